@@ -1,0 +1,92 @@
+"""
+Every error of saga-engine, and whose fault it is.
+
+    SagaEngineError
+    ├── DefinitionError      the author's code breaks a rule      -> mend the declaration it names
+    ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
+    ├── NotFound             no such run, incident, dead letter   -> check the id
+    ├── Conflict             not possible in this state           -> look at the state it names
+    ├── StoreError           PostgreSQL refused or is out of reach
+    │   ├── StoreUnavailable     try again later; nothing is known of the transaction
+    │   ├── StoreRefused         the data can never be stored; set it aside
+    │   └── SchemaMismatch       run `saga-engine migrate`
+    └── BrokerError          RabbitMQ refused or is out of reach
+        ├── BrokerUnavailable    try again later; a publish may have happened
+        └── TopologyMismatch     a queue or exchange exists with other arguments
+
+Each is built from data and keeps it; its text names the thing, the problem and the next step.
+A late or repeated message is never an error: it is a decision without effects. `exit_code` is what
+the command line leaves with (see docs/cli.md); any exception outside this tree is a bug of ours.
+"""
+
+from typing import ClassVar
+
+
+class SagaEngineError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class DefinitionError(SagaEngineError):
+    """A saga breaks a rule. `where` is the declaration's `file:line`, `mend` how to satisfy it."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, where: str, mend: str) -> None:
+        super().__init__(f"{where}: {problem} {mend}")
+        self.problem = problem
+        self.where = where
+        self.mend = mend
+
+
+class ConfigurationError(SagaEngineError):
+    """A setting, a module or an argument is missing or wrong; the text says which and what to do."""
+
+    exit_code = 2
+
+
+class NotFound(SagaEngineError):  # noqa: N818 - reads as what the user is told
+    """No run, incident or dead letter has that id."""
+
+    exit_code = 3
+
+
+class Conflict(SagaEngineError):  # noqa: N818 - reads as what the user is told
+    """The request contradicts what is already there: another input for a key, a finished run."""
+
+    exit_code = 4
+
+
+class StoreError(SagaEngineError):
+    """PostgreSQL said no, or said nothing."""
+
+    exit_code = 5
+
+
+class StoreUnavailable(StoreError):
+    """Out of reach, or the transaction was cut. Whether a COMMIT happened is unknown: look by key."""
+
+
+class StoreRefused(StoreError):
+    """The statement can never succeed with this data (SQLSTATE 22, 23, 54): find it and set it aside."""
+
+
+class SchemaMismatch(StoreError):
+    """The database is not at this version's schema."""
+
+
+class BrokerError(SagaEngineError):
+    """RabbitMQ said no, or said nothing."""
+
+    exit_code = 5
+
+
+class BrokerUnavailable(BrokerError):
+    """Out of reach or refusing us. A publish cut by it has often happened."""
+
+
+class TopologyMismatch(BrokerError):
+    """A queue or an exchange exists with other arguments than ours, which RabbitMQ cannot change."""
+
+    exit_code = 2
