@@ -1,0 +1,65 @@
+"""
+The words of a run that travel: on the wire, in tables, in metrics and in the command line.
+
+Everything else in this package is built from them. Their meanings stand in README.md, "The words".
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TypeAlias
+
+Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""What a message body, a snapshot and an event's data are made of."""
+
+
+class Status(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    ABANDONED = "abandoned"
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will be sent, unless a late success proves an effect nobody will undo."""
+        return self not in (Status.RUNNING, Status.COMPENSATING)
+
+
+class StepKind(StrEnum):
+    """What a step's place relative to the pivot allows (Richardson, Microservices Patterns, 4.3)."""
+
+    COMPENSATABLE = "compensatable"
+    PIVOT = "pivot"
+    RETRIABLE = "retriable"
+
+
+class Direction(StrEnum):
+    """Whether a command does a step or undoes it."""
+
+    ACTION = "action"
+    COMPENSATION = "compensation"
+
+
+class Outcome(StrEnum):
+    """
+    What is known of a command.
+
+    succeeded: it was done. rejected: a business no, nothing was done. failed: technical trouble,
+    it may have been done. unknown: no reply in time, it may have been done.
+    """
+
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Resolution(StrEnum):
+    """What an operator can do about an incident."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    COMPLETE = "complete"
+    ABANDON = "abandon"

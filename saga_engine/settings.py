@@ -1,0 +1,178 @@
+"""
+Every limit, timeout, batch and retry of the engine, with its unit and the reason for its default.
+
+Read once, by the command line or by the code that embeds the engine, and passed down; nothing else
+reads the environment. Order: argument, then `SAGA_ENGINE_*` in the environment, then the default.
+Durations are seconds, sizes are bytes; the names say so.
+"""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from saga_engine.errors import ConfigurationError
+
+PREFIX = "SAGA_ENGINE_"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Bytes = Annotated[int, Field(ge=1, le=134_217_728)]
+
+
+class Settings(BaseSettings):
+    """One frozen object; each field is the environment variable `SAGA_ENGINE_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL, as postgresql+asyncpg://user:password@host:port/database"
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="RabbitMQ, as amqp://user:password@host:port/vhost, or amqps://"
+    )
+
+    http_host: str = Field("127.0.0.1", description="Address of /livez, /readyz and /metrics")
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        9464, description="Port of the same; 9464 is OpenTelemetry's usual one. 0 picks a free one"
+    )
+
+    database_pool: Count = Field(
+        6, description="Connections a worker holds: the batches in flight and two for its duties"
+    )
+    database_connect_timeout: Seconds = Field(
+        5.0, description="Seconds to open a connection; asyncpg has no deadline of its own"
+    )
+    database_timeout: Seconds = Field(
+        15.0, description="Seconds one transaction may take before it is cut and retried"
+    )
+
+    broker_connect_timeout: Seconds = Field(10.0, description="Seconds to connect to the broker")
+    broker_heartbeat: Annotated[int, Field(ge=5, le=60)] = Field(
+        10, description="Seconds; below 5 gives false alarms, at 60 a dead peer is seen after 183"
+    )
+    broker_confirm_timeout: Seconds = Field(
+        10.0, description="Seconds to wait for confirms; after that a publish counts as unknown"
+    )
+    broker_backoff: Seconds = Field(0.2, description="Seconds before the first reconnect; doubles")
+    broker_backoff_max: Seconds = Field(5.0, description="Seconds between reconnects at the most")
+    broker_watchdog: Seconds = Field(
+        15.0, description="Seconds between checks that our queues still exist and we consume them"
+    )
+    prefetch: Count = Field(
+        1000, description="Deliveries a worker holds unacknowledged; bounds its memory"
+    )
+
+    batch_size: Count = Field(
+        200, description="Triggers in one transaction; the curve is flat from 200 to 500"
+    )
+    batches_in_flight: Count = Field(
+        4, description="Transactions at once: one computes while others wait for commit"
+    )
+    poll: Seconds = Field(
+        0.1, description="Seconds between looks for due timers and recorded requests when idle"
+    )
+    outbox_flush: Seconds = Field(
+        1.0, description="Seconds after which confirmed outbox rows are deleted without a batch"
+    )
+    outbox_age: Seconds = Field(
+        20.0, description="Seconds after which an outbox row is taken to be left behind; it must"
+        " exceed broker_confirm_timeout"
+    )
+    maintenance: Seconds = Field(
+        60.0, description="Seconds between counts for the gauges and looks at partitions"
+    )
+    retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        0, description="Days finished runs are kept, at least; 0 keeps them for ever"
+    )
+    drain: Seconds = Field(
+        25.0, description="Seconds to finish on SIGTERM; below Kubernetes' grace of 30"
+    )
+
+    body_bytes: Bytes = Field(262_144, description="Largest body the engine reads")
+    body_depth: Annotated[int, Field(ge=1, le=500)] = Field(
+        64, description="Deepest nesting of a body the engine reads"
+    )
+    dead_letter_bytes: Bytes = Field(
+        1_048_576, description="Bytes of a dead letter's body that are kept"
+    )
+
+    participant_concurrency: Count = Field(
+        20, description="Handlers running at once in one participant process"
+    )
+    participant_timeout: Seconds = Field(
+        60.0, description="Seconds one handler may take; far below RabbitMQ's consumer timeout"
+    )
+
+    log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = Field(
+        "auto", description="json, console, or auto: console on a terminal"
+    )
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
+        "info", description="Lowest level that is written"
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _asyncpg(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith("postgresql+asyncpg://"):
+            raise ValueError("must begin with postgresql+asyncpg://")
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def _amqp(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("must begin with amqp:// or amqps://")
+        if url and "no_verify_ssl=1" in url.get_secret_value():
+            raise ValueError("must not switch certificate checks off (no_verify_ssl=1)")
+        return url
+
+    @classmethod
+    def load(cls, **arguments: object) -> Self:
+        """
+        Read the settings.
+
+        Raises:
+            ConfigurationError: a value does not fit, or the environment has a `SAGA_ENGINE_*` name
+                that is no setting (a typo, most likely).
+        """
+        refuse_unknown(os.environ)
+        try:
+            return cls(**arguments)  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise ConfigurationError(_sentence(error)) from None
+
+    def require_database(self) -> str:
+        """The URL of PostgreSQL, or a ConfigurationError that says what to set."""
+        return _required(self.database_url, "DATABASE_URL", "postgresql+asyncpg://user@host/saga")
+
+    def require_broker(self) -> str:
+        """The URL of RabbitMQ, or a ConfigurationError that says what to set."""
+        return _required(self.broker_url, "BROKER_URL", "amqp://user:password@host:5672/")
+
+
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Raise ConfigurationError for the first `SAGA_ENGINE_*` name that is no setting."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(
+                f"{name} is no setting.{hint} `saga-engine config show` lists them all."
+            )
+
+
+def _required(url: SecretStr | None, name: str, example: str) -> str:
+    if url is None:
+        raise ConfigurationError(f"{PREFIX}{name} is not set. Set it, for example to {example}")
+    return url.get_secret_value()
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "The settings"
+    return f"{name} does not fit: {first['msg']}. `saga-engine config show` explains it."
