@@ -1,0 +1,1 @@
+"""Servers that come with the engine: PostgreSQL, RabbitMQ when installed, a development broker."""

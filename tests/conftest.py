@@ -1,0 +1,3 @@
+"""Where every test finds its servers."""
+
+pytest_plugins = ["tests.servers"]

@@ -1,0 +1,105 @@
+"""
+The servers the tests run against: real ones, private to one pytest process, empty for every test.
+
+A PostgreSQL and, when it is installed, a RabbitMQ node live as long as the session; a test gets a
+database and a virtual host of its own. The development broker lives as long as one test.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.rabbitmq import INSTALL, RabbitServer, rabbitmq_installed
+
+RABBITMQ_MISSING = "RabbitMQ is not installed"
+_TEMPLATE = "template_migrated"
+_VHOSTS_AT_ONCE = 25  # One rabbitmqctl call costs 0.5 s, each virtual host in it 15 ms.
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    """One PostgreSQL per session (and per xdist worker)."""
+    async with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def database_url(postgres: PostgresServer) -> AsyncIterator[str]:
+    """The URL of an empty database."""
+    name = f"test_{next(_numbers)}"
+    yield await postgres.create_database(name)
+    await postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres: PostgresServer) -> str:
+    """The name of a database with all migrations applied, made once."""
+    from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic only where it is used
+
+    await upgrade(await postgres.create_database(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+async def migrated_url(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
+    """The URL of a database with all migrations applied and no rows."""
+    name = f"test_{next(_numbers)}"
+    yield await postgres.create_database(name, template=migrated_template)
+    await postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq() -> AsyncIterator[RabbitServer]:
+    """One real RabbitMQ node per session; its absence is loud, and an error on CI."""
+    if not rabbitmq_installed():
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"{RABBITMQ_MISSING}. Run `{INSTALL}`.")
+    async with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_vhosts(rabbitmq: RabbitServer) -> AsyncIterator[str]:
+    """Virtual hosts of that node, each empty and handed out once."""
+    return _fresh_vhosts(rabbitmq)
+
+
+@pytest.fixture
+async def rabbitmq_url(rabbitmq: RabbitServer, rabbitmq_vhosts: AsyncIterator[str]) -> str:
+    """The URL of an empty virtual host on the real RabbitMQ."""
+    return rabbitmq.url_of(await anext(rabbitmq_vhosts))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that could not run for lack of RabbitMQ, and the command that enables them."""
+    missed = sorted(
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if RABBITMQ_MISSING in str(report.longrepr)
+    )
+    if not missed:
+        return
+    terminalreporter.section("RabbitMQ is missing", yellow=True)
+    for name in missed:
+        terminalreporter.line(name)
+    terminalreporter.line(f"{len(missed)} tests did not run. Enable them with: {INSTALL}")
+
+
+async def _fresh_vhosts(server: RabbitServer) -> AsyncIterator[str]:
+    while True:
+        names = [f"test-{next(_numbers)}" for _ in range(_VHOSTS_AT_ONCE)]
+        quoted = ",".join(f'<<"{name}">>' for name in names)
+        add = 'rabbit_vhost:add(V, <<"tests">>)'
+        every = ", ".join(['<<".*">>'] * 3)
+        allow = f'set_permissions(<<"guest">>, V, {every}, <<"tests">>)'
+        await server.ctl(
+            "eval",
+            f"[begin {add}, rabbit_auth_backend_internal:{allow} end || V <- [{quoted}]].",
+        )
+        for name in names:
+            yield name
