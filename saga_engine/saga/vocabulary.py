@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
-Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """What a message body, a snapshot and an event's data are made of."""
 
 
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 
 class StepKind(StrEnum):
-    """What a step's place relative to the pivot allows (Richardson, Microservices Patterns, 4.3)."""
+    """What a step's place relative to the pivot allows (Richardson, Microservices Patterns, 4)."""
 
     COMPENSATABLE = "compensatable"
     PIVOT = "pivot"

@@ -1,0 +1,17 @@
+"""
+What a saga is and what comes next.
+
+    vocabulary   the words of a run that travel
+    definition   Saga, Step, Compensation: what the author declares
+    binding      the parameters of the author's functions, tied to the input and to earlier replies
+    rules        what makes a saga sound, checked when its module is loaded
+    run          where a run stands, as a value
+    trigger      what can happen to a run
+    event        what is recorded of it; the journal is made of these
+    decide       decide(saga, run, trigger, now) -> Decision; in it a `turn` goes through
+                 `reply` or `operator`, then `course`
+    evolve       evolve(run, event) -> run; replaying a journal is a fold over it
+    effect       what follows from events: commands to send, the time to wake up
+
+Pure: no I/O, no clock, no dice. The same arguments give the same decision, on any worker, for ever.
+"""

@@ -1,0 +1,114 @@
+"""
+The author's mapping functions: their parameters, tied by name and type to where the values are.
+
+A parameter named like a step gets that step's reply; the one annotated with the saga's input type
+gets the input. What a parameter may be tied to is a rule (see `rules`); this file only reads
+signatures and calls functions.
+"""
+
+import inspect
+import types
+from collections.abc import Callable
+from collections.abc import Mapping as Values
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.payload import Payload, PayloadError
+from saga_engine.saga.vocabulary import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter: its name, its type without `None`, and whether it may be None."""
+
+    name: str
+    kind: Any
+    optional: bool
+
+
+class Mapping:
+    """
+    A function from the input and earlier replies to a command's payload.
+
+    Raises:
+        DefinitionError: it is not a plain function whose parameters and result are annotated.
+    """
+
+    __slots__ = ("function", "parameters", "payload", "where")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.where = place_of(function)
+        hints = _hints(function, self.where)
+        self.parameters = tuple(
+            _parameter(p, hints, self.where)
+            for p in inspect.signature(function).parameters.values()
+        )
+        if "return" not in hints:
+            raise DefinitionError(
+                f"{function.__name__} does not say what it returns.",
+                where=self.where,
+                mend="Annotate its result with the command's payload type.",
+            )
+        try:
+            self.payload = Payload(hints["return"])
+        except PayloadError as error:
+            raise DefinitionError(
+                f"The result of {function.__name__} does not work: {error}.",
+                where=self.where,
+                mend="Return a pydantic model.",
+            ) from None
+
+    def __call__(self, values: Values[str, Any]) -> Json:
+        """Map to the payload's JSON. Whatever the author's function raises, this raises."""
+        return self.payload.write(self.function(**values))
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """`file:line` of a function."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise DefinitionError(
+            f"{function.__name__} is not a plain function.",
+            where=where,
+            mend="It only maps data: take I/O and waiting out of it.",
+        )
+    try:
+        return get_type_hints(function)
+    except NameError as error:
+        raise DefinitionError(
+            f"An annotation of {function.__name__} is not defined: {error.name}.",
+            where=where,
+            mend="Define or import it before the function.",
+        ) from None
+
+
+def _parameter(parameter: inspect.Parameter, hints: Values[str, Any], where: str) -> Parameter:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise DefinitionError(
+            f"Parameter {parameter.name!r} cannot be tied to a value by its name.",
+            where=where,
+            mend="Use plain parameters, no * and no /.",
+        )
+    if parameter.name not in hints:
+        raise DefinitionError(
+            f"Parameter {parameter.name!r} has no annotation.",
+            where=where,
+            mend="Annotate it with the input's or the reply's type.",
+        )
+    kind, optional = without_none(hints[parameter.name])
+    return Parameter(parameter.name, kind, optional)
+
+
+def without_none(kind: Any) -> tuple[Any, bool]:
+    """`X | None` gives (X, True); anything else (itself, False)."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return kind, kind is Any
+    members = [member for member in get_args(kind) if member is not type(None)]
+    optional = len(members) < len(get_args(kind))
+    return Union[tuple(members)], optional  # noqa: UP007 - the members are known only here

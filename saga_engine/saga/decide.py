@@ -1,0 +1,137 @@
+"""
+decide(saga, run, trigger, now) -> Decision: what follows from what happened.
+
+Total: every run, in any state, answers every trigger. Late, repeated and foreign messages are
+decisions without events. Everything it needs is in its arguments, so a decision can be replayed,
+simulated, explained or tried on a copy. In the manner of h11: no I/O, events in, events out.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from saga_engine.saga import operator
+from saga_engine.saga.course import advance
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.event import Event, RunStarted
+from saga_engine.saga.evolve import evolve
+from saga_engine.saga.operator import Refused
+from saga_engine.saga.payload import PayloadError
+from saga_engine.saga.reply import DUPLICATE, FOREIGN, garbled, replied, returned
+from saga_engine.saga.run import Cause, Failure, Run, StepStatus
+from saga_engine.saga.trigger import (
+    Cancel,
+    Garbled,
+    Replied,
+    Resolve,
+    Returned,
+    Start,
+    Trigger,
+    Woken,
+)
+from saga_engine.saga.turn import Turn, deadline_of
+from saga_engine.saga.vocabulary import Direction, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    What follows from one trigger.
+
+    `events` in order, and `run` with all of them applied (None only when there is no run).
+    `ignored`: one word why the trigger changed nothing. `refused`: a sentence for whoever asked.
+    """
+
+    run: Run | None
+    events: tuple[Event, ...] = ()
+    ignored: str | None = None
+    refused: str | None = None
+
+
+def decide(saga: Saga, run: Run | None, trigger: Trigger, now: datetime) -> Decision:
+    """
+    Decide one trigger.
+
+    Args:
+        saga: the definition the run is pinned to; checked by `rules`.
+        run: where it stands; None for a run that is not there yet.
+        trigger: what happened.
+        now: aware, from the database's clock.
+    """
+    if isinstance(trigger, Start):
+        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now)
+    if run is None:
+        return Decision(None, ignored=FOREIGN)
+    turn = Turn(saga, run, now)
+    try:
+        ignored = _apply(turn, trigger)
+    except Refused as refusal:
+        return Decision(run, refused=str(refusal))
+    if ignored is not None:
+        return Decision(run, ignored=ignored)
+    advance(turn)
+    return Decision(turn.run, tuple(turn.events))
+
+
+def _start(saga: Saga, start: Start, now: datetime) -> Decision:
+    try:
+        saga.input.read(start.input)
+    except PayloadError as error:
+        return Decision(None, refused=f"The input {error}.")
+    event = RunStarted(
+        start.run_id,
+        saga.name,
+        saga.version,
+        saga.fingerprint,
+        start.key,
+        start.input,
+        tuple(saga.steps),
+        now,
+        now + saga.deadline if saga.deadline else None,
+    )
+    turn = Turn(saga, evolve(None, event), now, [event])
+    advance(turn)
+    return Decision(turn.run, tuple(turn.events))
+
+
+def _apply(turn: Turn, trigger: Trigger) -> str | None:  # noqa: PLR0911 - one arm a trigger
+    match trigger:
+        case Replied():
+            return replied(turn, trigger)
+        case Garbled():
+            return garbled(turn, trigger)
+        case Returned():
+            return returned(turn, trigger)
+        case Woken():
+            return _wake(turn)
+        case Cancel():
+            return operator.cancel(turn, trigger)
+        case Resolve():
+            operator.resolve(turn, trigger)
+            return None
+        case Start():
+            return DUPLICATE
+
+
+def _wake(turn: Turn) -> str | None:
+    """Deal with everything that is due: the run's deadline, timeouts, and retries."""
+    if turn.run.status.finished:
+        return "finished"
+    deadline = deadline_of(turn.saga, turn.run)
+    if deadline is not None and deadline <= turn.now:
+        turn.cause = Cause("deadline")
+    for name in turn.run.steps:
+        for direction in Direction:
+            _wake_step(turn, name, direction)
+    return None
+
+
+def _wake_step(turn: Turn, name: str, direction: Direction) -> None:
+    progress = turn.step(name).toward(direction)
+    if progress.due_at is None or progress.due_at > turn.now:
+        return
+    if progress.status is StepStatus.IN_FLIGHT:
+        timeout = turn.order(name, direction).timeout
+        failure = Failure("timeout", f"No reply within {timeout.total_seconds():g} s.")
+        turn.fail(name, direction, Outcome.UNKNOWN, failure)
+    elif not (turn.stopping and direction is Direction.ACTION):
+        turn.send(name, direction)

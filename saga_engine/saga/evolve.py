@@ -1,0 +1,234 @@
+"""
+evolve(run, event) -> run: the only place where a run changes.
+
+Each arm applies what one event says and decides nothing. Folding a journal over it gives the run's
+row (P5); `TRANSITIONS` is the one table of which status may follow which.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from saga_engine.saga.event import (
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    IncidentOpened,
+    IncidentResolved,
+    RunAbandoned,
+    RunCompensated,
+    RunCompensating,
+    RunCompleted,
+    RunStarted,
+    RunStopping,
+    StepCompleted,
+    StepGivenUp,
+    StepRejected,
+    StepSkipped,
+    StepSucceeded,
+    StopOvertaken,
+)
+from saga_engine.saga.run import Incident, Progress, Run, StepRun, StepStatus
+from saga_engine.saga.vocabulary import Direction, Resolution, Status
+
+Change: TypeAlias = Callable[[Progress], Progress]
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.RUNNING: frozenset({Status.COMPENSATING, Status.COMPLETED, Status.ABANDONED}),
+    Status.COMPENSATING: frozenset({Status.COMPENSATED, Status.ABANDONED}),
+    # A late success can prove an effect that nobody would undo (DESIGN 6.4).
+    Status.COMPENSATED: frozenset({Status.COMPENSATING}),
+    Status.COMPLETED: frozenset(),
+    Status.ABANDONED: frozenset(),
+}
+
+
+def evolve(run: Run | None, event: Event) -> Run:
+    """
+    Apply one event. The first event of a run, and only that, is a RunStarted on None.
+
+    An AssertionError is a bug in `decide`, or a journal that this engine did not write.
+    """
+    if isinstance(event, RunStarted):
+        assert run is None, "a run starts once"
+        return _started(event)
+    assert run is not None, "a run starts with run_started"
+    return replace(_applied(run, event), revision=run.revision + 1)
+
+
+def replay(events: Iterable[Event]) -> Run | None:
+    """Fold a journal; None when it is empty."""
+    run: Run | None = None
+    for event in events:
+        run = evolve(run, event)
+    return run
+
+
+def _started(event: RunStarted) -> Run:
+    return Run(
+        run_id=event.run_id,
+        saga=event.saga,
+        version=event.version,
+        fingerprint=event.fingerprint,
+        key=event.key,
+        input=event.input,
+        started_at=event.started_at,
+        deadline=event.deadline,
+        revision=1,
+        steps={name: StepRun() for name in event.steps},
+    )
+
+
+def _applied(run: Run, event: Event) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
+    match event:
+        case AttemptStarted():
+            return _progressed(run, event.step, event.direction, _sent(event))
+        case AttemptFailed():
+            return _progressed(run, event.step, event.direction, _failed(event))
+        case StepSucceeded() | StepCompleted():
+            return _progressed(run, event.step, event.direction, _succeeded(event))
+        case StepRejected():
+            return _progressed(run, event.step, event.direction, _rejected(event))
+        case StepGivenUp():
+            final = StepStatus(event.outcome)
+            return _progressed(run, event.step, Direction.ACTION, _settled(final))
+        case StepSkipped():
+            return _progressed(run, event.step, event.direction, _settled(StepStatus.SKIPPED))
+        case IncidentOpened():
+            return _incident_opened(run, event)
+        case IncidentResolved():
+            return _incident_resolved(run, event)
+        case RunStopping():
+            return replace(run, stop=event.cause)
+        case StopOvertaken():
+            return replace(run, stop=None)
+        case RunCompensating():
+            turned = _moved(run, Status.COMPENSATING)
+            return replace(turned, stop=None, cause=event.cause, finished_at=None)
+        case RunCompleted():
+            done = _moved(run, Status.COMPLETED)
+            return replace(done, result=event.result, finished_at=event.finished_at)
+        case RunCompensated():
+            return replace(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
+        case RunAbandoned():
+            closed = replace(_moved(run, Status.ABANDONED), stop=None, incidents={})
+            return replace(closed, finished_at=event.finished_at)
+        case RunStarted():
+            raise AssertionError("handled before")
+
+
+def _moved(run: Run, status: Status) -> Run:
+    assert status in TRANSITIONS[run.status], f"{run.status} cannot become {status}"
+    return replace(run, status=status)
+
+
+def _progressed(run: Run, step: str, direction: Direction, change: Change) -> Run:
+    before = run.steps[step]
+    after = change(before.toward(direction))
+    changed = (
+        replace(before, action=after)
+        if direction is Direction.ACTION
+        else replace(before, compensation=after)
+    )
+    return replace(run, steps={**run.steps, step: changed})
+
+
+def _sent(event: AttemptStarted) -> Change:
+    def change(before: Progress) -> Progress:
+        return replace(
+            before,
+            status=StepStatus.IN_FLIGHT,
+            attempts=event.attempt,
+            round=event.round,
+            due_at=event.due_at,
+            payload=before.payload if event.payload is None else event.payload,
+            rejected=False,
+        )
+
+    return change
+
+
+def _failed(event: AttemptFailed) -> Change:
+    given_up = StepStatus(event.outcome)
+
+    def change(before: Progress) -> Progress:
+        return replace(
+            before,
+            status=given_up if event.retry_at is None else StepStatus.WAITING,
+            due_at=event.retry_at,
+            failure=event.failure,
+            returned=before.returned + event.returned,
+        )
+
+    return change
+
+
+def _succeeded(event: StepSucceeded | StepCompleted) -> Change:
+    def change(before: Progress) -> Progress:
+        return replace(
+            before,
+            status=StepStatus.SUCCEEDED,
+            due_at=None,
+            payload=None,
+            reply=event.reply,
+            failure=None,
+            rejected=False,
+        )
+
+    return change
+
+
+def _rejected(event: StepRejected) -> Change:
+    def change(before: Progress) -> Progress:
+        return replace(
+            before,
+            status=StepStatus.REJECTED,
+            due_at=None,
+            payload=None,
+            failure=event.failure,
+            rejected=True,
+        )
+
+    return change
+
+
+def _settled(final: StepStatus) -> Change:
+    def change(before: Progress) -> Progress:
+        return replace(before, status=final, due_at=None, payload=None)
+
+    return change
+
+
+def _incident_opened(run: Run, event: IncidentOpened) -> Run:
+    incident = Incident(
+        event.number, event.step, event.direction, event.cause, event.message, event.opened_at
+    )
+
+    def change(before: Progress) -> Progress:
+        return replace(before, status=StepStatus.BLOCKED, due_at=None)
+
+    blocked = _progressed(run, event.step, event.direction, change)
+    return replace(
+        blocked,
+        incidents={**run.incidents, event.number: incident},
+        incidents_ever=run.incidents_ever + 1,
+    )
+
+
+def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
+    incident = run.incidents[event.number]
+    others = {n: other for n, other in run.incidents.items() if n != event.number}
+
+    def change(before: Progress) -> Progress:
+        if event.resolution is not Resolution.RETRY:
+            return before
+        # The policy's attempts count anew, and only a rejection makes the command a new one.
+        return replace(
+            before,
+            status=StepStatus.PENDING,
+            spent=before.attempts,
+            round=before.round + before.rejected,
+            payload=None if before.rejected else before.payload,
+        )
+
+    return replace(_progressed(run, incident.step, incident.direction, change), incidents=others)

@@ -1,0 +1,77 @@
+"""
+Typed payloads at the border of the core: JSON in, the author's types out, and back.
+
+Only this file of `saga` knows pydantic. Its errors name the place and the rule, never the value, so
+they may be shown to anyone who may see that a run exists.
+"""
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import PydanticSerializationError
+
+from saga_engine.saga.vocabulary import Json
+
+
+class PayloadError(ValueError):
+    """A payload does not fit its type. The text has no values in it."""
+
+
+class Payload:
+    """
+    One payload type: anything pydantic understands (a model, a dataclass, a TypedDict, `dict`).
+
+    Raises:
+        PayloadError: pydantic cannot make a schema of *kind*.
+    """
+
+    __slots__ = ("_adapter", "kind")
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
+            raise PayloadError(
+                f"{name_of(kind)} is no payload type: {type(error).__name__}"
+            ) from None
+
+    def read(self, data: Json) -> Any:
+        """
+        Turn JSON into the author's type.
+
+        Raises:
+            PayloadError: it does not fit.
+        """
+        try:
+            return self._adapter.validate_python(data)
+        except ValidationError as error:
+            raise PayloadError(_sentence(self.kind, error)) from None
+
+    def write(self, value: Any) -> Json:
+        """
+        Turn a value of the author's type into JSON.
+
+        Raises:
+            PayloadError: *value* is not of that type, or holds what JSON cannot.
+        """
+        try:
+            data: Json = self._adapter.dump_python(value, mode="json", warnings="error")
+        except (PydanticSerializationError, UserWarning) as error:
+            text = f"{name_of(type(value))} is not {name_of(self.kind)} ({type(error).__name__})"
+            raise PayloadError(text) from None
+        return data
+
+
+def name_of(kind: Any) -> str:
+    """How a type is called in messages."""
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _sentence(kind: Any, error: ValidationError) -> str:
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    # A custom validator's message may quote the value; the code of its type cannot.
+    named = [f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['type']}" for p in problems[:3]]
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"does not fit {name_of(kind)} ({'; '.join(named)}{more})"

@@ -1,0 +1,93 @@
+"""
+Frozen dataclasses to plain data and back, for the journal and for snapshots.
+
+Fields that hold their default are left out, so that a step that has not begun costs nothing. The
+field's annotation says how to read it back; `Json` fields are passed through untouched. The data is
+str, int, float, bool, None, dict, list and datetime: any JSON writer that knows datetime will do.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from saga_engine.saga.binding import without_none
+
+Record = TypeVar("Record")
+Turn = Callable[[Any], Any]
+
+
+def to_data(record: Any) -> dict[str, Any]:
+    """The record's fields that differ from their defaults."""
+    data = {}
+    for name, default, write, _ in _plan(type(record)):
+        value = getattr(record, name)
+        if value != default:
+            data[name] = value if write is None or value is None else write(value)
+    return data
+
+
+def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
+    """
+    The record of *kind* that `to_data` turned into *data*.
+
+    Raises:
+        TypeError, ValueError, KeyError: *data* was not made by `to_data`; a bug, or a damaged row.
+    """
+    return kind(**fields_from(kind, data))
+
+
+def fields_from(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """As `from_data`, but only the fields, for use with `dataclasses.replace`."""
+    readers = {name: read for name, _, _, read in _plan(kind)}
+    values = {}
+    for name, value in data.items():
+        read = readers[name]
+        values[name] = value if read is None or value is None else read(value)
+    return values
+
+
+@cache
+def _plan(kind: Any) -> tuple[tuple[str, Any, Turn | None, Turn | None], ...]:
+    hints = get_type_hints(kind)
+    return tuple(
+        (item.name, _default(item), *_turns(without_none(hints[item.name])[0]))
+        for item in fields(kind)
+    )
+
+
+def _default(item: Field[Any]) -> Any:
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _turns(kind: Any) -> tuple[Turn | None, Turn | None]:
+    """How a field of that type is written and read; None for: as it is."""
+    if kind is datetime:
+        return None, _moment
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return str, kind
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        return to_data, lambda data: from_data(kind, data)
+    if get_origin(kind) is Mapping:
+        return _mapping_turns(*get_args(kind))
+    if get_origin(kind) is tuple:
+        return list, tuple
+    return None, None
+
+
+def _mapping_turns(key: Any, value: Any) -> tuple[Turn, Turn]:
+    assert is_dataclass(value), "mappings hold records"
+    assert isinstance(value, type), "mappings hold records"
+    return (
+        lambda mapping: {str(k): to_data(v) for k, v in mapping.items()},
+        lambda data: {key(k): from_data(value, v) for k, v in data.items()},
+    )
+
+
+def _moment(value: str | datetime) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)

@@ -1,0 +1,133 @@
+"""
+What a reply means for a run: the trigger side of `decide` for everything a participant says.
+
+Each function records events, or returns why the message changes nothing. Late, repeated and
+overtaken replies are the normal case, so "changes nothing" is an answer like any other.
+"""
+
+from saga_engine.saga.event import IncidentResolved, RunCompensating, StepRejected, StepSucceeded
+from saga_engine.saga.payload import PayloadError
+from saga_engine.saga.run import Cause, Failure, Progress, StepStatus
+from saga_engine.saga.trigger import Garbled, Replied, Returned
+from saga_engine.saga.turn import Turn
+from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKind
+
+FOREIGN = "foreign"  # no such attempt was ever made
+DUPLICATE = "duplicate"  # it is known already
+LATE = "late"  # something else has been decided meanwhile, and covers it
+ENGINE = "saga-engine"
+
+AWAITED = (StepStatus.IN_FLIGHT, StepStatus.WAITING)
+OPEN = (*AWAITED, StepStatus.BLOCKED)
+
+
+def replied(turn: Turn, reply: Replied) -> str | None:
+    """Settle an attempt by what its participant says; None, or why it changes nothing."""
+    if not _was_made(turn, reply):
+        return FOREIGN
+    progress = turn.step(reply.step).toward(reply.direction)
+    if reply.outcome is Outcome.SUCCEEDED:
+        return _succeeded(turn, reply, progress)
+    # An older attempt's no says nothing of the one in flight, which will speak for itself.
+    if reply.attempt != progress.attempts or progress.status not in AWAITED:
+        return LATE
+    failure = reply.failure or Failure(reply.outcome.value)
+    if reply.outcome is Outcome.REJECTED:
+        _rejected(turn, reply, failure)
+        return None
+    if progress.status is StepStatus.WAITING:
+        return LATE
+    turn.fail(reply.step, reply.direction, Outcome.FAILED, failure)
+    return None
+
+
+def garbled(turn: Turn, reply: Garbled) -> str | None:
+    """A reply that cannot be read: nobody but a person can say what was done."""
+    if not _was_made(turn, reply):
+        return FOREIGN
+    progress = turn.step(reply.step).toward(reply.direction)
+    if reply.attempt != progress.attempts or progress.status not in AWAITED:
+        return LATE
+    if turn.stopping and reply.direction is Direction.ACTION:
+        failure = Failure("reply_unreadable", reply.problem)
+        turn.fail(reply.step, reply.direction, Outcome.UNKNOWN, failure)
+    else:
+        turn.block(reply.step, reply.direction, "reply_unreadable", reply.problem)
+    return None
+
+
+def returned(turn: Turn, command: Returned) -> str | None:
+    """The broker has no queue for the command: it is tried again, then a person must look."""
+    if not _was_made(turn, command):
+        return FOREIGN
+    progress = turn.step(command.step).toward(command.direction)
+    if command.attempt != progress.attempts or progress.status is not StepStatus.IN_FLIGHT:
+        return LATE
+    name = turn.order(command.step, command.direction).command
+    failure = Failure("unroutable", f"No queue is bound to saga.commands for {name}.")
+    turn.fail(command.step, command.direction, Outcome.FAILED, failure, returned=True)
+    return None
+
+
+def _was_made(turn: Turn, message: Replied | Garbled | Returned) -> bool:
+    step = turn.run.steps.get(message.step)
+    return step is not None and 1 <= message.attempt <= step.toward(message.direction).attempts
+
+
+def _succeeded(turn: Turn, reply: Replied, progress: Progress) -> str | None:
+    if progress.status in OPEN:
+        return _confirmed(turn, reply, progress)
+    if progress.status is StepStatus.SUCCEEDED:
+        return DUPLICATE
+    if reply.direction is Direction.COMPENSATION or progress.status is StepStatus.SKIPPED:
+        return LATE
+    return _after_giving_up(turn, reply)
+
+
+def _confirmed(turn: Turn, reply: Replied, progress: Progress) -> str | None:
+    body = reply.body
+    problem = _misfit(turn, reply)
+    if problem is not None:
+        if progress.status is StepStatus.BLOCKED:
+            return DUPLICATE
+        if not turn.stopping:
+            turn.block(reply.step, reply.direction, "reply_invalid", problem)
+            return None
+        body = None  # the run turns back: that it was done is all that matters
+    incident = turn.incident_of(reply.step, reply.direction)
+    if incident is not None:
+        turn.record(IncidentResolved(incident.number, None, ENGINE, "its reply arrived after all"))
+    turn.record(StepSucceeded(reply.step, reply.direction, reply.attempt, body))
+    return None
+
+
+def _after_giving_up(turn: Turn, reply: Replied) -> str | None:
+    """A success of a step that was rejected, or given up as failed or unknown (DESIGN 6.4)."""
+    declared = turn.saga.steps[reply.step]
+    if declared.read_only or turn.run.status is Status.ABANDONED:
+        return LATE
+    if turn.step(reply.step).compensation.status is not StepStatus.PENDING:
+        return LATE  # its compensation is on its way or confirmed, and covers this effect
+    body: Json = None if _misfit(turn, reply) else reply.body
+    turn.record(StepSucceeded(reply.step, reply.direction, reply.attempt, body, late=True))
+    if turn.run.status is Status.COMPENSATED:
+        turn.record(RunCompensating(Cause("late_success", reply.step)))
+    return None
+
+
+def _rejected(turn: Turn, reply: Replied, failure: Failure) -> None:
+    turn.record(StepRejected(reply.step, reply.direction, reply.attempt, failure))
+    if reply.direction is Direction.COMPENSATION:
+        turn.block(reply.step, reply.direction, "compensation_rejected", failure.message)
+    elif turn.saga.kind(reply.step) is StepKind.RETRIABLE:
+        turn.block(reply.step, reply.direction, "step_rejected", failure.message)
+    elif not turn.stopping:
+        turn.cause = Cause("rejected", reply.step, failure)
+
+
+def _misfit(turn: Turn, reply: Replied) -> str | None:
+    try:
+        turn.order(reply.step, reply.direction).reply.read(reply.body)
+    except PayloadError as error:
+        return f"The reply {error}."
+    return None

@@ -1,0 +1,199 @@
+"""
+What makes a saga sound. `check` is called once for every saga, when its module has been loaded.
+
+Each rule is one function that raises a DefinitionError with the file and line of the declaration
+that breaks it and how to mend it. What can be seen of a single declaration (annotations, a name
+used twice) is refused where it stands, in `definition` and `binding`.
+"""
+
+import re
+from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
+
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.binding import Parameter
+from saga_engine.saga.definition import Order, Saga, Step
+from saga_engine.saga.payload import name_of
+from saga_engine.saga.retry import Retry
+from saga_engine.saga.vocabulary import Direction, StepKind
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
+STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z", re.ASCII)
+COMMAND = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z", re.ASCII)
+COMMAND_BYTES_MAX = 127  # a routing key takes 255 bytes; the rest is left to prefixes of the future
+STEPS_MAX = 200  # a run's state is one row; 200 steps of 1 KB replies still fit a page of a log
+TIMEOUT_MAX = timedelta(days=30)
+ATTEMPTS_MAX = 1000
+
+
+def check(saga: Saga) -> None:
+    """
+    Hold a saga against every rule.
+
+    Raises:
+        DefinitionError: the first rule it breaks, in the order a reader of the module meets them.
+    """
+    _itself(saga)
+    for step in saga.steps.values():
+        _order(step.action, step)
+        if step.undo is not None:
+            _order(step.undo, step)
+        _known_predecessors(saga, step)
+    _no_cycle(saga)
+    _one_pivot(saga)
+    for step in saga.steps.values():
+        _can_be_undone(saga, step)
+        _bound(saga, step, Direction.ACTION)
+        if step.undo is not None:
+            _bound(saga, step, Direction.COMPENSATION)
+
+
+def _itself(saga: Saga) -> None:
+    def refuse(problem: str, mend: str) -> DefinitionError:
+        return DefinitionError(f"Saga {saga.name!r} {problem}.", where=saga.where, mend=mend)
+
+    if not NAME.match(saga.name):
+        raise refuse("has a name that cannot travel", "Use a to z, 0 to 9, - and _, at most 64.")
+    if type(saga.version) is not int or not 1 <= saga.version < 2**31:
+        raise refuse("has no version number", "Count versions from 1.")
+    if saga.deadline is not None and not _within(saga.deadline, TIMEOUT_MAX * 12):
+        raise refuse("has no usable deadline", "Give more than nothing and at most 360 days.")
+    if not 1 <= len(saga.steps) <= STEPS_MAX:
+        raise refuse(f"has {len(saga.steps)} steps", f"Declare 1 to {STEPS_MAX} with @saga.step.")
+
+
+def _order(order: Order, step: Step) -> None:
+    def refuse(problem: str, mend: str) -> DefinitionError:
+        return DefinitionError(f"Step {step.name!r} {problem}.", where=order.where, mend=mend)
+
+    if not STEP_NAME.match(step.name):
+        raise refuse("has a name that cannot travel", "Use ASCII letters, at most 64.")
+    if len(order.command) > COMMAND_BYTES_MAX or not COMMAND.match(order.command):
+        raise refuse(
+            f"sends {order.command[:80]!r}, which is no command name",
+            "Use words of letters, digits, - and _ with dots between them: inventory.reserve.",
+        )
+    if not _within(order.timeout, TIMEOUT_MAX):
+        raise refuse("waits without a timeout", "Give timeout= up to 30 days.")
+    problem = _retry_problem(order.retry)
+    if problem:
+        raise refuse(f"cannot be retried like that: {problem}", "Correct its Retry(...).")
+
+
+def _within(span: timedelta, most: timedelta) -> bool:
+    return timedelta(milliseconds=1) <= span <= most
+
+
+def _retry_problem(retry: Retry) -> str | None:
+    if type(retry.attempts) is not int or not 1 <= retry.attempts <= ATTEMPTS_MAX:
+        return f"attempts must be 1 to {ATTEMPTS_MAX}"
+    if not timedelta() <= retry.initial <= retry.maximum <= TIMEOUT_MAX:
+        return "0 <= initial <= maximum <= 30 days must hold"
+    if not 1 <= retry.factor <= 10:
+        return "factor must be 1 to 10"
+    if not 0 <= retry.jitter <= 1:
+        return "jitter must be 0 to 1"
+    return None
+
+
+def _known_predecessors(saga: Saga, step: Step) -> None:
+    for name in saga.after[step.name]:
+        if name not in saga.steps:
+            raise DefinitionError(
+                f"Step {step.name!r} comes after {name!r}, which is no step of {saga.name!r}.",
+                where=step.where,
+                mend=f"Its steps are {', '.join(saga.steps)}.",
+            )
+
+
+def _no_cycle(saga: Saga) -> None:
+    try:
+        TopologicalSorter(saga.after).prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise DefinitionError(
+            f"The steps of {saga.name!r} wait for each other: {circle}.",
+            where=saga.steps[error.args[1][0]].where,
+            mend="Take one of them out of the other's after=[...].",
+        ) from None
+
+
+def _one_pivot(saga: Saga) -> None:
+    pivots = [step for step in saga.steps.values() if step.pivot]
+    if len(pivots) > 1:
+        raise DefinitionError(
+            f"Saga {saga.name!r} has two pivots: {pivots[0].name!r} and {pivots[1].name!r}.",
+            where=pivots[1].where,
+            mend="There is one point of no return; drop pivot=True from the other.",
+        )
+    for pivot in pivots:
+        ordered = saga.ancestors[pivot.name] | set(saga.descendants[pivot.name]) | {pivot.name}
+        for step in saga.steps.values():
+            if step.name not in ordered:
+                raise DefinitionError(
+                    f"Step {step.name!r} runs beside the pivot {pivot.name!r}.",
+                    where=step.where,
+                    mend="Put it before or after the pivot with after=[...].",
+                )
+
+
+def _can_be_undone(saga: Saga, step: Step) -> None:
+    kind = saga.kind(step.name)
+    if step.undo is not None and (step.read_only or kind is StepKind.RETRIABLE):
+        reason = "is read-only" if step.read_only else "comes after the pivot"
+        raise DefinitionError(
+            f"The compensation of {step.name!r} can never run: the step {reason}.",
+            where=step.undo.where,
+            mend="Drop the compensation.",
+        )
+    if step.undo is None and not step.read_only and kind is StepKind.COMPENSATABLE:
+        raise DefinitionError(
+            f"Step {step.name!r} cannot be undone.",
+            where=step.where,
+            mend=f"Declare @{step.name}.compensation(command=...), or say read_only=True,"
+            " or put it after a pivot.",
+        )
+
+
+def _bound(saga: Saga, step: Step, direction: Direction) -> None:
+    order = step.order(direction)
+    assert order is not None  # the caller asks only for what is declared
+    for parameter in order.mapping.parameters:
+        if parameter.name in saga.steps:
+            _reply_bound(saga, step, direction, parameter)
+        elif parameter.kind != saga.input.kind:
+            raise DefinitionError(
+                f"Parameter {parameter.name!r} is neither a step nor the input.",
+                where=order.where,
+                mend=f"Name it after an earlier step, or annotate it with"
+                f" {name_of(saga.input.kind)} for the input.",
+            )
+
+
+def _reply_bound(saga: Saga, step: Step, direction: Direction, parameter: Parameter) -> None:
+    order = step.order(direction)
+    assert order is not None  # as above
+
+    def refuse(problem: str, mend: str) -> DefinitionError:
+        text = f"Parameter {parameter.name!r} {problem}."
+        return DefinitionError(text, where=order.where, mend=mend)
+
+    own = parameter.name == step.name
+    if own and direction is Direction.ACTION:
+        raise refuse("is the step itself", "A step cannot need its own reply.")
+    if not own and parameter.name not in saga.ancestors[step.name]:
+        raise refuse(
+            f"is the reply of a step that does not come before {step.name!r}",
+            f"Add it to after=[...] of {step.name!r}.",
+        )
+    kind = saga.steps[parameter.name].action.reply.kind
+    if parameter.kind != kind:
+        raise refuse(
+            f"is annotated {name_of(parameter.kind)}, but that step replies {name_of(kind)}",
+            "Use the type of its reply=.",
+        )
+    if own and not parameter.optional:
+        raise refuse(
+            "may have no value: the step can time out and still have to be undone",
+            f"Annotate it {name_of(kind)} | None and undo by what the input says.",
+        )

@@ -1,0 +1,88 @@
+"""
+What can happen to a run: the closed set of things `decide` answers.
+
+Triggers arrive late, twice and out of order by design; none of them is ever an error.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from saga_engine.saga.run import Failure
+from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Somebody asks for a run. Its saga and version are those of the definition it is given to."""
+
+    run_id: str
+    key: str | None
+    input: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """
+    A participant answered one attempt.
+
+    `body` is the result of a success; `failure` says why it was rejected or failed. `outcome` is
+    never unknown: that is concluded, not told.
+    """
+
+    step: str
+    direction: Direction
+    attempt: int
+    outcome: Outcome
+    body: Json = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """A reply with a genuine correlation id that cannot be read: something was done, but what?"""
+
+    step: str
+    direction: Direction
+    attempt: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The broker has no queue for this command: the attempt is nowhere and did nothing."""
+
+    step: str
+    direction: Direction
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Time has passed. Whatever is due by now is dealt with; often nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Somebody wants the run undone."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """
+    An operator acts on an incident.
+
+    retry: send again, with a fresh budget of attempts. skip: go on without it. complete: it was
+    done by hand, with `result` as the step's reply. abandon: close the run, effects stay.
+    """
+
+    incident: int
+    resolution: Resolution
+    by: str
+    reason: str
+    result: Json = None
+
+
+Trigger: TypeAlias = Start | Replied | Garbled | Returned | Woken | Cancel | Resolve

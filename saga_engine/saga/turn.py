@@ -1,0 +1,182 @@
+"""
+One decision in the making: what is asked, and the events recorded so far.
+
+A Turn lives for one call of `decide` and is the only mutable thing in it. The parts of `decide`
+read `turn.run`, which already has every recorded event applied, and record more.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from saga_engine.saga.definition import Order, Saga
+from saga_engine.saga.event import (
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    IncidentOpened,
+)
+from saga_engine.saga.evolve import evolve
+from saga_engine.saga.payload import PayloadError
+from saga_engine.saga.run import Cause, Failure, Incident, Run, StepRun, StepStatus
+from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKind
+
+MESSAGE_MAX = 500
+"""Characters of an error's text that are kept in the journal."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    One decision about *run* at *now*, under *saga*.
+
+    `cause`: something in this decision makes the run turn back; `course` carries it out.
+    """
+
+    saga: Saga
+    run: Run
+    now: datetime
+    events: list[Event] = field(default_factory=list)
+    cause: Cause | None = None
+
+    def record(self, event: Event) -> None:
+        """Add an event; `run` is what it makes of the run."""
+        self.run = evolve(self.run, event)
+        self.events.append(event)
+
+    def step(self, name: str) -> StepRun:
+        """Where a step stands now."""
+        return self.run.steps[name]
+
+    def order(self, name: str, direction: Direction) -> Order:
+        """What is sent for a step in a direction that is declared."""
+        order = self.saga.steps[name].order(direction)
+        assert order is not None, f"{name} has no {direction}"
+        return order
+
+    def block(self, step: str, direction: Direction, cause: str, message: str) -> None:
+        """Open an incident: this direction of the step waits for a person."""
+        number = self.run.incidents_ever + 1
+        text = message[:MESSAGE_MAX]
+        self.record(IncidentOpened(number, step, direction, cause, text, self.now))
+
+    def incident_of(self, step: str, direction: Direction) -> Incident | None:
+        """The open incident of that direction, if there is one."""
+        for incident in self.run.incidents.values():
+            if (incident.step, incident.direction) == (step, direction):
+                return incident
+        return None
+
+    def send(self, step: str, direction: Direction) -> None:
+        """Order the next attempt, or block the step when its payload cannot be made."""
+        before = self.step(step).toward(direction)
+        order = self.order(step, direction)
+        payload = None
+        if before.payload is None:
+            try:
+                payload = self._map(order)
+            except Exception as error:  # noqa: BLE001 - the author's function may raise anything
+                text = f"{type(error).__name__}: {error}"
+                self.block(step, direction, "mapping_failed", f"{order.where} raised {text}")
+                return
+        self.record(
+            AttemptStarted(
+                step,
+                direction,
+                before.attempts + 1,
+                before.round,
+                order.command,
+                self.now + order.timeout,
+                payload,
+            )
+        )
+
+    def _map(self, order: Order) -> Json:
+        values = {}
+        for parameter in order.mapping.parameters:
+            if parameter.name not in self.saga.steps:
+                values[parameter.name] = self.saga.input.read(self.run.input)
+                continue
+            source = self.step(parameter.name).action
+            absent = source.status is not StepStatus.SUCCEEDED or source.reply is None
+            if absent and parameter.optional:
+                values[parameter.name] = None
+            elif source.status is StepStatus.SUCCEEDED:
+                reply = self.order(parameter.name, Direction.ACTION).reply
+                values[parameter.name] = reply.read(source.reply)
+            else:
+                raise PayloadError(f"there is no reply of step {parameter.name!r}")
+        return order.mapping(values)
+
+    def fail(
+        self,
+        step: str,
+        direction: Direction,
+        outcome: Outcome,
+        failure: Failure,
+        *,
+        returned: bool = False,
+    ) -> None:
+        """An attempt came to nothing: try again while the policy allows it, else give it up."""
+        before = self.step(step).toward(direction)
+        policy = self.order(step, direction).retry
+        tried = before.attempts - before.spent
+        retry_at = None
+        if tried < policy.attempts and not self.stopping:
+            seed = f"{self.run.run_id}/{step}/{direction}/{before.attempts}"
+            retry_at = self.now + policy.delay(tried, seed)
+        self.record(
+            AttemptFailed(step, direction, before.attempts, outcome, failure, retry_at, returned)
+        )
+        if retry_at is None:
+            self._give_up(step, direction, outcome, failure, returned=returned)
+
+    def _give_up(
+        self,
+        step: str,
+        direction: Direction,
+        outcome: Outcome,
+        failure: Failure,
+        *,
+        returned: bool,
+    ) -> None:
+        if direction is Direction.ACTION and self.stopping:
+            return  # the run turns back anyway, and backward recovery sees to the step
+        if returned:
+            self.block(step, direction, "unroutable", failure.message)
+        elif direction is Direction.COMPENSATION:
+            self.block(step, direction, f"compensation_{outcome}", failure.message)
+        elif self.forward_only(step):
+            self.block(step, direction, f"step_{outcome}", failure.message)
+        else:
+            self.cause = Cause(outcome.value, step, failure)
+
+    def forward_only(self, step: str) -> bool:
+        """Whether giving this step up could leave an effect that no command undoes."""
+        kind = self.saga.kind(step)
+        declared = self.saga.steps[step]
+        lone_pivot = kind is StepKind.PIVOT and declared.undo is None and not declared.read_only
+        return kind is StepKind.RETRIABLE or lone_pivot
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is about to turn back, so that nothing new starts."""
+        return self.cause is not None or self.run.stop is not None
+
+    @property
+    def past_pivot(self) -> bool:
+        """Whether there is no way back any more."""
+        return _past_pivot(self.saga, self.run)
+
+
+PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+"""What an action must be for the steps after it to begin."""
+
+
+def deadline_of(saga: Saga, run: Run) -> datetime | None:
+    """The deadline, while it can still turn the run back; a person at an incident comes first."""
+    applies = run.status is Status.RUNNING and run.stop is None and not run.incidents
+    return run.deadline if applies and not _past_pivot(saga, run) else None
+
+
+def _past_pivot(saga: Saga, run: Run) -> bool:
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
