@@ -22,7 +22,8 @@ Turn = Callable[[Any], Any]
 def to_data(record: Any) -> dict[str, Any]:
     """The record's fields that differ from their defaults."""
     data = {}
-    for name, default, write, _ in _plan(type(record)):
+    kind: Any = type(record)
+    for name, default, write, _ in _plan(kind):
         value = getattr(record, name)
         if value != default:
             data[name] = value if write is None or value is None else write(value)
@@ -39,7 +40,7 @@ def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
     return kind(**fields_from(kind, data))
 
 
-def fields_from(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def fields_from(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """As `from_data`, but only the fields, for use with `dataclasses.replace`."""
     readers = {name: read for name, _, _, read in _plan(kind)}
     values = {}
