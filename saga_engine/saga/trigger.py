@@ -4,9 +4,11 @@ What can happen to a run: the closed set of things `decide` answers.
 Triggers arrive late, twice and out of order by design; none of them is ever an error.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from saga_engine.saga.record import from_data, to_data
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
 
@@ -86,3 +88,29 @@ class Resolve:
 
 
 Trigger: TypeAlias = Start | Replied | Garbled | Returned | Woken | Cancel | Resolve
+
+TRIGGERS: Mapping[str, type[Trigger]] = {
+    "start": Start,
+    "reply": Replied,
+    "garbled": Garbled,
+    "returned": Returned,
+    "woken": Woken,
+    "cancel": Cancel,
+    "resolve": Resolve,
+}
+_NAMES = {kind: name for name, kind in TRIGGERS.items()}
+
+
+def trigger_data(trigger: Trigger) -> tuple[str, dict[str, Any]]:
+    """The trigger's name and data, for a trigger that is recorded before it is decided."""
+    return _NAMES[type(trigger)], to_data(trigger)
+
+
+def recorded_trigger(name: str, data: Mapping[str, Any]) -> Trigger:
+    """
+    The trigger that `trigger_data` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it was not written by `trigger_data`.
+    """
+    return from_data(TRIGGERS[name], data)

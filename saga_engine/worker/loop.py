@@ -1,0 +1,51 @@
+"""
+The one waiting loop of the worker: do a duty, wait, do it again, until told to stop.
+
+A duty says whether it found work: with work it is called again at once, without it after its
+interval. What goes wrong with the database or the broker is told and waited out; nothing else is
+caught here, because anything else is a bug.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from saga_engine.errors import BrokerError, StoreError
+
+Duty = Callable[[], Awaitable[bool]]
+Trouble = Callable[[str, Exception], None]
+
+PAUSE_MAX = 5.0
+"""Seconds between tries while the database or the broker is away: it comes back unannounced."""
+
+
+async def repeat(
+    name: str, duty: Duty, *, interval: float, stop: asyncio.Event, on_trouble: Trouble
+) -> None:
+    """
+    Call *duty* until *stop* is set.
+
+    Args:
+        name: what the duty is called when there is trouble.
+        interval: seconds to wait after a call that found nothing to do.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            worked = await duty()
+        except (StoreError, BrokerError) as error:
+            on_trouble(name, error)
+            failures += 1
+            await pause(min(PAUSE_MAX, interval * 2 ** min(failures, 16)), stop)
+        else:
+            failures = 0
+            if not worked:
+                await pause(interval, stop)
+
+
+async def pause(seconds: float, stop: asyncio.Event) -> None:
+    """Wait that long, or until *stop* is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
