@@ -2,23 +2,24 @@
 What travels, before it means anything: a message to publish, a delivery that arrived.
 
 Only plain data. `publisher` turns a Message into frames, `consumer` turns frames into a Delivery;
-what the bytes mean is the business of `protocol`.
+what the bytes mean is the business of `command`, `reply` and `request`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+
+from saga_engine.saga.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """
-    One message to publish; always persistent.
+    One message to publish; always persistent, always JSON, always from `saga-engine`.
 
-    `message_id` must be fresh for every publish: two in flight with one id on a channel swap their
-    outcomes (aiormq matches returns by message_id). `mandatory`: come back when no queue is bound.
+    `message_id` must be fresh for every publish: it is how the broker's return is matched to its
+    message. `mandatory`: come back when no queue is bound. `timestamp`: informational.
     """
 
     exchange: str
@@ -30,15 +31,17 @@ class Message:
     reply_to: str = ""
     headers: Mapping[str, str | int | bool] = field(default_factory=dict)
     mandatory: bool = True
+    timestamp: datetime | None = None
 
 
 class Published(StrEnum):
-    """What the broker said of one publish."""
+    """What is known of one publish."""
 
     CONFIRMED = "confirmed"
     RETURNED = "returned"  # no queue is bound: it is nowhere
     NACKED = "nacked"  # the broker declined: it may be published again
-    UNKNOWN = "unknown"  # cut or timed out: it has often arrived
+    UNKNOWN = "unknown"  # cut, timed out or never written: it has often arrived
+    REFUSED = "refused"  # it breaks a limit and was not sent: it can never be published
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,17 @@ class Delivery:
     """
     One message that arrived, as the sender made it: every field may be hostile.
 
-    `tag` acknowledges it on `channel_number` of the connection numbered `epoch`; an acknowledgement
-    for an epoch that is over is dropped, because the broker will deliver the message again.
+    Every string and header can be stored in PostgreSQL as it is: valid Unicode without NUL, headers
+    as plain JSON. `size` is the body's length in bytes; a body longer than the consumer keeps is
+    cut to what it keeps. `tag` acknowledges it on the consuming channel numbered `epoch`; an
+    acknowledgement for an epoch that is over is dropped: the broker delivers the message again.
     """
 
     queue: str
     epoch: int
     tag: int
     body: bytes
+    size: int
     exchange: str
     routing_key: str
     redelivered: bool
@@ -66,4 +72,4 @@ class Delivery:
     user_id: str
     app_id: str
     timestamp: datetime | None
-    headers: Mapping[str, Any]
+    headers: Mapping[str, Json]

@@ -1,0 +1,283 @@
+"""
+One connection to RabbitMQ that is kept up: opened, watched, and opened again for ever.
+
+A process has two links, one to publish and one to consume: when the broker runs out of memory or
+disk it stops reading from connections that publish, and acknowledgements must still get through
+(RabbitMQ guide "Alarms"). Each time a link comes up its topology is declared and checked.
+
+The first connection may fail fast; after that nothing is raised: an observer is told.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from random import uniform
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from aiormq.channel import Channel
+from aiormq.exceptions import AuthenticationError, ProbableAuthenticationError
+
+from saga_engine.broker import driver, tolerant
+from saga_engine.broker.driver import Connection
+from saga_engine.broker.topology import Topology, declare
+from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from saga_engine.settings import Settings
+
+CLOSING = 2.0
+"""Seconds to say goodbye; the broker notices the closed socket just as well."""
+
+
+class Phase(StrEnum):
+    """Where a link stands."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    BLOCKED = "blocked"  # the broker takes no publishes for now
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """
+    What an observer is told, at each change and at each failed attempt.
+
+    `epoch` counts the connections of this link from 1; it is 0 before the first. `problem` says in
+    a sentence what keeps the link from working, without secrets; it is empty when it works.
+    """
+
+    link: str
+    phase: Phase
+    epoch: int
+    problem: str = ""
+
+
+Observer = Callable[[LinkState], None]
+
+
+def ignore(_: LinkState) -> None:
+    """Observe nothing."""
+
+
+class Link:
+    """
+    A supervised connection; `async with` owns it.
+
+    Args:
+        name: `publish` or `consume`; shown in RabbitMQ's list of connections and to the observer.
+        patient: whether entering waits for a broker that is out of reach. A refused password or
+            virtual host, and a topology that does not fit, are raised at once either way.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        settings: Settings,
+        topology: Topology | None = None,
+        on_state: Observer = ignore,
+        patient: bool = False,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.topology = topology or Topology()
+        self.state = LinkState(name, Phase.CONNECTING, 0)
+        self._url = with_heartbeat(url, settings.broker_heartbeat)
+        self._on_state = on_state
+        self._patient = patient
+        self._connection: Connection | None = None
+        self._up = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._leaving = False
+        self._tasks = asyncio.TaskGroup()
+        self._supervisor: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        tolerant.install()
+        driver.check()
+        await self._connect(first=True)
+        await self._tasks.__aenter__()
+        self._supervisor = self._tasks.create_task(self._supervise())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leaving = True
+        self._supervisor.cancel()
+        self._up.clear()
+        self._flowing.clear()
+        if self._connection:
+            await driver.close(self._connection, CLOSING)
+        await self._tasks.__aexit__(kind, error, trace)
+        self._tell(Phase.CLOSED)
+
+    async def connection(self) -> Connection:
+        """Wait until the link is up and return its connection."""
+        while not (self._connection and self._up.is_set()):
+            await self._up.wait()
+        return self._connection
+
+    async def flowing(self) -> None:
+        """Wait until the link is up and the broker takes publishes."""
+        await self._flowing.wait()
+
+    def report(self, problem: str) -> None:
+        """Tell the observer of a problem that is not the connection's, for example a channel's."""
+        if not self._leaving:
+            self._tell(self.state.phase, problem)
+
+    def drop(self, problem: str) -> None:
+        """Give the connection up, because it does not answer; the link opens another one."""
+        if self._connection:
+            self.close_later(self._connection)
+            self._down(self._connection, problem)
+
+    def close_later(self, resource: Connection | Channel) -> None:
+        """Close a channel or a connection that is given up, without waiting for it."""
+        if not self._leaving:
+            self._tasks.create_task(driver.close(resource, CLOSING))
+
+    async def _supervise(self) -> None:
+        while True:
+            await self._lost.wait()
+            await self._connect(first=False)
+
+    async def _connect(self, *, first: bool) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._open()
+            except (BrokerError, ConfigurationError) as error:
+                if first and not (self._patient and isinstance(error, BrokerUnavailable)):
+                    raise
+                self._tell(Phase.CONNECTING, str(error))
+            else:
+                return
+            await asyncio.sleep(self.pause(failures))
+            failures += 1
+
+    def pause(self, failures: int) -> float:
+        """Seconds before the next attempt: doubling, capped, and spread so that no herd forms."""
+        longest = self.settings.broker_backoff_max
+        delay = min(longest, self.settings.broker_backoff * 2.0 ** min(failures, 32))
+        return delay * uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
+
+    async def _open(self) -> None:
+        connection = await connect(self._url, self.name, self.settings.broker_connect_timeout)
+        try:
+            await declare(connection, self.topology, self.settings.broker_connect_timeout)
+        except BaseException:
+            await driver.close(connection, CLOSING)
+            raise
+        connection.on_blocked = self._blocked
+        connection.on_unblocked = self._unblocked
+        self._connection = connection
+        self._lost.clear()
+        self._up.set()
+        self._flowing.set()
+        self._tell(Phase.CONNECTED, epoch=self.state.epoch + 1)
+        driver.when_closed(connection, lambda reason: self._down(connection, reason))
+
+    def _down(self, connection: Connection, reason: str) -> None:
+        if connection is not self._connection or self._leaving:
+            return
+        self._connection = None
+        self._up.clear()
+        self._flowing.clear()
+        self._lost.set()
+        self._tell(Phase.CONNECTING, f"The connection was lost: {reason}.")
+
+    def _blocked(self, reason: str) -> None:
+        self._flowing.clear()
+        self._tell(Phase.BLOCKED, f"The broker takes no publishes: {reason}.")
+
+    def _unblocked(self) -> None:
+        self._flowing.set()
+        self._tell(Phase.CONNECTED)
+
+    def _tell(self, phase: Phase, problem: str = "", *, epoch: int | None = None) -> None:
+        self.state = LinkState(
+            self.name, phase, self.state.epoch if epoch is None else epoch, problem
+        )
+        self._on_state(self.state)
+
+
+async def connect(url: str, name: str, seconds: float) -> Connection:
+    """
+    Open one connection.
+
+    Raises:
+        ConfigurationError: the broker refuses the password or the virtual host, or the URL is none.
+        BrokerUnavailable: out of reach, or TLS failed.
+    """
+    where = place(url)
+    try:
+        connection = Connection(
+            url,
+            client_properties={
+                "product": "saga-engine",
+                "connection_name": f"saga-engine {name}",
+            },
+        )
+        connection.on_blocked = _unobserved
+        connection.on_unblocked = _unobserved
+    except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
+        raise ConfigurationError(_NO_URL) from None
+    try:
+        with driver.translated(f"RabbitMQ at {where} is out of reach"):
+            async with asyncio.timeout(seconds):
+                await connection.connect()
+    except BrokerUnavailable as error:
+        refusal = _refusal(error.__cause__, where)
+        raise (ConfigurationError(refusal) if refusal else error) from error.__cause__
+    return connection
+
+
+def _unobserved(*_: str) -> None:
+    """A connection that is blocked while it is being opened just makes opening take longer."""
+
+
+_NO_URL = "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
+
+
+def _refusal(error: BaseException | None, where: str) -> str:
+    if isinstance(error, ProbableAuthenticationError | AuthenticationError):
+        return (
+            f"RabbitMQ at {where} refuses this user or password."
+            " Correct them in SAGA_ENGINE_BROKER_URL."
+        )
+    if "NOT_ALLOWED" in str(error) or "ACCESS_REFUSED" in str(error):
+        return (
+            f"RabbitMQ at {where} has no such virtual host, or does not let this user into it."
+            " Create it (`rabbitmqctl add_vhost`), grant the permissions (`rabbitmqctl"
+            " set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
+        )
+    return ""
+
+
+def place(url: str) -> str:
+    """Host, port and virtual host of a URL: what may be shown of it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
+    except ValueError:
+        raise ConfigurationError(_NO_URL) from None
+
+
+def with_heartbeat(url: str, seconds: int) -> str:
+    """Put the heartbeat into the URL, the only place where aiormq looks for it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(_NO_URL) from None
+    query = [pair for pair in parse_qsl(parts.query) if pair[0] != "heartbeat"]
+    return parts._replace(query=urlencode([*query, ("heartbeat", str(seconds))])).geturl()

@@ -1,0 +1,129 @@
+"""
+Publishing a batch: every message framed, one write, all confirms awaited together.
+
+Rule: an outcome belongs to its own message, and a message that cannot be published does not touch
+its neighbours. After a timeout the channel is thrown away, because whether it still counts right is
+not known; what was in flight is UNKNOWN, which usually means that it arrived.
+
+It never raises for what the broker or the network does: the outcomes say it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from saga_engine.broker import driver
+from saga_engine.broker.confirms import ConfirmChannel
+from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.driver import Connection
+from saga_engine.broker.frames import RefusedMessage, published
+from saga_engine.broker.topology import declare
+from saga_engine.broker.wire import Message, Published
+from saga_engine.errors import BrokerError
+
+SMALLEST_FRAME_MAX = 4096
+"""What AMQP guarantees; used for looking at a message before there is a connection."""
+
+
+class Publisher:
+    """Publishes over one link; any number of callers at once."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: ConfirmChannel | None = None
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether publishing pauses, because the broker said so or is out of reach."""
+        return self._link.state.phase is not Phase.CONNECTED
+
+    def refusal(self, message: Message) -> str:
+        """Why this message can never be published, in a sentence; empty when it can."""
+        try:
+            self._frames(message, 1, SMALLEST_FRAME_MAX)
+        except RefusedMessage as error:
+            return str(error)
+        return ""
+
+    async def publish(self, messages: Sequence[Message]) -> list[Published]:
+        """
+        Publish a batch and wait for its confirms, for broker_confirm_timeout seconds in all.
+
+        Returns:
+            One outcome for each message, in their order. While the broker is out of reach or takes
+            no publishes, the outcome is UNKNOWN after the timeout.
+        """
+        outcomes = [Published.UNKNOWN] * len(messages)
+        try:
+            async with asyncio.timeout(self._link.settings.broker_confirm_timeout):
+                await self._publish(messages, outcomes)
+        except TimeoutError:
+            self._link.report("The broker did not confirm in time; what was sent is unknown.")
+        except BrokerError as error:
+            self._link.report(str(error))
+        return outcomes
+
+    async def _publish(self, messages: Sequence[Message], outcomes: list[Published]) -> None:
+        async with self._turn:
+            channel = await self._open()
+            chosen, payload = self._framed(channel, messages, outcomes)
+            if not chosen:
+                return
+            message_ids = [messages[index].message_id for index in chosen]
+            batch = await channel.send(message_ids, payload)
+        try:
+            await batch.done
+        finally:
+            if not batch.done.done() or batch.done.cancelled():
+                self._discard(channel)
+            channel.forget(message_ids)
+            for index, outcome in zip(chosen, batch.outcomes, strict=True):
+                outcomes[index] = outcome or Published.UNKNOWN
+
+    def _framed(
+        self, channel: ConfirmChannel, messages: Sequence[Message], outcomes: list[Published]
+    ) -> tuple[list[int], bytes]:
+        chosen: dict[str, int] = {}
+        frames: list[bytes] = []
+        frame_max = channel.connection.connection_tune.frame_max
+        for index, message in enumerate(messages):
+            if message.message_id in chosen or channel.in_flight(message.message_id):
+                continue  # Its twin is on its way; two returns of one id cannot be told apart.
+            try:
+                frames.append(self._frames(message, channel.number, frame_max))
+            except RefusedMessage:
+                outcomes[index] = Published.REFUSED
+            else:
+                chosen[message.message_id] = index
+        return list(chosen.values()), b"".join(frames)
+
+    def _frames(self, message: Message, channel: int, frame_max: int) -> bytes:
+        limit = self._link.settings.body_bytes
+        return published(message, channel, frame_max=frame_max, body_bytes=limit)
+
+    async def _open(self) -> ConfirmChannel:
+        await self._link.flowing()
+        connection = await self._link.connection()
+        if self._channel is None or self._connection is not connection:
+            seconds = self._link.settings.broker_connect_timeout
+            if self._connection is connection:
+                # A channel often ends because an exchange is gone.
+                await declare(connection, self._link.topology, seconds)
+            channel = await driver.open_channel(connection, ConfirmChannel, seconds, confirms=True)
+            driver.when_closed(channel, lambda reason: self._closed(channel, reason))
+            self._channel, self._connection = channel, connection
+        return self._channel
+
+    def _closed(self, channel: ConfirmChannel, reason: str) -> None:
+        channel.give_up()
+        if channel is self._channel:
+            self._channel = None
+            if self._link.state.phase is Phase.CONNECTED:
+                self._link.report(f"The publishing channel was closed: {reason}.")
+
+    def _discard(self, channel: ConfirmChannel) -> None:
+        channel.give_up()
+        if channel is self._channel:
+            self._channel = None
+            self._link.close_later(channel)

@@ -1,0 +1,61 @@
+"""
+Whether we really consume: a look at the queues from outside the consuming channel.
+
+A broker tells a consumer that its queue was deleted, but not always: after a failover or a lost
+definition it may just have forgotten it. Rule: a queue that is gone, that nobody consumes, or
+that has messages ready while we hold none and get none, means to begin again.
+"""
+
+from collections.abc import Sequence
+
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
+
+from saga_engine.broker import driver
+from saga_engine.broker.connection import Link
+from saga_engine.broker.deliveries import DeliveryChannel
+from saga_engine.errors import BrokerUnavailable
+
+
+class Watchdog:
+    """Looks at `queues` over `link` when told to."""
+
+    def __init__(self, link: Link, queues: Sequence[str]) -> None:
+        self._link = link
+        self._queues = queues
+        self._received = -1
+        self._stalled = False
+
+    async def look(self, channel: DeliveryChannel) -> str:
+        """What is wrong with the consuming of `channel`, in a sentence; empty when nothing is."""
+        ready = 0
+        for queue in self._queues:
+            try:
+                messages, consumers = await self._count(queue)
+            except ChannelNotFoundEntity:
+                return f"Queue {queue!r} is gone."
+            except (ChannelAccessRefused, ChannelLockedResource):
+                continue  # This user may consume the queue but not look at it.
+            except BrokerUnavailable as error:
+                self._link.drop(str(error))
+                return ""
+            if not consumers:
+                return f"Queue {queue!r} has no consumer, not even us."
+            ready += messages
+        return self._stall(channel, ready)
+
+    async def _count(self, queue: str) -> tuple[int, int]:
+        connection = await self._link.connection()
+        seconds = self._link.settings.broker_connect_timeout
+        channel = await driver.open_channel(connection, Channel, seconds)
+        with driver.translated("The broker does not answer", verdicts=True):
+            found = await channel.queue_declare(queue, passive=True, timeout=seconds)
+        await driver.close(channel, seconds)
+        return found.message_count or 0, found.consumer_count or 0
+
+    def _stall(self, channel: DeliveryChannel, ready: int) -> str:
+        stalled = ready > 0 and channel.held == 0 and channel.received == self._received
+        # Twice, because a message may be ready for a moment on its way to us.
+        twice = stalled and self._stalled
+        self._received, self._stalled = channel.received, stalled
+        return f"{ready} messages are ready and the broker sends us none." if twice else ""
