@@ -1,9 +1,9 @@
 """
 What travels: RabbitMQ, and the contract with participants (docs/protocol.md).
 
-    Message -> frames -> publisher -> RabbitMQ -> consumer -> Delivery
-    a command, a reply, a request: encoded and decoded by the module of that name
+    out: command | reply | request | answer -> wire.Message -> publisher (frames, confirms)
+    in:  consumer (deliveries, watchdog) -> wire.Delivery -> command | reply | request | answer
 
-connection keeps a link up; topology says what exists on the broker; tolerant keeps hostile bytes
-from ending it; body and token decide what may be believed of a delivery.
+connection keeps a link up, on what driver and tolerant make of aiormq and pamqp; topology says what
+exists on the broker; body and token decide what may be believed of a delivery, unreadable why not.
 """

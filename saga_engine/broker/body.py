@@ -1,0 +1,106 @@
+"""
+Bodies: strict JSON within limits, or the reason why not; nothing is ever raised for bytes.
+
+Stricter than Python's json, because what is read here is stored in PostgreSQL and shown to people:
+no NaN or Infinity, no number beyond a double, no lone surrogate, no NUL, no byte order mark, no
+nesting beyond the limit. Of a key that occurs twice the last value counts, as in PostgreSQL's
+jsonb; an integer beyond 64 bits is read as the nearest double (RFC 8259, section 6).
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import orjson
+
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.broker.wire import Delivery
+from saga_engine.saga.vocabulary import Json
+from saga_engine.settings import Settings
+
+_PLAIN = ("", "identity", "utf-8")
+
+Object: TypeAlias = dict[str, Json]
+"""A JSON object, as orjson reads it."""
+
+
+def read_body(delivery: Delivery, settings: Settings) -> Json | Unreadable:
+    """Read the body of a delivery; beyond `body_bytes` it is not even looked at."""
+    if delivery.size > settings.body_bytes:
+        return Unreadable(
+            Reason.TOO_LARGE,
+            f"The body has {delivery.size} bytes; {settings.body_bytes} are allowed.",
+        )
+    if delivery.content_encoding.lower() not in _PLAIN:
+        return Unreadable(
+            Reason.ENCODED, "The body is compressed or encoded; only plain JSON is read."
+        )
+    return read_json(delivery.body, settings.body_depth)
+
+
+def read_object(delivery: Delivery, settings: Settings) -> Object | Unreadable:
+    """Read a body that must be a JSON object."""
+    found = read_body(delivery, settings)
+    if isinstance(found, Unreadable | dict):
+        return found
+    return Unreadable(Reason.NOT_AN_OBJECT, "The body is JSON, but not an object.")
+
+
+def read_json(body: bytes, depth: int) -> Json | Unreadable:
+    """Read JSON whose arrays and objects nest at most `depth` levels."""
+    try:
+        value: Json = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Its message names a place and a rule and quotes nothing.
+        if "depth limit" in error.msg:
+            return _too_deep(depth)
+        return Unreadable(Reason.MALFORMED_JSON, f"The body is not JSON: {error.msg}.")
+    # Two cheap looks at the bytes spare nearly every message the walk through its values.
+    if body.count(b"{") + body.count(b"[") > depth and _deeper(value, depth):
+        return _too_deep(depth)
+    if b"\\u0000" in body and _has_nul(value):
+        return Unreadable(
+            Reason.NOT_STORABLE, "A text in the body contains the character NUL (\\u0000)."
+        )
+    return value
+
+
+def write_json(value: Json) -> bytes:
+    """
+    Encode a value.
+
+    Raises:
+        TypeError: it is not JSON: another type, an integer beyond 64 bits, a lone surrogate.
+    """
+    return orjson.dumps(value)
+
+
+def _too_deep(depth: int) -> Unreadable:
+    return Unreadable(Reason.TOO_DEEP, f"The body nests deeper than {depth} levels.")
+
+
+def _deeper(value: Json, depth: int) -> bool:
+    level: list[Json] = [value]
+    for _ in range(depth + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+        level = [item for container in level for item in _items(container)]
+    return True
+
+
+def _items(container: Json) -> Iterable[Json]:
+    if isinstance(container, dict):
+        return container.values()
+    return container if isinstance(container, list) else ()
+
+
+def _has_nul(value: Json) -> bool:
+    rest: list[Json] = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str) and "\0" in item:
+            return True
+        if isinstance(item, dict):
+            rest.extend(item)
+        rest.extend(_items(item))
+    return False

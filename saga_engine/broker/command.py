@@ -1,0 +1,185 @@
+"""
+A command on the wire: how the engine writes it and how a participant reads it.
+
+Rule: the body is the payload and nothing else; what the engine has to say stands in the headers.
+The contract is docs/protocol.md, section "Commands".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from saga_engine.broker.body import read_body, write_json
+from saga_engine.broker.tolerant import UNDECODABLE
+from saga_engine.broker.topology import COMMANDS, REPLIES
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.broker.wire import Delivery, Message
+from saga_engine.saga.vocabulary import Direction, Json
+from saga_engine.settings import Settings
+
+RUN_ID = "saga-run-id"
+SAGA = "saga-name"
+VERSION = "saga-version"
+STEP = "saga-step"
+ATTEMPT = "saga-attempt"
+DIRECTION = "saga-direction"
+DEADLINE = "saga-deadline"
+IDEMPOTENCY_KEY = "idempotency-key"
+TRACEPARENT = "traceparent"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """
+    One command of a run.
+
+    `name` is what the participant is asked to do, `idempotency_key` the same for all its attempts,
+    `deadline` when the engine stops waiting for this attempt. `payload` may be given as JSON bytes
+    to spare encoding it again; it never shows in a log.
+    """
+
+    run_id: UUID
+    saga: str
+    version: int
+    step: str
+    direction: Direction
+    attempt: int
+    name: str
+    idempotency_key: str
+    payload: Json | bytes = field(repr=False)
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedCommand:
+    """A command as it arrived, and where its reply goes."""
+
+    command: Command
+    correlation_id: str
+    reply_to: str
+    message_id: str
+    traceparent: str
+
+
+def idempotency_key(run_id: UUID, step: str, direction: Direction, rounds: int) -> str:
+    """Name what is done: the same for every attempt, another after an operator starts anew."""
+    return f"{run_id}/{step}/{direction}/{rounds}"
+
+
+def fresh_message_id() -> str:
+    """Make an id that no other message has."""
+    return uuid4().hex
+
+
+def encode_command(
+    command: Command,
+    token: str,
+    *,
+    traceparent: str = "",
+    message_id: str = "",
+    sent_at: datetime | None = None,
+) -> Message:
+    """Write a command; `token` is what `token.mint` made for it, and comes back in the reply."""
+    headers: dict[str, str | int | bool] = {
+        RUN_ID: str(command.run_id),
+        SAGA: command.saga,
+        VERSION: command.version,
+        STEP: command.step,
+        ATTEMPT: command.attempt,
+        DIRECTION: command.direction.value,
+        DEADLINE: _iso(command.deadline),
+        IDEMPOTENCY_KEY: command.idempotency_key,
+    }
+    if traceparent:
+        headers[TRACEPARENT] = traceparent
+    payload = command.payload
+    return Message(
+        exchange=COMMANDS,
+        routing_key=command.name,
+        body=payload if isinstance(payload, bytes) else write_json(payload),
+        message_id=message_id or fresh_message_id(),
+        type=command.name,
+        correlation_id=token,
+        reply_to=REPLIES,
+        headers=headers,
+        timestamp=sent_at,
+    )
+
+
+def decode_command(delivery: Delivery, settings: Settings) -> ReceivedCommand | Unreadable:
+    """Read a command; its payload is any JSON."""
+    if UNDECODABLE in delivery.headers:
+        return Unreadable(Reason.BAD_HEADERS, "The headers of the message cannot be decoded.")
+    payload = read_body(delivery, settings)
+    if isinstance(payload, Unreadable):
+        return payload
+    try:
+        command = _command(delivery.headers, delivery.type or delivery.routing_key, payload)
+    except _BadHeaderError as error:
+        return Unreadable(Reason.BAD_COMMAND, str(error))
+    if not delivery.correlation_id or not delivery.reply_to:
+        return Unreadable(Reason.BAD_COMMAND, "It has no correlation_id or no reply_to to answer.")
+    traceparent = delivery.headers.get(TRACEPARENT)
+    return ReceivedCommand(
+        command=command,
+        correlation_id=delivery.correlation_id,
+        reply_to=delivery.reply_to,
+        message_id=delivery.message_id,
+        traceparent=traceparent if isinstance(traceparent, str) else "",
+    )
+
+
+class _BadHeaderError(Exception):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The header {name} is missing or of another type.")
+
+
+def _command(headers: Mapping[str, Json], name: str, payload: Json) -> Command:
+    return Command(
+        run_id=_parsed(headers, RUN_ID, UUID),
+        saga=_text(headers, SAGA),
+        version=_count(headers, VERSION),
+        step=_text(headers, STEP),
+        direction=_parsed(headers, DIRECTION, Direction),
+        attempt=_count(headers, ATTEMPT),
+        name=name,
+        idempotency_key=_text(headers, IDEMPOTENCY_KEY),
+        payload=payload,
+        deadline=_parsed(headers, DEADLINE, _aware),
+    )
+
+
+def _text(headers: Mapping[str, Json], name: str) -> str:
+    value = headers.get(name)
+    if not isinstance(value, str) or not value:
+        raise _BadHeaderError(name)
+    return value
+
+
+def _count(headers: Mapping[str, Json], name: str) -> int:
+    value = headers.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise _BadHeaderError(name)
+    return value
+
+
+def _parsed(headers: Mapping[str, Json], name: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(_text(headers, name))
+    except (ValueError, OverflowError):
+        raise _BadHeaderError(name) from None
+
+
+def _aware(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs its zone")
+    return moment.astimezone(UTC)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

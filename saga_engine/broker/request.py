@@ -1,0 +1,160 @@
+"""
+What clients ask of the engine over RabbitMQ: to start a run, to cancel one, how one stands.
+
+Rule: a request names its run by an id the client chose, so that asking twice is asking once. The
+contract is docs/protocol.md, section "Requests". The engine's side of it is `answer`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+from saga_engine.broker.body import Object, read_object, write_json
+from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.topology import REQUESTS
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.broker.wire import Delivery, Message
+from saga_engine.saga.vocabulary import Json
+from saga_engine.settings import Settings
+
+TEXT_CHARACTERS = 1000
+"""The longest name, key or reason in a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """Start a run; without a version, the newest the engine knows."""
+
+    run_id: UUID
+    saga: str
+    input: Json = field(repr=False)
+    version: int | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Undo a run; `by` and `reason` go on record."""
+
+    run_id: UUID
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """Tell how a run stands."""
+
+    run_id: UUID
+
+
+Request: TypeAlias = StartRequest | CancelRequest | StatusRequest
+
+
+def encode_request(
+    request: Request, *, reply_to: str = "", correlation_id: str = "", message_id: str = ""
+) -> Message:
+    """Write a request; its answer goes to `reply_to` (see docs/protocol.md, "Answers")."""
+    verb, body = _encoded(request)
+    return Message(
+        exchange=REQUESTS,
+        routing_key=verb,
+        body=write_json({"run_id": str(request.run_id), **body}),
+        message_id=message_id or fresh_message_id(),
+        type=verb,
+        correlation_id=correlation_id,
+        reply_to=reply_to,
+    )
+
+
+def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadable:
+    """Read a request; its verb is the routing key, or the type when it came another way."""
+    read = _VERBS.get(delivery.routing_key) or _VERBS.get(delivery.type)
+    if read is None:
+        return Unreadable(
+            Reason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
+        )
+    body = read_object(delivery, settings)
+    if isinstance(body, Unreadable):
+        return body
+    try:
+        return read(body)
+    except _BadFieldError as error:
+        return Unreadable(Reason.BAD_REQUEST, str(error))
+
+
+def read_run_id(body: Object) -> UUID | None:
+    """Read `run_id`; None unless it is a UUID in its canonical form."""
+    text = body.get("run_id")
+    try:
+        run_id = UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return run_id if str(run_id) == text else None
+
+
+def _encoded(request: Request) -> tuple[str, Object]:
+    match request:
+        case StartRequest():
+            return "start", {
+                "saga": request.saga,
+                "version": request.version,
+                "key": request.key,
+                "input": request.input,
+            }
+        case CancelRequest():
+            return "cancel", {"reason": request.reason, "by": request.by}
+        case StatusRequest():
+            return "status", {}
+
+
+class _BadFieldError(Exception):
+    def __init__(self, name: str, must: str) -> None:
+        super().__init__(f"The field {name} must be {must}.")
+
+
+def _start(body: Object) -> StartRequest:
+    version = body.get("version")
+    if version is not None and (
+        not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 2**31
+    ):
+        raise _BadFieldError("version", "null or an integer from 1")
+    if "input" not in body:
+        raise _BadFieldError("input", "there")
+    return StartRequest(
+        run_id=_run_id(body),
+        saga=_text(body, "saga"),
+        input=body["input"],
+        version=version,
+        key=None if body.get("key") is None else _text(body, "key"),
+    )
+
+
+def _cancel(body: Object) -> CancelRequest:
+    return CancelRequest(_run_id(body), _text(body, "reason"), _text(body, "by"))
+
+
+def _status(body: Object) -> StatusRequest:
+    return StatusRequest(_run_id(body))
+
+
+def _run_id(body: Object) -> UUID:
+    run_id = read_run_id(body)
+    if run_id is None:
+        raise _BadFieldError("run_id", "a UUID in lower case with hyphens")
+    return run_id
+
+
+def _text(body: Object, name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARACTERS:
+        raise _BadFieldError(name, f"a text of 1 to {TEXT_CHARACTERS} characters")
+    return value
+
+
+_VERBS: dict[str, Callable[[Object], Request]] = {
+    "start": _start,
+    "cancel": _cancel,
+    "status": _status,
+}
