@@ -1,0 +1,111 @@
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.broker.body import read_body, read_json, read_object, write_json
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.settings import Settings
+from tests.broker.messages import delivery
+
+DEPTH = 64
+SETTINGS = Settings()
+
+HOSTILE = {
+    "empty": (b"", Reason.MALFORMED_JSON),
+    "one byte": (b"{", Reason.MALFORMED_JSON),
+    "truncated": (b'{"a": [1, 2', Reason.MALFORMED_JSON),
+    "trailing garbage": (b'{"a": 1} x', Reason.MALFORMED_JSON),
+    "not UTF-8": (b"\xff\xfe", Reason.MALFORMED_JSON),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), Reason.MALFORMED_JSON),
+    "byte order mark": (b"\xef\xbb\xbf{}", Reason.MALFORMED_JSON),
+    "overlong UTF-8": (b'["\xc0\xaf"]', Reason.MALFORMED_JSON),
+    "NUL in a value": (b'{"a": "\\u0000"}', Reason.NOT_STORABLE),
+    "NUL in a key": (b'{"x": [{"\\u0000": 1}]}', Reason.NOT_STORABLE),
+    "raw NUL": (b'{"a": "\x00"}', Reason.MALFORMED_JSON),
+    "lone surrogate": (b'["\\ud800"]', Reason.MALFORMED_JSON),
+    "NaN": (b"[NaN]", Reason.MALFORMED_JSON),
+    "Infinity": (b"[-Infinity]", Reason.MALFORMED_JSON),
+    "overflowing number": (b"[1e400000]", Reason.MALFORMED_JSON),
+    "number PostgreSQL would take": (b"[1e131071]", Reason.MALFORMED_JSON),
+    "integer of 4301 digits": (b"9" * 4301, Reason.MALFORMED_JSON),
+    "nested 65": (b"[" * 65 + b"]" * 65, Reason.TOO_DEEP),
+    "nested 60,000": (b"[" * 60_000 + b"]" * 60_000, Reason.TOO_DEEP),
+    "nested 200,000": (b'{"a":' * 200_000, Reason.TOO_DEEP),
+    "pickle": (b"\x80\x04K\x01.", Reason.MALFORMED_JSON),
+    "yaml": (b"!!python/object:os.system {}", Reason.MALFORMED_JSON),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_body_is_unreadable_with_its_reason(name):
+    body, reason = HOSTILE[name]
+    found = read_json(body, DEPTH)
+    assert isinstance(found, Unreadable)
+    assert found.reason is reason
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_ever_raise(body):
+    read_json(body, 3)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=30,
+    )
+)
+def test_what_is_read_is_what_was_written_or_cannot_be_stored(value):
+    found = read_json(write_json(value), DEPTH)
+    if isinstance(found, Unreadable):
+        assert found.reason is Reason.NOT_STORABLE
+        assert b"\\u0000" in orjson.dumps(value)
+    else:
+        assert found == value
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.sampled_from(["[%s]", '{"a":%s}']))
+def test_depth_limit_is_exact(levels, limit, container):
+    body = "1"
+    for _ in range(levels):
+        body = container % body
+    found = read_json(f"[{body},[],[],[],{{}}]".encode(), limit + 1)
+    assert isinstance(found, Unreadable) is (max(levels, 1) > limit)
+
+
+def test_escaped_backslash_before_u0000_is_no_nul():
+    assert read_json(b'["\\\\u0000"]', DEPTH) == ["\\u0000"]
+
+
+@pytest.mark.parametrize("body", [b"null", b'"x"', b"123", b"true", b"[]"])
+def test_any_json_is_a_body_but_only_an_object_is_an_object(body):
+    assert read_body(delivery(body=body), SETTINGS) == orjson.loads(body)
+    found = read_object(delivery(body=body), SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.NOT_AN_OBJECT
+
+
+def test_body_over_the_limit_is_not_parsed():
+    found = read_body(delivery(body=b"{}", size=SETTINGS.body_bytes + 1), SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "gzip,gzip,gzip", "\u202e"])
+def test_encoded_body_is_not_decoded(encoding):
+    found = read_body(delivery(body=b"{}", content_encoding=encoding), SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.ENCODED
+
+
+def test_duplicate_key_counts_last_and_dangerous_keys_are_just_keys():
+    body = b'{"a": 1, "__proto__": {}, "$ref": "x", "__class__": 1, "a": 2}'
+    assert read_json(body, DEPTH) == {"a": 2, "__proto__": {}, "$ref": "x", "__class__": 1}
+
+
+def test_sentence_does_not_quote_the_body():
+    found = read_json(b'{"password": "hunter2", }', DEPTH)
+    assert isinstance(found, Unreadable)
+    assert "hunter2" not in found.sentence

@@ -1,0 +1,113 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.broker.command import (
+    Command,
+    ReceivedCommand,
+    decode_command,
+    encode_command,
+    idempotency_key,
+)
+from saga_engine.broker.tolerant import UNDECODABLE
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.saga.vocabulary import Direction
+from saga_engine.settings import Settings
+from tests.broker.messages import arrived
+
+SETTINGS = Settings()
+RUN = UUID("0198c0de-0000-7000-8000-000000000001")
+COMMAND = Command(
+    run_id=RUN,
+    saga="place-order",
+    version=1,
+    step="reserve",
+    direction=Direction.ACTION,
+    attempt=2,
+    name="inventory.reserve",
+    idempotency_key=idempotency_key(RUN, "reserve", Direction.ACTION, 1),
+    payload={"sku": "A1", "quantity": 1},
+    deadline=datetime(2026, 11, 23, 12, 0, 30, 500_000, tzinfo=UTC),
+)
+HEADERS = {
+    "saga-run-id": str(RUN),
+    "saga-name": "place-order",
+    "saga-version": 1,
+    "saga-step": "reserve",
+    "saga-attempt": 2,
+    "saga-direction": "action",
+    "saga-deadline": "2026-11-23T12:00:30.500Z",
+    "idempotency-key": f"{RUN}/reserve/action/1",
+}
+
+
+def test_command_is_on_the_wire_as_the_contract_says():
+    message = encode_command(COMMAND, "the-token", traceparent="00-a-b-01")
+    assert message.exchange == "saga.commands"
+    assert message.routing_key == message.type == "inventory.reserve"
+    assert message.body == b'{"sku":"A1","quantity":1}'
+    assert message.correlation_id == "the-token"
+    assert message.reply_to == "saga.replies"
+    assert message.mandatory
+    assert message.headers == {**HEADERS, "traceparent": "00-a-b-01"}
+
+
+def test_command_arrives_as_it_was_sent():
+    message = encode_command(COMMAND, "the-token")
+    assert decode_command(arrived(message), SETTINGS) == ReceivedCommand(
+        COMMAND, "the-token", "saga.replies", message.message_id, ""
+    )
+
+
+def test_encoded_payload_is_sent_as_it_is_and_deadline_in_utc():
+    east = timezone(timedelta(hours=2))
+    command = Command(
+        RUN, "s", 1, "a", Direction.COMPENSATION, 1, "c", "k", b'{"raw":1}',
+        datetime(2026, 11, 23, 14, tzinfo=east),
+    )  # fmt: skip
+    message = encode_command(command, "t")
+    assert message.body == b'{"raw":1}'
+    assert message.headers["saga-deadline"] == "2026-11-23T12:00:00.000Z"
+
+
+def test_every_publish_has_a_message_id_of_its_own():
+    ids = {encode_command(COMMAND, "t").message_id for _ in range(100)}
+    assert len(ids) == 100
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("value", [None, "", [], {}, -1, 2**31, True, "x\n", "2024-02-30"])
+def test_command_with_a_bad_header_is_unreadable_and_names_it(name, value):
+    delivery = replace(arrived(encode_command(COMMAND, "t")), headers={**HEADERS, name: value})
+    found = decode_command(delivery, SETTINGS)
+    text = name in ("saga-name", "saga-step", "idempotency-key") and isinstance(value, str)
+    if not (text and value):
+        assert isinstance(found, Unreadable)
+        assert found.reason is Reason.BAD_COMMAND
+        assert name in found.sentence
+
+
+@given(st.dictionaries(st.sampled_from(list(HEADERS)), st.none() | st.text() | st.integers()))
+def test_no_headers_ever_raise(headers):
+    decode_command(replace(arrived(encode_command(COMMAND, "t")), headers=headers), SETTINGS)
+
+
+def test_command_without_a_way_back_is_unreadable():
+    found = decode_command(arrived(encode_command(COMMAND, "")), SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.BAD_COMMAND
+
+
+def test_command_with_undecodable_headers_is_unreadable():
+    delivery = replace(arrived(encode_command(COMMAND, "t")), headers={UNDECODABLE: True})
+    found = decode_command(delivery, SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.BAD_HEADERS
+
+
+def test_payload_does_not_show_in_a_repr():
+    assert "A1" not in repr(COMMAND)

@@ -1,0 +1,113 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.broker.command import Command, ReceivedCommand
+from saga_engine.broker.reply import Reply, decode_reply, encode_reply
+from saga_engine.broker.token import CommandRef, mint
+from saga_engine.broker.tolerant import UNDECODABLE
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.saga.run import Failure
+from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.settings import Settings
+from tests.broker.messages import arrived, delivery
+
+SETTINGS = Settings()
+KEY = b"k" * 32
+REF = CommandRef(UUID(int=7), "charge", Direction.ACTION, 3)
+TOKEN = mint(KEY, REF)
+ASKED = ReceivedCommand(
+    Command(
+        REF.run_id, "place-order", 1, "charge", Direction.ACTION, 3, "payment.charge", "key", {},
+        datetime(2026, 1, 1, tzinfo=UTC),
+    ),
+    TOKEN, "saga.replies", "m", "",
+)  # fmt: skip
+
+
+def unreadable(found):
+    assert isinstance(found, Unreadable), found
+    return found.reason, found.ref
+
+
+def test_success_arrives_with_its_result():
+    message = encode_reply(ASKED, Outcome.SUCCEEDED, {"charge_id": "c-1"})
+    assert (message.exchange, message.routing_key) == ("saga.replies", "saga.replies")
+    assert message.headers == {"saga-outcome": "succeeded"}
+    assert decode_reply(arrived(message), KEY, SETTINGS) == Reply(
+        REF, Outcome.SUCCEEDED, {"charge_id": "c-1"}, None, message.message_id, TOKEN
+    )
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.FAILED])
+def test_refusal_arrives_with_its_failure(outcome):
+    failure = Failure("declined", "The card was declined.", {"attempts_left": 2})
+    message = encode_reply(ASKED, outcome, failure)
+    assert decode_reply(arrived(message), KEY, SETTINGS) == Reply(
+        REF, outcome, None, failure, message.message_id, TOKEN
+    )
+
+
+def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
+    found = decode_reply(delivery(correlation_id=TOKEN, body=b'"done"'), KEY, SETTINGS)
+    assert isinstance(found, Reply)
+    assert (found.outcome, found.body) == (Outcome.SUCCEEDED, "done")
+
+
+def test_foreign_correlation_id_is_nobody_s_reply():
+    for token in ("", "x", mint(b"other" * 8, REF)):
+        found = decode_reply(delivery(correlation_id=token), KEY, SETTINGS)
+        assert unreadable(found) == (Reason.FOREIGN_CORRELATION_ID, None)
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "SUCCEEDED", "", 1, None, ["failed"], {"a": 1}])
+def test_unknown_outcome_is_unreadable_and_keeps_its_command(outcome):
+    found = decode_reply(
+        delivery(correlation_id=TOKEN, headers={"saga-outcome": outcome}), KEY, SETTINGS
+    )
+    assert unreadable(found) == (Reason.BAD_OUTCOME, REF)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"null", b"[]", b"{}", b'{"code": ""}', b'{"code": 1}', b'{"code": "c", "message": 1}',
+     b'{"code": "' + b"c" * 129 + b'"}'],
+)  # fmt: skip
+def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
+    found = decode_reply(
+        delivery(correlation_id=TOKEN, headers={"saga-outcome": "failed"}, body=body), KEY, SETTINGS
+    )
+    assert unreadable(found) == (Reason.BAD_ERROR, REF)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"body": b"{"}, Reason.MALFORMED_JSON),
+        ({"size": 20_000_000}, Reason.TOO_LARGE),
+        ({"content_encoding": "gzip"}, Reason.ENCODED),
+        ({"headers": {UNDECODABLE: True}}, Reason.BAD_HEADERS),
+    ],
+)
+def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):
+    found = decode_reply(delivery(correlation_id=TOKEN, **changes), KEY, SETTINGS)
+    assert unreadable(found) == (reason, REF)
+
+
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([TOKEN, "", "a.b.c"]),
+    st.dictionaries(st.sampled_from(["saga-outcome", "x"]), st.text() | st.integers()),
+)
+def test_no_reply_ever_raises(body, token, headers):
+    hostile = replace(delivery(body=body), correlation_id=token, headers=headers)
+    decode_reply(hostile, KEY, SETTINGS)
+
+
+def test_result_and_failure_do_not_show_in_a_repr():
+    message = encode_reply(ASKED, Outcome.SUCCEEDED, {"card": "4242"})
+    assert "4242" not in repr(decode_reply(arrived(message), KEY, SETTINGS))
