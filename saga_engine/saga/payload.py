@@ -5,6 +5,7 @@ Only this file of `saga` knows pydantic. Its errors name the place and the rule,
 they may be shown to anyone who may see that a run exists.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,7 +62,28 @@ class Payload:
         except (PydanticSerializationError, UserWarning) as error:
             text = f"{name_of(type(value))} is not {name_of(self.kind)} ({type(error).__name__})"
             raise PayloadError(text) from None
+        if not storable(data):
+            raise PayloadError(f"{name_of(self.kind)} holds text that no database takes (NUL)")
         return data
+
+
+def storable(data: Json) -> bool:
+    """Whether all text in it can be kept: no NUL (PostgreSQL, "JSON Types") and no half character."""
+    if isinstance(data, str):
+        return _whole(data)
+    if isinstance(data, Mapping):
+        return all(storable(key) and storable(value) for key, value in data.items())
+    if isinstance(data, Sequence):
+        return all(map(storable, data))
+    return True
+
+
+def _whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def name_of(kind: Any) -> str:
