@@ -68,7 +68,7 @@ class Payload:
 
 
 def storable(data: Json) -> bool:
-    """Whether all text in it can be kept: no NUL (PostgreSQL, "JSON Types") and no half character."""
+    """Whether a database can keep all text in it: no NUL, no half of a surrogate pair."""
     if isinstance(data, str):
         return _whole(data)
     if isinstance(data, Mapping):
