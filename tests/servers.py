@@ -11,6 +11,7 @@ from itertools import count
 
 import pytest
 
+from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.rabbitmq import INSTALL, RabbitServer, rabbitmq_installed
 
@@ -73,6 +74,22 @@ def rabbitmq_vhosts(rabbitmq: RabbitServer) -> AsyncIterator[str]:
 async def rabbitmq_url(rabbitmq: RabbitServer, rabbitmq_vhosts: AsyncIterator[str]) -> str:
     """The URL of an empty virtual host on the real RabbitMQ."""
     return rabbitmq.url_of(await anext(rabbitmq_vhosts))
+
+
+@pytest.fixture
+async def development_broker() -> AsyncIterator[DevelopmentBroker]:
+    """An empty development broker; its `faults` can be planted."""
+    async with DevelopmentBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["development", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty broker: the test runs on the development broker and on RabbitMQ."""
+    # By name, so that RabbitMQ starts only when a test that needs it runs.
+    if request.param == "rabbitmq":
+        return request.getfixturevalue("rabbitmq_url")
+    return request.getfixturevalue("development_broker").url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

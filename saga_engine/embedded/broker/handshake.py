@@ -1,0 +1,106 @@
+"""
+How a connection begins: who the broker is, who the client is, the limits, the virtual host.
+
+One object per connection, fed with the client's methods in order (AMQP 0-9-1, section 2.2.4).
+Refuses what RabbitMQ refuses, with its words.
+"""
+
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+from pamqp import base, commands
+from pamqp.common import FieldTable
+
+from saga_engine.embedded.broker.refusal import ConnectionRefusal
+
+CHANNEL_MAX: Final = 2047
+FRAME_MAX: Final = 131_072
+_FRAME_MIN: Final = 4096
+_HEARTBEAT: Final = 60  # Seconds, RabbitMQ's proposal.
+_SERVER: Final[FieldTable] = {
+    "product": "saga-engine development broker",
+    "information": "In memory, for development and tests. It forgets everything when it stops.",
+    "capabilities": {
+        "publisher_confirms": True,
+        "basic.nack": True,
+        "consumer_cancel_notify": True,
+        "connection.blocked": True,
+        "authentication_failure_close": True,
+        "per_consumer_qos": True,
+        "exchange_exchange_bindings": False,
+    },
+}
+
+
+class Handshake:
+    """The client's opening moves and what they settled."""
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        self.user = ""
+        self.frame_max = FRAME_MAX
+        self.heartbeat = 0
+        self.told_when_blocked = False
+        self.done = False
+        self._users = users
+        self._expected: type[base.Frame] = commands.Connection.StartOk
+
+    def greeting(self) -> base.Frame:
+        """The first method, after the protocol header."""
+        return commands.Connection.Start(0, 9, _SERVER, "PLAIN", "en_US")
+
+    def answer(self, method: base.Frame) -> base.Frame | None:
+        """
+        Take the client's next move; return the answer to it.
+
+        Raises:
+            ConnectionRefusal: wrong password (403), wrong limits or virtual host (530), or a
+                method that is not due (503).
+        """
+        if not isinstance(method, self._expected):
+            raise ConnectionRefusal(503, f"COMMAND_INVALID - {method.name} is not due")
+        if isinstance(method, commands.Connection.StartOk):
+            self._authenticate(method)
+            self._expected = commands.Connection.TuneOk
+            return commands.Connection.Tune(CHANNEL_MAX, FRAME_MAX, _HEARTBEAT)
+        if isinstance(method, commands.Connection.TuneOk):
+            self._tune(method)
+            self._expected = commands.Connection.Open
+            return None
+        assert isinstance(method, commands.Connection.Open), "the three moves are handled above"
+        if method.virtual_host != "/":
+            raise ConnectionRefusal(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found")
+        self.done = True
+        return commands.Connection.OpenOk()
+
+    def _authenticate(self, method: commands.Connection.StartOk) -> None:
+        _, _, credentials = method.response.partition("\0")
+        user, _, password = credentials.partition("\0")
+        expected = self._users.get(user, "")
+        known = user in self._users
+        right = hmac.compare_digest(password.encode(), expected.encode())
+        if method.mechanism != "PLAIN" or not (known and right):
+            raise ConnectionRefusal(
+                403,
+                "ACCESS_REFUSED - Login was refused using authentication mechanism"
+                f" {method.mechanism}. For details see the broker logfile.",
+            )
+        self.user = user
+        capabilities = (method.client_properties or {}).get("capabilities")
+        if isinstance(capabilities, dict):
+            self.told_when_blocked = bool(capabilities.get("connection.blocked"))
+
+    def _tune(self, method: commands.Connection.TuneOk) -> None:
+        limits = (
+            ("channel_max", method.channel_max, 1, CHANNEL_MAX),
+            ("frame_max", method.frame_max, _FRAME_MIN, FRAME_MAX),
+        )
+        for name, negotiated, lowest, highest in limits:
+            if not lowest <= negotiated <= highest:
+                raise ConnectionRefusal(
+                    530,
+                    f"NOT_ALLOWED - negotiated {name} = {negotiated} is not within"
+                    f" {lowest} and {highest}",
+                )
+        self.frame_max = method.frame_max
+        self.heartbeat = method.heartbeat

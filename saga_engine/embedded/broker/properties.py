@@ -1,0 +1,184 @@
+"""
+A message's properties as the bytes they came in.
+
+They are taken apart only as far as a broker must (expiration, user id, the top level of the
+headers) and put back unread, so that what no decoder can read reaches the consumer, as with
+RabbitMQ.
+Layouts: AMQP 0-9-1, sections 4.2.5 and 4.2.6; types of tables: RabbitMQ's errata page.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Final, Self
+
+_SHORT: Final = 0  # A length octet and as many bytes.
+_TABLE: Final = -1  # Four octets of length and as many bytes.
+_FIELDS: Final = {
+    "content_type": _SHORT,
+    "content_encoding": _SHORT,
+    "headers": _TABLE,
+    "delivery_mode": 1,
+    "priority": 1,
+    "correlation_id": _SHORT,
+    "reply_to": _SHORT,
+    "expiration": _SHORT,
+    "message_id": _SHORT,
+    "timestamp": 8,
+    "type": _SHORT,
+    "user_id": _SHORT,
+    "app_id": _SHORT,
+    "cluster_id": _SHORT,
+}
+_FLAGS: Final = {name: 1 << (15 - place) for place, name in enumerate(_FIELDS)}
+_FIXED: Final = dict(
+    zip(b"tbBsuIilLfdDTV", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0), strict=True)
+)
+_LONG: Final = frozenset(b"SAFx")
+
+Table = dict[bytes, bytes]
+"""A table's keys and its values, each with its type octet in front, in the order they came."""
+
+
+class Properties:
+    """The properties of one message; never changed, `changed` makes another."""
+
+    __slots__ = ("_fields", "raw")
+
+    def __init__(self, fields: Mapping[str, bytes], raw: bytes) -> None:
+        self._fields = fields
+        self.raw = raw
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """
+        Take apart what follows the body size in a content header.
+
+        Raises:
+            ValueError: the bytes do not fit their flags, or a header has no known type.
+        """
+        (flags,) = struct.unpack_from(">H", raw.ljust(2, b"\x00"))
+        fields, start = {}, 2
+        for name, size in _FIELDS.items():
+            if flags & _FLAGS[name]:
+                end = start + _length(raw, start, size)
+                fields[name] = raw[start:end]
+                start = end
+        if start != len(raw) or flags & 0b11:
+            raise ValueError("the properties do not fit their flags")
+        if "headers" in fields:
+            read_table(fields["headers"])
+        return cls(fields, raw)
+
+    @property
+    def expiration(self) -> str | None:
+        """The text of `expiration`; whether it is a number is for the broker to judge."""
+        return self._short("expiration")
+
+    @property
+    def user_id(self) -> str | None:
+        """The text of `user_id`."""
+        return self._short("user_id")
+
+    @property
+    def headers(self) -> Table:
+        """The top level of the headers."""
+        return read_table(self._fields["headers"]) if "headers" in self._fields else {}
+
+    def changed(self, headers: Table, *, keep_expiration: bool = True) -> "Properties":
+        """The same with other headers, and without the expiration if asked."""
+        fields = {**self._fields, "headers": write_table(headers)}
+        if not keep_expiration:
+            fields.pop("expiration", None)
+        present = [name for name in _FIELDS if name in fields]
+        flags = sum(_FLAGS[name] for name in present)
+        raw = struct.pack(">H", flags) + b"".join(fields[name] for name in present)
+        return Properties(fields, raw)
+
+    def _short(self, name: str) -> str | None:
+        field = self._fields.get(name)
+        return None if field is None else field[1:].decode("utf-8", "surrogateescape")
+
+
+def read_table(raw: bytes) -> Table:
+    """
+    Read the top level of a table (with its length in front); of equal keys the last one stays.
+
+    Raises:
+        ValueError: it has an unknown type, or something does not fit its length.
+    """
+    table, start, size = {}, 4, len(raw)
+    while start < size:
+        key_end = start + 1 + raw[start]
+        end = _value_end(raw, key_end)
+        table[raw[start + 1 : key_end]] = raw[key_end:end]
+        start = end
+    return table
+
+
+def read_array(value: bytes) -> list[bytes]:
+    """Read an array's values, each with its type octet; nothing if `value` is no array."""
+    items, start = [], 5
+    while value[:1] == b"A" and start < len(value):
+        end = _value_end(value, start)
+        items.append(value[start:end])
+        start = end
+    return items
+
+
+def write_table(table: Table) -> bytes:
+    """Write a table with its length in front."""
+    return _long(b"".join(bytes([len(key)]) + key + value for key, value in table.items()))
+
+
+def text_value(text: str) -> bytes:
+    """Write a long string as a table's value."""
+    return b"S" + _long(text.encode("utf-8", "surrogateescape"))
+
+
+def number_value(number: int) -> bytes:
+    """Write a 64-bit integer as a table's value."""
+    return b"l" + struct.pack(">q", number)
+
+
+def time_value(seconds: int) -> bytes:
+    """Write a time (seconds since 1970) as a table's value."""
+    return b"T" + struct.pack(">Q", seconds)
+
+
+def array_value(values: list[bytes]) -> bytes:
+    """Write an array as a table's value."""
+    return b"A" + _long(b"".join(values))
+
+
+def table_value(table: Table) -> bytes:
+    """Write a table as a table's value."""
+    return b"F" + write_table(table)
+
+
+def _long(content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + content
+
+
+def _value_end(raw: bytes, start: int) -> int:
+    """Where the value whose type octet is at `start` ends."""
+    kind = raw[start] if start < len(raw) else -1
+    if kind in _FIXED:
+        end = start + 1 + _FIXED[kind]
+    elif kind in _LONG:
+        end = start + 1 + _length(raw, start + 1, _TABLE)
+    else:
+        raise ValueError("a table holds a value of an unknown type")
+    if end > len(raw):
+        raise ValueError("a value is longer than its table")
+    return end
+
+
+def _length(raw: bytes, start: int, size: int) -> int:
+    """How many bytes the field at `start` takes, with its own length in front."""
+    if size == _SHORT:
+        size = 1 + int.from_bytes(raw[start : start + 1], "big")
+    elif size == _TABLE:
+        size = 4 + int.from_bytes(raw[start : start + 4], "big")
+    if start + size > len(raw):
+        raise ValueError("a field is longer than its frame")
+    return size
