@@ -18,7 +18,11 @@ from typing import Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiormq.channel import Channel
-from aiormq.exceptions import AuthenticationError, ProbableAuthenticationError
+from aiormq.exceptions import (
+    AuthenticationError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 
 from saga_engine.broker import driver, tolerant
 from saga_engine.broker.driver import Connection
@@ -130,7 +134,7 @@ class Link:
         await self._flowing.wait()
 
     def report(self, problem: str) -> None:
-        """Tell the observer of a problem that is not the connection's, for example a channel's."""
+        """Tell the observer of a problem that is a channel's; an empty one says that it is over."""
         if not self._leaving:
             self._tell(self.state.phase, problem)
 
@@ -254,7 +258,8 @@ def _refusal(error: BaseException | None, where: str) -> str:
             f"RabbitMQ at {where} refuses this user or password."
             " Correct them in SAGA_ENGINE_BROKER_URL."
         )
-    if "NOT_ALLOWED" in str(error) or "ACCESS_REFUSED" in str(error):
+    # To a virtual host that it does not let us into, the broker answers with Connection.Close.
+    if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         return (
             f"RabbitMQ at {where} has no such virtual host, or does not let this user into it."
             " Create it (`rabbitmqctl add_vhost`), grant the permissions (`rabbitmqctl"

@@ -164,6 +164,7 @@ class Consumer:
                 await asyncio.sleep(self._link.pause(failures))
                 failures += 1
             else:
+                self._link.report("")
                 return
 
     async def _subscribe(self) -> None:

@@ -106,8 +106,16 @@ def participant_topology(name: str, commands: Sequence[str]) -> Topology:
     )
 
 
+CLIENT = Topology(exchanges=(_REQUESTS, _EVENTS))
+"""What a client's publishing link needs."""
+
+
 def client_topology(queue: str) -> Topology:
-    """What a client needs: an exclusive queue for its answers (see docs/protocol.md)."""
+    """
+    What a client's consuming link needs: an exclusive queue for its answers.
+
+    Only the connection that declared it may use it, so another link must not name it.
+    """
     return Topology(
         exchanges=(_REQUESTS, _EVENTS),
         queues=(Queue(queue, exclusive=True),),

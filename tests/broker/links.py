@@ -1,0 +1,94 @@
+"""Links, consumers and publishers as the tests of the broker open them."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import aiormq
+
+from saga_engine.broker.connection import Link, LinkState
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.topology import participant_queue, participant_topology
+from saga_engine.settings import Settings
+
+TOPOLOGY = participant_topology("tests", ["tests.one", "tests.two"])
+QUEUE = participant_queue("tests")
+QUICK = {"broker_backoff": 0.01, "broker_backoff_max": 0.05, "broker_connect_timeout": 10.0}
+
+
+class Observed:
+    """What an observer was told, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.states: list[LinkState] = []
+        self._seen = 0
+        self._told = asyncio.Event()
+
+    def __call__(self, state: LinkState) -> None:
+        self.states.append(state)
+        self._told.set()
+
+    async def until(self, condition: Callable[[LinkState], bool]) -> LinkState:
+        """The first state that fits, after the one found before."""
+        async with asyncio.timeout(30):
+            while True:
+                while self._seen < len(self.states):
+                    self._seen += 1
+                    if condition(self.states[self._seen - 1]):
+                        return self.states[self._seen - 1]
+                self._told.clear()
+                await self._told.wait()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that has no signal."""
+    async with asyncio.timeout(30):
+        while not condition():
+            tick = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.01, tick.set)
+            await tick.wait()
+
+
+@asynccontextmanager
+async def link_to(url, name="consume", observer=None, topology=TOPOLOGY, **changes):
+    """A link that reconnects quickly."""
+    settings = Settings(**(QUICK | changes))
+    async with Link(
+        url, name=name, settings=settings, topology=topology, on_state=observer or Observed()
+    ) as link:
+        yield link
+
+
+@asynccontextmanager
+async def publisher_to(url, observer=None, **changes):
+    async with link_to(url, "publish", observer, **changes) as link:
+        yield Publisher(link)
+
+
+@asynccontextmanager
+async def consumer_of(url, observer=None, queues=(QUEUE,), prefetch=None, **changes):
+    async with (
+        link_to(url, "consume", observer, **changes) as link,
+        Consumer(link, queues, prefetch=prefetch) as consumer,
+    ):
+        yield consumer
+
+
+@asynccontextmanager
+async def raw_channel(url):
+    """A channel of aiormq, as another program might have it."""
+    connection = await aiormq.connect(url)
+    try:
+        yield await connection.channel(publisher_confirms=False)
+    finally:
+        await connection.close(ConnectionError("the test is over"))
+
+
+async def take(consumer, count):
+    """Exactly `count` deliveries."""
+    taken = []
+    async with asyncio.timeout(30):
+        while len(taken) < count:
+            taken += await consumer.take(count - len(taken))
+    return taken

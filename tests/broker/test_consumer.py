@@ -1,0 +1,224 @@
+import asyncio
+import struct
+
+from aiormq.abc import ChannelFrame
+
+from saga_engine.broker.topology import CLIENT, EVENTS, Binding, client_topology
+from tests.broker.hostile import PROPERTIES, content_header
+from tests.broker.links import (
+    QUEUE,
+    Observed,
+    consumer_of,
+    eventually,
+    publisher_to,
+    raw_channel,
+    take,
+)
+from tests.broker.messages import message
+from tests.broker.proxy import proxied
+
+
+def numbered(count):
+    return [message("tests.one", str(number).encode()) for number in range(count)]
+
+
+def bodies(deliveries):
+    return sorted(int(delivery.body) for delivery in deliveries)
+
+
+async def test_take_returns_what_has_arrived_and_no_more_than_the_limit(broker_url):
+    async with consumer_of(broker_url) as consumer, publisher_to(broker_url) as publisher:
+        await publisher.publish(numbered(5))
+        (first,) = await consumer.take(1)
+        rest = await take(consumer, 4)
+    assert bodies([first, *rest]) == [0, 1, 2, 3, 4]
+
+
+async def test_prefetch_bounds_what_is_held(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        await publisher.publish(numbered(20))
+    async with consumer_of(broker_url, prefetch=7) as consumer:
+        held = await take(consumer, 7)
+        assert consumer.waiting == 0
+        await consumer.settle(held[:2])
+        assert len(await take(consumer, 2)) == 2
+        assert consumer.waiting == 0
+
+
+async def test_settled_deliveries_are_gone_and_the_others_come_back(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        await publisher.publish(numbered(10))
+    async with consumer_of(broker_url) as consumer:
+        held = await take(consumer, 10)
+        await consumer.settle(held[5:7])
+        await consumer.settle(held[0:2])
+        await consumer.settle(held[4:6])  # One of them again.
+        await consumer.settle([held[2], held[9]])
+        await consumer.settle(held[0:3])  # All of them again.
+        await consumer.stop()
+        unsettled = bodies([held[3], held[7], held[8]])
+    async with consumer_of(broker_url) as consumer:
+        again = await take(consumer, 3)
+        assert bodies(again) == unsettled
+        assert all(delivery.redelivered for delivery in again)
+        await consumer.settle(again)
+        await consumer.stop()
+    async with raw_channel(broker_url) as channel:
+        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
+
+
+async def test_whatever_order_batches_finish_in_all_are_settled(broker_url):
+    async with consumer_of(broker_url, prefetch=50) as consumer, publisher_to(broker_url) as sender:
+        await sender.publish(numbered(300))
+        seen = []
+        for _ in range(15):
+            held = await take(consumer, 20)
+            seen += held
+            for delivery in sorted(held, key=lambda one: (one.tag * 7) % 20):
+                await consumer.settle([delivery])
+        await consumer.stop()
+        assert consumer._channel.held == 0
+    assert bodies(seen) == list(range(300))
+    async with raw_channel(broker_url) as channel:
+        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
+
+
+async def test_after_stop_what_arrived_can_be_taken_and_settled_and_nothing_new_comes(broker_url):
+    async with consumer_of(broker_url) as consumer, publisher_to(broker_url) as publisher:
+        await publisher.publish(numbered(3))
+        (first,) = await consumer.take(1)
+        await eventually(lambda: consumer.waiting == 2)
+        await consumer.stop()
+        await publisher.publish([message("tests.one", b"99")])
+        rest = await consumer.take(10)
+        assert bodies(rest) == [1, 2]
+        await consumer.settle([first, *rest])
+        assert await consumer.take(10) == []
+    async with consumer_of(broker_url) as consumer:
+        assert bodies(await consumer.take(10)) == [99]
+
+
+async def test_stop_ends_a_take_that_waits(broker_url):
+    async with consumer_of(broker_url) as consumer, asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(consumer.take(1))
+        await consumer.stop()
+        assert await waiting == []
+
+
+async def test_consuming_goes_on_after_the_connection_is_cut(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        consumer_of(proxy.url, observer) as consumer,
+        publisher_to(broker_url) as publisher,
+    ):
+        await publisher.publish(numbered(2))
+        old = await take(consumer, 2)
+        proxy.cut()
+        await observer.until(lambda state: state.epoch == 2)
+        new = await take(consumer, 2)
+        assert bodies(new) == bodies(old)
+        assert {delivery.epoch for delivery in new} == {2}
+        await consumer.settle(old)  # Dropped: these tags now mean other deliveries.
+        assert consumer._channel.held == 2
+        await consumer.settle(new)
+        assert consumer._channel.held == 0
+
+
+async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer) as consumer,
+        publisher_to(broker_url) as publisher,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.queue_delete(QUEUE)
+        await observer.until(lambda state: "gone" in state.problem)
+        await observer.until(lambda state: not state.problem)
+        await publisher.publish(numbered(1))
+        assert bodies(await take(consumer, 1)) == [0]
+
+
+async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer, broker_watchdog=0.2) as consumer,
+        publisher_to(broker_url) as publisher,
+    ):
+        for tag in list(consumer._channel.queues):
+            await consumer._channel.basic_cancel(tag)
+        await publisher.publish(numbered(1))
+        assert bodies(await take(consumer, 1)) == [0]
+    assert any("no consumer" in state.problem for state in observer.states)
+
+
+async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer, broker_watchdog=0.05) as consumer,
+        publisher_to(broker_url) as publisher,
+    ):
+        for _ in range(20):
+            await publisher.publish(numbered(1))
+            await consumer.settle(await take(consumer, 1))
+        assert consumer.epoch == 1
+    assert not any(state.problem for state in observer.states)
+
+
+async def test_hostile_properties_do_not_stop_the_consumer(broker_url):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer) as consumer,
+        raw_channel(broker_url) as channel,
+        publisher_to(broker_url) as publisher,
+    ):
+        for name, (flags, properties) in PROPERTIES.items():
+            await _publish_raw(channel, flags, properties, name.encode())
+        hostile = await take(consumer, len(PROPERTIES))
+        await publisher.publish([message("tests.one", b"innocent")])
+        (innocent,) = await take(consumer, 1)
+        await consumer.settle([*hostile, innocent])
+    assert sorted(one.body.decode() for one in hostile) == sorted(PROPERTIES)
+    assert innocent.body == b"innocent"
+    assert not innocent.redelivered
+    assert observer.states[-2].epoch == 1, "no reconnect"
+
+
+async def test_body_beyond_what_is_kept_is_cut_and_says_its_size(broker_url):
+    kept = {"dead_letter_bytes": 1000, "body_bytes": 500}
+    async with consumer_of(broker_url, **kept) as consumer, publisher_to(broker_url) as publisher:
+        await publisher.publish([message("tests.one", b"x" * 200_000), message("tests.two", b"y")])
+        large, small = await take(consumer, 2)
+    assert (large.size, large.body) == (200_000, b"x" * 1000)
+    assert (small.size, small.body) == (1, b"y")
+
+
+async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
+    topology = client_topology("saga.client.1")
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        consumer_of(proxy.url, observer, ("saga.client.1",), topology=topology) as consumer,
+        publisher_to(broker_url, topology=CLIENT) as publisher,
+    ):
+        await consumer.bind(Binding("saga.client.1", EVENTS, "finished.r-1.#"))
+        await consumer.bind(Binding("saga.client.1", EVENTS, "finished.r-2.#"))
+        await consumer.unbind(Binding("saga.client.1", EVENTS, "finished.r-2.#"))
+        proxy.cut()
+        await observer.until(lambda state: state.epoch == 2)
+        await eventually(lambda: consumer.epoch == 2 and not observer.states[-1].problem)
+        keys = ["answer.saga.client.1", "finished.r-1.s", "finished.r-2.s"]
+        outcomes = await publisher.publish([message(key, exchange=EVENTS) for key in keys])
+        assert [outcome.value for outcome in outcomes] == ["confirmed", "confirmed", "returned"]
+        found = await take(consumer, 2)
+    assert [delivery.routing_key for delivery in found] == keys[:2]
+
+
+async def _publish_raw(channel, flags, properties, body):
+    def frame(kind, payload):
+        return struct.pack(">BHI", kind, channel.number, len(payload)) + payload + b"\xce"
+
+    publish = b"\x00\x3c\x00\x28\x00\x00" + b"\x0dsaga.commands" + b"\x09tests.one" + b"\x00"
+    header = content_header(flags, properties, len(body))
+    payload = frame(1, publish) + frame(2, header) + frame(3, body)
+    await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))

@@ -1,0 +1,166 @@
+import asyncio
+from uuid import uuid4
+
+import pytest
+from pamqp import commands
+
+from saga_engine.broker.connection import Phase
+from saga_engine.broker.wire import Published
+from tests.broker.links import (
+    TOPOLOGY,
+    Observed,
+    consumer_of,
+    eventually,
+    publisher_to,
+    raw_channel,
+    take,
+)
+from tests.broker.messages import message
+from tests.broker.proxy import proxied
+
+C, R, X, U = Published.CONFIRMED, Published.RETURNED, Published.REFUSED, Published.UNKNOWN
+POISON = {"headers": {"h": "v" * 20_000}}
+
+
+async def test_each_message_of_a_batch_has_its_own_outcome(broker_url):
+    batch = [
+        message("tests.one", b"1"),
+        message("nowhere", b"2"),
+        message("tests.two", b"3"),
+        message("tests.one", b"4", **POISON),
+        message("nowhere", b"5", mandatory=False),
+        message("nowhere", b"6"),
+        message("tests.one", b"7"),
+    ]
+    async with consumer_of(broker_url) as consumer, publisher_to(broker_url) as publisher:
+        assert await publisher.publish(batch) == [C, R, C, X, C, R, C]
+        assert [d.body for d in await take(consumer, 3)] == [b"1", b"3", b"7"]
+
+
+async def test_concurrent_batches_do_not_mix_their_outcomes(broker_url):
+    async with publisher_to(broker_url) as publisher, asyncio.TaskGroup() as tasks:
+        running = []
+        for number in range(20):
+            keys = ["tests.one" if (number + i) % 3 else "nowhere" for i in range(40)]
+            batch = [message(key) for key in keys]
+            expected = [R if key == "nowhere" else C for key in keys]
+            running.append((tasks.create_task(publisher.publish(batch)), expected))
+        for task, expected in running:
+            assert await task == expected
+
+
+async def test_message_arrives_as_it_was_sent(broker_url):
+    sent = message(
+        "tests.one",
+        b'"' + b"x" * 200_000 + b'"',
+        type="t",
+        correlation_id="c",
+        reply_to="r",
+        headers={"text": "ü", "small": 1, "large": 2**40, "yes": True},
+    )
+    async with consumer_of(broker_url) as consumer, publisher_to(broker_url) as publisher:
+        await publisher.publish([sent])
+        (found,) = await take(consumer, 1)
+    assert (found.body, found.size) == (sent.body, len(sent.body))
+    assert (found.exchange, found.routing_key) == ("saga.commands", "tests.one")
+    assert (found.message_id, found.type, found.correlation_id, found.reply_to) == (
+        sent.message_id,
+        "t",
+        "c",
+        "r",
+    )
+    assert found.content_type == "application/json"
+    assert found.app_id == "saga-engine"
+    assert {name: found.headers[name] for name in sent.headers} == sent.headers
+    assert not found.redelivered
+
+
+async def test_twin_of_a_message_in_flight_is_not_sent(broker_url):
+    twin = uuid4().hex
+    batch = [message("nowhere", message_id=twin), message("tests.one", message_id=twin)]
+    async with publisher_to(broker_url) as publisher:
+        assert await publisher.publish(batch) == [R, U]
+        assert await publisher.publish(batch[1:]) == [C]
+
+
+async def test_nothing_to_publish_is_no_trouble(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        assert await publisher.publish([]) == []
+        assert await publisher.publish([message("tests.one", **POISON)]) == [X]
+
+
+async def test_refusal_says_why_a_message_can_never_be_published(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        assert "headers" in publisher.refusal(message("tests.one", **POISON))
+        assert publisher.refusal(message("tests.one")) == ""
+
+
+async def test_publish_without_a_confirm_is_unknown_and_the_next_one_works(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=0.5) as publisher,
+    ):
+        assert await publisher.publish([message("tests.one")]) == [C]
+        proxy.hold()
+        assert await publisher.publish([message("tests.one"), message("nowhere")]) == [U, U]
+        proxy.release()
+        async with asyncio.timeout(30):
+            while await publisher.publish([message("tests.one")]) != [C]:
+                pass
+    assert any("in time" in state.problem for state in observer.states)
+
+
+async def test_publish_is_unknown_when_the_connection_is_cut_and_works_after_it(broker_url):
+    observer = Observed()
+    async with proxied(broker_url) as proxy, publisher_to(proxy.url, observer) as publisher:
+        assert await publisher.publish([message("tests.one")]) == [C]
+        proxy.hold()
+        async with asyncio.TaskGroup() as tasks:
+            cut = tasks.create_task(publisher.publish([message("tests.one")]))
+            await eventually(lambda: bool(publisher._channel._batches))
+            proxy.cut()
+        assert cut.result() == [U]
+        proxy.release()
+        await observer.until(lambda state: state.epoch == 2)
+        assert await publisher.publish([message("tests.one")]) == [C]
+
+
+async def test_missing_exchange_is_declared_again(broker_url):
+    async with publisher_to(broker_url) as publisher, raw_channel(broker_url) as channel:
+        assert await publisher.publish([message("tests.one")]) == [C]
+        await channel.exchange_delete("saga.commands")
+        assert await publisher.publish([message("tests.one")]) == [U]
+        assert await publisher.publish([message("tests.one"), message("nowhere")]) == [C, R]
+
+
+async def test_publishing_pauses_while_the_broker_is_blocked(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=0.3) as publisher,
+    ):
+        proxy.say(commands.Connection.Blocked("low on memory"))
+        state = await observer.until(lambda state: state.phase is Phase.BLOCKED)
+        assert "low on memory" in state.problem
+        assert publisher.blocked
+        assert await publisher.publish([message("tests.one")]) == [U]
+        proxy.say(commands.Connection.Unblocked())
+        await observer.until(lambda state: state.phase is Phase.CONNECTED)
+        assert not publisher.blocked
+        assert await publisher.publish([message("tests.one")]) == [C]
+    async with consumer_of(broker_url) as consumer:
+        assert len(await consumer.take(10)) == 1, "what was held back was not sent"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4087, 4088, 131_063, 131_064, 131_065, 262_144])
+async def test_body_of_any_size_arrives_whole(broker_url, size):
+    body = bytes(number % 251 for number in range(size))
+    async with consumer_of(broker_url) as consumer, publisher_to(broker_url) as publisher:
+        assert await publisher.publish([message("tests.one", body)]) == [C]
+        (found,) = await take(consumer, 1)
+    assert found.body == body
+
+
+def test_topology_of_these_tests_is_that_of_a_participant():
+    assert TOPOLOGY.queues[0].name == "saga.participant.tests"
