@@ -111,8 +111,8 @@ def _applied(run: Run, event: Event) -> Run:  # noqa: C901, PLR0911, PLR0912 - o
         case RunCompensated():
             return replace(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
         case RunAbandoned():
-            closed = replace(_moved(run, Status.ABANDONED), stop=None, incidents={})
-            return replace(closed, finished_at=event.finished_at)
+            closed = _moved(run, Status.ABANDONED)
+            return replace(closed, stop=None, finished_at=event.finished_at)
         case RunStarted():
             raise AssertionError("handled before")
 

@@ -4,6 +4,8 @@ What a person does to a run: cancel it, or act on one of its incidents.
 Each function records events, or raises Refused with a sentence for that person.
 """
 
+from dataclasses import replace
+
 from saga_engine.saga.binding import Parameter
 from saga_engine.saga.event import IncidentResolved, RunAbandoned, StepCompleted, StepSkipped
 from saga_engine.saga.payload import PayloadError
@@ -51,7 +53,8 @@ def resolve(turn: Turn, request: Resolve) -> None:
             _close(turn, request)
             turn.record(StepCompleted(incident.step, incident.direction, request.result))
         case Resolution.ABANDON:
-            _close(turn, request)
+            for number in turn.run.incidents:
+                _close(turn, replace(request, incident=number))
             turn.record(RunAbandoned(turn.now, request.by, request.reason))
 
 

@@ -5,6 +5,9 @@ Each function records events, or returns why the message changes nothing. Late, 
 overtaken replies are the normal case, so "changes nothing" is an answer like any other.
 """
 
+from collections.abc import Collection
+from typing import TypeAlias
+
 from saga_engine.saga.event import IncidentResolved, RunCompensating, StepRejected, StepSucceeded
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Failure, Progress, StepStatus
@@ -17,6 +20,8 @@ DUPLICATE = "duplicate"  # it is known already
 LATE = "late"  # something else has been decided meanwhile, and covers it
 ENGINE = "saga-engine"
 
+Message: TypeAlias = Replied | Garbled | Returned
+
 AWAITED = (StepStatus.IN_FLIGHT, StepStatus.WAITING)
 OPEN = (*AWAITED, StepStatus.BLOCKED)
 
@@ -28,14 +33,13 @@ def replied(turn: Turn, reply: Replied) -> str | None:
     progress = turn.step(reply.step).toward(reply.direction)
     if reply.outcome is Outcome.SUCCEEDED:
         return _succeeded(turn, reply, progress)
-    # An older attempt's no says nothing of the one in flight, which will speak for itself.
-    if reply.attempt != progress.attempts or progress.status not in AWAITED:
+    if _overtaken(turn, reply, AWAITED):
         return LATE
     failure = reply.failure or Failure(reply.outcome.value)
     if reply.outcome is Outcome.REJECTED:
         _rejected(turn, reply, failure)
         return None
-    if progress.status is StepStatus.WAITING:
+    if progress.status is not StepStatus.IN_FLIGHT:
         return LATE
     turn.fail(reply.step, reply.direction, Outcome.FAILED, failure)
     return None
@@ -45,8 +49,7 @@ def garbled(turn: Turn, reply: Garbled) -> str | None:
     """A reply that cannot be read: nobody but a person can say what was done."""
     if not _was_made(turn, reply):
         return FOREIGN
-    progress = turn.step(reply.step).toward(reply.direction)
-    if reply.attempt != progress.attempts or progress.status not in AWAITED:
+    if _overtaken(turn, reply, AWAITED):
         return LATE
     if turn.stopping and reply.direction is Direction.ACTION:
         failure = Failure("reply_unreadable", reply.problem)
@@ -60,8 +63,7 @@ def returned(turn: Turn, command: Returned) -> str | None:
     """The broker has no queue for the command: it is tried again, then a person must look."""
     if not _was_made(turn, command):
         return FOREIGN
-    progress = turn.step(command.step).toward(command.direction)
-    if command.attempt != progress.attempts or progress.status is not StepStatus.IN_FLIGHT:
+    if _overtaken(turn, command, (StepStatus.IN_FLIGHT,)):
         return LATE
     name = turn.order(command.step, command.direction).command
     failure = Failure("unroutable", f"No queue is bound to saga.commands for {name}.")
@@ -69,9 +71,18 @@ def returned(turn: Turn, command: Returned) -> str | None:
     return None
 
 
-def _was_made(turn: Turn, message: Replied | Garbled | Returned) -> bool:
+def _was_made(turn: Turn, message: Message) -> bool:
     step = turn.run.steps.get(message.step)
     return step is not None and 1 <= message.attempt <= step.toward(message.direction).attempts
+
+
+def _overtaken(turn: Turn, message: Message, awaited: Collection[StepStatus]) -> bool:
+    """Whether anything but a success comes too late to say something new."""
+    if turn.run.status is Status.ABANDONED:
+        return True
+    # An older attempt's no says nothing of the one in flight, which will speak for itself.
+    progress = turn.step(message.step).toward(message.direction)
+    return message.attempt != progress.attempts or progress.status not in awaited
 
 
 def _succeeded(turn: Turn, reply: Replied, progress: Progress) -> str | None:
@@ -90,10 +101,10 @@ def _confirmed(turn: Turn, reply: Replied, progress: Progress) -> str | None:
     if problem is not None:
         if progress.status is StepStatus.BLOCKED:
             return DUPLICATE
-        if not turn.stopping:
+        if not turn.stopping and not turn.run.status.finished:
             turn.block(reply.step, reply.direction, "reply_invalid", problem)
             return None
-        body = None  # the run turns back: that it was done is all that matters
+        body = None  # nothing will read it: that the step was done is all that matters
     incident = turn.incident_of(reply.step, reply.direction)
     if incident is not None:
         turn.record(IncidentResolved(incident.number, None, ENGINE, "its reply arrived after all"))
@@ -104,7 +115,7 @@ def _confirmed(turn: Turn, reply: Replied, progress: Progress) -> str | None:
 def _after_giving_up(turn: Turn, reply: Replied) -> str | None:
     """A success of a step that was rejected, or given up as failed or unknown (DESIGN 6.4)."""
     declared = turn.saga.steps[reply.step]
-    if declared.read_only or turn.run.status is Status.ABANDONED:
+    if declared.read_only:
         return LATE
     if turn.step(reply.step).compensation.status is not StepStatus.PENDING:
         return LATE  # its compensation is on its way or confirmed, and covers this effect
@@ -118,9 +129,9 @@ def _after_giving_up(turn: Turn, reply: Replied) -> str | None:
 def _rejected(turn: Turn, reply: Replied, failure: Failure) -> None:
     turn.record(StepRejected(reply.step, reply.direction, reply.attempt, failure))
     if reply.direction is Direction.COMPENSATION:
-        turn.block(reply.step, reply.direction, "compensation_rejected", failure.message)
+        turn.block(reply.step, reply.direction, "compensation_rejected", failure.text)
     elif turn.saga.kind(reply.step) is StepKind.RETRIABLE:
-        turn.block(reply.step, reply.direction, "step_rejected", failure.message)
+        turn.block(reply.step, reply.direction, "step_rejected", failure.text)
     elif not turn.stopping:
         turn.cause = Cause("rejected", reply.step, failure)
 
