@@ -5,6 +5,7 @@ Only this file of `saga` knows pydantic. Its errors name the place and the rule,
 they may be shown to anyone who may see that a run exists.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ class Payload:
             raise PayloadError(
                 f"{name_of(kind)} is no payload type: {type(error).__name__}"
             ) from None
+        if not self._adapter.pydantic_complete:
+            raise PayloadError(f"{name_of(kind)} refers to a type that is not defined yet")
 
     def read(self, data: Json) -> Any:
         """
@@ -46,16 +49,26 @@ class Payload:
             PayloadError: it does not fit.
         """
         try:
-            return self._adapter.validate_python(data)
+            return self._read(data)
         except ValidationError as error:
             raise PayloadError(_sentence(self.kind, error)) from None
+        except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
+            text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
+            raise PayloadError(text) from None
+
+    def _read(self, data: Json) -> Any:
+        try:
+            return self._adapter.validate_python(data)
+        except ValidationError:
+            # A strict model takes a datetime or a tuple from JSON, not from Python's str and list.
+            return self._adapter.validate_json(json.dumps(data))
 
     def write(self, value: Any) -> Json:
         """
         Turn a value of the author's type into JSON.
 
         Raises:
-            PayloadError: *value* is not of that type, or holds what JSON cannot.
+            PayloadError: *value* is not of that type, or holds what cannot travel and be stored.
         """
         try:
             data: Json = self._adapter.dump_python(value, mode="json", warnings="error")
@@ -63,14 +76,19 @@ class Payload:
             text = f"{name_of(type(value))} is not {name_of(self.kind)} ({type(error).__name__})"
             raise PayloadError(text) from None
         if not storable(data):
-            raise PayloadError(f"{name_of(self.kind)} holds text that no database takes (NUL)")
+            raise PayloadError(
+                f"{name_of(self.kind)} holds what no database takes"
+                " (NUL, half a surrogate pair, an integer beyond 64 bits)"
+            )
         return data
 
 
 def storable(data: Json) -> bool:
-    """Whether a database can keep all text in it: no NUL, no half of a surrogate pair."""
+    """Whether JSON writers and databases take it: whole text without NUL, integers of 64 bits."""
     if isinstance(data, str):
         return _whole(data)
+    if isinstance(data, int):
+        return -(2**63) <= data < 2**64
     if isinstance(data, Mapping):
         return all(storable(key) and storable(value) for key, value in data.items())
     if isinstance(data, Sequence):

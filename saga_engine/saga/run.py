@@ -37,6 +37,11 @@ class Failure:
     message: str = ""
     details: Json = None
 
+    @property
+    def text(self) -> str:
+        """The code and the message, or only the code when there is no message."""
+        return f"{self.code}: {self.message}" if self.message else self.code
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:

@@ -56,7 +56,9 @@ class Turn:
     def block(self, step: str, direction: Direction, cause: str, message: str) -> None:
         """Open an incident: this direction of the step waits for a person."""
         number = self.run.incidents_ever + 1
-        text = message[:MESSAGE_MAX]
+        # An exception's text may hold what PostgreSQL's jsonb does not take.
+        text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+        text = text[:MESSAGE_MAX]
         self.record(IncidentOpened(number, step, direction, cause, text, self.now))
 
     def incident_of(self, step: str, direction: Direction) -> Incident | None:
@@ -142,11 +144,11 @@ class Turn:
         if direction is Direction.ACTION and self.stopping:
             return  # the run turns back anyway, and backward recovery sees to the step
         if returned:
-            self.block(step, direction, "unroutable", failure.message)
+            self.block(step, direction, "unroutable", failure.text)
         elif direction is Direction.COMPENSATION:
-            self.block(step, direction, f"compensation_{outcome}", failure.message)
+            self.block(step, direction, f"compensation_{outcome}", failure.text)
         elif self.forward_only(step):
-            self.block(step, direction, f"step_{outcome}", failure.message)
+            self.block(step, direction, f"step_{outcome}", failure.text)
         else:
             self.cause = Cause(outcome.value, step, failure)
 
