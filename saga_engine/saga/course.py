@@ -40,13 +40,13 @@ def _forward(turn: Turn) -> None:
         if all(turn.step(earlier).action.status in PASSED for earlier in before):
             turn.send(name, Direction.ACTION)
     if all(step.action.status in PASSED for step in turn.run.steps.values()):
-        replies = {name: step.action.reply for name, step in turn.run.steps.items()}
+        replies = {name: turn.step(name).action.reply for name in turn.saga.steps}
         turn.record(RunCompleted(turn.now, replies))
 
 
 def _stop(turn: Turn) -> None:
-    for name, step in turn.run.steps.items():
-        if step.action.status in (StepStatus.WAITING, StepStatus.BLOCKED):
+    for name in turn.saga.steps:
+        if turn.step(name).action.status in (StepStatus.WAITING, StepStatus.BLOCKED):
             _let_go(turn, name)
     cause = turn.run.stop or turn.cause
     assert cause is not None  # `stopping` says so

@@ -119,19 +119,22 @@ def _wake(turn: Turn) -> str | None:
     deadline = deadline_of(turn.saga, turn.run)
     if deadline is not None and deadline <= turn.now:
         turn.cause = Cause("deadline")
-    for name in turn.run.steps:
-        for direction in Direction:
-            _wake_step(turn, name, direction)
-    return None
-
-
-def _wake_step(turn: Turn, name: str, direction: Direction) -> None:
-    progress = turn.step(name).toward(direction)
-    if progress.due_at is None or progress.due_at > turn.now:
-        return
-    if progress.status is StepStatus.IN_FLIGHT:
+    places = [(name, direction) for name in turn.saga.steps for direction in Direction]
+    timed_out = [each for each in places if _is_due(turn, each, StepStatus.IN_FLIGHT)]
+    waited = [each for each in places if _is_due(turn, each, StepStatus.WAITING)]
+    for name, direction in timed_out:
         timeout = turn.order(name, direction).timeout
         failure = Failure("timeout", f"No reply within {timeout.total_seconds():g} s.")
         turn.fail(name, direction, Outcome.UNKNOWN, failure)
-    elif not (turn.stopping and direction is Direction.ACTION):
-        turn.send(name, direction)
+    # Retries come second: a step given up just now means that no action is tried again.
+    for name, direction in waited:
+        if not (turn.stopping and direction is Direction.ACTION):
+            turn.send(name, direction)
+    return None
+
+
+def _is_due(turn: Turn, place: tuple[str, Direction], status: StepStatus) -> bool:
+    name, direction = place
+    progress = turn.step(name).toward(direction)
+    due_at = progress.due_at
+    return progress.status is status and due_at is not None and due_at <= turn.now
