@@ -7,6 +7,7 @@ signatures and calls functions.
 """
 
 import inspect
+import sys
 import types
 from collections.abc import Callable
 from collections.abc import Mapping as Values
@@ -66,25 +67,34 @@ class Mapping:
 
 
 def place_of(function: Callable[..., Any]) -> str:
-    """`file:line` of a function."""
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
+    """`file:line` of a function, which must be one that a declaration may decorate."""
+    plain = inspect.unwrap(function)
+    if not inspect.isfunction(plain):
+        frame = sys._getframe(2)  # noqa: SLF001 - where the decorator stands; nothing else says it
+        raise DefinitionError(
+            f"A {type(function).__name__} is declared where a function belongs.",
+            where=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+            mend="Put @saga.step(command=...) or @step.compensation(command=...), with its"
+            " arguments, directly on a function.",
+        )
+    return f"{plain.__code__.co_filename}:{plain.__code__.co_firstlineno}"
 
 
 def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+    lazy = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_lazy(function) for is_lazy in lazy):
         raise DefinitionError(
             f"{function.__name__} is not a plain function.",
             where=where,
             mend="It only maps data: take I/O and waiting out of it.",
         )
     try:
-        return get_type_hints(function)
-    except NameError as error:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise DefinitionError(
-            f"An annotation of {function.__name__} is not defined: {error.name}.",
+            f"An annotation of {function.__name__} cannot be read: {error}.",
             where=where,
-            mend="Define or import it before the function.",
+            mend="Define or import its type before the function.",
         ) from None
 
 

@@ -1,9 +1,9 @@
 """
 What the author declares: a saga, its steps, and the compensation of each.
 
-The objects here are filled while the author's module is loaded, and sealed by `rules.check` before
-the first run; nothing changes them afterwards. Every declaration remembers where it stands, so that
-an error can name the file and the line.
+The objects here are filled while the author's module is loaded and checked by `rules.check` before
+the first run; what is derived from them is kept, so nothing may be declared after that. Every
+declaration remembers where it stands, so that an error can name the file and the line.
 """
 
 import hashlib
@@ -150,7 +150,7 @@ class Saga:
         """
 
         def declare(function: Function) -> Step:
-            name, where = function.__name__, place_of(function)
+            where, name = place_of(function), function.__name__
             if name in self.steps:
                 raise DefinitionError(
                     f"Step {name!r} is declared twice, first at {self.steps[name].where}.",

@@ -9,9 +9,10 @@ used twice) is refused where it stands, in `definition` and `binding`.
 import re
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
+from types import UnionType
 
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.binding import Parameter
+from saga_engine.saga.binding import Parameter, without_none
 from saga_engine.saga.definition import Order, Saga, Step
 from saga_engine.saga.payload import name_of
 from saga_engine.saga.retry import Retry
@@ -38,6 +39,8 @@ def check(saga: Saga) -> None:
         _order(step.action, step)
         if step.undo is not None:
             _order(step.undo, step)
+        _list_of_predecessors(saga, step)
+    for step in saga.steps.values():
         _known_predecessors(saga, step)
     _no_cycle(saga)
     _one_pivot(saga)
@@ -52,12 +55,14 @@ def _itself(saga: Saga) -> None:
     def refuse(problem: str, mend: str) -> DefinitionError:
         return DefinitionError(f"Saga {saga.name!r} {problem}.", where=saga.where, mend=mend)
 
-    if not NAME.match(saga.name):
+    if not _matches(NAME, saga.name):
         raise refuse("has a name that cannot travel", "Use a to z, 0 to 9, - and _, at most 64.")
     if type(saga.version) is not int or not 1 <= saga.version < 2**31:
         raise refuse("has no version number", "Count versions from 1.")
     if saga.deadline is not None and not _within(saga.deadline, TIMEOUT_MAX * 12):
-        raise refuse("has no usable deadline", "Give more than nothing and at most 360 days.")
+        raise refuse(
+            f"has deadline={saga.deadline!r}", "Give a timedelta from 1 ms to 360 days, or None."
+        )
     if not 1 <= len(saga.steps) <= STEPS_MAX:
         raise refuse(f"has {len(saga.steps)} steps", f"Declare 1 to {STEPS_MAX} with @saga.step.")
 
@@ -68,32 +73,70 @@ def _order(order: Order, step: Step) -> None:
 
     if not STEP_NAME.match(step.name):
         raise refuse("has a name that cannot travel", "Use ASCII letters, at most 64.")
-    if len(order.command) > COMMAND_BYTES_MAX or not COMMAND.match(order.command):
+    if not _matches(COMMAND, order.command) or len(order.command) > COMMAND_BYTES_MAX:
         raise refuse(
-            f"sends {order.command[:80]!r}, which is no command name",
+            f"sends {str(order.command)[:80]!r}, which is no command name",
             "Use words of letters, digits, - and _ with dots between them: inventory.reserve.",
         )
     if not _within(order.timeout, TIMEOUT_MAX):
-        raise refuse("waits without a timeout", "Give timeout= up to 30 days.")
+        raise refuse(
+            f"waits without a usable timeout (timeout={order.timeout!r})",
+            "Give a timedelta from 1 ms to 30 days: timeout=timedelta(seconds=30).",
+        )
     problem = _retry_problem(order.retry)
     if problem:
-        raise refuse(f"cannot be retried like that: {problem}", "Correct its Retry(...).")
+        raise refuse(f"cannot be retried like that: {problem}", "Correct its retry=Retry(...).")
 
 
-def _within(span: timedelta, most: timedelta) -> bool:
-    return timedelta(milliseconds=1) <= span <= most
+def _matches(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.match(name) is not None
 
 
-def _retry_problem(retry: Retry) -> str | None:
-    if type(retry.attempts) is not int or not 1 <= retry.attempts <= ATTEMPTS_MAX:
-        return f"attempts must be 1 to {ATTEMPTS_MAX}"
-    if not timedelta() <= retry.initial <= retry.maximum <= TIMEOUT_MAX:
-        return "0 <= initial <= maximum <= 30 days must hold"
-    if not 1 <= retry.factor <= 10:
-        return "factor must be 1 to 10"
-    if not 0 <= retry.jitter <= 1:
-        return "jitter must be 0 to 1"
-    return None
+def _within(span: object, most: timedelta) -> bool:
+    return isinstance(span, timedelta) and timedelta(milliseconds=1) <= span <= most
+
+
+def _retry_problem(retry: object) -> str | None:
+    if not isinstance(retry, Retry):
+        return f"{retry!r} is no Retry"
+    if not _are(timedelta, retry.initial, retry.maximum):
+        return "initial and maximum must be timedeltas"
+    if not _are(int | float, retry.attempts, retry.factor, retry.jitter):
+        return "attempts, factor and jitter must be numbers"
+    bounds = {
+        f"attempts must be a whole number from 1 to {ATTEMPTS_MAX}": (
+            type(retry.attempts) is int and 1 <= retry.attempts <= ATTEMPTS_MAX
+        ),
+        "0 <= initial <= maximum <= 30 days must hold": (
+            timedelta() <= retry.initial <= retry.maximum <= TIMEOUT_MAX
+        ),
+        "factor must be 1 to 10": 1 <= retry.factor <= 10,
+        "jitter must be 0 to 1": 0 <= retry.jitter <= 1,
+    }
+    return next((bound for bound, holds in bounds.items() if not holds), None)
+
+
+def _are(kind: type | UnionType, *values: object) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _list_of_predecessors(saga: Saga, step: Step) -> None:
+    after: object = step.after
+    if after is None:
+        return
+    if not isinstance(after, list | tuple) or not _are(Step | str, *after):
+        raise DefinitionError(
+            f"The after= of step {step.name!r} is no list of steps.",
+            where=step.where,
+            mend="Give the steps themselves, or their names: after=[reserve] or after=['reserve'].",
+        )
+    for each in after:
+        if isinstance(each, Step) and saga.steps.get(each.name) is not each:
+            raise DefinitionError(
+                f"Step {step.name!r} comes after {each.name!r} of another saga, at {each.where}.",
+                where=step.where,
+                mend=f"Name a step of {saga.name!r}.",
+            )
 
 
 def _known_predecessors(saga: Saga, step: Step) -> None:
@@ -161,7 +204,7 @@ def _bound(saga: Saga, step: Step, direction: Direction) -> None:
     for parameter in order.mapping.parameters:
         if parameter.name in saga.steps:
             _reply_bound(saga, step, direction, parameter)
-        elif parameter.kind != saga.input.kind:
+        elif parameter.kind != without_none(saga.input.kind)[0]:
             raise DefinitionError(
                 f"Parameter {parameter.name!r} is neither a step nor the input.",
                 where=order.where,
@@ -186,10 +229,11 @@ def _reply_bound(saga: Saga, step: Step, direction: Direction, parameter: Parame
             f"is the reply of a step that does not come before {step.name!r}",
             f"Add it to after=[...] of {step.name!r}.",
         )
-    kind = saga.steps[parameter.name].action.reply.kind
+    reply = saga.steps[parameter.name].action.reply.kind
+    kind, may_be_none = without_none(reply)
     if parameter.kind != kind:
         raise refuse(
-            f"is annotated {name_of(parameter.kind)}, but that step replies {name_of(kind)}",
+            f"is annotated {name_of(parameter.kind)}, but that step replies {name_of(reply)}",
             "Use the type of its reply=.",
         )
     if own and not parameter.optional:
@@ -197,3 +241,5 @@ def _reply_bound(saga: Saga, step: Step, direction: Direction, parameter: Parame
             "may have no value: the step can time out and still have to be undone",
             f"Annotate it {name_of(kind)} | None and undo by what the input says.",
         )
+    if may_be_none and not parameter.optional:
+        raise refuse("may be None: so says that step's reply=", f"Annotate it {name_of(reply)}.")
