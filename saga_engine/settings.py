@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     database_timeout: Seconds = Field(
         15.0, description="Seconds one transaction may take before it is cut and retried"
     )
+    database_lock_timeout: Seconds = Field(
+        5.0, description="Seconds to wait for a row another batch holds, before trying again"
+    )
 
     broker_connect_timeout: Seconds = Field(10.0, description="Seconds to connect to the broker")
     broker_heartbeat: Annotated[int, Field(ge=5, le=60)] = Field(

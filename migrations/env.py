@@ -1,0 +1,30 @@
+"""
+How alembic runs our migrations: on the connection `saga_engine.store.migrate` gives it, or as SQL.
+
+Its own table lives beside ours, so that it never meets the one of the user's own migrations.
+"""
+
+from alembic import context
+from sqlalchemy import text
+
+from saga_engine.store.tables import SCHEMA, metadata
+
+_MAKE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"
+
+connection = context.config.attributes.get("connection")
+if connection is None:
+    context.configure(
+        dialect_name="postgresql",
+        literal_binds=True,
+        target_metadata=metadata,
+        version_table_schema=SCHEMA,
+    )
+else:
+    context.configure(connection=connection, target_metadata=metadata, version_table_schema=SCHEMA)
+
+with context.begin_transaction():
+    if connection is None:
+        context.execute(_MAKE_SCHEMA)
+    else:
+        connection.execute(text(_MAKE_SCHEMA))
+    context.run_migrations()

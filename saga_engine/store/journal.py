@@ -1,0 +1,91 @@
+"""
+The journal: what happened to each run, appended in the transaction that decided it, never changed.
+
+Folding a run's events over `evolve` gives its row (P5). Nothing reads it by `position > watermark`:
+positions are given before their transactions commit, so a late one would be passed over. A reader
+of the whole journal goes by (transaction, position) below the oldest transaction still open, for
+which every event has the id of its transaction (PostgreSQL manual, 9.28.9).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import text
+
+from saga_engine.saga.event import Event, as_data
+from saga_engine.store.database import Transaction
+from saga_engine.store.document import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event to append; `version` counts a run's events from 1."""
+
+    run_id: str
+    version: int
+    event: Event
+    at: datetime
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event as it was stored; `from_journal(type, data)` makes an Event of it."""
+
+    version: int
+    type: str
+    at: datetime
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    position: int
+
+
+async def append(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """
+    Append events of runs that this transaction has locked or inserted.
+
+    Raises:
+        StoreRefused: a run has an event of that version already; it was not locked.
+    """
+    if not entries:
+        return
+    named = [as_data(entry.event) for entry in entries]
+    await tx.execute(
+        _APPEND,
+        {
+            "run_ids": [entry.run_id for entry in entries],
+            "versions": [entry.version for entry in entries],
+            "times": [entry.at for entry in entries],
+            "types": [name for name, _ in named],
+            "data": [dumps(data) for _, data in named],
+            "metadata": [dumps(entry.metadata) for entry in entries],
+        },
+    )
+
+
+async def read(tx: Transaction, run_id: str) -> list[Recorded]:
+    """Read everything that happened to a run, in order."""
+    rows = await tx.execute(_READ, {"run_id": run_id})
+    return [
+        Recorded(version, name, at, orjson.loads(data), orjson.loads(metadata), position)
+        for version, name, at, data, metadata, position in rows
+    ]
+
+
+_APPEND = text(
+    """
+    INSERT INTO saga_engine.event (run_id, version, at, type, data, metadata)
+    SELECT u.run_id, u.version, u.at, u.type, u.data::jsonb, u.metadata::jsonb
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:versions AS integer[]),
+        CAST(:times AS timestamptz[]), CAST(:types AS text[]), CAST(:data AS text[]),
+        CAST(:metadata AS text[])) AS u(run_id, version, at, type, data, metadata)"""
+)
+
+_READ = text(
+    """
+    SELECT version, type, at, data::text, metadata::text, position
+    FROM saga_engine.event WHERE run_id = CAST(:run_id AS uuid) ORDER BY version"""
+)

@@ -1,0 +1,124 @@
+"""
+Bringing a database to this version's schema, with alembic and without an ini file.
+
+The migrations are `migrations/` in a checkout and `saga_engine/_migrations/` in an installed wheel.
+Several processes may upgrade at once: one does it, the others wait and find it done. There is no
+way down; restore a backup instead.
+"""
+
+import io
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from saga_engine.errors import SchemaMismatch
+from saga_engine.store.sqlstate import address, translated
+from saga_engine.store.tables import SCHEMA
+
+_LOCK = 0x5A6A  # any number, as long as every version of the engine takes the same
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+async def upgrade(url: str) -> None:
+    """
+    Apply every migration that is missing, in one transaction.
+
+    Raises:
+        SchemaMismatch: the database is ahead of this version of the engine.
+        StoreUnavailable: it is out of reach, or its role may not create a schema.
+    """
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.begin() as connection:
+            # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            await connection.run_sync(_upgrade)
+    except Exception as error:
+        ours = translated(error, address(url))
+        if ours is None:
+            raise
+        raise ours from None
+    finally:
+        await engine.dispose()
+
+
+async def behind(url: str) -> str | None:
+    """Tell what keeps the database from this version's schema; None when nothing does."""
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(_behind)
+    except Exception as error:
+        ours = translated(error, address(url))
+        if ours is None:
+            raise
+        raise ours from None
+    finally:
+        await engine.dispose()
+
+
+def sql(url: str) -> str:
+    """Everything `upgrade` would do to an empty database, as SQL to read or to run with psql."""
+    written = io.StringIO()
+    config = _config(written)
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    command.upgrade(config, "head", sql=True)
+    return written.getvalue()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config(io.StringIO())
+    current, head = _revisions(connection, config)
+    if current == head:
+        return
+    _refuse_unknown(current, config)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _behind(connection: Connection) -> str | None:
+    config = _config(io.StringIO())
+    current, head = _revisions(connection, config)
+    if current == head:
+        return None
+    try:
+        _refuse_unknown(current, config)
+    except SchemaMismatch as mismatch:
+        return str(mismatch)
+    have = f"is at revision {current}" if current else "has no saga-engine schema"
+    return f"The database {have}, this version needs {head}. Run `saga-engine migrate`."
+
+
+def _revisions(connection: Connection, config: Config) -> tuple[str | None, str | None]:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    return (
+        context.get_current_revision(),
+        ScriptDirectory.from_config(config).get_current_head(),
+    )
+
+
+def _refuse_unknown(current: str | None, config: Config) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise SchemaMismatch(
+            f"The database is at revision {current}, which this version of saga-engine does not"
+            " know: a newer version has migrated it. Install that version."
+        )
+
+
+def _config(written: io.StringIO) -> Config:
+    config = Config(output_buffer=written, stdout=written)
+    config.set_main_option("script_location", str(_directory()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _directory() -> Path:
+    installed = _PACKAGE / "_migrations"
+    return installed if installed.is_dir() else _PACKAGE.parent / "migrations"

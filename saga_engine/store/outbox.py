@@ -1,0 +1,123 @@
+"""
+Commands that were decided and may not have left yet.
+
+Written in the transaction that decided them, published after its commit, deleted by a later batch
+once the broker has confirmed them. What a dead worker leaves behind is claimed by age and published
+again, so a participant may see a command twice: that is what its idempotency key is for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import text
+
+from saga_engine.saga.effect import Send
+from saga_engine.saga.vocabulary import Direction
+from saga_engine.store.database import Transaction
+from saga_engine.store.document import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One row of the outbox."""
+
+    id: int
+    send: Send
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits in the outbox, and for how many seconds the oldest has waited."""
+
+    pending: int
+    oldest_age: float
+
+
+async def add(tx: Transaction, sends: Sequence[Send]) -> list[int]:
+    """Add commands; their ids, in the same order."""
+    if not sends:
+        return []
+    added = await tx.execute(
+        _ADD,
+        {
+            "run_ids": [send.run_id for send in sends],
+            "due": [send.due_at for send in sends],
+            "versions": [send.version for send in sends],
+            "attempts": [send.attempt for send in sends],
+            "sagas": [send.saga for send in sends],
+            "steps": [send.step for send in sends],
+            "directions": [send.direction.value for send in sends],
+            "commands": [send.command for send in sends],
+            "keys": [send.idempotency_key for send in sends],
+            "payloads": [dumps(send.payload) for send in sends],
+        },
+    )
+    return sorted(added.scalars())  # they are numbered in order, but may come back in another
+
+
+async def delete(tx: Transaction, ids: Sequence[int]) -> None:
+    """Delete confirmed commands; those that are gone already are passed over."""
+    if ids:
+        await tx.execute(_DELETE, {"ids": sorted(ids)})
+
+
+async def claim_left_behind(tx: Transaction, age: timedelta, limit: int) -> list[Outgoing]:
+    """
+    Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
+
+    They are not claimed again for *age*, unless this transaction is undone.
+    """
+    rows = await tx.execute(_CLAIM, {"age": age, "limit": limit})
+    return sorted(map(_outgoing, rows), key=lambda each: each.id)
+
+
+def _outgoing(row: Sequence[Any]) -> Outgoing:
+    number, created_at, run_id, saga, version, step, direction, *others = row
+    attempt, command, key, payload, due_at = others
+    to = (run_id, saga, version, step, Direction(direction), attempt)
+    return Outgoing(number, Send(*to, command, key, orjson.loads(payload), due_at), created_at)
+
+
+async def backlog(tx: Transaction) -> Backlog:
+    """Count what waits, for the gauges."""
+    pending, oldest = (await tx.execute(_BACKLOG)).one()
+    return Backlog(pending, oldest)
+
+
+_ADD = text(
+    """
+    INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
+        command, idempotency_key, payload)
+    SELECT u.run_id, u.due_at, u.version, u.attempt, u.saga, u.step, u.direction,
+        u.command, u.key, u.payload::json
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:due AS timestamptz[]),
+        CAST(:versions AS integer[]), CAST(:attempts AS integer[]), CAST(:sagas AS text[]),
+        CAST(:steps AS text[]), CAST(:directions AS text[]), CAST(:commands AS text[]),
+        CAST(:keys AS text[]), CAST(:payloads AS text[])) WITH ORDINALITY
+        AS u(run_id, due_at, version, attempt, saga, step, direction, command, key, payload, place)
+    ORDER BY u.place
+    RETURNING id"""
+)
+
+_DELETE = text("DELETE FROM saga_engine.outbox WHERE id = ANY (CAST(:ids AS bigint[]))")
+
+_CLAIM = text(
+    """
+    UPDATE saga_engine.outbox AS o SET claimed_at = clock_timestamp()
+    WHERE o.id = ANY (ARRAY(
+        SELECT id FROM saga_engine.outbox
+        WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
+        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
+    RETURNING o.id, o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
+        o.attempt, o.command, o.idempotency_key, o.payload::text, o.due_at"""
+)
+
+_BACKLOG = text(
+    """
+    SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+    FROM saga_engine.outbox"""
+)

@@ -1,0 +1,227 @@
+"""
+The rows of runs: locked, read, made and changed, many at a time.
+
+A run is only ever changed by the transaction that holds its row. Rows are locked in id order, so
+that two transactions that want the same runs wait for each other instead of deadlocking. `wake_at`
+is lazy: it moves only to an earlier time, or when it is spent, so that an ordinary step changes no
+indexed column and stays a HOT update; a wake-up that comes too early computes the next one.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import text
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.saga.record import from_data
+from saga_engine.saga.run import Cause, Failure, Run, restore, state_of
+from saga_engine.saga.vocabulary import Json, Status
+from saga_engine.store.database import Transaction
+from saga_engine.store.document import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run, the definition it is pinned to, and when time alone will next change it."""
+
+    run: Run
+    definition_id: int
+    wake_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How a run stands, for whoever waits for it; `failure` says why it did not complete."""
+
+    status: Status
+    result: Json = None
+    failure: Failure | None = None
+
+
+async def clock(tx: Transaction) -> datetime:
+    """Tell the time: the database's clock is the clock."""
+    now: datetime = (await tx.execute(_CLOCK)).scalar_one()
+    return now
+
+
+async def lock(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
+    """Lock and read the runs that exist, waiting for whoever has them."""
+    if not run_ids:
+        return {}
+    return _stored(await tx.execute(_LOCK, _ids(run_ids)))
+
+
+async def lock_due(
+    tx: Transaction, definition_ids: Sequence[int], limit: int
+) -> dict[str, StoredRun]:
+    """
+    Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
+
+    To be called before the transaction locks anything else: the runs come in the order of their
+    times, and nobody may wait for a row while holding one with a higher id.
+    """
+    arguments = {"definition_ids": list(definition_ids), "limit": limit}
+    return _stored(await tx.execute(_LOCK_DUE, arguments))
+
+
+async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
+    """Insert runs; the ids of those that were not there yet."""
+    if not new:
+        return set()
+    rows = sorted(new, key=_run_id)
+    arguments = {
+        **_changing(rows),
+        "definition_ids": [row.definition_id for row in rows],
+        "keys": [row.run.key for row in rows],
+        "inputs": [dumps(row.run.input) for row in rows],
+        "started": [row.run.started_at for row in rows],
+        "deadlines": [row.run.deadline for row in rows],
+    }
+    return set((await tx.execute(_INSERT, arguments)).scalars())
+
+
+async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
+    """
+    Write runs that this transaction has locked.
+
+    Raises:
+        StoreUnavailable: a row is gone or newer than ours, so it was not locked; decide again.
+    """
+    if not changed:
+        return
+    rows = sorted(changed, key=_run_id)
+    arguments = {**_changing(rows), **_bounds(rows[0].run.run_id, rows[-1].run.run_id)}
+    done = await tx.execute(_SAVE, arguments)
+    if done.rowcount != len(rows):
+        raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
+
+
+async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
+    """Read how runs stand, without locking them; those that do not exist are left out."""
+    if not run_ids:
+        return {}
+    return {
+        run_id: RunStatus(Status(name), orjson.loads(result), failure_of(orjson.loads(cause)))
+        for run_id, name, result, cause in await tx.execute(_STATUS, _ids(run_ids))
+    }
+
+
+def failure_of(cause: Any) -> Failure | None:
+    """Why a run turned back, from the `cause` in its state."""
+    if cause is None:
+        return None
+    why = from_data(Cause, cause)
+    return why.failure or Failure(why.code, why.reason or "")
+
+
+def _run_id(row: StoredRun) -> str:
+    return row.run.run_id
+
+
+def _ids(run_ids: Collection[str]) -> dict[str, Any]:
+    ordered = sorted(run_ids)
+    return {"run_ids": ordered, **_bounds(ordered[0], ordered[-1])}
+
+
+def _bounds(first: str, last: str) -> dict[str, str]:
+    """Without them every partition is searched: an array that is a parameter prunes none."""
+    return {"first": first, "last": last}
+
+
+def _changing(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
+    return {
+        "run_ids": [row.run.run_id for row in rows],
+        "statuses": [row.run.status.value for row in rows],
+        "revisions": [row.run.revision for row in rows],
+        "states": [dumps(state_of(row.run)) for row in rows],
+        "finished": [row.run.finished_at for row in rows],
+        "wake": [row.wake_at for row in rows],
+    }
+
+
+def _stored(rows: Iterable[Any]) -> dict[str, StoredRun]:
+    found = {}
+    for definition_id, wake_at, state, given, standing, *fixed in rows:
+        run_id, saga, version, fingerprint, key, started_at, deadline, revision, finished_at = fixed
+        identity = Run(
+            *(run_id, saga, version, fingerprint, key, orjson.loads(given), started_at, deadline),
+            revision=revision,
+            status=Status(standing),
+            finished_at=finished_at,
+        )
+        run = restore(identity, orjson.loads(state))
+        found[run_id] = StoredRun(run, definition_id, wake_at)
+    return found
+
+
+_CLOCK = text("SELECT clock_timestamp()")
+
+_COLUMNS = """
+    r.definition_id, r.wake_at, r.state::text, r.input::text, r.status,
+    r.run_id::text, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
+    r.revision, r.finished_at
+FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
+
+_LOCK = text(
+    f"SELECT {_COLUMNS}"
+    """
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)
+    ORDER BY r.run_id FOR UPDATE OF r"""
+)
+
+# The clock stands in a subquery because a volatile function cannot be looked up in an index.
+_LOCK_DUE = text(
+    f"SELECT {_COLUMNS}"
+    """
+    WHERE r.wake_at <= (SELECT clock_timestamp())
+        AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
+    ORDER BY r.wake_at LIMIT :limit FOR UPDATE OF r SKIP LOCKED"""
+)
+
+_INSERT = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, finished_at, deadline, wake_at,
+        definition_id, revision, status, key, input, state)
+    SELECT u.run_id, u.started_at, u.finished_at, u.deadline, u.wake_at,
+        u.definition_id, u.revision, u.status, u.key, u.input::jsonb, u.state::jsonb
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:started AS timestamptz[]),
+        CAST(:finished AS timestamptz[]), CAST(:deadlines AS timestamptz[]),
+        CAST(:wake AS timestamptz[]), CAST(:definition_ids AS integer[]),
+        CAST(:revisions AS integer[]), CAST(:statuses AS text[]), CAST(:keys AS text[]),
+        CAST(:inputs AS text[]), CAST(:states AS text[]))
+        AS u(run_id, started_at, finished_at, deadline, wake_at,
+            definition_id, revision, status, key, input, state)
+    ON CONFLICT (run_id) DO NOTHING
+    RETURNING run_id::text"""
+)
+
+_SAVE = text(
+    """
+    UPDATE saga_engine.run AS r
+    SET status = u.status, revision = u.revision, state = u.state::jsonb,
+        finished_at = u.finished_at, updated_at = clock_timestamp(),
+        wake_at = CASE
+            WHEN u.finished_at IS NOT NULL THEN NULL
+            WHEN r.wake_at <= clock_timestamp() OR r.wake_at IS NULL OR u.wake_at < r.wake_at
+                THEN u.wake_at
+            ELSE r.wake_at END
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:statuses AS text[]),
+        CAST(:revisions AS integer[]), CAST(:states AS text[]),
+        CAST(:finished AS timestamptz[]), CAST(:wake AS timestamptz[]))
+        AS u(run_id, status, revision, state, finished_at, wake_at)
+    WHERE r.run_id = u.run_id AND r.revision <= u.revision
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+)
+
+_STATUS = text(
+    """
+    SELECT run_id::text, status, coalesce(state -> 'result', 'null')::text,
+        coalesce(state -> 'cause', 'null')::text
+    FROM saga_engine.run
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND run_id >= CAST(:first AS uuid) AND run_id <= CAST(:last AS uuid)"""
+)

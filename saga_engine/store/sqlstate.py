@@ -1,0 +1,118 @@
+"""
+What an error of the database means to us, by its SQLSTATE (PostgreSQL manual, appendix A).
+
+The only place that knows the driver's errors. Their texts and details may quote stored values, so
+ours are built from the code, the constraint and the address without its password.
+"""
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from saga_engine.errors import (
+    ConfigurationError,
+    SagaEngineError,
+    SchemaMismatch,
+    StoreRefused,
+    StoreUnavailable,
+)
+
+_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
+_REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
+_AWAY = {
+    "28": "refuses the user or the password; check the database URL",
+    "3D000": "has no database of that name; create it, or check the database URL",
+    "42501": "does not give the role the rights it needs; the owner of the schema has them",
+    "08": "cut the connection",
+    "57P": "is shutting down, starting up or has ended the session",
+    "57014": "cancelled a statement that took too long",
+    "53300": "has no connection left; lower database_pool or raise max_connections",
+    "53100": "has no disk space left",
+    "53": "has run out of a resource",
+    "40": "undid the transaction because of another one",
+    "55P03": "did not get a lock in time",
+    "25006": "is a standby or read-only",
+    "25P0": "ended a transaction that was idle for too long",
+    "26000": "has forgotten a prepared statement",
+    "0A000": "has a cached plan that a schema change made stale",
+}
+
+
+def translated(error: BaseException, where: str) -> SagaEngineError | None:
+    """
+    Turn what the driver raised into ours; None for what is a bug, or not of the database at all.
+
+    Args:
+        error: as it came out of SQLAlchemy or asyncpg.
+        where: the server, for the sentence; see `address`.
+    """
+    if isinstance(error, PoolTimeoutError):
+        return StoreUnavailable(f"All connections to {where} are busy. Try again later.")
+    driver = _driver_error(error)
+    if isinstance(driver, asyncpg.PostgresError):
+        return _by_code(driver, where)
+    if isinstance(driver, asyncpg.DataError | UnicodeError):
+        return StoreRefused("PostgreSQL cannot hold a value: it is outside its column's type.")
+    problem = _silence(driver)
+    return StoreUnavailable(f"PostgreSQL at {where} {problem}.") if problem else None
+
+
+def _silence(error: BaseException | None) -> str:
+    """What is wrong when PostgreSQL itself has said nothing; empty when it is none of that."""
+    if isinstance(error, TimeoutError):
+        return "did not answer in time"
+    if isinstance(error, OSError):
+        return f"cannot be reached: {error.strerror or type(error).__name__}"
+    lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return "lost the connection" if lost else ""
+
+
+def address(url: str) -> str:
+    """
+    Give user, host and database of a URL, without its password.
+
+    Raises:
+        ConfigurationError: it is no URL of PostgreSQL for asyncpg.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(_NO_URL) from None
+    if parsed.drivername != "postgresql+asyncpg":
+        raise ConfigurationError(_NO_URL)
+    query = {name: str(value) for name, value in parsed.query.items()}
+    host = parsed.host or query.get("host", "localhost")
+    port = parsed.port or query.get("port", 5432)
+    return f"{parsed.username or ''}@{host}:{port}/{parsed.database or ''}"
+
+
+_NO_URL = (
+    "The database URL cannot be read."
+    " It has the form postgresql+asyncpg://user:password@host:5432/database"
+)
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """SQLAlchemy keeps its adapter's error in `orig`, and that has the driver's as its cause."""
+    if isinstance(error, DBAPIError):
+        return (error.orig and error.orig.__cause__) or error.orig
+    return None if isinstance(error, SQLAlchemyError) else error
+
+
+def _by_code(error: asyncpg.PostgresError, where: str) -> SagaEngineError | None:
+    code = error.sqlstate or ""
+    if code in _SCHEMA:
+        return SchemaMismatch(
+            f"The database {where} lacks a table, column or function of this version."
+            " Run `saga-engine migrate`."
+        )
+    if code.startswith(_REFUSED):
+        limit = getattr(error, "constraint_name", None) or type(error).__name__
+        return StoreRefused(f"PostgreSQL refuses the data for good: {limit} (SQLSTATE {code}).")
+    for length in range(len(code), 1, -1):
+        if code[:length] in _AWAY:
+            return StoreUnavailable(
+                f"PostgreSQL at {where} {_AWAY[code[:length]]} (SQLSTATE {code})."
+            )
+    return None

@@ -1,0 +1,233 @@
+"""
+The tables, as data: what the statements of this package are written against.
+
+The migrations make them; a test compares the two. Everything lives in a PostgreSQL schema of its
+own, so that the engine can share a database with its user's tables.
+
+`run` and `event` are partitioned by month of `run_id`, a UUIDv7 whose first 48 bits are a time, so
+a run and its events live and die together. Storage settings belong to the partitions, which the
+database function `add_partitions` makes. No foreign keys on the hot tables: each would lock the row
+it points to, once an insert.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
+from sqlalchemy.types import UserDefinedType
+
+SCHEMA = "saga_engine"
+REVISION = "0001"
+"""The newest migration: what this version of the code needs."""
+
+metadata = MetaData(schema=SCHEMA)
+
+
+class Xid8(UserDefinedType[int]):
+    """The 64-bit transaction id of PostgreSQL 13 and later; it does not wrap around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return its name in SQL."""
+        return "xid8"
+
+
+def _uuid() -> UUID[str]:
+    return UUID(as_uuid=False)
+
+
+def _moment() -> TIMESTAMP:
+    return TIMESTAMP(timezone=True)
+
+
+definition = Table(
+    "definition",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("document", JSONB, nullable=False),
+    Column("first_seen", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint("name", "version", "fingerprint", name="definition_pinned"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("run_id", _uuid(), primary_key=True),
+    Column("started_at", _moment(), nullable=False),
+    Column("updated_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("finished_at", _moment()),
+    Column("deadline", _moment()),
+    Column("wake_at", _moment()),
+    Column("definition_id", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("key", Text),
+    Column("input", JSONB, nullable=False),
+    Column("state", JSONB, nullable=False),
+    postgresql_partition_by="RANGE (run_id)",
+)
+# Neither index has a column that an ordinary step changes, so an ordinary step is a HOT update
+# (PostgreSQL manual, 73.7). Completed runs, by far the most, are in neither.
+Index("run_wake", run.c.wake_at, postgresql_where=text("wake_at IS NOT NULL"))
+Index(
+    "run_status",
+    run.c.status,
+    run.c.run_id,
+    postgresql_include=["definition_id"],
+    postgresql_where=text("status <> 'completed'"),
+)
+
+# A sequence rather than an identity, which partitioned tables have only from PostgreSQL 17.
+event_position = Sequence("event_position", metadata=metadata)
+
+event = Table(
+    "event",
+    metadata,
+    Column("run_id", _uuid(), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("at", _moment(), nullable=False),
+    Column(
+        "position",
+        BigInteger,
+        nullable=False,
+        server_default=text(f"nextval('{SCHEMA}.event_position'::regclass)"),
+    ),
+    Column("transaction", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("type", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    postgresql_partition_by="RANGE (run_id)",
+)
+
+run_key = Table(
+    "run_key",
+    metadata,
+    Column("saga", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("run_id", _uuid(), nullable=False),
+    Column("input_digest", LargeBinary, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", _uuid(), nullable=False),
+    Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("claimed_at", _moment()),
+    Column("due_at", _moment(), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("saga", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("payload", JSON, nullable=False),  # as it was sent; nothing looks inside
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", _uuid(), nullable=False),
+    Column("received_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("definition_id", Integer),
+    Column("version", Integer),
+    Column("saga", Text),
+    Column("kind", Text, nullable=False),
+    Column("audit_id", _uuid()),
+    Column("body", JSONB, nullable=False),
+)
+Index("inbox_run", inbox.c.run_id)
+
+incident = Table(
+    "incident",
+    metadata,
+    Column("run_id", _uuid(), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("step", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("opened_at", _moment(), nullable=False),
+    Column("resolved_at", _moment()),
+    Column("resolution", Text),
+    Column("by", Text),
+    Column("reason", Text),
+)
+Index("incident_open", incident.c.opened_at, postgresql_where=text("resolved_at IS NULL"))
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("received_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("queue", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("run_id", _uuid()),
+    Column("message_id", Text, nullable=False),
+    Column("correlation_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("exchange", Text, nullable=False),
+    Column("routing_key", Text, nullable=False),
+    Column("properties", JSONB, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_size", BigInteger, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("resolved_at", _moment()),
+    Column("resolved_by", Text),
+    Column("resolved_reason", Text),
+)
+Index(
+    "dead_letter_open",
+    dead_letter.c.queue,
+    dead_letter.c.reason,
+    dead_letter.c.id,
+    postgresql_where=text("state = 'open'"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _uuid(), primary_key=True),
+    Column("at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("by", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("run_id", _uuid()),
+    Column("target", Text),
+    Column("reason", Text, nullable=False),
+    Column("outcome", Text),
+    Column("message", Text),
+)
+Index("audit_run", audit.c.run_id, postgresql_where=text("run_id IS NOT NULL"))
+
+engine = Table(
+    "engine",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("id", _uuid(), nullable=False, server_default=func.gen_random_uuid()),
+    Column("token_key", LargeBinary, nullable=False),
+    Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+)
