@@ -42,6 +42,7 @@ class AttemptStarted:
     command: str
     due_at: datetime
     payload: Json = None
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def _sent(event: AttemptStarted) -> Change:
             status=StepStatus.IN_FLIGHT,
             attempts=event.attempt,
             round=event.round,
+            sent_at=event.sent_at,
             due_at=event.due_at,
             payload=before.payload if event.payload is None else event.payload,
             rejected=False,

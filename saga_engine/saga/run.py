@@ -53,6 +53,11 @@ class Cause:
     by: str | None = None
     reason: str | None = None
 
+    @property
+    def told(self) -> Failure:
+        """What whoever waits for the run is told."""
+        return self.failure or Failure(self.code, self.reason or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -71,6 +76,7 @@ class Progress:
     returned: int = 0
     spent: int = 0
     round: int = 1
+    sent_at: datetime | None = None
     due_at: datetime | None = None
     payload: Json = None
     reply: Json = None

@@ -89,6 +89,7 @@ class Turn:
                 order.command,
                 self.now + order.timeout,
                 payload,
+                self.now,
             )
         )
 
