@@ -65,11 +65,6 @@ class ReceivedCommand:
     traceparent: str
 
 
-def idempotency_key(run_id: UUID, step: str, direction: Direction, rounds: int) -> str:
-    """Name what is done: the same for every attempt, another after an operator starts anew."""
-    return f"{run_id}/{step}/{direction}/{rounds}"
-
-
 def fresh_message_id() -> str:
     """Make an id that no other message has."""
     return uuid4().hex

@@ -110,9 +110,9 @@ class Link:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self._leaving = True
         self._supervisor.cancel()
@@ -120,7 +120,8 @@ class Link:
         self._flowing.clear()
         if self._connection:
             await driver.close(self._connection, CLOSING)
-        await self._tasks.__aexit__(kind, error, trace)
+        # The task group is not told of the error: it would leave wrapped in an exception group.
+        await self._tasks.__aexit__(None, None, None)
         self._tell(Phase.CLOSED)
 
     async def connection(self) -> Connection:

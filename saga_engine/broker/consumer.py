@@ -54,14 +54,15 @@ class Consumer:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self._stopped = True
         self._arrived.set()
         self._supervisor.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        # The task group is not told of the error: it would leave wrapped in an exception group.
+        await self._tasks.__aexit__(None, None, None)
         channel, self._channel = self._channel, None
         if channel:
             await driver.close(channel, CLOSING)
@@ -173,6 +174,16 @@ class Consumer:
         if self._epoch:
             await declare(connection, self._link.topology, seconds)
         channel = await driver.open_channel(connection, DeliveryChannel, seconds)
+        try:
+            await self._begin(channel, seconds)
+        except BaseException:
+            # Half begun it would go on delivering, and nobody would ever settle that.
+            self._channel = None
+            self._buffer.clear()
+            self._link.close_later(channel)
+            raise
+
+    async def _begin(self, channel: DeliveryChannel, seconds: float) -> None:
         self._broken.clear()
         self._epoch += 1
         limits = self._link.settings
@@ -194,8 +205,9 @@ class Consumer:
                 await channel.consume(queue, seconds)
 
     def _deliver(self, delivery: Delivery) -> None:
-        self._buffer.append(delivery)
-        self._arrived.set()
+        if self._channel and delivery.epoch == self._epoch:
+            self._buffer.append(delivery)
+            self._arrived.set()
 
     def _break(self, channel: DeliveryChannel, problem: str) -> None:
         if channel is not self._channel:

@@ -8,6 +8,7 @@ table beyond frame_max). Source: AMQP 0-9-1 specification, 2.3 and 4.2.
 """
 
 import struct
+from functools import lru_cache
 
 from pamqp.constants import FRAME_END_CHAR
 
@@ -50,7 +51,7 @@ def published(message: Message, channel: int, *, frame_max: int, body_bytes: int
         raise RefusedMessage(f"Its body has {len(message.body)} bytes; {body_bytes} are allowed.")
     method = (
         _PUBLISH.pack(_BASIC, _BASIC_PUBLISH, 0)
-        + _shortstr(message.exchange, "exchange")
+        + _name(message.exchange, "exchange")
         + _shortstr(message.routing_key, "routing key")
         + (b"\x01" if message.mandatory else b"\x00")
     )
@@ -76,13 +77,13 @@ def _header(message: Message) -> bytes:
         early = _shortstr(message.correlation_id, "correlation id")
     if message.reply_to:
         flags |= _REPLY_TO
-        early += _shortstr(message.reply_to, "reply_to")
+        early += _name(message.reply_to, "reply_to")
     if message.timestamp:
         flags |= _TIMESTAMP
         late = struct.pack(">Q", int(message.timestamp.timestamp()))
     if message.type:
         flags |= _TYPE
-        late += _shortstr(message.type, "type")
+        late += _name(message.type, "type")
     return b"".join(
         (
             _HEADER.pack(_BASIC, 0, len(message.body), flags),
@@ -117,12 +118,16 @@ def _utf8(text: str, what: str) -> bytes:
 
 def _table(message: Message) -> bytes:
     table = b"".join(
-        _shortstr(name, "header's name") + _value(name, value)
+        _name(name, "header's name") + _value(name, value)
         for name, value in message.headers.items()
     )
     if len(table) > HEADERS_BYTES:
         raise RefusedMessage(f"Its headers have {len(table)} bytes; {HEADERS_BYTES} are allowed.")
     return struct.pack(">I", len(table)) + table
+
+
+# A process uses a few dozen names of headers, exchanges and commands over and over.
+_name = lru_cache(maxsize=512)(_shortstr)
 
 
 def _value(name: str, value: object) -> bytes:

@@ -85,7 +85,10 @@ def plain(value: Any, depth: int = 0) -> Json:
         case list() if depth < DEEPEST:
             found = [plain(item, depth + 1) for item in value]
         case dict() if depth < DEEPEST:
-            found = {str(plain(key)): plain(item, depth + 1) for key, item in value.items()}
+            found = {
+                str(key).replace("\0", "\ufffd"): plain(item, depth + 1)
+                for key, item in value.items()
+            }
         case _:
             found = str(value) if isinstance(value, datetime | Decimal) else "…"
     return found

@@ -68,6 +68,7 @@ PROPERTIES = {
     "header key not UTF-8": (HEADERS, header(b"\xff\xff", b"S" + longstr(b"v"))),
     "header value not UTF-8": (HEADERS, header(b"k", b"S" + longstr(b"\xff\xfe"))),
     "header value with NUL": (HEADERS, header(b"k", b"S" + longstr(b"a\x00b"))),
+    "header key with NUL": (HEADERS, header(b"a\x00b", b"t\x01")),
     "header timestamp 2^64-1": (HEADERS, header(b"k", b"T" + struct.pack(">Q", 2**64 - 1))),
     "200 nested tables": (HEADERS, nested_tables(200)),
     "2000 nested tables": (HEADERS, nested_tables(2000)),

@@ -11,7 +11,6 @@ from saga_engine.broker.command import (
     ReceivedCommand,
     decode_command,
     encode_command,
-    idempotency_key,
 )
 from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.unreadable import Reason, Unreadable
@@ -29,7 +28,7 @@ COMMAND = Command(
     direction=Direction.ACTION,
     attempt=2,
     name="inventory.reserve",
-    idempotency_key=idempotency_key(RUN, "reserve", Direction.ACTION, 1),
+    idempotency_key=f"{RUN}/reserve/action/1",
     payload={"sku": "A1", "quantity": 1},
     deadline=datetime(2026, 11, 23, 12, 0, 30, 500_000, tzinfo=UTC),
 )

@@ -1,9 +1,11 @@
 import asyncio
 import struct
 
+import pytest
 from aiormq.abc import ChannelFrame
 
 from saga_engine.broker.topology import CLIENT, EVENTS, Binding, client_topology
+from saga_engine.errors import BrokerUnavailable
 from tests.broker.hostile import PROPERTIES, content_header
 from tests.broker.links import (
     QUEUE,
@@ -137,6 +139,33 @@ async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
         await observer.until(lambda state: not state.problem)
         await publisher.publish(numbered(1))
         assert bodies(await take(consumer, 1)) == [0]
+
+
+async def test_queue_that_does_not_exist_is_an_error_at_first(broker_url):
+    with pytest.raises(BrokerUnavailable, match="Consuming could not begin"):
+        async with consumer_of(broker_url, queues=(QUEUE, "missing")):
+            pass
+
+
+async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(broker_url):
+    observer = Observed()
+    async with (
+        raw_channel(broker_url) as channel,
+        publisher_to(broker_url) as publisher,
+        proxied(broker_url) as proxy,
+    ):
+        await channel.queue_declare("tests.extra", durable=True)
+        async with consumer_of(proxy.url, observer, (QUEUE, "tests.extra")) as consumer:
+            await channel.queue_delete("tests.extra")
+            await observer.until(lambda state: "could not begin" in state.problem)
+            await publisher.publish(numbered(3))
+            await observer.until(lambda state: "could not begin" in state.problem)
+            await channel.queue_declare("tests.extra", durable=True)
+            await observer.until(lambda state: not state.problem)
+            held = await take(consumer, 3)
+            assert bodies(held) == [0, 1, 2]
+            await consumer.settle(held)
+            assert consumer._channel.held == 0
 
 
 async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):

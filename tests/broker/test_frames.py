@@ -13,9 +13,9 @@ from saga_engine.broker.wire import Message
 from tests.broker.messages import message
 
 LIMITS = {"frame_max": 4096, "body_bytes": 20_000}
-SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
-    lambda text: len(text.encode()) <= 255
-)
+SHORT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60
+).filter(lambda text: len(text.encode()) <= 255)
 
 
 def decoded(data):
@@ -56,7 +56,7 @@ def test_frames_say_what_the_message_says(sent):
     assert of.headers == sent.headers
     assert of.delivery_mode == 2
     assert (of.content_type, of.app_id) == ("application/json", "saga-engine")
-    assert of.message_id.replace("\ufffd", "\0") == sent.message_id.replace("\ufffd", "\0")
+    assert of.message_id == sent.message_id
     assert of.timestamp == sent.timestamp
     assert all(isinstance(body, ContentBody) for body in bodies)
     assert b"".join(body.value for body in bodies) == sent.body

@@ -126,6 +126,20 @@ async def test_publish_is_unknown_when_the_connection_is_cut_and_works_after_it(
         assert await publisher.publish([message("tests.one")]) == [C]
 
 
+async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    async with publisher_to(broker_url) as publisher, raw_channel(broker_url) as channel:
+        await channel.queue_declare("tests.full", durable=True, arguments=full)
+        await channel.queue_bind("tests.full", "saga.commands", "tests.full")
+        outcomes = [
+            (await publisher.publish([message("tests.full"), message("tests.one")]))
+            for _ in range(5)
+        ]
+    assert [outcome[1] for outcome in outcomes] == [C] * 5
+    assert outcomes[0][0] == C
+    assert outcomes[-1][0] == Published.NACKED
+
+
 async def test_missing_exchange_is_declared_again(broker_url):
     async with publisher_to(broker_url) as publisher, raw_channel(broker_url) as channel:
         assert await publisher.publish([message("tests.one")]) == [C]

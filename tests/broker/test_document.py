@@ -1,0 +1,59 @@
+"""docs/protocol.md says what the code does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from saga_engine.broker import command
+from saga_engine.broker.answer import AnswerOutcome
+from saga_engine.broker.frames import HEADERS_BYTES
+from saga_engine.broker.topology import ENGINE, policy
+from saga_engine.broker.unreadable import Reason
+from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.settings import Settings
+
+TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+HEADERS = [
+    getattr(command, name)
+    for name in ("RUN_ID", "SAGA", "VERSION", "STEP", "ATTEMPT", "DIRECTION", "DEADLINE")
+] + [command.IDEMPOTENCY_KEY, command.TRACEPARENT]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(reason.value for reason in Reason),
+        *(outcome.value for outcome in AnswerOutcome),
+        *(status.value for status in Status),
+        *(outcome.value for outcome in Outcome if outcome is not Outcome.UNKNOWN),
+        *(queue.name for queue in ENGINE.queues),
+        *(exchange.name for exchange in ENGINE.exchanges),
+        *HEADERS,
+    ],
+)
+def test_word_of_the_contract_is_in_the_document(word):
+    assert f"`{word}`" in TEXT
+
+
+def test_limits_of_the_document_are_those_of_the_code():
+    settings = Settings()
+    assert f"{settings.body_bytes:,} bytes" in TEXT
+    assert f"{settings.body_depth} (`body_depth`)" in TEXT
+    assert f"{HEADERS_BYTES:,} bytes" in TEXT
+
+
+def test_policy_of_the_document_is_that_of_the_code():
+    pattern, definition = re.search(
+        r"saga-engine '(.+?)' \\\s+'(\{.+?\})'", TEXT, re.DOTALL
+    ).groups()
+    assert pattern == policy()["pattern"]
+    assert json.loads(definition) == policy()["definition"]
+
+
+def test_bytes_of_the_worked_example_are_its_text():
+    size = int(re.search(r"body-size=(\d+)", TEXT)[1])
+    raw = bytes.fromhex(re.search(r"content-body +((?:[0-9a-f]{2} ?)+)\n", TEXT)[1])
+    assert len(raw) == size
+    assert raw.decode() in TEXT
