@@ -45,6 +45,7 @@ _HANDSHAKE: Final = 10.0  # Seconds a peer has to log in, RabbitMQ's handshake_t
 _HANDLERS: Final[Mapping[type[base.Frame], Callable[[Channel, Any], None]]] = MappingProxyType(
     {**consuming.HANDLERS, **declaring.HANDLERS, **publishing.HANDLERS}
 )
+_CLOSE_OK: Final = write_method(0, commands.Connection.CloseOk())
 _logger = logging.getLogger(__name__)
 
 
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._handshake = Handshake(users)
         self._greeted = False
         self._closing = False
+        self._out_of_step = False
         self._buffer = FrameBuffer()
         self._channels: dict[int, Channel] = {}
         self._closing_channels: set[int] = set()
@@ -88,11 +90,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is complete."""
         self._heard = self._loop.time()
+        if self._out_of_step:
+            if data.endswith(_CLOSE_OK):
+                self._transport.close()
+            return
         self._buffer.feed(data)
         try:
             while (self._greeted or self._greet()) and (frame := self._buffer.next()):
                 self._take(frame)
         except ConnectionRefusal as refusal:
+            self._out_of_step = True  # Where the next frame begins, nobody knows.
             self._refuse(refusal, b"\0\0\0\0")
         except Exception:
             _logger.exception("The development broker failed; it ends this connection")

@@ -1,0 +1,206 @@
+"""The faults of the development broker happen when asked for, as often as asked for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import DeliveryError
+from aiormq.exceptions import ConnectionInternalError
+from pamqp import commands
+
+from saga_engine.embedded.broker import DevelopmentBroker
+from saga_engine.embedded.broker.faults import (
+    Hold,
+    cut_before_confirm,
+    delay,
+    duplicate,
+    lose,
+    refuse,
+    reorder,
+    swallow_confirm,
+)
+from saga_engine.embedded.broker.message import PublishedMessage
+
+PATIENCE = 5.0
+SOON = 0.05  # Seconds after which something that must not come has not come.
+
+
+@pytest.fixture
+async def connection(development_broker: DevelopmentBroker) -> AsyncIterator[AbstractConnection]:
+    connection = await aio_pika.connect(development_broker.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def channel(connection: AbstractConnection) -> AbstractChannel:
+    channel = await connection.channel(on_return_raises=True)
+    await channel.declare_queue("orders")
+    return channel
+
+
+def anything(_: PublishedMessage) -> bool:
+    return True
+
+
+async def publish(channel: AbstractChannel, body: bytes = b"x", *, patience: float = PATIENCE):
+    message = aio_pika.Message(body)
+    return await channel.default_exchange.publish(message, "orders", timeout=patience)
+
+
+async def accepts(channel: AbstractChannel, body: bytes) -> bool:
+    try:
+        await publish(channel, body, patience=SOON)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def drain(channel: AbstractChannel) -> list[bytes]:
+    queue = await channel.get_queue("orders")
+    bodies = []
+    while message := await queue.get(fail=False, no_ack=True):
+        bodies.append(message.body)
+    return bodies
+
+
+async def test_a_lost_message_is_confirmed_and_gone(development_broker, channel):
+    rule = development_broker.faults.on_publish(anything, lose)
+    assert isinstance(await publish(channel, b"lost"), commands.Basic.Ack)
+    await publish(channel, b"kept")
+    assert await drain(channel) == [b"kept"]
+    assert rule.fired == 1
+
+
+async def test_a_rule_fires_for_what_it_matches_and_no_oftener_than_told(
+    development_broker, channel
+):
+    def is_reply(message: PublishedMessage) -> bool:
+        return message.properties.message_type == "reply" and message.routing_key == "orders"
+
+    rule = development_broker.faults.on_publish(is_reply, lose, times=2)
+    for body, kind in (b"1", "command"), (b"2", "reply"), (b"3", "reply"), (b"4", "reply"):
+        message = aio_pika.Message(body, type=kind)
+        await channel.default_exchange.publish(message, "orders", timeout=PATIENCE)
+    assert await drain(channel) == [b"1", b"4"]
+    assert rule.fired == 2
+    assert rule.exhausted.is_set()
+
+
+async def test_a_duplicated_message_arrives_twice(development_broker, channel):
+    development_broker.faults.on_publish(anything, duplicate)
+    await publish(channel)
+    assert await drain(channel) == [b"x", b"x"]
+
+
+async def test_a_refused_message_is_nacked_and_nowhere(development_broker, channel):
+    development_broker.faults.on_publish(anything, refuse)
+    with pytest.raises(DeliveryError):
+        await publish(channel)
+    assert await drain(channel) == []
+
+
+async def test_a_swallowed_confirm_leaves_the_publisher_waiting(development_broker, channel):
+    development_broker.faults.on_publish(anything, swallow_confirm)
+    with pytest.raises(TimeoutError):
+        await publish(channel, patience=SOON)
+    other = await aio_pika.connect(development_broker.url)
+    async with other:
+        assert await drain(await other.channel()) == [b"x"]
+
+
+async def test_a_cut_before_the_confirm_leaves_the_message_there(development_broker, channel):
+    development_broker.faults.on_publish(anything, cut_before_confirm)
+    with pytest.raises((ConnectionError, asyncio.CancelledError)):
+        await publish(channel)
+    async with await aio_pika.connect(development_broker.url) as other:
+        assert await drain(await other.channel()) == [b"x"]
+
+
+async def test_a_delayed_message_arrives_later(development_broker, channel):
+    development_broker.faults.on_publish(anything, delay(SOON))
+    arrived: asyncio.Queue = asyncio.Queue()
+    await (await channel.get_queue("orders")).consume(arrived.put, no_ack=True)
+    await publish(channel, b"slow")
+    await publish(channel, b"fast")
+    async with asyncio.timeout(PATIENCE):
+        assert [(await arrived.get()).body for _ in range(2)] == [b"fast", b"slow"]
+
+
+async def test_held_messages_arrive_when_released(development_broker, channel):
+    hold = Hold()
+    development_broker.faults.on_publish(anything, hold, times=2)
+    await publish(channel, b"1")
+    await publish(channel, b"2")
+    assert await drain(channel) == []
+    hold.release(reverse=True)
+    assert await drain(channel) == [b"2", b"1"]
+
+
+async def test_reordered_messages_arrive_last_first(development_broker, channel):
+    development_broker.faults.on_publish(anything, reorder(3), times=3)
+    for body in b"1", b"2", b"3", b"4":
+        await publish(channel, body)
+    assert await drain(channel) == [b"3", b"2", b"1", b"4"]
+
+
+async def test_cutting_connections_gives_their_messages_back(development_broker, channel):
+    await publish(channel)
+    await (await channel.get_queue("orders")).get()
+    assert development_broker.faults.cut_connections() == 1
+    async with await aio_pika.connect(development_broker.url) as other:
+        queue = await (await other.channel()).get_queue("orders")
+        async with asyncio.timeout(PATIENCE):
+            message = await queue.get(timeout=PATIENCE)
+        assert message.redelivered
+
+
+async def test_blocked_publishers_wait(development_broker, channel):
+    faults = development_broker.faults
+    await publish(channel)
+    faults.block_publishers("low on disk")
+    assert not await accepts(channel, b"late")
+    faults.unblock_publishers()
+    async with await aio_pika.connect(development_broker.url) as other:
+        queue = await (await other.channel()).get_queue("orders")
+        arrived: asyncio.Queue = asyncio.Queue()
+        await queue.consume(arrived.put, no_ack=True)
+        async with asyncio.timeout(PATIENCE):
+            assert [(await arrived.get()).body for _ in range(2)] == [b"x", b"late"]
+
+
+async def test_a_broker_that_is_full_blocks_publishers_until_there_is_room():
+    async with (
+        DevelopmentBroker(memory_limit=100_000) as broker,
+        await aio_pika.connect(broker.url) as publisher,
+        await aio_pika.connect(broker.url) as consumer,
+    ):
+        channel = await publisher.channel()
+        await channel.declare_queue("orders")
+        accepted = 0
+        while await accepts(channel, bytes(10_000)):
+            accepted += 1
+        assert 9 <= accepted <= 11
+        queue = await (await consumer.channel()).get_queue("orders")
+        assert await queue.purge()
+        assert await publish(await publisher.channel(), b"again")
+
+
+async def test_stopping_tells_the_clients_why():
+    closed: asyncio.Queue = asyncio.Queue()
+    async with DevelopmentBroker() as broker:
+        connection = await aio_pika.connect(broker.url)
+        connection.close_callbacks.add(lambda _, error: closed.put_nowait(error))
+    async with asyncio.timeout(PATIENCE):
+        error = await closed.get()
+    assert not isinstance(error, ConnectionInternalError)
+    assert "shutdown" in str(error)
+
+
+async def test_it_says_what_it_is(development_broker, connection):
+    properties = connection.transport.connection.server_properties
+    assert properties["product"] == "saga-engine development broker"
+    assert "in memory" in development_broker.announce
+    assert "guest" not in development_broker.announce

@@ -1,0 +1,130 @@
+"""What no client library would send: it reaches the consumer byte for byte, or ends its sender."""
+
+import asyncio
+import random
+import struct
+
+import aio_pika
+import pytest
+from pamqp import commands, frame
+
+from saga_engine.embedded.broker.exchange import Exchange
+from tests.broker.hostile import PROPERTIES, content_header
+from tests.embedded.raw import BODY, CLOSE, HEADER, METHOD, RawClient
+
+PUBLISH = struct.pack(">HHH", 60, 40, 0)
+ORDERS = b"\x00\x06orders\x00"
+
+
+@pytest.mark.parametrize(("flags", "properties"), PROPERTIES.values(), ids=PROPERTIES)
+async def test_properties_reach_the_consumer_byte_for_byte(broker_url, flags, properties):
+    async with RawClient.connect(broker_url) as client:
+        await client.call(commands.Queue.Declare(queue="orders"))
+        await client.call(commands.Confirm.Select())
+        sent = content_header(flags, properties, 4)
+        client.send_frame(METHOD, PUBLISH + ORDERS)
+        client.send_frame(HEADER, sent)
+        client.send_frame(BODY, b"body")
+        assert isinstance(await client.read_method(), commands.Basic.Ack)
+        client.send(commands.Basic.Get(queue="orders", no_ack=True))
+        assert isinstance(await client.read_method(), commands.Basic.GetOk)
+        assert await client.read() == (HEADER, sent)
+        assert await client.read() == (BODY, b"body")
+
+
+async def test_a_routing_key_that_is_no_utf8_reaches_the_consumer(broker_url):
+    async with RawClient.connect(broker_url) as client:
+        await client.call(commands.Queue.Declare(queue="orders"))
+        await client.call(commands.Queue.Bind(queue="orders", exchange="amq.fanout"))
+        client.send_frame(METHOD, PUBLISH + b"\x0aamq.fanout\x02\xff\xfe\x00")
+        client.send_frame(HEADER, content_header(0, b"", 0))
+        client.send(commands.Basic.Get(queue="orders", no_ack=True))
+        _, got = await client.read()
+        assert b"\x0aamq.fanout\x02\xff\xfe" in got
+
+
+GARBAGE = {
+    "no frame end": b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x0a\x00",
+    "a frame too large": b"\x01\x00\x01\xff\xff\xff\xff",
+    "an unknown frame type": b"\x07\x00\x01\x00\x00\x00\x00\xce",
+    "an unknown method": b"\x01\x00\x01\x00\x00\x00\x04\x03\xe7\x03\xe7\xce",
+    "an empty method": b"\x01\x00\x01\x00\x00\x00\x00\xce",
+    "a body before its header": b"\x03\x00\x01\x00\x00\x00\x01x\xce",
+    "a header before its publish": b"\x02\x00\x01\x00\x00\x00\x0e" + bytes(14) + b"\xce",
+    "a method on a channel that is not open": frame.marshal(commands.Basic.Qos(), 9),
+    "a method for channel 0 on channel 1": frame.marshal(CLOSE, 1),
+    "a method for a channel on channel 0": frame.marshal(commands.Basic.Qos(), 0),
+    "a second channel.open": frame.marshal(commands.Channel.Open(), 1),
+    "a method of the broker's": frame.marshal(commands.Queue.DeclareOk("x", 0, 0), 1),
+    "an unknown type of exchange": frame.marshal(
+        commands.Exchange.Declare(exchange="x", exchange_type="odd"), 1
+    ),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_garbage_ends_its_sender_and_nobody_else(broker_url, garbage, caplog):
+    async with await aio_pika.connect(broker_url) as neighbour:
+        async with RawClient.connect(broker_url) as client:
+            client.send_bytes(garbage)
+            # RabbitMQ leaves without a word when the method is unknown.
+            for close in await client.read_to_the_end():
+                assert isinstance(close, commands.Connection.Close)
+                assert close.reply_code >= 500
+        assert await (await neighbour.channel()).declare_queue("unharmed")
+    assert "development broker failed" not in caplog.text
+
+
+async def test_a_body_longer_than_its_header_says_ends_its_sender(development_broker):
+    async with RawClient.connect(development_broker.url) as client:
+        client.send_frame(METHOD, PUBLISH + ORDERS)
+        client.send_frame(HEADER, content_header(0, b"", 2))
+        client.send_frame(BODY, b"three")
+        (close,) = await client.read_to_the_end()
+        assert isinstance(close, commands.Connection.Close)
+
+
+async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker):
+    async with RawClient.connect(development_broker.url) as client:
+        client.send_frame(METHOD, PUBLISH + ORDERS)
+        client.send_frame(HEADER, content_header(0, b"", 2**40))
+        (close, _) = await client.read_to_the_end()
+        assert isinstance(close, commands.Channel.Close)
+        assert close.reply_code == 406
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_damaged_frames_never_break_the_broker(development_broker, caplog, seed):
+    dice = random.Random(seed)  # The seed is in the test's name.
+    whole = b"".join(
+        [
+            frame.marshal(commands.Queue.Declare(queue="orders", arguments={"a": [1]}), 1),
+            frame.marshal(commands.Basic.Consume(queue="orders", consumer_tag="me"), 1),
+            struct.pack(">BHI", METHOD, 1, 15) + PUBLISH + ORDERS + b"\xce",
+            frame.marshal(commands.Basic.Ack(1, multiple=True), 1),
+        ]
+    )
+    async with RawClient.connect(development_broker.url) as client:
+        damaged = bytearray(whole)
+        for _ in range(dice.randint(1, 6)):
+            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+        client.send_bytes(bytes(damaged) + b"\xff" * 200_000)  # Fills any length it now claims.
+        await client.read_to_the_end()
+    async with await aio_pika.connect(development_broker.url) as other:
+        assert await (await other.channel()).declare_queue("unharmed")
+    assert "development broker failed" not in caplog.text
+
+
+async def test_what_is_no_amqp_is_told_the_version(broker_url):
+    host, port = broker_url.partition("@")[2].split("/")[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert await reader.readexactly(8) == b"AMQP\x00\x00\x09\x01"
+    writer.close()
+
+
+def test_a_key_of_a_thousand_dots_is_routed_at_once():
+    exchange = Exchange("events", "topic", bindings={("orders", ".".join("#" * 40) + ".end")})
+    assert exchange.route("." * 1000) == set()
+    assert exchange.route("a." * 20 + "end") == {"orders"}

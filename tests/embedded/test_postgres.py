@@ -1,0 +1,185 @@
+"""The embedded PostgreSQL keeps what it promised, and leaves nothing behind."""
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from saga_engine.embedded import programs
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.errors import ConfigurationError, StoreUnavailable
+from tests.processes import ended
+
+IS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory the server's own user can reach, unlike pytest's tmp_path under root."""
+    parent = Path(tempfile.mkdtemp())
+    parent.chmod(0o711)
+    yield parent / "postgres"
+    shutil.rmtree(parent)
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    return await asyncpg.connect(url.replace("+asyncpg", ""))
+
+
+async def ask(url: str, question: str):
+    connection = await connect(url)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def over_tcp() -> AsyncIterator[PostgresServer]:
+    async with PostgresServer(tcp=True, settings={"work_mem": "5MB"}) as server:
+        yield server
+
+
+async def test_it_runs_as_an_unprivileged_user_with_fsync_on(postgres):
+    owner = Path(f"/proc/{postgres.pid}").stat().st_uid
+    assert owner != 0
+    assert owner == os.geteuid() or IS_ROOT
+    assert await ask(postgres.url, "SHOW fsync") == "on"
+    assert await ask(postgres.url, "SHOW listen_addresses") == ""
+
+
+async def test_a_created_database_is_a_copy_of_its_template(postgres):
+    url = await postgres.create_database("template_here")
+    connection = await connect(url)
+    await connection.execute("CREATE TABLE kept (id int)")
+    await connection.close()
+    copy = await postgres.create_database("copy_here", template="template_here")
+    assert await ask(copy, "SELECT count(*) FROM kept") == 0
+    for name in ("template_here", "copy_here"):
+        await postgres.drop_database(name)
+
+
+async def test_a_database_with_a_strange_name_is_refused(postgres):
+    with pytest.raises(ConfigurationError, match="no name for a database"):
+        await postgres.create_database('x"; DROP DATABASE postgres')
+
+
+async def test_over_tcp_nobody_enters_without_the_password(over_tcp):
+    assert await ask(over_tcp.url, "SELECT 1") == 1
+    assert await ask(over_tcp.url, "SHOW work_mem") == "5MB"
+    user, _, place = over_tcp.url.rpartition("@")
+    wrong = f"{user.rpartition(':')[0]}:wrong@{place}"
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await ask(wrong, "SELECT 1")
+
+
+async def test_a_restart_after_a_kill_keeps_what_was_committed(over_tcp):
+    url, pid = over_tcp.url, over_tcp.pid
+    connection = await connect(url)
+    await connection.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)")
+    over_tcp.kill()
+    with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await connection.execute("SELECT 1")
+    await over_tcp.restart()
+    assert over_tcp.url == url
+    assert over_tcp.pid != pid
+    assert await ask(url, "SELECT count(*) FROM kept") == 1
+
+
+async def test_a_directory_keeps_its_data_from_one_start_to_the_next(directory):
+    async with PostgresServer(directory) as server:
+        connection = await connect(server.url)
+        await connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+        await connection.close()
+    async with PostgresServer(directory) as server:
+        assert await ask(server.url, "SELECT number FROM kept") == 7
+        with pytest.raises(StoreUnavailable, match=r"postmaster\.pid"):
+            await PostgresServer(directory).__aenter__()
+        assert await ask(server.url, "SELECT 1") == 1
+
+
+async def test_a_temporary_server_leaves_no_file_and_no_process():
+    async with PostgresServer() as server:
+        socket = Path(server.url.partition("host=")[2].partition("&")[0])
+        pid = server.pid
+        assert socket.exists()
+    assert not socket.parent.exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_path_too_long_for_a_socket_does_not_matter(directory):
+    long = directory / ("long" * 20) / ("longer" * 10)
+    async with PostgresServer(long) as server:
+        assert await ask(server.url, "SELECT 1") == 1
+        socket = Path(server.url.partition("host=")[2].partition("&")[0])
+    assert not socket.exists()
+    assert (long / "data").exists()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as somebody else")
+async def test_a_directory_nobody_can_reach_is_refused_and_left_as_it_was(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (closed, *closed.parents)]
+    with pytest.raises(ConfigurationError, match="cannot reach"):
+        await PostgresServer(closed / "postgres").__aenter__()
+    assert modes == [stat.S_IMODE(path.stat().st_mode) for path in (closed, *closed.parents)]
+
+
+async def test_starting_changes_the_mode_of_no_parent_directory(directory):
+    before = [path.stat().st_mode for path in directory.parents]
+    async with PostgresServer(directory):
+        assert before == [path.stat().st_mode for path in directory.parents]
+
+
+async def test_programs_out_of_reach_are_copied_to_where_they_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "_CACHE", tmp_path / "cache")
+    installation = programs._from_wheel()
+    assert installation
+    copied = programs._copy(installation)
+    assert programs._copy(installation) == copied
+    version = await asyncio.create_subprocess_exec(
+        copied / "bin" / "postgres", "--version", stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await version.communicate()
+    assert said.startswith(b"postgres (PostgreSQL) 1")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [copied.parents[1].name]
+
+
+def test_without_postgresql_the_error_names_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
+    monkeypatch.setattr(programs, "_DEBIAN", tmp_path)
+    with pytest.raises(ConfigurationError, match="pip install"):
+        programs.postgres_programs(None)
+
+
+PARENT = """
+import asyncio
+from saga_engine.embedded.postgres import PostgresServer
+
+async def main():
+    async with PostgresServer() as server:
+        print(server.pid, server.url, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_parent_leaves_no_postgres():
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE
+    )
+    pid, url = (await parent.stdout.readline()).split()
+    parent.send_signal(signal.SIGKILL)
+    await parent.wait()
+    await ended(int(pid))
+    shutil.rmtree(Path(url.decode().partition("host=")[2].partition("&")[0]).parent)
