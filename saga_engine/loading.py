@@ -50,7 +50,7 @@ def _import(name: str) -> ModuleType:
                 f" {name.partition('.')[0]!r}, or set PYTHONPATH."
             ) from None
         raise ConfigurationError(_does_not_import(name, error)) from error
-    except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+    except Exception as error:
         raise ConfigurationError(_does_not_import(name, error)) from error
 
 

@@ -1,0 +1,109 @@
+"""The load: keeps a number of runs in flight and measures each from its start to its end."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Self
+from uuid import UUID
+
+from benchmarks.processes import Urls
+from saga_engine.broker.answer import Finished, decode_event
+from saga_engine.broker.connection import Link
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.request import StartRequest, encode_request
+from saga_engine.broker.topology import EVENTS, Binding, client_topology
+from saga_engine.broker.wire import Published
+from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+
+QUEUE = "saga.benchmark"
+
+
+@dataclass
+class Measured:
+    """The figures of one case; latencies in milliseconds, the rest in seconds."""
+
+    runs: int
+    seconds: float
+    latencies: list[float] = field(repr=False)
+    cpu_s: float = 0.0
+
+    @property
+    def runs_per_s(self) -> float:
+        """Finished runs per second, from the first start to the last end."""
+        return self.runs / self.seconds
+
+    def percentile(self, percent: int) -> float:
+        """The latency that so many percent of the runs do not exceed."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+class Load:
+    """Starts place-order runs with one kind of card, and hears of their ends."""
+
+    def __init__(self, urls: Urls, *, card: str, ends: str) -> None:
+        self._urls = urls
+        self._card = card
+        self._ends = ends
+        self._settings = Settings(prefetch=5000)
+        self._begun: dict[UUID, float] = {}
+
+    async def __aenter__(self) -> Self:
+        topology = client_topology(QUEUE)
+        self._publish = Link(self._urls.broker, name="load", settings=self._settings)
+        self._consume = Link(
+            self._urls.broker, name="load ends", settings=self._settings, topology=topology
+        )
+        await self._publish.__aenter__()
+        await self._consume.__aenter__()
+        self._publisher = Publisher(self._publish)
+        self._consumer = Consumer(self._consume, [QUEUE])
+        await self._consumer.__aenter__()
+        await self._consumer.bind(Binding(QUEUE, EVENTS, "finished.#"))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._consumer.__aexit__(None, None, None)
+        await self._consume.__aexit__(None, None, None)
+        await self._publish.__aexit__(None, None, None)
+
+    async def run(self, runs: int, *, at_once: int) -> Measured:
+        """Start *runs* runs, *at_once* in flight, and wait until each has ended as it must."""
+        latencies: list[float] = []
+        begin = time.perf_counter()
+        started = 0
+        while len(latencies) < runs:
+            room = min(at_once - len(self._begun), runs - started)
+            if room > 0:
+                await self._start(room)
+                started += room
+            async with asyncio.timeout(60):
+                deliveries = await self._consumer.take(5000)
+            latencies += self._ended(decode_event(each, self._settings) for each in deliveries)
+            await self._consumer.settle(deliveries)
+        return Measured(runs, time.perf_counter() - begin, latencies)
+
+    async def _start(self, count: int) -> None:
+        messages = []
+        for _ in range(count):
+            run_id = uuid7()
+            order = {"order_id": str(run_id), "sku": "A1", "quantity": 1, "amount": "9.90"}
+            order["card"] = self._card
+            messages.append(encode_request(StartRequest(run_id, "place-order", order)))
+            self._begun[run_id] = time.perf_counter()
+        outcomes = await self._publisher.publish(messages)
+        lost = [outcome for outcome in outcomes if outcome is not Published.CONFIRMED]
+        if lost:
+            raise SystemExit(f"{len(lost)} starts were not confirmed: {set(lost)}")
+
+    def _ended(self, events: object) -> list[float]:
+        now = time.perf_counter()
+        latencies = []
+        for event in events:  # type: ignore[attr-defined] - a generator of decoded events
+            if isinstance(event, Finished) and event.run_id in self._begun:
+                if event.status != self._ends:
+                    raise SystemExit(f"A run ended {event.status}: {event.error}")
+                latencies.append((now - self._begun.pop(event.run_id)) * 1000)
+        return latencies

@@ -1,0 +1,86 @@
+"""Private servers, the engine's processes, and the processor time of all of them."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.rabbitmq import RabbitServer
+
+TICK = os.sysconf("SC_CLK_TCK")
+MIGRATE = ("-m", "saga_engine.cli.main", "migrate")
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where the servers are, and their process ids."""
+
+    broker: str
+    database: str
+    pids: tuple[int, ...]
+
+
+@asynccontextmanager
+async def servers() -> AsyncIterator[Urls]:
+    """A private RabbitMQ with quorum queues and a private PostgreSQL with fsync."""
+    async with RabbitServer() as rabbit, PostgresServer() as postgres:
+        yield Urls(rabbit.url, postgres.url, (rabbit.pid, postgres.pid))
+
+
+@asynccontextmanager
+async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Callable[[], float]]:
+    """Workers and one process of participants; gives the CPU seconds of everything so far."""
+    environment = {
+        "SAGA_ENGINE_DATABASE_URL": urls.database,
+        "SAGA_ENGINE_BROKER_URL": urls.broker,
+        "SAGA_ENGINE_LOG_LEVEL": "warning",
+        "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
+    }
+    await (await python(*MIGRATE, environment=environment)).wait()
+    command = ("-m", "saga_engine.cli.main")
+    async with AsyncExitStack() as stack:
+        pids = list(urls.pids)
+        for _ in range(workers):
+            worker = (*command, "worker", "examples.place_order.sagas", "--port", "0")
+            pids.append(await stack.enter_async_context(running(*worker, environment=environment)))
+        services = (*command, "participant", "benchmarks.services", "--port", "0")
+        pids.append(await stack.enter_async_context(running(*services, environment=environment)))
+        yield lambda: sum(map(cpu_seconds, pids))
+
+
+@asynccontextmanager
+async def running(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
+    """A Python process for the time of the block; its pid."""
+    process = await python(*arguments, environment=environment)
+    try:
+        yield process.pid
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def python(*arguments: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start this Python with *arguments*, from the directory that holds `examples`."""
+    root = Path(__file__).parent.parent
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env={**os.environ, **environment}, cwd=root
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process and its living descendants (proc(5), stat and task)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK + sum(map(cpu_seconds, children))

@@ -1,0 +1,52 @@
+"""
+The place-order services with nothing to do but answer: the figures are the engine's.
+
+With PLACE_ORDER_DATABASE_URL set, each command goes through the barrier in a transaction.
+"""
+
+import os
+
+from examples.place_order.messages import (
+    CancelOrder,
+    Charge,
+    ChargeCard,
+    Confirmation,
+    ConfirmOrder,
+    RefundCard,
+    ReleaseStock,
+    Reservation,
+    ReserveStock,
+)
+from saga_engine import Participant, Rejected
+
+services = Participant("place-order", database=os.environ.get("PLACE_ORDER_DATABASE_URL") or None)
+
+
+@services.command("inventory.reserve")
+async def reserve(command: ReserveStock) -> Reservation:
+    return Reservation(reservation_id=command.order_id)
+
+
+@services.compensation("inventory.release", of="inventory.reserve")
+async def release(command: ReleaseStock) -> None: ...
+
+
+@services.command("payment.charge")
+async def charge(command: ChargeCard) -> Charge:
+    late = "!" if command.card == "declined-late" else ""
+    return Charge(charge_id=command.order_id + late)
+
+
+@services.compensation("payment.refund", of="payment.charge")
+async def refund(command: RefundCard) -> None: ...
+
+
+@services.command("order.confirm")
+async def confirm(command: ConfirmOrder) -> Confirmation:
+    if command.charge_id.endswith("!"):
+        raise Rejected("closed", "The shop is closed.")
+    return Confirmation(order_id=command.order_id)
+
+
+@services.compensation("order.cancel", of="order.confirm")
+async def cancel(command: CancelOrder) -> None: ...
