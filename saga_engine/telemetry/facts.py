@@ -202,10 +202,9 @@ class MessagesConsumed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkChanged:
     """
-    A connection to the broker changed, or an attempt to connect failed.
+    A link changed (`role`: publish, consume; `phase`: connecting, connected, blocked, closed).
 
-    `role`: publish or consume. `phase`: connecting, connected, blocked or closed. `epoch` counts
-    the connections of this role from 1. `problem` is empty when it works.
+    `epoch` counts its connections from 1. `problem` is empty when it works.
     """
 
     role: str
@@ -306,7 +305,6 @@ class ObserverFailed:
     problem: str
 
 
-# fmt: off - a row for each theme
 Fact: TypeAlias = (
     DefinitionRegistered | HandlersRegistered
     | RunStarted | RunCompensating | RunFinished
@@ -318,8 +316,7 @@ Fact: TypeAlias = (
     | ProcessReady | ProcessDraining | ProcessStopped
     | HandlerFinished | BarrierHit
     | BacklogCounted | LoopMeasured | ObserverFailed
-)
-# fmt: on
+)  # fmt: skip
 
 Observer: TypeAlias = Callable[[Fact], None]
 
@@ -344,11 +341,7 @@ class Tell:
 
 
 def described(error: BaseException) -> str:
-    """
-    An exception as a `problem`: its class and place, and its text only where we wrote that.
-
-    The text of a foreign exception may quote a row or a payload, so it stays out.
-    """
+    """An exception as a `problem`; foreign text stays out, it may quote a row or a payload."""
     if isinstance(error, SagaEngineError):
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
