@@ -11,10 +11,34 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
 
-What a user imports is here.
+What a user imports is here, and is loaded when it is first asked for: the command line, which imports
+this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.
 """
 
-from saga_engine.saga.definition import Saga
-from saga_engine.saga.retry import Retry
+from importlib import import_module
 
-__all__ = ["Retry", "Saga"]
+_PLACES = {
+    "Client": "saga_engine.client",
+    "CommandContext": "saga_engine.participant",
+    "Failed": "saga_engine.participant",
+    "Participant": "saga_engine.participant",
+    "Rejected": "saga_engine.participant",
+    "Retry": "saga_engine.saga.retry",
+    "Saga": "saga_engine.saga.definition",
+}
+
+__all__ = [  # noqa: F822 - see __getattr__
+    "Client",
+    "CommandContext",
+    "Failed",
+    "Participant",
+    "Rejected",
+    "Retry",
+    "Saga",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'saga_engine' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

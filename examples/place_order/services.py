@@ -1,0 +1,72 @@
+"""
+The services: inventory, payments and orders, each a participant with its own queue.
+
+The input chooses what happens: sku NONE is out of stock; card declined is refused; card flaky fails
+twice before it works; card silent is charged, but so late that nobody waits for it any more.
+"""
+
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from examples.place_order.ledger import database, record
+from examples.place_order.messages import (
+    CancelOrder,
+    Charge,
+    ChargeCard,
+    Confirmation,
+    ConfirmOrder,
+    RefundCard,
+    ReleaseStock,
+    Reservation,
+    ReserveStock,
+)
+from saga_engine import CommandContext, Participant, Rejected
+
+SILENCE = 18  # seconds: longer than the saga's three attempts of 5 s
+
+engine = database()
+inventory = Participant("inventory", database=engine)
+payments = Participant("payments", database=engine)
+orders = Participant("orders", database=engine)
+
+
+@inventory.command("inventory.reserve")
+async def reserve(command: ReserveStock, tx: AsyncConnection) -> Reservation:
+    if command.sku == "NONE":
+        raise Rejected("out_of_stock", "There is none left.")
+    await record(tx, command.order_id, "reserve")
+    return Reservation(reservation_id=f"r-{command.order_id}")
+
+
+@inventory.compensation("inventory.release", of="inventory.reserve")
+async def release(command: ReleaseStock, tx: AsyncConnection) -> None:
+    await record(tx, command.order_id, "release")
+
+
+@payments.command("payment.charge")
+async def charge(command: ChargeCard, tx: AsyncConnection, context: CommandContext) -> Charge:
+    if command.card == "declined":
+        raise Rejected("card_declined", "The bank says no.")
+    if command.card == "flaky" and context.attempt <= 2:
+        raise ConnectionError("the bank's gateway hung up")
+    await record(tx, command.order_id, "charge")
+    if command.card == "silent":
+        await asyncio.sleep(SILENCE)
+    return Charge(charge_id=f"c-{command.order_id}")
+
+
+@payments.compensation("payment.refund", of="payment.charge")
+async def refund(command: RefundCard, tx: AsyncConnection) -> None:
+    await record(tx, command.order_id, "refund")
+
+
+@orders.command("order.confirm")
+async def confirm(command: ConfirmOrder, tx: AsyncConnection) -> Confirmation:
+    await record(tx, command.order_id, "confirm")
+    return Confirmation(order_id=command.order_id)
+
+
+@orders.compensation("order.cancel", of="order.confirm")
+async def cancel(command: CancelOrder, tx: AsyncConnection) -> None:
+    await record(tx, command.order_id, "cancel")
