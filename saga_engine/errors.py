@@ -4,8 +4,10 @@ Every error of saga-engine, and whose fault it is.
     SagaEngineError
     ├── DefinitionError      the author's code breaks a rule      -> mend the declaration it names
     ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
+    ├── InvalidInput         an input does not fit its saga       -> mend the input
     ├── NotFound             no such run, incident, dead letter   -> check the id
     ├── Conflict             not possible in this state           -> look at the state it names
+    ├── TimedOut             no worker answered in time           -> start one, or wait again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
     │   ├── StoreRefused         the data can never be stored; set it aside
@@ -46,6 +48,12 @@ class ConfigurationError(SagaEngineError):
     exit_code = 2
 
 
+class InvalidInput(SagaEngineError):  # noqa: N818 - reads as what the user is told
+    """What was given does not fit the saga's types, or can never be sent or stored."""
+
+    exit_code = 2
+
+
 class NotFound(SagaEngineError):  # noqa: N818 - reads as what the user is told
     """No run, incident or dead letter has that id."""
 
@@ -56,6 +64,12 @@ class Conflict(SagaEngineError):  # noqa: N818 - reads as what the user is told
     """The request contradicts what is already there: another input for a key, a finished run."""
 
     exit_code = 4
+
+
+class TimedOut(SagaEngineError, TimeoutError):  # noqa: N818 - reads as what the user is told
+    """Waited as long as was asked. What was asked for may still happen: ask again, it is safe."""
+
+    exit_code = 124
 
 
 class StoreError(SagaEngineError):

@@ -82,8 +82,9 @@ class Settings(BaseSettings):
         1.0, description="Seconds after which confirmed outbox rows are deleted without a batch"
     )
     outbox_age: Seconds = Field(
-        20.0, description="Seconds after which an outbox row is taken to be left behind; it must"
-        " exceed broker_confirm_timeout"
+        20.0,
+        description="Seconds after which an outbox row is taken to be left behind; it must"
+        " exceed broker_confirm_timeout",
     )
     maintenance: Seconds = Field(
         60.0, description="Seconds between counts for the gauges and looks at partitions"
@@ -108,6 +109,26 @@ class Settings(BaseSettings):
     )
     participant_timeout: Seconds = Field(
         60.0, description="Seconds one handler may take; far below RabbitMQ's consumer timeout"
+    )
+
+    client_timeout: Seconds = Field(
+        10.0, description="Seconds a client waits for a worker to answer a request"
+    )
+    client_ask_again: Seconds = Field(
+        2.0,
+        description="Seconds between asking the same again: answers and announcements of"
+        " finished runs are best effort",
+    )
+
+    participant_prefetch: Count = Field(
+        100,
+        description="Commands a participant process holds: in its handlers, next in line, and"
+        " answered but not confirmed",
+    )
+    participant_reply_timeout: Seconds = Field(
+        60.0,
+        description="Seconds a reply that no queue takes is tried again before its command is"
+        " set aside; far below RabbitMQ's consumer timeout",
     )
 
     log_format: Annotated[str, Field(pattern="^(auto|json|console)$")] = Field(
