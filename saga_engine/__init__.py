@@ -11,8 +11,8 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
 
-What a user imports is here, and is loaded when it is first asked for: the command line, which imports
-this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.
+What a user imports is here, and is loaded when it is first asked for: the command line, which
+imports this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ _PLACES = {
     "Saga": "saga_engine.saga.definition",
 }
 
-__all__ = [  # noqa: F822 - see __getattr__
+__all__ = [
     "Client",
     "CommandContext",
     "Failed",

@@ -30,8 +30,8 @@ def database() -> AsyncEngine:
     """The services' database; its ledger is made with the first connection."""
     if not DATABASE_URL:
         raise RuntimeError(
-            "PLACE_ORDER_DATABASE_URL is not set, and SAGA_ENGINE_DATABASE_URL neither: the services"
-            " keep their ledger there"
+            "neither PLACE_ORDER_DATABASE_URL nor SAGA_ENGINE_DATABASE_URL is set: the services keep"
+            " their ledger there"
         )
     engine = create_async_engine(DATABASE_URL, pool_size=20, max_overflow=0)
     event.listen(engine.sync_engine, "first_connect", _make_ledger)
