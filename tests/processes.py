@@ -2,6 +2,17 @@
 
 import asyncio
 import os
+from pathlib import Path
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process of that id."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def owner_of(pid: int) -> int:
+    """The user id it runs as."""
+    return Path(f"/proc/{pid}").stat().st_uid
 
 
 async def ended(pid: int, *, patience: float = 20.0) -> None:

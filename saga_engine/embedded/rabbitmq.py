@@ -98,6 +98,14 @@ class RabbitServer:
         path = "" if vhost == "/" else vhost
         return f"amqp://guest:guest@127.0.0.1:{self._port}/{path}"
 
+    async def flush(self) -> None:
+        """
+        Write down which quorum queues there are, as RabbitMQ does by itself a little later.
+
+        On 3.10 a queue that was declared moments before a `kill` cannot be used afterwards.
+        """
+        await self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would; `restart` brings it back with its data."""
         self._running.kill()

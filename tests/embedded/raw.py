@@ -23,12 +23,12 @@ class RawClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str) -> AsyncIterator[Self]:
+    async def connect(cls, url: str, *, heartbeat: int = 0) -> AsyncIterator[Self]:
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         client = cls(reader, writer)
         try:
-            await client._log_in(parts.path[1:] or "/")
+            await client._log_in(parts.path[1:] or "/", heartbeat)
             yield client
         finally:
             writer.close()
@@ -74,11 +74,12 @@ class RawClient:
                 self.send(commands.Channel.CloseOk())
                 self.send(CLOSE, 0)
 
-    async def _log_in(self, vhost: str) -> None:
+    async def _log_in(self, vhost: str, heartbeat: int) -> None:
         self.send_bytes(b"AMQP\x00\x00\x09\x01")
         await self.read_method()
-        answer = commands.Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US")
+        properties = {"capabilities": {"connection.blocked": True}}
+        answer = commands.Connection.StartOk(properties, "PLAIN", "\0guest\0guest", "en_US")
         await self.call(answer, 0)
-        self.send(commands.Connection.TuneOk(2047, 131_072, 0), 0)
+        self.send(commands.Connection.TuneOk(2047, 131_072, heartbeat), 0)
         await self.call(commands.Connection.Open(vhost), 0)
         await self.call(commands.Channel.Open())

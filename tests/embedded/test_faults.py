@@ -22,6 +22,8 @@ from saga_engine.embedded.broker.faults import (
     swallow_confirm,
 )
 from saga_engine.embedded.broker.message import PublishedMessage
+from tests.broker.hostile import content_header
+from tests.embedded.raw import HEADER, RawClient
 
 PATIENCE = 5.0
 SOON = 0.05  # Seconds after which something that must not come has not come.
@@ -169,6 +171,24 @@ async def test_blocked_publishers_wait(development_broker, channel):
         await queue.consume(arrived.put, no_ack=True)
         async with asyncio.timeout(PATIENCE):
             assert [(await arrived.get()).body for _ in range(2)] == [b"x", b"late"]
+
+
+async def test_blocked_publishers_are_told_why_and_when_it_is_over(development_broker):
+    faults = development_broker.faults
+    async with RawClient.connect(development_broker.url) as client:
+        faults.block_publishers("low on disk")
+        client.send(commands.Basic.Publish(routing_key="nobody"))
+        client.send_frame(HEADER, content_header(0, b"", 0))
+        blocked = await client.read_method()
+        assert isinstance(blocked, commands.Connection.Blocked)
+        assert blocked.reason == "low on disk"
+        faults.unblock_publishers()
+        assert isinstance(await client.read_method(), commands.Connection.Unblocked)
+
+
+async def test_a_client_that_falls_silent_is_cut(development_broker):
+    async with RawClient.connect(development_broker.url, heartbeat=1) as client:
+        assert await client.read_to_the_end() == []
 
 
 async def test_a_broker_that_is_full_blocks_publishers_until_there_is_room():

@@ -16,7 +16,7 @@ import pytest
 from saga_engine.embedded import programs
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
-from tests.processes import ended
+from tests.processes import alive, ended, owner_of
 
 IS_ROOT = os.geteuid() == 0
 
@@ -28,6 +28,10 @@ def directory() -> Iterator[Path]:
     parent.chmod(0o711)
     yield parent / "postgres"
     shutil.rmtree(parent)
+
+
+def socket_of(url: str) -> Path:
+    return Path(url.partition("host=")[2].partition("&")[0])
 
 
 async def connect(url: str) -> asyncpg.Connection:
@@ -49,7 +53,7 @@ async def over_tcp() -> AsyncIterator[PostgresServer]:
 
 
 async def test_it_runs_as_an_unprivileged_user_with_fsync_on(postgres):
-    owner = Path(f"/proc/{postgres.pid}").stat().st_uid
+    owner = owner_of(postgres.pid)
     assert owner != 0
     assert owner == os.geteuid() or IS_ROOT
     assert await ask(postgres.url, "SHOW fsync") == "on"
@@ -108,18 +112,18 @@ async def test_a_directory_keeps_its_data_from_one_start_to_the_next(directory):
 
 async def test_a_temporary_server_leaves_no_file_and_no_process():
     async with PostgresServer() as server:
-        socket = Path(server.url.partition("host=")[2].partition("&")[0])
+        socket = socket_of(server.url)
         pid = server.pid
         assert socket.exists()
     assert not socket.parent.exists()
-    assert not Path(f"/proc/{pid}").exists()
+    assert not alive(pid)
 
 
 async def test_a_path_too_long_for_a_socket_does_not_matter(directory):
     long = directory / ("long" * 20) / ("longer" * 10)
     async with PostgresServer(long) as server:
         assert await ask(server.url, "SELECT 1") == 1
-        socket = Path(server.url.partition("host=")[2].partition("&")[0])
+        socket = socket_of(server.url)
     assert not socket.exists()
     assert (long / "data").exists()
 
@@ -182,4 +186,4 @@ async def test_a_killed_parent_leaves_no_postgres():
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
     await ended(int(pid))
-    shutil.rmtree(Path(url.decode().partition("host=")[2].partition("&")[0]).parent)
+    shutil.rmtree(socket_of(url.decode()).parent)

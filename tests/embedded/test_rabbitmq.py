@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import aio_pika
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from saga_engine.embedded import rabbitmq as module
 from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import BrokerError, ConfigurationError
-from tests.processes import ended
+from tests.processes import alive, ended
 
 QUORUM = {"x-queue-type": "quorum"}
 
@@ -28,6 +27,7 @@ class TestNode:
             await channel.declare_queue("orders", durable=True, arguments=QUORUM)
             message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, "orders", timeout=10)
+            await server.flush()
             closed: asyncio.Queue = asyncio.Queue()
             connection.close_callbacks.add(lambda *_: closed.put_nowait(True))
             server.kill()
@@ -42,7 +42,7 @@ class TestNode:
                 async with asyncio.timeout(30):
                     assert (await arrived.get()).body == b"kept"
             pid, directory = server.pid, server._directory
-        assert not Path(f"/proc/{pid}").exists()
+        assert not alive(pid)
         assert not directory.exists()
 
     async def test_rabbitmqctl_speaks_to_this_node(self, rabbitmq):
