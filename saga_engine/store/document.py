@@ -1,10 +1,18 @@
-"""JSON as it goes into a column: text, because that is what the driver sends quickest."""
+"""
+JSON as it goes into a column: as text, because that is what the driver sends quickest.
 
+`dumps` is strict, for what is ours and was checked; `storable` takes anything, for dead letters.
+"""
+
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from saga_engine.errors import StoreRefused
+
+_DEPTH = 64  # as deep as a body may be nested by default, and far below where JSON readers give up
 
 
 def dumps(value: Any, *, ordered: bool = False) -> str:
@@ -18,3 +26,27 @@ def dumps(value: Any, *, ordered: bool = False) -> str:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if ordered else None).decode()
     except TypeError as error:
         raise StoreRefused(f"A value cannot be written as JSON: {error}.") from None
+
+
+def storable(value: Any, depth: int = _DEPTH) -> Any:
+    """
+    Make of a sender's value what a text or JSONB column takes, as like to it as can be.
+
+    PostgreSQL refuses NUL and lone surrogates (manual, 8.14), JSON has no infinity, and nesting
+    without end would exhaust the stack of whoever reads it.
+    """
+    if isinstance(value, Mapping):
+        pairs = value.items() if depth else ()
+        return {storable(str(name)): storable(each, depth - 1) for name, each in pairs}
+    if isinstance(value, list | tuple):
+        return [storable(each, depth - 1) for each in value if depth]
+    if value is None or isinstance(value, bool) or _fits(value):
+        return value
+    return str(value).encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
+def _fits(value: Any) -> bool:
+    """Whether a number can be written as it is."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and -(2**63) <= value < 2**63

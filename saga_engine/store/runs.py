@@ -99,6 +99,13 @@ async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
         raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
 
 
+async def look(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
+    """Read the runs that exist, without locking them."""
+    if not run_ids:
+        return {}
+    return _stored(await tx.execute(_LOOK, _ids(run_ids)))
+
+
 async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
     """Read how runs stand, without locking them; those that do not exist are left out."""
     if not run_ids:
@@ -165,13 +172,13 @@ _COLUMNS = """
     r.revision, r.finished_at
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
-_LOCK = text(
-    f"SELECT {_COLUMNS}"
-    """
+_THESE = """
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
-        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)
-    ORDER BY r.run_id FOR UPDATE OF r"""
-)
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+
+_LOOK = text(f"SELECT {_COLUMNS} {_THESE}")
+
+_LOCK = text(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
 
 # The clock stands in a subquery because a volatile function cannot be looked up in an index.
 _LOCK_DUE = text(

@@ -94,6 +94,9 @@ Index(
     postgresql_where=text("status <> 'completed'"),
 )
 
+# Lets partitions tell in no time that no run of an old month was finished lately.
+Index("run_finished", run.c.finished_at, postgresql_using="brin")
+
 # A sequence rather than an identity, which partitioned tables have only from PostgreSQL 17.
 event_position = Sequence("event_position", metadata=metadata)
 

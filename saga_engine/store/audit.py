@@ -1,0 +1,117 @@
+"""
+What persons asked for, and what became of it. Rows are added and settled once, never changed.
+
+A request is recorded in the transaction that makes it, with an id that its maker has chosen, and
+settled in the transaction that decides it; until then its outcome is None.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, text
+
+from saga_engine.store.database import Transaction
+from saga_engine.store.tables import audit
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Somebody does something: `action` in a word, to a run or another `target`."""
+
+    id: str
+    by: str
+    action: str
+    reason: str
+    run_id: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an act, and a sentence for whoever did it."""
+
+    audit_id: str
+    accepted: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """An act on record; `outcome` is accepted, refused, or None while it waits for a worker."""
+
+    id: str
+    at: datetime
+    by: str
+    action: str
+    run_id: str | None
+    target: str | None
+    reason: str
+    outcome: str | None
+    message: str | None
+
+
+async def record(tx: Transaction, acts: Sequence[Act]) -> None:
+    """Put *acts* on record; one that is on record already is passed over."""
+    if acts:
+        await tx.execute(
+            _RECORD,
+            {
+                "ids": [act.id for act in acts],
+                "by": [act.by for act in acts],
+                "actions": [act.action for act in acts],
+                "run_ids": [act.run_id for act in acts],
+                "targets": [act.target for act in acts],
+                "reasons": [act.reason for act in acts],
+            },
+        )
+
+
+async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
+    """Write what became of acts; the first verdict on each stands."""
+    if verdicts:
+        first = {verdict.audit_id: verdict for verdict in reversed(verdicts)}
+        await tx.execute(
+            _SETTLE,
+            {
+                "ids": list(first),
+                "outcomes": [
+                    "accepted" if verdict.accepted else "refused" for verdict in first.values()
+                ],
+                "messages": [verdict.message for verdict in first.values()],
+            },
+        )
+
+
+async def find(tx: Transaction, audit_id: str) -> Audited | None:
+    """Read one act; None when it is not on record."""
+    row = (await tx.execute(_SELECT.where(audit.c.id == audit_id))).one_or_none()
+    return None if row is None else Audited(*row)
+
+
+async def of_run(tx: Transaction, run_id: str) -> list[Audited]:
+    """Read what persons did to a run, in order."""
+    query = _SELECT.where(audit.c.run_id == run_id).order_by(audit.c.at, audit.c.id)
+    return [Audited(*row) for row in await tx.execute(query)]
+
+
+_SELECT = select(
+    *(audit.c.id, audit.c.at, audit.c.by, audit.c.action, audit.c.run_id, audit.c.target),
+    *(audit.c.reason, audit.c.outcome, audit.c.message),
+)
+
+_RECORD = text(
+    """
+    INSERT INTO saga_engine.audit (id, by, action, run_id, target, reason)
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:by AS text[]), CAST(:actions AS text[]),
+        CAST(:run_ids AS uuid[]), CAST(:targets AS text[]), CAST(:reasons AS text[]))
+    ON CONFLICT (id) DO NOTHING"""
+)
+
+_SETTLE = text(
+    """
+    UPDATE saga_engine.audit AS a SET outcome = u.outcome, message = u.message
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
+        AS u(id, outcome, message)
+    WHERE a.id = u.id AND a.outcome IS NULL"""
+)

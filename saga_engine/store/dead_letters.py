@@ -1,0 +1,212 @@
+"""
+Messages that cannot be handled, kept with their bytes until a person redrives or discards them.
+
+Recording never fails because of what a sender sent: text is made storable, a long body is cut and
+marked as cut.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+
+from saga_engine.store.database import Transaction
+from saga_engine.store.document import dumps, storable
+from saga_engine.store.tables import dead_letter
+
+_DETAIL = 2000  # characters: a sentence, and what it quotes
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """
+    One message to set aside. Every field but the first three comes from its sender.
+
+    `reason` is one of our own words, `detail` a sentence. `body_size` is what the sender sent; the
+    body may be shorter.
+    """
+
+    queue: str
+    reason: str
+    detail: str
+    body: bytes
+    body_size: int
+    run_id: str | None = None
+    message_id: str = ""
+    correlation_id: str = ""
+    type: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLetter:
+    """One dead letter on record; `state` is open, redriven or discarded."""
+
+    id: int
+    received_at: datetime
+    state: str
+    truncated: bool
+    fingerprint: str
+    letter: DeadLetter
+    resolved_at: datetime | None
+    resolved_by: str | None
+    resolved_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroup:
+    """Open dead letters of one queue, reason and type."""
+
+    queue: str
+    reason: str
+    type: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    newest_id: int
+
+
+async def record(tx: Transaction, letters: Sequence[DeadLetter], keep: int) -> None:
+    """Record *letters*, with at most *keep* bytes of each body."""
+    if not letters:
+        return
+    arguments: dict[str, list[Any]] = {
+        name: [storable(getattr(letter, name)) for letter in letters] for name in _TEXTS
+    }
+    arguments |= {
+        "details": [storable(letter.detail)[:_DETAIL] for letter in letters],
+        "run_ids": [_uuid(letter.run_id) for letter in letters],
+        "properties": [dumps(storable(letter.properties)) for letter in letters],
+        "headers": [dumps(storable(letter.headers)) for letter in letters],
+        "bodies": [letter.body[:keep] for letter in letters],
+        "sizes": [letter.body_size for letter in letters],
+        "truncated": [len(letter.body[:keep]) < letter.body_size for letter in letters],
+        "fingerprints": [_fingerprint(letter) for letter in letters],
+    }
+    await tx.execute(_RECORD, arguments)
+
+
+async def listing(
+    tx: Transaction,
+    *,
+    limit: int,
+    state: str | None = "open",
+    queue: str | None = None,
+    reason: str | None = None,
+    before: int | None = None,
+) -> list[StoredLetter]:
+    """Read dead letters, the newest first; `before` is the last id of the page before."""
+    query = _SELECT.order_by(dead_letter.c.id.desc()).limit(limit)
+    wanted = {"state": state, "queue": queue, "reason": reason}
+    for name, value in wanted.items():
+        if value is not None:
+            query = query.where(dead_letter.c[name] == value)
+    if before is not None:
+        query = query.where(dead_letter.c.id < before)
+    return [_letter(row) for row in await tx.execute(query)]
+
+
+async def find(tx: Transaction, letter_id: int) -> StoredLetter | None:
+    """Read one; None when there is none of that id."""
+    row = (await tx.execute(_SELECT.where(dead_letter.c.id == letter_id))).one_or_none()
+    return None if row is None else _letter(row)
+
+
+async def groups(tx: Transaction) -> list[LetterGroup]:
+    """Count the open ones by queue, reason and type, the largest group first."""
+    columns = (dead_letter.c.queue, dead_letter.c.reason, dead_letter.c.type)
+    counted = (
+        select(
+            *columns,
+            func.count().label("count"),
+            func.min(dead_letter.c.received_at),
+            func.max(dead_letter.c.received_at),
+            func.max(dead_letter.c.id),
+        )
+        .where(_OPEN)
+        .group_by(dead_letter.c.fingerprint, *columns)
+        .order_by(text("count DESC"), *columns)
+    )
+    return [LetterGroup(*row) for row in await tx.execute(counted)]
+
+
+async def lock(tx: Transaction, ids: Sequence[int]) -> list[StoredLetter]:
+    """Lock and read the open ones among *ids*, so that nobody else redrives or discards them."""
+    query = _SELECT.where(_OPEN, dead_letter.c.id.in_(ids)).order_by(dead_letter.c.id)
+    return [_letter(row) for row in await tx.execute(query.with_for_update())]
+
+
+async def redriven(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
+    """Mark open dead letters as sent again; how many there were."""
+    return await _resolve(tx, ids, "redriven", by, reason)
+
+
+async def discard(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
+    """Mark open dead letters as not worth another try; how many there were."""
+    return await _resolve(tx, ids, "discarded", by, reason)
+
+
+async def _resolve(tx: Transaction, ids: Sequence[int], state: str, by: str, reason: str) -> int:
+    values = {
+        "state": state,
+        "resolved_at": func.clock_timestamp(),
+        "resolved_by": by,
+        "resolved_reason": reason,
+    }
+    marking = update(dead_letter).where(_OPEN, dead_letter.c.id.in_(ids)).values(values)
+    return (await tx.execute(marking)).rowcount
+
+
+def _letter(row: Any) -> StoredLetter:
+    number, received_at, state, truncated, fingerprint, at, by, why, *columns = row
+    letter = DeadLetter(*columns)
+    return StoredLetter(number, received_at, state, truncated, fingerprint, letter, at, by, why)
+
+
+def _uuid(value: str | None) -> str | None:
+    try:
+        return value and str(UUID(value))
+    except ValueError:
+        return None
+
+
+def _fingerprint(letter: DeadLetter) -> str:
+    """What makes letters alike for whoever looks through them."""
+    alike = storable(f"{letter.reason}\n{letter.queue}\n{letter.type}")
+    return sha256(alike.encode()).hexdigest()[:16]
+
+
+_TEXTS = ("queue", "reason", "message_id", "correlation_id", "type", "exchange", "routing_key")
+_OPEN = dead_letter.c.state == text("'open'")  # literal, or the partial index cannot be used
+_SELECT = select(
+    *(dead_letter.c.id, dead_letter.c.received_at, dead_letter.c.state, dead_letter.c.truncated),
+    *(dead_letter.c.fingerprint, dead_letter.c.resolved_at),
+    *(dead_letter.c.resolved_by, dead_letter.c.resolved_reason),
+    *(dead_letter.c.queue, dead_letter.c.reason, dead_letter.c.detail, dead_letter.c.body),
+    *(dead_letter.c.body_size, dead_letter.c.run_id, dead_letter.c.message_id),
+    *(dead_letter.c.correlation_id, dead_letter.c.type, dead_letter.c.exchange),
+    *(dead_letter.c.routing_key, dead_letter.c.properties, dead_letter.c.headers),
+)
+
+_RECORD = text(
+    """
+    INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type, exchange,
+        routing_key, detail, run_id, properties, headers, body, body_size, truncated, fingerprint)
+    SELECT u.queue, u.reason, u.message_id, u.correlation_id, u.type, u.exchange, u.routing_key,
+        u.detail, u.run_id, u.properties::jsonb, u.headers::jsonb, u.body, u.body_size,
+        u.truncated, u.fingerprint
+    FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
+        CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
+        CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
+        CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
+        CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]), CAST(:fingerprints AS text[]))
+        AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
+            run_id, properties, headers, body, body_size, truncated, fingerprint)"""
+)

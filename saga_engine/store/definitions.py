@@ -1,0 +1,116 @@
+"""
+The sagas that workers have loaded: what the runs in the database are pinned to.
+
+A definition is never changed. The same name and version with another fingerprint is another
+definition, which is refused while runs of the first are unfinished: nobody could tell them apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, text
+
+from saga_engine.errors import ConfigurationError
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.vocabulary import Direction
+from saga_engine.store.database import Transaction
+from saga_engine.store.document import dumps
+from saga_engine.store.tables import definition
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDefinition:
+    """A definition that some worker has loaded; `document` is that of `document_of`."""
+
+    id: int
+    name: str
+    version: int
+    fingerprint: str
+    document: Mapping[str, Any]
+
+
+async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, int], int]:
+    """
+    Register *sagas*; their ids by name and version.
+
+    Raises:
+        ConfigurationError: one has other steps than unfinished runs of the same version.
+    """
+    if not sagas:
+        return {}
+    ordered = sorted(sagas, key=lambda saga: (saga.name, saga.version))
+    arguments = {
+        "names": [saga.name for saga in ordered],
+        "versions": [saga.version for saga in ordered],
+        "fingerprints": [saga.fingerprint for saga in ordered],
+    }
+    documents = [dumps(document_of(saga)) for saga in ordered]
+    await tx.execute(_REGISTER, {**arguments, "documents": documents})
+    changed = (await tx.execute(_CHANGED, arguments)).first()
+    if changed is not None:
+        raise ConfigurationError(
+            f"Saga {changed.name!r} version {changed.version} has other steps than its unfinished"
+            " runs began with. Give the new steps the next version, and load both versions until"
+            " the old runs are finished."
+        )
+    found = await tx.execute(_IDS, arguments)
+    return {(name, version): number for number, name, version in found}
+
+
+async def known(tx: Transaction) -> list[KnownDefinition]:
+    """Read every definition any worker has ever loaded, the oldest first."""
+    query = select(
+        *(definition.c.id, definition.c.name, definition.c.version),
+        *(definition.c.fingerprint, definition.c.document),
+    ).order_by(definition.c.id)
+    return [KnownDefinition(*row) for row in await tx.execute(query)]
+
+
+def document_of(saga: Saga) -> dict[str, Any]:
+    """What the command line shows of a saga whose module it has not loaded."""
+    steps = []
+    for name, step in saga.steps.items():
+        undo = step.order(Direction.COMPENSATION)
+        steps.append(
+            {
+                "name": name,
+                "kind": saga.kind(name).value,
+                "command": step.action.command,
+                "compensation": undo and undo.command,
+                "after": list(saga.after[name]),
+            }
+        )
+    return {"name": saga.name, "version": saga.version, "steps": steps}
+
+
+_REGISTER = text(
+    """
+    INSERT INTO saga_engine.definition (name, version, fingerprint, document)
+    SELECT w.name, w.version, w.fingerprint, w.document::jsonb
+    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
+        CAST(:fingerprints AS text[]), CAST(:documents AS text[]))
+        AS w(name, version, fingerprint, document)
+    ON CONFLICT (name, version, fingerprint) DO NOTHING"""
+)
+
+_IDS = text(
+    """
+    SELECT id, name, version
+    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
+        CAST(:fingerprints AS text[])) AS w(name, version, fingerprint)
+    JOIN saga_engine.definition USING (name, version, fingerprint)"""
+)
+
+_CHANGED = text(
+    """
+    SELECT d.name, d.version
+    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
+        CAST(:fingerprints AS text[])) AS w(name, version, fingerprint)
+    JOIN saga_engine.definition AS d
+        ON d.name = w.name AND d.version = w.version AND d.fingerprint <> w.fingerprint
+    WHERE EXISTS (
+        SELECT FROM saga_engine.run AS r
+        WHERE r.status IN ('running', 'compensating') AND r.definition_id = d.id)
+    ORDER BY d.name, d.version LIMIT 1"""
+)

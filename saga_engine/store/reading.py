@@ -1,0 +1,218 @@
+"""
+What the command line and the gauges show, as plain values. Nothing here locks or changes anything.
+
+Lists come in pages by the last id seen, and find what they show by an index, so that ten million
+finished runs cost no more than ten. Times are aware, ages are seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import literal_column, select, text
+
+from saga_engine.saga.run import Failure
+from saga_engine.saga.vocabulary import Json, Status
+from saga_engine.store import audit, incidents, journal, outbox
+from saga_engine.store.audit import Audited
+from saga_engine.store.database import Transaction
+from saga_engine.store.incidents import StoredIncident
+from saga_engine.store.journal import Recorded
+from saga_engine.store.runs import StoredRun, failure_of, look
+from saga_engine.store.tables import definition, run, run_key
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of a list of runs."""
+
+    run_id: str
+    saga: str
+    version: int
+    key: str | None
+    status: Status
+    revision: int
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    deadline: datetime | None
+    open_incidents: int
+    result: Json
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """Everything on record about one run; `document` is that of `definitions.document_of`."""
+
+    stored: StoredRun
+    document: Mapping[str, Any]
+    journal: Sequence[Recorded]
+    incidents: Sequence[StoredIncident]
+    audit: Sequence[Audited]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """
+    What the gauges show.
+
+    `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga. `parked` is what
+    waits in the inbox for a worker with its definition, `inbox` all that waits there.
+    """
+
+    runs: Mapping[tuple[str, Status], int]
+    oldest_run_age: Mapping[str, float]
+    open_incidents: Mapping[tuple[str, str], int]
+    dead_letters: Mapping[tuple[str, str], int]
+    outbox_pending: int
+    outbox_oldest_age: float
+    timers_pending: int
+    timer_overdue: float
+    inbox: int
+    inbox_oldest_age: float
+    parked: int
+
+
+async def runs(
+    tx: Transaction,
+    *,
+    limit: int,
+    status: Status | None = None,
+    saga: str | None = None,
+    key: str | None = None,
+    before: str | None = None,
+) -> list[RunSummary]:
+    """Read runs, the newest first; `before` is the last run id of the page before."""
+    query = _SUMMARY.order_by(run.c.run_id.desc()).limit(limit)
+    if status is not None:
+        # Spelled out, or the partial index cannot be used.
+        query = query.where(run.c.status == literal_column(f"'{status.value}'"))
+    if saga is not None:
+        query = query.where(definition.c.name == saga)
+    if key is not None:
+        query = query.where(run.c.run_id.in_(await _with_key(tx, key)))
+    if before is not None:
+        query = query.where(run.c.run_id < before)
+    return [_summary(row) for row in await tx.execute(query)]
+
+
+async def find(tx: Transaction, run_id: str) -> RunSummary | None:
+    """Read one run in short; None when there is none of that id."""
+    row = (await tx.execute(_SUMMARY.where(run.c.run_id == run_id))).one_or_none()
+    return None if row is None else _summary(row)
+
+
+async def with_key(tx: Transaction, saga: str, key: str) -> str | None:
+    """Find the run that holds a key of a saga; it may still be waiting for a worker."""
+    held = select(run_key.c.run_id).where(run_key.c.saga == saga, run_key.c.key == key)
+    found: str | None = (await tx.execute(held)).scalar_one_or_none()
+    return found
+
+
+async def show(tx: Transaction, run_id: str) -> RunDetail | None:
+    """Read everything about one run; None when there is none of that id."""
+    stored = (await look(tx, [run_id])).get(run_id)
+    if stored is None:
+        return None
+    pinned = select(definition.c.document).where(definition.c.id == stored.definition_id)
+    return RunDetail(
+        stored,
+        (await tx.execute(pinned)).scalar_one(),
+        await journal.read(tx, run_id),
+        await incidents.listing(tx, run_id=run_id, limit=stored.run.incidents_ever + 1),
+        await audit.of_run(tx, run_id),
+    )
+
+
+async def counts(tx: Transaction) -> Counts:
+    """Count what is unfinished, open or waiting; the finished is never looked at."""
+    unfinished = (await tx.execute(_UNFINISHED)).all()
+    ages: dict[str, float] = {}
+    for saga, _, _, age in unfinished:
+        ages[saga] = max(age, ages.get(saga, 0.0))
+    backlog = await outbox.backlog(tx)
+    return Counts(
+        {(saga, Status(status)): number for saga, status, number, _ in unfinished},
+        ages,
+        {(saga, cause): number for saga, cause, number in await tx.execute(_INCIDENTS)},
+        {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS)},
+        backlog.pending,
+        backlog.oldest_age,
+        *(await tx.execute(_TIMERS)).one(),
+        *(await tx.execute(_INBOX)).one(),
+    )
+
+
+async def _with_key(tx: Transaction, key: str) -> list[str]:
+    """Look the key up in every saga: that is what its index can do."""
+    sagas = select(definition.c.name).distinct()
+    held = select(run_key.c.run_id).where(run_key.c.saga.in_(sagas), run_key.c.key == key)
+    return list((await tx.execute(held)).scalars())
+
+
+def _summary(row: Any) -> RunSummary:
+    *columns, incidents_open, status, result, cause = row
+    run_id, saga, version, key, revision, started_at, updated_at, finished_at, deadline = columns
+    return RunSummary(
+        *(run_id, saga, version, key, Status(status), revision),
+        *(started_at, updated_at, finished_at, deadline, incidents_open),
+        orjson.loads(result),
+        failure_of(orjson.loads(cause)),
+    )
+
+
+_SUMMARY = select(
+    *(run.c.run_id, definition.c.name, definition.c.version, run.c.key, run.c.revision),
+    *(run.c.started_at, run.c.updated_at, run.c.finished_at, run.c.deadline),
+    literal_column(
+        "(SELECT count(*) FROM jsonb_object_keys(coalesce(run.state -> 'incidents', '{}')))"
+    ),
+    run.c.status,
+    literal_column("coalesce(run.state -> 'result', 'null')::text"),
+    literal_column("coalesce(run.state -> 'cause', 'null')::text"),
+).join(definition, definition.c.id == run.c.definition_id)
+
+_UNFINISHED = text(
+    """
+    SELECT d.name, r.status, sum(r.number)::integer,
+        extract(epoch FROM clock_timestamp() - min(r.oldest))::float8
+    FROM (
+        SELECT definition_id, status, count(*) AS number, min(started_at) AS oldest
+        FROM saga_engine.run WHERE status IN ('running', 'compensating')
+        GROUP BY definition_id, status) AS r
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    GROUP BY d.name, r.status"""
+)
+
+_INCIDENTS = text(
+    """
+    SELECT d.name, i.cause, count(*)
+    FROM saga_engine.incident AS i
+    JOIN saga_engine.run AS r ON r.run_id = i.run_id
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    WHERE i.resolved_at IS NULL GROUP BY d.name, i.cause"""
+)
+
+_LETTERS = text(
+    """
+    SELECT queue, reason, count(*) FROM saga_engine.dead_letter
+    WHERE state = 'open' GROUP BY queue, reason"""
+)
+
+_TIMERS = text(
+    """
+    SELECT count(*), greatest(
+        coalesce(extract(epoch FROM clock_timestamp() - min(wake_at)), 0), 0)::float8
+    FROM saga_engine.run WHERE wake_at IS NOT NULL"""
+)
+
+_INBOX = text(
+    """
+    SELECT count(*),
+        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8,
+        count(definition_id)
+    FROM saga_engine.inbox"""
+)
