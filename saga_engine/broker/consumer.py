@@ -9,7 +9,7 @@ Deliveries of an epoch that is over are not acknowledged: the broker delivers th
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -92,13 +92,24 @@ class Consumer:
 
     async def settle(self, deliveries: Iterable[Delivery]) -> None:
         """Acknowledge deliveries, each once; those of an epoch that is over are dropped."""
+        await self._settle(deliveries, DeliveryChannel.settle)
+
+    async def reject(self, deliveries: Iterable[Delivery]) -> None:
+        """Set deliveries aside for good: the queue's policy dead-letters them, or they are gone."""
+        await self._settle(deliveries, DeliveryChannel.reject)
+
+    async def _settle(
+        self,
+        deliveries: Iterable[Delivery],
+        write: Callable[[DeliveryChannel, list[int]], Awaitable[None]],
+    ) -> None:
         channel = self._channel
         tags = [delivery.tag for delivery in deliveries if delivery.epoch == self._epoch]
         if channel is None or not tags:
             return
         try:
             async with asyncio.timeout(self._link.settings.broker_confirm_timeout):
-                await channel.settle(tags)
+                await write(channel, tags)
         except TimeoutError:
             self._break(channel, "Acknowledgements could not be written in time.")
 

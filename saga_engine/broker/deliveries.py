@@ -16,7 +16,7 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from saga_engine.broker.frames import acknowledged
+from saga_engine.broker.frames import acknowledged, rejected
 from saga_engine.broker.tolerant import plain
 from saga_engine.broker.wire import Delivery
 
@@ -55,13 +55,7 @@ class DeliveryChannel(Channel):
 
     async def settle(self, tags: Iterable[int]) -> None:
         """Acknowledge each tag once; a tag that is settled already is passed over."""
-        fresh = sorted(tag for tag in set(tags) if tag >= self._low and tag not in self._settled)
-        if not fresh or self.is_closed:
-            return
-        self._settled.update(fresh)
-        while self._low in self._settled:
-            self._settled.remove(self._low)
-            self._low += 1
+        fresh = self._settle(tags)
         # RabbitMQ looks for the tag of a multiple acknowledgement among those that are open, so it
         # must be one that was not acknowledged before.
         prefix = [tag for tag in fresh if tag < self._low][-1:]
@@ -69,7 +63,24 @@ class DeliveryChannel(Channel):
         frames += [
             acknowledged(self.number, tag, multiple=False) for tag in fresh if tag > self._low
         ]
-        await self.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
+        await self._write(frames)
+
+    async def reject(self, tags: Iterable[int]) -> None:
+        """Reject each tag once and for good; a tag that is settled already is passed over."""
+        await self._write([rejected(self.number, tag) for tag in self._settle(tags)])
+
+    def _settle(self, tags: Iterable[int]) -> list[int]:
+        fresh = sorted(tag for tag in set(tags) if tag >= self._low and tag not in self._settled)
+        self._settled.update(fresh)
+        while self._low in self._settled:
+            self._settled.remove(self._low)
+            self._low += 1
+        return fresh
+
+    async def _write(self, frames: list[bytes]) -> None:
+        if frames and not self.is_closed:
+            payload = b"".join(frames)
+            await self.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
     async def _on_deliver_frame(self, frame: commands.Basic.Deliver) -> None:
         header = await self._get_frame()

@@ -27,7 +27,7 @@ _LONG = struct.Struct(">cI")
 _ACK = struct.Struct(">BHIHHQBc")
 
 _METHOD, _CONTENT, _BODY = 1, 2, 3
-_BASIC, _BASIC_PUBLISH, _BASIC_ACK = 60, 40, 80
+_BASIC, _BASIC_PUBLISH, _BASIC_ACK, _BASIC_REJECT = 60, 40, 80, 90
 _CONTENT_TYPE = b"\x10application/json"
 _APP_ID = b"\x0bsaga-engine"
 _PERSISTENT = b"\x02"
@@ -67,6 +67,11 @@ def published(message: Message, channel: int, *, frame_max: int, body_bytes: int
 def acknowledged(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Frame the acknowledgement of `tag`, and of all before it if `multiple`."""
     return _ACK.pack(_METHOD, channel, 13, _BASIC, _BASIC_ACK, tag, multiple, FRAME_END_CHAR)
+
+
+def rejected(channel: int, tag: int) -> bytes:
+    """Frame the rejection of `tag` without a second try: the queue's policy dead-letters it."""
+    return _ACK.pack(_METHOD, channel, 13, _BASIC, _BASIC_REJECT, tag, 0, FRAME_END_CHAR)
 
 
 def _header(message: Message) -> bytes:
