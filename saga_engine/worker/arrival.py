@@ -1,0 +1,56 @@
+"""What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
+
+from dataclasses import dataclass, field
+
+from saga_engine.broker.answer import Address
+from saga_engine.broker.wire import Delivery
+from saga_engine.saga.trigger import Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """
+    Something that happened to a run.
+
+    `saga` and `version` are those a Start asks for; a version of None means the newest.
+    `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
+    sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
+    is the message it came in, kept in case that message has to be set aside.
+    """
+
+    run_id: str
+    trigger: Trigger
+    saga: str = ""
+    version: int | None = None
+    message_id: str = ""
+    correlation_id: str = ""
+    answer_to: Address | None = None
+    audit_id: str | None = None
+    delivery: Delivery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Somebody asks how a run stands."""
+
+    run_id: str
+    answer_to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message to set aside: why, in a word and a sentence, and whose it is if that is known."""
+
+    delivery: Delivery
+    reason: str
+    sentence: str
+    run_id: str | None = None
+
+
+@dataclass(slots=True)
+class Intake:
+    """What one batch works on. Everything in it is dealt with in one transaction."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)

@@ -1,0 +1,126 @@
+"""
+Inside the transaction: lock the runs, decide every arrival. `writing` writes what follows.
+
+A batch takes whatever has arrived, groups it by run and locks the rows in id order, so that any
+number of workers can run batches on the same runs. One arrival alone takes the same way. Decisions
+are made in memory; the store is written in a handful of set-based statements whatever the size.
+
+A run whose definition is not here is not decided: its arrival is recorded for a worker that has it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from saga_engine.broker.answer import AnswerOutcome
+from saga_engine.saga.decide import Decision, decide
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.effect import wake_at
+from saga_engine.saga.run import Run
+from saga_engine.saga.trigger import Replied, Start, Trigger, Woken
+from saga_engine.store import runs
+from saga_engine.store.database import Transaction
+from saga_engine.store.runs import StoredRun
+from saga_engine.worker.arrival import Arrival, Intake, Question
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.starts import Starts
+
+FAULT_PAUSE = timedelta(minutes=1)
+"""How long a run rests whose timers hit a bug of ours, so that it does not hit it without end."""
+
+
+class Batch:
+    """One transaction's work: what it takes is decided at once, and stands in the ledger."""
+
+    def __init__(self, tx: Transaction, catalogue: Catalogue, ledger: Ledger) -> None:
+        self._tx = tx
+        self._catalogue = catalogue
+        self._ledger = ledger
+
+    async def take(self, intake: Intake) -> None:
+        """Decide what has arrived."""
+        ledger = self._ledger
+        ledger.outcome.letters.extend(intake.letters)
+        starts = [each for each in intake.arrivals if isinstance(each.trigger, Start)]
+        others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
+        if starts:
+            await Starts(self._tx, self._catalogue, ledger).begin(starts)
+        missing = {each.run_id for each in others} - ledger.stored.keys()
+        if missing:
+            ledger.stored.update(await runs.lock(self._tx, missing))
+        for arrival in others:
+            self._deal_with(arrival)
+        if intake.questions:
+            await self._answer(intake.questions)
+
+    async def take_due(self, limit: int) -> int:
+        """Decide the runs that time alone changes by now; the number of them."""
+        ledger = self._ledger
+        due = await runs.lock_due(self._tx, self._catalogue.ids, limit)
+        ledger.stored.update(due)
+        for run_id, stored in due.items():
+            ledger.changed.add(run_id)  # the wake-up is spent, even if nothing was due
+            saga = self._catalogue.sagas[stored.definition_id]
+            decision = self._decide(saga, stored.run, Woken(), None)
+            if decision is not None:
+                self._apply(saga, stored, decision, None)
+            else:
+                ledger.stored[run_id] = replace(stored, wake_at=ledger.now + FAULT_PAUSE)
+        return len(due)
+
+    def _deal_with(self, arrival: Arrival) -> None:
+        ledger = self._ledger
+        stored = ledger.stored.get(arrival.run_id)
+        if stored is None:
+            text = "There is no such run; it may have been dropped with its partition."
+            ledger.refuse(arrival, AnswerOutcome.UNKNOWN_RUN, text)
+            if isinstance(arrival.trigger, Replied):
+                ledger.set_aside(arrival, "unknown_run", text)
+            return
+        saga = self._catalogue.sagas.get(stored.definition_id)
+        if saga is None:
+            ledger.park(arrival)
+            return
+        decision = self._decide(saga, stored.run, arrival.trigger, arrival)
+        if decision is None:
+            return
+        if decision.ignored:
+            ledger.ignore(arrival, decision.ignored)
+        if decision.refused:
+            ledger.refuse(arrival, AnswerOutcome.REFUSED, decision.refused)
+        else:
+            ledger.accept(arrival, self._apply(saga, stored, decision, arrival))
+
+    def _decide(
+        self, saga: Saga, run: Run, trigger: Trigger, arrival: Arrival | None
+    ) -> Decision | None:
+        """Decide; None when that hits a bug of ours, which must not stop the other runs."""
+        try:
+            return decide(saga, run, trigger, self._ledger.now)
+        except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
+            self._ledger.outcome.faults.append((run.run_id, error))
+            if arrival is not None:
+                text = f"The engine could not decide it: {type(error).__name__}."
+                self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
+                self._ledger.set_aside(arrival, "engine_fault", text)
+            return None
+
+    def _apply(
+        self, saga: Saga, before: StoredRun, decision: Decision, arrival: Arrival | None
+    ) -> Run:
+        run = decision.run
+        assert run is not None, "there was one before"
+        after = StoredRun(run, before.definition_id, wake_at(saga, run))
+        self._ledger.stored[run.run_id] = after
+        if decision.events:
+            self._ledger.changed.add(run.run_id)
+            self._ledger.record(before.run, run, decision.events, arrival)
+        return run
+
+    async def _answer(self, questions: Sequence[Question]) -> None:
+        found = await runs.status(self._tx, {each.run_id for each in questions})
+        for question in questions:
+            status = found.get(question.run_id)
+            outcome = AnswerOutcome.EXISTING if status else AnswerOutcome.UNKNOWN_RUN
+            self._ledger.answer(question.answer_to, outcome, question.run_id, status)

@@ -1,0 +1,64 @@
+"""The definitions this worker has: which saga a run is pinned to, which one a start gets."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.rules import check
+
+
+class Catalogue:
+    """
+    Sagas by the id under which the store has registered them.
+
+    `elsewhere` are the names and versions that any worker has ever registered.
+    """
+
+    def __init__(
+        self, sagas: Mapping[int, Saga], elsewhere: Collection[tuple[str, int]] = ()
+    ) -> None:
+        self.sagas = dict(sagas)
+        self._elsewhere = frozenset(elsewhere)
+        self._startable: dict[tuple[str, int | None], int] = {}
+        for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
+            self._startable[saga.name, saga.version] = number
+            self._startable[saga.name, None] = number  # the newest comes last
+
+    @property
+    def ids(self) -> list[int]:
+        """The definitions whose runs this worker can decide."""
+        return list(self.sagas)
+
+    @property
+    def names(self) -> list[str]:
+        """The sagas it can start."""
+        return sorted({saga.name for saga in self.sagas.values()})
+
+    def startable(self, name: str, version: int | None) -> int | None:
+        """The id of the definition for a new run: that version, or the newest; None: not here."""
+        return self._startable.get((name, version))
+
+    def known_elsewhere(self, name: str, version: int | None) -> bool:
+        """Whether another worker may have it."""
+        return any(name == known and version in (None, number) for known, number in self._elsewhere)
+
+
+def sound(sagas: Iterable[Saga]) -> list[Saga]:
+    """
+    Check each saga, and that no two have one name and version.
+
+    Raises:
+        DefinitionError: the first rule that is broken.
+    """
+    seen: dict[tuple[str, int], Saga] = {}
+    for saga in sagas:
+        check(saga)
+        other = seen.setdefault((saga.name, saga.version), saga)
+        if other is not saga:
+            raise DefinitionError(
+                f"Saga {saga.name!r} version {saga.version} is declared twice,"
+                f" the other at {other.where}.",
+                where=saga.where,
+                mend="Give one of them another version.",
+            )
+    return list(seen.values())

@@ -1,0 +1,101 @@
+"""
+What a worker does besides taking deliveries: timers, recorded requests, commands left behind.
+
+Each duty is one method that does a bounded piece of work and says whether there was any; `loop`
+calls it again. Every worker does all of them; rows are claimed with SKIP LOCKED, so workers share
+the work without knowing of each other.
+"""
+
+from datetime import timedelta
+
+from saga_engine.saga.trigger import recorded_trigger
+from saga_engine.settings import Settings
+from saga_engine.store import inbox, outbox
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.inbox import Inboxed
+from saga_engine.telemetry.facts import Tell
+from saga_engine.worker.arrival import Arrival, Intake
+from saga_engine.worker.batch import Batch
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.turnover import Turnover
+
+
+class Duties:
+    """The periodic work of one worker."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        turnover: Turnover,
+        outbound: Outbound,
+        settings: Settings,
+        tell: Tell,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._turnover = turnover
+        self._outbound = outbound
+        self._settings = settings
+        self._tell = tell
+
+    async def timers(self) -> bool:
+        """Wake the runs that are due: timeouts, retries, deadlines."""
+        limit = self._settings.batch_size
+        return await self._turnover.once(lambda _, batch: batch.take_due(limit)) > 0
+
+    async def requests(self) -> bool:
+        """Take in what was recorded: starts of callers' transactions, operators, parked replies."""
+        return await self._turnover.once(self._take_recorded) > 0
+
+    async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
+        items = await inbox.take(
+            tx,
+            sagas=self._catalogue.names,
+            definition_ids=self._catalogue.ids,
+            limit=self._settings.batch_size,
+        )
+        await batch.take(Intake([_arrival(item) for item in items]))
+        return len(items)
+
+    async def returned(self) -> bool:
+        """Tell runs of their commands that no queue is bound for."""
+        came_back, self._outbound.returned = self._outbound.returned, []
+        if not came_back:
+            return False
+        await self._turnover.take(Intake([arrival for _, arrival in came_back]))
+        self._outbound.confirmed.extend(number for number, _ in came_back)
+        return True
+
+    async def sweep(self) -> bool:
+        """Send again what was committed but never confirmed, whoever committed it."""
+        age = timedelta(seconds=self._settings.outbox_age)
+        async with self._database.transaction() as tx:
+            rows = await outbox.claim_left_behind(tx, age, self._settings.batch_size)
+        await self._outbound.commands(rows)
+        return bool(rows)
+
+    async def flush(self) -> bool:
+        """Delete confirmed outbox rows when no batch has come along to do it."""
+        if self._outbound.confirmed:
+            await self._turnover.once(_nothing)
+        return False
+
+    async def maintenance(self) -> bool:
+        """Count for the gauges, make coming partitions, drop those past their retention."""
+        return False
+
+
+async def _nothing(_tx: Transaction, _batch: Batch) -> int:
+    return 0
+
+
+def _arrival(item: Inboxed) -> Arrival:
+    return Arrival(
+        item.run_id,
+        recorded_trigger(item.kind, item.body),
+        item.saga or "",
+        item.version,
+        audit_id=item.audit_id,
+    )

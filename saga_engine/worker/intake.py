@@ -1,0 +1,114 @@
+"""
+What a delivery means: a trigger for a run, a question, or a message to set aside.
+
+The first stop of every message. Nothing here raises for what a sender did, and nothing here touches
+the store: a message is only read, within the limits of the settings.
+"""
+
+from collections.abc import Iterable
+
+from saga_engine.broker.answer import address
+from saga_engine.broker.reply import decode_reply
+from saga_engine.broker.request import (
+    CancelRequest,
+    StartRequest,
+    StatusRequest,
+    decode_request,
+)
+from saga_engine.broker.topology import DEAD_LETTERS, REPLIES
+from saga_engine.broker.unreadable import Unreadable
+from saga_engine.broker.wire import Delivery
+from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger
+from saga_engine.settings import Settings
+from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
+
+
+def read(deliveries: Iterable[Delivery], key: bytes, settings: Settings) -> Intake:
+    """
+    Read a batch of deliveries.
+
+    Args:
+        key: the engine's key, with which the genuine correlation ids were made.
+    """
+    intake = Intake()
+    for delivery in deliveries:
+        if delivery.queue == REPLIES:
+            _reply(intake, delivery, key, settings)
+        elif delivery.queue == DEAD_LETTERS:
+            intake.letters.append(_dead(delivery))
+        else:
+            _request(intake, delivery, settings)
+    return intake
+
+
+def _reply(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -> None:
+    reply = decode_reply(delivery, key, settings)
+    ref = reply.ref
+    if isinstance(reply, Unreadable):
+        run_id = str(ref.run_id) if ref else None
+        intake.letters.append(Letter(delivery, reply.reason, reply.sentence, run_id))
+        if ref is None:
+            return
+        trigger: Trigger = Garbled(ref.step, ref.direction, ref.attempt, reply.sentence)
+    else:
+        assert ref is not None  # only an unreadable reply can be nobody's
+        trigger = Replied(
+            ref.step, ref.direction, ref.attempt, reply.outcome, reply.body, reply.failure
+        )
+    intake.arrivals.append(_arrival(str(ref.run_id), trigger, delivery))
+
+
+def _request(intake: Intake, delivery: Delivery, settings: Settings) -> None:
+    request = decode_request(delivery, settings)
+    match request:
+        case Unreadable():
+            intake.letters.append(Letter(delivery, request.reason, request.sentence))
+        case StartRequest():
+            start = Start(str(request.run_id), request.key, request.input)
+            arrival = _arrival(
+                start.run_id, start, delivery, saga=request.saga, version=request.version
+            )
+            intake.arrivals.append(arrival)
+        case CancelRequest():
+            cancel = Cancel(request.by, request.reason)
+            intake.arrivals.append(_arrival(str(request.run_id), cancel, delivery))
+        case StatusRequest():
+            answer_to = address(delivery)
+            if answer_to is not None:  # a question that nobody waits for needs no answer
+                intake.questions.append(Question(str(request.run_id), answer_to))
+
+
+def _arrival(
+    run_id: str,
+    trigger: Trigger,
+    delivery: Delivery,
+    *,
+    saga: str = "",
+    version: int | None = None,
+) -> Arrival:
+    return Arrival(
+        run_id,
+        trigger,
+        saga,
+        version,
+        delivery.message_id,
+        delivery.correlation_id,
+        None if delivery.queue == REPLIES else address(delivery),
+        None,
+        delivery,
+    )
+
+
+def _dead(delivery: Delivery) -> Letter:
+    """A message the broker gave up; its `x-death` header says where and why."""
+    deaths = delivery.headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    queue, reason = ("", "")
+    if isinstance(first, dict):
+        queue, reason = str(first.get("queue", "")), str(first.get("reason", ""))
+    known = reason if reason in BROKER_REASONS else "other"
+    return Letter(delivery, f"broker_{known}", f"The broker gave it up in queue {queue[:100]!r}.")
+
+
+BROKER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")
+"""Why RabbitMQ dead-letters (guide "Dead Letter Exchanges")."""

@@ -1,0 +1,134 @@
+"""
+What one transaction has found and decided so far, before anything is written.
+
+The parts of a batch share one Ledger: the runs as they will be saved, the events, the commands, and
+what is to be told once the batch is committed. It touches neither the store nor the broker.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from saga_engine.broker.answer import Address, Answer, AnswerOutcome
+from saga_engine.saga.effect import Send, effects
+from saga_engine.saga.event import Event
+from saga_engine.saga.run import Failure, Run
+from saga_engine.saga.trigger import Resolve
+from saga_engine.store.outbox import Outgoing
+from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.worker.arrival import Arrival, Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event; `before` and `after` are the run around the decision that it is part of."""
+
+    before: Run | None
+    after: Run
+    version: int
+    event: Event
+    arrival: Arrival | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an operator's request that is on record."""
+
+    audit_id: str
+    run_id: str
+    action: str
+    accepted: bool
+    message: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is to be done and told once the batch is committed."""
+
+    commands: list[Outgoing] = field(default_factory=list)
+    answers: list[tuple[Address, Answer]] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
+    ignored: list[tuple[Arrival, str]] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    parked: list[Arrival] = field(default_factory=list)
+    faults: list[tuple[str, Exception]] = field(default_factory=list)
+
+
+class Ledger:
+    """
+    One transaction's findings.
+
+    `stored` are the runs that are locked, as they will be saved; `changed` the ids of those that
+    must be. `now` is the database's clock, the same for the whole transaction.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.stored: dict[str, StoredRun] = {}
+        self.changed: set[str] = set()
+        self.sends: list[Send] = []
+        self.verdicts: list[Verdict] = []
+        self.outcome = Outcome()
+
+    def record(
+        self, before: Run | None, after: Run, events: Iterable[Event], arrival: Arrival | None
+    ) -> None:
+        """Note the events of one decision, and the commands that follow from them."""
+        first = before.revision + 1 if before else 1
+        recorded = [
+            Recorded(before, after, version, event, arrival)
+            for version, event in enumerate(events, first)
+        ]
+        self.outcome.recorded.extend(recorded)
+        self.sends.extend(effects(after, [each.event for each in recorded]))
+
+    def ignore(self, arrival: Arrival, why: str) -> None:
+        """Note that an arrival changed nothing."""
+        self.outcome.ignored.append((arrival, why))
+
+    def park(self, arrival: Arrival) -> None:
+        """Keep an arrival for a worker that has the run's definition."""
+        self.outcome.parked.append(arrival)
+
+    def set_aside(self, arrival: Arrival, reason: str, sentence: str) -> None:
+        """Make a dead letter of the message it came in, if it came in one."""
+        if arrival.delivery is not None:
+            letter = Letter(arrival.delivery, reason, sentence, arrival.run_id)
+            self.outcome.letters.append(letter)
+
+    def accept(self, arrival: Arrival, run: Run) -> None:
+        """Tell whoever asked that it is done."""
+        if arrival.audit_id is not None:
+            self._judge(arrival.audit_id, arrival, f"The run is {run.status}.", accepted=True)
+        status = RunStatus(run.status, run.result, None)
+        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
+
+    def refuse(
+        self, arrival: Arrival, outcome: AnswerOutcome, sentence: str, run_id: str | None = None
+    ) -> None:
+        """Tell whoever asked why not; `run_id` where another run is the reason."""
+        if arrival.audit_id is not None:
+            self._judge(arrival.audit_id, arrival, sentence, accepted=False)
+        if arrival.answer_to is not None:
+            answer = Answer(
+                outcome, UUID(run_id or arrival.run_id), error=Failure(outcome.value, sentence)
+            )
+            self.outcome.answers.append((arrival.answer_to, answer))
+
+    def _judge(self, audit_id: str, arrival: Arrival, message: str, *, accepted: bool) -> None:
+        trigger = arrival.trigger
+        action = trigger.resolution.value if isinstance(trigger, Resolve) else "cancel"
+        self.verdicts.append(Verdict(audit_id, arrival.run_id, action, accepted, message))
+
+    def answer(
+        self,
+        to: Address | None,
+        outcome: AnswerOutcome,
+        run_id: str,
+        status: RunStatus | None,
+    ) -> None:
+        """Tell whoever asked how a run stands."""
+        if to is not None:
+            known = (status.status, status.result, status.failure) if status else (None, None, None)
+            self.outcome.answers.append((to, Answer(outcome, UUID(run_id), *known)))

@@ -1,0 +1,115 @@
+"""
+After the commit: commands leave, and whoever waits is told.
+
+Commands are in the outbox already, so nothing here can lose one: what is not confirmed stays there
+and the sweep sends it again. Answers and announcements are best effort; who misses one asks again.
+A command that no queue is bound for comes back as an arrival for its run.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from saga_engine.broker.answer import Finished, encode_answer, encode_finished
+from saga_engine.broker.command import Command, encode_command
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.token import CommandRef, mint
+from saga_engine.broker.wire import Message, Published
+from saga_engine.saga.effect import Send
+from saga_engine.saga.event import RunAbandoned, RunCompensated, RunCompleted
+from saga_engine.saga.run import Failure, Run
+from saga_engine.saga.trigger import Replied, Returned, Trigger
+from saga_engine.saga.vocabulary import Outcome as Told
+from saga_engine.store.outbox import Outgoing
+from saga_engine.telemetry.facts import MessagesPublished, Tell
+from saga_engine.worker.arrival import Arrival
+from saga_engine.worker.ledger import Outcome
+
+FINISHING = (RunCompleted, RunCompensated, RunAbandoned)
+
+
+class Outbound:
+    """
+    Publishes what batches decided.
+
+    `confirmed` holds the outbox rows that the next transaction may delete. `returned` holds the
+    commands that can reach nobody, each with its row, until a batch takes them in.
+    """
+
+    def __init__(self, publisher: Publisher, key: bytes, tell: Tell) -> None:
+        self._publisher = publisher
+        self._key = key
+        self._tell = tell
+        self.confirmed: list[int] = []
+        self.returned: list[tuple[int, Arrival]] = []
+
+    async def send(self, outcome: Outcome) -> None:
+        """Publish all that a committed batch leaves to be sent, in one write."""
+        told = [encode_answer(address, answer) for address, answer in outcome.answers]
+        told += [
+            encode_finished(_finished(each.after))
+            for each in outcome.recorded
+            if isinstance(each.event, FINISHING)
+        ]
+        await self.commands(outcome.commands, told)
+
+    async def commands(self, rows: Sequence[Outgoing], told: Sequence[Message] = ()) -> None:
+        """Publish outbox rows, and with them what else is to be told."""
+        messages = [self._message(row.send) for row in rows]
+        if not messages and not told:
+            return
+        results = await self._publisher.publish([*messages, *told])
+        self._count([*messages, *told], results)
+        for row, result in zip(rows, results[: len(rows)], strict=True):
+            match result:
+                case Published.CONFIRMED:
+                    self.confirmed.append(row.id)
+                case Published.RETURNED | Published.REFUSED:
+                    self.returned.append((row.id, _came_back(row.send, result)))
+                case Published.NACKED | Published.UNKNOWN:
+                    pass  # the row stays, and the sweep finds it
+
+    def _count(self, messages: Sequence[Message], results: Sequence[Published]) -> None:
+        pairs = zip(messages, results, strict=True)
+        counts = Counter((message.exchange, result.value) for message, result in pairs)
+        for (exchange, outcome), number in counts.items():
+            self._tell(MessagesPublished(exchange=exchange, outcome=outcome, messages=number))
+
+    def _message(self, send: Send) -> Message:
+        run_id = UUID(send.run_id)
+        command = Command(
+            run_id,
+            send.saga,
+            send.version,
+            send.step,
+            send.direction,
+            send.attempt,
+            send.command,
+            send.idempotency_key,
+            send.payload,
+            send.due_at,
+        )
+        return encode_command(
+            command, mint(self._key, CommandRef(run_id, send.step, send.direction, send.attempt))
+        )
+
+
+def _came_back(send: Send, result: Published) -> Arrival:
+    if result is Published.RETURNED:
+        trigger: Trigger = Returned(send.step, send.direction, send.attempt)
+    else:
+        failure = Failure("unpublishable", "The command breaks a limit, for example body_bytes.")
+        trigger = Replied(send.step, send.direction, send.attempt, Told.FAILED, None, failure)
+    return Arrival(send.run_id, trigger)
+
+
+def _finished(run: Run) -> Finished:
+    return Finished(
+        UUID(run.run_id),
+        run.saga,
+        run.version,
+        run.key,
+        run.status,
+        run.result,
+        run.cause.told if run.cause else None,
+    )

@@ -1,0 +1,123 @@
+"""
+One batch from beginning to end: transaction, commit, publish. The engine room of the worker.
+
+Whatever wants something done with runs (deliveries, timers, recorded requests) comes through here.
+A database that is away is waited for, because a delivery in hand costs nothing; a batch that the
+database refuses is halved until the arrival that breaks it is alone, and that one is set aside.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.settings import Settings
+from saga_engine.store import outbox, runs
+from saga_engine.store.database import Database, Transaction
+from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound, Tell, described
+from saga_engine.worker.account import account
+from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
+from saga_engine.worker.batch import Batch
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.loop import PAUSE_MAX
+from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.writing import write
+
+Work = Callable[[Transaction, Batch], Awaitable[int]]
+
+
+class Turnover:
+    """Turns work into committed decisions, and those into messages."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        outbound: Outbound,
+        settings: Settings,
+        tell: Tell,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._outbound = outbound
+        self._settings = settings
+        self._tell = tell
+
+    async def take(self, intake: Intake) -> None:
+        """
+        Deal with everything in *intake*, however long the database is away.
+
+        When this returns all of it is committed, so its deliveries can be acknowledged.
+        """
+        failures = 0
+        while True:
+            try:
+                await self.once(lambda _, batch: _taken(batch, intake))
+            except StoreUnavailable as error:
+                self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
+                failures += 1
+                await asyncio.sleep(min(PAUSE_MAX, 0.05 * 2 ** min(failures, 16)))
+            except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
+                await self._divide(intake, error)
+                return
+            else:
+                return
+
+    async def once(self, work: Work) -> int:
+        """
+        Run one transaction and publish what it decided; the number that *work* returns.
+
+        Raises:
+            StoreUnavailable: nothing is known of the commit.
+            StoreRefused: nothing was written.
+        """
+        confirmed, self._outbound.confirmed = self._outbound.confirmed, []
+        try:
+            async with self._database.transaction() as tx:
+                ledger = Ledger(await runs.clock(tx))
+                batch = Batch(tx, self._catalogue, ledger)
+                number = await work(tx, batch)
+                await write(tx, ledger, self._settings)
+                await outbox.delete(tx, confirmed)
+        except BaseException:
+            self._outbound.confirmed.extend(confirmed)
+            raise
+        account(self._tell, ledger)
+        await self._outbound.send(ledger.outcome)
+        return number
+
+    async def _divide(self, intake: Intake, error: Exception) -> None:
+        """Something breaks the batch: halve it until that is alone, and set it aside."""
+        items: list[Arrival | Question | Letter] = [
+            *intake.arrivals,
+            *intake.questions,
+            *intake.letters,
+        ]
+        if len(items) > 1:
+            for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+                await self.take(_intake_of(half))
+            return
+        self._tell(FaultFound(operation="batch", problem=described(error)))
+        for arrival in intake.arrivals:
+            if arrival.delivery is not None:
+                text = f"The engine could not handle it: {type(error).__name__}."
+                letter = Letter(arrival.delivery, "engine_fault", text, arrival.run_id)
+                await self.take(Intake(letters=[letter]))
+
+
+async def _taken(batch: Batch, intake: Intake) -> int:
+    await batch.take(intake)
+    return len(intake.arrivals)
+
+
+def _intake_of(items: Iterable[Arrival | Question | Letter]) -> Intake:
+    intake = Intake()
+    for item in items:
+        match item:
+            case Arrival():
+                intake.arrivals.append(item)
+            case Question():
+                intake.questions.append(item)
+            case Letter():
+                intake.letters.append(item)
+    return intake

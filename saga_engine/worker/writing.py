@@ -1,0 +1,93 @@
+"""
+Everything a ledger holds, written to the store: one set-based statement for each kind of thing.
+
+Nothing is decided here. Runs, which are locked already, come before everything that only this
+transaction can touch, so that no two transactions wait for each other here.
+"""
+
+from saga_engine.broker.wire import Delivery
+from saga_engine.saga.trigger import trigger_data
+from saga_engine.settings import Settings
+from saga_engine.store import audit, dead_letters, inbox, incidents, journal, outbox, runs
+from saga_engine.store.audit import Verdict
+from saga_engine.store.database import Transaction
+from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.inbox import Item
+from saga_engine.store.journal import Entry
+from saga_engine.store.outbox import Outgoing
+from saga_engine.worker.arrival import Arrival, Letter
+from saga_engine.worker.ledger import Ledger, Recorded
+
+
+async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
+    """Write it all; afterwards `ledger.outcome.commands` are the rows of the outbox to publish."""
+    outcome = ledger.outcome
+    await runs.save(tx, [ledger.stored[run_id] for run_id in ledger.changed])
+    await journal.append(tx, [_entry(each, ledger) for each in outcome.recorded])
+    await incidents.record(tx, [(each.after.run_id, each.event) for each in outcome.recorded])
+    numbers = await outbox.add(tx, ledger.sends)
+    outcome.commands = [
+        Outgoing(number, send, ledger.now)
+        for number, send in zip(numbers, ledger.sends, strict=True)
+    ]
+    letters = [_dead_letter(letter) for letter in outcome.letters]
+    await dead_letters.record(tx, letters, settings.dead_letter_bytes)
+    await inbox.record(tx, [_item(arrival, ledger) for arrival in outcome.parked])
+    verdicts = [Verdict(each.audit_id, each.accepted, each.message) for each in ledger.verdicts]
+    await audit.settle(tx, verdicts)
+
+
+def _entry(recorded: Recorded, ledger: Ledger) -> Entry:
+    arrival = recorded.arrival
+    metadata = {}
+    if arrival is not None and arrival.message_id:
+        metadata["causation_id"] = arrival.message_id
+    if arrival is not None and arrival.correlation_id:
+        metadata["correlation_id"] = arrival.correlation_id
+    return Entry(recorded.after.run_id, recorded.version, recorded.event, ledger.now, metadata)
+
+
+def _item(arrival: Arrival, ledger: Ledger) -> Item:
+    kind, body = trigger_data(arrival.trigger)
+    stored = ledger.stored.get(arrival.run_id)
+    return Item(
+        kind,
+        arrival.run_id,
+        body,
+        saga=arrival.saga or None,
+        version=arrival.version,
+        definition_id=stored.definition_id if stored else None,
+        audit_id=arrival.audit_id,
+    )
+
+
+def _dead_letter(letter: Letter) -> DeadLetter:
+    delivery = letter.delivery
+    return DeadLetter(
+        delivery.queue,
+        letter.reason,
+        letter.sentence,
+        delivery.body,
+        delivery.size,
+        run_id=letter.run_id,
+        message_id=delivery.message_id,
+        correlation_id=delivery.correlation_id,
+        type=delivery.type,
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        properties=_properties(delivery),
+        headers=delivery.headers,
+    )
+
+
+def _properties(delivery: Delivery) -> dict[str, str]:
+    properties = {
+        "reply_to": delivery.reply_to,
+        "content_type": delivery.content_type,
+        "content_encoding": delivery.content_encoding,
+        "user_id": delivery.user_id,
+        "app_id": delivery.app_id,
+    }
+    if delivery.timestamp is not None:
+        properties["timestamp"] = delivery.timestamp.isoformat()
+    return {name: value for name, value in properties.items() if value}
