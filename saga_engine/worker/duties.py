@@ -6,14 +6,15 @@ calls it again. Every worker does all of them; rows are claimed with SKIP LOCKED
 the work without knowing of each other.
 """
 
+from collections import Counter
 from datetime import timedelta
 
 from saga_engine.saga.trigger import recorded_trigger
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, outbox
+from saga_engine.store import inbox, outbox, partitions, reading
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.facts import BacklogCounted, Tell
 from saga_engine.worker.arrival import Arrival, Intake
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.catalogue import Catalogue
@@ -84,7 +85,29 @@ class Duties:
 
     async def maintenance(self) -> bool:
         """Count for the gauges, make coming partitions, drop those past their retention."""
+        async with self._database.transaction() as tx:
+            self._tell(_backlog(await reading.counts(tx)))
+        days = self._settings.retention_days
+        await partitions.maintain(self._database, retention_days=days)
         return False
+
+
+def _backlog(counts: reading.Counts) -> BacklogCounted:
+    incidents: Counter[str] = Counter()
+    for (saga, _), number in counts.open_incidents.items():
+        incidents[saga] += number
+    letters: Counter[str] = Counter()
+    for (_, reason), number in counts.dead_letters.items():
+        letters[reason] += number
+    return BacklogCounted(
+        runs={(saga, status.value): number for (saga, status), number in counts.runs.items()},
+        incidents_open=incidents,
+        dead_letters_open=letters,
+        messages_parked=counts.parked,
+        outbox_pending=counts.outbox_pending,
+        outbox_oldest_s=counts.outbox_oldest_age,
+        timer_overdue_s=counts.timer_overdue,
+    )
 
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:

@@ -195,24 +195,27 @@ class Worker:
         known = [(each.name, each.version) for each in await definitions.known(tx)]
         return Catalogue({ids[saga.name, saga.version]: saga for saga in self._sagas}, known)
 
-    async def database_problem(self) -> str | None:
-        """For readiness: what keeps the database from being used; None: nothing."""
+    async def readiness(self) -> dict[str, str | None]:
+        """Each thing a worker needs, and what is wrong with it; None: nothing."""
+        return {
+            "database": await self._problem_of_the_database(),
+            "publishing": _problem_of(self._publish.state),
+            "consuming": _problem_of(self._consume_link.state),
+            "draining": "it is stopping" if self._draining else None,
+        }
+
+    async def _problem_of_the_database(self) -> str | None:
         try:
             await self._database.check()
         except SagaEngineError as error:
             return str(error)
         return None
 
-    def broker_problem(self) -> str | None:
-        """For readiness: what keeps a link from working; None: nothing."""
-        for link in (self._publish, self._consume_link):
-            if link.state.phase is not Phase.CONNECTED:
-                return link.state.problem or f"The {link.name} link is {link.state.phase}."
-        return None
 
-    def draining_problem(self) -> str | None:
-        """For readiness: a worker that is stopping takes nothing new."""
-        return "It is stopping." if self._draining else None
+def _problem_of(state: LinkState) -> str | None:
+    if state.phase is Phase.CONNECTED:
+        return None
+    return state.problem or f"it is {state.phase}"
 
 
 def _tell_consumed(tell: Tell, deliveries: Sequence[Delivery]) -> None:
