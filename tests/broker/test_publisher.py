@@ -102,8 +102,10 @@ async def test_publish_without_a_confirm_is_unknown_and_the_next_one_works(broke
         publisher_to(proxy.url, observer, broker_confirm_timeout=0.5) as publisher,
     ):
         assert await publisher.publish([message("tests.one")]) == [C]
+        trusted = publisher._channel
         proxy.hold()
         assert await publisher.publish([message("tests.one"), message("nowhere")]) == [U, U]
+        assert publisher._channel is not trusted, "whether it still counts right is not known"
         proxy.release()
         async with asyncio.timeout(30):
             while await publisher.publish([message("tests.one")]) != [C]:
@@ -178,3 +180,23 @@ async def test_body_of_any_size_arrives_whole(broker_url, size):
 
 def test_topology_of_these_tests_is_that_of_a_participant():
     assert TOPOLOGY.queues[0].name == "saga.participant.tests"
+
+
+async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbitmq_url):
+    observer = Observed()
+    async with (
+        consumer_of(rabbitmq_url) as consumer,
+        publisher_to(rabbitmq_url, observer, broker_confirm_timeout=1.0) as publisher,
+    ):
+        await publisher.publish([message("tests.one", b"1"), message("tests.one", b"2")])
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            assert await publisher.publish([message("tests.one", b"3")]) == [U]
+            await observer.until(lambda state: state.phase is Phase.BLOCKED)
+            await consumer.settle(await take(consumer, 2))
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        await observer.until(lambda state: state.phase is Phase.CONNECTED)
+        assert await publisher.publish([message("tests.one", b"4")]) == [C]
+        # What timed out has arrived after all: unknown is not failed.
+        assert sorted(d.body for d in await take(consumer, 2)) == [b"3", b"4"]
