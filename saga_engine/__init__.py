@@ -20,21 +20,27 @@ from importlib import import_module
 _PLACES = {
     "Client": "saga_engine.client",
     "CommandContext": "saga_engine.participant",
+    "Ending": "saga_engine.client",
     "Failed": "saga_engine.participant",
+    "Handle": "saga_engine.client",
     "Participant": "saga_engine.participant",
     "Rejected": "saga_engine.participant",
     "Retry": "saga_engine.saga.retry",
     "Saga": "saga_engine.saga.definition",
+    "start_in": "saga_engine.client",
 }
 
 __all__ = [
     "Client",
     "CommandContext",
+    "Ending",
     "Failed",
+    "Handle",
     "Participant",
     "Rejected",
     "Retry",
     "Saga",
+    "start_in",
 ]
 
 

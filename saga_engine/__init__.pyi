@@ -1,4 +1,7 @@
 from saga_engine.client import Client as Client
+from saga_engine.client import Ending as Ending
+from saga_engine.client import Handle as Handle
+from saga_engine.client import start_in as start_in
 from saga_engine.participant import CommandContext as CommandContext
 from saga_engine.participant import Failed as Failed
 from saga_engine.participant import Participant as Participant

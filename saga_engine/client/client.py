@@ -1,0 +1,263 @@
+"""
+Start, wait for and cancel runs over RabbitMQ.
+
+Every request names its run by an id chosen here, so that it can be sent again until it is answered:
+asking twice is asking once. Answers and announcements are best effort, so nothing here relies on
+one of them; nothing polls either, except slowly, to be told again.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+from uuid import UUID, uuid4
+
+from saga_engine.broker.answer import Answer, AnswerOutcome, Finished
+from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.request import (
+    CancelRequest,
+    Request,
+    StartRequest,
+    StatusRequest,
+    encode_request,
+)
+from saga_engine.broker.topology import CLIENT, client_topology
+from saga_engine.broker.wire import Published
+from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
+from saga_engine.client.handle import Ending, Handle
+from saga_engine.client.mailbox import Mailbox
+from saga_engine.errors import (
+    BrokerUnavailable,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SagaEngineError,
+    TimedOut,
+)
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+
+
+class Client:
+    """
+    A connection to the engine; any number of tasks may share one.
+
+        async with Client("amqp://user:password@host:5672/") as client:
+            handle = await client.start("place-order", order, key=order.order_id)
+            ending = await client.result(handle.run_id, timeout=60)
+
+    Args:
+        broker_url: where the engine's RabbitMQ is; the setting of that name when left out.
+        settings: `Settings.load()` when left out.
+
+    Raises:
+        ConfigurationError: on entering: no URL, or the broker refuses its user or password.
+        BrokerUnavailable: on entering: out of reach. Later that is waited for, within the timeouts.
+    """
+
+    def __init__(self, broker_url: str | None = None, *, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load()
+        self._url = broker_url or self._settings.require_broker()
+        self._owned = AsyncExitStack()
+        self._publishing: Link
+        self._publisher: Publisher
+        self._mailbox: Mailbox
+
+    async def __aenter__(self) -> Self:
+        queue = f"saga.client.{uuid4().hex}"
+        async with AsyncExitStack() as owned:
+            publishing, consuming = (
+                Link(self._url, name=name, settings=self._settings, topology=topology)
+                for name, topology in (("publish", CLIENT), ("consume", client_topology(queue)))
+            )
+            self._publishing = await owned.enter_async_context(publishing)
+            self._publisher = Publisher(publishing)
+            await owned.enter_async_context(consuming)
+            self._mailbox = await owned.enter_async_context(Mailbox(consuming, queue))
+            self._owned = owned.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._owned.aclose()
+
+    async def start(
+        self,
+        saga: str | Saga,
+        input: object,  # noqa: A002 - what the saga calls it too
+        *,
+        key: str | None = None,
+        version: int | None = None,
+    ) -> Handle:
+        """
+        Start a run and wait until the engine has it.
+
+        Args:
+            saga: its name, or its definition, with which the input is validated before it is sent.
+            input: a pydantic model, or plain JSON.
+            key: a business key, unique for each saga: with the same input it names the same run,
+                however often it is asked for.
+            version: the newest a worker knows when left out.
+
+        Raises:
+            InvalidInput: the input does not fit the saga, or breaks a limit.
+            NotFound: no worker knows that saga or version.
+            Conflict: the key belongs to a run with another input.
+            BrokerUnavailable: out of reach, or no worker has ever run on this broker.
+            TimedOut: no worker answered in `client_timeout`; the run starts when there is one.
+        """
+        name, number = name_and_version(saga, version)
+        run_id = uuid7()
+        request = StartRequest(run_id, name, input_json(saga, input), number, key_text(key))
+        answer = await self._answered(
+            request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."
+        )
+        match answer.outcome:
+            case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
+                found = answer.run_id or run_id
+                return Handle(found, existing=found != run_id, status=answer.status)
+            case AnswerOutcome.CONFLICT:
+                raise Conflict(_sentence(answer, "The key belongs to a run with another input."))
+            case AnswerOutcome.UNKNOWN_SAGA:
+                raise NotFound(_sentence(answer, f"No worker knows saga {name!r}."))
+            case _:
+                raise InvalidInput(_sentence(answer, "The engine refuses the request."))
+
+    async def status(self, run_id: UUID | str) -> Ending:
+        """
+        Ask how a run stands.
+
+        Raises:
+            NotFound: there is no such run, or no worker has taken it in yet.
+            BrokerUnavailable, TimedOut: nobody answered.
+        """
+        request = StatusRequest(run_uuid(run_id))
+        answer = await self._answered(request, "Nothing is known of the run.")
+        if answer.status is None:
+            raise NotFound(_no_run(request.run_id))
+        return Ending(request.run_id, answer.status, answer.result, answer.error)
+
+    async def result(self, run_id: UUID | str, *, timeout: float | None = None) -> Ending:  # noqa: ASYNC109 - with our own sentence
+        """
+        Wait until a run is finished: completed, compensated or abandoned.
+
+        The announcement wakes it; because that is best effort, the status is asked for again every
+        `client_ask_again` seconds. A run nobody knows yet (its start may be recorded in a
+        transaction) is waited for during `client_timeout` seconds.
+
+        Raises:
+            NotFound: there is no such run.
+            TimedOut: it is not finished after *timeout* seconds; it goes on.
+            BrokerUnavailable: no worker has ever run on this broker.
+        """
+        wanted = run_uuid(run_id)
+        try:
+            async with asyncio.timeout(timeout), self._mailbox.ending(wanted) as ended:
+                return await self._ended(wanted, ended)
+        except TimeoutError:
+            raise TimedOut(
+                f"Run {wanted} is not finished after {timeout} seconds; it goes on."
+                f" `saga-engine show {wanted}` tells what it waits for."
+            ) from None
+
+    async def cancel(self, run_id: UUID | str, *, reason: str, by: str) -> Status | None:
+        """
+        Have a run undone: what is in flight is awaited, what was done is compensated.
+
+        Returns:
+            Where the run stands now; wait for `result` to see it compensated.
+
+        Raises:
+            NotFound: there is no such run.
+            Conflict: it is finished or past its pivot; the text says which.
+            BrokerUnavailable, TimedOut: nobody answered; the request may still be taken in.
+        """
+        request = CancelRequest(run_uuid(run_id), reason, by)
+        answer = await self._answered(request, "The cancel is recorded and may still happen.")
+        match answer.outcome:
+            case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
+                return answer.status
+            case AnswerOutcome.UNKNOWN_RUN:
+                raise NotFound(_no_run(request.run_id))
+            case AnswerOutcome.REFUSED:
+                raise Conflict(_sentence(answer, "The run cannot be cancelled any more."))
+            case _:
+                raise InvalidInput(_sentence(answer, "The engine refuses the request."))
+
+    async def _answered(self, request: Request, otherwise: str) -> Answer:
+        try:
+            async with asyncio.timeout(self._settings.client_timeout):
+                answer = await self._ask(request)
+        except TimeoutError:
+            raise self._silence(otherwise) from None
+        assert answer is not None, "nothing else was waited for"
+        return answer
+
+    async def _ended(self, run_id: UUID, ended: asyncio.Future[Finished]) -> Ending:
+        clock = asyncio.get_running_loop().time
+        patience = clock() + self._settings.client_timeout
+        while not ended.done():
+            answer = await self._ask(StatusRequest(run_id), ended)
+            if answer and answer.status and answer.status.finished:
+                return Ending(run_id, answer.status, answer.result, answer.error)
+            if answer and answer.status is None and clock() >= patience:
+                raise NotFound(_no_run(run_id))
+            await asyncio.wait([ended], timeout=self._settings.client_ask_again)
+        finished = ended.result()
+        return Ending(run_id, finished.status, finished.result, finished.error)
+
+    async def _ask(
+        self, request: Request, ended: asyncio.Future[Finished] | None = None
+    ) -> Answer | None:
+        """Send a request again and again until it is answered; None when *ended* came first."""
+        correlation_id = uuid4().hex
+        with self._mailbox.answer(correlation_id) as answered:
+            waiting = [each for each in (answered, ended) if each is not None]
+            while not any(each.done() for each in waiting):
+                await self._send(request, correlation_id)
+                await asyncio.wait(
+                    waiting,
+                    timeout=self._settings.client_ask_again,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            return answered.result() if answered.done() else None
+
+    async def _send(self, request: Request, correlation_id: str) -> None:
+        try:
+            message = encode_request(
+                request, reply_to=self._mailbox.queue, correlation_id=correlation_id
+            )
+        except TypeError as error:
+            raise InvalidInput(f"The request cannot be written as JSON: {error}.") from None
+        [published] = await self._publisher.publish([message])
+        if published is Published.RETURNED:
+            raise BrokerUnavailable(
+                "No worker has ever run on this broker: it has no queue for requests. Start one"
+                " with `saga-engine worker MODULE`, or correct SAGA_ENGINE_BROKER_URL."
+            )
+        if published is Published.REFUSED:
+            raise InvalidInput(f"It can never be sent: {self._publisher.refusal(message)}")
+
+    def _silence(self, otherwise: str) -> SagaEngineError:
+        state = self._publishing.state
+        if state.phase is not Phase.CONNECTED:
+            return BrokerUnavailable(f"{state.problem} {otherwise}")
+        return TimedOut(
+            f"No worker answered in {self._settings.client_timeout:g} seconds. {otherwise}"
+            " See whether one is running and ready."
+        )
+
+
+def _sentence(answer: Answer, otherwise: str) -> str:
+    return answer.error.message if answer.error and answer.error.message else otherwise
+
+
+def _no_run(run_id: UUID) -> str:
+    return f"There is no run {run_id}."

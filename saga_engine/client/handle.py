@@ -1,0 +1,35 @@
+"""What a caller gets back: a handle on a run, and how a run ended."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from saga_engine.saga.run import Failure
+from saga_engine.saga.vocabulary import Json, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """
+    A run that was asked for.
+
+    `existing`: the key named a run that was there already, and this is that one. `status` is None
+    where the start is recorded and no worker has taken it in yet.
+    """
+
+    run_id: UUID
+    existing: bool
+    status: Status | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """
+    How a run stands, or how it ended.
+
+    `result`, once completed, maps each step to its reply; `error` says why it turned back.
+    """
+
+    run_id: UUID
+    status: Status
+    result: Json = field(default=None, repr=False)
+    error: Failure | None = field(default=None, repr=False)

@@ -1,0 +1,91 @@
+"""A whole engine in this process: a worker with two sagas, and the participant that serves them."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from pydantic import BaseModel
+
+from saga_engine import Participant, Rejected, Saga
+from saga_engine.participant.service import Service
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import Tell
+from saga_engine.worker.worker import Worker
+
+
+class Greeting(BaseModel):
+    name: str
+    loud: bool = False
+
+
+greet = Saga("greet", version=1, input=Greeting)
+
+
+@greet.step(command="greeter.greet")
+def say(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+@say.compensation(command="greeter.apologise")
+def apologise(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+held = Saga("held", version=1, input=Greeting)
+
+
+@held.step(command="greeter.hold")
+def hold(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+@hold.compensation(command="greeter.apologise")
+def release(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+class Greeter:
+    """The participant; `greeter.hold` is answered when `let_go` is set."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.holding = asyncio.Event()
+        self.greeted: list[str] = []
+        self.participant = participant = Participant("greeter")
+
+        @participant.command("greeter.greet")
+        async def greet_(command: Greeting) -> dict[str, str]:
+            if command.name == "nobody":
+                raise Rejected("nobody", "There is nobody to greet.")
+            self.greeted.append(command.name)
+            return {"said": f"Hello, {command.name}"}
+
+        @participant.command("greeter.hold")
+        async def hold_(command: Greeting) -> dict[str, str]:
+            self.holding.set()
+            await self.let_go.wait()
+            return {"said": command.name}
+
+        @participant.command("greeter.apologise")
+        async def apologise_(command: Greeting) -> None:
+            self.greeted.append(f"sorry, {command.name}")
+
+
+@asynccontextmanager
+async def running(*services):
+    """Run workers and services until the block ends."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for service in services:
+            group.create_task(service.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+def worker(settings: Settings) -> Worker:
+    return Worker([greet, held], settings, Tell())
+
+
+def service(settings: Settings, greeter: Greeter) -> Service:
+    return Service([greeter.participant], settings, Tell())

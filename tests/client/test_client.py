@@ -1,0 +1,192 @@
+import asyncio
+
+import pytest
+
+from saga_engine.broker.answer import Answer, AnswerOutcome, address, encode_answer
+from saga_engine.broker.connection import Link
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.request import StartRequest, decode_request
+from saga_engine.broker.topology import ENGINE, REQUESTS
+from saga_engine.client import Client
+from saga_engine.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    TimedOut,
+)
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+from tests.client.engine import Greeting, greet
+
+ANN = {"name": "Ann"}
+
+
+async def test_a_run_is_started_and_its_result_is_told(client, greeter):
+    handle = await client.start("greet", ANN)
+    ending = await client.result(handle.run_id, timeout=20)
+    assert not handle.existing
+    assert (ending.status, ending.result) == (Status.COMPLETED, {"say": {"said": "Hello, Ann"}})
+    assert ending.error is None
+    assert greeter.greeted == ["Ann"]
+
+
+async def test_a_definition_and_a_model_will_do_instead_of_a_name_and_json(client):
+    handle = await client.start(greet, Greeting(name="Bea"))
+    assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
+
+
+async def test_a_rejected_run_ends_compensated_and_says_why(client):
+    handle = await client.start("greet", {"name": "nobody"})
+    ending = await client.result(handle.run_id, timeout=20)
+    assert ending.status is Status.COMPENSATED
+    assert (ending.error.code, ending.error.message) == ("nobody", "There is nobody to greet.")
+
+
+async def test_one_key_and_one_input_are_one_run(client, greeter):
+    first, second = await client.start("greet", ANN, key="a"), None
+    second = await client.start("greet", ANN, key="a")
+    await client.result(first.run_id, timeout=20)
+    assert (second.run_id, second.existing) == (first.run_id, True)
+    assert greeter.greeted == ["Ann"]
+
+
+async def test_one_key_with_another_input_is_a_conflict_that_names_the_run(client):
+    first = await client.start("greet", ANN, key="a")
+    with pytest.raises(Conflict, match=f"belongs to run {first.run_id}, with another input"):
+        await client.start("greet", {"name": "Bob"}, key="a")
+
+
+async def test_a_saga_that_nobody_knows_is_not_found(client):
+    with pytest.raises(NotFound, match="No worker has loaded saga 'greets'"):
+        await client.start("greets", ANN)
+
+
+async def test_a_version_that_nobody_knows_is_not_found(client):
+    with pytest.raises(NotFound, match="version 7"):
+        await client.start("greet", ANN, version=7)
+
+
+async def test_an_input_that_does_not_fit_is_refused_by_the_engine(client):
+    with pytest.raises(InvalidInput, match="name: missing"):
+        await client.start("greet", {"nome": "Ann"})
+
+
+async def test_an_input_that_is_too_large_is_refused_before_it_is_sent(client):
+    with pytest.raises(InvalidInput, match="262144"):
+        await client.start("greet", {"name": "x" * 300_000})
+
+
+async def test_the_status_of_a_run_in_flight_and_of_no_run(client, greeter):
+    handle = await client.start("held", ANN)
+    await greeter.holding.wait()
+    assert (await client.status(str(handle.run_id))).status is Status.RUNNING
+    with pytest.raises(NotFound, match="There is no run"):
+        await client.status(uuid7())
+
+
+@pytest.mark.usefixtures("greeter")
+async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(settings):
+    hasty = settings.model_copy(update={"client_timeout": 0.5})
+    async with Client(settings=hasty) as client:
+        with pytest.raises(NotFound, match="There is no run"):
+            await client.result(uuid7())
+
+
+async def test_waiting_is_limited_and_the_run_goes_on(client, greeter):
+    handle = await client.start("held", ANN)
+    with pytest.raises(TimedOut, match=r"not finished after 0\.3 seconds; it goes on"):
+        await client.result(handle.run_id, timeout=0.3)
+    greeter.let_go.set()
+    assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
+
+
+async def test_the_announcement_wakes_every_waiter_without_asking_again(settings, greeter):
+    patient = settings.model_copy(update={"client_ask_again": 60.0})
+    async with Client(settings=patient) as client, asyncio.TaskGroup() as group:
+        handle = await client.start("held", ANN)
+        waiting = [group.create_task(client.result(handle.run_id, timeout=20)) for _ in range(3)]
+        await greeter.holding.wait()
+        greeter.let_go.set()
+    assert [task.result().status for task in waiting] == [Status.COMPLETED] * 3
+
+
+async def test_a_result_is_found_though_the_announcement_came_before_the_question(client):
+    handle = await client.start("greet", ANN)
+    await client.result(handle.run_id, timeout=20)
+    assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
+
+
+async def test_a_cancelled_run_is_undone(client, greeter):
+    handle = await client.start("held", ANN)
+    await greeter.holding.wait()
+    await client.cancel(handle.run_id, reason="changed her mind", by="ann")
+    greeter.let_go.set()
+    ending = await client.result(handle.run_id, timeout=20)
+    assert (ending.status, ending.error.code) == (Status.COMPENSATED, "cancelled")
+    assert greeter.greeted == ["sorry, Ann"]
+
+
+async def test_a_finished_run_is_not_cancelled_and_no_run_is_not_found(client):
+    handle = await client.start("greet", ANN)
+    await client.result(handle.run_id, timeout=20)
+    with pytest.raises(Conflict, match="completed already"):
+        await client.cancel(handle.run_id, reason="too late", by="ann")
+    with pytest.raises(NotFound, match="There is no run"):
+        await client.cancel(uuid7(), reason="none", by="ann")
+
+
+async def test_without_any_engine_ever_the_start_says_so(settings):
+    async with Client(settings=settings) as client:
+        with pytest.raises(BrokerUnavailable, match="No worker has ever run on this broker"):
+            await client.start("greet", ANN)
+
+
+async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
+    async with (
+        Link(settings.require_broker(), name="consume", settings=settings, topology=ENGINE) as link,
+        Consumer(link, [REQUESTS]) as requests,
+        Client(settings=settings) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        starting = group.create_task(client.start("greet", ANN))
+        received = []
+        while len(received) < 2:  # The first one stays unanswered.
+            received += await requests.take(10)
+        first, second = [decode_request(each, settings) for each in received[:2]]
+        assert isinstance(first, StartRequest)
+        assert first == second
+        answer = Answer(AnswerOutcome.EXISTING, first.run_id, Status.RUNNING)
+        await Publisher(link).publish([encode_answer(address(received[1]), answer)])
+        handle = await starting
+    assert (handle.run_id, handle.existing) == (first.run_id, False)
+
+
+async def test_a_start_that_nobody_answers_times_out_and_names_its_run(settings):
+    hasty = settings.model_copy(update={"client_timeout": 0.5})
+    async with (
+        Link(hasty.require_broker(), name="consume", settings=hasty, topology=ENGINE),
+        Client(settings=hasty) as client,
+    ):
+        with pytest.raises(TimedOut, match=r"No worker answered in 0.5 seconds. Run [0-9a-f-]{36}"):
+            await client.start("greet", ANN)
+
+
+async def test_a_broker_that_is_away_or_refuses_is_said_at_once(rabbitmq_url):
+    away = "amqp://guest:guest@127.0.0.1:1/"  # Nothing listens there.
+    with pytest.raises(BrokerUnavailable, match="out of reach"):
+        async with Client(away, settings=Settings()):
+            pass
+    wrong = rabbitmq_url.replace("guest:guest@", "guest:wrong@")
+    with pytest.raises(ConfigurationError, match="refuses this user or password"):
+        async with Client(wrong, settings=Settings()):
+            pass
+
+
+async def test_an_error_in_the_block_leaves_the_client_as_it_is(settings):
+    with pytest.raises(KeyError):
+        async with Client(settings=settings):
+            raise KeyError
