@@ -246,6 +246,15 @@ class TestDeclaring:
             await publish(channel, "orders")
         assert (await queue.purge()).message_count == 3
 
+    async def test_a_deleted_queue_takes_its_bindings_along(self, channel):
+        queue = await channel.declare_queue("orders")
+        await queue.bind("amq.direct", "key")
+        await queue.delete()
+        await channel.declare_queue("orders")
+        exchange = await channel.get_exchange("amq.direct")
+        with pytest.raises(PublishError):
+            await exchange.publish(aio_pika.Message(b"x"), "key", timeout=PATIENCE)
+
     async def test_deleting_what_is_missing_is_fine(self, channel):
         assert (await channel.queue_delete("missing")).message_count == 0
 
@@ -312,6 +321,24 @@ class TestConsuming:
         queue = await (await connection.channel()).get_queue("orders")
         again = await consume(queue)
         assert [(await next_of(again)).body for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
+
+    @pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
+    async def test_messages_given_back_together_keep_their_order(self, channel, arguments):
+        queue = await channel.declare_queue("orders", durable=True, arguments=arguments)
+        for number in range(3):
+            await publish(channel, "orders", bytes([number]))
+        held = [await queue.get() for _ in range(3)]
+        await held[2].nack(multiple=True, requeue=True)
+        again = await consume(queue)
+        assert [(await next_of(again)).body for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
+
+    async def test_a_quorum_queue_without_a_limit_puts_what_came_back_at_the_end(self, channel):
+        queue = await channel.declare_queue("orders", durable=True, arguments=QUORUM)
+        for number in range(2):
+            await publish(channel, "orders", bytes([number]))
+        await (await queue.get()).reject(requeue=True)
+        again = await consume(queue)
+        assert [(await next_of(again)).body for _ in range(2)] == [b"\x01", b"\x00"]
 
     async def test_consumers_take_turns(self, connection):
         arrivals = []

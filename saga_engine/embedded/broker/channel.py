@@ -205,8 +205,8 @@ class Channel:
 
 
 def _give_back(deliveries: list[Delivery]) -> None:
-    """The last first, so that each finds its old place at the head of its queue."""
-    for delivery in reversed(deliveries):
+    """In the order they were taken, because some queues put them at the end."""
+    for delivery in deliveries:
         delivery.queue.give_back(delivery.queued)
     _hand_out(deliveries)
 

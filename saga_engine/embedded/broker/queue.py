@@ -7,6 +7,7 @@ that came back at the end unless they have a delivery limit (RabbitMQ 3.10, #377
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -194,10 +195,8 @@ class Queue:
         self._ready_bytes += len(queued.message.body)
 
     def _insert(self, queued: QueuedMessage) -> None:
-        """Put it back at its old place, which is near the head."""
-        place = 0
-        while place < len(self._ready) and self._ready[place].position < queued.position:
-            place += 1
+        """Put it back at its old place."""
+        place = bisect_left(self._ready, queued.position, key=lambda ready: ready.position)
         self._ready.insert(place, queued)
         self._ready_bytes += len(queued.message.body)
 
