@@ -35,9 +35,8 @@ class Payload:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
-            raise PayloadError(
-                f"{name_of(kind)} is no payload type: {type(error).__name__}"
-            ) from None
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise PayloadError(f"{name_of(kind)} is no payload type: {reason}") from None
         if not self._adapter.pydantic_complete:
             raise PayloadError(f"{name_of(kind)} refers to a type that is not defined yet")
 
@@ -70,10 +69,15 @@ class Payload:
         Raises:
             PayloadError: *value* is not of that type, or holds what cannot travel and be stored.
         """
+        given = name_of(type(value))
         try:
+            # Without this look a forgotten return is written as null, and another model as {}.
+            self._adapter.validate_python(value, strict=True)
             data: Json = self._adapter.dump_python(value, mode="json", warnings="error")
-        except (PydanticSerializationError, UserWarning) as error:
-            text = f"{name_of(type(value))} is not {name_of(self.kind)} ({type(error).__name__})"
+        except ValidationError as error:
+            raise PayloadError(f"{given} {_sentence(self.kind, error)}") from None
+        except PydanticSerializationError:
+            text = f"{given} does not fit {name_of(self.kind)} (it cannot be written as JSON)"
             raise PayloadError(text) from None
         if not storable(data):
             raise PayloadError(
