@@ -21,8 +21,8 @@ from saga_engine.saga.run import Cause, Failure, Run, StepStatus
 from saga_engine.saga.trigger import (
     Cancel,
     Garbled,
+    Later,
     Replied,
-    Resolve,
     Returned,
     Start,
     Trigger,
@@ -93,7 +93,7 @@ def _start(saga: Saga, start: Start, now: datetime) -> Decision:
     return Decision(turn.run, tuple(turn.events))
 
 
-def _apply(turn: Turn, trigger: Trigger) -> str | None:  # noqa: PLR0911 - one arm a trigger
+def _apply(turn: Turn, trigger: Later) -> str | None:
     match trigger:
         case Replied():
             return replied(turn, trigger)
@@ -105,11 +105,9 @@ def _apply(turn: Turn, trigger: Trigger) -> str | None:  # noqa: PLR0911 - one a
             return _wake(turn)
         case Cancel():
             return operator.cancel(turn, trigger)
-        case Resolve():
+        case _:  # Resolve; a trigger that is added does not pass the type checker here
             operator.resolve(turn, trigger)
             return None
-        case Start():
-            return DUPLICATE
 
 
 def _wake(turn: Turn) -> str | None:

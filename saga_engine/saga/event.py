@@ -176,9 +176,8 @@ class RunAbandoned:
     reason: str
 
 
-Event: TypeAlias = (
-    RunStarted
-    | AttemptStarted
+Later: TypeAlias = (
+    AttemptStarted
     | AttemptFailed
     | StepSucceeded
     | StepRejected
@@ -194,6 +193,9 @@ Event: TypeAlias = (
     | RunCompensated
     | RunAbandoned
 )
+"""What can follow a run's first event."""
+
+Event: TypeAlias = RunStarted | Later
 
 EVENTS: Mapping[str, type[Event]] = {
     "run_started": RunStarted,

@@ -15,6 +15,7 @@ from saga_engine.saga.event import (
     Event,
     IncidentOpened,
     IncidentResolved,
+    Later,
     RunAbandoned,
     RunCompensated,
     RunCompensating,
@@ -79,7 +80,7 @@ def _started(event: RunStarted) -> Run:
     )
 
 
-def _applied(run: Run, event: Event) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
+def _applied(run: Run, event: Later) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
     match event:
         case AttemptStarted():
             return _progressed(run, event.step, event.direction, _sent(event))
@@ -110,11 +111,12 @@ def _applied(run: Run, event: Event) -> Run:  # noqa: C901, PLR0911, PLR0912 - o
             return replace(done, result=event.result, finished_at=event.finished_at)
         case RunCompensated():
             return replace(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
-        case RunAbandoned():
-            closed = _moved(run, Status.ABANDONED)
-            return replace(closed, stop=None, finished_at=event.finished_at)
-        case RunStarted():
-            raise AssertionError("handled before")
+        case _:  # RunAbandoned; an event that is added does not pass the type checker here
+            return _abandoned(run, event)
+
+
+def _abandoned(run: Run, event: RunAbandoned) -> Run:
+    return replace(_moved(run, Status.ABANDONED), stop=None, finished_at=event.finished_at)
 
 
 def _moved(run: Run, status: Status) -> Run:

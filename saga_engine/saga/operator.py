@@ -4,6 +4,7 @@ What a person does to a run: cancel it, or act on one of its incidents.
 Each function records events, or raises Refused with a sentence for that person.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from saga_engine.saga.binding import Parameter
@@ -40,56 +41,64 @@ def resolve(turn: Turn, request: Resolve) -> None:
     incident = turn.run.incidents.get(request.incident)
     if incident is None:
         raise Refused(f"The run has no open incident {request.incident}.")
-    match request.resolution:
-        case Resolution.RETRY:
-            _may_retry(turn, incident)
-            _close(turn, request)
-        case Resolution.SKIP:
-            _may_skip(turn, incident)
-            _close(turn, request)
-            turn.record(StepSkipped(incident.step, incident.direction))
-        case Resolution.COMPLETE:
-            _may_complete(turn, incident, request)
-            _close(turn, request)
-            turn.record(StepCompleted(incident.step, incident.direction, request.result))
-        case Resolution.ABANDON:
-            for number in turn.run.incidents:
-                _close(turn, replace(request, incident=number))
-            turn.record(RunAbandoned(turn.now, request.by, request.reason))
+    ACTS[request.resolution](turn, incident, request)
+
+
+def _retry(turn: Turn, incident: Incident, request: Resolve) -> None:
+    if turn.saga.steps[incident.step].order(incident.direction) is None:
+        raise Refused(
+            f"Step {incident.step} declares no compensation to retry;"
+            " undo it by hand and resolve with complete, or skip."
+        )
+    _close(turn, request)
+
+
+def _skip(turn: Turn, incident: Incident, request: Resolve) -> None:
+    if incident.direction is Direction.ACTION:
+        _refuse_if_needed(turn, incident.step)
+    _close(turn, request)
+    turn.record(StepSkipped(incident.step, incident.direction))
+
+
+def _complete(turn: Turn, incident: Incident, request: Resolve) -> None:
+    if incident.direction is Direction.ACTION:
+        try:
+            turn.order(incident.step, Direction.ACTION).reply.read(request.result)
+        except PayloadError as error:
+            raise Refused(f"The result {error}.") from None
+    _close(turn, request)
+    turn.record(StepCompleted(incident.step, incident.direction, request.result))
+
+
+def _abandon(turn: Turn, _: Incident, request: Resolve) -> None:
+    for number in turn.run.incidents:
+        _close(turn, replace(request, incident=number))
+    turn.record(RunAbandoned(turn.now, request.by, request.reason))
+
+
+ACTS: Mapping[Resolution, Callable[[Turn, Incident, Resolve], None]] = {
+    Resolution.RETRY: _retry,
+    Resolution.SKIP: _skip,
+    Resolution.COMPLETE: _complete,
+    Resolution.ABANDON: _abandon,
+}
+"""What each resolution does, or raises Refused."""
 
 
 def _close(turn: Turn, request: Resolve) -> None:
     turn.record(IncidentResolved(request.incident, request.resolution, request.by, request.reason))
 
 
-def _may_retry(turn: Turn, incident: Incident) -> None:
-    if turn.saga.steps[incident.step].order(incident.direction) is None:
-        raise Refused(
-            f"Step {incident.step} declares no compensation to retry;"
-            " undo it by hand and resolve with complete, or skip."
-        )
-
-
-def _may_skip(turn: Turn, incident: Incident) -> None:
-    if incident.direction is Direction.COMPENSATION:
-        return
-    for name in turn.saga.descendants[incident.step]:
+def _refuse_if_needed(turn: Turn, skipped: str) -> None:
+    for name in turn.saga.descendants[skipped]:
         for direction in Direction:
             order = turn.saga.steps[name].order(direction)
-            if order and any(_needs(p, incident.step) for p in order.mapping.parameters):
+            if order and any(_needs(each, skipped) for each in order.mapping.parameters):
                 raise Refused(
-                    f"Step {name} needs the reply of {incident.step};"
+                    f"Step {name} needs the reply of {skipped};"
                     " resolve with complete and give that reply."
                 )
 
 
 def _needs(parameter: Parameter, step: str) -> bool:
     return parameter.name == step and not parameter.optional
-
-
-def _may_complete(turn: Turn, incident: Incident, request: Resolve) -> None:
-    try:
-        if incident.direction is Direction.ACTION:
-            turn.order(incident.step, Direction.ACTION).reply.read(request.result)
-    except PayloadError as error:
-        raise Refused(f"The result {error}.") from None

@@ -87,7 +87,10 @@ class Resolve:
     result: Json = None
 
 
-Trigger: TypeAlias = Start | Replied | Garbled | Returned | Woken | Cancel | Resolve
+Later: TypeAlias = Replied | Garbled | Returned | Woken | Cancel | Resolve
+"""What can happen to a run that is there."""
+
+Trigger: TypeAlias = Start | Later
 
 TRIGGERS: Mapping[str, type[Trigger]] = {
     "start": Start,
