@@ -6,9 +6,10 @@ tests compare it with what the engine says: it knows nothing of the engine.
 """
 
 import os
+from collections import Counter
 from typing import Any
 
-from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, event, func, insert
+from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, event, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 DATABASE_URL = os.environ.get("PLACE_ORDER_DATABASE_URL") or os.environ.get(
@@ -30,8 +31,8 @@ def database() -> AsyncEngine:
     """The services' database; its ledger is made with the first connection."""
     if not DATABASE_URL:
         raise RuntimeError(
-            "neither PLACE_ORDER_DATABASE_URL nor SAGA_ENGINE_DATABASE_URL is set: the services keep"
-            " their ledger there"
+            "neither PLACE_ORDER_DATABASE_URL nor SAGA_ENGINE_DATABASE_URL is set, and the"
+            " services keep their ledger there"
         )
     engine = create_async_engine(DATABASE_URL, pool_size=20, max_overflow=0)
     event.listen(engine.sync_engine, "first_connect", _make_ledger)
@@ -41,6 +42,18 @@ def database() -> AsyncEngine:
 async def record(tx: AsyncConnection, order_id: str, effect: str) -> None:
     """Write down one effect."""
     await tx.execute(insert(ledger).values(order_id=order_id, effect=effect))
+
+
+async def effects(url: str) -> dict[str, Counter[str]]:
+    """How often each effect happened, by order: what an auditor sees."""
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(ledger.c.order_id, ledger.c.effect))).all()
+    await engine.dispose()
+    happened: dict[str, Counter[str]] = {}
+    for order_id, effect in rows:
+        happened.setdefault(order_id, Counter())[effect] += 1
+    return happened
 
 
 def _make_ledger(connection: Any, _record: Any) -> None:

@@ -1,0 +1,43 @@
+"""The orders of the demo: what each is like, and how it must end."""
+
+from dataclasses import dataclass
+
+from saga_engine.saga.vocabulary import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order; `story` is what happens to it, in a few words."""
+
+    order_id: str
+    card: str
+    sku: str
+    story: str
+    ends: Status
+
+    @property
+    def input(self) -> dict[str, str | int]:
+        """The saga's input."""
+        return {
+            "order_id": self.order_id,
+            "sku": self.sku,
+            "quantity": 1,
+            "amount": "9.90",
+            "card": self.card,
+        }
+
+
+def orders(prefix: str) -> list[Order]:
+    """About thirty orders, the slow one first."""
+    kinds = (
+        (1, "silent", "A1", "the bank is silent: outcome unknown, undone", Status.COMPENSATED),
+        (18, "ok", "A1", "everything works", Status.COMPLETED),
+        (5, "declined", "A1", "the card is declined: undone in reverse", Status.COMPENSATED),
+        (4, "flaky", "A1", "the bank hangs up twice: retried", Status.COMPLETED),
+        (2, "ok", "NONE", "out of stock: nothing to undo", Status.COMPENSATED),
+    )
+    return [
+        Order(f"{prefix}-{card if sku != 'NONE' else 'none'}-{number}", card, sku, story, ends)
+        for count, card, sku, story, ends in kinds
+        for number in range(1, count + 1)
+    ]

@@ -1,0 +1,143 @@
+"""
+What the demo happens on: servers of its own unless URLs are set, and real processes.
+
+Everything started here is ended here, whatever happens in between.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saga_engine.embedded.broker import DevelopmentBroker
+from saga_engine.embedded.broker.faults import duplicate
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.process import free_port
+from saga_engine.errors import ConfigurationError, SagaEngineError
+from saga_engine.settings import Settings
+
+STARTUP = 30.0
+"""Seconds a process may take until it is ready."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Where everything is. `log` collects what the processes write."""
+
+    broker: str
+    database: str
+    shop: str
+    log: Path
+    embedded: bool
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+
+    async def start(self, *command: str) -> asyncio.subprocess.Process:
+        """Start `saga-engine COMMAND` as a process of its own and wait until it is ready."""
+        port = free_port()
+        with self.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "saga_engine.cli.main", *command, "--port", str(port)),
+                env=self._environment(),
+                stderr=log,
+                stdout=log,
+            )
+        self.processes.append(process)
+        self.ports.append(port)
+        async with asyncio.timeout(STARTUP):
+            while not await asyncio.to_thread(_answers, port):
+                if process.returncode is not None:
+                    raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{self.tail()}")
+                await asyncio.sleep(0.1)
+        return process
+
+    def tail(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+
+    async def count(self, *patterns: str) -> int:
+        """The sum of the metrics that fit, over all processes that still answer."""
+        pages = [await asyncio.to_thread(_page, port, "metrics") for port in self.ports]
+        return sum(
+            int(float(value))
+            for page in pages
+            for pattern in patterns
+            for value in re.findall(rf"^{pattern} (\S+)$", page, re.MULTILINE)
+        )
+
+    async def close(self) -> None:
+        """End the processes."""
+        for process in self.processes:
+            if process.returncode is None:
+                process.terminate()
+        for process in self.processes:
+            await process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SAGA_ENGINE_DATABASE_URL": self.database,
+            "SAGA_ENGINE_BROKER_URL": self.broker,
+            "SAGA_ENGINE_LOG_FORMAT": "console",
+            "PLACE_ORDER_DATABASE_URL": self.shop,
+        }
+
+
+@asynccontextmanager
+async def stage(settings: Settings) -> AsyncIterator[Stage]:
+    """Set the stage, on the servers of the settings or on embedded ones."""
+    find_examples()
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-"))
+        log = Path(directory) / "log"
+        log.touch()
+        if settings.database_url is None and settings.broker_url is None:
+            server = await stack.enter_async_context(PostgresServer())
+            broker = await stack.enter_async_context(DevelopmentBroker())
+            _repeat_some_replies(broker)
+            database = await server.create_database("engine")
+            shop = await server.create_database("shop")
+            set_up = Stage(broker.url, database, shop, log, embedded=True)
+        else:
+            database = settings.require_database()
+            set_up = Stage(settings.require_broker(), database, database, log, embedded=False)
+        stack.push_async_callback(set_up.close)
+        yield set_up
+
+
+def find_examples() -> None:
+    """Make `examples` importable: it is in the checkout, and in the wheel beside this package."""
+    if importlib.util.find_spec("examples.place_order") is not None:
+        return
+    sys.path.append(str(Path(__file__).parents[2] / "_examples"))
+    importlib.invalidate_caches()
+    if importlib.util.find_spec("examples.place_order") is None:
+        raise ConfigurationError("The examples are not here. Run the demo in a checkout.")
+
+
+def _repeat_some_replies(broker: DevelopmentBroker) -> None:
+    """Let the network deliver some replies twice, as networks do."""
+    broker.faults.on_publish(lambda message: message.exchange == "saga.replies", duplicate, times=5)
+
+
+def _answers(port: int) -> bool:
+    return bool(_page(port, "readyz"))
+
+
+def _page(port: int, name: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=2) as answer:
+            page: str = answer.read().decode()
+    except OSError:
+        return ""
+    return page
