@@ -1,0 +1,161 @@
+"""Signatures: what is read from them and what cannot be."""
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import wraps
+from typing import Any, Optional, Union
+
+import pytest
+from pydantic import BaseModel
+
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.binding import Mapping, Parameter, place_of, without_none
+from saga_engine.saga.payload import PayloadError
+
+
+class Order(BaseModel):
+    id: int
+
+
+def refused(function: Callable[..., Any]) -> DefinitionError:
+    with pytest.raises(DefinitionError) as caught:
+        Mapping(function)
+    assert caught.value.where == f"{__file__}:{inspect.getsourcelines(function)[1]}"
+    return caught.value
+
+
+def test_parameters_have_a_name_a_type_and_may_be_optional():
+    def function(order: Order, *, seat: int | None) -> dict:
+        return {}
+
+    assert Mapping(function).parameters == (
+        Parameter("order", Order, optional=False),
+        Parameter("seat", int, optional=True),
+    )
+
+
+def test_annotations_may_be_strings():
+    def function(order: "Order") -> "dict":
+        return {}
+
+    assert Mapping(function).parameters[0].kind is Order
+
+
+def test_a_mapping_writes_the_payload_as_json():
+    def function(order: Order) -> Order:
+        return order
+
+    assert Mapping(function)({"order": Order(id=1)}) == {"id": 1}
+
+
+def test_a_mapping_that_returns_another_type_than_it_says_raises():
+    def function(order: Order) -> Order:
+        return {"id": 1}
+
+    with pytest.raises(PayloadError, match="dict does not fit Order"):
+        Mapping(function)({"order": Order(id=1)})
+
+
+def test_what_the_function_raises_the_mapping_raises():
+    def function(order: Order) -> dict:
+        raise LookupError(order.id)
+
+    with pytest.raises(LookupError):
+        Mapping(function)({"order": Order(id=1)})
+
+
+def test_a_wrapped_function_stands_where_its_own_code_is():
+    def function(order: Order) -> dict:
+        return {}
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    assert place_of(wrapper) == place_of(function)
+    assert Mapping(wrapper).parameters == Mapping(function).parameters
+
+
+def test_a_function_without_a_result_type_is_refused():
+    def function(order: Order):
+        return {}
+
+    assert refused(function).problem == "function does not say what it returns."
+
+
+def test_a_result_that_is_no_payload_type_is_refused():
+    def function(order: Order) -> inspect.Signature:
+        return inspect.signature(function)
+
+    assert "Signature is no payload type" in refused(function).problem
+
+
+def test_a_result_type_that_is_not_defined_yet_is_refused():
+    def function(order: Order) -> list["Later"]:  # noqa: F821 - the mistake under test
+        return []
+
+    assert "name 'Later' is not defined" in refused(function).problem
+
+
+def test_a_parameter_without_annotation_is_refused():
+    def function(order) -> dict:
+        return {}
+
+    assert refused(function).problem == "Parameter 'order' has no annotation."
+
+
+def test_parameters_that_have_no_name_of_their_own_are_refused():
+    def stars(*orders: Order) -> dict:
+        return {}
+
+    def keywords(**orders: Order) -> dict:
+        return {}
+
+    def positional(order: Order, /) -> dict:
+        return {}
+
+    for function in (stars, keywords, positional):
+        assert refused(function).mend == "Use plain parameters, no * and no /."
+
+
+async def waits(order: Order) -> dict:
+    return {}
+
+
+def yields(order: Order) -> Iterator[dict]:
+    yield {}
+
+
+async def waits_and_yields(order: Order) -> AsyncIterator[dict]:
+    yield {}
+
+
+@pytest.mark.parametrize("function", [waits, yields, waits_and_yields])
+def test_a_function_that_does_more_than_map_is_refused(function):
+    assert "take I/O and waiting out of it" in refused(function).mend
+
+
+@pytest.mark.parametrize("annotation", ["Oder", "inspect.Nothing", "Order[", "Order[int, str, 3]"])
+def test_an_annotation_that_cannot_be_read_is_refused(annotation):
+    def function(order) -> dict:
+        return {}
+
+    function.__annotations__["order"] = annotation
+    assert "An annotation of function cannot be read" in refused(function).problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (int, (int, False)),
+        (int | None, (int, True)),
+        (Optional[int], (int, True)),  # noqa: UP045 - the other spelling is the point
+        (int | str, (int | str, False)),
+        (Union[int, str, None], (int | str, True)),  # noqa: UP007 - the same
+        (Any, (Any, True)),
+        (type(None), (type(None), False)),
+        (list[int | None], (list[int | None], False)),
+    ],
+)
+def test_without_none_takes_none_out_of_a_type(kind, expected):
+    assert without_none(kind) == expected

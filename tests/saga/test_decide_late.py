@@ -1,0 +1,156 @@
+"""DESIGN 6.4: a success that arrives after its step was given up."""
+
+from saga_engine import Saga
+from saga_engine.saga.event import RunCompensating, StepSucceeded
+from saga_engine.saga.run import StepStatus
+from saga_engine.saga.vocabulary import Status
+from tests.saga.scenario import ACTION, COMPENSATION, Story, add, fork, sequence
+
+
+def test_6_4_after_its_compensation_was_confirmed_the_barrier_has_refused_it():
+    story = Story(sequence("a"))
+    story.exhausts("a")
+    story.undone("a")
+    assert story.status is Status.COMPENSATED
+    assert story.succeeds("a").ignored == "late"
+
+
+def test_6_4_after_its_compensation_was_sent_that_covers_it():
+    story = Story(sequence("a"))
+    story.exhausts("a")
+    assert story.sent == ["undo.a#1"]
+    assert story.succeeds("a").ignored == "late"
+
+
+def test_6_4_after_a_rejection_the_core_orders_a_compensation():
+    story = Story(sequence("a", "b"))
+    story.succeeds("a")
+    story.rejects("b")
+    story.succeeds("b", {"x": 1})
+    assert story.sent == ["undo.b#1"]
+    assert story.at("b").reply == {"x": 1}
+    (event, _) = story.last.events
+    assert isinstance(event, StepSucceeded)
+    assert event.late
+
+
+def test_6_4_after_the_run_was_compensated_it_compensates_again():
+    story = Story(sequence("a", "b"))
+    story.succeeds("a")
+    story.rejects("b")
+    story.undone("a")
+    assert story.status is Status.COMPENSATED
+    story.succeeds("b")
+    assert story.status is Status.COMPENSATING
+    assert story.run.finished_at is None
+    assert story.run.cause is not None
+    assert story.run.cause.code == "late_success"
+    assert story.sent == ["undo.b#1"]
+    story.undone("b")
+    assert story.status is Status.COMPENSATED
+
+
+def test_6_4_the_same_late_success_twice_is_a_duplicate():
+    story = Story(sequence("a"))
+    story.rejects("a")
+    story.succeeds("a")
+    assert story.succeeds("a").ignored == "duplicate"
+
+
+def test_6_4_while_siblings_settle_it_is_recorded_and_compensated_with_the_rest():
+    story = Story(fork())
+    story.succeeds("root")
+    story.rejects("left")
+    story.succeeds("left")
+    assert story.sent == []
+    assert story.at("left").status is StepStatus.SUCCEEDED
+    story.succeeds("right")
+    assert story.sent == ["undo.right#1", "undo.left#1"]
+
+
+def test_6_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
+    saga = Saga("late", version=1, input=dict)
+    first = add(saga, "first", after=[], undo=False, reply=dict)
+
+    @first.compensation(command="undo.first")
+    def undo(first: dict | None) -> dict:
+        return {"was": first}
+
+    add(saga, "second", after=[])
+    story = Story(saga)
+    story.rejects("first")
+    story.succeeds("first", {"id": 3})
+    story.succeeds("second")
+    assert story.sends[-1].payload == {"was": {"id": 3}}
+
+
+def test_6_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
+    saga = Saga("late", version=1, input=dict)
+    first = add(saga, "first", undo=False, reply=dict)
+
+    @first.compensation(command="undo.first")
+    def undo(first: dict | None) -> dict:
+        return {"was": first}
+
+    story = Story(saga)
+    story.rejects("first")
+    story.succeeds("first", "no dict")
+    assert story.sends[-1].payload == {"was": None}
+
+
+def test_6_4_of_a_read_only_step_it_changes_nothing():
+    saga = Saga("look", version=1, input=dict)
+    add(saga, "look", undo=False, read_only=True)
+    story = Story(saga)
+    story.exhausts("look")
+    assert story.status is Status.COMPENSATED
+    assert story.succeeds("look").ignored == "late"
+
+
+def test_6_4_of_a_pivot_without_compensation_it_needs_a_person():
+    story = Story(sequence("a", "p", pivot="p"))
+    story.succeeds("a")
+    story.rejects("p")
+    story.undone("a")
+    story.succeeds("p")
+    assert isinstance(story.last.events[1], RunCompensating)
+    assert story.incident.cause == "not_compensatable"
+    assert "may have taken effect" in story.incident.message
+    assert story.resolves("retry").refused is not None
+    story.resolves("complete")
+    assert story.status is Status.COMPENSATED
+
+
+def test_6_4_of_a_step_an_operator_skipped_it_changes_nothing():
+    story = Story(sequence("a", "b"))
+    story.returns("a")
+    story.wakes()
+    story.returns("a")
+    story.resolves("skip")
+    assert story.sent == ["do.b#1"]
+    assert story.succeeds("a").ignored == "late"
+
+
+def test_6_4_an_undone_step_waits_until_a_late_one_that_depended_on_it_is_undone():
+    story = Story(sequence("a", "b"))
+    story.succeeds("a")
+    story.rejects("b")
+    story.rejects("a", direction=COMPENSATION)
+    story.succeeds("b")
+    story.resolves("retry")
+    assert story.sent == []
+    assert story.at("a", COMPENSATION).status is StepStatus.PENDING
+    story.undone("b")
+    assert story.sent == ["undo.a#2"]
+    story.undone("a")
+    assert story.status is Status.COMPENSATED
+
+
+def test_a_success_of_a_blocked_step_closes_its_incident_and_the_run_goes_on():
+    story = Story(sequence("a", "p", "z", pivot="p"))
+    story.succeeds("a")
+    story.exhausts("p")
+    assert story.incident.direction is ACTION
+    story.succeeds("p")
+    assert story.run.incidents == {}
+    assert story.sent == ["do.z#1"]

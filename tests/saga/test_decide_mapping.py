@@ -1,0 +1,236 @@
+"""DESIGN 6.7: the author's functions and types, and what participants answer, may be anything."""
+
+from dataclasses import replace
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from saga_engine import Saga
+from saga_engine.saga.decide import decide
+from saga_engine.saga.run import Progress, StepRun, StepStatus
+from saga_engine.saga.trigger import Resolve
+from saga_engine.saga.vocabulary import Resolution, Status
+from tests.saga.scenario import COMPENSATION, Story, add, sequence
+
+
+class Seat(BaseModel):
+    row: int
+
+    @field_validator("row")
+    @classmethod
+    def exists(cls, row: int) -> int:
+        if row == 13:
+            raise LookupError("there is no row 13, Mr Bond")
+        return row
+
+
+def flight(broken: list[Exception]) -> Saga:
+    """Two steps; the mappings of `pay` and of `unbook` raise what is in *broken*."""
+    saga = Saga("flight", version=1, input=dict)
+
+    @saga.step(command="seat.book", reply=Seat)
+    def book(order: dict) -> dict:
+        return {}
+
+    @book.compensation(command="seat.release")
+    def unbook(order: dict, book: Seat | None) -> dict:
+        if broken:
+            raise broken[-1]
+        return {"row": None if book is None else book.row}
+
+    @saga.step(command="card.charge")
+    def pay(book: Seat) -> dict:
+        if broken:
+            raise broken[-1]
+        return {"row": book.row}
+
+    @pay.compensation(command="card.refund")
+    def refund(order: dict) -> dict:
+        return {}
+
+    return saga
+
+
+def test_6_7_a_mapping_that_raises_opens_an_incident_on_that_run():
+    broken = [ValueError("row \0 is \ud800 odd")]
+    story = Story(flight(broken))
+    story.succeeds("book", {"row": 4})
+    assert story.incident.cause == "mapping_failed"
+    assert story.incident.step == "pay"
+    assert "test_decide_mapping.py:" in story.incident.message
+    assert story.incident.message.endswith(r"raised ValueError: row \x00 is \ud800 odd")
+    assert story.at("pay").attempts == 0
+
+
+def test_6_7_once_the_mapping_is_mended_an_operator_retries_it():
+    broken: list[Exception] = [ValueError("no")]
+    story = Story(flight(broken))
+    story.succeeds("book", {"row": 4})
+    story.resolves("retry")
+    assert story.incident.number == 2
+    broken.clear()
+    story.resolves("retry")
+    assert story.sent == ["card.charge#1"]
+
+
+def test_6_7_a_long_error_is_cut():
+    story = Story(flight([ValueError("x" * 10_000)]))
+    story.succeeds("book", {"row": 4})
+    assert len(story.incident.message) == 500
+
+
+def test_6_7_a_mapping_that_never_sent_anything_leaves_nothing_to_undo():
+    broken: list[Exception] = [ValueError("no")]
+    story = Story(flight(broken))
+    story.succeeds("book", {"row": 4})
+    broken.clear()
+    story.cancels()
+    assert story.at("pay").status is StepStatus.FAILED
+    assert story.sent == ["seat.release#1"]
+
+
+def test_6_7_the_mapping_of_a_compensation_that_raises_opens_an_incident_too():
+    broken: list[Exception] = []
+    story = Story(flight(broken))
+    story.succeeds("book", {"row": 4})
+    broken.append(RuntimeError("no"))
+    story.rejects("pay")
+    assert (story.incident.step, story.incident.direction) == ("book", COMPENSATION)
+    broken.clear()
+    story.resolves("retry")
+    assert story.sends[-1].payload == {"row": 4}
+
+
+def test_a_compensation_gets_none_for_a_reply_that_never_came():
+    story = Story(flight([]))
+    story.exhausts("book")
+    assert story.sends[-1].payload == {"row": None}
+
+
+@pytest.mark.parametrize("payload", ["text \0", "\ud800", 2**64, object(), {1, 2}])
+def test_6_7_a_payload_that_cannot_travel_opens_an_incident(payload):
+    saga = Saga("odd", version=1, input=dict)
+
+    @saga.step(command="do.it", read_only=True)
+    def odd(order: dict) -> list:
+        return [payload] if not isinstance(payload, set) else payload
+
+    story = Story(saga)
+    assert story.incident.cause == "mapping_failed"
+
+
+def test_6_7_a_reply_that_does_not_validate_opens_an_incident():
+    story = Story(flight([]))
+    story.succeeds("book", {"row": "secret"})
+    assert story.incident.cause == "reply_invalid"
+    assert story.incident.message == "The reply does not fit Seat (row: int_parsing)."
+    assert story.status is Status.RUNNING
+
+
+def test_6_7_a_validator_that_raises_anything_opens_an_incident_without_quoting_the_value():
+    story = Story(flight([]))
+    story.succeeds("book", {"row": 13})
+    assert story.incident.message == "The reply cannot be read as Seat (LookupError)."
+
+
+def test_6_7_the_same_invalid_reply_again_is_a_duplicate():
+    story = Story(flight([]))
+    story.succeeds("book", {})
+    assert story.succeeds("book", {}).ignored == "duplicate"
+
+
+def test_6_7_a_valid_reply_after_an_invalid_one_closes_the_incident():
+    story = Story(flight([]))
+    story.succeeds("book", {})
+    story.succeeds("book", {"row": 2})
+    assert story.run.incidents == {}
+    assert story.sent == ["card.charge#1"]
+
+
+def test_6_7_a_step_whose_reply_did_not_validate_may_be_done_and_is_compensated():
+    story = Story(flight([]))
+    story.succeeds("book", {})
+    story.cancels()
+    assert story.sends[-1].command == "seat.release"
+    assert story.sends[-1].payload == {"row": None}
+
+
+def test_6_7_a_reply_that_cannot_be_read_opens_an_incident_while_in_flight_or_waiting():
+    story = Story(flight([]))
+    story.garbles("book")
+    assert story.incident.cause == "reply_unreadable"
+    assert story.garbles("book").ignored == "late"
+    other = Story(flight([]))
+    other.wakes()
+    other.garbles("book")
+    assert other.incident.cause == "reply_unreadable"
+    assert other.at("book").due_at is None
+
+
+def test_a_no_to_a_blocked_step_is_left_to_the_person():
+    story = Story(flight([]))
+    story.garbles("book")
+    assert story.rejects("book").ignored == "late"
+    assert story.fails("book").ignored == "late"
+
+
+def mended(reply: type) -> Saga:
+    """Two deployments of one saga; in both `b` needs the reply of `a`, of the given type."""
+    saga = Saga("mended", version=1, input=dict)
+    add(saga, "a", reply=reply)
+
+    def b(a: reply) -> dict:
+        return {"a": a.row}
+
+    saga.step(command="do.b", read_only=True)(b)
+    return saga
+
+
+def test_a_recorded_reply_that_does_not_fit_its_mended_type_blocks_the_step_that_needs_it():
+    story = Story(mended(dict))
+    story.succeeds("a", {"row": 13})
+    assert "AttributeError" in story.incident.message
+    story.saga = mended(Seat)
+    story.resolves("retry")
+    assert "cannot be read as Seat" in story.incident.message
+
+
+def test_a_retry_after_the_first_attempt_sends_the_very_same_bytes_and_maps_nothing():
+    broken: list[Exception] = []
+    story = Story(flight(broken))
+    story.succeeds("book", {"row": 4})
+    broken.append(ValueError("no"))
+    story.fails("pay")
+    story.wakes()
+    assert story.sent == ["card.charge#2"]
+    assert story.sends[-1].payload == {"row": 4}
+
+
+def test_a_reply_an_operator_left_out_is_none_where_none_is_allowed():
+    saga = Saga("maybe", version=1, input=dict)
+    add(saga, "a", reply=Seat)
+
+    @saga.step(command="do.b", read_only=True)
+    def b(a: Seat | None) -> dict:
+        return {"a": a is None}
+
+    story = Story(saga)
+    story.garbles("a")
+    story.resolves("skip")
+    assert story.sends[-1].payload == {"a": True}
+
+
+def test_a_reply_that_is_missing_where_it_is_needed_blocks_the_step():
+    story = Story(sequence("a", "b"))
+    story.garbles("a")
+    story.resolves("skip")
+    story.garbles("b")
+    story.saga = mended(Seat)
+    assert story.at("b").payload is not None
+    story.state = replace(
+        story.run, steps={**story.run.steps, "b": StepRun(Progress(StepStatus.BLOCKED))}
+    )
+    decision = decide(story.saga, story.run, Resolve(2, Resolution.RETRY, "ann", "why"), story.now)
+    assert decision.run is not None
+    (incident,) = decision.run.incidents.values()
+    assert "there is no reply of step 'a'" in incident.message

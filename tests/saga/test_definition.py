@@ -1,0 +1,219 @@
+"""What an author declares, and what is derived from it."""
+
+import inspect
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from pydantic import BaseModel
+
+from saga_engine import Retry, Saga
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.vocabulary import Direction, StepKind
+from tests.saga.scenario import add, fork, sequence
+
+
+def line_here(function) -> str:
+    lines, first = inspect.getsourcelines(function)
+    (here,) = [first + n for n, line in enumerate(lines) if line.rstrip().endswith("# here")]
+    return f"{__file__}:{here}"
+
+
+def test_steps_are_kept_in_the_order_declared_each_after_the_one_before():
+    saga = sequence("b", "a", "c")
+    assert list(saga.steps) == ["b", "a", "c"]
+    assert saga.after == {"b": (), "a": ("b",), "c": ("a",)}
+
+
+def test_after_takes_steps_and_names():
+    saga = Saga("a", version=1, input=dict)
+    first = add(saga, "first")
+    add(saga, "second", after=[first])
+    add(saga, "third", after=("first", "second"))
+    assert saga.after["second"] == ("first",)
+    assert saga.after["third"] == ("first", "second")
+
+
+def test_ancestors_and_descendants_reach_all_the_way():
+    saga = fork()
+    assert saga.ancestors["join"] == {"left", "right", "root"}
+    assert saga.descendants["root"] == ("left", "right", "join")
+    assert saga.descendants["left"] == ("join",)
+
+
+def test_the_kind_of_a_step_is_its_place_relative_to_the_pivot():
+    saga = sequence("a", "p", "z", pivot="p")
+    assert [saga.kind(name) for name in saga.steps] == [
+        StepKind.COMPENSATABLE,
+        StepKind.PIVOT,
+        StepKind.RETRIABLE,
+    ]
+    assert saga.pivot is saga.steps["p"]
+
+
+def test_without_a_pivot_every_step_is_compensatable():
+    saga = sequence("a", "b")
+    assert saga.pivot is None
+    assert {saga.kind(name) for name in saga.steps} == {StepKind.COMPENSATABLE}
+
+
+def test_a_step_has_an_order_in_each_direction_it_declares():
+    step = add(Saga("a", version=1, input=dict), "a", undo=False)
+    assert step.order(Direction.ACTION) is step.action
+    assert step.order(Direction.COMPENSATION) is None
+
+
+def test_a_saga_shows_its_name_version_and_steps():
+    assert repr(sequence("a", "b")) == "Saga('trip', version=1, steps=['a', 'b'])"
+
+
+def test_a_step_declared_twice_is_refused_with_both_places():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "book")
+
+        @saga.step(command="do.it")  # here
+        def book(order: dict) -> dict:
+            return {}
+
+    with pytest.raises(DefinitionError, match=r"declared twice, first at .*scenario\.py:\d+") as e:
+        declare()
+    assert e.value.where == line_here(declare)
+
+
+def test_two_compensations_of_a_step_are_refused_with_both_places():
+    def declare():
+        step = add(Saga("a", version=1, input=dict), "book")
+
+        @step.compensation(command="undo.it")  # here
+        def undo(order: dict) -> dict:
+            return {}
+
+    with pytest.raises(DefinitionError, match="two compensations, the other at") as caught:
+        declare()
+    assert caught.value.where == line_here(declare)
+
+
+class Holder:
+    """No payload: pydantic makes no schema of it."""
+
+
+def test_an_input_that_is_no_payload_type_is_refused():
+    def declare():
+        Saga("a", version=1, input=Holder)  # here
+
+    with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
+        declare()
+    assert caught.value.where == line_here(declare)
+
+
+def test_a_reply_that_is_no_payload_type_is_refused():
+    def declare():
+        @Saga("a", version=1, input=dict).step(command="do.it", reply=Holder)  # here
+        def book(order: dict) -> dict:
+            return {}
+
+    with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
+        declare()
+    assert caught.value.where == line_here(declare)
+
+
+@pytest.mark.parametrize("what", [partial(dict), Holder, len, 3])
+def test_a_step_is_declared_on_a_function(what):
+    saga = Saga("a", version=1, input=dict)
+    with pytest.raises(DefinitionError, match="is declared where a function belongs") as caught:
+        saga.step(command="do.it")(what)
+    assert caught.value.where.startswith(f"{__file__}:")
+
+
+def test_a_compensation_is_declared_on_a_function_not_on_a_step():
+    step = add(Saga("a", version=1, input=dict), "a", undo=False)
+    with pytest.raises(DefinitionError, match="A Step is declared where a function belongs"):
+        step.compensation(command="undo.it")(step)
+
+
+def test_the_fingerprint_is_the_same_for_the_same_structure():
+    assert fork().fingerprint == fork().fingerprint
+    assert len(fork().fingerprint) == 16
+
+
+class Reply(BaseModel):
+    """Some reply."""
+
+
+def variant(**changes) -> str:
+    options = {"name": "s", "version": 1, "command": "do.x", "undo": "undo.x"} | changes
+    saga = Saga(
+        options["name"],
+        version=options["version"],
+        input=options.get("input", dict),
+        deadline=options.get("deadline"),
+    )
+    add(saga, options.get("first", "first"))
+
+    def second(order: options.get("input", dict)) -> dict:
+        return options.get("payload", {})
+
+    step = saga.step(
+        command=options["command"],
+        **{
+            name: options[name]
+            for name in ("reply", "timeout", "retry", "after", "pivot", "read_only")
+            if name in options
+        },
+    )(second)
+    if options["undo"]:
+        undo_timeout = options.get("undo_timeout", timedelta(seconds=30))
+        step.compensation(command=options["undo"], timeout=undo_timeout)(second)
+    return saga.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "t"},
+        {"version": 2},
+        {"first": "other"},
+        {"command": "do.y"},
+        {"undo": "undo.y"},
+        {"undo": None},
+        {"after": []},
+        {"pivot": True},
+        {"read_only": True},
+    ],
+)
+def test_the_fingerprint_changes_with_the_structure(change):
+    assert variant(**change) != variant()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": Reply},
+        {"reply": Reply},
+        {"timeout": timedelta(days=1)},
+        {"undo_timeout": timedelta(days=1)},
+        {"retry": Retry(attempts=1)},
+        {"deadline": timedelta(days=1)},
+        {"payload": {"x": 1}},
+        {"after": ["first"]},
+    ],
+)
+def test_the_fingerprint_stays_when_what_runs_in_flight_can_bear_changes(change):
+    assert variant(**change) == variant()
+
+
+def test_the_fingerprint_sees_the_order_of_the_steps_but_not_that_of_after():
+    def joined(*after: str) -> str:
+        saga = Saga("s", version=1, input=dict)
+        add(saga, "a", after=[])
+        add(saga, "b", after=[])
+        add(saga, "c", after=after)
+        return saga.fingerprint
+
+    assert joined("a", "b") == joined("b", "a")
+    assert sequence("a", "b").fingerprint != sequence("b", "a").fingerprint
+
+
+def test_the_fingerprint_is_stored_so_it_never_changes_by_itself():
+    assert fork().fingerprint == "8e020ba214b34619"

@@ -1,0 +1,103 @@
+"""Events by name: what is stored for ever."""
+
+from datetime import UTC, datetime
+from typing import get_args
+
+import orjson
+import pytest
+
+from saga_engine.saga.event import (
+    EVENTS,
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    IncidentOpened,
+    IncidentResolved,
+    RunAbandoned,
+    RunCompensated,
+    RunCompensating,
+    RunCompleted,
+    RunStarted,
+    RunStopping,
+    StepCompleted,
+    StepGivenUp,
+    StepRejected,
+    StepSkipped,
+    StepSucceeded,
+    StopOvertaken,
+    as_data,
+    from_journal,
+)
+from saga_engine.saga.run import Cause, Failure
+from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+A, C = Direction.ACTION, Direction.COMPENSATION
+NO = Failure("no", "No.", {"why": [1]})
+EXAMPLES: list[Event] = [
+    RunStarted("r", "s", 1, "f", "k", {"x": 1}, ("a", "b"), NOON, NOON),
+    RunStarted("r", "s", 1, "f", None, None, (), NOON),
+    AttemptStarted("a", A, 1, 1, "do.a", NOON, {"x": [None]}),
+    AttemptStarted("a", C, 2, 1, "undo.a", NOON),
+    AttemptFailed("a", A, 1, Outcome.FAILED, NO, NOON),
+    AttemptFailed("a", A, 1, Outcome.UNKNOWN, NO, returned=True),
+    StepSucceeded("a", A, 1, {"y": 2}, late=True),
+    StepSucceeded("a", C, 1),
+    StepRejected("a", A, 1, NO),
+    StepGivenUp("a", Outcome.UNKNOWN),
+    StepSkipped("a", A),
+    StepCompleted("a", C, [1]),
+    RunStopping(Cause("rejected", "a", NO)),
+    StopOvertaken("late"),
+    RunCompensating(Cause("cancelled", by="ann", reason="why")),
+    IncidentOpened(1, "a", A, "cause", "message", NOON),
+    IncidentResolved(1, Resolution.RETRY, "ann", "why"),
+    IncidentResolved(1, None, "ann", "why"),
+    RunCompleted(NOON, {"a": 1}),
+    RunCompensated(NOON),
+    RunAbandoned(NOON, "ann", "why"),
+]
+
+
+def test_every_event_has_a_name_and_an_example_here():
+    assert set(EVENTS.values()) == set(get_args(Event)) == set(map(type, EXAMPLES))
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
+def test_an_event_survives_a_trip_through_json(event):
+    name, data = orjson.loads(orjson.dumps(as_data(event)))
+    assert from_journal(name, data) == event
+
+
+def test_the_names_are_those_that_were_stored_before():
+    assert sorted(EVENTS) == [
+        "attempt_failed",
+        "attempt_started",
+        "incident_opened",
+        "incident_resolved",
+        "run_abandoned",
+        "run_compensated",
+        "run_compensating",
+        "run_completed",
+        "run_started",
+        "run_stopping",
+        "step_completed",
+        "step_given_up",
+        "step_rejected",
+        "step_skipped",
+        "step_succeeded",
+        "stop_overtaken",
+    ]
+
+
+def test_the_data_is_what_was_stored_before():
+    assert orjson.dumps(as_data(EXAMPLES[4])).decode() == (
+        '["attempt_failed",{"step":"a","direction":"action","attempt":1,"outcome":"failed",'
+        '"failure":{"code":"no","message":"No.","details":{"why":[1]}},'
+        '"retry_at":"2026-01-01T12:00:00+00:00"}]'
+    )
+
+
+def test_an_event_this_engine_does_not_know_raises():
+    with pytest.raises(KeyError):
+        from_journal("run_teleported", {})

@@ -1,0 +1,225 @@
+"""What an operator can do about an incident, and when not."""
+
+import pytest
+from pydantic import BaseModel
+
+from saga_engine import Saga
+from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandoned
+from saga_engine.saga.run import StepStatus
+from saga_engine.saga.vocabulary import Resolution, Status
+from tests.saga.scenario import COMPENSATION, Story, add, fork, sequence
+
+
+def blocked() -> Story:
+    """`p` is passed and `z` blocked: its attempts ran out."""
+    story = Story(sequence("p", "z", "end", pivot="p"))
+    story.succeeds("p")
+    story.exhausts("z")
+    return story
+
+
+def test_retry_sends_again_with_the_same_idempotency_key_and_a_fresh_budget_of_attempts():
+    story = blocked()
+    story.resolves("retry")
+    assert story.sent == ["do.z#3"]
+    assert len({send.idempotency_key for send in story.sends if send.step == "z"}) == 1
+    assert len({str(send.payload) for send in story.sends if send.step == "z"}) == 1
+    story.exhausts("z")
+    assert story.at("z").attempts == 4
+    assert story.incident.number == 2
+
+
+def test_retry_after_a_rejection_is_a_new_round_with_a_new_idempotency_key():
+    story = Story(sequence("p", "z", pivot="p"))
+    story.succeeds("p")
+    story.rejects("z")
+    story.resolves("retry")
+    assert [send.idempotency_key for send in story.sends if send.step == "z"] == [
+        "r-1/z/action/1",
+        "r-1/z/action/2",
+    ]
+    story.fails("z")
+    story.wakes()
+    assert story.sends[-1].idempotency_key == "r-1/z/action/2"
+
+
+def test_retry_of_a_rejected_compensation_is_a_new_round_too():
+    story = Story(sequence("a"))
+    story.exhausts("a")
+    story.rejects("a", direction=COMPENSATION)
+    story.resolves("retry")
+    assert story.sends[-1].idempotency_key == "r-1/a/compensation/2"
+    story.undone("a")
+    assert story.status is Status.COMPENSATED
+
+
+def test_skip_lets_the_run_go_on_without_the_step():
+    story = blocked()
+    story.resolves("skip")
+    assert story.at("z").status is StepStatus.SKIPPED
+    assert story.sent == ["do.end#1"]
+    story.succeeds("end")
+    assert story.status is Status.COMPLETED
+    assert story.run.result == {"p": None, "z": None, "end": None}
+
+
+def test_skip_of_a_step_that_may_be_done_is_compensated_when_the_run_turns_back():
+    story = Story(sequence("a", "b"))
+    story.garbles("a")
+    story.resolves("skip")
+    story.rejects("b")
+    assert story.sent == ["undo.a#1"]
+
+
+def test_skip_of_a_compensation_takes_it_for_undone():
+    story = Story(sequence("a", "b"))
+    story.succeeds("a")
+    story.exhausts("b")
+    story.exhausts("b", COMPENSATION)
+    story.resolves("skip")
+    assert story.sent == ["undo.a#1"]
+
+
+class Ticket(BaseModel):
+    number: int
+
+
+def needy() -> Story:
+    saga = Saga("needy", version=1, input=dict)
+    add(saga, "print_it", reply=Ticket)
+
+    @saga.step(command="show.it", read_only=True)
+    def show(print_it: Ticket) -> dict:
+        return {"number": print_it.number}
+
+    story = Story(saga)
+    story.garbles("print_it")
+    return story
+
+
+def test_skip_is_refused_when_a_later_step_needs_the_reply():
+    story = needy()
+    refused = story.resolves("skip").refused
+    assert refused == (
+        "Step show needs the reply of print_it; resolve with complete and give that reply."
+    )
+    assert story.incident.number == 1
+
+
+def test_complete_gives_the_reply_by_hand():
+    story = needy()
+    story.resolves("complete", {"number": 5})
+    assert story.sends[-1].payload == {"number": 5}
+
+
+def test_complete_is_refused_when_the_result_does_not_fit():
+    refused = needy().resolves("complete", {"number": "five"}).refused
+    assert refused == "The result does not fit Ticket (number: int_parsing)."
+
+
+def test_complete_of_a_compensation_needs_no_result():
+    story = Story(sequence("a"))
+    story.exhausts("a")
+    story.exhausts("a", COMPENSATION)
+    story.resolves("complete")
+    assert story.status is Status.COMPENSATED
+
+
+def test_abandon_closes_the_run_and_leaves_its_effects():
+    story = blocked()
+    story.resolves("abandon")
+    assert story.status is Status.ABANDONED
+    assert story.run.finished_at == story.now
+    assert isinstance(story.last.events[-1], RunAbandoned)
+    assert story.sent == []
+
+
+def test_abandon_resolves_every_open_incident_on_record():
+    story = Story(fork())
+    story.succeeds("root")
+    story.garbles("left")
+    story.garbles("right")
+    story.resolves("abandon", number=2)
+    assert story.run.incidents == {}
+    resolved = [event for event in story.last.events if isinstance(event, IncidentResolved)]
+    assert [(event.number, event.resolution, event.by) for event in resolved] == [
+        (1, Resolution.ABANDON, "ann"),
+        (2, Resolution.ABANDON, "ann"),
+    ]
+
+
+def half_abandoned() -> Story:
+    """Abandoned while `right` was in flight."""
+    story = Story(fork())
+    story.succeeds("root")
+    story.garbles("left")
+    story.resolves("abandon")
+    return story
+
+
+@pytest.mark.parametrize("what", ["fails", "rejects", "garbles", "returns"])
+def test_what_fails_after_the_run_was_abandoned_is_late(what):
+    story = half_abandoned()
+    assert getattr(story, what)("right").ignored == "late"
+    assert not any(isinstance(event, IncidentOpened) for event in story.last.events)
+
+
+@pytest.mark.parametrize("step", ["left", "right"])
+def test_an_effect_that_is_proven_after_the_run_was_abandoned_is_on_record(step):
+    story = half_abandoned()
+    story.succeeds(step)
+    assert story.at(step).status is StepStatus.SUCCEEDED
+    assert story.status is Status.ABANDONED
+    assert story.sent == []
+    assert story.succeeds(step).ignored == "duplicate"
+
+
+def test_an_invalid_reply_after_the_run_was_abandoned_opens_no_incident():
+    story = needy()
+    story.resolves("abandon")
+    story.succeeds("print_it", {"number": "five"})
+    assert story.run.incidents == {}
+
+
+def test_a_late_success_after_the_run_was_abandoned_is_on_record_too():
+    story = Story(fork())
+    story.succeeds("root")
+    story.rejects("left")
+    story.rejects("right")
+    story.rejects("root", direction=COMPENSATION)
+    story.resolves("abandon")
+    story.succeeds("left")
+    assert story.status is Status.ABANDONED
+    assert story.at("left").status is StepStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("resolution", list(Resolution))
+def test_every_resolution_is_refused_without_that_incident(resolution):
+    story = Story(sequence("a"))
+    assert story.resolves(resolution).refused == "The run has no open incident 1."
+    story = blocked()
+    assert story.resolves(resolution, number=9).refused == "The run has no open incident 9."
+
+
+def test_resolving_twice_is_refused_the_second_time():
+    story = blocked()
+    story.resolves("retry")
+    assert story.resolves("retry", number=1).refused
+
+
+def test_who_resolved_it_and_why_is_on_record():
+    story = blocked()
+    story.resolves("skip")
+    (event, *_) = story.last.events
+    assert isinstance(event, IncidentResolved)
+    assert (event.by, event.reason) == ("ann", "because")
+
+
+def test_retry_is_refused_where_there_is_nothing_to_send():
+    story = Story(sequence("p", pivot="p"))
+    story.rejects("p")
+    story.succeeds("p")
+    assert story.resolves("retry").refused == (
+        "Step p declares no compensation to retry;"
+        " undo it by hand and resolve with complete, or skip."
+    )

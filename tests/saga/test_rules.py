@@ -1,0 +1,453 @@
+"""Every rule: what breaks it, where the error points, and how it says to mend it."""
+
+import inspect
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import pairwise
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from saga_engine import Retry, Saga
+from saga_engine.errors import DefinitionError
+from saga_engine.saga.rules import check
+from tests.saga.scenario import add, sequence
+
+
+class Order(BaseModel):
+    id: int
+
+
+class Seat(BaseModel):
+    row: int
+
+
+Row = Annotated[int, Field(gt=0)]
+
+
+def broken(declare: Callable[[], Saga | None]) -> DefinitionError:
+    """The error of a declaration; it must point at the line marked `# here`."""
+    lines, first = inspect.getsourcelines(declare)
+    (here,) = [first + n for n, line in enumerate(lines) if line.rstrip().endswith("# here")]
+    with pytest.raises(DefinitionError) as caught:
+        check(declare() or Saga("never", version=1, input=dict))
+    assert caught.value.where == f"{__file__}:{here}"
+    assert str(caught.value).startswith(f"{__file__}:{here}: {caught.value.problem}")
+    assert caught.value.mend
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["", "Place", "1st", "a b", "a" * 65, "ä", "a\n", 7, None])
+def test_a_saga_has_a_name_that_can_travel(name):
+    def declare():
+        return Saga(name, version=1, input=dict)  # here
+
+    assert "has a name that cannot travel" in broken(declare).problem
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, None, 2**31])
+def test_a_saga_has_a_version_number(version):
+    def declare():
+        return Saga("a", version=version, input=dict)  # here
+
+    assert broken(declare).mend == "Count versions from 1."
+
+
+@pytest.mark.parametrize("deadline", [timedelta(), timedelta(-1), timedelta(361), 600, "1h"])
+def test_a_deadline_is_a_timedelta_within_bounds(deadline):
+    def declare():
+        return Saga("a", version=1, input=dict, deadline=deadline)  # here
+
+    error = broken(declare)
+    assert repr(deadline) in error.problem
+    assert "timedelta" in error.mend
+
+
+def test_a_saga_has_steps():
+    def declare():
+        return Saga("a", version=1, input=dict)  # here
+
+    assert broken(declare).problem == "Saga 'a' has 0 steps."
+
+
+def test_a_saga_has_at_most_200_steps():
+    def declare():
+        saga = Saga("a", version=1, input=dict)  # here
+        for number in range(201):
+            add(saga, f"s{number}")
+        return saga
+
+    assert "has 201 steps" in broken(declare).problem
+    check(sequence(*(f"s{number}" for number in range(200))))
+
+
+def test_a_step_has_a_name_that_can_travel():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it")  # here
+        def größe(order: dict) -> dict:  # noqa: PLC2401 - the mistake under test
+            return {}
+
+        return saga
+
+    assert "has a name that cannot travel" in broken(declare).problem
+
+
+@pytest.mark.parametrize(
+    "command", ["", "a b", "a..b", ".a", "a.", "a.#", "*", "a" * 128, "ä", "a\n", 5, None]
+)
+def test_a_command_is_a_routing_key_without_wildcards(command):
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command=command)  # here
+        def book(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert "is no command name" in broken(declare).problem
+
+
+def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        step = add(saga, "book", undo=False)
+
+        @step.compensation(command="no good")  # here
+        def unbook(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert "'no good'" in broken(declare).problem
+
+
+@pytest.mark.parametrize("timeout", [None, 30, timedelta(), timedelta(31), float("inf")])
+def test_a_wait_has_a_timeout(timeout):
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it", timeout=timeout)  # here
+        def book(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert f"waits without a usable timeout (timeout={timeout!r})" in error.problem
+    assert "timeout=timedelta(seconds=30)" in error.mend
+
+
+@pytest.mark.parametrize(
+    ("retry", "problem"),
+    [
+        (3, "3 is no Retry"),
+        (None, "None is no Retry"),
+        (Retry(attempts=0), "attempts must be a whole number from 1 to 1000"),
+        (Retry(attempts=1001), "attempts must be a whole number from 1 to 1000"),
+        (Retry(attempts=2.5), "attempts must be a whole number from 1 to 1000"),
+        (Retry(attempts="5"), "attempts, factor and jitter must be numbers"),
+        (Retry(factor="2"), "attempts, factor and jitter must be numbers"),
+        (Retry(initial=1), "initial and maximum must be timedeltas"),
+        (Retry(maximum=60), "initial and maximum must be timedeltas"),
+        (Retry(initial=timedelta(-1)), "0 <= initial <= maximum <= 30 days must hold"),
+        (Retry(initial=timedelta(hours=1)), "0 <= initial <= maximum <= 30 days must hold"),
+        (Retry(maximum=timedelta(31)), "0 <= initial <= maximum <= 30 days must hold"),
+        (Retry(factor=0.5), "factor must be 1 to 10"),
+        (Retry(factor=float("nan")), "factor must be 1 to 10"),
+        (Retry(jitter=1.1), "jitter must be 0 to 1"),
+        (Retry(jitter=-0.1), "jitter must be 0 to 1"),
+    ],
+)
+def test_a_retry_policy_keeps_its_bounds(retry, problem):
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it", retry=retry)  # here
+        def book(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert broken(declare).problem == f"Step 'book' cannot be retried like that: {problem}."
+
+
+@pytest.mark.parametrize("after", ["book", {"book": 1}, 3, [dict], [None]])
+def test_after_is_a_list_of_steps(after):
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "book")
+
+        @saga.step(command="do.it", after=after)  # here
+        def pay(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert error.problem == "The after= of step 'pay' is no list of steps."
+    assert "after=[reserve]" in error.mend
+
+
+def test_after_takes_a_step_only_in_a_list():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        book = add(saga, "book")
+
+        @saga.step(command="do.it", after=book)  # here
+        def pay(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert "is no list of steps" in broken(declare).problem
+
+
+def test_a_step_comes_after_steps_of_its_own_saga():
+    def declare():
+        other = add(Saga("other", version=1, input=dict), "book")
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "book")
+
+        @saga.step(command="do.it", after=[other])  # here
+        def pay(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert "comes after 'book' of another saga" in broken(declare).problem
+
+
+def test_a_step_comes_after_steps_that_exist():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "book")
+
+        @saga.step(command="do.it", after=["bok"])  # here
+        def pay(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert error.problem == "Step 'pay' comes after 'bok', which is no step of 'a'."
+    assert error.mend == "Its steps are book, pay."
+
+
+def test_steps_do_not_wait_for_each_other():
+    saga = Saga("a", version=1, input=dict)
+    add(saga, "x", after=["z"])
+    add(saga, "y", after=["x"])
+    add(saga, "z", after=["y"])
+    with pytest.raises(DefinitionError, match="wait for each other: ") as caught:
+        check(saga)
+    circle = caught.value.problem.rstrip(".").rpartition(": ")[2].split(" -> ")
+    assert circle[0] == circle[-1]
+    for later, earlier in pairwise(circle):
+        assert earlier in saga.after[later]
+    assert caught.value.where in {step.where for step in saga.steps.values()}
+
+
+def test_a_step_does_not_wait_for_itself():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it", after=["pay"])  # here
+        def pay(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert "wait for each other: pay -> pay" in broken(declare).problem
+
+
+def test_there_is_one_pivot():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "p", pivot=True, undo=False)
+
+        @saga.step(command="do.it", pivot=True)  # here
+        def q(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert broken(declare).problem == "Saga 'a' has two pivots: 'p' and 'q'."
+
+
+def test_no_step_runs_beside_the_pivot():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        add(saga, "p", pivot=True, undo=False)
+
+        @saga.step(command="do.it", after=[])  # here
+        def beside(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    assert broken(declare).problem == "Step 'beside' runs beside the pivot 'p'."
+
+
+def test_a_step_before_the_pivot_can_be_undone():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it")  # here
+        def book(order: dict) -> dict:
+            return {}
+
+        add(saga, "p", pivot=True, undo=False)
+        return saga
+
+    error = broken(declare)
+    assert error.problem == "Step 'book' cannot be undone."
+    assert "@book.compensation(command=...)" in error.mend
+
+
+@pytest.mark.parametrize("place", ["read_only", "after_pivot"])
+def test_a_compensation_that_can_never_run_is_refused(place):
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        if place == "after_pivot":
+            add(saga, "p", pivot=True, undo=False)
+        step = add(saga, "z", undo=False, read_only=place == "read_only")
+
+        @step.compensation(command="undo.it")  # here
+        def undo(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    reason = "is read-only" if place == "read_only" else "comes after the pivot"
+    assert broken(declare).problem.endswith(f"can never run: the step {reason}.")
+
+
+def typed(mapping: Callable[..., Any], reply: Any = Seat, **options: Any) -> Saga:
+    """`book` replies *reply*; the step made of *mapping* comes after it."""
+    saga = Saga("a", version=1, input=Order)
+
+    @saga.step(command="do.book", reply=reply, read_only=True)
+    def book(order: Order) -> dict:
+        return {}
+
+    saga.step(command="do.it", read_only=True, **options)(mapping)
+    return saga
+
+
+def test_a_parameter_is_a_step_or_the_input():
+    def declare():
+        def pay(order: Order, who: str) -> dict:  # here
+            return {}
+
+        return typed(pay)
+
+    error = broken(declare)
+    assert error.problem == "Parameter 'who' is neither a step nor the input."
+    assert error.mend.endswith("annotate it with Order for the input.")
+
+
+def test_a_step_does_not_need_its_own_reply():
+    def declare():
+        def pay(pay: Seat) -> dict:  # here
+            return {}
+
+        return typed(pay)
+
+    assert broken(declare).problem == "Parameter 'pay' is the step itself."
+
+
+def test_a_parameter_names_a_step_that_comes_before():
+    def declare():
+        def pay(book: Seat) -> dict:  # here
+            return {}
+
+        return typed(pay, after=[])
+
+    error = broken(declare)
+    assert "does not come before 'pay'" in error.problem
+    assert error.mend == "Add it to after=[...] of 'pay'."
+
+
+def test_a_parameter_has_the_type_of_the_reply():
+    def declare():
+        def pay(book: Order) -> dict:  # here
+            return {}
+
+        return typed(pay)
+
+    assert broken(declare).problem == (
+        "Parameter 'book' is annotated Order, but that step replies Seat."
+    )
+
+
+def test_a_reply_that_may_be_none_is_taken_as_such():
+    def declare():
+        def pay(book: Seat) -> dict:  # here
+            return {}
+
+        return typed(pay, Seat | None)
+
+    error = broken(declare)
+    assert "may be None" in error.problem
+    assert "Seat | None" in error.mend
+
+
+def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
+    def declare():
+        saga = Saga("a", version=1, input=Order)
+
+        @saga.step(command="do.it", reply=Seat)
+        def book(order: Order) -> dict:
+            return {}
+
+        @book.compensation(command="undo.it")  # here
+        def unbook(book: Seat) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert "can time out and still have to be undone" in error.problem
+    assert error.mend == "Annotate it Seat | None and undo by what the input says."
+
+
+@pytest.mark.parametrize(
+    ("reply", "parameter"),
+    [
+        (Seat, Seat),
+        (Seat, Seat | None),
+        (Seat | None, Seat | None),
+        (int | str, int | str),
+        (int | str | None, None | str | int),
+        (Any, Any),
+        (Row, Row),
+        (list[Seat], list[Seat]),
+        (dict[str, Any], dict[str, Any] | None),
+    ],
+)
+def test_a_parameter_may_be_written_as_the_reply_is(reply, parameter):
+    def pay(order: Order, book: parameter) -> dict:
+        return {}
+
+    check(typed(pay, reply))
+
+
+@pytest.mark.parametrize("kind", [Order | None, dict[str, int], Any, Row])
+def test_an_input_of_any_type_can_be_named(kind):
+    saga = Saga("a", version=1, input=kind)
+
+    @saga.step(command="do.it", read_only=True)
+    def book(order: kind) -> dict:
+        return {}
+
+    check(saga)
+
+
+def test_a_sound_saga_passes_twice():
+    saga = sequence("a", "p", "z", pivot="p", deadline=timedelta(days=360))
+    check(saga)
+    check(saga)
