@@ -198,5 +198,7 @@ async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbit
             await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
         await observer.until(lambda state: state.phase is Phase.CONNECTED)
         assert await publisher.publish([message("tests.one", b"4")]) == [C]
-        # What timed out has arrived after all: unknown is not failed.
-        assert sorted(d.body for d in await take(consumer, 2)) == [b"3", b"4"]
+        found = {(await take(consumer, 1))[0].body}
+        if found == {b"3"}:  # Unknown is not failed: it has arrived, if it was sent at all.
+            found = {(await take(consumer, 1))[0].body}
+        assert found == {b"4"}

@@ -92,7 +92,8 @@ def test_forged_reply_to_does_not_reach_the_queue_of_a_participant():
 
 def test_answer_arrives_as_it_was_sent():
     answer = Answer(
-        AnswerOutcome.EXISTING, RUN, Status.COMPENSATED, None, Failure("declined", "no", [1])
+        *(AnswerOutcome.EXISTING, RUN, Status.COMPENSATED, None, Failure("declined", "no", [1])),
+        *("place-order", 1, "o-1"),
     )
     message = encode_answer(Address("saga.client.1", "q-1"), answer)
     assert message.correlation_id == "q-1"
