@@ -42,7 +42,7 @@ def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
 
 def fields_from(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """As `from_data`, but only the fields, for use with `dataclasses.replace`."""
-    readers = {name: read for name, _, _, read in _plan(kind)}
+    readers = _readers(kind)
     values = {}
     for name, value in data.items():
         read = readers[name]
@@ -57,6 +57,11 @@ def _plan(kind: Any) -> tuple[tuple[str, Any, Turn | None, Turn | None], ...]:
         (item.name, _default(item), *_turns(without_none(hints[item.name])[0]))
         for item in fields(kind)
     )
+
+
+@cache
+def _readers(kind: Any) -> Mapping[str, Turn | None]:
+    return {name: read for name, _, _, read in _plan(kind)}
 
 
 def _default(item: Field[Any]) -> Any:
