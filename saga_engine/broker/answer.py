@@ -50,13 +50,16 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request; `run_id` is the run it speaks of, if any."""
+    """The answer to a request; `run_id` is the run it speaks of, if any, like what follows it."""
 
     outcome: AnswerOutcome
     run_id: UUID | None = None
     status: Status | None = None
     result: Json = field(default=None, repr=False)
     error: Failure | None = field(default=None, repr=False)
+    saga: str | None = None
+    version: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ def encode_answer(to: Address, answer: Answer) -> Message:
                 "status": answer.status.value if answer.status else None,
                 "result": answer.result,
                 "error": failure_json(answer.error) if answer.error else None,
+                "saga": answer.saga,
+                "version": answer.version,
+                "key": answer.key,
             }
         ),
         message_id=fresh_message_id(),
@@ -139,12 +145,18 @@ def decode_event(delivery: Delivery, settings: Settings) -> Answer | Finished | 
 
 
 def _answer(body: Object) -> Answer:
+    version = body.get("version")
+    if version is not None and not isinstance(version, int):
+        raise ValueError("version")
     return Answer(
         outcome=AnswerOutcome(_text(body["outcome"])),
         run_id=read_run_id(body),
         status=None if body.get("status") is None else Status(_text(body["status"])),
         result=body.get("result"),
         error=_error(body.get("error")),
+        saga=_text_or_none(body.get("saga")),
+        version=version,
+        key=_text_or_none(body.get("key")),
     )
 
 
@@ -156,7 +168,7 @@ def _finished(body: Object) -> Finished:
         run_id=run_id,
         saga=_text(body["saga"]),
         version=version,
-        key=None if body.get("key") is None else _text(body["key"]),
+        key=_text_or_none(body.get("key")),
         status=Status(_text(body["status"])),
         result=body.get("result"),
         error=_error(body.get("error")),
@@ -168,6 +180,10 @@ def _error(value: Json) -> Failure | None:
     if isinstance(failure, Unreadable):
         raise ValueError("error")  # noqa: TRY004 - one exception for whatever does not fit
     return failure
+
+
+def _text_or_none(value: Json) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _text(value: Json) -> str:

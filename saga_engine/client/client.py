@@ -122,7 +122,8 @@ class Client:
         match answer.outcome:
             case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
                 found = answer.run_id or run_id
-                return Handle(found, existing=found != run_id, status=answer.status)
+                existing = found != run_id
+                return Handle(found, name, answer.version or number, key, existing, answer.status)
             case AnswerOutcome.CONFLICT:
                 raise Conflict(_sentence(answer, "The key belongs to a run with another input."))
             case AnswerOutcome.UNKNOWN_SAGA:
@@ -140,9 +141,10 @@ class Client:
         """
         request = StatusRequest(run_uuid(run_id))
         answer = await self._answered(request, "Nothing is known of the run.")
-        if answer.status is None:
+        ending = _ending(request.run_id, answer)
+        if ending is None:
             raise NotFound(_no_run(request.run_id))
-        return Ending(request.run_id, answer.status, answer.result, answer.error)
+        return ending
 
     async def result(self, run_id: UUID | str, *, timeout: float | None = None) -> Ending:  # noqa: ASYNC109 - with our own sentence
         """
@@ -205,13 +207,16 @@ class Client:
         patience = clock() + self._settings.client_timeout
         while not ended.done():
             answer = await self._ask(StatusRequest(run_id), ended)
-            if answer and answer.status and answer.status.finished:
-                return Ending(run_id, answer.status, answer.result, answer.error)
-            if answer and answer.status is None and clock() >= patience:
+            ending = _ending(run_id, answer) if answer else None
+            if ending and ending.status.finished:
+                return ending
+            if answer and not ending and clock() >= patience:
                 raise NotFound(_no_run(run_id))
             await asyncio.wait([ended], timeout=self._settings.client_ask_again)
-        finished = ended.result()
-        return Ending(run_id, finished.status, finished.result, finished.error)
+        told = ended.result()
+        return Ending(
+            *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error)
+        )
 
     async def _ask(
         self, request: Request, ended: asyncio.Future[Finished] | None = None
@@ -253,6 +258,12 @@ class Client:
             f"No worker answered in {self._settings.client_timeout:g} seconds. {otherwise}"
             " See whether one is running and ready."
         )
+
+
+def _ending(run_id: UUID, told: Answer) -> Ending | None:
+    if told.status is None or told.saga is None or told.version is None:
+        return None
+    return Ending(run_id, told.saga, told.version, told.key, told.status, told.result, told.error)
 
 
 def _sentence(answer: Answer, otherwise: str) -> str:

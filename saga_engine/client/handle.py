@@ -10,13 +10,16 @@ from saga_engine.saga.vocabulary import Json, Status
 @dataclass(frozen=True, slots=True)
 class Handle:
     """
-    A run that was asked for.
+    A run of `saga` that was asked for.
 
     `existing`: the key named a run that was there already, and this is that one. `status` is None
-    where the start is recorded and no worker has taken it in yet.
+    where the start is recorded and waits for a worker; the version is then the one asked for.
     """
 
     run_id: UUID
+    saga: str
+    version: int | None
+    key: str | None
     existing: bool
     status: Status | None = None
 
@@ -30,6 +33,9 @@ class Ending:
     """
 
     run_id: UUID
+    saga: str
+    version: int
+    key: str | None
     status: Status
     result: Json = field(default=None, repr=False)
     error: Failure | None = field(default=None, repr=False)

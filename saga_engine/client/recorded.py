@@ -67,7 +67,7 @@ async def start_in(
         if ours is None:
             raise
         raise ours from error
-    return Handle(run_uuid(holder), existing=holder != start.run_id)
+    return Handle(run_uuid(holder), name, number, key, existing=holder != start.run_id)
 
 
 async def _look_for(connection: AsyncConnection, name: str, version: int | None) -> None:

@@ -37,6 +37,9 @@ class RunStatus:
     """How a run stands, for whoever waits for it; `failure` says why it did not complete."""
 
     status: Status
+    saga: str
+    version: int
+    key: str | None
     result: Json = None
     failure: Failure | None = None
 
@@ -111,8 +114,14 @@ async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStat
     if not run_ids:
         return {}
     return {
-        run_id: RunStatus(Status(name), orjson.loads(result), failure_of(orjson.loads(cause)))
-        for run_id, name, result, cause in await tx.execute(_STATUS, _ids(run_ids))
+        run_id: RunStatus(
+            *(Status(standing), saga, version, key),
+            orjson.loads(result),
+            failure_of(orjson.loads(cause)),
+        )
+        for run_id, standing, saga, version, key, result, cause in await tx.execute(
+            _STATUS, _ids(run_ids)
+        )
     }
 
 
@@ -226,9 +235,9 @@ _SAVE = text(
 
 _STATUS = text(
     """
-    SELECT run_id::text, status, coalesce(state -> 'result', 'null')::text,
-        coalesce(state -> 'cause', 'null')::text
-    FROM saga_engine.run
-    WHERE run_id = ANY (CAST(:run_ids AS uuid[]))
-        AND run_id >= CAST(:first AS uuid) AND run_id <= CAST(:last AS uuid)"""
+    SELECT r.run_id::text, r.status, d.name, d.version, r.key,
+        coalesce(r.state -> 'result', 'null')::text, coalesce(r.state -> 'cause', 'null')::text
+    FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )

@@ -101,7 +101,7 @@ class Ledger:
         """Tell whoever asked that it is done."""
         if arrival.audit_id is not None:
             self._judge(arrival.audit_id, arrival, f"The run is {run.status}.", accepted=True)
-        status = RunStatus(run.status, run.result, None)
+        status = RunStatus(run.status, run.saga, run.version, run.key, run.result, None)
         self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
 
     def refuse(
@@ -130,5 +130,10 @@ class Ledger:
     ) -> None:
         """Tell whoever asked how a run stands."""
         if to is not None:
-            known = (status.status, status.result, status.failure) if status else (None, None, None)
-            self.outcome.answers.append((to, Answer(outcome, UUID(run_id), *known)))
+            answer = Answer(outcome, UUID(run_id))
+            if status is not None:
+                answer = Answer(
+                    *(outcome, UUID(run_id), status.status, status.result, status.failure),
+                    *(status.saga, status.version, status.key),
+                )
+            self.outcome.answers.append((to, answer))
