@@ -1,4 +1,4 @@
-"""The play itself: orders are placed, trouble is made, everything ends, the accounts are compared."""
+"""The play itself: orders are placed, trouble is made, all ends, the accounts are compared."""
 
 import asyncio
 import importlib
