@@ -1,0 +1,14 @@
+"""
+The other side of a saga, in the user's services: commands performed once, and answered.
+
+    Delivery -> service -> performer -> barrier -> the user's handler -> replies -> acknowledgement
+
+participant is what users declare with; handler checks and calls one of their functions; barrier
+makes an effect happen once. Performers in other languages need docs/protocol.md and none of this.
+"""
+
+from saga_engine.participant.context import CommandContext
+from saga_engine.participant.participant import Participant
+from saga_engine.participant.refusal import Failed, Rejected
+
+__all__ = ["CommandContext", "Failed", "Participant", "Rejected"]

@@ -1,0 +1,43 @@
+"""What a handler may know of the command it performs, beside its payload."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from saga_engine.broker.command import Command
+from saga_engine.saga.vocabulary import Direction
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """
+    The envelope of one command.
+
+    `idempotency_key` is the same whenever the same command is asked for again: pass it on to
+    whatever the handler calls. `attempt` counts from 1. `deadline` is when the engine stops waiting
+    for this attempt, by the engine's clock.
+    """
+
+    command: str
+    run_id: UUID
+    saga: str
+    step: str
+    attempt: int
+    direction: Direction
+    idempotency_key: str
+    deadline: datetime
+
+    @classmethod
+    def of(cls, command: Command) -> Self:
+        """The context of a command that arrived."""
+        return cls(
+            command=command.name,
+            run_id=command.run_id,
+            saga=command.saga,
+            step=command.step,
+            attempt=command.attempt,
+            direction=command.direction,
+            idempotency_key=command.idempotency_key,
+            deadline=command.deadline,
+        )

@@ -1,0 +1,108 @@
+"""
+The participant's own database: one transaction for one command.
+
+An engine that is given stays the user's; one made here from a URL has a connection for each
+handler that may run at once. Either way transactions are READ COMMITTED, which the barrier needs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from saga_engine.errors import ConfigurationError
+from saga_engine.participant import barrier
+from saga_engine.settings import Settings
+from saga_engine.store.sqlstate import address, translated
+
+
+class Database:
+    """One participant's database."""
+
+    def __init__(self, database: AsyncEngine | str, settings: Settings) -> None:
+        self._owned = isinstance(database, str)
+        engine = _engine(database, settings) if isinstance(database, str) else database
+        if engine.dialect.name != "postgresql":
+            raise ConfigurationError(
+                f"The barrier works on PostgreSQL, not on {engine.dialect.name}. Leave database out"
+                " and pass the idempotency key on instead."
+            )
+        self.where = engine.url.render_as_string(hide_password=True)
+        self._engine = engine
+        self._reading_committed = engine.execution_options(isolation_level="READ COMMITTED")
+
+    async def prepare(self, *, create_barrier: bool) -> None:
+        """
+        Make sure that it can be used.
+
+        Raises:
+            StoreError, ConfigurationError: it cannot; the text says why.
+        """
+        try:
+            if create_barrier:
+                await barrier.create(self._engine)
+            async with self._engine.connect() as connection:
+                found = await connection.scalar(_EXISTS)
+        except Exception as error:
+            ours = translated(error, self.where)
+            if ours is None:
+                raise
+            raise ours from None
+        if not found:
+            raise ConfigurationError(
+                f"The database {self.where} has no table saga_barrier. Add `barrier.table` to your"
+                " migrations, or let it be created with create_barrier=True."
+            )
+
+    async def problem(self) -> str | None:
+        """What is wrong with it now, in a sentence; None: nothing."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(_ALIVE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
+            return str(translated(error, self.where) or type(error).__name__)
+        return None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open one transaction: committed when the block ends, rolled back when it raises."""
+        connection = await self._reading_committed.connect()
+        try:
+            transaction = await connection.begin()
+            yield connection
+            await transaction.commit()
+        except asyncio.CancelledError:
+            # A cancelled statement may leave the socket in the middle of an answer, and a rollback
+            # would wait for it. The server undoes what a closed connection leaves.
+            await connection.invalidate()
+            raise
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close what was opened here."""
+        if self._owned:
+            await self._engine.dispose()
+
+
+_EXISTS = text("SELECT to_regclass('saga_barrier') IS NOT NULL")
+_ALIVE = text("SELECT 1")
+
+
+def _engine(url: str, settings: Settings) -> AsyncEngine:
+    address(url)  # refuses what is no URL, without quoting it
+    return create_async_engine(
+        url,
+        pool_size=settings.participant_concurrency,
+        max_overflow=0,
+        pool_timeout=settings.participant_timeout,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args={
+            "timeout": settings.database_connect_timeout,
+            "command_timeout": settings.participant_timeout,
+            "server_settings": {"application_name": "saga-engine participant"},
+        },
+    )

@@ -1,0 +1,122 @@
+"""
+What users write: a participant, and which of their functions performs which command.
+
+    payments = Participant("payments", database=url)
+
+    @payments.command("payment.charge")
+    async def charge(command: ChargeCard, tx: AsyncConnection) -> Charge: ...
+
+    @payments.compensation("payment.refund", of="payment.charge")
+    async def refund(command: RefundCard, tx: AsyncConnection) -> None: ...
+
+Declaring connects to nothing; `service` does. Every rule is checked where it is broken.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from saga_engine.errors import DefinitionError
+from saga_engine.participant.handler import Function, Handler
+from saga_engine.saga.rules import COMMAND, COMMAND_BYTES_MAX, NAME
+
+F = TypeVar("F", bound=Function)
+
+
+class Participant:
+    """
+    A service that performs commands.
+
+    Args:
+        name: names its queue, `saga.participant.<name>`. All its processes share the name.
+        database: where its handlers keep their effects, as an AsyncEngine of SQLAlchemy or a
+            postgresql+asyncpg:// URL. With it every effect happens once (see `barrier`); without
+            it handlers get an idempotency key to pass on.
+        create_barrier: whether the barrier's table is created at start. Say no when it is part of
+            your own migrations (`barrier.table`).
+
+    Raises:
+        DefinitionError: the name cannot name a queue.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        database: AsyncEngine | str | None = None,
+        create_barrier: bool = True,
+    ) -> None:
+        if not _fits(NAME, name):
+            raise DefinitionError(
+                f"Participant {name!r} has a name that cannot travel.",
+                where=_caller(),
+                mend="Use a to z, 0 to 9, - and _, at most 64.",
+            )
+        self.name = name
+        self.database = database
+        self.create_barrier = create_barrier
+        self._handlers: dict[str, Handler] = {}
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Its handlers, by the command they perform."""
+        return MappingProxyType(self._handlers)
+
+    def command(self, name: str) -> Callable[[F], F]:
+        """Declare the async function that performs the command called `name`."""
+        return self._declare(name, undoes="")
+
+    def compensation(self, name: str, *, of: str) -> Callable[[F], F]:
+        """
+        Declare the async function that undoes what the command `of` did.
+
+        Called only when that was done: undoing what never happened succeeds without it, and what
+        was undone cannot happen afterwards. For that the two must share a database; a command that
+        undoes another participant's is declared with `command`.
+        """
+        if of not in self._handlers or self._handlers[of].undoes:
+            raise DefinitionError(
+                f"{name} is declared as compensation of {of!r}, which {self.name} does not"
+                " perform.",
+                where=_caller(),
+                mend=f"Declare @{self.name}.command({of!r}) before it; if another participant"
+                " performs that, declare this with command.",
+            )
+        return self._declare(name, undoes=of)
+
+    def _declare(self, name: str, *, undoes: str) -> Callable[[F], F]:
+        if not _fits(COMMAND, name) or len(name) > COMMAND_BYTES_MAX:
+            raise DefinitionError(
+                f"{name!r} is no name for a command.",
+                where=_caller(2),
+                mend="Use words of letters, digits, - and _ with dots between them, at most"
+                f" {COMMAND_BYTES_MAX} characters.",
+            )
+        if name in self._handlers:
+            raise DefinitionError(
+                f"{self.name} performs {name} already.",
+                where=_caller(2),
+                mend="Give each command one handler.",
+            )
+
+        def declare(function: F) -> F:
+            self._handlers[name] = Handler(
+                name, function, undoes=undoes, database=self.database is not None
+            )
+            return function
+
+        return declare
+
+
+def _caller(above: int = 1) -> str:
+    """`file:line` of whoever called the function that is `above` this one's caller."""
+    frame = inspect.stack(context=0)[above + 1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _fits(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.match(name) is not None

@@ -1,0 +1,60 @@
+"""
+What a handler raises to say no: Rejected for a business no, Failed for technical trouble.
+
+Their texts travel to the engine and are shown to operators, so they are the author's to choose.
+What any other exception says stays here: it may quote a payload or a password.
+"""
+
+from saga_engine.broker.body import write_json
+from saga_engine.broker.reply import CODE_CHARACTERS, failure_json
+from saga_engine.saga.payload import storable
+from saga_engine.saga.run import Failure
+from saga_engine.saga.vocabulary import Json
+
+REFUSAL_BYTES = 65_536
+"""What a refusal may need: it is for people to read, and is kept in the run's journal."""
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """
+    An answer that is not a success.
+
+    Args:
+        code: a word for programs, of 1 to 128 characters.
+        message: a sentence for people.
+        details: JSON, for whoever wants to know more.
+
+    Raises:
+        ValueError: one of them cannot travel.
+    """
+
+    def __init__(self, code: str, message: str = "", details: Json = None) -> None:
+        super().__init__(code, message)
+        if not _is_text(code) or not 0 < len(code) <= CODE_CHARACTERS:
+            raise ValueError(f"The code must be a text of 1 to {CODE_CHARACTERS} characters.")
+        self.failure = Failure(code, message, details)
+        if not _is_text(message) or not _travels(self.failure):
+            raise ValueError(
+                "The message must be a text, the details JSON, both without NUL and together at"
+                f" most {REFUSAL_BYTES} bytes."
+            )
+
+
+class Rejected(_Refusal):
+    """A business no: nothing was done, and asking again would not help."""
+
+
+class Failed(_Refusal):
+    """Technical trouble: nothing was done that lasts, and asking again may help."""
+
+
+def _travels(failure: Failure) -> bool:
+    body = failure_json(failure)
+    try:
+        return len(write_json(body)) <= REFUSAL_BYTES and storable(body)
+    except TypeError:
+        return False
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

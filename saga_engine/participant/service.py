@@ -1,0 +1,255 @@
+"""
+The composition root of a participant process: its connections, its handlers at work, how it stops.
+
+    deliveries -> performer -> replies (publish, confirm) -> acknowledgement
+
+What cannot be read as a command is set aside by rejecting it, so that the queue's policy
+dead-letters it. `run` ends when it is told to stop and everything in hand is answered and
+acknowledged, or when the time for that is over; the broker delivers the rest again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from saga_engine.broker.command import decode_command
+from saga_engine.broker.connection import Link, LinkState, Phase
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.reply import encode_reply
+from saga_engine.broker.topology import Topology, participant_queue, participant_topology
+from saga_engine.broker.unreadable import Unreadable
+from saga_engine.broker.wire import Delivery
+from saga_engine.errors import ConfigurationError
+from saga_engine.participant.database import Database
+from saga_engine.participant.participant import Participant
+from saga_engine.participant.performer import Performer
+from saga_engine.participant.replies import Replies
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import (
+    FaultFound,
+    HandlersRegistered,
+    LinkChanged,
+    MessageDeadLettered,
+    MessagesConsumed,
+    Observer,
+    ProcessDraining,
+    ProcessReady,
+    ProcessStopped,
+    described,
+)
+
+PROGRAM = "participant"
+LEAVING = 5.0
+"""Seconds of the `drain` setting that are kept for saying goodbye to broker and database."""
+
+
+class Service:
+    """
+    The participants of one process; `async with` connects them, `run` runs them.
+
+    Any number of processes may run the same participants.
+
+    Raises:
+        ConfigurationError: they cannot work in one process, or a URL is missing or wrong.
+        StoreError, BrokerError: on entering, when something is not usable; afterwards everything
+            that is away is waited for.
+    """
+
+    def __init__(
+        self, participants: Iterable[Participant], settings: Settings, tell: Observer
+    ) -> None:
+        self._participants = _distinct(list(participants))
+        self._settings = settings
+        self._tell = tell
+        self._owned = AsyncExitStack()
+        self._draining = False
+        self._slots = asyncio.Semaphore(settings.participant_concurrency)
+        self._databases: dict[str, Database] = {}
+        self._performers: dict[str, Performer] = {}
+        self._links: tuple[Link, Link]
+        self._consumer: Consumer
+        self._replies: Replies
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as owned:
+            for participant in self._participants:
+                await self._prepare(participant, owned)
+            await self._connect(owned)
+            self._owned = owned.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._owned.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Perform commands until *stop* is set, then finish what is in hand within `drain`."""
+        clean = True
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(self._work())
+            self._tell(ProcessReady(program=PROGRAM))
+            await stop.wait()
+            self._draining = True
+            self._tell(ProcessDraining(program=PROGRAM))
+            try:
+                async with asyncio.timeout(max(self._settings.drain - LEAVING, LEAVING)):
+                    await self._consumer.stop()
+                    await working
+            except TimeoutError:
+                clean = False
+        self._tell(ProcessStopped(program=PROGRAM, clean=clean))
+
+    async def readiness(self) -> dict[str, str | None]:
+        """Each thing the process needs, and what is wrong with it; None: nothing."""
+        publish, consume = self._links
+        databases = {
+            f"database of {name}": await database.problem()
+            for name, database in self._databases.items()
+        }
+        return {
+            **databases,
+            "publishing": _problem_of(publish.state),
+            "consuming": _problem_of(consume.state),
+            "draining": "it is stopping" if self._draining else None,
+        }
+
+    async def _prepare(self, participant: Participant, owned: AsyncExitStack) -> None:
+        database = None
+        if participant.database is not None:
+            database = Database(participant.database, self._settings)
+            owned.push_async_callback(database.close)
+            await database.prepare(create_barrier=participant.create_barrier)
+            self._databases[participant.name] = database
+        self._performers[participant_queue(participant.name)] = Performer(
+            participant.handlers, database, self._settings, self._tell
+        )
+        self._tell(HandlersRegistered(commands=tuple(participant.handlers)))
+
+    async def _connect(self, owned: AsyncExitStack) -> None:
+        topology = _topology(self._participants)
+        publish, consume = (
+            Link(
+                self._settings.require_broker(),
+                name=name,
+                settings=self._settings,
+                topology=topology,
+                on_state=self._observe,
+            )
+            for name in ("publish", "consume")
+        )
+        self._links = (
+            await owned.enter_async_context(publish),
+            await owned.enter_async_context(consume),
+        )
+        prefetch = self._settings.participant_prefetch
+        consumer = Consumer(consume, list(self._performers), prefetch=prefetch)
+        self._consumer = await owned.enter_async_context(consumer)
+        self._replies = Replies(Publisher(publish), self._consumer, self._settings, self._tell)
+
+    def _observe(self, state: LinkState) -> None:
+        self._tell(
+            LinkChanged(
+                role=state.link, phase=state.phase, epoch=state.epoch, problem=state.problem
+            )
+        )
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._replies.run())
+            async with asyncio.TaskGroup() as handling:
+                while not self._draining:
+                    for delivery in await self._consumer.take(self._settings.participant_prefetch):
+                        handling.create_task(self._handle(delivery))
+            self._replies.finish()
+
+    async def _handle(self, delivery: Delivery) -> None:
+        """Take one command; the prefetch bounds how many wait for a slot here."""
+        async with self._slots:
+            if self._draining:
+                return  # It is not begun: the broker gives it to another process.
+            self._tell(
+                MessagesConsumed(
+                    queue=delivery.queue, messages=1, redelivered=int(delivery.redelivered)
+                )
+            )
+            try:
+                await self._answer(delivery)
+            except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
+                self._tell(FaultFound(operation=PROGRAM, problem=described(error)))
+                await self._set_aside(delivery, "fault", "It met a bug of saga-engine.")
+
+    async def _answer(self, delivery: Delivery) -> None:
+        received = decode_command(delivery, self._settings)
+        if isinstance(received, Unreadable):
+            await self._set_aside(delivery, received.reason, received.sentence)
+            return
+        answer = await self._performers[delivery.queue].perform(received)
+        self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
+
+    async def _set_aside(self, delivery: Delivery, reason: str, sentence: str) -> None:
+        self._tell(
+            MessageDeadLettered(
+                queue=delivery.queue,
+                reason=reason,
+                problem=sentence,
+                message_id=delivery.message_id,
+                correlation_id=delivery.correlation_id,
+            )
+        )
+        await self._consumer.reject([delivery])
+
+
+async def run(
+    participants: Iterable[Participant], settings: Settings, tell: Observer, stop: asyncio.Event
+) -> None:
+    """Connect the participants and run them until *stop* is set; see Service."""
+    async with Service(participants, settings, tell) as service:
+        await service.run(stop)
+
+
+def _distinct(participants: Sequence[Participant]) -> Sequence[Participant]:
+    """Refuse what would have one command done twice, or by nobody."""
+    owner: dict[str, str] = {}
+    names: set[str] = set()
+    for participant in participants:
+        if participant.name in names:
+            raise ConfigurationError(
+                f"Two participants are called {participant.name}: they would share a queue."
+                " Give each a name of its own."
+            )
+        names.add(participant.name)
+        if not participant.handlers:
+            raise ConfigurationError(
+                f"Participant {participant.name} performs no command. Declare one with"
+                f" @{participant.name}.command(...)."
+            )
+        for command in participant.handlers:
+            if command in owner:
+                raise ConfigurationError(
+                    f"{owner[command]} and {participant.name} both perform {command}: it would be"
+                    " done twice. Let one of them."
+                )
+            owner[command] = participant.name
+    return participants
+
+
+def _topology(participants: Sequence[Participant]) -> Topology:
+    parts = [participant_topology(each.name, tuple(each.handlers)) for each in participants]
+    return Topology(
+        exchanges=tuple(dict.fromkeys(each for part in parts for each in part.exchanges)),
+        queues=tuple(each for part in parts for each in part.queues),
+        bindings=tuple(each for part in parts for each in part.bindings),
+    )
+
+
+def _problem_of(state: LinkState) -> str | None:
+    if state.phase is Phase.CONNECTED:
+        return None
+    return state.problem or f"it is {state.phase}"

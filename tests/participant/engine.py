@@ -1,0 +1,108 @@
+"""The engine's side of a test: sends commands over a broker and reads what is replied."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from saga_engine.broker.command import encode_command, fresh_message_id
+from saga_engine.broker.connection import Link
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.reply import decode_reply
+from saga_engine.broker.token import CommandRef, mint
+from saga_engine.broker.topology import COMMANDS, ENGINE, REPLIES
+from saga_engine.broker.wire import Message, Published
+from saga_engine.participant.service import Service
+from saga_engine.settings import Settings
+from tests.participant.shop import Told
+
+KEY = b"k" * 32
+QUICK = {"broker_backoff": 0.01, "broker_backoff_max": 0.05}
+
+
+class Engine:
+    def __init__(self, publisher, consumer, settings):
+        self._publisher = publisher
+        self.consumer = consumer
+        self._settings = settings
+
+    async def send(self, command, **changes):
+        """Publish a command, and be sure that its queue has it."""
+        ref = CommandRef(command.run_id, command.step, command.direction, command.attempt)
+        await self.publish(replace(encode_command(command, mint(KEY, ref)), **changes))
+
+    async def publish(self, message):
+        assert await self._publisher.publish([message]) == [Published.CONFIRMED]
+
+    async def send_body(self, body, name="payment.charge", **properties):
+        """Publish anything at all to the participant."""
+        message = Message(COMMANDS, name, body, fresh_message_id(), **properties)
+        await self.publish(message)
+
+    async def replies(self, count=1):
+        """The next replies, read and acknowledged."""
+        found = []
+        async with asyncio.timeout(30):
+            while len(found) < count:
+                deliveries = await self.consumer.take(count - len(found))
+                await self.consumer.settle(deliveries)
+                found += [decode_reply(each, KEY, self._settings) for each in deliveries]
+        return found
+
+    async def reply(self):
+        (reply,) = await self.replies(1)
+        return reply
+
+
+@asynccontextmanager
+async def sender_on(url):
+    """Something that sends commands, where no engine has ever been."""
+    settings = Settings(**QUICK)
+    async with Link(url, name="publish", settings=settings) as publish:
+        yield Engine(Publisher(publish), None, settings)
+
+
+@asynccontextmanager
+async def engine_on(url):
+    settings = Settings(**QUICK)
+    async with (
+        Link(url, name="publish", settings=settings, topology=ENGINE) as publish,
+        Link(url, name="consume", settings=settings, topology=ENGINE) as consume,
+        Consumer(consume, [REPLIES]) as consumer,
+    ):
+        yield Engine(Publisher(publish), consumer, settings)
+
+
+class Running:
+    """A service that runs; `told` are its facts."""
+
+    def __init__(self, service, told, stop, task):
+        self.service = service
+        self.told = told
+        self.stop = stop
+        self.task = task
+
+    async def drained(self):
+        """Tell it to stop, and wait until it has."""
+        self.stop.set()
+        await self.task
+
+    async def kill(self):
+        """End it on the spot, as SIGKILL would: nothing is finished, nothing acknowledged."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@asynccontextmanager
+async def service_of(url, *shops, **changes):
+    """The participants' process; ended on the spot when the block ends."""
+    told, stop = Told(), asyncio.Event()
+    settings = Settings(broker_url=url, **(QUICK | changes))
+    participants = [shop.participant for shop in shops]
+    async with (
+        Service(participants, settings, told) as service,
+        asyncio.TaskGroup() as group,
+    ):
+        running = Running(service, told, stop, group.create_task(service.run(stop)))
+        yield running
+        await running.kill()

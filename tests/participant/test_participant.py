@@ -1,0 +1,125 @@
+import functools
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from saga_engine.errors import DefinitionError
+from saga_engine.participant import CommandContext, Participant
+
+HERE = "test_participant.py:"
+
+
+class Charge(BaseModel):
+    order_id: str
+
+
+@pytest.fixture
+def payments():
+    return Participant("payments")
+
+
+def refused(payments, function):
+    with pytest.raises(DefinitionError) as found:
+        payments.command("payment.charge")(function)
+    assert HERE in found.value.where
+    return str(found.value)
+
+
+@pytest.mark.parametrize("name", ["", "Payments", "pay ments", "a" * 65, "pay.#", 7, None])
+def test_a_participant_needs_a_name_that_can_name_a_queue(name):
+    with pytest.raises(DefinitionError, match="name that cannot travel") as found:
+        Participant(name)
+    assert HERE in found.value.where
+
+
+@pytest.mark.parametrize("name", ["", "payment.*", "#", "payment charge", "a" * 200, None])
+def test_a_command_needs_a_name_that_is_no_pattern_of_names(payments, name):
+    with pytest.raises(DefinitionError, match="no name for a command") as found:
+        payments.command(name)
+    assert HERE in found.value.where
+
+
+def test_a_command_has_one_handler(payments):
+    @payments.command("payment.charge")
+    async def charge(command: Charge) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"performs payment\.charge already") as found:
+        payments.command("payment.charge")
+    assert HERE in found.value.where
+
+
+def test_a_compensation_undoes_a_command_of_the_same_participant(payments):
+    with pytest.raises(DefinitionError, match="does not perform") as found:
+        payments.compensation("payment.refund", of="payment.charge")
+    assert HERE in found.value.where
+
+
+def test_a_compensation_is_not_compensated(payments):
+    @payments.command("payment.charge")
+    async def charge(command: Charge) -> None: ...
+
+    @payments.compensation("payment.refund", of="payment.charge")
+    async def refund(command: Charge) -> None: ...
+
+    with pytest.raises(DefinitionError, match="does not perform"):
+        payments.compensation("payment.rebill", of="payment.refund")
+
+
+def test_a_decorated_function_stays_the_users_own(payments):
+    async def charge(command: Charge) -> None: ...
+
+    assert payments.command("payment.charge")(charge) is charge
+    assert list(payments.handlers) == ["payment.charge"]
+
+
+def test_a_plain_function_is_refused_because_it_would_stop_the_others(payments):
+    def charge(command: Charge) -> None: ...
+
+    assert "async def" in refused(payments, charge)
+
+
+def test_what_is_no_function_is_refused(payments):
+    with pytest.raises(DefinitionError, match="where a function belongs"):
+        payments.command("payment.charge")(functools.partial(print))
+
+
+def test_a_handler_takes_one_payload(payments):
+    async def none() -> None: ...
+    async def two(first: Charge, second: Charge) -> None: ...
+
+    assert "takes 0 payloads" in refused(payments, none)
+    assert "takes 2 payloads" in refused(payments, two)
+
+
+def test_every_parameter_and_the_result_are_annotated(payments):
+    async def no_parameter(command) -> None: ...
+    async def no_result(command: Charge): ...
+    async def unknown(command: "Missing") -> None: ...  # noqa: F821 - that is the point
+    async def starred(*command: Charge) -> None: ...
+    async def no_schema(command: Payload) -> None: ...
+
+    assert "has no annotation" in refused(payments, no_parameter)
+    assert "result of no_result has no annotation" in refused(payments, no_result)
+    assert "Missing" in refused(payments, unknown)
+    assert "no plain one" in refused(payments, starred)
+    assert "no payload type" in refused(payments, no_schema)
+
+
+class Payload:
+    """Nothing pydantic understands."""
+
+
+def test_a_transaction_needs_a_database(payments):
+    async def charge(command: Charge, tx: AsyncConnection) -> None: ...
+
+    assert "has no database" in refused(payments, charge)
+
+
+def test_a_handler_may_take_transaction_and_context_in_any_order():
+    payments = Participant("payments", database="postgresql+asyncpg://nobody@127.0.0.1/none")
+
+    @payments.command("payment.charge")
+    async def charge(tx: AsyncConnection, about: CommandContext, command: Charge) -> None: ...
+
+    assert list(payments.handlers) == ["payment.charge"]

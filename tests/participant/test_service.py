@@ -1,0 +1,337 @@
+import asyncio
+
+import pytest
+
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES
+from saga_engine.embedded.broker.faults import refuse
+from saga_engine.errors import ConfigurationError, StoreUnavailable
+from saga_engine.participant import Participant
+from saga_engine.participant.service import Service
+from saga_engine.saga.vocabulary import Outcome
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import (
+    BarrierHit,
+    HandlerFinished,
+    MessageDeadLettered,
+    MessagesConsumed,
+    MessagesPublished,
+    ProcessDraining,
+    ProcessStopped,
+)
+from tests.broker.links import link_to, raw_channel
+from tests.participant.engine import engine_on, sender_on, service_of
+from tests.participant.shop import (
+    ChargeCard,
+    Shop,
+    Told,
+    command,
+    entries,
+    ledger_in,
+    refund_of,
+)
+
+
+@pytest.fixture
+async def ledger(database_url):
+    async with ledger_in(database_url) as engine:
+        yield engine
+
+
+async def test_a_command_is_performed_once_and_answered(broker_url, ledger):
+    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)):
+        charge = command()
+        for asked in (charge, charge, refund_of(charge)):
+            await engine.send(asked)
+            reply = await engine.reply()
+            assert reply.outcome is Outcome.SUCCEEDED
+            assert reply.ref.run_id == charge.run_id
+        assert await entries(ledger) == [("o-1", -1), ("o-1", 1)]
+
+
+async def test_a_rejection_and_a_failure_travel_with_their_words(broker_url):
+    async with engine_on(broker_url) as engine, service_of(broker_url, Shop()):
+        await engine.send(command(payload={"order_id": "o-1", "card": "declined"}))
+        reply = await engine.reply()
+        assert reply.outcome is Outcome.REJECTED
+        assert reply.failure.code == "declined"
+        assert reply.failure.details == {"card": "visa"}
+        await engine.send(command(payload={"order_id": "o-1", "card": "broken"}))
+        assert (await engine.reply()).failure.code == "OSError"
+
+
+async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, ledger):
+    commands = [command(payload={"order_id": f"o-{number}"}) for number in range(150)]
+    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)) as running:
+        async with asyncio.TaskGroup() as group:
+            for asked in commands:
+                group.create_task(engine.send(asked))
+        replies = await engine.replies(len(commands))
+        told = {reply.ref.run_id: reply.body["charge_id"] for reply in replies}
+        for asked in commands:
+            assert told[asked.run_id].startswith(asked.payload["order_id"] + "-")
+        assert len(await entries(ledger)) == len(commands)
+        sent = running.told.of(MessagesPublished)
+        assert sum(fact.messages for fact in sent) == len(commands)
+        assert len(sent) < len(commands)
+
+
+def nothing(_):
+    """A fault: the publish is swallowed, neither delivered nor confirmed."""
+
+
+def is_reply(message):
+    return message.exchange == REPLIES
+
+
+async def test_a_participant_killed_between_effect_and_reply_repeats_its_answer(
+    development_broker, ledger
+):
+    url, shop = development_broker.url, Shop(ledger)
+    swallowed = development_broker.faults.on_publish(is_reply, nothing)
+    async with engine_on(url) as engine:
+        async with service_of(url, shop):
+            await engine.send(command())
+            await swallowed.exhausted.wait()
+            assert await entries(ledger) == [("o-1", 1)]
+        async with service_of(url, shop) as second:
+            assert (await engine.reply()).body == {"charge_id": "o-1-1"}
+            assert second.told.of(BarrierHit)[0].case == "repeated"
+            assert second.told.of(MessagesConsumed)[0].redelivered == 1
+    assert shop.called == ["charge"]
+    assert await entries(ledger) == [("o-1", 1)]
+
+
+async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
+    refused = development_broker.faults.on_publish(is_reply, refuse, times=3)
+    url = development_broker.url
+    async with engine_on(url) as engine, service_of(url, Shop()) as running:
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        assert refused.fired == 3
+        await running.told.until(lambda fact: getattr(fact, "outcome", "") == "confirmed")
+        outcomes = [fact.outcome for fact in running.told.of(MessagesPublished)]
+        assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
+
+
+async def test_a_participant_cut_off_answers_after_it_has_reconnected(development_broker, ledger):
+    url, shop = development_broker.url, Shop(ledger)
+    async with engine_on(url) as engine, service_of(url, shop):
+        await engine.send(command(payload={"order_id": "o-1", "card": "slow"}))
+        await shop.entered.wait()
+        development_broker.faults.cut_connections()
+        shop.released.set()
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+    assert await entries(ledger) == [("o-1", 1)]
+
+
+def returned(fact):
+    return isinstance(fact, MessagesPublished) and fact.outcome == "returned"
+
+
+async def test_a_reply_nobody_takes_is_kept_until_the_engine_is_there(broker_url):
+    async with sender_on(broker_url) as sender, service_of(broker_url, Shop()) as running:
+        await sender.send(command())
+        await running.told.until(returned)
+        async with engine_on(broker_url) as engine:
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_reply_to_nowhere_is_given_up_and_holds_nobody_up(broker_url):
+    changes = {"participant_reply_timeout": 0.2, "participant_prefetch": 2}
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Shop(), **changes) as running,
+    ):
+        await engine.send(command(), reply_to="nowhere")
+        await running.told.until(returned)
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        given_up = await running.told.until(lambda fact: isinstance(fact, MessageDeadLettered))
+        assert given_up.reason == "reply_unroutable"
+
+
+HOSTILE = {
+    "malformed_json": b"{",
+    "too_deep": b"[" * 500 + b"]" * 500,
+    "too_large": b'"' + b"x" * 300_000 + b'"',
+    "not_storable": b'"\\u0000"',
+    "bad_command": b"{}",
+}
+
+
+@pytest.mark.parametrize("reason", HOSTILE)
+async def test_what_is_no_command_is_set_aside_and_the_next_one_is_served(broker_url, reason):
+    async with engine_on(broker_url) as engine, raw_channel(broker_url) as channel:
+        async with service_of(broker_url, Shop()) as running:
+            await channel.basic_publish(
+                HOSTILE[reason], exchange="saga.commands", routing_key="payment.charge"
+            )
+            aside = await running.told.until(lambda fact: isinstance(fact, MessageDeadLettered))
+            assert (aside.reason, aside.queue) == (reason, "saga.participant.payments")
+            await engine.send(command())
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+            await running.drained()
+        async with service_of(broker_url, Shop()) as other:
+            await engine.send(command())
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+            assert other.told.of(MessageDeadLettered) == []
+
+
+async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_so(
+    rabbitmq, rabbitmq_url
+):
+    host = rabbitmq_url.rpartition("/")[2]
+    definition = '{"dead-letter-exchange": "saga.dead-letters"}'
+    await rabbitmq.ctl(
+        "set_policy", "-p", host, "--apply-to", "queues", "aside", "^saga.participant", definition
+    )
+    async with (
+        engine_on(rabbitmq_url),
+        raw_channel(rabbitmq_url) as channel,
+        link_to(rabbitmq_url, topology=ENGINE) as link,
+        Consumer(link, [DEAD_LETTERS]) as dead_letters,
+        service_of(rabbitmq_url, Shop()),
+    ):
+        await channel.basic_publish(b"{", exchange="saga.commands", routing_key="payment.charge")
+        async with asyncio.timeout(30):
+            (letter,) = await dead_letters.take(1)
+        assert letter.body == b"{"
+
+
+async def test_a_hanging_handler_fails_and_the_others_go_on(broker_url):
+    shop = Shop()
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, shop, participant_timeout=0.5) as running,
+    ):
+        await engine.send(command(payload={"order_id": "o-1", "card": "slow"}))
+        await shop.entered.wait()
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        assert (await engine.reply()).failure.code == "timeout"
+        assert len(running.told.of(HandlerFinished)) == 2
+
+
+async def test_no_more_handlers_run_at_once_than_allowed(broker_url):
+    shop = Shop()
+    slow = {"order_id": "o-1", "card": "slow"}
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, shop, participant_concurrency=2, participant_prefetch=10),
+    ):
+        for _ in range(5):
+            await engine.send(command(payload=slow))
+        await shop.entered.wait()
+        await engine.send(command())  # through the broker and back: the five have arrived
+        assert len(shop.called) <= 2
+        shop.released.set()
+        await engine.replies(6)
+        assert len(shop.called) == 6
+
+
+async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_url, ledger):
+    shop = Shop(ledger)
+    slow, late = command(payload={"order_id": "o-1", "card": "slow"}), command()
+    async with engine_on(broker_url) as engine:
+        async with service_of(broker_url, shop, participant_concurrency=1) as running:
+            await engine.send(slow)
+            await shop.entered.wait()
+            await engine.send(late)
+            running.stop.set()
+            await running.told.until(lambda fact: isinstance(fact, ProcessDraining))
+            assert (await running.service.readiness())["draining"]
+            shop.released.set()
+            await running.drained()
+            assert (await engine.reply()).ref.run_id == slow.run_id
+            assert running.told.of(ProcessStopped) == [
+                ProcessStopped(program="participant", clean=True)
+            ]
+        assert await entries(ledger) == [("o-1", 1)]
+        async with service_of(broker_url, shop):
+            assert (await engine.reply()).ref.run_id == late.run_id
+
+
+async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
+    monkeypatch.setattr("saga_engine.participant.service.LEAVING", 0.1)
+    shop = Shop()
+    async with (
+        sender_on(broker_url) as sender,
+        service_of(broker_url, shop, drain=0.3) as running,
+    ):
+        await sender.send(command(payload={"order_id": "o-1", "card": "slow"}))
+        await shop.entered.wait()
+        await running.drained()
+        assert running.told.of(ProcessStopped) == [
+            ProcessStopped(program="participant", clean=False)
+        ]
+
+
+async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
+    async with service_of(broker_url, Shop(ledger)) as running:
+        assert await running.service.readiness() == {
+            "database of payments": None,
+            "publishing": None,
+            "consuming": None,
+            "draining": None,
+        }
+
+
+async def test_several_participants_share_a_process(broker_url):
+    shop, stock = Shop(), Participant("stock")
+
+    @stock.command("stock.reserve")
+    async def reserve(_: ChargeCard) -> str:
+        return "reserved"
+
+    shop.participants = [shop.participant, stock]
+    async with engine_on(broker_url) as engine, service_of(broker_url, shop, Only(stock)):
+        await engine.send(command(name="stock.reserve"))
+        assert (await engine.reply()).body == "reserved"
+        await engine.send(command())
+        assert (await engine.reply()).body["charge_id"]
+
+
+class Only:
+    def __init__(self, participant):
+        self.participant = participant
+
+
+def service(*participants, **changes):
+    return Service(participants, Settings(**changes), Told())
+
+
+def test_participants_that_would_do_a_command_twice_are_refused():
+    first, second = Shop().participant, Participant("other")
+
+    @second.command("payment.charge")
+    async def charge(command: ChargeCard) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"both perform payment\.charge"):
+        service(first, second)
+    with pytest.raises(ConfigurationError, match="Two participants"):
+        service(first, Shop().participant)
+    with pytest.raises(ConfigurationError, match="performs no command"):
+        service(Participant("idle"))
+
+
+async def test_a_participant_needs_a_broker_and_says_so():
+    with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
+        async with service(Shop().participant):
+            pass
+
+
+async def test_a_database_that_cannot_be_used_is_one_clear_sentence(ledger):
+    for url, kind, words in (
+        ("sqlite:///x", ConfigurationError, "postgresql"),
+        ("postgresql+asyncpg://u:secret@127.0.0.1:1/x", StoreUnavailable, "cannot be reached"),
+    ):
+        with pytest.raises(kind, match=words) as found:
+            async with service(Shop(url).participant):
+                pass
+        assert "secret" not in str(found.value)
+    unprepared = Participant("payments", database=ledger, create_barrier=False)
+    unprepared.command("payment.charge")(Shop(ledger)._charge(ledger))
+    with pytest.raises(ConfigurationError, match="no table saga_barrier"):
+        async with service(unprepared):
+            pass
