@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         10, description="Seconds; below 5 gives false alarms, at 60 a dead peer is seen after 183"
     )
     broker_confirm_timeout: Seconds = Field(
-        10.0, description="Seconds to wait for confirms; after that a publish counts as unknown"
+        5.0, description="Seconds to wait for confirms; after that a publish counts as unknown"
     )
     broker_backoff: Seconds = Field(0.2, description="Seconds before the first reconnect; doubles")
     broker_backoff_max: Seconds = Field(5.0, description="Seconds between reconnects at the most")
@@ -82,9 +82,9 @@ class Settings(BaseSettings):
         1.0, description="Seconds after which confirmed outbox rows are deleted without a batch"
     )
     outbox_age: Seconds = Field(
-        20.0,
-        description="Seconds after which an outbox row is taken to be left behind; it must"
-        " exceed broker_confirm_timeout",
+        8.0,
+        description="Seconds after which an outbox row is taken to be left behind by a worker that"
+        " died, and sent again; more than broker_confirm_timeout, or live ones are sent twice",
     )
     maintenance: Seconds = Field(
         60.0, description="Seconds between counts for the gauges and looks at partitions"
@@ -101,7 +101,9 @@ class Settings(BaseSettings):
         64, description="Deepest nesting of a body the engine reads"
     )
     dead_letter_bytes: Bytes = Field(
-        1_048_576, description="Bytes of a dead letter's body that are kept"
+        262_144,
+        description="Bytes of a dead letter's body that are kept; prefetch times this, and"
+        " body_bytes, bound a worker's memory",
     )
 
     participant_concurrency: Count = Field(

@@ -1,6 +1,6 @@
 """The definitions this worker has: which saga a run is pinned to, which one a start gets."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import Saga
@@ -8,17 +8,10 @@ from saga_engine.saga.rules import check
 
 
 class Catalogue:
-    """
-    Sagas by the id under which the store has registered them.
+    """Sagas by the id under which the store has registered them."""
 
-    `elsewhere` are the names and versions that any worker has ever registered.
-    """
-
-    def __init__(
-        self, sagas: Mapping[int, Saga], elsewhere: Collection[tuple[str, int]] = ()
-    ) -> None:
+    def __init__(self, sagas: Mapping[int, Saga]) -> None:
         self.sagas = dict(sagas)
-        self._elsewhere = frozenset(elsewhere)
         self._startable: dict[tuple[str, int | None], int] = {}
         for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
             self._startable[saga.name, saga.version] = number
@@ -37,10 +30,6 @@ class Catalogue:
     def startable(self, name: str, version: int | None) -> int | None:
         """The id of the definition for a new run: that version, or the newest; None: not here."""
         return self._startable.get((name, version))
-
-    def known_elsewhere(self, name: str, version: int | None) -> bool:
-        """Whether another worker may have it."""
-        return any(name == known and version in (None, number) for known, number in self._elsewhere)
 
 
 def sound(sagas: Iterable[Saga]) -> list[Saga]:

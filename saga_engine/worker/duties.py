@@ -41,24 +41,19 @@ class Duties:
         self._settings = settings
         self._tell = tell
 
-    async def timers(self) -> bool:
-        """Wake the runs that are due: timeouts, retries, deadlines."""
+    async def waiting(self) -> bool:
+        """Deal with what waits in PostgreSQL: runs that are due, and requests that were recorded."""
+        return await self._turnover.once(self._take_waiting) > 0
+
+    async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         limit = self._settings.batch_size
-        return await self._turnover.once(lambda _, batch: batch.take_due(limit)) > 0
-
-    async def requests(self) -> bool:
-        """Take in what was recorded: starts of callers' transactions, operators, parked replies."""
-        return await self._turnover.once(self._take_recorded) > 0
-
-    async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
+        due = await batch.take_due(limit)  # first: it may lock rows in any order
         items = await inbox.take(
-            tx,
-            sagas=self._catalogue.names,
-            definition_ids=self._catalogue.ids,
-            limit=self._settings.batch_size,
+            tx, sagas=self._catalogue.names, definition_ids=self._catalogue.ids, limit=limit
         )
-        await batch.take(Intake([_arrival(item) for item in items]))
-        return len(items)
+        if items:
+            await batch.take(Intake([_arrival(item) for item in items]))
+        return due + len(items)
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""

@@ -11,7 +11,7 @@ from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.saga.decide import Decision, decide
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.trigger import Start
-from saga_engine.store import keys, runs
+from saga_engine.store import definitions, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.runs import StoredRun
@@ -32,7 +32,10 @@ class Starts:
 
     async def begin(self, arrivals: Sequence[Arrival]) -> None:
         """Start the runs that are asked for, once each."""
-        wanted = [arrival for arrival in arrivals if self._is_here(arrival)]
+        elsewhere = [arrival for arrival in arrivals if self._startable(arrival) is None]
+        if elsewhere:
+            await self._pass_on(elsewhere)
+        wanted = [arrival for arrival in arrivals if self._startable(arrival) is not None]
         holders = await self._reserve(wanted)
         for arrival in wanted:
             self._consider(arrival, holders.get(arrival.run_id))
@@ -41,17 +44,22 @@ class Starts:
         if self._again:
             await self._answer_again()
 
-    def _is_here(self, arrival: Arrival) -> bool:
-        if self._catalogue.startable(arrival.saga, arrival.version) is not None:
-            return True
-        if self._catalogue.known_elsewhere(arrival.saga, arrival.version):
-            self._ledger.park(arrival)
-            return False
-        version = "" if arrival.version is None else f" version {arrival.version}"
-        text = f"No worker has loaded saga {arrival.saga[:100]!r}{version}."
-        self._ledger.refuse(arrival, AnswerOutcome.UNKNOWN_SAGA, text)
-        self._ledger.set_aside(arrival, "unknown_saga", text)
-        return False
+    def _startable(self, arrival: Arrival) -> int | None:
+        return self._catalogue.startable(arrival.saga, arrival.version)
+
+    async def _pass_on(self, arrivals: Sequence[Arrival]) -> None:
+        """Keep starts for a worker that has the saga, if one has ever said so; refuse the rest."""
+        known = {(each.name, each.version) for each in await definitions.known(self._tx)}
+        names = {name for name, _ in known}
+        for arrival in arrivals:
+            saga, version = arrival.saga, arrival.version
+            if (saga, version) in known or (version is None and saga in names):
+                self._ledger.park(arrival)
+                continue
+            which = f"saga {saga[:100]!r}" + ("" if version is None else f" version {version}")
+            text = f"No worker has ever loaded {which}."
+            self._ledger.refuse(arrival, AnswerOutcome.UNKNOWN_SAGA, text)
+            self._ledger.set_aside(arrival, "unknown_saga", text)
 
     async def _reserve(self, arrivals: Sequence[Arrival]) -> dict[str, KeyHeld]:
         """Who holds the key that each run wants, by the wanting run's id."""
@@ -77,7 +85,7 @@ class Starts:
             self._decide(arrival)
 
     def _decide(self, arrival: Arrival) -> None:
-        number = self._catalogue.startable(arrival.saga, arrival.version)
+        number = self._startable(arrival)
         assert number is not None, "looked for before"
         saga = self._catalogue.sagas[number]
         decision = decide(saga, None, arrival.trigger, self._ledger.now)

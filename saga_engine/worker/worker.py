@@ -107,8 +107,7 @@ class Worker:
     async def _work(self, stop: asyncio.Event) -> None:
         settings, duties = self._settings, self._duties
         periodic = (
-            ("timers", duties.timers, settings.poll),
-            ("requests", duties.requests, settings.poll),
+            ("waiting", duties.waiting, settings.poll),
             ("returned", duties.returned, settings.poll),
             ("sweep", duties.sweep, settings.outbox_age / 4),
             ("flush", duties.flush, settings.outbox_flush),
@@ -192,8 +191,7 @@ class Worker:
             self._tell(
                 DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps))
             )
-        known = [(each.name, each.version) for each in await definitions.known(tx)]
-        return Catalogue({ids[saga.name, saga.version]: saga for saga in self._sagas}, known)
+        return Catalogue({ids[saga.name, saga.version]: saga for saga in self._sagas})
 
     async def readiness(self) -> dict[str, str | None]:
         """Each thing a worker needs, and what is wrong with it; None: nothing."""
