@@ -42,7 +42,7 @@ class Duties:
         self._tell = tell
 
     async def waiting(self) -> bool:
-        """Deal with what waits in PostgreSQL: runs that are due, and requests that were recorded."""
+        """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
         return await self._turnover.once(self._take_waiting) > 0
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
