@@ -31,7 +31,6 @@ class Database:
             )
         self.where = engine.url.render_as_string(hide_password=True)
         self._engine = engine
-        self._reading_committed = engine.execution_options(isolation_level="READ COMMITTED")
 
     async def prepare(self, *, create_barrier: bool) -> None:
         """
@@ -68,8 +67,10 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
-        connection = await self._reading_committed.connect()
+        connection = await self._engine.connect()
         try:
+            if not self._owned:
+                await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
             yield connection
             await transaction.commit()
@@ -103,6 +104,9 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
         connect_args={
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.participant_timeout,
-            "server_settings": {"application_name": "saga-engine participant"},
+            "server_settings": {
+                "application_name": "saga-engine participant",
+                "default_transaction_isolation": "read committed",
+            },
         },
     )

@@ -231,3 +231,13 @@ async def blocked(engine):
     async with asyncio.timeout(30), engine.connect() as tx:
         while not await tx.scalar(query):
             await tx.rollback()
+
+
+async def test_duplicates_at_once_are_one_on_an_engine_of_another_isolation_level(engine):
+    strict = engine.execution_options(isolation_level="SERIALIZABLE")
+    async with desk_of(strict) as (shop, desk):
+        charge = command()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(desk(charge)) for _ in range(10)]
+        assert {task.result()[0] for task in tasks} == {Outcome.SUCCEEDED}
+        assert shop.called == ["charge"]
