@@ -1,0 +1,127 @@
+"""Any saga, any triggers in any order: what must hold, holds."""
+
+from datetime import timedelta
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from saga_engine.saga.effect import wake_at
+from saga_engine.saga.event import IncidentResolved
+from saga_engine.saga.run import Failure
+from saga_engine.saga.trigger import Cancel, Garbled, Replied, Resolve, Returned, Start
+from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
+from tests.saga.promises import Reading, assert_one_command, assert_promises
+from tests.saga.random_sagas import BROKEN, sagas
+from tests.saga.scenario import Story
+
+directions = st.sampled_from(Direction)
+outcomes = st.sampled_from(Outcome)
+bodies = st.sampled_from([1, 1, 1, None, "x", {"k": [2.5]}])
+failures = st.sampled_from([None, Failure("no"), Failure("timeout", "It said so.", {"x": 1})])
+steps = st.sampled_from(["a0", "a1", "a2", "a3", "pivot", "z0", "z1", "nobody"])
+
+
+class AnyRun(RuleBasedStateMachine):
+    """One run of one saga, and a world that says anything to it at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        BROKEN.clear()
+        self.story: Story
+
+    @initialize(saga=sagas(), broken=st.sets(steps, max_size=1))
+    def start(self, saga, broken):
+        BROKEN.update(broken)
+        self.story = Story(saga)
+        self.reading = Reading(saga)
+        self.read = 0
+
+    def teardown(self):
+        BROKEN.clear()
+
+    def tell(self, trigger):
+        """Tell it, and tell it again: the second time must change nothing."""
+        self.story.tell(trigger)
+        again = self.story.tell(trigger)
+        assert again.events == (), "the same message twice is the same message"
+        assert again.ignored or again.refused
+
+    @rule(
+        step=steps, direction=directions, attempt=st.integers(0, 4), outcome=outcomes, body=bodies
+    )
+    def anything_is_replied(self, step, direction, attempt, outcome, body):
+        self.tell(Replied(step, direction, attempt, outcome, body))
+
+    @rule(data=st.data(), outcome=outcomes, body=bodies, failure=failures)
+    def what_was_asked_is_answered(self, data, outcome, body, failure):
+        sent = data.draw(st.sampled_from(self.story.sends)) if self.story.sends else None
+        if sent is not None:
+            self.tell(Replied(sent.step, sent.direction, sent.attempt, outcome, body, failure))
+
+    @rule(data=st.data(), outcome=st.sampled_from([*[Outcome.SUCCEEDED] * 4, *Outcome]))
+    def the_last_command_is_answered(self, data, outcome):
+        if self.story.sends:
+            sent = self.story.sends[
+                -1 - data.draw(st.integers(0, min(2, len(self.story.sends) - 1)))
+            ]
+            self.tell(Replied(sent.step, sent.direction, sent.attempt, outcome, 1))
+
+    @rule(step=steps, direction=directions, attempt=st.integers(0, 3))
+    def something_is_garbled(self, step, direction, attempt):
+        self.tell(Garbled(step, direction, attempt, "?"))
+
+    @rule(step=steps, direction=directions, attempt=st.integers(0, 3))
+    def something_is_returned(self, step, direction, attempt):
+        self.tell(Returned(step, direction, attempt))
+
+    @rule(seconds=st.sampled_from([0, 0.5, 1, 3, 30, 3600]))
+    def time_passes(self, seconds):
+        self.story.wakes(timedelta(seconds=seconds))
+
+    @precondition(lambda self: wake_at(self.story.saga, self.story.run) is not None)
+    @rule()
+    def something_is_due(self):
+        before = self.story.run.revision
+        self.story.wakes()
+        assert self.story.run.revision > before, "a run wakes for a reason"
+
+    @rule()
+    def somebody_cancels(self):
+        self.tell(Cancel("ann", "why"))
+
+    @precondition(lambda self: self.story.saga.pivot and self.story.at("pivot").due_at)
+    @rule()
+    def somebody_cancels_while_the_pivot_is_under_way(self):
+        self.tell(Cancel("ann", "why"))
+
+    @rule(number=st.integers(0, 6), resolution=st.sampled_from(Resolution), result=bodies)
+    def somebody_resolves(self, number, resolution, result):
+        self.tell(Resolve(number, resolution, "ann", "why", result))
+
+    @precondition(lambda self: self.story.run.incidents)
+    @rule(resolution=st.sampled_from([*[Resolution.RETRY] * 3, *Resolution]), result=bodies)
+    def the_open_incident_is_resolved(self, resolution, result):
+        number = min(self.story.run.incidents)
+        decision = self.story.tell(Resolve(number, resolution, "ann", "why", result))
+        assert decision.refused or number not in self.story.run.incidents
+        if not decision.refused:
+            assert isinstance(decision.events[0], IncidentResolved)
+
+    @rule(step=steps)
+    def a_mapping_breaks_or_is_mended(self, step):
+        BROKEN.symmetric_difference_update({step})
+
+    @rule()
+    def it_is_started_again(self):
+        self.tell(Start("r-1", "k-1", {}))
+
+    @invariant()
+    def the_promises_hold(self):
+        for event in self.story.journal[self.read :]:
+            self.reading.read(event)
+        self.read = len(self.story.journal)
+        assert_promises(self.story.saga, self.story.run, self.reading)
+        assert_one_command(self.story.sends)
+
+
+TestAnyRun = AnyRun.TestCase
