@@ -15,6 +15,7 @@ connection = context.config.attributes.get("connection")
 if connection is None:
     context.configure(
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # else every % is doubled, as for a driver
         literal_binds=True,
         target_metadata=metadata,
         version_table_schema=SCHEMA,

@@ -52,9 +52,14 @@ async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
 
 
 async def listing(
-    tx: Transaction, *, run_id: str | None = None, saga: str | None = None, limit: int
+    tx: Transaction,
+    *,
+    limit: int,
+    run_id: str | None = None,
+    saga: str | None = None,
+    resolved: bool = False,
 ) -> list[StoredIncident]:
-    """Read the open incidents, the oldest first; of one run, all that it ever had."""
+    """Read the open incidents, the oldest first, or the resolved too; of one run, all it had."""
     query = (
         select(
             *(incident.c.run_id, definition.c.name, definition.c.version, run.c.key),
@@ -67,10 +72,10 @@ async def listing(
         .order_by(incident.c.opened_at, incident.c.run_id, incident.c.number)
         .limit(limit)
     )
-    if run_id is None:
-        query = query.where(incident.c.resolved_at.is_(None))
-    else:
+    if run_id is not None:
         query = query.where(incident.c.run_id == run_id)
+    elif not resolved:
+        query = query.where(incident.c.resolved_at.is_(None))
     if saga is not None:
         query = query.where(definition.c.name == saga)
     return [_incident(row) for row in await tx.execute(query)]

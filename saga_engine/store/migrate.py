@@ -7,6 +7,8 @@ way down; restore a backup instead.
 """
 
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -14,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch
@@ -33,29 +35,27 @@ async def upgrade(url: str) -> None:
         SchemaMismatch: the database is ahead of this version of the engine.
         StoreUnavailable: it is out of reach, or its role may not create a schema.
     """
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
-    try:
-        async with engine.begin() as connection:
-            # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-            await connection.run_sync(_upgrade)
-    except Exception as error:
-        ours = translated(error, address(url))
-        if ours is None:
-            raise
-        raise ours from None
-    finally:
-        await engine.dispose()
+    async with _connected(url) as connection, connection.begin():
+        # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        await connection.run_sync(_upgrade)
 
 
 async def behind(url: str) -> str | None:
     """Tell what keeps the database from this version's schema; None when nothing does."""
+    async with _connected(url) as connection:
+        return await connection.run_sync(_behind)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
+    where = address(url)
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(_behind)
+            yield connection
     except Exception as error:
-        ours = translated(error, address(url))
+        ours = translated(error, where)
         if ours is None:
             raise
         raise ours from None
@@ -63,12 +63,10 @@ async def behind(url: str) -> str | None:
         await engine.dispose()
 
 
-def sql(url: str) -> str:
+def sql() -> str:
     """Everything `upgrade` would do to an empty database, as SQL to read or to run with psql."""
     written = io.StringIO()
-    config = _config(written)
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(config, "head", sql=True)
+    command.upgrade(_config(written), "head", sql=True)
     return written.getvalue()
 
 

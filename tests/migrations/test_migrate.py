@@ -1,0 +1,142 @@
+import asyncio
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+import saga_engine
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
+from saga_engine.settings import Settings
+from saga_engine.store import migrate
+from saga_engine.store.database import Database
+from saga_engine.store.tables import REVISION, SCHEMA, Xid8, metadata
+
+PARTITION = re.compile(r"(run|event)_(default|\d{4}_\d{2})")
+MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"
+
+
+def engine(url: str) -> AsyncEngine:
+    return create_async_engine(url, poolclass=NullPool)
+
+
+async def test_an_upgraded_database_is_usable_and_not_behind(database_url: str):
+    told = await migrate.behind(database_url)
+    assert told is not None
+    assert "saga-engine migrate" in told
+    await migrate.upgrade(database_url)
+    assert await migrate.behind(database_url) is None
+    async with Database(database_url, Settings()) as database:
+        await database.check()
+
+
+async def test_upgrading_again_changes_nothing(migrated_url: str):
+    await migrate.upgrade(migrated_url)
+    assert await migrate.behind(migrated_url) is None
+
+
+async def test_two_upgrades_at_once_are_one(database_url: str):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(migrate.upgrade(database_url))
+    assert await migrate.behind(database_url) is None
+
+
+async def test_the_tables_are_those_of_the_migrations(migrated_url: str):
+    connecting = engine(migrated_url)
+    async with connecting.connect() as connection:
+        assert await connection.run_sync(drift) == []
+    await connecting.dispose()
+
+
+def drift(connection: Connection) -> list:
+    def ours(_, name: str | None, kind: str, reflected: bool, __) -> bool:
+        return not (kind == "table" and reflected and PARTITION.fullmatch(name or ""))
+
+    connection.dialect.ischema_names = {**connection.dialect.ischema_names, "xid8": Xid8}
+    options = {
+        "include_schemas": True,
+        "include_object": ours,
+        "version_table_schema": SCHEMA,
+        "compare_type": True,
+    }
+    context = MigrationContext.configure(connection, opts=options)
+    return compare_metadata(context, metadata)
+
+
+def test_the_code_needs_the_newest_migration():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(migrated_url: str):
+    connecting = engine(migrated_url)
+    async with connecting.begin() as connection:
+        await connection.execute(text("UPDATE saga_engine.alembic_version SET version_num = '9'"))
+    await connecting.dispose()
+    assert "newer version" in (await migrate.behind(migrated_url) or "")
+    with pytest.raises(SchemaMismatch, match="newer version"):
+        await migrate.upgrade(migrated_url)
+
+
+async def test_the_users_own_tables_and_migrations_are_left_alone(database_url: str):
+    connecting = engine(database_url)
+    async with connecting.begin() as connection:
+        for table in ("run", "event", "outbox", "alembic_version"):
+            await connection.execute(text(f"CREATE TABLE public.{table} (mine text)"))
+    await migrate.upgrade(database_url)
+    async with connecting.connect() as connection:
+        for table in ("run", "event", "outbox", "alembic_version"):
+            assert (await connection.execute(text(f"SELECT mine FROM public.{table}"))).all() == []
+    await connecting.dispose()
+
+
+async def test_the_sql_alone_makes_the_same_database(database_url: str):
+    connecting = engine(database_url)
+    script = migrate.sql()
+    async with connecting.connect() as connection:
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.execute(script)
+        await connection.rollback()
+    async with connecting.connect() as connection:
+        assert await connection.run_sync(drift) == []
+    await connecting.dispose()
+    assert await migrate.behind(database_url) is None
+
+
+async def test_an_installed_wheel_finds_its_migrations(tmp_path: Path, database_url: str):
+    package = tmp_path / "saga_engine"
+    shutil.copytree(
+        Path(saga_engine.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(MIGRATIONS, package / "_migrations")
+    program = (
+        "import asyncio, sys; from saga_engine.store import migrate;"
+        "assert migrate.__file__.startswith(sys.argv[2]);"
+        "asyncio.run(migrate.upgrade(sys.argv[1]))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, database_url, str(tmp_path)),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert await process.wait() == 0
+    assert await migrate.behind(database_url) is None
+
+
+async def test_what_is_wrong_with_the_url_is_said_in_a_sentence(postgres: PostgresServer):
+    for act in (migrate.upgrade, migrate.behind):
+        with pytest.raises(StoreUnavailable, match="no database of that name"):
+            await act(postgres.url.replace("/postgres?", "/nowhere?"))
+        with pytest.raises(ConfigurationError, match=r"postgresql\+asyncpg://"):
+            await act("nonsense")

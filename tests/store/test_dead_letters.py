@@ -1,0 +1,99 @@
+import pytest
+
+from saga_engine.store import dead_letters
+from saga_engine.store.database import Database
+from saga_engine.store.dead_letters import DeadLetter
+from tests.store.orders import run_id
+
+
+def letter(reason: str = "unreadable", **fields: object) -> DeadLetter:
+    return DeadLetter("saga.replies", reason, "It is not JSON.", b"{", 1, **fields)
+
+
+async def add(database: Database, *letters: DeadLetter, keep: int = 100) -> list:
+    async with database.transaction() as tx:
+        await dead_letters.record(tx, letters, keep)
+        return (await dead_letters.listing(tx, limit=100))[::-1]
+
+
+async def test_a_dead_letter_is_kept_as_it_came(database: Database):
+    kept = letter(
+        run_id=run_id(), message_id="m", correlation_id="c", type="t", exchange="e",
+        routing_key="r", properties={"app_id": "x"}, headers={"n": [1, {"a": None}]},
+    )  # fmt: skip
+    [found] = await add(database, kept)
+    assert found.letter == kept
+    assert (found.state, found.truncated) == ("open", False)
+    async with database.transaction() as tx:
+        assert await dead_letters.find(tx, found.id) == found
+        assert await dead_letters.find(tx, found.id + 1) is None
+        await dead_letters.record(tx, [], 1)
+
+
+DEEP: list = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"message_id": "a\x00b"},
+        {"type": "\ud800"},
+        {"headers": {"a\x00b": "\udfff", "c": {"d": "\x00"}}},
+        {"headers": {"big": 2**80, "small": -(2**80), "nan": float("nan"), "inf": float("inf")}},
+        {"headers": {"bytes": b"\xff\x00", "object": object(), 1: 2}},
+        {"headers": {"deep": DEEP}},
+        {"properties": {"\ud800": "\ud800\x00"}},
+        {"run_id": "not a uuid\x00"},
+        {"routing_key": "x" * 300_000},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_nothing_a_sender_sends_keeps_it_from_being_recorded(database: Database, hostile):
+    assert len(await add(database, letter(**hostile))) == 1
+
+
+async def test_a_long_body_is_cut_and_marked(database: Database):
+    long = DeadLetter("q", "too_long", "", b"x" * 11, 11)
+    cut_before = DeadLetter("q", "too_long", "", b"x" * 10, 20_000_000)
+    exact = DeadLetter("q", "too_long", "", b"x" * 10, 10)
+    found = await add(database, long, cut_before, exact, keep=10)
+    assert [each.truncated for each in found] == [True, True, False]
+    assert {each.letter.body for each in found} == {b"x" * 10}
+    assert [each.letter.body_size for each in found] == [11, 20_000_000, 10]
+
+
+async def test_letters_are_grouped_by_queue_reason_and_type(database: Database):
+    await add(database, *[letter(type="a", message_id=m) for m in "123"], letter(type="b"))
+    async with database.transaction() as tx:
+        found = await dead_letters.groups(tx)
+    assert [(group.reason, group.type, group.count) for group in found] == [
+        *(("unreadable", "a", 3), ("unreadable", "b", 1)),
+    ]
+
+
+async def test_a_letter_is_redriven_or_discarded_once(database: Database):
+    one, two = await add(database, letter(), letter())
+    async with database.transaction() as tx:
+        assert await dead_letters.lock(tx, [one.id, two.id]) == [one, two]
+        assert await dead_letters.redriven(tx, [one.id], by="ada", reason="fixed") == 1
+        assert await dead_letters.discard(tx, [one.id, two.id], by="ada", reason="junk") == 1
+        assert await dead_letters.lock(tx, [one.id, two.id]) == []
+        states = {each.id: each for each in await dead_letters.listing(tx, limit=9, state=None)}
+    assert (states[one.id].state, states[one.id].resolved_reason) == ("redriven", "fixed")
+    assert (states[two.id].state, states[two.id].resolved_by) == ("discarded", "ada")
+
+
+async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(database: Database):
+    found = await add(database, letter("a"), letter("b"), letter("a"))
+    ids = [each.id for each in found]
+    async with database.transaction() as tx:
+
+        async def listed(**wanted: object) -> list[int]:
+            return [each.id for each in await dead_letters.listing(tx, limit=2, **wanted)]
+
+        assert await listed() == ids[:0:-1]
+        assert await listed(before=ids[1]) == [ids[0]]
+        assert await listed(reason="a") == [ids[2], ids[0]]
+        assert await listed(queue="other") == []

@@ -1,0 +1,65 @@
+import pytest
+
+from saga_engine.errors import ConfigurationError
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.trigger import Replied
+from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.store import definitions
+from saga_engine.store.database import Database
+from tests.store.orders import ORDERS, begin, happen
+
+
+def changed(version: int = 1) -> Saga:
+    saga = Saga("place-order", version=version, input=dict)
+
+    @saga.step(command="stock.take", reply=dict)
+    def reserve(order: dict) -> dict:
+        return order
+
+    return saga
+
+
+async def test_registering_twice_gives_the_same_ids(database: Database):
+    async with database.transaction() as tx:
+        first = await definitions.register(tx, [ORDERS, changed(2)])
+        assert await definitions.register(tx, [changed(2), ORDERS]) == first
+        assert set(first) == {("place-order", 1), ("place-order", 2)}
+        assert await definitions.register(tx, []) == {}
+
+
+async def test_a_definition_can_be_shown_without_its_module(database: Database):
+    async with database.transaction() as tx:
+        await definitions.register(tx, [ORDERS])
+        [known] = await definitions.known(tx)
+    assert (known.name, known.version, known.fingerprint) == (
+        *("place-order", 1, ORDERS.fingerprint),
+    )
+    assert known.document["steps"][1] == {
+        "name": "charge",
+        "kind": "compensatable",
+        "command": "payment.charge",
+        "compensation": "payment.refund",
+        "after": ["reserve"],
+    }
+
+
+async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinished(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+    with pytest.raises(ConfigurationError, match="next version, and load both"):
+        async with database.transaction() as tx:
+            await definitions.register(tx, [changed()])
+    async with database.transaction() as tx:
+        for step in ("reserve", "charge"):
+            await happen(tx, run.run_id, Replied(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {}))
+        assert await definitions.register(tx, [changed()]) != {("place-order", 1): definition_id}
+
+
+async def test_a_new_version_is_welcome_while_runs_of_the_old_are_unfinished(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        await begin(tx, definition_id)
+        assert len(await definitions.register(tx, [ORDERS, changed(2)])) == 2

@@ -1,0 +1,75 @@
+from uuid import uuid4
+
+from saga_engine.store import inbox
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.inbox import Item
+from tests.store.orders import begin, run_id
+
+
+async def take(tx: Transaction, *, sagas=(), definition_ids=(), limit=100) -> list[str]:
+    found = await inbox.take(tx, sagas=sagas, definition_ids=definition_ids, limit=limit)
+    return [item.run_id for item in found]
+
+
+async def test_an_item_comes_out_once_as_it_went_in(database: Database):
+    body = {"key": None, "input": {"é": [1]}}
+    item = Item("start", run_id(), body, saga="orders", version=None, audit_id=str(uuid4()))
+    async with database.transaction() as tx:
+        await inbox.record(tx, [])
+        await inbox.record(tx, [item])
+        [found] = await inbox.take(tx, sagas=["orders"], definition_ids=[], limit=9)
+        assert await take(tx, sagas=["orders"]) == []
+    assert (found.kind, found.run_id, found.body) == (item.kind, item.run_id, item.body)
+    assert (found.saga, found.version, found.audit_id) == ("orders", None, item.audit_id)
+
+
+async def test_a_start_goes_to_a_worker_that_has_its_saga_and_version(
+    database: Database, definition_id: int
+):
+    newest, exact, other = (
+        Item("start", run_id(), {}, saga="place-order", version=v) for v in (None, 1, 2)
+    )
+    async with database.transaction() as tx:
+        await inbox.record(tx, [newest, exact, other])
+        assert await take(tx, sagas=["returns"], definition_ids=[definition_id + 1]) == []
+        found = await take(tx, sagas=["place-order"], definition_ids=[definition_id])
+        assert found == [newest.run_id, exact.run_id]
+
+
+async def test_what_belongs_to_a_run_goes_to_a_worker_that_has_its_definition(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        await inbox.record(tx, [Item("cancel", run.run_id, {})])
+        await inbox.record(tx, [Item("reply", run.run_id, {}, definition_id=definition_id)])
+        assert await take(tx, sagas=["place-order"], definition_ids=[definition_id + 1]) == []
+        assert len(await take(tx, definition_ids=[definition_id])) == 2
+
+
+async def test_a_cancel_waits_for_the_start_that_was_recorded_before_it(
+    database: Database, definition_id: int
+):
+    start = Item("start", run_id(), {}, saga="place-order")
+    cancel = Item("cancel", start.run_id, {})
+    async with database.transaction() as tx:
+        await inbox.record(tx, [start, cancel])
+        assert await take(tx, definition_ids=[definition_id]) == []
+        assert await take(tx, sagas=["place-order"], limit=1) == [start.run_id]
+        assert await take(tx, definition_ids=[definition_id]) == [cancel.run_id]
+
+
+async def test_what_belongs_to_no_run_at_all_goes_to_anyone(database: Database):
+    async with database.transaction() as tx:
+        await inbox.record(tx, [Item("cancel", run_id(), {})])
+        assert len(await take(tx)) == 1
+
+
+async def test_two_workers_take_different_items_oldest_first(database: Database):
+    items = [Item("start", run_id(), {}, saga="orders") for _ in range(5)]
+    ids = [item.run_id for item in items]
+    async with database.transaction() as tx:
+        await inbox.record(tx, items)
+    async with database.transaction() as one, database.transaction() as other:
+        assert await take(one, sagas=["orders"], limit=3) == ids[:3]
+        assert await take(other, sagas=["orders"], limit=3) == ids[3:]

@@ -1,0 +1,88 @@
+import asyncio
+
+import pytest
+
+from saga_engine.store import keys
+from saga_engine.store.database import Database
+from saga_engine.store.keys import KeyHeld, KeyWanted
+from tests.store.orders import run_id
+
+INPUT = {"a": 1, "b": {"x": 1, "y": 2}}
+REORDERED = {"b": {"y": 2, "x": 1}, "a": 1}
+
+
+async def test_a_free_key_goes_to_whoever_wants_it(database: Database):
+    mine = KeyWanted("orders", "o-1", run_id(), INPUT)
+    async with database.transaction() as tx:
+        assert await keys.reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
+        assert await keys.reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
+        assert await keys.reserve(tx, []) == []
+
+
+async def test_the_same_key_with_the_same_input_finds_the_same_run(database: Database):
+    first, again = (KeyWanted("orders", "o-1", run_id(), i) for i in (INPUT, REORDERED))
+    async with database.transaction() as tx:
+        await keys.reserve(tx, [first])
+    async with database.transaction() as tx:
+        assert await keys.reserve(tx, [again]) == [KeyHeld(first.run_id, True)]
+
+
+async def test_the_same_key_with_another_input_is_a_conflict(database: Database):
+    first, other = (KeyWanted("orders", "o-1", run_id(), i) for i in (INPUT, {"a": 2}))
+    async with database.transaction() as tx:
+        assert await keys.reserve(tx, [first, other]) == [
+            KeyHeld(first.run_id, True),
+            KeyHeld(first.run_id, False),
+        ]
+
+
+async def test_a_key_of_another_saga_is_another_key(database: Database):
+    wanted = [KeyWanted(saga, "o-1", run_id(), INPUT) for saga in ("orders", "returns")]
+    async with database.transaction() as tx:
+        assert await keys.reserve(tx, wanted) == [KeyHeld(each.run_id, True) for each in wanted]
+
+
+async def test_of_two_at_once_the_second_finds_what_the_first_committed(database: Database):
+    first, second = (KeyWanted("orders", "o-1", run_id(), INPUT) for _ in range(2))
+    reserved, waiting = asyncio.Event(), asyncio.Event()
+
+    async def late() -> list[KeyHeld]:
+        async with database.transaction() as tx:
+            await reserved.wait()
+            waiting.set()
+            return await keys.reserve(tx, [second])
+
+    async with asyncio.TaskGroup() as group:
+        loser = group.create_task(late())
+        async with database.transaction() as tx:
+            await keys.reserve(tx, [first])
+            reserved.set()
+            await waiting.wait()
+    assert loser.result() == [KeyHeld(first.run_id, True)]
+
+
+async def test_a_key_that_was_not_committed_is_free_again(database: Database):
+    first, second = (KeyWanted("orders", "o-1", run_id(), INPUT) for _ in range(2))
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            await keys.reserve(tx, [first])
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with database.transaction() as tx:
+        assert await keys.reserve(tx, [second]) == [KeyHeld(second.run_id, True)]
+
+
+async def test_many_that_want_the_same_keys_do_not_deadlock(database: Database):
+    names = [f"o-{number}" for number in range(50)]
+
+    async def want(ordered: list[str]) -> None:
+        async with database.transaction() as tx:
+            await keys.reserve(tx, [KeyWanted("orders", name, run_id(), INPUT) for name in ordered])
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(want(names))
+            group.create_task(want(names[::-1]))

@@ -1,0 +1,71 @@
+from dataclasses import replace
+from datetime import timedelta
+
+from saga_engine.store import outbox, runs
+from saga_engine.store.database import Database
+from saga_engine.store.outbox import Outgoing
+from tests.store.orders import sends, started
+
+NOW = timedelta(0)
+
+
+async def sample(database: Database, number: int) -> list:
+    async with database.transaction() as tx:
+        send = sends(started(await runs.clock(tx)))[0]
+    return [replace(send, attempt=attempt) for attempt in range(1, number + 1)]
+
+
+async def test_commands_come_back_as_they_were_added_oldest_first(database: Database):
+    wanted = await sample(database, 30)
+    async with database.transaction() as tx:
+        ids = await outbox.add(tx, wanted)
+    assert ids == sorted(ids)
+    async with database.transaction() as tx:
+        claimed = await outbox.claim_left_behind(tx, NOW, 100)
+    assert [(each.id, each.send) for each in claimed] == list(zip(ids, wanted, strict=True))
+
+
+async def test_only_commands_of_that_age_are_claimed(database: Database):
+    async with database.transaction() as tx:
+        await outbox.add(tx, await sample(database, 1))
+    async with database.transaction() as tx:
+        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == []
+
+
+async def test_a_claimed_command_is_left_alone_for_as_long(database: Database):
+    async with database.transaction() as tx:
+        await outbox.add(tx, await sample(database, 1))
+    async with database.transaction() as tx:
+        assert len(await outbox.claim_left_behind(tx, NOW, 100)) == 1
+    async with database.transaction() as tx:
+        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == []
+        assert len(await outbox.claim_left_behind(tx, NOW, 100)) == 1
+
+
+async def test_two_sweeps_at_once_claim_different_commands(database: Database):
+    async with database.transaction() as tx:
+        await outbox.add(tx, await sample(database, 6))
+    async with database.transaction() as one, database.transaction() as other:
+        first = await outbox.claim_left_behind(one, NOW, 4)
+        second = await outbox.claim_left_behind(other, NOW, 4)
+    assert (len(first), len(second)) == (4, 2)
+    assert not ids(first) & ids(second)
+
+
+async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: Database):
+    async with database.transaction() as tx:
+        added = await outbox.add(tx, await sample(database, 3))
+        await outbox.delete(tx, added[:2])
+        await outbox.delete(tx, added[:2])
+        await outbox.delete(tx, [])
+        backlog = await outbox.backlog(tx)
+        assert ids(await outbox.claim_left_behind(tx, NOW, 100)) == {added[2]}
+        await outbox.delete(tx, added)
+        assert backlog.pending == 1
+        assert backlog.oldest_age > 0
+        assert await outbox.backlog(tx) == outbox.Backlog(0, 0.0)
+        assert await outbox.add(tx, []) == []
+
+
+def ids(rows: list[Outgoing]) -> set[int]:
+    return {row.id for row in rows}

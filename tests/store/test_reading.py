@@ -1,0 +1,85 @@
+from saga_engine.saga.run import Failure
+from saga_engine.saga.trigger import Garbled, Replied
+from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.store import audit, dead_letters, inbox, incidents, keys, outbox, reading, runs
+from saga_engine.store.audit import Act
+from saga_engine.store.database import Database
+from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.inbox import Item
+from saga_engine.store.keys import KeyWanted
+from tests.store.orders import INPUT, begin, happen, run_id, sends, started
+
+RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+DECLINED = Replied("charge", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("declined"))
+
+
+async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        ids = sorted([(await begin(tx, definition_id)).run_id for _ in range(4)], reverse=True)
+        for trigger in (RESERVED, CHARGED):
+            await happen(tx, ids[0], trigger)
+        for trigger in (RESERVED, DECLINED):
+            await happen(tx, ids[1], trigger)
+        await keys.reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
+
+        async def listed(**wanted: object) -> list[str]:
+            return [each.run_id for each in await reading.runs(tx, limit=3, **wanted)]
+
+        assert await listed() == ids[:3]
+        assert await listed(before=ids[2]) == [ids[3]]
+        assert await listed(status=Status.COMPLETED) == [ids[0]]
+        assert await listed(status=Status.RUNNING, saga="place-order") == ids[2:]
+        assert await listed(saga="returns") == []
+        assert await listed(key="k") == [ids[2]]
+        found = await reading.find(tx, ids[1])
+        assert await reading.find(tx, run_id()) is None
+    assert found is not None
+    assert (found.status, found.failure) == (Status.COMPENSATING, Failure("declined"))
+    assert (found.saga, found.version, found.open_incidents) == ("place-order", 1, 0)
+
+
+async def test_showing_a_run_shows_everything_on_record(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        await happen(tx, run.run_id, RESERVED)
+        decision = await happen(tx, run.run_id, Garbled("charge", Direction.ACTION, 1, "not JSON"))
+        await incidents.record(tx, [(run.run_id, event) for event in decision.events])
+        act = Act("5f0f8a5e-0000-4000-8000-000000000000", "ada", "cancel", "why", run.run_id)
+        await audit.record(tx, [act])
+        shown = await reading.show(tx, run.run_id)
+        assert await reading.show(tx, run_id()) is None
+    assert shown is not None
+    assert shown.stored.run == decision.run
+    assert [step["name"] for step in shown.document["steps"]] == ["reserve", "charge"]
+    assert [event.version for event in shown.journal] == list(range(1, decision.run.revision + 1))
+    assert len(shown.incidents) == decision.run.incidents_ever
+    assert [each.action for each in shown.audit] == ["cancel"]
+
+
+async def test_the_gauges_count_what_is_unfinished_open_or_waiting(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        done, turned, _ = [(await begin(tx, definition_id)).run_id for _ in range(3)]
+        for trigger in (RESERVED, CHARGED):
+            await happen(tx, done, trigger)
+        for trigger in (RESERVED, DECLINED):
+            await happen(tx, turned, trigger)
+        await outbox.add(tx, sends(started(await runs.clock(tx))))
+        await inbox.record(tx, [Item("start", run_id(), {}, saga="x")])
+        await inbox.record(tx, [Item("cancel", turned, {})])
+        letters = [DeadLetter("q", "why", "", b"", 0)] * 2
+        await dead_letters.record(tx, letters, 1)
+        counts = await reading.counts(tx)
+    assert counts.runs == {
+        ("place-order", Status.RUNNING): 1,
+        ("place-order", Status.COMPENSATING): 1,
+    }
+    assert counts.oldest_run_age.keys() == {"place-order"}
+    assert counts.dead_letters == {("q", "why"): 2}
+    assert (counts.outbox_pending, counts.inbox, counts.parked) == (1, 2, 1)
+    assert (counts.timers_pending, counts.timer_overdue) == (2, 0.0)
+    assert counts.outbox_oldest_age > 0

@@ -1,0 +1,187 @@
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.saga.event import from_journal
+from saga_engine.saga.evolve import replay
+from saga_engine.saga.run import Failure
+from saga_engine.saga.trigger import Garbled, Replied
+from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.store import journal, runs
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.runs import RunStatus
+from tests.store.orders import begin, happen, run_id, started, stored
+
+RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
+CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "c-1"})
+DECLINED = Replied(
+    "charge", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("declined", "é", {"a": [1]})
+)
+RELEASED = Replied("reserve", Direction.COMPENSATION, 1, Outcome.SUCCEEDED, {})
+GARBLED = Garbled("charge", Direction.ACTION, 1, "not JSON")
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        (),
+        (RESERVED,),
+        (RESERVED, CHARGED),
+        (RESERVED, DECLINED),
+        (RESERVED, DECLINED, RELEASED),
+        (RESERVED, GARBLED),
+    ],
+    ids=["started", "stepped", "completed", "turned back", "compensated", "garbled"],
+)
+async def test_the_journal_replays_to_the_row(database: Database, definition_id: int, story):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id, key="k")
+        for trigger in story:
+            run = (await happen(tx, run.run_id, trigger)).run
+    async with database.transaction() as tx:
+        row = (await runs.look(tx, [run.run_id]))[run.run_id].run
+        events = [from_journal(e.type, e.data) for e in await journal.read(tx, run.run_id)]
+    assert row == replay(events) == run
+
+
+async def test_two_transactions_that_want_the_same_runs_take_turns(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        ids = [(await begin(tx, definition_id)).run_id for _ in range(50)]
+
+    async def hold(wanted: list[str]) -> None:
+        for _ in range(20):
+            async with database.transaction() as tx:
+                assert len(await runs.lock(tx, wanted)) == 50
+
+    async with asyncio.TaskGroup() as group:  # a deadlock would raise StoreUnavailable
+        group.create_task(hold(ids))
+        group.create_task(hold(ids[::-1]))
+
+
+async def test_a_run_that_does_not_exist_is_left_out(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        assert set(await runs.lock(tx, [run_id(), run.run_id])) == {run.run_id}
+        assert await runs.lock(tx, []) == await runs.status(tx, []) == await runs.look(tx, []) == {}
+        assert await runs.insert(tx, []) == set()
+
+
+async def test_due_runs_are_claimed_by_one_worker_each(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        for _ in range(6):
+            await due(tx, (await begin(tx, definition_id)).run_id)
+        await begin(tx, definition_id)  # not due
+    async with database.transaction() as one, database.transaction() as other:
+        first = await runs.lock_due(one, [definition_id], 4)
+        second = await runs.lock_due(other, [definition_id], 4)
+        assert await runs.lock_due(other, [definition_id + 1], 4) == {}
+    assert len(first) == 4
+    assert len(second) == 2
+    assert not first.keys() & second.keys()
+
+
+async def test_a_run_is_inserted_once(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        now = await runs.clock(tx)
+        old, new = (stored(started(now).run, definition_id) for _ in range(2))
+        assert await runs.insert(tx, [old]) == {old.run.run_id}
+        assert await runs.insert(tx, [new, old]) == {new.run.run_id}
+
+
+async def test_an_older_revision_is_never_written_over_a_newer_one(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        newer = (await happen(tx, run.run_id, RESERVED)).run
+    with pytest.raises(StoreUnavailable, match="changed by another"):
+        async with database.transaction() as tx:
+            await runs.save(tx, [stored(run, definition_id)])
+    async with database.transaction() as tx:
+        assert (await runs.look(tx, [run.run_id]))[run.run_id].run == newer
+
+
+async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        before = (await runs.lock(tx, [run.run_id]))[run.run_id]
+        later = replace(before, wake_at=before.wake_at + timedelta(hours=1))
+        await runs.save(tx, [later])
+        assert await wake(tx, run.run_id) == before.wake_at
+        earlier = replace(before, wake_at=before.wake_at - timedelta(seconds=10))
+        await runs.save(tx, [earlier])
+        assert await wake(tx, run.run_id) == earlier.wake_at
+
+
+async def test_a_spent_wake_up_moves_to_the_next(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        before = (await runs.lock(tx, [run.run_id]))[run.run_id]
+        await due(tx, run.run_id)
+        await runs.save(tx, [before])
+        assert await wake(tx, run.run_id) == before.wake_at
+        await due(tx, run.run_id)
+        await runs.save(tx, [replace(before, wake_at=None)])
+        assert await wake(tx, run.run_id) is None
+
+
+async def test_a_finished_run_never_wakes(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        await happen(tx, run.run_id, RESERVED)
+        await happen(tx, run.run_id, CHARGED)
+        assert await wake(tx, run.run_id) is None
+
+
+async def test_an_ordinary_step_is_a_hot_update(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+    async with database.transaction() as tx:
+        await happen(tx, run.run_id, RESERVED)
+        assert await updates(tx) == (1, 1)
+
+
+async def test_a_status_says_why_a_run_did_not_complete(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        good, bad = [(await begin(tx, definition_id)).run_id for _ in range(2)]
+        for trigger in (RESERVED, CHARGED):
+            await happen(tx, good, trigger)
+        for trigger in (RESERVED, DECLINED):
+            await happen(tx, bad, trigger)
+        assert await runs.status(tx, [good, bad, run_id()]) == {
+            good: RunStatus(
+                *(Status.COMPLETED, "place-order", 1, None),
+                {"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
+            ),
+            bad: RunStatus(
+                *(Status.COMPENSATING, "place-order", 1, None),
+                *(None, Failure("declined", "é", {"a": [1]})),
+            ),
+        }
+
+
+async def due(tx: Transaction, run: str) -> None:
+    past = text(
+        "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 second'"
+        " WHERE run_id = CAST(:run AS uuid)"
+    )
+    await tx.execute(past, {"run": run})
+
+
+async def wake(tx: Transaction, run: str):
+    return (await runs.look(tx, [run]))[run].wake_at
+
+
+async def updates(tx: Transaction) -> tuple[int, int]:
+    """Updates of runs in this transaction, and how many of them were HOT."""
+    counted = text(
+        "SELECT sum(n_tup_upd)::int, sum(n_tup_hot_upd)::int FROM pg_stat_xact_user_tables"
+        " WHERE schemaname = 'saga_engine' AND relname LIKE 'run\\_%'"
+    )
+    return tuple((await tx.execute(counted)).one())
