@@ -31,6 +31,7 @@ class Database:
             )
         self.where = engine.url.render_as_string(hide_password=True)
         self._engine = engine
+        self._timeout = settings.database_timeout
 
     async def prepare(self, *, create_barrier: bool) -> None:
         """
@@ -40,10 +41,11 @@ class Database:
             StoreError, ConfigurationError: it cannot; the text says why.
         """
         try:
-            if create_barrier:
-                await barrier.create(self._engine)
-            async with self._engine.connect() as connection:
-                found = await connection.scalar(_EXISTS)
+            async with asyncio.timeout(self._timeout):
+                if create_barrier:
+                    await barrier.create(self._engine)
+                async with self._engine.connect() as connection:
+                    found = await connection.scalar(_EXISTS)
         except Exception as error:
             ours = translated(error, self.where)
             if ours is None:
@@ -58,7 +60,7 @@ class Database:
     async def problem(self) -> str | None:
         """What is wrong with it now, in a sentence; None: nothing."""
         try:
-            async with self._engine.connect() as connection:
+            async with asyncio.timeout(self._timeout), self._engine.connect() as connection:
                 await connection.execute(_ALIVE)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
             return str(translated(error, self.where) or type(error).__name__)
@@ -70,7 +72,7 @@ class Database:
         connection = await self._engine.connect()
         try:
             if not self._owned:
-                await connection.execution_options(isolation_level="READ COMMITTED")
+                connection = await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
             yield connection
             await transaction.commit()

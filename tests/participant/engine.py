@@ -4,14 +4,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from saga_engine.broker.command import encode_command, fresh_message_id
+from saga_engine.broker.command import encode_command
 from saga_engine.broker.connection import Link
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.reply import decode_reply
 from saga_engine.broker.token import CommandRef, mint
-from saga_engine.broker.topology import COMMANDS, ENGINE, REPLIES
-from saga_engine.broker.wire import Message, Published
+from saga_engine.broker.topology import ENGINE, REPLIES
+from saga_engine.broker.wire import Published
 from saga_engine.participant.service import Service
 from saga_engine.settings import Settings
 from tests.participant.shop import Told
@@ -28,16 +28,19 @@ class Engine:
 
     async def send(self, command, **changes):
         """Publish a command, and be sure that its queue has it."""
+        assert await self._publish(command, changes) is Published.CONFIRMED
+
+    async def send_when_bound(self, command):
+        """Publish a command until there is a queue for it: of that there is no signal."""
+        async with asyncio.timeout(30):
+            while await self._publish(command, {}) is not Published.CONFIRMED:
+                pass
+
+    async def _publish(self, command, changes):
         ref = CommandRef(command.run_id, command.step, command.direction, command.attempt)
-        await self.publish(replace(encode_command(command, mint(KEY, ref)), **changes))
-
-    async def publish(self, message):
-        assert await self._publisher.publish([message]) == [Published.CONFIRMED]
-
-    async def send_body(self, body, name="payment.charge", **properties):
-        """Publish anything at all to the participant."""
-        message = Message(COMMANDS, name, body, fresh_message_id(), **properties)
-        await self.publish(message)
+        message = replace(encode_command(command, mint(KEY, ref)), **changes)
+        (outcome,) = await self._publisher.publish([message])
+        return outcome
 
     async def replies(self, count=1):
         """The next replies, read and acknowledged."""
