@@ -1,0 +1,68 @@
+"""Every example runs, on a real database and a broker, and ends as its own text says."""
+
+import asyncio
+import importlib
+from contextlib import asynccontextmanager
+
+import pytest
+
+from saga_engine import Client
+from saga_engine.loading import load
+from saga_engine.participant import Participant
+from saga_engine.participant.service import Service
+from saga_engine.saga.definition import Saga
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import Tell
+from saga_engine.worker.worker import Worker
+from tests.client.engine import running
+
+
+@asynccontextmanager
+async def shop(sagas: str, services: str, settings: Settings):
+    """An example's saga and services at work, and a client."""
+    async with (
+        Service(load(services, Participant), settings, Tell()) as service,
+        Worker(load(sagas, Saga), settings, Tell()) as worker,
+        running(service, worker),
+        Client(settings=settings) as client,
+    ):
+        yield client
+
+
+async def end(client: Client, saga: str, given: dict[str, object], key: str | None = None):
+    handle = await client.start(saga, given, key=key)
+    async with asyncio.timeout(60):
+        return await client.result(handle.run_id)
+
+
+@pytest.fixture
+def settings(migrated_url, broker_url) -> Settings:
+    return Settings(database_url=migrated_url, broker_url=broker_url)
+
+
+async def test_the_trip_is_booked_whole_or_not_at_all(settings):
+    async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
+        booked = await end(client, "book-trip", {"trip_id": "t-1", "city": "Lisbon"})
+        refused = await end(client, "book-trip", {"trip_id": "t-2", "city": "Atlantis"})
+    assert (booked.status, booked.result["book_flight"]) == ("completed", {"number": "TP-t-1"})
+    assert (refused.status, refused.error.code) == ("compensated", "no_such_city")
+
+
+async def test_the_readme_client_books_both_trips(settings, monkeypatch):
+    monkeypatch.setenv("SAGA_ENGINE_BROKER_URL", settings.require_broker())
+    module = importlib.import_module("examples.trip.client")
+    async with shop("examples.trip.saga", "examples.trip.services", settings):
+        assert await module.book(module.Trip(trip_id="t-1", city="Lisbon")) == "completed"
+        assert await module.book(module.Trip(trip_id="t-2", city="Atlantis")) == "compensated"
+
+
+async def test_create_order_is_undone_before_its_pivot_and_only_goes_forward_after(settings):
+    order = {"order_id": 7, "consumer_id": 1, "restaurant_id": 2, "total": "61.70"}
+    examples = ("examples.create_order.sagas", "examples.create_order.services")
+    async with shop(*examples, settings) as client:
+        approved = await end(client, "create-order", order)
+        unknown = await end(client, "create-order", order | {"consumer_id": 0})
+        declined = await end(client, "create-order", order | {"total": "1000.01"})
+    assert approved.status == "completed"
+    assert (unknown.status, unknown.error.code) == ("compensated", "unknown_consumer")
+    assert (declined.status, declined.error.code) == ("compensated", "card_declined")
