@@ -74,9 +74,7 @@ def ascii_art(saga: Saga) -> str:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
         if row[3].startswith(StepKind.PIVOT):
-            lines.append(
-                "-- no way back ".ljust(len("  ".join(" " * width for width in widths)), "-")
-            )
+            lines.append("-- no way back ".ljust(sum(widths) + 2 * (len(widths) - 1), "-"))
     return "\n".join(lines) + "\n"
 
 

@@ -62,7 +62,7 @@ def test_ascii_art_marks_the_point_of_no_return():
         "1  look  do.look  compensatable, read-only  -          -\n"
         "2  book  do.book  compensatable             undo.book  look\n"
         "3  pay   do.pay   pivot                     -          book\n"
-        "-- no way back ----------------------------------------------\n"
+        "-- no way back ---------------------------------------------\n"
         "4  end   do.end   retriable                 -          pay\n"
     )
 

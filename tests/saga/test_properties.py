@@ -27,6 +27,7 @@ strangers = st.one_of(
     st.builds(Returned, steps, directions, st.integers(0, 3)),
     st.builds(Resolve, st.integers(0, 6), st.sampled_from(Resolution), st.just("ann"), st.just("")),
     st.just(Start("r-1", "k-1", {})),
+    st.just(Cancel("ann", "why")),
 )
 
 
@@ -77,6 +78,15 @@ class AnyRun(RuleBasedStateMachine):
     def another_command_succeeds(self, data):
         self.a_command_succeeds(data)
 
+    @rule(data=st.data())
+    def what_was_given_up_succeeds_late(self, data):
+        given_up = (StepStatus.REJECTED, StepStatus.FAILED, StepStatus.UNKNOWN)
+        names = [n for n in self.story.saga.steps if self.story.at(n).status in given_up]
+        if names:
+            name = data.draw(st.sampled_from(names))
+            attempt = data.draw(st.integers(1, 3))
+            self.tell(Replied(name, Direction.ACTION, attempt, Outcome.SUCCEEDED, 1))
+
     @rule(data=st.data(), outcome=outcomes, body=bodies, failure=failures)
     def a_command_is_answered(self, data, outcome, body, failure):
         if place := self.under_way(data):
@@ -108,17 +118,13 @@ class AnyRun(RuleBasedStateMachine):
         self.story.wakes()
         assert self.story.run.revision > before, "a run wakes for a reason"
 
-    @rule()
-    def somebody_cancels(self):
-        self.tell(Cancel("ann", "why"))
-
     @precondition(lambda self: self.story.saga.pivot and self.story.at("pivot").due_at)
     @rule()
     def somebody_cancels_while_the_pivot_is_under_way(self):
         self.tell(Cancel("ann", "why"))
 
     @precondition(lambda self: self.story.run.incidents)
-    @rule(resolution=st.sampled_from([*[Resolution.RETRY] * 3, *Resolution]), result=bodies)
+    @rule(resolution=st.sampled_from([Resolution.RETRY, *Resolution]), result=bodies)
     def the_open_incident_is_resolved(self, resolution, result):
         number = min(self.story.run.incidents)
         decision = self.story.tell(Resolve(number, resolution, "ann", "why", result))
