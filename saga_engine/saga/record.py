@@ -25,7 +25,8 @@ def to_data(record: Any) -> dict[str, Any]:
     kind: Any = type(record)
     for name, default, write, _ in _plan(kind):
         value = getattr(record, name)
-        if value != default:
+        # Untouched parts are the default itself, and comparing by value costs most of all here.
+        if value is not default and value != default:
             data[name] = value if write is None or value is None else write(value)
     return data
 
