@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC, datetime
 
 from sqlalchemy import text
@@ -19,6 +20,23 @@ async def test_the_coming_months_are_there_and_made_once(database: Database):
     made = await partitions.maintain(database, retention_days=0, months_ahead=5)
     again = await partitions.maintain(database, retention_days=0, months_ahead=5)
     assert (made.made, again.made) == (2 * 3, 0)
+
+
+async def test_workers_that_make_a_month_at_once_make_it_once(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id, at=PAST)
+
+    async def make() -> None:
+        async with database.transaction() as tx:
+            await month(tx)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(make())
+    async with database.transaction() as tx:
+        assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
 
 
 async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
