@@ -8,7 +8,7 @@ import os
 
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, max_examples=150, stateful_step_count=50)
+settings.register_profile("default", deadline=None, max_examples=100, stateful_step_count=40)
 settings.register_profile(
     "ci", deadline=None, max_examples=300, stateful_step_count=50, derandomize=True, print_blob=True
 )

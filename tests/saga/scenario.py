@@ -115,7 +115,7 @@ class Story:
         self.journal.extend(self.last.events)
         if self.last.ignored or self.last.refused:
             assert (self.last.events, self.last.run) == ((), before)
-        if self.state is not None:
+        if self.state is not None and self.last.events:
             self.sends.extend(effects(self.state, self.last.events))
             assert_replays(self.journal, self.state)
         return self.last
