@@ -34,11 +34,10 @@ class Payload:
         self.kind = kind
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+            self._adapter.rebuild()  # what is not defined yet is found out now, not at a reply
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise PayloadError(f"{name_of(kind)} is no payload type: {reason}") from None
-        if not self._adapter.pydantic_complete:
-            raise PayloadError(f"{name_of(kind)} refers to a type that is not defined yet")
 
     def read(self, data: Json) -> Any:
         """
