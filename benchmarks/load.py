@@ -12,7 +12,7 @@ from saga_engine.broker.connection import Link
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.request import StartRequest, encode_request
-from saga_engine.broker.topology import EVENTS, Binding, client_topology
+from saga_engine.broker.topology import ENGINE, EVENTS, Binding, client_topology
 from saga_engine.broker.wire import Published
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
@@ -52,7 +52,10 @@ class Load:
 
     async def __aenter__(self) -> Self:
         topology = client_topology(QUEUE)
-        self._publish = Link(self._urls.broker, name="load", settings=self._settings)
+        # With the engine's queues declared, starts wait there until a worker is up.
+        self._publish = Link(
+            self._urls.broker, name="load", settings=self._settings, topology=ENGINE
+        )
         self._consume = Link(
             self._urls.broker, name="load ends", settings=self._settings, topology=topology
         )

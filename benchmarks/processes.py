@@ -12,7 +12,7 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.rabbitmq import RabbitServer
 
 TICK = os.sysconf("SC_CLK_TCK")
-MIGRATE = ("-m", "saga_engine.cli.main", "migrate")
+MIGRATE = ("-m", "saga_engine", "migrate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Ca
         "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
     }
     await (await python(*MIGRATE, environment=environment)).wait()
-    command = ("-m", "saga_engine.cli.main")
+    command = ("-m", "saga_engine")
     async with AsyncExitStack() as stack:
         pids = list(urls.pids)
         for _ in range(workers):

@@ -46,7 +46,7 @@ class Stage:
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "saga_engine.cli.main", *command, "--port", str(port)),
+                *("-m", "saga_engine", *command, "--port", str(port)),
                 env=self._environment(),
                 stderr=log,
                 stdout=log,
