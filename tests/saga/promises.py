@@ -5,8 +5,7 @@ An independent reading: nothing here asks the core what it thinks of a step. A f
 names the promise.
 """
 
-from collections import defaultdict
-from datetime import datetime
+from collections import Counter, defaultdict
 
 from saga_engine import Saga
 from saga_engine.saga.effect import Send, wake_at
@@ -148,11 +147,18 @@ def never_stuck(saga: Saga, run: Run) -> None:
         assert wake_at(saga, run) is not None or run.incidents, "P1 never silently stuck"
 
 
-def assert_one_command(sends: list[Send]) -> None:
-    """A key stands for one command: the same bytes each time, never two attempts alike."""
+def assert_one_command(sends: list[Send], journal: list[Event]) -> None:
+    """A key stands for one command with the same bytes; only a rejection makes a new one."""
     payloads: dict[str, object] = {}
+    keys: dict[tuple[str, Direction], set[str]] = defaultdict(set)
     for send in sends:
-        assert payloads.setdefault(send.idempotency_key, send.payload) == send.payload
-        assert send.due_at > datetime.min.replace(tzinfo=send.due_at.tzinfo)
+        key = send.idempotency_key
+        assert payloads.setdefault(key, send.payload) == send.payload, "6.1 the very same bytes"
+        keys[send.step, send.direction].add(key)
+    rejections = Counter(
+        (event.step, event.direction) for event in journal if isinstance(event, StepRejected)
+    )
+    for place, used in keys.items():
+        assert len(used) <= 1 + rejections[place], "6.1 retried with the same idempotency key"
     attempts = [(send.step, send.direction, send.attempt) for send in sends]
-    assert len(attempts) == len(set(attempts))
+    assert len(attempts) == len(set(attempts)), "an attempt is sent once"

@@ -144,7 +144,7 @@ class AnyRun(RuleBasedStateMachine):
             self.reading.read(event)
         self.read = len(self.story.journal)
         assert_promises(self.story.saga, self.story.run, self.reading)
-        assert_one_command(self.story.sends)
+        assert_one_command(self.story.sends, self.story.journal)
 
 
 TestAnyRun = AnyRun.TestCase
