@@ -113,5 +113,5 @@ _SETTLE = text(
     UPDATE saga_engine.audit AS a SET outcome = u.outcome, message = u.message
     FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
         AS u(id, outcome, message)
-    WHERE a.id = u.id AND a.outcome IS NULL"""
+    WHERE a.id = u.id AND a.id = ANY (CAST(:ids AS uuid[])) AND a.outcome IS NULL"""
 )

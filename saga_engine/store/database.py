@@ -146,8 +146,8 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
                 "statement_timeout": timeout,
                 "idle_in_transaction_session_timeout": timeout,
                 "lock_timeout": f"{settings.database_lock_timeout * 1000:.0f}",
-                # Every hot statement finds its rows by key. A plan made while the tables were
-                # empty must not scan them when they are full, nor be made again each time.
+                # Every hot statement finds its rows by key, whatever the planner believes: a plan
+                # made while the tables were empty must not read all of them when they are full.
                 "plan_cache_mode": "force_generic_plan",
                 "enable_seqscan": "off",
                 "jit": "off",

@@ -138,8 +138,9 @@ _RESOLVE = text(
             AS w(run_id, number, resolution, by, reason)
         JOIN saga_engine.incident AS o
             ON o.run_id = w.run_id AND (w.number IS NULL OR o.number = w.number)
-        WHERE o.resolved_at IS NULL
+        WHERE o.run_id = ANY (CAST(:run_ids AS uuid[])) AND o.resolved_at IS NULL
         ORDER BY o.run_id, o.number, w.number NULLS LAST
     ) AS u
-    WHERE i.run_id = u.run_id AND i.number = u.number"""
+    WHERE i.run_id = u.run_id AND i.number = u.number
+        AND i.run_id = ANY (CAST(:run_ids AS uuid[]))"""
 )

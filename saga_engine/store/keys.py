@@ -70,6 +70,11 @@ async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]
     ]
 
 
+async def release(tx: Transaction, saga: str, key: str, run_id: str) -> None:
+    """Give back the key of a run that will never be."""
+    await tx.execute(_RELEASE, {"saga": saga, "key": key, "run_id": run_id})
+
+
 async def _read(
     tx: Transaction, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], list[Any]]:
@@ -99,5 +104,13 @@ _READ = text(
     """
     SELECT k.saga, k.key, k.run_id::text, k.input_digest
     FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
-    JOIN saga_engine.run_key AS k ON k.saga = w.saga AND k.key = w.key"""
+    JOIN saga_engine.run_key AS k ON k.saga = w.saga AND k.key = w.key
+    WHERE k.saga = ANY (CAST(:sagas AS text[])) AND k.key = ANY (CAST(:keys AS text[]))"""
+)
+
+_RELEASE = text(
+    """
+    DELETE FROM saga_engine.run_key AS k
+    WHERE k.saga = :saga AND k.key = :key AND k.run_id = CAST(:run_id AS uuid)
+        AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = k.run_id)"""
 )

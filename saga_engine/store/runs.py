@@ -215,6 +215,9 @@ _INSERT = text(
     RETURNING run_id::text"""
 )
 
+# The planner takes an unnested parameter for ten rows and would compare each with each; the series
+# makes it expect a thousand, and hash them. The array is named twice, so that whatever plan it made
+# while the table was empty reads only these rows when it is full.
 _SAVE = text(
     """
     UPDATE saga_engine.run AS r
@@ -225,11 +228,14 @@ _SAVE = text(
             WHEN r.wake_at <= clock_timestamp() OR r.wake_at IS NULL OR u.wake_at < r.wake_at
                 THEN u.wake_at
             ELSE r.wake_at END
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:statuses AS text[]),
-        CAST(:revisions AS integer[]), CAST(:states AS text[]),
-        CAST(:finished AS timestamptz[]), CAST(:wake AS timestamptz[]))
-        AS u(run_id, status, revision, state, finished_at, wake_at)
+    FROM ROWS FROM (
+        unnest(CAST(:run_ids AS uuid[]), CAST(:statuses AS text[]),
+            CAST(:revisions AS integer[]), CAST(:states AS text[]),
+            CAST(:finished AS timestamptz[]), CAST(:wake AS timestamptz[])),
+        generate_series(1, cardinality(CAST(:run_ids AS uuid[]))))
+        AS u(run_id, status, revision, state, finished_at, wake_at, place)
     WHERE r.run_id = u.run_id AND r.revision <= u.revision
+        AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )
 

@@ -49,6 +49,8 @@ def translated(error: BaseException, where: str) -> SagaEngineError | None:
     """
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailable(f"All connections to {where} are busy. Try again later.")
+    if isinstance(error, ArgumentError):
+        return ConfigurationError(_NO_URL)  # what follows the database's name is read so late
     driver = _driver_error(error)
     if isinstance(driver, asyncpg.PostgresError):
         return _by_code(driver, where)
