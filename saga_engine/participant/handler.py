@@ -76,9 +76,7 @@ class Handler:
             arguments[self._transaction] = tx
         result = await self._function(**arguments)
         try:
-            written = self._result.write(result)
-            # pydantic writes None as any type: nothing else notices a forgotten `return`.
-            return self._result.write(self._result.read(None)) if written is None else written
+            return self._result.write(result)
         except PayloadError as error:
             raise Failed("invalid_result", f"The handler's result does not fit: {error}.") from None
 

@@ -45,8 +45,8 @@ class Shop:
     """
     The payments participant; `called` counts its handlers' calls.
 
-    `card` decides: ok, declined (after writing), broken (after writing), slow (waits for
-    `released`, and sets `entered` before), committing, cancelling.
+    `card` decides, after writing: one of REFUSALS, slow (sets `entered` and waits for `released`),
+    declined once (likewise, and the first call is declined), committing, cancelling.
     """
 
     def __init__(self, database=None):
@@ -84,12 +84,14 @@ class Shop:
     async def _mood(self, card, tx):
         if self.declining and card in REFUSALS:
             raise REFUSALS[card]
-        if card == "slow":
+        if card in ("slow", "declined once"):
             self.entered.set()
             await self.released.wait()
-        elif card == "committing":
+        if card == "declined once" and len(self.called) == 1:
+            raise REFUSALS["declined"]
+        if card == "committing":
             await tx.commit()
-        elif card == "cancelling":
+        if card == "cancelling":
             raise asyncio.CancelledError
 
     def _refund(self, database):

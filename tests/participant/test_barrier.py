@@ -130,6 +130,21 @@ async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engin
     assert await entries(engine) == []
 
 
+async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_for_both(
+    engine, shop, desk
+):
+    charge = command(payload={"order_id": "o-1", "card": "declined once"})
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk(charge))
+        await shop.entered.wait()
+        second = group.create_task(desk(charge))
+        await blocked(engine)
+        shop.released.set()
+    assert first.result() == second.result() == await desk(charge)
+    assert first.result()[0] is Outcome.SUCCEEDED
+    assert await entries(engine) == [("o-1", 1)]
+
+
 async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, shop, desk):
     charge = command(payload={"order_id": "o-1", "card": "declined"})
     await desk(charge)

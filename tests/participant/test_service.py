@@ -103,12 +103,19 @@ async def test_a_participant_killed_between_effect_and_reply_repeats_its_answer(
 
 
 async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
-    refused = development_broker.faults.on_publish(is_reply, refuse, times=3)
+    ids = set()
+
+    def noted(message):
+        if is_reply(message):
+            ids.add(message.properties.message_id)
+        return is_reply(message)
+
+    refused = development_broker.faults.on_publish(noted, refuse, times=3)
     url = development_broker.url
     async with engine_on(url) as engine, service_of(url, Shop()) as running:
         await engine.send(command())
         assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-        assert refused.fired == 3
+        assert refused.fired == len(ids) == 3
         await running.told.until(lambda fact: getattr(fact, "outcome", "") == "confirmed")
         outcomes = [fact.outcome for fact in running.told.of(MessagesPublished)]
         assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
@@ -250,6 +257,18 @@ async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_ur
         assert await entries(ledger) == [("o-1", 1)]
         async with service_of(broker_url, shop):
             assert (await engine.reply()).ref.run_id == late.run_id
+
+
+async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(broker_url):
+    async with sender_on(broker_url) as sender:
+        async with service_of(broker_url, Shop()) as running:
+            await sender.send(command())
+            await running.told.until(returned)
+            await running.drained()
+            (stopped,) = running.told.of(ProcessStopped)
+            assert stopped.clean
+        async with engine_on(broker_url) as engine, service_of(broker_url, Shop()):
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
 
 
 async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
