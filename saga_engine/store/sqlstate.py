@@ -7,7 +7,7 @@ ours are built from the code, the constraint and the address without its passwor
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from saga_engine.errors import (
@@ -49,8 +49,6 @@ def translated(error: BaseException, where: str) -> SagaEngineError | None:
     """
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailable(f"All connections to {where} are busy. Try again later.")
-    if isinstance(error, ArgumentError):
-        return ConfigurationError(_NO_URL)  # what follows the database's name is read so late
     driver = _driver_error(error)
     if isinstance(driver, asyncpg.PostgresError):
         return _by_code(driver, where)
@@ -79,7 +77,8 @@ def address(url: str) -> str:
     """
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):
+        parsed.get_dialect()().create_connect_args(parsed)  # reads host and port in the query
+    except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigurationError(_NO_URL) from None
     if parsed.drivername != "postgresql+asyncpg":
         raise ConfigurationError(_NO_URL)
