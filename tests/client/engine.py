@@ -1,14 +1,19 @@
-"""A whole engine in this process: a worker with two sagas, and the participant that serves them."""
+"""
+A whole engine in this process: a worker with three sagas, and the participant that serves them.
+
+`greet` is done at once, `held` when the test lets it, `stuck` ends in an incident: nobody performs
+its second command, which comes after its pivot.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager
 
 from pydantic import BaseModel
 
-from saga_engine import Participant, Rejected, Saga
+from saga_engine import Participant, Rejected, Retry, Saga
 from saga_engine.participant.service import Service
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.facts import Observer, Tell
 from saga_engine.worker.worker import Worker
 
 
@@ -40,6 +45,19 @@ def hold(greeting: Greeting) -> Greeting:
 
 @hold.compensation(command="greeter.apologise")
 def release(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+stuck = Saga("stuck", version=1, input=Greeting)
+
+
+@stuck.step(command="greeter.greet", pivot=True)
+def begin(greeting: Greeting) -> Greeting:
+    return greeting
+
+
+@stuck.step(command="greeter.lost", retry=Retry(attempts=1))
+def lose(greeting: Greeting) -> Greeting:
     return greeting
 
 
@@ -83,8 +101,8 @@ async def running(*services):
             stop.set()
 
 
-def worker(settings: Settings) -> Worker:
-    return Worker([greet, held], settings, Tell())
+def worker(settings: Settings, *observers: Observer) -> Worker:
+    return Worker([greet, held, stuck], settings, Tell(*observers))
 
 
 def service(settings: Settings, greeter: Greeter) -> Service:

@@ -61,7 +61,7 @@ async def test_one_key_with_another_input_is_a_conflict_that_names_the_run(clien
 
 
 async def test_a_saga_that_nobody_knows_is_not_found(client):
-    with pytest.raises(NotFound, match="No worker has loaded saga 'greets'"):
+    with pytest.raises(NotFound, match="No worker has ever loaded saga 'greets'"):
         await client.start("greets", ANN)
 
 

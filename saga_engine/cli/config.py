@@ -1,0 +1,51 @@
+"""`saga-engine config show`: every setting, what it is, and where that comes from."""
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from cyclopts import App
+from pydantic import SecretStr
+
+from saga_engine.cli.output import AsJson, document, table
+from saga_engine.settings import PREFIX, Settings
+
+app = App(name="config", help="Show the settings and where each comes from.")
+
+
+@app.command
+def show(*, as_json: AsJson = False) -> None:
+    """Show every setting with its value and its source; passwords are masked."""
+    settings = Settings.load()
+    rows = [_row(name, settings) for name in Settings.model_fields]
+    if as_json:
+        document({"settings": rows})
+        return
+    table(
+        ("setting", "value", "source", "meaning"),
+        [(row["name"], row["value"], row["source"], row["meaning"]) for row in rows],
+        empty="",
+    )
+
+
+def _row(name: str, settings: Settings) -> dict[str, Any]:
+    value = getattr(settings, name)
+    variable = PREFIX + name.upper()
+    return {
+        "name": variable,
+        "value": masked(value.get_secret_value()) if isinstance(value, SecretStr) else value,
+        "source": "environment" if variable in map(str.upper, os.environ) else "default",
+        "meaning": Settings.model_fields[name].description,
+    }
+
+
+def masked(url: str) -> str:
+    """Show of a URL what is no secret: not the password, and not the query, which may hold one."""
+    try:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+    except ValueError:
+        return "***"
+    name, colon, _ = user.partition(":")
+    shown = parts._replace(netloc=f"{name}{colon and ':***'}{at}{host}", fragment="")
+    return shown._replace(query=parts.query and "***").geturl()

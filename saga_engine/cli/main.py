@@ -1,0 +1,123 @@
+"""
+The command line: which commands there are, and how every one of them ends.
+
+Rule: this module and `help` import nothing heavy; a command's module is imported when the command
+runs. Data goes to stdout, everything else to stderr. What a command raises on purpose becomes one
+sentence and its exit code; anything else is a bug, and said to be one.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+
+from saga_engine.errors import SagaEngineError
+
+HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
+
+Settings come from SAGA_ENGINE_* in the environment; `saga-engine config show` lists them.
+Add --json to whatever reads, --debug to see the traceback of an error.
+
+Exit codes: 0 ok; 1 unexpected; 2 usage or configuration; 3 not found; 4 not possible in this state;
+5 database or broker out of reach; 6 the run ended, but not completed; 7 some of many failed;
+8 a check found problems; 124 waited long enough; 130, 143 interrupted.
+"""
+
+_COMMANDS = (
+    ("worker", "services:worker", "Run sagas until told to stop."),
+    ("participant", "services:participant", "Perform commands until told to stop."),
+    ("start", "asking:start", "Start a run."),
+    ("wait", "asking:wait", "Wait until a run is finished."),
+    ("list", "runs:list_runs", "List runs, the newest first."),
+    ("show", "runs:show", "Show everything on record about a run."),
+    ("cancel", "operating:cancel", "Have a run undone."),
+    ("incidents", "incidents:incidents", "List what waits for a person."),
+    ("resolve", "operating:resolve", "Act on an incident."),
+    ("dead-letters", "dead_letters:app", "Look at, send again or discard dead letters."),
+    ("migrate", "migrate:migrate", "Bring the database to this version's schema."),
+    ("check", "definitions:check", "Hold the sagas of a module against every rule."),
+    ("graph", "definitions:graph", "Draw a saga."),
+    ("topology", "topology:topology", "Show what exists on the broker."),
+    ("config", "config:app", "Show the settings and where each comes from."),
+    ("demo", "demo:demo", "Run real sagas on embedded servers and show what happens."),
+)
+
+
+def make_app() -> App:
+    """Make the command line; nothing it can do is imported yet."""
+    app = App(
+        name="saga-engine",
+        help=HELP,
+        version=lambda: version("saga-engine"),
+        default_parameter=Parameter(negative="", show_default=lambda value: value or None),
+    )
+    for name, place, text in _COMMANDS:
+        app.command(f"saga_engine.cli.{place}", name=name, help=text)
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command that the arguments name, and exit with its code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    # The user's modules are found as `python -m` finds them: from where the command is given.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    sys.exit(run([each for each in arguments if each != "--debug"], debug=debug))
+
+
+def run(arguments: Sequence[str], *, debug: bool = False) -> int:
+    """Run one command; its exit code."""
+    # What libraries log is not for whoever typed a command; a worker sets its own logs up.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        code = make_app()(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        return _said(f"{_misuse(error)} See `saga-engine --help`.", 2)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        return _failed(error, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _misuse(error: CycloptsError) -> str:
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        typed = error.unused_tokens[0]  # its own text would import every command there is
+        close = get_close_matches(typed, error.app or (), n=1)
+        return f"There is no command {typed!r}.{f' Did you mean {close[0]}?' if close else ''}"
+    return str(error)
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, SagaEngineError):
+        return _said(str(error), error.exit_code)
+    return _said(
+        f"This is a bug in saga-engine: {type(error).__name__}: {error}. Please report it, with"
+        " what it prints when run again with --debug.",
+        1,
+    )
+
+
+def _said(text: str, code: int) -> int:
+    print(f"saga-engine: {text}", file=sys.stderr)  # noqa: T201 - the command line speaks
+    return code

@@ -1,0 +1,137 @@
+"""
+`saga-engine cancel` and `resolve`: what a person does to a run.
+
+What is asked is recorded together with who asked and why, in one transaction; a worker decides it
+and writes its verdict into the same record. The command waits for that verdict.
+"""
+
+import asyncio
+from getpass import getuser
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from saga_engine.cli.given import json_of
+from saga_engine.cli.incidents import name_of, open_incident
+from saga_engine.cli.output import AsJson, document, line
+from saga_engine.cli.stored import database, no_run, run_id_of
+from saga_engine.errors import ConfigurationError, Conflict, TimedOut
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.trigger import Cancel, Resolve, Trigger, trigger_data
+from saga_engine.saga.vocabulary import Resolution
+from saga_engine.settings import Settings
+from saga_engine.store import audit, inbox, reading
+from saga_engine.store.audit import Act, Audited
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.inbox import Item
+
+ACTIONS = """retry: send the command again, with a fresh budget of attempts. skip: go on without it.
+complete: it was done by hand. abandon: close the run and leave its effects as they are."""
+
+LOOK_AGAIN = 0.1
+"""Seconds between looks for the verdict; a worker takes recorded requests in about as often."""
+
+Reason = Annotated[str, Parameter(help="Why; it is kept on record.")]
+By = Annotated[str | None, Parameter(help="Who; the user of this shell when left out.")]
+
+
+def whoever(by: str | None) -> str:
+    """Tell who acts."""
+    try:
+        return by or getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        raise ConfigurationError("This user has no name. Say who you are with --by.") from None
+
+
+async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+    """
+    Have a run undone: what is in flight is awaited, then what was done is compensated.
+
+    After its pivot a run can only go forward; then this is refused.
+
+    Args:
+        run: Its id.
+    """
+    run_id, settings, who = run_id_of(run), Settings.load(), whoever(by)
+    act = Act(str(uuid7()), who, "cancel", reason, run_id)
+    async with database(settings) as opened:
+        async with opened.transaction() as tx:
+            if await reading.find(tx, run_id) is None:
+                raise no_run(run_id)
+            await _record(tx, act, Cancel(who, reason))
+        _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
+
+
+async def resolve(
+    incident: str,
+    action: Annotated[Resolution, Parameter(help=ACTIONS)],
+    /,
+    *,
+    reason: Reason,
+    result: Annotated[
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="For complete: the step's reply, as JSON, @FILE or -.",
+        ),
+    ] = None,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Act on an incident.
+
+    Args:
+        incident: RUN/NUMBER as `incidents` shows it, or RUN when it has one open incident.
+    """
+    if result is not None and action is not Resolution.COMPLETE:
+        raise ConfigurationError(f"--result goes with complete, not with {action}.")
+    given = None if result is None else json_of(result, "--result")
+    settings, who = Settings.load(), whoever(by)
+    async with database(settings) as opened:
+        async with opened.transaction() as tx:
+            found = await open_incident(tx, incident)
+            act = Act(str(uuid7()), who, action.value, reason, found.run_id, name_of(found))
+            await _record(tx, act, Resolve(found.number, action, who, reason, given))
+        _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
+
+
+async def _record(tx: Transaction, act: Act, trigger: Trigger) -> None:
+    assert act.run_id is not None, "whatever is done here is done to a run"
+    kind, body = trigger_data(trigger)
+    await audit.record(tx, [act])
+    await inbox.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
+
+
+async def _verdict(opened: Database, act: Act, seconds: float) -> Audited:
+    """Wait until a worker has decided; it writes to PostgreSQL, which tells nobody (no NOTIFY)."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                async with opened.transaction() as tx:
+                    found = await audit.find(tx, act.id)
+                if found is not None and found.outcome is not None:
+                    return found
+                await asyncio.sleep(LOOK_AGAIN)
+    except TimeoutError:
+        raise TimedOut(
+            f"No worker has decided it in {seconds:g} seconds. It is recorded and will be decided"
+            f" by the next worker that has the run's saga. `saga-engine show {act.run_id}` tells."
+        ) from None
+
+
+def _report(verdict: Audited, *, as_json: bool) -> None:
+    if verdict.outcome != "accepted":
+        raise Conflict(f"Refused: {verdict.message}")
+    if as_json:
+        document(
+            {
+                "run_id": verdict.run_id,
+                "action": verdict.action,
+                "target": verdict.target,
+                "outcome": verdict.outcome,
+                "message": verdict.message,
+            }
+        )
+    else:
+        line(verdict.message or "Done.")

@@ -1,0 +1,66 @@
+"""
+What commands print: one JSON document, or lines for people.
+
+stdout is data and stderr is talk. On a terminal a table is drawn; elsewhere its cells are separated
+by tabs, without colour, so that cut and awk can read it. The names in a document are stable: fields
+are added, never renamed or removed, while `schema_version` stays the same.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from cyclopts import Parameter
+
+SCHEMA_VERSION = 1
+
+AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document instead.")]
+
+
+def document(fields: Mapping[str, Any]) -> None:
+    """Print one document; times become RFC 3339."""
+    written = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
+    line(written.decode())
+
+
+def line(text: str) -> None:
+    """Print one line of data."""
+    print(text)  # noqa: T201 - the command line speaks
+
+
+def say(text: str) -> None:
+    """Say something to whoever sits there; it is no data."""
+    print(text, file=sys.stderr)  # noqa: T201 - the same
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print rows, or say on stderr that there are none."""
+    if not rows:
+        say(empty)
+        return
+    cells = [[cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for each in (columns, *cells):
+            line("\t".join(each))
+        return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only on a terminal
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    drawn = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for each in cells:
+        drawn.add_row(*map(Text, each))  # a Text, because what others wrote may look like markup
+    Console().print(drawn)
+
+
+def cell(value: object) -> str:
+    """Write one value on one line, without control characters: others chose what is in it."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    text = value if isinstance(value, str) else str(value)
+    return "".join(each if each.isprintable() else " " for each in text)

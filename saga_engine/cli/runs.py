@@ -1,0 +1,206 @@
+"""`saga-engine list` and `show`: what is on record about runs."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from saga_engine.broker.reply import failure_json
+from saga_engine.cli.incidents import incident_json
+from saga_engine.cli.output import AsJson, cell, document, line, table
+from saga_engine.cli.stored import no_run, run_id_of, transaction
+from saga_engine.errors import ConfigurationError
+from saga_engine.saga.record import to_data
+from saga_engine.saga.run import Progress, Run, StepRun
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import reading
+from saga_engine.store.audit import Audited
+from saga_engine.store.journal import Recorded
+from saga_engine.store.reading import RunDetail, RunSummary
+
+LIMIT_MAX = 1000
+"""Runs in one page; more only fill the memory of whoever reads them."""
+
+
+async def list_runs(
+    *,
+    status: Annotated[Status | None, Parameter(help="Only runs that stand there.")] = None,
+    saga: Annotated[str | None, Parameter(help="Only runs of this saga.")] = None,
+    key: Annotated[str | None, Parameter(help="Only the run with this business key.")] = None,
+    limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 20,
+    before: Annotated[str | None, Parameter(help="The last run id of the page before.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, the newest first."""
+    if not 1 <= limit <= LIMIT_MAX:
+        raise ConfigurationError(f"--limit is 1 to {LIMIT_MAX}. Page on with --before.")
+    last = run_id_of(before) if before else None
+    async with transaction() as tx:
+        found = await reading.runs(tx, limit=limit, status=status, saga=saga, key=key, before=last)
+    following = found[-1].run_id if len(found) == limit else None
+    if as_json:
+        document({"runs": [_summary_json(each) for each in found], "next": following})
+        return
+    table(
+        ("run", "saga", "version", "key", "status", "incidents", "started"),
+        [
+            (
+                *(each.run_id, each.saga, each.version, each.key, each.status),
+                *(each.open_incidents, each.started_at),
+            )
+            for each in found
+        ],
+        empty="No runs.",
+    )
+
+
+async def show(run: str, /, *, as_json: AsJson = False) -> None:
+    """
+    Show everything on record about a run.
+
+    Args:
+        run: Its id.
+    """
+    run_id = run_id_of(run)
+    async with transaction() as tx:
+        detail = await reading.show(tx, run_id)
+    if detail is None:
+        raise no_run(run_id)
+    shown = _detail_json(detail)
+    if as_json:
+        document(shown)
+    else:
+        _print(shown)
+
+
+def _summary_json(summary: RunSummary) -> dict[str, Any]:
+    return {
+        "run_id": summary.run_id,
+        "saga": summary.saga,
+        "version": summary.version,
+        "key": summary.key,
+        "status": summary.status,
+        "revision": summary.revision,
+        "started_at": summary.started_at,
+        "updated_at": summary.updated_at,
+        "finished_at": summary.finished_at,
+        "deadline": summary.deadline,
+        "open_incidents": summary.open_incidents,
+        "result": summary.result,
+        "error": failure_json(summary.failure) if summary.failure else None,
+    }
+
+
+def _detail_json(detail: RunDetail) -> dict[str, Any]:
+    run = detail.stored.run
+    return {
+        "run_id": run.run_id,
+        "saga": run.saga,
+        "version": run.version,
+        "fingerprint": run.fingerprint,
+        "key": run.key,
+        "status": run.status,
+        "revision": run.revision,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "deadline": run.deadline,
+        "wake_at": detail.stored.wake_at,
+        "input": run.input,
+        "result": run.result,
+        "cause": to_data(run.cause) if run.cause else None,
+        "stopping": to_data(run.stop) if run.stop else None,
+        "steps": [_step_json(step, run) for step in detail.document["steps"]],
+        "incidents": [incident_json(each) for each in detail.incidents],
+        "journal": [_entry_json(each) for each in detail.journal],
+        "audit": [_act_json(each) for each in detail.audit],
+    }
+
+
+def _step_json(declared: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    step = run.steps.get(declared["name"], StepRun())
+    undo = declared["compensation"]
+    return {
+        "name": declared["name"],
+        "kind": declared["kind"],
+        **_progress_json(declared["command"], step.action),
+        "compensation": undo and _progress_json(undo, step.compensation),
+    }
+
+
+def _progress_json(command: str, progress: Progress) -> dict[str, Any]:
+    return {
+        "command": command,
+        "status": progress.status,
+        "attempts": progress.attempts,
+        "due_at": progress.due_at,
+        "reply": progress.reply,
+        "error": failure_json(progress.failure) if progress.failure else None,
+    }
+
+
+def _entry_json(entry: Recorded) -> dict[str, Any]:
+    return {
+        "version": entry.version,
+        "type": entry.type,
+        "at": entry.at,
+        "data": entry.data,
+        "metadata": entry.metadata,
+    }
+
+
+def _act_json(act: Audited) -> dict[str, Any]:
+    return {
+        "id": act.id,
+        "at": act.at,
+        "by": act.by,
+        "action": act.action,
+        "target": act.target,
+        "reason": act.reason,
+        "outcome": act.outcome,
+        "message": act.message,
+    }
+
+
+def _print(shown: Mapping[str, Any]) -> None:
+    for name in ("run_id", "saga", "version", "key", "status", "started_at", "finished_at"):
+        line(f"{name:12} {cell(shown[name])}")
+    if shown["cause"]:
+        line(f"{'cause':12} {cell(_cause(shown['cause']))}")
+    line("")
+    table(
+        ("step", "kind", "status", "attempts", "compensation", "attempts", "why"),
+        [
+            (
+                *(step["name"], step["kind"], step["status"], step["attempts"]),
+                *_undone(step["compensation"]),
+                _why(step["error"] or (step["compensation"] or {}).get("error")),
+            )
+            for step in shown["steps"]
+        ],
+        empty="No steps.",
+    )
+    for incident in shown["incidents"]:
+        how = incident["resolution"] or "open"
+        line(f"incident {incident['id']} ({how}): {cell(incident['message'])}")
+    line("")
+    table(
+        ("version", "at", "event", "step"),
+        [
+            (each["version"], each["at"], each["type"], each["data"].get("step"))
+            for each in shown["journal"]
+        ],
+        empty="No journal.",
+    )
+
+
+def _undone(compensation: Mapping[str, Any] | None) -> tuple[object, object]:
+    return (compensation["status"], compensation["attempts"]) if compensation else (None, None)
+
+
+def _why(error: Mapping[str, Any] | None) -> str | None:
+    return f"{error['code']}: {error['message']}" if error else None
+
+
+def _cause(cause: Mapping[str, Any]) -> str:
+    parts = [cause["code"], cause.get("step"), cause.get("by"), cause.get("reason")]
+    return ", ".join(each for each in parts if each)

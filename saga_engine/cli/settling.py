@@ -1,0 +1,150 @@
+"""
+What becomes of dead letters: sent again or discarded, in both cases on record with who and why.
+
+A letter is locked, sent and marked in one transaction, so that two people do not send it twice. A
+crash in between sends it twice, which the engine and participants can take.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
+from saga_engine.broker.wire import Message, Published
+from saga_engine.identifiers import uuid7
+from saga_engine.store import audit, dead_letters
+from saga_engine.store.audit import Act, Verdict
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.dead_letters import StoredLetter
+
+REDRIVES = "x-saga-redrive-count"
+AT_ONCE = 50
+"""Letters in one transaction; one of them may have a megabyte."""
+
+_BROKERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_GONE = "Somebody else has sent it again or discarded it meanwhile."
+_WHY = {
+    Published.RETURNED: "No queue takes it: the one it came from is gone, or unbound.",
+    Published.NACKED: "The broker declined it; its queue may be full. Try again later.",
+    Published.UNKNOWN: "The broker did not confirm it; it may have arrived. Sending twice is safe.",
+}
+
+
+class Redrive:
+    """Sends dead letters again, by *by* for *reason*."""
+
+    def __init__(self, opened: Database, publisher: Publisher, *, by: str, reason: str) -> None:
+        self._opened = opened
+        self._publisher = publisher
+        self._by = by
+        self._reason = reason
+
+    async def send(self, ids: Sequence[int]) -> dict[int, str]:
+        """Send them; those that were not, each with the problem in a sentence."""
+        failed: dict[int, str] = {}
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            async with self._opened.transaction() as tx:
+                letters = await dead_letters.lock(tx, some)
+                failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
+                problems = await self._publish(letters)
+                failed |= problems
+                sent = [each for each in letters if each.id not in problems]
+                await dead_letters.redriven(
+                    tx, [each.id for each in sent], by=self._by, reason=self._reason
+                )
+                await _on_record(tx, sent, "redrive", by=self._by, reason=self._reason)
+        return failed
+
+    async def _publish(self, letters: Sequence[StoredLetter]) -> dict[int, str]:
+        """Publish what can be, for each exchange by itself: one that is gone closes the channel."""
+        problems: dict[int, str] = {}
+        groups: dict[str, list[tuple[int, Message]]] = {}
+        for each in letters:
+            message = message_of(each)
+            if isinstance(message, str):
+                problems[each.id] = message
+            else:
+                groups.setdefault(message.exchange, []).append((each.id, message))
+        for group in groups.values():
+            outcomes = await self._publisher.publish([message for _, message in group])
+            for (number, message), outcome in zip(group, outcomes, strict=True):
+                if outcome is not Published.CONFIRMED:
+                    problems[number] = _WHY.get(outcome) or self._publisher.refusal(message)
+        return problems
+
+
+async def discard_all(
+    opened: Database, ids: Sequence[int], *, by: str, reason: str
+) -> dict[int, str]:
+    """Mark them as not worth another try; those that were not open any more."""
+    failed: dict[int, str] = {}
+    for start in range(0, len(ids), AT_ONCE):
+        some = ids[start : start + AT_ONCE]
+        async with opened.transaction() as tx:
+            letters = await dead_letters.lock(tx, some)
+            failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
+            await dead_letters.discard(tx, [each.id for each in letters], by=by, reason=reason)
+            await _on_record(tx, letters, "discard", by=by, reason=reason)
+    return failed
+
+
+def message_of(stored: StoredLetter) -> Message | str:
+    """
+    Make the message of a dead letter again: the same bytes to where it came from.
+
+    Returns:
+        A sentence instead, when that cannot be done.
+    """
+    letter = stored.letter
+    if stored.truncated:
+        return f"Only {len(letter.body)} of its {letter.body_size} bytes were kept."
+    exchange, routing_key = letter.exchange, letter.routing_key
+    if letter.queue == DEAD_LETTERS:
+        # The broker gave it up in one queue; its exchange would send it to others as well.
+        exchange, routing_key = "", _queue_of_death(letter.headers)
+        if not routing_key:
+            return "It did not come from a queue of saga-engine's."
+    sent_at = letter.properties.get("timestamp")
+    return Message(
+        exchange=exchange,
+        routing_key=routing_key,
+        body=letter.body,
+        message_id=fresh_message_id(),
+        type=letter.type,
+        correlation_id=letter.correlation_id,
+        reply_to=letter.properties.get("reply_to", ""),
+        headers=_headers(letter.headers),
+        timestamp=datetime.fromisoformat(sent_at) if sent_at else None,
+    )
+
+
+def _queue_of_death(headers: Mapping[str, Any]) -> str:
+    """Where RabbitMQ says it died; a sender can write that header too, so only our queues count."""
+    deaths = headers.get("x-death")
+    newest = deaths[0] if isinstance(deaths, list) and deaths else None
+    queue = newest.get("queue") if isinstance(newest, dict) else None
+    ours = (REPLIES, REQUESTS)
+    if isinstance(queue, str) and (queue in ours or queue.startswith(participant_queue(""))):
+        return queue
+    return ""
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in headers.items() if not name.startswith(_BROKERS)}
+    before = kept.get(REDRIVES)
+    kept[REDRIVES] = before + 1 if isinstance(before, int) and before < 2**31 else 1
+    return kept
+
+
+async def _on_record(
+    tx: Transaction, letters: Sequence[StoredLetter], action: str, *, by: str, reason: str
+) -> None:
+    acts = [
+        Act(str(uuid7()), by, action, reason, each.letter.run_id, f"dead letter {each.id}")
+        for each in letters
+    ]
+    await audit.record(tx, acts)
+    await audit.settle(tx, [Verdict(act.id, accepted=True, message="Done.") for act in acts])

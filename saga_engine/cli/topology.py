@@ -1,0 +1,52 @@
+"""`saga-engine topology`: what the engine needs on the broker, and the policy that goes with it."""
+
+import json
+import shlex
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from saga_engine.broker.topology import ENGINE, policy
+from saga_engine.cli.output import AsJson, document, line, table
+
+
+def topology(
+    *,
+    as_policy: Annotated[
+        bool, Parameter(name="--policy", help="The limits, as a command to run.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the exchanges, queues and bindings that a worker declares; nothing is contacted."""
+    if as_policy:
+        _policy(as_json=as_json)
+        return
+    if as_json:
+        document(
+            {
+                "exchanges": [{"name": each.name, "kind": each.kind} for each in ENGINE.exchanges],
+                "queues": [{"name": each.name, "type": "quorum"} for each in ENGINE.queues],
+                "bindings": [
+                    {"queue": each.queue, "exchange": each.exchange, "key": each.key}
+                    for each in ENGINE.bindings
+                ],
+            }
+        )
+        return
+    rows = [("exchange", each.name, each.kind.value) for each in ENGINE.exchanges]
+    rows += [("queue", each.name, "quorum") for each in ENGINE.queues]
+    rows += [
+        ("binding", each.queue, f"{each.exchange} {each.key}".strip()) for each in ENGINE.bindings
+    ]
+    table(("what", "name", "how"), rows, empty="")
+
+
+def _policy(*, as_json: bool) -> None:
+    wanted = policy()
+    if as_json:
+        document({"policy": wanted})
+        return
+    words = ["rabbitmqctl", "set_policy", "--apply-to", str(wanted["apply-to"])]
+    words += ["--priority", str(wanted["priority"]), str(wanted["name"]), str(wanted["pattern"])]
+    words.append(json.dumps(wanted["definition"], separators=(",", ":")))
+    line(shlex.join(words))

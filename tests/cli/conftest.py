@@ -1,0 +1,118 @@
+"""The real command as a subprocess, and a whole engine in this process for it to talk to."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import Fact
+from tests.client.engine import Greeter, running, service, worker
+
+COMMAND = Path(sys.executable).with_name("saga-engine")
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The one document it printed."""
+        (line,) = self.out.splitlines()
+        document = json.loads(line)
+        assert document["schema_version"] == 1
+        return document
+
+
+def environment(**settings: str | None) -> dict[str, str]:
+    """This process' environment, with no setting of ours but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE")}
+    given = {f"SAGA_ENGINE_{name.upper()}": value for name, value in settings.items() if value}
+    return kept | given
+
+
+async def saga_engine(*arguments: object, stdin: str = "", cwd: Path = CHECKOUT, **settings: str):
+    """Run one command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        *map(str, arguments),
+        env=environment(**settings),
+        cwd=cwd,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+class Facts:
+    """What the engine tells, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self._told: asyncio.Queue[Fact] = asyncio.Queue()
+
+    def __call__(self, fact: Fact) -> None:
+        self._told.put_nowait(fact)
+
+    async def until(self, kind: type, count: int = 1) -> list[Fact]:
+        """The next facts of that kind."""
+        found: list[Fact] = []
+        async with asyncio.timeout(30):
+            while len(found) < count:
+                fact = await self._told.get()
+                found += [fact] if isinstance(fact, kind) else []
+        return found
+
+
+class Engine:
+    """A running engine: its facts, the participant's side, and the command pointed at it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.facts = Facts()
+        self.greeter = Greeter()
+
+    async def __call__(self, *arguments: object, **more: object) -> Ran:
+        urls = {
+            "database_url": self.settings.require_database(),
+            "broker_url": self.settings.require_broker(),
+        }
+        return await saga_engine(*arguments, **urls | more)
+
+    async def started(self, saga: str, name: str = "Ann", *more: object) -> str:
+        """The id of a new run."""
+        ran = await self("start", saga, "--input", json.dumps({"name": name}), *more)
+        assert ran.code == 0, ran.err
+        return ran.out.strip()
+
+
+@pytest.fixture
+def settings(rabbitmq_url, migrated_url):
+    """Settings of a worker that looks often."""
+    return Settings(database_url=migrated_url, broker_url=rabbitmq_url, poll=0.02)
+
+
+@pytest.fixture
+async def engine(settings):
+    """An engine that runs."""
+    made = Engine(settings)
+    async with (
+        worker(settings, made.facts) as working,
+        service(settings, made.greeter) as serving,
+        running(working, serving),
+    ):
+        yield made
+        made.greeter.let_go.set()

@@ -1,0 +1,119 @@
+from uuid import uuid4
+
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import IncidentOpened, RunFinished
+from tests.cli.conftest import saga_engine
+from tests.client.engine import running, worker
+
+WHY = ("--reason", "seen on the phone", "--by", "ann")
+
+
+async def stuck(engine):
+    run_id = await engine.started("stuck")
+    await engine.facts.until(IncidentOpened)
+    return run_id
+
+
+async def test_a_run_is_cancelled_on_record(engine):
+    run_id = await engine.started("held")
+    await engine.greeter.holding.wait()
+    ran = await engine("cancel", run_id, *WHY)
+    assert ran.code == 0, ran.err
+    engine.greeter.let_go.set()
+    await engine.facts.until(RunFinished)
+    shown = (await engine("show", run_id, "--json")).json
+    assert (shown["status"], shown["cause"]["by"]) == ("compensated", "ann")
+    (act,) = shown["audit"]
+    assert (act["by"], act["action"], act["reason"], act["outcome"]) == (
+        "ann",
+        "cancel",
+        "seen on the phone",
+        "accepted",
+    )
+
+
+async def test_a_cancel_that_is_not_possible_exits_4_and_no_run_3(engine):
+    run_id = await engine.started("greet")
+    await engine.facts.until(RunFinished)
+    done = await engine("cancel", run_id, *WHY)
+    assert (done.code, "completed already" in done.err) == (4, True)
+    missing = await engine("cancel", uuid4(), *WHY)
+    assert (missing.code, "There is no run" in missing.err) == (3, True)
+    silent = await engine("cancel", run_id)
+    assert (silent.code, "--reason" in silent.err) == (2, True)
+
+
+async def test_an_incident_is_listed_and_skipped(engine):
+    run_id = await stuck(engine)
+    (incident,) = (await engine("incidents", "--json")).json["incidents"]
+    assert (incident["id"], incident["step"], incident["saga"]) == (f"{run_id}/1", "lose", "stuck")
+    ran = await engine("resolve", f"{run_id}/1", "skip", *WHY, "--json")
+    assert (ran.code, ran.json["outcome"]) == (0, "accepted")
+    await engine.facts.until(RunFinished)
+    assert (await engine("incidents", "--json")).json["incidents"] == []
+    (resolved,) = (await engine("incidents", "--all", "--json")).json["incidents"]
+    assert (resolved["resolution"], resolved["by"]) == ("skip", "ann")
+    again = await engine("resolve", f"{run_id}/1", "skip", *WHY)
+    assert (again.code, "resolved already: skip by ann" in again.err) == (4, True)
+
+
+async def test_a_run_with_one_open_incident_names_it(engine):
+    run_id = await stuck(engine)
+    ran = await engine("resolve", run_id, "complete", "--result", '{"found": true}', *WHY)
+    assert ran.code == 0, ran.err
+    await engine.facts.until(RunFinished)
+    shown = (await engine("show", run_id, "--json")).json
+    assert (shown["status"], shown["result"]["lose"]) == ("completed", {"found": True})
+    none = await engine("resolve", run_id, "retry", *WHY)
+    assert (none.code, "no open incident" in none.err) == (3, True)
+
+
+async def test_a_retry_that_fails_again_opens_the_next_incident(engine):
+    run_id = await stuck(engine)
+    assert (await engine("resolve", run_id, "retry", *WHY)).code == 0
+    await engine.facts.until(IncidentOpened)
+    (incident,) = (await engine("incidents", "--json")).json["incidents"]
+    assert incident["id"] == f"{run_id}/2"
+    assert (await engine("resolve", run_id, "abandon", *WHY)).code == 0
+    assert (await engine("wait", run_id)).code == 6
+
+
+async def test_what_cannot_be_resolved_is_one_sentence(engine):
+    run_id = await stuck(engine)
+    for typed, action, code, words in (
+        (f"{run_id}/9", "skip", 3, "There is no incident"),
+        (f"{run_id}/x", "skip", 2, "is no number of an incident"),
+        ("o-1", "skip", 2, "is no run id"),
+        (run_id, "undo", 2, "retry"),
+    ):
+        ran = await engine("resolve", typed, action, *WHY)
+        assert (ran.code, words in ran.err, len(ran.err.splitlines())) == (code, True, 1)
+    surplus = await engine("resolve", run_id, "skip", "--result", "{}", *WHY)
+    assert (surplus.code, "--result goes with complete" in surplus.err) == (2, True)
+
+
+async def test_without_a_worker_it_is_recorded_and_said_to_wait(settings):
+    async with worker(settings) as working, running(working):
+        pass  # It has been there, and is gone.
+    urls = {
+        "database_url": settings.require_database(),
+        "broker_url": settings.require_broker(),
+        "client_timeout": "0.5",
+    }
+    started = await saga_engine("start", "greet", "--input", '{"name": "Ann"}', **urls)
+    assert (started.code, "No worker answered" in started.err) == (124, True)
+
+
+async def test_a_request_without_a_worker_waits_on_record(engine, settings):
+    run_id = await stuck(engine)
+    # A run whose saga no running worker has: the definition is known by another name.
+    hasty = Settings(
+        database_url=settings.database_url, broker_url=settings.broker_url, client_timeout=0.001
+    )
+    ran = await saga_engine(
+        *("resolve", run_id, "skip", *WHY),
+        database_url=hasty.require_database(),
+        client_timeout="0.001",
+    )
+    assert (ran.code, "It is recorded and will be decided" in ran.err) == (124, True)
+    await engine.facts.until(RunFinished)

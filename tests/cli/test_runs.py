@@ -1,0 +1,94 @@
+from uuid import uuid4
+
+from saga_engine.telemetry.facts import RunFinished
+from tests.cli.conftest import saga_engine
+
+
+async def test_runs_are_listed_the_newest_first_and_in_pages(engine):
+    ids = [await engine.started("greet", name, "--key", name) for name in ("a", "b", "c")]
+    await engine.facts.until(RunFinished, 3)
+    listed = (await engine("list", "--json")).json
+    assert [run["run_id"] for run in listed["runs"]] == ids[::-1]
+    assert listed["next"] is None
+    assert {run["status"] for run in listed["runs"]} == {"completed"}
+    page = (await engine("list", "--limit", 2, "--json")).json
+    rest = (await engine("list", "--limit", 2, "--before", page["next"], "--json")).json
+    assert [run["key"] for run in page["runs"] + rest["runs"]] == ["c", "b", "a"]
+
+
+async def test_runs_are_chosen_by_status_saga_and_key(engine):
+    held = await engine.started("held", "Ann", "--key", "h")
+    await engine.started("greet", "Ann", "--key", "g")
+    await engine.facts.until(RunFinished)
+    for choice in (("--status", "running"), ("--saga", "held"), ("--key", "h")):
+        found = (await engine("list", *choice, "--json")).json["runs"]
+        assert [run["run_id"] for run in found] == [held]
+    assert (await engine("list", "--key", "none", "--json")).json["runs"] == []
+
+
+async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
+    run_id = await engine.started("greet", "nobody")
+    await engine.facts.until(RunFinished)
+    shown = (await engine("show", run_id, "--json")).json
+    assert shown["status"] == "compensated"
+    assert shown["cause"]["code"] == "rejected"
+    (step,) = shown["steps"]
+    assert {name: step[name] for name in ("name", "kind", "status", "attempts")} == {
+        "name": "say",
+        "kind": "compensatable",
+        "status": "rejected",
+        "attempts": 1,
+    }
+    assert step["error"]["code"] == "nobody"
+    assert (step["compensation"]["command"], step["compensation"]["status"]) == (
+        "greeter.apologise",
+        "pending",
+    )
+    assert [entry["version"] for entry in shown["journal"]] == [1, 2, 3, 4, 5]
+    assert [shown["journal"][place]["type"] for place in (0, -1)] == [
+        "run_started",
+        "run_compensated",
+    ]
+    assert all(entry["at"].endswith("Z") and "data" in entry for entry in shown["journal"])
+
+
+async def test_people_read_lines_with_tabs_outside_a_terminal(engine):
+    run_id = await engine.started("greet", "Ann", "--key", "a")
+    await engine.facts.until(RunFinished)
+    header, row = (await engine("list")).out.splitlines()
+    assert header.split("\t")[:3] == ["run", "saga", "version"]
+    assert row.split("\t")[:5] == [run_id, "greet", "1", "a", "completed"]
+    shown = await engine("show", run_id)
+    assert "say\tcompensatable\tsucceeded\t1\tpending\t0\t-" in shown.out
+
+
+async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url):
+    missing = await saga_engine("show", uuid4(), database_url=migrated_url)
+    assert (missing.code, "There is no run" in missing.err) == (3, True)
+    wrong = await saga_engine("show", "o-1", database_url=migrated_url)
+    assert (wrong.code, "is no run id" in wrong.err) == (2, True)
+    empty = await saga_engine("list", database_url=migrated_url)
+    assert (empty.code, empty.out, empty.err) == (0, "", "No runs.\n")
+    limit = await saga_engine("list", "--limit", 0, database_url=migrated_url)
+    assert (limit.code, "--limit is 1 to 1000" in limit.err) == (2, True)
+    status = await saga_engine("list", "--status", "lost", database_url=migrated_url)
+    assert (status.code, "running" in status.err) == (2, True)
+
+
+async def test_a_database_that_cannot_be_used_is_one_sentence(database_url):
+    none = await saga_engine("list")
+    assert (none.code, "SAGA_ENGINE_DATABASE_URL is not set" in none.err) == (2, True)
+    empty = await saga_engine("list", database_url=database_url)
+    assert (empty.code, "Run `saga-engine migrate`" in empty.err) == (5, True)
+    away = await saga_engine("list", database_url="postgresql+asyncpg://u:secret7@127.0.0.1:1/d")
+    assert (away.code, "cannot be reached" in away.err) == (5, True)
+    scheme = await saga_engine("list", database_url="postgresql://u@h/d")
+    assert (scheme.code, "must begin with postgresql+asyncpg://" in scheme.err) == (2, True)
+    port = await saga_engine("list", database_url=f"{database_url}x")
+    assert (port.code, "The database URL cannot be read" in port.err) == (2, True)
+    lost = await saga_engine("list", database_url=database_url.replace("test_", "lost_"))
+    assert (lost.code, "has no database of that name" in lost.err) == (5, True)
+    for ran in (none, empty, away, scheme, port, lost):
+        assert ran.out == ""
+        assert len(ran.err.splitlines()) == 1
+        assert "secret7" not in ran.err
