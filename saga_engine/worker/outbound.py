@@ -8,9 +8,12 @@ A command that no queue is bound for comes back as an arrival for its run.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import starmap
+from typing import TypeVar
 from uuid import UUID
 
-from saga_engine.broker.answer import Finished, encode_answer, encode_finished
+from saga_engine.broker.answer import Answer, Finished, encode_answer, encode_finished
 from saga_engine.broker.command import Command, encode_command
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.token import CommandRef, mint
@@ -19,11 +22,16 @@ from saga_engine.saga.effect import Send
 from saga_engine.saga.event import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Replied, Returned, Trigger
-from saga_engine.saga.vocabulary import Outcome as Told
+from saga_engine.saga.vocabulary import Outcome
 from saga_engine.store.outbox import Outgoing
 from saga_engine.telemetry.facts import MessagesPublished, Tell
+from saga_engine.worker import ledger
 from saga_engine.worker.arrival import Arrival
-from saga_engine.worker.ledger import Outcome
+
+Told = TypeVar("Told", Answer, Finished)
+
+MESSAGE_MAX = 1000
+"""Characters of an error's message that are told when all of it is too large to travel."""
 
 FINISHING = (RunCompleted, RunCompensated, RunAbandoned)
 
@@ -43,21 +51,28 @@ class Outbound:
         self.confirmed: list[int] = []
         self.returned: list[tuple[int, Arrival]] = []
 
-    async def send(self, outcome: Outcome) -> None:
+    async def send(self, outcome: ledger.Outcome) -> None:
         """Publish all that a committed batch leaves to be sent, in one write."""
-        told = [encode_answer(address, answer) for address, answer in outcome.answers]
-        told += [
-            encode_finished(_finished(each.after))
-            for each in outcome.recorded
-            if isinstance(each.event, FINISHING)
+        answers = outcome.answers
+        ends = [
+            _finished(each.after) for each in outcome.recorded if isinstance(each.event, FINISHING)
         ]
-        await self.commands(outcome.commands, told)
+        told = [*starmap(encode_answer, answers), *map(encode_finished, ends)]
+        results = await self.commands(outcome.commands, told)
+        if Published.REFUSED in results:
+            # Together, replies of a size that may travel can be more than may travel.
+            short = [encode_answer(address, _without_result(answer)) for address, answer in answers]
+            short += [encode_finished(_without_result(end)) for end in ends]
+            pairs = zip(short, results, strict=True)
+            await self.commands((), [each for each, result in pairs if result is Published.REFUSED])
 
-    async def commands(self, rows: Sequence[Outgoing], told: Sequence[Message] = ()) -> None:
-        """Publish outbox rows, and with them what else is to be told."""
+    async def commands(
+        self, rows: Sequence[Outgoing], told: Sequence[Message] = ()
+    ) -> Sequence[Published]:
+        """Publish outbox rows, and with them what else is to be told; what became of the latter."""
         messages = [self._message(row.send) for row in rows]
         if not messages and not told:
-            return
+            return ()
         results = await self._publisher.publish([*messages, *told])
         self._count([*messages, *told], results)
         for row, result in zip(rows, results[: len(rows)], strict=True):
@@ -68,6 +83,7 @@ class Outbound:
                     self.returned.append((row.id, _came_back(row.send, result)))
                 case Published.NACKED | Published.UNKNOWN:
                     pass  # the row stays, and the sweep finds it
+        return results[len(rows) :]
 
     def _count(self, messages: Sequence[Message], results: Sequence[Published]) -> None:
         pairs = zip(messages, results, strict=True)
@@ -99,8 +115,13 @@ def _came_back(send: Send, result: Published) -> Arrival:
         trigger: Trigger = Returned(send.step, send.direction, send.attempt)
     else:
         failure = Failure("unpublishable", "The command breaks a limit, for example body_bytes.")
-        trigger = Replied(send.step, send.direction, send.attempt, Told.FAILED, None, failure)
+        trigger = Replied(send.step, send.direction, send.attempt, Outcome.FAILED, None, failure)
     return Arrival(send.run_id, trigger)
+
+
+def _without_result(told: Told) -> Told:
+    error = told.error and Failure(told.error.code, told.error.message[:MESSAGE_MAX])
+    return replace(told, result=None, error=error)
 
 
 def _finished(run: Run) -> Finished:
