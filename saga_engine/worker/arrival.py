@@ -1,10 +1,13 @@
 """What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from saga_engine.broker.answer import Address
+from saga_engine.broker.request import StartRequest, encode_request
+from saga_engine.broker.topology import REQUESTS
 from saga_engine.broker.wire import Delivery
-from saga_engine.saga.trigger import Trigger
+from saga_engine.saga.trigger import Start, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message to set aside: why, in a word and a sentence, and whose it is if that is known."""
+    """
+    A message to set aside: why, in a word and a sentence, and whose it is if that is known.
+
+    `answer_to` is where the sentence goes as well, when somebody waits for an answer.
+    """
 
     delivery: Delivery
     reason: str
     sentence: str
     run_id: str | None = None
+    answer_to: Address | None = None
 
 
 @dataclass(slots=True)
@@ -54,3 +62,37 @@ class Intake:
     arrivals: list[Arrival] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
+
+
+def recorded_start(arrival: Arrival) -> Delivery | None:
+    """
+    Write a start that was recorded in a caller's transaction as the request it stands for.
+
+    So that it can be set aside, read and sent again like any other; None for any other arrival.
+    """
+    start = arrival.trigger
+    if not isinstance(start, Start):
+        return None
+    run_id = UUID(start.run_id)
+    request = StartRequest(run_id, arrival.saga, start.input, arrival.version, start.key)
+    message = encode_request(request)
+    return Delivery(
+        queue=REQUESTS,
+        epoch=0,
+        tag=0,
+        body=message.body,
+        size=len(message.body),
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        redelivered=False,
+        message_id=message.message_id,
+        correlation_id="",
+        reply_to="",
+        type=message.type,
+        content_type="application/json",
+        content_encoding="",
+        user_id="",
+        app_id="",
+        timestamp=None,
+        headers={},
+    )

@@ -41,7 +41,8 @@ class Batch:
     async def take(self, intake: Intake) -> None:
         """Decide what has arrived."""
         ledger = self._ledger
-        ledger.outcome.letters.extend(intake.letters)
+        for letter in intake.letters:
+            ledger.put_aside(letter)
         starts = [each for each in intake.arrivals if isinstance(each.trigger, Start)]
         others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
         if starts:

@@ -62,7 +62,8 @@ def _request(intake: Intake, delivery: Delivery, settings: Settings) -> None:
     request = decode_request(delivery, settings)
     match request:
         case Unreadable():
-            intake.letters.append(Letter(delivery, request.reason, request.sentence))
+            letter = Letter(delivery, request.reason, request.sentence, None, address(delivery))
+            intake.letters.append(letter)
         case StartRequest():
             start = Start(str(request.run_id), request.key, request.input)
             arrival = _arrival(

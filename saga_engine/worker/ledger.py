@@ -17,7 +17,7 @@ from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Resolve
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.worker.arrival import Arrival, Letter
+from saga_engine.worker.arrival import Arrival, Letter, recorded_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +91,25 @@ class Ledger:
         """Keep an arrival for a worker that has the run's definition."""
         self.outcome.parked.append(arrival)
 
+    def put_aside(self, letter: Letter) -> None:
+        """Keep a dead letter, and tell whoever waits for an answer to it."""
+        self.outcome.letters.append(letter)
+        if letter.answer_to is not None:
+            failure = Failure(letter.reason, letter.sentence)
+            answer = Answer(AnswerOutcome.INVALID, error=failure)
+            self.outcome.answers.append((letter.answer_to, answer))
+
     def set_aside(self, arrival: Arrival, reason: str, sentence: str) -> None:
-        """Make a dead letter of the message it came in, if it came in one."""
-        if arrival.delivery is not None:
-            letter = Letter(arrival.delivery, reason, sentence, arrival.run_id)
-            self.outcome.letters.append(letter)
+        """Make a dead letter of the message it came in, or of the start that was recorded."""
+        delivery = arrival.delivery or recorded_start(arrival)
+        if delivery is not None:
+            self.put_aside(Letter(delivery, reason, sentence, arrival.run_id))
 
     def accept(self, arrival: Arrival, run: Run) -> None:
         """Tell whoever asked that it is done."""
         if arrival.audit_id is not None:
             self._judge(arrival.audit_id, arrival, f"The run is {run.status}.", accepted=True)
-        status = RunStatus(run.status, run.saga, run.version, run.key, run.result, None)
-        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
+        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of(run))
 
     def refuse(
         self, arrival: Arrival, outcome: AnswerOutcome, sentence: str, run_id: str | None = None
@@ -137,3 +144,9 @@ class Ledger:
                     *(status.saga, status.version, status.key),
                 )
             self.outcome.answers.append((to, answer))
+
+
+def status_of(run: Run) -> RunStatus:
+    """How a run stands, as `runs.status` would read it."""
+    told = run.cause.told if run.cause else None
+    return RunStatus(run.status, run.saga, run.version, run.key, run.result, told)

@@ -1,15 +1,18 @@
 """
 Starting runs: who gets which definition, whose key it is, and what a repeated start is told.
 
-A key belongs to the first input it came with. Asking again with the same input finds the same run,
-whether it was asked over RabbitMQ or in a caller's own transaction; another input is a conflict.
+A key and a run id belong to the first input they came with. Asking again with the same input finds
+the same run, whether it was asked over RabbitMQ or in a caller's own transaction; another input is
+a conflict. A start that cannot be decided takes no key.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from saga_engine.broker.answer import AnswerOutcome
-from saga_engine.saga.decide import Decision, decide
+from saga_engine.saga.decide import decide
 from saga_engine.saga.effect import wake_at
+from saga_engine.saga.event import Event
 from saga_engine.saga.trigger import Start
 from saga_engine.store import definitions, keys, runs
 from saga_engine.store.database import Transaction
@@ -17,7 +20,16 @@ from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.runs import StoredRun
 from saga_engine.worker.arrival import Arrival
 from saga_engine.worker.catalogue import Catalogue
-from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.ledger import Ledger, status_of
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A start that can be decided, and what it leads to if the run is not there yet."""
+
+    arrival: Arrival
+    row: StoredRun
+    events: Sequence[Event]
 
 
 class Starts:
@@ -27,7 +39,7 @@ class Starts:
         self._tx = tx
         self._catalogue = catalogue
         self._ledger = ledger
-        self._begun: dict[str, tuple[Arrival, Decision]] = {}
+        self._begun: dict[str, Begun] = {}
         self._again: list[tuple[Arrival, str]] = []
 
     async def begin(self, arrivals: Sequence[Arrival]) -> None:
@@ -35,10 +47,21 @@ class Starts:
         elsewhere = [arrival for arrival in arrivals if self._startable(arrival) is None]
         if elsewhere:
             await self._pass_on(elsewhere)
-        wanted = [arrival for arrival in arrivals if self._startable(arrival) is not None]
-        holders = await self._reserve(wanted)
-        for arrival in wanted:
-            self._consider(arrival, holders.get(arrival.run_id))
+        wanted = []
+        for arrival in arrivals:
+            number = self._startable(arrival)
+            if number is None:
+                continue
+            saga = self._catalogue.sagas[number]
+            decision = decide(saga, None, arrival.trigger, self._ledger.now)
+            if decision.run is None:
+                await self._refuse_input(arrival, decision.refused or "")
+            else:
+                row = StoredRun(decision.run, number, wake_at(saga, decision.run))
+                wanted.append(Begun(arrival, row, decision.events))
+        holders = await self._reserve([each.arrival for each in wanted])
+        for begun in wanted:
+            self._consider(begun, holders.get(begun.row.run.run_id))
         if self._begun:
             await self._insert()
         if self._again:
@@ -61,6 +84,14 @@ class Starts:
             self._ledger.refuse(arrival, AnswerOutcome.UNKNOWN_SAGA, text)
             self._ledger.set_aside(arrival, "unknown_saga", text)
 
+    async def _refuse_input(self, arrival: Arrival, text: str) -> None:
+        self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
+        self._ledger.set_aside(arrival, "invalid_input", text)
+        key = start_of(arrival).key
+        if arrival.delivery is None and key is not None:
+            # It was reserved in the caller's transaction, for a run that will never be.
+            await keys.release(self._tx, arrival.saga, key, arrival.run_id)
+
     async def _reserve(self, arrivals: Sequence[Arrival]) -> dict[str, KeyHeld]:
         """Who holds the key that each run wants, by the wanting run's id."""
         wanted = []
@@ -71,7 +102,8 @@ class Starts:
         held = await keys.reserve(self._tx, wanted)
         return {each.run_id: holder for each, holder in zip(wanted, held, strict=True)}
 
-    def _consider(self, arrival: Arrival, holder: KeyHeld | None) -> None:
+    def _consider(self, begun: Begun, holder: KeyHeld | None) -> None:
+        arrival = begun.arrival
         if holder and not holder.same_input:
             text = (
                 f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}, with another input."
@@ -82,40 +114,29 @@ class Starts:
         elif arrival.run_id in self._begun:
             self._again.append((arrival, arrival.run_id))
         else:
-            self._decide(arrival)
-
-    def _decide(self, arrival: Arrival) -> None:
-        number = self._startable(arrival)
-        assert number is not None, "looked for before"
-        saga = self._catalogue.sagas[number]
-        decision = decide(saga, None, arrival.trigger, self._ledger.now)
-        if decision.run is None:
-            text = decision.refused or ""
-            self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
-            self._ledger.set_aside(arrival, "invalid_input", text)
-            return
-        stored = StoredRun(decision.run, number, wake_at(saga, decision.run))
-        self._ledger.stored[arrival.run_id] = stored
-        self._begun[arrival.run_id] = (arrival, decision)
+            self._begun[arrival.run_id] = begun
 
     async def _insert(self) -> None:
-        stored = self._ledger.stored
-        new = await runs.insert(self._tx, [stored[run_id] for run_id in self._begun])
-        for run_id, (arrival, decision) in self._begun.items():
-            if run_id in new:
-                assert decision.run is not None, "only those were begun"
-                self._ledger.record(None, decision.run, decision.events, arrival)
-                self._ledger.accept(arrival, decision.run)
+        inserted = await runs.insert(self._tx, [begun.row for begun in self._begun.values()])
+        for run_id, begun in self._begun.items():
+            if run_id in inserted:
+                self._ledger.stored[run_id] = begun.row
+                self._ledger.record(None, begun.row.run, begun.events, begun.arrival)
+                self._ledger.accept(begun.arrival, begun.row.run)
             else:
-                del stored[run_id]
-                self._again.append((arrival, run_id))
+                self._again.append((begun.arrival, run_id))
 
     async def _answer_again(self) -> None:
-        found = await runs.status(self._tx, {run_id for _, run_id in self._again})
+        found = await runs.look(self._tx, {run_id for _, run_id in self._again})
         for arrival, run_id in self._again:
-            self._ledger.ignore(arrival, "duplicate")
             # There is no row yet when the start was recorded in a caller's transaction and waits.
-            status = found.get(run_id)
+            row = found.get(run_id)
+            if row and (row.run.saga, row.run.input) != (arrival.saga, start_of(arrival).input):
+                text = f"Run {run_id} was started with another input."
+                self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text)
+                continue
+            self._ledger.ignore(arrival, "duplicate")
+            status = status_of(row.run) if row else None
             self._ledger.answer(arrival.answer_to, AnswerOutcome.EXISTING, run_id, status)
 
 

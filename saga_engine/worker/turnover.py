@@ -9,7 +9,8 @@ database refuses is halved until the arrival that breaks it is alone, and that o
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from saga_engine.errors import StoreUnavailable
+from saga_engine.broker.wire import Delivery
+from saga_engine.errors import SchemaMismatch, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database, Transaction
@@ -43,25 +44,26 @@ class Turnover:
         self._settings = settings
         self._tell = tell
 
-    async def take(self, intake: Intake) -> None:
+    async def take(self, intake: Intake) -> list[Delivery]:
         """
         Deal with everything in *intake*, however long the database is away.
 
-        When this returns all of it is committed, so its deliveries can be acknowledged.
+        Returns:
+            The deliveries that could not even be set aside. All others are committed and can be
+            acknowledged; these cannot, and go to another worker when this one ends.
         """
         failures = 0
         while True:
             try:
                 await self.once(lambda _, batch: _taken(batch, intake))
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
                 failures += 1
                 await asyncio.sleep(min(PAUSE_MAX, 0.05 * 2 ** min(failures, 16)))
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
-                await self._divide(intake, error)
-                return
+                return await self._divide(intake, error)
             else:
-                return
+                return []
 
     async def once(self, work: Work) -> int:
         """
@@ -86,7 +88,7 @@ class Turnover:
         await self._outbound.send(ledger.outcome)
         return number
 
-    async def _divide(self, intake: Intake, error: Exception) -> None:
+    async def _divide(self, intake: Intake, error: Exception) -> list[Delivery]:
         """Something breaks the batch: halve it until that is alone, and set it aside."""
         items: list[Arrival | Question | Letter] = [
             *intake.arrivals,
@@ -94,15 +96,18 @@ class Turnover:
             *intake.letters,
         ]
         if len(items) > 1:
-            for half in (items[: len(items) // 2], items[len(items) // 2 :]):
-                await self.take(_intake_of(half))
-            return
+            half = len(items) // 2
+            first = await self.take(_intake_of(items[:half]))
+            return first + await self.take(_intake_of(items[half:]))
         self._tell(FaultFound(operation="batch", problem=described(error)))
         for arrival in intake.arrivals:
             if arrival.delivery is not None:
                 text = f"The engine could not handle it: {type(error).__name__}."
-                letter = Letter(arrival.delivery, "engine_fault", text, arrival.run_id)
-                await self.take(Intake(letters=[letter]))
+                letter = Letter(
+                    *(arrival.delivery, "engine_fault", text, arrival.run_id, arrival.answer_to)
+                )
+                return await self.take(Intake(letters=[letter]))
+        return [letter.delivery for letter in intake.letters]
 
 
 async def _taken(batch: Batch, intake: Intake) -> int:

@@ -136,8 +136,8 @@ class Worker:
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
         try:
             _tell_consumed(self._tell, deliveries)
-            await self._turnover.take(read(deliveries, self._key, self._settings))
-            await self._consumer.settle(deliveries)
+            left = await self._turnover.take(read(deliveries, self._key, self._settings))
+            await self._consumer.settle(each for each in deliveries if each not in left)
         finally:
             self._slots.release()
 

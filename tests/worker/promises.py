@@ -1,0 +1,97 @@
+"""
+P1, P2, P3 and P5 of every run, from the store alone.
+
+Counted from the journal's own rows and not with the helpers of `saga`, so that a mistake there
+shows here.
+"""
+
+from collections.abc import Sequence
+
+from saga_engine.saga.event import from_journal
+from saga_engine.saga.evolve import replay
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import incidents, reading
+
+_EVERY = 100_000
+
+
+async def check_promises(database, *, settled=True):
+    """
+    Assert the promises of every run in the database; the runs, by id.
+
+    Args:
+        settled: whether nothing is in flight any more, so that P1 can be asserted.
+    """
+    runs = {}
+    async with database.transaction() as tx:
+        waiting = {each.run_id for each in await incidents.listing(tx, limit=_EVERY)}
+        for summary in await reading.runs(tx, limit=_EVERY):
+            detail = await reading.show(tx, summary.run_id)
+            runs[summary.run_id] = detail
+            if settled:
+                _ends_or_waits_for_a_person(detail, waiting)
+            _is_what_its_journal_says(detail)
+            _did_what_its_status_says(detail)
+    return runs
+
+
+def _ends_or_waits_for_a_person(detail, waiting):
+    run = detail.stored.run
+    assert run.status.finished or run.run_id in waiting, f"P1: {run}"
+    assert (run.run_id in waiting) == bool(run.incidents), f"P1: the table of incidents: {run}"
+
+
+def _is_what_its_journal_says(detail):
+    run = detail.stored.run
+    versions = [each.version for each in detail.journal]
+    assert versions == list(range(1, run.revision + 1)), f"P5: {versions}"
+    replayed = replay(from_journal(each.type, each.data) for each in detail.journal)
+    assert replayed == run, f"P5:\n{replayed}\n{run}"
+
+
+def _did_what_its_status_says(detail):
+    run = detail.stored.run
+    if run.status is Status.COMPLETED:
+        undone = {step["name"] for step in detail.document["steps"]} - set(
+            _places(detail, ("step_succeeded", "step_completed", "step_skipped"), "action")
+        )
+        assert not undone, f"P2: {undone} of {run}"
+    if run.status is Status.COMPENSATED:
+        _is_undone_in_order(detail)
+
+
+def _is_undone_in_order(detail):
+    confirmed = _places(
+        detail, ("step_succeeded", "step_completed", "step_skipped"), "compensation", last=True
+    )
+    ordered = _places(detail, ("attempt_started",), "compensation")
+    after = {step["name"]: step["after"] for step in detail.document["steps"]}
+    for step, before in after.items():
+        if _may_have_taken_effect(detail, step):
+            assert step in confirmed, f"P3: {step} of {detail.stored.run}"
+            for earlier in before:
+                assert ordered.get(earlier, _EVERY) > confirmed[step], f"P3: {earlier}, {step}"
+
+
+def _may_have_taken_effect(detail, step) -> bool:
+    actions = [
+        each
+        for each in detail.journal
+        if each.data.get("step") == step and each.data.get("direction") == "action"
+    ]
+    kinds = [each.type for each in actions]
+    if "step_succeeded" in kinds or "step_completed" in kinds:
+        return True
+    sent = kinds.count("attempt_started")
+    nowhere = sum(bool(each.data.get("returned")) for each in actions)
+    return sent > nowhere and kinds[-1] != "step_rejected"
+
+
+def _places(detail, types: Sequence[str], direction, *, last=False):
+    """Where in the journal each step has its first (or last) event of these types."""
+    found: dict[str, int] = {}
+    for each in detail.journal:
+        if each.type in types and each.data.get("direction") == direction:
+            step = each.data["step"]
+            found[step] = each.version if last else found.get(step, each.version)
+    return found

@@ -1,0 +1,105 @@
+"""What becomes of a run: it completes, is compensated, or waits for a person."""
+
+from datetime import timedelta
+
+from saga_engine.saga.vocabulary import Status
+from saga_engine.telemetry.facts import AttemptSettled, MessageIgnored
+from tests.worker.engine import fail, keep_silent, reject, reply_twice, succeed
+from tests.worker.parcels import parcels
+from tests.worker.promises import check_promises
+
+BLINK = timedelta(milliseconds=200)
+
+
+async def test_a_run_completes_with_the_replies_of_its_steps(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    run_id = await asker.start(input={"to": "Ada"})
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    assert shop.received[0].command.payload == {"to": "Ada"}
+    answer = await asker.ask("status", run_id=run_id)
+    assert (answer.outcome, answer.status) == ("existing", "completed")
+    assert answer.result["send"] == {"did": "parcel.send"}
+    await check_promises(anywhere.database)
+
+
+async def test_a_rejection_compensates_what_was_done_in_reverse(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.tell"] = reject
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    assert shop.names[3:] == ["parcel.recall", "parcel.unpack"]
+    answer = await asker.ask("status", run_id=run_id)
+    assert (answer.status, answer.error.code) == ("compensated", "no")
+    await check_promises(anywhere.database)
+
+
+async def test_a_silent_participant_is_asked_again_with_the_same_key_and_then_undone(engine):
+    worker = await engine.worker(parcels(timeout=BLINK))
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    first, second = await shop.until("parcel.send", 2)
+    assert first.command.idempotency_key == second.command.idempotency_key
+    assert (first.command.attempt, second.command.attempt) == (1, 2)
+    assert first.message_id != second.message_id
+    assert shop.names[-2:] == ["parcel.recall", "parcel.unpack"]
+    outcomes = [fact.outcome for fact in worker.facts.of(AttemptSettled, step="send")]
+    assert outcomes[:2] == ["unknown", "unknown"]
+    await check_promises(engine.database)
+
+
+async def test_trouble_is_tried_again_until_it_works(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = fail_at_first
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await check_promises(engine.database)
+
+
+async def test_replies_that_come_twice_change_nothing(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    for command in ("parcel.pack", "parcel.send", "parcel.tell"):
+        shop.answers[command] = reply_twice
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await worker.facts.until(MessageIgnored, 3, run_id=run_id, reason="duplicate")
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    await check_promises(anywhere.database)
+
+
+async def test_a_success_that_comes_too_late_is_undone_and_not_believed(engine):
+    worker = await engine.worker(parcels(timeout=BLINK))
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    [command] = await shop.until("parcel.send")
+    await shop.publish(*succeed(command))
+    await worker.facts.ignored("late", run_id=run_id)
+    await check_promises(engine.database)
+
+
+async def test_a_compensation_that_runs_out_of_attempts_needs_a_person(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.tell"], shop.answers["parcel.recall"] = reject, fail
+    run_id = await asker.start()
+    incident = await worker.facts.incident(run_id)
+    assert (incident.step, incident.cause) == ("send", "compensation_failed")
+    await check_promises(engine.database)
+
+
+async def test_a_deadline_turns_the_run_back(engine):
+    worker = await engine.worker(parcels(deadline=timedelta(seconds=0.3), timeout=BLINK * 2))
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    answer = await asker.ask("status", run_id=run_id)
+    assert answer.error.code == "deadline"
+    await check_promises(engine.database)
+
+
+def fail_at_first(command):
+    return (fail if command.command.attempt == 1 else succeed)(command)

@@ -1,0 +1,185 @@
+"""Starting: once, whatever is asked twice, at once, or in a caller's own transaction."""
+
+import asyncio
+
+from sqlalchemy import text
+
+from saga_engine.client import start_in
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import dead_letters, reading
+from saga_engine.telemetry.facts import RunStarted
+from tests.worker.parcels import parcels
+from tests.worker.promises import check_promises
+
+
+async def test_the_same_start_twice_is_one_run(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    run_id = await asker.start()
+    await worker.facts.finished(run_id)
+    again = await asker.ask("start", run_id=run_id, saga="parcel", input={})
+    assert (again.outcome, again.status) == ("existing", "completed")
+    assert len(worker.facts.of(RunStarted)) == 1
+    assert len(shop.received) == 3
+
+
+async def test_the_same_start_twice_in_one_batch_is_one_run(engine):
+    await (await engine.worker()).stop()  # so that there is a queue, and nobody at it
+    asker, shop = await engine.asker(), await engine.shop()
+    run_id = str(uuid7())
+    start = ("start", {"run_id": run_id, "saga": "parcel", "input": {}})
+    sent = await asker.send(start, start)
+    worker = await engine.worker()
+    first, second = await asker.hear(sent)
+    assert [first.outcome, second.outcome] == ["accepted", "existing"]
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert len(shop.received) == 3
+
+
+async def test_a_run_id_belongs_to_its_first_input(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    run_id = str(uuid7())
+    start = {"run_id": run_id, "saga": "parcel"}
+    first, second = await asker.ask_all(
+        ("start", {**start, "input": {"to": "Ada"}}), ("start", {**start, "input": {"to": "Bob"}})
+    )
+    assert [first.outcome, second.outcome] == ["accepted", "conflict"]
+    await worker.facts.finished(run_id)
+    third = await asker.ask("start", **start, input={"to": "Bob"})
+    assert third.outcome == "conflict"
+
+
+async def test_a_key_with_the_same_input_names_the_same_run(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    run_id = await asker.start(key="p-1", input={"to": "Ada", "n": 1})
+    await worker.facts.finished(run_id)
+    again = await asker.ask(
+        "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"n": 1, "to": "Ada"}
+    )
+    assert (again.outcome, str(again.run_id)) == ("existing", run_id)
+    assert again.status == Status.COMPLETED
+
+
+async def test_a_key_with_another_input_is_a_conflict_that_names_the_run(engine):
+    await engine.worker()
+    await engine.shop()
+    asker = await engine.asker()
+    run_id = await asker.start(key="p-1", input={"to": "Ada"})
+    other = await asker.ask(
+        "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": "Bob"}
+    )
+    assert (other.outcome, str(other.run_id)) == ("conflict", run_id)
+
+
+async def test_one_key_wanted_twice_in_one_batch_starts_one_run(engine):
+    await (await engine.worker()).stop()
+    asker, _ = await engine.asker(), await engine.shop()
+    requests = [
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "key": "p-1", "input": {"n": n}})
+        for n in (1, 1, 2)
+    ]
+    sent = await asker.send(*requests)
+    worker = await engine.worker()
+    first, second, third = await asker.hear(sent)
+    assert [first.outcome, second.outcome, third.outcome] == ["accepted", "existing", "conflict"]
+    assert first.run_id == second.run_id == third.run_id
+    assert await worker.facts.finished(str(first.run_id)) == Status.COMPLETED
+
+
+async def test_a_key_wanted_at_once_from_many_workers_starts_one_run(anywhere):
+    workers = [await anywhere.worker() for _ in range(2)]
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    requests = [
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "key": f"p-{n % 5}", "input": {}})
+        for n in range(50)
+    ]
+    answers = await asker.ask_all(*requests)
+    assert [answer.outcome for answer in answers].count("accepted") == 5
+    assert len({answer.run_id for answer in answers}) == 5
+    await shop.until("parcel.tell", 5)
+    assert sum(len(worker.facts.of(RunStarted)) for worker in workers) == 5
+
+
+async def test_an_input_that_does_not_fit_is_refused_and_does_not_take_the_key(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    wrong = await asker.ask(
+        "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": []}
+    )
+    assert wrong.outcome == "invalid"
+    assert "to" in wrong.error.message
+    await worker.facts.dead_letter("invalid_input")
+    assert await asker.start(key="p-1", input={"to": "Ada"})
+
+
+async def test_a_start_is_committed_with_the_callers_own_rows(engine):
+    worker, _ = await engine.worker(), await engine.shop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("CREATE TABLE parcels (id text)"))
+        await tx.execute(text("INSERT INTO parcels VALUES ('p-1')"))
+        handle = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
+    assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
+    async with engine.database.transaction() as tx:
+        again = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
+    assert (again.run_id, again.existing) == (handle.run_id, True)
+    await check_promises(engine.database)
+
+
+async def test_a_start_whose_transaction_is_undone_never_was(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    try:
+        async with engine.database.transaction() as tx:
+            handle = await start_in(tx, "parcel", {}, key="p-1")
+            raise ZeroDivisionError  # noqa: TRY301 - the caller's own trouble
+    except ZeroDivisionError:
+        pass
+    run_id = await asker.start(key="p-1", input={"to": "Bob"})
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert not worker.facts.of(RunStarted, run_id=str(handle.run_id))
+
+
+async def test_a_recorded_start_that_does_not_fit_is_a_dead_letter_and_frees_its_key(engine):
+    worker, _ = await engine.worker(), await engine.shop()
+    async with engine.database.transaction() as tx:
+        handle = await start_in(tx, "parcel", {"to": []}, key="p-1")
+    await worker.facts.dead_letter("invalid_input", run_id=str(handle.run_id))
+    async with engine.database.transaction() as tx:
+        [letter] = await dead_letters.listing(tx, limit=10)
+        assert b'"to"' in letter.letter.body
+        assert (letter.letter.exchange, letter.letter.routing_key) == ("saga.requests", "start")
+        assert await reading.with_key(tx, "parcel", "p-1") is None
+        mended = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
+    assert await worker.facts.finished(str(mended.run_id)) == Status.COMPLETED
+
+
+async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    good = [
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {"n": n}}) for n in range(20)
+    ]
+    bad = [
+        ("start", {"run_id": str(uuid7()), "saga": "nothing", "input": {}}),
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "version": 9, "input": {}}),
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": "text"}),
+        ("start", {"run_id": "nonsense", "saga": "parcel", "input": {}}),
+        ("cancel", {"run_id": str(uuid7()), "by": "me", "reason": "because"}),
+        ("status", {"run_id": str(uuid7())}),
+        ("begin", {"run_id": str(uuid7())}),
+    ]
+    mixed = [each for pair in zip(good, bad * 3, strict=False) for each in pair]
+    answers = await asker.ask_all(*mixed)
+    outcomes = [answer.outcome for answer in answers]
+    assert outcomes[0::2] == ["accepted"] * 20
+    assert outcomes[1:14:2] == [
+        *("unknown_saga", "unknown_saga", "invalid", "invalid"),
+        *("unknown_run", "unknown_run", "invalid"),
+    ]
+    for _, body in good:
+        assert await worker.facts.finished(body["run_id"]) == Status.COMPLETED
+
+
+async def test_the_newest_version_is_started_unless_one_is_named(engine):
+    worker = await engine.worker(parcels(version=1), parcels(version=2))
+    asker, _ = await engine.asker(), await engine.shop()
+    newest, named = await asyncio.wait_for(asker.start(), 30), await asker.start(version=1)
+    assert worker.facts.of(RunStarted, run_id=newest)[0].version == 2
+    assert worker.facts.of(RunStarted, run_id=named)[0].version == 1
