@@ -1,0 +1,216 @@
+"""
+Facts as log lines, and everyone else's log lines beside them.
+
+One event per fact, by the dotted name in EVENTS; the fact's fields are the line's keys, so run_id,
+saga, step, attempt, message_id and correlation_id are always called that. JSON, or a line for
+people on a terminal. What libraries and handlers write to `logging` comes out in the same form.
+Nothing that was sent to us can end a line, show a password or grow without bound.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import fields
+from typing import Any, TextIO
+
+import orjson
+import structlog
+
+from saga_engine.saga.vocabulary import Outcome
+from saga_engine.settings import Settings
+from saga_engine.telemetry import facts
+from saga_engine.telemetry.facts import Fact, Observer
+from saga_engine.telemetry.redaction import one_line, redacted
+
+EVENTS: Mapping[type[Fact], tuple[str, int]] = {
+    facts.DefinitionRegistered: ("definition.registered", logging.INFO),
+    facts.HandlersRegistered: ("handlers.registered", logging.INFO),
+    facts.RunStarted: ("run.started", logging.INFO),
+    facts.RunCompensating: ("run.compensating", logging.INFO),
+    facts.RunFinished: ("run.finished", logging.INFO),
+    facts.AttemptSent: ("attempt.sent", logging.DEBUG),
+    facts.AttemptSettled: ("attempt.settled", logging.DEBUG),
+    facts.RetryScheduled: ("retry.scheduled", logging.INFO),
+    facts.IncidentOpened: ("incident.opened", logging.ERROR),
+    facts.IncidentResolved: ("incident.resolved", logging.INFO),
+    facts.OperatorAnswered: ("operator.answered", logging.INFO),
+    facts.MessageIgnored: ("message.ignored", logging.DEBUG),
+    facts.MessageParked: ("message.parked", logging.WARNING),
+    facts.MessageDeadLettered: ("message.dead_lettered", logging.WARNING),
+    facts.BatchProcessed: ("batch.processed", logging.DEBUG),
+    facts.MessagesPublished: ("messages.published", logging.DEBUG),
+    facts.MessagesConsumed: ("messages.consumed", logging.DEBUG),
+    facts.LinkChanged: ("link.changed", logging.INFO),
+    facts.DatabaseTroubled: ("database.troubled", logging.WARNING),
+    facts.FaultFound: ("fault.found", logging.ERROR),
+    facts.ProcessReady: ("process.ready", logging.INFO),
+    facts.ProcessDraining: ("process.draining", logging.INFO),
+    facts.ProcessStopped: ("process.stopped", logging.INFO),
+    facts.HandlerFinished: ("handler.finished", logging.DEBUG),
+    facts.BarrierHit: ("barrier.hit", logging.DEBUG),
+    facts.BacklogCounted: ("backlog.counted", logging.DEBUG),
+    facts.LoopMeasured: ("loop.measured", logging.DEBUG),
+    facts.ObserverFailed: ("observer.failed", logging.ERROR),
+}
+"""Each fact's event name, and its level when nothing is wrong (see `level_of`)."""
+
+LIBRARIES: Mapping[str, int] = {
+    "aio_pika": logging.WARNING,  # below it they write what they send and receive
+    "aiormq": logging.WARNING,
+    "pamqp": logging.WARNING,
+    "asyncio": logging.INFO,
+    "sqlalchemy": logging.WARNING,  # below it they write statements with their values
+    "alembic": logging.INFO,
+    "uvicorn": logging.ERROR,  # a warning there is a stranger's malformed request
+}
+"""The lowest level of each library that is ever written, and whose exceptions lose their text."""
+
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in EVENTS}
+_EMPTY: tuple[object, ...] = (None, "")
+
+
+def configure(settings: Settings, stream: TextIO | None = None) -> Observer:
+    """
+    Send `logging` to *stream* (stderr), and return the observer that writes facts to it.
+
+    `log_level` bounds both, `log_format` chooses the form. Replaces the handlers of the root
+    logger, so it belongs to programs; whoever embeds the engine observes facts instead.
+    """
+    stream = sys.stderr if stream is None else stream
+    lowest = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    console = settings.log_format == "console" or (
+        settings.log_format == "auto" and stream.isatty()
+    )
+    shape = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if console else _json
+    _bridge(stream, lowest, shape)
+    return LogSink(
+        structlog.wrap_logger(
+            structlog.WriteLogger(stream),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper("iso", utc=True),
+                clean,
+                shape,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(lowest),
+        ),
+        lowest,
+    )
+
+
+class LogSink:
+    """Writes each fact that reaches the lowest level as one line."""
+
+    def __init__(self, logger: Any, lowest: int) -> None:
+        self._logger = logger
+        self._lowest = lowest
+
+    def __call__(self, fact: Fact) -> None:
+        """Write *fact*; keys without a value are left out."""
+        level = level_of(fact)
+        if level >= self._lowest:
+            self._logger.log(level, EVENTS[type(fact)][0], **keys_of(fact))
+
+
+def level_of(fact: Fact) -> int:
+    """A fact's level: that of its kind, raised where this one is not what one hopes for."""
+    usual = EVENTS[type(fact)][1]
+    match fact:
+        case facts.AttemptSettled(outcome=outcome) | facts.HandlerFinished(outcome=outcome):
+            return usual if outcome is Outcome.SUCCEEDED else logging.INFO
+        case facts.LinkChanged(problem=problem):
+            return logging.WARNING if problem else usual
+        case facts.MessagesPublished(outcome=said):
+            return usual if said == "confirmed" else logging.WARNING
+        case facts.ProcessStopped(clean=False):
+            return logging.WARNING
+        case _:
+            return usual
+
+
+def keys_of(fact: Fact) -> dict[str, Any]:
+    """The fields of a fact that have a value."""
+    values = {name: getattr(fact, name) for name in _FIELDS[type(fact)]}
+    return {name: value for name, value in values.items() if value not in _EMPTY}
+
+
+def clean(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Make every text safe to show."""
+    return {
+        key: _cleaned_trace(value) if key == "exception" else _cleaned(value)
+        for key, value in line.items()
+    }
+
+
+def _cleaned(value: object) -> object:
+    match value:
+        case str():
+            return one_line(redacted(str(value)))
+        case int() if value.bit_length() < 64:  # the most that orjson writes
+            return value
+        case float():
+            return round(value, 6)
+        case Mapping():
+            return {_name(key): _cleaned(each) for key, each in value.items()}
+        case Sequence():
+            return [_cleaned(each) for each in value]
+        case _:
+            return None if value is None else one_line(redacted(repr(value)))
+
+
+def _name(key: object) -> str:
+    return one_line("/".join(map(str, key)) if isinstance(key, tuple) else str(key))
+
+
+def _cleaned_trace(trace: object) -> str:
+    """A traceback keeps its lines, each marked as part of one."""
+    return "\n".join(f"  | {one_line(redacted(line))}" for line in str(trace).splitlines()[-50:])
+
+
+def _json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    first = {key: line[key] for key in ("timestamp", "level", "event")}
+    return orjson.dumps({**first, **line}).decode()
+
+
+def _bridge(stream: TextIO, lowest: int, shape: Any) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper("iso", utc=True),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _exception,
+                clean,
+                shape,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(lowest)
+    for name, least in LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(lowest, least))
+    logging.raiseExceptions = False  # A record that cannot be formatted would be dumped as it is.
+
+
+def _exception(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Put an exception on the line: of a library without its text, which may quote a payload."""
+    error = line.pop("exc_info", None)
+    if isinstance(error, tuple):
+        error = error[1]
+    library = str(line.get("logger", "")).split(".", maxsplit=1)[0] in LIBRARIES
+    if library:
+        line["event"] = str(line["event"]).split("\n", maxsplit=1)[0]
+    if isinstance(error, BaseException):
+        shown = facts.described(error) if library else "".join(traceback.format_exception(error))
+        line["exception"] = shown
+    return line

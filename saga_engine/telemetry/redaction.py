@@ -1,0 +1,32 @@
+"""
+What must not be shown: passwords in texts that others wrote, and characters that forge lines.
+
+Used on whatever leaves in logs and on the HTTP port. It knows nothing of either.
+"""
+
+import re
+
+_USERINFO = re.compile(r"(://[^\s:/@'\"]*):[^\s'\"]*@")
+_ASSIGNED = re.compile(
+    r"(?i)\b((?:\w*(?:password|passwd|passfile|secret|token|api_?key)|pwd)[\"']?\s*[=:]\s*)"
+    r"(\"[^\"]*\"|'[^']*'|[^\s&,;'\")}\]]+)"
+)
+# C0, DEL and C1, line and paragraph separators, direction marks and overrides, lone surrogates.
+_FORGING = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def redacted(text: str) -> str:
+    """*text* with `***` for the password of a URL and for whatever is assigned to one."""
+    return _ASSIGNED.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
+
+
+def one_line(text: str, *, longest: int = 2000) -> str:
+    """
+    *text* with escapes for what ends a line, moves a cursor or turns the reading direction.
+
+    At most *longest* characters of it, and an ellipsis.
+    """
+    shown = _FORGING.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:longest])
+    return shown if len(text) <= longest else shown + "…"
