@@ -4,10 +4,10 @@ Every error of saga-engine, and whose fault it is.
     SagaEngineError
     ├── DefinitionError      the author's code breaks a rule      -> mend the declaration it names
     ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
-    ├── InvalidInput         an input does not fit its saga       -> mend the input
+    ├── InvalidInput         the caller's data does not fit       -> correct it
     ├── NotFound             no such run, incident, dead letter   -> check the id
     ├── Conflict             not possible in this state           -> look at the state it names
-    ├── TimedOut             no worker answered in time           -> start one, or wait again
+    ├── TimedOut             nobody answered in time              -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
     │   ├── StoreRefused         the data can never be stored; set it aside
@@ -43,30 +43,30 @@ class DefinitionError(SagaEngineError):
 
 
 class ConfigurationError(SagaEngineError):
-    """A setting, a module or an argument is missing or wrong; the text says which and what to do."""
+    """A setting, a module or an argument is missing or wrong; the text says what to do."""
 
     exit_code = 2
 
 
-class InvalidInput(SagaEngineError):  # noqa: N818 - reads as what the user is told
+class InvalidInput(SagaEngineError):
     """What was given does not fit the saga's types, or can never be sent or stored."""
 
     exit_code = 2
 
 
-class NotFound(SagaEngineError):  # noqa: N818 - reads as what the user is told
+class NotFound(SagaEngineError):
     """No run, incident or dead letter has that id."""
 
     exit_code = 3
 
 
-class Conflict(SagaEngineError):  # noqa: N818 - reads as what the user is told
+class Conflict(SagaEngineError):
     """The request contradicts what is already there: another input for a key, a finished run."""
 
     exit_code = 4
 
 
-class TimedOut(SagaEngineError, TimeoutError):  # noqa: N818 - reads as what the user is told
+class TimedOut(SagaEngineError, TimeoutError):
     """Waited as long as was asked. What was asked for may still happen: ask again, it is safe."""
 
     exit_code = 124
@@ -79,11 +79,11 @@ class StoreError(SagaEngineError):
 
 
 class StoreUnavailable(StoreError):
-    """Out of reach, or the transaction was cut. Whether a COMMIT happened is unknown: look by key."""
+    """Out of reach, or cut off. Whether a COMMIT happened is unknown: look by key."""
 
 
 class StoreRefused(StoreError):
-    """The statement can never succeed with this data (SQLSTATE 22, 23, 54): find it and set it aside."""
+    """It can never succeed with this data (SQLSTATE 22, 23, 54): find it and set it aside."""
 
 
 class SchemaMismatch(StoreError):
@@ -101,6 +101,6 @@ class BrokerUnavailable(BrokerError):
 
 
 class TopologyMismatch(BrokerError):
-    """A queue or an exchange exists with other arguments than ours, which RabbitMQ cannot change."""
+    """A queue or an exchange exists with other arguments, which RabbitMQ cannot change."""
 
     exit_code = 2

@@ -35,7 +35,7 @@ _ALWAYS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 3
 _CORRELATION_ID, _REPLY_TO, _TIMESTAMP, _TYPE = 1 << 10, 1 << 9, 1 << 6, 1 << 5
 
 
-class RefusedMessage(ValueError):  # noqa: N818 - names what became of the message
+class RefusedMessage(ValueError):
     """A message breaks a limit; the text says which. It never reaches the broker."""
 
 

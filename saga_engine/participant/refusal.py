@@ -15,7 +15,7 @@ REFUSAL_BYTES = 65_536
 """What a refusal may need: it is for people to read, and is kept in the run's journal."""
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer, not an error
+class _Refusal(Exception):
     """
     An answer that is not a success.
 

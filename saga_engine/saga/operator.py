@@ -16,7 +16,7 @@ from saga_engine.saga.turn import Turn
 from saga_engine.saga.vocabulary import Direction, Resolution, Status
 
 
-class Refused(Exception):  # noqa: N818 - an answer to a person, not an error; `decide` turns it into one
+class Refused(Exception):
     """What was asked is not possible here, and why."""
 
 

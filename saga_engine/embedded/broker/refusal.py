@@ -6,7 +6,7 @@ peer sends ends, at the worst, in one of these two for that peer alone.
 """
 
 
-class Refusal(Exception):  # noqa: N818 - a broker's answer, not our failure
+class Refusal(Exception):
     """A reply code and its text; the connection adds the method it answers."""
 
     def __init__(self, code: int, text: str) -> None:
