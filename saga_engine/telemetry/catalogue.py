@@ -1,0 +1,103 @@
+"""
+What is measured: every metric's name, kind, labels, buckets and help.
+
+The names are a contract with dashboards and alerts; docs/telemetry.md has a row for each. A label
+takes values that are fixed in code, and never an id, a key or a text from outside. `metrics` makes
+prometheus' objects of this; nothing here knows of it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""Seconds, for what the engine itself does."""
+
+HANDLER = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+    *(30, 60, 300),
+)
+"""Seconds, for what a participant does: OpenTelemetry's advice for HTTP servers, and three more."""
+
+LIFE = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800)
+"""Seconds, for whole runs: up to a week."""
+
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+"""Triggers in a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric; `backlog` ones are the same for every worker and are made once counted."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    backlog: bool = False
+
+
+def _counter(name: str, text: str, *labels: str) -> Metric:
+    return Metric(name, "counter", text, labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Metric:
+    return Metric(name, "gauge", text, labels)
+
+
+def _backlog(name: str, text: str, *labels: str) -> Metric:
+    return Metric(name, "gauge", text, labels, backlog=True)
+
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Metric:
+    return Metric(name, "histogram", text, labels, buckets)
+
+
+CATALOGUE: tuple[Metric, ...] = (
+    _counter("saga_runs_started_total", "Runs accepted.", "saga", "version"),
+    _counter("saga_runs_finished_total", "Runs that came to an end.", "saga", "outcome"),
+    _histogram("saga_run_duration_seconds", "From start to end of a run.", LIFE, "saga", "outcome"),
+    _counter("saga_compensations_total", "Runs that turned back, by cause.", "saga", "cause"),
+    _counter(
+        "saga_step_attempts_total",
+        "Attempts that settled; outcome unknown is a timeout.",
+        *("saga", "step", "direction", "outcome"),
+    ),
+    _histogram(
+        "saga_step_duration_seconds",
+        "From the order of an attempt to its reply.",
+        HANDLER,
+        *("saga", "step", "direction"),
+    ),
+    _counter("saga_step_retries_total", "Retries scheduled.", "saga", "step", "direction"),
+    _counter("saga_step_timeouts_total", "Attempts without a reply.", "saga", "step", "direction"),
+    _counter("saga_incidents_opened_total", "Incidents opened, by cause.", "saga", "cause"),
+    _counter("saga_operator_actions_total", "Operators' requests answered.", "action", "outcome"),
+    _counter("saga_duplicates_total", "Messages that changed nothing.", "reason"),
+    _counter("saga_parked_total", "Messages parked for want of a definition."),
+    _counter("saga_dead_letters_total", "Messages set aside.", "queue", "reason"),
+    _counter("saga_messages_published_total", "Publishes by answer.", "exchange", "outcome"),
+    _counter("saga_messages_consumed_total", "Messages that arrived.", "queue"),
+    _counter("saga_messages_redelivered_total", "Those of them not for the first time.", "queue"),
+    _histogram("saga_batch_size", "Triggers in one transaction.", SIZES),
+    _histogram("saga_batch_duration_seconds", "Parts of one batch.", FAST, "phase"),
+    _gauge("saga_worker_ready", "1 while this process takes messages."),
+    _gauge("saga_broker_connected", "1 while the link to the broker is up.", "role"),
+    _gauge("saga_broker_blocked", "1 while the broker takes no publishes.", "role"),
+    _counter("saga_broker_reconnects_total", "Links that came back.", "role"),
+    _counter("saga_db_errors_total", "Operations the database did not answer.", "operation"),
+    _counter("saga_faults_total", "Bugs of ours that were contained.", "operation"),
+    _histogram("saga_event_loop_lag_seconds", "How late the event loop comes round.", FAST),
+    _gauge("saga_engine_build_info", "Always 1; the labels say what runs.", "version", "python"),
+    _histogram(
+        "saga_handler_duration_seconds", "One command performed.", HANDLER, "command", "outcome"
+    ),
+    _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
+    _backlog("saga_runs", "Runs in PostgreSQL.", "saga", "status"),
+    _backlog("saga_incidents_open", "Incidents that wait for a person.", "saga"),
+    _backlog("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
+    _backlog("saga_parked_open", "Messages parked for want of a definition."),
+    _backlog("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
+    _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
+    _backlog("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
+)
