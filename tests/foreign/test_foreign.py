@@ -1,0 +1,150 @@
+"""Participants in plain pika and plain amqplib, knowing only docs/protocol.md, serve place-order."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from pamqp.commands import Basic
+
+from examples.place_order.sagas import orders
+from saga_engine.broker.reply import encode_reply
+from saga_engine.saga.vocabulary import Outcome, Status
+from tests.broker.links import raw_channel
+from tests.worker.engine import engine_on
+from tests.worker.promises import check_promises
+
+HERE = Path(__file__).parent
+INSTALL = "sh tests/tools/node.sh"
+ELSEWHERE = ("inventory.reserve", "inventory.release", "order.confirm", "order.cancel")
+REPLIES = {
+    "inventory.reserve": {"reservation_id": "r-1"},
+    "order.confirm": {"order_id": "o-1"},
+}
+
+
+def pika_program():
+    missing(find_spec("pika") is None, "pika is not installed", "pip install -e '.[dev]'")
+    return (sys.executable, str(HERE / "payment.py"))
+
+
+def node_program():
+    node = shutil.which("node")
+    missing(node is None, "Node.js is not installed", INSTALL)
+    amqplib = HERE / "node_modules" / "amqplib"
+    missing(not amqplib.exists(), "amqplib is not installed", INSTALL)
+    return (node, str(HERE / "payment.mjs"))
+
+
+def missing(is_missing, what, command):
+    """Its absence is loud, and an error on CI."""
+    if is_missing:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"{what}. Run `{command}`.")
+
+
+class Payment:
+    """The foreign process, and what it prints of each command: name, order, what it did."""
+
+    def __init__(self, process):
+        self._process = process
+
+    async def line(self):
+        async with asyncio.timeout(30):
+            printed = await self._process.stdout.readline()
+        assert printed, "it ended"
+        return printed.decode().strip()
+
+
+@pytest.fixture(params=[pika_program, node_program], ids=["pika", "amqplib"])
+async def payment(request, rabbitmq_url):
+    """One of the two, serving payment.charge and payment.refund."""
+    process = await asyncio.create_subprocess_exec(
+        *request.param(), rabbitmq_url, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        payment = Payment(process)
+        assert await payment.line() == "ready"
+        yield payment
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+async def place(payment, rabbitmq_url, migrated_url):  # noqa: ARG001 - payment has to serve
+    """Start an order on an engine whose other services are ours: its worker and its run's id."""
+    async with started(rabbitmq_url, migrated_url) as place:
+        yield place
+
+
+@asynccontextmanager
+async def started(broker_url, database_url):
+    async with engine_on(broker_url, database_url) as engine:
+        worker = await engine.worker(orders)
+        shop, asker = await engine.shop(ELSEWHERE), await engine.asker()
+        for command in ELSEWHERE:
+            shop.answers[command] = lambda received: [
+                encode_reply(received, Outcome.SUCCEEDED, REPLIES.get(received.command.name))
+            ]
+
+        async def place(card):
+            order = {"order_id": "o-1", "sku": "A1", "quantity": 1, "amount": "9.90"}
+            run_id = await asker.start("place-order", input={**order, "card": card})
+            return await worker.facts.finished(run_id), shop
+
+        yield place
+        await check_promises(engine.database)
+
+
+@pytest.mark.rabbitmq
+async def test_an_order_that_is_charged_completes(payment, place):
+    status, shop = await place("ok")
+    assert status == Status.COMPLETED
+    assert shop.received[-1].command.payload["charge_id"] == "c-o-1"
+    assert await payment.line() == "payment.charge o-1 succeeded"
+
+
+@pytest.mark.rabbitmq
+async def test_an_order_whose_card_is_declined_is_rolled_back(payment, place):
+    status, shop = await place("declined")
+    assert status == Status.COMPENSATED
+    assert shop.names == ["inventory.reserve", "inventory.release"]
+    assert await payment.line() == "payment.charge o-1 rejected"
+
+
+@pytest.mark.rabbitmq
+async def test_the_same_command_twice_is_performed_once(payment, rabbitmq_url):
+    headers = {"idempotency-key": "r/charge/action/1", "saga-run-id": "r", "saga-step": "charge"}
+    answers = asyncio.Queue()
+    async with raw_channel(rabbitmq_url) as channel:
+        queue = (await channel.queue_declare(exclusive=True)).queue
+        await channel.queue_bind(queue, "saga.replies", "here")
+        await channel.basic_consume(queue, answers.put, no_ack=True)
+        for token in ("token-1", "token-2"):
+            properties = Basic.Properties(
+                message_type="payment.charge",
+                correlation_id=token,
+                reply_to="here",
+                headers=headers,
+            )
+            await channel.basic_publish(
+                b'{"order_id": "o-1", "amount": "9.90", "card": "ok"}',
+                exchange="saga.commands",
+                routing_key="payment.charge",
+                properties=properties,
+            )
+        async with asyncio.timeout(30):
+            first, second = await answers.get(), await answers.get()
+    assert [first.header.properties.correlation_id, second.header.properties.correlation_id] == [
+        "token-1",
+        "token-2",
+    ]
+    assert json.loads(first.body) == json.loads(second.body) == {"charge_id": "c-o-1"}
+    assert await payment.line() == "payment.charge o-1 succeeded"
+    assert await payment.line() == "payment.charge o-1 again"
