@@ -1,4 +1,4 @@
-"""Participants in plain pika and plain amqplib, knowing only docs/protocol.md, serve place-order."""
+"""Participants in plain pika and amqplib, knowing only docs/protocol.md, serve place-order."""
 
 import asyncio
 import json
