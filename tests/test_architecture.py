@@ -1,0 +1,126 @@
+"""The house rules that no tool checks: sizes, first lines, exports, settings, what tests may do."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saga_engine
+from saga_engine.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "saga_engine"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+MODULE_LINES, FUNCTION_LINES = 350, 50
+LONGER: dict[str, str] = {}
+"""Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""
+
+SLEEPERS: dict[str, str] = {}
+"""Test modules that may call sleep, each with a reason."""
+
+SKIPPERS = {
+    "tests/servers.py": "RabbitMQ may be missing; on CI that is a failure",
+    "tests/embedded/test_postgres.py": "what root does, only root can test",
+    "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
+    "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",
+    "tests/foreign/test_foreign.py": "Node.js may be missing; on CI that is a failure",
+}
+"""Test modules that may skip, each with a reason."""
+
+SKIPS = ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail")
+MACHINES = re.compile(r"(?<![\w.])/(work|home|root|Users|mnt)/")
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_a_module_is_short_and_its_first_line_says_its_duty(module):
+    source = module.read_text()
+    assert source.count("\n") <= MODULE_LINES or relative(module) in LONGER
+    first = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+    assert len(first.split()) >= 3, "it says nothing"
+    assert first.endswith((".", ":", ",", "?")), first
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_a_function_is_short(module):
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            length = (node.end_lineno or first) - first + 1
+            name = f"{relative(module)}:{node.name}"
+            assert length <= FUNCTION_LINES or name in LONGER, f"{name} has {length} lines"
+
+
+def test_every_exception_to_the_sizes_is_still_there():
+    for name in LONGER:
+        path, _, function = name.partition(":")
+        assert f"def {function}" in (ROOT / path).read_text()
+
+
+def test_imports_point_down():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_a_user_imports_is_told_alike_to_programs_and_type_checkers():
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    told = {
+        alias.asname: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == saga_engine._PLACES
+    assert sorted(told) == sorted(saga_engine.__all__)
+    for name in told:
+        assert getattr(saga_engine, name).__doc__
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_a_setting_is_described_and_used(name):
+    assert Settings.model_fields[name].description
+    word = re.compile(rf"\.(require_)?{name.removesuffix('_url')}(_url)?\b")
+    used = [
+        path for path in MODULES if path.name != "settings.py" and word.search(path.read_text())
+    ]
+    assert used, f"nothing reads {name}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *DOCUMENTS], ids=relative)
+def test_no_path_of_some_machine_is_in_the_repository(path):
+    assert not MACHINES.findall(path.read_text())
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_no_test_sleeps_to_wait_or_skips_by_itself(path):
+    called = [
+        (ast.unparse(node), node.lineno)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    ]
+    if relative(path) not in SLEEPERS:
+        sleeping = [line for name, line in called if name in ("asyncio.sleep", "time.sleep")]
+        assert not sleeping, "wait for a signal"
+    if relative(path) not in SKIPPERS:
+        skipping = [line for name, line in called if name in SKIPS]
+        assert not skipping, "let tests/servers.py complain, which fails on CI"
+
+
+def test_the_examples_in_the_readme_are_files():
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"<!-- example: (\S+) -->\n```\w*\n(.*?)```", readme, re.DOTALL)
+    assert readme.count("<!-- example:") == len(shown) > 0
+    for path, block in shown:
+        assert (ROOT / path).read_text().strip() == block.strip(), path
