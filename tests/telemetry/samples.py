@@ -1,0 +1,71 @@
+"""One of each fact, made by hand so that a new field has to be thought of."""
+
+import typing
+
+from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
+from saga_engine.telemetry import facts
+from saga_engine.telemetry.facts import Fact
+
+KINDS = typing.get_args(Fact)
+
+_RUN = {"saga": "place-order", "run_id": "run-1"}
+_ATTEMPT = {**_RUN, "step": "reserve", "direction": Direction.ACTION, "attempt": 2}
+_MESSAGE = {"message_id": "message-1", "correlation_id": "correlation-1"}
+
+SAMPLES: tuple[Fact, ...] = (
+    facts.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),
+    facts.HandlersRegistered(commands=("payment.charge",)),
+    facts.RunStarted(version=1, **_RUN),
+    facts.RunCompensating(version=1, cause="rejected", step="charge", **_RUN),
+    facts.RunFinished(version=1, status=Status.COMPLETED, duration_s=0.25, **_RUN),
+    facts.AttemptSent(**_ATTEMPT, **_MESSAGE),
+    facts.AttemptSettled(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
+    facts.RetryScheduled(delay_s=1.5, **_ATTEMPT),
+    facts.IncidentOpened(step="ship", direction=Direction.ACTION, cause="step_failed", **_RUN),
+    facts.IncidentResolved(
+        step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
+    ),
+    facts.OperatorAnswered(action="cancel", accepted=True, run_id="run-1"),
+    facts.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
+    facts.MessageParked(version=2, message_id="message-1", **_RUN),
+    facts.MessageDeadLettered(
+        queue="saga.replies", reason="malformed_json", problem="The body is no JSON.", **_MESSAGE
+    ),
+    facts.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
+    facts.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
+    facts.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
+    facts.LinkChanged(role="publish", phase="connected", epoch=1),
+    facts.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
+    facts.FaultFound(operation="decide", problem="KeyError at decide.py:1", run_id="run-1"),
+    facts.ProcessReady(program="worker"),
+    facts.ProcessDraining(program="worker"),
+    facts.ProcessStopped(program="worker", clean=True),
+    facts.HandlerFinished(
+        command="payment.charge",
+        outcome=Outcome.SUCCEEDED,
+        duration_s=0.01,
+        step="charge",
+        attempt=1,
+        **_RUN,
+        **_MESSAGE,
+    ),
+    facts.BarrierHit(
+        command="payment.charge", case="repeated", run_id="run-1", message_id="message-1"
+    ),
+    facts.BacklogCounted(
+        runs={("place-order", "running"): 3},
+        incidents_open={"place-order": 1},
+        dead_letters_open={"malformed_json": 2},
+        messages_parked=4,
+        outbox_pending=5,
+        outbox_oldest_s=6.5,
+        timer_overdue_s=7.5,
+    ),
+    facts.LoopMeasured(lag_s=0.001),
+    facts.ObserverFailed(observer="Metrics", problem="KeyError at metrics.py:1"),
+)
+
+
+def fail(error: Exception) -> None:
+    """Raise it, so that it has a place."""
+    raise error

@@ -1,0 +1,298 @@
+"""The port answers probes and Prometheus, and a stranger cannot make it do anything else."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from saga_engine.errors import ConfigurationError, StoreUnavailable
+from saga_engine.telemetry import endpoint as module
+from saga_engine.telemetry.endpoint import Endpoint
+from saga_engine.telemetry.metrics import Metrics
+
+HOST = "127.0.0.1"
+
+
+class Process:
+    """What the endpoint asks: its state is set by the test."""
+
+    def __init__(self) -> None:
+        self.checks: dict[str, str | None] = {"database": None, "publishing": None}
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.asked_at_once = 0
+        self._asking = 0
+
+    async def readiness(self) -> Mapping[str, str | None]:
+        self._asking += 1
+        self.asked_at_once = max(self.asked_at_once, self._asking)
+        try:
+            if self.hold:
+                await self.hold.wait()
+            if self.error:
+                raise self.error
+            return self.checks
+        finally:
+            self._asking -= 1
+
+
+@pytest.fixture
+def process() -> Process:
+    return Process()
+
+
+@pytest.fixture
+async def port(process: Process) -> AsyncIterator[int]:
+    render = Metrics(CollectorRegistry()).render
+    async with asyncio.timeout(30), Endpoint(HOST, 0, process.readiness, render) as endpoint:
+        yield endpoint.port
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that is closed at the end, whatever the other side did to it."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    """Everything that is answered to some bytes; nothing when the connection is cut."""
+    async with connected(port) as (reader, writer):
+        writer.write(request)
+        with suppress(ConnectionError):
+            return await reader.read()
+        return b""
+
+
+async def ask(
+    port: int, path: str, *, method: str = "GET", header: str = ""
+) -> tuple[int, dict[str, str], bytes]:
+    request = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode()
+    head, _, body = (await exchange(port, request)).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(status.split()[1]), headers, body
+
+
+async def test_a_process_that_has_what_it_needs_is_ready(port):
+    status, headers, body = await ask(port, "/readyz")
+
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+    assert headers["content-type"] == "application/json"
+    assert headers["cache-control"] == "no-store"
+
+
+async def test_a_process_that_lacks_something_is_not_ready_and_says_what(port, process):
+    process.checks["publishing"] = "cannot reach amqp://user:canary@host\nforged"
+
+    status, _, body = await ask(port, "/readyz")
+
+    assert status == 503
+    assert json.loads(body) == {
+        "status": "unavailable",
+        "problems": {"publishing": "cannot reach amqp://user:***@host\\nforged"},
+    }
+
+
+async def test_verbose_lists_every_check(port, process):
+    process.checks["publishing"] = "blocked"
+
+    status, _, body = await ask(port, "/readyz?verbose")
+
+    assert status == 503
+    assert json.loads(body)["checks"] == {"database": "ok", "publishing": "blocked"}
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("PostgreSQL is away."), KeyError("canary")])
+async def test_a_check_that_raises_is_an_answer_without_foreign_text(port, process, error):
+    process.error = error
+
+    status, _, body = await ask(port, "/readyz")
+
+    assert status == 503
+    assert type(error).__name__ in json.loads(body)["problems"]["readiness"]
+    assert b"canary" not in body
+
+
+async def test_a_check_that_hangs_is_an_answer_and_is_never_asked_twice_at_once(
+    port, process, monkeypatch
+):
+    monkeypatch.setattr(module, "READINESS_TIMEOUT", 0.05)
+    process.hold = asyncio.Event()
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask(port, "/readyz")) for _ in range(10)]
+
+    assert {task.result()[0] for task in asked} == {503}
+    assert process.asked_at_once == 1
+
+
+async def test_live_asks_nobody(port, process):
+    process.hold = asyncio.Event()
+
+    assert (await ask(port, "/livez"))[0] == 200
+
+
+async def test_started_is_said_once_everything_was_in_order_and_from_then_on(port, process):
+    process.checks["database"] = "away"
+    before = (await ask(port, "/startupz"))[0]
+    process.checks["database"] = None
+    now = (await ask(port, "/startupz"))[0]
+    process.checks["database"] = "away"
+    after = (await ask(port, "/startupz"))[0]
+
+    assert (before, now, after) == (503, 200, 200)
+
+
+async def test_metrics_come_as_text_or_as_openmetrics(port):
+    _, plain, text = await ask(port, "/metrics")
+    _, modern, openmetrics = await ask(
+        port, "/metrics", header="Accept: application/openmetrics-text;version=1.0.0\r\n"
+    )
+
+    assert plain["content-type"].startswith("text/plain; version=0.0.4")
+    assert b"\n# TYPE saga_worker_ready gauge\n" in text
+    assert modern["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics"])
+async def test_head_is_answered_like_get_but_for_the_body(port, path):
+    status, headers, body = await ask(port, path, method="HEAD")
+
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
+async def test_other_methods_are_refused(port, method):
+    status, headers, _ = await ask(port, "/metrics", method=method)
+
+    assert (status, headers["allow"]) == (405, "get, head")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics/", "/..%2f..%2fetc/passwd", "/%00", "//", "/LIVEZ"]
+)
+async def test_other_paths_are_not_there(port, path):
+    assert (await ask(port, path))[0] == 404
+
+
+async def test_a_connection_has_one_answer(port):
+    twice = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+
+    assert (await exchange(port, twice)).count(b"HTTP/1.1 200") == 1
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x00\xff\x16\x03\x01" * 100 + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /" + b"a" * 100_000,
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000,
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_hostile_http_does_not_stop_it(port, request_bytes):
+    await exchange(port, request_bytes)
+
+    assert (await ask(port, "/livez"))[0] == 200
+
+
+async def test_a_request_that_never_ends_is_cut_after_its_time(port, monkeypatch):
+    monkeypatch.setattr(module, "CONNECTION_LIFE", 0.05)
+
+    async with asyncio.timeout(5):
+        assert await exchange(port, b"GET /livez HTTP/1.1\r\nX: ") == b""
+
+
+async def test_more_connections_than_there_may_be_are_cut_and_leave_the_rest_alone(
+    port, monkeypatch
+):
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async with connected(port), connected(port), connected(port) as (reader, writer):
+        assert await exchange(port, request) == b""
+        writer.write(request)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
+async def test_leaving_does_not_wait_for_a_stranger(process):
+    render = Metrics(CollectorRegistry()).render
+    endpoint = Endpoint(HOST, 0, process.readiness, render)
+    process.hold = asyncio.Event()
+    async with asyncio.timeout(5), AsyncExitStack() as strangers, endpoint:
+        await strangers.enter_async_context(connected(endpoint.port))
+        _, asking = await strangers.enter_async_context(connected(endpoint.port))
+        asking.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asking.drain()
+
+
+async def test_after_leaving_the_port_is_free(process):
+    render = Metrics(CollectorRegistry()).render
+    async with Endpoint(HOST, 0, process.readiness, render) as endpoint:
+        port = endpoint.port
+
+    async with Endpoint(HOST, port, process.readiness, render) as again:
+        assert again.port == port
+
+
+async def test_an_error_inside_comes_out_as_it_is(process):
+    render = Metrics(CollectorRegistry()).render
+    with pytest.raises(StoreUnavailable):
+        async with Endpoint(HOST, 0, process.readiness, render):
+            raise StoreUnavailable("PostgreSQL is away.")
+
+
+async def test_signals_belong_to_the_program(port):
+    heard = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    try:
+        assert (await ask(port, "/livez"))[0] == 200
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await heard.wait()
+        assert (await ask(port, "/livez"))[0] == 200
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def test_entering_takes_no_signal_handler(process):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    render = Metrics(CollectorRegistry()).render
+    async with Endpoint(HOST, 0, process.readiness, render):
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+async def test_a_port_in_use_names_the_setting_and_the_way_out(port, process):
+    render = Metrics(CollectorRegistry()).render
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_PORT") as raised:
+        async with Endpoint(HOST, port, process.readiness, render):
+            pass
+
+    assert f"port {port}: address already in use." in str(raised.value)
+
+
+async def test_an_address_that_is_not_ours_names_the_setting(process):
+    elsewhere = "203.0.113.7"  # RFC 5737: nobody's
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_HOST"):
+        async with Endpoint(elsewhere, 0, process.readiness, Metrics(CollectorRegistry()).render):
+            pass

@@ -1,0 +1,60 @@
+"""What must not be shown is not shown, however it is dressed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.telemetry.redaction import one_line, redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "amqp://user:hunter2@host:5672/vhost",
+        "cannot reach postgresql+asyncpg://user:hunter2@host/db today",
+        "amqps://:hunter2@host",
+        "amqp://user:hunt@er2:hunter2@host",
+        "url='amqp://user:hunter2@host' failed",
+        "password=hunter2",
+        "PGPASSWORD='hunter2'",
+        '{"password": "hunter2"}',
+        "host=db password = hunter2 user=x",
+        "amqp://host/?secret=hunter2&x=1",
+        "api_key: hunter2",
+        "Authorization token=hunter2",
+    ],
+)
+def test_a_password_never_shows(text):
+    assert "hunter2" not in redacted(text)
+    assert "***" in redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "amqp://host:5672/vhost",
+        "https://www.rabbitmq.com/docs/confirms",
+        "run 0190 finished at 12:30",
+        "write to someone@example.org",
+        "the password was refused",
+    ],
+)
+def test_text_without_a_password_stays_as_it_is(text):
+    assert redacted(text) == text
+
+
+@given(st.text())
+def test_whatever_comes_in_goes_out_as_one_printable_line(text):
+    shown = one_line(text, longest=100)
+
+    assert len(shown.splitlines()) <= 1
+    assert not set(shown) & {"\x1b", "\x00", "\u202e", "\u2066", "\x9b", "\x7f"}
+    shown.encode()
+
+
+def test_a_lone_surrogate_can_be_written():
+    assert one_line("a\ud800b").encode() == b"a\\ud800b"
+
+
+def test_a_long_text_is_cut():
+    assert one_line("x" * 5000, longest=10) == "x" * 10 + "…"
