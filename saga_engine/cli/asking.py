@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from saga_engine.broker.reply import failure_json
 from saga_engine.cli.given import json_of
-from saga_engine.cli.output import AsJson, document, line, say
+from saga_engine.cli.output import AsJson, cell, document, line, say
 from saga_engine.cli.stored import run_id_of
 from saga_engine.client import Client, Ending, Handle
 from saga_engine.saga.vocabulary import Status
@@ -112,5 +112,5 @@ def _tell_ending(ending: Ending, *, as_json: bool, **more: Any) -> int:
     else:
         line(f"{ending.run_id} {ending.status}")
         if ending.error:
-            say(f"{ending.error.code}: {ending.error.message}")
+            say(cell(f"{ending.error.code}: {ending.error.message}"))
     return 0 if ending.status is Status.COMPLETED else NOT_COMPLETED

@@ -20,6 +20,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from saga_engine.errors import SagaEngineError
+from saga_engine.telemetry.redaction import one_line, redacted
 
 HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
 
@@ -119,5 +120,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
 
 def _said(text: str, code: int) -> int:
-    print(f"saga-engine: {text}", file=sys.stderr)  # noqa: T201 - the command line speaks
+    # What others wrote may be quoted in it, and what libraries say may hold a password.
+    safe = "\n".join(one_line(redacted(line)) for line in text.splitlines())
+    print(f"saga-engine: {safe}", file=sys.stderr)  # noqa: T201 - the command line speaks
     return code

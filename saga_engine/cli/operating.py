@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from saga_engine.cli.given import json_of
 from saga_engine.cli.incidents import name_of, open_incident
-from saga_engine.cli.output import AsJson, document, line
+from saga_engine.cli.output import AsJson, cell, document, line
 from saga_engine.cli.stored import database, no_run, run_id_of
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
 from saga_engine.identifiers import uuid7
@@ -134,4 +134,4 @@ def _report(verdict: Audited, *, as_json: bool) -> None:
             }
         )
     else:
-        line(verdict.message or "Done.")
+        line(cell(verdict.message or "Done."))

@@ -1,9 +1,12 @@
 """`saga-engine worker` and `participant`: processes that serve until they are told to stop."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from prometheus_client import CollectorRegistry
 
 from saga_engine.cli.process import until_told
 from saga_engine.errors import ConfigurationError
@@ -12,8 +15,13 @@ from saga_engine.participant import Participant
 from saga_engine.participant.service import Service
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
+from saga_engine.telemetry.endpoint import Endpoint
 from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.logs import configure
+from saga_engine.telemetry.metrics import Metrics
 from saga_engine.worker.worker import Worker
+
+LOG = logging.getLogger("saga_engine")
 
 Port = Annotated[
     int | None, Parameter(help="Port of /livez, /readyz and /metrics; 0 picks a free one.")
@@ -34,13 +42,7 @@ async def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_database()
     settings.require_broker()
     sagas = _all(modules, Saga)
-    tell = Tell()
-
-    async def run(stop: asyncio.Event) -> None:
-        async with Worker(sagas, settings, tell) as working:
-            await working.run(stop)
-
-    await until_told(run)
+    await _serve(settings, lambda tell: Worker(sagas, settings, tell))
 
 
 async def participant(*modules: str, port: Port = None, host: Host = None) -> None:
@@ -55,11 +57,22 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
     settings = _settings(port, host)
     settings.require_broker()
     participants = _all(modules, Participant)
-    tell = Tell()
+    await _serve(settings, lambda tell: Service(participants, settings, tell))
+
+
+async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -> None:
+    """Connect it, answer on its HTTP port and run it, until told to stop."""
+    metrics = Metrics(CollectorRegistry())
+    tell = Tell(configure(settings), metrics)
 
     async def run(stop: asyncio.Event) -> None:
-        async with Service(participants, settings, tell) as serving:
-            await serving.run(stop)
+        async with make(tell) as served:
+            endpoint = Endpoint(
+                settings.http_host, settings.http_port, served.readiness, metrics.render
+            )
+            async with endpoint:
+                LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
+                await served.run(stop)
 
     await until_told(run)
 

@@ -1,6 +1,5 @@
 from uuid import uuid4
 
-from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import IncidentOpened, RunFinished
 from tests.cli.conftest import saga_engine
 from tests.client.engine import running, worker
@@ -37,6 +36,8 @@ async def test_a_cancel_that_is_not_possible_exits_4_and_no_run_3(engine):
     await engine.facts.until(RunFinished)
     done = await engine("cancel", run_id, *WHY)
     assert (done.code, "completed already" in done.err) == (4, True)
+    forward = await engine("cancel", await stuck(engine), *WHY)
+    assert (forward.code, "the run can only go forward" in forward.err) == (4, True)
     missing = await engine("cancel", uuid4(), *WHY)
     assert (missing.code, "There is no run" in missing.err) == (3, True)
     silent = await engine("cancel", run_id)
@@ -92,28 +93,23 @@ async def test_what_cannot_be_resolved_is_one_sentence(engine):
     assert (surplus.code, "--result goes with complete" in surplus.err) == (2, True)
 
 
-async def test_without_a_worker_it_is_recorded_and_said_to_wait(settings):
-    async with worker(settings) as working, running(working):
-        pass  # It has been there, and is gone.
-    urls = {
-        "database_url": settings.require_database(),
-        "broker_url": settings.require_broker(),
-        "client_timeout": "0.5",
-    }
-    started = await saga_engine("start", "greet", "--input", '{"name": "Ann"}', **urls)
-    assert (started.code, "No worker answered" in started.err) == (124, True)
-
-
-async def test_a_request_without_a_worker_waits_on_record(engine, settings):
+async def test_what_no_worker_has_decided_in_time_is_decided_later(engine):
     run_id = await stuck(engine)
-    # A run whose saga no running worker has: the definition is known by another name.
-    hasty = Settings(
-        database_url=settings.database_url, broker_url=settings.broker_url, client_timeout=0.001
-    )
     ran = await saga_engine(
         *("resolve", run_id, "skip", *WHY),
-        database_url=hasty.require_database(),
+        database_url=engine.settings.require_database(),
         client_timeout="0.001",
     )
     assert (ran.code, "It is recorded and will be decided" in ran.err) == (124, True)
     await engine.facts.until(RunFinished)
+
+
+async def test_without_a_worker_a_start_waits_in_its_queue(settings):
+    async with worker(settings) as working, running(working):
+        pass  # It has been there, and is gone.
+    started = await saga_engine(
+        *("start", "greet", "--input", '{"name": "Ann"}'),
+        broker_url=settings.require_broker(),
+        client_timeout="0.5",
+    )
+    assert (started.code, "No worker answered in 0.5 seconds" in started.err) == (124, True)

@@ -1,0 +1,238 @@
+import asyncio
+
+import pytest
+
+from saga_engine.broker.connection import Link
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.topology import REQUESTS, participant_topology
+from saga_engine.broker.wire import Message, Published
+from saga_engine.store import dead_letters
+from saga_engine.store.database import Database
+from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.telemetry.facts import MessageDeadLettered, RunStarted
+from tests.cli.conftest import saga_engine
+
+WHY = ("--reason", "known bug", "--by", "ann")
+
+
+async def garbage(engine, *bodies, exchange=REQUESTS, key="start"):
+    """Send what nobody can read, and wait until it is on record."""
+    url, settings = engine.settings.require_broker(), engine.settings
+    messages = [
+        Message(exchange, key, body, f"m-{number}", type=key, correlation_id="c-1")
+        for number, body in enumerate(bodies)
+    ]
+    async with Link(url, name="publish", settings=settings) as link:
+        outcomes = await Publisher(link).publish(messages)
+    assert outcomes == [Published.CONFIRMED] * len(bodies)
+    await engine.facts.until(MessageDeadLettered, len(bodies))
+
+
+@pytest.fixture
+async def recorded(settings):
+    """Put dead letters on record by hand; no engine runs."""
+
+    async def record(*letters):
+        async with (
+            Database(settings.require_database(), settings) as database,
+            database.transaction() as tx,
+        ):
+            await dead_letters.record(tx, letters, settings.dead_letter_bytes)
+
+    return record
+
+
+def letter(**changes):
+    made = {
+        "queue": "saga.requests",
+        "reason": "bad_request",
+        "detail": "It is none.",
+        "body": b"{}",
+        "body_size": 2,
+        "exchange": REQUESTS,
+        "routing_key": "start",
+        "type": "start",
+    }
+    return DeadLetter(**(made | changes))
+
+
+async def test_what_nobody_can_read_is_listed_and_shown_with_its_bytes(engine):
+    await garbage(engine, b"{oops")
+    (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
+    assert (listed["queue"], listed["reason"]) == ("saga.requests", "malformed_json")
+    shown = (await engine("dead-letters", "show", listed["id"], "--json")).json
+    assert (shown["body"], shown["body_encoding"], shown["correlation_id"]) == (
+        "{oops",
+        "utf-8",
+        "c-1",
+    )
+    plain = await engine("dead-letters", "list")
+    assert "malformed_json" in plain.out
+    assert "{oops" not in plain.out
+
+
+async def test_a_redriven_letter_arrives_as_it_was_and_is_done(engine):
+    unknown = b'{"run_id": "%s", "saga": "greets", "input": {"name": "Ann"}}'
+    await garbage(engine, unknown % b"01a9c0de-0000-7000-8000-000000000001")
+    (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
+    assert listed["reason"] == "unknown_saga"
+    ran = await engine("dead-letters", "redrive", listed["id"], "--json", *WHY)
+    assert (ran.code, ran.json["redriven"], ran.json["failed"]) == (0, [listed["id"]], [])
+    await engine.facts.until(MessageDeadLettered)  # It is still unknown.
+    (again,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
+    shown = (await engine("dead-letters", "show", again["id"], "--json")).json
+    assert (shown["headers"], shown["correlation_id"]) == ({"x-saga-redrive-count": 1}, "c-1")
+    old = (await engine("dead-letters", "show", listed["id"], "--json")).json
+    assert (old["state"], old["resolved_by"], old["body"]) == ("redriven", "ann", shown["body"])
+    second = await engine("dead-letters", "redrive", listed["id"])
+    assert (second.code, "is redriven by ann" in second.err) == (4, True)
+
+
+async def test_a_letter_that_can_be_handled_now_starts_its_run(engine, recorded):
+    run_id = b"01a9c0de-0000-7000-8000-000000000002"
+    body = b'{"run_id": "%s", "saga": "greet", "input": {"name": "Ann"}}' % run_id
+    await recorded(letter(body=body, body_size=len(body)))
+    assert (await engine("dead-letters", "redrive", "--all", "--yes")).code == 0
+    (started,) = await engine.facts.until(RunStarted)
+    assert started.run_id == run_id.decode()
+
+
+async def test_a_letter_the_broker_gave_up_goes_straight_to_the_queue_it_died_in(engine, recorded):
+    urls = {
+        "database_url": engine.settings.require_database(),
+        "broker_url": engine.settings.require_broker(),
+    }
+    death = [{"queue": "saga.participant.greeter", "reason": "delivery_limit"}]
+    forged = [{"queue": "payroll", "reason": "rejected"}]
+    common = {"queue": "saga.dead-letters", "exchange": "saga.dead-letters", "routing_key": "x"}
+    await recorded(
+        letter(**common, headers={"x-death": death}, body=b"no command"),
+        letter(**common, headers={"x-death": forged}),
+    )
+    ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **urls)
+    assert ran.code == 7
+    assert [each["problem"] for each in ran.json["failed"]] == [
+        "It did not come from a queue of saga-engine's."
+    ]
+    assert len(ran.json["redriven"]) == 1
+
+
+async def test_what_cannot_be_sent_fails_alone_and_stays_open(engine, recorded):
+    await recorded(
+        letter(body=b"{oops"),
+        letter(body=b"{", body_size=5),
+        letter(exchange="gone"),
+        letter(exchange="saga.replies", routing_key="nobody"),
+        letter(headers={"odd": [1]}),
+    )
+    ran = await engine("dead-letters", "redrive", "--all", "--yes", "--json")
+    assert ran.code == 7
+    problems = [each["problem"] for each in ran.json["failed"]]
+    assert len(ran.json["redriven"]) == 1
+    for words in ("1 of its 5 bytes", "did not confirm", "No queue takes it", "'odd'"):
+        assert any(words in problem for problem in problems), words
+    await engine.facts.until(MessageDeadLettered)
+    left = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
+    assert len(left) == 5
+
+
+async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings, recorded):
+    url = settings.require_database()
+    await recorded(*[letter()] * 3, letter(queue="saga.replies", reason="bad_outcome"))
+    counted = await saga_engine(
+        "dead-letters", "discard", "--all", "--dry-run", *WHY, database_url=url
+    )
+    assert (counted.code, counted.out) == (0, "4 dead letters\n")
+    asked = await saga_engine("dead-letters", "discard", "--all", *WHY, database_url=url)
+    assert (asked.code, "Discard 4 dead letters? Add --yes" in asked.err) == (2, True)
+    some = await saga_engine(
+        *("dead-letters", "discard", "--reason-code", "bad_request", "--yes", *WHY),
+        database_url=url,
+    )
+    assert (some.code, some.out) == (0, "3 discarded, 0 failed\n")
+    listed = await saga_engine("dead-letters", "list", "--json", database_url=url)
+    assert [each["queue"] for each in listed.json["dead_letters"]] == ["saga.replies"]
+    done = await saga_engine(
+        *("dead-letters", "list", "--state", "discarded", "--limit", 2, "--json"), database_url=url
+    )
+    assert [each["resolved_reason"] for each in done.json["dead_letters"]] == ["known bug"] * 2
+    rest = await saga_engine(
+        *("dead-letters", "list", "--state", "all", "--before", done.json["next"], "--json"),
+        database_url=url,
+    )
+    assert len(rest.json["dead_letters"]) == 1
+
+
+async def test_what_is_meant_has_to_be_said(settings):
+    urls = {
+        "database_url": settings.require_database(),
+        "broker_url": settings.require_broker(),
+    }
+    cases = (
+        (("redrive",), 2, "Name dead letters by their ids"),
+        (("redrive", 1, "--all"), 2, "Name dead letters by their ids"),
+        (("redrive", 7), 3, "There is no dead letter 7"),
+        (("discard", 7), 2, "--reason"),
+        (("show", 7), 3, "There is no dead letter 7"),
+        (("show", "x"), 2, "x"),
+        (("list", "--state", "lost"), 2, "--state is open"),
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(saga_engine("dead-letters", *a, **urls)) for a, _, _ in cases]
+    for task, (_, code, words) in zip(tasks, cases, strict=True):
+        ran = task.result()
+        assert (ran.code, words in ran.err, len(ran.err.splitlines())) == (code, True, 1), ran
+
+
+async def test_a_body_of_20_megabytes_is_set_aside_cut_and_not_sent_again(engine):
+    size = engine.settings.model_copy(update={"body_bytes": 32_000_000})
+    message = Message(REQUESTS, "start", b"x" * 20_000_000, "m-1")
+    async with Link(size.require_broker(), name="publish", settings=size) as link:
+        assert await Publisher(link).publish([message]) == [Published.CONFIRMED]
+    await engine.facts.until(MessageDeadLettered)
+    (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
+    assert (listed["reason"], listed["body_size"], listed["truncated"]) == (
+        "too_large",
+        20_000_000,
+        True,
+    )
+    ran = await engine("dead-letters", "redrive", listed["id"])
+    assert (ran.code, "of its 20000000 bytes were kept" in ran.err) == (7, True)
+
+
+async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
+    death = [{"queue": "saga.participant.other", "reason": "rejected"}]
+    await recorded(
+        letter(
+            queue="saga.dead-letters",
+            exchange="saga.dead-letters",
+            headers={"x-death": death, "kept": "as it was"},
+            body=b"bytes",
+            body_size=5,
+            message_id="m-1",
+            correlation_id="c-1",
+            properties={"reply_to": "saga.replies"},
+        )
+    )
+    settings = engine.settings
+    async with (
+        Link(
+            settings.require_broker(),
+            name="consume",
+            settings=settings,
+            topology=participant_topology("other", ["other.do"]),
+        ) as link,
+        Consumer(link, ["saga.participant.other"]) as consumer,
+    ):
+        assert (
+            await engine("dead-letters", "redrive", "--queue", "saga.dead-letters", "--yes")
+        ).code == 0
+        (arrived,) = await consumer.take(1)
+    assert (arrived.body, arrived.type, arrived.correlation_id, arrived.reply_to) == (
+        b"bytes",
+        "start",
+        "c-1",
+        "saga.replies",
+    )
+    assert arrived.headers == {"kept": "as it was", "x-saga-redrive-count": 1}

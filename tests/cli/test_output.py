@@ -1,0 +1,40 @@
+import sys
+
+import pytest
+
+from saga_engine.cli.config import masked
+from saga_engine.cli.output import cell, table
+from saga_engine.cli.settling import message_of
+from saga_engine.store.dead_letters import DeadLetter, StoredLetter
+
+
+def test_what_others_wrote_cannot_end_a_line_or_move_the_cursor():
+    assert cell("a\nb\x1b[2J\tc\u202e\x9b") == "a b [2J c  "
+    assert cell(None) == "-"
+
+
+def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table(("name",), [("[red]x[/red] [/]",)], empty="")
+    assert "[red]x[/red] [/]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://u:p@h:1/v", "amqp://u:***@h:1/v"),
+        ("amqp://u:p:q@r@h/v?key=s#f", "amqp://u:***@h/v?***"),
+        ("postgresql+asyncpg://u@/d?host=/x", "postgresql+asyncpg://u@/d?***"),
+        ("amqp://h", "amqp://h"),
+        ("amqp://u:p@[::1", "***"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url, shown):
+    assert masked(url) == shown
+
+
+@pytest.mark.parametrize("count", [1, "x", None, True, 2**40])
+def test_a_redrive_count_of_any_making_is_counted_up_or_begun_anew(count):
+    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={"x-saga-redrive-count": count})
+    stored = StoredLetter(1, None, "open", False, "", letter, None, None, None)
+    assert message_of(stored).headers["x-saga-redrive-count"] == (2 if count in (1, True) else 1)
