@@ -1,41 +1,15 @@
 """Every rule: what breaks it, where the error points, and how it says to mend it."""
 
-import inspect
-from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
-from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, Field
 
 from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.rules import check
+from tests.saga.refusals import broken
 from tests.saga.scenario import add, sequence
-
-
-class Order(BaseModel):
-    id: int
-
-
-class Seat(BaseModel):
-    row: int
-
-
-Row = Annotated[int, Field(gt=0)]
-
-
-def broken(declare: Callable[[], Saga | None]) -> DefinitionError:
-    """The error of a declaration; it must point at the line marked `# here`."""
-    lines, first = inspect.getsourcelines(declare)
-    (here,) = [first + n for n, line in enumerate(lines) if line.rstrip().endswith("# here")]
-    with pytest.raises(DefinitionError) as caught:
-        check(declare() or Saga("never", version=1, input=dict))
-    assert caught.value.where == f"{__file__}:{here}"
-    assert str(caught.value).startswith(f"{__file__}:{here}: {caught.value.problem}")
-    assert caught.value.mend
-    return caught.value
 
 
 @pytest.mark.parametrize("name", ["", "Place", "1st", "a b", "a" * 65, "ä", "a\n", 7, None])
@@ -324,127 +298,6 @@ def test_a_compensation_that_can_never_run_is_refused(place):
 
     reason = "is read-only" if place == "read_only" else "comes after the pivot"
     assert broken(declare).problem.endswith(f"can never run: the step {reason}.")
-
-
-def typed(mapping: Callable[..., Any], reply: Any = Seat, **options: Any) -> Saga:
-    """`book` replies *reply*; the step made of *mapping* comes after it."""
-    saga = Saga("a", version=1, input=Order)
-
-    @saga.step(command="do.book", reply=reply, read_only=True)
-    def book(order: Order) -> dict:
-        return {}
-
-    saga.step(command="do.it", read_only=True, **options)(mapping)
-    return saga
-
-
-def test_a_parameter_is_a_step_or_the_input():
-    def declare():
-        def pay(order: Order, who: str) -> dict:  # here
-            return {}
-
-        return typed(pay)
-
-    error = broken(declare)
-    assert error.problem == "Parameter 'who' is neither a step nor the input."
-    assert error.mend.endswith("annotate it with Order for the input.")
-
-
-def test_a_step_does_not_need_its_own_reply():
-    def declare():
-        def pay(pay: Seat) -> dict:  # here
-            return {}
-
-        return typed(pay)
-
-    assert broken(declare).problem == "Parameter 'pay' is the step itself."
-
-
-def test_a_parameter_names_a_step_that_comes_before():
-    def declare():
-        def pay(book: Seat) -> dict:  # here
-            return {}
-
-        return typed(pay, after=[])
-
-    error = broken(declare)
-    assert "does not come before 'pay'" in error.problem
-    assert error.mend == "Add it to after=[...] of 'pay'."
-
-
-def test_a_parameter_has_the_type_of_the_reply():
-    def declare():
-        def pay(book: Order) -> dict:  # here
-            return {}
-
-        return typed(pay)
-
-    assert broken(declare).problem == (
-        "Parameter 'book' is annotated Order, but that step replies Seat."
-    )
-
-
-def test_a_reply_that_may_be_none_is_taken_as_such():
-    def declare():
-        def pay(book: Seat) -> dict:  # here
-            return {}
-
-        return typed(pay, Seat | None)
-
-    error = broken(declare)
-    assert "may be None" in error.problem
-    assert "Seat | None" in error.mend
-
-
-def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
-    def declare():
-        saga = Saga("a", version=1, input=Order)
-
-        @saga.step(command="do.it", reply=Seat)
-        def book(order: Order) -> dict:
-            return {}
-
-        @book.compensation(command="undo.it")  # here
-        def unbook(book: Seat) -> dict:
-            return {}
-
-        return saga
-
-    error = broken(declare)
-    assert "can time out and still have to be undone" in error.problem
-    assert error.mend == "Annotate it Seat | None and undo by what the input says."
-
-
-@pytest.mark.parametrize(
-    ("reply", "parameter"),
-    [
-        (Seat, Seat),
-        (Seat, Seat | None),
-        (Seat | None, Seat | None),
-        (int | str, int | str),
-        (int | str | None, None | str | int),
-        (Any, Any),
-        (Row, Row),
-        (list[Seat], list[Seat]),
-        (dict[str, Any], dict[str, Any] | None),
-    ],
-)
-def test_a_parameter_may_be_written_as_the_reply_is(reply, parameter):
-    def pay(order: Order, book: parameter) -> dict:
-        return {}
-
-    check(typed(pay, reply))
-
-
-@pytest.mark.parametrize("kind", [Order | None, dict[str, int], Any, Row])
-def test_an_input_of_any_type_can_be_named(kind):
-    saga = Saga("a", version=1, input=kind)
-
-    @saga.step(command="do.it", read_only=True)
-    def book(order: kind) -> dict:
-        return {}
-
-    check(saga)
 
 
 def test_a_sound_saga_passes_twice():
