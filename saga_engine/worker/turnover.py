@@ -7,6 +7,7 @@ database refuses is halved until the arrival that breaks it is alone, and that o
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from saga_engine.broker.wire import Delivery
@@ -14,7 +15,13 @@ from saga_engine.errors import SchemaMismatch, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database, Transaction
-from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound, Tell, described
+from saga_engine.telemetry.facts import (
+    BatchProcessed,
+    DatabaseTroubled,
+    FaultFound,
+    Tell,
+    described,
+)
 from saga_engine.worker.account import account
 from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
 from saga_engine.worker.batch import Batch
@@ -24,7 +31,7 @@ from saga_engine.worker.loop import PAUSE_MAX
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.writing import write
 
-Work = Callable[[Transaction, Batch], Awaitable[int]]
+Work = Callable[[Transaction, Batch], Awaitable[int | None]]
 
 
 class Turnover:
@@ -74,6 +81,7 @@ class Turnover:
             StoreRefused: nothing was written.
         """
         confirmed, self._outbound.confirmed = self._outbound.confirmed, []
+        begun = time.perf_counter()
         try:
             async with self._database.transaction() as tx:
                 ledger = Ledger(await runs.clock(tx))
@@ -81,12 +89,13 @@ class Turnover:
                 number = await work(tx, batch)
                 await write(tx, ledger, self._settings)
                 await outbox.delete(tx, confirmed)
+                decided = time.perf_counter()
         except BaseException:
             self._outbound.confirmed.extend(confirmed)
             raise
         account(self._tell, ledger)
         await self._outbound.send(ledger.outcome)
-        return number
+        return number or 0
 
     async def _divide(self, intake: Intake, error: Exception) -> list[Delivery]:
         """Something breaks the batch: halve it until that is alone, and set it aside."""
