@@ -93,8 +93,18 @@ class Turnover:
         except BaseException:
             self._outbound.confirmed.extend(confirmed)
             raise
+        committed = time.perf_counter()
         account(self._tell, ledger)
         await self._outbound.send(ledger.outcome)
+        if number:
+            self._tell(
+                BatchProcessed(
+                    triggers=number,
+                    decide_s=decided - begun,
+                    commit_s=committed - decided,
+                    publish_s=time.perf_counter() - committed,
+                )
+            )
         return number or 0
 
     async def _divide(self, intake: Intake, error: Exception) -> list[Delivery]:
