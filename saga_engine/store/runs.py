@@ -9,7 +9,7 @@ indexed column and stays a HOT update; a wake-up that comes too early computes t
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -68,6 +68,17 @@ async def lock_due(
     """
     arguments = {"definition_ids": list(definition_ids), "limit": limit}
     return _stored(await tx.execute(_LOCK_DUE, arguments))
+
+
+async def due(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
+    """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
+    arguments = {"definition_ids": list(definition_ids), "limit": limit}
+    return list((await tx.execute(_DUE, arguments)).scalars())
+
+
+async def rest(tx: Transaction, run_id: str, pause: timedelta) -> None:
+    """Let a run that cannot be woken sleep for *pause*, so that others have their turn."""
+    await tx.execute(_REST, {"run_id": run_id, "pause": pause})
 
 
 async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
@@ -196,6 +207,20 @@ _LOCK_DUE = text(
     WHERE r.wake_at <= (SELECT clock_timestamp())
         AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
     ORDER BY r.wake_at LIMIT :limit FOR UPDATE OF r SKIP LOCKED"""
+)
+
+_DUE = text(
+    """
+    SELECT run_id::text FROM saga_engine.run AS r
+    WHERE r.wake_at <= (SELECT clock_timestamp())
+        AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
+    ORDER BY r.wake_at LIMIT :limit"""
+)
+
+_REST = text(
+    """
+    UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:pause AS interval)
+    WHERE run_id = CAST(:run_id AS uuid)"""
 )
 
 _INSERT = text(

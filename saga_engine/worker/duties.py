@@ -8,15 +8,17 @@ the work without knowing of each other.
 
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 
-from saga_engine.saga.trigger import recorded_trigger
+from saga_engine.errors import SchemaMismatch, StoreUnavailable
+from saga_engine.saga.trigger import Woken, recorded_trigger
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, outbox, partitions, reading
+from saga_engine.store import inbox, outbox, partitions, reading, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
-from saga_engine.telemetry.facts import BacklogCounted, Tell
+from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
 from saga_engine.worker.arrival import Arrival, Intake
-from saga_engine.worker.batch import Batch
+from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.turnover import Turnover
@@ -43,17 +45,44 @@ class Duties:
 
     async def waiting(self) -> bool:
         """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
-        return await self._turnover.once(self._take_waiting) > 0
+        try:
+            return await self._turnover.once(self._take_waiting) > 0
+        except (StoreUnavailable, SchemaMismatch):
+            raise
+        except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
+            self._tell(FaultFound(operation="waiting", problem=described(error)))
+            return await self._wake_one_by_one()
+
+    async def _wake_one_by_one(self) -> bool:
+        """Wake each due run alone; one that cannot be woken rests for a while."""
+        async with self._database.transaction() as tx:
+            due = await runs.due(tx, self._catalogue.ids, self._settings.batch_size)
+        for run_id in due:
+            try:
+                await self._turnover.once(partial(_wake, run_id))
+            except (StoreUnavailable, SchemaMismatch):
+                raise
+            except Exception as error:  # noqa: BLE001 - the same
+                problem = described(error)
+                self._tell(FaultFound(operation="wake", problem=problem, run_id=run_id))
+                async with self._database.transaction() as tx:
+                    await runs.rest(tx, run_id, FAULT_PAUSE)
+        taken = await self._turnover.once(self._take_recorded)
+        return taken > 0
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         limit = self._settings.batch_size
         due = await batch.take_due(limit)  # first: it may lock rows in any order
+        return due + await self._take_recorded(tx, batch)
+
+    async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
+        limit = self._settings.batch_size
         items = await inbox.take(
             tx, sagas=self._catalogue.names, definition_ids=self._catalogue.ids, limit=limit
         )
         if items:
             await batch.take(Intake([_arrival(item) for item in items]))
-        return due + len(items)
+        return len(items)
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""
@@ -103,6 +132,10 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
         outbox_oldest_s=counts.outbox_oldest_age,
         timer_overdue_s=counts.timer_overdue,
     )
+
+
+async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
+    await batch.take(Intake([Arrival(run_id, Woken())]))
 
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:

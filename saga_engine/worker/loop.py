@@ -2,14 +2,12 @@
 The one waiting loop of the worker: do a duty, wait, do it again, until told to stop.
 
 A duty says whether it found work: with work it is called again at once, without it after its
-interval. What goes wrong with the database or the broker is told and waited out; nothing else is
-caught here, because anything else is a bug.
+interval. What goes wrong is told and waited out, a bug of ours like a database that is away: one
+duty in trouble must not end the others.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-
-from saga_engine.errors import BrokerError, StoreError
 
 Duty = Callable[[], Awaitable[bool]]
 Trouble = Callable[[str, Exception], None]
@@ -32,7 +30,7 @@ async def repeat(
     while not stop.is_set():
         try:
             worked = await duty()
-        except (StoreError, BrokerError) as error:
+        except Exception as error:  # noqa: BLE001 - told, and tried again
             on_trouble(name, error)
             failures += 1
             await pause(min(PAUSE_MAX, interval * 2 ** min(failures, 16)), stop)

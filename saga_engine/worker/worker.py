@@ -29,6 +29,7 @@ from saga_engine.store.database import Database, Transaction
 from saga_engine.telemetry.facts import (
     DatabaseTroubled,
     DefinitionRegistered,
+    FaultFound,
     LinkChanged,
     LoopMeasured,
     MessagesConsumed,
@@ -36,6 +37,7 @@ from saga_engine.telemetry.facts import (
     ProcessReady,
     ProcessStopped,
     Tell,
+    described,
 )
 from saga_engine.worker.catalogue import Catalogue, sound
 from saga_engine.worker.duties import Duties
@@ -121,8 +123,11 @@ class Worker:
                 group.create_task(looping)
             await stop.wait()
             await self._consumer.stop()
-        await self._duties.returned()
-        await self._duties.flush()
+        try:
+            await self._duties.returned()
+            await self._duties.flush()
+        except SagaEngineError as error:
+            self._trouble("drain", error)  # what it would have deleted, the sweep sends again
 
     async def _consume(self, group: asyncio.TaskGroup) -> None:
         """Hand what has arrived to batches, as many at once as the settings allow."""
@@ -148,7 +153,10 @@ class Worker:
         return False
 
     def _trouble(self, operation: str, error: Exception) -> None:
-        self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
+        if isinstance(error, SagaEngineError):
+            self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
+        else:
+            self._tell(FaultFound(operation=operation, problem=described(error)))
 
     def _link_changed(self, state: LinkState) -> None:
         self._tell(

@@ -107,10 +107,12 @@ class Running:
         self._stop.set()
         await asyncio.wait([self._task])
         self._task.result()
+        await self.worker.__aexit__(None, None, None)
 
     async def crash(self):
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self.worker.__aexit__(None, None, None)
 
 
 class Shop:

@@ -1,0 +1,350 @@
+"""Servers that go away, workers that die, rows that are damaged: nothing is lost, others go on."""
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from saga_engine.embedded.broker.faults import lose, refuse
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.trigger import Cancel, Resolve, trigger_data
+from saga_engine.saga.vocabulary import Resolution, Status
+from saga_engine.settings import Settings
+from saga_engine.store import audit, dead_letters, inbox, outbox
+from saga_engine.store.audit import Act
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
+from saga_engine.store.migrate import upgrade
+from saga_engine.telemetry.facts import (
+    DatabaseTroubled,
+    FaultFound,
+    IncidentResolved,
+    LinkChanged,
+    MessageParked,
+    MessagesConsumed,
+    OperatorAnswered,
+    ProcessStopped,
+    RunStarted,
+)
+from tests.worker.engine import engine_on, keep_silent, reject, succeed
+from tests.worker.parcels import COMMANDS, fragile, parcels
+from tests.worker.promises import check_promises
+
+BLINK = timedelta(milliseconds=300)
+
+
+async def operate(engine, run_id, trigger):
+    """Put an operator's request on record, as the command line does; its id."""
+    audit_id = str(uuid7())
+    kind, body = trigger_data(trigger)
+    async with engine.database.transaction() as tx:
+        await audit.record(tx, [Act(audit_id, "ada", kind, "because", run_id)])
+        await inbox.record(tx, [Item(kind, run_id, body, audit_id=audit_id)])
+    return audit_id
+
+
+async def verdict(engine, audit_id):
+    async with engine.database.transaction() as tx:
+        found = await audit.find(tx, audit_id)
+    return found.outcome, found.message
+
+
+async def test_a_command_nobody_is_bound_for_needs_a_person_and_can_be_retried(anywhere):
+    worker, asker = await anywhere.worker(), await anywhere.asker()
+    run_id = await asker.start()
+    incident = await worker.facts.incident(run_id)
+    assert (incident.step, incident.cause) == ("pack", "unroutable")
+    await anywhere.shop()
+    audit_id = await operate(anywhere, run_id, Resolve(1, Resolution.RETRY, "ada", "bound"))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert (await verdict(anywhere, audit_id))[0] == "accepted"
+    [detail] = (await check_promises(anywhere.database)).values()
+    returned = [each for each in detail.journal if each.data.get("returned")]
+    assert len(returned) == 2
+
+
+async def test_an_operator_skips_completes_and_abandons(engine):
+    worker, asker = await engine.worker(), await engine.asker()
+    await engine.shop(COMMANDS[2:])  # nobody packs
+    asked = {
+        Resolution.SKIP: Status.COMPLETED,
+        Resolution.COMPLETE: Status.COMPLETED,
+        Resolution.ABANDON: Status.ABANDONED,
+    }
+    for resolution, status in asked.items():
+        run_id = await asker.start()
+        await worker.facts.incident(run_id)
+        result = {"did": "by hand"} if resolution is Resolution.COMPLETE else None
+        audit_id = await operate(engine, run_id, Resolve(1, resolution, "ada", "so be it", result))
+        assert await worker.facts.finished(run_id) == status
+        await worker.facts.until(IncidentResolved, run_id=run_id, resolution=resolution)
+        assert (await verdict(engine, audit_id))[0] == "accepted"
+    await check_promises(engine.database)
+
+
+async def test_an_operator_who_asks_for_the_impossible_is_told_why(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    run_id = await asker.start()
+    await worker.facts.finished(run_id)
+    for trigger in (Resolve(1, Resolution.RETRY, "ada", "x"), Cancel("ada", "too late")):
+        audit_id = await operate(engine, run_id, trigger)
+        await worker.facts.until(OperatorAnswered, accepted=False, run_id=run_id)
+        async with asyncio.timeout(20):
+            while (await verdict(engine, audit_id))[0] is None:
+                await asker.ask("status", run_id=run_id)
+        assert (await verdict(engine, audit_id))[0] == "refused"
+    audit_id = await operate(engine, str(uuid7()), Cancel("ada", "nobody"))
+    await worker.facts.until(OperatorAnswered, 3, accepted=False)
+    assert "no such run" in (await verdict(engine, audit_id))[1]
+    assert len(shop.received) == 3
+
+
+async def test_a_cancelled_run_awaits_what_is_in_flight_and_is_undone(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    answer = await asker.ask("cancel", run_id=run_id, by="ada", reason="changed my mind")
+    assert answer.outcome == "accepted"
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.recall", "parcel.unpack"]
+    await check_promises(engine.database)
+
+
+async def test_a_reply_for_another_workers_definition_waits_for_that_worker(engine):
+    first = await engine.worker(parcels(version=1))
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start(version=1)
+    [command] = await shop.until("parcel.pack")
+    await first.stop()
+    second = await engine.worker(parcels(version=2))
+    await shop.publish(*succeed(command))
+    await second.facts.until(MessageParked, run_id=run_id)
+    third = await engine.worker(parcels(version=1), parcels(version=2))
+    assert await third.facts.finished(run_id) == Status.COMPLETED
+    await check_promises(engine.database)
+
+
+async def test_a_start_for_another_workers_saga_waits_for_that_worker(engine):
+    first = await engine.worker(fragile(lambda _: None))
+    await first.stop()
+    second, asker = await engine.worker(), await engine.asker()
+    await engine.shop()
+    run_id = str(uuid7())
+    await asker.send(("start", {"run_id": run_id, "saga": "fragile", "input": {}}))
+    await second.facts.until(MessageParked, run_id=run_id)
+    third = await engine.worker(fragile(lambda _: None))
+    assert await third.facts.finished(run_id) == Status.COMPLETED
+
+
+async def test_commands_that_a_dead_worker_left_behind_are_sent_by_another(
+    engine, development_broker
+):
+    patient = {"outbox_age": 0.4, "broker_confirm_timeout": 0.2}
+    worker, asker = await engine.worker(**patient), await engine.asker()
+    shop = await engine.shop()
+    rule = development_broker.faults.on_publish(
+        lambda message: message.routing_key == "parcel.pack", refuse, times=1
+    )
+    run_id = await asker.start()
+    async with asyncio.timeout(20):
+        await rule.exhausted.wait()
+    await worker.crash()
+    assert not shop.received
+    other = await engine.worker(**patient)
+    assert await other.facts.finished(run_id) == Status.COMPLETED
+    [command] = await shop.until("parcel.pack")
+    assert command.command.attempt == 1
+    await other.stop()
+    async with engine.database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 0
+    await check_promises(engine.database)
+
+
+async def test_a_command_the_broker_lost_after_confirming_costs_a_retry_and_no_run(
+    engine, development_broker
+):
+    worker = await engine.worker(parcels(timeout=BLINK))
+    shop, asker = await engine.shop(), await engine.asker()
+    development_broker.faults.on_publish(
+        lambda message: message.routing_key == "parcel.send", lose, times=1
+    )
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    [command] = await shop.until("parcel.send")
+    assert command.command.attempt == 2
+    await check_promises(engine.database)
+
+
+async def test_nothing_is_acknowledged_before_it_is_committed(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    async with anywhere.database.transaction() as tx:
+        await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+        before = len(worker.facts.of(MessagesConsumed, queue="saga.replies"))
+        await shop.publish(*succeed(command))
+        await worker.facts.until(MessagesConsumed, before + 1, queue="saga.replies")
+        await worker.crash()  # it has the reply and waits for the row
+    other = await anywhere.worker()
+    assert await other.facts.finished(run_id) == Status.COMPLETED
+    consumed = other.facts.of(MessagesConsumed, queue="saga.replies")
+    assert sum(fact.redelivered for fact in consumed) == 1
+    await check_promises(anywhere.database)
+
+
+async def test_a_broker_that_cuts_every_connection_loses_nothing(engine, development_broker):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    runs = []
+    for _ in range(3):
+        runs += [str(uuid7()) for _ in range(10)]
+        await asker.send(
+            *(("start", {"run_id": each, "saga": "parcel", "input": {}}) for each in runs[-10:])
+        )
+        [*_, last] = await worker.facts.until(RunStarted, len(runs))
+        assert last
+        epochs = len(worker.facts.of(LinkChanged, phase="connected"))
+        development_broker.faults.cut_connections()
+        await worker.facts.until(LinkChanged, epochs + 2, phase="connected")
+        await (await engine.asker()).ask("status", run_id=runs[0])
+        asker = await engine.asker()
+    for run_id in runs:
+        assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await check_promises(engine.database)
+
+
+async def test_a_database_that_goes_away_is_waited_for(development_broker):
+    async with PostgresServer() as postgres:
+        url = await postgres.create_database("away")
+        await upgrade(url)
+        async with engine_on(development_broker.url, url) as engine:
+            worker, shop = await engine.worker(), await engine.shop()
+            asker = await engine.asker()
+            shop.answers["parcel.send"] = keep_silent
+            run_id = await asker.start()
+            [command] = await shop.until("parcel.send")
+            postgres.kill()
+            await shop.publish(*succeed(command))
+            await worker.facts.until(DatabaseTroubled, operation="batch")
+            await postgres.restart()
+            assert await worker.facts.finished(run_id) == Status.COMPLETED
+            async with Database(url, Settings()) as database:
+                await check_promises(database)
+
+
+async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+    await shop.publish(*succeed(command))
+    await engine.raw(b"rubbish", correlation_id="?", message_id="rubbish")
+    await worker.facts.until(DatabaseTroubled, 3, operation="batch")
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    async with engine.database.transaction() as tx:
+        [letter] = await dead_letters.listing(tx, limit=10)
+        assert letter.letter.message_id == "rubbish"
+
+
+async def test_a_damaged_row_sets_its_reply_aside_and_no_other(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    runs = [await asker.start() for _ in range(5)]
+    commands = await shop.until("parcel.send", 5)
+    await damage(engine, runs[2])
+    shop.answers["parcel.send"] = succeed
+    await shop.publish(*(reply for command in commands for reply in succeed(command)))
+    await worker.facts.dead_letter("engine_fault", run_id=runs[2])
+    for run_id in (runs[0], runs[1], runs[3], runs[4]):
+        assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert worker.facts.of(FaultFound, operation="batch")
+    await forget(engine, runs[2])
+
+
+async def test_a_damaged_row_that_is_due_does_not_hold_up_the_timers_of_others(engine):
+    worker = await engine.worker(parcels(timeout=BLINK))
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    damaged = await asker.start()
+    await shop.until("parcel.send")
+    await damage(engine, damaged)
+    other = await asker.start()
+    assert await worker.facts.finished(other) == Status.COMPENSATED
+    await worker.facts.until(FaultFound, operation="wake", run_id=damaged)
+    await forget(engine, damaged)
+
+
+async def damage(engine, run_id):
+    async with engine.database.transaction() as tx:
+        await tx.execute(
+            text(
+                "UPDATE saga_engine.run SET state = '{\"steps\": 7}'"
+                " WHERE run_id = CAST(:run_id AS uuid)"
+            ),
+            {"run_id": run_id},
+        )
+
+
+async def forget(engine, run_id):
+    """A damaged run keeps no promise."""
+    async with engine.database.transaction() as tx:
+        for table in ("event", "outbox", "run"):
+            await tx.execute(
+                text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
+                {"run_id": run_id},
+            )
+
+
+async def test_a_mapping_that_raises_needs_a_person_and_stops_nobody(engine):
+    def explode(parcel):
+        raise RecursionError(parcel)
+
+    worker = await engine.worker(fragile(explode), parcels())
+    _, asker = await engine.shop(), await engine.asker()
+    broken = await asker.start("fragile")
+    assert (await worker.facts.incident(broken)).cause == "mapping_failed"
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    await check_promises(engine.database)
+
+
+async def test_stopping_finishes_what_is_in_hand(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.tell"] = reject
+    run_id = await asker.start()
+    await worker.facts.until(RunStarted, run_id=run_id)
+    await worker.stop()
+    [stopped] = worker.facts.of(ProcessStopped)
+    assert stopped.clean
+    other = await anywhere.worker()
+    async with asyncio.timeout(20):
+        while (await asker.ask("status", run_id=run_id)).status != Status.COMPENSATED:
+            pass
+    await other.stop()
+    await check_promises(anywhere.database)
+
+
+async def test_what_cannot_be_finished_in_time_goes_to_another_worker(engine):
+    worker = await engine.worker(drain=0.5)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+        before = len(worker.facts.of(MessagesConsumed, queue="saga.replies"))
+        await shop.publish(*succeed(command))
+        await worker.facts.until(MessagesConsumed, before + 1, queue="saga.replies")
+        await worker.stop()
+        [stopped] = worker.facts.of(ProcessStopped)
+        assert not stopped.clean
+    other = await engine.worker()
+    assert await other.facts.finished(run_id) == Status.COMPLETED
+    await check_promises(engine.database)
