@@ -70,6 +70,11 @@ class Batch:
                 ledger.stored[run_id] = replace(stored, wake_at=ledger.now + FAULT_PAUSE)
         return len(due)
 
+    def refuse(self, arrival: Arrival, text: str) -> None:
+        """Tell whoever asked that it was not done, and keep what would be lost."""
+        self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
+        self._ledger.set_aside(arrival, "engine_fault", text)
+
     def _deal_with(self, arrival: Arrival) -> None:
         ledger = self._ledger
         stored = ledger.stored.get(arrival.run_id)
@@ -102,9 +107,7 @@ class Batch:
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
             self._ledger.outcome.faults.append((run.run_id, error))
             if arrival is not None:
-                text = f"The engine could not decide it: {type(error).__name__}."
-                self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
-                self._ledger.set_aside(arrival, "engine_fault", text)
+                self.refuse(arrival, f"The engine could not decide it: {type(error).__name__}.")
             return None
 
     def _apply(

@@ -67,8 +67,32 @@ class Duties:
                 self._tell(FaultFound(operation="wake", problem=problem, run_id=run_id))
                 async with self._database.transaction() as tx:
                     await runs.rest(tx, run_id, FAULT_PAUSE)
-        taken = await self._turnover.once(self._take_recorded)
-        return taken > 0
+        return await self._take_one_recorded()
+
+    async def _take_one_recorded(self) -> bool:
+        """Take in the oldest request alone; one that breaks its batch is refused."""
+        seen: list[Inboxed] = []
+
+        async def take(tx: Transaction, batch: Batch) -> int:
+            seen.extend(await self._recorded(tx, 1))
+            await batch.take(Intake([_arrival(item) for item in seen]))
+            return len(seen)
+
+        async def refuse(tx: Transaction, batch: Batch) -> None:
+            if await self._recorded(tx, 1) != seen:
+                raise StoreUnavailable("Another worker has taken that request. Nothing was done.")
+            for item in seen:
+                batch.refuse(_arrival(item), "The engine could not handle it; see its log.")
+
+        try:
+            return await self._turnover.once(take) > 0
+        except (StoreUnavailable, SchemaMismatch):
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            run_id = seen[0].run_id if seen else ""
+            self._tell(FaultFound(operation="recorded", problem=described(error), run_id=run_id))
+            await self._turnover.once(refuse)
+            return True
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         limit = self._settings.batch_size
@@ -76,13 +100,14 @@ class Duties:
         return due + await self._take_recorded(tx, batch)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
-        limit = self._settings.batch_size
-        items = await inbox.take(
-            tx, sagas=self._catalogue.names, definition_ids=self._catalogue.ids, limit=limit
-        )
+        items = await self._recorded(tx, self._settings.batch_size)
         if items:
             await batch.take(Intake([_arrival(item) for item in items]))
         return len(items)
+
+    async def _recorded(self, tx: Transaction, limit: int) -> list[Inboxed]:
+        sagas, definitions = self._catalogue.names, self._catalogue.ids
+        return await inbox.take(tx, sagas=sagas, definition_ids=definitions, limit=limit)
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""

@@ -282,6 +282,23 @@ async def test_a_damaged_row_that_is_due_does_not_hold_up_the_timers_of_others(e
     await forget(engine, damaged)
 
 
+async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    damaged, other = await asker.start(), await asker.start()
+    _, command = await shop.until("parcel.send", 2)
+    await damage(engine, damaged)
+    first = await operate(engine, damaged, Cancel("ada", "it looks odd"))
+    second = await operate(engine, other, Cancel("ada", "this one too"))
+    await worker.facts.until(OperatorAnswered, run_id=other, accepted=True)
+    await worker.facts.until(OperatorAnswered, run_id=damaged, accepted=False)
+    assert (await verdict(engine, first))[0] == "refused"
+    assert (await verdict(engine, second))[0] == "accepted"
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(other) == Status.COMPENSATED
+    await forget(engine, damaged)
+
+
 async def damage(engine, run_id):
     async with engine.database.transaction() as tx:
         await tx.execute(
