@@ -88,9 +88,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> Observer:
         structlog.wrap_logger(
             structlog.WriteLogger(stream),
             processors=[
+                clean,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper("iso", utc=True),
-                clean,
                 shape,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(lowest),

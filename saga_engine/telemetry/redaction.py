@@ -19,6 +19,8 @@ _FORGING = re.compile(
 
 def redacted(text: str) -> str:
     """*text* with `***` for the password of a URL and for whatever is assigned to one."""
+    if "=" not in text and ":" not in text:
+        return text  # most values are ids and names, and this is done for each of them
     return _ASSIGNED.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
 
 
@@ -28,5 +30,7 @@ def one_line(text: str, *, longest: int = 2000) -> str:
 
     At most *longest* characters of it, and an ellipsis.
     """
+    if len(text) <= longest and text.isprintable():
+        return text
     shown = _FORGING.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:longest])
     return shown if len(text) <= longest else shown + "…"

@@ -25,11 +25,13 @@ class Process:
         self.checks: dict[str, str | None] = {"database": None, "publishing": None}
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
+        self.asked = asyncio.Event()
         self.asked_at_once = 0
         self._asking = 0
 
     async def readiness(self) -> Mapping[str, str | None]:
         self._asking += 1
+        self.asked.set()
         self.asked_at_once = max(self.asked_at_once, self._asking)
         try:
             if self.hold:
@@ -149,6 +151,7 @@ async def test_started_is_said_once_everything_was_in_order_and_from_then_on(por
     process.checks["database"] = None
     now = (await ask(port, "/startupz"))[0]
     process.checks["database"] = "away"
+    assert (await ask(port, "/readyz"))[0] == 503
     after = (await ask(port, "/startupz"))[0]
 
     assert (before, now, after) == (503, 200, 200)
@@ -234,7 +237,8 @@ async def test_more_connections_than_there_may_be_are_cut_and_leave_the_rest_alo
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
-async def test_leaving_does_not_wait_for_a_stranger(process):
+async def test_leaving_does_not_wait_for_a_stranger(process, monkeypatch):
+    monkeypatch.setattr(module, "READINESS_TIMEOUT", 600)
     render = Metrics(CollectorRegistry()).render
     endpoint = Endpoint(HOST, 0, process.readiness, render)
     process.hold = asyncio.Event()
@@ -242,7 +246,7 @@ async def test_leaving_does_not_wait_for_a_stranger(process):
         await strangers.enter_async_context(connected(endpoint.port))
         _, asking = await strangers.enter_async_context(connected(endpoint.port))
         asking.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asking.drain()
+        await process.asked.wait()
 
 
 async def test_after_leaving_the_port_is_free(process):
