@@ -61,12 +61,19 @@ class Storm:
                 await participant.kill()
 
     async def calm(self):
-        """Wait until the broker has nothing left for anyone, and both programs are at work."""
+        """
+        Wait until the broker and the outbox have nothing left for anyone, and both programs work.
+
+        A row that a killed worker had claimed is claimed again only when it has aged once more.
+        """
         async with raw_channel(self._broker_url) as channel:
 
             async def is_calm():
                 declared = [await channel.queue_declare(each, passive=True) for each in QUEUES]
-                return all(not each.message_count and each.consumer_count for each in declared)
+                async with self._database.transaction() as tx:
+                    left = (await outbox.backlog(tx)).pending
+                quiet = all(not each.message_count and each.consumer_count for each in declared)
+                return quiet and not left
 
             await eventually(is_calm)
 
