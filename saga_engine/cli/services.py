@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from prometheus_client import CollectorRegistry
 
 from saga_engine.cli.process import until_told
 from saga_engine.errors import ConfigurationError
@@ -62,7 +61,7 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
 
 async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -> None:
     """Connect it, answer on its HTTP port and run it, until told to stop."""
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics()
     tell = Tell(configure(settings), metrics)
 
     async def run(stop: asyncio.Event) -> None:

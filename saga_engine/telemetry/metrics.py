@@ -38,10 +38,10 @@ _ACTIONS = (*(each.value for each in Resolution), "cancel", "redrive", "discard"
 
 
 class Metrics:
-    """The observer that counts; one per registry."""
+    """The observer that counts; one per registry, its own when none is given."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = registry = registry or CollectorRegistry()
         self._made: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         self._sagas: set[str] = set()

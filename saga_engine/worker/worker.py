@@ -49,7 +49,7 @@ from saga_engine.worker.turnover import Turnover
 QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 
 LAG_INTERVAL = 1.0
-"""Seconds between looks at how late the event loop comes round."""
+"""Seconds the event loop is asked to wake us in, to see how late it comes round."""
 
 
 class Worker:
@@ -147,10 +147,10 @@ class Worker:
             self._slots.release()
 
     async def _measure_loop(self) -> bool:
-        begin = time.perf_counter()
-        await asyncio.sleep(0)
-        self._tell(LoopMeasured(lag_s=time.perf_counter() - begin))
-        return False
+        due = time.perf_counter() + LAG_INTERVAL
+        await asyncio.sleep(LAG_INTERVAL)
+        self._tell(LoopMeasured(lag_s=max(0.0, time.perf_counter() - due)))
+        return True
 
     def _trouble(self, operation: str, error: Exception) -> None:
         if isinstance(error, SagaEngineError):
