@@ -7,6 +7,8 @@ shows here.
 
 from collections.abc import Sequence
 
+from sqlalchemy import text
+
 from saga_engine.saga.event import from_journal
 from saga_engine.saga.evolve import replay
 from saga_engine.saga.vocabulary import Status
@@ -24,6 +26,8 @@ async def check_promises(database, *, settled=True):
     """
     runs = {}
     async with database.transaction() as tx:
+        # A run in flight and its journal must be read as of one moment.
+        await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         waiting = {each.run_id for each in await incidents.listing(tx, limit=_EVERY)}
         for summary in await reading.runs(tx, limit=_EVERY):
             detail = await reading.show(tx, summary.run_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import text
 
@@ -27,6 +28,7 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     RunStarted,
 )
+from tests.processes import ended
 from tests.worker.engine import engine_on, keep_silent, reject, succeed
 from tests.worker.parcels import COMMANDS, fragile, parcels
 from tests.worker.promises import check_promises
@@ -227,9 +229,14 @@ async def test_a_database_that_goes_away_is_waited_for(development_broker):
             shop.answers["parcel.send"] = keep_silent
             run_id = await asker.start()
             [command] = await shop.until("parcel.send")
+            children = (
+                Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
+            )
             postgres.kill()
             await shop.publish(*succeed(command))
             await worker.facts.until(DatabaseTroubled, operation="batch")
+            for child in children:  # PostgreSQL does not start beside what is left of itself
+                await ended(int(child))
             await postgres.restart()
             assert await worker.facts.finished(run_id) == Status.COMPLETED
             async with Database(url, Settings()) as database:
