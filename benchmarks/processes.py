@@ -68,7 +68,11 @@ async def python(*arguments: str, environment: Mapping[str, str]) -> asyncio.sub
     """Start this Python with *arguments*, from the directory that holds `examples`."""
     root = Path(__file__).parent.parent
     return await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env={**os.environ, **environment}, cwd=root
+        sys.executable,
+        *arguments,
+        env={**os.environ, **environment},
+        cwd=root,
+        stdout=asyncio.subprocess.DEVNULL,  # ours is for the figures
     )
 
 
