@@ -111,6 +111,20 @@ async def test_an_input_that_does_not_fit_is_refused_and_does_not_take_the_key(e
     assert await asker.start(key="p-1", input={"to": "Ada"})
 
 
+async def test_a_run_that_is_there_takes_no_other_key(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    run_id = await asker.start(key="p-1", input={"to": "Ada"})
+    for given in ({"to": "Ada"}, {"to": "Bob"}):
+        other = await asker.ask("start", run_id=run_id, saga="parcel", key="p-2", input=given)
+        assert (other.outcome, str(other.run_id)) == ("conflict", run_id)
+    free = await asker.start(key="p-2", input={"to": "Bob"})
+    assert await worker.facts.finished(free) == Status.COMPLETED
+    again = await asker.ask(
+        "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": "Ada"}
+    )
+    assert (again.outcome, str(again.run_id)) == ("existing", run_id)
+
+
 async def test_a_start_is_committed_with_the_callers_own_rows(engine):
     worker, _ = await engine.worker(), await engine.shop()
     async with engine.database.transaction() as tx:

@@ -229,18 +229,20 @@ async def test_a_database_that_goes_away_is_waited_for(development_broker):
             shop.answers["parcel.send"] = keep_silent
             run_id = await asker.start()
             [command] = await shop.until("parcel.send")
-            children = (
-                Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
-            )
+            children = children_of(postgres.pid)
             postgres.kill()
             await shop.publish(*succeed(command))
             await worker.facts.until(DatabaseTroubled, operation="batch")
             for child in children:  # PostgreSQL does not start beside what is left of itself
-                await ended(int(child))
+                await ended(child)
             await postgres.restart()
             assert await worker.facts.finished(run_id) == Status.COMPLETED
             async with Database(url, Settings()) as database:
                 await check_promises(database)
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside(engine):
@@ -293,7 +295,8 @@ async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(en
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     shop.answers["parcel.send"] = keep_silent
     damaged, other = await asker.start(), await asker.start()
-    _, command = await shop.until("parcel.send", 2)
+    sent = await shop.until("parcel.send", 2)
+    [command] = [each for each in sent if str(each.command.run_id) == other]
     await damage(engine, damaged)
     first = await operate(engine, damaged, Cancel("ada", "it looks odd"))
     second = await operate(engine, other, Cancel("ada", "this one too"))
