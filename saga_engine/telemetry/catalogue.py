@@ -93,11 +93,13 @@ CATALOGUE: tuple[Metric, ...] = (
         "saga_handler_duration_seconds", "One command performed.", HANDLER, "command", "outcome"
     ),
     _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
-    _backlog("saga_runs", "Runs in PostgreSQL.", "saga", "status"),
+    _backlog("saga_runs", "Unfinished runs.", "saga", "status"),
+    _backlog("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
     _backlog("saga_incidents_open", "Incidents that wait for a person.", "saga"),
     _backlog("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
     _backlog("saga_parked_open", "Messages parked for want of a definition."),
     _backlog("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
     _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
+    _backlog("saga_timers_pending", "Runs that time alone will wake."),
     _backlog("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
 )

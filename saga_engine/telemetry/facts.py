@@ -282,11 +282,13 @@ class BacklogCounted:
     """What is in PostgreSQL: the same for every worker, so aggregate with max, never sum."""
 
     runs: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by saga and status
+    run_oldest_s: Mapping[str, float] = field(default_factory=dict)  # by saga
     incidents_open: Mapping[str, int] = field(default_factory=dict)  # by saga
     dead_letters_open: Mapping[str, int] = field(default_factory=dict)  # by reason
     messages_parked: int = 0
     outbox_pending: int = 0
     outbox_oldest_s: float = 0.0
+    timers_pending: int = 0
     timer_overdue_s: float = 0.0
 
 

@@ -244,8 +244,11 @@ class Metrics:
     def _backlog_counted(self, fact: facts.BacklogCounted) -> None:
         if "saga_runs" not in self._made:
             self._make(metric for metric in CATALOGUE if metric.backlog)
-        nothing = {(saga, status.value): 0 for saga in self._sagas for status in Status}
+        unfinished = [status.value for status in Status if not status.finished]
+        nothing = {(saga, status): 0 for saga in self._sagas for status in unfinished}
         self._replace("saga_runs", {**nothing, **fact.runs})
+        ages = dict.fromkeys(self._sagas, 0.0) | dict(fact.run_oldest_s)
+        self._replace("saga_oldest_run_age_seconds", {(saga,): age for saga, age in ages.items()})
         incidents = dict.fromkeys(self._sagas, 0) | dict(fact.incidents_open)
         self._replace("saga_incidents_open", {(saga,): n for saga, n in incidents.items()})
         letters = {(self._code("reason", why),): n for why, n in fact.dead_letters_open.items()}
@@ -253,6 +256,7 @@ class Metrics:
         self._child("saga_parked_open").set(fact.messages_parked)
         self._child("saga_outbox_pending").set(fact.outbox_pending)
         self._child("saga_outbox_oldest_age_seconds").set(fact.outbox_oldest_s)
+        self._child("saga_timers_pending").set(fact.timers_pending)
         self._child("saga_timer_oldest_overdue_seconds").set(fact.timer_overdue_s)
 
     def _replace(self, name: str, counts: Mapping[Any, float]) -> None:

@@ -95,9 +95,9 @@ class Duties:
             return True
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
-        limit = self._settings.batch_size
-        due = await batch.take_due(limit)  # first: it may lock rows in any order
-        return due + await self._take_recorded(tx, batch)
+        taken = await self._take_recorded(tx, batch)
+        # Last: it takes runs in the order of their times, so nothing may be waited for after it.
+        return taken + await batch.take_due(self._settings.batch_size)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
         items = await self._recorded(tx, self._settings.batch_size)
@@ -150,11 +150,13 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
         letters[reason] += number
     return BacklogCounted(
         runs={(saga, status.value): number for (saga, status), number in counts.runs.items()},
+        run_oldest_s=counts.oldest_run_age,
         incidents_open=incidents,
         dead_letters_open=letters,
         messages_parked=counts.parked,
         outbox_pending=counts.outbox_pending,
         outbox_oldest_s=counts.outbox_oldest_age,
+        timers_pending=counts.timers_pending,
         timer_overdue_s=counts.timer_overdue,
     )
 

@@ -54,11 +54,13 @@ SAMPLES: tuple[Fact, ...] = (
     ),
     facts.BacklogCounted(
         runs={("place-order", "running"): 3},
+        run_oldest_s={"place-order": 8.5},
         incidents_open={"place-order": 1},
         dead_letters_open={"malformed_json": 2},
         messages_parked=4,
         outbox_pending=5,
         outbox_oldest_s=6.5,
+        timers_pending=9,
         timer_overdue_s=7.5,
     ),
     facts.LoopMeasured(lag_s=0.001),
