@@ -1,10 +1,9 @@
 """
 What happened, told once: frozen records handed to plain callables.
 
-The engine and the participant kit tell facts and never log or count by themselves; `logs` and
-`metrics` are two observers of them, tests are a third. A fact carries ids and sizes, never a
-payload, a password or a key; text of others is in `problem` only, which is logged and never a
-label. Durations are seconds. Every fact has a line in docs/telemetry.md.
+The engine and the participant kit never log or count by themselves; `logs` and `metrics` are two
+observers of facts, tests are a third. A fact carries ids and sizes, never a payload, a password or
+a key; text of others is in `problem` only, which is never a label. Durations are seconds.
 """
 
 import traceback

@@ -32,13 +32,21 @@ def read(deliveries: Iterable[Delivery], key: bytes, settings: Settings) -> Inta
     """
     intake = Intake()
     for delivery in deliveries:
-        if delivery.queue == REPLIES:
-            _reply(intake, delivery, key, settings)
-        elif delivery.queue == DEAD_LETTERS:
-            intake.letters.append(_dead(delivery))
-        else:
-            _request(intake, delivery, settings)
+        try:
+            _read(intake, delivery, key, settings)
+        except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
+            text = f"The engine could not read it: {type(error).__name__}."
+            intake.letters.append(Letter(delivery, "engine_fault", text))
     return intake
+
+
+def _read(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -> None:
+    if delivery.queue == REPLIES:
+        _reply(intake, delivery, key, settings)
+    elif delivery.queue == DEAD_LETTERS:
+        intake.letters.append(_dead(delivery))
+    else:
+        _request(intake, delivery, settings)
 
 
 def _reply(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -> None:
