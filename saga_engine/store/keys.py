@@ -71,7 +71,7 @@ async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]
 
 
 async def release(tx: Transaction, saga: str, key: str, run_id: str) -> None:
-    """Give back the key of a run that will never be."""
+    """Give a key back, unless the run that it was reserved for is there and has it."""
     await tx.execute(_RELEASE, {"saga": saga, "key": key, "run_id": run_id})
 
 
@@ -112,5 +112,8 @@ _RELEASE = text(
     """
     DELETE FROM saga_engine.run_key AS k
     WHERE k.saga = :saga AND k.key = :key AND k.run_id = CAST(:run_id AS uuid)
-        AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = k.run_id)"""
+        AND NOT EXISTS (
+            SELECT FROM saga_engine.run AS r
+            JOIN saga_engine.definition AS d ON d.id = r.definition_id
+            WHERE r.run_id = k.run_id AND r.key = k.key AND d.name = k.saga)"""
 )

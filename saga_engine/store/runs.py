@@ -63,8 +63,8 @@ async def lock_due(
     """
     Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
 
-    To be called before the transaction locks anything else: the runs come in the order of their
-    times, and nobody may wait for a row while holding one with a higher id.
+    To be called after everything that waits: the runs come in the order of their times, and nobody
+    may wait for a row while holding one with a higher id. This never waits.
     """
     arguments = {"definition_ids": list(definition_ids), "limit": limit}
     return _stored(await tx.execute(_LOCK_DUE, arguments))

@@ -58,7 +58,9 @@ class Batch:
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
         ledger = self._ledger
-        due = await runs.lock_due(self._tx, self._catalogue.ids, limit)
+        found = await runs.lock_due(self._tx, self._catalogue.ids, limit)
+        # A run that this transaction has in hand is not read again: it is not saved yet.
+        due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
         ledger.stored.update(due)
         for run_id, stored in due.items():
             ledger.changed.add(run_id)  # the wake-up is spent, even if nothing was due

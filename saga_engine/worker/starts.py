@@ -14,6 +14,7 @@ from saga_engine.saga.decide import decide
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.event import Event
 from saga_engine.saga.trigger import Start
+from saga_engine.saga.vocabulary import Json
 from saga_engine.store import definitions, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
@@ -87,9 +88,13 @@ class Starts:
     async def _refuse_input(self, arrival: Arrival, text: str) -> None:
         self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
         self._ledger.set_aside(arrival, "invalid_input", text)
+        if arrival.delivery is None:
+            await self._release(arrival)  # it was reserved in the caller's transaction
+
+    async def _release(self, arrival: Arrival) -> None:
+        """Give the key of a start that is refused back, unless its run is there with that key."""
         key = start_of(arrival).key
-        if arrival.delivery is None and key is not None:
-            # It was reserved in the caller's transaction, for a run that will never be.
+        if key is not None:
             await keys.release(self._tx, arrival.saga, key, arrival.run_id)
 
     async def _reserve(self, arrivals: Sequence[Arrival]) -> dict[str, KeyHeld]:
@@ -131,13 +136,19 @@ class Starts:
         for arrival, run_id in self._again:
             # There is no row yet when the start was recorded in a caller's transaction and waits.
             row = found.get(run_id)
-            if row and (row.run.saga, row.run.input) != (arrival.saga, start_of(arrival).input):
-                text = f"Run {run_id} was started with another input."
+            if row and _wanted(arrival) != (row.run.saga, row.run.key, row.run.input):
+                text = f"Run {run_id} was started with another input or key."
                 self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text)
+                await self._release(arrival)
                 continue
             self._ledger.ignore(arrival, "duplicate")
             status = status_of(row.run) if row else None
             self._ledger.answer(arrival.answer_to, AnswerOutcome.EXISTING, run_id, status)
+
+
+def _wanted(arrival: Arrival) -> tuple[str, str | None, Json]:
+    start = start_of(arrival)
+    return arrival.saga, start.key, start.input
 
 
 def start_of(arrival: Arrival) -> Start:
