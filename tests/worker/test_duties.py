@@ -1,0 +1,47 @@
+"""What a worker's periodic duties owe to everybody else who works on the same rows."""
+
+import asyncio
+
+from sqlalchemy import text
+
+from saga_engine.saga.trigger import Cancel, trigger_data
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import inbox
+from saga_engine.store.inbox import Item
+from tests.worker.engine import keep_silent, reject
+
+LOCK = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
+LOCK_NOW = text(LOCK.text + " NOWAIT")
+DUE = text(
+    "UPDATE saga_engine.run SET wake_at = clock_timestamp() WHERE run_id = CAST(:run_id AS uuid)"
+)
+WAITING = text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+async def test_whoever_waits_for_a_run_holds_none_that_comes_after_it(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    first, second = sorted([await asker.start(), await asker.start()])
+    await shop.until("parcel.pack", 2)
+    kind, body = trigger_data(Cancel("ada", "because"))
+    async with engine.database.transaction() as other:
+        await other.execute(LOCK, {"run_id": first})
+        async with engine.database.transaction() as tx:
+            await tx.execute(DUE, {"run_id": second})
+            await inbox.record(tx, [Item(kind, first, body)])
+        await eventually_one_waits(engine)
+        await other.execute(LOCK_NOW, {"run_id": second})
+    [command] = [each for each in shop.received if str(each.command.run_id) == first]
+    await shop.publish(*reject(command))
+    assert await worker.facts.finished(first) == Status.COMPENSATED
+
+
+async def eventually_one_waits(engine):
+    async with asyncio.timeout(10):
+        waits = 0
+        while not waits:
+            async with engine.database.transaction() as tx:
+                waits = (await tx.execute(WAITING)).scalar_one()
