@@ -30,6 +30,7 @@ _AWAY = {
     "53300": "has no connection left; lower database_pool or raise max_connections",
     "53100": "has no disk space left",
     "53": "has run out of a resource",
+    "58": "has trouble with its disk or its system",
     "40": "undid the transaction because of another one",
     "55P03": "did not get a lock in time",
     "25006": "is a standby or read-only",

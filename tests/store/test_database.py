@@ -202,6 +202,14 @@ async def test_data_that_can_never_be_stored_is_refused_without_quoting_it(
     assert seen.value.__suppress_context__
 
 
+async def test_a_disk_in_trouble_is_worth_another_try(database: Database):
+    trouble = "DO $$ BEGIN RAISE EXCEPTION 'hunter2' USING ERRCODE = '58030'; END $$"
+    with pytest.raises(StoreUnavailable, match="disk or its system") as seen:
+        async with database.transaction() as tx:
+            await tx.execute(text(trouble))
+    assert "hunter2" not in str(seen.value)
+
+
 async def test_a_deadlock_is_worth_another_try(database: Database):
     one = text("LOCK TABLE saga_engine.engine")
     two = text("LOCK TABLE saga_engine.audit")
