@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from saga_engine.errors import ConfigurationError
@@ -29,7 +29,7 @@ class Database:
                 f"The barrier works on PostgreSQL, not on {engine.dialect.name}. Leave database out"
                 " and pass the idempotency key on instead."
             )
-        self.where = engine.url.render_as_string(hide_password=True)
+        self.where = _where(engine.url)
         self._engine = engine
         self._timeout = settings.database_timeout
 
@@ -92,6 +92,13 @@ class Database:
 
 _EXISTS = text("SELECT to_regclass('saga_barrier') IS NOT NULL")
 _ALIVE = text("SELECT 1")
+
+
+def _where(url: URL) -> str:
+    """Give what may be shown of a URL: its query can hold a password as well."""
+    host = url.host or url.query.get("host", "localhost")
+    port = f":{url.port}" if url.port else ""
+    return f"{url.username or ''}@{host}{port}/{url.database or ''}"
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:
