@@ -48,6 +48,9 @@ from saga_engine.worker.turnover import Turnover
 
 QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 
+LEAVING = 5.0
+"""Seconds of the `drain` setting that are kept for saying goodbye to broker and database."""
+
 LAG_INTERVAL = 1.0
 """Seconds the event loop is asked to wake us in, to see how late it comes round."""
 
@@ -101,7 +104,8 @@ class Worker:
             await stop.wait()
             self._draining = True
             self._tell(ProcessDraining(program="worker"))
-            done, _ = await asyncio.wait([working], timeout=self._settings.drain)
+            drain = self._settings.drain
+            done, _ = await asyncio.wait([working], timeout=max(drain - LEAVING, drain / 2))
             if not done:
                 working.cancel()  # what is unacknowledged is delivered again, to another worker
         self._tell(ProcessStopped(program="worker", clean=bool(done)))
