@@ -2,9 +2,15 @@
 
 import asyncio
 import os
+import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.processes import ended
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE_")}
 
@@ -24,3 +30,47 @@ async def test_the_demo_loses_nothing_and_doubles_nothing_whatever_it_breaks():
     assert int(counts["duplicates dropped"]) >= 5
     assert (counts["effects lost"], counts["effects doubled"]) == ("0", "0")
     assert "was killed with SIGKILL in the middle of runs" in out
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that user `nobody` may enter, which PostgreSQL runs as when we are root."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def children_of(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "Interrupted. Everything the demo had started is stopped."),
+        (signal.SIGTERM, 143, "Interrupted. Everything the demo had started is stopped."),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
+    ids=("SIGINT", "SIGTERM", "SIGKILL"),
+)
+async def test_whatever_ends_it_ends_what_it_had_started(directory, number, code, said):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "saga_engine", "demo"),
+        env={**CLEAN, "TMPDIR": str(directory)},
+        stdout=-1,
+        stderr=-1,
+    )
+    assert process.stdout is not None
+    async for told in process.stdout:
+        if b"orders are placed" in told:
+            break
+    children = children_of(process.pid)
+    assert len(children) == 3, "PostgreSQL, the participants and a worker"
+    process.send_signal(number)
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode().strip()) == (code, said)
+    for child in children:
+        await ended(child)
+    assert (number is signal.SIGKILL) or not list(directory.iterdir())

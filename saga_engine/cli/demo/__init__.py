@@ -8,9 +8,11 @@
 """
 
 import asyncio
+import signal
 import sys
 
 from saga_engine.cli.demo.play import play
+from saga_engine.cli.output import say
 
 
 def demo() -> None:
@@ -20,4 +22,24 @@ def demo() -> None:
     Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it brings its own PostgreSQL and a
     development broker. Exits 1 if an effect was lost or happened twice.
     """
-    sys.exit(asyncio.run(play()))
+    sys.exit(asyncio.run(_until_told()))
+
+
+async def _until_told() -> int:
+    """Play it to its end, or until SIGTERM or Ctrl-C; both end everything that was started."""
+    playing = asyncio.current_task()
+    assert playing is not None, "a coroutine runs in a task"
+    told: list[int] = []
+
+    def hear() -> None:
+        told.append(128 + signal.SIGTERM)
+        playing.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, hear)
+    try:
+        return await play()
+    except asyncio.CancelledError:
+        say("\nInterrupted. Everything the demo had started is stopped.")
+        if not told:
+            raise
+        return told[0]

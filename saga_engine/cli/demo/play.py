@@ -3,9 +3,11 @@
 import asyncio
 import importlib
 import os
-from asyncio.subprocess import Process
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from saga_engine.broker.command import fresh_message_id
 from saga_engine.broker.connection import Link
@@ -17,6 +19,7 @@ from saga_engine.cli.demo.show import Show
 from saga_engine.cli.demo.stage import Stage, stage
 from saga_engine.cli.demo.verdict import Verdict, compare
 from saga_engine.client import Client
+from saga_engine.embedded.process import ServerProcess
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, incidents
@@ -66,7 +69,7 @@ async def _act(scene: Stage, placed: Sequence[Order], show: Show) -> Told:
     await scene.start("participant", "examples.place_order.services")
     show.say("participants: inventory, payments and orders, with a database of their own")
     worker = await scene.start("worker", "examples.place_order.sagas")
-    show.say(f"worker {worker.pid}; {len(placed)} orders are placed")
+    show.say(f"worker {worker.pid}; {len(placed)} orders are placed, the slowest takes 20 seconds")
     settings = Settings(client_timeout=PATIENCE)
     told = Told({}, [], 0)
     async with Client(scene.broker, settings=settings) as client, asyncio.TaskGroup() as group:
@@ -97,7 +100,7 @@ async def _place(
     show.ended(order, ending.status)
 
 
-async def _kill(scene: Stage, worker: Process, show: Show, told: Told) -> None:
+async def _kill(scene: Stage, worker: ServerProcess, show: Show, told: Told) -> None:
     """Kill the worker in the middle of runs and let another finish them."""
     told.dropped += await scene.count(DROPPED[0])
     running = len(scene.ports)
@@ -131,12 +134,23 @@ def _sum_up(told: Told, verdict: Verdict) -> int:
         print(f"  {name:<20}{value:>4}")  # noqa: T201 - output
     for sentence in told.wrong:
         print(f"  WRONG: {sentence}")  # noqa: T201 - output
-    print(NEXT)  # noqa: T201 - output
+    print(NEXT.format(command=_command()))  # noqa: T201 - output
     return 1 if verdict.lost or verdict.doubled or told.wrong else 0
+
+
+def _command() -> str:
+    """What to type for `saga-engine`: where the user called it from is often not on the path."""
+    if shutil.which("saga-engine"):
+        return "saga-engine"
+    script = Path(sys.argv[0])
+    return os.path.relpath(script) if script.name == "saga-engine" else "python -m saga_engine"
 
 
 NEXT = """
 Next:
-  saga-engine graph examples.place_order.sagas     the saga that ran, as a picture
-  $EDITOR examples/trip/saga.py                    a saga in 30 lines
-  README.md, "Going to production"                 two URLs, and it is yours"""
+  {command} graph examples.place_order.sagas
+      the saga that ran, as a picture
+  $EDITOR examples/trip/saga.py
+      a saga in 30 lines
+  README.md, "Going to production"
+      two URLs, and it is yours"""

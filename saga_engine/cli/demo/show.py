@@ -54,7 +54,7 @@ class Show:
         if self._live:
             self._live.update(self._table(), refresh=True)
         else:
-            self.say(f"{order.order_id:<16} {status:<12} {order.story}")
+            self.say(f"{order.order_id:<18} {status:<12} {order.story}")
 
     def _table(self) -> Table:
         table = Table("what happens", "orders", "running", "completed", "compensated")

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import re
+import signal
 import sys
 import tempfile
 import urllib.request
@@ -20,12 +21,15 @@ from pathlib import Path
 from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.broker.faults import duplicate
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.process import ServerProcess, free_port
 from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.settings import Settings
 
 STARTUP = 30.0
 """Seconds a process may take until it is ready."""
+
+ENDING = 10.0
+"""Seconds a process may take to end; then it is ended."""
 
 
 @dataclass(slots=True)
@@ -37,32 +41,24 @@ class Stage:
     shop: str
     log: Path
     embedded: bool
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    processes: list[ServerProcess] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
 
-    async def start(self, *command: str) -> asyncio.subprocess.Process:
+    async def start(self, *command: str) -> ServerProcess:
         """Start `saga-engine COMMAND` as a process of its own and wait until it is ready."""
         port = free_port()
-        with self.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "saga_engine", *command, "--port", str(port)),
-                env=self._environment(),
-                stderr=log,
-                stdout=log,
-            )
+        process = await ServerProcess.start(
+            (sys.executable, "-m", "saga_engine", *command, "--port", str(port)),
+            log=self.log,
+            environment=self._environment(),
+        )
         self.processes.append(process)
         self.ports.append(port)
         async with asyncio.timeout(STARTUP):
-            while not await asyncio.to_thread(_answers, port):
-                if process.returncode is not None:
-                    raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{self.tail()}")
-                await asyncio.sleep(0.1)
-        return process
-
-    def tail(self) -> str:
-        """The last lines of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+            async for _ in process.looks():
+                if await asyncio.to_thread(_answers, port):
+                    return process
+        raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{process.tail()}")
 
     async def count(self, *patterns: str) -> int:
         """The sum of the metrics that fit, over all processes that still answer."""
@@ -76,11 +72,9 @@ class Stage:
 
     async def close(self) -> None:
         """End the processes."""
-        for process in self.processes:
-            if process.returncode is None:
-                process.terminate()
-        for process in self.processes:
-            await process.wait()
+        async with asyncio.TaskGroup() as group:
+            for process in self.processes:
+                group.create_task(process.stop(signal.SIGTERM, ENDING))
 
     def _environment(self) -> dict[str, str]:
         return {
