@@ -114,8 +114,9 @@ class Duties:
         came_back, self._outbound.returned = self._outbound.returned, []
         if not came_back:
             return False
-        await self._turnover.take(Intake([arrival for _, arrival in came_back]))
+        # Not after it: a command that the run takes for undelivered must never be sent again.
         self._outbound.confirmed.extend(number for number, _ in came_back)
+        await self._turnover.take(Intake([arrival for _, arrival in came_back]))
         return True
 
     async def sweep(self) -> bool:

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from saga_engine.saga.trigger import Cancel, trigger_data
 from saga_engine.saga.vocabulary import Status
-from saga_engine.store import inbox
+from saga_engine.store import inbox, outbox
 from saga_engine.store.inbox import Item
 from tests.worker.engine import keep_silent, reject
 
@@ -37,6 +37,14 @@ async def test_whoever_waits_for_a_run_holds_none_that_comes_after_it(engine):
     [command] = [each for each in shop.received if str(each.command.run_id) == first]
     await shop.publish(*reject(command))
     assert await worker.facts.finished(first) == Status.COMPENSATED
+
+
+async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(engine):
+    worker, asker = await engine.worker(outbox_flush=600.0), await engine.asker()
+    run_id = await asker.start()
+    await worker.facts.incident(run_id, cause="unroutable")
+    async with engine.database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 0
 
 
 async def eventually_one_waits(engine):
