@@ -242,7 +242,10 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
                 await connection.connect()
     except BrokerUnavailable as error:
         refusal = _refusal(error.__cause__, where)
-        raise (ConfigurationError(refusal) if refusal else error) from error.__cause__
+        away = f"{error} Start it, or correct SAGA_ENGINE_BROKER_URL."
+        raise (
+            ConfigurationError(refusal) if refusal else BrokerUnavailable(away)
+        ) from error.__cause__
     return connection
 
 

@@ -134,4 +134,4 @@ def _report(verdict: Audited, *, as_json: bool) -> None:
             }
         )
     else:
-        line(cell(verdict.message or "Done."))
+        line(cell(f"The {verdict.action} is accepted. {verdict.message or ''}".strip()))

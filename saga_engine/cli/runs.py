@@ -12,7 +12,7 @@ from saga_engine.cli.stored import no_run, run_id_of, transaction
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.record import to_data
 from saga_engine.saga.run import Progress, Run, StepRun
-from saga_engine.saga.vocabulary import Status
+from saga_engine.saga.vocabulary import Direction, Status
 from saga_engine.store import reading
 from saga_engine.store.audit import Audited
 from saga_engine.store.journal import Recorded
@@ -168,7 +168,7 @@ def _print(shown: Mapping[str, Any]) -> None:
         line(f"{'cause':12} {cell(_cause(shown['cause']))}")
     line("")
     table(
-        ("step", "kind", "status", "attempts", "compensation", "attempts", "why"),
+        ("step", "kind", "status", "attempts", "compensation", "its attempts", "why"),
         [
             (
                 *(step["name"], step["kind"], step["status"], step["attempts"]),
@@ -186,7 +186,7 @@ def _print(shown: Mapping[str, Any]) -> None:
     table(
         ("version", "at", "event", "step"),
         [
-            (each["version"], each["at"], each["type"], each["data"].get("step"))
+            (each["version"], each["at"], each["type"], _place(each["data"]))
             for each in shown["journal"]
         ],
         empty="No journal.",
@@ -195,6 +195,12 @@ def _print(shown: Mapping[str, Any]) -> None:
 
 def _undone(compensation: Mapping[str, Any] | None) -> tuple[object, object]:
     return (compensation["status"], compensation["attempts"]) if compensation else (None, None)
+
+
+def _place(data: Mapping[str, Any]) -> str | None:
+    """Which step an event is of, and whether of its compensation."""
+    undoing = data.get("direction") == Direction.COMPENSATION
+    return f"{data['step']}, compensation" if undoing else data.get("step")
 
 
 def _why(error: Mapping[str, Any] | None) -> str | None:

@@ -1,5 +1,5 @@
 """
-A private PostgreSQL: for `saga-engine dev`, the demo and tests.
+A private PostgreSQL: for the demo and for tests.
 
 Nothing outside its own directory changes, it listens on a socket (or on 127.0.0.1 behind a
 password), and it ends with us. fsync stays on: what it promises is what production promises. It is

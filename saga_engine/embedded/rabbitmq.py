@@ -1,5 +1,5 @@
 """
-A private RabbitMQ node: for `--broker rabbitmq` and for the tests that need the real thing.
+A private RabbitMQ node: for the tests and the bench that need the real thing.
 
 Nothing is shared with a RabbitMQ that already runs here: own epmd, ports, cookie and data, all of
 them gone at the end. It needs the package, not the service: no root, no plugin, no management.

@@ -37,7 +37,7 @@ Change: TypeAlias = Callable[[Progress], Progress]
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.RUNNING: frozenset({Status.COMPENSATING, Status.COMPLETED, Status.ABANDONED}),
     Status.COMPENSATING: frozenset({Status.COMPENSATED, Status.ABANDONED}),
-    # A late success can prove an effect that nobody would undo (DESIGN 6.4).
+    # A late success can prove an effect that nobody would undo.
     Status.COMPENSATED: frozenset({Status.COMPENSATING}),
     Status.COMPLETED: frozenset(),
     Status.ABANDONED: frozenset(),

@@ -113,7 +113,7 @@ def _confirmed(turn: Turn, reply: Replied, progress: Progress) -> str | None:
 
 
 def _after_giving_up(turn: Turn, reply: Replied) -> str | None:
-    """A success of a step that was rejected, or given up as failed or unknown (DESIGN 6.4)."""
+    """A success of a step that was rejected, or given up as failed or unknown."""
     declared = turn.saga.steps[reply.step]
     if declared.read_only:
         return LATE
