@@ -2,8 +2,8 @@
 What waits in PostgreSQL for a worker, instead of in a queue.
 
 Starts that a caller recorded in its own transaction, requests of operators, and whatever arrived at
-a worker without the definition it is for (DESIGN 6.8): nothing is requeued in a loop, nothing is
-guessed. A worker takes what it has the definition for and decides it in the same transaction.
+a worker without the definition it is for: nothing is requeued in a loop, nothing is guessed. A
+worker takes what it has the definition for and decides it in the same transaction.
 """
 
 from collections.abc import Sequence

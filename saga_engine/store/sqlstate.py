@@ -64,7 +64,8 @@ def _silence(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
         return "did not answer in time"
     if isinstance(error, OSError):
-        return f"cannot be reached: {error.strerror or type(error).__name__}"
+        reason = error.strerror or type(error).__name__
+        return f"cannot be reached: {reason}. Start it, or check the database URL"
     lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
     return "lost the connection" if lost else ""
 

@@ -81,7 +81,7 @@ class Starts:
                 self._ledger.park(arrival)
                 continue
             which = f"saga {saga[:100]!r}" + ("" if version is None else f" version {version}")
-            text = f"No worker has ever loaded {which}."
+            text = f"No worker has ever loaded {which}. Check the name, or start a worker with it."
             self._ledger.refuse(arrival, AnswerOutcome.UNKNOWN_SAGA, text)
             self._ledger.set_aside(arrival, "unknown_saga", text)
 
