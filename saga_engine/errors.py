@@ -10,6 +10,7 @@ Every error of saga-engine, and whose fault it is.
     ├── TimedOut             nobody answered in time              -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
+    │   │   └── StoreBusy            somebody else holds a row; nothing was written
     │   ├── StoreRefused         the data can never be stored; set it aside
     │   └── SchemaMismatch       run `saga-engine migrate`
     └── BrokerError          RabbitMQ refused or is out of reach
@@ -80,6 +81,10 @@ class StoreError(SagaEngineError):
 
 class StoreUnavailable(StoreError):
     """Out of reach, or cut off. Whether a COMMIT happened is unknown: look by key."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Somebody else holds a row that is needed. Nothing was written; put it by and try again."""
 
 
 class StoreRefused(StoreError):

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
         15.0, description="Seconds one transaction may take before it is cut and retried"
     )
     database_lock_timeout: Seconds = Field(
-        5.0, description="Seconds to wait for a row another batch holds, before trying again"
+        2.0,
+        description="Seconds to wait for a row that somebody else holds, before what needs it is"
+        " put by; a batch holds its rows for milliseconds",
     )
 
     broker_connect_timeout: Seconds = Field(10.0, description="Seconds to connect to the broker")

@@ -8,7 +8,7 @@ worker takes what it has the definition for and decides it in the same transacti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -25,7 +25,8 @@ class Item:
 
     `kind` and `body` are those of `trigger_data`. A start names its saga, and its version unless
     the newest will do; everything else belongs to a run, whose definition is looked up when it is
-    not given. `audit_id` is the record that is to be settled with the decision.
+    not given. `audit_id` is the record that is to be settled with the decision; `reply_to` and
+    `correlation_id` say where an answer is waited for. It is not taken before `delay` is over.
     """
 
     kind: str
@@ -35,6 +36,9 @@ class Item:
     version: int | None = None
     definition_id: int | None = None
     audit_id: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    delay: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Inboxed:
     version: int | None
     definition_id: int | None
     audit_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
     received_at: datetime
 
 
@@ -65,6 +71,9 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
             "sagas": [item.saga for item in items],
             "kinds": [item.kind for item in items],
             "audit_ids": [item.audit_id for item in items],
+            "reply_to": [item.reply_to for item in items],
+            "correlation_ids": [item.correlation_id for item in items],
+            "delays": [item.delay for item in items],
             "bodies": [dumps(item.body) for item in items],
         },
     )
@@ -90,15 +99,20 @@ async def take(
 
 _RECORD = text(
     """
-    INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body)
+    INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
+        reply_to, correlation_id, not_before)
     SELECT u.run_id,
         coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
             (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
-        u.version, u.saga, u.kind, u.audit_id, u.body::jsonb
+        u.version, u.saga, u.kind, u.audit_id, u.body::jsonb,
+        u.reply_to, u.correlation_id,
+        CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
         CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
-        CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[])) WITH ORDINALITY
-        AS u(run_id, definition_id, version, saga, kind, audit_id, body, place)
+        CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
+        CAST(:correlation_ids AS text[]), CAST(:delays AS interval[])) WITH ORDINALITY
+        AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
+            delay, place)
     ORDER BY u.place"""
 )
 
@@ -108,7 +122,7 @@ _TAKE = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT i.id FROM saga_engine.inbox AS i
-        WHERE CASE
+        WHERE coalesce(i.not_before <= clock_timestamp(), true) AND CASE
             WHEN i.definition_id IS NOT NULL
                 THEN i.definition_id = ANY (CAST(:definition_ids AS integer[]))
             WHEN i.kind = 'start' AND i.version IS NULL
@@ -126,5 +140,5 @@ _TAKE = text(
             END
         ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
-        received_at"""
+        reply_to, correlation_id, received_at"""
 )

@@ -6,6 +6,7 @@ want the same key at once meet in the primary key: the second waits for the firs
 then finds the key held.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +18,9 @@ from saga_engine.errors import StoreUnavailable
 from saga_engine.saga.vocabulary import Json
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+
+LOOKS = (0.0, 0.01, 0.04, 0.15)
+"""Seconds before each look at a locked key: 0.2 in all, some ten times what a batch takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,48 @@ async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]
     Reserve the keys that nobody holds; who holds each, in the order of *wanted*.
 
     Where several want one key, the first gets it. A run that asks again holds its key already.
+    A key that another transaction has just reserved is waited for until that ends.
 
     Raises:
         StoreUnavailable: a key's run was dropped at this moment; try again.
     """
+    for saga, key in sorted({(each.saga, each.key) for each in wanted}):
+        await tx.execute(_WAIT, {"saga": saga, "key": key})
+    return [held for held in await try_reserve(tx, wanted) if held is not None]
+
+
+async def try_reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld | None]:
+    """
+    As `reserve`, but wait a moment only: None for a key that another transaction still wants then.
+
+    A caller's transaction may stay open for as long as it likes, and no worker waits for that; that
+    of another worker is over in milliseconds.
+    """
+    if not wanted:
+        return []
+    pairs = {(each.saga, each.key) for each in wanted}
+    held_already = await _read(tx, sorted(pairs))
+    free = held_already.keys() | await _locked(tx, pairs - held_already.keys())
+    mine = [each for each in wanted if (each.saga, each.key) in free]
+    held = iter(await _reserved(tx, mine))
+    return [next(held) if (each.saga, each.key) in free else None for each in wanted]
+
+
+async def _locked(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Lock keys; those whose lock somebody else has after a few looks are left out."""
+    locked: set[tuple[str, str]] = set()
+    for pause in LOOKS:
+        missing = sorted(pairs - locked)
+        if missing:
+            await asyncio.sleep(pause)
+            sagas, keys = zip(*missing, strict=True)
+            found = await tx.execute(_TRY, {"sagas": list(sagas), "keys": list(keys)})
+            locked |= {(saga, key) for saga, key in found}
+    return locked
+
+
+async def _reserved(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]:
+    """Reserve keys whose lock this transaction has."""
     if not wanted:
         return []
     digests = [_digest(each.input) for each in wanted]
@@ -63,6 +105,8 @@ async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]
     others = [pair for pair in ordered if pair not in holders]
     if others:
         holders |= await _read(tx, others)
+    if len(holders) != len(ordered):
+        raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
     return [
         KeyHeld(run_id, held == digest)
         for each, digest in zip(wanted, digests, strict=True)
@@ -80,16 +124,26 @@ async def _read(
 ) -> dict[tuple[str, str], list[Any]]:
     """A statement of its own: it sees what the one before it had to wait for."""
     arguments = {"sagas": [saga for saga, _ in pairs], "keys": [key for _, key in pairs]}
-    found = {(saga, key): holder for saga, key, *holder in await tx.execute(_READ, arguments)}
-    if len(found) != len(pairs):
-        raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
-    return found
+    return {(saga, key): holder for saga, key, *holder in await tx.execute(_READ, arguments)}
 
 
 def _digest(given: Json) -> bytes:
     """Equal inputs have equal digests, however their keys are ordered."""
     return sha256(dumps(given, ordered=True).encode()).digest()
 
+
+# The lock stands for the key while no row does. Two keys may share one: then one waits in vain.
+_LOCK = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
+
+_WANTED = _LOCK.format(saga="CAST(:saga AS text)", key="CAST(:key AS text)")
+_WAIT = text(f"SELECT pg_advisory_xact_lock({_WANTED})")
+
+_TRY = text(
+    f"""
+    SELECT w.saga, w.key
+    FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
+    WHERE pg_try_advisory_xact_lock({_LOCK.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
+)
 
 _RESERVE = text(
     """

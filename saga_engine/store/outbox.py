@@ -69,10 +69,14 @@ async def claim_left_behind(tx: Transaction, age: timedelta, limit: int) -> list
     """
     Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
 
-    They are not claimed again for *age*, unless this transaction is undone.
+    They are not claimed again for *age*, unless this transaction is undone. Those whose attempt
+    nobody awaits any more are deleted instead: sent after its compensation, a command would have to
+    be refused by whoever gets it.
     """
-    rows = await tx.execute(_CLAIM, {"age": age, "limit": limit})
-    return sorted(map(_outgoing, rows), key=lambda each: each.id)
+    rows = (await tx.execute(_CLAIM, {"age": age, "limit": limit})).all()
+    await delete(tx, [number for number, awaited, *_ in rows if not awaited])
+    claimed = [_outgoing([number, *others]) for number, awaited, *others in rows if awaited]
+    return sorted(claimed, key=lambda each: each.id)
 
 
 def _outgoing(row: Sequence[Any]) -> Outgoing:
@@ -112,7 +116,11 @@ _CLAIM = text(
         SELECT id FROM saga_engine.outbox
         WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
-    RETURNING o.id, o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
+    RETURNING o.id, coalesce((
+            SELECT r.state #> ARRAY['steps', o.step, o.direction]
+                @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt)
+            FROM saga_engine.run AS r WHERE r.run_id = o.run_id), true) AS awaited,
+        o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
         o.attempt, o.command, o.idempotency_key, o.payload::text, o.due_at"""
 )
 

@@ -14,12 +14,14 @@ from saga_engine.errors import (
     ConfigurationError,
     SagaEngineError,
     SchemaMismatch,
+    StoreBusy,
     StoreRefused,
     StoreUnavailable,
 )
 
 _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
+_LOCKED = "55P03"
 _AWAY = {
     "28": "refuses the user or the password; check the database URL",
     "3D000": "has no database of that name; create it, or check the database URL",
@@ -32,7 +34,6 @@ _AWAY = {
     "53": "has run out of a resource",
     "58": "has trouble with its disk or its system",
     "40": "undid the transaction because of another one",
-    "55P03": "did not get a lock in time",
     "25006": "is a standby or read-only",
     "25P0": "ended a transaction that was idle for too long",
     "26000": "has forgotten a prepared statement",
@@ -113,6 +114,8 @@ def _by_code(error: asyncpg.PostgresError, where: str) -> SagaEngineError | None
     if code.startswith(_REFUSED):
         limit = getattr(error, "constraint_name", None) or type(error).__name__
         return StoreRefused(f"PostgreSQL refuses the data for good: {limit} (SQLSTATE {code}).")
+    if code == _LOCKED:
+        return StoreBusy(f"PostgreSQL at {where} did not get a lock in time (SQLSTATE {code}).")
     for length in range(len(code), 1, -1):
         if code[:length] in _AWAY:
             return StoreUnavailable(

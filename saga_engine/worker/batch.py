@@ -72,8 +72,15 @@ class Batch:
                 ledger.stored[run_id] = replace(stored, wake_at=ledger.now + FAULT_PAUSE)
         return len(due)
 
-    def refuse(self, arrival: Arrival, text: str) -> None:
-        """Tell whoever asked that it was not done, and keep what would be lost."""
+    def put_by(self, arrival: Arrival) -> None:
+        """Keep it in PostgreSQL for a moment later; this touches no run and no key."""
+        self._ledger.put_by(arrival)
+
+    def refuse_as_fault(self, arrival: Arrival) -> None:
+        """Tell whoever asked that a bug of ours was in the way, and keep what would be lost."""
+        self._refuse(arrival, "The engine could not handle it; see its log.")
+
+    def _refuse(self, arrival: Arrival, text: str) -> None:
         self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
         self._ledger.set_aside(arrival, "engine_fault", text)
 
@@ -109,7 +116,7 @@ class Batch:
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
             self._ledger.outcome.faults.append((run.run_id, error))
             if arrival is not None:
-                self.refuse(arrival, f"The engine could not decide it: {type(error).__name__}.")
+                self._refuse(arrival, f"The engine could not decide it: {type(error).__name__}.")
             return None
 
     def _apply(

@@ -7,10 +7,12 @@ the work without knowing of each other.
 """
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from saga_engine.errors import SchemaMismatch, StoreUnavailable
+from saga_engine.broker.answer import Address
+from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from saga_engine.saga.trigger import Woken, recorded_trigger
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, outbox, partitions, reading, runs
@@ -47,11 +49,18 @@ class Duties:
         """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
         try:
             return await self._turnover.once(self._take_waiting) > 0
+        except StoreBusy:
+            return await self._past_the_busy()
         except (StoreUnavailable, SchemaMismatch):
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._wake_one_by_one()
+
+    async def _past_the_busy(self) -> bool:
+        """Somebody holds the run of a recorded request: wake the others, and put that one by."""
+        woken = await self._turnover.once(self._take_due)
+        return await self._take_one_recorded() or woken > 0
 
     async def _wake_one_by_one(self) -> bool:
         """Wake each due run alone; one that cannot be woken rests for a while."""
@@ -78,26 +87,46 @@ class Duties:
             await batch.take(Intake([_arrival(item) for item in seen]))
             return len(seen)
 
-        async def refuse(tx: Transaction, batch: Batch) -> None:
-            if await self._recorded(tx, 1) != seen:
-                raise StoreUnavailable("Another worker has taken that request. Nothing was done.")
-            for item in seen:
-                batch.refuse(_arrival(item), "The engine could not handle it; see its log.")
-
         try:
             return await self._turnover.once(take) > 0
+        except StoreBusy:
+            await self._turnover.once(partial(self._settle_alone, seen, Batch.put_by))
         except (StoreUnavailable, SchemaMismatch):
             raise
         except Exception as error:  # noqa: BLE001 - the same
             run_id = seen[0].run_id if seen else ""
             self._tell(FaultFound(operation="recorded", problem=described(error), run_id=run_id))
-            await self._turnover.once(refuse)
-            return True
+            await self._turnover.once(partial(self._settle_alone, seen, Batch.refuse_as_fault))
+        return True
+
+    async def _settle_alone(
+        self,
+        seen: Sequence[Inboxed],
+        settle: Callable[[Batch, Arrival], None],
+        tx: Transaction,
+        batch: Batch,
+    ) -> None:
+        """Take the same request out again, and only settle it."""
+        if await self._recorded(tx, 1) != seen:
+            raise StoreUnavailable("Another worker has taken that request. Nothing was done.")
+        for item in seen:
+            settle(batch, _arrival(item))
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         taken = await self._take_recorded(tx, batch)
         # Last: it takes runs in the order of their times, so nothing may be waited for after it.
-        return taken + await batch.take_due(self._settings.batch_size)
+        return taken + await self._take_due(tx, batch)
+
+    async def _take_due(self, _tx: Transaction, batch: Batch) -> int:
+        """
+        Wake the runs that are due, unless we are cut off from the broker.
+
+        Then nobody knows whether a command was answered, and what would follow could not leave: an
+        outage costs each run one attempt, not all of them.
+        """
+        if self._outbound.blocked:
+            return 0
+        return await batch.take_due(self._settings.batch_size)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
         items = await self._recorded(tx, self._settings.batch_size)
@@ -121,6 +150,8 @@ class Duties:
 
     async def sweep(self) -> bool:
         """Send again what was committed but never confirmed, whoever committed it."""
+        if self._outbound.blocked:
+            return False
         age = timedelta(seconds=self._settings.outbox_age)
         async with self._database.transaction() as tx:
             rows = await outbox.claim_left_behind(tx, age, self._settings.batch_size)
@@ -171,10 +202,14 @@ async def _nothing(_tx: Transaction, _batch: Batch) -> int:
 
 
 def _arrival(item: Inboxed) -> Arrival:
+    answer_to = None
+    if item.reply_to is not None and item.correlation_id is not None:
+        answer_to = Address(item.reply_to, item.correlation_id)
     return Arrival(
         item.run_id,
         recorded_trigger(item.kind, item.body),
         item.saga or "",
         item.version,
+        answer_to=answer_to,
         audit_id=item.audit_id,
     )

@@ -52,6 +52,7 @@ class Outcome:
     ignored: list[tuple[Arrival, str]] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     parked: list[Arrival] = field(default_factory=list)
+    put_by: list[Arrival] = field(default_factory=list)
     faults: list[tuple[str, Exception]] = field(default_factory=list)
 
 
@@ -90,6 +91,10 @@ class Ledger:
     def park(self, arrival: Arrival) -> None:
         """Keep an arrival for a worker that has the run's definition."""
         self.outcome.parked.append(arrival)
+
+    def put_by(self, arrival: Arrival) -> None:
+        """Keep an arrival for a moment later, because somebody else holds its key or its run."""
+        self.outcome.put_by.append(arrival)
 
     def put_aside(self, letter: Letter) -> None:
         """Keep a dead letter, and tell whoever waits for an answer to it."""

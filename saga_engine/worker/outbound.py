@@ -51,6 +51,11 @@ class Outbound:
         self.confirmed: list[int] = []
         self.returned: list[tuple[int, Arrival]] = []
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker is away, or takes no publishes."""
+        return self._publisher.blocked
+
     async def send(self, outcome: ledger.Outcome) -> None:
         """Publish all that a committed batch leaves to be sent, in one write."""
         answers = outcome.answers

@@ -48,7 +48,23 @@ class Starts:
         elsewhere = [arrival for arrival in arrivals if self._startable(arrival) is None]
         if elsewhere:
             await self._pass_on(elsewhere)
-        wanted = []
+        wanted = await self._decided(arrivals)
+        holders = await self._reserve([each.arrival for each in wanted])
+        for begun in wanted:
+            run_id = begun.row.run.run_id
+            holder = holders.get(run_id)
+            if run_id in holders and holder is None:
+                self._ledger.put_by(begun.arrival)
+            else:
+                self._consider(begun, holder)
+        if self._begun:
+            await self._insert()
+        if self._again:
+            await self._answer_again()
+
+    async def _decided(self, arrivals: Sequence[Arrival]) -> list[Begun]:
+        """The starts that this worker can decide and that are not refused for their input."""
+        decided = []
         for arrival in arrivals:
             number = self._startable(arrival)
             if number is None:
@@ -59,14 +75,8 @@ class Starts:
                 await self._refuse_input(arrival, decision.refused or "")
             else:
                 row = StoredRun(decision.run, number, wake_at(saga, decision.run))
-                wanted.append(Begun(arrival, row, decision.events))
-        holders = await self._reserve([each.arrival for each in wanted])
-        for begun in wanted:
-            self._consider(begun, holders.get(begun.row.run.run_id))
-        if self._begun:
-            await self._insert()
-        if self._again:
-            await self._answer_again()
+                decided.append(Begun(arrival, row, decision.events))
+        return decided
 
     def _startable(self, arrival: Arrival) -> int | None:
         return self._catalogue.startable(arrival.saga, arrival.version)
@@ -97,14 +107,14 @@ class Starts:
         if key is not None:
             await keys.release(self._tx, arrival.saga, key, arrival.run_id)
 
-    async def _reserve(self, arrivals: Sequence[Arrival]) -> dict[str, KeyHeld]:
-        """Who holds the key that each run wants, by the wanting run's id."""
+    async def _reserve(self, arrivals: Sequence[Arrival]) -> dict[str, KeyHeld | None]:
+        """Who holds the key that each run wants, by the wanting run's id; None: that is not out."""
         wanted = []
         for arrival in arrivals:
             start = start_of(arrival)
             if start.key is not None:
                 wanted.append(KeyWanted(arrival.saga, start.key, start.run_id, start.input))
-        held = await keys.reserve(self._tx, wanted)
+        held = await keys.try_reserve(self._tx, wanted)
         return {each.run_id: holder for each, holder in zip(wanted, held, strict=True)}
 
     def _consider(self, begun: Begun, holder: KeyHeld | None) -> None:

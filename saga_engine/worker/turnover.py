@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from saga_engine.broker.wire import Delivery
-from saga_engine.errors import SchemaMismatch, StoreUnavailable
+from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database, Transaction
@@ -63,6 +63,9 @@ class Turnover:
         while True:
             try:
                 await self.once(lambda _, batch: _taken(batch, intake))
+            except StoreBusy:
+                await self._put_by(intake)
+                return []
             except (StoreUnavailable, SchemaMismatch) as error:
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
                 failures += 1
@@ -106,6 +109,21 @@ class Turnover:
                 )
             )
         return number or 0
+
+    async def _put_by(self, intake: Intake) -> None:
+        """Somebody else holds a run that is needed: halve until that is alone, and put it by."""
+        if len(intake.arrivals) <= 1:
+
+            async def put_by(_: Transaction, batch: Batch) -> None:
+                for arrival in intake.arrivals:
+                    batch.put_by(arrival)
+
+            await self.once(put_by)
+            await self.take(Intake(questions=intake.questions, letters=intake.letters))
+            return
+        half = len(intake.arrivals) // 2
+        await self.take(Intake(intake.arrivals[:half], intake.questions, intake.letters))
+        await self.take(Intake(intake.arrivals[half:]))
 
     async def _divide(self, intake: Intake, error: Exception) -> list[Delivery]:
         """Something breaks the batch: halve it until that is alone, and set it aside."""

@@ -5,6 +5,8 @@ Nothing is decided here. Runs, which are locked already, come before everything 
 transaction can touch, so that no two transactions wait for each other here.
 """
 
+from datetime import timedelta
+
 from saga_engine.broker.wire import Delivery
 from saga_engine.saga.trigger import trigger_data
 from saga_engine.settings import Settings
@@ -17,6 +19,9 @@ from saga_engine.store.journal import Entry
 from saga_engine.store.outbox import Outgoing
 from saga_engine.worker.arrival import Arrival, Letter
 from saga_engine.worker.ledger import Ledger, Recorded
+
+BUSY_PAUSE = timedelta(seconds=1)
+"""How long what somebody else holds up is left alone before it is tried again."""
 
 
 async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
@@ -32,7 +37,9 @@ async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
     ]
     letters = [_dead_letter(letter) for letter in outcome.letters]
     await dead_letters.record(tx, letters, settings.dead_letter_bytes)
-    await inbox.record(tx, [_item(arrival, ledger) for arrival in outcome.parked])
+    waiting = [_item(arrival, ledger, timedelta()) for arrival in outcome.parked]
+    waiting += [_item(arrival, ledger, BUSY_PAUSE) for arrival in outcome.put_by]
+    await inbox.record(tx, waiting)
     verdicts = [Verdict(each.audit_id, each.accepted, each.message) for each in ledger.verdicts]
     await audit.settle(tx, verdicts)
 
@@ -47,7 +54,7 @@ def _entry(recorded: Recorded, ledger: Ledger) -> Entry:
     return Entry(recorded.after.run_id, recorded.version, recorded.event, ledger.now, metadata)
 
 
-def _item(arrival: Arrival, ledger: Ledger) -> Item:
+def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
     kind, body = trigger_data(arrival.trigger)
     stored = ledger.stored.get(arrival.run_id)
     return Item(
@@ -58,6 +65,9 @@ def _item(arrival: Arrival, ledger: Ledger) -> Item:
         version=arrival.version,
         definition_id=stored.definition_id if stored else None,
         audit_id=arrival.audit_id,
+        reply_to=arrival.answer_to.reply_to if arrival.answer_to else None,
+        correlation_id=arrival.answer_to.correlation_id if arrival.answer_to else None,
+        delay=delay,
     )
 
 

@@ -1,0 +1,43 @@
+"""Somebody else holds a key or a run: what needs it is put by, and everything else goes on."""
+
+import asyncio
+
+from sqlalchemy import text
+
+from saga_engine.client import start_in
+from saga_engine.identifiers import uuid7
+from tests.worker.engine import keep_silent, succeed
+
+
+async def test_a_callers_open_transaction_holds_up_its_own_key_only(engine):
+    await engine.worker()
+    await engine.shop()
+    asker, other = await engine.asker(), await engine.asker()
+    requests = [
+        ("start", {"run_id": str(uuid7()), "saga": "parcel", "key": "k", "input": {"to": "Ada"}})
+        for _ in range(8)
+    ]
+    async with asyncio.TaskGroup() as group, engine.database.transaction() as tx:
+        mine = await start_in(tx, "parcel", {"to": "Ada"}, key="k")
+        waiting = group.create_task(asker.ask_all(*requests))
+        assert await other.start()
+        assert not waiting.done()
+    answers = waiting.result()
+    assert {answer.outcome for answer in answers} == {"existing"}
+    assert {answer.run_id for answer in answers} == {mine.run_id}
+
+
+async def test_a_run_that_somebody_has_locked_is_put_by_and_then_finished(engine):
+    worker, shop = await engine.worker(database_lock_timeout=0.1), await engine.shop()
+    asker = await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    async with engine.database.transaction() as tx:
+        lock = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
+        await tx.execute(lock, {"run_id": str(run_id)})
+        await shop.publish(*succeed(command))
+        shop.answers.clear()
+        other = await asker.start()
+        assert await worker.facts.finished(other)
+    assert await worker.facts.finished(run_id) == "completed"
