@@ -1,12 +1,17 @@
 """Somebody else holds a key or a run: what needs it is put by, and everything else goes on."""
 
 import asyncio
+from datetime import timedelta
 
 from sqlalchemy import text
 
 from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Outcome
+from saga_engine.telemetry.facts import AttemptSettled, LinkChanged, LoopMeasured
+from tests.broker.links import eventually
 from tests.worker.engine import keep_silent, succeed
+from tests.worker.parcels import parcels
 
 
 async def test_a_callers_open_transaction_holds_up_its_own_key_only(engine):
@@ -41,3 +46,21 @@ async def test_a_run_that_somebody_has_locked_is_put_by_and_then_finished(engine
         other = await asker.start()
         assert await worker.facts.finished(other)
     assert await worker.facts.finished(run_id) == "completed"
+
+
+async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, development_broker):
+    short = parcels(timeout=timedelta(milliseconds=200))
+    worker, shop = await engine.worker(short), await engine.shop()
+    asker = await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start()
+    await shop.until("parcel.pack")
+    development_broker.faults.block_publishers("low on memory")
+    await worker.facts.until(LinkChanged, role="publish", phase="blocked")
+    settled = len(worker.facts.of(AttemptSettled))
+    for _ in range(2):  # each is half a second: more than the timeout, and many looks at timers
+        before = len(worker.facts.of(LoopMeasured))
+        await eventually(lambda before=before: len(worker.facts.of(LoopMeasured)) > before)
+    assert len(worker.facts.of(AttemptSettled)) == settled
+    development_broker.faults.unblock_publishers()
+    assert await worker.facts.until(AttemptSettled, run_id=str(run_id), outcome=Outcome.UNKNOWN)
