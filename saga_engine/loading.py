@@ -50,11 +50,11 @@ def _import(name: str) -> ModuleType:
                 f" {name.partition('.')[0]!r}, or set PYTHONPATH."
             ) from None
         raise ConfigurationError(_does_not_import(name, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(_does_not_import(name, error)) from error
 
 
-def _does_not_import(name: str, error: Exception) -> str:
+def _does_not_import(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"Module {name!r} does not import: {error.filename}:{error.lineno}: {error.msg}."
     last = traceback.extract_tb(error.__traceback__)[-1]

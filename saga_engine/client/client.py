@@ -40,6 +40,11 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 
+NO_WORKER = (
+    "No worker has ever run on this broker: it has no queue for requests. Start one with"
+    " `saga-engine worker MODULE`, or correct SAGA_ENGINE_BROKER_URL."
+)
+
 
 class Client:
     """
@@ -65,6 +70,7 @@ class Client:
         self._publishing: Link
         self._publisher: Publisher
         self._mailbox: Mailbox
+        self._unheard_since: float | None = None
 
     async def __aenter__(self) -> Self:
         queue = f"saga.client.{uuid4().hex}"
@@ -242,18 +248,26 @@ class Client:
         except TypeError as error:
             raise InvalidInput(f"The request cannot be written as JSON: {error}.") from None
         [published] = await self._publisher.publish([message])
-        if published is Published.RETURNED:
-            raise BrokerUnavailable(
-                "No worker has ever run on this broker: it has no queue for requests. Start one"
-                " with `saga-engine worker MODULE`, or correct SAGA_ENGINE_BROKER_URL."
-            )
         if published is Published.REFUSED:
             raise InvalidInput(f"It can never be sent: {self._publisher.refusal(message)}")
+        self._note_whether_heard(published)
+
+    def _note_whether_heard(self, published: Published) -> None:
+        """Where no worker has run there is no queue; one may be starting, so ask for a while."""
+        if published is not Published.RETURNED:
+            self._unheard_since = None
+            return
+        now = asyncio.get_running_loop().time()
+        self._unheard_since = since = self._unheard_since or now
+        if now - since >= self._settings.client_timeout:
+            raise BrokerUnavailable(NO_WORKER)
 
     def _silence(self, otherwise: str) -> SagaEngineError:
         state = self._publishing.state
         if state.phase is not Phase.CONNECTED:
             return BrokerUnavailable(f"{state.problem} {otherwise}")
+        if self._unheard_since is not None:
+            return BrokerUnavailable(NO_WORKER)
         return TimedOut(
             f"No worker answered in {self._settings.client_timeout:g} seconds. {otherwise}"
             " See whether one is running and ready."
