@@ -75,7 +75,7 @@ class Reading:
         if event.direction is Direction.COMPENSATION:
             self._undoing(step)
             return
-        assert not self.stopping, "6.6 nothing new starts"
+        assert not self.stopping, "docs/semantics.md, 6: nothing new starts"
         assert set(self.saga.after[step]) <= self.passed, "a step waits for those before it"
         self.sent[step] += 1
         assert event.attempt == self.sent[step], "attempts count from 1"
@@ -90,7 +90,7 @@ class Reading:
 
     def _undoing(self, step: str) -> None:
         assert self.owed(step), "nothing is undone that cannot have been done"
-        assert not self.past_pivot, "6.3 after the pivot only forward"
+        assert not self.past_pivot, "docs/semantics.md, 3: after the pivot only forward"
         if step not in self.undoing:
             waiting = [later for later in self.saga.descendants[step] if self.owed(later)]
             assert not waiting, "P3 undone only after every step that depended on it"
@@ -153,12 +153,16 @@ def assert_one_command(sends: list[Send], journal: list[Event]) -> None:
     keys: dict[tuple[str, Direction], set[str]] = defaultdict(set)
     for send in sends:
         key = send.idempotency_key
-        assert payloads.setdefault(key, send.payload) == send.payload, "6.1 the very same bytes"
+        assert payloads.setdefault(key, send.payload) == send.payload, (
+            "docs/semantics.md, 1: the very same bytes"
+        )
         keys[send.step, send.direction].add(key)
     rejections = Counter(
         (event.step, event.direction) for event in journal if isinstance(event, StepRejected)
     )
     for place, used in keys.items():
-        assert len(used) <= 1 + rejections[place], "6.1 retried with the same idempotency key"
+        assert len(used) <= 1 + rejections[place], (
+            "docs/semantics.md, 1: retried with the same idempotency key"
+        )
     attempts = [(send.step, send.direction, send.attempt) for send in sends]
     assert len(attempts) == len(set(attempts)), "an attempt is sent once"

@@ -1,4 +1,4 @@
-"""DESIGN 6.6: parallel parts."""
+"""docs/semantics.md, 6: parallel parts."""
 
 from datetime import timedelta
 

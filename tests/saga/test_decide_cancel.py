@@ -1,4 +1,4 @@
-"""DESIGN 6.5: cancel and deadline."""
+"""docs/semantics.md, 5: cancel and deadline."""
 
 from datetime import timedelta
 

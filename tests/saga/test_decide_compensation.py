@@ -1,4 +1,4 @@
-"""DESIGN 6.2 and P3: going back."""
+"""docs/semantics.md, 2, and P3: going back."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""DESIGN 6.4: a success that arrives after its step was given up."""
+"""docs/semantics.md, 4: a success that arrives after its step was given up."""
 
 from saga_engine import Saga
 from saga_engine.saga.event import RunCompensating, StepSucceeded

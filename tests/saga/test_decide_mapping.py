@@ -1,4 +1,4 @@
-"""DESIGN 6.7: the author's functions and types, and what participants answer, may be anything."""
+"""docs/semantics.md, 7: the author's functions and types, and what participants answer, may be anything."""
 
 from dataclasses import replace
 

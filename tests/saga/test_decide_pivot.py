@@ -1,4 +1,4 @@
-"""DESIGN 6.3: after the pivot there is only forward recovery."""
+"""docs/semantics.md, 3: after the pivot there is only forward recovery."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""DESIGN 6.1, and what else makes an attempt come to nothing."""
+"""docs/semantics.md, 1, and what else makes an attempt come to nothing."""
 
 from datetime import timedelta
 

@@ -1,7 +1,7 @@
 """
 A run in a world of honest participants and a dishonest network, in virtual time.
 
-Each participant has the barrier of DESIGN section 10; messages are lost, doubled and late. The
+Each participant has the barrier of docs/participants.md; messages are lost, doubled and late. The
 ledger of effects is kept by the participants, not by the engine.
 """
 
