@@ -157,7 +157,7 @@ def test_a_run_that_only_waits_for_a_person_needs_no_wake_up():
     assert wake_at(story.saga, story.run) is None
 
 
-def test_6_8_a_run_is_pinned_to_the_name_version_and_fingerprint_of_its_definition():
+def test_rule_8_a_run_is_pinned_to_the_name_version_and_fingerprint_of_its_definition():
     story = Story(sequence("a"))
     saga = story.saga
     pinned = (story.run.saga, story.run.version, story.run.fingerprint)

@@ -20,7 +20,7 @@ def test_branches_start_side_by_side_and_join():
     assert story.status is Status.COMPLETED
 
 
-def test_6_6_siblings_in_flight_settle_before_anything_is_compensated():
+def test_rule_6_siblings_in_flight_settle_before_anything_is_compensated():
     story = Story(fork())
     story.succeeds("root")
     story.rejects("left")
@@ -33,7 +33,7 @@ def test_6_6_siblings_in_flight_settle_before_anything_is_compensated():
     assert (story.run.cause.code, story.run.cause.step) == ("rejected", "left")
 
 
-def test_6_6_nothing_new_starts():
+def test_rule_6_nothing_new_starts():
     saga = Saga("long-branch", version=1, input=dict)
     add(saga, "x", after=[])
     first = add(saga, "y1", after=[])
@@ -45,7 +45,7 @@ def test_6_6_nothing_new_starts():
     assert story.sent == ["undo.y1#1"]
 
 
-def test_6_6_a_sibling_that_waits_for_its_retry_is_not_tried_again():
+def test_rule_6_a_sibling_that_waits_for_its_retry_is_not_tried_again():
     story = Story(fork())
     story.succeeds("root")
     story.fails("right")
@@ -54,7 +54,7 @@ def test_6_6_a_sibling_that_waits_for_its_retry_is_not_tried_again():
     assert story.sent == ["undo.right#1"]
 
 
-def test_6_6_a_sibling_is_not_retried_by_the_wake_up_that_gives_the_step_up():
+def test_rule_6_a_sibling_is_not_retried_by_the_wake_up_that_gives_the_step_up():
     saga = Saga("beside", version=1, input=dict)
     patient = Retry(attempts=5, initial=timedelta(seconds=30), jitter=0)
     add(saga, "x", after=[], retry=patient, timeout=timedelta(seconds=1))
@@ -66,7 +66,7 @@ def test_6_6_a_sibling_is_not_retried_by_the_wake_up_that_gives_the_step_up():
     assert story.sent == ["undo.y#1", "undo.x#1"]
 
 
-def test_6_6_a_sibling_that_times_out_while_stopping_is_compensated():
+def test_rule_6_a_sibling_that_times_out_while_stopping_is_compensated():
     story = Story(fork())
     story.succeeds("root")
     story.rejects("left")
@@ -75,7 +75,7 @@ def test_6_6_a_sibling_that_times_out_while_stopping_is_compensated():
     assert story.sent == ["undo.right#1"]
 
 
-def test_6_6_the_first_failure_is_the_cause_though_a_sibling_fails_too():
+def test_rule_6_the_first_failure_is_the_cause_though_a_sibling_fails_too():
     story = Story(fork())
     story.succeeds("root")
     story.rejects("left", "first")
@@ -85,7 +85,7 @@ def test_6_6_the_first_failure_is_the_cause_though_a_sibling_fails_too():
     assert story.run.cause.failure.code == "first"
 
 
-def test_6_6_compensation_goes_in_reverse_dependency_order_branches_side_by_side():
+def test_rule_6_compensation_goes_in_reverse_dependency_order_branches_side_by_side():
     saga = fork()
     add(saga, "last")
     story = Story(saga)
@@ -103,7 +103,7 @@ def test_6_6_compensation_goes_in_reverse_dependency_order_branches_side_by_side
     assert story.status is Status.COMPENSATED
 
 
-def test_6_6_a_step_far_back_waits_for_all_that_depended_on_it_not_only_the_next():
+def test_rule_6_a_step_far_back_waits_for_all_that_depended_on_it_not_only_the_next():
     saga = Saga("chain", version=1, input=dict)
     first = add(saga, "a")
     second = add(saga, "look", after=[first], undo=False, read_only=True)

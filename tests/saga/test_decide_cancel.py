@@ -29,7 +29,7 @@ def story_of(*names: str, pivot: str | None = None) -> Story:
     return Story(sequence(*names, pivot=pivot, deadline=timedelta(seconds=10)))
 
 
-def test_6_5_the_outcome_of_the_step_in_flight_is_awaited(stop):
+def test_rule_5_the_outcome_of_the_step_in_flight_is_awaited(stop):
     story = story_of("a", "b", "c")
     story.succeeds("a")
     stop(story)
@@ -41,7 +41,7 @@ def test_6_5_the_outcome_of_the_step_in_flight_is_awaited(stop):
     assert story.status is Status.COMPENSATING
 
 
-def test_6_5_the_outcome_is_awaited_until_its_timeout_and_not_retried(stop):
+def test_rule_5_the_outcome_is_awaited_until_its_timeout_and_not_retried(stop):
     story = story_of("a", "b")
     story.succeeds("a")
     stop(story)
@@ -50,7 +50,7 @@ def test_6_5_the_outcome_is_awaited_until_its_timeout_and_not_retried(stop):
     assert story.sent == ["undo.b#1"]
 
 
-def test_6_5_a_failure_while_stopping_is_not_retried(stop):
+def test_rule_5_a_failure_while_stopping_is_not_retried(stop):
     story = story_of("a")
     stop(story)
     story.fails("a")
@@ -58,21 +58,21 @@ def test_6_5_a_failure_while_stopping_is_not_retried(stop):
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_a_rejection_while_stopping_leaves_nothing_to_undo(stop):
+def test_rule_5_a_rejection_while_stopping_leaves_nothing_to_undo(stop):
     story = story_of("a")
     stop(story)
     story.rejects("a")
     assert story.status is Status.COMPENSATED
 
 
-def test_6_5_an_unroutable_command_while_stopping_leaves_nothing_to_undo(stop):
+def test_rule_5_an_unroutable_command_while_stopping_leaves_nothing_to_undo(stop):
     story = story_of("a")
     stop(story)
     story.returns("a")
     assert story.status is Status.COMPENSATED
 
 
-def test_6_5_a_garbled_reply_while_stopping_counts_as_maybe_done(stop):
+def test_rule_5_a_garbled_reply_while_stopping_counts_as_maybe_done(stop):
     story = story_of("a")
     stop(story)
     story.garbles("a")
@@ -80,7 +80,7 @@ def test_6_5_a_garbled_reply_while_stopping_counts_as_maybe_done(stop):
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_an_invalid_reply_while_stopping_still_proves_the_effect(stop):
+def test_rule_5_an_invalid_reply_while_stopping_still_proves_the_effect(stop):
     saga = sequence("a", deadline=timedelta(seconds=10))
     saga.steps["a"].action = type(saga.steps["a"].action)(
         **{
@@ -95,7 +95,7 @@ def test_6_5_an_invalid_reply_while_stopping_still_proves_the_effect(stop):
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_a_step_that_waits_for_its_retry_is_given_up(stop):
+def test_rule_5_a_step_that_waits_for_its_retry_is_given_up(stop):
     story = story_of("a", "b")
     story.succeeds("a")
     story.fails("b")
@@ -104,14 +104,14 @@ def test_6_5_a_step_that_waits_for_its_retry_is_given_up(stop):
     assert story.sent == ["undo.b#1"]
 
 
-def test_6_5_a_step_that_waits_after_a_timeout_is_given_up_as_unknown():
+def test_rule_5_a_step_that_waits_after_a_timeout_is_given_up_as_unknown():
     story = Story(sequence("a"))
     story.wakes()
     story.cancels()
     assert story.at("a").status is StepStatus.UNKNOWN
 
 
-def test_6_5_cancel_closes_the_incident_of_a_blocked_step():
+def test_rule_5_cancel_closes_the_incident_of_a_blocked_step():
     story = Story(sequence("a", "b"))
     story.succeeds("a")
     story.garbles("b")
@@ -121,7 +121,7 @@ def test_6_5_cancel_closes_the_incident_of_a_blocked_step():
     assert story.sent == ["undo.b#1"]
 
 
-def test_6_5_the_deadline_leaves_a_run_to_the_person_at_its_incident():
+def test_rule_5_the_deadline_leaves_a_run_to_the_person_at_its_incident():
     story = story_of("a")
     story.garbles("a")
     story.wakes(timedelta(hours=1))
@@ -131,7 +131,7 @@ def test_6_5_the_deadline_leaves_a_run_to_the_person_at_its_incident():
     assert isinstance(story.last.events[-1], RunStopping)
 
 
-def test_6_5_the_cause_is_kept(stop):
+def test_rule_5_the_cause_is_kept(stop):
     story = story_of("a", "b")
     story.succeeds("a")
     stop(story)
@@ -147,7 +147,7 @@ def test_6_5_the_cause_is_kept(stop):
         assert stopped_by.code == "deadline"
 
 
-def test_6_5_cancelling_twice_changes_nothing(stop):
+def test_rule_5_cancelling_twice_changes_nothing(stop):
     story = story_of("a", "b")
     story.succeeds("a")
     stop(story)
@@ -158,7 +158,7 @@ def test_6_5_cancelling_twice_changes_nothing(stop):
     assert story.cancels().ignored == "already"
 
 
-def test_6_5_a_pivot_in_flight_that_is_rejected_lets_the_run_turn_back(stop):
+def test_rule_5_a_pivot_in_flight_that_is_rejected_lets_the_run_turn_back(stop):
     story = story_of("a", "p", "z", pivot="p")
     story.succeeds("a")
     stop(story)
@@ -166,7 +166,7 @@ def test_6_5_a_pivot_in_flight_that_is_rejected_lets_the_run_turn_back(stop):
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_a_pivot_in_flight_that_succeeds_overtakes_the_stop(stop):
+def test_rule_5_a_pivot_in_flight_that_succeeds_overtakes_the_stop(stop):
     story = story_of("a", "p", "z", pivot="p")
     story.succeeds("a")
     stop(story)
@@ -178,7 +178,7 @@ def test_6_5_a_pivot_in_flight_that_succeeds_overtakes_the_stop(stop):
     assert story.status is Status.COMPLETED
 
 
-def test_6_5_a_pivot_in_flight_nobody_can_undo_that_times_out_needs_a_person(stop):
+def test_rule_5_a_pivot_in_flight_nobody_can_undo_that_times_out_needs_a_person(stop):
     story = story_of("a", "p", pivot="p")
     story.succeeds("a")
     stop(story)
@@ -189,7 +189,7 @@ def test_6_5_a_pivot_in_flight_nobody_can_undo_that_times_out_needs_a_person(sto
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_after_the_pivot_cancel_is_refused_with_a_reason():
+def test_rule_5_after_the_pivot_cancel_is_refused_with_a_reason():
     story = story_of("p", "z", pivot="p")
     story.succeeds("p")
     assert story.cancels().refused == (
@@ -207,7 +207,7 @@ def test_cancel_of_a_completed_or_abandoned_run_is_refused_with_a_reason():
     assert abandoned.cancels().refused == "The run is abandoned already."
 
 
-def test_6_5_the_deadline_and_a_timeout_at_the_same_moment_turn_back_at_once():
+def test_rule_5_the_deadline_and_a_timeout_at_the_same_moment_turn_back_at_once():
     story = Story(sequence("a", deadline=TIMEOUT))
     story.wakes(TIMEOUT)
     assert story.status is Status.COMPENSATING
@@ -216,7 +216,7 @@ def test_6_5_the_deadline_and_a_timeout_at_the_same_moment_turn_back_at_once():
     assert story.sent == ["undo.a#1"]
 
 
-def test_6_5_cancel_awaits_every_branch():
+def test_rule_5_cancel_awaits_every_branch():
     story = Story(fork())
     story.succeeds("root")
     story.cancels()

@@ -51,7 +51,7 @@ def test_a_compensation_has_an_idempotency_key_of_its_own():
     assert story.sends[-1].idempotency_key == "r-1/a/compensation/1"
 
 
-def test_6_2_a_compensation_has_its_own_policy_attempts_and_timeout():
+def test_rule_2_a_compensation_has_its_own_policy_attempts_and_timeout():
     saga = Saga("own", version=1, input=dict)
     step = add(saga, "a", undo=False)
 
@@ -77,7 +77,7 @@ def test_6_2_a_compensation_has_its_own_policy_attempts_and_timeout():
     assert len({send.idempotency_key for send in story.sends[1:]}) == 1
 
 
-def test_6_2_when_a_compensation_runs_out_the_run_gets_an_incident():
+def test_rule_2_when_a_compensation_runs_out_the_run_gets_an_incident():
     story = turned_back("a", "b")
     for _ in range(2):
         story.fails("b", direction=COMPENSATION)
@@ -89,7 +89,7 @@ def test_6_2_when_a_compensation_runs_out_the_run_gets_an_incident():
     assert story.status is Status.COMPENSATING
 
 
-def test_6_2_other_compensations_that_do_not_depend_on_it_go_on():
+def test_rule_2_other_compensations_that_do_not_depend_on_it_go_on():
     saga = Saga("two-rows", version=1, input=dict)
     for row in ("a", "b"):
         first = add(saga, f"{row}1", after=[])

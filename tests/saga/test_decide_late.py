@@ -7,7 +7,7 @@ from saga_engine.saga.vocabulary import Status
 from tests.saga.scenario import ACTION, COMPENSATION, Story, add, fork, sequence
 
 
-def test_6_4_after_its_compensation_was_confirmed_the_barrier_has_refused_it():
+def test_rule_4_after_its_compensation_was_confirmed_the_barrier_has_refused_it():
     story = Story(sequence("a"))
     story.exhausts("a")
     story.undone("a")
@@ -15,14 +15,14 @@ def test_6_4_after_its_compensation_was_confirmed_the_barrier_has_refused_it():
     assert story.succeeds("a").ignored == "late"
 
 
-def test_6_4_after_its_compensation_was_sent_that_covers_it():
+def test_rule_4_after_its_compensation_was_sent_that_covers_it():
     story = Story(sequence("a"))
     story.exhausts("a")
     assert story.sent == ["undo.a#1"]
     assert story.succeeds("a").ignored == "late"
 
 
-def test_6_4_after_a_rejection_the_core_orders_a_compensation():
+def test_rule_4_after_a_rejection_the_core_orders_a_compensation():
     story = Story(sequence("a", "b"))
     story.succeeds("a")
     story.rejects("b")
@@ -34,7 +34,7 @@ def test_6_4_after_a_rejection_the_core_orders_a_compensation():
     assert event.late
 
 
-def test_6_4_after_the_run_was_compensated_it_compensates_again():
+def test_rule_4_after_the_run_was_compensated_it_compensates_again():
     story = Story(sequence("a", "b"))
     story.succeeds("a")
     story.rejects("b")
@@ -50,14 +50,14 @@ def test_6_4_after_the_run_was_compensated_it_compensates_again():
     assert story.status is Status.COMPENSATED
 
 
-def test_6_4_the_same_late_success_twice_is_a_duplicate():
+def test_rule_4_the_same_late_success_twice_is_a_duplicate():
     story = Story(sequence("a"))
     story.rejects("a")
     story.succeeds("a")
     assert story.succeeds("a").ignored == "duplicate"
 
 
-def test_6_4_while_siblings_settle_it_is_recorded_and_compensated_with_the_rest():
+def test_rule_4_while_siblings_settle_it_is_recorded_and_compensated_with_the_rest():
     story = Story(fork())
     story.succeeds("root")
     story.rejects("left")
@@ -68,7 +68,7 @@ def test_6_4_while_siblings_settle_it_is_recorded_and_compensated_with_the_rest(
     assert story.sent == ["undo.right#1", "undo.left#1"]
 
 
-def test_6_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
+def test_rule_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
     saga = Saga("late", version=1, input=dict)
     first = add(saga, "first", after=[], undo=False, reply=dict)
 
@@ -84,7 +84,7 @@ def test_6_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
     assert story.sends[-1].payload == {"was": {"id": 3}}
 
 
-def test_6_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
+def test_rule_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
     saga = Saga("late", version=1, input=dict)
     first = add(saga, "first", undo=False, reply=dict)
 
@@ -98,7 +98,7 @@ def test_6_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
     assert story.sends[-1].payload == {"was": None}
 
 
-def test_6_4_of_a_read_only_step_it_changes_nothing():
+def test_rule_4_of_a_read_only_step_it_changes_nothing():
     saga = Saga("look", version=1, input=dict)
     add(saga, "look", undo=False, read_only=True)
     story = Story(saga)
@@ -107,7 +107,7 @@ def test_6_4_of_a_read_only_step_it_changes_nothing():
     assert story.succeeds("look").ignored == "late"
 
 
-def test_6_4_of_a_pivot_without_compensation_it_needs_a_person():
+def test_rule_4_of_a_pivot_without_compensation_it_needs_a_person():
     story = Story(sequence("a", "p", pivot="p"))
     story.succeeds("a")
     story.rejects("p")
@@ -121,7 +121,7 @@ def test_6_4_of_a_pivot_without_compensation_it_needs_a_person():
     assert story.status is Status.COMPENSATED
 
 
-def test_6_4_of_a_step_an_operator_skipped_it_changes_nothing():
+def test_rule_4_of_a_step_an_operator_skipped_it_changes_nothing():
     story = Story(sequence("a", "b"))
     story.returns("a")
     story.wakes()
@@ -131,7 +131,7 @@ def test_6_4_of_a_step_an_operator_skipped_it_changes_nothing():
     assert story.succeeds("a").ignored == "late"
 
 
-def test_6_4_an_undone_step_waits_until_a_late_one_that_depended_on_it_is_undone():
+def test_rule_4_an_undone_step_waits_until_a_late_one_that_depended_on_it_is_undone():
     story = Story(sequence("a", "b"))
     story.succeeds("a")
     story.rejects("b")

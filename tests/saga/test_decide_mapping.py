@@ -1,4 +1,4 @@
-"""docs/semantics.md, 7: the author's functions and types, and what participants answer, may be anything."""
+"""docs/semantics.md, 7: mapping functions, types and what participants answer may be anything."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def flight(broken: list[Exception]) -> Saga:
     return saga
 
 
-def test_6_7_a_mapping_that_raises_opens_an_incident_on_that_run():
+def test_rule_7_a_mapping_that_raises_opens_an_incident_on_that_run():
     broken = [ValueError("row \0 is \ud800 odd")]
     story = Story(flight(broken))
     story.succeeds("book", {"row": 4})
@@ -62,7 +62,7 @@ def test_6_7_a_mapping_that_raises_opens_an_incident_on_that_run():
     assert story.at("pay").attempts == 0
 
 
-def test_6_7_once_the_mapping_is_mended_an_operator_retries_it():
+def test_rule_7_once_the_mapping_is_mended_an_operator_retries_it():
     broken: list[Exception] = [ValueError("no")]
     story = Story(flight(broken))
     story.succeeds("book", {"row": 4})
@@ -73,13 +73,13 @@ def test_6_7_once_the_mapping_is_mended_an_operator_retries_it():
     assert story.sent == ["card.charge#1"]
 
 
-def test_6_7_a_long_error_is_cut():
+def test_rule_7_a_long_error_is_cut():
     story = Story(flight([ValueError("x" * 10_000)]))
     story.succeeds("book", {"row": 4})
     assert len(story.incident.message) == 500
 
 
-def test_6_7_a_mapping_that_never_sent_anything_leaves_nothing_to_undo():
+def test_rule_7_a_mapping_that_never_sent_anything_leaves_nothing_to_undo():
     broken: list[Exception] = [ValueError("no")]
     story = Story(flight(broken))
     story.succeeds("book", {"row": 4})
@@ -89,7 +89,7 @@ def test_6_7_a_mapping_that_never_sent_anything_leaves_nothing_to_undo():
     assert story.sent == ["seat.release#1"]
 
 
-def test_6_7_the_mapping_of_a_compensation_that_raises_opens_an_incident_too():
+def test_rule_7_the_mapping_of_a_compensation_that_raises_opens_an_incident_too():
     broken: list[Exception] = []
     story = Story(flight(broken))
     story.succeeds("book", {"row": 4})
@@ -108,7 +108,7 @@ def test_a_compensation_gets_none_for_a_reply_that_never_came():
 
 
 @pytest.mark.parametrize("payload", ["text \0", "\ud800", 2**64, object(), {1, 2}])
-def test_6_7_a_payload_that_cannot_travel_opens_an_incident(payload):
+def test_rule_7_a_payload_that_cannot_travel_opens_an_incident(payload):
     saga = Saga("odd", version=1, input=dict)
 
     @saga.step(command="do.it", read_only=True)
@@ -119,7 +119,7 @@ def test_6_7_a_payload_that_cannot_travel_opens_an_incident(payload):
     assert story.incident.cause == "mapping_failed"
 
 
-def test_6_7_a_reply_that_does_not_validate_opens_an_incident():
+def test_rule_7_a_reply_that_does_not_validate_opens_an_incident():
     story = Story(flight([]))
     story.succeeds("book", {"row": "secret"})
     assert story.incident.cause == "reply_invalid"
@@ -127,19 +127,19 @@ def test_6_7_a_reply_that_does_not_validate_opens_an_incident():
     assert story.status is Status.RUNNING
 
 
-def test_6_7_a_validator_that_raises_anything_opens_an_incident_without_quoting_the_value():
+def test_rule_7_a_validator_that_raises_anything_opens_an_incident_without_quoting_the_value():
     story = Story(flight([]))
     story.succeeds("book", {"row": 13})
     assert story.incident.message == "The reply cannot be read as Seat (LookupError)."
 
 
-def test_6_7_the_same_invalid_reply_again_is_a_duplicate():
+def test_rule_7_the_same_invalid_reply_again_is_a_duplicate():
     story = Story(flight([]))
     story.succeeds("book", {})
     assert story.succeeds("book", {}).ignored == "duplicate"
 
 
-def test_6_7_a_valid_reply_after_an_invalid_one_closes_the_incident():
+def test_rule_7_a_valid_reply_after_an_invalid_one_closes_the_incident():
     story = Story(flight([]))
     story.succeeds("book", {})
     story.succeeds("book", {"row": 2})
@@ -147,7 +147,7 @@ def test_6_7_a_valid_reply_after_an_invalid_one_closes_the_incident():
     assert story.sent == ["card.charge#1"]
 
 
-def test_6_7_a_step_whose_reply_did_not_validate_may_be_done_and_is_compensated():
+def test_rule_7_a_step_whose_reply_did_not_validate_may_be_done_and_is_compensated():
     story = Story(flight([]))
     story.succeeds("book", {})
     story.cancels()
@@ -155,7 +155,7 @@ def test_6_7_a_step_whose_reply_did_not_validate_may_be_done_and_is_compensated(
     assert story.sends[-1].payload == {"row": None}
 
 
-def test_6_7_a_reply_that_cannot_be_read_opens_an_incident_while_in_flight_or_waiting():
+def test_rule_7_a_reply_that_cannot_be_read_opens_an_incident_while_in_flight_or_waiting():
     story = Story(flight([]))
     story.garbles("book")
     assert story.incident.cause == "reply_unreadable"

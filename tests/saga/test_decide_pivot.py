@@ -18,7 +18,7 @@ def past_pivot(**options) -> Story:
     return story
 
 
-def test_6_3_a_retriable_step_that_runs_out_of_attempts_opens_an_incident():
+def test_rule_3_a_retriable_step_that_runs_out_of_attempts_opens_an_incident():
     story = past_pivot()
     story.exhausts("z")
     assert story.incident.cause == "step_unknown"
@@ -27,7 +27,7 @@ def test_6_3_a_retriable_step_that_runs_out_of_attempts_opens_an_incident():
     assert story.at("z").status is StepStatus.BLOCKED
 
 
-def test_6_3_a_retriable_step_that_keeps_failing_opens_an_incident():
+def test_rule_3_a_retriable_step_that_keeps_failing_opens_an_incident():
     story = past_pivot()
     story.fails("z")
     story.wakes()
@@ -35,7 +35,7 @@ def test_6_3_a_retriable_step_that_keeps_failing_opens_an_incident():
     assert story.incident.cause == "step_failed"
 
 
-def test_6_3_a_retriable_step_that_is_rejected_opens_an_incident():
+def test_rule_3_a_retriable_step_that_is_rejected_opens_an_incident():
     story = past_pivot()
     story.rejects("z", "closed")
     assert story.incident.cause == "step_rejected"
@@ -43,7 +43,7 @@ def test_6_3_a_retriable_step_that_is_rejected_opens_an_incident():
     assert story.status is Status.RUNNING
 
 
-def test_6_3_after_the_pivot_nothing_is_compensated():
+def test_rule_3_after_the_pivot_nothing_is_compensated():
     story = past_pivot(deadline=timedelta(minutes=1))
     story.exhausts("z")
     story.wakes(timedelta(hours=1))
@@ -51,7 +51,7 @@ def test_6_3_after_the_pivot_nothing_is_compensated():
     assert {send.direction for send in story.sends}.isdisjoint({COMPENSATION})
 
 
-def test_6_3_after_the_pivot_the_deadline_has_passed_its_meaning():
+def test_rule_3_after_the_pivot_the_deadline_has_passed_its_meaning():
     story = past_pivot(deadline=timedelta(seconds=5))
     story.wakes(timedelta(seconds=6))
     assert story.last.events == ()

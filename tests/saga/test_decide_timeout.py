@@ -8,7 +8,7 @@ from saga_engine.saga.vocabulary import Outcome, Status
 from tests.saga.scenario import NOON, TIMEOUT, Story, sequence
 
 
-def test_6_1_a_timeout_leaves_the_outcome_unknown():
+def test_rule_1_a_timeout_leaves_the_outcome_unknown():
     story = Story(sequence("a"))
     story.wakes()
     (event,) = story.last.events
@@ -17,7 +17,7 @@ def test_6_1_a_timeout_leaves_the_outcome_unknown():
     assert event.failure.text == "timeout: No reply within 30 s."
 
 
-def test_6_1_a_timeout_is_retried_with_the_same_idempotency_key_and_the_same_bytes():
+def test_rule_1_a_timeout_is_retried_with_the_same_idempotency_key_and_the_same_bytes():
     story = Story(sequence("a"))
     story.wakes()
     assert story.at("a").due_at == NOON + TIMEOUT + timedelta(seconds=1)
@@ -28,7 +28,7 @@ def test_6_1_a_timeout_is_retried_with_the_same_idempotency_key_and_the_same_byt
     assert first.payload == second.payload
 
 
-def test_6_1_without_attempts_left_it_counts_as_maybe_done_and_is_compensated():
+def test_rule_1_without_attempts_left_it_counts_as_maybe_done_and_is_compensated():
     story = Story(sequence("a", "b"))
     story.succeeds("a")
     story.exhausts("b")
