@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         15.0, description="Seconds between checks that our queues still exist and we consume them"
     )
     prefetch: Count = Field(
-        1000, description="Deliveries a worker holds unacknowledged; bounds its memory"
+        1000,
+        description="Deliveries of each of its queues that a worker holds unacknowledged; bounds"
+        " its memory",
     )
 
     batch_size: Count = Field(

@@ -97,8 +97,7 @@ class Turnover:
             self._outbound.confirmed.extend(confirmed)
             raise
         committed = time.perf_counter()
-        account(self._tell, ledger)
-        await self._outbound.send(ledger.outcome)
+        await self._after(ledger)
         if number:
             self._tell(
                 BatchProcessed(
@@ -109,6 +108,14 @@ class Turnover:
                 )
             )
         return number or 0
+
+    async def _after(self, ledger: Ledger) -> None:
+        """What follows a commit; a bug in it must not look as if nothing had been committed."""
+        try:
+            account(self._tell, ledger)
+            await self._outbound.send(ledger.outcome)
+        except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
+            self._tell(FaultFound(operation="publish", problem=described(error)))
 
     async def _put_by(self, intake: Intake) -> None:
         """Somebody else holds a run that is needed: halve until that is alone, and put it by."""
