@@ -8,6 +8,7 @@ import aio_pika
 import pytest
 from pamqp import commands, frame
 
+from saga_engine.broker import tolerant
 from saga_engine.embedded.broker.exchange import Exchange
 from tests.broker.hostile import PROPERTIES, content_header
 from tests.embedded.raw import BODY, CLOSE, HEADER, METHOD, RawClient
@@ -91,6 +92,17 @@ async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker)
         (close, _) = await client.read_to_the_end()
         assert isinstance(close, commands.Channel.Close)
         assert close.reply_code == 406
+
+
+async def test_a_queue_name_that_cannot_be_said_back_is_refused(development_broker, caplog):
+    tolerant.install()  # as in a worker's process: undecodable bytes become characters
+    async with RawClient.connect(development_broker.url) as client:
+        whole = frame.marshal(commands.Queue.Declare(queue="orders"), 1)
+        client.send_bytes(whole.replace(b"orders", b"or\xffers"))
+        (close, _) = await client.read_to_the_end()
+        assert isinstance(close, commands.Channel.Close)
+        assert close.reply_code == 406
+    assert "development broker failed" not in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(20))

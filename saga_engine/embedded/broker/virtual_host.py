@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pamqp import constants
+
 from saga_engine.embedded.broker.arguments import Declaration
 from saga_engine.embedded.broker.exchange import KINDS, Exchange
 from saga_engine.embedded.broker.frames import Place
@@ -144,8 +146,11 @@ def _check_name(kind: str, name: str) -> None:
         raise access_refused("operation not permitted on the default exchange")
     if name.startswith("amq."):
         raise access_refused(f"{kind} name '{name}' contains reserved prefix 'amq.*'")
+    if not constants.DOMAIN_REGEX[f"{kind}-name"].fullmatch(name):
+        # RabbitMQ takes any name; pamqp cannot say it back (AMQP 0-9-1, domain queue-name).
+        raise precondition_failed(f"{kind} name has characters that AMQP does not allow")
 
 
 def check_queue_name(name: str) -> None:
-    """Refuse (403) a queue's name that is the broker's."""
+    """Refuse a queue's name that is the broker's (403), or that cannot be said back (406)."""
     _check_name("queue", name)
