@@ -2,17 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
 from benchmarks.processes import Urls
-from saga_engine.broker.answer import Finished, decode_event
+from saga_engine.broker.answer import Answer, Finished, decode_event
 from saga_engine.broker.connection import Link
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.request import StartRequest, encode_request
 from saga_engine.broker.topology import ENGINE, EVENTS, Binding, client_topology
+from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Published
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
@@ -101,10 +103,10 @@ class Load:
         if lost:
             raise SystemExit(f"{len(lost)} starts were not confirmed: {set(lost)}")
 
-    def _ended(self, events: object) -> list[float]:
+    def _ended(self, events: Iterable[Answer | Finished | Unreadable]) -> list[float]:
         now = time.perf_counter()
         latencies = []
-        for event in events:  # type: ignore[attr-defined] - a generator of decoded events
+        for event in events:
             if isinstance(event, Finished) and event.run_id in self._begun:
                 if event.status != self._ends:
                     raise SystemExit(f"A run ended {event.status}: {event.error}")
