@@ -17,6 +17,7 @@ from saga_engine.broker.topology import ENGINE, EVENTS, Binding, client_topology
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Published
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
 
 QUEUE = "saga.benchmark"
@@ -94,8 +95,8 @@ class Load:
         messages = []
         for _ in range(count):
             run_id = uuid7()
-            order = {"order_id": str(run_id), "sku": "A1", "quantity": 1, "amount": "9.90"}
-            order["card"] = self._card
+            order: dict[str, Json] = {"order_id": str(run_id), "sku": "A1", "quantity": 1}
+            order |= {"amount": "9.90", "card": self._card}
             messages.append(encode_request(StartRequest(run_id, "place-order", order)))
             self._begun[run_id] = time.perf_counter()
         outcomes = await self._publisher.publish(messages)
