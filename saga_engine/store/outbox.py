@@ -117,8 +117,8 @@ _CLAIM = text(
         WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING o.id, coalesce((
-            SELECT r.state #> ARRAY['steps', o.step, o.direction]
-                @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt)
+            SELECT coalesce(r.state #> ARRAY['steps', o.step, o.direction]
+                @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt), false)
             FROM saga_engine.run AS r WHERE r.run_id = o.run_id), true) AS awaited,
         o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
         o.attempt, o.command, o.idempotency_key, o.payload::text, o.due_at"""

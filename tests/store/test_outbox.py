@@ -4,7 +4,7 @@ from datetime import timedelta
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database
 from saga_engine.store.outbox import Outgoing
-from tests.store.orders import sends, started
+from tests.store.orders import begin, sends, started
 
 NOW = timedelta(0)
 
@@ -69,3 +69,19 @@ async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: 
 
 def ids(rows: list[Outgoing]) -> set[int]:
     return {row.id for row in rows}
+
+
+async def test_a_command_that_nobody_awaits_any_more_is_deleted_and_not_sent(
+    database: Database, definition_id: int
+):
+    [ordered] = await sample(database, 1)
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        awaited = replace(ordered, run_id=run.run_id)
+        others = [replace(awaited, attempt=2), replace(awaited, step="charge")]
+        await outbox.add(tx, [*others, awaited])
+    async with database.transaction() as tx:
+        claimed = await outbox.claim_left_behind(tx, NOW, 100)
+    assert [each.send for each in claimed] == [awaited]
+    async with database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 1
