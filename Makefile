@@ -1,5 +1,6 @@
 # make demo    real sagas on the embedded default, nothing else needed
 # make test    all tests; installs RabbitMQ where it may
+# make faults  the fault suite: real processes and servers, every fault, a table; half an hour
 # make lint types bench
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test lint types bench fast clean
+.PHONY: help demo test faults lint types bench fast clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,6 +32,7 @@ test: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
+	@sh tests/tools/faketime.sh
 	@$(BIN)/pytest -q tests/saga --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 	@$(BIN)/pytest -q tests --ignore=tests/saga $(TEST)
 
@@ -45,6 +47,11 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	@$(BIN)/mypy
+
+faults: $(VENV)/.dev
+	@sh tests/tools/rabbitmq.sh
+	@sh tests/tools/faketime.sh
+	@$(BIN)/python -m tests.faults $(FAULTS)
 
 bench: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh

@@ -6,7 +6,7 @@ from saga_engine.broker.connection import Link, Phase, place, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to
-from tests.broker.proxy import proxied
+from tests.proxy import proxied
 
 
 async def test_link_comes_up_again_after_every_cut(broker_url):

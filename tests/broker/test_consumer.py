@@ -17,7 +17,7 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
-from tests.broker.proxy import proxied
+from tests.proxy import proxied
 
 
 def numbered(count):

@@ -16,7 +16,7 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
-from tests.broker.proxy import proxied
+from tests.proxy import proxied
 
 C, R, X, U = Published.CONFIRMED, Published.RETURNED, Published.REFUSED, Published.UNKNOWN
 POISON = {"headers": {"h": "v" * 20_000}}

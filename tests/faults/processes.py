@@ -1,12 +1,14 @@
-"""The engine's own programs as processes that can be killed."""
+"""The engine's own programs as processes that are killed, stopped and started again."""
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+READY = b"process.ready"
 
 
 class Program:
@@ -14,41 +16,98 @@ class Program:
     One `saga-engine` command that is started again whenever it is killed.
 
     Args:
-        log: what it prints; shown when it ends although nobody killed it.
+        log: where all its lives print to; shown when it ends although nobody ended it.
     """
 
     def __init__(self, *arguments, environment, log):
         self.kills = 0
         self._arguments, self._environment, self._log = arguments, environment, log
+        self._printed = 0
+        self._armed = False
         self._process: asyncio.subprocess.Process
 
-    async def start(self):
-        """Start it."""
+    def __str__(self):
+        return self._arguments[0]
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    async def start(self, *, crash_at=None, changes=None):
+        """
+        Start it.
+
+        Args:
+            crash_at: a name and a number of `crashing`: it kills itself at that passage.
+            changes: more environment, for this life only.
+        """
+        self._armed = crash_at is not None
+        program = ("saga_engine",) if crash_at is None else ("tests.faults.crashing", crash_at)
+        self._printed = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "saga_engine", *self._arguments),
-                env={**os.environ, **self._environment},
+                *(sys.executable, "-m", *program, *self._arguments),
+                env={**os.environ, **self._environment, **(changes or {})},
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
 
+    async def is_ready(self):
+        """Whether this life has said so; it prints at `info`."""
+        self.must_run()
+        with self._log.open("rb") as log:
+            log.seek(self._printed)
+            return READY in log.read()
+
+    def must_run(self):
+        """It must not have ended by itself."""
+        if self._process.returncode is not None:
+            raise AssertionError(f"P7: {self} ended with {self._process.returncode}: {self.tail}")
+
+    @property
+    def tail(self):
+        return self._log.read_text(errors="replace")[-3000:]
+
     async def survives(self, seconds):
         """Let it work for a while; it must not end by itself."""
         try:
             async with asyncio.timeout(seconds):
-                code = await self._process.wait()
+                await self._process.wait()
         except TimeoutError:
             return
-        printed = self._log.read_text()[-4000:]
-        raise AssertionError(f"{self._arguments} ended with {code}: {printed}")
+        self.must_run()
 
-    async def kill(self):
+    async def kill(self, **life):
         """SIGKILL, and start it again."""
+        self.must_run()
         self._process.kill()
         await self._process.wait()
         self.kills += 1
-        await self.start()
+        await self.start(**life)
+
+    async def disarm(self):
+        """Whether it has killed itself or is still about to: let it live."""
+        if self._process.returncode is not None:
+            await self.start()
+        elif self._armed:
+            await self.kill()
+
+    async def crashes(self, *, patience):
+        """Wait until it has killed itself, as it was started to; whether it did."""
+        try:
+            async with asyncio.timeout(patience):
+                code = await self._process.wait()
+        except TimeoutError:
+            return False
+        assert code == -signal.SIGKILL, f"P7: {self} ended with {code}: {self.tail}"
+        self.kills += 1
+        return True
+
+    def signal(self, number):
+        """Send it a signal, as an operator or a kernel might."""
+        self.must_run()
+        self._process.send_signal(number)
 
     async def drain(self):
         """SIGTERM; its exit code."""
@@ -73,11 +132,15 @@ async def program(*arguments, environment, log):
         await running.end()
 
 
+async def lasting(seconds):
+    """Let a fault last: what goes on meanwhile is the test."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
 async def eventually(condition, *, patience=60.0):
     """Wait for the state of another process, which tells nobody."""
-    loop = asyncio.get_running_loop()
     async with asyncio.timeout(patience):
         while not await condition():
-            tick = asyncio.Event()
-            loop.call_later(0.05, tick.set)
-            await tick.wait()
+            await lasting(0.05)

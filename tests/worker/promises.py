@@ -32,11 +32,23 @@ async def check_promises(database, *, settled=True):
         for summary in await reading.runs(tx, limit=_EVERY):
             detail = await reading.show(tx, summary.run_id)
             runs[summary.run_id] = detail
-            if settled:
-                _ends_or_waits_for_a_person(detail, waiting)
-            _is_what_its_journal_says(detail)
-            _did_what_its_status_says(detail)
+            check_run(detail, waiting if settled else None)
     return runs
+
+
+def check_run(detail, waiting=None):
+    """
+    Assert the promises of one run.
+
+    Args:
+        detail: with `stored`, `journal` and `document`, as `reading.show` gives them.
+        waiting: the runs with an open incident, once nothing is in flight any more: then P1 is
+            asserted too.
+    """
+    if waiting is not None:
+        _ends_or_waits_for_a_person(detail, waiting)
+    _is_what_its_journal_says(detail)
+    _did_what_its_status_says(detail)
 
 
 def _ends_or_waits_for_a_person(detail, waiting):

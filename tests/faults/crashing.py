@@ -1,0 +1,117 @@
+"""
+`saga-engine`, with a place at which it kills itself.
+
+    python -m tests.faults.crashing after-commit:3 worker tests.faults.shop
+
+The places are those between which nothing else can be told apart by anybody outside; PLACES says
+before or after which call of the engine each one is. SIGKILL leaves no time for anything: no
+`finally`, no goodbye.
+"""
+
+import functools
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+def always(_arguments: Sequence[Any], _result: Any) -> bool:
+    """Every call counts."""
+    return True
+
+
+def found_something(_arguments: Sequence[Any], result: Any) -> bool:
+    """Most calls find nothing; those that find something count."""
+    return bool(result)
+
+
+def has_letters(arguments: Sequence[Any], _result: Any) -> bool:
+    """Of the calls that record dead letters, those that have some."""
+    return bool(arguments[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Before or after which call of the engine; `counts` says which of its calls are meant."""
+
+    side: str
+    module: str
+    name: str
+    counts: Callable[[Sequence[Any], Any], bool] = always
+
+
+WORKER = {
+    # a delivery, from its arrival to its acknowledgement
+    "after-receive": Place("before", "saga_engine.worker.turnover", "Turnover.take"),
+    "after-decide": Place("before", "saga_engine.worker.turnover", "write"),
+    "before-commit": Place("after", "saga_engine.store.outbox", "delete"),
+    "after-commit": Place("before", "saga_engine.worker.turnover", "Turnover._after"),
+    "after-publish": Place("after", "saga_engine.broker.confirms", "ConfirmChannel.send"),
+    "after-confirm": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
+    "after-ack": Place("after", "saga_engine.broker.consumer", "Consumer.settle"),
+    # what a worker does besides
+    "in-sweep": Place("after", "saga_engine.store.outbox", "claim_left_behind", found_something),
+    "in-timer-claim": Place("after", "saga_engine.store.runs", "lock_due", found_something),
+    "in-dead-letter-intake": Place(
+        "after", "saga_engine.store.dead_letters", "record", has_letters
+    ),
+}
+PARTICIPANT = {
+    "before-effect": Place("after", "saga_engine.participant.barrier", "enter"),
+    "after-effect": Place("before", "saga_engine.participant.barrier", "leave"),
+    "before-reply": Place("before", "saga_engine.participant.replies", "Replies.add"),
+    "after-reply": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
+}
+PLACES = WORKER | PARTICIPANT
+
+
+def arm(where: str, passages: int) -> None:
+    """Make the process kill itself at the `passages`-th time that it comes to `where`."""
+    place = PLACES[where]
+    owner, attribute = resolved(place)
+    function = getattr(owner, attribute)
+    passed = 0
+
+    def pass_by(side: str, arguments: Sequence[Any], result: Any) -> None:
+        nonlocal passed
+        passed += side == place.side and place.counts(arguments, result)
+        if passed >= passages:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        pass_by("before", arguments, None)
+        result = function(*arguments, **named)
+        pass_by("after", arguments, result)
+        return result
+
+    @functools.wraps(function)
+    async def awaited(*arguments: Any, **named: Any) -> Any:
+        pass_by("before", arguments, None)
+        result = await function(*arguments, **named)
+        pass_by("after", arguments, result)
+        return result
+
+    setattr(owner, attribute, awaited if inspect.iscoroutinefunction(function) else called)
+
+
+def resolved(place: Place) -> tuple[Any, str]:
+    """The module or class that has the call, and its name there."""
+    owner: Any = import_module(place.module)
+    *path, attribute = place.name.split(".")
+    for each in path:
+        owner = getattr(owner, each)
+    return owner, attribute
+
+
+if __name__ == "__main__":
+    from saga_engine.cli.main import main
+
+    which, _, count = sys.argv[1].partition(":")
+    arm(which, int(count))
+    sys.argv[1:] = sys.argv[2:]
+    main()

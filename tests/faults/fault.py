@@ -1,0 +1,31 @@
+"""One kind of fault: what it is called, how it is done, and what may follow from it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.faults.site import Site
+
+RESUMES_S = 10.0
+"""Seconds after a fault's end within which a run that is started then must be completed."""
+
+RESTART_RESUMES_S = 15.0
+"""The same after a server was restarted, from when it accepts connections."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    A kind of fault.
+
+    `inject` does it and returns when it is over; it asserts that the fault really came about.
+    `times` is how often the whole suite does it, `few` how often the selection on CI does, 0 for
+    not at all. `mixes`: it may be under way together with others.
+    """
+
+    name: str
+    inject: Callable[[Site, Random], Awaitable[None]]
+    times: int = 5
+    few: int = 0
+    resumes_s: float = RESUMES_S
+    mixes: bool = False

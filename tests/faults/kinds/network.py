@@ -1,0 +1,119 @@
+"""What a network does between a process and a server: to one process's connections at a time."""
+
+from functools import partial
+
+from tests.faults.fault import Fault
+from tests.faults.processes import eventually, lasting
+
+LEGS = {
+    "worker and RabbitMQ": lambda site, random: random.choice(site.workers).broker,
+    "worker and PostgreSQL": lambda site, random: random.choice(site.workers).database,
+    "participant and RabbitMQ": lambda site, random: random.choice(site.participants).broker,
+    "participant and PostgreSQL": lambda site, random: random.choice(site.participants).database,
+}
+
+
+async def _open(proxy):
+    """Wait until something leads through it, so that there is something to break."""
+
+    async def is_open():
+        return proxy.open > 0
+
+    await eventually(is_open)
+
+
+async def cut(leg, site, random):
+    proxy = leg(site, random)
+    await _open(proxy)
+    assert proxy.cut() > 0
+
+
+async def cut_everything(site, _random):
+    """Every connection of every process, at once."""
+    assert sum(proxy.cut() for member in site.members for proxy in member.proxies) > 0
+
+
+async def stall(leg, site, random):
+    proxy = leg(site, random)
+    await _open(proxy)
+    proxy.stall()
+    await lasting(random.uniform(3.0, 7.0))
+    proxy.heal()
+
+
+async def half_open(leg, site, random):
+    """The server's words are lost: what was asked for happens, and nobody hears of it."""
+    proxy = leg(site, random)
+    await _open(proxy)
+    proxy.half_open()
+    await lasting(random.uniform(1.0, 4.0))
+    proxy.heal()
+
+
+async def vanish(leg, site, random):
+    """Open connections lead nowhere for ever, nobody says so, and new ones work at once."""
+    proxy = leg(site, random)
+    await _open(proxy)
+    proxy.vanish()
+
+
+async def refuse(leg, site, random):
+    proxy = leg(site, random)
+    await proxy.refuse()
+    await lasting(random.uniform(2.0, 6.0))
+    await proxy.accept()
+
+
+async def delay(leg, site, random):
+    proxy = leg(site, random)
+    proxy.delay_s = random.uniform(0.05, 0.25)
+    await lasting(random.uniform(3.0, 6.0))
+    proxy.heal()
+
+
+async def throttle(leg, site, random):
+    proxy = leg(site, random)
+    proxy.bytes_per_s = 64_000.0
+    await lasting(random.uniform(3.0, 6.0))
+    proxy.heal()
+
+
+async def refuse_all_for_a_minute(site, _random):
+    """A node that refuses connections for 60 s, for everybody."""
+    for member in site.members:
+        await member.broker.refuse()
+    await lasting(60.0)
+    for member in site.members:
+        await member.broker.accept()
+
+
+KINDS = {
+    "cut": (cut, 3),
+    "stalled": (stall, 2),
+    "half-open": (half_open, 3),
+    "vanished": (vanish, 2),
+    "refused": (refuse, 2),
+    "delayed": (delay, 2),
+    "throttled": (throttle, 2),
+}
+CHOSEN = (
+    "cut between worker and RabbitMQ",
+    "half-open between worker and PostgreSQL",
+    "stalled between participant and RabbitMQ",
+)
+
+FAULTS = (
+    *(
+        Fault(
+            f"{kind} between {between}",
+            partial(inject, leg),
+            times=times,
+            few=int(f"{kind} between {between}" in CHOSEN),
+            mixes=kind != "vanished",
+        )
+        for kind, (inject, times) in KINDS.items()
+        for between, leg in LEGS.items()
+    ),
+    Fault("every connection cut", cut_everything, times=4, few=1, mixes=True),
+    Fault("RabbitMQ refuses connections for 60 s", refuse_all_for_a_minute, times=1),
+)

@@ -1,0 +1,116 @@
+"""Workers and participants are killed, stopped, told to stop, and die at every named place."""
+
+import asyncio
+import signal
+from functools import partial
+
+from tests.faults.crashing import PARTICIPANT, WORKER
+from tests.faults.fault import Fault
+from tests.faults.processes import lasting
+
+PASSAGES = 12  # At most so many of a place's passages go by before the one that kills.
+PATIENCE = 45.0  # Seconds in which a place must be come to: the sweep and timers are rare.
+
+
+async def kill(members, site, random):
+    member = random.choice(members(site))
+    await member.program.kill()
+    await member.ready()
+
+
+async def kill_all_workers(site, _random):
+    for worker in site.workers:
+        await worker.program.kill()
+    for worker in site.workers:
+        await worker.ready()
+
+
+async def pause(members, site, random):
+    """SIGSTOP, longer than a lock is waited for, and SIGCONT."""
+    member = random.choice(members(site))
+    member.program.signal(signal.SIGSTOP)
+    await lasting(random.uniform(2.5, 6.0))
+    member.program.signal(signal.SIGCONT)
+
+
+async def drain(members, site, random):
+    """SIGTERM; it must leave with 0, and its successor goes on."""
+    member = random.choice(members(site))
+    code = await member.program.drain()
+    assert code == 0, f"P7: a drained {member.program} left with {code}: {member.program.tail}"
+    await member.program.start()
+    await member.ready()
+
+
+async def crash(members, place, site, random):
+    """A process that kills itself at a place is started, and after it one that does not."""
+    member = random.choice(members(site))
+    passages = 1 if place.startswith("in-") else random.randint(1, PASSAGES)
+    await member.program.kill(crash_at=f"{place}:{passages}")
+    died = await _dies(site, member, place, random)
+    for each in members(site):
+        await each.program.disarm()
+    for each in members(site):
+        await each.ready()
+    assert died, f"{place} was not come to in {PATIENCE:g} s"
+
+
+async def _dies(site, member, place, random):
+    """Wait for its death; what brings it to its place is done meanwhile."""
+    async with asyncio.TaskGroup() as group:
+        luring = group.create_task(_lure(site, member, place, random))
+        died = await member.program.crashes(patience=PATIENCE)
+        luring.cancel()
+    return died
+
+
+async def _lure(site, member, place, random):
+    if place == "in-sweep":
+        # The other worker leaves commands behind: they are swept when they have aged.
+        other = random.choice([each for each in site.workers if each is not member])
+        await member.ready()
+        await other.program.kill(crash_at="after-commit:2")
+        while await other.program.crashes(patience=PATIENCE):
+            await other.program.start(crash_at="after-commit:2")
+    if place == "in-dead-letter-intake":
+        await member.ready()
+        while True:
+            await site.throw_rubbish()
+            await lasting(0.5)
+
+
+def workers(site):
+    return site.workers
+
+
+def participants(site):
+    return site.participants
+
+
+FAULTS = (
+    Fault("SIGKILL of a worker", partial(kill, workers), times=8, few=2, mixes=True),
+    Fault("SIGKILL of a participant", partial(kill, participants), times=8, few=1, mixes=True),
+    Fault("SIGKILL of every worker", kill_all_workers, times=4, few=1),
+    Fault("SIGSTOP of a worker", partial(pause, workers), times=4, few=1, mixes=True),
+    Fault("SIGSTOP of a participant", partial(pause, participants), times=4, mixes=True),
+    Fault("SIGTERM of a worker", partial(drain, workers), times=4, few=1, mixes=True),
+    Fault("SIGTERM of a participant", partial(drain, participants), times=4, mixes=True),
+    *(
+        Fault(
+            f"worker dies {place}",
+            partial(crash, workers, place),
+            times=2 if place == "in-sweep" else 4,
+            few=int(place in ("after-commit", "after-confirm")),
+        )
+        for place in WORKER
+    ),
+    *(
+        Fault(
+            f"participant dies {place}",
+            partial(crash, participants, place),
+            times=3,
+            few=int(place == "after-effect"),
+        )
+        for place in PARTICIPANT
+    ),
+)

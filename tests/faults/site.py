@@ -1,0 +1,190 @@
+"""
+Where the fault suite happens: real servers of its own, the engine's processes, and a proxy between
+every process and every server it talks to.
+
+The suite itself talks to the servers directly, so that it sees what is there while nobody else can.
+"""
+
+import asyncio
+import json
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import asyncpg
+from pamqp.commands import Basic
+
+from saga_engine.broker.topology import REPLIES, REQUESTS, policy
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.rabbitmq import RabbitServer
+from saga_engine.store.migrate import upgrade
+from tests.broker.links import raw_channel
+from tests.faults import shop
+from tests.faults.processes import Program, eventually, lasting
+from tests.proxy import Proxy
+
+WORKERS, PARTICIPANTS = 2, 2
+VHOST, USER = "faults", "shop"
+LOOK = 0.1  # Seconds between looks at a server that was away.
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+@dataclass
+class Member:
+    """One process of the engine, and the proxies between it and its servers."""
+
+    program: Program
+    broker: Proxy
+    database: Proxy
+
+    @property
+    def proxies(self):
+        return (self.broker, self.database)
+
+    async def ready(self, *, patience=60.0):
+        """Wait until it says so."""
+        await eventually(self.program.is_ready, patience=patience)
+
+
+class Site:
+    """Everything of one run of the suite."""
+
+    def __init__(self, rabbit, postgres, directory, seed):
+        self.rabbit: RabbitServer = rabbit
+        self.postgres: PostgresServer = postgres
+        self.directory: Path = directory
+        self.workers: list[Member] = []
+        self.participants: list[Member] = []
+        # What must never be printed: whatever has these letters is a leak.
+        self.password = f"canary-password-{seed}-{secrets.token_hex(8)}"
+        self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
+        self.broker_url = self.engine_url = self.shop_url = ""
+        self.rubbish: set[str] = set()
+
+    @property
+    def members(self):
+        return [*self.workers, *self.participants]
+
+    @property
+    def canaries(self):
+        """Secrets that are in payloads and in URLs."""
+        return [self.secret, self.password, self.engine_url.split(":")[2].split("@")[0]]
+
+    async def prepare(self):
+        """Make the databases, the virtual host with its user and its policy."""
+        self.engine_url = await self.postgres.create_database("engine")
+        self.shop_url = await self.postgres.create_database("shop")
+        await upgrade(self.engine_url)
+        await self.execute(shop.MAKE_LEDGER, url=self.shop_url)
+        ctl = self.rabbit.ctl
+        await ctl("add_vhost", VHOST)
+        await ctl("add_user", USER, self.password)
+        for user in (USER, "guest"):
+            await ctl("set_permissions", "-p", VHOST, user, ".*", ".*", ".*")
+        await self.set_policy()
+        self.broker_url = self.rabbit.url_of(VHOST).replace(
+            "guest:guest", f"{USER}:{quote(self.password)}"
+        )
+
+    async def set_policy(self, name="saga-engine", priority=None, **changes):
+        """Set the policy that production has, or one that overrules it."""
+        ours = policy()
+        definition = {**ours["definition"], **changes}
+        await self.rabbit.ctl(
+            *("set_policy", "-p", VHOST, name, ours["pattern"], json.dumps(definition)),
+            *("--priority", str(priority or ours["priority"]), "--apply-to", ours["apply-to"]),
+        )
+
+    async def clear_policy(self, name):
+        await self.rabbit.ctl("clear_policy", "-p", VHOST, name)
+
+    async def execute(self, statement, *arguments, url=None):
+        """Run one statement with a connection of its own; its rows."""
+        connection = await asyncpg.connect(_plain(url or self.engine_url), timeout=5)
+        try:
+            return await connection.fetch(statement, *arguments)
+        finally:
+            connection.terminate()
+
+    async def throw_rubbish(self):
+        """Beside the runs, messages that nobody can handle; P7 says what becomes of them."""
+        async with raw_channel(self.broker_url) as channel:
+            for exchange, key in ((REPLIES, REPLIES), (REQUESTS, "start")):
+                self.rubbish.add(message_id := uuid4().hex)
+                properties = Basic.Properties(
+                    message_id=message_id, correlation_id="?", delivery_mode=2
+                )
+                await channel.basic_publish(
+                    b'{"rubb', exchange=exchange, routing_key=key, properties=properties
+                )
+
+    async def now(self, *, patience=90.0) -> datetime:
+        """The database's clock, as soon as the database tells it."""
+        async with asyncio.timeout(patience):
+            while True:
+                try:
+                    [[now]] = await self.execute("SELECT clock_timestamp()")
+                except AWAY:
+                    await lasting(LOOK)
+                else:
+                    return now
+
+    async def everybody_ready(self):
+        for member in self.members:
+            await member.ready()
+
+    def everybody_runs(self):
+        for member in self.members:
+            member.program.must_run()
+
+
+@asynccontextmanager
+async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS):
+    """Servers and processes for the time of the block; logs and data are in `directory`."""
+    async with AsyncExitStack() as owned:
+        rabbit = await owned.enter_async_context(RabbitServer())
+        postgres = await owned.enter_async_context(PostgresServer(tcp=True))
+        place = Site(rabbit, postgres, directory, seed)
+        await place.prepare()
+        sagas = ("tests.faults.shop:orders", "tests.faults.shop:journeys")
+        for number in range(workers):
+            place.workers.append(await _member(owned, place, "worker", sagas, number))
+        for number in range(participants):
+            member = await _member(owned, place, "participant", ("tests.faults.shop",), number)
+            place.participants.append(member)
+        await place.everybody_ready()
+        yield place
+
+
+async def _member(owned, place, command, modules, number):
+    database = place.engine_url if command == "worker" else place.shop_url
+    proxies = []
+    for target in (place.broker_url, database):
+        proxy = Proxy(target)
+        await proxy.start()
+        owned.push_async_callback(proxy.refuse)
+        proxies.append(proxy)
+    broker, store = proxies
+    environment = {
+        "SAGA_ENGINE_BROKER_URL": broker.url,
+        "SAGA_ENGINE_DATABASE_URL" if command == "worker" else shop.DATABASE: store.url,
+        "SAGA_ENGINE_LOG_LEVEL": "info",
+        "SAGA_ENGINE_LOG_FORMAT": "json",
+    }
+    program = Program(
+        *(command, *modules, "--port", "0"),
+        environment=environment,
+        log=place.directory / f"{command}-{number}.log",
+    )
+    await program.start()
+    owned.push_async_callback(program.end)
+    return Member(program, broker, store)
+
+
+def _plain(url):
+    """As asyncpg itself reads it."""
+    return url.replace("postgresql+asyncpg", "postgresql")

@@ -1,0 +1,194 @@
+"""
+The promises P1 to P7, held against everything that was asked for, one by one.
+
+Three witnesses: what the suite asked for, what the engine recorded (runs, journal, incidents, dead
+letters), and what the services did, by their own ledger. A violation is a sentence that begins with
+its promise.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+
+from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+from saga_engine.store import incidents, journal, outbox, runs
+from saga_engine.store.database import Database
+from tests.broker.links import raw_channel
+from tests.faults import shop
+from tests.faults.processes import eventually
+from tests.worker.promises import check_run
+
+SAGAS: dict[str, Saga] = {"order": shop.orders, "journey": shop.journeys}
+PORTION = 200
+QUEUES = (
+    *(REPLIES, REQUESTS, DEAD_LETTERS),
+    *map(participant_queue, ("stock", "bank", "travel")),
+)
+BROKER_GAVE_UP = "broker_"
+"""Dead letters that the broker made: a fault may order them, no sender can."""
+
+
+@dataclass
+class Findings:
+    """What is wrong, and how many runs were looked at."""
+
+    violations: list[str] = field(default_factory=list)
+    runs: int = 0
+    statuses: Counter = field(default_factory=Counter)
+
+    def expect(self, condition, sentence):
+        if not condition:
+            self.violations.append(sentence)
+
+
+class Verdict:
+    """Judges what was asked for since it judged last."""
+
+    def __init__(self, site, load):
+        self._site, self._load = site, load
+        self._judged: set[str] = set()
+        self.rubbish: set[str] = set()
+
+    async def calm(self, *, patience=60.0):
+        """Wait until nothing is on its way: a late reply may change a run that has ended."""
+        async with raw_channel(self._site.broker_url) as channel:
+
+            async def is_calm():
+                declared = [await channel.queue_declare(each, passive=True) for each in QUEUES]
+                [[left]] = await self._site.execute("SELECT count(*) FROM saga_engine.outbox")
+                quiet = all(not each.message_count and each.consumer_count for each in declared)
+                return quiet and not left
+
+            await eventually(is_calm, patience=patience)
+
+    async def judge(self) -> Findings:
+        """Hold every promise against every new run."""
+        findings = Findings()
+        fresh = [each for each in self._load.asked if each not in self._judged]
+        async with Database(self._site.engine_url, Settings()) as database:
+            for start in range(0, len(fresh), PORTION):
+                await self._judge(database, fresh[start : start + PORTION], findings)
+            await self._messages(database, findings)
+        self._judged.update(fresh)
+        findings.runs = len(fresh)
+        return findings
+
+    async def _judge(self, database, run_ids, findings):
+        details = await _details(database, run_ids)
+        done = await self._effects(run_ids)
+        for run_id in run_ids:
+            asked, detail = self._load.asked[run_id], details.get(run_id)
+            if detail is None:
+                kept = f"P6: {run_id} was accepted and is not there"
+                findings.expect(not asked.accepted, kept)
+                continue
+            findings.statuses[asked.saga, detail.stored.run.status.value] += 1
+            try:
+                check_run(detail, detail.waiting)  # P1, P2, P3, P5
+            except AssertionError as error:
+                findings.violations.append(str(error)[:600])
+            _ledger(findings, detail, asked, done.get(asked.errand, []))  # P4, P6
+
+    async def _effects(self, run_ids):
+        errands = [self._load.asked[each].errand for each in run_ids]
+        rows = await self._site.execute(_LEDGER, errands, url=self._site.shop_url)
+        found = defaultdict(list)
+        for errand, step, direction in rows:
+            found[errand].append((step, direction))
+        return found
+
+    async def _messages(self, database, findings):
+        """P7: set aside is what nobody can handle, to the last piece, and nothing else."""
+        async with database.transaction() as tx:
+            rows = (await tx.execute(_LETTERS)).all()
+            pending = (await outbox.backlog(tx)).pending
+        findings.expect(not pending, f"P6: {pending} commands are left in the outbox")
+        found = {message_id for message_id, _, _ in rows}
+        lost = self.rubbish - found
+        findings.expect(not lost, f"P7: rubbish was lost: {sorted(lost)[:3]}")
+        others = [
+            f"{reason} in {queue}"
+            for message_id, queue, reason in rows
+            if message_id not in self.rubbish and not reason.startswith(BROKER_GAVE_UP)
+        ]
+        findings.expect(not others, f"P7: set aside without need: {Counter(others)}")
+        try:
+            self._site.everybody_runs()
+        except AssertionError as error:
+            findings.violations.append(str(error))
+
+
+@dataclass
+class Detail:
+    """A run, its journal, its saga's document, and the runs that wait for a person."""
+
+    stored: runs.StoredRun
+    journal: list[journal.Recorded]
+    document: dict
+    waiting: set[str]
+
+
+async def _details(database, run_ids):
+    async with database.transaction() as tx:
+        await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        stored = await runs.look(tx, run_ids)
+        events = defaultdict(list)
+        for run_id, *columns in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
+            events[run_id].append(journal.Recorded(*columns))
+        waiting = {each.run_id for each in await incidents.listing(tx, limit=100_000)}
+    return {
+        run_id: Detail(each, events[run_id], _document(SAGAS[each.run.saga]), waiting)
+        for run_id, each in stored.items()
+    }
+
+
+def _document(saga):
+    return {"steps": [{"name": name, "after": list(saga.after[name])} for name in saga.steps]}
+
+
+def _ledger(findings, detail, asked, effects: Iterable[tuple[str, str]]):
+    """P4 and P6: each effect once, and none that nobody had decided."""
+    run, done = detail.stored.run, list(effects)
+    of = f"{asked.saga} {run.run_id} ({asked.whim}, {run.status})"
+    doubled = [each for each, number in Counter(done).items() if number > 1]
+    findings.expect(not doubled, f"P4: doubled {doubled} in {of}")
+    ordered = {
+        (each.data["step"], each.data["direction"])
+        for each in detail.journal
+        if each.type == "attempt_started"
+    }
+    undecided = set(done) - ordered
+    findings.expect(not undecided, f"P6: nobody decided {undecided} in {of}")
+    forward = {step for step, direction in done if direction == "action"}
+    back = {step for step, direction in done if direction == "compensation"}
+    if run.status is Status.COMPLETED:
+        missing = set(SAGAS[asked.saga].steps) - forward
+        findings.expect(not missing and not back, f"P4: {missing} missing, {back} undone in {of}")
+    if run.status is Status.COMPENSATED:
+        findings.expect(forward == back, f"P4: did {forward}, undid {back} in {of}")
+        _reversed(findings, SAGAS[asked.saga], done, of)
+
+
+def _reversed(findings, saga, done, of):
+    """P3, by the ledger: undone only after every step that depended on it."""
+    place = {each: number for number, each in enumerate(done)}
+    for step in saga.steps:
+        undone = place.get((step, "compensation"))
+        for later in saga.descendants[step]:
+            after = place.get((later, "compensation"))
+            if undone is not None and after is not None:
+                findings.expect(after < undone, f"P3: {step} undone before {later} in {of}")
+
+
+_LEDGER = "SELECT errand, step, direction FROM ledger WHERE errand = ANY ($1) ORDER BY id"
+_LETTERS = text("SELECT message_id, queue, reason FROM saga_engine.dead_letter")
+_JOURNAL = text(
+    """
+    SELECT run_id::text, version, type, at, data, metadata, position FROM saga_engine.event
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) ORDER BY run_id, version"""
+)
