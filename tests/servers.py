@@ -55,11 +55,22 @@ async def migrated_url(postgres: PostgresServer, migrated_template: str) -> Asyn
 
 
 @pytest.fixture(scope="session")
-async def rabbitmq() -> AsyncIterator[RabbitServer]:
-    """One real RabbitMQ node per session; its absence is loud, and an error on CI."""
+def rabbitmq_is_installed() -> None:
+    """For tests that start nodes of their own."""
+    _need_rabbitmq()
+
+
+def _need_rabbitmq() -> None:
+    """Its absence is loud, and an error on CI."""
     if not rabbitmq_installed():
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
         complain(f"{RABBITMQ_MISSING}. Run `{INSTALL}`.")
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq() -> AsyncIterator[RabbitServer]:
+    """One real RabbitMQ node per session."""
+    _need_rabbitmq()
     async with RabbitServer() as server:
         yield server
 

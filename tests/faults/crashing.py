@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from saga_engine.worker.ledger import Ledger
+
 
 def always(_arguments: Sequence[Any], _result: Any) -> bool:
     """Every call counts."""
@@ -27,6 +29,16 @@ def always(_arguments: Sequence[Any], _result: Any) -> bool:
 def found_something(_arguments: Sequence[Any], result: Any) -> bool:
     """Most calls find nothing; those that find something count."""
     return bool(result)
+
+
+def decides(arguments: Sequence[Any], _result: Any) -> bool:
+    """Most transactions only look whether anything is due; those that change a run count."""
+    return any(isinstance(each, Ledger) and each.changed for each in arguments)
+
+
+def leaves_commands(arguments: Sequence[Any], _result: Any) -> bool:
+    """Of those, the ones that have commands to publish."""
+    return any(isinstance(each, Ledger) and each.outcome.commands for each in arguments)
 
 
 def has_letters(arguments: Sequence[Any], _result: Any) -> bool:
@@ -47,9 +59,11 @@ class Place:
 WORKER = {
     # a delivery, from its arrival to its acknowledgement
     "after-receive": Place("before", "saga_engine.worker.turnover", "Turnover.take"),
-    "after-decide": Place("before", "saga_engine.worker.turnover", "write"),
-    "before-commit": Place("after", "saga_engine.store.outbox", "delete"),
-    "after-commit": Place("before", "saga_engine.worker.turnover", "Turnover._after"),
+    "after-decide": Place("before", "saga_engine.worker.turnover", "write", decides),
+    "before-commit": Place("after", "saga_engine.worker.turnover", "write", decides),
+    "after-commit": Place(
+        "before", "saga_engine.worker.turnover", "Turnover._after", leaves_commands
+    ),
     "after-publish": Place("after", "saga_engine.broker.confirms", "ConfirmChannel.send"),
     "after-confirm": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
     "after-ack": Place("after", "saga_engine.broker.consumer", "Consumer.settle"),

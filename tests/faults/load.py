@@ -51,13 +51,17 @@ class Load:
     async def __aenter__(self):
         self._link = link_to(self._site.broker_url, "publish", topology=CLIENT)
         self._publisher = Publisher(await self._link.__aenter__())
-        self._task = asyncio.ensure_future(self._run())
+        self._tasks = asyncio.TaskGroup()  # a load that breaks ends the suite
+        await self._tasks.__aenter__()
+        self._task = self._tasks.create_task(self._run())
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, kind, error, trace):
         self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._link.__aexit__(None, None, None)
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await self._link.__aexit__(None, None, None)
 
     @property
     def accepted(self):
@@ -73,7 +77,6 @@ class Load:
 
         async def has_resumed():
             nonlocal found
-            self._must_work()
             try:
                 [[found]] = await self._site.execute(_RESUMED, since)
             except AWAY:
@@ -97,7 +100,6 @@ class Load:
         unsettled = []
 
         async def has_settled():
-            self._must_work()
             if self._waiting:
                 return False
             try:
@@ -114,10 +116,6 @@ class Load:
 
     def go_on(self):
         self.pause = False
-
-    def _must_work(self):
-        if self._task.done():
-            self._task.result()
 
     async def _run(self):
         while True:

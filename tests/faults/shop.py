@@ -144,11 +144,11 @@ def ticket(errand: Errand, pay: Done) -> Errand:
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        step.order(direction).command: step.name
+        order.command: step.name
         for saga in (orders, journeys)
         for step in saga.steps.values()
-        for direction in ("action", "compensation")
-        if step.order(direction) is not None
+        for order in (step.action, step.undo)
+        if order is not None
     }
 )
 """The step that each command belongs to."""

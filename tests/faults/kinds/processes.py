@@ -9,7 +9,8 @@ from tests.faults.fault import Fault
 from tests.faults.processes import lasting
 
 PASSAGES = 12  # At most so many of a place's passages go by before the one that kills.
-PATIENCE = 45.0  # Seconds in which a place must be come to: the sweep and timers are rare.
+STORM = 5  # Times that every worker is killed, one right after the other.
+PATIENCE = 90.0  # Seconds in which a place must be come to: the sweep and timers are rare.
 
 
 async def kill(members, site, random):
@@ -23,6 +24,20 @@ async def kill_all_workers(site, _random):
         await worker.program.kill()
     for worker in site.workers:
         await worker.ready()
+
+
+async def kill_again_and_again(site, _random):
+    """Every worker every 2 seconds, counted from when it is ready; a participant every third."""
+    for number in range(STORM):
+        for worker in site.workers:
+            await worker.ready()
+        await lasting(2.0)
+        for worker in site.workers:
+            await worker.program.kill()
+        if number % 3 == 0:
+            await site.participants[0].program.kill()
+    for member in site.members:
+        await member.ready()
 
 
 async def pause(members, site, random):
@@ -91,6 +106,7 @@ FAULTS = (
     Fault("SIGKILL of a worker", partial(kill, workers), times=8, few=2, mixes=True),
     Fault("SIGKILL of a participant", partial(kill, participants), times=8, few=1, mixes=True),
     Fault("SIGKILL of every worker", kill_all_workers, times=4, few=1),
+    Fault("every worker killed every 2 s", kill_again_and_again, times=2, few=1),
     Fault("SIGSTOP of a worker", partial(pause, workers), times=4, few=1, mixes=True),
     Fault("SIGSTOP of a participant", partial(pause, participants), times=4, mixes=True),
     Fault("SIGTERM of a worker", partial(drain, workers), times=4, few=1, mixes=True),

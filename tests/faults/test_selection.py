@@ -1,0 +1,50 @@
+"""
+A selection of the fault suite, with a fresh seed each time: what CI runs of `make faults`.
+
+Every promise, for every run under every one of these faults. The seed is printed; with FAULTS_SEED
+it can be given.
+"""
+
+import os
+import secrets
+from random import Random
+
+import pytest
+
+from tests.faults.catalogue import ALL
+from tests.faults.crashing import PLACES, resolved
+from tests.faults.load import Load
+from tests.faults.site import site
+from tests.faults.suite import Suite, leaks, table
+
+SELECTION = [fault for fault in ALL if fault.few]
+ENOUGH = 300  # Runs: fewer would mean that the load did not come about.
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.usefixtures("rabbitmq_is_installed")
+@pytest.mark.timeout(600)
+async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, capsys):
+    seed = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
+
+    def tell(text):
+        with capsys.disabled():
+            print(text, flush=True)  # noqa: T201 - the seed and the figures, on CI too
+
+    tell(f"\nfault suite, seed {seed}: FAULTS_SEED={seed} does the same again")
+    async with site(tmp_path, seed) as place, Load(place, Random(seed)) as load:
+        suite = Suite(place, load, Random(seed), tell)
+        for fault in SELECTION:
+            await suite.endure(fault, fault.few)
+        printed = leaks(place)
+    tell(table(suite))
+    assert not suite.violations
+    assert not printed
+    assert len(load.asked) >= ENOUGH
+    assert suite.times >= len(SELECTION)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_to_crash_at_is_a_call_of_the_engine(place):
+    owner, name = resolved(PLACES[place])
+    assert callable(getattr(owner, name))
