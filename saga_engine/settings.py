@@ -104,6 +104,29 @@ class Settings(BaseSettings):
     body_depth: Annotated[int, Field(ge=1, le=500)] = Field(
         64, description="Deepest nesting of a body the engine reads"
     )
+    body_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        50_000,
+        description="Values in a body the engine reads, inner ones included; the smallest have 2"
+        " bytes on the wire and 200 in memory",
+    )
+    header_bytes: Annotated[int, Field(ge=4096, le=131_072)] = Field(
+        32_768,
+        description="Bytes of all headers of a message the engine reads: twice what it sends, for"
+        " what tracing and the broker add",
+    )
+    header_count: Annotated[int, Field(ge=20, le=10_000)] = Field(
+        100, description="Headers of a message the engine reads; a command has 9"
+    )
+    name_bytes: Annotated[int, Field(ge=64, le=2000)] = Field(
+        255,
+        description="Longest name, id or key a participant takes over from a command: what AMQP"
+        " allows a routing key; far below the 2,700 bytes of a row in PostgreSQL's indexes",
+    )
+    text_bytes: Annotated[int, Field(ge=64, le=2000)] = Field(
+        1000,
+        description="Longest saga name, key, reason or person in a request; keys are in an index,"
+        " as above",
+    )
     dead_letter_bytes: Bytes = Field(
         262_144,
         description="Bytes of a dead letter's body that are kept; prefetch times this, and"

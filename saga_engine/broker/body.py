@@ -24,17 +24,20 @@ Object: TypeAlias = dict[str, Json]
 
 
 def read_body(delivery: Delivery, settings: Settings) -> Json | Unreadable:
-    """Read the body of a delivery; beyond `body_bytes` it is not even looked at."""
+    """Read a body; that of unsound headers, or beyond `body_bytes`, is not even looked at."""
+    if delivery.problem:
+        return Unreadable(Reason.BAD_HEADERS, delivery.problem)
     if delivery.size > settings.body_bytes:
         return Unreadable(
             Reason.TOO_LARGE,
-            f"The body has {delivery.size} bytes; {settings.body_bytes} are allowed.",
+            f"The body has {delivery.size} bytes; body_bytes allows {settings.body_bytes}.",
         )
     if delivery.content_encoding.lower() not in _PLAIN:
         return Unreadable(
             Reason.ENCODED, "The body is compressed or encoded; only plain JSON is read."
         )
-    return read_json(delivery.body, settings.body_depth)
+    found = read_json(delivery.body, settings.body_depth)
+    return _many(settings) if _more(delivery.body, found, settings.body_values) else found
 
 
 def read_object(delivery: Delivery, settings: Settings) -> Object | Unreadable:
@@ -74,8 +77,27 @@ def write_json(value: Json) -> bytes:
     return orjson.dumps(value)
 
 
+def _many(settings: Settings) -> Unreadable:
+    text = f"The body holds more than {settings.body_values} values, which body_values allows."
+    return Unreadable(Reason.TOO_LARGE, text)
+
+
+def _more(body: bytes, value: Json | Unreadable, most: int) -> bool:
+    # Each value but the first follows one of these; most bodies need no walk.
+    likely = body.count(b",") + body.count(b"{") + body.count(b"[")
+    if isinstance(value, Unreadable) or likely < most:
+        return False
+    count, rest = 0, [value]
+    while rest and count <= most:
+        count += 1
+        rest.extend(_items(rest.pop()))
+    return count > most
+
+
 def _too_deep(depth: int) -> Unreadable:
-    return Unreadable(Reason.TOO_DEEP, f"The body nests deeper than {depth} levels.")
+    return Unreadable(
+        Reason.TOO_DEEP, f"The body nests deeper than {depth} levels, which body_depth allows."
+    )
 
 
 def _deeper(value: Json, depth: int) -> bool:

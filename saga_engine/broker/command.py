@@ -5,14 +5,14 @@ Rule: the body is the payload and nothing else; what the engine has to say stand
 The contract is docs/protocol.md, section "Commands".
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 from uuid import UUID, uuid4
 
 from saga_engine.broker.body import read_body, write_json
-from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.topology import COMMANDS, REPLIES
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery, Message
@@ -28,6 +28,9 @@ DIRECTION = "saga-direction"
 DEADLINE = "saga-deadline"
 IDEMPOTENCY_KEY = "idempotency-key"
 TRACEPARENT = "traceparent"
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]+){3}(-.*)?", re.ASCII)
+"""Of whatever version; what else comes is dropped (W3C Trace Context, 3.2.2 and 4.3)."""
 
 T = TypeVar("T")
 
@@ -107,66 +110,87 @@ def encode_command(
 
 def decode_command(delivery: Delivery, settings: Settings) -> ReceivedCommand | Unreadable:
     """Read a command; its payload is any JSON."""
-    if UNDECODABLE in delivery.headers:
-        return Unreadable(Reason.BAD_HEADERS, "The headers of the message cannot be decoded.")
     payload = read_body(delivery, settings)
     if isinstance(payload, Unreadable):
         return payload
     try:
-        command = _command(delivery.headers, delivery.type or delivery.routing_key, payload)
+        command = _command(delivery, payload, _Headers(delivery.headers, settings.name_bytes))
     except _BadHeaderError as error:
         return Unreadable(Reason.BAD_COMMAND, str(error))
-    if not delivery.correlation_id or not delivery.reply_to:
-        return Unreadable(Reason.BAD_COMMAND, "It has no correlation_id or no reply_to to answer.")
+    problem = _unanswerable(delivery, settings.name_bytes)
+    if problem:
+        return Unreadable(Reason.BAD_COMMAND, problem)
     traceparent = delivery.headers.get(TRACEPARENT)
     return ReceivedCommand(
         command=command,
         correlation_id=delivery.correlation_id,
         reply_to=delivery.reply_to,
         message_id=delivery.message_id,
-        traceparent=traceparent if isinstance(traceparent, str) else "",
+        traceparent=traceparent if _is_traceparent(traceparent) else "",
     )
 
 
 class _BadHeaderError(Exception):
     def __init__(self, name: str) -> None:
-        super().__init__(f"The header {name} is missing or of another type.")
+        super().__init__(f"The header {name} is missing, of another type or too long (name_bytes).")
 
 
-def _command(headers: Mapping[str, Json], name: str, payload: Json) -> Command:
+class _Headers:
+    """The headers of a command, their texts of `longest` bytes at the most."""
+
+    def __init__(self, headers: Mapping[str, Json], longest: int) -> None:
+        self._headers = headers
+        self._longest = longest
+
+    def text(self, name: str) -> str:
+        value = self._headers.get(name)
+        if not isinstance(value, str) or not 0 < len(value.encode()) <= self._longest:
+            raise _BadHeaderError(name)
+        return value
+
+    def count(self, name: str) -> int:
+        value = self._headers.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+            raise _BadHeaderError(name)
+        return value
+
+    def parsed(self, name: str, parse: Callable[[str], T]) -> T:
+        try:
+            return parse(self.text(name))
+        except (ValueError, OverflowError):
+            raise _BadHeaderError(name) from None
+
+
+def _command(delivery: Delivery, payload: Json, headers: _Headers) -> Command:
     return Command(
-        run_id=_parsed(headers, RUN_ID, UUID),
-        saga=_text(headers, SAGA),
-        version=_count(headers, VERSION),
-        step=_text(headers, STEP),
-        direction=_parsed(headers, DIRECTION, Direction),
-        attempt=_count(headers, ATTEMPT),
-        name=name,
-        idempotency_key=_text(headers, IDEMPOTENCY_KEY),
+        run_id=headers.parsed(RUN_ID, UUID),
+        saga=headers.text(SAGA),
+        version=headers.count(VERSION),
+        step=headers.text(STEP),
+        direction=headers.parsed(DIRECTION, Direction),
+        attempt=headers.count(ATTEMPT),
+        name=delivery.type or delivery.routing_key,
+        idempotency_key=headers.text(IDEMPOTENCY_KEY),
         payload=payload,
-        deadline=_parsed(headers, DEADLINE, _aware),
+        deadline=headers.parsed(DEADLINE, _aware),
     )
 
 
-def _text(headers: Mapping[str, Json], name: str) -> str:
-    value = headers.get(name)
-    if not isinstance(value, str) or not value:
-        raise _BadHeaderError(name)
-    return value
+def _unanswerable(delivery: Delivery, longest: int) -> str:
+    """Why no reply to it could be sent; it must be known before anything is done."""
+    if not delivery.correlation_id or not delivery.reply_to:
+        return "It has no correlation_id or no reply_to to answer."
+    # What was no UTF-8 has grown: each of its bytes stands as a character of three.
+    for text in (delivery.correlation_id, delivery.reply_to, delivery.type):
+        if len(text.encode()) > longest:
+            return (
+                f"Its correlation_id, reply_to or type has more than {longest} bytes (name_bytes)."
+            )
+    return ""
 
 
-def _count(headers: Mapping[str, Json], name: str) -> int:
-    value = headers.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-        raise _BadHeaderError(name)
-    return value
-
-
-def _parsed(headers: Mapping[str, Json], name: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(_text(headers, name))
-    except (ValueError, OverflowError):
-        raise _BadHeaderError(name) from None
+def _is_traceparent(value: Json) -> TypeGuard[str]:
+    return isinstance(value, str) and _TRACEPARENT.fullmatch(value) is not None
 
 
 def _aware(text: str) -> datetime:

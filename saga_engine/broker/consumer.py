@@ -197,8 +197,7 @@ class Consumer:
     async def _begin(self, channel: DeliveryChannel, seconds: float) -> None:
         self._broken.clear()
         self._epoch += 1
-        limits = self._link.settings
-        channel.begin(self._epoch, self._deliver, max(limits.body_bytes, limits.dead_letter_bytes))
+        channel.begin(self._epoch, self._deliver, self._link.settings)
         driver.when_closed(
             channel, lambda reason: self._break(channel, f"Consuming ended: {reason}.")
         )

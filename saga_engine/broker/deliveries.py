@@ -17,8 +17,9 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from saga_engine.broker.frames import acknowledged, rejected
-from saga_engine.broker.tolerant import plain
+from saga_engine.broker.headers import read_headers
 from saga_engine.broker.wire import Delivery
+from saga_engine.settings import Settings
 
 
 class DeliveryChannel(Channel):
@@ -35,7 +36,7 @@ class DeliveryChannel(Channel):
         self._low = 1
         self._settled: set[int] = set()
         self._epoch = 0
-        self._keep = 0
+        self._settings: Settings
         self._deliver: Callable[[Delivery], None]
 
     @property
@@ -43,9 +44,9 @@ class DeliveryChannel(Channel):
         """Deliveries that are not settled yet."""
         return self.received - (self._low - 1) - len(self._settled)
 
-    def begin(self, epoch: int, deliver: Callable[[Delivery], None], keep: int) -> None:
-        """Hand each delivery to `deliver`, numbered `epoch`, with `keep` bytes of its body."""
-        self._epoch, self._deliver, self._keep = epoch, deliver, keep
+    def begin(self, epoch: int, deliver: Callable[[Delivery], None], settings: Settings) -> None:
+        """Hand each delivery to `deliver`, numbered `epoch`, with as much of it as is kept."""
+        self._epoch, self._deliver, self._settings = epoch, deliver, settings
 
     async def consume(self, queue: str, seconds: float) -> None:
         """Begin to consume one queue."""
@@ -92,7 +93,8 @@ class DeliveryChannel(Channel):
 
     async def _read_body(self, size: int) -> bytes:
         parts: list[bytes] = []
-        missing, room = size, self._keep
+        missing = size
+        room = max(self._settings.body_bytes, self._settings.dead_letter_bytes)
         while missing > 0:
             content = await self._get_frame()
             if not isinstance(content, ContentBody):
@@ -106,8 +108,7 @@ class DeliveryChannel(Channel):
         self, frame: commands.Basic.Deliver, header: ContentHeader, body: bytes
     ) -> Delivery:
         of = header.properties
-        headers = plain(of.headers or {})
-        assert isinstance(headers, dict), "a header table decodes to a dict"
+        headers, problem = read_headers(of.headers or {}, self._settings)
         return Delivery(
             queue=self.queues.get(frame.consumer_tag or "", ""),
             epoch=self._epoch,
@@ -127,6 +128,7 @@ class DeliveryChannel(Channel):
             app_id=of.app_id or "",
             timestamp=of.timestamp if isinstance(of.timestamp, datetime) else None,
             headers=headers,
+            problem=problem,
         )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from saga_engine.broker.body import Object, read_body, write_json
 from saga_engine.broker.command import ReceivedCommand, fresh_message_id
 from saga_engine.broker.token import CommandRef, read
-from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery, Message
@@ -98,17 +97,15 @@ def read_failure(body: Json) -> Failure | Unreadable:
 
 
 def _decode(delivery: Delivery, ref: CommandRef, settings: Settings) -> Reply | Unreadable:
-    if UNDECODABLE in delivery.headers:
-        return Unreadable(Reason.BAD_HEADERS, "The headers of the message cannot be decoded.")
+    body = read_body(delivery, settings)
+    if isinstance(body, Unreadable):
+        return body
     told = delivery.headers.get(OUTCOME, Outcome.SUCCEEDED.value)
     outcome = _TOLD.get(told) if isinstance(told, str) else None
     if outcome is None:
         return Unreadable(
             Reason.BAD_OUTCOME, f"The header {OUTCOME} must be succeeded, rejected or failed."
         )
-    body = read_body(delivery, settings)
-    if isinstance(body, Unreadable):
-        return body
     failure = None if outcome is Outcome.SUCCEEDED else read_failure(body)
     if isinstance(failure, Unreadable):
         return failure

@@ -18,9 +18,6 @@ from saga_engine.broker.wire import Delivery, Message
 from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
 
-TEXT_CHARACTERS = 1000
-"""The longest name, key or reason in a request."""
-
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
@@ -79,7 +76,7 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
     if isinstance(body, Unreadable):
         return body
     try:
-        return read(body)
+        return read(_Fields(body, settings.text_bytes))
     except _BadFieldError as error:
         return Unreadable(Reason.BAD_REQUEST, str(error))
 
@@ -114,7 +111,29 @@ class _BadFieldError(Exception):
         super().__init__(f"The field {name} must be {must}.")
 
 
-def _start(body: Object) -> StartRequest:
+class _Fields:
+    """The fields of a request, its texts of `longest` bytes at the most."""
+
+    def __init__(self, body: Object, longest: int) -> None:
+        self.body = body
+        self._longest = longest
+
+    @property
+    def run_id(self) -> UUID:
+        run_id = read_run_id(self.body)
+        if run_id is None:
+            raise _BadFieldError("run_id", "a UUID in lower case with hyphens")
+        return run_id
+
+    def text(self, name: str) -> str:
+        value = self.body.get(name)
+        if not isinstance(value, str) or not 0 < len(value.encode()) <= self._longest:
+            raise _BadFieldError(name, f"a text of 1 to {self._longest} bytes (text_bytes)")
+        return value
+
+
+def _start(fields: _Fields) -> StartRequest:
+    body = fields.body
     version = body.get("version")
     if version is not None and (
         not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 2**31
@@ -123,37 +142,23 @@ def _start(body: Object) -> StartRequest:
     if "input" not in body:
         raise _BadFieldError("input", "there")
     return StartRequest(
-        run_id=_run_id(body),
-        saga=_text(body, "saga"),
+        run_id=fields.run_id,
+        saga=fields.text("saga"),
         input=body["input"],
         version=version,
-        key=None if body.get("key") is None else _text(body, "key"),
+        key=None if body.get("key") is None else fields.text("key"),
     )
 
 
-def _cancel(body: Object) -> CancelRequest:
-    return CancelRequest(_run_id(body), _text(body, "reason"), _text(body, "by"))
+def _cancel(fields: _Fields) -> CancelRequest:
+    return CancelRequest(fields.run_id, fields.text("reason"), fields.text("by"))
 
 
-def _status(body: Object) -> StatusRequest:
-    return StatusRequest(_run_id(body))
+def _status(fields: _Fields) -> StatusRequest:
+    return StatusRequest(fields.run_id)
 
 
-def _run_id(body: Object) -> UUID:
-    run_id = read_run_id(body)
-    if run_id is None:
-        raise _BadFieldError("run_id", "a UUID in lower case with hyphens")
-    return run_id
-
-
-def _text(body: Object, name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= TEXT_CHARACTERS:
-        raise _BadFieldError(name, f"a text of 1 to {TEXT_CHARACTERS} characters")
-    return value
-
-
-_VERBS: dict[str, Callable[[Object], Request]] = {
+_VERBS: dict[str, Callable[[_Fields], Request]] = {
     "start": _start,
     "cancel": _cancel,
     "status": _status,

@@ -51,8 +51,9 @@ class Delivery:
 
     Every string and header can be stored in PostgreSQL as it is: valid Unicode without NUL, headers
     as plain JSON. `size` is the body's length in bytes; a body longer than the consumer keeps is
-    cut to what it keeps. `tag` acknowledges it on the consuming channel numbered `epoch`; an
-    acknowledgement for an epoch that is over is dropped: the broker delivers the message again.
+    cut to what it keeps. `problem` says why its headers are not to be read, if so. `tag`
+    acknowledges it on the consuming channel numbered `epoch`; an acknowledgement for an epoch that
+    is over is dropped: the broker delivers the message again.
     """
 
     queue: str
@@ -73,3 +74,4 @@ class Delivery:
     app_id: str
     timestamp: datetime | None
     headers: Mapping[str, Json]
+    problem: str = ""

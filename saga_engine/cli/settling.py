@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.headers import BROKERS, CUT
 from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.broker.wire import Message, Published
 from saga_engine.identifiers import uuid7
@@ -19,11 +21,12 @@ from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.dead_letters import StoredLetter
 
+_COPIES = ("CC", "BCC")
+"""Headers by which RabbitMQ sends a message to other queues as well."""
 REDRIVES = "x-saga-redrive-count"
 AT_ONCE = 50
 """Letters in one transaction; one of them may have a megabyte."""
 
-_BROKERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _GONE = "Somebody else has sent it again or discarded it meanwhile."
 _WHY = {
     Published.RETURNED: "No queue takes it: the one it came from is gone, or unbound.",
@@ -101,6 +104,8 @@ def message_of(stored: StoredLetter) -> Message | str:
     letter = stored.letter
     if stored.truncated:
         return f"Only {len(letter.body)} of its {letter.body_size} bytes were kept."
+    if {UNDECODABLE, CUT} & letter.headers.keys():
+        return "Not all of its headers were kept."
     exchange, routing_key = letter.exchange, letter.routing_key
     if letter.queue == DEAD_LETTERS:
         # The broker gave it up in one queue; its exchange would send it to others as well.
@@ -133,7 +138,11 @@ def _queue_of_death(headers: Mapping[str, Any]) -> str:
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in headers.items() if not name.startswith(_BROKERS)}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name not in _COPIES and not name.startswith(BROKERS)
+    }
     before = kept.get(REDRIVES)
     kept[REDRIVES] = before + 1 if isinstance(before, int) and before < 2**31 else 1
     return kept

@@ -15,7 +15,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.payload import PayloadError, storable
 from saga_engine.saga.vocabulary import Json
 
-KEY_CHARACTERS = 1000
+KEY_BYTES = 1000
 """The longest key; docs/protocol.md, section "Requests"."""
 
 
@@ -63,8 +63,8 @@ def key_text(key: str | None) -> str | None:
     Raises:
         InvalidInput: it is empty, too long or cannot be stored.
     """
-    if key is not None and (not 0 < len(key) <= KEY_CHARACTERS or not storable(key)):
-        raise InvalidInput(f"A key is a text of 1 to {KEY_CHARACTERS} characters without NUL.")
+    if key is not None and (not storable(key) or not 0 < len(key.encode()) <= KEY_BYTES):
+        raise InvalidInput(f"A key is a text of 1 to {KEY_BYTES} bytes without NUL.")
     return key
 
 

@@ -91,6 +91,12 @@ PROPERTIES = {
     "no properties": (0, b""),
 }
 
+BROKEN = {
+    "unknown type": (HEADERS, longstr(shortstr(b"k") + b"S\0\0\0\1v" + shortstr(b"z") + b"Z")),
+    "longer than it is": (HEADERS, b"\0\0\xff\xff" + shortstr(b"k") + b"S\0\0\0\1v"),
+}
+"""Tables that no broker delivers, because it reads them itself."""
+
 
 def content_header(flags: int, properties: bytes, size: int) -> bytes:
     """The payload of a content header frame."""

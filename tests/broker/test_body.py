@@ -109,3 +109,21 @@ def test_sentence_does_not_quote_the_body():
     found = read_json(b'{"password": "hunter2", }', DEPTH)
     assert isinstance(found, Unreadable)
     assert "hunter2" not in found.sentence
+
+
+@pytest.mark.parametrize("item", ["1", "{}", "[]", '{"":0}', '"a"'])
+def test_more_values_than_body_values_are_too_many(item):
+    few = SETTINGS.model_copy(update={"body_values": 100})
+    most = item.count("{") and item.count(":")
+    body = f"[{','.join([item] * (40 if most else 98))}]".encode()
+    assert isinstance(read_body(delivery(body=body), few), list)
+    body = f"[{','.join([item] * 100)}]".encode()
+    found = read_body(delivery(body=body), few)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.TOO_LARGE
+    assert "body_values" in found.sentence
+
+
+def test_commas_in_a_text_are_no_values():
+    few = SETTINGS.model_copy(update={"body_values": 5})
+    assert read_body(delivery(body=b'[",,,,,,,,{{{{[[[["]'), few) == [",,,,,,,,{{{{[[[["]

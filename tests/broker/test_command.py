@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine.broker.command import (
+    IDEMPOTENCY_KEY,
+    SAGA,
+    STEP,
+    TRACEPARENT,
     Command,
     ReceivedCommand,
     decode_command,
     encode_command,
 )
-from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
@@ -102,7 +105,9 @@ def test_command_without_a_way_back_is_unreadable():
 
 
 def test_command_with_undecodable_headers_is_unreadable():
-    delivery = replace(arrived(encode_command(COMMAND, "t")), headers={UNDECODABLE: True})
+    delivery = replace(
+        arrived(encode_command(COMMAND, "t")), problem="Its headers cannot be decoded."
+    )
     found = decode_command(delivery, SETTINGS)
     assert isinstance(found, Unreadable)
     assert found.reason is Reason.BAD_HEADERS
@@ -110,3 +115,30 @@ def test_command_with_undecodable_headers_is_unreadable():
 
 def test_payload_does_not_show_in_a_repr():
     assert "A1" not in repr(COMMAND)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {SAGA: "x" * 256}},
+        {"headers": {STEP: "\u20ac" * 86}},
+        {"headers": {IDEMPOTENCY_KEY: "k" * 3000}},
+        {"correlation_id": "\ufffd" * 200},
+        {"reply_to": "\ufffd" * 200},
+        {"type": "\ufffd" * 200},
+    ],
+)
+def test_a_name_beyond_name_bytes_is_refused_before_anything_is_done(changes):
+    sound = arrived(encode_command(COMMAND, "t"))
+    changes = {**changes, "headers": {**sound.headers, **changes.get("headers", {})}}
+    found = decode_command(replace(sound, **changes), SETTINGS)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.BAD_COMMAND
+    assert "name_bytes" in found.sentence
+
+
+@pytest.mark.parametrize("sent", ["", 7, "x" * 9000, "00-zz-1-1", "00", "00-\n-1-1", ["00-a-b-c"]])
+def test_a_traceparent_that_is_none_is_dropped(sent):
+    sound = arrived(encode_command(COMMAND, "t"))
+    headers = {**sound.headers, TRACEPARENT: sent}
+    assert decode_command(replace(sound, headers=headers), SETTINGS).traceparent == ""

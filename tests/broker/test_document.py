@@ -42,6 +42,11 @@ def test_limits_of_the_document_are_those_of_the_code():
     assert f"{settings.body_bytes:,} bytes" in TEXT
     assert f"{settings.body_depth} (`body_depth`)" in TEXT
     assert f"{HEADERS_BYTES:,} bytes" in TEXT
+    for name in ("body_values", "header_bytes"):
+        assert f"{getattr(settings, name):,} (`{name}`)" in TEXT
+    assert f"{settings.header_count} headers (`header_count`)" in TEXT
+    assert f"{settings.name_bytes} bytes (AMQP, `name_bytes`)" in TEXT
+    assert f"{settings.text_bytes:,} bytes (`text_bytes`)" in TEXT
 
 
 def test_policy_of_the_document_is_that_of_the_code():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.reply import Reply, decode_reply, encode_reply
 from saga_engine.broker.token import CommandRef, mint
-from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Direction, Outcome
@@ -90,7 +89,7 @@ def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
         ({"body": b"{"}, Reason.MALFORMED_JSON),
         ({"size": 20_000_000}, Reason.TOO_LARGE),
         ({"content_encoding": "gzip"}, Reason.ENCODED),
-        ({"headers": {UNDECODABLE: True}}, Reason.BAD_HEADERS),
+        ({"problem": "Its headers have 9 bytes."}, Reason.BAD_HEADERS),
     ],
 )
 def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):

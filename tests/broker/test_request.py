@@ -52,7 +52,7 @@ def test_request_arrives_as_it_was_sent(request_):
     [{"run_id": None}, {"run_id": 7}, {"run_id": "../../x"}, {"run_id": f"{{{RUN}}}"},
      {"run_id": f"{RUN}\n"}, {"run_id": str(RUN).upper()}, {"run_id": ["a"]}, {"saga": ""},
      {"saga": 1}, {"saga": "x" * 1001}, {"version": 0}, {"version": True}, {"version": "1"},
-     {"version": 2**31}, {"key": ""}, {"key": []}],
+     {"version": 2**31}, {"key": ""}, {"key": []}, {"key": "\U0001f600" * 251}],
 )  # fmt: skip
 def test_bad_start_is_unreadable_and_names_the_field(change):
     body = {"run_id": str(RUN), "saga": "s", "version": None, "key": None, "input": {}} | change

@@ -1,4 +1,5 @@
 import struct
+import sys
 
 import orjson
 import pamqp.frame
@@ -9,9 +10,19 @@ from pamqp import decode
 from pamqp.header import ContentHeader
 
 from saga_engine.broker import tolerant
+from saga_engine.broker.headers import read_headers
 from saga_engine.broker.tolerant import UNDECODABLE, plain
 from saga_engine.errors import ConfigurationError
-from tests.broker.hostile import HEADERS, PROPERTIES, content_header
+from saga_engine.settings import Settings
+from tests.broker.hostile import (
+    BROKEN,
+    HEADERS,
+    PROPERTIES,
+    content_header,
+    longstr,
+    nested_tables,
+    shortstr,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +48,60 @@ def test_hostile_properties_decode_to_something_that_can_be_stored(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["header key not UTF-8", "2000 nested tables", "2000 nested arrays", "14,000 headers"]
+    ("name", "kept"),
+    [
+        ("header key not UTF-8", {"\ufffd\ufffd": "v"}),
+        ("200 nested tables", None),
+        ("2000 nested tables", None),
+        ("2000 nested arrays", None),
+        ("unknown type", {"k": "v"}),
+        ("longer than it is", {"k": "v"}),
+    ],
 )
-def test_table_that_cannot_be_read_says_so(name):
-    assert frame(content_header(*PROPERTIES[name], size=1)).properties.headers == {
-        UNDECODABLE: True
-    }
+def test_table_of_which_something_cannot_be_read_says_so_and_keeps_the_rest(name, kept):
+    found = frame(content_header(*(PROPERTIES | BROKEN)[name], size=1)).properties.headers
+    assert found.pop(UNDECODABLE) is True
+    assert kept is None or found == kept
+
+
+def test_what_the_broker_wrote_is_read_beside_what_cannot_be_read():
+    death = (
+        shortstr(b"x-death") + b"A" + longstr(b"F" + longstr(shortstr(b"queue") + b"S\0\0\0\1q"))
+    )
+    deep = nested_tables(200)[4:]
+    found = frame(content_header(HEADERS, longstr(deep + death), size=1)).properties.headers
+    assert found[UNDECODABLE] is True
+    assert found["x-death"] == [{"queue": "q"}]
+
+
+@pytest.mark.parametrize("name", ["14,000 headers", "header of 120 KB", "2000 nested arrays"])
+def test_the_time_to_read_a_table_does_not_grow_with_its_square(name):
+    flags, table = PROPERTIES[name]
+    steps = count_calls(lambda: frame(content_header(flags, table, size=1)))
+    assert steps < 15 * len(table)
+
+
+def count_calls(work):
+    """How many calls of Python functions it takes: unlike seconds, the same on every machine."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@given(st.binary(max_size=200))
+def test_no_header_table_ever_raises_and_what_it_becomes_can_be_stored(table):
+    header = frame(content_header(HEADERS, longstr(table), size=3))
+    stored, _ = read_headers(header.properties.headers, Settings())
+    assert b"\\u0000" not in orjson.dumps(stored)
 
 
 @given(st.integers(0, 0xFFFE), st.binary(max_size=100))
