@@ -5,7 +5,8 @@ Rule: a command is acknowledged when the broker has confirmed its reply. Until t
 held, so whatever happens to this process the command is delivered again and the barrier repeats its
 answer. A reply no queue is bound for (the engine is not there) is tried again with growing pauses,
 without holding up the others, for `participant_reply_timeout` seconds; then its command is set
-aside. Nothing is lost by that: the engine asks again for whatever it has not heard of.
+aside, and at once where its `reply_to` is no queue of an engine. Nothing is lost by that: the
+engine asks again for whatever it has not heard of.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from time import monotonic
 from saga_engine.broker.command import fresh_message_id
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import MessageDeadLettered, MessagesPublished, Observer
@@ -94,7 +96,10 @@ class Replies:
 
     def _hopeless(self, held: _Held, outcome: Published) -> bool:
         too_long = monotonic() - held.since > self._settings.participant_reply_timeout
-        return outcome is Published.REFUSED or (outcome is Published.RETURNED and too_long)
+        # Any engine's queue for replies begins like that, and may not be there yet; what leads
+        # elsewhere never will be, and would take the place of other commands for all that time.
+        nowhere = too_long or not held.message.routing_key.startswith(REPLIES)
+        return outcome is Published.REFUSED or (outcome is Published.RETURNED and nowhere)
 
     def _elsewhere(self, held: _Held, outcome: Published) -> bool:
         """Whether the command is delivered again anyway, to us or to another process."""

@@ -150,12 +150,24 @@ async def test_a_reply_to_nowhere_is_given_up_and_holds_nobody_up(broker_url):
         engine_on(broker_url) as engine,
         service_of(broker_url, Shop(), **changes) as running,
     ):
-        await engine.send(command(), reply_to="nowhere")
+        await engine.send(command(), reply_to="saga.replies.nowhere")
         await running.told.until(returned)
         await engine.send(command())
         assert (await engine.reply()).outcome is Outcome.SUCCEEDED
         given_up = await running.told.until(lambda fact: isinstance(fact, MessageDeadLettered))
         assert given_up.reason == "reply_unroutable"
+
+
+async def test_replies_that_no_engine_waits_for_do_not_take_the_place_of_commands(broker_url):
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Shop(), participant_prefetch=2) as running,
+    ):
+        for _ in range(6):
+            await engine.send(command(), reply_to="nowhere")
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        assert len(running.told.of(MessageDeadLettered)) == 6
 
 
 HOSTILE = {
