@@ -8,6 +8,7 @@ the store: a message is only read, within the limits of the settings.
 from collections.abc import Iterable
 
 from saga_engine.broker.answer import address
+from saga_engine.broker.command import decode_command
 from saga_engine.broker.reply import decode_reply
 from saga_engine.broker.request import (
     CancelRequest,
@@ -15,7 +16,7 @@ from saga_engine.broker.request import (
     StatusRequest,
     decode_request,
 )
-from saga_engine.broker.topology import DEAD_LETTERS, REPLIES
+from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, participant_queue
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger
@@ -44,7 +45,7 @@ def _read(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) ->
     if delivery.queue == REPLIES:
         _reply(intake, delivery, key, settings)
     elif delivery.queue == DEAD_LETTERS:
-        intake.letters.append(_dead(delivery))
+        intake.letters.append(_dead(delivery, settings))
     else:
         _request(intake, delivery, settings)
 
@@ -108,7 +109,7 @@ def _arrival(
     )
 
 
-def _dead(delivery: Delivery) -> Letter:
+def _dead(delivery: Delivery, settings: Settings) -> Letter:
     """A message the broker gave up; its `x-death` header says where and why."""
     deaths = delivery.headers.get("x-death")
     first = deaths[0] if isinstance(deaths, list) and deaths else None
@@ -116,7 +117,12 @@ def _dead(delivery: Delivery) -> Letter:
     if isinstance(first, dict):
         queue, reason = str(first.get("queue", "")), str(first.get("reason", ""))
     known = reason if reason in BROKER_REASONS else "other"
-    return Letter(delivery, f"broker_{known}", f"The broker gave it up in queue {queue[:100]!r}.")
+    text = f"The broker gave it up in queue {queue[:100]!r}."
+    if queue.startswith(participant_queue("")):
+        # A participant cannot say why it rejected something; mostly it is what we see as well.
+        command = decode_command(delivery, settings)
+        text += f" {command.sentence}" if isinstance(command, Unreadable) else ""
+    return Letter(delivery, f"broker_{known}", text)
 
 
 BROKER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")

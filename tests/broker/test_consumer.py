@@ -6,7 +6,6 @@ from aiormq.abc import ChannelFrame
 
 from saga_engine.broker.topology import CLIENT, EVENTS, Binding, client_topology
 from saga_engine.errors import BrokerUnavailable
-from tests.broker.hostile import PROPERTIES, content_header
 from tests.broker.links import (
     QUEUE,
     Observed,
@@ -17,6 +16,7 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
+from tests.hostile.properties import PROPERTIES, content_header
 from tests.proxy import proxied
 
 

@@ -14,7 +14,7 @@ from saga_engine.broker.headers import read_headers
 from saga_engine.broker.tolerant import UNDECODABLE, plain
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.broker.hostile import (
+from tests.hostile.properties import (
     BROKEN,
     HEADERS,
     PROPERTIES,
@@ -50,12 +50,12 @@ def test_hostile_properties_decode_to_something_that_can_be_stored(name):
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        ("header key not UTF-8", {"\ufffd\ufffd": "v"}),
-        ("200 nested tables", None),
-        ("2000 nested tables", None),
-        ("2000 nested arrays", None),
-        ("unknown type", {"k": "v"}),
-        ("longer than it is", {"k": "v"}),
+        ("B32 header key not UTF-8", {"\ufffd\ufffd": "v"}),
+        ("B34 200 nested tables", None),
+        ("B34 2000 nested tables", None),
+        ("B34 2000 nested arrays", None),
+        ("B35 unknown type", {"k": "v"}),
+        ("B35 longer than it is", {"k": "v"}),
     ],
 )
 def test_table_of_which_something_cannot_be_read_says_so_and_keeps_the_rest(name, kept):
@@ -74,7 +74,9 @@ def test_what_the_broker_wrote_is_read_beside_what_cannot_be_read():
     assert found["x-death"] == [{"queue": "q"}]
 
 
-@pytest.mark.parametrize("name", ["14,000 headers", "header of 120 KB", "2000 nested arrays"])
+@pytest.mark.parametrize(
+    "name", ["B38 14,000 headers", "B38 header of 120 KB", "B34 2000 nested arrays"]
+)
 def test_the_time_to_read_a_table_does_not_grow_with_its_square(name):
     flags, table = PROPERTIES[name]
     steps = count_calls(lambda: frame(content_header(flags, table, size=1)))

@@ -22,8 +22,8 @@ from saga_engine.embedded.broker.faults import (
     swallow_confirm,
 )
 from saga_engine.embedded.broker.message import PublishedMessage
-from tests.broker.hostile import content_header
 from tests.embedded.raw import HEADER, RawClient
+from tests.hostile.properties import content_header
 
 PATIENCE = 5.0
 SOON = 0.05  # Seconds after which something that must not come has not come.

@@ -10,8 +10,8 @@ from pamqp import commands, frame
 
 from saga_engine.broker import tolerant
 from saga_engine.embedded.broker.exchange import Exchange
-from tests.broker.hostile import PROPERTIES, content_header
 from tests.embedded.raw import BODY, CLOSE, HEADER, METHOD, RawClient
+from tests.hostile.properties import PROPERTIES, content_header
 
 PUBLISH = struct.pack(">HHH", 60, 40, 0)
 ORDERS = b"\x00\x06orders\x00"

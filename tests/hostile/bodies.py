@@ -1,0 +1,109 @@
+"""
+Bodies no honest program would send, by name, with the reason they are set aside for.
+
+The number in a name is that of the list of hostile input in docs/reliability.md. A body without a
+reason is sound JSON, however it looks: what is in it must be kept as it is and harm nobody.
+"""
+
+import gzip
+import pickle
+from itertools import count
+
+from saga_engine.broker.unreadable import Reason
+
+_numbers = count()
+
+
+def text(value: str) -> bytes:
+    """A sound body, no two alike."""
+    return b'{"n":%d,"s":"%s"}' % (next(_numbers), value.encode())
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+MALFORMED = {
+    "A1 empty": b"",
+    "A2 one byte": b"{",
+    "A3 truncated": b'{"did": "som',
+    "A4 trailing garbage": b'{"did": "it"} x',
+    "A4 two documents": b"{}{}",
+    "A6 not UTF-8": b'{"did": "\xff\xfe"}',
+    "A6 UTF-16": '{"did": "it"}'.encode("utf-16"),
+    "A6 byte order mark": b'\xef\xbb\xbf{"did": "it"}',
+    "A6 overlong UTF-8": b'{"did": "\xc0\xaf"}',
+    "A6 surrogate in UTF-8": b'{"did": "\xed\xa0\x80"}',
+    "A8 lone surrogate": b'{"did": "\\ud800"}',
+    "A8 lone surrogate in a key": b'{"\\udfff": "it"}',
+    "A9 NaN": b'{"did": NaN}',
+    "A9 Infinity": b'{"did": -Infinity}',
+    "A10 1e400000": b'{"did": 1e400000}',
+    "A10 1e131071": b'{"did": 1e131071}',
+    "A11 a million digits": b'{"did": 1' + b"0" * 250_000 + b"}",
+    "A16 gzip without saying so": gzip.compress(b" " * 100_000_000, 1)[:200_000],
+    "A17 pickle": pickle.dumps({"did": "it"}),
+    "A17 yaml": b"!!python/object/apply:os.system ['touch pwned']",
+    "A22 an HTML page of a proxy": b"<html><body>502 Bad Gateway</body></html>",
+}
+DEEP = {
+    "A12 65 levels": nested(65),
+    "A12 500 levels": nested(500),
+    "A12 60,000 levels": nested(60_000),
+    "A12 200,000 levels that never close": b"[" * 200_000,
+}
+NOT_STORABLE = {
+    "A7 NUL in a value": b'{"did": "\\u0000"}',
+    "A7 NUL in a key": b'{"\\u0000": "it"}',
+}
+MANY = {
+    "A14 a million keys": b"{"
+    + b",".join(b'"%d":0' % number for number in range(1_000_000))
+    + b"}",
+    "A14 60,000 values": b"[" + b",".join([b"{}"] * 60_000) + b"]",
+    "A15 larger than body_bytes": b'{"did": "' + b"x" * 262_144 + b'"}',
+    "A29 100,000 entries to undo with": b"[" + b",".join([b'"item"'] * 100_000) + b"]",
+}
+NO_OBJECT = {
+    "A5 null": b" null",
+    "A5 a list": b" []",
+    "A5 a text": b'"x"',
+    "A5 a number": b"123",
+    "A5 true": b"true",
+}
+"""Sound JSON, but neither a request nor what a saga's step replies."""
+
+SOUND = {
+    "A6 the last character of Unicode": text("\U0010ffff"),
+    "A11 2^53+1": b'{"n":"a","did":9007199254740993}',
+    "A11 2^63": b'{"n":"b","did":9223372036854775808}',
+    "A11 -2^63-1": b'{"n":"c","did":-9223372036854775809}',
+    "A11 4,301 digits": b'{"n":"d","did":1.' + b"0" * 4301 + b"}",
+    "A12 64 levels": nested(64),
+    "A13 duplicate keys": b'{"did": "first", "did": "last"}',
+    "A15 one text as long as may be": text("x" * 262_000),
+    "A18 __proto__": b'{"__proto__": {"admin": true}, "constructor": {"prototype": 1}}',
+    "A18 $ref and __class__": b'{"$ref": "file:///etc/passwd", "__class__": "os.system"}',
+    "A19 path": text("../../etc/passwd"),
+    "A19 SQL": text("' OR 1=1; DROP TABLE saga_engine.run;--"),
+    "A19 right to left": text("\u202egpj.exe"),
+    "A19 homoglyph and emoji": text("\u0440lace-\u043erder \U0001f600"),
+    "A21 dates that are none": text("2024-02-30T25:61:00+99:99 0000-00-00"),
+    "A24 HTML": text("<img src=x onerror=alert(1)></script><svg onload=x>javascript:x"),
+    "A24 ANSI and line ends": b'{"did": "\\u001b[2J\\u001b]0;owned\\u0007\\r\\nforged:\\u009b"}',
+    "A24 CSV": text("=cmd|' /C calc'!A0"),
+    "A25 templates": text("{{7*7}} ${jndi:ldap://x} %s%n {0.__class__} #{7*7}"),
+    "A28 what makes regular expressions slow": text("://:" * 60_000),
+    "A28 many keys that are alike": b"{"
+    + b",".join(b'"%s":0' % (b"a" * n) for n in range(600))
+    + b"}",
+}
+
+REASONS: dict[str, tuple[bytes, Reason | None]] = {
+    **{name: (body, Reason.MALFORMED_JSON) for name, body in MALFORMED.items()},
+    **{name: (body, Reason.TOO_DEEP) for name, body in DEEP.items()},
+    **{name: (body, Reason.NOT_STORABLE) for name, body in NOT_STORABLE.items()},
+    **{name: (body, Reason.TOO_LARGE) for name, body in MANY.items()},
+    **{name: (body, None) for name, body in (NO_OBJECT | SOUND).items()},
+}
+"""Every body by its name, and why it cannot be read, if it cannot."""
