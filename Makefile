@@ -2,13 +2,14 @@
 # make test    all tests; installs RabbitMQ where it may
 # make faults  the fault suite: real processes and servers, every fault, a table; half an hour
 # make lint types bench
+# make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test faults lint types bench fast clean
+.PHONY: help demo test faults lint types bench fast fuzz clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -38,6 +39,9 @@ test: $(VENV)/.dev
 
 fast: $(VENV)/.dev
 	@$(BIN)/pytest -q tests/saga
+
+fuzz: $(VENV)/.dev
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check saga_engine migrations tests examples benchmarks

@@ -89,7 +89,8 @@ class DeliveryChannel(Channel):
             raise TypeError(f"The broker sent {header!r} where a content header belongs.")
         body = await self._read_body(header.body_size)
         self.received += 1
-        self._deliver(self._delivery(frame, header, body))
+        queue = self.queues.get(frame.consumer_tag or "", "")
+        self._deliver(delivered(frame, header, body, self._settings, queue, self._epoch))
 
     async def _read_body(self, size: int) -> bytes:
         parts: list[bytes] = []
@@ -104,32 +105,39 @@ class DeliveryChannel(Channel):
             room -= len(parts[-1])
         return b"".join(parts)
 
-    def _delivery(
-        self, frame: commands.Basic.Deliver, header: ContentHeader, body: bytes
-    ) -> Delivery:
-        of = header.properties
-        headers, problem = read_headers(of.headers or {}, self._settings)
-        return Delivery(
-            queue=self.queues.get(frame.consumer_tag or "", ""),
-            epoch=self._epoch,
-            tag=frame.delivery_tag or 0,
-            body=body,
-            size=header.body_size,
-            exchange=frame.exchange or "",
-            routing_key=frame.routing_key or "",
-            redelivered=bool(frame.redelivered),
-            message_id=of.message_id or "",
-            correlation_id=of.correlation_id or "",
-            reply_to=of.reply_to or "",
-            type=of.message_type or "",
-            content_type=of.content_type or "",
-            content_encoding=of.content_encoding or "",
-            user_id=of.user_id or "",
-            app_id=of.app_id or "",
-            timestamp=of.timestamp if isinstance(of.timestamp, datetime) else None,
-            headers=headers,
-            problem=problem,
-        )
+
+def delivered(
+    frame: commands.Basic.Deliver,
+    header: ContentHeader,
+    body: bytes,
+    settings: Settings,
+    queue: str,
+    epoch: int,
+) -> Delivery:
+    """Make a delivery of its frames, whatever is in them."""
+    of = header.properties
+    headers, problem = read_headers(of.headers or {}, settings)
+    return Delivery(
+        queue=queue,
+        epoch=epoch,
+        tag=frame.delivery_tag or 0,
+        body=body,
+        size=header.body_size,
+        exchange=frame.exchange or "",
+        routing_key=frame.routing_key or "",
+        redelivered=bool(frame.redelivered),
+        message_id=of.message_id or "",
+        correlation_id=of.correlation_id or "",
+        reply_to=of.reply_to or "",
+        type=of.message_type or "",
+        content_type=of.content_type or "",
+        content_encoding=of.content_encoding or "",
+        user_id=of.user_id or "",
+        app_id=of.app_id or "",
+        timestamp=of.timestamp if isinstance(of.timestamp, datetime) else None,
+        headers=headers,
+        problem=problem,
+    )
 
 
 async def _unused(_: DeliveredMessage) -> None:

@@ -1,0 +1,34 @@
+"""
+A fuzzer with a budget: `FUZZ_SECONDS` for each test (5), a fresh seed each time, printed.
+
+`FUZZ_SEED` repeats one: it is what a failure names. `make fuzz` has a long budget.
+"""
+
+import os
+import secrets
+from time import monotonic
+
+from hypothesis import HealthCheck, given, seed, settings
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+SEED = os.environ.get("FUZZ_SEED", "")
+
+EXAMPLES = 200
+"""Of one seed, so that repeating it takes no longer than a moment."""
+
+
+def fuzz(check, *strategies):
+    """Call *check* with examples of the strategies until the time is over."""
+    until = monotonic() + SECONDS
+    bounded = settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    while True:
+        number = int(SEED) if SEED else secrets.randbits(32)
+        print(f"FUZZ_SEED={number}")  # noqa: T201 - pytest shows it when this fails
+        seed(number)(bounded(given(*strategies)(check)))()
+        if SEED or monotonic() > until:
+            return
