@@ -30,7 +30,8 @@ app = App(name="dead-letters", help="Look at, send again or discard dead letters
 PARTLY_FAILED = 7
 LIMIT_MAX = 1000
 
-Id = Annotated[int, Parameter(help="Its id, as `list` shows it.")]
+# Without json_list a bracket would be read as JSON, however deep it nests.
+Id = Annotated[int, Parameter(help="Its id, as `list` shows it.", json_list=False)]
 
 
 @app.command(name="list")

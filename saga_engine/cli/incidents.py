@@ -13,6 +13,8 @@ from saga_engine.store.incidents import StoredIncident
 
 PER_RUN = 10_000
 """Incidents of one run that are looked through; a run has a handful."""
+DIGITS_MAX = 9
+"""Of the number of an incident."""
 
 
 async def incidents(
@@ -92,7 +94,7 @@ async def open_incident(tx: Transaction, typed: str) -> StoredIncident:
 
 
 def _number(typed: str) -> int:
-    if not typed.isdecimal():
+    if not typed.isdecimal() or len(typed) > DIGITS_MAX:
         raise ConfigurationError(f"{typed!r} is no number of an incident, as in RUN/1.")
     return int(typed)
 

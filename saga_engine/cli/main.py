@@ -102,7 +102,8 @@ def _misuse(error: CycloptsError) -> str:
         typed = error.unused_tokens[0]  # its own text would import every command there is
         close = get_close_matches(typed, error.app or (), n=1)
         return f"There is no command {typed!r}.{f' Did you mean {close[0]}?' if close else ''}"
-    return str(error)
+    # What was typed may hold line ends, and some of its texts are drawn over several lines.
+    return " ".join(str(error).split())
 
 
 def _failed(error: Exception, *, debug: bool) -> int:

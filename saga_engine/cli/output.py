@@ -6,6 +6,7 @@ by tabs, without colour, so that cut and awk can read it. The names in a documen
 are added, never renamed or removed, while `schema_version` stays the same.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,13 +17,17 @@ from cyclopts import Parameter
 
 SCHEMA_VERSION = 1
 
+# Beyond those that JSON escapes anyway: DEL and C1, separators, direction marks and overrides. They
+# can only be inside a text, and mean the same when they are escaped.
+_FORGING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document instead.")]
 
 
 def document(fields: Mapping[str, Any]) -> None:
     """Print one document; times become RFC 3339."""
     written = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
-    line(written.decode())
+    line(_FORGING.sub(lambda found: f"\\u{ord(found[0]):04x}", written.decode()))
 
 
 def line(text: str) -> None:
