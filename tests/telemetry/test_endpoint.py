@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,33 +14,7 @@ from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.telemetry import endpoint as module
 from saga_engine.telemetry.endpoint import Endpoint
 from saga_engine.telemetry.metrics import Metrics
-
-HOST = "127.0.0.1"
-
-
-class Process:
-    """What the endpoint asks: its state is set by the test."""
-
-    def __init__(self) -> None:
-        self.checks: dict[str, str | None] = {"database": None, "publishing": None}
-        self.error: Exception | None = None
-        self.hold: asyncio.Event | None = None
-        self.asked = asyncio.Event()
-        self.asked_at_once = 0
-        self._asking = 0
-
-    async def readiness(self) -> Mapping[str, str | None]:
-        self._asking += 1
-        self.asked.set()
-        self.asked_at_once = max(self.asked_at_once, self._asking)
-        try:
-            if self.hold:
-                await self.hold.wait()
-            if self.error:
-                raise self.error
-            return self.checks
-        finally:
-            self._asking -= 1
+from tests.telemetry.http import HOST, Process, ask, connected, exchange
 
 
 @pytest.fixture
@@ -53,37 +27,6 @@ async def port(process: Process) -> AsyncIterator[int]:
     render = Metrics(CollectorRegistry()).render
     async with asyncio.timeout(30), Endpoint(HOST, 0, process.readiness, render) as endpoint:
         yield endpoint.port
-
-
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that is closed at the end, whatever the other side did to it."""
-    reader, writer = await asyncio.open_connection(HOST, port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-async def exchange(port: int, request: bytes) -> bytes:
-    """Everything that is answered to some bytes; nothing when the connection is cut."""
-    async with connected(port) as (reader, writer):
-        writer.write(request)
-        with suppress(ConnectionError):
-            return await reader.read()
-        return b""
-
-
-async def ask(
-    port: int, path: str, *, method: str = "GET", header: str = ""
-) -> tuple[int, dict[str, str], bytes]:
-    request = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode()
-    head, _, body = (await exchange(port, request)).partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    return int(status.split()[1]), headers, body
 
 
 async def test_a_process_that_has_what_it_needs_is_ready(port):
@@ -195,27 +138,6 @@ async def test_a_connection_has_one_answer(port):
     twice = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2
 
     assert (await exchange(port, twice)).count(b"HTTP/1.1 200") == 1
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"\x00\xff\x16\x03\x01" * 100 + b"\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\n\r\n",
-        b"GET /" + b"a" * 100_000,
-        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000,
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ],
-)
-async def test_hostile_http_does_not_stop_it(port, request_bytes):
-    await exchange(port, request_bytes)
-
-    assert (await ask(port, "/livez"))[0] == 200
 
 
 async def test_a_request_that_never_ends_is_cut_after_its_time(port, monkeypatch):
