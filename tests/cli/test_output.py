@@ -38,3 +38,23 @@ def test_a_redrive_count_of_any_making_is_counted_up_or_begun_anew(count):
     letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={"x-saga-redrive-count": count})
     stored = StoredLetter(1, None, "open", False, "", letter, None, None, None)
     assert message_of(stored).headers["x-saga-redrive-count"] == (2 if count in (1, True) else 1)
+
+
+def test_a_redriven_message_goes_to_no_queue_that_its_sender_named():
+    headers = {
+        "CC": "saga.requests",
+        "BCC": "x",
+        "x-death": [],
+        "x-delivery-count": 9,
+        "own": "kept",
+    }
+    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers=headers)
+    stored = StoredLetter(1, None, "open", False, "", letter, None, None, None)
+    assert message_of(stored).headers == {"own": "kept", "x-saga-redrive-count": 1}
+
+
+@pytest.mark.parametrize("mark", ["x-undecodable", "x-cut"])
+def test_a_message_of_which_headers_were_cut_is_not_sent_again_without_them(mark):
+    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={mark: True})
+    stored = StoredLetter(1, None, "open", False, "", letter, None, None, None)
+    assert message_of(stored) == "Not all of its headers were kept."
