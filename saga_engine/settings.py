@@ -6,13 +6,14 @@ reads the environment. Order: argument, then `SAGA_ENGINE_*` in the environment,
 Durations are seconds, sizes are bytes; the names say so.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from saga_engine.errors import ConfigurationError
 
@@ -21,6 +22,7 @@ PREFIX = "SAGA_ENGINE_"
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Bytes = Annotated[int, Field(ge=1, le=134_217_728)]
+Users = Annotated[Mapping[str, tuple[str, ...]], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -133,6 +135,17 @@ class Settings(BaseSettings):
         " body_bytes, bound a worker's memory",
     )
 
+    reply_users: Users = Field(
+        {},
+        description="Which RabbitMQ users may answer which commands, as JSON:"
+        ' {"payment.*": ["payments"]}. The first pattern that fits decides, * is any characters,'
+        " what none fits is not checked",
+    )
+    request_users: Users = Field(
+        {},
+        description='The same for requests: {"start place-order": ["shop"], "cancel *": ["desk"]}',
+    )
+
     participant_concurrency: Count = Field(
         20, description="Handlers running at once in one participant process"
     )
@@ -166,6 +179,19 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="Lowest level that is written"
     )
+
+    @field_validator("reply_users", "request_users", mode="before")
+    @classmethod
+    def _users(cls, rules: object) -> object:
+        if not isinstance(rules, str):
+            return rules
+        try:
+            found = json.loads(rules)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(map(_names, found.values())):
+            raise ValueError('must be JSON of the form {"payment.*": ["payments"]}')
+        return found
 
     @field_validator("database_url")
     @classmethod
@@ -205,6 +231,10 @@ class Settings(BaseSettings):
     def require_broker(self) -> str:
         """The URL of RabbitMQ, or a ConfigurationError that says what to set."""
         return _required(self.broker_url, "BROKER_URL", "amqp://user:password@host:5672/")
+
+
+def _names(users: object) -> bool:
+    return isinstance(users, list) and all(isinstance(user, str) and user for user in users)
 
 
 def refuse_unknown(environment: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from random import uniform
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from aiormq.channel import Channel
 from aiormq.exceptions import (
@@ -89,6 +89,7 @@ class Link:
         self.settings = settings
         self.topology = topology or Topology()
         self.state = LinkState(name, Phase.CONNECTING, 0)
+        self.user = user_of(url)
         self._url = with_heartbeat(url, settings.broker_heartbeat)
         self._on_state = on_state
         self._patient = patient
@@ -280,6 +281,21 @@ def place(url: str) -> str:
         return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
+
+
+def user_of(url: str) -> str:
+    """
+    The user as whom a URL connects, as far as the URL knows.
+
+    Empty where the broker finds the user itself: in a client certificate (`auth=external`), or in
+    an OAuth 2 token, which is the password of a URL without a user.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(_NO_URL) from None
+    by_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
+    return unquote(parts.username or "") if by_password else ""
 
 
 def with_heartbeat(url: str, seconds: int) -> str:

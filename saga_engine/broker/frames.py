@@ -32,16 +32,21 @@ _CONTENT_TYPE = b"\x10application/json"
 _APP_ID = b"\x0bsaga-engine"
 _PERSISTENT = b"\x02"
 _ALWAYS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 3
-_CORRELATION_ID, _REPLY_TO, _TIMESTAMP, _TYPE = 1 << 10, 1 << 9, 1 << 6, 1 << 5
+_CORRELATION_ID, _REPLY_TO, _TIMESTAMP, _TYPE, _USER_ID = 1 << 10, 1 << 9, 1 << 6, 1 << 5, 1 << 4
 
 
 class RefusedMessage(ValueError):
     """A message breaks a limit; the text says which. It never reaches the broker."""
 
 
-def published(message: Message, channel: int, *, frame_max: int, body_bytes: int) -> bytes:
+def published(
+    message: Message, channel: int, *, frame_max: int, body_bytes: int, user_id: str = ""
+) -> bytes:
     """
     Frame one message for `channel`.
+
+    Args:
+        user_id: the connection's user, which the broker holds the message to; empty says none.
 
     Raises:
         RefusedMessage: a routing key or an id beyond 255 bytes, headers beyond 16 KiB or of another
@@ -55,7 +60,7 @@ def published(message: Message, channel: int, *, frame_max: int, body_bytes: int
         + _shortstr(message.routing_key, "routing key")
         + (b"\x01" if message.mandatory else b"\x00")
     )
-    parts = [_frame(_METHOD, channel, method), _frame(_CONTENT, channel, _header(message))]
+    parts = [_frame(_METHOD, channel, method), _frame(_CONTENT, channel, _header(message, user_id))]
     room = frame_max - 8
     parts += [
         _frame(_BODY, channel, message.body[start : start + room])
@@ -74,7 +79,7 @@ def rejected(channel: int, tag: int) -> bytes:
     return _ACK.pack(_METHOD, channel, 13, _BASIC, _BASIC_REJECT, tag, 0, FRAME_END_CHAR)
 
 
-def _header(message: Message) -> bytes:
+def _header(message: Message, user_id: str) -> bytes:
     flags = _ALWAYS
     early = late = b""
     if message.correlation_id:
@@ -89,6 +94,9 @@ def _header(message: Message) -> bytes:
     if message.type:
         flags |= _TYPE
         late += _name(message.type, "type")
+    if user_id:
+        flags |= _USER_ID
+        late += _name(user_id, "user id")
     return b"".join(
         (
             _HEADER.pack(_BASIC, 0, len(message.body), flags),

@@ -99,8 +99,9 @@ class Publisher:
         return list(chosen.values()), b"".join(frames)
 
     def _frames(self, message: Message, channel: int, frame_max: int) -> bytes:
-        limit = self._link.settings.body_bytes
-        return published(message, channel, frame_max=frame_max, body_bytes=limit)
+        link = self._link
+        limit = link.settings.body_bytes
+        return published(message, channel, frame_max=frame_max, body_bytes=limit, user_id=link.user)
 
     async def _open(self) -> ConfirmChannel:
         await self._link.flowing()

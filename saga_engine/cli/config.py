@@ -1,6 +1,8 @@
 """`saga-engine config show`: every setting, what it is, and where that comes from."""
 
+import json
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,10 +35,16 @@ def _row(name: str, settings: Settings) -> dict[str, Any]:
     variable = PREFIX + name.upper()
     return {
         "name": variable,
-        "value": masked(value.get_secret_value()) if isinstance(value, SecretStr) else value,
+        "value": _shown(value),
         "source": "environment" if variable in map(str.upper, os.environ) else "default",
         "meaning": Settings.model_fields[name].description,
     }
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return masked(value.get_secret_value())
+    return json.dumps(value) if isinstance(value, Mapping) else value
 
 
 def masked(url: str) -> str:

@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from saga_engine.broker.answer import Address
+from saga_engine.broker.body import write_json
+from saga_engine.broker.reply import OUTCOME, failure_json
 from saga_engine.broker.request import StartRequest, encode_request
-from saga_engine.broker.topology import REQUESTS
-from saga_engine.broker.wire import Delivery
-from saga_engine.saga.trigger import Start, Trigger
+from saga_engine.broker.topology import REPLIES, REQUESTS
+from saga_engine.broker.wire import Delivery, Message
+from saga_engine.saga.trigger import Replied, Start, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class Arrival:
     `saga` and `version` are those a Start asks for; a version of None means the newest.
     `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
     sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
-    is the message it came in, kept in case that message has to be set aside.
+    is the message it came in, kept in case that message has to be set aside. `sender` is the
+    RabbitMQ user who sent it, empty if it named none; None for what did not come over RabbitMQ.
     """
 
     run_id: str
@@ -30,6 +33,7 @@ class Arrival:
     answer_to: Address | None = None
     audit_id: str | None = None
     delivery: Delivery | None = None
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +68,29 @@ class Intake:
     letters: list[Letter] = field(default_factory=list)
 
 
-def recorded_start(arrival: Arrival) -> Delivery | None:
+def as_delivered(arrival: Arrival) -> Delivery | None:
     """
-    Write a start that was recorded in a caller's transaction as the request it stands for.
+    Write a start or a reply that waited in PostgreSQL as the message it stands for.
 
-    So that it can be set aside, read and sent again like any other; None for any other arrival.
+    So that it can be set aside and read like any other; None for any other arrival. What a reply
+    answered is not in it: its correlation id is not kept while it waits.
     """
-    start = arrival.trigger
-    if not isinstance(start, Start):
-        return None
-    run_id = UUID(start.run_id)
-    request = StartRequest(run_id, arrival.saga, start.input, arrival.version, start.key)
-    message = encode_request(request)
+    match arrival.trigger:
+        case Start(run_id, key, given):
+            request = StartRequest(UUID(run_id), arrival.saga, given, arrival.version, key)
+            return _delivery(encode_request(request), REQUESTS, arrival)
+        case Replied(outcome=outcome, body=body, failure=failure):
+            said = write_json(failure_json(failure) if failure else body)
+            headers = {OUTCOME: outcome.value}
+            reply = Message(REPLIES, REPLIES, said, arrival.message_id, headers=headers)
+            return _delivery(reply, REPLIES, arrival)
+        case _:
+            return None
+
+
+def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
     return Delivery(
-        queue=REQUESTS,
+        queue=queue,
         epoch=0,
         tag=0,
         body=message.body,
@@ -91,8 +104,8 @@ def recorded_start(arrival: Arrival) -> Delivery | None:
         type=message.type,
         content_type="application/json",
         content_encoding="",
-        user_id="",
+        user_id=arrival.sender or "",
         app_id="",
         timestamp=None,
-        headers={},
+        headers=dict(message.headers),
     )

@@ -6,6 +6,7 @@ number of workers can run batches on the same runs. One arrival alone takes the 
 are made in memory; the store is written in a handful of set-based statements whatever the size.
 
 A run whose definition is not here is not decided: its arrival is recorded for a worker that has it.
+What comes from a user who may not send it becomes a dead letter and reaches no run.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,15 @@ from saga_engine.saga.decide import Decision, decide
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.run import Run
-from saga_engine.saga.trigger import Replied, Start, Trigger, Woken
+from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger, Woken
+from saga_engine.settings import Settings
 from saga_engine.store import runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.runs import StoredRun
 from saga_engine.worker.arrival import Arrival, Intake, Question
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.senders import stranger
 from saga_engine.worker.starts import Starts
 
 FAULT_PAUSE = timedelta(minutes=1)
@@ -33,17 +36,24 @@ FAULT_PAUSE = timedelta(minutes=1)
 class Batch:
     """One transaction's work: what it takes is decided at once, and stands in the ledger."""
 
-    def __init__(self, tx: Transaction, catalogue: Catalogue, ledger: Ledger) -> None:
+    def __init__(
+        self, tx: Transaction, catalogue: Catalogue, ledger: Ledger, settings: Settings
+    ) -> None:
         self._tx = tx
         self._catalogue = catalogue
         self._ledger = ledger
+        self._settings = settings
 
     async def take(self, intake: Intake) -> None:
         """Decide what has arrived."""
         ledger = self._ledger
         for letter in intake.letters:
             ledger.put_aside(letter)
-        starts = [each for each in intake.arrivals if isinstance(each.trigger, Start)]
+        starts = [
+            each
+            for each in intake.arrivals
+            if isinstance(each.trigger, Start) and not self._turned_away(each, each.saga)
+        ]
         others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
         if starts:
             await Starts(self._tx, self._catalogue, ledger).begin(starts)
@@ -97,6 +107,8 @@ class Batch:
         if saga is None:
             ledger.park(arrival)
             return
+        if self._turned_away(arrival, saga.name, saga):
+            return
         decision = self._decide(saga, stored.run, arrival.trigger, arrival)
         if decision is None:
             return
@@ -106,6 +118,25 @@ class Batch:
             ledger.refuse(arrival, AnswerOutcome.REFUSED, decision.refused)
         else:
             ledger.accept(arrival, self._apply(saga, stored, decision, arrival))
+
+    def _turned_away(self, arrival: Arrival, name: str, saga: Saga | None = None) -> bool:
+        """Whether its sender may not send it; then it is set aside and the run not told."""
+        if arrival.sender is None:
+            return False  # Recorded in the database: its permissions have let it through.
+        match arrival.trigger:
+            case Replied(step, direction) | Garbled(step, direction) if saga is not None:
+                order = saga.steps[step].order(direction) if step in saga.steps else None
+                command, rules = order.command if order else "", self._settings.reply_users
+                problem = stranger(rules, command, arrival.sender, may="be answered")
+            case Start() | Cancel() as request:
+                verb = "start" if isinstance(request, Start) else "cancel"
+                rules = self._settings.request_users
+                problem = stranger(rules, f"{verb} {name}", arrival.sender, may="be sent")
+            case _:
+                return False
+        if problem:
+            self._ledger.turn_away(arrival, problem)
+        return bool(problem)
 
     def _decide(
         self, saga: Saga, run: Run, trigger: Trigger, arrival: Arrival | None

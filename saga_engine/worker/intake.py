@@ -106,6 +106,7 @@ def _arrival(
         None if delivery.queue == REPLIES else address(delivery),
         None,
         delivery,
+        delivery.user_id,
     )
 
 

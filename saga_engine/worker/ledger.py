@@ -14,10 +14,13 @@ from saga_engine.broker.answer import Address, Answer, AnswerOutcome
 from saga_engine.saga.effect import Send, effects
 from saga_engine.saga.event import Event
 from saga_engine.saga.run import Failure, Run
-from saga_engine.saga.trigger import Resolve
+from saga_engine.saga.trigger import Garbled, Resolve
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.worker.arrival import Arrival, Letter, recorded_start
+from saga_engine.worker.arrival import Arrival, Letter, as_delivered
+
+WRONG_SENDER = "wrong_sender"
+"""Why a message is set aside that a user may not send, see the settings `reply_users`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,18 @@ class Ledger:
 
     def set_aside(self, arrival: Arrival, reason: str, sentence: str) -> None:
         """Make a dead letter of the message it came in, or of the start that was recorded."""
-        delivery = arrival.delivery or recorded_start(arrival)
+        delivery = arrival.delivery or as_delivered(arrival)
         if delivery is not None:
             self.put_aside(Letter(delivery, reason, sentence, arrival.run_id))
+
+    def turn_away(self, arrival: Arrival, sentence: str) -> None:
+        """Make a dead letter of what its sender may not send, and tell whoever waits."""
+        delivery = arrival.delivery or as_delivered(arrival)
+        if delivery is None or isinstance(arrival.trigger, Garbled):
+            self.ignore(arrival, WRONG_SENDER)  # What nobody can read is a dead letter already.
+            return
+        letter = Letter(delivery, WRONG_SENDER, sentence, arrival.run_id, arrival.answer_to)
+        self.put_aside(letter)
 
     def accept(self, arrival: Arrival, run: Run) -> None:
         """Tell whoever asked that it is done."""

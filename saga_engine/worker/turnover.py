@@ -88,7 +88,7 @@ class Turnover:
         try:
             async with self._database.transaction() as tx:
                 ledger = Ledger(await runs.clock(tx))
-                batch = Batch(tx, self._catalogue, ledger)
+                batch = Batch(tx, self._catalogue, ledger, self._settings)
                 number = await work(tx, batch)
                 await write(tx, ledger, self._settings)
                 await outbox.delete(tx, confirmed)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from saga_engine.broker.connection import Link, Phase, place, with_heartbeat
+from saga_engine.broker.connection import Link, Phase, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to
@@ -144,3 +144,17 @@ async def unused_port():
     port = server.sockets[0].getsockname()[1]
     server.close()
     return port
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("amqp://shop:secret@host/", "shop"),
+        ("amqp://sh%40p:secret@host/v", "sh@p"),
+        ("amqp://host/", ""),
+        ("amqp://:token@host/", ""),
+        ("amqps://shop@host/?auth=external", ""),
+    ],
+)
+def test_a_link_knows_its_user_where_the_url_says_it(url, user):
+    assert user_of(url) == user

@@ -43,10 +43,11 @@ def decoded(data):
         ),
         mandatory=st.booleans(),
         timestamp=st.none() | st.just(datetime(2026, 11, 23, tzinfo=UTC)),
-    )
+    ),
+    SHORT,
 )  # fmt: skip
-def test_frames_say_what_the_message_says(sent):
-    method, header, *bodies = decoded(published(sent, 7, **LIMITS))
+def test_frames_say_what_the_message_says(sent, user):
+    method, header, *bodies = decoded(published(sent, 7, user_id=user, **LIMITS))
     assert isinstance(method, commands.Basic.Publish)
     assert (method.exchange, method.routing_key) == (sent.exchange, sent.routing_key)
     assert method.mandatory is sent.mandatory
@@ -57,6 +58,7 @@ def test_frames_say_what_the_message_says(sent):
     assert of.delivery_mode == 2
     assert (of.content_type, of.app_id) == ("application/json", "saga-engine")
     assert of.message_id == sent.message_id
+    assert (of.user_id or "") == user
     assert of.timestamp == sent.timestamp
     assert all(isinstance(body, ContentBody) for body in bodies)
     assert b"".join(body.value for body in bodies) == sent.body

@@ -120,6 +120,23 @@ async def test_config_shows_each_setting_its_source_and_no_password():
     assert "hunter2" not in plain.out + plain.err
 
 
+async def test_config_shows_rules_as_they_are_written():
+    rules = '{"payment.*": ["payments"], "*": []}'
+    ran = await saga_engine("config", "show", "--json", reply_users=rules)
+    rows = {row["name"]: row["value"] for row in ran.json["settings"]}
+    assert rows["SAGA_ENGINE_REPLY_USERS"] == rules
+
+
+@pytest.mark.parametrize("rules", ["payments", "[]", '{"payment.*": "payments"}', '{"*": [""]}'])
+async def test_rules_that_are_none_are_refused_at_the_start(rules):
+    ran = await saga_engine("config", "show", reply_users=rules)
+    assert ran.code == 2
+    assert (
+        'SAGA_ENGINE_REPLY_USERS does not fit: Value error, must be JSON of the form {"payment'
+        in (ran.err)
+    )
+
+
 async def test_topology_prints_what_is_declared_and_the_policy():
     shown = (await saga_engine("topology", "--json")).json
     assert {queue["name"] for queue in shown["queues"]} == {

@@ -1,0 +1,34 @@
+"""
+Who may say what: the RabbitMQ users that may answer a command or ask for a run.
+
+RabbitMQ lets a publisher put no user into `user_id` but its own (guide "Validated User-ID"), so it
+is believed. Rule: the first pattern that fits decides, and what none fits is not checked. A pure
+function of rules, name and user.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+Rules = Mapping[str, Sequence[str]]
+"""Users by pattern, in the order they are looked at; `*` stands for any characters."""
+
+
+def stranger(rules: Rules, name: str, user_id: str, *, may: str) -> str:
+    """
+    Say why *user_id* may not send this; empty when it may.
+
+    Args:
+        name: the command of a reply, or the verb and the saga of a request.
+        user_id: empty when the message named no user.
+        may: what it is about, in the passive: "be answered", "be sent".
+    """
+    for pattern, users in rules.items():
+        if fnmatchcase(name, pattern):
+            return "" if user_id in users else _sentence(name, users, user_id, may)
+    return ""
+
+
+def _sentence(name: str, users: Sequence[str], user_id: str, may: str) -> str:
+    whom = f"by {' or '.join(users)} only" if users else "by nobody"
+    sender = f"from user {user_id}" if user_id else "without a user_id"
+    return f"{name} may {may} {whom}, and this came {sender}."
