@@ -15,6 +15,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from saga_engine import tls
 from saga_engine.errors import ConfigurationError
 
 PREFIX = "SAGA_ENGINE_"
@@ -198,6 +199,8 @@ class Settings(BaseSettings):
     def _asyncpg(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not url.get_secret_value().startswith("postgresql+asyncpg://"):
             raise ValueError("must begin with postgresql+asyncpg://")
+        if url:
+            tls.of_database(url.get_secret_value())
         return url
 
     @field_validator("broker_url")
@@ -205,8 +208,8 @@ class Settings(BaseSettings):
     def _amqp(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not url.get_secret_value().startswith(("amqp://", "amqps://")):
             raise ValueError("must begin with amqp:// or amqps://")
-        if url and "no_verify_ssl=1" in url.get_secret_value():
-            raise ValueError("must not switch certificate checks off (no_verify_ssl=1)")
+        if url:
+            tls.of_broker(url.get_secret_value())
         return url
 
     @classmethod

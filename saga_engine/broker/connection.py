@@ -24,6 +24,7 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
+from saga_engine import tls
 from saga_engine.broker import driver, tolerant
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.topology import Topology, declare
@@ -226,8 +227,10 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
     """
     where = place(url)
     try:
+        secured = tls.of_broker(url)
         connection = Connection(
             url,
+            context=tls.context(secured) if secured else None,
             client_properties={
                 "product": "saga-engine",
                 "connection_name": f"saga-engine {name}",
@@ -235,6 +238,8 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
         )
         connection.on_blocked = _unobserved
         connection.on_unblocked = _unobserved
+    except ConfigurationError:
+        raise
     except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
         raise ConfigurationError(_NO_URL) from None
     try:
@@ -242,8 +247,10 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
             async with asyncio.timeout(seconds):
                 await connection.connect()
     except BrokerUnavailable as error:
+        if trouble := tls.problem(error.__cause__, tls.BROKER):
+            raise BrokerUnavailable(f"RabbitMQ at {where} {trouble}.") from error.__cause__
         refusal = _refusal(error.__cause__, where)
-        away = f"{error} Start it, or correct SAGA_ENGINE_BROKER_URL."
+        away = f"{error} Start it, or correct SAGA_ENGINE_BROKER_URL.{_hint(error, url)}"
         raise (
             ConfigurationError(refusal) if refusal else BrokerUnavailable(away)
         ) from error.__cause__
@@ -271,6 +278,19 @@ def _refusal(error: BaseException | None, where: str) -> str:
             " set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
         )
     return ""
+
+
+def _hint(error: BaseException, url: str) -> str:
+    """What else it may be when the server ends a connection that has just begun."""
+    cause = error.__cause__
+    if not isinstance(
+        cause and cause.__cause__, ConnectionResetError | asyncio.IncompleteReadError
+    ):
+        return ""
+    if url.startswith("amqp:"):
+        return " If that port is for TLS, say amqps://."
+    # Its reason may be lost on the way: after TLS 1.3's handshake it just hangs up.
+    return " It may want another certificate of ours: certfile and keyfile name it."
 
 
 def place(url: str) -> str:

@@ -39,7 +39,8 @@ class PostgresServer:
 
     With a `directory` the data stays there and the next start goes on with it; without, it is
     temporary. `settings` are server parameters, as in postgresql.conf. `tcp` listens on a free port
-    of 127.0.0.1 for clients that cannot use a socket.
+    of 127.0.0.1 for clients that cannot use a socket. `programs` is another installation's `bin`
+    than the one found by itself.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class PostgresServer:
         *,
         tcp: bool = False,
         settings: Mapping[str, str] = MappingProxyType({}),
+        programs: Path | None = None,
     ) -> None:
         self._given = directory
         self._tcp = tcp
@@ -57,7 +59,7 @@ class PostgresServer:
         self._password = ""
         self._directory = Path()
         self._sockets = Path()
-        self._programs = Path()
+        self._programs = programs
         self._process: ServerProcess | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,7 +70,7 @@ class PostgresServer:
             ConfigurationError: PostgreSQL is not installed, or the directory cannot be used.
             StoreUnavailable: it did not start; the text has the end of its log.
         """
-        self._programs = postgres_programs(self._account)
+        self._programs = self._programs or postgres_programs(self._account)
         self._directory = _prepare(self._given, self._account)
         try:
             self._sockets = self._choose_sockets()
@@ -185,6 +187,7 @@ class PostgresServer:
         raise StoreUnavailable(f"PostgreSQL did not start. Its log ends: {self._process.tail()}")
 
     async def _program(self, name: str, *arguments: str) -> ServerProcess:
+        assert self._programs, "they are found before anything is started"
         return await ServerProcess.start(
             (self._programs / name, *arguments),
             log=self._directory / "log",

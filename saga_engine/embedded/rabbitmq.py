@@ -42,10 +42,15 @@ def rabbitmq_installed() -> bool:
 
 
 class RabbitServer:
-    """One RabbitMQ node for the time of an `async with`; temporary unless given a directory."""
+    """
+    One RabbitMQ node for the time of an `async with`; temporary unless given a directory.
 
-    def __init__(self, directory: Path | None = None) -> None:
+    `configuration` is more of rabbitmq.conf, for what the node must have from its start, as TLS.
+    """
+
+    def __init__(self, directory: Path | None = None, *, configuration: str = "") -> None:
         self._given = directory
+        self._configuration = configuration
         self._directory = Path()
         self._scripts = Path()
         self._port = free_port()
@@ -152,7 +157,9 @@ class RabbitServer:
             cookie.write_text(secrets.token_hex(16))
             cookie.chmod(0o400)
         (directory / "enabled_plugins").write_text("[].")
-        (directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(port=self._port))
+        (directory / "rabbitmq.conf").write_text(
+            _CONFIGURATION.format(port=self._port) + self._configuration
+        )
         return directory
 
     def _environment(self) -> dict[str, str]:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
 from saga_engine.settings import Settings
-from saga_engine.store.sqlstate import address, translated
+from saga_engine.store.engine import engine_for
+from saga_engine.store.sqlstate import translated
 
 
 class Database:
@@ -102,8 +103,7 @@ def _where(url: URL) -> str:
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:
-    address(url)  # refuses what is no URL, without quoting it
-    return create_async_engine(
+    return engine_for(
         url,
         pool_size=settings.participant_concurrency,
         max_overflow=0,

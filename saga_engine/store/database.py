@@ -14,11 +14,12 @@ from typing import Self, TypeAlias
 
 import orjson
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
 from saga_engine.store.document import dumps
+from saga_engine.store.engine import engine_for
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import REVISION
 
@@ -127,7 +128,7 @@ _REVISION = text("SELECT version_num FROM saga_engine.alembic_version")
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:
     timeout = f"{settings.database_timeout * 1000:.0f}"
-    return create_async_engine(
+    return engine_for(
         url,
         pool_size=settings.database_pool,
         max_overflow=0,

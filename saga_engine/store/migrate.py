@@ -16,10 +16,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch
+from saga_engine.store.engine import engine_for
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
 
@@ -50,7 +51,7 @@ async def behind(url: str) -> str | None:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
     where = address(url)
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    engine = engine_for(url, poolclass=NullPool, hide_parameters=True)
     try:
         async with engine.connect() as connection:
             yield connection

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from saga_engine import tls
 from saga_engine.errors import (
     ConfigurationError,
     SagaEngineError,
@@ -23,9 +24,12 @@ _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column,
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCKED = "55P03"
 _AWAY = {
+    "28000": "does not let this user in so: no line of its pg_hba.conf fits. It may demand TLS"
+    " (sslmode=verify-full in the database URL), a client certificate, or another user",
     "28": "refuses the user or the password; check the database URL",
     "3D000": "has no database of that name; create it, or check the database URL",
     "42501": "does not give the role the rights it needs; the owner of the schema has them",
+    "08003": "cut the connection. If it always does, see its log: it may refuse our certificate",
     "08": "cut the connection",
     "57P": "is shutting down, starting up or has ended the session",
     "57014": "cancelled a statement that took too long",
@@ -64,6 +68,10 @@ def _silence(error: BaseException | None) -> str:
     """What is wrong when PostgreSQL itself has said nothing; empty when it is none of that."""
     if isinstance(error, TimeoutError):
         return "did not answer in time"
+    if trouble := tls.problem(error, tls.DATABASE):
+        return trouble
+    if isinstance(error, OSError) and "rejected SSL upgrade" in str(error):  # asyncpg's own words
+        return "has no TLS switched on. Switch it on there, or correct the database URL"
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return f"cannot be reached: {reason}. Start it, or check the database URL"

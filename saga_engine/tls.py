@@ -1,0 +1,205 @@
+"""
+TLS to RabbitMQ and PostgreSQL: what a URL asks for, and what is wrong with a handshake, in words.
+
+Rule: TLS is verified, against an authority and against the host's name, or it is not there at all.
+Whatever would encrypt without knowing to whom is refused, because it only looks safe. Certificate
+files are read anew for each connection, so that they can be replaced while a process runs.
+"""
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import parse_qsl, urlsplit
+
+from saga_engine.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the parameters are called in a URL's query, and what the URL is called."""
+
+    ca: str
+    certificate: str
+    key: str
+    url: str
+
+
+BROKER = Words("cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_URL")
+"""As aiormq calls them; RabbitMQ's own clients are close to it."""
+
+DATABASE = Words("sslrootcert", "sslcert", "sslkey", "the database URL")
+"""As libpq calls them (PostgreSQL manual, 32.1.2), and so psql."""
+
+SSLMODE = "sslmode"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """
+    PEM files by path: the authorities to trust, and the certificate to show with its key.
+
+    Without `ca`, the system's authorities are trusted. Without `key`, it is in `certificate`.
+    """
+
+    words: Words
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+def of_broker(url: str) -> Files | None:
+    """
+    What the URL of RabbitMQ says of TLS; None for `amqp://`.
+
+    Raises:
+        ConfigurationError: it asks for something else than verified TLS.
+    """
+    given = _query(url, BROKER)
+    known = {BROKER.ca, BROKER.certificate, BROKER.key}
+    for name in given:
+        if name not in known and _ABOUT_TLS.search(name):
+            raise ConfigurationError(
+                f"{BROKER.url} has the parameter {name}, which is not for it: certificates are"
+                f" always checked. Its parameters are {', '.join(sorted(known))}."
+            )
+    secure = urlsplit(url).scheme == "amqps"
+    if known & given.keys() and not secure:
+        raise ConfigurationError(
+            f"{BROKER.url} names certificates, but amqp:// is without TLS. Say amqps://."
+        )
+    return _files(BROKER, given) if secure else None
+
+
+def of_database(url: str) -> Files | None:
+    """
+    What the URL of PostgreSQL says of TLS; None when it says nothing, or `sslmode=disable`.
+
+    Raises:
+        ConfigurationError: it asks for something else than verified TLS.
+    """
+    given = _query(url, DATABASE)
+    known = {SSLMODE, DATABASE.ca, DATABASE.certificate, DATABASE.key}
+    for name in given:
+        if name not in known and _ABOUT_TLS.search(name):
+            raise ConfigurationError(
+                f"The database URL has the parameter {name}, which is not for it. For TLS say"
+                " sslmode=verify-full; sslrootcert, sslcert and sslkey name files."
+            )
+    mode = given.get(SSLMODE, "disable")
+    if mode not in ("disable", "verify-full"):
+        raise ConfigurationError(
+            f"The database URL says sslmode={mode}, which does not make sure who answers. Say"
+            " sslmode=verify-full, or disable for a connection that needs no TLS."
+        )
+    if mode == "disable" and (known - {SSLMODE}) & given.keys():
+        raise ConfigurationError(
+            "The database URL names certificates without asking for TLS. Say sslmode=verify-full."
+        )
+    return _files(DATABASE, given) if mode == "verify-full" else None
+
+
+def context(files: Files) -> ssl.SSLContext:
+    """
+    Read the files.
+
+    Raises:
+        ConfigurationError: one cannot be read, or is not what it should be; the text says which.
+    """
+    words = files.words
+    try:
+        made = ssl.create_default_context(cafile=files.ca or None)
+    except OSError as error:
+        raise ConfigurationError(_unread(words, words.ca, files.ca, error)) from None
+    if files.certificate:
+        try:
+            # A key that wants a passphrase must not make a service ask for it on its terminal.
+            made.load_cert_chain(files.certificate, files.key or None, password="")
+        except OSError as error:
+            names, path = f"{words.certificate} or {words.key}", files.key or files.certificate
+            raise ConfigurationError(_unread(words, names, path, error)) from None
+    return made
+
+
+def problem(error: BaseException | None, words: Words) -> str:
+    """
+    What is wrong with a handshake, as the rest of a sentence that begins with the server.
+
+    Empty when the error, and what it came from, is not about TLS.
+    """
+    for each in _chain(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            said = _CERTIFICATE.get(each.verify_code, f"is not valid: {each.verify_message}")
+            return f"shows a certificate that {said}".format(ca=words.ca, url=words.url)
+        if isinstance(each, ssl.SSLError):
+            reason = str(each.reason or "no reason given")
+            for pattern, text in _HANDSHAKE.items():
+                if re.search(pattern, reason):
+                    return text.format(certificate=words.certificate, key=words.key, url=words.url)
+            return f"does not agree on TLS with us: {reason.replace('_', ' ').lower()}"
+    return ""
+
+
+_ABOUT_TLS = re.compile(r"(?i)ssl|tls|verif|cert|ca(file|path|data)|keyfile")
+
+_CERTIFICATE: Mapping[int, str] = MappingProxyType(
+    {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
+        9: "is not valid yet. Correct the clocks, or renew the certificate",
+        10: "has expired. Renew the server's certificate",
+        18: "it signed itself. Name it as {ca} in {url} if it is the right one",
+        19: "comes from an authority we do not trust. Name that as {ca} in {url}",
+        20: "comes from an authority we do not trust. Name that as {ca} in {url}",
+        21: "comes from an authority we do not trust. Name that as {ca} in {url}",
+        62: "is for another host. Correct the host in {url}, or the certificate",
+        64: "is for another host. Correct the host in {url}, or the certificate",
+    }
+)
+_HANDSHAKE: Mapping[str, str] = MappingProxyType(
+    {
+        "WRONG_VERSION|RECORD_LAYER|UNEXPECTED_EOF|HTTP_REQUEST|PACKET_LENGTH": (
+            "does not speak TLS on this port. Correct the port in {url}, or switch TLS on there"
+        ),
+        "CERTIFICATE_REQUIRED|ALERT_HANDSHAKE_FAILURE": (
+            "demands a certificate of ours. Name it as {certificate} and {key} in {url}"
+        ),
+        "ALERT_.*(CERTIFICATE|UNKNOWN_CA)": (
+            "refuses our certificate. Correct {certificate} in {url}, or let the server trust its"
+            " authority"
+        ),
+    }
+)
+
+
+def _query(url: str, words: Words) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    except ValueError:
+        raise ConfigurationError(f"{words.url} cannot be read: it is no URL.") from None
+
+
+def _files(words: Words, given: Mapping[str, str]) -> Files:
+    ca, certificate, key = (
+        given.get(each, "") for each in (words.ca, words.certificate, words.key)
+    )
+    if key and not certificate:
+        raise ConfigurationError(
+            f"{words.url} has {words.key} without {words.certificate}. Name the certificate too."
+        )
+    return Files(words, ca, certificate, key)
+
+
+def _unread(words: Words, names: str, path: str, error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        why = "it is no PEM file, its key does not fit it, or the key wants a passphrase"
+    else:
+        why = error.strerror or type(error).__name__
+    return f"The file {path!r} cannot be used: {why}. Correct {names} in {words.url}."
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []  # a driver may raise an error from what came of it
+    while error is not None and error not in seen:
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__

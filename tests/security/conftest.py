@@ -1,0 +1,147 @@
+"""Servers behind TLS, with certificates made for the session."""
+
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.process import free_port
+from saga_engine.embedded.programs import unprivileged_account
+from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.security.certificates import Authority, Pair
+
+HOUR = timedelta(hours=1)
+_DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed. Run `apt-get install postgresql`."
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What the servers and we have, and what they should not accept."""
+
+    ours: Authority
+    theirs: Authority
+    client: Pair
+    foreign_client: Pair
+    old_client: Pair
+    server: Pair
+    expired: Pair
+    early: Pair
+    alone: Pair
+    elsewhere: Pair
+
+
+@dataclass
+class Secured:
+    """A server that demands TLS and a certificate of ours; `shows` is what it has in its files."""
+
+    server: RabbitServer | PostgresServer
+    plain_url: str
+    shows: Pair
+    _reread: object
+
+    async def show(self, pair: Pair) -> None:
+        """Have the server show another certificate from now on."""
+        self.shows.put(pair)
+        await self._reread()
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Path]:
+    """Where PostgreSQL's own user can read certificates, which pytest's directories are not."""
+    with tempfile.TemporaryDirectory(prefix="saga-tls-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def certificates(directory) -> Certificates:
+    ours, theirs = Authority(directory, "ours"), Authority(directory, "theirs")
+    return Certificates(
+        ours,
+        theirs,
+        client=ours.issue("client"),
+        foreign_client=theirs.issue("client"),
+        old_client=ours.issue("old-client", until=-HOUR),
+        server=ours.issue("server"),
+        expired=ours.issue("expired", until=-HOUR),
+        early=ours.issue("early", from_now=HOUR),
+        alone=ours.issue("alone", alone=True),
+        elsewhere=ours.issue("elsewhere", hosts=("elsewhere.example",)),
+    )
+
+
+@pytest.fixture(scope="session")
+async def tls_rabbitmq(certificates, rabbitmq) -> AsyncIterator[Secured]:  # noqa: ARG001 - skips
+    shows = certificates.ours.issue("rabbitmq")
+    port = free_port()
+    configuration = f"""\
+listeners.ssl.local = 127.0.0.1:{port}
+ssl_options.cacertfile = {certificates.ours.ca}
+ssl_options.certfile = {shows.certificate}
+ssl_options.keyfile = {shows.key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+"""
+    async with RabbitServer(configuration=configuration) as server:
+
+        async def reread():
+            await server.ctl("eval", "ssl:clear_pem_cache().")
+
+        yield Secured(server, f"amqp://guest:guest@localhost:{port}/", shows, reread)
+
+
+@pytest.fixture(scope="session")
+async def tls_postgres(certificates, directory) -> AsyncIterator[Secured]:
+    if not _DEBIAN:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(POSTGRESQL_MISSING)
+    shows = certificates.ours.issue("postgres")
+    if account := unprivileged_account():
+        for file in shows:
+            os.chown(file, account.uid, account.gid)
+    rules = directory / "pg_hba.conf"
+    demand = "hostssl all all all scram-sha-256 clientcert=verify-ca"
+    rules.write_text(f"local all all trust\n{demand}\n")
+    settings = {
+        "ssl": "on",
+        "ssl_cert_file": str(shows.certificate),
+        "ssl_key_file": str(shows.key),
+        "ssl_ca_file": str(certificates.ours.ca),
+        "hba_file": str(rules),
+    }
+    async with PostgresServer(tcp=True, settings=settings, programs=_DEBIAN[-1].parent) as server:
+
+        async def reread():
+            os.kill(server.pid, signal.SIGHUP)
+
+        await server.create_database("engine")
+        url = server.url.replace("127.0.0.1", "localhost").replace("/postgres", "/engine")
+        yield Secured(server, url, shows, reread)
+
+
+def broker_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
+    """The URL that trusts one authority and shows one certificate."""
+    given = {"cafile": ca}
+    if client:
+        given |= {"certfile": client.certificate, "keyfile": client.key}
+    return f"{secured.plain_url.replace('amqp:', 'amqps:')}?{_query(given)}"
+
+
+def database_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
+    """The same for PostgreSQL."""
+    given = {"sslmode": "verify-full", "sslrootcert": ca}
+    if client:
+        given |= {"sslcert": client.certificate, "sslkey": client.key}
+    return f"{secured.plain_url}?{_query(given)}"
+
+
+def _query(given: dict[str, object]) -> str:
+    return urlencode({name: str(value) for name, value in given.items() if value})

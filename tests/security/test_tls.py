@@ -1,0 +1,290 @@
+"""TLS to RabbitMQ and PostgreSQL: verified, or refused at once with what to mend in a sentence."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from saga_engine.broker.connection import Link, Phase
+from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.migrate import upgrade
+from tests.broker.links import QUICK, Observed
+from tests.cli.conftest import environment, saga_engine
+from tests.faults.processes import eventually, program
+from tests.security.conftest import broker_url, database_url
+
+pytestmark = pytest.mark.rabbitmq
+
+PATIENCE = 5.0  # Seconds in which a refusal is said.
+SERVER_SHOWS = {
+    "expired": "has expired. Renew the server's certificate",
+    "early": "is not valid yet",
+    "alone": "it signed itself",
+    "elsewhere": "is for another host",
+}
+
+
+@asynccontextmanager
+async def shown(secured, certificates, name):
+    """A server that shows a bad certificate for the time of the block."""
+    await secured.show(getattr(certificates, name))
+    try:
+        yield
+    finally:
+        await secured.show(certificates.server)
+
+
+async def connect_broker(url):
+    async with (
+        asyncio.timeout(PATIENCE),
+        Link(url, name="publish", settings=Settings(broker_url=url)),
+    ):
+        pass
+
+
+async def connect_database(url):
+    settings = Settings(database_url=url)
+    async with asyncio.timeout(PATIENCE), Database(url, settings):
+        pass
+
+
+async def refused_broker(url):
+    with pytest.raises(BrokerUnavailable) as caught:
+        await connect_broker(url)
+    return str(caught.value)
+
+
+async def refused_database(url):
+    with pytest.raises(StoreUnavailable) as caught:
+        await connect_database(url)
+    return str(caught.value)
+
+
+async def test_rabbitmq_with_the_right_certificates_is_connected_to(tls_rabbitmq, certificates):
+    await connect_broker(broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client))
+
+
+@pytest.mark.parametrize("name", SERVER_SHOWS)
+async def test_rabbitmq_with_a_bad_certificate_is_refused(tls_rabbitmq, certificates, name):
+    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    async with shown(tls_rabbitmq, certificates, name):
+        assert SERVER_SHOWS[name] in await refused_broker(url)
+    await connect_broker(url)
+
+
+async def test_rabbitmq_of_another_authority_is_refused(tls_rabbitmq, certificates):
+    for ca in (certificates.theirs.ca, None):
+        said = await refused_broker(broker_url(tls_rabbitmq, ca, certificates.client))
+        assert "an authority we do not trust. Name that as cafile in SAGA_ENGINE_BROKER_URL" in said
+
+
+async def test_rabbitmq_refuses_us_without_a_good_certificate(tls_rabbitmq, certificates):
+    ca = certificates.ours.ca
+    # Its alert may be overtaken by the end of the connection, so there are two ways to say it.
+    said = await refused_broker(broker_url(tls_rabbitmq, ca, None))
+    assert "certificate of ours" in said
+    assert "certfile and keyfile" in said
+    for bad in (certificates.foreign_client, certificates.old_client):
+        said = await refused_broker(broker_url(tls_rabbitmq, ca, bad))
+        assert "refuses our certificate" in said or "another certificate of ours" in said
+        assert "certfile" in said
+
+
+async def test_rabbitmq_by_another_name_than_its_certificates_is_refused(
+    tls_rabbitmq, certificates
+):
+    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    assert "is for another host" in await refused_broker(url.replace("localhost", "127.0.0.1"))
+
+
+async def test_nobody_speaks_plaintext_to_a_rabbitmq_port_for_tls(tls_rabbitmq):
+    said = await refused_broker(tls_rabbitmq.plain_url)
+    assert "If that port is for TLS, say amqps://." in said
+
+
+async def test_nobody_falls_back_to_plaintext_where_rabbitmq_has_no_tls(rabbitmq_url, certificates):
+    url = f"{rabbitmq_url.replace('amqp:', 'amqps:')}?cafile={certificates.ours.ca}"
+    assert "does not speak TLS on this port" in await refused_broker(url)
+
+
+async def test_postgresql_with_the_right_certificates_is_connected_to(tls_postgres, certificates):
+    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    await upgrade(url)
+    await connect_database(url)
+
+
+@pytest.mark.parametrize("name", ["expired", "alone", "elsewhere"])
+async def test_postgresql_with_a_bad_certificate_is_refused(tls_postgres, certificates, name):
+    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    await upgrade(url)
+
+    async def says(words):
+        try:
+            await connect_database(url)
+        except StoreUnavailable as error:
+            return words in str(error)
+        return not words
+
+    # PostgreSQL reads its files again some time after it was told to.
+    async with shown(tls_postgres, certificates, name):
+        await eventually(lambda: says(SERVER_SHOWS[name]))
+    await eventually(lambda: says(""))
+
+
+async def test_postgresql_of_another_authority_is_refused(tls_postgres, certificates):
+    for ca in (certificates.theirs.ca, None):
+        said = await refused_database(database_url(tls_postgres, ca, certificates.client))
+        assert "an authority we do not trust. Name that as sslrootcert in the database URL" in said
+
+
+async def test_postgresql_refuses_us_without_a_good_certificate(tls_postgres, certificates):
+    ca = certificates.ours.ca
+    said = await refused_database(database_url(tls_postgres, ca, None))
+    assert (
+        "It may demand TLS (sslmode=verify-full in the database URL), a client certificate" in said
+    )
+    for bad in (certificates.foreign_client, certificates.old_client):
+        said = await refused_database(database_url(tls_postgres, ca, bad))
+        assert "cut the connection. If it always does" in said
+
+
+async def test_postgresql_by_another_name_than_its_certificates_is_refused(
+    tls_postgres, certificates
+):
+    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    assert "is for another host" in await refused_database(url.replace("localhost", "127.0.0.1"))
+
+
+async def test_postgresql_that_demands_tls_refuses_a_url_without(tls_postgres):
+    said = await refused_database(tls_postgres.plain_url)
+    assert "It may demand TLS (sslmode=verify-full" in said
+
+
+async def test_nobody_falls_back_to_plaintext_where_postgresql_has_no_tls(certificates):
+    async def no_tls(reader, writer):
+        assert await reader.readexactly(8) == b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest
+        writer.write(b"N")
+        assert await reader.read() == b""
+        writer.close()
+
+    async with await asyncio.start_server(no_tls, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql+asyncpg://u:hunter2@localhost:{port}/x?sslmode=verify-full"
+        said = await refused_database(f"{url}&sslrootcert={certificates.ours.ca}")
+    assert "has no TLS switched on" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("sslmode=require", "sslmode=prefer", "sslmode=allow", "sslmode=verify-ca"),
+        *("sslmode=nonsense", "ssl=verify-full", "ssl=1", "sslrootcert=/ca.pem", "SSLMODE=disable"),
+        *("sslmode=disable&sslcert=/c.pem", "sslmode=verify-full&sslkey=/k.pem"),
+        *("sslmode=verify-full&sslrootcert=/no/such.pem", "sslmode=verify-full&sslcrl=/x"),
+    ],
+)
+async def test_a_database_url_that_asks_for_less_than_verified_tls_is_refused(query):
+    url = f"postgresql+asyncpg://u:hunter2@localhost/x?{query}"
+    with pytest.raises(ConfigurationError) as caught:
+        await connect_database(url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("amqps://h/?no_verify_ssl=1", "amqps://h/?no_verify_ssl=true", "amqps://h/?verify_ssl=0"),
+        *("amqps://h/?%6eo_verify_ssl=1", "amqps://h/?verify=verify_none", "amqp://h/?cafile=/ca"),
+        *("amqps://h/?cacertfile=/ca", "amqps://h/?cadata=AA==", "amqps://h/?keyfile=/k.pem"),
+        *("amqps://h/?cafile=/no/such.pem", "amqps://h/?certfile=/etc/passwd"),
+    ],
+)
+async def test_a_broker_url_that_asks_for_less_than_verified_tls_is_refused(url):
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
+        await connect_broker(url)
+
+
+async def test_runs_complete_over_tls_to_both_servers(
+    tls_rabbitmq, tls_postgres, certificates, tmp_path
+):
+    settings = {
+        "broker_url": broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client),
+        "database_url": database_url(tls_postgres, certificates.ours.ca, certificates.client),
+        "http_port": "0",
+    }
+    surroundings = environment(**settings) | {"SHOP_DATABASE_URL": settings["database_url"]}
+    migrated = await saga_engine("migrate", **settings)
+    assert migrated.code == 0, migrated
+    async with (
+        program(
+            *("worker", "tests.security.shop"), environment=surroundings, log=tmp_path / "worker"
+        ),
+        program(
+            *("participant", "tests.security.stock", "tests.security.payments"),
+            environment=surroundings,
+            log=tmp_path / "participant",
+        ),
+    ):
+        ran = await saga_engine("start", "buy", "--input", "{}", "--wait", "--json", **settings)
+    assert (ran.code, ran.json["status"]) == (0, "completed")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("worker", "tests.security.shop"),
+        ("participant", "tests.security.stock"),
+        ("start", "buy", "--input", "{}"),
+    ],
+)
+async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_rabbitmq(
+    tls_rabbitmq, migrated_url, certificates, arguments
+):
+    url = broker_url(tls_rabbitmq, certificates.theirs.ca, certificates.client)
+    ran = await saga_engine(*arguments, broker_url=url, database_url=migrated_url)
+    assert ran.code == 5
+    assert "Traceback" not in ran.err
+    assert "saga-engine: RabbitMQ at localhost:" in ran.err.splitlines()[-1]
+    assert "an authority we do not trust" in ran.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [("worker", "tests.security.shop"), ("list",), ("migrate",)])
+async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_postgresql(
+    tls_postgres, rabbitmq_url, certificates, arguments
+):
+    url = database_url(tls_postgres, certificates.theirs.ca, certificates.client)
+    ran = await saga_engine(*arguments, broker_url=rabbitmq_url, database_url=url)
+    assert ran.code == 5
+    assert "Traceback" not in ran.err
+    assert "an authority we do not trust" in ran.err.splitlines()[-1]
+
+
+async def test_a_certificate_that_expires_while_running_is_said_and_its_renewal_ends_it(
+    tls_rabbitmq, certificates
+):
+    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    observed = Observed()
+    settings = Settings(**(QUICK | {"broker_url": url}))
+    async with Link(url, name="consume", settings=settings, on_state=observed):
+        await observed.until(lambda state: state.phase is Phase.CONNECTED)
+        async with shown(tls_rabbitmq, certificates, "expired"):
+            await tls_rabbitmq.server.ctl("close_all_connections", "test")
+            await observed.until(lambda state: SERVER_SHOWS["expired"] in state.problem)
+        await observed.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 2)
+
+
+async def test_our_own_certificate_is_read_anew_when_we_connect_again(tls_rabbitmq, certificates):
+    mine = certificates.ours.issue("mine")
+    mine.put(certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.ours.ca, mine)
+    observed = Observed()
+    settings = Settings(**(QUICK | {"broker_url": url}))
+    async with Link(url, name="consume", settings=settings, on_state=observed):
+        mine.put(certificates.old_client)
+        await tls_rabbitmq.server.ctl("close_all_connections", "test")
+        await observed.until(lambda state: "certfile" in state.problem)
+        mine.put(certificates.client)
+        await observed.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 2)
