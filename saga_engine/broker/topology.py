@@ -222,8 +222,8 @@ class _Declaring:
         except (ChannelNotFoundEntity, ChannelAccessRefused) as error:
             raise BrokerUnavailable(
                 f"The {what} does not exist and this user may not declare it. Grant the permissions"
-                " that docs/protocol.md lists, or let a user declare it that may, by starting once"
-                " with its URL."
+                " that docs/security.md lists, or let a user declare it that may"
+                " (`saga-engine topology --declare`), or start once with its URL."
             ) from error
 
     async def _on_channel(

@@ -6,18 +6,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from saga_engine.broker.connection import Link
 from saga_engine.broker.topology import ENGINE, policy
-from saga_engine.cli.output import AsJson, document, line, table
+from saga_engine.cli.output import AsJson, document, line, say, table
+from saga_engine.settings import Settings
 
 
-def topology(
+async def topology(
     *,
+    do_declare: Annotated[
+        bool, Parameter(name="--declare", help="Declare them, so that workers need not.")
+    ] = False,
     as_policy: Annotated[
         bool, Parameter(name="--policy", help="The limits, as a command to run.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the exchanges, queues and bindings that a worker declares; nothing is contacted."""
+    if do_declare:
+        settings = Settings.load()
+        async with Link(
+            settings.require_broker(), name="publish", settings=settings, topology=ENGINE
+        ):
+            say("Everything that workers need is declared.")
+        return
     if as_policy:
         _policy(as_json=as_json)
         return

@@ -1,0 +1,411 @@
+"""The least permissions that docs/security.md names: they are enough, and no more than that."""
+
+import asyncio
+import re
+import shlex
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import asyncpg
+import pytest
+from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
+from pamqp.commands import Basic
+from sqlalchemy.engine import make_url
+
+from saga_engine import Client, Participant
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.loading import load
+from saga_engine.participant.service import Service
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.migrate import upgrade
+from saga_engine.store.partitions import maintain
+from saga_engine.telemetry.facts import (
+    LinkChanged,
+    MessageDeadLettered,
+    ProcessReady,
+    Tell,
+)
+from saga_engine.worker.worker import Worker
+from tests.broker.links import raw_channel
+from tests.cli.conftest import saga_engine
+from tests.security.shop import buying
+from tests.worker.engine import EAGER, Facts
+
+pytestmark = pytest.mark.rabbitmq
+
+PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+USERS = ("setup", "engine", "stock", "payments", "shop", "operator")
+SECRET = "opensesame"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def lines_of(language, begin):
+    return [
+        line for block in blocks(language) for line in block.splitlines() if line.startswith(begin)
+    ]
+
+
+def rules():
+    """The settings of section 2."""
+    found = dict(
+        shlex.split(line)[1].split("=", 1) for line in lines_of("sh", "export SAGA_ENGINE_RE")
+    )
+    return {name.removeprefix("SAGA_ENGINE_").lower(): value for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The shop's virtual host, seen by each of its users."""
+
+    server: object
+
+    def url(self, user):
+        return self.server.url_of("shop").replace("guest:guest", f"{user}:{SECRET}")
+
+
+@pytest.fixture(scope="module")
+async def place(rabbitmq):
+    """RabbitMQ, set up by the commands of the page and by nothing else."""
+    passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
+    for line in lines_of("sh", "rabbitmqctl "):
+        command = shlex.split(Template(line).safe_substitute(passwords))
+        await rabbitmq.ctl(*command[1:])
+    place = Place(rabbitmq)
+    [line] = lines_of("sh", "SAGA_ENGINE_BROKER_URL=")
+    assert line.endswith(" saga-engine topology --declare")
+    ran = await saga_engine("topology", "--declare", broker_url=place.url("setup"))
+    assert ran.code == 0, ran
+    return place
+
+
+class Roles:
+    """The engine's database, seen by each of its roles."""
+
+    def __init__(self, server):
+        self._server = server
+
+    def url(self, role):
+        return (
+            make_url(self._server.url)
+            .set(username=role, database="saga")
+            .render_as_string(hide_password=False)
+        )
+
+    @asynccontextmanager
+    async def connected(self, role):
+        url = make_url(self.url(role))
+        connection = await asyncpg.connect(
+            host=url.query["host"], port=int(url.query["port"]), user=role, database="saga"
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def refuses(self, role, statement):
+        async with self.connected(role) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        return True
+
+
+@pytest.fixture(scope="module")
+async def roles():
+    """PostgreSQL, set up by the statements of the page and by nothing else."""
+    first, second = blocks("sql")
+    async with PostgresServer() as server:
+        await server.create_database("saga")
+        roles = Roles(server)
+        async with roles.connected("saga") as administrator:
+            await administrator.execute(first)
+        await upgrade(roles.url("saga_owner"))
+        async with roles.connected("saga_owner") as owner:
+            await owner.execute(second)
+            await owner.execute(
+                "CREATE SCHEMA IF NOT EXISTS saga_engine"
+            )  # exists: changes nothing
+        yield roles
+
+
+class Shop:
+    """The programs of the page, each as its own user and role."""
+
+    def __init__(self, place, roles, owned, group):
+        self.place, self.roles, self.owned, self.group = place, roles, owned, group
+        self.worker: Facts
+        self.client: Client
+
+    def settings(self, user, role=None, **changes):
+        return Settings(
+            broker_url=self.place.url(user),
+            database_url=role and self.roles.url(role),
+            **{**EAGER, **changes},
+        )
+
+    async def run(self, make, settings):
+        facts, stop = Facts(), asyncio.Event()
+        served = await self.owned.enter_async_context(make(settings, Tell(facts)))
+        running = self.group.create_task(served.run(stop))
+
+        async def end():
+            stop.set()
+            await running
+
+        self.owned.push_async_callback(end)
+        await facts.until(ProcessReady)
+        return facts
+
+
+@asynccontextmanager
+async def opened(place, roles, monkeypatch, *, answered_by="payments"):
+    monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
+    async with asyncio.TaskGroup() as group, AsyncExitStack() as owned:
+        shop = Shop(place, roles, owned, group)
+        strict = {
+            name: Settings.load(**{name: value}).__getattribute__(name)
+            for name, value in rules().items()
+        }
+        shop.worker = await shop.run(
+            lambda settings, tell: Worker([buying], settings, tell),
+            shop.settings("engine", "saga_worker", **strict),
+        )
+        for module, user in (("stock", "stock"), ("payments", answered_by)):
+            participants = load(f"tests.security.{module}", Participant)
+            await shop.run(
+                lambda settings, tell, given=participants: Service(given, settings, tell),
+                shop.settings(user),
+            )
+        shop.client = await owned.enter_async_context(Client(settings=shop.settings("shop")))
+        yield shop
+
+
+async def test_runs_complete_and_compensate_under_exactly_the_documented_permissions(
+    place, roles, monkeypatch
+):
+    async with opened(place, roles, monkeypatch) as shop:
+        for order, status in (({}, Status.COMPLETED), ({"card": "declined"}, Status.COMPENSATED)):
+            handle = await shop.client.start("buy", order, key=f"k-{status}")
+            ending = await shop.client.result(handle.run_id, timeout=30)
+            assert ending.status is status
+        assert not shop.worker.of(MessageDeadLettered)
+        # A participant declares its queue and binds it again when it comes back.
+        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+        handle = await shop.client.start("buy", {}, key="after")
+        assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
+
+
+async def test_a_service_cannot_answer_anothers_command_although_it_has_seen_it(
+    place, roles, monkeypatch
+):
+    """Stock has got hold of a payment's correlation id: RabbitMQ says who it is all the same."""
+    monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
+    async with opened(place, roles, monkeypatch) as shop:
+        seen = await _correlation_id_of_a_charge(shop)
+        async with raw_channel(place.url("stock")) as channel:
+            forged = Basic.Properties(
+                correlation_id=seen, delivery_mode=2, message_id="forged", user_id="stock"
+            )
+            await channel.basic_publish(
+                b"{}", exchange="saga.replies", routing_key="saga.replies", properties=forged
+            )
+            told = await shop.worker.dead_letter("wrong_sender", message_id="forged")
+        assert told.problem == (
+            "payment.charge may be answered by payments only, and this came from user stock."
+        )
+        async with raw_channel(place.url("stock")) as channel:
+            lying = Basic.Properties(correlation_id=seen, user_id="payments")
+            with pytest.raises(ChannelPreconditionFailed):
+                await publish("saga.replies", "saga.replies", lying)(channel)
+
+
+async def _correlation_id_of_a_charge(shop):
+    handle = await shop.client.start("buy", {})
+    await shop.client.result(handle.run_id, timeout=30)
+    async with shop.roles.connected("saga") as connection:
+        return await connection.fetchval(
+            "SELECT metadata->>'correlation_id' FROM saga_engine.event"
+            " WHERE run_id = $1 AND metadata->>'correlation_id' LIKE '%.a.1.charge' LIMIT 1",
+            handle.run_id,
+        )
+
+
+def consume(queue):
+    return lambda channel: channel.basic_consume(queue, _nothing)
+
+
+def publish(exchange, key, properties=None):
+    async def act(channel):
+        await channel.basic_publish(
+            b"{}", exchange=exchange, routing_key=key, properties=properties
+        )
+        await channel.basic_qos(prefetch_count=1)  # a refusal comes before this is answered
+
+    return act
+
+
+def bind(queue, exchange, key):
+    return lambda channel: channel.queue_bind(queue, exchange, key)
+
+
+def declare(queue):
+    return lambda channel: channel.queue_declare(queue, durable=True)
+
+
+def delete(queue):
+    return lambda channel: channel.queue_delete(queue)
+
+
+def purge(queue):
+    return lambda channel: channel.queue_purge(queue)
+
+
+async def _nothing(_):
+    pass
+
+
+FORBIDDEN = [
+    *(("engine", act) for act in (declare("saga.mine"), delete("saga.replies"))),
+    *(("engine", act) for act in (publish("", "saga.replies"), publish("saga.replies", "x"))),
+    ("engine", consume("saga.participant.payments")),
+    *(
+        ("stock", consume(queue))
+        for queue in ("saga.participant.payments", "saga.replies", "saga.requests")
+    ),
+    *(
+        ("stock", publish(exchange, "payment.charge"))
+        for exchange in ("saga.commands", "saga.requests", "saga.events", "saga.dead-letters", "")
+    ),
+    *(("stock", act("saga.participant.payments")) for act in (declare, delete, purge)),
+    ("stock", delete("saga.replies")),
+    ("stock", bind("saga.participant.stock", "saga.commands", "payment.charge")),
+    ("stock", bind("saga.participant.stock", "saga.commands", "#")),
+    ("stock", bind("saga.participant.payments", "saga.commands", "stock.take")),
+    *(
+        ("shop", consume(queue))
+        for queue in ("saga.requests", "saga.replies", "saga.participant.stock")
+    ),
+    *(
+        ("shop", publish(exchange, "x"))
+        for exchange in ("saga.commands", "saga.replies", "saga.events", "")
+    ),
+    ("shop", publish("saga.requests", "drop")),
+    ("shop", declare("saga.participant.stock")),
+    ("operator", consume("saga.replies")),
+    ("operator", declare("saga.mine")),
+    ("operator", publish("saga.commands", "stock.take")),
+]
+
+
+@pytest.mark.parametrize(
+    ("user", "act"),
+    FORBIDDEN,
+    ids=[f"{number}-{user}" for number, (user, _) in enumerate(FORBIDDEN)],
+)
+async def test_no_user_can_do_more(place, roles, monkeypatch, user, act):  # noqa: ARG001
+    async with raw_channel(place.url("stock")) as channel:
+        arguments = {"x-queue-type": "quorum"}
+        await channel.queue_declare("saga.participant.stock", durable=True, arguments=arguments)
+    async with raw_channel(place.url("payments")) as channel:
+        await channel.queue_declare("saga.participant.payments", durable=True, arguments=arguments)
+    async with raw_channel(place.url(user)) as channel:
+        with pytest.raises(ChannelAccessRefused):
+            await act(channel)
+
+
+async def test_a_client_hears_no_run_that_it_does_not_know(place):
+    async with raw_channel(place.url("shop")) as channel:
+        await channel.queue_declare("saga.client.mine", exclusive=True)
+        with pytest.raises(ChannelAccessRefused):
+            await channel.queue_bind("saga.client.mine", "saga.events", "finished.#")
+
+
+async def test_the_operator_can_redrive_and_is_told_by_its_name(place, roles, monkeypatch):
+    async with opened(place, roles, monkeypatch) as shop:
+        async with raw_channel(place.url("stock")) as channel:
+            await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
+            await shop.worker.dead_letter("foreign_correlation_id")
+        settings = {"broker_url": place.url("operator"), "database_url": roles.url("saga_operator")}
+        ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **settings)
+        assert ran.code == 0, ran
+        await shop.worker.until(MessageDeadLettered, 2, reason="foreign_correlation_id")
+        for arguments in (("list",), ("incidents",), ("dead-letters", "list")):
+            ran = await saga_engine(*arguments, **settings)
+            assert ran.code == 0, ran
+
+
+async def test_a_password_that_is_changed_is_said_and_its_return_ends_it(place, roles, monkeypatch):
+    async with opened(place, roles, monkeypatch) as shop:
+        await place.server.ctl("change_password", "engine", "another")
+        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+
+        def refused(fact):
+            return "refuses this user or password" in fact.problem
+
+        async with asyncio.timeout(30):
+            while not any(map(refused, shop.worker.of(LinkChanged))):
+                await shop.worker.until(LinkChanged, len(shop.worker.of(LinkChanged)) + 1)
+        assert not any(SECRET in fact.problem for fact in shop.worker.of(LinkChanged))
+        await place.server.ctl("change_password", "engine", SECRET)
+        handle = await shop.client.start("buy", {})
+        assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
+
+
+async def test_a_permission_that_is_taken_away_costs_time_and_no_run(place, roles, monkeypatch):
+    [given] = [
+        line for line in lines_of("sh", "rabbitmqctl set_permissions") if " payments " in line
+    ]
+    async with opened(place, roles, monkeypatch) as shop:
+        await place.server.ctl("set_permissions", "-p", "shop", "payments", "^$", "^$", "^$")
+        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+        handle = await shop.client.start("buy", {})
+        await place.server.ctl(*shlex.split(given)[1:])
+        ending = await shop.client.result(handle.run_id, timeout=60)
+        assert ending.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("saga_worker", "DROP TABLE saga_engine.run"),
+        ("saga_worker", "CREATE TABLE saga_engine.mine ()"),
+        ("saga_worker", "DELETE FROM saga_engine.event"),
+        ("saga_worker", "UPDATE saga_engine.event SET data = '{}'"),
+        ("saga_worker", "DELETE FROM saga_engine.run"),
+        ("saga_worker", "UPDATE saga_engine.engine SET token_key = ''"),
+        (
+            "saga_worker",
+            "SELECT saga_engine.add_month('run', now()::timestamp + interval '9 year')",
+        ),
+        ("saga_operator", "SELECT token_key FROM saga_engine.engine"),
+        ("saga_operator", "UPDATE saga_engine.run SET status = 'completed'"),
+        ("saga_operator", "DELETE FROM saga_engine.dead_letter"),
+        ("saga_operator", "SELECT saga_engine.add_partitions(1)"),
+        ("saga_shop", "SELECT * FROM saga_engine.event"),
+        ("saga_shop", "SELECT * FROM saga_engine.inbox"),
+        ("saga_shop", "SELECT token_key FROM saga_engine.engine"),
+        ("saga_shop", "DELETE FROM saga_engine.run_key"),
+    ],
+)
+async def test_no_role_can_do_more(roles, role, statement):
+    assert await roles.refuses(role, statement)
+
+
+async def test_a_worker_that_may_not_change_the_schema_still_makes_partitions(roles):
+    async with roles.connected("saga_owner") as owner:
+        last = await owner.fetchval(
+            "SELECT max(relname) FROM pg_class WHERE relname ~ '^run_[0-9]{4}_[0-9]{2}$'"
+        )
+        await owner.execute(
+            f"DROP TABLE saga_engine.{last}, saga_engine.{last.replace('run', 'event')}"
+        )
+    url = roles.url("saga_worker")
+    async with Database(url, Settings(database_url=url)) as database:
+        made = await maintain(database, retention_days=0)
+    assert made.made == 2
