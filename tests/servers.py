@@ -8,6 +8,7 @@ database and a virtual host of its own. The development broker lives as long as 
 import os
 from collections.abc import AsyncIterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.rabbitmq import INSTALL, RabbitServer, rabbitmq_installed
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
+POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed"
 _TEMPLATE = "template_migrated"
 _VHOSTS_AT_ONCE = 25  # One rabbitmqctl call costs 0.5 s, each virtual host in it 15 ms.
 
@@ -27,6 +29,16 @@ async def postgres() -> AsyncIterator[PostgresServer]:
     """One PostgreSQL per session (and per xdist worker)."""
     async with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_with_tls() -> Path:
+    """The programs of a PostgreSQL that knows TLS, which the one in the wheel does not."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"{POSTGRESQL_MISSING}. Run `apt-get install postgresql`.")
+    return found[-1].parent
 
 
 @pytest.fixture

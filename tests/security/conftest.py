@@ -18,8 +18,6 @@ from saga_engine.embedded.rabbitmq import RabbitServer
 from tests.security.certificates import Authority, Pair
 
 HOUR = timedelta(hours=1)
-_DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed. Run `apt-get install postgresql`."
 
 
 @dataclass(frozen=True)
@@ -99,10 +97,7 @@ ssl_options.fail_if_no_peer_cert = true
 
 
 @pytest.fixture(scope="session")
-async def tls_postgres(certificates, directory) -> AsyncIterator[Secured]:
-    if not _DEBIAN:
-        complain = pytest.fail if os.environ.get("CI") else pytest.skip
-        complain(POSTGRESQL_MISSING)
+async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIterator[Secured]:
     shows = certificates.ours.issue("postgres")
     if account := unprivileged_account():
         for file in shows:
@@ -117,7 +112,7 @@ async def tls_postgres(certificates, directory) -> AsyncIterator[Secured]:
         "ssl_ca_file": str(certificates.ours.ca),
         "hba_file": str(rules),
     }
-    async with PostgresServer(tcp=True, settings=settings, programs=_DEBIAN[-1].parent) as server:
+    async with PostgresServer(tcp=True, settings=settings, programs=postgresql_with_tls) as server:
 
         async def reread():
             os.kill(server.pid, signal.SIGHUP)
