@@ -90,7 +90,7 @@ def of_database(url: str) -> Files | None:
     mode = given.get(SSLMODE, "disable")
     if mode not in ("disable", "verify-full"):
         raise ConfigurationError(
-            f"The database URL says sslmode={mode}, which does not make sure who answers. Say"
+            "The database URL has an sslmode that does not make sure who answers, or is none. Say"
             " sslmode=verify-full, or disable for a connection that needs no TLS."
         )
     if mode == "disable" and (known - {SSLMODE}) & given.keys():

@@ -6,9 +6,11 @@ asyncpg by itself would take whatever encryption it gets, and none rather than n
 migrations.
 """
 
+import inspect
 from typing import Any
 
-from sqlalchemy import event
+import asyncpg
+from sqlalchemy import URL, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -31,7 +33,9 @@ def engine_for(url: str, **options: Any) -> AsyncEngine:
     files = tls.of_database(url)
     words = tls.DATABASE
     parameters = [tls.SSLMODE, words.ca, words.certificate, words.key]
-    engine = create_async_engine(make_url(url).difference_update_query(parameters), **options)
+    given = make_url(url).difference_update_query(parameters)
+    _refuse_unknown(given)
+    engine = create_async_engine(given, **options)
     if files is not None:
         tls.context(files)
 
@@ -40,6 +44,16 @@ def engine_for(url: str, **options: Any) -> AsyncEngine:
 
     event.listen(engine.sync_engine, "do_connect", secure)
     return engine
+
+
+def _refuse_unknown(url: URL) -> None:
+    known = inspect.signature(asyncpg.connect).parameters
+    for name in url.query:
+        if name not in known:
+            raise ConfigurationError(
+                f"The database URL has the parameter {name}, which asyncpg does not know. Leave it"
+                " out."
+            )
 
 
 def _context(files: tls.Files) -> Any:

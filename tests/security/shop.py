@@ -1,13 +1,16 @@
 """A shop of two services, each a process with a RabbitMQ user of its own: stock and payments."""
 
-from saga_engine import Saga
+from datetime import timedelta
+
+from saga_engine import Retry, Saga
 
 Order = dict[str, str]
+TWICE = Retry(attempts=2, initial=timedelta(milliseconds=10))
 
 buying = Saga("buy", version=1, input=Order)
 
 
-@buying.step(command="stock.take")
+@buying.step(command="stock.take", retry=TWICE)
 def take(order: Order) -> Order:
     return order
 
@@ -17,7 +20,7 @@ def give_back(order: Order) -> Order:
     return order
 
 
-@buying.step(command="payment.charge")
+@buying.step(command="payment.charge", retry=TWICE)
 def charge(order: Order) -> Order:
     if order.get("mapping") == "raises":
         raise ValueError(f"no mapping for {order}")

@@ -288,3 +288,9 @@ async def test_our_own_certificate_is_read_anew_when_we_connect_again(tls_rabbit
         await observed.until(lambda state: "certfile" in state.problem)
         mine.put(certificates.client)
         await observed.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 2)
+
+
+async def test_a_parameter_that_nobody_knows_is_refused_and_no_bug():
+    url = "postgresql+asyncpg://u:hunter2@localhost/x?aplication_name=x"
+    with pytest.raises(ConfigurationError, match="parameter aplication_name"):
+        await connect_database(url)
