@@ -71,7 +71,8 @@ def decode_reply(delivery: Delivery, key: bytes, settings: Settings) -> Reply | 
     if ref is None:
         return Unreadable(
             Reason.FOREIGN_CORRELATION_ID,
-            "The correlation_id is not one of this engine's: it was not copied from a command.",
+            "The correlation_id is not one of this engine's: it was not copied from a command, or"
+            " another engine, with a database of its own, shares this virtual host.",
         )
     found = _decode(delivery, ref, settings)
     return replace(found, ref=ref) if isinstance(found, Unreadable) else found
