@@ -4,6 +4,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     saga/         what a saga is and what comes next; pure
     store/        what is remembered, in PostgreSQL
     broker/       what travels, over RabbitMQ
+    codec/        what seals payloads, where that is wanted
     worker/       what runs: a message becomes a decision, a commit, commands and an acknowledgement
     participant/  the other side, in the user's services
     client        start, cancel and wait for runs from the user's code
@@ -19,6 +20,7 @@ from importlib import import_module
 
 _PLACES = {
     "Client": "saga_engine.client",
+    "Codec": "saga_engine.saga.sealing",
     "CommandContext": "saga_engine.participant",
     "Ending": "saga_engine.client",
     "Failed": "saga_engine.participant",
@@ -27,11 +29,13 @@ _PLACES = {
     "Rejected": "saga_engine.participant",
     "Retry": "saga_engine.saga.retry",
     "Saga": "saga_engine.saga.definition",
+    "SealError": "saga_engine.saga.sealing",
     "start_in": "saga_engine.client",
 }
 
 __all__ = [
     "Client",
+    "Codec",
     "CommandContext",
     "Ending",
     "Failed",
@@ -40,6 +44,7 @@ __all__ = [
     "Rejected",
     "Retry",
     "Saga",
+    "SealError",
     "start_in",
 ]
 

@@ -8,3 +8,5 @@ from saga_engine.participant import Participant as Participant
 from saga_engine.participant import Rejected as Rejected
 from saga_engine.saga.definition import Saga as Saga
 from saga_engine.saga.retry import Retry as Retry
+from saga_engine.saga.sealing import Codec as Codec
+from saga_engine.saga.sealing import SealError as SealError

@@ -146,6 +146,16 @@ class Settings(BaseSettings):
         {},
         description='The same for requests: {"start place-order": ["shop"], "cancel *": ["desk"]}',
     )
+    payload_codec: str | None = Field(
+        None,
+        description="What seals payloads in RabbitMQ and PostgreSQL: aes-gcm, or MODULE:NAME of a"
+        " codec; the same for workers, participants, clients and the command line",
+    )
+    payload_keys: SecretStr | None = Field(
+        None,
+        description="Keys of aes-gcm as id=base64,... of 32 bytes each, or @FILE; the first seals,"
+        " all unseal",
+    )
 
     participant_concurrency: Count = Field(
         20, description="Handlers running at once in one participant process"

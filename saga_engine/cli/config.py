@@ -48,7 +48,13 @@ def _shown(value: object) -> object:
 
 
 def masked(url: str) -> str:
-    """Show of a URL what is no secret: not the password, and not the query, which may hold one."""
+    """
+    Show of a URL what is no secret: not the password, and not the query, which may hold one.
+
+    A secret that is no URL is not shown at all.
+    """
+    if "://" not in url:
+        return "***"
     try:
         parts = urlsplit(url)
         user, at, host = parts.netloc.rpartition("@")

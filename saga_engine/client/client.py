@@ -27,6 +27,7 @@ from saga_engine.broker.wire import Published
 from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
 from saga_engine.client.handle import Ending, Handle
 from saga_engine.client.mailbox import Mailbox
+from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import (
     BrokerUnavailable,
     Conflict,
@@ -37,6 +38,7 @@ from saga_engine.errors import (
 )
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.sealing import input_place
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 
@@ -65,6 +67,7 @@ class Client:
 
     def __init__(self, broker_url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
+        self._sealing = sealing_of(self._settings)
         self._url = broker_url or self._settings.require_broker()
         self._owned = AsyncExitStack()
         self._publishing: Link
@@ -121,7 +124,9 @@ class Client:
         """
         name, number = name_and_version(saga, version)
         run_id = uuid7()
-        request = StartRequest(run_id, name, input_json(saga, input), number, key_text(key))
+        place = input_place(name, str(run_id))
+        given = self._sealing.sealed(input_json(saga, input), place)
+        request = StartRequest(run_id, name, given, number, key_text(key))
         answer = await self._answered(
             request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."
         )
@@ -150,7 +155,7 @@ class Client:
         ending = _ending(request.run_id, answer)
         if ending is None:
             raise NotFound(_no_run(request.run_id))
-        return ending
+        return ending.unsealed(self._sealing)
 
     async def result(self, run_id: UUID | str, *, timeout: float | None = None) -> Ending:  # noqa: ASYNC109 - with our own sentence
         """
@@ -168,7 +173,7 @@ class Client:
         wanted = run_uuid(run_id)
         try:
             async with asyncio.timeout(timeout), self._mailbox.ending(wanted) as ended:
-                return await self._ended(wanted, ended)
+                return (await self._ended(wanted, ended)).unsealed(self._sealing)
         except TimeoutError:
             raise TimedOut(
                 f"Run {wanted} is not finished after {timeout} seconds; it goes on."

@@ -1,9 +1,12 @@
 """What a caller gets back: a handle on a run, and how a run ended."""
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Self
 from uuid import UUID
 
 from saga_engine.saga.run import Failure
+from saga_engine.saga.sealing import SealError, Sealing, unsealed_result
 from saga_engine.saga.vocabulary import Json, Status
 
 
@@ -29,7 +32,8 @@ class Ending:
     """
     How a run stands, or how it ended.
 
-    `result`, once completed, maps each step to its reply; `error` says why it turned back.
+    `result`, once completed, maps each step to its reply; `error` says why it turned back. Either
+    stays sealed, `{"$sealed": ...}`, where its key is not here.
     """
 
     run_id: UUID
@@ -39,3 +43,13 @@ class Ending:
     status: Status
     result: Json = field(default=None, repr=False)
     error: Failure | None = field(default=None, repr=False)
+
+    def unsealed(self, sealing: Sealing) -> Self:
+        """Open what can be opened: how a run ended is told whatever else may be read."""
+        run_id, opened = str(self.run_id), self
+        with suppress(SealError):
+            opened = replace(opened, result=unsealed_result(sealing, self.result, run_id))
+        with suppress(SealError):
+            error = self.error and sealing.unsealed_failure(self.error, run_id)
+            opened = replace(opened, error=error)
+        return opened

@@ -5,16 +5,21 @@ The start is recorded in the engine's tables over the caller's connection, so no
 broker is needed; a worker takes it in as soon as it sees the commit. Nothing here commits.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
 from saga_engine.client.handle import Handle
+from saga_engine.codec.configured import sealing_of, sealing_of_environment
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.sealing import Sealing, input_place
 from saga_engine.saga.trigger import Start, trigger_data
-from saga_engine.saga.vocabulary import Json
+from saga_engine.settings import Settings
 from saga_engine.store import definitions, inbox, keys
 from saga_engine.store.inbox import Item
 from saga_engine.store.keys import KeyWanted
@@ -28,6 +33,7 @@ async def start_in(
     *,
     key: str | None = None,
     version: int | None = None,
+    settings: Settings | None = None,
 ) -> Handle:
     """
     Record the start of a run in the caller's transaction.
@@ -45,29 +51,40 @@ async def start_in(
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
         version: the newest a worker knows when left out.
+        settings: which codec seals the input; the environment's, read once, when left out.
 
     Raises:
         InvalidInput: the input does not fit the saga, or cannot be stored.
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
+        ConfigurationError: the codec of the settings is not usable.
         StoreError: the database refused, or is not the engine's.
     """
     name, number = name_and_version(saga, version)
-    start = Start(str(uuid7()), key_text(key), input_json(saga, input))
-    try:
+    sealing = sealing_of(settings) if settings else sealing_of_environment()
+    run_id, given = str(uuid7()), input_json(saga, input)
+    start = Start(run_id, key_text(key), sealing.sealed(given, input_place(name, run_id)))
+    with _told_as_ours():
         if isinstance(saga, str):
             await _look_for(connection, name, number)
-        holder = await _holder(connection, name, start.run_id, start.key, start.input)
-        if holder == start.run_id:
+        wanted = start.key and KeyWanted(name, start.key, run_id, given)
+        holder = await _holder(connection, wanted, sealing) if wanted else run_id
+        if holder == run_id:
             kind, body = trigger_data(start)
             await inbox.record(connection, [Item(kind, holder, body, saga=name, version=number)])
+    return Handle(run_uuid(holder), name, number, key, existing=holder != run_id)
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    try:
+        yield
     except SQLAlchemyError as error:
         ours = translated(error, "the caller's connection")
         if ours is None:
             raise
         raise ours from error
-    return Handle(run_uuid(holder), name, number, key, existing=holder != start.run_id)
 
 
 async def _look_for(connection: AsyncConnection, name: str, version: int | None) -> None:
@@ -80,12 +97,12 @@ async def _look_for(connection: AsyncConnection, name: str, version: int | None)
     )
 
 
-async def _holder(
-    connection: AsyncConnection, saga: str, run_id: str, key: str | None, given: Json
-) -> str:
-    if key is None:
-        return run_id
-    [held] = await keys.reserve(connection, [KeyWanted(saga, key, run_id, given)])
+async def _holder(connection: AsyncConnection, wanted: KeyWanted, sealing: Sealing) -> str:
+    [held] = await keys.reserve(connection, [wanted], sealing)
+    if held.problem:
+        raise Conflict(
+            f"Key {wanted.key!r} belongs to run {held.run_id}, whose input {held.problem}."
+        )
     if not held.same_input:
-        raise Conflict(f"Key {key!r} belongs to run {held.run_id}, with another input.")
+        raise Conflict(f"Key {wanted.key!r} belongs to run {held.run_id}, with another input.")
     return held.run_id

@@ -5,10 +5,14 @@ With a database the handler runs between claiming the barrier's row and recordin
 in one transaction. A rejection rolls that back, with whatever the handler wrote, and is recorded in
 a transaction of its own; if another delivery of the command got in between, its answer counts, so
 there is only ever one. A failure is rolled back and not recorded: the command may be tried again.
+
+With a codec the handler gets the payload as it was before it was sealed, and what it answers is
+sealed before it is recorded: the barrier's row shows no more than the broker does.
 """
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +26,14 @@ from saga_engine.participant.database import Database
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.refusal import Failed, Rejected
 from saga_engine.saga.run import Failure
+from saga_engine.saga.sealing import (
+    PAYLOAD_SEALED,
+    PLAIN,
+    SealError,
+    Sealing,
+    command_place,
+    reply_place,
+)
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import BarrierHit, FaultFound, HandlerFinished, Observer, described
@@ -36,11 +48,13 @@ class Performer:
         database: Database | None,
         settings: Settings,
         tell: Observer,
+        sealing: Sealing = PLAIN,
     ) -> None:
         self._handlers = handlers
         self._database = database
         self._settings = settings
         self._tell = tell
+        self._sealing = sealing
 
     async def perform(self, received: ReceivedCommand) -> Answer:
         """Perform a command within participant_timeout seconds; only cancelling it raises."""
@@ -62,7 +76,7 @@ class Performer:
             async with limit:
                 return await self._perform(handler, command)
         except Failed as error:
-            return _no(Outcome.FAILED, error.failure)
+            return self._refused(Outcome.FAILED, error, command)
         except TimeoutError as error:
             if not limit.expired():
                 return self._fault(command, error)
@@ -79,16 +93,16 @@ class Performer:
     async def _perform(self, handler: Handler, command: Command) -> Answer:
         if self._database is None:
             try:
-                return self._done(await handler(command, None))
+                return await self._done(handler, command, None)
             except Rejected as error:
-                return _no(Outcome.REJECTED, error.failure)
+                return self._refused(Outcome.REJECTED, error, command)
         undoes = bool(handler.undoes) and command.direction is Direction.COMPENSATION
         try:
             async with self._database.transaction() as tx:
                 known = await barrier.enter(tx, command, undoes=undoes)
                 return known or await self._once(handler, command, tx)
         except Rejected as error:
-            answer = _no(Outcome.REJECTED, error.failure)
+            answer = self._refused(Outcome.REJECTED, error, command)
         async with self._database.transaction() as tx:
             known = await barrier.enter(tx, command, undoes=undoes)
             if known is None:
@@ -97,18 +111,31 @@ class Performer:
 
     async def _once(self, handler: Handler, command: Command, tx: AsyncConnection) -> Answer:
         transaction = tx.get_transaction()
-        answer = self._done(await handler(command, tx))
+        answer = await self._done(handler, command, tx)
         if transaction is None or not transaction.is_active:
             raise Failed("transaction_ended", "The handler ended its transaction itself.")
         await barrier.leave(tx, command, answer)
         return answer
 
-    def _done(self, result: object) -> Answer:
-        body = write_json(result)  # type: ignore[arg-type]  # Handler returns JSON
+    async def _done(self, handler: Handler, command: Command, tx: AsyncConnection | None) -> Answer:
+        """Have the handler do it: it sees the payload unsealed, nobody else its result."""
+        place = str(command.run_id), command.step, command.direction
+        assert not isinstance(command.payload, bytes), "a command that arrived is decoded"
+        try:
+            payload = self._sealing.unsealed(command.payload, command_place(*place))
+            result = await handler(replace(command, payload=payload), tx)
+            body = write_json(self._sealing.sealed(result, reply_place(*place)))
+        except SealError as error:
+            raise Failed(PAYLOAD_SEALED, f"What it asks or gives {error}.") from None
         if len(body) > self._settings.body_bytes:
             text = f"The result has {len(body)} bytes; {self._settings.body_bytes} are allowed."
             raise Failed("invalid_result", text)
         return Answer(Outcome.SUCCEEDED, body)
+
+    def _refused(self, outcome: Outcome, error: Rejected | Failed, command: Command) -> Answer:
+        """Answer what the handler, or what looks at its payload, refuses with."""
+        failure = self._sealing.sealed_failure(error.failure, str(command.run_id))
+        return _no(outcome, failure)
 
     def _fault(self, command: Command, error: BaseException) -> Answer:
         """Answer what nobody foresaw with the name of its class: its text may quote anything."""

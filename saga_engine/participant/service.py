@@ -22,6 +22,7 @@ from saga_engine.broker.reply import encode_reply
 from saga_engine.broker.topology import Topology, participant_queue, participant_topology
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
+from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant.database import Database
 from saga_engine.participant.participant import Participant
@@ -53,7 +54,8 @@ class Service:
     Any number of processes may run the same participants.
 
     Raises:
-        ConfigurationError: they cannot work in one process, or a URL is missing or wrong.
+        ConfigurationError: they cannot work in one process, or a URL or their codec is missing or
+            wrong.
         StoreError, BrokerError: on entering, when something is not usable; afterwards everything
             that is away is waited for.
     """
@@ -63,6 +65,7 @@ class Service:
     ) -> None:
         self._participants = _distinct(list(participants))
         self._settings = settings
+        self._sealing = sealing_of(settings)
         self._tell = tell
         self._owned = AsyncExitStack()
         self._draining = False
@@ -128,7 +131,7 @@ class Service:
             await database.prepare(create_barrier=participant.create_barrier)
             self._databases[participant.name] = database
         self._performers[participant_queue(participant.name)] = Performer(
-            participant.handlers, database, self._settings, self._tell
+            participant.handlers, database, self._settings, self._tell, self._sealing
         )
         self._tell(HandlersRegistered(commands=tuple(participant.handlers)))
 

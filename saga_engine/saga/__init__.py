@@ -8,8 +8,9 @@ What a saga is and what comes next.
     run          where a run stands, as a value
     trigger      what can happen to a run
     event        what is recorded of it; the journal is made of these
-    decide       decide(saga, run, trigger, now) -> Decision; in it a `turn` goes through
-                 `reply` or `operator`, then `course`
+    sealing      payloads as they are held: sealed by a codec, opened where they are needed
+    decide       decide(saga, run, trigger, now, sealing) -> Decision; in it a `turn` goes
+                 through `reply` or `operator`, then `course`
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
     effect       what follows from events: commands to send, the time to wake up
 

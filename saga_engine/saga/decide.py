@@ -1,5 +1,5 @@
 """
-decide(saga, run, trigger, now) -> Decision: what follows from what happened.
+decide(saga, run, trigger, now, sealing) -> Decision: what follows from what happened.
 
 Total: every run, in any state, answers every trigger. Late, repeated and foreign messages are
 decisions without events. Everything it needs is in its arguments, so a decision can be replayed,
@@ -18,6 +18,7 @@ from saga_engine.saga.operator import Refused
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.reply import DUPLICATE, FOREIGN, garbled, replied, returned
 from saga_engine.saga.run import Cause, Failure, Run, StepStatus
+from saga_engine.saga.sealing import PLAIN, SealError, Sealing, input_place
 from saga_engine.saga.trigger import (
     Cancel,
     Garbled,
@@ -47,7 +48,9 @@ class Decision:
     refused: str | None = None
 
 
-def decide(saga: Saga, run: Run | None, trigger: Trigger, now: datetime) -> Decision:
+def decide(
+    saga: Saga, run: Run | None, trigger: Trigger, now: datetime, sealing: Sealing = PLAIN
+) -> Decision:
     """
     Decide one trigger.
 
@@ -56,12 +59,13 @@ def decide(saga: Saga, run: Run | None, trigger: Trigger, now: datetime) -> Deci
         run: where it stands; None for a run that is not there yet.
         trigger: what happened.
         now: aware, from the database's clock.
+        sealing: what opens the payloads that come sealed, and seals those that are made.
     """
     if isinstance(trigger, Start):
-        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now)
+        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing)
     if run is None:
         return Decision(None, ignored=FOREIGN)
-    turn = Turn(saga, run, now)
+    turn = Turn(saga, run, now, sealing)
     try:
         ignored = _apply(turn, trigger)
     except Refused as refusal:
@@ -72,11 +76,13 @@ def decide(saga: Saga, run: Run | None, trigger: Trigger, now: datetime) -> Deci
     return Decision(turn.run, tuple(turn.events))
 
 
-def _start(saga: Saga, start: Start, now: datetime) -> Decision:
+def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing) -> Decision:
     try:
-        saga.input.read(start.input)
-    except PayloadError as error:
+        saga.input.read(sealing.unsealed(start.input, input_place(saga.name, start.run_id)))
+    except SealError as error:
         return Decision(None, refused=f"The input {error}.")
+    except PayloadError as error:
+        return Decision(None, refused=f"The input {sealing.told(error)}.")
     event = RunStarted(
         start.run_id,
         saga.name,
@@ -88,7 +94,7 @@ def _start(saga: Saga, start: Start, now: datetime) -> Decision:
         now,
         now + saga.deadline if saga.deadline else None,
     )
-    turn = Turn(saga, evolve(None, event), now, [event])
+    turn = Turn(saga, evolve(None, event), now, sealing, [event])
     advance(turn)
     return Decision(turn.run, tuple(turn.events))
 

@@ -11,6 +11,7 @@ from saga_engine.saga.binding import Parameter
 from saga_engine.saga.event import IncidentResolved, RunAbandoned, StepCompleted, StepSkipped
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Incident
+from saga_engine.saga.sealing import SealError, reply_place
 from saga_engine.saga.trigger import Cancel, Resolve
 from saga_engine.saga.turn import Turn
 from saga_engine.saga.vocabulary import Direction, Resolution, Status
@@ -61,13 +62,18 @@ def _skip(turn: Turn, incident: Incident, request: Resolve) -> None:
 
 
 def _complete(turn: Turn, incident: Incident, request: Resolve) -> None:
-    if incident.direction is Direction.ACTION:
-        try:
-            turn.order(incident.step, Direction.ACTION).reply.read(request.result)
-        except PayloadError as error:
-            raise Refused(f"The result {error}.") from None
+    place = reply_place(turn.run.run_id, incident.step, incident.direction)
+    try:
+        if incident.direction is Direction.ACTION:
+            result = turn.sealing.unsealed(request.result, place)
+            turn.order(incident.step, Direction.ACTION).reply.read(result)
+        sealed = turn.sealing.sealed(request.result, place)
+    except SealError as error:
+        raise Refused(f"The result {error}.") from None
+    except PayloadError as error:
+        raise Refused(f"The result {turn.sealing.told(error)}.") from None
     _close(turn, request)
-    turn.record(StepCompleted(incident.step, incident.direction, request.result))
+    turn.record(StepCompleted(incident.step, incident.direction, sealed))
 
 
 def _abandon(turn: Turn, _: Incident, request: Resolve) -> None:

@@ -17,7 +17,15 @@ from saga_engine.saga.vocabulary import Json
 
 
 class PayloadError(ValueError):
-    """A payload does not fit its type. The text has no values in it."""
+    """
+    A payload does not fit its type. The text has no values in it.
+
+    It may name a place in the payload, and so the keys of its objects; `brief` does not.
+    """
+
+    def __init__(self, text: str, brief: str = "") -> None:
+        super().__init__(text)
+        self.brief = brief or text
 
 
 class Payload:
@@ -49,7 +57,7 @@ class Payload:
         try:
             return self._read(data)
         except ValidationError as error:
-            raise PayloadError(_sentence(self.kind, error)) from None
+            raise PayloadError(_sentence(self.kind, error), _misfit(self.kind)) from None
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
             text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
             raise PayloadError(text) from None
@@ -74,7 +82,8 @@ class Payload:
             self._adapter.validate_python(value, strict=True)
             data: Json = self._adapter.dump_python(value, mode="json", warnings="error")
         except ValidationError as error:
-            raise PayloadError(f"{given} {_sentence(self.kind, error)}") from None
+            text, brief = _sentence(self.kind, error), _misfit(self.kind)
+            raise PayloadError(f"{given} {text}", f"{given} {brief}") from None
         except PydanticSerializationError:
             text = f"{given} does not fit {name_of(self.kind)} (it cannot be written as JSON)"
             raise PayloadError(text) from None
@@ -117,4 +126,8 @@ def _sentence(kind: Any, error: ValidationError) -> str:
     # A custom validator's message may quote the value; the code of its type cannot.
     named = [f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['type']}" for p in problems[:3]]
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"does not fit {name_of(kind)} ({'; '.join(named)}{more})"
+    return f"{_misfit(kind)} ({'; '.join(named)}{more})"
+
+
+def _misfit(kind: Any) -> str:
+    return f"does not fit {name_of(kind)}"

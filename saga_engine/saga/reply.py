@@ -11,6 +11,7 @@ from typing import TypeAlias
 from saga_engine.saga.event import IncidentResolved, RunCompensating, StepRejected, StepSucceeded
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Failure, Progress, StepStatus
+from saga_engine.saga.sealing import SealError, reply_place
 from saga_engine.saga.trigger import Garbled, Replied, Returned
 from saga_engine.saga.turn import Turn
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKind
@@ -137,8 +138,12 @@ def _rejected(turn: Turn, reply: Replied, failure: Failure) -> None:
 
 
 def _misfit(turn: Turn, reply: Replied) -> str | None:
+    place = reply_place(turn.run.run_id, reply.step, reply.direction)
     try:
-        turn.order(reply.step, reply.direction).reply.read(reply.body)
+        body = turn.sealing.unsealed(reply.body, place)
+        turn.order(reply.step, reply.direction).reply.read(body)
+    except SealError:
+        return None  # it is kept as it came; a step that needs it is blocked until the key is there
     except PayloadError as error:
-        return f"The reply {error}."
+        return f"The reply {turn.sealing.told(error)}."
     return None

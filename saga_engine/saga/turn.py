@@ -18,6 +18,16 @@ from saga_engine.saga.event import (
 from saga_engine.saga.evolve import evolve
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Failure, Incident, Run, StepRun, StepStatus
+from saga_engine.saga.sealing import (
+    PAYLOAD_SEALED,
+    PLAIN,
+    Place,
+    SealError,
+    Sealing,
+    command_place,
+    input_place,
+    reply_place,
+)
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKind
 
 MESSAGE_MAX = 500
@@ -29,12 +39,14 @@ class Turn:
     """
     One decision about *run* at *now*, under *saga*.
 
-    `cause`: something in this decision makes the run turn back; `course` carries it out.
+    `sealing` opens the payloads that mapping functions need and seals what they make. `cause`:
+    something in this decision makes the run turn back; `course` carries it out.
     """
 
     saga: Saga
     run: Run
     now: datetime
+    sealing: Sealing = PLAIN
     events: list[Event] = field(default_factory=list)
     cause: Cause | None = None
 
@@ -75,9 +87,14 @@ class Turn:
         payload = None
         if before.payload is None:
             try:
-                payload = self._map(order)
+                place = command_place(self.run.run_id, step, direction)
+                payload = self.sealing.sealed(self._map(order), place)
+            except SealError as error:
+                self.block(step, direction, PAYLOAD_SEALED, f"The payload {error}.")
+                return
             except Exception as error:  # noqa: BLE001 - the author's function may raise anything
-                text = f"{type(error).__name__}: {error}"
+                told = self.sealing.told(error)
+                text = type(error).__name__ + (told and f": {told}")
                 self.block(step, direction, "mapping_failed", f"{order.where} raised {text}")
                 return
         self.record(
@@ -94,21 +111,31 @@ class Turn:
         )
 
     def _map(self, order: Order) -> Json:
-        values = {}
+        run, values = self.run, {}
         for parameter in order.mapping.parameters:
-            if parameter.name not in self.saga.steps:
-                values[parameter.name] = self.saga.input.read(self.run.input)
+            name = parameter.name
+            if name not in self.saga.steps:
+                given = self._unsealed(run.input, input_place(run.saga, run.run_id), "the input")
+                values[name] = self.saga.input.read(given)
                 continue
-            source = self.step(parameter.name).action
-            absent = source.status is not StepStatus.SUCCEEDED or source.reply is None
-            if absent and parameter.optional:
-                values[parameter.name] = None
+            source = self.step(name).action
+            reply = None
+            if source.status is StepStatus.SUCCEEDED:
+                place = reply_place(run.run_id, name, Direction.ACTION)
+                reply = self._unsealed(source.reply, place, f"the reply of step {name!r}")
+            if reply is None and parameter.optional:
+                values[name] = None
             elif source.status is StepStatus.SUCCEEDED:
-                reply = self.order(parameter.name, Direction.ACTION).reply
-                values[parameter.name] = reply.read(source.reply)
+                values[name] = self.order(name, Direction.ACTION).reply.read(reply)
             else:
-                raise PayloadError(f"there is no reply of step {parameter.name!r}")
+                raise PayloadError(f"there is no reply of step {name!r}")
         return order.mapping(values)
+
+    def _unsealed(self, value: Json, place: Place, what: str) -> Json:
+        try:
+            return self.sealing.unsealed(value, place)
+        except SealError as error:
+            raise SealError(f"needs {what}, which {error}") from None
 
     def fail(
         self,
@@ -146,6 +173,8 @@ class Turn:
             return  # the run turns back anyway, and backward recovery sees to the step
         if returned:
             self.block(step, direction, "unroutable", failure.text)
+        elif failure.code == PAYLOAD_SEALED:
+            self.block(step, direction, PAYLOAD_SEALED, failure.text)
         elif direction is Direction.COMPENSATION:
             self.block(step, direction, f"compensation_{outcome}", failure.text)
         elif self.forward_only(step):

@@ -4,6 +4,10 @@ Business keys: which run a key of a saga belongs to, and with which input it cam
 A key is reserved in the transaction that starts its run, or that records the request to. Two that
 want the same key at once meet in the primary key: the second waits for the first to commit, and
 then finds the key held.
+
+Of the input its digest is kept. Where payloads are sealed the digest is too, or who guesses an
+input could look whether it was that; and because the key that sealed it is named in it, the same
+input is known again after another key has become current.
 """
 
 import asyncio
@@ -12,9 +16,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import orjson
 from sqlalchemy import text
 
 from saga_engine.errors import StoreUnavailable
+from saga_engine.saga.sealing import PLAIN, SealError, Sealing, key_place
 from saga_engine.saga.vocabulary import Json
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
@@ -25,7 +31,7 @@ LOOKS = (0.0, 0.01, 0.04, 0.15)
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """A run that wants a key for itself."""
+    """A run that wants a key for itself; its input is not sealed."""
 
     saga: str
     key: str
@@ -35,13 +41,20 @@ class KeyWanted:
 
 @dataclass(frozen=True, slots=True)
 class KeyHeld:
-    """Who has the key, and whether it was reserved with the same input as now."""
+    """
+    Who has the key, and whether it was reserved with the same input as now.
+
+    `problem` says why that cannot be told: it is sealed with a key that is not here.
+    """
 
     run_id: str
     same_input: bool
+    problem: str = ""
 
 
-async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]:
+async def reserve(
+    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
+) -> list[KeyHeld]:
     """
     Reserve the keys that nobody holds; who holds each, in the order of *wanted*.
 
@@ -50,13 +63,16 @@ async def reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]
 
     Raises:
         StoreUnavailable: a key's run was dropped at this moment; try again.
+        SealError: the codec cannot seal.
     """
     for saga, key in sorted({(each.saga, each.key) for each in wanted}):
         await tx.execute(_WAIT, {"saga": saga, "key": key})
-    return [held for held in await try_reserve(tx, wanted) if held is not None]
+    return [held for held in await try_reserve(tx, wanted, sealing) if held is not None]
 
 
-async def try_reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld | None]:
+async def try_reserve(
+    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
+) -> list[KeyHeld | None]:
     """
     As `reserve`, but wait a moment only: None for a key that another transaction still wants then.
 
@@ -69,7 +85,7 @@ async def try_reserve(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyH
     held_already = await _read(tx, sorted(pairs))
     free = held_already.keys() | await _locked(tx, pairs - held_already.keys())
     mine = [each for each in wanted if (each.saga, each.key) in free]
-    held = iter(await _reserved(tx, mine))
+    held = iter(await _reserved(tx, mine, sealing))
     return [next(held) if (each.saga, each.key) in free else None for each in wanted]
 
 
@@ -86,14 +102,16 @@ async def _locked(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str
     return locked
 
 
-async def _reserved(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHeld]:
+async def _reserved(
+    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing
+) -> list[KeyHeld]:
     """Reserve keys whose lock this transaction has."""
     if not wanted:
         return []
-    digests = [_digest(each.input) for each in wanted]
     firsts: dict[tuple[str, str], tuple[str, bytes]] = {}
-    for each, digest in zip(wanted, digests, strict=True):
-        firsts.setdefault((each.saga, each.key), (each.run_id, digest))
+    for each in wanted:
+        if (each.saga, each.key) not in firsts:
+            firsts[each.saga, each.key] = (each.run_id, _kept(each, sealing))
     ordered = sorted(firsts)  # so that two transactions wait for each other in one order
     arguments = {
         "sagas": [saga for saga, _ in ordered],
@@ -108,9 +126,9 @@ async def _reserved(tx: Transaction, wanted: Sequence[KeyWanted]) -> list[KeyHel
     if len(holders) != len(ordered):
         raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
     return [
-        KeyHeld(run_id, held == digest)
-        for each, digest in zip(wanted, digests, strict=True)
-        for run_id, held in [holders[each.saga, each.key]]
+        _held(each, run_id, kept, sealing)
+        for each in wanted
+        for run_id, kept in [holders[each.saga, each.key]]
     ]
 
 
@@ -130,6 +148,25 @@ async def _read(
 def _digest(given: Json) -> bytes:
     """Equal inputs have equal digests, however their keys are ordered."""
     return sha256(dumps(given, ordered=True).encode()).digest()
+
+
+def _kept(wanted: KeyWanted, sealing: Sealing) -> bytes:
+    """What is kept of the input: its digest, or with a codec the digest sealed for that key."""
+    digest = _digest(wanted.input)
+    sealed = sealing.sealed(digest.hex(), key_place(wanted.saga, wanted.key))
+    return digest if isinstance(sealed, str) else dumps(sealed).encode()
+
+
+def _held(wanted: KeyWanted, run_id: str, kept: bytes, sealing: Sealing) -> KeyHeld:
+    """Who holds the key, and whether the digest that is kept with it is that of the same input."""
+    digest = _digest(wanted.input)
+    if len(kept) == len(digest):
+        return KeyHeld(run_id, kept == digest)
+    try:
+        opened = sealing.unsealed(orjson.loads(kept), key_place(wanted.saga, wanted.key))
+    except SealError as error:
+        return KeyHeld(run_id, same_input=False, problem=str(error))
+    return KeyHeld(run_id, opened == digest.hex())
 
 
 # The lock stands for the key while no row does. Two keys may share one: then one waits in vain.

@@ -1,17 +1,19 @@
-"""The definitions this worker has: which saga a run is pinned to, which one a start gets."""
+"""What this worker decides with: the sagas it has by their runs' definitions, and its codec."""
 
 from collections.abc import Iterable, Mapping
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.rules import check
+from saga_engine.saga.sealing import PLAIN, Sealing
 
 
 class Catalogue:
-    """Sagas by the id under which the store has registered them."""
+    """Sagas by the id under which the store has registered them; how payloads are sealed."""
 
-    def __init__(self, sagas: Mapping[int, Saga]) -> None:
+    def __init__(self, sagas: Mapping[int, Saga], sealing: Sealing = PLAIN) -> None:
         self.sagas = dict(sagas)
+        self.sealing = sealing
         self._startable: dict[tuple[str, int | None], int] = {}
         for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
             self._startable[saga.name, saga.version] = number

@@ -2,7 +2,8 @@
 What a delivery means: a trigger for a run, a question, or a message to set aside.
 
 The first stop of every message. Nothing here raises for what a sender did, and nothing here touches
-the store: a message is only read, within the limits of the settings.
+the store: a message is only read, within the limits of the settings. With a codec, what was sent in
+plain is sealed here, before it can get anywhere else.
 """
 
 from collections.abc import Iterable
@@ -19,12 +20,15 @@ from saga_engine.broker.request import (
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, participant_queue
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
+from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger
 from saga_engine.settings import Settings
 from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
 
 
-def read(deliveries: Iterable[Delivery], key: bytes, settings: Settings) -> Intake:
+def read(
+    deliveries: Iterable[Delivery], key: bytes, settings: Settings, sealing: Sealing = PLAIN
+) -> Intake:
     """
     Read a batch of deliveries.
 
@@ -34,23 +38,27 @@ def read(deliveries: Iterable[Delivery], key: bytes, settings: Settings) -> Inta
     intake = Intake()
     for delivery in deliveries:
         try:
-            _read(intake, delivery, key, settings)
+            _read(intake, delivery, key, settings, sealing)
         except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
             text = f"The engine could not read it: {type(error).__name__}."
             intake.letters.append(Letter(delivery, "engine_fault", text))
     return intake
 
 
-def _read(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -> None:
+def _read(
+    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+) -> None:
     if delivery.queue == REPLIES:
-        _reply(intake, delivery, key, settings)
+        _reply(intake, delivery, key, settings, sealing)
     elif delivery.queue == DEAD_LETTERS:
         intake.letters.append(_dead(delivery, settings))
     else:
-        _request(intake, delivery, settings)
+        _request(intake, delivery, settings, sealing)
 
 
-def _reply(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -> None:
+def _reply(
+    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+) -> None:
     reply = decode_reply(delivery, key, settings)
     ref = reply.ref
     if isinstance(reply, Unreadable):
@@ -61,20 +69,23 @@ def _reply(intake: Intake, delivery: Delivery, key: bytes, settings: Settings) -
         trigger: Trigger = Garbled(ref.step, ref.direction, ref.attempt, reply.sentence)
     else:
         assert ref is not None  # only an unreadable reply can be nobody's
-        trigger = Replied(
-            ref.step, ref.direction, ref.attempt, reply.outcome, reply.body, reply.failure
-        )
+        run_id = str(ref.run_id)
+        body = sealing.sealed(reply.body, reply_place(run_id, ref.step, ref.direction))
+        failure = reply.failure and sealing.sealed_failure(reply.failure, run_id)
+        trigger = Replied(ref.step, ref.direction, ref.attempt, reply.outcome, body, failure)
     intake.arrivals.append(_arrival(str(ref.run_id), trigger, delivery))
 
 
-def _request(intake: Intake, delivery: Delivery, settings: Settings) -> None:
+def _request(intake: Intake, delivery: Delivery, settings: Settings, sealing: Sealing) -> None:
     request = decode_request(delivery, settings)
     match request:
         case Unreadable():
             letter = Letter(delivery, request.reason, request.sentence, None, address(delivery))
             intake.letters.append(letter)
         case StartRequest():
-            start = Start(str(request.run_id), request.key, request.input)
+            run_id = str(request.run_id)
+            given = sealing.sealed(request.input, input_place(request.saga, run_id))
+            start = Start(run_id, request.key, given)
             arrival = _arrival(
                 start.run_id, start, delivery, saga=request.saga, version=request.version
             )

@@ -21,6 +21,7 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery
+from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
@@ -63,6 +64,7 @@ class Worker:
 
     Raises:
         DefinitionError: a saga breaks a rule.
+        ConfigurationError: the codec of its payloads is not usable.
         ConfigurationError, StoreError, BrokerError: on entering, when something is not usable;
             afterwards everything that is away is waited for.
     """
@@ -70,6 +72,7 @@ class Worker:
     def __init__(self, sagas: Iterable[Saga], settings: Settings, tell: Tell) -> None:
         self._sagas = sound(sagas)
         self._settings = settings
+        self._sealing = sealing_of(settings)
         self._tell = tell
         self._owned = AsyncExitStack()
         self._draining = False
@@ -145,7 +148,8 @@ class Worker:
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
         try:
             _tell_consumed(self._tell, deliveries)
-            left = await self._turnover.take(read(deliveries, self._key, self._settings))
+            intake = read(deliveries, self._key, self._settings, self._sealing)
+            left = await self._turnover.take(intake)
             await self._consumer.settle(each for each in deliveries if each not in left)
         finally:
             self._slots.release()
@@ -203,7 +207,8 @@ class Worker:
             self._tell(
                 DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps))
             )
-        return Catalogue({ids[saga.name, saga.version]: saga for saga in self._sagas})
+        sagas = {ids[saga.name, saga.version]: saga for saga in self._sagas}
+        return Catalogue(sagas, self._sealing)
 
     async def readiness(self) -> dict[str, str | None]:
         """Each thing a worker needs, and what is wrong with it; None: nothing."""

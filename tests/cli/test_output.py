@@ -27,6 +27,7 @@ def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
         ("postgresql+asyncpg://u@/d?host=/x", "postgresql+asyncpg://u@/d?***"),
         ("amqp://h", "amqp://h"),
         ("amqp://u:p@[::1", "***"),
+        ("k1=8eYQ,k2=@/h", "***"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):

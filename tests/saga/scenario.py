@@ -18,6 +18,7 @@ from saga_engine.saga.event import Event, as_data, from_journal
 from saga_engine.saga.evolve import replay
 from saga_engine.saga.rules import check
 from saga_engine.saga.run import Failure, Incident, Progress, Run, restore, state_of
+from saga_engine.saga.sealing import PLAIN
 from saga_engine.saga.trigger import (
     Cancel,
     Garbled,
@@ -76,6 +77,8 @@ def fork() -> Saga:
 class Story:
     """A run of *saga*, started at noon; `sent` holds what each trigger ordered, last one last."""
 
+    sealing = PLAIN
+
     def __init__(self, saga: Saga, order: Any = None) -> None:
         check(saga)
         self.saga = saga
@@ -110,7 +113,7 @@ class Story:
 
     def tell(self, trigger: Trigger) -> Decision:
         before = self.state
-        self.last = decide(self.saga, before, trigger, self.now)
+        self.last = decide(self.saga, before, trigger, self.now, self.sealing)
         self.state = self.last.run
         self.journal.extend(self.last.events)
         if self.last.ignored or self.last.refused:

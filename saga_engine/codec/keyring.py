@@ -1,0 +1,86 @@
+"""
+The keys of a codec by their ids: the first one seals, every one opens.
+
+Written `id=base64`, with commas or line ends between them; a text that begins with `@` names a file
+that says the same. Nothing here ever shows a key; and because an id may be a key in the wrong
+place, errors count entries instead.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from saga_engine.errors import ConfigurationError
+
+KEY_BYTES = 32
+KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+SETTING = "SAGA_ENGINE_PAYLOAD_KEYS"
+
+
+class KeyRing:
+    """
+    Keys of 32 random bytes by id.
+
+    Raises:
+        ConfigurationError: there is none, or an id or a key does not fit.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        for place, (key_id, key) in enumerate(keys.items(), 1):
+            if not KEY_ID.fullmatch(key_id):
+                raise _refusal(f"the id of entry {place} is not 1 to 64 letters, digits, - and _")
+            if len(key) != KEY_BYTES:
+                raise _refusal(f"the key of entry {place} has {len(key)} bytes, not {KEY_BYTES}")
+        if not keys:
+            raise _refusal("it holds no key")
+        self._keys = dict(keys)
+        self.current = next(iter(keys))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read keys as they stand in the setting, or in the file that it names."""
+        keys: dict[str, bytes] = {}
+        for entry in re.split(r"[,\n]", _content(text)):
+            if entry.strip():
+                key_id, key = _entry(entry.strip(), len(keys) + 1)
+                if key_id in keys:
+                    raise _refusal(f"the id of entry {len(keys) + 1} stands there twice")
+                keys[key_id] = key
+        return cls(keys)
+
+    def __getitem__(self, key_id: str) -> bytes:
+        return self._keys[key_id]
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._keys
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(self._keys)})"
+
+
+def _content(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refusal(f"its file cannot be read ({type(error).__name__})") from None
+
+
+def _entry(entry: str, place: int) -> tuple[str, bytes]:
+    key_id, equals, key = entry.partition("=")
+    if not equals or not KEY_ID.fullmatch(key_id):
+        raise _refusal(f"entry {place} is not id=base64")
+    try:
+        return key_id, base64.b64decode(key, validate=True)
+    except ValueError:
+        raise _refusal(f"the key of entry {place} is not base64") from None
+
+
+def _refusal(problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{SETTING} does not fit: {problem}. Write id=base64 for each key, the first one seals;"
+        " `openssl rand -base64 32` makes one."
+    )

@@ -1,0 +1,171 @@
+"""Sealed with AES-GCM: opened only with its key, at its place, as it was; and always alike."""
+
+import base64
+import hmac
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.codec.aesgcm import AesGcm
+from saga_engine.codec.keyring import KeyRing
+from saga_engine.saga.sealing import PLAIN, SEALED, SealError, is_sealed
+from tests.codec.rings import KEYS, ring, sealing
+
+PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+PLACE = "reply/r-1/charge/action"
+PLACES = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("abc$é"), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_any_json_comes_back_as_it_was(value):
+    seals = sealing("k1")
+    sealed = seals.sealed(value, (PLACE,))
+    assert is_sealed(sealed) or value is None or is_sealed(value)
+    if not is_sealed(value):
+        assert seals.unsealed(sealed, (PLACE,)) == value
+        assert json.loads(json.dumps(sealed)) == sealed
+
+
+@given(st.binary(max_size=200), PLACES)
+def test_the_same_is_sealed_alike_whoever_seals_it(plain, place):
+    assert AesGcm(ring("k1")).seal(plain, place) == AesGcm(ring("k1", "k2")).seal(plain, place)
+
+
+@given(st.binary(min_size=1, max_size=50), PLACES, PLACES)
+def test_what_is_sealed_for_one_place_opens_at_no_other(plain, place, other):
+    codec = AesGcm(ring("k1"))
+    sealed = codec.seal(plain, place)
+    assert codec.unseal(sealed, place) == plain
+    if other != place:
+        assert codec.seal(plain, other) != sealed
+        with pytest.raises(SealError, match="moved on its way"):
+            codec.unseal(sealed, other)
+
+
+def test_the_nonce_of_another_message_is_another_and_so_is_each_places_key():
+    codec = AesGcm(ring("k1"))
+    texts = [codec.seal(b"%d" % n, place) for n in range(500) for place in (PLACE, "other")]
+    nonces = {text.split(".")[2][:16] for text in texts}
+    assert len(nonces) == 1000
+
+
+def test_every_key_of_the_ring_opens_and_the_first_one_seals():
+    old = AesGcm(ring("k1")).seal(b"old", PLACE)
+    rotated = AesGcm(ring("k2", "k1"))
+    assert rotated.unseal(old, PLACE) == b"old"
+    assert rotated.seal(b"new", PLACE).startswith("aes-gcm-1.k2.")
+
+
+def test_a_key_that_is_not_there_is_named():
+    sealed = AesGcm(ring("k2")).seal(b"secret", PLACE)
+    with pytest.raises(SealError, match="key 'k2' is not in the key ring"):
+        AesGcm(ring("k1")).unseal(sealed, PLACE)
+
+
+def test_another_key_under_the_same_id_does_not_open_it():
+    sealed = AesGcm(KeyRing({"k1": KEYS["k2"]})).seal(b"secret", PLACE)
+    with pytest.raises(SealError, match="the bytes of key 'k1' differ"):
+        AesGcm(ring("k1")).unseal(sealed, PLACE)
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 36, 7))
+def test_a_bit_that_was_changed_is_found_out(bit):
+    codec = AesGcm(ring("k1"))
+    prefix, data = codec.seal(b"a secret", PLACE).rsplit(".", 1)
+    raw = bytearray(base64.urlsafe_b64decode(data))
+    raw[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(SealError, match="changed or moved"):
+        codec.unseal(f"{prefix}.{base64.urlsafe_b64encode(raw).decode()}", PLACE)
+
+
+@pytest.mark.parametrize("length", range(61))
+def test_what_is_cut_short_is_found_out(length):
+    codec = AesGcm(ring("k1"))
+    sealed = codec.seal(b"a secret", PLACE)
+    with pytest.raises(SealError):
+        codec.unseal(sealed[:length], PLACE)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("aes-gcm-2.k1.AAAA", "not sealed with aes-gcm-1"),
+        ("", "not sealed with aes-gcm-1"),
+        ("aes-gcm-1", "key '' is not in the key ring"),
+        ("aes-gcm-1.k1", "damaged"),
+        ("aes-gcm-1.k1.", "damaged"),
+        ("aes-gcm-1.k1.ö" + "A" * 60, "damaged"),
+        ("aes-gcm-1.k1." + "!" * 60, "damaged"),
+        ("aes-gcm-1." + "k" * 5000 + ".AAAA", "is not in the key ring"),
+    ],
+)
+def test_text_of_another_making_is_refused_in_a_short_sentence(text, problem):
+    with pytest.raises(SealError, match=problem) as caught:
+        AesGcm(ring("k1")).unseal(text, PLACE)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text())
+def test_no_text_does_anything_but_be_refused(text):
+    for candidate in (text, f"aes-gcm-1.k1.{text}"):
+        with pytest.raises(SealError):
+            AesGcm(ring("k1")).unseal(candidate, PLACE)
+
+
+@pytest.mark.parametrize("plain", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b"1" * 5000])
+def test_what_is_sealed_and_is_no_json_is_refused(plain):
+    sealed = {SEALED: AesGcm(ring("k1")).seal(plain, PLACE)}
+    with pytest.raises(SealError, match="cannot be unsealed"):
+        sealing("k1").unsealed(sealed, (PLACE,))
+
+
+def test_without_a_codec_what_is_sealed_is_never_taken_for_a_value():
+    sealed = sealing("k1").sealed({"a": 1}, (PLACE,))
+    with pytest.raises(SealError, match="no codec is set here"):
+        PLAIN.unsealed(sealed, (PLACE,))
+    assert PLAIN.sealed({"a": 1}, (PLACE,)) == {"a": 1}
+    assert PLAIN.unsealed({"a": 1}, (PLACE,)) == {"a": 1}
+
+
+def test_the_document_says_how_to_make_the_bytes():
+    """Only with what docs/protocol.md says, and the values it gives."""
+    key = bytes.fromhex(told("key"))
+    place, plain = told("place"), told("plain").encode()
+    info = b"saga-engine aes-gcm-1 " + place.encode()
+    first = hmac.digest(key, info + b"\x01", "sha256")
+    second = hmac.digest(key, first + info + b"\x02", "sha256")
+    assert first.hex() == told("encryption key")
+    assert second.hex() == told("nonce key")
+    nonce = hmac.digest(second, plain, "sha256")[:12]
+    assert nonce.hex() == told("nonce")
+    associated = f"aes-gcm-1.{told('key id')}.{place}".encode()
+    sealed = nonce + AESGCM(first).encrypt(nonce, plain, associated)
+    text = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+    assert json.loads(told("sealed")) == {"$sealed": f"aes-gcm-1.{told('key id')}.{text}"}
+
+
+def test_the_values_of_the_document_are_those_of_the_code():
+    codec = AesGcm(KeyRing({told("key id"): bytes.fromhex(told("key"))}))
+    sealed = codec.seal(told("plain").encode(), told("place"))
+    assert {SEALED: sealed} == json.loads(told("sealed"))
+    assert codec.unseal(sealed, told("place")) == told("plain").encode()
+
+
+def told(name):
+    """A value of the worked example."""
+    example = PROTOCOL.rpartition("An example:")[2]
+    return re.search(rf"^{name} {{2,}}(\S.*)$", example, re.MULTILINE)[1]

@@ -1,0 +1,321 @@
+"""Payloads in a run, its journal and its commands are sealed, and a key that is away loses none."""
+
+from dataclasses import replace
+
+import orjson
+import pytest
+from pydantic import BaseModel
+
+from saga_engine import Saga
+from saga_engine.saga.decide import decide
+from saga_engine.saga.event import as_data
+from saga_engine.saga.run import Failure, state_of
+from saga_engine.saga.sealing import (
+    PAYLOAD_SEALED,
+    PLAIN,
+    SealError,
+    command_place,
+    failure_place,
+    input_place,
+    is_sealed,
+    reply_place,
+    unsealed_result,
+)
+from saga_engine.saga.trigger import Replied, Start
+from saga_engine.saga.vocabulary import Outcome
+from tests.codec.rings import sealing
+from tests.saga.scenario import ACTION, COMPENSATION, NOON, TWICE, Story
+
+CANARY = "canary-4711"
+
+
+class Order(BaseModel):
+    id: int
+    card: str
+
+
+class Charge(BaseModel):
+    number: str
+
+
+def shop():
+    """`charge` needs the input, `ship` the reply of `charge`, and so does what undoes it."""
+    saga = Saga("shop", version=1, input=Order)
+
+    @saga.step(command="do.charge", reply=Charge, retry=TWICE)
+    def charge(order: Order) -> Order:
+        return order
+
+    @charge.compensation(command="undo.charge", retry=TWICE)
+    def refund(order: Order, charge: Charge | None) -> dict:
+        return {"number": charge.number if charge else None}
+
+    @saga.step(command="do.ship", reply=dict, retry=TWICE)
+    def ship(charge: Charge) -> dict:
+        return {"for": charge.number}
+
+    @ship.compensation(command="undo.ship", retry=TWICE)
+    def recall(order: Order) -> dict:
+        return {"id": order.id}
+
+    return saga
+
+
+class Sealed(Story):
+    """A story told with keys, which `keys` changes."""
+
+    def __init__(self, saga, *key_ids, order=None):
+        self.sealing = sealing(*key_ids)
+        super().__init__(saga, self.seal(order or {"id": 7, "card": CANARY}))
+
+    def keys(self, *key_ids):
+        self.sealing = sealing(*key_ids)
+
+    def seal(self, value, place=("input", "shop", "r-1"), by=None):
+        return (by or self.sealing).sealed(value, place)
+
+    def charged(self, by=None):
+        """The charge is confirmed."""
+        place = reply_place("r-1", "charge", ACTION)
+        return self.succeeds("charge", self.seal({"number": CANARY}, place, by))
+
+    @property
+    def payload(self):
+        """What the last command asks, opened."""
+        send = self.sends[-1]
+        place = command_place(send.run_id, send.step, send.direction)
+        assert is_sealed(send.payload)
+        return self.sealing.unsealed(send.payload, place)
+
+    def text(self):
+        """Everything that is stored and sent of it."""
+        told = [as_data(event) for event in self.journal], state_of(self.run), self.run.input
+        sent = [repr(send) for send in self.sends]
+        return orjson.dumps([told, sent]).decode()
+
+
+def test_nothing_of_a_payload_is_in_the_journal_the_snapshot_or_the_commands():
+    story = Sealed(shop(), "k1")
+    assert story.payload == {"id": 7, "card": CANARY}
+    story.charged()
+    assert story.payload == {"for": CANARY}
+    place = reply_place("r-1", "ship", ACTION)
+    story.succeeds("ship", story.seal({"track": CANARY}, place))
+    assert story.status == "completed"
+    assert CANARY not in story.text()
+    assert unsealed_result(story.sealing, story.run.result, "r-1") == {
+        "charge": {"number": CANARY},
+        "ship": {"track": CANARY},
+    }
+
+
+def test_a_decision_about_sealed_payloads_is_the_same_each_time():
+    start = Start(
+        "r-1", None, sealing("k1").sealed({"id": 7, "card": "c"}, ("input", "shop", "r-1"))
+    )
+    assert decide(shop(), None, start, NOON, sealing("k1")) == decide(
+        shop(), None, start, NOON, sealing("k1")
+    )
+
+
+def test_a_run_in_flight_goes_on_when_another_key_becomes_current():
+    story = Sealed(shop(), "k1")
+    story.keys("k1", "k2")
+    story.charged(by=sealing("k2", "k1"))
+    story.keys("k2", "k1")
+    story.rejects("ship")
+    assert story.sent == ["undo.charge#1"]
+    assert story.payload == {"number": CANARY}
+    assert ".k2." in str(story.sends[-1].payload)
+
+
+def test_an_input_whose_key_is_away_is_refused_with_a_sentence():
+    start = Start("r-1", None, sealing("k3").sealed({}, ("input", "shop", "r-1")))
+    decision = decide(shop(), None, start, NOON, sealing("k1"))
+    assert decision.run is None
+    assert decision.refused == "The input cannot be unsealed: key 'k3' is not in the key ring."
+
+
+def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_it():
+    story = Sealed(shop(), "k1")
+    story.charged(by=sealing("k2"))
+    assert story.at("charge").status == "succeeded"
+    assert story.incident.cause == PAYLOAD_SEALED
+    assert story.incident.step == "ship"
+    assert story.incident.message == (
+        "The payload needs the reply of step 'charge', which cannot be unsealed:"
+        " key 'k2' is not in the key ring."
+    )
+    story.resolves("retry")
+    assert story.incident.cause == PAYLOAD_SEALED  # it is still away
+    story.keys("k1", "k2")
+    story.resolves("retry")
+    assert story.sent == ["do.ship#1"]
+    assert story.payload == {"for": CANARY}
+
+
+@pytest.mark.parametrize("by", [sealing("k2"), None])
+def test_a_run_whose_input_cannot_be_read_any_more_waits_for_a_person(by):
+    story = Sealed(shop(), "k1")
+    story.sealing = by or PLAIN
+    story.fails("charge")
+    story.wakes()
+    story.rejects("charge")  # nothing was done, so nothing needs the input
+    assert story.status == "compensated"
+
+
+def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
+    story = Sealed(shop(), "k1")
+    story.charged(by=sealing("k1"))
+    story.keys("k2")
+    story.fails("ship")
+    story.exhausts("ship")
+    assert (story.incident.step, story.incident.direction) == ("ship", COMPENSATION)
+    assert story.incident.cause == PAYLOAD_SEALED
+    story.resolves("skip")
+    assert (story.incident.step, story.incident.cause) == ("charge", PAYLOAD_SEALED)
+    story.keys("k2", "k1")
+    story.resolves("retry")
+    assert story.payload == {"number": CANARY}
+    story.succeeds("charge", direction=COMPENSATION)
+    assert story.status == "compensated"
+
+
+def test_a_participant_without_the_key_makes_an_incident_and_not_a_rollback():
+    story = Sealed(shop(), "k1")
+    told = Failure(PAYLOAD_SEALED, "Key 'k1' is not in the key ring.")
+    reply = Replied("charge", ACTION, 1, Outcome.FAILED, failure=told)
+    story.tell(reply)
+    story.wakes()
+    story.tell(replace(reply, attempt=2))
+    assert (story.status, story.incident.cause) == ("running", PAYLOAD_SEALED)
+    assert "'k1'" in story.incident.message
+    before = story.sends[-1]
+    story.resolves("retry")
+    assert story.sends[-1].payload == before.payload
+    assert story.sends[-1].idempotency_key == before.idempotency_key
+
+
+def test_what_is_moved_to_another_run_or_step_does_not_open_there():
+    story = Sealed(shop(), "k1")
+    story.charged()
+    reply = story.run.steps["charge"].action.reply
+    for place in [
+        reply_place("r-2", "charge", ACTION),
+        reply_place("r-1", "ship", ACTION),
+        reply_place("r-1", "charge", COMPENSATION),
+        command_place("r-1", "charge", ACTION),
+    ]:
+        with pytest.raises(SealError, match="moved"):
+            story.sealing.unsealed(reply, place)
+    with pytest.raises(SealError, match="moved"):
+        story.sealing.unsealed(story.run.input, input_place("other", "r-1"))
+
+
+def test_a_mapping_that_raises_is_told_by_the_name_of_what_it_raised():
+    saga = Saga("shop", version=1, input=Order)
+
+    @saga.step(command="do.charge", read_only=True)
+    def charge(order: Order) -> dict:
+        raise ValueError(order.card)
+
+    story = Sealed(saga, "k1")
+    assert story.incident.cause == "mapping_failed"
+    assert story.incident.message.endswith(" raised ValueError")
+    assert CANARY not in story.text()
+
+
+def test_a_misfit_names_no_place_in_a_payload_because_that_may_be_a_key_of_the_users():
+    saga = Saga("shop", version=1, input=dict[str, int])
+
+    @saga.step(command="do.charge", reply=dict[str, int], read_only=True)
+    def charge(order: dict[str, int]) -> dict[str, int]:
+        return {CANARY: "no number"}
+
+    start = Start("r-1", None, sealing("k1").sealed({CANARY: "x"}, ("input", "shop", "r-1")))
+    refused = decide(saga, None, start, NOON, sealing("k1")).refused
+    assert refused == "The input does not fit dict[str, int]."
+    story = Sealed(saga, "k1", order={"a": 1})
+    assert "PayloadError: dict does not fit dict[str, int]" in story.incident.message
+    assert story.resolves("complete", {CANARY: "x"}).refused
+    assert CANARY not in story.resolves("complete", {CANARY: "x"}).refused
+    assert CANARY not in story.text()
+
+
+def test_a_reply_that_does_not_fit_is_told_without_its_keys():
+    story = Sealed(shop(), "k1")
+    story.succeeds("charge", story.seal({CANARY: 1}, reply_place("r-1", "charge", ACTION)))
+    assert story.incident.message == "The reply does not fit Charge."
+
+
+def test_what_an_operator_gives_by_hand_is_sealed_like_a_reply():
+    story = Sealed(shop(), "k1")
+    story.charged(by=sealing("k2"))
+    story.resolves("complete", {"track": CANARY})
+    assert story.status == "completed"
+    assert CANARY not in story.text()
+    result = story.run.result["ship"]
+    place = reply_place("r-1", "ship", ACTION)
+    assert story.sealing.unsealed(result, place) == {"track": CANARY}
+
+
+def test_what_an_operator_gives_that_cannot_be_unsealed_is_refused():
+    story = Sealed(shop(), "k1")
+    story.charged(by=sealing("k2"))
+    other = sealing("k3").sealed({}, reply_place("r-1", "ship", ACTION))
+    assert "key 'k3' is not in the key ring" in story.resolves("complete", other).refused
+
+
+def test_a_failure_shows_its_code_and_nothing_else():
+    seals = sealing("k1")
+    failure = Failure("limit", f"The card {CANARY}", {"card": CANARY})
+    sealed = seals.sealed_failure(failure, "r-1")
+    assert (sealed.code, sealed.message) == ("limit", "")
+    assert sealed.text == "limit"
+    assert CANARY not in repr(sealed)
+    assert seals.sealed_failure(sealed, "r-1") == sealed
+    assert seals.unsealed_failure(sealed, "r-1") == failure
+    with pytest.raises(SealError, match="moved"):
+        seals.unsealed_failure(sealed, "r-2")
+
+
+@pytest.mark.parametrize("failure", [Failure("no"), Failure(PAYLOAD_SEALED, "Key 'k1' is away.")])
+def test_a_failure_that_says_nothing_of_a_payload_is_not_sealed(failure):
+    assert sealing("k1").sealed_failure(failure, "r-1") is failure
+    assert sealing("k1").unsealed_failure(failure, "r-1") is failure
+
+
+def test_a_sealed_failure_of_another_making_is_refused():
+    details = sealing("k1").sealed([1], failure_place("r-1"))
+    with pytest.raises(SealError, match="no message and details"):
+        sealing("k1").unsealed_failure(Failure("no", "", details), "r-1")
+
+
+def test_nothing_is_nothing_sealed_or_not():
+    saga = Saga("shop", version=1, input=Order)
+
+    @saga.step(command="do.charge", reply=Charge | None, read_only=True)
+    def charge(order: Order) -> Order:
+        return order
+
+    @saga.step(command="do.ship", read_only=True)
+    def ship(charge: Charge | None) -> dict:
+        return {"charged": charge is not None}
+
+    story = Sealed(saga, "k1")
+    text = story.sealing.codec.seal(b"null", "/".join(reply_place("r-1", "charge", ACTION)))
+    story.succeeds("charge", {"$sealed": text})
+    assert story.payload == {"charged": False}
+    assert story.sealing.sealed(None, ("a",)) is None
+
+
+def test_a_result_that_is_none_stays_none():
+    assert unsealed_result(sealing("k1"), None, "r-1") is None
+
+
+@pytest.mark.parametrize("plain", [b"NaN", b"-Infinity", b"{", b"\xff"])
+def test_what_was_sealed_and_is_no_json_does_not_open(plain):
+    story = Sealed(shop(), "k1")
+    text = story.sealing.codec.seal(plain, "/".join(reply_place("r-1", "charge", ACTION)))
+    story.succeeds("charge", {"$sealed": text})
+    assert (story.incident.step, story.incident.cause) == ("ship", PAYLOAD_SEALED)
