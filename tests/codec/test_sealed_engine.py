@@ -1,0 +1,95 @@
+"""With a codec no payload is in clear in PostgreSQL, RabbitMQ or what is told, and keys rotate."""
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from saga_engine.client import Client, start_in
+from saga_engine.errors import InvalidInput
+from saga_engine.participant import barrier
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import IncidentOpened
+from tests.codec.rings import settings
+from tests.codec.shop import (
+    SECRET,
+    Order,
+    Shop,
+    ever_written,
+    orders,
+    record_everything,
+    shows,
+    tapped,
+)
+from tests.participant.engine import service_of
+from tests.worker.engine import engine_on
+
+CARRIERS = ("saga.commands", "saga.replies", "saga.requests", "saga.events")
+KEEPERS = (
+    *("saga_engine.run", "saga_engine.event", "saga_engine.outbox", "saga_engine.inbox"),
+    *("saga_engine.dead_letter", "saga_barrier"),
+)
+
+
+@pytest.fixture
+async def engine(rabbitmq_url, migrated_url):
+    own = create_async_engine(migrated_url)
+    await barrier.create(own)
+    await own.dispose()
+    async with engine_on(rabbitmq_url, migrated_url) as engine:
+        await record_everything(engine.database)
+        yield engine
+
+
+async def everything_happens(engine, sealed):
+    """A run of each kind, from each kind of caller; what they leave behind."""
+    worker = await engine.worker(orders(), **sealed)
+    own = Settings(broker_url=engine.broker_url, **sealed)
+    shop = Shop(engine.database_url)
+    async with (
+        service_of(engine.broker_url, shop, **sealed) as service,
+        tapped(engine.broker_url) as tap,
+        Client(settings=own) as client,
+    ):
+        runs = {
+            mood: await client.start("order", Order(mood=mood), key=mood)
+            for mood in ("fine", "declined", "failing", "raising")
+        }
+        async with engine.database.transaction() as tx:
+            recorded = await start_in(tx, "order", Order(), key="recorded", settings=own)
+        with pytest.raises(InvalidInput):
+            await client.start("order", {"card": [SECRET]})
+        endings = {
+            mood: await client.result(runs[mood].run_id, timeout=30)
+            for mood in ("fine", "declined", "failing")
+        }
+        await client.result(recorded.run_id, timeout=30)
+        await worker.facts.until(IncidentOpened, cause="mapping_failed")
+        await worker.facts.dead_letter("invalid_input")
+    told = [*map(repr, worker.facts.told), *map(repr, service.told)]
+    return endings, tap.seen, await ever_written(engine.database), told
+
+
+async def test_no_payload_is_in_clear_in_any_table_any_queue_or_any_log(engine):
+    endings, carried, written, told = await everything_happens(engine, settings("k1"))
+    assert endings["fine"].status == Status.COMPLETED
+    assert endings["fine"].result == {
+        "reserve": {"number": SECRET},
+        "charge": {"number": SECRET},
+    }
+    assert (endings["declined"].error.code, endings["declined"].error.details) == (
+        *("declined", {"card": SECRET}),
+    )
+    assert endings["failing"].error.message == f"Where is {SECRET}?"
+    for exchange in CARRIERS:
+        assert carried[exchange]
+        assert not shows(carried[exchange]), exchange
+    assert written.keys() >= {*KEEPERS}
+    for table, rows in written.items():
+        assert not shows(rows), table
+    assert not shows(told)
+
+
+async def test_without_a_codec_these_eyes_see_every_one_of_them(engine):
+    _, carried, written, _ = await everything_happens(engine, {})
+    assert [exchange for exchange in CARRIERS if not shows(carried[exchange])] == []
+    assert [table for table in KEEPERS if not shows(written[table])] == []
