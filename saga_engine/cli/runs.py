@@ -1,6 +1,7 @@
 """`saga-engine list` and `show`: what is on record about runs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -9,10 +10,14 @@ from saga_engine.broker.reply import failure_json
 from saga_engine.cli.incidents import incident_json
 from saga_engine.cli.output import AsJson, cell, document, line, table
 from saga_engine.cli.stored import no_run, run_id_of, transaction
+from saga_engine.codec.configured import sealing_of
+from saga_engine.codec.keyring import mark_of
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.record import to_data
-from saga_engine.saga.run import Progress, Run, StepRun
+from saga_engine.saga.run import Cause, Progress, Run, StepRun
+from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
 from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.settings import Settings
 from saga_engine.store import reading
 from saga_engine.store.audit import Audited
 from saga_engine.store.journal import Recorded
@@ -22,11 +27,14 @@ LIMIT_MAX = 1000
 """Runs in one page; more only fill the memory of whoever reads them."""
 
 
-async def list_runs(
+async def list_runs(  # noqa: PLR0913 - one for each way to choose
     *,
     status: Annotated[Status | None, Parameter(help="Only runs that stand there.")] = None,
     saga: Annotated[str | None, Parameter(help="Only runs of this saga.")] = None,
     key: Annotated[str | None, Parameter(help="Only the run with this business key.")] = None,
+    sealed_with: Annotated[
+        str | None, Parameter(help="Only runs that hold what this key of aes-gcm sealed.")
+    ] = None,
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 20,
     before: Annotated[str | None, Parameter(help="The last run id of the page before.")] = None,
     as_json: AsJson = False,
@@ -35,8 +43,11 @@ async def list_runs(
     if not 1 <= limit <= LIMIT_MAX:
         raise ConfigurationError(f"--limit is 1 to {LIMIT_MAX}. Page on with --before.")
     last = run_id_of(before) if before else None
+    mark = mark_of(sealed_with) if sealed_with else None
     async with transaction() as tx:
-        found = await reading.runs(tx, limit=limit, status=status, saga=saga, key=key, before=last)
+        found = await reading.runs(
+            tx, limit=limit, status=status, saga=saga, key=key, mark=mark, before=last
+        )
     following = found[-1].run_id if len(found) == limit else None
     if as_json:
         document({"runs": [_summary_json(each) for each in found], "next": following})
@@ -54,7 +65,15 @@ async def list_runs(
     )
 
 
-async def show(run: str, /, *, as_json: AsJson = False) -> None:
+async def show(
+    run: str,
+    /,
+    *,
+    unseal: Annotated[
+        bool, Parameter(negative=(), help="Open what the keys here open; the journal stays sealed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """
     Show everything on record about a run.
 
@@ -66,7 +85,7 @@ async def show(run: str, /, *, as_json: AsJson = False) -> None:
         detail = await reading.show(tx, run_id)
     if detail is None:
         raise no_run(run_id)
-    shown = _detail_json(detail)
+    shown = _detail_json(detail, sealing_of(Settings.load()) if unseal else PLAIN)
     if as_json:
         document(shown)
     else:
@@ -91,8 +110,8 @@ def _summary_json(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def _detail_json(detail: RunDetail) -> dict[str, Any]:
-    run = detail.stored.run
+def _detail_json(detail: RunDetail, sealing: Sealing) -> dict[str, Any]:
+    run = _readable(detail.stored.run, sealing)
     return {
         "run_id": run.run_id,
         "saga": run.saga,
@@ -114,6 +133,36 @@ def _detail_json(detail: RunDetail) -> dict[str, Any]:
         "journal": [_entry_json(each) for each in detail.journal],
         "audit": [_act_json(each) for each in detail.audit],
     }
+
+
+def _readable(run: Run, sealing: Sealing) -> Run:
+    """The run, with what can be opened here."""
+    run_id = run.run_id
+
+    def progress(name: str, step: StepRun, direction: Direction) -> Progress:
+        was = step.toward(direction)
+        return replace(
+            was,
+            reply=sealing.readable(was.reply, reply_place(run_id, name, direction)),
+            failure=was.failure and sealing.readable_failure(was.failure, run_id),
+        )
+
+    def why(cause: Cause | None) -> Cause | None:
+        if cause is None or cause.failure is None:
+            return cause
+        return replace(cause, failure=sealing.readable_failure(cause.failure, run_id))
+
+    return replace(
+        run,
+        input=sealing.readable(run.input, input_place(run.saga, run_id)),
+        result=sealing.readable_result(run.result, run_id),
+        steps={
+            name: StepRun(*(progress(name, step, direction) for direction in Direction))
+            for name, step in run.steps.items()
+        },
+        cause=why(run.cause),
+        stop=why(run.stop),
+    )
 
 
 def _step_json(declared: Mapping[str, Any], run: Run) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """What a caller gets back: a handle on a run, and how a run ended."""
 
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
 
 from saga_engine.saga.run import Failure
-from saga_engine.saga.sealing import SealError, Sealing, unsealed_result
+from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.vocabulary import Json, Status
 
 
@@ -46,10 +45,9 @@ class Ending:
 
     def unsealed(self, sealing: Sealing) -> Self:
         """Open what can be opened: how a run ended is told whatever else may be read."""
-        run_id, opened = str(self.run_id), self
-        with suppress(SealError):
-            opened = replace(opened, result=unsealed_result(sealing, self.result, run_id))
-        with suppress(SealError):
-            error = self.error and sealing.unsealed_failure(self.error, run_id)
-            opened = replace(opened, error=error)
-        return opened
+        run_id = str(self.run_id)
+        return replace(
+            self,
+            result=sealing.readable_result(self.result, run_id),
+            error=self.error and sealing.readable_failure(self.error, run_id),
+        )

@@ -18,10 +18,9 @@ import hmac
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from saga_engine.codec.keyring import KeyRing
+from saga_engine.codec.keyring import ALGORITHM, KeyRing, mark_of
 from saga_engine.saga.sealing import SealError
 
-ALGORITHM = "aes-gcm-1"
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
@@ -39,7 +38,7 @@ class AesGcm:
         nonce = hmac.digest(nonces, plain, "sha256")[:NONCE_BYTES]
         sealed = AESGCM(encryption).encrypt(nonce, plain, _associated(key_id, place))
         data = base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
-        return f"{ALGORITHM}.{key_id}.{data}"
+        return mark_of(key_id) + data
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """
@@ -75,7 +74,7 @@ def _keys_of(key: bytes, place: str) -> tuple[bytes, bytes]:
 
 
 def _associated(key_id: str, place: str) -> bytes:
-    return f"{ALGORITHM}.{key_id}.{place}".encode()
+    return (mark_of(key_id) + place).encode()
 
 
 def _decoded(data: str, key_id: str) -> bytes:

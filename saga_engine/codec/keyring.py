@@ -19,6 +19,14 @@ KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 SETTING = "SAGA_ENGINE_PAYLOAD_KEYS"
 
 
+ALGORITHM = "aes-gcm-1"
+
+
+def mark_of(key_id: str) -> str:
+    """How every text begins that this key sealed."""
+    return f"{ALGORITHM}.{key_id}."
+
+
 class KeyRing:
     """
     Keys of 32 random bytes by id.

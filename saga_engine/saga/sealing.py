@@ -56,7 +56,7 @@ class Sealing:
     What is done with payloads: sealed and unsealed by a codec, or left alone without one.
 
     Raises:
-        SealError: from every method, when the codec cannot.
+        SealError: from what does not only look, when the codec cannot.
     """
 
     codec: Codec | None = None
@@ -92,14 +92,28 @@ class Sealing:
         hidden: Json = {"message": failure.message, "details": failure.details}
         return Failure(failure.code, "", self.sealed(hidden, failure_place(run_id)))
 
-    def unsealed_failure(self, failure: Failure, run_id: str) -> Failure:
-        """Open what `sealed_failure` sealed."""
-        if not is_sealed(failure.details):
+    def readable(self, value: Json, place: Place) -> Json:
+        """As `unsealed`, for whoever only looks: what cannot be opened here stays sealed."""
+        try:
+            return self.unsealed(value, place)
+        except SealError:
+            return value
+
+    def readable_failure(self, failure: Failure, run_id: str) -> Failure:
+        """What `sealed_failure` sealed, as far as it can be opened here."""
+        hidden = self.readable(failure.details, failure_place(run_id))
+        if hidden is failure.details or not isinstance(hidden, dict):
             return failure
-        hidden = self.unsealed(failure.details, failure_place(run_id))
-        if not isinstance(hidden, dict):
-            raise SealError("cannot be unsealed: it holds no message and details")
         return Failure(failure.code, str(hidden.get("message", "")), hidden.get("details"))
+
+    def readable_result(self, result: Json, run_id: str) -> Json:
+        """A run's result, which maps each step to its reply, as far as it can be opened here."""
+        if not isinstance(result, Mapping):
+            return result
+        return {
+            step: self.readable(reply, reply_place(run_id, step, Direction.ACTION))
+            for step, reply in result.items()
+        }
 
     def told(self, error: Exception) -> str:
         """What may be said of an error; with a codec, nothing that may quote a payload."""
@@ -143,16 +157,6 @@ def failure_place(run_id: str) -> Place:
 def key_place(saga: str, key: str) -> Place:
     """Where the digest of the input belongs that a business key came with."""
     return "key", saga, key
-
-
-def unsealed_result(sealing: Sealing, result: Json, run_id: str) -> Json:
-    """Open a run's result, which maps each step to its reply."""
-    if not isinstance(result, Mapping):
-        return result
-    return {
-        step: sealing.unsealed(reply, reply_place(run_id, step, Direction.ACTION))
-        for step, reply in result.items()
-    }
 
 
 def _written(value: Json) -> bytes:

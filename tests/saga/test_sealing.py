@@ -19,7 +19,6 @@ from saga_engine.saga.sealing import (
     input_place,
     is_sealed,
     reply_place,
-    unsealed_result,
 )
 from saga_engine.saga.trigger import Replied, Start
 from saga_engine.saga.vocabulary import Outcome
@@ -103,7 +102,7 @@ def test_nothing_of_a_payload_is_in_the_journal_the_snapshot_or_the_commands():
     story.succeeds("ship", story.seal({"track": CANARY}, place))
     assert story.status == "completed"
     assert CANARY not in story.text()
-    assert unsealed_result(story.sealing, story.run.result, "r-1") == {
+    assert story.sealing.readable_result(story.run.result, "r-1") == {
         "charge": {"number": CANARY},
         "ship": {"track": CANARY},
     }
@@ -274,21 +273,27 @@ def test_a_failure_shows_its_code_and_nothing_else():
     assert sealed.text == "limit"
     assert CANARY not in repr(sealed)
     assert seals.sealed_failure(sealed, "r-1") == sealed
-    assert seals.unsealed_failure(sealed, "r-1") == failure
-    with pytest.raises(SealError, match="moved"):
-        seals.unsealed_failure(sealed, "r-2")
+    assert seals.readable_failure(sealed, "r-1") == failure
+    assert seals.readable_failure(sealed, "r-2") == sealed
+    assert sealing("k2").readable_failure(sealed, "r-1") == sealed
 
 
 @pytest.mark.parametrize("failure", [Failure("no"), Failure(PAYLOAD_SEALED, "Key 'k1' is away.")])
 def test_a_failure_that_says_nothing_of_a_payload_is_not_sealed(failure):
     assert sealing("k1").sealed_failure(failure, "r-1") is failure
-    assert sealing("k1").unsealed_failure(failure, "r-1") is failure
+    assert sealing("k1").readable_failure(failure, "r-1") is failure
 
 
-def test_a_sealed_failure_of_another_making_is_refused():
-    details = sealing("k1").sealed([1], failure_place("r-1"))
-    with pytest.raises(SealError, match="no message and details"):
-        sealing("k1").unsealed_failure(Failure("no", "", details), "r-1")
+def test_a_sealed_failure_of_another_making_stays_as_it_is():
+    odd = Failure("no", "", sealing("k1").sealed([1], failure_place("r-1")))
+    assert sealing("k1").readable_failure(odd, "r-1") is odd
+
+
+def test_of_a_result_is_shown_what_can_be_opened():
+    place = reply_place("r-1", "ship", ACTION)
+    result = {"charge": 1, "ship": sealing("k2").sealed("x", place)}
+    assert sealing("k1").readable_result(result, "r-1") == result
+    assert sealing("k2").readable_result(result, "r-1") == {"charge": 1, "ship": "x"}
 
 
 def test_nothing_is_nothing_sealed_or_not():
@@ -310,7 +315,7 @@ def test_nothing_is_nothing_sealed_or_not():
 
 
 def test_a_result_that_is_none_stays_none():
-    assert unsealed_result(sealing("k1"), None, "r-1") is None
+    assert sealing("k1").readable_result(None, "r-1") is None
 
 
 @pytest.mark.parametrize("plain", [b"NaN", b"-Infinity", b"{", b"\xff"])
