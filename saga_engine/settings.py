@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     payload_keys: SecretStr | None = Field(
         None,
         description="Keys of aes-gcm as id=base64,... of 32 bytes each, or @FILE; the first seals,"
-        " all unseal",
+        " all unseal; none in the first place seals nothing",
     )
 
     participant_concurrency: Count = Field(

@@ -31,9 +31,11 @@ class AesGcm:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def seal(self, plain: bytes, place: str) -> str:
-        """Seal bytes for a place under the current key."""
+    def seal(self, plain: bytes, place: str) -> str | None:
+        """Seal bytes for a place under the current key; None when there is none."""
         key_id = self._ring.current
+        if key_id is None:
+            return None
         encryption, nonces = _keys_of(self._ring[key_id], place)
         nonce = hmac.digest(nonces, plain, "sha256")[:NONCE_BYTES]
         sealed = AESGCM(encryption).encrypt(nonce, plain, _associated(key_id, place))

@@ -2,8 +2,11 @@
 The keys of a codec by their ids: the first one seals, every one opens.
 
 Written `id=base64`, with commas or line ends between them; a text that begins with `@` names a file
-that says the same. Nothing here ever shows a key; and because an id may be a key in the wrong
-place, errors count entries instead.
+that says the same. With the word `none` in the first place nothing is sealed yet, or any more, and
+all the same opened: so sealing is begun and ended while runs are in flight.
+
+Nothing here ever shows a key; and because an id may be a key in the wrong place, errors count
+entries instead.
 """
 
 import base64
@@ -27,15 +30,19 @@ def mark_of(key_id: str) -> str:
     return f"{ALGORITHM}.{key_id}."
 
 
+NONE = "none"
+"""What stands in the place of the first key when none is to seal."""
+
+
 class KeyRing:
     """
-    Keys of 32 random bytes by id.
+    Keys of 32 random bytes by id; the first one is `current` unless `sealing` is off.
 
     Raises:
         ConfigurationError: there is none, or an id or a key does not fit.
     """
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, keys: Mapping[str, bytes], *, sealing: bool = True) -> None:
         for place, (key_id, key) in enumerate(keys.items(), 1):
             if not KEY_ID.fullmatch(key_id):
                 raise _refusal(f"the id of entry {place} is not 1 to 64 letters, digits, - and _")
@@ -44,19 +51,21 @@ class KeyRing:
         if not keys:
             raise _refusal("it holds no key")
         self._keys = dict(keys)
-        self.current = next(iter(keys))
+        self.current = next(iter(keys)) if sealing else None
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Read keys as they stand in the setting, or in the file that it names."""
         keys: dict[str, bytes] = {}
-        for entry in re.split(r"[,\n]", _content(text)):
-            if entry.strip():
-                key_id, key = _entry(entry.strip(), len(keys) + 1)
+        entries = [each.strip() for each in re.split(r"[,\n]", _content(text)) if each.strip()]
+        sealing = entries[:1] != [NONE]
+        for place, entry in enumerate(entries, 1):
+            if place > 1 or sealing:
+                key_id, key = _entry(entry, place)
                 if key_id in keys:
-                    raise _refusal(f"the id of entry {len(keys) + 1} stands there twice")
+                    raise _refusal(f"the id of entry {place} stands there twice")
                 keys[key_id] = key
-        return cls(keys)
+        return cls(keys, sealing=sealing)
 
     def __getitem__(self, key_id: str) -> bytes:
         return self._keys[key_id]
@@ -65,7 +74,7 @@ class KeyRing:
         return key_id in self._keys
 
     def __repr__(self) -> str:
-        return f"KeyRing({', '.join(self._keys)})"
+        return f"KeyRing({', '.join(self._keys)}; {self.current} seals)"
 
 
 def _content(text: str) -> str:

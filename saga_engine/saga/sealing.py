@@ -38,8 +38,12 @@ class Codec(Protocol):
     key are sealed to the same text. It is called inside the engine's batches: no I/O.
     """
 
-    def seal(self, plain: bytes, place: str) -> str:
-        """Seal bytes for a place, to text that says by itself which key opens it."""
+    def seal(self, plain: bytes, place: str) -> str | None:
+        """
+        Seal bytes for a place, to text that says by itself which key opens it.
+
+        None leaves them in clear.
+        """
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """
@@ -66,9 +70,10 @@ class Sealing:
         if self.codec is None or value is None or is_sealed(value):
             return value
         try:
-            return {SEALED: self.codec.seal(_written(value), "/".join(place))}
+            text = self.codec.seal(_written(value), "/".join(place))
         except Exception as error:  # noqa: BLE001 - a codec of the user's may raise anything
             _refuse("sealed", error)
+        return value if text is None else {SEALED: text}
 
     def unsealed(self, value: Json, place: Place) -> Json:
         """Open a value of that place; one that is not sealed is given back as it is."""
@@ -90,7 +95,8 @@ class Sealing:
         if self.codec is None or not told or failure.code == PAYLOAD_SEALED:
             return failure
         hidden: Json = {"message": failure.message, "details": failure.details}
-        return Failure(failure.code, "", self.sealed(hidden, failure_place(run_id)))
+        details = self.sealed(hidden, failure_place(run_id))
+        return failure if details is hidden else Failure(failure.code, "", details)
 
     def readable(self, value: Json, place: Place) -> Json:
         """As `unsealed`, for whoever only looks: what cannot be opened here stays sealed."""

@@ -10,8 +10,8 @@ KEYS = {key_id: bytes([number]) * 32 for number, key_id in enumerate(("k1", "k2"
 
 
 def ring(*key_ids):
-    """The keys of these ids; the first one seals."""
-    return KeyRing({key_id: KEYS[key_id] for key_id in key_ids})
+    """The keys of these ids; the first one seals, unless it is `none`."""
+    return KeyRing.read(setting(*key_ids))
 
 
 def sealing(*key_ids):
@@ -20,7 +20,8 @@ def sealing(*key_ids):
 
 def setting(*key_ids):
     """The same as it stands in SAGA_ENGINE_PAYLOAD_KEYS."""
-    return ",".join(f"{each}={base64.b64encode(KEYS[each]).decode()}" for each in key_ids)
+    keys = {each: base64.b64encode(KEYS[each]).decode() for each in key_ids if each != "none"}
+    return ",".join(f"{each}={keys[each]}" if each in keys else each for each in key_ids)
 
 
 def settings(*key_ids):

@@ -33,6 +33,8 @@ def test_keys_are_read_from_a_file_one_a_line(tmp_path):
         (f"{SECRET}=k1=", "the key of entry 1 is not base64"),
         ("k1", "entry 1 is not id=base64"),
         (f"k1={SECRET},{SECRET}", "the key of entry 2 has 0 bytes"),
+        ("none", "it holds no key"),
+        (f"k1={SECRET},none", "entry 2 is not id=base64"),
         (f"k 1={SECRET}", "entry 1 is not id=base64"),
         (f"k1={SECRET},k1={SECRET}", "the id of entry 2 stands there twice"),
         ("k1=0123456789abcdef", "the key of entry 1 has 12 bytes, not 32"),
@@ -49,7 +51,13 @@ def test_what_does_not_fit_is_told_without_a_key(text, problem):
 
 def test_no_key_shows():
     ring = KeyRing.read(f"k1={SECRET}")
-    assert repr(ring) == "KeyRing(k1)"
+    assert repr(ring) == "KeyRing(k1; k1 seals)"
+
+
+def test_a_ring_may_only_open():
+    ring = KeyRing.read("none," + setting("k2", "k1"))
+    assert ring.current is None
+    assert (ring["k1"], ring["k2"]) == (KEYS["k1"], KEYS["k2"])
 
 
 @pytest.mark.parametrize("keys", [{}, {"k.1": b"x" * 32}, {"k1": b"x"}])

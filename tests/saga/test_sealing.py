@@ -117,6 +117,15 @@ def test_a_decision_about_sealed_payloads_is_the_same_each_time():
     )
 
 
+def test_a_ring_that_only_opens_leaves_what_is_new_in_clear():
+    story = Sealed(shop(), "k1")
+    story.keys("none", "k1")
+    story.charged(by=sealing("k1"))
+    assert story.sends[-1].payload == {"for": CANARY}
+    failure = Failure("limit", "The card.", None)
+    assert story.sealing.sealed_failure(failure, "r-1") is failure
+
+
 def test_a_run_in_flight_goes_on_when_another_key_becomes_current():
     story = Sealed(shop(), "k1")
     story.keys("k1", "k2")
