@@ -57,6 +57,14 @@ class Settings(BaseSettings):
         description="Seconds to wait for a row that somebody else holds, before what needs it is"
         " put by; a batch holds its rows for milliseconds",
     )
+    migrate_lock_timeout: Seconds = Field(
+        1.0,
+        description="Seconds `migrate` waits for a table before it lets the workers pass and tries"
+        " again: all that comes after it waits as well",
+    )
+    migrate_patience: Seconds = Field(
+        60.0, description="Seconds `migrate` goes on trying while somebody holds a table"
+    )
 
     broker_connect_timeout: Seconds = Field(10.0, description="Seconds to connect to the broker")
     broker_heartbeat: Annotated[int, Field(ge=5, le=60)] = Field(

@@ -25,11 +25,14 @@ async def migrate(
     if as_sql:
         line(sql())
         return 0
-    url = Settings.load().require_database()
+    settings = Settings.load()
+    url = settings.require_database()
     if check:
         missing = await behind(url)
         say(missing or "The database is at this version's schema.")
         return PROBLEMS if missing else 0
-    await upgrade(url)
+    await upgrade(
+        url, lock_timeout=settings.migrate_lock_timeout, patience=settings.migrate_patience
+    )
     say("The database is at this version's schema.")
     return 0

@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
+from saga_engine.store import schema
 from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
 from saga_engine.store.sqlstate import address, translated
-from saga_engine.store.tables import REVISION
 
 Transaction: TypeAlias = AsyncConnection
 """A connection inside a transaction; every function of this package takes one."""
@@ -95,7 +95,8 @@ class Database:
 
         Raises:
             StoreUnavailable: it does not answer.
-            SchemaMismatch: it has not been migrated to this version.
+            SchemaMismatch: it has not been migrated to this version, or so far that this version
+                cannot work with it any more.
             ConfigurationError: synchronous_commit is off, so confirmed commits could be lost.
         """
         async with self.transaction() as tx:
@@ -110,12 +111,9 @@ class Database:
                     f"The database {self._where} has no saga-engine schema."
                     " Run `saga-engine migrate`."
                 )
-            found = (await tx.execute(_REVISION)).scalar()
-        if found != REVISION:
-            raise SchemaMismatch(
-                f"The database {self._where} is at revision {found}, this version needs {REVISION}."
-                " Run `saga-engine migrate`, with the newer of the two versions."
-            )
+            problem = await tx.run_sync(schema.problem)
+        if problem:
+            raise SchemaMismatch(f"The database {self._where} {problem}")
 
 
 _CHECK = text(
@@ -123,7 +121,6 @@ _CHECK = text(
     SELECT current_setting('synchronous_commit') AS synchronous_commit,
         to_regclass('saga_engine.alembic_version') IS NOT NULL AS migrated"""
 )
-_REVISION = text("SELECT version_num FROM saga_engine.alembic_version")
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:

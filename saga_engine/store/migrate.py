@@ -6,6 +6,7 @@ Several processes may upgrade at once: one does it, the others wait and find it 
 way down; restore a backup instead.
 """
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,26 +20,55 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import SchemaMismatch
+from saga_engine.errors import SchemaMismatch, StoreBusy
+from saga_engine.store import schema
 from saga_engine.store.engine import engine_for
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
 
+LOCK_TIMEOUT = 1.0
+PATIENCE = 60.0
 _LOCK = 0x5A6A  # any number, as long as every version of the engine takes the same
+_STUCK = (
+    "A transaction holds a table that the migration changes; nothing was changed. End it"
+    " (pg_stat_activity shows the oldest), then run `saga-engine migrate` again."
+)
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(
+    url: str, *, lock_timeout: float = LOCK_TIMEOUT, patience: float = PATIENCE
+) -> None:
     """
     Apply every migration that is missing, in one transaction.
 
+    A table is altered under a lock, and whoever waits for a lock holds up all who come after. So it
+    waits for *lock_timeout* seconds only, lets everybody pass and tries again, for *patience*
+    seconds at the most. A database that a newer version has migrated is left as it is.
+
     Raises:
-        SchemaMismatch: the database is ahead of this version of the engine.
+        SchemaMismatch: the database is ahead, and this version cannot work with it.
+        StoreBusy: somebody held a table all the time; nothing was changed.
         StoreUnavailable: it is out of reach, or its role may not create a schema.
     """
+    clock = asyncio.get_running_loop().time
+    until = clock() + patience
+    while True:
+        try:
+            await _upgrade_once(url, lock_timeout)
+        except StoreBusy as busy:
+            if clock() >= until:
+                raise StoreBusy(f"{busy} {_STUCK}") from None
+            await asyncio.sleep(lock_timeout)
+        else:
+            return
+
+
+async def _upgrade_once(url: str, lock_timeout: float) -> None:
     async with _connected(url) as connection, connection.begin():
         # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
         await connection.run_sync(_upgrade)
 
 
@@ -74,9 +104,8 @@ def sql() -> str:
 def _upgrade(connection: Connection) -> None:
     config = _config(io.StringIO())
     current, head = _revisions(connection, config)
-    if current == head:
+    if current == head or _is_ahead(connection, current, config):
         return
-    _refuse_unknown(current, config)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -84,10 +113,9 @@ def _upgrade(connection: Connection) -> None:
 def _behind(connection: Connection) -> str | None:
     config = _config(io.StringIO())
     current, head = _revisions(connection, config)
-    if current == head:
-        return None
     try:
-        _refuse_unknown(current, config)
+        if current == head or _is_ahead(connection, current, config):
+            return None
     except SchemaMismatch as mismatch:
         return str(mismatch)
     have = f"is at revision {current}" if current else "has no saga-engine schema"
@@ -102,13 +130,14 @@ def _revisions(connection: Connection, config: Config) -> tuple[str | None, str 
     )
 
 
-def _refuse_unknown(current: str | None, config: Config) -> None:
+def _is_ahead(connection: Connection, current: str | None, config: Config) -> bool:
+    """Whether a newer version has migrated it, and left it so that this one can go on with it."""
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
-        raise SchemaMismatch(
-            f"The database is at revision {current}, which this version of saga-engine does not"
-            " know: a newer version has migrated it. Install that version."
-        )
+    if current is None or current in known:
+        return False
+    if problem := schema.problem(connection):
+        raise SchemaMismatch(f"The database {problem}")
+    return True
 
 
 def _config(written: io.StringIO) -> Config:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "saga_engine"
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: what this version of the code needs."""
 
 metadata = MetaData(schema=SCHEMA)
@@ -163,6 +163,8 @@ inbox = Table(
     Column("body", JSONB, nullable=False),
 )
 Index("inbox_run", inbox.c.run_id)
+Index("inbox_start", inbox.c.saga, inbox.c.id, postgresql_where=text("kind = 'start'"))
+Index("inbox_other", inbox.c.id, postgresql_where=text("kind <> 'start'"))
 
 incident = Table(
     "incident",
@@ -236,4 +238,12 @@ engine = Table(
     Column("id", _uuid(), nullable=False, server_default=func.gen_random_uuid()),
     Column("token_key", LargeBinary, nullable=False),
     Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+)
+
+schema_revision = Table(
+    "schema_revision",
+    metadata,
+    Column("revision", Text, primary_key=True),
+    Column("oldest_code", Text, nullable=False),
+    Column("applied_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
 )
