@@ -90,6 +90,17 @@ class Settings(BaseSettings):
     batches_in_flight: Count = Field(
         4, description="Transactions at once: one computes while others wait for commit"
     )
+    runs_in_flight: Count = Field(
+        1000,
+        description="Runs of one saga that may be under way at once; further starts wait in"
+        " PostgreSQL for their turn. Divided by the commands a participant performs in a second it"
+        " is the seconds a command waits, so keep that below the shortest timeout",
+    )
+    in_flight_horizon: Seconds = Field(
+        60.0,
+        description="Seconds within which something must be due of a run for it to count as under"
+        " way; one that waits longer, or for a person, takes no place",
+    )
     poll: Seconds = Field(
         0.1, description="Seconds between looks for due timers and recorded requests when idle"
     )

@@ -6,7 +6,7 @@ a worker without the definition it is for: nothing is requeued in a loop, nothin
 worker takes what it has the definition for and decides it in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,6 +58,15 @@ class Inboxed:
     received_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingStart:
+    """A start that waits: of which saga, in which version if that was said, with which key."""
+
+    saga: str
+    version: int | None
+    key: str | None
+
+
 async def record(tx: Transaction, items: Sequence[Item]) -> None:
     """Record *items*, in order."""
     if not items:
@@ -79,20 +88,59 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
     )
 
 
-async def take(
-    tx: Transaction, *, sagas: Sequence[str], definition_ids: Sequence[int], limit: int
-) -> list[Inboxed]:
+async def take(tx: Transaction, *, definition_ids: Sequence[int], limit: int) -> list[Inboxed]:
     """
-    Take out up to *limit* items this worker can decide, oldest first.
+    Take out up to *limit* items that are no starts and that this worker can decide, oldest first.
 
     Args:
-        sagas: the names it can start in any version.
         definition_ids: the definitions it has.
     """
-    arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids), "limit": limit}
+    return _inboxed(
+        await tx.execute(_TAKE, {"definition_ids": list(definition_ids), "limit": limit})
+    )
+
+
+async def take_starts(
+    tx: Transaction, turns: Mapping[str, int], *, definition_ids: Sequence[int], limit: int
+) -> list[Inboxed]:
+    """
+    Take out up to *limit* starts that this worker can decide, oldest first.
+
+    Args:
+        turns: how many of each saga at the most, by its name.
+        definition_ids: the definitions it has.
+    """
+    if not turns:
+        return []
+    arguments = {
+        "sagas": list(turns),
+        "limits": list(turns.values()),
+        "definition_ids": list(definition_ids),
+        "limit": limit,
+    }
+    return _inboxed(await tx.execute(_TAKE_STARTS, arguments))
+
+
+async def sagas_waiting(
+    tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]
+) -> set[str]:
+    """Which of *sagas* have starts that wait, and that this worker could take."""
+    arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
+    return set((await tx.execute(_SAGAS_WAITING, arguments)).scalars())
+
+
+async def starts_of(tx: Transaction, run_ids: Collection[str]) -> dict[str, WaitingStart]:
+    """Find the starts that wait of these runs, by run id; the others are left out."""
+    if not run_ids:
+        return {}
+    rows = await tx.execute(_STARTS_OF, {"run_ids": sorted(run_ids)})
+    return {run_id: WaitingStart(*others) for run_id, *others in rows}
+
+
+def _inboxed(rows: Iterable[Any]) -> list[Inboxed]:
     taken = [
         Inboxed(number, kind, run_id, orjson.loads(body), *others)
-        for number, kind, run_id, body, *others in await tx.execute(_TAKE, arguments)
+        for number, kind, run_id, body, *others in rows
     ]
     return sorted(taken, key=lambda item: item.id)
 
@@ -122,15 +170,9 @@ _TAKE = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT i.id FROM saga_engine.inbox AS i
-        WHERE coalesce(i.not_before <= clock_timestamp(), true) AND CASE
+        WHERE i.kind <> 'start' AND coalesce(i.not_before <= clock_timestamp(), true) AND CASE
             WHEN i.definition_id IS NOT NULL
                 THEN i.definition_id = ANY (CAST(:definition_ids AS integer[]))
-            WHEN i.kind = 'start' AND i.version IS NULL
-                THEN i.saga = ANY (CAST(:sagas AS text[]))
-            WHEN i.kind = 'start' THEN EXISTS (
-                SELECT FROM saga_engine.definition AS d
-                WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
-                    AND d.name = i.saga AND d.version = i.version)
             ELSE NOT EXISTS (
                     SELECT FROM saga_engine.inbox AS s
                     WHERE s.run_id = i.run_id AND s.kind = 'start')
@@ -141,4 +183,42 @@ _TAKE = text(
         ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
         reply_to, correlation_id, received_at"""
+)
+
+_TAKE_STARTS = text(
+    """
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT t.id
+        FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
+        LATERAL (
+            SELECT i.id FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga = w.saga
+                AND coalesce(i.not_before <= clock_timestamp(), true)
+                AND (i.version IS NULL OR EXISTS (
+                    SELECT FROM saga_engine.definition AS d
+                    WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
+                        AND d.name = i.saga AND d.version = i.version))
+            ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
+        ORDER BY t.id LIMIT :limit))
+    RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
+        reply_to, correlation_id, received_at"""
+)
+
+_SAGAS_WAITING = text(
+    """
+    SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
+    WHERE EXISTS (
+        SELECT FROM saga_engine.inbox AS i
+        WHERE i.kind = 'start' AND i.saga = w.saga
+            AND coalesce(i.not_before <= clock_timestamp(), true)
+            AND (i.version IS NULL OR EXISTS (
+                SELECT FROM saga_engine.definition AS d
+                WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
+                    AND d.name = i.saga AND d.version = i.version)))"""
+)
+
+_STARTS_OF = text(
+    """
+    SELECT run_id::text, saga, version, body ->> 'key' FROM saga_engine.inbox
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""
 )

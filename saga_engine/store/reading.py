@@ -60,13 +60,15 @@ class Counts:
     What the gauges show.
 
     `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga. `parked` is what
-    waits in the inbox for a worker with its definition, `inbox` all that waits there.
+    waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
+    `starts_waiting` the starts, by saga.
     """
 
     runs: Mapping[tuple[str, Status], int]
     oldest_run_age: Mapping[str, float]
     open_incidents: Mapping[tuple[str, str], int]
     dead_letters: Mapping[tuple[str, str], int]
+    starts_waiting: Mapping[str, int]
     outbox_pending: int
     outbox_oldest_age: float
     timers_pending: int
@@ -147,6 +149,7 @@ async def counts(tx: Transaction) -> Counts:
         ages,
         {(saga, cause): number for saga, cause, number in await tx.execute(_INCIDENTS)},
         {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS)},
+        dict((await tx.execute(_STARTS_WAITING)).all()),
         backlog.pending,
         backlog.oldest_age,
         *(await tx.execute(_TIMERS)).one(),
@@ -225,4 +228,8 @@ _INBOX = text(
         coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8,
         count(definition_id)
     FROM saga_engine.inbox"""
+)
+
+_STARTS_WAITING = text(
+    "SELECT saga, count(*)::integer FROM saga_engine.inbox WHERE kind = 'start' GROUP BY saga"
 )

@@ -70,6 +70,12 @@ async def lock_due(
     return _stored(await tx.execute(_LOCK_DUE, arguments))
 
 
+async def due_within(tx: Transaction, horizon: timedelta) -> dict[str, int]:
+    """Count, by saga, the runs that time alone will change within *horizon*."""
+    rows = await tx.execute(_DUE_WITHIN, {"horizon": horizon})
+    return dict(rows.all())
+
+
 async def due(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
     """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
     arguments = {"definition_ids": list(definition_ids), "limit": limit}
@@ -207,6 +213,17 @@ _LOCK_DUE = text(
     WHERE r.wake_at <= (SELECT clock_timestamp())
         AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
     ORDER BY r.wake_at LIMIT :limit FOR UPDATE OF r SKIP LOCKED"""
+)
+
+_DUE_WITHIN = text(
+    """
+    SELECT d.name, sum(r.number)::integer
+    FROM (
+        SELECT definition_id, count(*) AS number FROM saga_engine.run
+        WHERE wake_at <= (SELECT clock_timestamp() + CAST(:horizon AS interval))
+        GROUP BY definition_id) AS r
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    GROUP BY d.name"""
 )
 
 _DUE = text(

@@ -251,6 +251,8 @@ class Metrics:
         self._replace("saga_oldest_run_age_seconds", {(saga,): age for saga, age in ages.items()})
         incidents = dict.fromkeys(self._sagas, 0) | dict(fact.incidents_open)
         self._replace("saga_incidents_open", {(saga,): n for saga, n in incidents.items()})
+        waiting = dict.fromkeys(self._sagas, 0) | dict(fact.starts_waiting)
+        self._replace("saga_starts_waiting", {(saga,): n for saga, n in waiting.items()})
         letters = {(self._code("reason", why),): n for why, n in fact.dead_letters_open.items()}
         self._replace("saga_dead_letters_open", letters)
         self._child("saga_parked_open").set(fact.messages_parked)

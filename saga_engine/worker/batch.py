@@ -19,10 +19,13 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.run import Run
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger, Woken
+from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.store import runs
+from saga_engine.store import inbox, runs
 from saga_engine.store.database import Transaction
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.inbox import WaitingStart
+from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival, Intake, Question
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
@@ -37,12 +40,19 @@ class Batch:
     """One transaction's work: what it takes is decided at once, and stands in the ledger."""
 
     def __init__(
-        self, tx: Transaction, catalogue: Catalogue, ledger: Ledger, settings: Settings
+        self,
+        tx: Transaction,
+        catalogue: Catalogue,
+        admission: Admission,
+        ledger: Ledger,
+        settings: Settings,
     ) -> None:
         self._tx = tx
         self._catalogue = catalogue
+        self._admission = admission
         self._ledger = ledger
         self._settings = settings
+        self._waiting: dict[str, WaitingStart] = {}
 
     async def take(self, intake: Intake) -> None:
         """Decide what has arrived."""
@@ -56,10 +66,11 @@ class Batch:
         ]
         others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
         if starts:
-            await Starts(self._tx, self._catalogue, ledger).begin(starts)
+            await Starts(self._tx, self._catalogue, self._admission, ledger).begin(starts)
         missing = {each.run_id for each in others} - ledger.stored.keys()
         if missing:
             ledger.stored.update(await runs.lock(self._tx, missing))
+            self._waiting = await inbox.starts_of(self._tx, missing - ledger.stored.keys())
         for arrival in others:
             self._deal_with(arrival)
         if intake.questions:
@@ -97,6 +108,9 @@ class Batch:
     def _deal_with(self, arrival: Arrival) -> None:
         ledger = self._ledger
         stored = ledger.stored.get(arrival.run_id)
+        if stored is None and arrival.run_id in self._waiting:
+            ledger.hold(arrival)
+            return
         if stored is None:
             text = "There is no such run; it may have been dropped with its partition."
             ledger.refuse(arrival, AnswerOutcome.UNKNOWN_RUN, text)
@@ -164,6 +178,12 @@ class Batch:
 
     async def _answer(self, questions: Sequence[Question]) -> None:
         found = await runs.status(self._tx, {each.run_id for each in questions})
+        unknown = {each.run_id for each in questions} - found.keys()
+        for run_id, start in (await inbox.starts_of(self._tx, unknown)).items():
+            number = self._catalogue.startable(start.saga, start.version)
+            if number is not None:
+                version = self._catalogue.sagas[number].version
+                found[run_id] = RunStatus(Status.RUNNING, start.saga, version, start.key)
         for question in questions:
             status = found.get(question.run_id)
             outcome = AnswerOutcome.EXISTING if status else AnswerOutcome.UNKNOWN_RUN

@@ -84,7 +84,7 @@ class Duties:
         seen: list[Inboxed] = []
 
         async def take(tx: Transaction, batch: Batch) -> int:
-            seen.extend(await self._recorded(tx, 1))
+            seen.extend(await self._oldest_recorded(tx))
             await batch.take(Intake([_arrival(item) for item in seen]))
             return len(seen)
 
@@ -108,7 +108,7 @@ class Duties:
         batch: Batch,
     ) -> None:
         """Take the same request out again, and only settle it."""
-        if await self._recorded(tx, 1) != seen:
+        if await self._oldest_recorded(tx) != seen:
             raise StoreUnavailable("Another worker has taken that request. Nothing was done.")
         for item in seen:
             settle(batch, _arrival(item))
@@ -130,14 +130,32 @@ class Duties:
         return await batch.take_due(self._settings.batch_size)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
-        items = await self._recorded(tx, self._settings.batch_size)
+        limit, definitions = self._settings.batch_size, self._catalogue.ids
+        items = await self._starts(tx, limit)
+        # After the starts: what is asked of a run is held back until its start is taken out.
+        items += await inbox.take(tx, definition_ids=definitions, limit=limit)
         if items:
             await batch.take(Intake([_arrival(item) for item in items]))
         return len(items)
 
-    async def _recorded(self, tx: Transaction, limit: int) -> list[Inboxed]:
-        sagas, definitions = self._catalogue.names, self._catalogue.ids
-        return await inbox.take(tx, sagas=sagas, definition_ids=definitions, limit=limit)
+    async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
+        """Take out up to *limit* starts whose turn it is."""
+        admission, definitions = self._turnover.admission, self._catalogue.ids
+        waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
+        if not waiting:
+            return []
+        await admission.look(tx)
+        turns = admission.turns(waiting, limit)
+        return await inbox.take_starts(tx, turns, definition_ids=definitions, limit=limit)
+
+    async def _oldest_recorded(self, tx: Transaction) -> list[Inboxed]:
+        """Take out one thing, if there is any; a start without regard to its turn."""
+        definitions = self._catalogue.ids
+        if other := await inbox.take(tx, definition_ids=definitions, limit=1):
+            return other
+        waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
+        turns = dict.fromkeys(waiting, 1)
+        return await inbox.take_starts(tx, turns, definition_ids=definitions, limit=1)
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""
@@ -187,6 +205,7 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
         incidents_open=incidents,
         dead_letters_open=letters,
         messages_parked=counts.parked,
+        starts_waiting=counts.starts_waiting,
         outbox_pending=counts.outbox_pending,
         outbox_oldest_s=counts.outbox_oldest_age,
         timers_pending=counts.timers_pending,

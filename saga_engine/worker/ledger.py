@@ -5,8 +5,9 @@ The parts of a batch share one Ledger: the runs as they will be saved, the event
 what is to be told once the batch is committed. It touches neither the store nor the broker.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -56,6 +57,7 @@ class Outcome:
     letters: list[Letter] = field(default_factory=list)
     parked: list[Arrival] = field(default_factory=list)
     put_by: list[Arrival] = field(default_factory=list)
+    held: list[Arrival] = field(default_factory=list)
     faults: list[tuple[str, Exception]] = field(default_factory=list)
 
 
@@ -64,11 +66,13 @@ class Ledger:
     One transaction's findings.
 
     `stored` are the runs that are locked, as they will be saved; `changed` the ids of those that
-    must be. `now` is the database's clock, the same for the whole transaction.
+    must be. `let_in` counts, by saga, the runs that begin. `now` is the database's clock, the same
+    for the whole transaction.
     """
 
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, let_in: Counter[str]) -> None:
         self.now = now
+        self.let_in = let_in
         self.stored: dict[str, StoredRun] = {}
         self.changed: set[str] = set()
         self.sends: list[Send] = []
@@ -98,6 +102,15 @@ class Ledger:
     def put_by(self, arrival: Arrival) -> None:
         """Keep an arrival for a moment later, because somebody else holds its key or its run."""
         self.outcome.put_by.append(arrival)
+
+    def hold(self, arrival: Arrival) -> None:
+        """Keep an arrival until the start it is, or the one before it, has its turn."""
+        self.outcome.held.append(arrival)
+
+    def queue(self, arrival: Arrival, run: Run) -> None:
+        """Keep a start until it is its turn; to whoever asked the run is as good as begun."""
+        self.hold(replace(arrival, answer_to=None))
+        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of(run))
 
     def put_aside(self, letter: Letter) -> None:
         """Keep a dead letter, and tell whoever waits for an answer to it."""

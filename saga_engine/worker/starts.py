@@ -24,6 +24,7 @@ from saga_engine.store import definitions, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.runs import StoredRun
+from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger, status_of
@@ -49,9 +50,12 @@ class Begun:
 class Starts:
     """The starts of one batch."""
 
-    def __init__(self, tx: Transaction, catalogue: Catalogue, ledger: Ledger) -> None:
+    def __init__(
+        self, tx: Transaction, catalogue: Catalogue, admission: Admission, ledger: Ledger
+    ) -> None:
         self._tx = tx
         self._catalogue = catalogue
+        self._admission = admission
         self._ledger = ledger
         self._begun: dict[str, Begun] = {}
         self._again: list[tuple[Begun, str]] = []
@@ -71,6 +75,7 @@ class Starts:
             else:
                 await self._consider(begun, holder)
         if self._begun:
+            await self._admit()
             await self._insert()
         if self._again:
             await self._answer_again()
@@ -167,6 +172,20 @@ class Starts:
             self._again.append((begun, arrival.run_id))
         else:
             self._begun[arrival.run_id] = begun
+
+    async def _admit(self) -> None:
+        """Let in those whose turn it is, and send the others to wait; see Admission."""
+        if any(begun.arrival.delivery for begun in self._begun.values()):
+            await self._admission.look(self._tx)
+        for run_id, begun in list(self._begun.items()):
+            saga = begun.row.run.saga
+            # What was recorded has waited already; whoever took it out knew that there is a place.
+            if begun.arrival.delivery is None or self._admission.admits(saga):
+                self._admission.let_in(saga, self._ledger.let_in)
+            else:
+                self._admission.queue(saga)
+                self._ledger.queue(begun.arrival, begun.row.run)
+                del self._begun[run_id]
 
     async def _insert(self) -> None:
         inserted = await runs.insert(self._tx, [begun.row for begun in self._begun.values()])

@@ -23,6 +23,7 @@ from saga_engine.telemetry.facts import (
     described,
 )
 from saga_engine.worker.account import account
+from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.catalogue import Catalogue
@@ -50,6 +51,7 @@ class Turnover:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
+        self.admission = Admission(catalogue, settings)
 
     async def take(self, intake: Intake) -> list[Delivery]:
         """
@@ -86,13 +88,14 @@ class Turnover:
         confirmed, self._outbound.confirmed = self._outbound.confirmed, []
         begun = time.perf_counter()
         try:
-            async with self._database.transaction() as tx:
-                ledger = Ledger(await runs.clock(tx))
-                batch = Batch(tx, self._catalogue, ledger, self._settings)
-                number = await work(tx, batch)
-                await write(tx, ledger, self._settings)
-                await outbox.delete(tx, confirmed)
-                decided = time.perf_counter()
+            with self.admission.places() as let_in:
+                async with self._database.transaction() as tx:
+                    ledger = Ledger(await runs.clock(tx), let_in)
+                    batch = Batch(tx, self._catalogue, self.admission, ledger, self._settings)
+                    number = await work(tx, batch)
+                    await write(tx, ledger, self._settings)
+                    await outbox.delete(tx, confirmed)
+                    decided = time.perf_counter()
         except BaseException:
             self._outbound.confirmed.extend(confirmed)
             raise

@@ -41,6 +41,7 @@ async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
     letters = [_dead_letter(letter) for letter in outcome.letters]
     await dead_letters.record(tx, letters, settings.dead_letter_bytes)
     waiting = [_item(arrival, ledger, timedelta()) for arrival in outcome.parked]
+    waiting += [_item(arrival, ledger, timedelta()) for arrival in outcome.held]
     waiting += [_item(arrival, ledger, BUSY_PAUSE) for arrival in outcome.put_by]
     await inbox.record(tx, waiting)
     verdicts = [Verdict(each.audit_id, each.accepted, each.message) for each in ledger.verdicts]

@@ -58,6 +58,7 @@ SAMPLES: tuple[Fact, ...] = (
         incidents_open={"place-order": 1},
         dead_letters_open={"malformed_json": 2},
         messages_parked=4,
+        starts_waiting={"place-order": 6},
         outbox_pending=5,
         outbox_oldest_s=6.5,
         timers_pending=9,

@@ -1,0 +1,142 @@
+"""More starts than places: each is accepted, waits for its turn, and loses nothing by it."""
+
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from saga_engine.client import Client
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Status
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import BacklogCounted, RunFinished, RunStarted
+from tests.broker.links import eventually
+from tests.worker.engine import keep_silent, reject, succeed
+from tests.worker.parcels import fragile, parcels
+from tests.worker.promises import check_promises
+
+
+def start(**more):
+    return ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}, **more})
+
+
+async def release(shop, commands):
+    """The participant answers after all, and from now on at once."""
+    shop.answers.clear()
+    for command in commands:
+        await shop.publish(*succeed(command))
+
+
+async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_free(anywhere):
+    worker = await anywhere.worker(runs_in_flight=2)
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    answers = await asker.ask_all(*(start(input={"n": n}) for n in range(9)))
+    assert {(each.outcome, each.status, each.version) for each in answers} == {
+        ("accepted", "running", 1)
+    }
+    begun = await shop.until("parcel.pack", 2)
+    assert len(worker.facts.of(RunStarted)) == 2
+    await release(shop, begun)
+    await worker.facts.until(RunFinished, 9, status=Status.COMPLETED)
+    packed = [each.command.payload["n"] for each in await shop.until("parcel.pack", 9)]
+    assert sorted(packed) == list(range(9))
+    assert packed[2:] == sorted(packed[2:]), "first come, first served"
+    await check_promises(anywhere.database)
+
+
+async def test_no_more_runs_are_under_way_than_there_are_places(engine):
+    worker = await engine.worker(runs_in_flight=5)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(*(start() for _ in range(40)))
+    answered = 0
+    while answered < 40:
+        waiting = (await shop.until("parcel.pack", answered + 1))[answered:]
+        begun = len(worker.facts.of(RunStarted)) - len(worker.facts.of(RunFinished))
+        assert begun <= 5
+        answered += len(waiting)
+        for command in waiting:
+            await shop.publish(*succeed(command))
+        await worker.facts.until(RunFinished, answered)
+
+
+async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
+    worker = await engine.worker(parcels(), fragile(lambda _: None), runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(start(), start())
+    other = await asker.start("fragile")
+    await shop.until("parcel.pack", 2)
+    assert {fact.run_id for fact in worker.facts.of(RunStarted, saga="fragile")} == {other}
+    assert len(worker.facts.of(RunStarted, saga="parcel")) == 1
+
+
+async def test_to_a_client_a_run_that_waits_is_running(engine):
+    worker = await engine.worker(runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.start()
+    async with Client(settings=Settings(broker_url=engine.broker_url)) as client:
+        handle = await client.start("parcel", {}, key="p-1")
+        assert (handle.status, handle.version, handle.existing) == (Status.RUNNING, 1, False)
+        status = await client.status(handle.run_id)
+        assert (status.status, status.saga, status.key) == (Status.RUNNING, "parcel", "p-1")
+        again = await client.start("parcel", {}, key="p-1")
+        assert (again.run_id, again.existing) == (handle.run_id, True)
+        await release(shop, await shop.until("parcel.pack"))
+        ended = await client.result(handle.run_id, timeout=20)
+        assert ended.status is Status.COMPLETED
+    assert len(worker.facts.of(RunStarted)) == 2
+
+
+async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_turn(engine):
+    worker = await engine.worker(runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.start()
+    [command] = await shop.until("parcel.pack")
+    late = await asker.start()
+    [asked] = await asker.send(("cancel", {"run_id": late, "by": "Ada", "reason": "too late"}))
+    await asker.ask("status", run_id=late)  # so that the cancel was taken in before
+    await release(shop, [command])
+    assert (await asker.answer(asked)).outcome == "accepted"
+    assert await worker.facts.finished(late) == Status.COMPENSATED
+    await check_promises(engine.database)
+
+
+async def test_a_run_that_waits_for_a_person_takes_no_place_once_its_last_timer_is_over(engine):
+    worker = await engine.worker(parcels(timeout=timedelta(seconds=3)), runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = shop.answers["parcel.unpack"] = reject
+    stuck = await asker.start()
+    await worker.facts.incident(stuck)
+    shop.answers.clear()
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+
+
+async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engine):
+    slow = parcels(timeout=timedelta(hours=8))
+    worker = await engine.worker(slow, runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(start(), start(), start())
+    await shop.until("parcel.pack", 3)
+    assert len(worker.facts.of(RunStarted)) == 3
+
+
+async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
+    worker = await engine.worker(runs_in_flight=1, maintenance=0.1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(*(start() for _ in range(4)))
+    await eventually(
+        lambda: any(
+            fact.starts_waiting == {"parcel": 3} for fact in worker.facts.of(BacklogCounted)
+        )
+    )
+    await worker.crash()
+    async with engine.database.transaction() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 3
+    other = await engine.worker()
+    await release(shop, await shop.until("parcel.pack"))
+    await other.facts.until(RunFinished, 4, status=Status.COMPLETED)
