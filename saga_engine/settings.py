@@ -92,9 +92,9 @@ class Settings(BaseSettings):
     )
     runs_in_flight: Count = Field(
         1000,
-        description="Runs of one saga that may be under way at once; further starts wait in"
-        " PostgreSQL for their turn. Divided by the commands a participant performs in a second it"
-        " is the seconds a command waits, so keep that below the shortest timeout",
+        description="Runs of one saga that may be under way at once, at the most; further starts"
+        " wait in PostgreSQL for their turn. Below it the engine finds the right number by how"
+        " soon replies come; see docs/operations.md",
     )
     in_flight_horizon: Seconds = Field(
         60.0,

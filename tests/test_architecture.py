@@ -21,7 +21,9 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 LONGER: dict[str, str] = {}
 """Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""
 
-SLEEPERS: dict[str, str] = {}
+SLEEPERS: dict[str, str] = {
+    "tests/load/services.py": "it is a slow participant",
+}
 """Test modules that may call sleep, each with a reason."""
 
 SKIPPERS = {

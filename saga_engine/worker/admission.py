@@ -5,6 +5,11 @@ A command that waits in its participant's queue for longer than its timeout is s
 the participant is well: the queue grows by the copies, and runs are undone for nothing. Nobody but
 the engine can keep the queue short, by beginning no more than can be answered in time. A start that
 comes when all places are taken is committed, answered, and waits in PostgreSQL, the oldest first.
+
+How many places that is, the replies tell. Each that comes within a quarter of its timeout adds a
+little, each that takes more than half takes three times as much away: additive, both, because a
+sample comes from every run under way, so that all together they add a half, or halve (after Jain
+and Chiu's rule for windows, 1989).
 """
 
 import time
@@ -13,13 +18,27 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
+from saga_engine.saga import event as events
+from saga_engine.saga.run import StepStatus
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, runs
 from saga_engine.store.database import Transaction
 from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.ledger import Ledger, Recorded
+
+FIRST = 100
+"""Places to begin with: at the default timeout of 30 s, right for 7 commands a second or more."""
+
+LEAST = 10
+"""Places there are at the least, however slow the replies: something must show that they mend."""
+
+SOON, LATE = 0.25, 0.5
+"""Shares of its timeout: a reply before the first says there is room, one after the second not."""
 
 PORTION = 10
 """The waiting are let in when a tenth of the places is free: one at a time costs too much."""
+
+_SETTLED = (events.StepSucceeded, events.StepRejected, events.AttemptFailed)
 
 
 class Admission:
@@ -27,21 +46,23 @@ class Admission:
     The places of each saga, as one worker sees them; its batches share it.
 
     A run takes a place while something is due of it within `in_flight_horizon`, as its `wake_at`
-    says: that is lazy, so a place may be free that much later, but never too early. What is committed
-    is counted at most once in `poll`; what this worker has let in since is added. Workers that look
-    in the same moment may together let in a batch each too many: the bound is there for the queues'
-    sake, not to the last run.
+    says: that is lazy, so a place may be free that much later, but never too early. What is
+    committed is counted at most once in `poll`; what this worker has let in since is added. Workers
+    that look in the same moment may together let in a batch each too many: the bound is there for
+    the queues' sake, not to the last run.
     """
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
-        self._places = settings.runs_in_flight
+        self._most = settings.runs_in_flight
         self._horizon = timedelta(seconds=settings.in_flight_horizon)
         self._fresh = settings.poll
         self._looked = float("-inf")
+        self._places: dict[str, float] = {}
         self._taken: Mapping[str, int] = {}
-        self._let_in: Counter[str] = Counter()  # since that was counted
-        self._undecided: Counter[str] = Counter()  # of them, in transactions that are not over
+        self._let_in: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()  # of those let in, what is in `_taken`
+        self._undecided: Counter[str] = Counter()  # of those, what is in transactions not over
         self._waiting: set[str] = set()
 
     async def look(self, tx: Transaction) -> None:
@@ -50,10 +71,10 @@ class Admission:
         if now - self._looked < self._fresh:
             return
         self._looked = now
-        self._let_in = Counter(self._undecided)
+        counted = self._let_in - self._undecided
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, self._catalogue.ids)
-        self._taken = await runs.due_within(tx, self._horizon)
-        self._waiting = waiting
+        taken = await runs.due_within(tx, self._horizon)
+        self._waiting, self._taken, self._counted = waiting, taken, counted
 
     def admits(self, saga: str) -> bool:
         """Whether a newcomer may begin: there is a place, and nobody waits for it."""
@@ -63,12 +84,18 @@ class Admission:
         """How many of those that wait may begin now, by saga, *limit* at the most of each."""
         room = {saga: self._room(saga) for saga in sagas}
         return {
-            saga: min(free, limit) for saga, free in room.items() if free * PORTION >= self._places
+            saga: min(free, limit)
+            for saga, free in room.items()
+            if free * PORTION >= self.places(saga)
         }
 
-    def let_in(self, saga: str, places: Counter[str]) -> None:
-        """Give a place away, in the transaction of *places*."""
-        for counter in (self._let_in, self._undecided, places):
+    def places(self, saga: str) -> int:
+        """How many runs of a saga may be under way at once."""
+        return int(self._places.get(saga, min(FIRST, self._most)))
+
+    def let_in(self, saga: str, entering: Counter[str]) -> None:
+        """Give a place away, in the transaction of *entering*."""
+        for counter in (self._let_in, self._undecided, entering):
             counter[saga] += 1
 
     def queue(self, saga: str) -> None:
@@ -76,7 +103,7 @@ class Admission:
         self._waiting.add(saga)
 
     @contextmanager
-    def places(self) -> Iterator[Counter[str]]:
+    def transaction(self) -> Iterator[Counter[str]]:
         """
         Surround a transaction.
 
@@ -84,11 +111,38 @@ class Admission:
             The runs it lets in, by saga, to be counted by `let_in`: until it has ended they show
             nowhere else.
         """
-        let_in: Counter[str] = Counter()
+        entering: Counter[str] = Counter()
         try:
-            yield let_in
+            yield entering
         finally:
-            self._undecided.subtract(let_in)
+            self._undecided.subtract(entering)
+
+    def learn(self, ledger: Ledger) -> None:
+        """See from what a batch settled whether there is room for more, or for less."""
+        for recorded in ledger.outcome.recorded:
+            share = _share(recorded, ledger)
+            if share is None or SOON <= share <= LATE:
+                continue
+            run = recorded.after
+            step = 0.5 / len(run.steps) * (1 if share < SOON else -3)
+            places = self._places.get(run.saga, min(FIRST, self._most)) + step
+            self._places[run.saga] = min(max(places, min(LEAST, self._most)), self._most)
 
     def _room(self, saga: str) -> int:
-        return max(0, self._places - self._taken.get(saga, 0) - self._let_in[saga])
+        uncounted = self._let_in[saga] - self._counted[saga]
+        return max(0, self.places(saga) - self._taken.get(saga, 0) - uncounted)
+
+
+def _share(recorded: Recorded, ledger: Ledger) -> float | None:
+    """How much of its timeout an attempt took; None for what tells nothing of a participant."""
+    event = recorded.event
+    if recorded.before is None or not isinstance(event, _SETTLED) or not event.attempt:
+        return None
+    if isinstance(event, events.AttemptFailed) and event.returned:
+        return None
+    progress = recorded.before.steps[event.step].toward(event.direction)
+    if progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt:
+        return 1.0  # an answer to an attempt that had been given up
+    if progress.sent_at is None or progress.due_at is None:
+        return None
+    return (ledger.now - progress.sent_at) / (progress.due_at - progress.sent_at)

@@ -66,13 +66,13 @@ class Ledger:
     One transaction's findings.
 
     `stored` are the runs that are locked, as they will be saved; `changed` the ids of those that
-    must be. `let_in` counts, by saga, the runs that begin. `now` is the database's clock, the same
-    for the whole transaction.
+    must be. `entering` counts, by saga, the runs that begin. `now` is the database's clock, the
+    same for the whole transaction.
     """
 
-    def __init__(self, now: datetime, let_in: Counter[str]) -> None:
+    def __init__(self, now: datetime, entering: Counter[str]) -> None:
         self.now = now
-        self.let_in = let_in
+        self.entering = entering
         self.stored: dict[str, StoredRun] = {}
         self.changed: set[str] = set()
         self.sends: list[Send] = []

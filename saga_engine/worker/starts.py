@@ -181,7 +181,7 @@ class Starts:
             saga = begun.row.run.saga
             # What was recorded has waited already; whoever took it out knew that there is a place.
             if begun.arrival.delivery is None or self._admission.admits(saga):
-                self._admission.let_in(saga, self._ledger.let_in)
+                self._admission.let_in(saga, self._ledger.entering)
             else:
                 self._admission.queue(saga)
                 self._ledger.queue(begun.arrival, begun.row.run)

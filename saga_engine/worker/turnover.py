@@ -88,9 +88,9 @@ class Turnover:
         confirmed, self._outbound.confirmed = self._outbound.confirmed, []
         begun = time.perf_counter()
         try:
-            with self.admission.places() as let_in:
+            with self.admission.transaction() as entering:
                 async with self._database.transaction() as tx:
-                    ledger = Ledger(await runs.clock(tx), let_in)
+                    ledger = Ledger(await runs.clock(tx), entering)
                     batch = Batch(tx, self._catalogue, self.admission, ledger, self._settings)
                     number = await work(tx, batch)
                     await write(tx, ledger, self._settings)
@@ -116,6 +116,7 @@ class Turnover:
         """What follows a commit; a bug in it must not look as if nothing had been committed."""
         try:
             account(self._tell, ledger)
+            self.admission.learn(ledger)
             await self._outbound.send(ledger.outcome)
         except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
             self._tell(FaultFound(operation="publish", problem=described(error)))

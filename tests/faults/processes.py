@@ -139,8 +139,23 @@ async def lasting(seconds):
     await over.wait()
 
 
-async def eventually(condition, *, patience=60.0):
+async def eventually(condition, *, patience=60.0, every=0.05):
     """Wait for the state of another process, which tells nobody."""
     async with asyncio.timeout(patience):
         while not await condition():
-            await lasting(0.05)
+            await lasting(every)
+
+
+async def is_ready(port):
+    """Whether a program of ours that serves on that port takes work."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    except OSError:
+        return False
+    finally:
+        writer.close()

@@ -10,6 +10,7 @@ from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import BacklogCounted, RunFinished, RunStarted
 from tests.broker.links import eventually
+from tests.faults.processes import pause
 from tests.worker.engine import keep_silent, reject, succeed
 from tests.worker.parcels import fragile, parcels
 from tests.worker.promises import check_promises
@@ -140,3 +141,22 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
     other = await engine.worker()
     await release(shop, await shop.until("parcel.pack"))
     await other.facts.until(RunFinished, 4, status=Status.COMPLETED)
+
+
+async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
+    worker = await engine.worker(parcels(timeout=timedelta(seconds=4)), runs_in_flight=200)
+    shop, asker = await engine.shop(), await engine.asker()
+    admission = worker.worker._turnover.admission
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(*(start() for _ in range(30)))
+    begun = await shop.until("parcel.pack", 30)
+    before = admission.places("parcel")
+    await pause(2.2)  # more than half of the timeout
+    await release(shop, begun)
+    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    after = admission.places("parcel")
+    assert after < before - 3
+    for number in range(20):
+        await asker.start()
+        await worker.facts.until(RunFinished, 31 + number, status=Status.COMPLETED)
+    assert admission.places("parcel") > after + 5

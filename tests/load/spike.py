@@ -1,0 +1,63 @@
+"""Fifty thousand runs at once: one worker, one slow participant, and what becomes of them."""
+
+import pytest
+
+from tests.load.stage import COMMANDS, Watch, peak_memory, stage, table
+
+LATE = 20
+GROWTH_MAX = 100
+"""
+MB a worker may grow under load, whatever the number of runs. It holds `prefetch` deliveries of each
+of three queues, at about 8 KB: 24 MB; and `batches_in_flight` times `batch_size` runs with their
+events and messages, at about 64 KB: 50 MB; and what Python does not give back.
+"""
+
+
+async def spike(place, number, *, patience, **slowness):
+    """Ask for many runs at once, and for a few of another saga in the middle; the figures."""
+    clock = place.clock
+    worker, participant = await place.worker(), await place.participant(**slowness)
+    before = peak_memory(worker.pid)
+    async with Watch(place, worker=worker, participant=participant) as watch:
+        began = clock()
+        await place.start(number)
+        asked = clock() - began
+        late_began = clock()
+        await place.start(LATE, saga="reserve-only")
+        await place.ends("reserve-only", LATE, patience=patience)
+        late = clock() - late_began
+        unfinished = number - (await place.ended()).total()
+        await place.all_ended(patience=patience)
+        drained = clock() - began
+    ended, extra = await place.ended(), await place.extra_attempts()
+    figures = {
+        "runs": number,
+        **ended,
+        "seconds to ask for all": round(asked, 1),
+        "seconds to drain": round(drained, 1),
+        "runs/s": round(number / drained, 1),
+        "worker before the load, MB": before,
+        **dict(sorted(watch.peaks.items())),
+        "commands sent again": extra,
+        "longest without progress, s": round(await place.longest_wait(), 1),
+        f"{LATE} late runs of another saga, s": round(late, 1),
+        "unfinished when those had ended": unfinished,
+    }
+    table(f"{number} runs at once", figures)
+    assert dict(ended) == {"completed": number}
+    assert extra <= number // 100
+    assert unfinished > number // 2, "the late ones had no backlog before them"
+    assert max(watch.peaks[queue] for queue in COMMANDS) <= 2000
+    assert watch.peaks["worker, MB"] <= before + GROWTH_MAX
+    return figures
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(3600)
+async def test_50000_runs_at_once_all_complete_and_the_worker_stays_small(
+    rabbitmq_url, migrated_url, tmp_path
+):
+    async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
+        slowness = {"SAGA_ENGINE_PARTICIPANT_CONCURRENCY": "4", "SLOW_SECONDS": "0.005"}
+        figures = await spike(place, 50_000, patience=3000, **slowness)
+    assert figures["longest without progress, s"] < 30
