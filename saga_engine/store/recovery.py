@@ -1,0 +1,106 @@
+"""
+Ordering again what was on its way when the broker lost it, or when this database was restored.
+
+Nothing is decided here: an attempt that a run awaits goes into the outbox once more, as it is, and
+the sweep of any worker sends it, with the same idempotency key. A participant that has done it
+already answers what it answered then. What was settled meanwhile, the sweep leaves out.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from saga_engine.store.database import Database, Transaction
+
+_PAGE = 500  # runs in one transaction
+_FIRST = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """How many runs awaited something, and how many commands were ordered again for them."""
+
+    runs: int
+    commands: int
+
+
+async def order_again(database: Database) -> Recovered:
+    """
+    Order every command again that a run awaits an answer to.
+
+    Each has its whole timeout again, from now: what was in flight when a backup was made is long
+    overdue. It may be done at any time and as often as one likes, beside workers that work.
+
+    Raises:
+        StoreUnavailable: some may have been ordered; do it again.
+    """
+    runs = commands = 0
+    after: str | None = _FIRST
+    while after is not None:
+        async with database.transaction() as tx:
+            page, after = await _order_page(tx, after)
+        runs, commands = runs + page.runs, commands + page.commands
+    return Recovered(runs, commands)
+
+
+async def _order_page(tx: Transaction, after: str) -> tuple[Recovered, str | None]:
+    """One page of runs, and the last id of it; None when there was none."""
+    # Locked in the order of their ids, as batches do, so that neither waits for the other for ever.
+    ids = list((await tx.execute(_LOCK, {"after": after, "page": _PAGE})).scalars())
+    if not ids:
+        return Recovered(0, 0), None
+    arguments = {"run_ids": ids, "first": ids[0], "last": ids[-1]}
+    await tx.execute(_FORGET, arguments)
+    runs = list((await tx.execute(_ORDER, arguments)).scalars())
+    await tx.execute(_POSTPONE, arguments)
+    return Recovered(len(set(runs)), len(runs)), ids[-1]
+
+
+# Spelled out, because only so the partial index serves.
+_LOCK = text(
+    """
+    SELECT run_id::text FROM saga_engine.run
+    WHERE status IN ('running', 'compensating') AND run_id > CAST(:after AS uuid)
+    ORDER BY run_id LIMIT :page FOR UPDATE"""
+)
+
+# Whatever the outbox holds of these runs is either in flight, so that it comes again, or nobody's.
+_FORGET = text("DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+
+# Claimed for ever ago: the sweep takes it at once, and the age of the outbox does not jump.
+_ORDER = text(
+    """
+    INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
+        command, idempotency_key, payload, claimed_at)
+    SELECT r.run_id,
+        clock_timestamp() + (
+            (w.progress ->> 'due_at')::timestamptz - (w.progress ->> 'sent_at')::timestamptz),
+        d.version, (w.progress ->> 'attempts')::integer, d.name, s.step ->> 'name', w.direction,
+        w.command,
+        concat_ws('/', r.run_id, s.step ->> 'name', w.direction,
+            coalesce(w.progress ->> 'round', '1')),
+        coalesce(w.progress -> 'payload', 'null')::json, '-infinity'
+    FROM saga_engine.run AS r
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id,
+        jsonb_array_elements(d.document -> 'steps') AS s(step),
+        jsonb_extract_path(r.state, 'steps', s.step ->> 'name') AS at,
+        LATERAL (VALUES
+            ('action', s.step ->> 'command', at -> 'action'),
+            ('compensation', s.step ->> 'compensation', at -> 'compensation'))
+            AS w(direction, command, progress)
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)
+        AND w.progress ->> 'status' = 'in_flight'
+    ORDER BY r.run_id
+    RETURNING run_id::text"""
+)
+
+_POSTPONE = text(
+    """
+    UPDATE saga_engine.run AS r SET wake_at = greatest(r.wake_at, o.due_at)
+    FROM (
+        SELECT run_id, min(due_at) AS due_at FROM saga_engine.outbox
+        WHERE run_id = ANY (CAST(:run_ids AS uuid[])) GROUP BY run_id) AS o
+    WHERE r.run_id = o.run_id AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+)

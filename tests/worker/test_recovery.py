@@ -1,0 +1,79 @@
+"""What is in flight is sent again on request: the same attempt, with its whole timeout."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import outbox, recovery
+from saga_engine.telemetry.facts import AttemptSent
+from tests.faults.processes import pause
+from tests.worker.engine import keep_silent, reject, succeed
+from tests.worker.parcels import parcels
+from tests.worker.promises import check_promises
+
+EAGER = {"outbox_age": 0.4, "broker_confirm_timeout": 0.3}
+
+
+def same(again, first):
+    """Whether it is the same attempt; its deadline is a new one."""
+    assert again.command.deadline > first.command.deadline
+    sent = replace(first.command, deadline=again.command.deadline)
+    return (again.command, again.correlation_id) == (sent, first.correlation_id)
+
+
+async def test_a_command_in_flight_is_sent_again_as_the_attempt_it_was(anywhere):
+    worker, shop = await anywhere.worker(**EAGER), await anywhere.shop()
+    asker = await anywhere.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start()
+    [first] = await shop.until("parcel.pack")
+    done = await recovery.order_again(anywhere.database)
+    assert (done.runs, done.commands) == (1, 1)
+    _, again = await shop.until("parcel.pack", 2)
+    assert same(again, first)
+    await shop.publish(*succeed(first), *succeed(again))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert len(worker.facts.of(AttemptSent, step="pack")) == 1
+
+
+async def test_what_became_overdue_while_nobody_worked_has_its_whole_timeout_again(engine):
+    saga = parcels(timeout=timedelta(seconds=2))
+    worker, shop, asker = await engine.worker(saga), await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start()
+    await shop.until("parcel.pack")
+    await worker.crash()
+    await pause(2.1)
+    await recovery.order_again(engine.database)
+    shop.answers.clear()
+    worker = await engine.worker(saga, **EAGER)
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert not worker.facts.of(AttemptSent, step="pack"), "it cost an attempt"
+    await check_promises(engine.database)
+
+
+async def test_a_compensation_in_flight_is_sent_again(engine):
+    worker, shop, asker = await engine.worker(**EAGER), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = reject
+    shop.answers["parcel.unpack"] = keep_silent
+    run_id = await asker.start()
+    [first] = await shop.until("parcel.unpack")
+    shop.answers.clear()
+    assert (await recovery.order_again(engine.database)).commands == 1
+    _, again = await shop.until("parcel.unpack", 2)
+    assert same(again, first)
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+
+
+async def test_twice_is_once_and_what_is_settled_meanwhile_is_not_sent(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.tell"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.tell")
+    for _ in range(3):
+        assert (await recovery.order_again(engine.database)).commands == 1
+    async with engine.database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 1
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert (await recovery.order_again(engine.database)).runs == 0
