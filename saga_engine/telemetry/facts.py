@@ -314,8 +314,7 @@ Fact: TypeAlias = (
     | IncidentOpened | IncidentResolved | OperatorAnswered
     | MessageIgnored | MessageParked | MessageDeadLettered
     | BatchProcessed | MessagesPublished | MessagesConsumed
-    | LinkChanged | DatabaseTroubled | FaultFound
-    | ProcessReady | ProcessDraining | ProcessStopped
+    | LinkChanged | DatabaseTroubled | FaultFound | ProcessReady | ProcessDraining | ProcessStopped
     | HandlerFinished | BarrierHit
     | BacklogCounted | LoopMeasured | ObserverFailed
 )  # fmt: skip
