@@ -19,8 +19,9 @@ class Program:
         log: where all its lives print to; shown when it ends although nobody ended it.
     """
 
-    def __init__(self, *arguments, environment, log):
+    def __init__(self, *arguments, environment, log, cwd=ROOT):
         self.kills = 0
+        self._cwd = cwd
         self._arguments, self._environment, self._log = arguments, environment, log
         self._printed = 0
         self._armed = False
@@ -48,7 +49,7 @@ class Program:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *program, *self._arguments),
                 env={**os.environ, **self._environment, **(changes or {})},
-                cwd=ROOT,
+                cwd=self._cwd,
                 stdout=log,
                 stderr=log,
             )
@@ -122,9 +123,9 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*arguments, environment, log):
-    """A program for the time of the block."""
-    running = Program(*arguments, environment=environment, log=log)
+async def program(*arguments, environment, log, cwd=ROOT):
+    """A program for the time of the block; `cwd` is where its code is."""
+    running = Program(*arguments, environment=environment, log=log, cwd=cwd)
     await running.start()
     try:
         yield running

@@ -15,7 +15,7 @@ from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS, participant_q
 from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
 from tests.broker.links import link_to, raw_channel
-from tests.faults.processes import eventually, is_ready, pause, program
+from tests.faults.processes import ROOT, eventually, is_ready, pause, program
 
 PORTION = 1000  # Starts in one write.
 COMMANDS = tuple(map(participant_queue, ("inventory", "payments", "orders")))
@@ -39,7 +39,7 @@ class Stage:
         self.engine = create_async_engine(database_url)
         self._owned, self._publisher = owned, publisher
 
-    async def runs(self, *arguments, name, environment=None):
+    async def runs(self, *arguments, name, environment=None, cwd=ROOT):
         """A program of ours that is at work until the end of the load."""
         port = free_port()
         running = await self._owned.enter_async_context(
@@ -48,6 +48,7 @@ class Stage:
                 *("--port", str(port)),
                 environment={**self.environment, **(environment or {})},
                 log=self.directory / name,
+                cwd=cwd,
             )
         )
         await eventually(lambda: is_ready(port))

@@ -1,0 +1,68 @@
+"""A participant is away for ten minutes: its commands wait, the others do not."""
+
+import pytest
+
+from examples.place_order.ledger import effects
+from saga_engine.broker.topology import participant_queue
+from tests.faults.processes import pause
+from tests.load.stage import stage, table
+
+PAYMENTS = participant_queue("payments")
+RUNS = 50
+
+
+async def outage(place, url, seconds, *, copies_max, environment):
+    """Stop the payments, ask for orders and reservations all the time, bring them back."""
+    place.environment.update(environment)
+    await place.worker("tests.load.outage_sagas")
+    services = "examples.place_order.services"
+    await place.participant(f"{services}:inventory", name="inventory")
+    payments = await place.participant(f"{services}:payments", name="payments")
+    assert await payments.drain() == 0  # its queue is there from now on
+    waited = await others_meanwhile(place, seconds)
+    [(begun,)] = await place.ask("SELECT count(*) FROM saga_engine.run WHERE finished_at IS NULL")
+    depth = (await place.depths(PAYMENTS))[PAYMENTS]
+    began = place.clock()
+    await place.participant(f"{services}:payments", name="payments-again")
+    await place.all_ended(patience=120)
+    ended = await place.ended("patient-order")
+    figures = {
+        "runs that need it": RUNS,
+        "of them under way": begun,
+        "copies in its queue": depth,
+        "copies of each": round(depth / begun, 1),
+        "other runs meanwhile": len(waited),
+        "slowest of those, s": round(max(waited), 2),
+        "seconds to settle afterwards": round(place.clock() - began, 1),
+        **ended,
+    }
+    table(f"A participant away for {seconds} s", figures)
+    assert begun <= depth <= begun * copies_max
+    assert dict(ended) == {"completed": RUNS}
+    assert len(waited) > 5
+    for order_id, done in (await effects(url)).items():
+        assert set(done.values()) == {1}, f"P4: {order_id} {done}"
+
+
+async def others_meanwhile(place, seconds):
+    """Ask for what must wait, and for that long one by one for what need not; what those took."""
+    waited = []
+    await place.start(RUNS, saga="patient-order")
+    until = place.clock() + seconds
+    while place.clock() < until:
+        began = place.clock()
+        await place.start(1, saga="reserve-only")
+        await place.ends("reserve-only", len(waited) + 1)
+        waited.append(place.clock() - began)
+        await pause(0.2)
+    return waited
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(1800)
+async def test_a_participant_that_is_away_for_ten_minutes_holds_up_its_own_runs_only(
+    rabbitmq_url, migrated_url, tmp_path
+):
+    """Sent again after 30 s, and then each 90: in ten minutes that are 7 copies at the most."""
+    async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
+        await outage(place, migrated_url, 600, copies_max=8, environment={})
