@@ -15,7 +15,7 @@ from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS, participant_q
 from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
 from tests.broker.links import link_to, raw_channel
-from tests.faults.processes import ROOT, eventually, is_ready, pause, program
+from tests.faults.processes import ROOT, eventually, is_ready, lasting, program
 
 PORTION = 1000  # Starts in one write.
 COMMANDS = tuple(map(participant_queue, ("inventory", "payments", "orders")))
@@ -172,7 +172,7 @@ class Watch:
                 "SELECT count(*) FROM saga_engine.inbox WHERE kind = 'start'"
             )
             self._note("starts waiting", waiting)
-            await pause(0.5)
+            await lasting(0.5)
 
     def _note(self, what, number):
         self.peaks[what] = max(self.peaks[what], number)

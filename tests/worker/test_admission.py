@@ -10,7 +10,7 @@ from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import BacklogCounted, RunFinished, RunStarted
 from tests.broker.links import eventually
-from tests.faults.processes import pause
+from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed
 from tests.worker.parcels import fragile, parcels
 from tests.worker.promises import check_promises
@@ -151,7 +151,7 @@ async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
     await asker.ask_all(*(start() for _ in range(30)))
     begun = await shop.until("parcel.pack", 30)
     before = admission.places("parcel")
-    await pause(2.2)  # more than half of the timeout
+    await lasting(2.2)  # more than half of the timeout
     await release(shop, begun)
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
     after = admission.places("parcel")
