@@ -35,7 +35,9 @@ class Settings(BaseSettings):
         None, description="PostgreSQL, as postgresql+asyncpg://user:password@host:port/database"
     )
     broker_url: SecretStr | None = Field(
-        None, description="RabbitMQ, as amqp://user:password@host:port/vhost, or amqps://"
+        None,
+        description="RabbitMQ, as amqp://user:password@host:port/vhost, or amqps://; of a cluster"
+        " each node, as one:port,two:port,three:port",
     )
 
     http_host: str = Field("127.0.0.1", description="Address of /livez, /readyz and /metrics")

@@ -6,13 +6,17 @@ disk it stops reading from connections that publish, and acknowledgements must s
 (RabbitMQ guide "Alarms"). Each time a link comes up its topology is declared and checked.
 
 The first connection may fail fast; after that nothing is raised: an observer is told.
+
+A URL may name several hosts, the nodes of one cluster. Each link begins with one of them at random,
+so that processes spread, and goes on to the next whenever one fails it.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from random import uniform
+from random import randrange, uniform
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -71,9 +75,11 @@ class Link:
     A supervised connection; `async with` owns it.
 
     Args:
+        url: of one host, or of several: see `each_host`.
         name: `publish` or `consume`; shown in RabbitMQ's list of connections and to the observer.
-        patient: whether entering waits for a broker that is out of reach. A refused password or
-            virtual host, and a topology that does not fit, are raised at once either way.
+        patient: whether entering waits for a broker that is out of reach; otherwise each host is
+            tried once. A refused password or virtual host, and a topology that does not fit, are
+            raised at once either way.
     """
 
     def __init__(
@@ -91,7 +97,10 @@ class Link:
         self.topology = topology or Topology()
         self.state = LinkState(name, Phase.CONNECTING, 0)
         self.user = user_of(url)
-        self._url = with_heartbeat(url, settings.broker_heartbeat)
+        self._urls = deque(
+            with_heartbeat(each, settings.broker_heartbeat) for each in each_host(url)
+        )
+        self._urls.rotate(randrange(len(self._urls)))  # noqa: S311 - no secret depends on it
         self._on_state = on_state
         self._patient = patient
         self._connection: Connection | None = None
@@ -163,13 +172,19 @@ class Link:
             try:
                 await self._open()
             except (BrokerError, ConfigurationError) as error:
-                if first and not (self._patient and isinstance(error, BrokerUnavailable)):
+                self._urls.rotate(-1)
+                if first and not self._may_wait(error, failures):
                     raise
                 self._tell(Phase.CONNECTING, str(error))
             else:
                 return
             await asyncio.sleep(self.pause(failures))
             failures += 1
+
+    def _may_wait(self, error: Exception, failures: int) -> bool:
+        """Whether the first connection is tried again after so many failures before this one."""
+        untried = failures + 1 < len(self._urls)
+        return isinstance(error, BrokerUnavailable) and (self._patient or untried)
 
     def pause(self, failures: int) -> float:
         """Seconds before the next attempt: doubling, capped, and spread so that no herd forms."""
@@ -178,7 +193,7 @@ class Link:
         return delay * uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
 
     async def _open(self) -> None:
-        connection = await connect(self._url, self.name, self.settings.broker_connect_timeout)
+        connection = await connect(self._urls[0], self.name, self.settings.broker_connect_timeout)
         try:
             await declare(connection, self.topology, self.settings.broker_connect_timeout)
         except BaseException:
@@ -197,6 +212,7 @@ class Link:
         if connection is not self._connection or self._leaving:
             return
         self._connection = None
+        self._urls.rotate(-1)
         self._up.clear()
         self._flowing.clear()
         self._lost.set()
@@ -316,6 +332,25 @@ def user_of(url: str) -> str:
         raise ConfigurationError(_NO_URL) from None
     by_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
     return unquote(parts.username or "") if by_password else ""
+
+
+def each_host(url: str) -> tuple[str, ...]:
+    """
+    One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.
+
+    Raises:
+        ConfigurationError: there is a comma and no host before or after it.
+    """
+    scheme, divider, rest = url.partition("://")
+    end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    credentials, at, named = rest[:end].rpartition("@")
+    hosts = [host.strip() for host in named.split(",")]
+    if len(hosts) > 1 and not all(hosts):
+        raise ConfigurationError(
+            "SAGA_ENGINE_BROKER_URL has a comma without a host beside it. Name each node once:"
+            " amqp://user:password@one:5672,two:5672,three:5672/"
+        )
+    return tuple(f"{scheme}{divider}{credentials}{at}{host}{rest[end:]}" for host in hosts)
 
 
 def with_heartbeat(url: str, seconds: int) -> str:

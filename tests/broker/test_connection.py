@@ -1,8 +1,19 @@
 import asyncio
+import ssl
+import subprocess
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
-from saga_engine.broker.connection import Link, Phase, place, user_of, with_heartbeat
+from saga_engine.broker.connection import (
+    Link,
+    Phase,
+    each_host,
+    place,
+    user_of,
+    with_heartbeat,
+)
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to
@@ -158,3 +169,125 @@ async def unused_port():
 )
 def test_a_link_knows_its_user_where_the_url_says_it(url, user):
     assert user_of(url) == user
+
+
+def test_url_of_a_cluster_is_one_url_for_each_host():
+    assert each_host("amqps://u:p,@one:5671, two,[::1]:5673/shop?cafile=a,b") == (
+        "amqps://u:p,@one:5671/shop?cafile=a,b",
+        "amqps://u:p,@two/shop?cafile=a,b",
+        "amqps://u:p,@[::1]:5673/shop?cafile=a,b",
+    )
+    assert each_host("amqp://u:p@one") == ("amqp://u:p@one",)
+
+
+@pytest.mark.parametrize("hosts", ["one,", ",one", "one,,two"])
+def test_comma_without_a_host_is_one_sentence_without_the_password(hosts):
+    with pytest.raises(ConfigurationError, match="comma without a host") as caught:
+        each_host(f"amqp://u:hunter2@{hosts}/")
+    assert "hunter2" not in str(caught.value)
+
+
+def with_hosts(url, *hosts):
+    """The URL with those hosts instead of its own."""
+    return url.replace(host_of(url), ",".join(hosts))
+
+
+def host_of(url):
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+async def test_links_begin_at_any_host_and_find_the_one_that_is_there(broker_url, unused_port):
+    nowhere = f"127.0.0.1:{unused_port}"
+    url = with_hosts(broker_url, nowhere, host_of(broker_url), nowhere)
+    began = set()
+    for _ in range(20):
+        observer = Observed()
+        async with link_to(url, observer=observer):
+            began.add(len(observer.states))
+    assert began == {1, 2, 3}
+
+
+async def test_every_host_is_tried_before_a_broker_counts_as_away(unused_port):
+    observer = Observed()
+    with pytest.raises(BrokerUnavailable, match="out of reach"):
+        async with link_to(
+            f"amqp://u:p@127.0.0.1:{unused_port},[::1]:{unused_port},localhost:{unused_port}/",
+            observer=observer,
+        ):
+            pass
+    assert len(observer.states) == 2  # the third is the one that is raised
+
+
+async def test_link_goes_to_another_host_when_its_own_fails_it(broker_url):
+    observer = Observed()
+    async with proxied(broker_url) as one, proxied(broker_url) as two:
+        url = with_hosts(broker_url, host_of(one.url), host_of(two.url))
+        async with link_to(url, observer=observer):
+            first, other = (one, two) if one.open else (two, one)
+            await first.refuse()
+            await observer.until(lambda state: state.epoch == 2)
+            assert other.open == 1
+            first_again, other = other, first
+            await other.accept()
+            first_again.cut()
+            await observer.until(lambda state: state.epoch == 3)
+            assert other.open == 1
+
+
+async def test_certificate_must_be_that_of_the_host_connected_to(broker_url, certificate):
+    """It names `localhost` only, so the same server is refused by its address and taken by name."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with encrypted(broker_url, context) as port:
+        end = urlsplit(broker_url).path + f"?cafile={certificate[0]}"
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            async with link_to(f"amqps://guest:guest@127.0.0.1:{port}{end}"):
+                pass
+        observer = Observed()
+        url = f"amqps://guest:guest@127.0.0.1:{port},127.0.0.1:{port},localhost:{port}{end}"
+        async with link_to(url, observer=observer) as link:
+            assert link.state.phase is Phase.CONNECTED
+            assert (await link.connection()).url.host == "localhost"
+
+
+@asynccontextmanager
+async def encrypted(url, context):
+    """The port of a TLS server that leads to a broker without it."""
+    async with proxied(url) as proxy:
+        plain = urlsplit(proxy.url)
+
+        async def serve(reader, writer):
+            from_broker, to_broker = await asyncio.open_connection(plain.hostname, plain.port)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_copy(reader, to_broker))
+                tasks.create_task(_copy(from_broker, writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+
+async def _copy(source, sink):
+    try:
+        while data := await source.read(65_536):
+            sink.write(data)
+    finally:
+        sink.close()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Of `localhost`, signed by itself."""
+    paths = [str(tmp_path / name) for name in ("certificate.pem", "key.pem")]
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-addext", "subjectAltName=DNS:localhost", "-out", paths[0], "-keyout", paths[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return paths

@@ -26,6 +26,7 @@ def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
         ("amqp://u:p:q@r@h/v?key=s#f", "amqp://u:***@h/v?***"),
         ("postgresql+asyncpg://u@/d?host=/x", "postgresql+asyncpg://u@/d?***"),
         ("amqp://h", "amqp://h"),
+        ("amqp://u:p@one:1,two:2/v", "amqp://u:***@one:1,two:2/v"),
         ("amqp://u:p@[::1", "***"),
         ("k1=8eYQ,k2=@/h", "***"),
     ],
