@@ -3,7 +3,8 @@ Publishing a batch: every message framed, one write, all confirms awaited togeth
 
 Rule: an outcome belongs to its own message, and a message that cannot be published does not touch
 its neighbours. After a timeout the channel is thrown away, because whether it still counts right is
-not known; what was in flight is UNKNOWN, which usually means that it arrived.
+not known; what was in flight is UNKNOWN, which usually means that it arrived. And its connection is
+suspected: one that answers nothing else either is dropped for another.
 
 It never raises for what the broker or the network does: the outcomes say it.
 """
@@ -60,6 +61,7 @@ class Publisher:
                 await self._publish(messages, outcomes)
         except TimeoutError:
             self._link.report("The broker did not confirm in time; what was sent is unknown.")
+            self._link.suspect()
         except BrokerError as error:
             self._link.report(str(error))
         return outcomes

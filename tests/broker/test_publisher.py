@@ -202,3 +202,44 @@ async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbit
         if found == {b"3"}:  # Unknown is not failed: it has arrived, if it was sent at all.
             found = {(await take(consumer, 1))[0].body}
         assert found == {b"4"}
+
+
+async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=0.2) as publisher,
+    ):
+        proxy.vanish()
+        assert await publisher.publish([message("tests.one")]) == ["unknown"]
+        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+            await observer.until(lambda state: state.epoch == 2)
+        assert await publisher.publish([message("tests.one")]) == ["confirmed"]
+
+
+async def test_connection_of_a_broker_that_is_only_slow_to_confirm_is_kept(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=0.2) as publisher,
+    ):
+        proxy.delay_s = 0.3
+        assert await publisher.publish([message("tests.one")]) == ["unknown"]
+        proxy.heal()
+        await eventually(lambda: publisher._link._suspected is None)
+        assert await publisher.publish([message("tests.one")]) == ["confirmed"]
+        assert publisher._link.state.epoch == 1
+
+
+async def test_connection_that_is_blocked_is_not_suspected(rabbitmq, rabbitmq_url):
+    observer = Observed()
+    async with publisher_to(rabbitmq_url, observer, broker_confirm_timeout=0.2) as publisher:
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "0.0001")
+        try:
+            assert await publisher.publish([message("tests.one")]) == ["unknown"]
+            await observer.until(lambda state: state.phase is Phase.BLOCKED)
+            await eventually(lambda: publisher._link._suspected is None)
+            assert publisher._link.state == observer.states[-1]
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+        await observer.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 1)
