@@ -68,7 +68,11 @@ class Settings(BaseSettings):
         60.0, description="Seconds `migrate` goes on trying while somebody holds a table"
     )
 
-    broker_connect_timeout: Seconds = Field(10.0, description="Seconds to connect to the broker")
+    broker_connect_timeout: Seconds = Field(
+        5.0,
+        description="Seconds to connect to the broker, and for it to answer; a node that is silent"
+        " for longer is given up for the next",
+    )
     broker_heartbeat: Annotated[int, Field(ge=5, le=60)] = Field(
         10, description="Seconds; below 5 gives false alarms, at 60 a dead peer is seen after 183"
     )
@@ -78,7 +82,9 @@ class Settings(BaseSettings):
     broker_backoff: Seconds = Field(0.2, description="Seconds before the first reconnect; doubles")
     broker_backoff_max: Seconds = Field(5.0, description="Seconds between reconnects at the most")
     broker_watchdog: Seconds = Field(
-        15.0, description="Seconds between checks that our queues still exist and we consume them"
+        5.0,
+        description="Seconds between checks that our queues and bindings still exist and we consume"
+        " them; so long may commands come back for a binding that was deleted",
     )
     prefetch: Count = Field(
         1000,

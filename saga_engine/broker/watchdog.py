@@ -4,6 +4,9 @@ Whether we really consume: a look at the queues from outside the consuming chann
 A broker tells a consumer that its queue was deleted, but not always: after a failover or a lost
 definition it may just have forgotten it. Rule: a queue that is gone, that nobody consumes, or
 that has messages ready while we hold none and get none, means to begin again.
+
+Nobody is told of an exchange or a binding that was deleted, and whether a binding exists cannot be
+asked: so the whole topology is declared again at each look, which changes nothing when it is there.
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Chann
 from saga_engine.broker import driver
 from saga_engine.broker.connection import Link
 from saga_engine.broker.deliveries import DeliveryChannel
-from saga_engine.errors import BrokerUnavailable
+from saga_engine.broker.topology import declare
+from saga_engine.errors import BrokerError, BrokerUnavailable
 
 
 class Watchdog:
@@ -42,6 +46,7 @@ class Watchdog:
             if not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
             ready += messages
+        await self._restore()
         return self._stall(channel, ready)
 
     async def _count(self, queue: str) -> tuple[int, int]:
@@ -52,6 +57,14 @@ class Watchdog:
             found = await channel.queue_declare(queue, passive=True, timeout=seconds)
         await driver.close(channel, seconds)
         return found.message_count or 0, found.consumer_count or 0
+
+    async def _restore(self) -> None:
+        connection = await self._link.connection()
+        seconds = self._link.settings.broker_connect_timeout
+        try:
+            await declare(connection, self._link.topology, seconds)
+        except BrokerError as error:
+            self._link.report(str(error))  # Not ours to mend; what we consume goes on.
 
     def _stall(self, channel: DeliveryChannel, ready: int) -> str:
         stalled = ready > 0 and channel.held == 0 and channel.received == self._received

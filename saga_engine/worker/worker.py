@@ -183,7 +183,13 @@ class Worker:
             catalogue = await self._register(tx)
         url = settings.require_broker()
         self._publish = await owned.enter_async_context(
-            Link(url, name="publish", settings=settings, on_state=self._link_changed)
+            Link(
+                url,
+                name="publish",
+                settings=settings,
+                topology=ENGINE,
+                on_state=self._link_changed,
+            )
         )
         self._consume_link = await owned.enter_async_context(
             Link(

@@ -3,8 +3,9 @@ import struct
 
 import pytest
 from aiormq.abc import ChannelFrame
+from aiormq.exceptions import ChannelNotFoundEntity
 
-from saga_engine.broker.topology import CLIENT, EVENTS, Binding, client_topology
+from saga_engine.broker.topology import CLIENT, COMMANDS, EVENTS, Binding, client_topology
 from saga_engine.errors import BrokerUnavailable
 from tests.broker.links import (
     QUEUE,
@@ -252,3 +253,46 @@ async def _publish_raw(channel, flags, properties, body):
     header = content_header(flags, properties, len(body))
     payload = frame(1, publish) + frame(2, header) + frame(3, body)
     await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
+
+
+async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
+    async with (
+        consumer_of(broker_url, broker_watchdog=0.1) as consumer,
+        publisher_to(broker_url) as publisher,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.queue_unbind(QUEUE, COMMANDS, "tests.one")
+        async with asyncio.timeout(30):
+            while await publisher.publish(numbered(1)) != ["confirmed"]:
+                pass
+        assert bodies(await take(consumer, 1)) == [0]
+
+
+async def test_watchdog_says_that_an_exchange_is_another_one_and_restores_it_when_it_is_gone(
+    broker_url,
+):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer, broker_watchdog=0.5) as consumer,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.exchange_delete(COMMANDS)
+        await channel.exchange_declare(COMMANDS, exchange_type="fanout", durable=True)
+        await observer.until(lambda state: "exists with other arguments" in state.problem)
+        await channel.exchange_delete(COMMANDS)
+        async with asyncio.timeout(30):
+            while not await exists(broker_url, COMMANDS):
+                pass
+        async with publisher_to(broker_url) as publisher:
+            await publisher.publish(numbered(1))
+        assert bodies(await take(consumer, 1)) == [0]
+        assert consumer.epoch == 1, "consuming went on meanwhile"
+
+
+async def exists(url, exchange):
+    async with raw_channel(url) as channel:
+        try:
+            await channel.exchange_declare(exchange, passive=True)
+        except ChannelNotFoundEntity:
+            return False
+    return True
