@@ -22,17 +22,19 @@ INSTALL = "apt-get install rabbitmq-server"
 _START_TIMEOUT = 90.0  # Seconds; 3 to 9 are usual on two cores.
 _STOP_TIMEOUT = 20.0  # Seconds; a quorum queue is flushed in one.
 _CONTROL_TIMEOUT = 60.0  # Seconds one rabbitmqctl call may take.
-_NODE = "saga-engine@localhost"
+_NODE = "saga-engine"
 # Two schedulers that sleep when idle: a node beside tests must not eat the cores. `-noinput`
 # because the start script leaves it away when it replaces itself with Erlang (see _environment).
 _ERLANG = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
-_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+# A node that is silent for 10 s is dead for the others of a cluster; Erlang itself waits for 60.
+_DISTRIBUTION = "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10"
 _CONFIGURATION = """\
 listeners.tcp.local = 127.0.0.1:{port}
 log.console = false
 log.file.level = warning
 vm_memory_high_watermark.absolute = 256MB
 disk_free_limit.absolute = 50MB
+cluster_partition_handling = pause_minority
 """
 
 
@@ -45,16 +47,28 @@ class RabbitServer:
     """
     One RabbitMQ node for the time of an `async with`; temporary unless given a directory.
 
-    `configuration` is more of rabbitmq.conf, for what the node must have from its start, as TLS.
+    Args:
+        configuration: more of rabbitmq.conf, for what the node must have from its start, as TLS.
+        name: that of the node, without its host.
+        beside: a running node whose cluster this one can `join`.
     """
 
-    def __init__(self, directory: Path | None = None, *, configuration: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        configuration: str = "",
+        name: str = _NODE,
+        beside: "RabbitServer | None" = None,
+    ) -> None:
+        self.name = f"{name}@localhost"
         self._given = directory
         self._configuration = configuration
+        self._beside = beside
         self._directory = Path()
         self._scripts = Path()
         self._port = free_port()
-        self._epmd_port = free_port()
+        self._epmd_port: int = beside._epmd_port if beside else free_port()  # noqa: SLF001 - one of us
         self._distribution_port = free_port()
         self._epmd: ServerProcess | None = None
         self._node: ServerProcess | None = None
@@ -73,11 +87,12 @@ class RabbitServer:
         self._scripts = scripts
         self._directory = self._prepare()
         try:
-            self._epmd = await ServerProcess.start(
-                (epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port)),
-                log=self._directory / "epmd.log",
-                environment=self._environment(),
-            )
+            if self._beside is None:
+                self._epmd = await ServerProcess.start(
+                    (epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port)),
+                    log=self._directory / "epmd.log",
+                    environment=self._environment(),
+                )
             await self._start()
         except BaseException:
             await self._close()
@@ -111,18 +126,32 @@ class RabbitServer:
         """
         await self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
+    async def join(self) -> None:
+        """Become a node of the cluster of the one it is beside, which must be one by one."""
+        assert self._beside, "a node joins the one that it was put beside"
+        await self.ctl("stop_app")
+        await self.ctl("join_cluster", self._beside.name)
+        await self.ctl("start_app")
+
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would; `restart` brings it back with its data."""
         self._running.kill()
 
-    async def restart(self) -> None:
-        """Start again on the same port with the same data, whether it was killed or still runs."""
+    async def restart(self, *, empty: bool = False) -> None:
+        """
+        Start again on the same port, whether it was killed or still runs.
+
+        With the same data; `empty` without any, as on a new disk.
+        """
         await self._running.stop(signal.SIGTERM, _STOP_TIMEOUT)
+        if empty:
+            shutil.rmtree(self._directory / "data")
+            (self._directory / "feature_flags").unlink(missing_ok=True)
         await self._start()
 
     async def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` against the node and return what it prints; about a second each."""
-        command = (str(self._scripts / "rabbitmqctl"), "--quiet", "--node", _NODE, *arguments)
+        command = (str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self.name, *arguments)
         control = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -154,13 +183,18 @@ class RabbitServer:
         cookie = directory / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self._cookie())
             cookie.chmod(0o400)
         (directory / "enabled_plugins").write_text("[].")
         (directory / "rabbitmq.conf").write_text(
             _CONFIGURATION.format(port=self._port) + self._configuration
         )
         return directory
+
+    def _cookie(self) -> str:
+        if self._beside is None:
+            return secrets.token_hex(16)
+        return (self._beside._directory / ".erlang.cookie").read_text()  # noqa: SLF001 - one of us
 
     def _environment(self) -> dict[str, str]:
         """RabbitMQ's own variables (rabbitmq.com/docs/configure), and none of ours."""
@@ -174,7 +208,7 @@ class RabbitServer:
             # Makes the start script replace itself with Erlang: its pid is the node's.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self._port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": "20000",
@@ -187,7 +221,7 @@ class RabbitServer:
             "RABBITMQ_PLUGINS_EXPAND_DIR": f"{directory}/plugins",
             "RABBITMQ_GENERATED_CONFIG_DIR": f"{directory}/generated",
             "RABBITMQ_PID_FILE": f"{directory}/pid",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_ERLANG} {_LOOPBACK}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_ERLANG} {_DISTRIBUTION}",
         }
 
     async def _start(self) -> None:

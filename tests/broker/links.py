@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiormq
+from aiormq.exceptions import AMQPConnectionError
 
-from saga_engine.broker.connection import Link, LinkState
+from saga_engine.broker.connection import Link, LinkState, each_host
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import participant_queue, participant_topology
@@ -77,12 +78,20 @@ async def consumer_of(url, observer=None, queues=(QUEUE,), prefetch=None, **chan
 
 @asynccontextmanager
 async def raw_channel(url):
-    """A channel of aiormq, as another program might have it."""
-    connection = await aiormq.connect(url)
+    """A channel of aiormq, as another program might have it; to any host that answers."""
+    connection = await _connected(each_host(url))
     try:
         yield await connection.channel(publisher_confirms=False)
     finally:
         await connection.close(ConnectionError("the test is over"))
+
+
+async def _connected(urls):
+    for url in urls[:-1]:
+        with suppress(AMQPConnectionError, TimeoutError):
+            async with asyncio.timeout(5):
+                return await aiormq.connect(url)
+    return await aiormq.connect(urls[-1])
 
 
 async def take(consumer, count):
