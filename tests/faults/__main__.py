@@ -6,6 +6,7 @@
 
 import argparse
 import asyncio
+import logging
 import re
 import secrets
 import sys
@@ -13,7 +14,9 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from tests.faults.catalogue import ALL
+from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.faults.catalogue import ALL, CLUSTER
+from tests.faults.cluster import RabbitCluster
 from tests.faults.load import Load
 from tests.faults.site import site
 from tests.faults.suite import HEADER, Suite, leaks, table
@@ -23,9 +26,20 @@ MIX = 12  # Faults in one helping of the mixture.
 
 
 async def run(seed, only, times, runs, directory):
+    """Every fault on a site with one node of RabbitMQ, and then those of a cluster on another."""
     print(f"seed {seed}, logs in {directory}")
-    chosen = [fault for fault in ALL if re.fullmatch(only, fault.name)]
-    async with site(directory, seed) as place, Load(place, Random(seed)) as load:
+    code = 0
+    for name, broker, faults in (("node", RabbitServer, ALL), ("cluster", RabbitCluster, CLUSTER)):
+        chosen = [fault for fault in faults if re.fullmatch(only, fault.name)]
+        if chosen:
+            logs = directory / name
+            logs.mkdir(exist_ok=True)
+            code |= await run_on(broker, seed, chosen, times, runs if faults is ALL else 0, logs)
+    return code
+
+
+async def run_on(broker, seed, chosen, times, runs, directory):
+    async with site(directory, seed, broker=broker) as place, Load(place, Random(seed)) as load:
         suite = Suite(place, load, Random(seed))
         print(f"          {HEADER}", flush=True)
         for fault in chosen:
@@ -48,6 +62,8 @@ def main():
     parser.add_argument("--times", type=int, default=0, help="how often each, instead of its own")
     parser.add_argument("--runs", type=int, default=RUNS, help="mix faults until so many runs")
     given = parser.parse_args()
+    # The load's own connections are cut like all others, and aiormq would say so each time.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="saga-faults-") as directory:
         code = asyncio.run(run(given.seed, given.only, given.times, given.runs, Path(directory)))
     sys.exit(code)

@@ -34,6 +34,7 @@ class Asked:
     saga: str
     errand: str
     whim: str
+    request: StartRequest
     accepted: bool = False
 
 
@@ -121,6 +122,8 @@ class Load:
         while True:
             if not self.pause and not await self._crowded():
                 self._waiting += [self._request() for _ in range(int(RATE * TICK))]
+            if self._site.requests_lost:
+                await self._ask_again()
             if self._waiting:
                 await self._publish()
             await lasting(TICK)
@@ -142,9 +145,22 @@ class Load:
             whim += ":" + random.choice(FLAKY[saga])
         self._number += 1
         run_id, errand = uuid7(), f"e-{self._number}"
-        self.asked[str(run_id)] = Asked(saga, errand, whim)
         given = {"errand": errand, "whim": whim, "secret": self._site.secret}
-        return StartRequest(run_id, saga, given, key=errand)
+        request = StartRequest(run_id, saga, given, key=errand)
+        self.asked[str(run_id)] = Asked(saga, errand, whim, request)
+        return request
+
+    async def _ask_again(self):
+        """A queue was emptied: ask for what is not there, as a client does that hears nothing."""
+        try:
+            rows = await self._site.execute("SELECT run_id FROM saga_engine.run")
+        except AWAY:
+            return
+        there = {str(row["run_id"]) for row in rows} | {str(each.run_id) for each in self._waiting}
+        self._waiting += [
+            each.request for run_id, each in self.asked.items() if run_id not in there
+        ]
+        self._site.requests_lost = False
 
     async def _publish(self):
         """What is not confirmed is asked for again: the same run by the same id."""

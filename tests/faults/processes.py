@@ -21,8 +21,9 @@ class Program:
 
     def __init__(self, *arguments, environment, log, cwd=ROOT):
         self.kills = 0
+        self.log = log
         self._cwd = cwd
-        self._arguments, self._environment, self._log = arguments, environment, log
+        self._arguments, self._environment = arguments, environment
         self._printed = 0
         self._armed = False
         self._process: asyncio.subprocess.Process
@@ -44,8 +45,8 @@ class Program:
         """
         self._armed = crash_at is not None
         program = ("saga_engine",) if crash_at is None else ("tests.faults.crashing", crash_at)
-        self._printed = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
+        self._printed = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *program, *self._arguments),
                 env={**os.environ, **self._environment, **(changes or {})},
@@ -57,7 +58,7 @@ class Program:
     async def is_ready(self):
         """Whether this life has said so; it prints at `info`."""
         self.must_run()
-        with self._log.open("rb") as log:
+        with self.log.open("rb") as log:
             log.seek(self._printed)
             return READY in log.read()
 
@@ -68,7 +69,7 @@ class Program:
 
     @property
     def tail(self):
-        return self._log.read_text(errors="replace")[-3000:]
+        return self.log.read_text(errors="replace")[-3000:]
 
     async def survives(self, seconds):
         """Let it work for a while; it must not end by itself."""

@@ -18,6 +18,7 @@ from uuid import uuid4
 import asyncpg
 from pamqp.commands import Basic
 
+from saga_engine.broker.connection import each_host
 from saga_engine.broker.topology import REPLIES, REQUESTS, policy
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.rabbitmq import RabbitServer
@@ -35,10 +36,10 @@ AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 @dataclass
 class Member:
-    """One process of the engine, and the proxies between it and its servers."""
+    """One process of the engine, and the proxies between it and its servers; none to a cluster."""
 
     program: Program
-    broker: Proxy
+    broker: Proxy | None
     database: Proxy
 
     @property
@@ -64,6 +65,7 @@ class Site:
         self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
         self.broker_url = self.engine_url = self.shop_url = ""
         self.rubbish: set[str] = set()
+        self.requests_lost = False  # A fault emptied a queue: whoever asked must ask again.
 
     @property
     def members(self):
@@ -75,11 +77,15 @@ class Site:
         return [self.secret, self.password, self.engine_url.split(":")[2].split("@")[0]]
 
     async def prepare(self):
-        """Make the databases, the virtual host with its user and its policy."""
+        """Make the databases, and what the broker needs."""
         self.engine_url = await self.postgres.create_database("engine")
         self.shop_url = await self.postgres.create_database("shop")
         await upgrade(self.engine_url)
         await self.execute(shop.MAKE_LEDGER, url=self.shop_url)
+        await self.prepare_broker()
+
+    async def prepare_broker(self):
+        """Make the virtual host with its user and its policy, as whoever deploys it does."""
         ctl = self.rabbit.ctl
         await ctl("add_vhost", VHOST)
         await ctl("add_user", USER, self.password)
@@ -122,6 +128,15 @@ class Site:
                     b'{"rubb', exchange=exchange, routing_key=key, properties=properties
                 )
 
+    async def rubbish_is_aside(self):
+        """Wait until all of it is in PostgreSQL; whoever empties a queue waits for that first."""
+
+        async def is_aside():
+            rows = await self.execute("SELECT message_id FROM saga_engine.dead_letter")
+            return self.rubbish <= {row["message_id"] for row in rows}
+
+        await eventually(is_aside)
+
     async def now(self, *, patience=90.0) -> datetime:
         """The database's clock, as soon as the database tells it."""
         async with asyncio.timeout(patience):
@@ -143,10 +158,14 @@ class Site:
 
 
 @asynccontextmanager
-async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS):
-    """Servers and processes for the time of the block; logs and data are in `directory`."""
+async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, broker=RabbitServer):
+    """
+    Servers and processes for the time of the block; logs and data are in `directory`.
+
+    `broker` makes what there is of RabbitMQ: one node, or a cluster.
+    """
     async with AsyncExitStack() as owned:
-        rabbit = await owned.enter_async_context(RabbitServer())
+        rabbit = await owned.enter_async_context(broker())
         postgres = await owned.enter_async_context(PostgresServer(tcp=True))
         place = Site(rabbit, postgres, directory, seed)
         await place.prepare()
@@ -162,15 +181,11 @@ async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS):
 
 async def _member(owned, place, command, modules, number):
     database = place.engine_url if command == "worker" else place.shop_url
-    proxies = []
-    for target in (place.broker_url, database):
-        proxy = Proxy(target)
-        await proxy.start()
-        owned.push_async_callback(proxy.refuse)
-        proxies.append(proxy)
-    broker, store = proxies
+    store = await _proxy(owned, database)
+    alone = len(each_host(place.broker_url)) == 1
+    broker = await _proxy(owned, place.broker_url) if alone else None
     environment = {
-        "SAGA_ENGINE_BROKER_URL": broker.url,
+        "SAGA_ENGINE_BROKER_URL": broker.url if broker else place.broker_url,
         "SAGA_ENGINE_DATABASE_URL" if command == "worker" else shop.DATABASE: store.url,
         "SAGA_ENGINE_LOG_LEVEL": "info",
         "SAGA_ENGINE_LOG_FORMAT": "json",
@@ -183,6 +198,13 @@ async def _member(owned, place, command, modules, number):
     await program.start()
     owned.push_async_callback(program.end)
     return Member(program, broker, store)
+
+
+async def _proxy(owned, target):
+    proxy = Proxy(target)
+    await proxy.start()
+    owned.push_async_callback(proxy.refuse)
+    return proxy
 
 
 def _plain(url):

@@ -1,0 +1,96 @@
+"""Three nodes of RabbitMQ on one machine, and what is done to one of them or to two."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.faults.processes import eventually
+
+FIRST, *OTHERS = ("one", "two", "three")
+STRANGE = "erlang:set_cookie('{0}', strange), erlang:disconnect_node('{0}')."
+KNOWN = "erlang:set_cookie('{0}', erlang:get_cookie()), net_kernel:connect_node('{0}')."
+RUNNING = "length(rabbit_nodes:all_running())."
+
+
+class RabbitCluster:
+    """Looks like a RabbitServer to the site; its URL names all nodes, `ctl` asks one that lives."""
+
+    def __init__(self):
+        self.nodes: list[RabbitServer] = []
+        self._owned = AsyncExitStack()
+        self._down: set[RabbitServer] = set()
+        self._stopped: set[RabbitServer] = set()
+
+    async def __aenter__(self):
+        async with AsyncExitStack() as owned:
+            first = await owned.enter_async_context(RabbitServer(name=FIRST))
+            others = [RabbitServer(name=name, beside=first) for name in OTHERS]
+            for each in others:
+                await owned.enter_async_context(each)
+                await each.join()
+            self.nodes = [first, *others]
+            self._owned = owned.pop_all()
+        return self
+
+    async def __aexit__(self, *_):
+        for node in self._stopped:
+            os.kill(node.pid, signal.SIGKILL)
+        await self._owned.aclose()
+
+    def url_of(self, vhost):
+        """One URL with every node."""
+        first, *others = [node.url_of(vhost) for node in self.nodes]
+        hosts = [urlsplit(each).netloc.rpartition("@")[2] for each in others]
+        place = urlsplit(first).netloc
+        return first.replace(place, ",".join([place, *hosts]))
+
+    async def ctl(self, *arguments):
+        return await self._living().ctl(*arguments)
+
+    async def leader(self, vhost, queue):
+        """The node that leads a quorum queue."""
+        listed = await self.ctl("list_queues", "-p", vhost, "--silent", "name", "leader")
+        leaders = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
+        return next(node for node in self.nodes if node.name == leaders[queue])
+
+    def kill(self, node):
+        node.kill()
+        self._down.add(node)
+
+    def stop(self, node):
+        os.kill(node.pid, signal.SIGSTOP)
+        self._stopped.add(node)
+
+    def go_on(self, node):
+        os.kill(node.pid, signal.SIGCONT)
+        self._stopped.discard(node)
+
+    async def part(self, node):
+        """Neither it nor the others accept a connection from each other any more."""
+        for other in self.nodes:
+            if other is not node:
+                await node.ctl("eval", STRANGE.format(other.name))
+
+    async def unite(self, node):
+        for other in self.nodes:
+            if other is not node:
+                await node.ctl("eval", KNOWN.format(other.name))
+
+    async def whole(self):
+        """Start what is down, and wait until all nodes run and know each other."""
+        async with asyncio.TaskGroup() as group:
+            for node in self._down:
+                group.create_task(node.restart())
+        self._down.clear()
+
+        async def is_whole():
+            return all([(await node.ctl("eval", RUNNING)).strip() == "3" for node in self.nodes])
+
+        await eventually(is_whole, patience=90.0)
+
+    def _living(self):
+        away = self._down | self._stopped
+        return next(node for node in self.nodes if node not in away)

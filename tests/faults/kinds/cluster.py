@@ -1,0 +1,74 @@
+"""What befalls a cluster of RabbitMQ nodes, as long as most of them live, and when they do not."""
+
+from saga_engine.broker.topology import REPLIES
+from tests.faults.fault import RESTART_RESUMES_S, Fault
+from tests.faults.hearing import Hearing
+from tests.faults.processes import lasting
+from tests.faults.site import VHOST
+
+SILENT_S = 20.0  # Twice as long as the nodes take a silent one for living.
+OUTAGE_S = 8.0
+
+
+async def kill_leader(site, _random):
+    """SIGKILL of the node that leads the replies; the others must do, with nobody's help."""
+    cluster = site.rabbit
+    await cluster.whole()
+    leader = await cluster.leader(VHOST, REPLIES)
+    hearing = Hearing(site.members)
+    cluster.kill(leader)
+    await hearing.anyone("link.changed", phase="connecting")
+
+
+async def stop_leader(site, _random):
+    """SIGSTOP of that node, until the others have taken it for dead and led on."""
+    cluster = site.rabbit
+    await cluster.whole()
+    leader = await cluster.leader(VHOST, REPLIES)
+    hearing = Hearing(site.members)
+    cluster.stop(leader)
+    await lasting(SILENT_S)
+    assert await cluster.leader(VHOST, REPLIES) is not leader
+    cluster.go_on(leader)
+    await hearing.anyone("link.changed", phase="connecting")
+
+
+async def kill_two(site, random):
+    """Without a majority nothing may be confirmed; with it, all goes on."""
+    cluster = site.rabbit
+    await cluster.whole()
+    hearing = Hearing(site.workers)
+    for node in random.sample(cluster.nodes, k=2):
+        cluster.kill(node)
+    await hearing.everyone("link.changed", role="publish", problem=".")
+    before = await _finished(site)
+    await lasting(OUTAGE_S)
+    assert await _finished(site) == before, "runs went on without a majority"
+    await cluster.whole()
+
+
+async def part_leader(site, _random):
+    """The leading node and the two others take each other for dead; only the two go on."""
+    cluster = site.rabbit
+    await cluster.whole()
+    leader = await cluster.leader(VHOST, REPLIES)
+    hearing = Hearing(site.members)
+    await cluster.part(leader)
+    await hearing.anyone("link.changed", phase="connecting")
+    await lasting(OUTAGE_S)
+    await cluster.unite(leader)
+
+
+async def _finished(site):
+    [[number]] = await site.execute(
+        "SELECT count(*) FROM saga_engine.run WHERE status = 'completed'"
+    )
+    return number
+
+
+CLUSTER_FAULTS = (
+    Fault("cluster: SIGKILL of the leader", kill_leader, times=2),
+    Fault("cluster: SIGSTOP of the leader", stop_leader, times=1),
+    Fault("cluster: the leader is parted from the others", part_leader, times=1),
+    Fault("cluster: two of three nodes killed", kill_two, times=1, resumes_s=RESTART_RESUMES_S),
+)
