@@ -7,6 +7,7 @@ COMMIT happened is not known, so the caller looks again by key.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -20,8 +21,8 @@ from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
 from saga_engine.store import schema
 from saga_engine.store.document import dumps
-from saga_engine.store.engine import engine_for
-from saga_engine.store.sqlstate import address, translated
+from saga_engine.store.pool import Pool, discard
+from saga_engine.store.sqlstate import address, leads_astray, translated
 
 Transaction: TypeAlias = AsyncConnection
 """A connection inside a transaction; every function of this package takes one."""
@@ -38,6 +39,7 @@ class Database:
         self._where = address(url)
         self._timeout = settings.database_timeout
         self._engine = _engine(url, settings)
+        self._pool = Pool(self._engine, patience=settings.database_connect_timeout)
 
     async def __aenter__(self) -> Self:
         try:
@@ -65,10 +67,13 @@ class Database:
             StoreRefused: it can never be committed with this data.
             SchemaMismatch: the tables are not those of this version.
         """
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout), self._begun() as connection:
                 yield connection
         except Exception as error:
+            if leads_astray(error):
+                self._pool.distrust(begun)
             ours = translated(error, self._where)
             if ours is None:
                 raise
@@ -76,7 +81,7 @@ class Database:
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[Transaction]:
-        connection = await self._engine.connect()
+        connection = await self._pool.connect()
         try:
             unit = await connection.begin()
             yield connection
@@ -84,7 +89,7 @@ class Database:
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket dead or in the middle of an answer, and a
             # rollback would wait for it. The server undoes what a closed connection leaves.
-            await connection.invalidate()
+            await discard(connection)
             raise
         finally:
             await connection.close()

@@ -64,6 +64,17 @@ def translated(error: BaseException, where: str) -> SagaEngineError | None:
     return StoreUnavailable(f"PostgreSQL at {where} {problem}.") if problem else None
 
 
+def leads_astray(error: BaseException) -> bool:
+    """
+    Whether a connection must not be used again although it is open.
+
+    It is silent, or leads to a server that takes no writes any more: a failover has happened, and
+    a new connection finds the primary.
+    """
+    driver = _driver_error(error)
+    return isinstance(driver, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
+
+
 def _silence(error: BaseException | None) -> str:
     """What is wrong when PostgreSQL itself has said nothing; empty when it is none of that."""
     if isinstance(error, TimeoutError):
