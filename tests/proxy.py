@@ -7,12 +7,18 @@ PostgreSQL alike.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pamqp.frame
 
 CHUNK = 65_536
+
+
+def never(_: bytes) -> bool:
+    """What is asked is always answered."""
+    return False
 
 
 class Proxy:
@@ -32,6 +38,8 @@ class Proxy:
         self.connections = self.cuts = 0
         self.delay_s = 0.0
         self.bytes_per_s = 0.0
+        self.unanswered = never
+        self.answers_lost = 0
         self.down = Direction()  # what the server says
         self.up = Direction()  # what the client says
 
@@ -99,11 +107,16 @@ class Proxy:
         for pair in self._pairs:
             pair.lost = True
 
+    def leave_unanswered(self, asked: Callable[[bytes], bool]) -> None:
+        """Let through what the client asks so, and cut the connection instead of the answer."""
+        self.unanswered = asked
+
     def heal(self) -> None:
         """Forward as a wire does; connections that have lost anything are cut."""
         lossy = self.down.losing or self.up.losing
         self.down.losing = self.up.losing = False
         self.delay_s = self.bytes_per_s = 0.0
+        self.unanswered = never
         self.release()
         if lossy:
             self.cut()
@@ -147,6 +160,11 @@ class Proxy:
                 await direction.passing.wait()
                 if direction.losing or pair.lost:
                     continue
+                if direction is self.up and self.unanswered(data):
+                    pair.unanswered = True
+                elif direction is self.down and pair.unanswered:
+                    self.answers_lost += 1
+                    return
                 seconds = self.delay_s
                 if self.bytes_per_s:
                     seconds += len(data) / self.bytes_per_s
@@ -180,7 +198,7 @@ class Pair:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self._server = client, server
-        self.lost = False
+        self.lost = self.unanswered = False
         for half in (client, server):
             half.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

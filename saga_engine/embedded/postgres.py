@@ -31,6 +31,7 @@ _SOCKET_BYTES = 100  # sun_path holds 108 with its end; PostgreSQL refuses more 
 _ENVIRONMENT = MappingProxyType({"TZ": "UTC", "LC_ALL": "C", "PATH": "/usr/bin:/bin"})
 _SETTINGS = MappingProxyType({"shared_buffers": "32MB", "max_connections": "200"})
 _READY_LINE = 7  # Of postmaster.pid, where pg_ctl looks as well (PostgreSQL's miscadmin.h).
+_READY = ("ready", "standby")
 
 
 class PostgresServer:
@@ -96,6 +97,11 @@ class PostgresServer:
     def pid(self) -> int:
         """The postmaster's process id."""
         return self._running.pid
+
+    @property
+    def log(self) -> Path:
+        """The file that it prints to."""
+        return self._directory / "log"
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database as a copy of `template`, which nobody may be using; return its URL."""
@@ -190,7 +196,7 @@ class PostgresServer:
         assert self._programs, "they are found before anything is started"
         return await ServerProcess.start(
             (self._programs / name, *arguments),
-            log=self._directory / "log",
+            log=self.log,
             environment=_ENVIRONMENT,
             account=self._account,
             parting=signal.SIGINT,  # A fast shutdown (PostgreSQL manual, 18.5).
@@ -202,7 +208,7 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         ours = bool(lines) and lines[0] == str(self.pid)
-        return ours and len(lines) > _READY_LINE and lines[_READY_LINE].strip() == "ready"
+        return ours and len(lines) > _READY_LINE and lines[_READY_LINE].strip() in _READY
 
     async def _close(self) -> None:
         if self._process:

@@ -20,7 +20,8 @@ class Fault:
 
     `inject` does it and returns when it is over; it asserts that the fault really came about.
     `times` is how often the whole suite does it, `few` how often the selection on CI does, 0 for
-    not at all. `mixes`: it may be under way together with others.
+    not at all. `mixes`: it may be under way together with others. `obstacle`: why it cannot be done
+    on this machine, as a sentence; it is then told instead.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Fault:
     few: int = 0
     resumes_s: float = RESUMES_S
     mixes: bool = False
+    obstacle: str = ""

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -30,6 +30,7 @@ from tests.proxy import Proxy
 
 WORKERS, PARTICIPANTS = 2, 2
 VHOST, USER = "faults", "shop"
+ROLE = "plain"  # Who owns the databases: limits do not count for a superuser.
 LOOK = 0.1  # Seconds between looks at a server that was away.
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -62,6 +63,7 @@ class Site:
         self.participants: list[Member] = []
         # What must never be printed: whatever has these letters is a leak.
         self.password = f"canary-password-{seed}-{secrets.token_hex(8)}"
+        self.role_password = f"canary-role-{seed}-{secrets.token_hex(8)}"
         self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
         self.broker_url = self.engine_url = self.shop_url = ""
         self.rubbish: set[str] = set()
@@ -74,14 +76,18 @@ class Site:
     @property
     def canaries(self):
         """Secrets that are in payloads and in URLs."""
-        return [self.secret, self.password, self.engine_url.split(":")[2].split("@")[0]]
+        superuser = self.engine_url.split(":")[2].split("@")[0]
+        return [self.secret, self.password, self.role_password, superuser]
 
     async def prepare(self):
         """Make the databases, and what the broker needs."""
         self.engine_url = await self.postgres.create_database("engine")
         self.shop_url = await self.postgres.create_database("shop")
-        await upgrade(self.engine_url)
-        await self.execute(shop.MAKE_LEDGER, url=self.shop_url)
+        await self.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self.role_password}'")
+        for database in ("engine", "shop"):
+            await self.execute(f"ALTER DATABASE {database} OWNER TO {ROLE}")
+        await upgrade(self.plain(self.engine_url))
+        await self.execute(shop.MAKE_LEDGER, url=self.plain(self.shop_url))
         await self.prepare_broker()
 
     async def prepare_broker(self):
@@ -95,6 +101,24 @@ class Site:
         self.broker_url = self.rabbit.url_of(VHOST).replace(
             "guest:guest", f"{USER}:{quote(self.password)}"
         )
+
+    def plain(self, url):
+        """A URL of the suite's, who is a superuser, as the processes have it."""
+        return f"postgresql+asyncpg://{ROLE}:{self.role_password}@{url.rpartition('@')[2]}"
+
+    def move(self, postgres):
+        """Another server has the databases from now on; open connections stay where they lead."""
+        old, new = (urlsplit(each.url).netloc for each in (self.postgres, postgres))
+        self.engine_url, self.shop_url = (
+            url.replace(old, new) for url in (self.engine_url, self.shop_url)
+        )
+        self.postgres = postgres
+        for member in self.members:
+            member.database.aim(postgres.url)
+
+    async def leave(self):
+        """End whichever server has the databases by then."""
+        await self.postgres.__aexit__()
 
     async def set_policy(self, name="saga-engine", priority=None, **changes):
         """Set the policy that production has, or one that overrules it."""
@@ -110,7 +134,7 @@ class Site:
 
     async def execute(self, statement, *arguments, url=None):
         """Run one statement with a connection of its own; its rows."""
-        connection = await asyncpg.connect(_plain(url or self.engine_url), timeout=5)
+        connection = await asyncpg.connect(plainly(url or self.engine_url), timeout=5)
         try:
             return await connection.fetch(statement, *arguments)
         finally:
@@ -168,6 +192,7 @@ async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, b
         rabbit = await owned.enter_async_context(broker())
         postgres = await owned.enter_async_context(PostgresServer(tcp=True))
         place = Site(rabbit, postgres, directory, seed)
+        owned.push_async_callback(place.leave)
         await place.prepare()
         sagas = ("tests.faults.shop:orders", "tests.faults.shop:journeys")
         for number in range(workers):
@@ -180,7 +205,7 @@ async def site(directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, b
 
 
 async def _member(owned, place, command, modules, number):
-    database = place.engine_url if command == "worker" else place.shop_url
+    database = place.plain(place.engine_url if command == "worker" else place.shop_url)
     store = await _proxy(owned, database)
     alone = len(each_host(place.broker_url)) == 1
     broker = await _proxy(owned, place.broker_url) if alone else None
@@ -207,6 +232,6 @@ async def _proxy(owned, target):
     return proxy
 
 
-def _plain(url):
+def plainly(url):
     """As asyncpg itself reads it."""
     return url.replace("postgresql+asyncpg", "postgresql")

@@ -1,0 +1,216 @@
+"""
+What happens to transactions: COMMIT's answer is lost, others lock what is needed, or undo it.
+
+None of it needs a server in trouble: it is what neighbours in the same database do, and people who
+change its tables while the engine runs.
+"""
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import asyncpg
+
+from tests.faults.fault import Fault
+from tests.faults.processes import eventually, lasting
+from tests.faults.site import plainly
+from tests.faults.witness import witnessed
+
+HELD_S = 20.0  # Seconds, as long as the longest that the promise names.
+OTHERS = 20  # Runs that somebody else holds.
+TOO_LATE = "canceling statement due to lock timeout"
+
+
+async def lose_answers(members, site, random):
+    """What was committed is committed, and who did it hears nothing but the end of a connection."""
+    proxies = [member.database for member in members(site)]
+    before = sum(proxy.answers_lost for proxy in proxies)
+    for share, seconds in ((0.1, 4.0), (1.0, 1.0)):
+        for proxy in proxies:
+            proxy.leave_unanswered(
+                lambda asked, share=share: b"COMMIT" in asked and random.random() < share
+            )
+        await lasting(seconds)
+    for proxy in proxies:
+        proxy.heal()
+    assert sum(proxy.answers_lost for proxy in proxies) > before, "no COMMIT was left unanswered"
+
+
+async def hold_runs(site, _random):
+    """Somebody locks unfinished runs and thinks; all the others must go on meanwhile."""
+    async with witnessed(site, server=TOO_LATE), _foreign(site.engine_url) as foreign:
+        since = await site.now()
+        assert await foreign.fetch(_HOLD_RUNS, OTHERS)
+        await lasting(HELD_S)
+        await _others_have_completed(site, since)
+
+
+async def hold_the_journal(site, _random):
+    async with witnessed(site, server=TOO_LATE), _foreign(site.engine_url) as foreign:
+        await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+        await lasting(HELD_S)
+
+
+async def hold_the_ledger(site, _random):
+    """What the participants write to, for longer than anybody waits for their reply."""
+    async with _foreign(site.shop_url) as foreign:
+        await foreign.execute("LOCK TABLE ledger IN EXCLUSIVE MODE")
+        await lasting(HELD_S / 2)
+        [[waiting]] = await site.execute(_WAITING, url=site.shop_url)
+    assert waiting, "nobody waited for the table"
+
+
+async def stay_in_a_transaction(site, _random):
+    """A report that takes its time: what was deleted since it began cannot be forgotten."""
+    async with _foreign(site.engine_url, isolation="repeatable_read") as foreign:
+        since = await site.now()
+        await foreign.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.event")
+        await lasting(HELD_S)
+        [[held]] = await site.execute(_HELD, foreign.get_server_pid())
+        assert held, "the transaction holds nothing"
+        await _others_have_completed(site, since)
+
+
+async def lock_in_the_wrong_order(site, _random):
+    """Somebody locks runs from the last to the first, the engine from the first to the last."""
+    for _ in range(40):
+        if await _has_deadlocked(site):
+            return
+    raise AssertionError("no deadlock came about")
+
+
+async def undo_transactions(site, _random):
+    """A share of them ends as by a serialization failure or a deadlock, some only at COMMIT."""
+    async with witnessed(site, process="SQLSTATE 40001"):
+        await site.execute(_MAKE_TROUBLE)
+        await site.execute(_MAKE_TROUBLE, url=site.shop_url)
+        troubled = [(table, site.engine_url) for table in ("run", "event", "outbox")]
+        tables = [(f"saga_engine.{table}", url) for table, url in troubled]
+        tables += [("ledger", site.shop_url), ("saga_barrier", site.shop_url)]
+        for table, url in tables:
+            await _patiently(site, _TROUBLE_STATEMENTS.format(table), url)
+        await _patiently(site, _TROUBLE_COMMITS, site.engine_url)
+        await lasting(6.0)
+        await _patiently(
+            site, "DROP TRIGGER trouble_commits ON saga_engine.outbox", site.engine_url
+        )
+        for table, url in tables:
+            await _patiently(site, f"DROP TRIGGER trouble ON {table}", url)
+        for url in (site.engine_url, site.shop_url):
+            await site.execute("DROP FUNCTION trouble", url=url)
+
+
+async def change_tables(site, _random):
+    """Columns and an index come and go while statements that know the table are prepared."""
+    async with witnessed(site, process="SQLSTATE 0A000") as witness:
+        for change, back in _CHANGES:
+            await _patiently(site, change, site.engine_url)
+            await lasting(2.0)
+            await _patiently(site, back, site.engine_url)
+        await witness.process_says("SQLSTATE 0A000")
+
+
+async def _has_deadlocked(site):
+    try:
+        async with _foreign(site.engine_url) as foreign:
+            await foreign.execute("SET LOCAL deadlock_timeout = '50ms'")
+            rows = await foreign.fetch(_LAST_RUNS, OTHERS)
+            for number, row in enumerate(rows):
+                await foreign.execute(_LOCK_RUN, row["run_id"])
+                if number == len(rows) // 2:
+                    await lasting(0.4)  # in which batches lock the others, and wait for these
+    except asyncpg.DeadlockDetectedError:
+        return True
+    return False
+
+
+@asynccontextmanager
+async def _foreign(url, isolation=None):
+    """Somebody else's transaction."""
+    connection = await asyncpg.connect(plainly(url), timeout=5)
+    try:
+        async with connection.transaction(isolation=isolation):
+            yield connection
+    finally:
+        connection.terminate()
+
+
+async def _others_have_completed(site, since):
+    [[completed]] = await site.execute(_COMPLETED, since)
+    assert completed, "P7: nothing went on meanwhile"
+
+
+async def _patiently(site, statement, url):
+    """Change a table as one should where others work: wait a moment for it, and then again."""
+
+    async def has_changed():
+        try:
+            await site.execute(statement, url=url)
+        except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
+            return False
+        return True
+
+    await eventually(has_changed)
+
+
+_HOLD_RUNS = """
+    SELECT run_id FROM saga_engine.run WHERE finished_at IS NULL
+    ORDER BY run_id LIMIT $1 FOR UPDATE"""
+_LAST_RUNS = """
+    SELECT run_id FROM saga_engine.run WHERE finished_at IS NULL ORDER BY run_id DESC LIMIT $1"""
+_LOCK_RUN = "SELECT FROM saga_engine.run WHERE run_id = $1 FOR UPDATE"
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+_HELD = "SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = $1"
+_COMPLETED = """
+    SELECT count(*) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
+
+_MAKE_TROUBLE = """
+    CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF random() < 0.1 THEN
+            RAISE EXCEPTION 'it was asked for'
+                USING ERRCODE = CASE WHEN random() < 0.5 THEN '40001' ELSE '40P01' END;
+        END IF;
+        RETURN NULL;
+    END $$"""
+_TROUBLE_STATEMENTS = """
+    CREATE TRIGGER trouble AFTER INSERT OR UPDATE ON {}
+    FOR EACH STATEMENT EXECUTE FUNCTION public.trouble()"""
+_TROUBLE_COMMITS = """
+    CREATE CONSTRAINT TRIGGER trouble_commits AFTER INSERT ON saga_engine.outbox
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.trouble()"""
+_CHANGES = (
+    (
+        "ALTER TABLE saga_engine.run ADD COLUMN added text",
+        "ALTER TABLE saga_engine.run DROP COLUMN added",
+    ),
+    (
+        "ALTER TABLE saga_engine.run ALTER COLUMN key TYPE varchar(4000)",
+        "ALTER TABLE saga_engine.run ALTER COLUMN key TYPE text",
+    ),
+    (
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS added ON saga_engine.outbox (run_id)",
+        "DROP INDEX CONCURRENTLY saga_engine.added",
+    ),
+)
+
+
+def _workers(site):
+    return site.workers
+
+
+def _participants(site):
+    return site.participants
+
+
+FAULTS = (
+    Fault("workers' COMMIT is not answered", partial(lose_answers, _workers), times=3),
+    Fault("participants' COMMIT is not answered", partial(lose_answers, _participants), times=2),
+    Fault("transactions are undone by the server", undo_transactions, times=2),
+    Fault("somebody locks runs in the wrong order", lock_in_the_wrong_order, times=2),
+    Fault("somebody holds runs for 20 s", hold_runs, times=1),
+    Fault("somebody holds the journal for 20 s", hold_the_journal, times=1),
+    Fault("somebody holds the ledger for 10 s", hold_the_ledger, times=1),
+    Fault("somebody stays in a transaction for 20 s", stay_in_a_transaction, times=1),
+    Fault("tables are changed while they are used", change_tables, times=1),
+)
