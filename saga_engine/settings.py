@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         5.0, description="Seconds to open a connection; asyncpg has no deadline of its own"
     )
     database_timeout: Seconds = Field(
-        15.0, description="Seconds one transaction may take before it is cut and retried"
+        8.0,
+        description="Seconds one transaction may take before it is cut and retried; a connection"
+        " that leads nowhere costs as long, and work is to go on within 10",
     )
     database_lock_timeout: Seconds = Field(
         2.0,

@@ -6,6 +6,7 @@ handler that may run at once. Either way transactions are READ COMMITTED, which 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,8 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
-from saga_engine.store.sqlstate import translated
+from saga_engine.store.pool import Pool, discard
+from saga_engine.store.sqlstate import leads_astray, translated
 
 
 class Database:
@@ -32,6 +34,8 @@ class Database:
             )
         self.where = _where(engine.url)
         self._engine = engine
+        patience = settings.database_connect_timeout
+        self._pool = Pool(engine, patience=patience) if self._owned else None
         self._timeout = settings.database_timeout
 
     async def prepare(self, *, create_barrier: bool) -> None:
@@ -70,7 +74,8 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
-        connection = await self._engine.connect()
+        begun = time.monotonic()
+        connection = await (self._pool or self._engine).connect()
         try:
             if not self._owned:
                 connection = await connection.execution_options(isolation_level="READ COMMITTED")
@@ -80,7 +85,11 @@ class Database:
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket in the middle of an answer, and a rollback
             # would wait for it. The server undoes what a closed connection leaves.
-            await connection.invalidate()
+            await discard(connection)
+            raise
+        except Exception as error:
+            if self._pool and leads_astray(error):
+                self._pool.distrust(begun)
             raise
         finally:
             await connection.close()
@@ -103,6 +112,7 @@ def _where(url: URL) -> str:
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:
+    timeout = f"{settings.participant_timeout * 1000:.0f}"
     return engine_for(
         url,
         pool_size=settings.participant_concurrency,
@@ -116,6 +126,14 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
             "server_settings": {
                 "application_name": "saga-engine participant",
                 "default_transaction_isolation": "read committed",
+                # Who is cut off in the middle of a command holds its row in the barrier, and all
+                # further attempts wait for it: until then at most, or until a peer that is gone has
+                # missed three questions.
+                "statement_timeout": timeout,
+                "idle_in_transaction_session_timeout": timeout,
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
             },
         },
     )
