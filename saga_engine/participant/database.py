@@ -17,6 +17,7 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
+from saga_engine.store.hosts import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.sqlstate import leads_astray, translated
 
@@ -106,7 +107,8 @@ _ALIVE = text("SELECT 1")
 
 def _where(url: URL) -> str:
     """Give what may be shown of a URL: its query can hold a password as well."""
-    host = url.host or url.query.get("host", "localhost")
+    hosts = url.query.get("host", "localhost")
+    host = url.host or (hosts if isinstance(hosts, str) else ",".join(hosts))
     port = f":{url.port}" if url.port else ""
     return f"{url.username or ''}@{host}{port}/{url.database or ''}"
 
@@ -121,6 +123,7 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,
         hide_parameters=True,
         connect_args={
+            **connecting(url),
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.participant_timeout,
             "server_settings": {

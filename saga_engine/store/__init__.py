@@ -2,6 +2,7 @@
 What is remembered: PostgreSQL, by SQLAlchemy Core over asyncpg, many rows at a time.
 
     database       the pool, the transaction, and what makes a database usable
+    hosts          several hosts in one URL: the one that takes writes
     pool           which of its connections may be used again
     sqlstate       what an error of the database means to us
     migrate        bringing a database to this version's schema

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from saga_engine.errors import SchemaMismatch, StoreBusy
 from saga_engine.store import schema
 from saga_engine.store.engine import engine_for
+from saga_engine.store.hosts import connecting
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
 
@@ -33,6 +34,7 @@ _STUCK = (
     "A transaction holds a table that the migration changes; nothing was changed. End it"
     " (pg_stat_activity shows the oldest), then run `saga-engine migrate` again."
 )
+_CONNECT_TIMEOUT = 60.0  # asyncpg's default, said because hosts share it
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -81,7 +83,12 @@ async def behind(url: str) -> str | None:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
     where = address(url)
-    engine = engine_for(url, poolclass=NullPool, hide_parameters=True)
+    engine = engine_for(
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": _CONNECT_TIMEOUT, **connecting(url)},
+    )
     try:
         async with engine.connect() as connection:
             yield connection

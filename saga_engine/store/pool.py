@@ -36,7 +36,7 @@ class Pool:
         self._patience = patience
         self._trusted_since = 0.0
         event.listen(engine.sync_engine, "connect", _opened)
-        event.listen(engine.sync_engine, "checkin", _used)
+        event.listen(engine.sync_engine, "checkin", _used)  # codespell:ignore checkin
         event.listen(engine.sync_engine, "checkout", self._check)
 
     def distrust(self, before: float) -> None:

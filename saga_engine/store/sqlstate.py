@@ -83,6 +83,8 @@ def _silence(error: BaseException | None) -> str:
         return trouble
     if isinstance(error, OSError) and "rejected SSL upgrade" in str(error):  # asyncpg's own words
         return "has no TLS switched on. Switch it on there, or correct the database URL"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "has no host that takes writes; its hosts are standbys, or read-only"
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return f"cannot be reached: {reason}. Start it, or check the database URL"
@@ -105,6 +107,9 @@ def address(url: str) -> str:
     if parsed.drivername != "postgresql+asyncpg":
         raise ConfigurationError(_NO_URL)
     query = {name: str(value) for name, value in parsed.query.items()}
+    hosts = parsed.query.get("host")
+    if isinstance(hosts, tuple):
+        return f"{parsed.username or ''}@{','.join(hosts)}/{parsed.database or ''}"
     host = parsed.host or query.get("host", "localhost")
     port = parsed.port or query.get("port", 5432)
     return f"{parsed.username or ''}@{host}:{port}/{parsed.database or ''}"
