@@ -31,6 +31,7 @@ from tests.proxy import Proxy
 WORKERS, PARTICIPANTS = 2, 2
 VHOST, USER = "faults", "shop"
 ROLE = "plain"  # Who owns the databases: limits do not count for a superuser.
+NEIGHBOUR = "neighbour"  # Who uses the same server for something else.
 LOOK = 0.1  # Seconds between looks at a server that was away.
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -83,7 +84,8 @@ class Site:
         """Make the databases, and what the broker needs."""
         self.engine_url = await self.postgres.create_database("engine")
         self.shop_url = await self.postgres.create_database("shop")
-        await self.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self.role_password}'")
+        for role in (ROLE, NEIGHBOUR):
+            await self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.role_password}'")
         for database in ("engine", "shop"):
             await self.execute(f"ALTER DATABASE {database} OWNER TO {ROLE}")
         await upgrade(self.plain(self.engine_url))
@@ -102,9 +104,9 @@ class Site:
             "guest:guest", f"{USER}:{quote(self.password)}"
         )
 
-    def plain(self, url):
+    def plain(self, url, role=ROLE):
         """A URL of the suite's, who is a superuser, as the processes have it."""
-        return f"postgresql+asyncpg://{ROLE}:{self.role_password}@{url.rpartition('@')[2]}"
+        return f"postgresql+asyncpg://{role}:{self.role_password}@{url.rpartition('@')[2]}"
 
     def move(self, postgres):
         """Another server has the databases from now on; open connections stay where they lead."""

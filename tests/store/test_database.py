@@ -146,7 +146,7 @@ async def test_a_server_that_restarts_is_found_again():
 
 
 async def test_a_slow_statement_is_cut_and_leaves_nothing_behind(migrated_url: str):
-    async with Database(migrated_url, Settings(database_timeout=0.2)) as database:
+    async with Database(migrated_url, Settings(database_timeout=1)) as database:
         with pytest.raises(StoreUnavailable):
             async with database.transaction() as tx:
                 await tx.execute(text("SELECT pg_sleep(60)"))
@@ -155,7 +155,7 @@ async def test_a_slow_statement_is_cut_and_leaves_nothing_behind(migrated_url: s
 
 
 async def test_a_slow_block_is_cut_and_leaves_nothing_behind(migrated_url: str):
-    async with Database(migrated_url, Settings(database_timeout=0.2)) as database:
+    async with Database(migrated_url, Settings(database_timeout=1)) as database:
         with pytest.raises(StoreUnavailable, match="in time"):
             async with database.transaction():
                 await asyncio.Event().wait()

@@ -5,7 +5,6 @@ Workers and participants share the server, so each of these is done to both. Tha
 read from the server's log and from what the processes print.
 """
 
-import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -15,13 +14,12 @@ import asyncpg
 
 from tests.faults.fault import RESTART_RESUMES_S, Fault
 from tests.faults.processes import eventually, lasting
-from tests.faults.site import ROLE, plainly
+from tests.faults.site import NEIGHBOUR, ROLE, plainly
 from tests.faults.standby import standby
 from tests.faults.tablespace import OBSTACLE, Tablespace
 from tests.faults.witness import witnessed
 
 ENDED = "terminating connection due to administrator command"
-TURN_S = 0.5
 
 
 async def kill(site, random):
@@ -63,23 +61,28 @@ async def _end_sessions(site, share):
     return len(await site.execute(_END, ROLE, share))
 
 
-async def take_every_connection(site, _random):
-    """Somebody opens connections until there are none left, and those we had are ended."""
-    loop = asyncio.get_running_loop()
-    async with AsyncExitStack() as held, witnessed(site, process="SQLSTATE 53300") as witness:
-        over = loop.time() + 5.0
-        while loop.time() < over:
-            await _hold_all_there_are(site, held)
+async def take_every_connection(site, random):
+    """A neighbour opens connections until there are none left, and those we had are ended."""
+    async with AsyncExitStack() as held:
+        await _limit(site, 0)  # or we might be faster than the neighbour
+        try:
             await _end_sessions(site, 1.0)
-        await witness.process_says("SQLSTATE 53300")
+            await _hold_all_there_are(site, held)
+        finally:
+            await _limit(site, -1)
+        async with witnessed(site, process="SQLSTATE 53300"):
+            await lasting(random.uniform(2.0, 4.0))
+
+
+async def _limit(site, connections):
+    await site.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT {connections}")
 
 
 async def _hold_all_there_are(site, held):
-    url = plainly(site.plain(site.engine_url))
-    named = {"application_name": "somebody else"}
+    url = plainly(site.plain(site.engine_url, NEIGHBOUR))
     while True:
         try:
-            connection = await asyncpg.connect(url, server_settings=named, timeout=5)
+            connection = await asyncpg.connect(url, timeout=5)
         except asyncpg.TooManyConnectionsError:
             return
         held.callback(connection.terminate)
