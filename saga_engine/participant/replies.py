@@ -12,7 +12,6 @@ engine asks again for whatever it has not heard of.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from time import monotonic
 
 from saga_engine.broker.command import fresh_message_id
 from saga_engine.broker.consumer import Consumer
@@ -23,11 +22,16 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import MessageDeadLettered, MessagesPublished, Observer
 
 
+def _now() -> float:
+    """The clock of the event loop: what is waited for here goes by no other."""
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(slots=True)
 class _Held:
     delivery: Delivery
     message: Message
-    since: float = field(default_factory=monotonic)
+    since: float = field(default_factory=_now)
     due: float = 0.0
     tries: int = 0
 
@@ -60,7 +64,7 @@ class Replies:
         """Publish whatever is due, all in one write, until finished."""
         while self._held or not self._finished:
             self._changed.clear()
-            now = monotonic()
+            now = _now()
             due = [held for held in self._held if held.due <= now or self._finished]
             if due:
                 await self._publish(due)
@@ -95,7 +99,7 @@ class Replies:
         self._held = [held for held in self._held if id(held) not in gone]
 
     def _hopeless(self, held: _Held, outcome: Published) -> bool:
-        too_long = monotonic() - held.since > self._settings.participant_reply_timeout
+        too_long = _now() - held.since > self._settings.participant_reply_timeout
         # Any engine's queue for replies begins like that, and may not be there yet; what leads
         # elsewhere never will be, and would take the place of other commands for all that time.
         nowhere = too_long or not held.message.routing_key.startswith(REPLIES)
@@ -110,7 +114,7 @@ class Replies:
         longest = self._settings.broker_backoff_max
         pause = min(longest, self._settings.broker_backoff * 2.0 ** min(held.tries, 32))
         held.tries += 1
-        held.due = monotonic() + pause
+        held.due = _now() + pause
         # Two publishes of one message id cannot be told apart while both are on their way.
         held.message = replace(held.message, message_id=fresh_message_id())
 
