@@ -1,10 +1,7 @@
 """
-The composition root of a participant process: its connections, its handlers at work, how it stops.
+The composition root of a participant process: its connections, its shift, and how it stops.
 
-    deliveries -> performer -> replies (publish, confirm) -> acknowledgement
-
-What cannot be read as a command is set aside by rejecting it, so that the queue's policy
-dead-letters it. `run` ends when it is told to stop and everything in hand is answered and
+`run` ends when it is told to stop and everything in hand is answered and
 acknowledged, or when the time for that is over; the broker delivers the rest again.
 """
 
@@ -14,32 +11,24 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from saga_engine.broker.command import decode_command
 from saga_engine.broker.connection import Link, LinkState, Phase
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.reply import encode_reply
 from saga_engine.broker.topology import Topology, participant_queue, participant_topology
-from saga_engine.broker.unreadable import Unreadable
-from saga_engine.broker.wire import Delivery
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant.database import Database
 from saga_engine.participant.participant import Participant
 from saga_engine.participant.performer import Performer
-from saga_engine.participant.replies import Replies
+from saga_engine.participant.shift import Shift
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import (
-    FaultFound,
     HandlersRegistered,
     LinkChanged,
-    MessageDeadLettered,
-    MessagesConsumed,
     Observer,
     ProcessDraining,
     ProcessReady,
     ProcessStopped,
-    described,
 )
 
 PROGRAM = "participant"
@@ -69,12 +58,10 @@ class Service:
         self._tell = tell
         self._owned = AsyncExitStack()
         self._draining = False
-        self._slots = asyncio.Semaphore(settings.participant_concurrency)
         self._databases: dict[str, Database] = {}
         self._performers: dict[str, Performer] = {}
         self._links: tuple[Link, Link]
-        self._consumer: Consumer
-        self._replies: Replies
+        self._shift: Shift
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as owned:
@@ -96,14 +83,14 @@ class Service:
         """Perform commands until *stop* is set, then finish what is in hand within `drain`."""
         clean = True
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work())
+            working = group.create_task(self._shift.run())
             self._tell(ProcessReady(program=PROGRAM))
             await stop.wait()
             self._draining = True
             self._tell(ProcessDraining(program=PROGRAM))
             try:
                 async with asyncio.timeout(max(self._settings.drain - LEAVING, LEAVING)):
-                    await self._consumer.stop()
+                    await self._shift.drain()
                     await working
             except TimeoutError:
                 clean = False
@@ -153,8 +140,10 @@ class Service:
         )
         prefetch = self._settings.participant_prefetch
         consumer = Consumer(consume, list(self._performers), prefetch=prefetch)
-        self._consumer = await owned.enter_async_context(consumer)
-        self._replies = Replies(Publisher(publish), self._consumer, self._settings, self._tell)
+        await owned.enter_async_context(consumer)
+        self._shift = Shift(
+            self._performers, Publisher(publish), consumer, self._settings, self._tell
+        )
 
     def _observe(self, state: LinkState) -> None:
         self._tell(
@@ -162,51 +151,6 @@ class Service:
                 role=state.link, phase=state.phase, epoch=state.epoch, problem=state.problem
             )
         )
-
-    async def _work(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._replies.run())
-            async with asyncio.TaskGroup() as handling:
-                while not self._draining:
-                    for delivery in await self._consumer.take(self._settings.participant_prefetch):
-                        handling.create_task(self._handle(delivery))
-            self._replies.finish()
-
-    async def _handle(self, delivery: Delivery) -> None:
-        """Take one command; the prefetch bounds how many wait for a slot here."""
-        async with self._slots:
-            if self._draining:
-                return  # It is not begun: the broker gives it to another process.
-            self._tell(
-                MessagesConsumed(
-                    queue=delivery.queue, messages=1, redelivered=int(delivery.redelivered)
-                )
-            )
-            try:
-                await self._answer(delivery)
-            except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
-                self._tell(FaultFound(operation=PROGRAM, problem=described(error)))
-                await self._set_aside(delivery, "fault", "It met a bug of saga-engine.")
-
-    async def _answer(self, delivery: Delivery) -> None:
-        received = decode_command(delivery, self._settings)
-        if isinstance(received, Unreadable):
-            await self._set_aside(delivery, received.reason, received.sentence)
-            return
-        answer = await self._performers[delivery.queue].perform(received)
-        self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
-
-    async def _set_aside(self, delivery: Delivery, reason: str, sentence: str) -> None:
-        self._tell(
-            MessageDeadLettered(
-                queue=delivery.queue,
-                reason=reason,
-                problem=sentence,
-                message_id=delivery.message_id,
-                correlation_id=delivery.correlation_id,
-            )
-        )
-        await self._consumer.reject([delivery])
 
 
 async def run(

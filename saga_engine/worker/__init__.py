@@ -1,7 +1,8 @@
 """
 What runs: from a delivery to its acknowledgement, in one transaction.
 
-    worker       the composition root: connections, duties, drain
+    worker       the composition root: connections, drain
+    shift        a worker at work over its connections
     intake       what a delivery means: a trigger for a run, a question, or a dead letter
     arrival      what came of that: values, passed from intake to batch
     turnover     one batch from beginning to end: transaction, commit, publish

@@ -1,7 +1,5 @@
 """
-The composition root: a worker's connections, its loops, and how it stops.
-
-    deliveries -> intake -> turnover (batch, commit, outbound) -> acknowledgement
+The composition root: a worker's connections, its shift, and how it stops.
 
 Everything a worker needs is put together here and nowhere else. `run` ends when it is told to stop
 and everything in hand is committed, published and acknowledged, or when the time for that is over;
@@ -10,8 +8,7 @@ what is then left unacknowledged is delivered again to another worker.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -19,35 +16,23 @@ from typing import Self
 from saga_engine.broker.connection import Link, LinkState, Phase
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
-from saga_engine.broker.wire import Delivery
+from saga_engine.broker.topology import ENGINE
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, identity
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store.database import Database
 from saga_engine.telemetry.facts import (
-    DatabaseTroubled,
-    DefinitionRegistered,
-    FaultFound,
     LinkChanged,
     LoopMeasured,
-    MessagesConsumed,
     ProcessDraining,
     ProcessReady,
     ProcessStopped,
     Tell,
-    described,
 )
-from saga_engine.worker.catalogue import Catalogue, sound
-from saga_engine.worker.duties import Duties
-from saga_engine.worker.intake import read
-from saga_engine.worker.loop import repeat
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.turnover import Turnover
-
-QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
+from saga_engine.worker.catalogue import sound
+from saga_engine.worker.loop import pause
+from saga_engine.worker.shift import QUEUES, Shift, register
 
 LEAVING = 5.0
 """Seconds of the `drain` setting that are kept for saying goodbye to broker and database."""
@@ -76,14 +61,10 @@ class Worker:
         self._tell = tell
         self._owned = AsyncExitStack()
         self._draining = False
-        self._slots = asyncio.Semaphore(settings.batches_in_flight)
-        self._key = b""
         self._database: Database
         self._publish: Link
         self._consume_link: Link
-        self._consumer: Consumer
-        self._turnover: Turnover
-        self._duties: Duties
+        self._shift: Shift
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as owned:
@@ -103,7 +84,8 @@ class Worker:
         """Work until *stop* is set, then finish what is in hand within the `drain` setting."""
         self._tell(ProcessReady(program="worker"))
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._work(stop))
+            group.create_task(self._measure_loop(stop))
+            working = group.create_task(self._shift.run(stop))
             await stop.wait()
             self._draining = True
             self._tell(ProcessDraining(program="worker"))
@@ -113,58 +95,12 @@ class Worker:
                 working.cancel()  # what is unacknowledged is delivered again, to another worker
         self._tell(ProcessStopped(program="worker", clean=bool(done)))
 
-    async def _work(self, stop: asyncio.Event) -> None:
-        settings, duties = self._settings, self._duties
-        periodic = (
-            ("waiting", duties.waiting, settings.poll),
-            ("returned", duties.returned, settings.poll),
-            ("sweep", duties.sweep, settings.outbox_age / 4),
-            ("flush", duties.flush, settings.outbox_flush),
-            ("maintenance", duties.maintenance, settings.maintenance),
-            ("loop", self._measure_loop, LAG_INTERVAL),
-        )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._consume(group))
-            for name, duty, interval in periodic:
-                looping = repeat(name, duty, interval=interval, stop=stop, on_trouble=self._trouble)
-                group.create_task(looping)
-            await stop.wait()
-            await self._consumer.stop()
-        try:
-            await self._duties.returned()
-            await self._duties.flush()
-        except SagaEngineError as error:
-            self._trouble("drain", error)  # what it would have deleted, the sweep sends again
-
-    async def _consume(self, group: asyncio.TaskGroup) -> None:
-        """Hand what has arrived to batches, as many at once as the settings allow."""
-        while True:
-            await self._slots.acquire()
-            deliveries = await self._consumer.take(self._settings.batch_size)
-            if not deliveries:
-                return  # told to stop, and everything that had arrived is taken
-            group.create_task(self._deal_with(deliveries))
-
-    async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
-        try:
-            _tell_consumed(self._tell, deliveries)
-            intake = read(deliveries, self._key, self._settings, self._sealing)
-            left = await self._turnover.take(intake)
-            await self._consumer.settle(each for each in deliveries if each not in left)
-        finally:
-            self._slots.release()
-
-    async def _measure_loop(self) -> bool:
-        due = time.perf_counter() + LAG_INTERVAL
-        await asyncio.sleep(LAG_INTERVAL)
-        self._tell(LoopMeasured(lag_s=max(0.0, time.perf_counter() - due)))
-        return True
-
-    def _trouble(self, operation: str, error: Exception) -> None:
-        if isinstance(error, SagaEngineError):
-            self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
-        else:
-            self._tell(FaultFound(operation=operation, problem=described(error)))
+    async def _measure_loop(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            due = time.perf_counter() + LAG_INTERVAL
+            await pause(LAG_INTERVAL, stop)
+            if not stop.is_set():
+                self._tell(LoopMeasured(lag_s=max(0.0, time.perf_counter() - due)))
 
     def _link_changed(self, state: LinkState) -> None:
         self._tell(
@@ -178,9 +114,9 @@ class Worker:
         self._database = await owned.enter_async_context(
             Database(settings.require_database(), settings)
         )
-        async with self._database.transaction() as tx:
-            self._key = await identity.token_key(tx)
-            catalogue = await self._register(tx)
+        registered = await register(
+            self._database, self._sagas, self._sealing, self._tell
+        )
         url = settings.require_broker()
         self._publish = await owned.enter_async_context(
             Link(
@@ -200,21 +136,9 @@ class Worker:
                 on_state=self._link_changed,
             )
         )
-        self._consumer = await owned.enter_async_context(Consumer(self._consume_link, QUEUES))
-        outbound = Outbound(Publisher(self._publish), self._key, self._tell)
-        self._turnover = Turnover(self._database, catalogue, outbound, settings, self._tell)
-        self._duties = Duties(
-            self._database, catalogue, self._turnover, outbound, settings, self._tell
-        )
-
-    async def _register(self, tx: Transaction) -> Catalogue:
-        ids = await definitions.register(tx, self._sagas)
-        for saga in self._sagas:
-            self._tell(
-                DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps))
-            )
-        sagas = {ids[saga.name, saga.version]: saga for saga in self._sagas}
-        return Catalogue(sagas, self._sealing)
+        consumer = await owned.enter_async_context(Consumer(self._consume_link, QUEUES))
+        publisher = Publisher(self._publish)
+        self._shift = Shift(registered, self._database, publisher, consumer, settings, self._tell)
 
     async def readiness(self) -> dict[str, str | None]:
         """Each thing a worker needs, and what is wrong with it; None: nothing."""
@@ -237,9 +161,3 @@ def _problem_of(state: LinkState) -> str | None:
     if state.phase is Phase.CONNECTED:
         return None
     return state.problem or f"it is {state.phase}"
-
-
-def _tell_consumed(tell: Tell, deliveries: Sequence[Delivery]) -> None:
-    for queue, count in Counter(delivery.queue for delivery in deliveries).items():
-        again = sum(each.redelivered for each in deliveries if each.queue == queue)
-        tell(MessagesConsumed(queue=queue, messages=count, redelivered=again))

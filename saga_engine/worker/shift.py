@@ -1,0 +1,147 @@
+"""
+A worker at work: its loops over connections that are there, and how they come to an end.
+
+    deliveries -> intake -> turnover (batch, commit, outbound) -> acknowledgement
+
+`worker` connects and hands the connections over; a simulation hands over its models. Nothing here
+knows which of the two it is.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
+from saga_engine.broker.wire import Delivery
+from saga_engine.errors import SagaEngineError
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.sealing import Sealing
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, identity
+from saga_engine.store.database import Database
+from saga_engine.telemetry.facts import (
+    DatabaseTroubled,
+    DefinitionRegistered,
+    FaultFound,
+    MessagesConsumed,
+    Tell,
+    described,
+)
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.duties import Duties
+from saga_engine.worker.intake import read
+from saga_engine.worker.loop import repeat
+from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.turnover import Turnover
+
+QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a worker learns from the database before it works."""
+
+    key: bytes
+    catalogue: Catalogue
+
+
+async def register(
+    database: Database, sagas: Sequence[Saga], sealing: Sealing, tell: Tell
+) -> Registered:
+    """
+    Register *sagas* and read the engine's key.
+
+    Raises:
+        ConfigurationError: a saga has other steps than unfinished runs of the same version.
+    """
+    async with database.transaction() as tx:
+        key = await identity.token_key(tx)
+        ids = await definitions.register(tx, sagas)
+    for saga in sagas:
+        tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
+    found = {ids[saga.name, saga.version]: saga for saga in sagas}
+    return Registered(key, Catalogue(found, sealing))
+
+
+class Shift:
+    """
+    The work of one worker, from its first delivery until it has drained.
+
+    Any number of them may work on the same database and broker.
+    """
+
+    def __init__(
+        self,
+        registered: Registered,
+        database: Database,
+        publisher: Publisher,
+        consumer: Consumer,
+        settings: Settings,
+        tell: Tell,
+    ) -> None:
+        catalogue = registered.catalogue
+        outbound = Outbound(publisher, registered.key, tell)
+        self._key = registered.key
+        self._sealing = catalogue.sealing
+        self._consumer = consumer
+        self._settings = settings
+        self._tell = tell
+        self._slots = asyncio.Semaphore(settings.batches_in_flight)
+        self._turnover = Turnover(database, catalogue, outbound, settings, tell)
+        self._duties = Duties(database, catalogue, self._turnover, outbound, settings, tell)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set, then until everything in hand is acknowledged."""
+        settings, duties = self._settings, self._duties
+        periodic = (
+            ("waiting", duties.waiting, settings.poll),
+            ("returned", duties.returned, settings.poll),
+            ("sweep", duties.sweep, settings.outbox_age / 4),
+            ("flush", duties.flush, settings.outbox_flush),
+            ("maintenance", duties.maintenance, settings.maintenance),
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._consume(group))
+            for name, duty, interval in periodic:
+                looping = repeat(name, duty, interval=interval, stop=stop, on_trouble=self._trouble)
+                group.create_task(looping)
+            await stop.wait()
+            await self._consumer.stop()
+        try:
+            await self._duties.returned()
+            await self._duties.flush()
+        except SagaEngineError as error:
+            self._trouble("drain", error)  # what it would have deleted, the sweep sends again
+
+    async def _consume(self, group: asyncio.TaskGroup) -> None:
+        """Hand what has arrived to batches, as many at once as the settings allow."""
+        while True:
+            await self._slots.acquire()
+            deliveries = await self._consumer.take(self._settings.batch_size)
+            if not deliveries:
+                return  # told to stop, and everything that had arrived is taken
+            group.create_task(self._deal_with(deliveries))
+
+    async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            _tell_consumed(self._tell, deliveries)
+            intake = read(deliveries, self._key, self._settings, self._sealing)
+            left = await self._turnover.take(intake)
+            await self._consumer.settle(each for each in deliveries if each not in left)
+        finally:
+            self._slots.release()
+
+    def _trouble(self, operation: str, error: Exception) -> None:
+        if isinstance(error, SagaEngineError):
+            self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
+        else:
+            self._tell(FaultFound(operation=operation, problem=described(error)))
+
+
+def _tell_consumed(tell: Tell, deliveries: Sequence[Delivery]) -> None:
+    for queue, count in Counter(delivery.queue for delivery in deliveries).items():
+        again = sum(each.redelivered for each in deliveries if each.queue == queue)
+        tell(MessagesConsumed(queue=queue, messages=count, redelivered=again))
