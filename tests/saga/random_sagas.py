@@ -1,8 +1,9 @@
-"""Sound sagas of any shape, for the property tests."""
+"""Sound sagas of any shape, for the property tests and the simulation."""
 
 import inspect
 from collections.abc import Sequence
 from datetime import timedelta
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -12,16 +13,9 @@ from saga_engine.saga.rules import check
 BROKEN: set[str] = set()
 """The steps whose mapping functions raise just now; the tests break and mend them."""
 
-delays = st.sampled_from([timedelta(), timedelta(seconds=1), timedelta(seconds=5)])
-timeouts = st.sampled_from([timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=20)])
-retries = st.builds(
-    Retry,
-    attempts=st.integers(1, 3),
-    initial=delays,
-    maximum=st.just(timedelta(seconds=10)),
-    factor=st.sampled_from([1, 2.5]),
-    jitter=st.sampled_from([0, 0.5, 1]),
-)
+DELAYS = [timedelta(), timedelta(seconds=1), timedelta(seconds=5)]
+TIMEOUTS = [timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=20)]
+DEADLINES = [None, None, timedelta(seconds=60), timedelta(seconds=2)]
 
 
 def mapping(name: str, needs: dict[str, type]):
@@ -43,28 +37,46 @@ def mapping(name: str, needs: dict[str, type]):
 
 @st.composite
 def sagas(draw: st.DrawFn) -> Saga:
+    """As `random_saga`; hypothesis draws it, and shrinks what it drew."""
+    return random_saga(draw(st.randoms(use_true_random=False)))
+
+
+def random_saga(dice: Random, name: str = "random") -> Saga:
     """Up to seven steps in a row or as a graph, with or without a pivot, some read-only."""
-    deadline = draw(st.sampled_from([None, None, timedelta(seconds=60), timedelta(seconds=2)]))
-    saga = Saga("random", version=1, input=dict, deadline=deadline)
-    before = [f"a{n}" for n in range(draw(st.sampled_from([2, 3, 4, 1, 0])))]
-    for n, name in enumerate(before):
-        after = draw(st.sampled_from([None, []])) if n == 0 else _some(draw, before[:n])
-        _add(draw, saga, name, after)
-    if not before or draw(st.booleans()):
-        _add(draw, saga, "pivot", before, pivot=True)
-        behind = [f"z{n}" for n in range(draw(st.integers(0, 2)))]
-        for n, name in enumerate(behind):
-            _add(draw, saga, name, ["pivot", *_some(draw, behind[:n])], undo=False)
+    saga = Saga(name, version=1, input=dict, deadline=dice.choice(DEADLINES))
+    before = [f"a{n}" for n in range(dice.choice([2, 3, 4, 1, 0]))]
+    for n, step in enumerate(before):
+        after = dice.choice([None, []]) if n == 0 else _some(dice, before[:n])
+        _add(dice, saga, step, after)
+    if not before or _coin(dice):
+        _add(dice, saga, "pivot", before, pivot=True)
+        behind = [f"z{n}" for n in range(dice.randint(0, 2))]
+        for n, step in enumerate(behind):
+            _add(dice, saga, step, ["pivot", *_some(dice, behind[:n])], undo=False)
     check(saga)
     return saga
 
 
-def _some(draw: st.DrawFn, names: Sequence[str]) -> list[str]:
-    return [name for name in names if draw(st.booleans())]
+def _coin(dice: Random) -> bool:
+    return dice.choice([False, True])
+
+
+def _some(dice: Random, names: Sequence[str]) -> list[str]:
+    return [name for name in names if _coin(dice)]
+
+
+def _retry(dice: Random) -> Retry:
+    return Retry(
+        attempts=dice.randint(1, 3),
+        initial=dice.choice(DELAYS),
+        maximum=timedelta(seconds=10),
+        factor=dice.choice([1, 2.5]),
+        jitter=dice.choice([0, 0.5, 1]),
+    )
 
 
 def _add(
-    draw: st.DrawFn,
+    dice: Random,
     saga: Saga,
     name: str,
     after: Sequence[str] | None,
@@ -72,25 +84,25 @@ def _add(
     pivot: bool = False,
     undo: bool = True,
 ) -> None:
-    read_only = draw(st.sampled_from([False, False, False, True]))
+    read_only = dice.choice([False, False, False, True])
     needs = {}
     for earlier in _ancestors(saga, after or ()):
-        if draw(st.sampled_from([False, False, True])):
-            needs[earlier] = draw(st.sampled_from([int, int | None]))
+        if dice.choice([False, False, True]):
+            needs[earlier] = dice.choice([int, int | None])
     step = saga.step(
-        command=f"do.{name}",
+        command=f"{saga.name}.do.{name}",
         reply=int,
-        timeout=draw(timeouts),
-        retry=draw(retries),
+        timeout=dice.choice(TIMEOUTS),
+        retry=_retry(dice),
         after=after,
         pivot=pivot,
         read_only=read_only,
     )(mapping(name, needs))
-    if undo and not read_only and (not pivot or draw(st.booleans())):
-        own = {name: int | None} if draw(st.booleans()) else {}
-        step.compensation(command=f"undo.{name}", timeout=draw(timeouts), retry=draw(retries))(
-            mapping(name, needs | own)
-        )
+    if undo and not read_only and (not pivot or _coin(dice)):
+        own = {name: int | None} if _coin(dice) else {}
+        step.compensation(
+            command=f"{saga.name}.undo.{name}", timeout=dice.choice(TIMEOUTS), retry=_retry(dice)
+        )(mapping(name, needs | own))
 
 
 def _ancestors(saga: Saga, after: Sequence[str]) -> list[str]:

@@ -1,0 +1,100 @@
+"""
+What the barrier's statements mean in the model of PostgreSQL, and the statements of our services.
+
+`DID` writes one effect down. `REMEMBER` is the memory of a service that has no barrier of ours, but
+keeps to docs/protocol.md: it does nothing twice, nothing after it was undone, and does not remember
+what it refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import text
+
+from saga_engine.participant import barrier
+from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.testing.tables import Answers, Transaction, jsonb, row_type
+
+Arguments = Mapping[str, Any]
+
+DID = text("an effect happens")
+REMEMBER = text("has it been done before, or undone")
+
+ANSWERS = Answers()
+
+_Stored = row_type("outcome reply")
+_ENDED = '{"code": "transaction_ended"}'
+_TOMBSTONE = "compensated"
+
+
+@ANSWERS.to(barrier, "_CLAIM")
+async def _claim(tx: Transaction, arguments: Arguments) -> int:
+    row = {**arguments, "outcome": Outcome.FAILED.value, "reply": _ENDED}
+    return int(await tx.insert("barrier", _key(arguments), row))
+
+
+@ANSWERS.to(barrier, "_CLAIM_ANEW")
+async def _claim_anew(tx: Transaction, arguments: Arguments) -> int:
+    row = await tx.lock("barrier", _key(arguments))
+    if row is None or row["outcome"] != Outcome.REJECTED.value:
+        return 0
+    same = row["idempotency_key"] == arguments["idempotency_key"]
+    if same or row["attempt"] >= arguments["attempt"]:
+        return 0
+    changed = {**arguments, "outcome": Outcome.FAILED.value, "reply": _ENDED}
+    tx.put("barrier", _key(arguments), {**row, **changed})
+    return 1
+
+
+@ANSWERS.to(barrier, "_BURY")
+async def _bury(tx: Transaction, arguments: Arguments) -> int:
+    key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
+    row = await tx.lock("barrier", key)
+    if row is None:
+        row = {**arguments, "direction": Direction.ACTION.value, "reply": "null"}
+    elif row["outcome"] not in (Outcome.REJECTED.value, _TOMBSTONE):
+        return 0
+    tx.put("barrier", key, {**row, "outcome": _TOMBSTONE})
+    return 1
+
+
+@ANSWERS.to(barrier, "_LEAVE")
+async def _leave(tx: Transaction, arguments: Arguments) -> int:
+    row = await tx.lock("barrier", _key(arguments))
+    if row is None:
+        return 0
+    answer = {"outcome": arguments["outcome"], "reply": jsonb(arguments["reply"])}
+    tx.put("barrier", _key(arguments), {**row, **answer})
+    return 1
+
+
+@ANSWERS.to(barrier, "_STORED")
+async def _stored(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    row = tx.get("barrier", _key(arguments))
+    return [] if row is None else [_Stored(row["outcome"], row["reply"])]
+
+
+async def _did(tx: Transaction, arguments: Arguments) -> int:
+    tx.put("effect", tx.number("effect"), dict(arguments))
+    return 1
+
+
+async def _remember(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    """Say `new` once for each direction, and then what it was; `never` for an undo of nothing."""
+    place = (arguments["run_id"], arguments["step"])
+    row = await tx.lock("memory", place)
+    state = row["state"] if row else "never"
+    if arguments["direction"] == Direction.ACTION.value:
+        if state == "never":
+            tx.put("memory", place, {"state": "done"})
+            return [("new",)]
+        return [(state,)]
+    tx.put("memory", place, {"state": "undone"})
+    return [("new" if state == "done" else state,)]
+
+
+ANSWERS.update({id(DID): _did, id(REMEMBER): _remember})
+
+
+def _key(arguments: Arguments) -> tuple[str, str, str]:
+    return arguments["run_id"], arguments["step"], arguments["direction"]

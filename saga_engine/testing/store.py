@@ -1,0 +1,324 @@
+"""
+What the store's statements of runs mean in the model of PostgreSQL, one function for each.
+
+The Python of the store runs unchanged over them; `waiting` has the rest of its statements. JSON is
+kept as text with the keys of its objects in another order than they came, as jsonb does.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import definitions, identity, incidents, journal, keys, runs
+from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of, row_type
+
+TOKEN_KEY = bytes(32)
+"""The same in every simulation, or no two would be alike."""
+
+Arguments = Mapping[str, Any]
+
+ANSWERS = Answers()
+UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
+_Changed = row_type("name version")
+
+
+# identity
+
+
+@ANSWERS.to(identity, "_READ")
+async def _token_key(tx: Transaction, _: None) -> Sequence[Any]:
+    row = tx.get("engine", 1)
+    return [] if row is None else [(row["token_key"],)]
+
+
+@ANSWERS.to(identity, "_MAKE")
+async def _make_token_key(tx: Transaction, _: Arguments) -> int:
+    return int(await tx.insert("engine", 1, {"token_key": TOKEN_KEY}))
+
+
+# definitions
+
+
+@ANSWERS.to(definitions, "_REGISTER")
+async def _register(tx: Transaction, arguments: Arguments) -> int:
+    names = {"names": "name", "versions": "version", "fingerprints": "fingerprint"}
+    made = 0
+    for row in columns({**names, "documents": "document"}, arguments):
+        key = (row["name"], row["version"], row["fingerprint"])
+        made += await tx.insert("definition", key, {**row, "id": tx.number("definition")})
+    return made
+
+
+@ANSWERS.to(definitions, "_CHANGED")
+async def _changed(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    wanted = {(name, version): mark for name, version, mark in _pinned(arguments)}
+    pinned = {row["definition_id"] for _, row in tx.every("run") if row["status"] in UNFINISHED}
+    changed = [
+        _Changed(row["name"], row["version"])
+        for _, row in tx.every("definition")
+        if row["id"] in pinned
+        and wanted.get((row["name"], row["version"]), row["fingerprint"]) != row["fingerprint"]
+    ]
+    return sorted(changed)[:1]
+
+
+@ANSWERS.to(definitions, "_IDS")
+async def _ids(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    rows = [tx.get("definition", key) for key in _pinned(arguments)]
+    return [(row["id"], row["name"], row["version"]) for row in rows if row]
+
+
+def _pinned(arguments: Arguments) -> Iterable[tuple[str, int, str]]:
+    names, versions = arguments["names"], arguments["versions"]
+    return zip(names, versions, arguments["fingerprints"], strict=True)
+
+
+# runs
+
+
+@ANSWERS.to(runs, "_CLOCK")
+async def _clock(tx: Transaction, _: None) -> Sequence[Any]:
+    return [(tx.now,)]
+
+
+@ANSWERS.to(runs, "_LOOK")
+async def _look(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    found = [tx.get("run", run_id) for run_id in arguments["run_ids"]]
+    return [_run(tx, row) for row in found if row]
+
+
+@ANSWERS.to(runs, "_LOCK")
+async def _lock(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    there = [run_id for run_id in sorted(arguments["run_ids"]) if tx.get("run", run_id)]
+    found = [await tx.lock("run", run_id) for run_id in there]
+    return [_run(tx, row) for row in found if row]
+
+
+@ANSWERS.to(runs, "_LOCK_DUE")
+async def _lock_due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    free = [row for row in _due_runs(tx, arguments) if tx.free("run", row["run_id"])]
+    chosen = free[: arguments["limit"]]
+    for row in chosen:
+        tx.grab("run", row["run_id"])
+    return [_run(tx, row) for row in chosen]
+
+
+@ANSWERS.to(runs, "_DUE")
+async def _due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    return [(row["run_id"],) for row in _due_runs(tx, arguments)[: arguments["limit"]]]
+
+
+@ANSWERS.to(runs, "_REST")
+async def _rest(tx: Transaction, arguments: Arguments) -> int:
+    row = await tx.lock("run", arguments["run_id"])
+    if row is None:
+        return 0
+    tx.put("run", row["run_id"], {**row, "wake_at": tx.now + arguments["pause"]})
+    return 1
+
+
+@ANSWERS.to(runs, "_INSERT")
+async def _insert(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    names = {
+        "started": "started_at",
+        "deadlines": "deadline",
+        "definition_ids": "definition_id",
+        "keys": "key",
+        "inputs": "input",
+        **_CHANGING,
+    }
+    inserted = []
+    for row in columns(names, arguments):
+        row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
+        if await tx.insert("run", row["run_id"], row):
+            inserted.append((row["run_id"],))
+    return inserted
+
+
+@ANSWERS.to(runs, "_SAVE")
+async def _save(tx: Transaction, arguments: Arguments) -> int:
+    saved = 0
+    for new in columns(_CHANGING, arguments):
+        old = await tx.lock("run", new["run_id"])
+        if old is not None and old["revision"] <= new["revision"]:
+            woken = {"wake_at": _wake_at(old["wake_at"], new, tx.now)}
+            state = {"state": jsonb(new["state"])}
+            tx.put("run", new["run_id"], {**old, **new, **woken, **state})
+            saved += 1
+    return saved
+
+
+@ANSWERS.to(runs, "_STATUS")
+async def _status(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    told = []
+    for run_id in arguments["run_ids"]:
+        row = tx.get("run", run_id)
+        if row is not None:
+            state = orjson.loads(row["state"])
+            ends = [orjson.dumps(state.get(name)).decode() for name in ("result", "cause")]
+            name, version, _ = name_of(tx, row["definition_id"])
+            told.append((run_id, row["status"], name, version, row["key"], *ends))
+    return told
+
+
+_CHANGING = {
+    "run_ids": "run_id",
+    "statuses": "status",
+    "revisions": "revision",
+    "states": "state",
+    "finished": "finished_at",
+    "wake": "wake_at",
+}
+
+
+def _run(tx: Transaction, row: Row) -> tuple[Any, ...]:
+    return (
+        *(row["definition_id"], row["wake_at"], row["state"], row["input"], row["status"]),
+        *(row["run_id"], *name_of(tx, row["definition_id"]), row["key"], row["started_at"]),
+        *(row["deadline"], row["revision"], row["finished_at"]),
+    )
+
+
+def _due_runs(tx: Transaction, arguments: Arguments) -> list[Row]:
+    now, ids = tx.now, arguments["definition_ids"]
+    due = [
+        row
+        for _, row in tx.every("run")
+        if row["wake_at"] is not None and row["wake_at"] <= now and row["definition_id"] in ids
+    ]
+    return sorted(due, key=lambda row: row["wake_at"])
+
+
+def _wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | None:
+    wake: datetime | None = new["wake_at"]
+    if new["finished_at"] is not None:
+        return None
+    if old is None or old <= now or (wake is not None and wake < old):
+        return wake
+    return old
+
+
+# journal
+
+
+@ANSWERS.to(journal, "_APPEND")
+async def _append(tx: Transaction, arguments: Arguments) -> int:
+    names = {
+        "run_ids": "run_id",
+        "versions": "version",
+        "times": "at",
+        "types": "type",
+        "data": "data",
+        "metadata": "metadata",
+    }
+    added = 0
+    for row in columns(names, arguments):
+        row |= {"data": jsonb(row["data"]), "position": tx.number("event")}
+        await tx.insert_new("event", (row["run_id"], row["version"]), row)
+        added += 1
+    return added
+
+
+@ANSWERS.to(journal, "_READ")
+async def _read(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    rows = [row for key, row in tx.every("event") if key[0] == arguments["run_id"]]
+    names = ("version", "type", "at", "data", "metadata", "position")
+    return sorted(tuple(row[name] for name in names) for row in rows)
+
+
+# keys
+
+
+@ANSWERS.to(keys, "_WAIT")
+async def _wait(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    await tx.lock("advisory", (arguments["saga"], arguments["key"]))
+    return []
+
+
+@ANSWERS.to(keys, "_TRY")
+async def _try(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    free = [pair for pair in _pairs(arguments) if tx.free("advisory", pair)]
+    for pair in free:
+        tx.grab("advisory", pair)
+    return free
+
+
+@ANSWERS.to(keys, "_RESERVE")
+async def _reserve(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    names = {"sagas": "saga", "keys": "key", "run_ids": "run_id", "digests": "input_digest"}
+    return [
+        tuple(row.values())
+        for row in columns(names, arguments)
+        if await tx.insert("run_key", (row["saga"], row["key"]), row)
+    ]
+
+
+@ANSWERS.to(keys, "_READ")
+async def _holders(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    found = [tx.get("run_key", pair) for pair in _pairs(arguments)]
+    return [tuple(row.values()) for row in found if row]
+
+
+@ANSWERS.to(keys, "_RELEASE")
+async def _release(tx: Transaction, arguments: Arguments) -> int:
+    pair = (arguments["saga"], arguments["key"])
+    row, run = tx.get("run_key", pair), tx.get("run", arguments["run_id"])
+    if row is None or row["run_id"] != arguments["run_id"]:
+        return 0
+    if run and (name_of(tx, run["definition_id"])[0], run["key"]) == pair:
+        return 0
+    await tx.lock("run_key", pair)
+    tx.delete("run_key", pair)
+    return 1
+
+
+def _pairs(arguments: Arguments) -> Iterable[tuple[str, str]]:
+    return zip(arguments["sagas"], arguments["keys"], strict=True)
+
+
+# incidents
+
+
+@ANSWERS.to(incidents, "_OPEN")
+async def _open(tx: Transaction, arguments: Arguments) -> int:
+    names = {
+        "run_ids": "run_id",
+        "numbers": "number",
+        "steps": "step",
+        "directions": "direction",
+        "causes": "cause",
+        "messages": "message",
+        "times": "opened_at",
+    }
+    opened = 0
+    for row in columns(names, arguments):
+        await tx.insert_new(
+            "incident", (row["run_id"], row["number"]), {**row, "resolved_at": None}
+        )
+        opened += 1
+    return opened
+
+
+@ANSWERS.to(incidents, "_RESOLVE")
+async def _resolve(tx: Transaction, arguments: Arguments) -> int:
+    names = {
+        "run_ids": "run_id",
+        "numbers": "number",
+        "resolutions": "resolution",
+        "by": "by",
+        "reasons": "reason",
+    }
+    resolved = 0
+    asked = sorted(columns(names, arguments), key=lambda row: row["number"] is None)
+    for row in asked:
+        number = row.pop("number")
+        for key, incident in list(tx.every("incident")):
+            same = key[0] == row["run_id"] and number in (None, key[1])
+            if same and incident["resolved_at"] is None:
+                await tx.lock("incident", key)
+                tx.put("incident", key, {**incident, **row, "resolved_at": tx.now})
+                resolved += 1
+    return resolved

@@ -1,0 +1,215 @@
+"""
+What the store's statements of all that waits mean in the model: outbox, inbox, dead letters.
+
+See `store`. There are no partitions to make, and the counts are those that a worker needs.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from saga_engine.store import dead_letters, inbox, outbox, partitions, reading
+from saga_engine.testing.store import UNFINISHED
+from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of
+
+Arguments = Mapping[str, Any]
+
+ANSWERS = Answers()
+
+
+# outbox
+
+
+@ANSWERS.to(outbox, "_ADD")
+async def _add(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    names = {
+        "run_ids": "run_id",
+        "sagas": "saga",
+        "versions": "version",
+        "steps": "step",
+        "directions": "direction",
+        "attempts": "attempt",
+        "commands": "command",
+        "keys": "idempotency_key",
+        "payloads": "payload",
+        "due": "due_at",
+    }
+    numbers = []
+    for row in columns(names, arguments):
+        row |= {"id": tx.number("outbox"), "created_at": tx.now, "claimed_at": None}
+        tx.put("outbox", row["id"], row)
+        numbers.append((row["id"],))
+    return numbers
+
+
+@ANSWERS.to(outbox, "_DELETE")
+async def _delete(tx: Transaction, arguments: Arguments) -> int:
+    deleted = 0
+    for number in arguments["ids"]:
+        if tx.get("outbox", number) is not None and await tx.lock("outbox", number) is not None:
+            tx.delete("outbox", number)
+            deleted += 1
+    return deleted
+
+
+@ANSWERS.to(outbox, "_CLAIM")
+async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    now, limit = tx.now, arguments["limit"]
+    old = [
+        row
+        for number, row in sorted(tx.every("outbox"))
+        if (row["claimed_at"] or row["created_at"]) <= now - arguments["age"]
+        and tx.free("outbox", number)
+    ]
+    names = ("created_at", "run_id", "saga", "version", "step", "direction", "attempt", "command")
+    claimed = []
+    for row in old[:limit]:
+        tx.grab("outbox", row["id"])
+        tx.put("outbox", row["id"], {**row, "claimed_at": now})
+        told = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
+        claimed.append((row["id"], _awaited(tx, row), *told))
+    return claimed
+
+
+@ANSWERS.to(outbox, "_BACKLOG")
+async def _backlog(tx: Transaction, _: None) -> Sequence[Any]:
+    times = [row["created_at"] for _, row in tx.every("outbox")]
+    return [(len(times), _age(tx, times))]
+
+
+def _awaited(tx: Transaction, command: Row) -> bool:
+    run = tx.get("run", command["run_id"])
+    if run is None:
+        return True
+    step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
+    progress = step.get(command["direction"], {})
+    wanted = ("in_flight", command["attempt"])
+    return (progress.get("status"), progress.get("attempts")) == wanted
+
+
+# inbox
+
+
+@ANSWERS.to(inbox, "_RECORD")
+async def _record(tx: Transaction, arguments: Arguments) -> int:
+    names = {
+        "run_ids": "run_id",
+        "definition_ids": "definition_id",
+        "versions": "version",
+        "sagas": "saga",
+        "kinds": "kind",
+        "audit_ids": "audit_id",
+        "bodies": "body",
+        "reply_to": "reply_to",
+        "correlation_ids": "correlation_id",
+        "delays": "delay",
+    }
+    added = 0
+    for row in columns(names, arguments):
+        run = tx.get("run", row["run_id"])
+        if row["definition_id"] is None and row["kind"] != "start" and run is not None:
+            row["definition_id"] = run["definition_id"]
+        delay = row.pop("delay")
+        row |= {"id": tx.number("inbox"), "received_at": tx.now, "body": jsonb(row["body"])}
+        row["not_before"] = tx.now + delay if delay > timedelta() else None
+        tx.put("inbox", row["id"], row)
+        added += 1
+    return added
+
+
+@ANSWERS.to(inbox, "_TAKE")
+async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    waiting = sorted(tx.every("inbox"))
+    mine = (
+        row for number, row in waiting if _is_mine(tx, row, arguments) and tx.free("inbox", number)
+    )
+    chosen = list(islice(mine, arguments["limit"]))
+    names = ("id", "kind", "run_id", "body", "saga", "version", "definition_id", "audit_id")
+    taken = []
+    for row in chosen:
+        tx.grab("inbox", row["id"])
+        tx.delete("inbox", row["id"])
+        told = [row[name] for name in (*names, "reply_to", "correlation_id", "received_at")]
+        taken.append(tuple(told))
+    return taken
+
+
+def _is_mine(tx: Transaction, row: Row, arguments: Arguments) -> bool:
+    ids = arguments["definition_ids"]
+    if row["not_before"] is not None and row["not_before"] > tx.now:
+        return False
+    if row["definition_id"] is not None:
+        return row["definition_id"] in ids
+    if row["kind"] == "start" and row["version"] is None:
+        return row["saga"] in arguments["sagas"]
+    if row["kind"] == "start":
+        asked = (row["saga"], row["version"])
+        return any(
+            each["id"] in ids and (each["name"], each["version"]) == asked
+            for _, each in tx.every("definition")
+        )
+    starts = [each["run_id"] for _, each in tx.every("inbox") if each["kind"] == "start"]
+    run = tx.get("run", row["run_id"])
+    return row["run_id"] not in starts and (run is None or run["definition_id"] in ids)
+
+
+# dead letters
+
+
+@ANSWERS.to(dead_letters, "_RECORD")
+async def _dead_letters(tx: Transaction, arguments: Arguments) -> int:
+    names = {name: name for name in arguments}
+    added = 0
+    for row in columns(names, arguments):
+        number = tx.number("dead_letter")
+        tx.put("dead_letter", number, {**row, "id": number, "state": "open"})
+        added += 1
+    return added
+
+
+# what the gauges count, and partitions, of which there are none
+
+
+@ANSWERS.to(reading, "_UNFINISHED")
+async def _unfinished(tx: Transaction, _: None) -> Sequence[Any]:
+    groups: dict[tuple[str, str], list[datetime]] = {}
+    for _key, row in tx.every("run"):
+        if row["status"] in UNFINISHED:
+            name = name_of(tx, row["definition_id"])[0]
+            groups.setdefault((name, row["status"]), []).append(row["started_at"])
+    return [(*group, len(times), _age(tx, times)) for group, times in groups.items()]
+
+
+@ANSWERS.to(reading, "_INCIDENTS", "_LETTERS")
+async def _none(_tx: Transaction, _: None) -> Sequence[Any]:
+    return []
+
+
+@ANSWERS.to(reading, "_TIMERS")
+async def _timers(tx: Transaction, _: None) -> Sequence[Any]:
+    times = [row["wake_at"] for _, row in tx.every("run") if row["wake_at"] is not None]
+    return [(len(times), max(0.0, _age(tx, times)))]
+
+
+@ANSWERS.to(reading, "_INBOX")
+async def _inbox(tx: Transaction, _: None) -> Sequence[Any]:
+    rows = [row for _, row in tx.every("inbox")]
+    parked = sum(row["definition_id"] is not None for row in rows)
+    return [(len(rows), _age(tx, [row["received_at"] for row in rows]), parked)]
+
+
+@ANSWERS.to(partitions, "_IMPATIENT")
+async def _impatient(_tx: Transaction, _: None) -> Sequence[Any]:
+    return []
+
+
+@ANSWERS.to(partitions, "_ADD")
+async def _add_partitions(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+    return [(0,)]
+
+
+def _age(tx: Transaction, times: Sequence[datetime]) -> float:
+    return (tx.now - min(times)).total_seconds() if times else 0.0

@@ -1,0 +1,156 @@
+"""
+What happened in a simulation, as the models tell it, and P6: nothing is said too soon.
+
+A witness stands beside the databases and the broker. It knows nothing of the engine but its tables
+and its wire, and holds every publish and every acknowledgement against what is committed by then.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from saga_engine.broker.command import ATTEMPT, DIRECTION, RUN_ID, STEP
+from saga_engine.broker.reply import OUTCOME
+from saga_engine.broker.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIES, REQUESTS
+from saga_engine.broker.wire import Delivery, Message, Published
+from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.testing.broker import Broker
+from saga_engine.testing.process import Process
+from saga_engine.testing.tables import Row, Tables, Transaction
+
+_SAID = {
+    Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),
+    Outcome.REJECTED.value: (Outcome.REJECTED.value, "compensated"),
+}
+"""What the barrier's row must say when a reply says that."""
+
+
+class Witness:
+    """
+    Watches one simulation; `guarded` are the commands that are performed behind the barrier.
+
+    `ledger` are the effects in the order of their commits, `violations` sentences that begin with
+    the promise they break, `digest` stands for everything that happened.
+    """
+
+    def __init__(
+        self, engine: Tables, services: Tables, broker: Broker, guarded: Collection[str]
+    ) -> None:
+        self.violations: list[str] = []
+        self.ledger: list[Row] = []
+        self.counts: Counter[str] = Counter()
+        self._engine = engine
+        self._services = services
+        self._guarded = guarded
+        self._hash = hashlib.sha256()
+        self._moment = 0
+        self._decided: set[tuple[Any, ...]] = set()
+        self._touched: dict[tuple[Process, str], int] = {}
+        self._taken: dict[tuple[Process, str, int, int], int] = {}
+        self._answered: set[str] = set()
+        engine.committed.append(self._engine_committed)
+        services.committed.append(self._services_committed)
+        broker.published.append(self._published)
+        broker.delivered.append(self._delivered)
+        broker.acknowledged.append(self._acknowledged)
+
+    @property
+    def digest(self) -> str:
+        """The same for two simulations in which the same happened."""
+        return self._hash.hexdigest()
+
+    def violate(self, promise: str, what: str) -> None:
+        """Note that a promise is broken."""
+        self.violations.append(f"{promise}: {what}")
+
+    def _note(self, *what: object) -> None:
+        self._moment += 1
+        self.counts[str(what[0])] += 1
+        self._hash.update(repr(what).encode())
+
+    def _engine_committed(self, tx: Transaction) -> None:
+        self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
+        for row in _put(tx, "outbox"):
+            names = ("run_id", "step", "direction", "attempt")
+            self._decided.add(tuple(row[name] for name in names))
+        touched = [key for table, key in tx.locked if table == "run"]
+        touched += [row["run_id"] for row in _put(tx, "inbox")]
+        touched += [row["message_id"] for row in _put(tx, "dead_letter")]
+        self._touched.update(dict.fromkeys(((tx.process, each) for each in touched), self._moment))
+
+    def _services_committed(self, tx: Transaction) -> None:
+        self._note("effect", tx.process.name, len(tx.writes.get("effect", ())))
+        self.ledger.extend(_put(tx, "effect"))
+
+    def _published(self, process: Process, message: Message, outcome: Published) -> None:
+        self._note("publish", process.name, message.exchange, message.routing_key, outcome)
+        if message.exchange == COMMANDS:
+            place = tuple(message.headers[name] for name in (RUN_ID, STEP, DIRECTION, ATTEMPT))
+            if place not in self._decided:
+                self.violate("P6", f"command {place} left before its decision was committed")
+        elif message.exchange == EVENTS and message.type == "finished":
+            row = self._engine.rows["run"].get(message.routing_key.split(".")[1])
+            if row is None or row["finished_at"] is None:
+                self.violate("P6", f"{message.routing_key} was told before it was committed")
+        elif message.exchange == REPLIES and message.headers:
+            self._replied(message)
+            if outcome is Published.CONFIRMED:
+                self._answered.add(message.correlation_id)
+
+    def _replied(self, reply: Message) -> None:
+        said = str(reply.headers[OUTCOME])
+        run_id, step, direction = _place_of(reply.correlation_id)
+        stored = self._services.rows["barrier"].get((run_id, step, direction))
+        committed = stored is not None and stored["outcome"] in _SAID.get(said, ())
+        if said in _SAID and reply.type in self._guarded and not committed:
+            self.violate("P6", f"{said} of {run_id} {step} was told and is not committed")
+
+    def _delivered(self, process: Process, delivery: Delivery) -> None:
+        self._note("deliver", process.name, delivery.queue)
+        self._taken[process, delivery.queue, delivery.epoch, delivery.tag] = self._moment
+
+    def _acknowledged(self, process: Process, delivery: Delivery) -> None:
+        self._note("acknowledge", process.name, delivery.queue)
+        taken = self._taken.pop((process, delivery.queue, delivery.epoch, delivery.tag))
+        if not self._dealt_with(process, delivery, taken):
+            self.violate(
+                "P6", f"{delivery.message_id} of {delivery.queue} was acknowledged too soon"
+            )
+
+    def _dealt_with(self, process: Process, delivery: Delivery, since: int) -> bool:
+        """Whether what a message means was committed between its delivery and now."""
+        if delivery.queue not in (REPLIES, REQUESTS, DEAD_LETTERS):
+            return delivery.correlation_id in self._answered
+        if self._touched.get((process, delivery.message_id), 0) > since:
+            return True
+        if delivery.queue == DEAD_LETTERS:
+            return False
+        run_id = self._run_of(delivery)
+        if self._touched.get((process, run_id), 0) > since:
+            return True
+        started = delivery.routing_key == "start" and run_id in self._engine.rows["run"]
+        unknown = delivery.routing_key == "cancel" and run_id not in self._engine.rows["run"]
+        return started or unknown
+
+    def _run_of(self, delivery: Delivery) -> str:
+        try:
+            if delivery.queue == REPLIES:
+                return str(_place_of(delivery.correlation_id)[0])
+            return str(orjson.loads(delivery.body)["run_id"])
+        except (ValueError, IndexError):
+            return ""  # rubbish
+
+
+def _put(tx: Transaction, table: str) -> list[Row]:
+    return [row for row in tx.writes.get(table, {}).values() if row is not None]
+
+
+def _place_of(token: str) -> tuple[UUID, str, str]:
+    """Which command a correlation id stands for: run, step and direction."""
+    _, run_id, letter, _, step = token.split(".", 4)
+    direction = Direction.ACTION if letter == "a" else Direction.COMPENSATION
+    return UUID(run_id), step, direction.value

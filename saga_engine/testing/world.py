@@ -1,0 +1,326 @@
+"""
+A simulated world: workers, participants and clients over the models, faults, and then peace.
+
+The code of worker, participant, store and core is the real one. Everything by chance is drawn from
+the seed, so a world happens again exactly as it did. When the faults have ended everything must
+come to its end by itself; then every promise is asserted.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, cast
+from uuid import UUID
+
+from saga_engine.broker import consumer as real_consumer
+from saga_engine.broker import publisher as real_publisher
+from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.request import CancelRequest, Request, StartRequest, encode_request
+from saga_engine.broker.topology import (
+    ENGINE,
+    REPLIES,
+    REQUESTS,
+    participant_queue,
+    participant_topology,
+)
+from saga_engine.broker.wire import Message
+from saga_engine.errors import SagaEngineError, StoreUnavailable
+from saga_engine.participant import database as real_participant_database
+from saga_engine.participant import shift as participant_shift
+from saga_engine.participant.performer import Performer
+from saga_engine.saga.trigger import Start, trigger_data
+from saga_engine.saga.vocabulary import Direction
+from saga_engine.settings import Settings
+from saga_engine.store import database as real_database
+from saga_engine.store import inbox, keys, runs
+from saga_engine.store.inbox import Item
+from saga_engine.store.keys import KeyWanted
+from saga_engine.telemetry.facts import Fact, FaultFound, Tell
+from saga_engine.testing import barrier, loop, store, waiting
+from saga_engine.testing.broker import Broker, Consumer, Publisher
+from saga_engine.testing.faults import Fault, Faults, dice
+from saga_engine.testing.play import Lots, Play, participant
+from saga_engine.testing.process import Process
+from saga_engine.testing.promises import broken, stories
+from saga_engine.testing.tables import BEGINNING, Database, Tables
+from saga_engine.testing.witness import Witness
+from saga_engine.worker.shift import QUEUES, Shift, register
+
+Life = Callable[[Process], Awaitable[None]]
+
+STORM = 30.0
+"""Seconds in which runs are started and faults strike."""
+
+PATIENCE = 3600.0
+"""Seconds of peace after which what has not come to its end never will."""
+
+ASK_AGAIN = 5.0
+"""Seconds after which a client that sees no run asks for it again."""
+
+SETTINGS = Settings(poll=1.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.0)
+"""The defaults, but patient: looking ten times a second for nothing is most of the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How large a world is, and how often something goes wrong: once in `every` points."""
+
+    seed: int
+    runs: int = 30
+    workers: int = 2
+    participants: int = 2
+    every: float = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a world; `faults` are those that struck, `digest` stands for all of it."""
+
+    runs: int
+    statuses: Counter[str]
+    counts: Counter[str]
+    faults: Sequence[Fault]
+    violations: Sequence[str]
+    digest: str
+
+
+def simulate(setup: Setup, plays: Sequence[Play], faults: Faults | None = None) -> Outcome:
+    """
+    Let a world happen.
+
+    Args:
+        faults: those that strike; drawn from the seed when left out.
+    """
+    if faults is None:
+        faults = Faults(dice(setup.seed, "faults"), every=setup.every)
+    return loop.run(World(setup, plays, faults).happen())
+
+
+class World:
+    """One world; `happen` once."""
+
+    def __init__(self, setup: Setup, plays: Sequence[Play], faults: Faults) -> None:
+        self._setup = setup
+        self._plays = plays
+        self._faults = faults
+        self._dice = dice(setup.seed, "network")
+        self._engine = Tables(store.ANSWERS, waiting.ANSWERS)
+        self._services = Tables(barrier.ANSWERS)
+        self._broker = Broker(self._dice)
+        self._broker.declare(ENGINE)
+        self._lots = Lots(setup.seed)
+        self._witness = Witness(self._engine, self._services, self._broker, _guarded(plays))
+        self._counts: Counter[str] = Counter()
+        self._rubbish: set[str] = set()
+        self._group = asyncio.TaskGroup()
+        self._over = asyncio.Event()
+
+    async def happen(self) -> Outcome:
+        """Let it happen, and hold it against the promises."""
+        async with self._group:
+            for number in range(self._setup.workers):
+                self._begin(f"worker {number}", self._worker)
+            for number in range(self._setup.participants):
+                self._begin(f"participant {number}", self._participant)
+            async with asyncio.TaskGroup() as clients:
+                self._ask(clients)
+                await asyncio.sleep(STORM)
+                self._faults.end()
+                self._lots.calm()
+            await self._settle()
+            self._over.set()
+        return await self._judge()
+
+    # the processes
+
+    def _begin(self, name: str, life: Life) -> None:
+        self._group.create_task(self._keep(name, life))
+
+    async def _keep(self, name: str, life: Life) -> None:
+        """Start a process, and start it again whenever it has died."""
+        while not self._over.is_set():
+            process = Process(name, self._faults, self._dice)
+            task = self._group.create_task(self._live(process, life))
+            process.begin(task)
+            await asyncio.wait([task])
+            if not process.alive:
+                self._counts["crashes"] += 1
+                await asyncio.sleep(process.down)
+
+    async def _live(self, process: Process, life: Life) -> None:
+        try:
+            await life(process)
+        except SagaEngineError:
+            process.down = 1.0  # it could not begin; whatever supervises it starts it again
+            await asyncio.sleep(process.down)
+        except Exception as error:  # noqa: BLE001 - that is the point
+            self._witness.violate("P7", f"{process.name} ended: {error!r}")
+
+    async def _worker(self, process: Process) -> None:
+        database = cast(
+            "real_database.Database",
+            Database(self._engine, process, SETTINGS.database_lock_timeout),
+        )
+        tell = Tell(self._told)
+        registered = await register(database, [play.saga for play in self._plays], tell)
+        publisher, consumer = self._connected(process, QUEUES, SETTINGS.prefetch)
+        shift = Shift(registered, database, publisher, consumer, SETTINGS, tell)
+        await shift.run(self._over)
+
+    async def _participant(self, process: Process) -> None:
+        database = Database(self._services, process)
+        performers = {}
+        for play in self._plays:
+            made = participant(play, database, self._lots)
+            own = cast("real_participant_database.Database", database) if play.barrier else None
+            self._broker.declare(participant_topology(made.name, tuple(made.handlers)))
+            performers[participant_queue(made.name)] = Performer(
+                made.handlers, own, SETTINGS, _nobody
+            )
+        prefetch = SETTINGS.participant_prefetch
+        publisher, consumer = self._connected(process, list(performers), prefetch)
+        shift = participant_shift.Shift(performers, publisher, consumer, SETTINGS, _nobody)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shift.run())
+            await self._over.wait()
+            await shift.drain()
+
+    def _connected(
+        self, process: Process, queues: Sequence[str], prefetch: int
+    ) -> tuple[real_publisher.Publisher, real_consumer.Consumer]:
+        """The models in the places of the real ones, whose methods they have."""
+        publisher = Publisher(self._broker, process, SETTINGS.broker_confirm_timeout)
+        consumer = Consumer(self._broker, process, queues, prefetch)
+        return (
+            cast("real_publisher.Publisher", publisher),
+            cast("real_consumer.Consumer", consumer),
+        )
+
+    def _told(self, fact: Fact) -> None:
+        if isinstance(fact, FaultFound):
+            self._witness.violate("P7", f"a bug: {fact}")
+
+    # the clients
+
+    def _ask(self, group: asyncio.TaskGroup) -> None:
+        process = Process("client", self._faults, self._dice, mortal=False)
+        client = _Client(self._broker, self._engine, process, self._dice)
+        for number in range(self._setup.runs):
+            play = self._plays[number % len(self._plays)]
+            group.create_task(client.start(play, number))
+        for queue, exchange in ((REPLIES, REPLIES), (REQUESTS, REQUESTS)):
+            group.create_task(client.throw_rubbish(exchange, queue))
+
+    # the end
+
+    async def _settle(self) -> None:
+        """Wait until nothing is under way any more."""
+        clock = asyncio.get_running_loop()
+        until = clock.time() + PATIENCE
+        while not self._is_settled():
+            if clock.time() > until:
+                self._witness.violate("P1", "something is under way for ever")
+                return
+            await asyncio.sleep(1.0)
+
+    def _is_settled(self) -> bool:
+        rows = self._engine.rows
+        return (
+            all(row["wake_at"] is None for row in rows["run"].values())
+            and not rows["outbox"]
+            and not rows["inbox"]
+            and all(queue.is_empty for queue in self._broker.queues.values())
+        )
+
+    async def _judge(self) -> Outcome:
+        waiting = {
+            run_id
+            for (run_id, _), row in self._engine.rows["incident"].items()
+            if row["resolved_at"] is None
+        }
+        auditor = Database(self._engine, Process("auditor", self._faults, self._dice))
+        async with auditor.transaction() as tx:
+            found = await runs.look(cast("Any", tx), set(self._engine.rows["run"]))
+        for story in stories(self._engine, self._witness.ledger, self._plays):
+            run = found[story.row["run_id"]].run
+            self._witness.violations.extend(broken(story, run, waiting))
+        if len(found) != self._setup.runs:
+            self._witness.violate("P1", f"{len(found)} of {self._setup.runs} runs were started")
+        statuses = Counter(str(stored.run.status) for stored in found.values())
+        statuses["with an incident"] = len(waiting)
+        counts = self._counts + self._witness.counts + self._faults.counts
+        return Outcome(
+            *(len(found), statuses, counts, self._faults.met),
+            *(self._witness.violations, self._witness.digest),
+        )
+
+
+class _Client:
+    """Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for."""
+
+    def __init__(self, broker: Broker, engine: Tables, process: Process, dice: Random) -> None:
+        self._engine = engine
+        self._dice = dice
+        self._publisher = Publisher(broker, process, SETTINGS.broker_confirm_timeout)
+        self._database = Database(engine, process)
+
+    async def start(self, play: Play, number: int) -> None:
+        """Start a run by a message, or in the store as a caller's own transaction does."""
+        run_id, key = self._run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
+        recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
+        await asyncio.sleep(self._dice.random() * STORM * 0.8)
+        request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
+        while str(run_id) not in self._engine.rows["run"]:
+            await (self._record(request) if recorded else self._send(request))
+            await asyncio.sleep(ASK_AGAIN)
+        if cancelled:
+            await asyncio.sleep(self._dice.random() * 10)
+            await self._send(CancelRequest(run_id, "the lot says so", "the client"))
+
+    async def throw_rubbish(self, exchange: str, queue: str) -> None:
+        """Send what nobody can read, until it is set aside."""
+        await asyncio.sleep(self._dice.random() * STORM)
+        message_id = f"rubbish for {exchange}"
+        while all(
+            row["message_id"] != message_id for row in self._engine.rows["dead_letter"].values()
+        ):
+            message = Message(exchange, queue, b'{"rubb', message_id)
+            await self._publisher.publish([message])
+            await asyncio.sleep(ASK_AGAIN)
+
+    async def _send(self, request: Request) -> None:
+        await self._publisher.publish([encode_request(request, message_id=fresh_message_id())])
+
+    async def _record(self, request: StartRequest) -> None:
+        run_id, saga = str(request.run_id), request.saga
+        kind, body = trigger_data(Start(run_id, request.key, request.input))
+        try:
+            async with self._database.transaction() as tx:
+                connection = cast("Any", tx)
+                if request.key is not None:
+                    wanted = KeyWanted(saga, request.key, run_id, request.input)
+                    await keys.reserve(connection, [wanted])
+                item = Item(kind, run_id, body, saga=saga, version=request.version)
+                await inbox.record(connection, [item])
+        except StoreUnavailable:
+            pass  # it is asked again
+
+    def _run_id(self, number: int) -> UUID:
+        """A UUIDv7 that is the same in every simulation of the seed."""
+        milliseconds = int(BEGINNING.timestamp() * 1000) + number
+        dice = self._dice.getrandbits(74)
+        high = milliseconds << 16 | 0x7000 | dice >> 62
+        return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)
+
+
+def _guarded(plays: Sequence[Play]) -> set[str]:
+    """Every command that is performed behind the barrier."""
+    steps = [step for play in plays if play.barrier for step in play.saga.steps.values()]
+    orders = [each.order(direction) for each in steps for direction in Direction]
+    return {order.command for order in orders if order is not None}
+
+
+def _nobody(_: object) -> None:
+    """Tell nobody: a simulated participant's failures are drawn by lot."""
