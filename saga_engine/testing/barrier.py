@@ -2,8 +2,8 @@
 What the barrier's statements mean in the model of PostgreSQL, and the statements of our services.
 
 `DID` writes one effect down. `REMEMBER` is the memory of a service that has no barrier of ours, but
-keeps to docs/protocol.md: it does nothing twice, nothing after it was undone, and does not remember
-what it refused.
+keeps to docs/protocol.md: it does nothing twice for one idempotency key and nothing after it was
+undone. It does not remember what it refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,8 +85,9 @@ async def _remember(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     row = await tx.lock("memory", place)
     state = row["state"] if row else "never"
     if arguments["direction"] == Direction.ACTION.value:
-        if state == "never":
-            tx.put("memory", place, {"state": "done"})
+        key = arguments["idempotency_key"]
+        if state == "never" or (row and state == "done" and row["key"] != key):
+            tx.put("memory", place, {"state": "done", "key": key})
             return [("new",)]
         return [(state,)]
     tx.put("memory", place, {"state": "undone"})

@@ -131,5 +131,6 @@ def _place(context: CommandContext) -> dict[str, Any]:
         "run_id": str(context.run_id),
         "step": context.step,
         "direction": context.direction.value,
+        "idempotency_key": context.idempotency_key,
         "attempt": context.attempt,
     }

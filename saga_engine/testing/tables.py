@@ -73,7 +73,7 @@ class Tables:
     One database that knows some statements.
 
     Rows are never changed in place: a transaction that puts a row replaces it when it commits.
-    `committed` are told of each transaction at the moment its commit happens.
+    `committed` are told of each transaction right before its commit happens.
     """
 
     def __init__(self, *known: Answers) -> None:
@@ -241,6 +241,8 @@ class Transaction:
         if not self.is_active or (fault is not None and fault.kind is Kind.CUT):
             self.end()
             raise StoreUnavailable("The simulated connection was cut before the commit.")
+        for told in self._tables.committed:
+            told(self)
         for table, written in self.writes.items():
             rows = self._tables.rows[table]
             for key, row in written.items():
@@ -248,8 +250,6 @@ class Transaction:
                     rows.pop(key, None)
                 else:
                     rows[key] = row
-        for told in self._tables.committed:
-            told(self)
         self.end()
         if fault is not None:
             if fault.kind is Kind.CRASH_AFTER:

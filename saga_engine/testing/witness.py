@@ -51,6 +51,7 @@ class Witness:
         self._decided: set[tuple[Any, ...]] = set()
         self._touched: dict[tuple[Process, str], int] = {}
         self._taken: dict[tuple[Process, str, int, int], int] = {}
+        self._heard: set[tuple[Any, ...]] = set()
         self._answered: set[str] = set()
         engine.committed.append(self._engine_committed)
         services.committed.append(self._services_committed)
@@ -74,13 +75,26 @@ class Witness:
 
     def _engine_committed(self, tx: Transaction) -> None:
         self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
-        for row in _put(tx, "outbox"):
-            names = ("run_id", "step", "direction", "attempt")
-            self._decided.add(tuple(row[name] for name in names))
+        self._decided.update(map(_command_of, _put(tx, "outbox")))
+        for number, row in tx.writes.get("outbox", {}).items():
+            if row is None:
+                self._left(self._engine.rows["outbox"].get(number))
         touched = [key for table, key in tx.locked if table == "run"]
         touched += [row["run_id"] for row in _put(tx, "inbox")]
         touched += [row["message_id"] for row in _put(tx, "dead_letter")]
         self._touched.update(dict.fromkeys(((tx.process, each) for each in touched), self._moment))
+
+    def _left(self, row: Row | None) -> None:
+        """A row leaves the outbox: its command is confirmed, or nobody waits for it any more."""
+        command = _command_of(row) if row else ()
+        if row and command not in self._heard and self._awaited(row):
+            self.violate("P6", f"command {command} was forgotten before it was confirmed")
+
+    def _awaited(self, command: Row) -> bool:
+        run = orjson.loads(self._engine.rows["run"][command["run_id"]]["state"])
+        progress = run["steps"][command["step"]].get(command["direction"], {})
+        wanted = ("in_flight", command["attempt"])
+        return (progress.get("status"), progress.get("attempts")) == wanted
 
     def _services_committed(self, tx: Transaction) -> None:
         self._note("effect", tx.process.name, len(tx.writes.get("effect", ())))
@@ -90,6 +104,8 @@ class Witness:
         self._note("publish", process.name, message.exchange, message.routing_key, outcome)
         if message.exchange == COMMANDS:
             place = tuple(message.headers[name] for name in (RUN_ID, STEP, DIRECTION, ATTEMPT))
+            if outcome is not Published.UNKNOWN:
+                self._heard.add(place)
             if place not in self._decided:
                 self.violate("P6", f"command {place} left before its decision was committed")
         elif message.exchange == EVENTS and message.type == "finished":
@@ -129,24 +145,30 @@ class Witness:
             return True
         if delivery.queue == DEAD_LETTERS:
             return False
-        run_id = self._run_of(delivery)
+        run_id, key = self._meant(delivery)
         if self._touched.get((process, run_id), 0) > since:
             return True
-        started = delivery.routing_key == "start" and run_id in self._engine.rows["run"]
-        unknown = delivery.routing_key == "cancel" and run_id not in self._engine.rows["run"]
-        return started or unknown
+        there = run_id in self._engine.rows["run"]
+        held = key in self._engine.rows["run_key"]
+        return (there or held) if delivery.routing_key == "start" else not there
 
-    def _run_of(self, delivery: Delivery) -> str:
+    def _meant(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
+        """The run that a message means, and of a start the business key."""
         try:
             if delivery.queue == REPLIES:
-                return str(_place_of(delivery.correlation_id)[0])
-            return str(orjson.loads(delivery.body)["run_id"])
+                return str(_place_of(delivery.correlation_id)[0]), ("", "")
+            body = orjson.loads(delivery.body)
+            return body["run_id"], (body.get("saga", ""), body.get("key", ""))
         except (ValueError, IndexError):
-            return ""  # rubbish
+            return "", ("", "")  # rubbish
 
 
 def _put(tx: Transaction, table: str) -> list[Row]:
     return [row for row in tx.writes.get(table, {}).values() if row is not None]
+
+
+def _command_of(row: Row) -> tuple[Any, ...]:
+    return row["run_id"], row["step"], row["direction"], row["attempt"]
 
 
 def _place_of(token: str) -> tuple[UUID, str, str]:

@@ -9,7 +9,7 @@ come to its end by itself; then every promise is asserted.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, cast
 from uuid import UUID
@@ -58,6 +58,12 @@ PATIENCE = 3600.0
 
 ASK_AGAIN = 5.0
 """Seconds after which a client that sees no run asks for it again."""
+
+PATIENCE_ASKING = 50
+"""How often it does."""
+
+RUBBISH = (REPLIES, REQUESTS)
+"""The exchanges to which messages are sent that nobody can read."""
 
 SETTINGS = Settings(poll=1.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.0)
 """The defaults, but patient: looking ten times a second for nothing is most of the work."""
@@ -113,7 +119,6 @@ class World:
         self._lots = Lots(setup.seed)
         self._witness = Witness(self._engine, self._services, self._broker, _guarded(plays))
         self._counts: Counter[str] = Counter()
-        self._rubbish: set[str] = set()
         self._group = asyncio.TaskGroup()
         self._over = asyncio.Event()
 
@@ -210,8 +215,8 @@ class World:
         for number in range(self._setup.runs):
             play = self._plays[number % len(self._plays)]
             group.create_task(client.start(play, number))
-        for queue, exchange in ((REPLIES, REPLIES), (REQUESTS, REQUESTS)):
-            group.create_task(client.throw_rubbish(exchange, queue))
+        for name in RUBBISH:
+            group.create_task(client.throw_rubbish(name))
 
     # the end
 
@@ -246,6 +251,10 @@ class World:
         for story in stories(self._engine, self._witness.ledger, self._plays):
             run = found[story.row["run_id"]].run
             self._witness.violations.extend(broken(story, run, waiting))
+        if len(set_aside(self._engine) & {f"rubbish for {name}" for name in RUBBISH}) < len(
+            RUBBISH
+        ):
+            self._witness.violate("P7", "what nobody can read was not set aside")
         if len(found) != self._setup.runs:
             self._witness.violate("P1", f"{len(found)} of {self._setup.runs} runs were started")
         statuses = Counter(str(stored.run.status) for stored in found.values())
@@ -272,21 +281,24 @@ class _Client:
         recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
         await asyncio.sleep(self._dice.random() * STORM * 0.8)
         request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
-        while str(run_id) not in self._engine.rows["run"]:
+        for _ in range(PATIENCE_ASKING):
+            if str(run_id) in self._engine.rows["run"]:
+                break
             await (self._record(request) if recorded else self._send(request))
             await asyncio.sleep(ASK_AGAIN)
+        if key is not None:
+            await self._send(replace(request, run_id=self._run_id(number)))  # the same by its key
         if cancelled:
             await asyncio.sleep(self._dice.random() * 10)
             await self._send(CancelRequest(run_id, "the lot says so", "the client"))
 
-    async def throw_rubbish(self, exchange: str, queue: str) -> None:
+    async def throw_rubbish(self, exchange: str) -> None:
         """Send what nobody can read, until it is set aside."""
         await asyncio.sleep(self._dice.random() * STORM)
-        message_id = f"rubbish for {exchange}"
-        while all(
-            row["message_id"] != message_id for row in self._engine.rows["dead_letter"].values()
-        ):
-            message = Message(exchange, queue, b'{"rubb', message_id)
+        message = Message(exchange, exchange, b'{"rubb', f"rubbish for {exchange}")
+        for _ in range(PATIENCE_ASKING):
+            if message.message_id in set_aside(self._engine):
+                return
             await self._publisher.publish([message])
             await asyncio.sleep(ASK_AGAIN)
 
@@ -320,6 +332,11 @@ def _guarded(plays: Sequence[Play]) -> set[str]:
     steps = [step for play in plays if play.barrier for step in play.saga.steps.values()]
     orders = [each.order(direction) for each in steps for direction in Direction]
     return {order.command for order in orders if order is not None}
+
+
+def set_aside(engine: Tables) -> set[str]:
+    """The messages that are among the dead letters."""
+    return {row["message_id"] for row in engine.rows["dead_letter"].values()}
 
 
 def _nobody(_: object) -> None:
