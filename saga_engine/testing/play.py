@@ -27,6 +27,9 @@ SLOWEST = 50.0
 SHARES = {Direction.ACTION: (0.07, 0.15, 0.21), Direction.COMPENSATION: (0.01, 0.11, 0.15)}
 """Up to where a lot between 0 and 1 means rejected, failed and slow; all above is done at once."""
 
+DAWDLING = 0.2
+"""How many commands a service without the barrier lets lie, so that a later attempt overtakes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Play:
@@ -67,6 +70,11 @@ class Lots:
         if lot < slow:
             await asyncio.sleep(self._draw(context, "slow") * SLOWEST)
 
+    async def dawdle(self, context: CommandContext) -> None:
+        """Let an attempt lie for a while before anything is done about it."""
+        if not self._calm and self._draw(context, "lie") < DAWDLING:
+            await asyncio.sleep(self._draw(context, "long") * SLOWEST)
+
     def _draw(self, context: CommandContext, what: str) -> float:
         text = f"{self._seed}/{what}/{context.idempotency_key}/{context.attempt}"
         return zlib.crc32(text.encode()) / 0xFFFFFFFF
@@ -93,6 +101,7 @@ class _Performing:
         await self._lots.meet(context)
 
     async def alone(self, context: CommandContext) -> None:
+        await self._lots.dawdle(context)
         async with self._database.transaction() as tx:
             [(state,)] = await tx.execute(REMEMBER, _place(context))
             if state == "new":
