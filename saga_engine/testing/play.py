@@ -27,7 +27,7 @@ SLOWEST = 50.0
 SHARES = {Direction.ACTION: (0.07, 0.15, 0.21), Direction.COMPENSATION: (0.01, 0.11, 0.15)}
 """Up to where a lot between 0 and 1 means rejected, failed and slow; all above is done at once."""
 
-DAWDLING = 0.2
+DAWDLING = 0.3
 """How many commands a service without the barrier lets lie, so that a later attempt overtakes."""
 
 
