@@ -220,7 +220,7 @@ class Transaction:
     async def insert_new(self, table: str, key: Hashable, row: Row) -> None:
         """Put a row whose key nobody may have."""
         if not await self.insert(table, key, row):
-            raise StoreRefused(f"The simulated table {table} has a row with that key.")
+            raise StoreRefused(f"The simulated table {table} has that key already (23505).")
 
     def put(self, table: str, key: Hashable, row: Row) -> None:
         """Write a row that is locked."""

@@ -1,4 +1,8 @@
-"""A database with our tables, for every test of the store."""
+"""
+A database with our tables, for every test of the store.
+
+What the model of PostgreSQL in saga_engine.testing has to keep as well is marked with `BOTH`.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -7,13 +11,29 @@ import pytest
 from saga_engine.settings import Settings
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
+from saga_engine.testing import store, waiting
+from saga_engine.testing import tables as simulation
+from saga_engine.testing.faults import Faults, dice
+from saga_engine.testing.process import Process
 from tests.store.orders import ORDERS
 
 
 @pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[Database]:
+async def postgresql(migrated_url: str) -> AsyncIterator[Database]:
     async with Database(migrated_url, Settings()) as database:
         yield database
+
+
+@pytest.fixture
+def simulated() -> simulation.Database:
+    process = Process("test", Faults(), dice(0, "network"))
+    tables = simulation.Tables(store.ANSWERS, waiting.ANSWERS)
+    return simulation.Database(tables, process, patience=2.0)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Database:
+    return request.getfixturevalue(getattr(request, "param", "postgresql"))
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import secrets
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
+
 from saga_engine.saga.decide import Decision, decide
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.effect import Send, effects, wake_at
@@ -13,6 +15,9 @@ from saga_engine.store import journal, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.journal import Entry
 from saga_engine.store.runs import StoredRun
+
+BOTH = pytest.mark.parametrize("database", ["postgresql", "simulated"], indirect=True)
+"""Marks a module whose promises the model of PostgreSQL keeps as well."""
 
 ORDERS = Saga("place-order", version=1, input=dict)
 

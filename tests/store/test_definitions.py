@@ -6,7 +6,7 @@ from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
-from tests.store.orders import ORDERS, begin, happen
+from tests.store.orders import BOTH, ORDERS, begin, happen
 
 
 def changed(version: int = 1) -> Saga:
@@ -19,6 +19,7 @@ def changed(version: int = 1) -> Saga:
     return saga
 
 
+@BOTH
 async def test_registering_twice_gives_the_same_ids(database: Database):
     async with database.transaction() as tx:
         first = await definitions.register(tx, [ORDERS, changed(2)])
@@ -43,6 +44,7 @@ async def test_a_definition_can_be_shown_without_its_module(database: Database):
     }
 
 
+@BOTH
 async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinished(
     database: Database, definition_id: int
 ):
@@ -57,6 +59,7 @@ async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinish
         assert await definitions.register(tx, [changed()]) != {("place-order", 1): definition_id}
 
 
+@BOTH
 async def test_a_new_version_is_welcome_while_runs_of_the_old_are_unfinished(
     database: Database, definition_id: int
 ):

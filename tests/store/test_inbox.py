@@ -3,7 +3,9 @@ from uuid import uuid4
 from saga_engine.store import inbox
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
-from tests.store.orders import begin, run_id
+from tests.store.orders import BOTH, begin, run_id
+
+pytestmark = BOTH
 
 
 async def take(tx: Transaction, *, sagas=(), definition_ids=(), limit=100) -> list[str]:

@@ -4,9 +4,10 @@ from sqlalchemy import text
 from saga_engine.errors import StoreRefused
 from saga_engine.store import journal, runs
 from saga_engine.store.database import Database
-from tests.store.orders import begin, entries, run_id, started
+from tests.store.orders import BOTH, begin, entries, run_id, started
 
 
+@BOTH
 async def test_events_come_back_as_they_were_appended(database: Database):
     async with database.transaction() as tx:
         now = await runs.clock(tx)
@@ -22,6 +23,7 @@ async def test_events_come_back_as_they_were_appended(database: Database):
     assert found[0].position < found[1].position
 
 
+@BOTH
 async def test_a_version_is_appended_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
         await begin(tx, definition_id)

@@ -5,7 +5,9 @@ import pytest
 from saga_engine.store import keys
 from saga_engine.store.database import Database
 from saga_engine.store.keys import KeyHeld, KeyWanted
-from tests.store.orders import run_id
+from tests.store.orders import BOTH, run_id
+
+pytestmark = BOTH
 
 INPUT = {"a": 1, "b": {"x": 1, "y": 2}}
 REORDERED = {"b": {"y": 2, "x": 1}, "a": 1}

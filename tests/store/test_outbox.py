@@ -4,7 +4,9 @@ from datetime import timedelta
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database
 from saga_engine.store.outbox import Outgoing
-from tests.store.orders import begin, sends, started
+from tests.store.orders import BOTH, begin, sends, started
+
+pytestmark = BOTH
 
 NOW = timedelta(0)
 

@@ -3,7 +3,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.saga.event import from_journal
@@ -14,7 +13,9 @@ from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.store import journal, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.runs import RunStatus
-from tests.store.orders import begin, happen, run_id, started, stored
+from tests.store.orders import BOTH, begin, happen, run_id, started, stored
+
+pytestmark = BOTH
 
 RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
 CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "c-1"})
@@ -139,14 +140,6 @@ async def test_a_finished_run_never_wakes(database: Database, definition_id: int
         assert await wake(tx, run.run_id) is None
 
 
-async def test_an_ordinary_step_is_a_hot_update(database: Database, definition_id: int):
-    async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
-    async with database.transaction() as tx:
-        await happen(tx, run.run_id, RESERVED)
-        assert await updates(tx) == (1, 1)
-
-
 async def test_a_status_says_why_a_run_did_not_complete(database: Database, definition_id: int):
     async with database.transaction() as tx:
         good, bad = [(await begin(tx, definition_id)).run_id for _ in range(2)]
@@ -167,21 +160,8 @@ async def test_a_status_says_why_a_run_did_not_complete(database: Database, defi
 
 
 async def due(tx: Transaction, run: str) -> None:
-    past = text(
-        "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 second'"
-        " WHERE run_id = CAST(:run AS uuid)"
-    )
-    await tx.execute(past, {"run": run})
+    await runs.rest(tx, run, timedelta(seconds=-1))
 
 
 async def wake(tx: Transaction, run: str):
     return (await runs.look(tx, [run]))[run].wake_at
-
-
-async def updates(tx: Transaction) -> tuple[int, int]:
-    """Updates of runs in this transaction, and how many of them were HOT."""
-    counted = text(
-        "SELECT sum(n_tup_upd)::int, sum(n_tup_hot_upd)::int FROM pg_stat_xact_user_tables"
-        " WHERE schemaname = 'saga_engine' AND relname LIKE 'run\\_%'"
-    )
-    return tuple((await tx.execute(counted)).one())
