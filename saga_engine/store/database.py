@@ -21,6 +21,7 @@ from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
 from saga_engine.store import schema
 from saga_engine.store.document import dumps
+from saga_engine.store.engine import engine_for
 from saga_engine.store.hosts import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.sqlstate import address, leads_astray, translated

@@ -30,6 +30,7 @@ from saga_engine.errors import SagaEngineError, StoreUnavailable
 from saga_engine.participant import database as real_participant_database
 from saga_engine.participant import shift as participant_shift
 from saga_engine.participant.performer import Performer
+from saga_engine.saga.sealing import PLAIN
 from saga_engine.saga.trigger import Start, trigger_data
 from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
@@ -169,7 +170,8 @@ class World:
             Database(self._engine, process, SETTINGS.database_lock_timeout),
         )
         tell = Tell(self._told)
-        registered = await register(database, [play.saga for play in self._plays], tell)
+        sagas = [play.saga for play in self._plays]
+        registered = await register(database, sagas, PLAIN, tell)
         publisher, consumer = self._connected(process, QUEUES, SETTINGS.prefetch)
         shift = Shift(registered, database, publisher, consumer, SETTINGS, tell)
         await shift.run(self._over)

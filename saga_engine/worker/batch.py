@@ -121,8 +121,11 @@ class Batch:
         if saga is None:
             ledger.park(arrival)
             return
-        if self._turned_away(arrival, saga.name, saga):
-            return
+        if not self._turned_away(arrival, saga.name, saga):
+            self._act_on(saga, stored, arrival)
+
+    def _act_on(self, saga: Saga, stored: StoredRun, arrival: Arrival) -> None:
+        ledger = self._ledger
         decision = self._decide(saga, stored.run, arrival.trigger, arrival)
         if decision is None:
             return

@@ -114,9 +114,7 @@ class Worker:
         self._database = await owned.enter_async_context(
             Database(settings.require_database(), settings)
         )
-        registered = await register(
-            self._database, self._sagas, self._sealing, self._tell
-        )
+        registered = await register(self._database, self._sagas, self._sealing, self._tell)
         url = settings.require_broker()
         self._publish = await owned.enter_async_context(
             Link(
