@@ -5,6 +5,7 @@ The Python of the store runs unchanged over them; `waiting` has the rest of its 
 kept as text with the keys of its objects in another order than they came, as jsonb does.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -109,6 +110,17 @@ async def _lock_due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 @ANSWERS.to(runs, "_DUE")
 async def _due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return [(row["run_id"],) for row in _due_runs(tx, arguments)[: arguments["limit"]]]
+
+
+@ANSWERS.to(runs, "_DUE_WITHIN")
+async def _due_within(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    horizon = tx.now + arguments["horizon"]
+    sagas = Counter(
+        name_of(tx, row["definition_id"])[0]
+        for _, row in tx.every("run")
+        if row["wake_at"] is not None and row["wake_at"] <= horizon
+    )
+    return list(sagas.items())
 
 
 @ANSWERS.to(runs, "_REST")

@@ -4,7 +4,7 @@ What the store's statements of all that waits mean in the model: outbox, inbox, 
 See `store`. There are no partitions to make, and the counts are those that a worker needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -122,14 +122,50 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
 
 @ANSWERS.to(inbox, "_TAKE")
 async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    waiting = sorted(tx.every("inbox"))
-    mine = (
-        row for number, row in waiting if _is_mine(tx, row, arguments) and tx.free("inbox", number)
-    )
-    chosen = list(islice(mine, arguments["limit"]))
+    mine = (row for row in _waiting(tx) if row["kind"] != "start" and _is_mine(tx, row, arguments))
+    return _taken_out(tx, islice(mine, arguments["limit"]))
+
+
+@ANSWERS.to(inbox, "_TAKE_STARTS")
+async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    chosen: list[Row] = []
+    for saga, places in zip(arguments["sagas"], arguments["limits"], strict=True):
+        mine = (row for row in _waiting(tx) if _is_startable(tx, row, saga, arguments))
+        chosen += islice(mine, places)
+    oldest = sorted(chosen, key=lambda row: row["id"])
+    return _taken_out(tx, oldest[: arguments["limit"]])
+
+
+@ANSWERS.to(inbox, "_SAGAS_WAITING")
+async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    rows = [row for _, row in tx.every("inbox") if _is_ripe(tx, row)]
+    return [
+        (saga,)
+        for saga in arguments["sagas"]
+        if any(_is_startable(tx, row, saga, arguments) for row in rows)
+    ]
+
+
+@ANSWERS.to(inbox, "_STARTS_OF")
+async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    return [
+        (row["run_id"], row["saga"], row["version"], orjson.loads(row["body"]).get("key"))
+        for _, row in tx.every("inbox")
+        if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
+    ]
+
+
+def _waiting(tx: Transaction) -> Iterator[Row]:
+    """What may be taken out now, the oldest first."""
+    for number, row in sorted(tx.every("inbox")):
+        if _is_ripe(tx, row) and tx.free("inbox", number):
+            yield row
+
+
+def _taken_out(tx: Transaction, rows: Iterable[Row]) -> Sequence[Any]:
     names = ("id", "kind", "run_id", "body", "saga", "version", "definition_id", "audit_id")
     taken = []
-    for row in chosen:
+    for row in list(rows):
         tx.grab("inbox", row["id"])
         tx.delete("inbox", row["id"])
         told = [row[name] for name in (*names, "reply_to", "correlation_id", "received_at")]
@@ -137,20 +173,24 @@ async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return taken
 
 
+def _is_ripe(tx: Transaction, row: Row) -> bool:
+    return row["not_before"] is None or row["not_before"] <= tx.now
+
+
+def _is_startable(tx: Transaction, row: Row, saga: str, arguments: Arguments) -> bool:
+    if row["kind"] != "start" or row["saga"] != saga:
+        return False
+    return row["version"] is None or any(
+        each["id"] in arguments["definition_ids"]
+        and (each["name"], each["version"]) == (saga, row["version"])
+        for _, each in tx.every("definition")
+    )
+
+
 def _is_mine(tx: Transaction, row: Row, arguments: Arguments) -> bool:
     ids = arguments["definition_ids"]
-    if row["not_before"] is not None and row["not_before"] > tx.now:
-        return False
     if row["definition_id"] is not None:
         return row["definition_id"] in ids
-    if row["kind"] == "start" and row["version"] is None:
-        return row["saga"] in arguments["sagas"]
-    if row["kind"] == "start":
-        asked = (row["saga"], row["version"])
-        return any(
-            each["id"] in ids and (each["name"], each["version"]) == asked
-            for _, each in tx.every("definition")
-        )
     starts = [each["run_id"] for _, each in tx.every("inbox") if each["kind"] == "start"]
     run = tx.get("run", row["run_id"])
     return row["run_id"] not in starts and (run is None or run["definition_id"] in ids)

@@ -12,7 +12,7 @@ sample comes from every run under way, so that all together they add a half, or 
 and Chiu's rule for windows, 1989).
 """
 
-import time
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ class Admission:
 
     async def look(self, tx: Transaction) -> None:
         """Count what is committed, unless that is known from a moment ago."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._looked < self._fresh:
             return
         self._looked = now
