@@ -319,6 +319,25 @@ async def test_no_user_can_do_more(place, roles, monkeypatch, user, act):  # noq
             await act(channel)
 
 
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+async def test_a_copy_goes_nowhere_that_its_sender_may_not_write(place, header):
+    """The header that topic permissions overlook before RabbitMQ 4.0 stays in its exchange."""
+    queues = ["saga.requests", "saga.dead-letters", "saga.participant.payments"]
+    async with raw_channel(place.url("payments")) as channel:
+        arguments = {"x-queue-type": "quorum"}
+        await channel.queue_declare(queues[-1], durable=True, arguments=arguments)
+    async with raw_channel(place.url("setup")) as channel:
+        before = [
+            (await channel.queue_declare(each, passive=True)).message_count for each in queues
+        ]
+    copies = Basic.Properties(headers={header: [*queues, "payment.charge"]})
+    async with raw_channel(place.url("stock")) as channel:
+        await publish("saga.replies", "saga.nowhere", copies)(channel)
+    async with raw_channel(place.url("setup")) as channel:
+        after = [(await channel.queue_declare(each, passive=True)).message_count for each in queues]
+    assert after == before
+
+
 async def test_a_client_hears_no_run_that_it_does_not_know(place):
     async with raw_channel(place.url("shop")) as channel:
         await channel.queue_declare("saga.client.mine", exclusive=True)

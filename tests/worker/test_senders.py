@@ -66,6 +66,21 @@ async def test_a_reply_from_another_user_reaches_no_run(anywhere):
     assert letter.properties["user_id"] == "guest"
 
 
+async def test_who_a_message_says_wrote_it_counts_for_nothing(anywhere):
+    worker = await anywhere.worker(reply_users=OURS)
+    shop, _, run_id, command = await waiting_for_send(anywhere)
+    await anywhere.raw(
+        b'{"did":"evil"}',
+        correlation_id=command.correlation_id,
+        message_id="evil",
+        app_id="saga-engine",
+        headers={"user_id": "guest", "CC": ["saga.requests"]},
+    )
+    await worker.facts.dead_letter("wrong_sender", message_id="evil", run_id=run_id)
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+
+
 async def test_what_a_stranger_garbles_needs_no_person(engine):
     worker = await engine.worker(reply_users=OURS)
     shop, _, run_id, command = await waiting_for_send(engine)
