@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install a PostgreSQL with TLS, which the one in the wheel has not, where that is allowed; never start a server of the system's own.
-# Where it is not allowed the tests that need it are skipped, and say so themselves.
+# Install a PostgreSQL that knows TLS, which the one in the wheel does not, where that is allowed;
+# never start a server of the system's own. Where it is not allowed the tests that need it are
+# skipped, and say so themselves.
 set -eu
 found() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; }
 found && exit 0
