@@ -1,5 +1,8 @@
 """With a codec no payload is in clear in PostgreSQL, RabbitMQ or what is told, and keys rotate."""
 
+from hashlib import sha256
+
+import orjson
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -24,6 +27,9 @@ from tests.participant.engine import service_of
 from tests.worker.engine import engine_on
 
 CARRIERS = ("saga.commands", "saga.replies", "saga.requests", "saga.events")
+DIGEST = sha256(orjson.dumps({"card": SECRET, "mood": "fine"})).hexdigest()
+"""What would do to look whether the input was a guessed one."""
+
 KEEPERS = (
     *("saga_engine.run", "saga_engine.event", "saga_engine.outbox", "saga_engine.inbox"),
     *("saga_engine.dead_letter", "saga_barrier"),
@@ -87,9 +93,11 @@ async def test_no_payload_is_in_clear_in_any_table_any_queue_or_any_log(engine):
     for table, rows in written.items():
         assert not shows(rows), table
     assert not shows(told)
+    assert not shows(written["saga_engine.run_key"], DIGEST)
 
 
 async def test_without_a_codec_these_eyes_see_every_one_of_them(engine):
     _, carried, written, _ = await everything_happens(engine, {})
     assert [exchange for exchange in CARRIERS if not shows(carried[exchange])] == []
     assert [table for table in KEEPERS if not shows(written[table])] == []
+    assert shows(written["saga_engine.run_key"], DIGEST)

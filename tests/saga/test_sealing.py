@@ -14,10 +14,12 @@ from saga_engine.saga.sealing import (
     PAYLOAD_SEALED,
     PLAIN,
     SealError,
+    Sealing,
     command_place,
     failure_place,
     input_place,
     is_sealed,
+    key_place,
     reply_place,
 )
 from saga_engine.saga.trigger import Replied, Start
@@ -162,14 +164,43 @@ def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_i
     assert story.payload == {"for": CANARY}
 
 
-@pytest.mark.parametrize("by", [sealing("k2"), None])
-def test_a_run_whose_input_cannot_be_read_any_more_waits_for_a_person(by):
+def test_a_run_that_needs_nothing_more_of_a_value_does_not_ask_for_its_key():
     story = Sealed(shop(), "k1")
-    story.sealing = by or PLAIN
+    story.keys("k2")
     story.fails("charge")
     story.wakes()
     story.rejects("charge")  # nothing was done, so nothing needs the input
     assert story.status == "compensated"
+
+
+def test_where_the_codec_was_left_out_what_is_sealed_is_an_incident_and_no_value():
+    story = Sealed(shop(), "k1")
+    story.sealing = PLAIN
+    story.charged(by=sealing("k1"))
+    assert story.incident.cause == PAYLOAD_SEALED
+    assert "no codec is set here" in story.incident.message
+
+
+class Broken:
+    """A codec of somebody else's, which is away."""
+
+    def seal(self, plain, place):
+        raise OSError(f"{plain} at {place}")
+
+    def unseal(self, sealed, place):
+        raise OSError(f"{sealed} at {place}")
+
+
+def test_a_codec_that_raises_is_an_incident_that_quotes_nothing():
+    story = Sealed(shop(), "k1")
+    keys, story.sealing = story.sealing, Sealing(Broken())
+    story.charged(by=keys)
+    assert story.incident.message == (
+        "The payload needs the reply of step 'charge', which cannot be unsealed: OSError."
+    )
+    with pytest.raises(SealError) as caught:
+        story.sealing.sealed(CANARY, ("a",))
+    assert str(caught.value) == "cannot be sealed: OSError"
 
 
 def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
@@ -333,3 +364,17 @@ def test_what_was_sealed_and_is_no_json_does_not_open(plain):
     text = story.sealing.codec.seal(plain, "/".join(reply_place("r-1", "charge", ACTION)))
     story.succeeds("charge", {"$sealed": text})
     assert (story.incident.step, story.incident.cause) == ("ship", PAYLOAD_SEALED)
+
+
+def test_no_two_places_are_written_alike():
+    places = [
+        *(input_place("shop", "r-1"), input_place("shop", "r-2"), input_place("store", "r-1")),
+        *(key_place("shop", "r-1"), key_place("shop", "r-1/"), failure_place("r-1")),
+        *(
+            make("r-1", "a", way)
+            for make in (command_place, reply_place)
+            for way in (ACTION, COMPENSATION)
+        ),
+        *(make("r-1", "b", COMPENSATION) for make in (command_place, reply_place)),
+    ]
+    assert len({"/".join(place) for place in places}) == len(places)
