@@ -1,6 +1,7 @@
 # make demo    real sagas on the embedded default, nothing else needed
 # make test    all tests; installs RabbitMQ where it may
 # make faults  the fault suite: real processes and servers, every fault, a table; half an hour
+# make load    50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
 # make lint types bench
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test faults lint types bench fast fuzz clean
+.PHONY: help demo test faults lint types bench fast fuzz load clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -37,6 +38,10 @@ test: $(VENV)/.dev
 	@sh tests/tools/faketime.sh
 	@$(BIN)/pytest -q tests/saga --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 	@$(BIN)/pytest -q tests --ignore=tests/saga $(TEST)
+
+load: $(VENV)/.dev
+	@sh tests/tools/rabbitmq.sh
+	@$(BIN)/pytest -q -s tests/load/spike.py tests/load/outage.py tests/load/rolling.py $(LOAD)
 
 fast: $(VENV)/.dev
 	@$(BIN)/pytest -q tests/saga

@@ -1,0 +1,50 @@
+"""What docs/operations.md names is there, and its commands do what it says."""
+
+import re
+from pathlib import Path
+
+from saga_engine.cli.main import make_app
+from saga_engine.settings import PREFIX, Settings
+from saga_engine.store.tables import REVISION
+from saga_engine.telemetry.catalogue import CATALOGUE
+from saga_engine.worker import admission
+from tests.cli.conftest import saga_engine
+
+TEXT = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_its_settings_are_settings_with_the_defaults_it_tells():
+    named = re.findall(rf"{PREFIX}(\w+)`(?: seconds)?(?: \((\d+))?", TEXT)
+    assert len(named) > 5
+    for name, told in named:
+        field = Settings.model_fields[name.lower()]
+        assert not told or field.default == float(told), name
+
+
+def test_its_metrics_are_metrics():
+    names = {each.name for each in CATALOGUE}
+    for name in re.findall(r"\bsaga_[a-z_]+(?:_total|_open|_seconds|_waiting)\b", TEXT):
+        assert name in names, name
+
+
+def test_its_places_are_those_of_the_code():
+    assert f"begins with {admission.FIRST} places" in TEXT
+    assert f"never fewer than {admission.LEAST}" in TEXT
+    assert (admission.SOON, admission.LATE) == (0.25, 0.5)
+
+
+async def test_its_commands_work(migrated_url):
+    lines = [each for block in SHELL for each in block.splitlines()]
+    ours = [each for each in lines if each.startswith("saga-engine ")]
+    assert {each.split()[1] for each in ours} <= set(make_app())
+    assert len(ours) >= 3
+    for command in ours:
+        arguments = re.findall(r'"([^"]*)"|(\S+)', command)
+        given = [quoted or plain for quoted, plain in arguments][1:]
+        ran = await saga_engine(*given, database_url=migrated_url)
+        assert ran.code == 0, f"{command}: {ran.err}"
+
+
+def test_it_tells_of_the_newest_migrations_it_has_to():
+    assert f"this version needs {REVISION}" in TEXT
