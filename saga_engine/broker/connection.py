@@ -38,8 +38,8 @@ from saga_engine.settings import Settings
 CLOSING = 2.0
 """Seconds to say goodbye; the broker notices the closed socket just as well."""
 
-ANSWERING = 2.0
-"""Seconds a broker may take to open a channel when it is asked whether it is still there."""
+ANSWERING = 3.0
+"""Seconds a broker may take to open or close a channel; one that takes longer is taken for gone."""
 
 
 class Phase(StrEnum):
@@ -107,7 +107,6 @@ class Link:
         self._on_state = on_state
         self._patient = patient
         self._connection: Connection | None = None
-        self._suspected: Connection | None = None
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._flowing = asyncio.Event()
@@ -160,33 +159,20 @@ class Link:
             self.close_later(self._connection)
             self._down(self._connection, problem)
 
-    def suspect(self) -> None:
-        """
-        Something on the connection got no answer: ask whether it still gives any, and else drop it.
-
-        Heartbeats find a dead peer as well, but only after three of them.
-        """
-        connection = self._connection
-        if connection and connection is not self._suspected and not self._leaving:
-            self._suspected = connection
-            self._tasks.create_task(self._ask(connection))
-
-    async def _ask(self, connection: Connection) -> None:
-        try:
-            channel = await driver.open_channel(connection, Channel, ANSWERING)
-        except BrokerUnavailable as error:
-            # From a connection that it blocks the broker does not read.
-            if connection is self._connection and self.state.phase is not Phase.BLOCKED:
-                self.drop(str(error))
-        else:
-            await driver.close(channel, CLOSING)
-        finally:
-            self._suspected = None
-
     def close_later(self, resource: Connection | Channel) -> None:
-        """Close a channel or a connection that is given up, without waiting for it."""
+        """
+        Close a channel or a connection that is given up, without waiting for it.
+
+        A peer that does not even answer to a channel's close is gone: its connection is dropped.
+        Heartbeats find that as well, but only after three of them.
+        """
         if not self._leaving:
-            self._tasks.create_task(driver.close(resource, CLOSING))
+            self._tasks.create_task(self._close(resource))
+
+    async def _close(self, resource: Connection | Channel) -> None:
+        closed = await driver.close(resource, ANSWERING)
+        if not closed and isinstance(resource, Channel) and resource.connection is self._connection:
+            self.drop("it does not answer")
 
     async def _supervise(self) -> None:
         while True:

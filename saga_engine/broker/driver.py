@@ -8,7 +8,7 @@ them, which would look as if the caller had been told to stop.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 import aiormq
@@ -104,12 +104,23 @@ async def open_channel(
     return channel
 
 
-async def close(resource: Base, seconds: float) -> None:
-    """Close a channel or a connection in at most `seconds`, whatever state it is in."""
-    with suppress(BrokerUnavailable), translated("It could not be closed"):
-        async with asyncio.timeout(seconds):
-            # Without a reason, aiormq would cancel whoever waits on it.
-            await resource.close(ConnectionError("closed by saga-engine"))
+async def close(resource: Base, seconds: float) -> bool:
+    """
+    Close a channel or a connection in at most `seconds`, whatever state it is in.
+
+    Returns:
+        Whether it was closed in time. A channel that was not leaves its connection unusable: aiormq
+        says close a second time, both are answered, and the second answer ends whatever channel has
+        that number then.
+    """
+    try:
+        with translated("It could not be closed"):
+            async with asyncio.timeout(seconds):
+                # Without a reason, aiormq would cancel whoever waits on it.
+                await resource.close(ConnectionError("closed by saga-engine"))
+    except BrokerUnavailable as error:
+        return not isinstance(error.__cause__, TimeoutError)
+    return True
 
 
 def when_closed(resource: Base, tell: Callable[[str], None]) -> None:

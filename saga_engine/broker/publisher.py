@@ -3,8 +3,9 @@ Publishing a batch: every message framed, one write, all confirms awaited togeth
 
 Rule: an outcome belongs to its own message, and a message that cannot be published does not touch
 its neighbours. After a timeout the channel is thrown away, because whether it still counts right is
-not known; what was in flight is UNKNOWN, which usually means that it arrived. And its connection is
-suspected: one that answers nothing else either is dropped for another.
+not known; what was in flight is UNKNOWN, which usually means that it arrived. A connection on which
+no channel can be closed or opened is thrown away with it. A broker that says that it takes no
+publishes is only waited for.
 
 It never raises for what the broker or the network does: the outcomes say it.
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from saga_engine.broker import driver
 from saga_engine.broker.confirms import ConfirmChannel
-from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.connection import ANSWERING, Link, Phase
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.frames import RefusedMessage, published
 from saga_engine.broker.topology import declare
@@ -33,6 +34,7 @@ class Publisher:
         self._channel: ConfirmChannel | None = None
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
+        self._refused = False
 
     @property
     def blocked(self) -> bool:
@@ -61,7 +63,6 @@ class Publisher:
                 await self._publish(messages, outcomes)
         except TimeoutError:
             self._link.report("The broker did not confirm in time; what was sent is unknown.")
-            self._link.suspect()
         except BrokerError as error:
             self._link.report(str(error))
         return outcomes
@@ -77,7 +78,8 @@ class Publisher:
         try:
             await batch.done
         finally:
-            if not batch.done.done() or batch.done.cancelled():
+            unsettled = not batch.done.done() or batch.done.cancelled()
+            if unsettled and self._link.state.phase is not Phase.BLOCKED:
                 self._discard(channel)
             channel.forget(message_ids)
             for index, outcome in zip(chosen, batch.outcomes, strict=True):
@@ -109,20 +111,30 @@ class Publisher:
         await self._link.flowing()
         connection = await self._link.connection()
         if self._channel is None or self._connection is not connection:
-            seconds = self._link.settings.broker_connect_timeout
-            if self._connection is connection:
+            if self._refused:
                 # A channel often ends because an exchange is gone.
+                seconds = self._link.settings.broker_connect_timeout
                 await declare(connection, self._link.topology, seconds)
-            channel = await driver.open_channel(connection, ConfirmChannel, seconds, confirms=True)
+                self._refused = False
+            channel = await self._open_on(connection)
             driver.when_closed(channel, lambda reason: self._closed(channel, reason))
             self._channel, self._connection = channel, connection
         return self._channel
+
+    async def _open_on(self, connection: Connection) -> ConfirmChannel:
+        try:
+            return await driver.open_channel(connection, ConfirmChannel, ANSWERING, confirms=True)
+        except BrokerError as error:
+            if self._link.state.phase is Phase.CONNECTED and not connection.is_closed:
+                self._link.drop(str(error))
+            raise
 
     def _closed(self, channel: ConfirmChannel, reason: str) -> None:
         channel.give_up()
         if channel is self._channel:
             self._channel = None
-            if self._link.state.phase is Phase.CONNECTED:
+            self._refused = self._link.state.phase is Phase.CONNECTED
+            if self._refused:
                 self._link.report(f"The publishing channel was closed: {reason}.")
 
     def _discard(self, channel: ConfirmChannel) -> None:

@@ -233,7 +233,8 @@ class _Declaring:
         channel = await open_channel(self.connection, Channel, self.seconds)
         with translated(f"The {what} could not be declared", verdicts=True):
             await act(channel, passive=passive)
-        await close(channel, self.seconds)
+        if not await close(channel, self.seconds):
+            raise BrokerUnavailable(f"The {what} was declared, and then the broker was silent.")
 
 
 def _mismatch(what: str, error: Exception) -> str:

@@ -55,7 +55,8 @@ class Watchdog:
         channel = await driver.open_channel(connection, Channel, seconds)
         with driver.translated("The broker does not answer", verdicts=True):
             found = await channel.queue_declare(queue, passive=True, timeout=seconds)
-        await driver.close(channel, seconds)
+        if not await driver.close(channel, seconds):
+            raise BrokerUnavailable("The broker does not answer.")
         return found.message_count or 0, found.consumer_count or 0
 
     async def _restore(self) -> None:
