@@ -4,6 +4,7 @@ What the store's statements of all that waits mean in the model: outbox, inbox, 
 See `store`. There are no partitions to make, and the counts are those that a worker needs.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -226,6 +227,12 @@ async def _unfinished(tx: Transaction, _: None) -> Sequence[Any]:
 @ANSWERS.to(reading, "_INCIDENTS", "_LETTERS")
 async def _none(_tx: Transaction, _: None) -> Sequence[Any]:
     return []
+
+
+@ANSWERS.to(reading, "_STARTS_WAITING")
+async def _starts_waiting(tx: Transaction, _: None) -> Sequence[Any]:
+    starts = Counter(row["saga"] for _, row in tx.every("inbox") if row["kind"] == "start")
+    return list(starts.items())
 
 
 @ANSWERS.to(reading, "_TIMERS")

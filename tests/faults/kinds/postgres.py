@@ -184,15 +184,15 @@ _COMPLETED = """
 restarted = partial(Fault, resumes_s=RESTART_RESUMES_S)
 
 FAULTS = (
-    restarted("PostgreSQL is killed and started", kill, times=3, few=1),
-    restarted("PostgreSQL is restarted, fast", restart, times=2),
+    restarted("PostgreSQL is killed and started", kill, times=2, few=1),
+    restarted("PostgreSQL is restarted, fast", restart, times=1),
     restarted("PostgreSQL is restarted every 3 s", restart_again_and_again, times=1),
-    Fault("every session is ended", end_every_session, times=3, few=1, mixes=True),
-    Fault("sessions are ended all the time", end_sessions_again_and_again, times=2),
-    Fault("PostgreSQL has no connections left", take_every_connection, times=2),
-    Fault("PostgreSQL is read-only for a while", read_only, times=2),
+    Fault("every session is ended", end_every_session, times=2, few=1, mixes=True),
+    Fault("sessions are ended all the time", end_sessions_again_and_again, times=1),
+    Fault("PostgreSQL has no connections left", take_every_connection, times=1),
+    Fault("PostgreSQL is read-only for a while", read_only, times=1),
     restarted("the primary is lost, its standby promoted", lose_the_primary, times=1),
     restarted("the primary is read-only, its standby promoted", change_the_primary, times=1),
-    Fault("PostgreSQL has no space left", fill_the_disk, times=2, obstacle=OBSTACLE),
+    Fault("PostgreSQL has no space left", fill_the_disk, times=1, obstacle=OBSTACLE),
     Fault("PostgreSQL leads nowhere for 20 s", lead_nowhere, times=1),
 )
