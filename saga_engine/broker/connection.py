@@ -19,7 +19,6 @@ from enum import StrEnum
 from random import randrange, uniform
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from aiormq.channel import Channel
 from aiormq.exceptions import (
@@ -32,6 +31,7 @@ from saga_engine import tls
 from saga_engine.broker import driver, tolerant
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.topology import Topology, declare
+from saga_engine.broker.url import NO_URL, each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 
@@ -270,7 +270,7 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
-        raise ConfigurationError(_NO_URL) from None
+        raise ConfigurationError(NO_URL) from None
     try:
         with driver.translated(f"RabbitMQ at {where} is out of reach"):
             async with asyncio.timeout(seconds):
@@ -288,9 +288,6 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
 
 def _unobserved(*_: str) -> None:
     """A connection that is blocked while it is being opened just makes opening take longer."""
-
-
-_NO_URL = "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
 
 
 def _refusal(error: BaseException | None, where: str) -> str:
@@ -320,57 +317,3 @@ def _hint(error: BaseException, url: str) -> str:
         return " If that port is for TLS, say amqps://."
     # Its reason may be lost on the way: after TLS 1.3's handshake it just hangs up.
     return " It may want another certificate of ours: certfile and keyfile name it."
-
-
-def place(url: str) -> str:
-    """Host, port and virtual host of a URL: what may be shown of it."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
-        return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
-    except ValueError:
-        raise ConfigurationError(_NO_URL) from None
-
-
-def user_of(url: str) -> str:
-    """
-    The user as whom a URL connects, as far as the URL knows.
-
-    Empty where the broker finds the user itself: in a client certificate (`auth=external`), or in
-    an OAuth 2 token, which is the password of a URL without a user.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ConfigurationError(_NO_URL) from None
-    by_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
-    return unquote(parts.username or "") if by_password else ""
-
-
-def each_host(url: str) -> tuple[str, ...]:
-    """
-    One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.
-
-    Raises:
-        ConfigurationError: there is a comma and no host before or after it.
-    """
-    scheme, divider, rest = url.partition("://")
-    end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
-    credentials, at, named = rest[:end].rpartition("@")
-    hosts = [host.strip() for host in named.split(",")]
-    if len(hosts) > 1 and not all(hosts):
-        raise ConfigurationError(
-            "SAGA_ENGINE_BROKER_URL has a comma without a host beside it. Name each node once:"
-            " amqp://user:password@one:5672,two:5672,three:5672/"
-        )
-    return tuple(f"{scheme}{divider}{credentials}{at}{host}{rest[end:]}" for host in hosts)
-
-
-def with_heartbeat(url: str, seconds: int) -> str:
-    """Put the heartbeat into the URL, the only place where aiormq looks for it."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ConfigurationError(_NO_URL) from None
-    query = [pair for pair in parse_qsl(parts.query) if pair[0] != "heartbeat"]
-    return parts._replace(query=urlencode([*query, ("heartbeat", str(seconds))])).geturl()

@@ -6,14 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from saga_engine.broker.connection import (
-    Link,
-    Phase,
-    each_host,
-    place,
-    user_of,
-    with_heartbeat,
-)
+from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.url import each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to

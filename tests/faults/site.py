@@ -18,8 +18,8 @@ from uuid import uuid4
 import asyncpg
 from pamqp.commands import Basic
 
-from saga_engine.broker.connection import each_host
 from saga_engine.broker.topology import REPLIES, REQUESTS, policy
+from saga_engine.broker.url import each_host
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.store.migrate import upgrade

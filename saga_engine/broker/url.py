@@ -1,0 +1,65 @@
+"""
+The URL of RabbitMQ: its hosts, its user, and what of it may be shown.
+
+Nothing here connects, and nothing here says a password, not even of a URL that cannot be read.
+"""
+
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from saga_engine.errors import ConfigurationError
+
+NO_URL = "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
+
+
+def place(url: str) -> str:
+    """Host, port and virtual host of a URL: what may be shown of it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
+    except ValueError:
+        raise ConfigurationError(NO_URL) from None
+
+
+def user_of(url: str) -> str:
+    """
+    The user as whom a URL connects, as far as the URL knows.
+
+    Empty where the broker finds the user itself: in a client certificate (`auth=external`), or in
+    an OAuth 2 token, which is the password of a URL without a user.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(NO_URL) from None
+    by_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
+    return unquote(parts.username or "") if by_password else ""
+
+
+def each_host(url: str) -> tuple[str, ...]:
+    """
+    One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.
+
+    Raises:
+        ConfigurationError: there is a comma and no host before or after it.
+    """
+    scheme, divider, rest = url.partition("://")
+    end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    credentials, at, named = rest[:end].rpartition("@")
+    hosts = [host.strip() for host in named.split(",")]
+    if len(hosts) > 1 and not all(hosts):
+        raise ConfigurationError(
+            "SAGA_ENGINE_BROKER_URL has a comma without a host beside it. Name each node once:"
+            " amqp://user:password@one:5672,two:5672,three:5672/"
+        )
+    return tuple(f"{scheme}{divider}{credentials}{at}{host}{rest[end:]}" for host in hosts)
+
+
+def with_heartbeat(url: str, seconds: int) -> str:
+    """Put the heartbeat into the URL, the only place where aiormq looks for it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(NO_URL) from None
+    query = [pair for pair in parse_qsl(parts.query) if pair[0] != "heartbeat"]
+    return parts._replace(query=urlencode([*query, ("heartbeat", str(seconds))])).geturl()
