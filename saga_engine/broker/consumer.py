@@ -17,6 +17,7 @@ from typing import Self
 from saga_engine.broker import driver
 from saga_engine.broker.connection import CLOSING, Link, Phase
 from saga_engine.broker.deliveries import DeliveryChannel
+from saga_engine.broker.driver import Connection
 from saga_engine.broker.topology import Binding, declare
 from saga_engine.broker.watchdog import Watchdog
 from saga_engine.broker.wire import Delivery
@@ -38,6 +39,7 @@ class Consumer:
         self._prefetch = prefetch or link.settings.prefetch
         self._bindings: dict[Binding, None] = {}
         self._epoch = 0
+        self._connection: Connection | None = None
         self._channel: DeliveryChannel | None = None
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
@@ -182,8 +184,9 @@ class Consumer:
     async def _subscribe(self) -> None:
         seconds = self._link.settings.broker_connect_timeout
         connection = await self._link.connection()
-        if self._epoch:
+        if connection is self._connection:  # On a new one the link has just done it.
             await declare(connection, self._link.topology, seconds)
+        self._connection = connection
         channel = await driver.open_channel(connection, DeliveryChannel, seconds)
         try:
             await self._begin(channel, seconds)

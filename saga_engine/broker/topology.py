@@ -162,12 +162,20 @@ async def declare(connection: Connection, topology: Topology, seconds: float) ->
         await declaring.queue(queue)
     for binding in topology.bindings:
         await declaring.binding(binding)
+    await declaring.end()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Declaring:
+    """A refused declaration closes its channel, so each one after it has another."""
+
     connection: Connection
     seconds: float
+    channel: Channel | None = None
+
+    async def end(self) -> None:
+        if self.channel and not await close(self.channel, self.seconds):
+            raise BrokerUnavailable("The topology was declared, and then the broker was silent.")
 
     async def exchange(self, exchange: Exchange) -> None:
         async def act(channel: Channel, *, passive: bool) -> None:
@@ -229,12 +237,11 @@ class _Declaring:
     async def _on_channel(
         self, what: str, act: Callable[..., Awaitable[None]], *, passive: bool
     ) -> None:
-        # A refused declaration closes its channel, so each one has its own.
-        channel = await open_channel(self.connection, Channel, self.seconds)
+        channel, self.channel = self.channel, None
+        channel = channel or await open_channel(self.connection, Channel, self.seconds)
         with translated(f"The {what} could not be declared", verdicts=True):
             await act(channel, passive=passive)
-        if not await close(channel, self.seconds):
-            raise BrokerUnavailable(f"The {what} was declared, and then the broker was silent.")
+        self.channel = channel
 
 
 def _mismatch(what: str, error: Exception) -> str:

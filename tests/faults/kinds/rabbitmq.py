@@ -162,7 +162,7 @@ async def revoke_permissions(site, _random):
     async with _undone(_permit, site, EVERYTHING):
         await _permit(site, NOTHING)
         await _close_connections(site)
-        await hearing.everyone("link.changed", problem="may not")
+        await hearing.everyone("link.changed", problem="ACCESS_REFUSED|may not")
         await lasting(LASTS)
 
 
