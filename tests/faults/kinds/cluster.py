@@ -67,7 +67,7 @@ async def _finished(site):
 
 
 CLUSTER_FAULTS = (
-    Fault("cluster: SIGKILL of the leader", kill_leader, times=2),
+    Fault("cluster: SIGKILL of the leader", kill_leader, times=1),
     Fault("cluster: SIGSTOP of the leader", stop_leader, times=1),
     Fault("cluster: the leader is parted from the others", part_leader, times=1),
     Fault("cluster: two of three nodes killed", kill_two, times=1, resumes_s=RESTART_RESUMES_S),

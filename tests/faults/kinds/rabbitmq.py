@@ -253,7 +253,7 @@ FAULTS = (
         times=1,
     ),
     Fault("a queue is full: publishes nacked", fill_up, times=1),
-    Fault("the delivery limit is reached", reach_delivery_limit, times=2),
+    Fault("the delivery limit is reached", reach_delivery_limit, times=1),
     Fault("RabbitMQ's consumer timeout", time_consumers_out, times=1),
     Fault("the permissions are revoked for a while", revoke_permissions, times=1),
     Fault("the password is another one for a while", rotate_password, times=1),
