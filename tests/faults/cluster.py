@@ -12,6 +12,10 @@ from tests.faults.processes import eventually
 FIRST, *OTHERS = ("one", "two", "three")
 STRANGE = "erlang:set_cookie('{0}', strange), erlang:disconnect_node('{0}')."
 KNOWN = "erlang:set_cookie('{0}', erlang:get_cookie()), net_kernel:connect_node('{0}')."
+LEADER = (
+    '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),'
+    " {{_, Node}} = amqqueue:get_pid(Queue), Node."
+)
 RUNNING = "length(rabbit_nodes:all_running())."
 
 
@@ -52,9 +56,9 @@ class RabbitCluster:
 
     async def leader(self, vhost, queue):
         """The node that leads a quorum queue."""
-        listed = await self.ctl("list_queues", "-p", vhost, "--silent", "name", "leader")
-        leaders = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
-        return next(node for node in self.nodes if node.name == leaders[queue])
+        # Not list_queues, which asks every node and waits for one that is stopped.
+        name = (await self.ctl("eval", LEADER.format(vhost, queue))).strip().strip("'")
+        return next(node for node in self.nodes if node.name == name)
 
     def kill(self, node):
         node.kill()

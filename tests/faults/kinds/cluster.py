@@ -27,9 +27,11 @@ async def stop_leader(site, _random):
     leader = await cluster.leader(VHOST, REPLIES)
     hearing = Hearing(site.members)
     cluster.stop(leader)
-    await lasting(SILENT_S)
-    assert await cluster.leader(VHOST, REPLIES) is not leader
-    cluster.go_on(leader)
+    try:
+        await lasting(SILENT_S)
+        assert await cluster.leader(VHOST, REPLIES) is not leader
+    finally:
+        cluster.go_on(leader)
     await hearing.anyone("link.changed", phase="connecting")
 
 
