@@ -28,8 +28,8 @@ async def order_again(database: Database) -> Recovered:
     """
     Order every command again that a run awaits an answer to.
 
-    Each has its whole timeout again, from now: what was in flight when a backup was made is long
-    overdue. It may be done at any time and as often as one likes, beside workers that work.
+    Each has its whole timeout again, from now, and a minute for the workers to be started: what was
+    in flight when a backup was made is long overdue. It may be done at any time and as often as one likes, beside workers that work.
 
     Raises:
         StoreUnavailable: some may have been ordered; do it again.
@@ -95,9 +95,11 @@ _ORDER = text(
     RETURNING run_id::text"""
 )
 
+# A minute more than the timeout, because the workers may have yet to be started.
 _POSTPONE = text(
     """
-    UPDATE saga_engine.run AS r SET wake_at = greatest(r.wake_at, o.due_at)
+    UPDATE saga_engine.run AS r
+    SET wake_at = greatest(r.wake_at, o.due_at + interval '1 minute')
     FROM (
         SELECT run_id, min(due_at) AS due_at FROM saga_engine.outbox
         WHERE run_id = ANY (CAST(:run_ids AS uuid[])) GROUP BY run_id) AS o

@@ -1,0 +1,16 @@
+"""A participant is away for a while; `make load` does the same for ten minutes."""
+
+import pytest
+
+from tests.load.outage import outage
+from tests.load.stage import stage
+
+
+@pytest.mark.rabbitmq
+async def test_commands_wait_for_a_participant_that_is_away_and_copies_do_not_pile_up(
+    rabbitmq_url, migrated_url, tmp_path
+):
+    """Its first timeout is over after 2 s, and then one comes each 5."""
+    async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
+        quick = {"OUTAGE_TIMEOUT": "2", "OUTAGE_PAUSE": "3"}
+        await outage(place, migrated_url, 10, copies_max=4, environment=quick)
