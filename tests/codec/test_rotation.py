@@ -16,7 +16,7 @@ from saga_engine.saga.trigger import Resolve
 from saga_engine.saga.vocabulary import Outcome, Resolution, Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, journal
-from saga_engine.telemetry.facts import IncidentOpened, RunFinished, RunStarted
+from saga_engine.telemetry.facts import IncidentOpened, MessageParked, RunFinished, RunStarted
 from tests.broker.links import link_to
 from tests.codec.rings import sealing, settings
 from tests.codec.shop import SECRET, Order, Shop, ever_written, orders, record_everything, shows
@@ -258,3 +258,18 @@ async def test_what_a_caller_recorded_in_plain_is_sealed_when_it_is_taken_in(par
 
 def answered(command):
     return [encode_reply(command, Outcome.SUCCEEDED, {"number": SECRET})]
+
+
+async def test_what_waits_for_another_worker_waits_sealed(parties):
+    await parties.work("k1")
+    await parties.worker.stop()  # the saga is known now, and nobody has it
+    await record_everything(parties.engine.database)
+    other = await parties.engine.worker(**sealed("k1"))
+    asker = await parties.engine.asker()
+    run_id = str(uuid4())
+    start = {"run_id": run_id, "saga": "order", "input": {"card": SECRET}}
+    await asker.send(("start", start))
+    await other.facts.until(MessageParked, run_id=run_id)
+    written = await ever_written(parties.engine.database)
+    assert written["saga_engine.inbox"]
+    assert not shows(written["saga_engine.inbox"])
