@@ -2,6 +2,7 @@
 # make test    all tests; installs RabbitMQ where it may
 # make faults  the fault suite: real processes and servers, every fault, a table; half an hour
 # make load    50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
+# make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make lint types bench
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test faults lint types bench fast fuzz load clean
+.PHONY: help demo test faults lint types bench fast fuzz load simulate clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -62,6 +63,9 @@ faults: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/faketime.sh
 	@$(BIN)/python -m tests.faults $(FAULTS)
+
+simulate: $(VENV)/.dev
+	@SEEDS=$(SEEDS) RUNS=$(RUNS) BASE=$(BASE) $(BIN)/python -m tests.simulation
 
 bench: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh

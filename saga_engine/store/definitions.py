@@ -60,11 +60,7 @@ async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, in
 
 async def known(tx: Transaction) -> list[KnownDefinition]:
     """Read every definition any worker has ever loaded, the oldest first."""
-    query = select(
-        *(definition.c.id, definition.c.name, definition.c.version),
-        *(definition.c.fingerprint, definition.c.document),
-    ).order_by(definition.c.id)
-    return [KnownDefinition(*row) for row in await tx.execute(query)]
+    return [KnownDefinition(*row) for row in await tx.execute(_KNOWN)]
 
 
 def document_of(saga: Saga) -> dict[str, Any]:
@@ -83,6 +79,11 @@ def document_of(saga: Saga) -> dict[str, Any]:
         )
     return {"name": saga.name, "version": saga.version, "steps": steps}
 
+
+_KNOWN = select(
+    *(definition.c.id, definition.c.name, definition.c.version),
+    *(definition.c.fingerprint, definition.c.document),
+).order_by(definition.c.id)
 
 _REGISTER = text(
     """

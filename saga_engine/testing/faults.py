@@ -29,6 +29,7 @@ class Kind(StrEnum):
 
     CRASH = "crash"  # the process dies before the effect
     CRASH_AFTER = "crash_after"  # the process dies after it
+    STOP = "stop"  # the process is told to finish what it has in hand and to end
     CUT = "cut"  # the connection is lost before the effect
     CUT_AFTER = "cut_after"  # the effect happens, and its answer is lost
     OUTAGE = "outage"  # the broker takes no publishes of this process for a while
@@ -42,13 +43,16 @@ class Kind(StrEnum):
 KINDS: dict[Point, tuple[Kind, ...]] = {
     Point.STATEMENT: (Kind.CRASH, Kind.CUT),
     Point.COMMIT: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.CUT_AFTER),
-    Point.PUBLISH: (Kind.CRASH, Kind.OUTAGE),
+    Point.PUBLISH: (Kind.CRASH, Kind.OUTAGE, Kind.STOP),
     Point.MESSAGE: (Kind.NACKED, Kind.LOST, Kind.VANISHED, Kind.DOUBLED, Kind.DELAYED),
     Point.CONFIRM: (Kind.CRASH, Kind.CUT),
-    Point.SETTLE: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT),
+    Point.SETTLE: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.STOP),
 }
 LONGEST = {Kind.DELAYED: 45.0, Kind.OUTAGE: 20.0}
 """Seconds; a message may so outlive every attempt of its step, an outage a step's timeout."""
+
+STATEMENTS_SPARED = 0.8
+"""How often a fault that is due at a statement waits for the next point."""
 
 DOWN = 5.0
 """Seconds a process is down at the most."""
@@ -73,7 +77,8 @@ class Faults:
     The faults of one simulation; `met` are those that struck.
 
     Args:
-        dice: decides where and what, once in `every` points on average; None: only `planned`.
+        dice: decides where and what, once in `every` points and once in `every` messages on
+            average; None: only what is `planned`.
     """
 
     def __init__(
@@ -83,11 +88,10 @@ class Faults:
         self._every = every
         self._planned = {fault.number: fault for fault in planned}
         self._over = False
-        self._next = 0
+        self._spared = {True: 0, False: 0}
         self.points = 0
         self.met: list[Fault] = []
         self.counts: Counter[str] = Counter()
-        self._draw()
 
     def at(self, point: Point) -> Fault | None:
         """Pass a point; what strikes there, if anything."""
@@ -95,15 +99,7 @@ class Faults:
         self.points += 1
         if self._over:
             return None
-        if self._dice is None:
-            fault = self._planned.get(number)
-        elif number < self._next:
-            return None
-        else:
-            self._draw()
-            kind = self._dice.choice(KINDS[point])
-            seconds = self._dice.uniform(0, LONGEST.get(kind, DOWN))
-            fault = Fault(number, kind, round(seconds, 3))
+        fault = self._planned.get(number) if self._dice is None else self._drawn(number, point)
         if fault is None or fault.kind not in KINDS[point]:
             return None
         self.met.append(fault)
@@ -114,6 +110,16 @@ class Faults:
         """From now on nothing goes wrong."""
         self._over = True
 
-    def _draw(self) -> None:
-        if self._dice is not None:
-            self._next = self.points + int(self._dice.expovariate(1 / self._every))
+    def _drawn(self, number: int, point: Point) -> Fault | None:
+        dice = self._dice
+        assert dice is not None, "planned faults are not drawn"
+        messages = point is Point.MESSAGE
+        self._spared[messages] -= 1
+        if self._spared[messages] > 0:
+            return None
+        if point is Point.STATEMENT and dice.random() < STATEMENTS_SPARED:
+            return None
+        self._spared[messages] = int(dice.expovariate(1 / self._every))
+        kind = dice.choice(KINDS[point])
+        seconds = dice.uniform(0, LONGEST.get(kind, DOWN))
+        return Fault(number, kind, round(seconds, 3))

@@ -20,7 +20,7 @@ LATENCY = 0.004
 
 class Process:
     """
-    One life of a worker, a participant or a client.
+    One life of a worker, a participant or a client; `stop` is set when it is told to end.
 
     Args:
         mortal: whether faults kill it.
@@ -30,6 +30,7 @@ class Process:
         self.name = name
         self.faults = faults
         self.alive = True
+        self.stop = asyncio.Event()
         self.down = 0.0
         self._dice = dice
         self._mortal = mortal
@@ -62,6 +63,9 @@ class Process:
         fault = self.faults.at(point)
         if fault is not None and fault.kind is Kind.CRASH:
             self.die(fault)
+        if fault is not None and fault.kind is Kind.STOP:
+            self.stop.set()
+            return None
         return fault
 
     def die(self, fault: Fault) -> None:

@@ -66,6 +66,13 @@ async def _changed(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return sorted(changed)[:1]
 
 
+@ANSWERS.to(definitions, "_KNOWN")
+async def _known(tx: Transaction, _: None) -> Sequence[Any]:
+    rows = sorted((row for _, row in tx.every("definition")), key=lambda row: row["id"])
+    names = ("id", "name", "version", "fingerprint")
+    return [(*(row[name] for name in names), orjson.loads(row["document"])) for row in rows]
+
+
 @ANSWERS.to(definitions, "_IDS")
 async def _ids(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     rows = [tx.get("definition", key) for key in _pinned(arguments)]

@@ -79,6 +79,7 @@ class Witness:
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
                 self._left(self._engine.rows["outbox"].get(number))
+        self.counts["wait for a worker with the definition"] += len(_put(tx, "inbox"))
         touched = [key for table, key in tx.locked if table == "run"]
         touched += [row["run_id"] for row in _put(tx, "inbox")]
         touched += [row["message_id"] for row in _put(tx, "dead_letter")]

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any, cast
 from uuid import UUID
@@ -66,7 +67,7 @@ PATIENCE_ASKING = 50
 RUBBISH = (REPLIES, REQUESTS)
 """The exchanges to which messages are sent that nobody can read."""
 
-SETTINGS = Settings(poll=1.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.0)
+SETTINGS = Settings(poll=2.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.0)
 """The defaults, but patient: looking ten times a second for nothing is most of the work."""
 
 
@@ -121,13 +122,15 @@ class World:
         self._witness = Witness(self._engine, self._services, self._broker, _guarded(plays))
         self._counts: Counter[str] = Counter()
         self._group = asyncio.TaskGroup()
-        self._over = asyncio.Event()
+        self._processes: dict[str, Process] = {}
+        self._over = False
 
     async def happen(self) -> Outcome:
         """Let it happen, and hold it against the promises."""
         async with self._group:
             for number in range(self._setup.workers):
-                self._begin(f"worker {number}", self._worker)
+                plays = self._plays if number == 0 else self._plays[number % 2 :]
+                self._begin(f"worker {number}", partial(self._worker, plays))
             for number in range(self._setup.participants):
                 self._begin(f"participant {number}", self._participant)
             async with asyncio.TaskGroup() as clients:
@@ -136,7 +139,9 @@ class World:
                 self._faults.end()
                 self._lots.calm()
             await self._settle()
-            self._over.set()
+            self._over = True
+            for process in self._processes.values():
+                process.stop.set()
         return await self._judge()
 
     # the processes
@@ -146,35 +151,35 @@ class World:
 
     async def _keep(self, name: str, life: Life) -> None:
         """Start a process, and start it again whenever it has died."""
-        while not self._over.is_set():
-            process = Process(name, self._faults, self._dice)
+        while not self._over:
+            process = self._processes[name] = Process(name, self._faults, self._dice)
             task = self._group.create_task(self._live(process, life))
             process.begin(task)
             await asyncio.wait([task])
-            if not process.alive:
-                self._counts["crashes"] += 1
-                await asyncio.sleep(process.down)
+            self._counts["stops" if process.alive else "crashes"] += 1
+            await asyncio.sleep(process.down)
 
     async def _live(self, process: Process, life: Life) -> None:
         try:
             await life(process)
+            if not process.stop.is_set():
+                self._witness.violate("P7", f"{process.name} ended by itself")
         except SagaEngineError:
             process.down = 1.0  # it could not begin; whatever supervises it starts it again
-            await asyncio.sleep(process.down)
         except Exception as error:  # noqa: BLE001 - that is the point
             self._witness.violate("P7", f"{process.name} ended: {error!r}")
 
-    async def _worker(self, process: Process) -> None:
+    async def _worker(self, plays: Sequence[Play], process: Process) -> None:
         database = cast(
             "real_database.Database",
             Database(self._engine, process, SETTINGS.database_lock_timeout),
         )
         tell = Tell(self._told)
-        sagas = [play.saga for play in self._plays]
+        sagas = [play.saga for play in plays]
         registered = await register(database, sagas, PLAIN, tell)
         publisher, consumer = self._connected(process, QUEUES, SETTINGS.prefetch)
         shift = Shift(registered, database, publisher, consumer, SETTINGS, tell)
-        await shift.run(self._over)
+        await shift.run(process.stop)
 
     async def _participant(self, process: Process) -> None:
         database = Database(self._services, process)
@@ -191,7 +196,7 @@ class World:
         shift = participant_shift.Shift(performers, publisher, consumer, SETTINGS, _nobody)
         async with asyncio.TaskGroup() as group:
             group.create_task(shift.run())
-            await self._over.wait()
+            await process.stop.wait()
             await shift.drain()
 
     def _connected(

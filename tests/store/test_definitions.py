@@ -28,6 +28,7 @@ async def test_registering_twice_gives_the_same_ids(database: Database):
         assert await definitions.register(tx, []) == {}
 
 
+@BOTH
 async def test_a_definition_can_be_shown_without_its_module(database: Database):
     async with database.transaction() as tx:
         await definitions.register(tx, [ORDERS])

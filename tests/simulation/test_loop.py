@@ -1,0 +1,48 @@
+"""Virtual time passes without waiting, in the order of its timers."""
+
+import asyncio
+import time
+
+import pytest
+
+from saga_engine.testing.loop import DeadlockError, run
+
+
+async def after(seconds, seen):
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.call_later(seconds, over.set)
+    await over.wait()
+    seen.append((seconds, loop.time()))
+
+
+def test_an_hour_takes_no_time_and_timers_come_in_order():
+    seen = []
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            for seconds in (3600, 1, 60):
+                group.create_task(after(seconds, seen))
+
+    begun = time.perf_counter()
+    run(main())
+    assert seen == [(1, 1.0), (60, 60.0), (3600, 3600.0)]
+    assert time.perf_counter() - begun < 60
+
+
+def test_a_timeout_strikes_when_nothing_else_happens():
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(30):
+                await asyncio.Event().wait()
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(30)
+
+
+def test_where_every_task_waits_for_another_nothing_hangs():
+    async def main():
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError, match="waits for another"):
+        run(main())

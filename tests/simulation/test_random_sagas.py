@@ -1,0 +1,18 @@
+"""A saga that breaks a promise under faults is found by hypothesis, which makes it small."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saga_engine.testing.play import Play
+from saga_engine.testing.world import Setup, simulate
+from tests.saga.random_sagas import sagas
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=100, deadline=None)
+@given(sagas(), st.booleans(), st.integers(0, 2**32))
+def test_every_promise_holds_for_a_saga_of_any_shape(saga, barrier, seed):
+    replies = {step.action.command: 1 for step in saga.steps.values()}
+    play = Play(saga, {}, replies, barrier)
+    assert not simulate(Setup(seed, runs=3, every=20), [play]).violations
