@@ -199,7 +199,7 @@ class Consumer:
         self._stopped = False
         for queue in self._queues:
             queue.consumers[self] = None
-        process.at_death(self._leave)
+        process.at_end(self._leave)
 
     def wake(self) -> None:
         """Something may have become ready."""

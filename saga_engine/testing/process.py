@@ -41,8 +41,8 @@ class Process:
         """Its life is that task."""
         self._task = task
 
-    def at_death(self, ending: Callable[[], None]) -> None:
-        """Have *ending* called when it dies."""
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Have *ending* called when it dies or has ended."""
         self._endings.append(ending)
 
     async def reach(self, point: Point) -> Fault | None:
@@ -79,11 +79,16 @@ class Process:
             return
         self.down = fault.seconds
         self.alive = False
-        for ending in self._endings:
-            ending()
+        self.close()
         if self._task is not None:
             self._task.cancel()
         self.check()
+
+    def close(self) -> None:
+        """Close its connections: its transactions are undone, and its deliveries come back."""
+        endings, self._endings = self._endings, []
+        for ending in endings:
+            ending()
 
     def check(self) -> None:
         """Raise CancelledError when it is dead."""

@@ -295,7 +295,7 @@ class Database:
         self._process = process
         self._patience = patience
         self._open: dict[Transaction, None] = {}
-        process.at_death(self._end_all)
+        process.at_end(self._end_all)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

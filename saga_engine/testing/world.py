@@ -168,6 +168,8 @@ class World:
             process.down = 1.0  # it could not begin; whatever supervises it starts it again
         except Exception as error:  # noqa: BLE001 - that is the point
             self._witness.violate("P7", f"{process.name} ended: {error!r}")
+        finally:
+            process.close()
 
     async def _worker(self, plays: Sequence[Play], process: Process) -> None:
         database = cast(
