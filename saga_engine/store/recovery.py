@@ -29,7 +29,8 @@ async def order_again(database: Database) -> Recovered:
     Order every command again that a run awaits an answer to.
 
     Each has its whole timeout again, from now, and a minute for the workers to be started: what was
-    in flight when a backup was made is long overdue. It may be done at any time and as often as one likes, beside workers that work.
+    in flight when a backup was made is long overdue. It may be done at any time and as often as one
+    likes, beside workers that work.
 
     Raises:
         StoreUnavailable: some may have been ordered; do it again.

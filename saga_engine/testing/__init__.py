@@ -1,15 +1,28 @@
 """
 Deterministic simulation: the real engine over models of its servers, in virtual time.
 
-    world        a simulated world from a seed: processes, clients, faults, peace, judgement
+    play = Play(orders, {"order_id": "o-1"}, {"inventory.reserve": {"reservation_id": "r-1"}})
+    outcome = simulate(Setup(seed=1, runs=50), [play])
+    assert not outcome.violations
+
+A world of workers, participants and clients is drawn from the seed; processes are killed between
+any two of their effects, messages are lost, doubled and late. Then the faults end, everything must
+come to its end by itself, and the promises are held against what is on record. Nothing here waits,
+opens a socket or reads a clock: the same seed gives the same world, and an hour takes no time.
+
+    world        one world: processes, faults, peace, judgement; `client` asks for the runs
     play         what is played: a saga, its input, and participants that answer by lot
     faults       what goes wrong and where, by chance or the same again
-    shrink       the smallest world and the fewest faults that still break a promise
+    case         a failing world as a file, and how it is made smaller
     promises     P1 to P5 of every run; `witness` sees to P6 while it happens
     process      a process that can die at every point
     broker       the model of RabbitMQ, `tables` that of PostgreSQL
     store        what the statements of the engine mean there; `waiting` and `barrier` have the rest
     loop         virtual time
-
-Nothing here waits, opens a socket or reads a clock. The same seed gives the same world.
 """
+
+from saga_engine.testing.faults import Fault, Faults
+from saga_engine.testing.play import Play
+from saga_engine.testing.world import Outcome, Setup, simulate
+
+__all__ = ["Fault", "Faults", "Outcome", "Play", "Setup", "simulate"]

@@ -134,9 +134,7 @@ class Witness:
         self._note("acknowledge", process.name, delivery.queue)
         taken = self._taken.pop((process, delivery.queue, delivery.epoch, delivery.tag))
         if not self._dealt_with(process, delivery, taken):
-            self.violate(
-                "P6", f"{delivery.message_id} of {delivery.queue} was acknowledged too soon"
-            )
+            self.violate("P6", f"{delivery.type} of {delivery.queue} was acknowledged too soon")
 
     def _dealt_with(self, process: Process, delivery: Delivery, since: int) -> bool:
         """Whether what a message means was committed between its delivery and now."""

@@ -9,16 +9,12 @@ come to its end by itself; then every promise is asserted.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from random import Random
 from typing import Any, cast
-from uuid import UUID
 
 from saga_engine.broker import consumer as real_consumer
 from saga_engine.broker import publisher as real_publisher
-from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.request import CancelRequest, Request, StartRequest, encode_request
 from saga_engine.broker.topology import (
     ENGINE,
     REPLIES,
@@ -26,27 +22,24 @@ from saga_engine.broker.topology import (
     participant_queue,
     participant_topology,
 )
-from saga_engine.broker.wire import Message
-from saga_engine.errors import SagaEngineError, StoreUnavailable
+from saga_engine.errors import SagaEngineError
 from saga_engine.participant import database as real_participant_database
 from saga_engine.participant import shift as participant_shift
 from saga_engine.participant.performer import Performer
 from saga_engine.saga.sealing import PLAIN
-from saga_engine.saga.trigger import Start, trigger_data
 from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
 from saga_engine.store import database as real_database
-from saga_engine.store import inbox, keys, runs
-from saga_engine.store.inbox import Item
-from saga_engine.store.keys import KeyWanted
+from saga_engine.store import runs
 from saga_engine.telemetry.facts import Fact, FaultFound, Tell
 from saga_engine.testing import barrier, loop, store, waiting
 from saga_engine.testing.broker import Broker, Consumer, Publisher
+from saga_engine.testing.client import Client, rubbish, set_aside
 from saga_engine.testing.faults import Fault, Faults, dice
 from saga_engine.testing.play import Lots, Play, participant
 from saga_engine.testing.process import Process
 from saga_engine.testing.promises import broken, stories
-from saga_engine.testing.tables import BEGINNING, Database, Tables
+from saga_engine.testing.tables import Database, Tables
 from saga_engine.testing.witness import Witness
 from saga_engine.worker.shift import QUEUES, Shift, register
 
@@ -57,12 +50,6 @@ STORM = 30.0
 
 PATIENCE, POINTS = 1800.0, 50_000
 """Seconds of peace, and points, after which what has not come to its end goes round in circles."""
-
-ASK_AGAIN = 5.0
-"""Seconds after which a client that sees no run asks for it again."""
-
-PATIENCE_ASKING = 50
-"""How often it does."""
 
 RUBBISH = (REPLIES, REQUESTS)
 """The exchanges to which messages are sent that nobody can read."""
@@ -129,8 +116,8 @@ class World:
         """Let it happen, and hold it against the promises."""
         async with self._group:
             for number in range(self._setup.workers):
-                plays = self._plays if number == 0 else self._plays[number % 2 :]
-                self._begin(f"worker {number}", partial(self._worker, plays))
+                known = self._plays[number % 2 :] or self._plays  # some lack a definition
+                self._begin(f"worker {number}", partial(self._worker, known))
             for number in range(self._setup.participants):
                 self._begin(f"participant {number}", self._participant)
             async with asyncio.TaskGroup() as clients:
@@ -220,12 +207,13 @@ class World:
 
     def _ask(self, group: asyncio.TaskGroup) -> None:
         process = Process("client", self._faults, self._dice, mortal=False)
-        client = _Client(self._broker, self._engine, process, self._dice)
+        publisher = Publisher(self._broker, process, SETTINGS.broker_confirm_timeout)
+        client = Client(self._engine, Database(self._engine, process), publisher, self._dice)
         for number in range(self._setup.runs):
             play = self._plays[number % len(self._plays)]
-            group.create_task(client.start(play, number))
+            group.create_task(client.start(play, number, within=STORM * 0.8))
         for name in RUBBISH:
-            group.create_task(client.throw_rubbish(name))
+            group.create_task(client.throw_rubbish(name, within=STORM * 0.8))
 
     # the end
 
@@ -260,9 +248,7 @@ class World:
         for story in stories(self._engine, self._witness.ledger, self._plays):
             run = found[story.row["run_id"]].run
             self._witness.violations.extend(broken(story, run, waiting))
-        if len(set_aside(self._engine) & {f"rubbish for {name}" for name in RUBBISH}) < len(
-            RUBBISH
-        ):
+        if not {rubbish(name).message_id for name in RUBBISH} <= set_aside(self._engine):
             self._witness.violate("P7", "what nobody can read was not set aside")
         if len(found) != self._setup.runs:
             self._witness.violate("P1", f"{len(found)} of {self._setup.runs} runs were started")
@@ -275,77 +261,11 @@ class World:
         )
 
 
-class _Client:
-    """Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for."""
-
-    def __init__(self, broker: Broker, engine: Tables, process: Process, dice: Random) -> None:
-        self._engine = engine
-        self._dice = dice
-        self._publisher = Publisher(broker, process, SETTINGS.broker_confirm_timeout)
-        self._database = Database(engine, process)
-
-    async def start(self, play: Play, number: int) -> None:
-        """Start a run by a message, or in the store as a caller's own transaction does."""
-        run_id, key = self._run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
-        recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
-        await asyncio.sleep(self._dice.random() * STORM * 0.8)
-        request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
-        for _ in range(PATIENCE_ASKING):
-            if str(run_id) in self._engine.rows["run"]:
-                break
-            await (self._record(request) if recorded else self._send(request))
-            await asyncio.sleep(ASK_AGAIN)
-        if key is not None:
-            await self._send(replace(request, run_id=self._run_id(number)))  # the same by its key
-        if cancelled:
-            await asyncio.sleep(self._dice.random() * 10)
-            await self._send(CancelRequest(run_id, "the lot says so", "the client"))
-
-    async def throw_rubbish(self, exchange: str) -> None:
-        """Send what nobody can read, until it is set aside."""
-        await asyncio.sleep(self._dice.random() * STORM)
-        message = Message(exchange, exchange, b'{"rubb', f"rubbish for {exchange}")
-        for _ in range(PATIENCE_ASKING):
-            if message.message_id in set_aside(self._engine):
-                return
-            await self._publisher.publish([message])
-            await asyncio.sleep(ASK_AGAIN)
-
-    async def _send(self, request: Request) -> None:
-        await self._publisher.publish([encode_request(request, message_id=fresh_message_id())])
-
-    async def _record(self, request: StartRequest) -> None:
-        run_id, saga = str(request.run_id), request.saga
-        kind, body = trigger_data(Start(run_id, request.key, request.input))
-        try:
-            async with self._database.transaction() as tx:
-                connection = cast("Any", tx)
-                if request.key is not None:
-                    wanted = KeyWanted(saga, request.key, run_id, request.input)
-                    await keys.reserve(connection, [wanted])
-                item = Item(kind, run_id, body, saga=saga, version=request.version)
-                await inbox.record(connection, [item])
-        except StoreUnavailable:
-            pass  # it is asked again
-
-    def _run_id(self, number: int) -> UUID:
-        """A UUIDv7 that is the same in every simulation of the seed."""
-        milliseconds = int(BEGINNING.timestamp() * 1000) + number
-        dice = self._dice.getrandbits(74)
-        high = milliseconds << 16 | 0x7000 | dice >> 62
-        return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)
-
-
 def _guarded(plays: Sequence[Play]) -> set[str]:
     """Every command that is performed behind the barrier."""
     steps = [step for play in plays if play.barrier for step in play.saga.steps.values()]
     orders = [each.order(direction) for each in steps for direction in Direction]
     return {order.command for order in orders if order is not None}
-
-
-def set_aside(engine: Tables) -> set[str]:
-    """The messages that are among the dead letters."""
-    return {row["message_id"] for row in engine.rows["dead_letter"].values()}
 
 
 def _nobody(_: object) -> None:

@@ -1,0 +1,103 @@
+"""
+The clients of a simulation: they ask until they see what they asked for.
+
+They read the engine's tables to see it, where a real client would wait for an answer: answers are
+best effort, and what counts here is the run.
+"""
+
+import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Any, cast
+from uuid import UUID
+
+from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.request import CancelRequest, Request, StartRequest, encode_request
+from saga_engine.broker.wire import Message
+from saga_engine.errors import StoreUnavailable
+from saga_engine.saga.trigger import Start, trigger_data
+from saga_engine.store import inbox, keys
+from saga_engine.store.inbox import Item
+from saga_engine.store.keys import KeyWanted
+from saga_engine.testing.broker import Publisher
+from saga_engine.testing.play import Play
+from saga_engine.testing.tables import BEGINNING, Database, Tables
+
+ASK_AGAIN = 5.0
+"""Seconds after which a client that sees no run asks for it again."""
+
+PATIENCE = 50
+"""How often it does."""
+
+
+class Client:
+    """Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for."""
+
+    def __init__(
+        self, engine: Tables, database: Database, publisher: Publisher, dice: Random
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._publisher = publisher
+        self._dice = dice
+
+    async def start(self, play: Play, number: int, *, within: float) -> None:
+        """Start a run *within* that time, by a message or as a caller's own transaction does."""
+        run_id, key = self._run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
+        recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
+        await asyncio.sleep(self._dice.random() * within)
+        request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
+        for _ in range(PATIENCE):
+            if str(run_id) in self._engine.rows["run"]:
+                break
+            await (self._record(request) if recorded else self._send(request))
+            await asyncio.sleep(ASK_AGAIN)
+        if key is not None:
+            await self._send(replace(request, run_id=self._run_id(number)))  # the same by its key
+        if cancelled:
+            await asyncio.sleep(self._dice.random() * 10)
+            await self._send(CancelRequest(run_id, "the lot says so", "the client"))
+
+    async def throw_rubbish(self, exchange: str, *, within: float) -> None:
+        """Send what nobody can read, until it is set aside."""
+        await asyncio.sleep(self._dice.random() * within)
+        message = rubbish(exchange)
+        for _ in range(PATIENCE):
+            if message.message_id in set_aside(self._engine):
+                return
+            await self._publisher.publish([message])
+            await asyncio.sleep(ASK_AGAIN)
+
+    async def _send(self, request: Request) -> None:
+        await self._publisher.publish([encode_request(request, message_id=fresh_message_id())])
+
+    async def _record(self, request: StartRequest) -> None:
+        run_id, saga = str(request.run_id), request.saga
+        kind, body = trigger_data(Start(run_id, request.key, request.input))
+        try:
+            async with self._database.transaction() as tx:
+                connection = cast("Any", tx)
+                if request.key is not None:
+                    wanted = KeyWanted(saga, request.key, run_id, request.input)
+                    await keys.reserve(connection, [wanted])
+                item = Item(kind, run_id, body, saga=saga, version=request.version)
+                await inbox.record(connection, [item])
+        except StoreUnavailable:
+            pass  # it is asked again
+
+    def _run_id(self, number: int) -> UUID:
+        """A UUIDv7 that is the same in every simulation of the seed."""
+        milliseconds = int(BEGINNING.timestamp() * 1000) + number
+        dice = self._dice.getrandbits(74)
+        high = milliseconds << 16 | 0x7000 | dice >> 62
+        return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)
+
+
+def rubbish(exchange: str) -> Message:
+    """Make what nobody can read."""
+    return Message(exchange, exchange, b'{"rubb', f"rubbish for {exchange}")
+
+
+def set_aside(engine: Tables) -> set[str]:
+    """The messages that are among the dead letters."""
+    return {row["message_id"] for row in engine.rows["dead_letter"].values()}
