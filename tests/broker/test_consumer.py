@@ -1,8 +1,6 @@
 import asyncio
-import struct
 
 import pytest
-from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from saga_engine.broker.topology import CLIENT, COMMANDS, EVENTS, Binding, client_topology
@@ -17,7 +15,6 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
-from tests.hostile.properties import PROPERTIES, content_header
 from tests.proxy import proxied
 
 
@@ -196,25 +193,6 @@ async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
     assert not any(state.problem for state in observer.states)
 
 
-async def test_hostile_properties_do_not_stop_the_consumer(broker_url):
-    observer = Observed()
-    async with (
-        consumer_of(broker_url, observer) as consumer,
-        raw_channel(broker_url) as channel,
-        publisher_to(broker_url) as publisher,
-    ):
-        for name, (flags, properties) in PROPERTIES.items():
-            await _publish_raw(channel, flags, properties, name.encode())
-        hostile = await take(consumer, len(PROPERTIES))
-        await publisher.publish([message("tests.one", b"innocent")])
-        (innocent,) = await take(consumer, 1)
-        await consumer.settle([*hostile, innocent])
-    assert sorted(one.body.decode() for one in hostile) == sorted(PROPERTIES)
-    assert innocent.body == b"innocent"
-    assert not innocent.redelivered
-    assert observer.states[-2].epoch == 1, "no reconnect"
-
-
 async def test_body_beyond_what_is_kept_is_cut_and_says_its_size(broker_url):
     kept = {"dead_letter_bytes": 1000, "body_bytes": 500}
     async with consumer_of(broker_url, **kept) as consumer, publisher_to(broker_url) as publisher:
@@ -243,16 +221,6 @@ async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
         assert [outcome.value for outcome in outcomes] == ["confirmed", "confirmed", "returned"]
         found = await take(consumer, 2)
     assert [delivery.routing_key for delivery in found] == keys[:2]
-
-
-async def _publish_raw(channel, flags, properties, body):
-    def frame(kind, payload):
-        return struct.pack(">BHI", kind, channel.number, len(payload)) + payload + b"\xce"
-
-    publish = b"\x00\x3c\x00\x28\x00\x00" + b"\x0dsaga.commands" + b"\x09tests.one" + b"\x00"
-    header = content_header(flags, properties, len(body))
-    payload = frame(1, publish) + frame(2, header) + frame(3, body)
-    await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
 
 async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
