@@ -57,9 +57,9 @@ async def wipe(site, _random):
 
 async def stop(site, random):
     """SIGSTOP, for longer than confirms are waited for."""
-    hearing = Hearing(site.workers)
+    hearing = Hearing(site.members)
     os.kill(site.rabbit.pid, signal.SIGSTOP)
-    await lasting(random.uniform(6.0, 9.0))
+    await lasting(random.uniform(8.0, 11.0))
     os.kill(site.rabbit.pid, signal.SIGCONT)
     await hearing.anyone("messages.published", outcome="unknown")
 
