@@ -11,6 +11,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     telemetry/    what is told: facts, logs, metrics, health
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
+    testing/      the engine simulated: models of its servers, virtual time, faults from a seed
 
 What a user imports is here, and is loaded when it is first asked for: the command line, which
 imports this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.

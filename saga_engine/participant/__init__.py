@@ -1,10 +1,11 @@
 """
 The other side of a saga, in the user's services: commands performed once, and answered.
 
-    Delivery -> service -> performer -> barrier -> the user's handler -> replies -> acknowledgement
+    Delivery -> shift -> performer -> barrier -> the user's handler -> replies -> acknowledgement
 
-participant is what users declare with; handler checks and calls one of their functions; barrier
-makes an effect happen once. Performers in other languages need docs/protocol.md and none of this.
+service connects and shift works; participant is what users declare with; handler checks and calls
+one of their functions; barrier makes an effect happen once. Performers in other languages need
+docs/protocol.md and none of this.
 """
 
 from saga_engine.participant.context import CommandContext
