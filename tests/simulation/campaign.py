@@ -40,8 +40,8 @@ class Figures:
         return "\n".join(lines)
 
 
-def campaign(base, seeds, runs):
-    """Simulate that many seeds from `base` on, with that many runs in each."""
+def campaign(base, seeds, runs, *, cases=3):
+    """Simulate that many seeds from `base` on, or until so many cases have broken a promise."""
     figures = Figures(base)
     begun = time.perf_counter()
     for seed in range(base, base + seeds):
@@ -54,6 +54,8 @@ def campaign(base, seeds, runs):
         if outcome.violations:
             failing = Case(setup_of(seed, runs), tuple(outcome.faults), tuple(outcome.violations))
             figures.cases.append(smaller(failing, retry))
+            if len(figures.cases) == cases:
+                break
     figures.seconds = time.perf_counter() - begun
     return figures
 
