@@ -3,9 +3,8 @@
 # make faults  the fault suite: real processes and servers, every fault, a table; half an hour
 # make load    50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
-# make simulate  the engine under faults in virtual time: SEEDS=1000 RUNS=100 BASE=1
-# make lint types bench
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
+# make lint types bench
 
 PYTHON ?= python3
 VENV := .venv
