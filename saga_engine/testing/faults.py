@@ -54,6 +54,9 @@ LONGEST = {Kind.DELAYED: 45.0, Kind.OUTAGE: 20.0}
 STATEMENTS_SPARED = 0.8
 """How often a fault that is due at a statement waits for the next point."""
 
+MESSAGES_SHARE = 0.3
+"""Messages meet with a fault more often than other points, by this share of `every`."""
+
 DOWN = 5.0
 """Seconds a process is down at the most."""
 
@@ -77,8 +80,8 @@ class Faults:
     The faults of one simulation; `met` are those that struck.
 
     Args:
-        dice: decides where and what, once in `every` points and once in `every` messages on
-            average; None: only what is `planned`.
+        dice: decides where and what, once in `every` points on average, messages apart; None: only
+            what is `planned`.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class Faults:
             return None
         if point is Point.STATEMENT and dice.random() < STATEMENTS_SPARED:
             return None
-        self._spared[messages] = int(dice.expovariate(1 / self._every))
+        every = self._every * MESSAGES_SHARE if messages else self._every
+        self._spared[messages] = int(dice.expovariate(1 / every))
         kind = dice.choice(KINDS[point])
         seconds = dice.uniform(0, LONGEST.get(kind, DOWN))
         return Fault(number, kind, round(seconds, 3))
