@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from saga_engine.embedded.rabbitmq import RabbitServer
-from tests.faults.catalogue import ALL, CLUSTER
+from tests.faults.catalogue import CLUSTER, GROUPS
 from tests.faults.cluster import RabbitCluster
 from tests.faults.load import Load
 from tests.faults.site import site
@@ -29,27 +29,36 @@ async def run(seed, only, times, runs, directory):
     """Every fault on a site with one node of RabbitMQ, and then those of a cluster on another."""
     print(f"seed {seed}, logs in {directory}")
     code = 0
-    for name, broker, faults in (("node", RabbitServer, ALL), ("cluster", RabbitCluster, CLUSTER)):
-        for fault in faults:
-            if fault.obstacle:
-                print(f"left out: {fault.name}, because {fault.obstacle}")
-        chosen = [each for each in faults if re.fullmatch(only, each.name) and not each.obstacle]
-        if chosen:
+    for name, broker, groups in (
+        ("node", RabbitServer, GROUPS),
+        ("cluster", RabbitCluster, (CLUSTER,)),
+    ):
+        chosen = [[each for each in group if _is_chosen(each, only)] for group in groups]
+        if any(chosen):
             logs = directory / name
             logs.mkdir(exist_ok=True)
-            code |= await run_on(broker, seed, chosen, times, runs if faults is ALL else 0, logs)
+            code |= await run_on(broker, seed, chosen, times, runs if groups is GROUPS else 0, logs)
     return code
+
+
+def _is_chosen(fault, only):
+    if fault.obstacle:
+        print(f"left out: {fault.name}, because {fault.obstacle}")
+    return re.fullmatch(only, fault.name) and not fault.obstacle
 
 
 async def run_on(broker, seed, chosen, times, runs, directory):
     async with site(directory, seed, broker=broker) as place, Load(place, Random(seed)) as load:
         suite = Suite(place, load, Random(seed))
         print(f"          {HEADER}", flush=True)
-        for fault in chosen:
-            await suite.endure(fault, times or fault.times)
-        mixing = [fault for fault in chosen if fault.mixes]
+        for group in filter(None, chosen):
+            for fault in group:
+                await suite.endure(fault, times or fault.times)
+            await suite.conclude()
+        mixing = [fault for group in chosen for fault in group if fault.mixes]
         while len(load.asked) < runs and len(mixing) > 1:
             await suite.mix(mixing, MIX)
+            await suite.conclude()
         printed = leaks(place)
     print(table(suite))
     for each in [*suite.violations, *printed]:

@@ -2,8 +2,9 @@
 The suite: faults one after another and mixed, under a load that never ends, and then the verdict.
 
 Each kind of fault is done its number of times; after each the clock runs until a run that was
-started since is completed. Then what was asked for settles, and P1 to P7 are held against every run
-of that kind. The result is a table.
+started since is completed. After a group of kinds what was asked for settles, and P1 to P7 are held
+against every run; what is wrong with a run counts for every kind of the group that it lived
+through. The result is a table.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from time import monotonic
 
@@ -33,6 +35,12 @@ class Row:
     runs: int = 0
     resumed_s: float = 0.0
     violations: list[str] = field(default_factory=list)
+    spans: list[tuple[datetime, datetime]] = field(default_factory=list)
+
+    def met(self, life):
+        """Whether a run that lived then lived through one of these faults."""
+        begun, ended = life
+        return any(begun <= until and since <= ended for since, until in self.spans)
 
 
 @dataclass
@@ -48,6 +56,7 @@ class Suite:
 
     def __post_init__(self):
         self._verdict = Verdict(self.site, self.load)
+        self._open: list[Row] = []  # whose runs have not settled yet
         self._began = monotonic()
 
     @property
@@ -56,24 +65,27 @@ class Suite:
 
     @property
     def violations(self):
-        return [each for row in self.rows for each in row.violations]
+        """Each once, however many kinds it counts for."""
+        return list(dict.fromkeys(each for row in self.rows for each in row.violations))
 
     async def endure(self, fault: Fault, times: int):
-        """One kind of fault, some times, and the verdict on the runs under it."""
+        """One kind of fault, some times; the verdict on the runs under it is for `conclude`."""
         row = Row(fault.name)
+        self._open.append(row)
         self.load.go_on()
         for _ in range(times):
             await self._once(row, [fault])
-        await self._conclude(row)
+        self._tell_of(row)
 
     async def mix(self, faults: Sequence[Fault], times: int):
         """Several kinds at once, chosen at random."""
         row = Row(MIXED)
+        self._open.append(row)
         self.load.go_on()
         while row.times < times:
             chosen = self.random.sample(list(faults), k=self.random.randint(2, AT_ONCE))
             await self._once(row, chosen)
-        await self._conclude(row)
+        self._tell_of(row)
 
     async def _once(self, row: Row, faults: Sequence[Fault]):
         names = " + ".join(fault.name for fault in faults)
@@ -87,6 +99,7 @@ class Suite:
         except AssertionError as error:
             row.violations.append(f"{names}: {error}")
         ended = await self.site.now()
+        row.spans.append((begun, ended))
         row.times += len(faults)
         allowed = max(fault.resumes_s for fault in faults)
         resumed = await self.load.resumed(ended, patience=PATIENCE)
@@ -102,19 +115,33 @@ class Suite:
             for fault in faults:
                 group.create_task(fault.inject(self.site, Random(self.random.random())))
 
-    async def _conclude(self, row: Row):
+    async def conclude(self):
+        """Let everything settle, and hold every promise against the runs since the last time."""
+        rows, self._open = self._open, []
+        last = rows[-1]
         unsettled = await self.load.settle()
         if unsettled:
-            row.violations.append(f"P1: {len(unsettled)} runs neither end nor need anybody")
+            last.violations.append(f"P1: {len(unsettled)} runs neither end nor need anybody")
         try:
             await self._verdict.calm()
         except TimeoutError:
-            row.violations.append("P6: messages or commands are left that nobody takes")
+            last.violations.append("P6: messages or commands are left that nobody takes")
         self._verdict.rubbish = self.site.rubbish
         findings = await self._verdict.judge()
-        row.violations += findings.violations
+        for violation, life in findings.violations:
+            met = [row for row in rows if life and row.met(life)]
+            for row in met or [last]:
+                row.violations.append(violation)
         self.statuses += findings.statuses
-        self.rows.append(row)
+        self.rows += rows
+        self.tell(
+            f"{monotonic() - self._began:6.0f} s  {findings.runs} runs judged,"
+            f" {len(findings.violations)} violations"
+        )
+        for violation, _ in findings.violations[:5]:
+            self.tell(f"          {violation}")
+
+    def _tell_of(self, row):
         self.tell(f"{monotonic() - self._began:6.0f} s  {line(row)}")
         for each in row.violations[:5]:
             self.tell(f"          {each}")

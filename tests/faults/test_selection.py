@@ -36,6 +36,7 @@ async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, cap
         suite = Suite(place, load, Random(seed), tell)
         for fault in SELECTION:
             await suite.endure(fault, fault.few)
+        await suite.conclude()
         printed = leaks(place)
     tell(table(suite))
     assert not suite.violations

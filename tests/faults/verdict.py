@@ -9,6 +9,7 @@ its promise.
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from sqlalchemy import text
 
@@ -35,15 +36,20 @@ BROKER_GAVE_UP = "broker_"
 
 @dataclass
 class Findings:
-    """What is wrong, and how many runs were looked at."""
+    """
+    What is wrong, and how many runs were looked at.
 
-    violations: list[str] = field(default_factory=list)
+    A violation comes with when its run lived, or None where it is not that of a run.
+    """
+
+    violations: list[tuple[str, tuple[datetime, datetime] | None]] = field(default_factory=list)
     runs: int = 0
     statuses: Counter = field(default_factory=Counter)
 
-    def expect(self, condition, sentence):
+    def expect(self, condition, sentence, life=None):
+        """Note a violation unless the condition holds."""
         if not condition:
-            self.violations.append(sentence)
+            self.violations.append((sentence, life))
 
 
 class Verdict:
@@ -91,7 +97,7 @@ class Verdict:
             try:
                 check_run(detail, detail.waiting)  # P1, P2, P3, P5
             except AssertionError as error:
-                findings.violations.append(str(error)[:600])
+                findings.violations.append((str(error)[:600], _life(detail.stored.run)))
             _ledger(findings, detail, asked, done.get(asked.errand, []))  # P4, P6
 
     async def _effects(self, run_ids):
@@ -120,7 +126,7 @@ class Verdict:
         try:
             self._site.everybody_runs()
         except AssertionError as error:
-            findings.violations.append(str(error))
+            findings.violations.append((str(error), None))
 
 
 @dataclass
@@ -151,30 +157,38 @@ def _document(saga):
     return {"steps": [{"name": name, "after": list(saga.after[name])} for name in saga.steps]}
 
 
+def _life(run):
+    """From when to when; a run that has not ended lives still."""
+    return run.started_at, run.finished_at or datetime.max.replace(tzinfo=UTC)
+
+
 def _ledger(findings, detail, asked, effects: Iterable[tuple[str, str]]):
     """P4 and P6: each effect once, and none that nobody had decided."""
     run, done = detail.stored.run, list(effects)
+    life = _life(run)
     of = f"{asked.saga} {run.run_id} ({asked.whim}, {run.status})"
     doubled = [each for each, number in Counter(done).items() if number > 1]
-    findings.expect(not doubled, f"P4: doubled {doubled} in {of}")
+    findings.expect(not doubled, f"P4: doubled {doubled} in {of}", life)
     ordered = {
         (each.data["step"], each.data["direction"])
         for each in detail.journal
         if each.type == "attempt_started"
     }
     undecided = set(done) - ordered
-    findings.expect(not undecided, f"P6: nobody decided {undecided} in {of}")
+    findings.expect(not undecided, f"P6: nobody decided {undecided} in {of}", life)
     forward = {step for step, direction in done if direction == "action"}
     back = {step for step, direction in done if direction == "compensation"}
     if run.status is Status.COMPLETED:
         missing = set(SAGAS[asked.saga].steps) - forward
-        findings.expect(not missing and not back, f"P4: {missing} missing, {back} undone in {of}")
+        findings.expect(
+            not missing and not back, f"P4: {missing} missing, {back} undone in {of}", life
+        )
     if run.status is Status.COMPENSATED:
-        findings.expect(forward == back, f"P4: did {forward}, undid {back} in {of}")
-        _reversed(findings, SAGAS[asked.saga], done, of)
+        findings.expect(forward == back, f"P4: did {forward}, undid {back} in {of}", life)
+        _reversed(findings, SAGAS[asked.saga], done, of, life)
 
 
-def _reversed(findings, saga, done, of):
+def _reversed(findings, saga, done, of, life):
     """P3, by the ledger: undone only after every step that depended on it."""
     place = {each: number for number, each in enumerate(done)}
     for step in saga.steps:
@@ -182,7 +196,7 @@ def _reversed(findings, saga, done, of):
         for later in saga.descendants[step]:
             after = place.get((later, "compensation"))
             if undone is not None and after is not None:
-                findings.expect(after < undone, f"P3: {step} undone before {later} in {of}")
+                findings.expect(after < undone, f"P3: {step} undone before {later} in {of}", life)
 
 
 _LEDGER = "SELECT errand, step, direction FROM ledger WHERE errand = ANY ($1) ORDER BY id"
