@@ -130,8 +130,8 @@ def problem(error: BaseException | None, words: Words) -> str:
     """
     for each in _chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
-            said = _CERTIFICATE.get(each.verify_code, f"is not valid: {each.verify_message}")
-            return f"shows a certificate that {said}".format(ca=words.ca, url=words.url)
+            said = _CERTIFICATE.get(each.verify_code, "").format(ca=words.ca, url=words.url)
+            return f"shows a certificate that {said or f'is not valid: {each.verify_message}'}"
         if isinstance(each, ssl.SSLError):
             reason = str(each.reason or "no reason given")
             for pattern, text in _HANDSHAKE.items():

@@ -82,7 +82,7 @@ class Admission:
 
     def turns(self, sagas: Collection[str], limit: int) -> dict[str, int]:
         """How many of those that wait may begin now, by saga, *limit* at the most of each."""
-        room = {saga: self._room(saga) for saga in sagas}
+        room = {saga: self._room(saga) for saga in sorted(sagas)}
         return {
             saga: min(free, limit)
             for saga, free in room.items()

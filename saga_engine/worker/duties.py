@@ -154,7 +154,7 @@ class Duties:
         if other := await inbox.take(tx, definition_ids=definitions, limit=1):
             return other
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
-        turns = dict.fromkeys(waiting, 1)
+        turns = dict.fromkeys(sorted(waiting), 1)
         return await inbox.take_starts(tx, turns, definition_ids=definitions, limit=1)
 
     async def returned(self) -> bool:

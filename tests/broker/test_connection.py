@@ -72,7 +72,7 @@ async def test_broker_that_does_not_speak_amqp_is_unavailable():
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        with pytest.raises(BrokerUnavailable, match="does not speak TLS on this port"):
+        with pytest.raises(BrokerUnavailable, match="out of reach"):
             async with link_to(f"amqp://u:p@127.0.0.1:{port}/"):
                 pass
     finally:

@@ -36,12 +36,14 @@ COMPUTED = {
     "saga_engine/embedded/broker/virtual_host.py": "the same",
     "saga_engine/saga/record.py": "a field, by the fields of the record's class",
     "saga_engine/store/dead_letters.py": "a column, by a tuple of names",
+    "saga_engine/testing/case.py": "three words that stand there",
     "saga_engine/telemetry/logs.py": "a field, by the fields of the fact's class",
 }
 """Modules that look an attribute up by a computed name, and where the name comes from."""
 
 FORMATS = {
     "saga_engine/saga/graph.py": "a shape of Mermaid's; the label is put into it",
+    "saga_engine/tls.py": "sentences of ours, by OpenSSL's numbers; the words are those of a URL",
     "saga_engine/store/partitions.py": "a statement of ours; the month comes from the catalogue",
 }
 """Modules where the text is chosen from some of ours."""

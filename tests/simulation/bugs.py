@@ -57,12 +57,14 @@ def acknowledge_before_the_commit(plant):
 @bug("P6")
 def publish_before_the_commit(plant):
     async def once(self, work):
-        async with self._database.transaction() as tx:
-            found = Ledger(await runs.clock(tx))
-            number = await work(tx, Batch(tx, self._catalogue, found))
-            await writing.write(tx, found, self._settings)
-            await outbox.delete(tx, self._outbound.confirmed)
-            await self._outbound.send(found.outcome)
+        with self.admission.transaction() as entering:
+            async with self._database.transaction() as tx:
+                found = Ledger(await runs.clock(tx), entering)
+                batch = Batch(tx, self._catalogue, self.admission, found, self._settings)
+                number = await work(tx, batch)
+                await writing.write(tx, found, self._settings)
+                await outbox.delete(tx, self._outbound.confirmed)
+                await self._outbound.send(found.outcome)
         account(self._tell, found)
         return number or 0
 
@@ -153,7 +155,7 @@ def open_an_incident_that_nobody_can_find(plant):
 
 @bug("P1")
 def give_a_key_to_everyone_who_asks(plant):
-    async def everyone(_, wanted):
+    async def everyone(_tx, wanted, _sealing):
         return [keys.KeyHeld(each.run_id, True) for each in wanted]
 
     plant.setattr(keys, "try_reserve", everyone)
@@ -288,7 +290,7 @@ def leave_no_tombstone(plant):
 def record_the_barrier_in_a_transaction_of_its_own(plant):
     async def once(self, handler, command, tx):
         async with self._database.transaction() as other:
-            answer = self._done(await handler(command, other))
+            answer = await self._done(handler, command, other)
         await barrier.leave(tx, command, answer)
         return answer
 

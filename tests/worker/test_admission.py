@@ -146,7 +146,7 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
 async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
     worker = await engine.worker(parcels(timeout=timedelta(seconds=4)), runs_in_flight=200)
     shop, asker = await engine.shop(), await engine.asker()
-    admission = worker.worker._turnover.admission
+    admission = worker.worker._shift._turnover.admission
     shop.answers["parcel.pack"] = keep_silent
     await asker.ask_all(*(start() for _ in range(30)))
     begun = await shop.until("parcel.pack", 30)

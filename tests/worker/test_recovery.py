@@ -6,7 +6,7 @@ from datetime import timedelta
 from saga_engine.saga.vocabulary import Status
 from saga_engine.store import outbox, recovery
 from saga_engine.telemetry.facts import AttemptSent
-from tests.faults.processes import pause
+from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises
@@ -43,7 +43,7 @@ async def test_what_became_overdue_while_nobody_worked_has_its_whole_timeout_aga
     run_id = await asker.start()
     await shop.until("parcel.pack")
     await worker.crash()
-    await pause(2.1)
+    await lasting(2.1)
     await recovery.order_again(engine.database)
     shop.answers.clear()
     worker = await engine.worker(saga, **EAGER)
