@@ -53,6 +53,7 @@ class Witness:
         self._taken: dict[tuple[Process, str, int, int], int] = {}
         self._heard: set[tuple[Any, ...]] = set()
         self._answered: set[str] = set()
+        self._ended: set[str] = set()  # a late success may have opened some of them again
         engine.committed.append(self._engine_committed)
         services.committed.append(self._services_committed)
         broker.published.append(self._published)
@@ -76,6 +77,7 @@ class Witness:
     def _engine_committed(self, tx: Transaction) -> None:
         self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
         self._decided.update(map(_command_of, _put(tx, "outbox")))
+        self._ended.update(row["run_id"] for row in _put(tx, "run") if row["finished_at"])
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
                 self._left(self._engine.rows["outbox"].get(number))
@@ -110,8 +112,7 @@ class Witness:
             if place not in self._decided:
                 self.violate("P6", f"command {place} left before its decision was committed")
         elif message.exchange == EVENTS and message.type == "finished":
-            row = self._engine.rows["run"].get(message.routing_key.split(".")[1])
-            if row is None or row["finished_at"] is None:
+            if message.routing_key.split(".")[1] not in self._ended:
                 self.violate("P6", f"{message.routing_key} was told before it was committed")
         elif message.exchange == REPLIES and message.headers:
             self._replied(message)

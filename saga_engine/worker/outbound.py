@@ -7,7 +7,7 @@ A command that no queue is bound for comes back as an arrival for its run.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import starmap
 from typing import TypeVar
@@ -59,9 +59,7 @@ class Outbound:
     async def send(self, outcome: ledger.Outcome) -> None:
         """Publish all that a committed batch leaves to be sent, in one write."""
         answers = outcome.answers
-        ends = [
-            _finished(each.after) for each in outcome.recorded if isinstance(each.event, FINISHING)
-        ]
+        ends = list(map(_finished, _ended(outcome.recorded)))
         told = [*starmap(encode_answer, answers), *map(encode_finished, ends)]
         results = await self.commands(outcome.commands, told)
         if Published.REFUSED in results:
@@ -113,6 +111,13 @@ class Outbound:
         return encode_command(
             command, mint(self._key, CommandRef(run_id, send.step, send.direction, send.attempt))
         )
+
+
+def _ended(recorded: Iterable[ledger.Recorded]) -> list[Run]:
+    """The runs that a transaction finished, and did not open again for a late success."""
+    now = {each.after.run_id: each.after for each in recorded}
+    ended = {each.after.run_id for each in recorded if isinstance(each.event, FINISHING)}
+    return [run for run_id, run in now.items() if run_id in ended and run.status.finished]
 
 
 def _came_back(send: Send, result: Published) -> Arrival:
