@@ -1,6 +1,8 @@
 """A standby that confirms every commit: what the primary has promised, it has as well."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ class Standby:
 @asynccontextmanager
 async def standby(site):
     """Make one of the site's server; it ends with the block, unless it was promoted."""
-    directory = _directory_in(site.directory)
+    directory = _directory()
     await _copy(site.postgres, directory)
     server = PostgresServer(directory, tcp=True)
     await server.__aenter__()
@@ -44,10 +46,11 @@ async def standby(site):
             await server.__aexit__()
 
 
-def _directory_in(parent):
-    parent.chmod(0o711)  # the server's own account has to reach what is in it
-    directory = Path(tempfile.mkdtemp(prefix="standby-", dir=parent))
+def _directory():
+    """One that the server's own account can reach, wherever the suite's own logs are."""
+    directory = Path(tempfile.mkdtemp(prefix="saga-standby-"))
     directory.chmod(0o755)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from random import Random
 from time import monotonic
 
+from saga_engine.errors import SagaEngineError
 from tests.faults.fault import Fault
 from tests.faults.load import Load
 from tests.faults.site import Site
@@ -24,6 +25,8 @@ from tests.faults.verdict import Verdict
 MIXED = "mixed at random"
 AT_ONCE = 3  # Faults under way at the same time, at most, when they are mixed.
 PATIENCE = 90.0  # Seconds that are waited for progress before it counts as none.
+EXPECTED = (AssertionError, TimeoutError, SagaEngineError)
+"""What an injection may raise when its fault does not come about, or not in time."""
 
 
 @dataclass
@@ -91,13 +94,11 @@ class Suite:
         names = " + ".join(fault.name for fault in faults)
         begun = await self.site.now()
         await self.site.throw_rubbish()
-        try:
-            if len(faults) > 1:
-                await self._together(faults)
-            else:
-                await faults[0].inject(self.site, self.random)
-        except AssertionError as error:
-            row.violations.append(f"{names}: {error}")
+        randoms = [self.random]
+        if len(faults) > 1:
+            randoms = [Random(self.random.random()) for _ in faults]
+        problems = await inject(self.site, list(zip(faults, randoms, strict=True)))
+        row.violations += [f"{names}: {problem}" for problem in problems]
         ended = await self.site.now()
         row.spans.append((begun, ended))
         row.times += len(faults)
@@ -108,12 +109,6 @@ class Suite:
             told = "none" if resumed is None else f"{resumed:.1f} s"
             row.violations.append(f"progress after {names}: {told}, {allowed:g} s are allowed")
         row.runs += await self.load.under(begun, ended)
-
-    async def _together(self, faults):
-        """Each on its own processes: who is killed already cannot be told to stop."""
-        async with asyncio.TaskGroup() as group:
-            for fault in faults:
-                group.create_task(fault.inject(self.site, Random(self.random.random())))
 
     async def conclude(self):
         """Let everything settle, and hold every promise against the runs since the last time."""
@@ -145,6 +140,27 @@ class Suite:
         self.tell(f"{monotonic() - self._began:6.0f} s  {line(row)}")
         for each in row.violations[:5]:
             self.tell(f"          {each}")
+
+
+async def inject(site: Site, faults: Sequence[tuple[Fault, Random]]) -> list[str]:
+    """
+    Do all of them at once, to their end; what went wrong with each that did not come about.
+
+    One that fails does not end the others: cut short they would leave a server stopped, or a
+    process with a wrong clock.
+    """
+    problems: list[str] = []
+
+    async def attempt(fault, random):
+        try:
+            await fault.inject(site, random)
+        except* EXPECTED as errors:
+            problems.extend(f"{type(each).__name__}: {each}" for each in errors.exceptions)
+
+    async with asyncio.TaskGroup() as group:
+        for fault, random in faults:
+            group.create_task(attempt(fault, random))
+    return problems
 
 
 def line(row: Row) -> str:

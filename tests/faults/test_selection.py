@@ -11,11 +11,14 @@ from random import Random
 
 import pytest
 
+from saga_engine.errors import StoreUnavailable
 from tests.faults.catalogue import ALL
 from tests.faults.crashing import PLACES, resolved
+from tests.faults.fault import Fault
 from tests.faults.load import Load
+from tests.faults.processes import lasting
 from tests.faults.site import site
-from tests.faults.suite import Suite, leaks, table
+from tests.faults.suite import Suite, inject, leaks, table
 
 SELECTION = [fault for fault in ALL if fault.few]
 ENOUGH = 300  # Runs: fewer would mean that the load did not come about.
@@ -49,3 +52,29 @@ async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, cap
 def test_a_place_to_crash_at_is_a_call_of_the_engine(place):
     owner, name = resolved(PLACES[place])
     assert callable(getattr(owner, name))
+
+
+async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
+    done = []
+
+    async def is_done(_site, _random):
+        await lasting(0)
+        done.append(True)
+
+    def raising(error):
+        async def fail(_site, _random):
+            raise error
+
+        return fail
+
+    failures = (AssertionError("no"), TimeoutError("late"), StoreUnavailable("away"))
+    ways = (raising(each) for each in failures)
+    faults = [(Fault(str(number), way), Random(0)) for number, way in enumerate((*ways, is_done))]
+    assert await inject(None, faults) == [
+        "AssertionError: no",
+        "TimeoutError: late",
+        "StoreUnavailable: away",
+    ]
+    assert done
+    with pytest.raises(ExceptionGroup):
+        await inject(None, [(Fault("a bug", raising(ZeroDivisionError())), Random(0))])
