@@ -63,6 +63,11 @@ async def others_meanwhile(place, seconds):
 async def test_a_participant_that_is_away_for_ten_minutes_holds_up_its_own_runs_only(
     rabbitmq_url, migrated_url, tmp_path
 ):
-    """Sent again after 30 s, and then each 90: in ten minutes that are 7 copies at the most."""
+    """
+    Sent again after 78 to 90 s each time: 30 to time out, and a pause of 60 less its jitter.
+
+    Those are 7 or 8 copies in ten minutes; a ninth is due after 624 s, when a busy machine may
+    still be counting.
+    """
     async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
-        await outage(place, migrated_url, 600, copies_max=8, environment={})
+        await outage(place, migrated_url, 600, copies_max=9, environment={})
