@@ -11,10 +11,11 @@ from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.broker.links import publisher_to
+from tests.faults.processes import lasting
 
 TASKS, AT_ONCE = 300, 10
 POOL = 4
-LONGEST_S = 0.02  # Uncut, most of the tasks are over by then.
+LONGEST_S = 0.05  # By then about half of them would be over.
 SETTINGS = Settings(database_pool=POOL)
 ABANDONED = text(
     """
@@ -53,6 +54,7 @@ async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half
             async with database.transaction() as tx:
                 for _ in range(3):
                     await tx.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
+                    await lasting(0.002)  # it thinks: between two statements one can be cut too
             done.append(number)
 
         cancelled = await cut_short(write)
