@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from saga_engine.telemetry.endpoint import Endpoint
 from saga_engine.telemetry.facts import Tell
 from saga_engine.telemetry.logs import configure
 from saga_engine.telemetry.metrics import Metrics
+from saga_engine.telemetry.outlet import unhurried
 from saga_engine.worker.worker import Worker
 
 LOG = logging.getLogger("saga_engine")
@@ -62,7 +64,6 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
 async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -> None:
     """Connect it, answer on its HTTP port and run it, until told to stop."""
     metrics = Metrics()
-    tell = Tell(configure(settings), metrics)
 
     async def run(stop: asyncio.Event) -> None:
         async with make(tell) as served:
@@ -73,7 +74,9 @@ async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -
                 LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
                 await served.run(stop)
 
-    await until_told(run)
+    with unhurried(sys.stderr) as stream:
+        tell = Tell(configure(settings, stream), metrics)
+        await until_told(run)
 
 
 def _settings(port: int | None, host: str | None) -> Settings:

@@ -1,0 +1,100 @@
+"""
+Where log lines leave the process, without ever waiting for whoever should read them.
+
+A pipe that nobody empties stops its writer, and with it every run. Here what cannot leave at once
+is kept for the next line, up to a bound; beyond it lines are lost, and whoever writes is told so.
+"""
+
+import errno
+import io
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+KEPT = 1_048_576
+"""Bytes that wait at the most: half a minute of a busy worker's lines."""
+
+AT_ONCE = 4096
+"""Bytes that a pipe which says it can be written to takes without waiting (PIPE_BUF, pipe(7))."""
+
+LEAVING = 1.0
+"""Seconds that what waits has at the end, when the reader is only slow."""
+
+
+@contextmanager
+def unhurried(stream: TextIO) -> Iterator[TextIO]:
+    """Give a stream to the same file as *stream* that never waits for it until the block ends."""
+    stream.flush()
+    outlet = Outlet(stream.fileno())
+    text = io.TextIOWrapper(outlet, "utf-8", "backslashreplace", write_through=True)
+    try:
+        yield text
+    finally:
+        outlet.leave(LEAVING)
+
+
+class Outlet(io.RawIOBase):
+    """Writes to a file descriptor, which stays open, what it takes at once; for any thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting = bytearray()
+        self._lock = threading.Lock()
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLOUT)
+
+    @property
+    def name(self) -> str:
+        """What it is called where somebody asks a stream."""
+        return "<outlet>"
+
+    def fileno(self) -> int:
+        """The descriptor that is written to."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, line: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """
+        Write *line*, or keep it for later.
+
+        Raises:
+            BlockingIOError: too much waits already; *line* is lost.
+            OSError: the file refuses it, as a full disk does; what waited is lost.
+        """
+        with self._lock:
+            self._push()
+            if len(self._waiting) + len(line) > KEPT:
+                raise BlockingIOError(errno.EAGAIN, "nobody reads the log")
+            self._waiting += line
+            self._push()
+        return len(line)
+
+    def leave(self, seconds: float) -> None:
+        """Write what waits, as far as that is possible in the time."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            try:
+                while self._waiting and (left := end - time.monotonic()) > 0:
+                    self._push(left)
+            except OSError:
+                pass  # whoever could read of it is gone
+
+    def _push(self, seconds: float = 0.0) -> None:
+        while self._waiting and self._ready.poll(seconds * 1000):
+            try:
+                written = os.write(self._descriptor, self._waiting[:AT_ONCE])
+            except OSError:
+                self._waiting.clear()
+                raise
+            del self._waiting[:written]
