@@ -1,4 +1,4 @@
-"""What a machine does to a process: its loop is blocked, its files are counted, its time is short."""
+"""What a process has to do without: its loop, file descriptors, time of the processor."""
 
 import asyncio
 import os
@@ -86,6 +86,11 @@ async def desk(broker_url, database_url, directory, *, through=None):
         yield Desk(*programs, client, database_url)
 
 
+def files_of(running):
+    """How many file descriptors it has."""
+    return len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+
+
 @pytest.mark.parametrize("who", ["worker", "participant"])
 async def test_a_process_whose_loop_is_blocked_reconnects_and_does_nothing_twice(
     rabbitmq_url, migrated_url, tmp_path, who
@@ -128,7 +133,7 @@ async def test_a_worker_works_within_few_file_descriptors(rabbitmq_url, migrated
     async with desk(rabbitmq_url, migrated_url, tmp_path) as place:
         worker = place.programs["worker"]
         await place.completed(await place.start("first"))
-        assert len(list(Path(f"/proc/{worker.pid}/fd").iterdir())) < FEW
+        assert files_of(worker) < FEW
         _, most = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (FEW, most))
         asked = [await place.start(f"errand {number}") for number in range(50)]
