@@ -92,14 +92,18 @@ async def runs(  # noqa: PLR0913 - one for each way to choose
     Read runs, the newest first; `before` is the last run id of the page before.
 
     `mark` is how a text begins that is a value in the run's input or state. No index knows of those
-    texts: together with a status of unfinished runs it is quick, alone it reads every run.
+    texts: together with a status of unfinished runs it is quick, alone it reads every run. Nor does
+    one know of sagas: the rarer a saga's runs are, the more of others are passed over for a page.
     """
     query = _SUMMARY.order_by(run.c.run_id.desc()).limit(limit)
     if status is not None:
         # Spelled out, or the partial index cannot be used.
         query = query.where(run.c.status == literal_column(f"'{status.value}'"))
     if saga is not None:
-        query = query.where(definition.c.name == saga)
+        pinned = await _definitions_of(tx, saga)
+        if not pinned:
+            return []
+        query = query.where(run.c.definition_id.in_(pinned))
     if key is not None:
         query = query.where(run.c.run_id.in_(await _with_key(tx, key)))
     if mark is not None:
@@ -155,6 +159,11 @@ async def counts(tx: Transaction) -> Counts:
         *(await tx.execute(_TIMERS)).one(),
         *(await tx.execute(_INBOX)).one(),
     )
+
+
+async def _definitions_of(tx: Transaction, saga: str) -> list[int]:
+    ids = select(definition.c.id).where(definition.c.name == saga)
+    return list((await tx.execute(ids)).scalars())
 
 
 async def _with_key(tx: Transaction, key: str) -> list[str]:

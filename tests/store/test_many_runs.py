@@ -1,0 +1,106 @@
+"""What runs all day stays quick however many runs have finished: it reads none of them."""
+
+from datetime import timedelta
+from time import perf_counter
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.saga.trigger import Replied
+from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, inbox, incidents, keys, outbox, reading, runs
+from saga_engine.store.database import Database
+from saga_engine.store.keys import KeyWanted
+from saga_engine.store.migrate import upgrade
+from tests.store.orders import INPUT, ORDERS, begin, happen, run_id
+
+FINISHED = 200_000
+QUICK_S = 0.2
+AT_MOST = 500  # Rows read for one page or one batch.
+
+MANY = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, deadline, wake_at,
+        definition_id, revision, status, key, input, state)
+    SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
+        r.started_at, r.updated_at, r.finished_at, r.deadline, r.wake_at,
+        r.definition_id, r.revision, r.status, 'key-' || n, r.input, r.state
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+KEYS = text(
+    """
+    INSERT INTO saga_engine.run_key (saga, key, run_id, input_digest)
+    SELECT 'place-order', key, run_id, decode(repeat('00', 32), 'hex')
+    FROM saga_engine.run WHERE key IS NOT NULL"""
+)
+EVENTS = text(
+    """
+    INSERT INTO saga_engine.event (run_id, version, at, type, data, metadata)
+    SELECT r.run_id, e.version, e.at, e.type, e.data, e.metadata
+    FROM saga_engine.event AS e, saga_engine.run AS r
+    WHERE e.run_id = CAST(:run_id AS uuid) AND e.version = 1 AND r.run_id <> e.run_id"""
+)
+READ = text(
+    """
+    SELECT coalesce(sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)), 0)::integer
+    FROM pg_stat_xact_user_tables WHERE schemaname = 'saga_engine'"""
+)
+
+
+@pytest.fixture(scope="module")
+async def full(postgres):
+    """A database with very many finished runs, and a few that are not; it is only read."""
+    url = await postgres.create_database("full")
+    await upgrade(url)
+    async with Database(url, Settings(database_timeout=60)) as database:
+        async with database.transaction() as tx:
+            number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
+            done = (await begin(tx, number)).run_id
+            for step in ("reserve", "charge"):
+                await happen(tx, done, Replied(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {}))
+            await tx.execute(MANY, {"run_id": done, "number": FINISHED})
+            await tx.execute(EVENTS, {"run_id": done})
+            await tx.execute(KEYS)
+            for _ in range(5):
+                await runs.rest(tx, (await begin(tx, number)).run_id, timedelta(seconds=-1))
+        yield database, number, done
+    await postgres.drop_database("full")
+
+
+STATEMENTS = {
+    "the newest": lambda tx, **_: reading.runs(tx, limit=50),
+    "a page": lambda tx, done, **_: reading.runs(tx, limit=50, before=done),
+    "the completed": lambda tx, **_: reading.runs(tx, limit=50, status=Status.COMPLETED),
+    "the unfinished": lambda tx, **_: reading.runs(tx, limit=50, status=Status.RUNNING),
+    "the compensated, none": lambda tx, **_: reading.runs(tx, limit=50, status=Status.COMPENSATED),
+    "those of a saga": lambda tx, **_: reading.runs(tx, limit=50, saga="place-order"),
+    "those of no saga": lambda tx, **_: reading.runs(tx, limit=50, saga="nobody"),
+    "the one with a key": lambda tx, **_: reading.runs(tx, limit=50, key="key-77777"),
+    "one": lambda tx, done, **_: reading.find(tx, done),
+    "all of one": lambda tx, done, **_: reading.show(tx, done),
+    "the gauges": lambda tx, **_: reading.counts(tx),
+    "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
+    "a status": lambda tx, done, **_: runs.status(tx, [done]),
+    "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
+    "what will be": lambda tx, **_: runs.due_within(tx, timedelta(minutes=1)),
+    "the sweep": lambda tx, **_: outbox.claim_left_behind(tx, timedelta(seconds=8), 100),
+    "the inbox": lambda tx, **_: inbox.starts_of(tx, [run_id()]),
+    "what waits": lambda tx, number, **_: inbox.take(tx, definition_ids=[number], limit=100),
+    "the incidents": lambda tx, **_: incidents.listing(tx, limit=50),
+    "a key": lambda tx, **_: keys.reserve(tx, [KeyWanted("place-order", "key-5", run_id(), INPUT)]),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_two_hundred_thousand_finished_runs_are_read_by_nobody_who_wants_others(full, name):
+    database, number, done = full
+    async with database.transaction() as tx:
+        before = (await tx.execute(READ)).scalar_one()
+        began = perf_counter()
+        await STATEMENTS[name](tx, number=number, done=done)
+        took = perf_counter() - began
+        read = (await tx.execute(READ)).scalar_one() - before
+    assert read < AT_MOST
+    assert took < QUICK_S
