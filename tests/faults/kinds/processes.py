@@ -103,8 +103,8 @@ def participants(site):
 
 
 FAULTS = (
-    Fault("SIGKILL of a worker", partial(kill, workers), times=8, few=2, mixes=True),
-    Fault("SIGKILL of a participant", partial(kill, participants), times=8, few=1, mixes=True),
+    Fault("SIGKILL of a worker", partial(kill, workers), times=6, few=2, mixes=True),
+    Fault("SIGKILL of a participant", partial(kill, participants), times=6, few=1, mixes=True),
     Fault("SIGKILL of every worker", kill_all_workers, times=4, few=1),
     Fault("every worker killed every 2 s", kill_again_and_again, times=2, few=1),
     Fault("SIGSTOP of a worker", partial(pause, workers), times=4, few=1, mixes=True),
@@ -115,7 +115,7 @@ FAULTS = (
         Fault(
             f"worker dies {place}",
             partial(crash, workers, place),
-            times=2 if place == "in-sweep" else 4,
+            times=2 if place == "in-sweep" else 3,
             few=int(place in ("after-commit", "after-confirm")),
         )
         for place in WORKER
@@ -124,7 +124,7 @@ FAULTS = (
         Fault(
             f"participant dies {place}",
             partial(crash, participants, place),
-            times=3,
+            times=2,
             few=int(place == "after-effect"),
         )
         for place in PARTICIPANT
