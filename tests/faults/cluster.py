@@ -3,10 +3,11 @@
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
 from saga_engine.embedded.rabbitmq import RabbitServer
+from saga_engine.errors import BrokerError
 from tests.faults.processes import eventually
 
 FIRST, *OTHERS = ("one", "two", "three")
@@ -16,6 +17,7 @@ LEADER = (
     '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),'
     " {{_, Node}} = amqqueue:get_pid(Queue), Node."
 )
+TRIES, PATIENCE, ANSWERS = 3, 45.0, 10.0  # Seconds for all to be one, and for one to answer.
 RUNNING = "length(rabbit_nodes:all_running())."
 
 
@@ -84,17 +86,34 @@ class RabbitCluster:
                 await node.ctl("eval", KNOWN.format(other.name))
 
     async def whole(self):
-        """Start what is down, and wait until all nodes run and know each other."""
-        async with asyncio.TaskGroup() as group:
-            for node in self._down:
-                group.create_task(node.restart())
-        self._down.clear()
+        """
+        Start what is down, and wait until all nodes run and know each other.
 
-        async def is_whole():
-            return all([(await node.ctl("eval", RUNNING)).strip() == "3" for node in self.nodes])
+        One that was taken for dead may wait for the others for ever: it is started anew.
+        """
+        for _ in range(TRIES):
+            async with asyncio.TaskGroup() as group:
+                for node in self._down:
+                    group.create_task(node.restart())
+            self._down.clear()
+            with suppress(TimeoutError):
+                await eventually(self._is_whole, patience=PATIENCE)
+                return
+            for node in [each for each in self.nodes if not await _knows_all(each)]:
+                self.kill(node)
+        raise TimeoutError(f"the cluster was not whole after {TRIES} tries")
 
-        await eventually(is_whole, patience=90.0)
+    async def _is_whole(self):
+        return all([await _knows_all(node) for node in self.nodes])
 
     def _living(self):
         away = self._down | self._stopped
         return next(node for node in self.nodes if node not in away)
+
+
+async def _knows_all(node):
+    try:
+        async with asyncio.timeout(ANSWERS):
+            return (await node.ctl("eval", RUNNING)).strip() == "3"
+    except (BrokerError, TimeoutError):
+        return False
