@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from saga_engine import Client
 from saga_engine.broker.connection import Link, Phase
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
@@ -193,18 +194,36 @@ async def test_a_database_url_that_asks_for_less_than_verified_tls_is_refused(qu
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("amqps://h/?no_verify_ssl=1", "amqps://h/?no_verify_ssl=true", "amqps://h/?verify_ssl=0"),
-        *("amqps://h/?%6eo_verify_ssl=1", "amqps://h/?verify=verify_none", "amqp://h/?cafile=/ca"),
-        *("amqps://h/?cacertfile=/ca", "amqps://h/?cadata=AA==", "amqps://h/?keyfile=/k.pem"),
-        *("amqps://h/?cafile=/no/such.pem", "amqps://h/?certfile=/etc/passwd"),
-    ],
-)
+WEAK_URLS = [
+    *("amqps://h/?no_verify_ssl=1", "amqps://h/?no_verify_ssl=true", "amqps://h/?verify_ssl=0"),
+    *("amqps://h/?%6eo_verify_ssl=1", "amqps://h/?verify=verify_none", "amqp://h/?cafile=/ca"),
+    *("amqps://h/?cacertfile=/ca", "amqps://h/?cadata=AA==", "amqps://h/?keyfile=/k.pem"),
+    *("amqps://h/?cafile=/no/such.pem", "amqps://h/?certfile=/etc/passwd"),
+]
+
+
+@pytest.mark.parametrize("url", WEAK_URLS)
 async def test_a_broker_url_that_asks_for_less_than_verified_tls_is_refused(url):
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
         await connect_broker(url)
+
+
+@pytest.mark.parametrize("url", [*WEAK_URLS, "amqps://one,h:5671/?no_verify_ssl=1"])
+async def test_a_broker_url_that_no_setting_has_seen_is_refused_all_the_same(url):
+    unseen = Settings()
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
+        async with asyncio.timeout(PATIENCE), Link(url, name="publish", settings=unseen):
+            pass
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
+        async with asyncio.timeout(PATIENCE), Client(url, settings=unseen):
+            pass
+
+
+async def test_a_database_url_that_no_setting_has_seen_is_refused_all_the_same():
+    for query in ("sslmode=require", "ssl=1", "sslmode=verify-full&sslrootcert=/no/such.pem"):
+        with pytest.raises(ConfigurationError):
+            async with Database(f"postgresql+asyncpg://u@localhost/x?{query}", Settings()):
+                pass
 
 
 async def test_runs_complete_over_tls_to_both_servers(

@@ -1,0 +1,53 @@
+"""The password of the engine's role is changed while it works."""
+
+import asyncio
+
+import asyncpg
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store.migrate import upgrade
+from saga_engine.telemetry.facts import DatabaseTroubled
+from tests.faults.site import plainly
+from tests.worker.engine import engine_on, keep_silent, succeed
+
+OLD, NEW = "canary-old-password", "canary-new-password"
+END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
+
+
+async def test_a_changed_password_of_the_database_is_said_without_it_and_its_return_ends_it(
+    development_broker,
+):
+    async with PostgresServer(tcp=True) as server:
+        url = await server.create_database("rotated")
+        administrator = await asyncpg.connect(plainly(url))
+        await administrator.execute(f"CREATE ROLE rotated LOGIN PASSWORD '{OLD}'")
+        await administrator.execute("ALTER DATABASE rotated OWNER TO rotated")
+        ours = f"postgresql+asyncpg://rotated:{OLD}@{url.rpartition('@')[2]}"
+        await upgrade(ours)
+        async with engine_on(development_broker.url, url) as engine:
+            worker = await engine.worker(database_url=ours)
+            shop, asker = await engine.shop(), await engine.asker()
+            shop.answers["parcel.send"] = keep_silent
+            run_id = await asker.start()
+            [command] = await shop.until("parcel.send")
+            await administrator.execute(f"ALTER ROLE rotated PASSWORD '{NEW}'")
+            assert (await asker.ask("status", run_id=run_id)).outcome == "existing"
+            await administrator.execute(END_SESSIONS)
+            await shop.publish(*succeed(command))
+            async with asyncio.timeout(20):
+                while not (said := refusals(worker)):
+                    await worker.facts.until(DatabaseTroubled, len(told(worker)) + 1)
+            assert not any(OLD in each or NEW in each for each in said)
+            assert "refuses" in str((await worker.worker.readiness())["database"])
+            await administrator.execute(f"ALTER ROLE rotated PASSWORD '{OLD}'")
+            assert await worker.facts.finished(run_id) == Status.COMPLETED
+        await administrator.close()
+
+
+def told(worker):
+    return [each.problem for each in worker.facts.of(DatabaseTroubled)]
+
+
+def refusals(worker):
+    return [each for each in told(worker) if "refuses the user or the password" in each]
