@@ -76,6 +76,27 @@ def test_encoded_payload_is_sent_as_it_is_and_deadline_in_utc():
     assert message.headers["saga-deadline"] == "2026-11-23T12:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    "moment",
+    ["2028-02-29T23:59:59.999Z", "2038-01-19T03:14:08.000Z", "9999-12-31T23:59:59.999Z"],
+)
+def test_a_deadline_of_any_day_arrives_as_it_was_sent(moment):
+    command = replace(COMMAND, deadline=datetime.fromisoformat(moment))
+    message = encode_command(command, "t")
+    assert message.headers["saga-deadline"] == moment
+    assert decode_command(arrived(message), SETTINGS).command == command
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "10000-01-01T00:00:00Z"],
+)
+def test_a_deadline_beyond_the_calendar_is_unreadable(moment):
+    message = encode_command(COMMAND, "t")
+    message.headers["saga-deadline"] = moment
+    assert isinstance(decode_command(arrived(message), SETTINGS), Unreadable)
+
+
 def test_every_publish_has_a_message_id_of_its_own():
     ids = {encode_command(COMMAND, "t").message_id for _ in range(100)}
     assert len(ids) == 100

@@ -75,14 +75,14 @@ def fork() -> Saga:
 
 
 class Story:
-    """A run of *saga*, started at noon; `sent` holds what each trigger ordered, last one last."""
+    """A run of *saga*, from noon on; `sent` holds what each trigger ordered, last one last."""
 
     sealing = PLAIN
 
-    def __init__(self, saga: Saga, order: Any = None) -> None:
+    def __init__(self, saga: Saga, order: Any = None, now: datetime = NOON) -> None:
         check(saga)
         self.saga = saga
-        self.now = NOON
+        self.now = now
         self.state: Run | None = None
         self.journal: list[Event] = []
         self.sends: list[Send] = []

@@ -1,6 +1,6 @@
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,7 +12,7 @@ from saga_engine.saga.trigger import Garbled, Replied
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.store import journal, runs
 from saga_engine.store.database import Database, Transaction
-from saga_engine.store.runs import RunStatus
+from saga_engine.store.runs import RunStatus, StoredRun
 from tests.store.orders import BOTH, begin, happen, run_id, started, stored
 
 pytestmark = BOTH
@@ -106,6 +106,32 @@ async def test_an_older_revision_is_never_written_over_a_newer_one(
             await runs.save(tx, [stored(run, definition_id)])
     async with database.transaction() as tx:
         assert (await runs.look(tx, [run.run_id]))[run.run_id].run == newer
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 3, 29, 1, tzinfo=UTC),
+        datetime(2028, 2, 29, 23, 59, 59, 999_999, UTC),
+        datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
+    ],
+    ids=str,
+)
+async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
+    database: Database, definition_id: int, moment: datetime
+):
+    async with database.transaction() as tx:
+        decision = started(await runs.clock(tx))
+        assert decision.run is not None
+        run = replace(decision.run, deadline=moment)
+        await runs.insert(tx, [StoredRun(run, definition_id, moment)])
+        found = (await runs.look(tx, [run.run_id]))[run.run_id]
+        assert (found.run.deadline, found.wake_at) == (moment, moment)
+        is_due = moment <= await runs.clock(tx)
+        assert set(await runs.lock_due(tx, [definition_id], 10)) == (
+            {run.run_id} if is_due else set()
+        )
 
 
 async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, definition_id: int):
