@@ -1,8 +1,8 @@
 """Rolling restarts for some minutes."""
 
 import pytest
-from tests.faults.test_rolling import roll
 
+from tests.faults.test_rolling import roll
 from tests.load.stage import stage
 
 
