@@ -105,12 +105,23 @@ class LogSink:
     def __init__(self, logger: Any, lowest: int) -> None:
         self._logger = logger
         self._lowest = lowest
+        self._lost = 0
 
     def __call__(self, fact: Fact) -> None:
-        """Write *fact*; keys without a value are left out."""
+        """Write *fact*; keys without a value are left out. OSError: the stream does not take it."""
         level = level_of(fact)
         if level >= self._lowest:
-            self._logger.log(level, EVENTS[type(fact)][0], **keys_of(fact))
+            self._write(level, EVENTS[type(fact)][0], keys_of(fact))
+
+    def _write(self, level: int, event: str, keys: dict[str, Any]) -> None:
+        try:
+            self._logger.log(level, event, **keys)
+            if self._lost:
+                self._logger.warning("log.lost", lines=self._lost)
+        except OSError:
+            self._lost += 1
+            raise
+        self._lost = 0
 
 
 def level_of(fact: Fact) -> int:

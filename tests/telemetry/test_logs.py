@@ -66,6 +66,31 @@ def test_each_fact_is_one_line(configure, fact, form):
     assert logs.EVENTS[type(fact)][0] in written.getvalue()
 
 
+def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
+    class Full(io.StringIO):
+        full = False
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise BlockingIOError
+            return super().write(text)
+
+    stream = Full()
+    sink, written = configure(stream, log_format="json")
+    fact = facts.ProcessReady(program="worker")
+    sink(fact)
+    stream.full = True
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            sink(fact)
+    stream.full = False
+    sink(fact)
+    sink(fact)
+    said = [(line["event"], line.get("lines")) for line in lines(written)]
+    ready = ("process.ready", None)
+    assert said == [ready, ready, ("log.lost", 3), ready]
+
+
 @pytest.mark.parametrize("fact", SAMPLES, ids=lambda fact: type(fact).__name__)
 def test_the_keys_of_a_line_are_the_names_of_the_fact(configure, fact):
     sink, written = configure(log_format="json", log_level="debug")
