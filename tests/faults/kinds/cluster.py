@@ -39,14 +39,36 @@ async def kill_two(site, random):
     """Without a majority nothing may be confirmed; with it, all goes on."""
     cluster = site.rabbit
     await cluster.whole()
+    await _nothing_goes_on_without(random.sample(cluster.nodes, k=2), site)
+
+
+async def stop_one_then_kill_the_others(site, random):
+    """
+    A node that has missed all that happened for a while is the only one to go on.
+
+    It has no majority, so nothing may be confirmed on the strength of what it remembers; what the
+    others had and it had not is in PostgreSQL, should it be lost.
+    """
+    cluster = site.rabbit
+    await cluster.whole()
+    behind, *others = random.sample(cluster.nodes, k=3)
+    cluster.stop(behind)
+    try:
+        await lasting(SILENT_S)
+    finally:
+        cluster.go_on(behind)
+    await _nothing_goes_on_without(others, site)
+
+
+async def _nothing_goes_on_without(majority, site):
     hearing = Hearing(site.workers)
-    for node in random.sample(cluster.nodes, k=2):
-        cluster.kill(node)
+    for node in majority:
+        site.rabbit.kill(node)
     await hearing.everyone("link.changed", role="publish", problem=".")
     before = await _finished(site)
     await lasting(OUTAGE_S)
     assert await _finished(site) == before, "runs went on without a majority"
-    await cluster.whole()
+    await site.rabbit.whole()
 
 
 async def part_leader(site, _random):
@@ -73,4 +95,10 @@ CLUSTER_FAULTS = (
     Fault("cluster: SIGSTOP of the leader", stop_leader, times=1),
     Fault("cluster: the leader is parted from the others", part_leader, times=1),
     Fault("cluster: two of three nodes killed", kill_two, times=1, resumes_s=RESTART_RESUMES_S),
+    Fault(
+        "cluster: one stopped for 20 s, then the others killed",
+        stop_one_then_kill_the_others,
+        times=1,
+        resumes_s=RESTART_RESUMES_S,
+    ),
 )
