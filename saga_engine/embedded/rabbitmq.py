@@ -32,7 +32,7 @@ _CONFIGURATION = """\
 listeners.tcp.local = 127.0.0.1:{port}
 log.console = false
 log.file.level = warning
-vm_memory_high_watermark.absolute = 256MB
+vm_memory_high_watermark.absolute = 512MB
 disk_free_limit.absolute = 50MB
 cluster_partition_handling = pause_minority
 """

@@ -100,6 +100,8 @@ class Sender:
 
     async def _taken(self) -> str:
         answer = await self._client.read_method()
+        while isinstance(answer, commands.Connection.Blocked | commands.Connection.Unblocked):
+            answer = await self._client.read_method()  # its memory is not what is tested here
         if isinstance(answer, commands.Channel.Close):
             self._client.send(commands.Channel.CloseOk())
             await self._client.call(commands.Channel.Open())
