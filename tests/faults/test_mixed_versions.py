@@ -10,7 +10,7 @@ import pytest
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from tests.faults.processes import ROOT, pause
+from tests.faults.processes import ROOT, lasting
 from tests.load.stage import stage
 from tests.migrations.schemas import migrate_to
 from tests.worker.promises import check_promises
@@ -77,7 +77,7 @@ async def test_a_table_that_changes_under_a_worker_costs_nothing_but_a_second_tr
             alter = f"ALTER TABLE saga_engine.run ALTER COLUMN key TYPE {kind}"
             async with place.engine.begin() as connection:
                 await connection.exec_driver_sql(alter)
-            await pause(0.3)
+            await lasting(0.3)
         await place.all_ended()
         assert dict(await place.ended()) == {"completed": 200}
         assert await place.extra_attempts() == 0

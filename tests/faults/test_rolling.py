@@ -9,7 +9,7 @@ from saga_engine.embedded.process import free_port
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, incidents
 from saga_engine.store.database import Database
-from tests.faults.processes import eventually, is_ready, pause, program
+from tests.faults.processes import eventually, is_ready, lasting, program
 from tests.load.stage import COMMANDS, stage, table
 from tests.worker.promises import check_promises
 
@@ -56,7 +56,7 @@ async def roll(place, rounds, *, a_second):
     async def load():
         while not rolled.is_set():
             await place.start(a_second)
-            await pause(1)
+            await lasting(1)
 
     async with AsyncExitStack() as owned:
         workers = Fleet(place, owned, "worker", SAGAS)

@@ -4,7 +4,7 @@ import pytest
 
 from examples.place_order.ledger import effects
 from saga_engine.broker.topology import participant_queue
-from tests.faults.processes import pause
+from tests.faults.processes import lasting
 from tests.load.stage import stage, table
 
 PAYMENTS = participant_queue("payments")
@@ -54,7 +54,7 @@ async def others_meanwhile(place, seconds):
         await place.start(1, saga="reserve-only")
         await place.ends("reserve-only", len(waited) + 1)
         waited.append(place.clock() - began)
-        await pause(0.2)
+        await lasting(0.2)
     return waited
 
 
@@ -64,7 +64,7 @@ async def test_a_participant_that_is_away_for_ten_minutes_holds_up_its_own_runs_
     rabbitmq_url, migrated_url, tmp_path
 ):
     """
-    Sent again after 78 to 90 s each time: 30 to time out, and a pause of 60 less its jitter.
+    Sent again after 78 to 90 s each time: 30 to time out, and a lasting of 60 less its jitter.
 
     Those are 7 or 8 copies in ten minutes; a ninth is due after 624 s, when a busy machine may
     still be counting.
