@@ -26,7 +26,8 @@ class Item:
     `kind` and `body` are those of `trigger_data`. A start names its saga, and its version unless
     the newest will do; everything else belongs to a run, whose definition is looked up when it is
     not given. `audit_id` is the record that is to be settled with the decision; `reply_to` and
-    `correlation_id` say where an answer is waited for. It is not taken before `delay` is over.
+    `correlation_id` say where an answer is waited for. `sender` is the RabbitMQ user of the message
+    it came in, None for what came by no message. It is not taken before `delay` is over.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Item:
     audit_id: str | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
+    sender: str | None = None
     delay: timedelta = timedelta()
 
 
@@ -56,6 +58,7 @@ class Inboxed:
     reply_to: str | None
     correlation_id: str | None
     received_at: datetime
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
             "audit_ids": [item.audit_id for item in items],
             "reply_to": [item.reply_to for item in items],
             "correlation_ids": [item.correlation_id for item in items],
+            "senders": [item.sender for item in items],
             "delays": [item.delay for item in items],
             "bodies": [dumps(item.body) for item in items],
         },
@@ -148,19 +152,20 @@ def _inboxed(rows: Iterable[Any]) -> list[Inboxed]:
 _RECORD = text(
     """
     INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
-        reply_to, correlation_id, not_before)
+        reply_to, correlation_id, sender, not_before)
     SELECT u.run_id,
         coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
             (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
         u.version, u.saga, u.kind, u.audit_id, u.body::jsonb,
-        u.reply_to, u.correlation_id,
+        u.reply_to, u.correlation_id, u.sender,
         CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
         CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
         CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
-        CAST(:correlation_ids AS text[]), CAST(:delays AS interval[])) WITH ORDINALITY
+        CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
+        CAST(:delays AS interval[])) WITH ORDINALITY
         AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
-            delay, place)
+            sender, delay, place)
     ORDER BY u.place"""
 )
 
@@ -182,7 +187,7 @@ _TAKE = text(
             END
         ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
-        reply_to, correlation_id, received_at"""
+        reply_to, correlation_id, received_at, sender"""
 )
 
 _TAKE_STARTS = text(
@@ -201,7 +206,7 @@ _TAKE_STARTS = text(
             ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
         ORDER BY t.id LIMIT :limit))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
-        reply_to, correlation_id, received_at"""
+        reply_to, correlation_id, received_at, sender"""
 )
 
 _SAGAS_WAITING = text(

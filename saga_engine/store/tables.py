@@ -161,6 +161,7 @@ inbox = Table(
     Column("kind", Text, nullable=False),
     Column("audit_id", _uuid()),
     Column("body", JSONB, nullable=False),
+    Column("sender", Text),
 )
 Index("inbox_run", inbox.c.run_id)
 Index("inbox_start", inbox.c.saga, inbox.c.id, postgresql_where=text("kind = 'start'"))

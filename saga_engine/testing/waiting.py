@@ -106,6 +106,7 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         "bodies": "body",
         "reply_to": "reply_to",
         "correlation_ids": "correlation_id",
+        "senders": "sender",
         "delays": "delay",
     }
     added = 0
@@ -164,13 +165,15 @@ def _waiting(tx: Transaction) -> Iterator[Row]:
 
 
 def _taken_out(tx: Transaction, rows: Iterable[Row]) -> Sequence[Any]:
-    names = ("id", "kind", "run_id", "body", "saga", "version", "definition_id", "audit_id")
+    names = (
+        *("id", "kind", "run_id", "body", "saga", "version", "definition_id", "audit_id"),
+        *("reply_to", "correlation_id", "received_at", "sender"),
+    )
     taken = []
     for row in list(rows):
         tx.grab("inbox", row["id"])
         tx.delete("inbox", row["id"])
-        told = [row[name] for name in (*names, "reply_to", "correlation_id", "received_at")]
-        taken.append(tuple(told))
+        taken.append(tuple(row[name] for name in names))
     return taken
 
 

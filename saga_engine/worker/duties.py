@@ -24,7 +24,6 @@ from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.turnover import Turnover
-from saga_engine.worker.writing import SENDER
 
 
 class Duties:
@@ -225,14 +224,12 @@ def _arrival(item: Inboxed) -> Arrival:
     answer_to = None
     if item.reply_to is not None and item.correlation_id is not None:
         answer_to = Address(item.reply_to, item.correlation_id)
-    body = dict(item.body)
-    sender = body.pop(SENDER, None)
     return Arrival(
         item.run_id,
-        recorded_trigger(item.kind, body),
+        recorded_trigger(item.kind, item.body),
         item.saga or "",
         item.version,
         answer_to=answer_to,
         audit_id=item.audit_id,
-        sender=sender,
+        sender=item.sender,
     )

@@ -23,9 +23,6 @@ from saga_engine.worker.ledger import Ledger, Recorded
 BUSY_PAUSE = timedelta(seconds=1)
 """How long what somebody else holds up is left alone before it is tried again."""
 
-SENDER = "sender"
-"""Beside what a recorded message says: the RabbitMQ user who said it, see `Arrival`."""
-
 
 async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
     """Write it all; afterwards `ledger.outcome.commands` are the rows of the outbox to publish."""
@@ -60,8 +57,6 @@ def _entry(recorded: Recorded, ledger: Ledger) -> Entry:
 
 def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
     kind, body = trigger_data(arrival.trigger)
-    if arrival.sender is not None:
-        body[SENDER] = arrival.sender
     stored = ledger.stored.get(arrival.run_id)
     return Item(
         kind,
@@ -73,6 +68,7 @@ def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
         audit_id=arrival.audit_id,
         reply_to=arrival.answer_to.reply_to if arrival.answer_to else None,
         correlation_id=arrival.answer_to.correlation_id if arrival.answer_to else None,
+        sender=arrival.sender,
         delay=delay,
     )
 
