@@ -7,7 +7,7 @@ is lazy: it moves only to an earlier time, or when it is spent, so that an ordin
 indexed column and stays a HOT update; a wake-up that comes too early computes the next one.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,9 +70,15 @@ async def lock_due(
     return _stored(await tx.execute(_LOCK_DUE, arguments))
 
 
-async def due_within(tx: Transaction, horizon: timedelta) -> dict[str, int]:
-    """Count, by saga, the runs that time alone will change within *horizon*."""
-    rows = await tx.execute(_DUE_WITHIN, {"horizon": horizon})
+async def due_within(tx: Transaction, horizons: Mapping[int, timedelta]) -> dict[str, int]:
+    """
+    Count, by saga, the runs that time alone will change soon.
+
+    Args:
+        horizons: how soon, by definition; runs of others, which nobody here moves, do not count.
+    """
+    arguments = {"definition_ids": list(horizons), "horizons": list(horizons.values())}
+    rows = await tx.execute(_DUE_WITHIN, arguments)
     return dict(rows.all())
 
 
@@ -217,12 +223,12 @@ _LOCK_DUE = text(
 
 _DUE_WITHIN = text(
     """
-    SELECT d.name, sum(r.number)::integer
-    FROM (
-        SELECT definition_id, count(*) AS number FROM saga_engine.run
-        WHERE wake_at <= (SELECT clock_timestamp() + CAST(:horizon AS interval))
-        GROUP BY definition_id) AS r
-    JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    SELECT d.name, sum((
+        SELECT count(*) FROM saga_engine.run AS r
+        WHERE r.wake_at <= (SELECT clock_timestamp()) + h.horizon AND r.definition_id = h.id
+        ))::integer
+    FROM unnest(CAST(:definition_ids AS integer[]), CAST(:horizons AS interval[])) AS h(id, horizon)
+    JOIN saga_engine.definition AS d ON d.id = h.id
     GROUP BY d.name"""
 )
 

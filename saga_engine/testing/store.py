@@ -121,11 +121,13 @@ async def _due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 
 @ANSWERS.to(runs, "_DUE_WITHIN")
 async def _due_within(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    horizon = tx.now + arguments["horizon"]
+    horizons = dict(zip(arguments["definition_ids"], arguments["horizons"], strict=True))
     sagas = Counter(
         name_of(tx, row["definition_id"])[0]
         for _, row in tx.every("run")
-        if row["wake_at"] is not None and row["wake_at"] <= horizon
+        if row["wake_at"] is not None
+        and row["definition_id"] in horizons
+        and row["wake_at"] <= tx.now + horizons[row["definition_id"]]
     )
     return list(sagas.items())
 

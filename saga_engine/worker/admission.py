@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from saga_engine.saga import event as events
+from saga_engine.saga.definition import Saga
 from saga_engine.saga.run import StepStatus
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, runs
@@ -35,6 +36,9 @@ LEAST = 10
 SOON, LATE = 0.25, 0.5
 """Shares of its timeout: a reply before the first says there is room, one after the second not."""
 
+LONGEST = timedelta(hours=1)
+"""A step with a longer timeout waits for people or for days, and keeps no participant busy."""
+
 PORTION = 10
 """The waiting are let in when a tenth of the places is free: one at a time costs too much."""
 
@@ -45,17 +49,22 @@ class Admission:
     """
     The places of each saga, as one worker sees them; its batches share it.
 
-    A run takes a place while something is due of it within `in_flight_horizon`, as its `wake_at`
-    says: that is lazy, so a place may be free that much later, but never too early. What is
-    committed is counted at most once in `poll`; what this worker has let in since is added. Workers
-    that look in the same moment may together let in a batch each too many: the bound is there for
-    the queues' sake, not to the last run.
+    A run takes a place while something is due of it within `in_flight_horizon`, or within the
+    longest timeout of its saga up to an hour, as its `wake_at` says: that is lazy, so a place may
+    be free that much later, but never too early. What is committed is counted at most once in
+    `poll`; what this worker has let in since is added. Workers that look in the same moment may
+    together let in a batch each too many: the bound is there for the queues' sake, not to the last
+    run.
     """
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
         self._most = settings.runs_in_flight
-        self._horizon = timedelta(seconds=settings.in_flight_horizon)
+        least = timedelta(seconds=settings.in_flight_horizon)
+        self._horizons = {
+            number: max(least, min(_longest(saga), LONGEST))
+            for number, saga in catalogue.sagas.items()
+        }
         self._fresh = settings.poll
         self._looked = float("-inf")
         self._places: dict[str, float] = {}
@@ -73,7 +82,7 @@ class Admission:
         self._looked = now
         counted = self._let_in - self._undecided
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, self._catalogue.ids)
-        taken = await runs.due_within(tx, self._horizon)
+        taken = await runs.due_within(tx, self._horizons)
         self._waiting, self._taken, self._counted = waiting, taken, counted
 
     def admits(self, saga: str) -> bool:
@@ -131,6 +140,11 @@ class Admission:
     def _room(self, saga: str) -> int:
         uncounted = self._let_in[saga] - self._counted[saga]
         return max(0, self.places(saga) - self._taken.get(saga, 0) - uncounted)
+
+
+def _longest(saga: Saga) -> timedelta:
+    orders = [each for step in saga.steps.values() for each in (step.action, step.undo) if each]
+    return max(order.timeout for order in orders)
 
 
 def _share(recorded: Recorded, ledger: Ledger) -> float | None:

@@ -9,7 +9,7 @@ A run whose definition is not here is not decided: its arrival is recorded for a
 What comes from a user who may not send it becomes a dead letter and reaches no run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -32,8 +32,11 @@ from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.senders import stranger
 from saga_engine.worker.starts import Starts
 
-FAULT_PAUSE = timedelta(minutes=1)
-"""How long a run rests whose timers hit a bug of ours, so that it does not hit it without end."""
+FAULT_PAUSE = timedelta(minutes=5)
+"""
+How long a run rests whose timers hit a bug of ours, so that it does not hit it without end: longer
+than `in_flight_horizon`, or it would take the place of one that can go on.
+"""
 
 
 class Batch:
@@ -70,11 +73,18 @@ class Batch:
         missing = {each.run_id for each in others} - ledger.stored.keys()
         if missing:
             ledger.stored.update(await runs.lock(self._tx, missing))
-            self._waiting = await inbox.starts_of(self._tx, missing - ledger.stored.keys())
+            await self._look_among_the_waiting(missing - ledger.stored.keys())
         for arrival in others:
             self._deal_with(arrival)
         if intake.questions:
             await self._answer(intake.questions)
+
+    async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
+        """Find the starts of runs that are not there, and those that have begun meanwhile."""
+        self._waiting = await inbox.starts_of(self._tx, missing)
+        # Each statement has a snapshot of its own: between two a start may have become a run.
+        begun = set(missing) - self._waiting.keys()
+        self._ledger.stored.update(await runs.lock(self._tx, begun))
 
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
@@ -187,6 +197,7 @@ class Batch:
             if number is not None:
                 version = self._catalogue.sagas[number].version
                 found[run_id] = RunStatus(Status.RUNNING, start.saga, version, start.key)
+        found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun
         for question in questions:
             status = found.get(question.run_id)
             outcome = AnswerOutcome.EXISTING if status else AnswerOutcome.UNKNOWN_RUN

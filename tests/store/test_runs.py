@@ -191,3 +191,14 @@ async def due(tx: Transaction, run: str) -> None:
 
 async def wake(tx: Transaction, run: str):
     return (await runs.look(tx, [run]))[run].wake_at
+
+
+async def test_what_will_be_counts_what_the_asker_can_move_and_nothing_beyond_its_horizon(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        await begin(tx, definition_id)
+        soon, later = timedelta(hours=2), timedelta(milliseconds=1)
+        assert await runs.due_within(tx, {definition_id: soon}) == {"place-order": 1}
+        assert not any((await runs.due_within(tx, {definition_id: later})).values())
+        assert await runs.due_within(tx, {}) == {}, "runs that nobody here can move take no place"
