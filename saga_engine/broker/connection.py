@@ -212,8 +212,8 @@ class Link:
         except BaseException:
             await driver.close(connection, CLOSING)
             raise
-        connection.on_blocked = self._blocked
-        connection.on_unblocked = self._unblocked
+        connection.on_blocked = lambda reason: self._blocked(connection, reason)
+        connection.on_unblocked = lambda: self._unblocked(connection)
         self._connection = connection
         self._lost.clear()
         self._up.set()
@@ -231,11 +231,15 @@ class Link:
         self._lost.set()
         self._tell(Phase.CONNECTING, f"The connection was lost: {reason}.")
 
-    def _blocked(self, reason: str) -> None:
+    def _blocked(self, connection: Connection, reason: str) -> None:
+        if connection is not self._connection:
+            return  # one that was given up says so while it is being closed
         self._flowing.clear()
         self._tell(Phase.BLOCKED, f"The broker takes no publishes: {reason}.")
 
-    def _unblocked(self) -> None:
+    def _unblocked(self, connection: Connection) -> None:
+        if connection is not self._connection:
+            return
         self._flowing.set()
         self._tell(Phase.CONNECTED)
 
