@@ -89,7 +89,8 @@ class Database:
             await discard(connection)
             raise
         except Exception as error:
-            if self._pool and leads_astray(error):
+            # A handler that waited in vain for somebody else says nothing of this database.
+            if self._pool and leads_astray(error) and not isinstance(error, TimeoutError):
                 self._pool.distrust(begun)
             raise
         finally:

@@ -9,6 +9,7 @@ rested is asked first whether anybody is there: a firewall forgets it without te
 
 import asyncio
 import time
+from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -82,9 +83,10 @@ async def discard(connection: AsyncConnection) -> None:
 
 
 def _cut(connection: DBAPIConnection | None) -> None:
-    """SQLAlchemy would say goodbye first, and wait for that."""
-    if connection is not None:
-        connection.driver_connection.terminate()
+    """SQLAlchemy would say goodbye first, and wait for that; other drivers than ours have to."""
+    driver: Any = connection and connection.driver_connection
+    if hasattr(driver, "terminate"):
+        driver.terminate()
 
 
 def _opened(_: object, entry: ConnectionPoolEntry) -> None:
