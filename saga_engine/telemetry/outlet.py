@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 KEPT = 1_048_576
@@ -82,16 +82,14 @@ class Outlet(io.RawIOBase):
 
     def leave(self, seconds: float) -> None:
         """Write what waits, as far as that is possible in the time."""
-        end = time.monotonic() + seconds
-        with self._lock:
-            try:
-                while self._waiting and (left := end - time.monotonic()) > 0:
-                    self._push(left)
-            except OSError:
-                pass  # whoever could read of it is gone
+        with self._lock, suppress(OSError):  # whoever could read of it may be gone
+            self._push(time.monotonic() + seconds)
 
-    def _push(self, seconds: float = 0.0) -> None:
-        while self._waiting and self._ready.poll(seconds * 1000):
+    def _push(self, until: float = 0.0) -> None:
+        """Write what is taken at once, and until a moment of the monotonic clock wait for more."""
+        while self._waiting and self._ready.poll(max(0.0, until - time.monotonic()) * 1000):
+            if until and time.monotonic() > until:
+                return
             try:
                 written = os.write(self._descriptor, self._waiting[:AT_ONCE])
             except OSError:

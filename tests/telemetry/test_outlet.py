@@ -2,10 +2,11 @@
 
 import os
 import threading
+import time
 
 import pytest
 
-from saga_engine.telemetry.outlet import KEPT, unhurried
+from saga_engine.telemetry.outlet import KEPT, Outlet, unhurried
 
 LINE = "a line of the log " * 5
 ENOUGH = 2 * KEPT // len(LINE)
@@ -66,3 +67,25 @@ def test_what_utf_8_cannot_say_is_written_all_the_same(tmp_path):
         stream.write("\ud800 and on\n")
         assert not stream.isatty()
     assert (tmp_path / "log").read_bytes() == b"\\ud800 and on\n"
+
+
+def test_leaving_takes_no_longer_than_it_may_however_slowly_somebody_reads(pipe):
+    reader, writer = pipe
+    outlet = Outlet(writer.fileno())
+    os.set_blocking(writer.fileno(), False)
+    for line in list(numbered())[: ENOUGH // 4]:
+        outlet.write(line.encode())
+    gone = threading.Event()
+
+    def sip():
+        while not gone.wait(0.1):
+            os.read(reader.fileno(), 4096)
+
+    sipping = threading.Thread(target=sip)
+    sipping.start()
+    began = time.monotonic()
+    outlet.leave(0.5)
+    took = time.monotonic() - began
+    gone.set()
+    sipping.join()
+    assert 0.4 < took < 1.5
