@@ -59,6 +59,7 @@ async def run_on(broker, seed, chosen, times, runs, directory):
         while len(load.asked) < runs and len(mixing) > 1:
             await suite.mix(mixing, MIX)
             await suite.conclude()
+        await suite.look_back()
         printed = leaks(place)
     print(table(suite))
     for each in [*suite.violations, *printed]:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
+from time import monotonic
 from uuid import UUID
 
 from saga_engine.broker.publisher import Publisher
@@ -18,6 +19,7 @@ from tests.faults.site import AWAY
 RATE = 16  # Runs a second: what two cores take in with everything else the suite does.
 AT_MOST = 240  # Unfinished runs: an outage must not pile up what the next fault has to work off.
 TICK = 0.25
+LATELY = 60.0  # Seconds that a request may have been in a queue that is lost.
 
 # What may be refused: everything before the ticket, which must succeed.
 REFUSABLE = {
@@ -35,7 +37,11 @@ class Asked:
     errand: str
     whim: str
     request: StartRequest
-    accepted: bool = False
+    accepted_at: float = 0.0  # by the monotonic clock; 0 while the broker has not confirmed it
+
+    @property
+    def accepted(self):
+        return self.accepted_at > 0.0
 
 
 class Load:
@@ -157,8 +163,12 @@ class Load:
         except AWAY:
             return
         there = {str(row["run_id"]) for row in rows} | {str(each.run_id) for each in self._waiting}
+        # Only what may have been in that queue: what was lost before is for P6 to find.
+        lately = monotonic() - LATELY
         self._waiting += [
-            each.request for run_id, each in self.asked.items() if run_id not in there
+            each.request
+            for run_id, each in self.asked.items()
+            if run_id not in there and each.accepted_at > lately
         ]
         self._site.requests_lost = False
 
@@ -172,7 +182,7 @@ class Load:
             raise
         for request, outcome in zip(waiting, outcomes, strict=True):
             if outcome == "confirmed":
-                self.asked[str(UUID(str(request.run_id)))].accepted = True
+                self.asked[str(UUID(str(request.run_id)))].accepted_at = monotonic()
             else:
                 self._waiting.append(request)
 

@@ -40,6 +40,7 @@ async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, cap
         for fault in SELECTION:
             await suite.endure(fault, fault.few)
         await suite.conclude()
+        await suite.look_back()
         printed = leaks(place)
     tell(table(suite))
     assert not suite.violations

@@ -72,6 +72,10 @@ class Verdict:
 
             await eventually(is_calm, patience=patience)
 
+    def begin_again(self):
+        """Judge every run once more: what ended long ago must be as it was."""
+        self._judged.clear()
+
     async def judge(self) -> Findings:
         """Hold every promise against every new run."""
         findings = Findings()
