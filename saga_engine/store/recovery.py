@@ -28,9 +28,10 @@ async def order_again(database: Database) -> Recovered:
     """
     Order every command again that a run awaits an answer to.
 
-    Each has its whole timeout again, from now, and a minute for the workers to be started: what was
-    in flight when a backup was made is long overdue. It may be done at any time and as often as one
-    likes, beside workers that work.
+    Each run has its whole timeout again, from now, and a minute for the workers to be started: what
+    was in flight when a backup was made is long overdue. Where several steps of a run are in
+    flight, the first reply ends that for the others, and those still silent spend an attempt. It
+    may be done at any time and as often as one likes, beside workers that work.
 
     Raises:
         StoreUnavailable: some may have been ordered; do it again.
