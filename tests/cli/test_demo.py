@@ -61,6 +61,8 @@ async def test_whatever_ends_it_ends_what_it_had_started(directory, number, code
         env={**CLEAN, "TMPDIR": str(directory)},
         stdout=-1,
         stderr=-1,
+        # Tests in the background of a shell have SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     async for told in process.stdout:

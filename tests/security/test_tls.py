@@ -18,7 +18,7 @@ from tests.security.conftest import broker_url, database_url
 
 pytestmark = pytest.mark.rabbitmq
 
-PATIENCE = 5.0  # Seconds in which a refusal is said.
+PATIENCE = 20.0  # Seconds in which a refusal is said.
 SERVER_SHOWS = {
     "expired": "has expired. Renew the server's certificate",
     "early": "is not valid yet",

@@ -16,7 +16,7 @@ from saga_engine.store.migrate import upgrade
 from tests.store.orders import INPUT, ORDERS, begin, happen, run_id
 
 FINISHED = 200_000
-QUICK_S = 0.2
+QUICK_S = 1.0
 AT_MOST = 500  # Rows read for one page or one batch.
 
 MANY = text(

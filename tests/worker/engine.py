@@ -36,7 +36,7 @@ from saga_engine.worker.worker import Worker
 from tests.broker.links import link_to, raw_channel
 from tests.worker.parcels import COMMANDS, parcels
 
-PATIENCE = 20
+PATIENCE = 60
 EAGER = {
     "poll": 0.02,
     "outbox_flush": 0.05,
