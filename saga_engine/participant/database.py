@@ -17,7 +17,6 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
-from saga_engine.store.hosts import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.sqlstate import leads_astray, translated
 
@@ -124,7 +123,6 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,
         hide_parameters=True,
         connect_args={
-            **connecting(url),
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.participant_timeout,
             "server_settings": {

@@ -22,7 +22,6 @@ from saga_engine.settings import Settings
 from saga_engine.store import schema
 from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
-from saga_engine.store.hosts import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.sqlstate import address, leads_astray, translated
 
@@ -142,7 +141,6 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
         json_serializer=dumps,
         json_deserializer=orjson.loads,
         connect_args={
-            **connecting(url),
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.database_timeout,
             "server_settings": {

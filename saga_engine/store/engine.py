@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from saga_engine import tls
 from saga_engine.errors import ConfigurationError, StoreUnavailable
+from saga_engine.store.hosts import connecting
 from saga_engine.store.sqlstate import address
 
 
@@ -35,7 +36,8 @@ def engine_for(url: str, **options: Any) -> AsyncEngine:
     parameters = [tls.SSLMODE, words.ca, words.certificate, words.key]
     given = make_url(url).difference_update_query(parameters)
     _refuse_unknown(given)
-    engine = create_async_engine(given, **options)
+    arguments = {**connecting(url), **options.pop("connect_args", {})}
+    engine = create_async_engine(given, connect_args=arguments, **options)
     if files is not None:
         tls.context(files)
 

@@ -23,7 +23,6 @@ from sqlalchemy.pool import NullPool
 from saga_engine.errors import SchemaMismatch, StoreBusy
 from saga_engine.store import schema
 from saga_engine.store.engine import engine_for
-from saga_engine.store.hosts import connecting
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
 
@@ -87,7 +86,7 @@ async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
         url,
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"timeout": _CONNECT_TIMEOUT, **connecting(url)},
+        connect_args={"timeout": _CONNECT_TIMEOUT},
     )
     try:
         async with engine.connect() as connection:
