@@ -7,14 +7,18 @@ Three cases, as named by dtm (en.dtm.pub, "Exception and Solution"):
   tombstone in the action's place;
 - refused: an action that arrives after its compensation finds the tombstone and is rejected.
 
-The primary key does the work: a second delivery of a command waits on it until the first one's
-transaction has ended. That needs PostgreSQL at READ COMMITTED (PostgreSQL manual, 13.2.1), which
-`database` sees to. Rows must outlive every message that could still arrive: see `forget`.
+The primary key does the work. That needs PostgreSQL at READ COMMITTED (PostgreSQL manual, 13.2.1),
+which `database` sees to. Rows must outlive every message that could still arrive: see `forget`.
+
+Nobody waits on that key, because whoever has claimed a command may be gone, and its session found
+dead much later: each attempt since would keep a handler's slot and a connection for as long. So a
+claim takes an advisory lock first, if it is free, and is told at once when it is not.
 """
 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from hashlib import blake2b
 
 from sqlalchemy import (
     Column,
@@ -24,6 +28,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
     Uuid,
     func,
     text,
@@ -33,7 +38,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.broker.command import Command
 from saga_engine.participant.refusal import Failed
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.saga.vocabulary import Direction, Outcome
 
 metadata = MetaData()
 
@@ -61,6 +66,20 @@ class Case(StrEnum):
     REPEATED = "repeated"
     EMPTY = "empty"
     REFUSED = "refused"
+    IN_HAND = "in_hand"
+
+
+class InHand(Exception):
+    """
+    Another transaction has the command in hand, or the action it undoes.
+
+    Args:
+        late: the engine waits for this attempt no more, by the database's clock.
+    """
+
+    def __init__(self, *, late: bool) -> None:
+        super().__init__()
+        self.late = late
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +98,36 @@ REFUSED = Answer(
     Case.REFUSED,
 )
 EMPTY = Answer(Outcome.SUCCEEDED, b"null", Case.EMPTY)
+IN_HAND = Answer(
+    Outcome.FAILED,
+    b'{"code": "in_hand", "message": "An earlier delivery of this command has not ended yet.",'
+    b' "details": null}',
+    Case.IN_HAND,
+)
 
 
 async def enter(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answer | None:
     """
-    Claim a command for this transaction, waiting for another one that has it in hand.
+    Claim a command for this transaction.
 
     Args:
         undoes: it compensates an action whose row is in the same database.
 
     Returns:
         None when it is to be performed and then recorded with `leave`; otherwise its answer.
+
+    Raises:
+        InHand: another transaction has it; end this one, and come again.
     """
     own = _key(command) | {
         "idempotency_key": command.idempotency_key,
         "attempt": command.attempt,
+        "deadline": command.deadline,
     }
-    if not await _changes(tx, _CLAIM, own) and not await _changes(tx, _CLAIM_ANEW, own):
+    claimed = await _alone(tx, _CLAIM, own, _lock(command, command.direction))
+    if not claimed and not (await tx.execute(_CLAIM_ANEW, own)).rowcount:
         return await _stored(tx, command)
-    if undoes and await _changes(tx, _BURY, own):
+    if undoes and await _alone(tx, _BURY, own, _lock(command, Direction.ACTION)):
         await leave(tx, command, EMPTY)
         return EMPTY
     return None
@@ -144,9 +174,20 @@ async def _stored(tx: AsyncConnection, command: Command) -> Answer:
     return Answer(Outcome(row.outcome), row.reply.encode(), Case.REPEATED)
 
 
-async def _changes(tx: AsyncConnection, statement: object, values: dict[str, object]) -> bool:
-    result = await tx.execute(statement, values)  # type: ignore[call-overload]  # a TextClause
-    return bool(result.rowcount)
+async def _alone(
+    tx: AsyncConnection, statement: TextClause, values: dict[str, object], lock: int
+) -> bool:
+    """Change a row unless somebody else has it in hand; whether there was something to change."""
+    [(mine, changed, late)] = await tx.execute(statement, values | {"lock": lock})
+    if not mine:
+        raise InHand(late=late)
+    return bool(changed)
+
+
+def _lock(command: Command, direction: Direction) -> int:
+    """Name a command as advisory locks are named: two of one name just take turns."""
+    place = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
+    return int.from_bytes(blake2b(place.encode(), digest_size=8).digest(), signed=True)
 
 
 def _key(command: Command) -> dict[str, object]:
@@ -160,11 +201,15 @@ def _key(command: Command) -> dict[str, object]:
 # the effect is there and its reply is not, and the truth is that a person must look.
 _CLAIM = text(
     """
-    INSERT INTO saga_barrier
-        (run_id, step, direction, idempotency_key, attempt, outcome, reply)
-    VALUES (:run_id, :step, :direction, :idempotency_key, :attempt, 'failed',
-        '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}')
-    ON CONFLICT (run_id, step, direction) DO NOTHING
+    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS mine),
+    claimed AS (
+        INSERT INTO saga_barrier
+            (run_id, step, direction, idempotency_key, attempt, outcome, reply)
+        SELECT :run_id, :step, :direction, :idempotency_key, :attempt, 'failed',
+            '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
+        FROM lock WHERE mine
+        ON CONFLICT (run_id, step, direction) DO NOTHING RETURNING 1)
+    SELECT mine, EXISTS (SELECT FROM claimed), clock_timestamp() > :deadline FROM lock
     """
 )
 # After a rejection an operator may have the step tried again: a new key and a higher attempt.
@@ -181,11 +226,15 @@ _CLAIM_ANEW = text(
 # A rejected action did nothing, but could be tried again later: it is buried as well.
 _BURY = text(
     """
-    INSERT INTO saga_barrier
-        (run_id, step, direction, idempotency_key, attempt, outcome, reply)
-    VALUES (:run_id, :step, 'action', :idempotency_key, :attempt, 'compensated', 'null')
-    ON CONFLICT (run_id, step, direction) DO UPDATE SET outcome = excluded.outcome
-        WHERE saga_barrier.outcome IN ('rejected', 'compensated')
+    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS mine),
+    buried AS (
+        INSERT INTO saga_barrier
+            (run_id, step, direction, idempotency_key, attempt, outcome, reply)
+        SELECT :run_id, :step, 'action', :idempotency_key, :attempt, 'compensated', 'null'
+        FROM lock WHERE mine
+        ON CONFLICT (run_id, step, direction) DO UPDATE SET outcome = excluded.outcome
+            WHERE saga_barrier.outcome IN ('rejected', 'compensated') RETURNING 1)
+    SELECT mine, EXISTS (SELECT FROM buried), clock_timestamp() > :deadline FROM lock
     """
 )
 _LEAVE = text(

@@ -34,8 +34,7 @@ class Database:
             )
         self.where = _where(engine.url)
         self._engine = engine
-        patience = settings.database_connect_timeout
-        self._pool = Pool(engine, patience=patience) if self._owned else None
+        self._pool = Pool(engine, settings) if self._owned else None
         self._timeout = settings.database_timeout
 
     async def prepare(self, *, create_barrier: bool) -> None:

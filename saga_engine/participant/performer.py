@@ -21,7 +21,7 @@ from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.reply import failure_json
 from saga_engine.participant import barrier
-from saga_engine.participant.barrier import Answer
+from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.database import Database
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.refusal import Failed, Rejected
@@ -56,8 +56,17 @@ class Performer:
         self._tell = tell
         self._sealing = sealing
 
-    async def perform(self, received: ReceivedCommand) -> Answer:
-        """Perform a command within participant_timeout seconds; only cancelling it raises."""
+    async def perform(self, received: ReceivedCommand, *, waited: float = 0.0) -> Answer:
+        """
+        Perform a command within participant_timeout seconds.
+
+        Args:
+            waited: seconds for which another delivery of it has been in the way.
+
+        Raises:
+            InHand: one still is, and it is worth coming again; nothing was done. Nothing else is
+                raised, unless it is cancelled.
+        """
         began = monotonic()
         command = received.command
         handler = self._handlers.get(command.name)
@@ -65,7 +74,12 @@ class Performer:
             text = f"No handler here is called {command.name}."
             answer = _no(Outcome.FAILED, Failure("unknown_command", text))
         else:
-            answer = await self._guarded(handler, command)
+            try:
+                answer = await self._guarded(handler, command)
+            except InHand as other:
+                if not other.late and waited < self._settings.participant_timeout:
+                    raise
+                answer = IN_HAND
         self._report(received, handler, answer, monotonic() - began)
         return answer
 
@@ -75,6 +89,8 @@ class Performer:
         try:
             async with limit:
                 return await self._perform(handler, command)
+        except InHand:
+            raise
         except Failed as error:
             return self._refused(Outcome.FAILED, error, command)
         except TimeoutError as error:

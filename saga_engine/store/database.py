@@ -40,7 +40,7 @@ class Database:
         self._where = address(url)
         self._timeout = settings.database_timeout
         self._engine = _engine(url, settings)
-        self._pool = Pool(self._engine, patience=settings.database_connect_timeout)
+        self._pool = Pool(self._engine, settings)
 
     async def __aenter__(self) -> Self:
         try:

@@ -5,9 +5,13 @@ A connection that leads astray is rarely alone: what makes the server silent, or
 into a standby, does it to the whole pool at once, and each would take its user as long to find out.
 So after one, all that were opened before are replaced when they are next wanted. One that has
 rested is asked first whether anybody is there: a firewall forgets it without telling us.
+
+Whoever waits for an answer may wait long, as a handler's statement may take long. Whether there is
+still a host that could give one, the kernel asks in the meantime (Linux manual, tcp(7)).
 """
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -17,8 +21,13 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from saga_engine.settings import Settings
+
 RESTED = 1.0
 """Seconds without use after which a connection is asked; under load none is that old."""
+
+IDLE, INTERVAL, COUNT = 5, 5, 3
+"""Seconds of silence before a host is asked, between two questions, and how many it may miss."""
 
 _OPENED, _USED = "saga_engine_opened", "saga_engine_used"
 _THERE = text("SELECT 1")
@@ -28,15 +37,16 @@ class Pool:
     """
     The connections of one engine, trusted until one of them leads astray.
 
-    Args:
-        patience: seconds in which a connection that has rested must answer.
+    One that has rested must answer within `database_connect_timeout`; a host that does not even
+    acknowledge what it gets is gone after `database_timeout`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, patience: float) -> None:
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._engine = engine
-        self._patience = patience
+        self._patience = settings.database_connect_timeout
+        self._silence = settings.database_timeout
         self._trusted_since = 0.0
-        event.listen(engine.sync_engine, "connect", _opened)
+        event.listen(engine.sync_engine, "connect", self._opened)
         event.listen(engine.sync_engine, "checkin", _used)  # codespell:ignore checkin
         event.listen(engine.sync_engine, "checkout", self._check)
 
@@ -67,6 +77,12 @@ class Pool:
             return False  # whatever it is, a new connection will say so again
         return True
 
+    def _opened(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        entry.info[_OPENED] = entry.info[_USED] = time.monotonic()
+        driver: Any = connection.driver_connection
+        if transport := getattr(driver, "_transport", None):  # asyncpg has no option for it
+            _watch(transport.get_extra_info("socket"), self._silence)
+
     def _check(
         self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection
     ) -> None:
@@ -89,8 +105,16 @@ def _cut(connection: DBAPIConnection | None) -> None:
         driver.terminate()
 
 
-def _opened(_: object, entry: ConnectionPoolEntry) -> None:
-    entry.info[_OPENED] = entry.info[_USED] = time.monotonic()
+def _watch(to: socket.socket, silence: float) -> None:
+    """Have the kernel end a connection whose other host is gone; what it lacks is left out."""
+    if to.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    to.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    milliseconds = int(silence * 1000)
+    options = {"KEEPIDLE": IDLE, "KEEPINTVL": INTERVAL, "KEEPCNT": COUNT}
+    for name, value in {**options, "USER_TIMEOUT": milliseconds}.items():
+        if option := getattr(socket, f"TCP_{name}", None):
+            to.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _used(_: object, entry: ConnectionPoolEntry) -> None:

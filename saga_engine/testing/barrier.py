@@ -28,9 +28,12 @@ _TOMBSTONE = "compensated"
 
 
 @ANSWERS.to(barrier, "_CLAIM")
-async def _claim(tx: Transaction, arguments: Arguments) -> int:
+async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    late = tx.now > arguments["deadline"]
+    if not _try(tx, arguments["lock"]):
+        return [(False, False, late)]
     row = {**arguments, "outcome": Outcome.FAILED.value, "reply": _ENDED}
-    return int(await tx.insert("barrier", _key(arguments), row))
+    return [(True, await tx.insert("barrier", _key(arguments), row), late)]
 
 
 @ANSWERS.to(barrier, "_CLAIM_ANEW")
@@ -47,15 +50,18 @@ async def _claim_anew(tx: Transaction, arguments: Arguments) -> int:
 
 
 @ANSWERS.to(barrier, "_BURY")
-async def _bury(tx: Transaction, arguments: Arguments) -> int:
+async def _bury(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
+    late = tx.now > arguments["deadline"]
+    if not _try(tx, arguments["lock"]):
+        return [(False, False, late)]
     row = await tx.lock("barrier", key)
     if row is None:
         row = {**arguments, "direction": Direction.ACTION.value, "reply": "null"}
     elif row["outcome"] not in (Outcome.REJECTED.value, _TOMBSTONE):
-        return 0
+        return [(True, False, late)]
     tx.put("barrier", key, {**row, "outcome": _TOMBSTONE})
-    return 1
+    return [(True, True, late)]
 
 
 @ANSWERS.to(barrier, "_LEAVE")
@@ -95,6 +101,14 @@ async def _remember(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 
 
 ANSWERS.update({id(DID): _did, id(REMEMBER): _remember})
+
+
+def _try(tx: Transaction, lock: int) -> bool:
+    """Take an advisory lock that is free."""
+    free = tx.free("advisory", lock)
+    if free:
+        tx.grab("advisory", lock)
+    return free
 
 
 def _key(arguments: Arguments) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.participant import CommandContext, Failed, Participant, Rejected
+from saga_engine.participant.barrier import InHand
 from saga_engine.participant.database import Database
 from saga_engine.participant.performer import Performer
 from saga_engine.saga.vocabulary import Direction, Outcome
@@ -181,8 +183,14 @@ def command(
     )
 
 
-def refund_of(charge: Command, *, attempt=1, round=1, order="o-1"):  # noqa: A002 - as above
-    return command(
+def refund_of(
+    charge: Command,
+    *,
+    attempt=1,
+    round=1,  # noqa: A002 - as above
+    order="o-1",
+):
+    refund = command(
         charge.run_id,
         {"order_id": order},
         name="payment.refund",
@@ -190,6 +198,7 @@ def refund_of(charge: Command, *, attempt=1, round=1, order="o-1"):  # noqa: A00
         attempt=attempt,
         round=round,
     )
+    return replace(refund, deadline=charge.deadline)
 
 
 class Desk:
@@ -197,13 +206,20 @@ class Desk:
 
     def __init__(self, shop, database, told, **changes):
         self.told = told
+        self.waiting = asyncio.Event()  # set when a command has met one that is in hand
         self._performer = Performer(shop.participant.handlers, database, Settings(**changes), told)
 
     async def __call__(self, asked: Command):
         """The outcome and the body of the reply."""
         received = ReceivedCommand(asked, "token", "saga.replies", "message", "")
-        answer = await self._performer.perform(received)
-        return answer.outcome, orjson.loads(answer.body)
+        while True:
+            try:
+                answer = await self._performer.perform(received)
+            except InHand:
+                self.waiting.set()
+                await asyncio.sleep(0)
+            else:
+                return answer.outcome, orjson.loads(answer.body)
 
 
 @asynccontextmanager

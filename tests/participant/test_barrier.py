@@ -1,13 +1,17 @@
 import asyncio
-from datetime import timedelta
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from saga_engine.participant import barrier
+from saga_engine.participant.database import Database
 from saga_engine.saga.vocabulary import Outcome
+from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import BarrierHit
-from tests.participant.shop import command, desk_of, entries, ledger_in, refund_of
+from tests.participant.shop import Desk, Told, command, desk_of, entries, ledger_in, refund_of
 
 DECLINED = {"code": "declined", "message": "The card was declined.", "details": {"card": "visa"}}
 REFUSED = (
@@ -100,7 +104,7 @@ async def test_a_compensation_waits_for_its_action_in_hand_and_undoes_it(engine,
         charging = group.create_task(desk(charge))
         await shop.entered.wait()
         refunding = group.create_task(desk(refund_of(charge)))
-        await blocked(engine)
+        await desk.waiting.wait()
         shop.released.set()
     assert charging.result()[0] is Outcome.SUCCEEDED
     assert refunding.result() == EMPTY
@@ -130,19 +134,47 @@ async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engin
     assert await entries(engine) == []
 
 
+class Interrupted:
+    """A database of which somebody else makes use before its second transaction."""
+
+    def __init__(self, database, meanwhile):
+        self._database = database
+        self._meanwhile = meanwhile
+        self._number = 0
+
+    @asynccontextmanager
+    async def transaction(self):
+        self._number += 1
+        if self._number == 2:
+            await self._meanwhile()
+        async with self._database.transaction() as tx:
+            yield tx
+
+
 async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_for_both(
     engine, shop, desk
 ):
-    charge = command(payload={"order_id": "o-1", "card": "declined once"})
-    async with asyncio.TaskGroup() as group:
-        first = group.create_task(desk(charge))
-        await shop.entered.wait()
-        second = group.create_task(desk(charge))
-        await blocked(engine)
-        shop.released.set()
-    assert first.result() == second.result() == await desk(charge)
-    assert first.result()[0] is Outcome.SUCCEEDED
+    charge = command(payload={"order_id": "o-1", "card": "declined"})
+
+    async def get_in():
+        shop.declining = False
+        assert (await desk(charge))[0] is Outcome.SUCCEEDED
+
+    other = Desk(shop, Interrupted(Database(engine, Settings()), get_in), Told())
+    assert await other(charge) == await desk(charge)
+    assert shop.called == ["charge", "charge"]
     assert await entries(engine) == [("o-1", 1)]
+
+
+async def test_a_command_in_hand_is_not_waited_for_longer_than_the_engine_waits(engine, desk):
+    charge = replace(command(), deadline=datetime(2026, 1, 1, tzinfo=UTC))
+    async with engine.connect() as tx:
+        assert await barrier.enter(tx, charge, undoes=False) is None
+        outcome, body = await desk(charge)
+        assert (outcome, body["code"]) == (Outcome.FAILED, "in_hand")
+        assert (await desk(refund_of(charge)))[1]["code"] == "in_hand"
+    assert cases(desk) == ["in_hand", "in_hand"]
+    assert (await desk(charge))[0] is Outcome.SUCCEEDED
 
 
 async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, shop, desk):
@@ -235,17 +267,6 @@ async def test_old_rows_are_forgotten_in_batches_and_young_ones_kept(engine, des
     assert await barrier.forget(engine, timedelta(days=30), batch=2) == 5
     async with engine.connect() as tx:
         assert await tx.scalar(text("SELECT count(*) FROM saga_barrier")) == 1
-
-
-async def blocked(engine):
-    """Wait until a session of this database waits for a lock; PostgreSQL sends no signal for it."""
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(30), engine.connect() as tx:
-        while not await tx.scalar(query):
-            await tx.rollback()
 
 
 async def test_duplicates_at_once_are_one_on_an_engine_of_another_isolation_level(engine):

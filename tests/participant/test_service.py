@@ -6,7 +6,7 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES
 from saga_engine.embedded.broker.faults import refuse
 from saga_engine.errors import ConfigurationError, StoreUnavailable
-from saga_engine.participant import Participant
+from saga_engine.participant import Participant, barrier
 from saga_engine.participant.service import Service
 from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
@@ -74,6 +74,39 @@ async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, le
         sent = running.told.of(MessagesPublished)
         assert sum(fact.messages for fact in sent) == len(commands)
         assert len(sent) < len(commands)
+
+
+async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_done(
+    broker_url, ledger
+):
+    held = [command() for _ in range(3)]
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Shop(ledger), participant_concurrency=1) as running,
+    ):
+        async with ledger.connect() as gone:
+            for each in held:
+                assert await barrier.enter(gone, each, undoes=False) is None
+                await engine.send(each)
+            for _ in range(10):
+                await engine.send(other := command())
+                assert (await engine.reply()).ref.run_id == other.run_id
+        answered = {each.ref.run_id for each in await engine.replies(3)}
+        assert answered == {each.run_id for each in held}
+        assert len(running.told.of(MessagesConsumed)) == 13
+    assert len(await entries(ledger)) == 13
+
+
+async def test_a_process_that_drains_leaves_what_somebody_else_has_in_hand(broker_url, ledger):
+    charge = command()
+    async with engine_on(broker_url) as engine:
+        async with service_of(broker_url, Shop(ledger)) as running, ledger.connect() as gone:
+            assert await barrier.enter(gone, charge, undoes=False) is None
+            await engine.send(charge)
+            await running.told.until(lambda fact: isinstance(fact, MessagesConsumed))
+            await running.drained()
+        async with service_of(broker_url, Shop(ledger)):
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
 
 
 def nothing(_):

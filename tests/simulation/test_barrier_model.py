@@ -1,6 +1,5 @@
 """What the model makes of the barrier's statements is what PostgreSQL makes of them."""
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.broker.command import Command
 from saga_engine.participant import barrier as kit
-from saga_engine.participant.barrier import EMPTY, REFUSED, Answer, Case
+from saga_engine.participant.barrier import EMPTY, REFUSED, Answer, Case, InHand
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.testing import barrier as model
 from saga_engine.testing.faults import Faults, dice
@@ -109,9 +108,24 @@ async def test_a_rejected_command_is_buried_by_its_undo(begin, action, undo):
     assert await perform(begin, replace(action, attempt=2, idempotency_key="x")) == REFUSED
 
 
-async def test_the_second_of_two_at_once_waits_for_the_first(begin, action):
-    async with asyncio.TaskGroup() as group, begin() as tx:
+async def test_whoever_comes_while_a_command_is_in_hand_is_told_to_come_again(begin, action, undo):
+    async with begin() as tx:
         assert await kit.enter(tx, action, undoes=False) is None
-        second = group.create_task(perform(begin, action))
+        with pytest.raises(InHand):
+            await perform(begin, action)
+        with pytest.raises(InHand):
+            await perform(begin, undo, undoes=True)
         await kit.leave(tx, action, DONE)
-    assert second.result() == Answer(Outcome.SUCCEEDED, b"1", Case.REPEATED)
+    assert await perform(begin, action) == Answer(Outcome.SUCCEEDED, b"1", Case.REPEATED)
+    assert await perform(begin, undo, undoes=True) is None
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_who_comes_too_late_is_told_so(begin, action, late):
+    year = 2020 if late else 2040
+    action = replace(action, deadline=datetime(year, 1, 1, tzinfo=UTC))
+    async with begin() as tx:
+        assert await kit.enter(tx, action, undoes=False) is None
+        with pytest.raises(InHand) as told:
+            await perform(begin, action)
+    assert told.value.late is late

@@ -1,6 +1,7 @@
 """A pool finds out by itself, and soon, that connections lead nowhere or to the wrong server."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -72,6 +73,16 @@ async def test_who_uses_a_connection_that_has_rested_learns_nothing_of_its_death
         monkeypatch.setattr(pool, "RESTED", 0.0)
         proxy.vanish()
         await at_once(database)
+
+
+async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(url):
+    async with pooled(url, database_timeout=3) as (database, _), database.transaction() as tx:
+        raw = (await tx.get_raw_connection()).driver_connection
+        opened = raw._transport.get_extra_info("socket")
+        kept = opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        silent = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert (kept, idle, silent) == (1, pool.IDLE, 3000)
 
 
 async def test_a_server_that_takes_no_writes_is_left_by_every_connection(url):
