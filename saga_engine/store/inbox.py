@@ -63,10 +63,10 @@ class Inboxed:
 
 @dataclass(frozen=True, slots=True)
 class WaitingStart:
-    """A start that waits: of which saga, in which version if that was said, with which key."""
+    """A start that waits: of which saga, with which key; without a version, the newest is meant."""
 
     saga: str
-    version: int | None
+    version: int
     key: str | None
 
 
@@ -224,6 +224,10 @@ _SAGAS_WAITING = text(
 
 _STARTS_OF = text(
     """
-    SELECT run_id::text, saga, version, body ->> 'key' FROM saga_engine.inbox
-    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""
+    SELECT i.run_id::text, i.saga,
+        coalesce(i.version, (
+            SELECT max(d.version) FROM saga_engine.definition AS d WHERE d.name = i.saga)),
+        i.body ->> 'key'
+    FROM saga_engine.inbox AS i
+    WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
 )

@@ -12,7 +12,13 @@ from typing import Any, cast
 from uuid import UUID
 
 from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.request import CancelRequest, Request, StartRequest, encode_request
+from saga_engine.broker.request import (
+    CancelRequest,
+    Request,
+    StartRequest,
+    StatusRequest,
+    encode_request,
+)
 from saga_engine.broker.wire import Message
 from saga_engine.errors import StoreUnavailable
 from saga_engine.saga.trigger import Start, trigger_data
@@ -29,14 +35,30 @@ ASK_AGAIN = 5.0
 PATIENCE = 50
 """How often it does."""
 
+CURIOUS, GLANCE = 0.5, 1.0
+"""How many ask how a run stands that waits for its turn, and the seconds between, at the most."""
+
+ASKING, KNOWN = "asking", "known"
+"""Where answers go, and those that speak of a run which the engine had taken in before."""
+
 
 class Client:
-    """Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for."""
+    """
+    Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for.
+
+    `accepted` are the runs of which the engine has said so; to those it records it adds.
+    """
 
     def __init__(
-        self, engine: Tables, database: Database, publisher: Publisher, dice: Random
+        self,
+        engine: Tables,
+        database: Database,
+        publisher: Publisher,
+        dice: Random,
+        accepted: set[str],
     ) -> None:
         self._engine = engine
+        self._accepted = accepted
         self._database = database
         self._publisher = publisher
         self._dice = dice
@@ -48,15 +70,29 @@ class Client:
         await asyncio.sleep(self._dice.random() * within)
         request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
         for _ in range(PATIENCE):
-            if str(run_id) in self._engine.rows["run"]:
+            if self._is_there(str(run_id)):
                 break
             await (self._record(request) if recorded else self._send(request))
             await asyncio.sleep(ASK_AGAIN)
         if key is not None:
             await self._send(replace(request, run_id=self._run_id(number)))  # the same by its key
+        if self._dice.random() < CURIOUS:
+            await self._follow(run_id)
         if cancelled:
             await asyncio.sleep(self._dice.random() * 10)
-            await self._send(CancelRequest(run_id, "the lot says so", "the client"))
+            await self._send(CancelRequest(run_id, "the lot says so", "the client"), to=KNOWN)
+
+    async def _follow(self, run_id: UUID) -> None:
+        """Ask for a run that waits for its turn, again and again until it has begun."""
+        for _ in range(PATIENCE):
+            if str(run_id) in self._engine.rows["run"]:
+                return
+            await self._send(StatusRequest(run_id), to=KNOWN)
+            await asyncio.sleep(self._dice.random() * GLANCE)
+
+    def _is_there(self, run_id: str) -> bool:
+        """Whether the engine has taken a run in: it has begun, or waits for its turn."""
+        return run_id in self._engine.rows["run"] or run_id in self._accepted
 
     async def throw_rubbish(self, exchange: str, *, within: float) -> None:
         """Send what nobody can read, until it is set aside."""
@@ -68,8 +104,10 @@ class Client:
             await self._publisher.publish([message])
             await asyncio.sleep(ASK_AGAIN)
 
-    async def _send(self, request: Request) -> None:
-        await self._publisher.publish([encode_request(request, message_id=fresh_message_id())])
+    async def _send(self, request: Request, *, to: str = ASKING) -> None:
+        run_id, message_id = str(request.run_id), fresh_message_id()
+        message = encode_request(request, reply_to=to, correlation_id=run_id, message_id=message_id)
+        await self._publisher.publish([message])
 
     async def _record(self, request: StartRequest) -> None:
         run_id, saga = str(request.run_id), request.saga
@@ -82,6 +120,7 @@ class Client:
                     await keys.reserve(connection, [wanted])
                 item = Item(kind, run_id, body, saga=saga, version=request.version)
                 await inbox.record(connection, [item])
+            self._accepted.add(run_id)
         except StoreUnavailable:
             pass  # it is asked again
 

@@ -150,11 +150,21 @@ async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]
 
 @ANSWERS.to(inbox, "_STARTS_OF")
 async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    definitions = [row for _, row in tx.every("definition")]
+    newest = {row["name"]: row["version"] for row in sorted(definitions, key=_version)}
     return [
-        (row["run_id"], row["saga"], row["version"], orjson.loads(row["body"]).get("key"))
+        (
+            *(row["run_id"], row["saga"], row["version"] or newest[row["saga"]]),
+            orjson.loads(row["body"]).get("key"),
+        )
         for _, row in tx.every("inbox")
         if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
     ]
+
+
+def _version(definition: Row) -> int:
+    version: int = definition["version"]
+    return version
 
 
 def _waiting(tx: Transaction) -> Iterator[Row]:

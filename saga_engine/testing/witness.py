@@ -13,12 +13,14 @@ from uuid import UUID
 
 import orjson
 
+from saga_engine.broker.answer import ANSWER, FINISHED, AnswerOutcome
 from saga_engine.broker.command import ATTEMPT, DIRECTION, RUN_ID, STEP
 from saga_engine.broker.reply import OUTCOME
 from saga_engine.broker.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.testing.broker import Broker
+from saga_engine.testing.client import KNOWN
 from saga_engine.testing.process import Process
 from saga_engine.testing.tables import Row, Tables, Transaction
 
@@ -34,7 +36,8 @@ class Witness:
     Watches one simulation; `guarded` are the commands that are performed behind the barrier.
 
     `ledger` are the effects in the order of their commits, `violations` sentences that begin with
-    the promise they break, `digest` stands for everything that happened.
+    the promise they break, `accepted` the runs whose clients were told so, `digest` stands for
+    everything that happened.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Witness:
         self.violations: list[str] = []
         self.ledger: list[Row] = []
         self.counts: Counter[str] = Counter()
+        self.accepted: set[str] = set()
         self._engine = engine
         self._services = services
         self._guarded = guarded
@@ -111,13 +115,27 @@ class Witness:
                 self._heard.add(place)
             if place not in self._decided:
                 self.violate("P6", f"command {place} left before its decision was committed")
-        elif message.exchange == EVENTS and message.type == "finished":
-            if message.routing_key.split(".")[1] not in self._ended:
-                self.violate("P6", f"{message.routing_key} was told before it was committed")
+        elif message.exchange == EVENTS:
+            self._told(message)
         elif message.exchange == REPLIES and message.headers:
             self._replied(message)
             if outcome is Published.CONFIRMED:
                 self._answered.add(message.correlation_id)
+
+    def _told(self, message: Message) -> None:
+        """A client is told that a run has ended, or what the engine makes of a request."""
+        if message.type == FINISHED:
+            if message.routing_key.split(".")[1] not in self._ended:
+                self.violate("P6", f"{message.routing_key} was told before it was committed")
+            return
+        outcome, run_id = orjson.loads(message.body)["outcome"], message.correlation_id
+        if outcome == AnswerOutcome.ACCEPTED:
+            self.accepted.add(run_id)
+            waiting = [row["run_id"] for row in self._engine.rows["inbox"].values()]
+            if run_id not in self._engine.rows["run"] and run_id not in waiting:
+                self.violate("P6", f"run {run_id} was accepted before that was committed")
+        elif outcome == AnswerOutcome.UNKNOWN_RUN and message.routing_key == f"{ANSWER}.{KNOWN}":
+            self.violate("P6", f"run {run_id} was accepted, and then unknown")
 
     def _replied(self, reply: Message) -> None:
         said = str(reply.headers[OUTCOME])
@@ -141,6 +159,8 @@ class Witness:
         """Whether what a message means was committed between its delivery and now."""
         if delivery.queue not in (REPLIES, REQUESTS, DEAD_LETTERS):
             return delivery.correlation_id in self._answered
+        if delivery.type == "status":
+            return True  # it changes nothing
         if self._touched.get((process, delivery.message_id), 0) > since:
             return True
         if delivery.queue == DEAD_LETTERS:

@@ -60,13 +60,18 @@ SETTINGS = Settings(poll=2.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How large a world is, and how often something goes wrong: once in `every` points."""
+    """
+    How large a world is, and how often something goes wrong: once in `every` points.
+
+    `places` is how many runs of a saga are under way at once; the others wait for their turn.
+    """
 
     seed: int
     runs: int = 30
     workers: int = 2
     participants: int = 2
     every: float = 50
+    places: int = SETTINGS.runs_in_flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class World:
 
     def __init__(self, setup: Setup, plays: Sequence[Play], faults: Faults) -> None:
         self._setup = setup
+        self._settings = SETTINGS.model_copy(update={"runs_in_flight": setup.places})
         self._plays = plays
         self._faults = faults
         self._dice = dice(setup.seed, "network")
@@ -161,13 +167,13 @@ class World:
     async def _worker(self, plays: Sequence[Play], process: Process) -> None:
         database = cast(
             "real_database.Database",
-            Database(self._engine, process, SETTINGS.database_lock_timeout),
+            Database(self._engine, process, self._settings.database_lock_timeout),
         )
         tell = Tell(self._told)
         sagas = [play.saga for play in plays]
         registered = await register(database, sagas, PLAIN, tell)
-        publisher, consumer = self._connected(process, QUEUES, SETTINGS.prefetch)
-        shift = Shift(registered, database, publisher, consumer, SETTINGS, tell)
+        publisher, consumer = self._connected(process, QUEUES, self._settings.prefetch)
+        shift = Shift(registered, database, publisher, consumer, self._settings, tell)
         await shift.run(process.stop)
 
     async def _participant(self, process: Process) -> None:
@@ -178,11 +184,11 @@ class World:
             own = cast("real_participant_database.Database", database) if play.barrier else None
             self._broker.declare(participant_topology(made.name, tuple(made.handlers)))
             performers[participant_queue(made.name)] = Performer(
-                made.handlers, own, SETTINGS, _nobody
+                made.handlers, own, self._settings, _nobody
             )
-        prefetch = SETTINGS.participant_prefetch
+        prefetch = self._settings.participant_prefetch
         publisher, consumer = self._connected(process, list(performers), prefetch)
-        shift = participant_shift.Shift(performers, publisher, consumer, SETTINGS, _nobody)
+        shift = participant_shift.Shift(performers, publisher, consumer, self._settings, _nobody)
         async with asyncio.TaskGroup() as group:
             group.create_task(shift.run())
             await process.stop.wait()
@@ -192,7 +198,7 @@ class World:
         self, process: Process, queues: Sequence[str], prefetch: int
     ) -> tuple[real_publisher.Publisher, real_consumer.Consumer]:
         """The models in the places of the real ones, whose methods they have."""
-        publisher = Publisher(self._broker, process, SETTINGS.broker_confirm_timeout)
+        publisher = Publisher(self._broker, process, self._settings.broker_confirm_timeout)
         consumer = Consumer(self._broker, process, queues, prefetch)
         return (
             cast("real_publisher.Publisher", publisher),
@@ -207,8 +213,9 @@ class World:
 
     def _ask(self, group: asyncio.TaskGroup) -> None:
         process = Process("client", self._faults, self._dice, mortal=False)
-        publisher = Publisher(self._broker, process, SETTINGS.broker_confirm_timeout)
-        client = Client(self._engine, Database(self._engine, process), publisher, self._dice)
+        publisher = Publisher(self._broker, process, self._settings.broker_confirm_timeout)
+        database, accepted = Database(self._engine, process), self._witness.accepted
+        client = Client(self._engine, database, publisher, self._dice, accepted)
         for number in range(self._setup.runs):
             play = self._plays[number % len(self._plays)]
             group.create_task(client.start(play, number, within=STORM * 0.8))

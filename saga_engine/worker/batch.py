@@ -193,10 +193,7 @@ class Batch:
         found = await runs.status(self._tx, {each.run_id for each in questions})
         unknown = {each.run_id for each in questions} - found.keys()
         for run_id, start in (await inbox.starts_of(self._tx, unknown)).items():
-            number = self._catalogue.startable(start.saga, start.version)
-            if number is not None:
-                version = self._catalogue.sagas[number].version
-                found[run_id] = RunStatus(Status.RUNNING, start.saga, version, start.key)
+            found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
         found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun
         for question in questions:
             status = found.get(question.run_id)

@@ -22,7 +22,7 @@ from tests.faults.site import site
 from tests.faults.suite import HEADER, Suite, leaks, table
 
 RUNS = 10_000
-MIX = 12  # Faults in one helping of the mixture.
+MIX, HELPINGS = 12, 2  # Faults in one helping of the mixture, and helpings at the least.
 
 
 async def run(seed, only, times, runs, directory):
@@ -56,9 +56,11 @@ async def run_on(broker, seed, chosen, times, runs, directory):
                 await suite.endure(fault, times or fault.times)
             await suite.conclude()
         mixing = [fault for group in chosen for fault in group if fault.mixes]
-        while len(load.asked) < runs and len(mixing) > 1:
+        helpings = 0
+        while runs and len(mixing) > 1 and (helpings < HELPINGS or len(load.asked) < runs):
             await suite.mix(mixing, MIX)
             await suite.conclude()
+            helpings += 1
         await suite.look_back()
         printed = leaks(place)
     print(table(suite))
@@ -73,7 +75,9 @@ def main():
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--only", default=".*", help="a regular expression for names of faults")
     parser.add_argument("--times", type=int, default=0, help="how often each, instead of its own")
-    parser.add_argument("--runs", type=int, default=RUNS, help="mix faults until so many runs")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="mix faults until so many runs; 0: not at all"
+    )
     given = parser.parse_args()
     # The load's own connections are cut like all others, and aiormq would say so each time.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)

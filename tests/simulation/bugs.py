@@ -18,7 +18,7 @@ from saga_engine.saga.course import _owed
 from saga_engine.saga.event import RunCompleted
 from saga_engine.saga.run import StepRun, StepStatus
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
-from saga_engine.store import incidents, journal, keys, outbox, runs
+from saga_engine.store import inbox, incidents, journal, keys, outbox, runs
 from saga_engine.worker import batch, ledger, starts, turnover, writing
 from saga_engine.worker.account import account
 from saga_engine.worker.batch import Batch
@@ -124,6 +124,14 @@ def spend_a_wake_up_without_the_next(plant):
         return run
 
     plant.setattr(Batch, "_apply", forgetting)
+
+
+@bug("P6")
+def know_nothing_of_starts_that_wait(plant):
+    async def none(*_):
+        return {}
+
+    plant.setattr(inbox, "starts_of", none)
 
 
 @bug("P5", "P7")

@@ -61,10 +61,12 @@ def campaign(base, seeds, runs, *, cases=3):
 
 
 def setup_of(seed, runs):
-    """Small and large, calm and stormy worlds in turn."""
+    """Small and large, calm, stormy and crowded worlds in turn."""
+    places = {"places": 4} if seed % 5 == 0 else {}
     return Setup(
         seed,
         runs=runs,
+        **places,
         workers=1 + seed % 3,
         participants=1 + seed % 2,
         every=(30, 60, 120, 400)[seed % 4],

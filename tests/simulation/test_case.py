@@ -15,8 +15,8 @@ KEPT = sorted(REGRESSIONS.glob("*.json"))
 def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
     plant, _ = BUGS["take_a_failed_commit_for_done"]
     plant(monkeypatch)
-    outcome = simulate(setup_of(0, 30), plays_of(0))
-    case = smaller(Case(setup_of(0, 30), tuple(outcome.faults)), retry)
+    outcome = simulate(setup_of(1, 30), plays_of(1))
+    case = smaller(Case(setup_of(1, 30), tuple(outcome.faults)), retry)
     assert len(outcome.faults) > 10
     assert len(case.faults) <= 3
     assert case.setup.runs <= 30

@@ -7,7 +7,7 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import setup_of
 from tests.simulation.plays import plays_of
 
-SEEDS = range(48)
+SEEDS = range(96)
 """Each bug is found in one of these, and without it none of them breaks a promise."""
 
 RUNS = 30

@@ -79,14 +79,23 @@ async def _dies(site, member, place, random):
     return died
 
 
+LEAVINGS, AGEING = 4, 11.0
+"""How often a worker dies and leaves commands behind, and seconds in which these are swept."""
+
+
 async def _lure(site, member, place, random):
     if place == "in-sweep":
-        # The other worker leaves commands behind: they are swept when they have aged.
+        # The other worker leaves commands behind, and stays away while they age: when it comes
+        # back it sweeps as well.
         other = random.choice([each for each in site.workers if each is not member])
         await member.ready()
         await other.program.kill(crash_at="after-commit:2")
+        times = 1
         while await other.program.crashes(patience=PATIENCE):
+            if times % LEAVINGS == 0:
+                await lasting(AGEING)
             await other.program.start(crash_at="after-commit:2")
+            times += 1
     if place == "in-dead-letter-intake":
         await member.ready()
         while True:

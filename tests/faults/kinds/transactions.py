@@ -154,9 +154,10 @@ async def _patiently(site, statement, url):
     await eventually(has_changed)
 
 
+# The newest: theirs are the replies that come next. The oldest may wait for nothing but the time.
 _HOLD_RUNS = """
     SELECT run_id FROM saga_engine.run WHERE finished_at IS NULL
-    ORDER BY run_id LIMIT $1 FOR UPDATE"""
+    ORDER BY run_id DESC LIMIT $1 FOR UPDATE"""
 _LOCK_RUNS = "SELECT FROM saga_engine.run WHERE finished_at IS NULL FOR UPDATE"
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity

@@ -1,0 +1,117 @@
+"""Others commit between two statements of a batch: what it looks for is found all the same."""
+
+from collections import Counter
+
+import pytest
+
+from saga_engine.broker.answer import Address, AnswerOutcome
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.sealing import PLAIN
+from saga_engine.saga.trigger import Cancel, Start, trigger_data
+from saga_engine.settings import Settings
+from saga_engine.store import inbox, journal, runs
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
+from saga_engine.worker.admission import Admission
+from saga_engine.worker.arrival import Arrival, Intake, Question
+from saga_engine.worker.batch import Batch
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.shift import register
+from saga_engine.worker.writing import write
+from tests.worker.parcels import parcels
+
+SETTINGS = Settings()
+TO = Address("asker", "question")
+
+
+def start(run_id):
+    return Start(run_id, None, {})
+
+
+class Interrupted:
+    """A transaction right before one of whose statements something else happens."""
+
+    def __init__(self, tx, statement, meanwhile):
+        self._tx = tx
+        self._statement = statement
+        self._meanwhile = meanwhile
+
+    async def execute(self, statement, *arguments):
+        if statement is self._statement and self._meanwhile:
+            await self._meanwhile()
+        return await self._tx.execute(statement, *arguments)
+
+
+class Desk:
+    """Takes batches, as a worker does."""
+
+    def __init__(self, database, catalogue):
+        self.database = database
+        self._catalogue = catalogue
+
+    async def take(self, intake, *, interrupted_before=None, meanwhile=None):
+        """Decide and commit; what the batch answers."""
+        async with self.database.transaction() as tx:
+            return await self._take(Interrupted(tx, interrupted_before, meanwhile), intake)
+
+    async def begin_the_one_that_waits(self):
+        """Its turn has come: its start leaves the inbox and is a run."""
+        async with self.database.transaction() as tx:
+            turns, ids = {"parcel": 1}, self._catalogue.ids
+            [item] = await inbox.take_starts(tx, turns, definition_ids=ids, limit=1)
+            await self._take(tx, Intake([Arrival(item.run_id, start(item.run_id), "parcel", 1)]))
+
+    async def _take(self, tx, intake):
+        ledger = Ledger(await runs.clock(tx), Counter())
+        admission = Admission(self._catalogue, SETTINGS)
+        batch = Batch(tx, self._catalogue, admission, ledger, SETTINGS)
+        await batch.take(intake)
+        await write(tx, ledger, SETTINGS)
+        return [answer.outcome for _, answer in ledger.outcome.answers]
+
+
+@pytest.fixture
+async def desk(migrated_url):
+    async with Database(migrated_url, SETTINGS) as database:
+        registered = await register(database, [parcels()], PLAIN, lambda _: None)
+        yield Desk(database, registered.catalogue)
+
+
+@pytest.fixture
+async def waiting(desk):
+    """The id of a run whose start waits."""
+    run_id = str(uuid7())
+    kind, body = trigger_data(start(run_id))
+    async with desk.database.transaction() as tx:
+        await inbox.record(tx, [Item(kind, run_id, body, saga="parcel", version=1)])
+    return run_id
+
+
+async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, waiting):
+    cancel = Arrival(waiting, Cancel("Ada", "too late"), answer_to=TO)
+    answers = await desk.take(
+        Intake([cancel]),
+        interrupted_before=inbox._STARTS_OF,
+        meanwhile=desk.begin_the_one_that_waits,
+    )
+    assert answers == [AnswerOutcome.ACCEPTED]
+    async with desk.database.transaction() as tx:
+        kinds = [each.type for each in await journal.read(tx, waiting)]
+    assert "run_stopping" in kinds
+
+
+async def test_whoever_asks_hears_of_a_run_that_begins_while_it_is_looked_for(desk, waiting):
+    answers = await desk.take(
+        Intake(questions=[Question(waiting, TO)]),
+        interrupted_before=inbox._STARTS_OF,
+        meanwhile=desk.begin_the_one_that_waits,
+    )
+    assert answers == [AnswerOutcome.EXISTING]
+
+
+async def test_whoever_asks_a_worker_without_the_definition_hears_of_the_run_that_waits(
+    desk, waiting
+):
+    other = Desk(desk.database, Catalogue({}, PLAIN))
+    assert await other.take(Intake(questions=[Question(waiting, TO)])) == [AnswerOutcome.EXISTING]
