@@ -285,3 +285,18 @@ def certificate(tmp_path):
         capture_output=True,
     )
     return paths
+
+
+async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_url):
+    async with link_to(broker_url) as link:
+        given_up = await link.connection()
+        link.drop("it does not answer")
+        used = await link.connection()
+        given_up.on_blocked("low on memory")
+        await link.flowing()
+        assert link.state.phase is Phase.CONNECTED
+        used.on_blocked("low on memory")
+        given_up.on_unblocked()
+        assert link.state.phase is Phase.BLOCKED
+        used.on_unblocked()
+        await link.flowing()

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -55,3 +56,17 @@ async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ev
             assert (await barrier.enter(tx, charge, undoes=False)).case is barrier.Case.REPEATED
         await lost.close()
         await other.close()
+
+
+async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connection(database_url):
+    async def session(database):
+        async with database.transaction() as tx:
+            return await tx.scalar(text("SELECT pg_backend_pid()"))
+
+    database = Database(database_url, Settings())
+    first = await session(database)
+    with pytest.raises(TimeoutError):
+        async with database.transaction():
+            raise TimeoutError
+    assert await session(database) == first
+    await database.close()

@@ -125,6 +125,17 @@ async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engin
     assert len(worker.facts.of(RunStarted)) == 3
 
 
+async def test_a_run_whose_step_may_take_longer_than_the_horizon_keeps_its_place(engine):
+    worker = await engine.worker(parcels(timeout=timedelta(minutes=30)), runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(start(), start(), start())
+    begun = await shop.until("parcel.pack")
+    assert len(worker.facts.of(RunStarted)) == 1
+    await release(shop, begun)
+    await worker.facts.until(RunFinished, 3, status=Status.COMPLETED)
+
+
 async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
     worker = await engine.worker(runs_in_flight=1, maintenance=0.1)
     shop, asker = await engine.shop(), await engine.asker()
