@@ -1,29 +1,5 @@
 #!/bin/sh
-# Install RabbitMQ's programs where that is allowed; never start a server of the system's own.
-# Where it is not allowed the tests that need it are skipped, and say so themselves.
+# RabbitMQ's programs, of which the tests run servers of their own.
 set -eu
-found() { ls /usr/lib/rabbitmq/bin/rabbitmq-server /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server >/dev/null 2>&1; }
-found && exit 0
-command -v apt-get >/dev/null || exit 0
-if [ "$(id -u)" = 0 ]; then
-    as_root=
-elif sudo -n true 2>/dev/null; then
-    as_root="sudo -n"
-else
-    exit 0
-fi
-echo "Installing rabbitmq-server for the tests ..." >&2
-$as_root apt-get update -qq
-# Without an init system nothing starts; with one, policy-rc.d keeps the package from starting it.
-policy=/usr/sbin/policy-rc.d
-made=
-if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
-    $as_root chmod 755 "$policy"
-    made=1
-fi
-status=0
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    rabbitmq-server >/dev/null || status=$?
-[ -z "$made" ] || $as_root rm -f "$policy"
-exit $status
+ls /usr/lib/rabbitmq/bin/rabbitmq-server /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server >/dev/null 2>&1 ||
+    sh "$(dirname "$0")/debian.sh" rabbitmq-server
