@@ -9,7 +9,8 @@ comes when all places are taken is committed, answered, and waits in PostgreSQL,
 How many places that is, the replies tell. Each that comes within a quarter of its timeout adds a
 little, each that takes more than half takes three times as much away: additive, both, because a
 sample comes from every run under way, so that all together they add a half, or halve (after Jain
-and Chiu's rule for windows, 1989).
+and Chiu's rule for windows, 1989). What was under way while the worker itself was cut off tells
+nothing: all of that is late, and the participants may be idle.
 """
 
 import asyncio
@@ -73,6 +74,7 @@ class Admission:
         self._counted: Counter[str] = Counter()  # of those let in, what is in `_taken`
         self._undecided: Counter[str] = Counter()  # of those, what is in transactions not over
         self._waiting: set[str] = set()
+        self.cut_off()  # as it was before it began
 
     async def look(self, tx: Transaction) -> None:
         """Count what is committed, unless that is known from a moment ago."""
@@ -126,10 +128,15 @@ class Admission:
         finally:
             self._undecided.subtract(entering)
 
+    def cut_off(self) -> None:
+        """Database or broker are out of reach: nobody is to blame for what is late by that."""
+        self._cut_off_until = asyncio.get_running_loop().time()
+
     def learn(self, ledger: Ledger) -> None:
         """See from what a batch settled whether there is room for more, or for less."""
+        in_touch = asyncio.get_running_loop().time() - self._cut_off_until
         for recorded in ledger.outcome.recorded:
-            share = _share(recorded, ledger)
+            share = _share(recorded, ledger, in_touch)
             if share is None or SOON <= share <= LATE:
                 continue
             run = recorded.after
@@ -147,16 +154,24 @@ def _longest(saga: Saga) -> timedelta:
     return max(order.timeout for order in orders)
 
 
-def _share(recorded: Recorded, ledger: Ledger) -> float | None:
-    """How much of its timeout an attempt took; None for what tells nothing of a participant."""
+def _share(recorded: Recorded, ledger: Ledger, in_touch: float) -> float | None:
+    """
+    How much of its timeout an attempt took; None for what tells nothing of a participant.
+
+    Args:
+        in_touch: for how many seconds neither database nor broker has been out of reach.
+    """
     event = recorded.event
     if recorded.before is None or not isinstance(event, _SETTLED) or not event.attempt:
         return None
     if isinstance(event, events.AttemptFailed) and event.returned:
         return None
     progress = recorded.before.steps[event.step].toward(event.direction)
+    if progress.sent_at is None:
+        return None
+    took = ledger.now - progress.sent_at
+    if took.total_seconds() >= in_touch:
+        return None
     if progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt:
         return 1.0  # an answer to an attempt that had been given up
-    if progress.sent_at is None or progress.due_at is None:
-        return None
-    return (ledger.now - progress.sent_at) / (progress.due_at - progress.sent_at)
+    return None if progress.due_at is None else took / (progress.due_at - progress.sent_at)

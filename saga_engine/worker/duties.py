@@ -125,6 +125,7 @@ class Duties:
         outage costs each run one attempt, not all of them.
         """
         if self._outbound.blocked:
+            self._turnover.admission.cut_off()
             return 0
         return await batch.take_due(self._settings.batch_size)
 

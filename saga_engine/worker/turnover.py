@@ -70,6 +70,7 @@ class Turnover:
                 return []
             except (StoreUnavailable, SchemaMismatch) as error:
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
+                self.admission.cut_off()
                 failures += 1
                 await asyncio.sleep(min(PAUSE_MAX, 0.05 * 2 ** min(failures, 16)))
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below

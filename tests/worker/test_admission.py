@@ -8,7 +8,12 @@ from saga_engine.client import Client
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import BacklogCounted, RunFinished, RunStarted
+from saga_engine.telemetry.facts import (
+    BacklogCounted,
+    DatabaseTroubled,
+    RunFinished,
+    RunStarted,
+)
 from tests.broker.links import eventually
 from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed
@@ -171,3 +176,23 @@ async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
         await asker.start()
         await worker.facts.until(RunFinished, 31 + number, status=Status.COMPLETED)
     assert admission.places("parcel") > after + 5
+
+
+async def test_replies_that_are_late_because_the_database_was_away_take_no_places(engine):
+    slow = parcels(timeout=timedelta(seconds=4))
+    worker = await engine.worker(slow, runs_in_flight=200)
+    shop, asker = await engine.shop(), await engine.asker()
+    admission = worker.worker._shift._turnover.admission
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.ask_all(*(start() for _ in range(30)))
+    begun = await shop.until("parcel.pack", 30)
+    before = admission.places("parcel")
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+    await release(shop, begun)
+    await worker.facts.until(DatabaseTroubled, operation="batch")
+    await lasting(2.2)  # more than half of the timeout
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    assert admission.places("parcel") >= before
