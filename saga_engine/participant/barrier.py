@@ -70,16 +70,7 @@ class Case(StrEnum):
 
 
 class InHand(Exception):
-    """
-    Another transaction has the command in hand, or the action it undoes.
-
-    Args:
-        late: the engine waits for this attempt no more, by the database's clock.
-    """
-
-    def __init__(self, *, late: bool) -> None:
-        super().__init__()
-        self.late = late
+    """Another transaction has the command in hand, or the action it undoes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +113,6 @@ async def enter(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answe
     own = _key(command) | {
         "idempotency_key": command.idempotency_key,
         "attempt": command.attempt,
-        "deadline": command.deadline,
     }
     claimed = await _alone(tx, _CLAIM, own, _lock(command, command.direction))
     if not claimed and not (await tx.execute(_CLAIM_ANEW, own)).rowcount:
@@ -178,9 +168,9 @@ async def _alone(
     tx: AsyncConnection, statement: TextClause, values: dict[str, object], lock: int
 ) -> bool:
     """Change a row unless somebody else has it in hand; whether there was something to change."""
-    [(mine, changed, late)] = await tx.execute(statement, values | {"lock": lock})
+    [(mine, changed)] = await tx.execute(statement, values | {"lock": lock})
     if not mine:
-        raise InHand(late=late)
+        raise InHand
     return bool(changed)
 
 
@@ -209,7 +199,7 @@ _CLAIM = text(
             '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
         FROM lock WHERE mine
         ON CONFLICT (run_id, step, direction) DO NOTHING RETURNING 1)
-    SELECT mine, EXISTS (SELECT FROM claimed), clock_timestamp() > :deadline FROM lock
+    SELECT mine, EXISTS (SELECT FROM claimed) FROM lock
     """
 )
 # After a rejection an operator may have the step tried again: a new key and a higher attempt.
@@ -234,7 +224,7 @@ _BURY = text(
         FROM lock WHERE mine
         ON CONFLICT (run_id, step, direction) DO UPDATE SET outcome = excluded.outcome
             WHERE saga_barrier.outcome IN ('rejected', 'compensated') RETURNING 1)
-    SELECT mine, EXISTS (SELECT FROM buried), clock_timestamp() > :deadline FROM lock
+    SELECT mine, EXISTS (SELECT FROM buried) FROM lock
     """
 )
 _LEAVE = text(

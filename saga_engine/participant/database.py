@@ -17,7 +17,7 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
-from saga_engine.store.pool import Pool, discard
+from saga_engine.store.pool import COUNT, IDLE, INTERVAL, SILENCE_MS, Pool, discard
 from saga_engine.store.sqlstate import leads_astray, translated
 
 
@@ -36,6 +36,9 @@ class Database:
         self._engine = engine
         self._pool = Pool(engine, settings) if self._owned else None
         self._timeout = settings.database_timeout
+        # Nobody else's engine says for how long a session that is cut off keeps what it has locked.
+        milliseconds = int(settings.participant_timeout * 1000)
+        self._let_go = text(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
 
     async def prepare(self, *, create_barrier: bool) -> None:
         """
@@ -79,6 +82,8 @@ class Database:
             if not self._owned:
                 connection = await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
+            if not self._owned:
+                await connection.execute(self._let_go)
             yield connection
             await transaction.commit()
         except asyncio.CancelledError:
@@ -127,14 +132,14 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
             "server_settings": {
                 "application_name": "saga-engine participant",
                 "default_transaction_isolation": "read committed",
-                # Who is cut off in the middle of a command holds its row in the barrier, and all
-                # further attempts wait for it: until then at most, or until a peer that is gone has
-                # missed three questions.
+                # Who is cut off in the middle of a command has it in hand, and all further attempts
+                # wait for that: until then at most, or until the server finds its host gone.
                 "statement_timeout": timeout,
                 "idle_in_transaction_session_timeout": timeout,
-                "tcp_keepalives_idle": "5",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
+                "tcp_keepalives_idle": f"{IDLE}",
+                "tcp_keepalives_interval": f"{INTERVAL}",
+                "tcp_keepalives_count": f"{COUNT}",
+                "tcp_user_timeout": f"{SILENCE_MS}",
             },
         },
     )

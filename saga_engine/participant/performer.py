@@ -56,15 +56,12 @@ class Performer:
         self._tell = tell
         self._sealing = sealing
 
-    async def perform(self, received: ReceivedCommand, *, waited: float = 0.0) -> Answer:
+    async def perform(self, received: ReceivedCommand) -> Answer:
         """
         Perform a command within participant_timeout seconds.
 
-        Args:
-            waited: seconds for which another delivery of it has been in the way.
-
         Raises:
-            InHand: one still is, and it is worth coming again; nothing was done. Nothing else is
+            InHand: another delivery has it, and nothing that this one did is kept. Nothing else is
                 raised, unless it is cancelled.
         """
         began = monotonic()
@@ -74,14 +71,14 @@ class Performer:
             text = f"No handler here is called {command.name}."
             answer = _no(Outcome.FAILED, Failure("unknown_command", text))
         else:
-            try:
-                answer = await self._guarded(handler, command)
-            except InHand as other:
-                if not other.late and waited < self._settings.participant_timeout:
-                    raise
-                answer = IN_HAND
+            answer = await self._guarded(handler, command)
         self._report(received, handler, answer, monotonic() - began)
         return answer
+
+    def give_up(self, received: ReceivedCommand) -> Answer:
+        """Answer a command that another delivery has had in hand for too long."""
+        self._report(received, self._handlers.get(received.command.name), IN_HAND, 0.0)
+        return IN_HAND
 
     async def _guarded(self, handler: Handler, command: Command) -> Answer:
         seconds = self._settings.participant_timeout

@@ -4,8 +4,8 @@ Participants at work: their loops over connections that are there, and how they 
     deliveries -> performer -> replies (publish, confirm) -> acknowledgement
 
 What cannot be read as a command is set aside by rejecting it, so that the queue's policy
-dead-letters it. A command that another delivery has in hand waits without a slot: that one may be
-in a process that is gone, and many such commands would leave no slot for the others.
+dead-letters it. A command that another delivery has in hand waits without a slot (`waiting`): that
+one may be in a process that is gone, and many such commands would leave no slot for the others.
 
 `service` connects and hands the connections over; a simulation hands over its models.
 """
@@ -13,15 +13,16 @@ in a process that is gone, and many such commands would leave no slot for the ot
 import asyncio
 from collections.abc import Mapping
 
-from saga_engine.broker.command import decode_command
+from saga_engine.broker.command import ReceivedCommand, decode_command
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.reply import encode_reply
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
-from saga_engine.participant.barrier import InHand
+from saga_engine.participant.barrier import Answer, InHand
 from saga_engine.participant.performer import Performer
 from saga_engine.participant.replies import Replies
+from saga_engine.participant.waiting import Wait, Waiting
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import (
     FaultFound,
@@ -30,9 +31,6 @@ from saga_engine.telemetry.facts import (
     Observer,
     described,
 )
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds until a command that another delivery has in hand is tried again: doubling."""
 
 
 class Shift:
@@ -57,6 +55,7 @@ class Shift:
         self._tell = tell
         self._draining = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.participant_concurrency)
+        self._waiting = Waiting(settings.participant_timeout)
         self._replies = Replies(publisher, consumer, settings, tell)
 
     async def run(self) -> None:
@@ -75,30 +74,46 @@ class Shift:
         await self._consumer.stop()
 
     async def _handle(self, delivery: Delivery) -> None:
-        """Take one command; the prefetch bounds how many wait for a slot here."""
-        waited, pause = 0.0, FIRST_PAUSE
-        while not await self._has_turn(delivery, waited):
-            await self._wait(pause)
-            waited += pause
-            pause = min(LONGEST_PAUSE, pause * 2)
+        """Take one command; the prefetch bounds how many are here."""
+        try:
+            received = decode_command(delivery, self._settings)
+            if isinstance(received, Unreadable):
+                await self._set_aside(delivery, received.reason, received.sentence)
+            else:
+                await self._perform(delivery, received)
+        except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
+            self._tell(FaultFound(operation="participant", problem=described(error)))
+            await self._set_aside(delivery, "fault", "It met a bug of saga-engine.")
 
-    async def _has_turn(self, delivery: Delivery, waited: float) -> bool:
-        """Give a command a slot for once; whether that was enough."""
+    async def _perform(self, delivery: Delivery, received: ReceivedCommand) -> None:
+        """Answer a command, as soon as no other delivery has it in hand."""
+        performer = self._performers[delivery.queue]
+        with self._waiting.of(received.command) as wait:
+            while (answer := await self._turn(delivery, received, performer, wait)) is None:
+                if not self._wanted(delivery):
+                    return
+                await self._pause(wait.pause())
+        self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
+
+    async def _turn(
+        self, delivery: Delivery, received: ReceivedCommand, performer: Performer, wait: Wait
+    ) -> Answer | None:
+        """Give a command a slot once; None when it has to come again, or is not wanted here."""
         async with self._slots:
-            if self._draining.is_set():
-                return True  # It is not begun: the broker gives it to another process.
-            if not waited:
+            if not self._wanted(delivery):
+                return None
+            if wait.begins:
                 self._count(delivery)
             try:
-                await self._answer(delivery, waited)
+                return await performer.perform(received)
             except InHand:
-                return False
-            except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
-                self._tell(FaultFound(operation="participant", problem=described(error)))
-                await self._set_aside(delivery, "fault", "It met a bug of saga-engine.")
-            return True
+                return performer.give_up(received) if wait.is_over() else None
 
-    async def _wait(self, seconds: float) -> None:
+    def _wanted(self, delivery: Delivery) -> bool:
+        """Whether what is not begun is still for us, and not for whom the broker gives it next."""
+        return not self._draining.is_set() and delivery.epoch == self._consumer.epoch
+
+    async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._draining.wait()
@@ -108,14 +123,6 @@ class Shift:
     def _count(self, delivery: Delivery) -> None:
         again = int(delivery.redelivered)
         self._tell(MessagesConsumed(queue=delivery.queue, messages=1, redelivered=again))
-
-    async def _answer(self, delivery: Delivery, waited: float) -> None:
-        received = decode_command(delivery, self._settings)
-        if isinstance(received, Unreadable):
-            await self._set_aside(delivery, received.reason, received.sentence)
-            return
-        answer = await self._performers[delivery.queue].perform(received, waited=waited)
-        self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
 
     async def _set_aside(self, delivery: Delivery, reason: str, sentence: str) -> None:
         self._tell(

@@ -29,11 +29,10 @@ _TOMBSTONE = "compensated"
 
 @ANSWERS.to(barrier, "_CLAIM")
 async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    late = tx.now > arguments["deadline"]
     if not _try(tx, arguments["lock"]):
-        return [(False, False, late)]
+        return [(False, False)]
     row = {**arguments, "outcome": Outcome.FAILED.value, "reply": _ENDED}
-    return [(True, await tx.insert("barrier", _key(arguments), row), late)]
+    return [(True, await tx.insert("barrier", _key(arguments), row))]
 
 
 @ANSWERS.to(barrier, "_CLAIM_ANEW")
@@ -52,16 +51,15 @@ async def _claim_anew(tx: Transaction, arguments: Arguments) -> int:
 @ANSWERS.to(barrier, "_BURY")
 async def _bury(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
-    late = tx.now > arguments["deadline"]
     if not _try(tx, arguments["lock"]):
-        return [(False, False, late)]
+        return [(False, False)]
     row = await tx.lock("barrier", key)
     if row is None:
         row = {**arguments, "direction": Direction.ACTION.value, "reply": "null"}
     elif row["outcome"] not in (Outcome.REJECTED.value, _TOMBSTONE):
-        return [(True, False, late)]
+        return [(True, False)]
     tx.put("barrier", key, {**row, "outcome": _TOMBSTONE})
-    return [(True, True, late)]
+    return [(True, True)]
 
 
 @ANSWERS.to(barrier, "_LEAVE")

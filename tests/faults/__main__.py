@@ -55,7 +55,7 @@ async def run_on(broker, seed, chosen, times, runs, directory):
             for fault in group:
                 await suite.endure(fault, times or fault.times)
             await suite.conclude()
-        mixing = [fault for group in chosen for fault in group if fault.mixes]
+        mixing = [fault for group in chosen for fault in group if fault.mixes is not None]
         helpings = 0
         while runs and len(mixing) > 1 and (helpings < HELPINGS or len(load.asked) < runs):
             await suite.mix(mixing, MIX)

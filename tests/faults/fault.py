@@ -12,6 +12,10 @@ RESUMES_S = 10.0
 RESTART_RESUMES_S = 15.0
 """The same after a server was restarted, from when it accepts connections."""
 
+WORKERS, PARTICIPANTS = ("workers",), ("participants",)
+RABBITMQ, POSTGRESQL = ("rabbitmq",), ("postgresql",)
+"""What a fault may need for itself while it is mixed with others."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -20,8 +24,9 @@ class Fault:
 
     `inject` does it and returns when it is over; it asserts that the fault really came about.
     `times` is how often the whole suite does it, `few` how often the selection on CI does, 0 for
-    not at all. `mixes`: it may be under way together with others. `obstacle`: why it cannot be done
-    on this machine, as a sentence; it is then told instead.
+    not at all. `mixes`: it may be under way together with others, and what it needs for itself
+    then; None: only alone. `obstacle`: why it cannot be done on this machine, as a sentence; it is
+    then told instead.
     """
 
     name: str
@@ -29,5 +34,5 @@ class Fault:
     times: int = 5
     few: int = 0
     resumes_s: float = RESUMES_S
-    mixes: bool = False
+    mixes: tuple[str, ...] | None = None
     obstacle: str = ""

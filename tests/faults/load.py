@@ -18,6 +18,7 @@ from tests.faults.site import AWAY
 
 RATE = 16  # Runs a second: what two cores take in with everything else the suite does.
 AT_MOST = 240  # Unfinished runs: an outage must not pile up what the next fault has to work off.
+BUSY = 5  # Unfinished runs without which a fault meets nobody.
 TICK = 0.25
 LATELY = 60.0  # Seconds that a request may have been in a queue that is lost.
 
@@ -95,6 +96,18 @@ class Load:
         except TimeoutError:
             return None
         return (found - since).total_seconds()
+
+    async def busy(self):
+        """Wait until enough runs are under way for a fault to meet somebody."""
+
+        async def is_busy():
+            try:
+                [[unfinished]] = await self._site.execute(_UNFINISHED)
+            except AWAY:
+                return False
+            return unfinished >= 2 * BUSY
+
+        await eventually(is_busy)
 
     async def under(self, begun, ended):
         """How many runs were unfinished at some moment between two."""
@@ -192,6 +205,7 @@ _RESUMED = """
 _UNDER = """
     SELECT count(*) FROM saga_engine.run
     WHERE started_at <= $2 AND coalesce(finished_at >= $1, true)"""
+_UNFINISHED = "SELECT count(*) FROM saga_engine.run WHERE finished_at IS NULL"
 _FINISHED = "SELECT count(*) FROM saga_engine.run WHERE finished_at IS NOT NULL"
 _SETTLED = """
     SELECT run_id FROM saga_engine.run AS r WHERE finished_at IS NOT NULL OR EXISTS (

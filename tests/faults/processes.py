@@ -11,9 +11,16 @@ ROOT = Path(__file__).parents[2]
 READY = b"process.ready"
 
 
+UNAVAILABLE = 5
+"""The exit code of a program that cannot begin, because a server is out of reach."""
+
+RESTART_S = 1.0
+"""Seconds until whatever supervises it starts it again then."""
+
+
 class Program:
     """
-    One `saga-engine` command that is started again whenever it is killed.
+    One `saga-engine` command that is started again whenever it is killed, or could not begin.
 
     Args:
         log: where all its lives print to; shown when it ends although nobody ended it.
@@ -27,6 +34,7 @@ class Program:
         self._printed = 0
         self._armed = False
         self._process: asyncio.subprocess.Process
+        self._supervisor: asyncio.Task | None = None
 
     def __str__(self):
         return self._arguments[0]
@@ -54,6 +62,15 @@ class Program:
                 stdout=log,
                 stderr=log,
             )
+        life = {"crash_at": crash_at, "changes": changes}
+        supervising = self._supervise(self._process, life)
+        self._supervisor = asyncio.create_task(supervising)  # noqa: TID251 - until `end`
+
+    async def _supervise(self, process, life):
+        if await process.wait() == UNAVAILABLE:
+            await lasting(RESTART_S)
+            if process is self._process:
+                await self.start(**life)
 
     async def is_ready(self):
         """Whether this life has said so; it prints at `info`."""
@@ -64,7 +81,7 @@ class Program:
 
     def must_run(self):
         """It must not have ended by itself."""
-        if self._process.returncode is not None:
+        if self._process.returncode not in (None, UNAVAILABLE):
             raise AssertionError(f"P7: {self} ended with {self._process.returncode}: {self.tail}")
 
     @property
@@ -83,8 +100,7 @@ class Program:
     async def kill(self, **life):
         """SIGKILL, and start it again."""
         self.must_run()
-        self._process.kill()
-        await self._process.wait()
+        await self.end()
         self.kills += 1
         await self.start(**life)
 
@@ -109,15 +125,20 @@ class Program:
     def signal(self, number):
         """Send it a signal, as an operator or a kernel might."""
         self.must_run()
-        self._process.send_signal(number)
+        if self._process.returncode is None:
+            self._process.send_signal(number)
 
     async def drain(self):
         """SIGTERM; its exit code."""
-        self._process.terminate()
+        self._supervisor.cancel()
+        if self._process.returncode is None:
+            self._process.terminate()
         return await self._process.wait()
 
     async def end(self):
         """Whatever happened, it does not stay."""
+        if self._supervisor:
+            self._supervisor.cancel()
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

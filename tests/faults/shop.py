@@ -9,7 +9,9 @@ return) and prints a ticket. An errand's whim says what its services do. The led
 database of their own, and knows nothing of the engine: one row for each effect.
 """
 
+import asyncio
 import os
+import random
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -25,6 +27,9 @@ DATABASE = "SHOP_DATABASE_URL"
 
 TIMEOUT = timedelta(seconds=3)
 SLOW_S = 3.6
+WORK_S = (0.02, 0.25)
+"""Seconds that a command takes, at the least and at the most: whatever breaks then is in use."""
+
 LONG = timedelta(seconds=15)
 """Longer than `outbox_age`, so that the sweep finds commands somebody still waits for."""
 
@@ -173,6 +178,7 @@ async def _perform(errand: Errand, tx: AsyncConnection, context: CommandContext)
             "attempt": context.attempt,
         },
     )
+    await asyncio.sleep(random.uniform(*WORK_S))
     if here and whim == "slow" and context.attempt == 1:
         await tx.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": SLOW_S})
     return Done(step=context.step, secret=errand.secret)

@@ -1,7 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -164,17 +163,6 @@ async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_fo
     assert await other(charge) == await desk(charge)
     assert shop.called == ["charge", "charge"]
     assert await entries(engine) == [("o-1", 1)]
-
-
-async def test_a_command_in_hand_is_not_waited_for_longer_than_the_engine_waits(engine, desk):
-    charge = replace(command(), deadline=datetime(2026, 1, 1, tzinfo=UTC))
-    async with engine.connect() as tx:
-        assert await barrier.enter(tx, charge, undoes=False) is None
-        outcome, body = await desk(charge)
-        assert (outcome, body["code"]) == (Outcome.FAILED, "in_hand")
-        assert (await desk(refund_of(charge)))[1]["code"] == "in_hand"
-    assert cases(desk) == ["in_hand", "in_hand"]
-    assert (await desk(charge))[0] is Outcome.SUCCEEDED
 
 
 async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, shop, desk):

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,7 @@ from tests.participant.shop import (
     ledger_in,
     refund_of,
 )
+from tests.proxy import proxied
 
 
 @pytest.fixture
@@ -95,6 +97,59 @@ async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_
         assert answered == {each.run_id for each in held}
         assert len(running.told.of(MessagesConsumed)) == 13
     assert len(await entries(ledger)) == 13
+
+
+async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_on_waiting(
+    broker_url, ledger
+):
+    first = command()
+    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)) as running:
+        async with ledger.connect() as gone:
+            assert await barrier.enter(gone, first, undoes=False) is None
+            for attempt in (1, 2, 3):
+                await engine.send(replace(first, attempt=attempt))
+            given_up = await engine.replies(2)
+            assert {each.ref.attempt for each in given_up} == {1, 2}
+            assert {each.failure.code for each in given_up} == {"in_hand"}
+        last = await engine.reply()
+        assert (last.ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
+        assert [fact.case for fact in running.told.of(BarrierHit)] == ["in_hand", "in_hand"]
+
+
+async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger):
+    charge = command()
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Shop(ledger), participant_timeout=0.2),
+        ledger.connect() as gone,
+    ):
+        assert await barrier.enter(gone, charge, undoes=False) is None
+        for asked in (charge, refund_of(charge)):
+            await engine.send(asked)
+            assert (await engine.reply()).failure.code == "in_hand"
+
+
+async def test_a_command_that_waits_is_left_to_its_next_delivery_when_the_connection_is_lost(
+    broker_url, ledger
+):
+    charge = command()
+    async with engine_on(broker_url) as engine, proxied(broker_url) as proxy:
+        async with service_of(proxy.url, Shop(ledger)) as running:
+            async with ledger.connect() as gone:
+                assert await barrier.enter(gone, charge, undoes=False) is None
+                await engine.send(charge)
+                for times in (1, 2, 3):
+                    await running.told.until(lambda _, n=times: consumed(running) == n)
+                    proxy.cut()
+                await running.told.until(lambda _: consumed(running) == 4)
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+            await running.drained()
+        assert len(running.told.of(HandlerFinished)) == 1
+
+
+def consumed(running):
+    """How many deliveries have had their turn."""
+    return len(running.told.of(MessagesConsumed))
 
 
 async def test_a_process_that_drains_leaves_what_somebody_else_has_in_hand(broker_url, ledger):

@@ -118,14 +118,3 @@ async def test_whoever_comes_while_a_command_is_in_hand_is_told_to_come_again(be
         await kit.leave(tx, action, DONE)
     assert await perform(begin, action) == Answer(Outcome.SUCCEEDED, b"1", Case.REPEATED)
     assert await perform(begin, undo, undoes=True) is None
-
-
-@pytest.mark.parametrize("late", [True, False])
-async def test_who_comes_too_late_is_told_so(begin, action, late):
-    year = 2020 if late else 2040
-    action = replace(action, deadline=datetime(year, 1, 1, tzinfo=UTC))
-    async with begin() as tx:
-        assert await kit.enter(tx, action, undoes=False) is None
-        with pytest.raises(InHand) as told:
-            await perform(begin, action)
-    assert told.value.late is late

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fault import Fault
+from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
 from tests.faults.processes import lasting
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -25,8 +25,24 @@ async def shift(members, offset, site, random):
 
 
 FAULTS = (
-    Fault("a worker's clock 1 h ahead", partial(shift, "workers", "+1h"), times=2, few=1),
-    Fault("a worker's clock 1 h behind", partial(shift, "workers", "-1h"), times=2),
-    Fault("a participant's clock 1 h ahead", partial(shift, "participants", "+1h"), times=2),
-    Fault("a participant's clock 1 h behind", partial(shift, "participants", "-1h"), times=2),
+    Fault(
+        "a worker's clock 1 h ahead",
+        partial(shift, "workers", "+1h"),
+        times=2,
+        few=1,
+        mixes=WORKERS,
+    ),
+    Fault("a worker's clock 1 h behind", partial(shift, "workers", "-1h"), times=2, mixes=WORKERS),
+    Fault(
+        "a participant's clock 1 h ahead",
+        partial(shift, "participants", "+1h"),
+        times=2,
+        mixes=PARTICIPANTS,
+    ),
+    Fault(
+        "a participant's clock 1 h behind",
+        partial(shift, "participants", "-1h"),
+        times=2,
+        mixes=PARTICIPANTS,
+    ),
 )

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from saga_engine.broker.topology import participant_queue
 from tests.faults import shop
-from tests.faults.fault import Fault
+from tests.faults.fault import RABBITMQ, Fault
 from tests.faults.meddler import meddling, seldom
 from tests.faults.processes import eventually, lasting
 
@@ -116,11 +116,17 @@ def hash_of(place):
 
 
 FAULTS = (
-    Fault("messages duplicated", duplicated, times=2, few=1),
-    Fault("messages reordered", reordered, times=2, few=1),
-    Fault("messages delayed past their timeout", delayed_past_their_timeout, times=2, few=1),
-    Fault("replies lost", lost_replies, times=2, few=1),
-    Fault("commands lost", lost_commands, times=2),
+    Fault("messages duplicated", duplicated, times=2, few=1, mixes=RABBITMQ),
+    Fault("messages reordered", reordered, times=2, few=1, mixes=RABBITMQ),
+    Fault(
+        "messages delayed past their timeout",
+        delayed_past_their_timeout,
+        times=2,
+        few=1,
+        mixes=RABBITMQ,
+    ),
+    Fault("replies lost", lost_replies, times=2, few=1, mixes=RABBITMQ),
+    Fault("commands lost", lost_commands, times=2, mixes=RABBITMQ),
     Fault("replies to runs that have ended", said_again_later, times=2),
     Fault("replies of an older attempt", older_attempts, times=2),
     Fault("a compensation overtakes its command", overtaken_by_compensation, times=2),

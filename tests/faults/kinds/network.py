@@ -100,6 +100,7 @@ CHOSEN = (
     "cut between worker and RabbitMQ",
     "half-open between worker and PostgreSQL",
     "stalled between participant and RabbitMQ",
+    "vanished between participant and PostgreSQL",
 )
 
 FAULTS = (
@@ -109,11 +110,11 @@ FAULTS = (
             partial(inject, leg),
             times=times,
             few=int(f"{kind} between {between}" in CHOSEN),
-            mixes=kind != "vanished",
+            mixes=() if kind != "vanished" else None,
         )
         for kind, (inject, times) in KINDS.items()
         for between, leg in LEGS.items()
     ),
-    Fault("every connection cut", cut_everything, times=4, few=1, mixes=True),
+    Fault("every connection cut", cut_everything, times=4, few=1, mixes=()),
     Fault("RabbitMQ refuses connections for 60 s", refuse_all_for_a_minute, times=1),
 )

@@ -12,7 +12,7 @@ from functools import partial
 
 import asyncpg
 
-from tests.faults.fault import RESTART_RESUMES_S, Fault
+from tests.faults.fault import POSTGRESQL, RESTART_RESUMES_S, Fault
 from tests.faults.processes import eventually, lasting
 from tests.faults.site import NEIGHBOUR, ROLE, plainly
 from tests.faults.standby import standby
@@ -184,13 +184,15 @@ _COMPLETED = """
 restarted = partial(Fault, resumes_s=RESTART_RESUMES_S)
 
 FAULTS = (
-    restarted("PostgreSQL is killed and started", kill, times=2, few=1),
-    restarted("PostgreSQL is restarted, fast", restart, times=1),
+    restarted("PostgreSQL is killed and started", kill, times=2, few=1, mixes=POSTGRESQL),
+    restarted("PostgreSQL is restarted, fast", restart, times=1, mixes=POSTGRESQL),
     restarted("PostgreSQL is restarted every 3 s", restart_again_and_again, times=1),
-    Fault("every session is ended", end_every_session, times=2, few=1, mixes=True),
-    Fault("sessions are ended all the time", end_sessions_again_and_again, times=1),
+    Fault("every session is ended", end_every_session, times=2, few=1, mixes=POSTGRESQL),
+    Fault(
+        "sessions are ended all the time", end_sessions_again_and_again, times=1, mixes=POSTGRESQL
+    ),
     Fault("PostgreSQL has no connections left", take_every_connection, times=1),
-    Fault("PostgreSQL is read-only for a while", read_only, times=1),
+    Fault("PostgreSQL is read-only for a while", read_only, times=1, mixes=POSTGRESQL),
     restarted("the primary is lost, its standby promoted", lose_the_primary, times=1),
     restarted("the primary is read-only, its standby promoted", change_the_primary, times=1),
     Fault("PostgreSQL has no space left", fill_the_disk, times=1, obstacle=OBSTACLE),

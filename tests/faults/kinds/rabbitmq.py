@@ -13,7 +13,7 @@ from saga_engine.broker.topology import (
     participant_queue,
 )
 from tests.broker.links import raw_channel
-from tests.faults.fault import RESTART_RESUMES_S, Fault
+from tests.faults.fault import RABBITMQ, RESTART_RESUMES_S, Fault
 from tests.faults.hearing import Hearing
 from tests.faults.processes import eventually, lasting
 from tests.faults.site import USER, VHOST
@@ -220,13 +220,15 @@ _SET = "application:set_env(rabbit, {}, {})."
 _GIVEN_UP = """
     SELECT count(*) FROM saga_engine.dead_letter WHERE reason = 'broker_delivery_limit'"""
 
+restarted = partial(Fault, resumes_s=RESTART_RESUMES_S)
+
 FAULTS = (
-    Fault("SIGKILL of RabbitMQ", kill, times=2, few=1, resumes_s=RESTART_RESUMES_S),
-    Fault("RabbitMQ restarts", restart, times=1, resumes_s=RESTART_RESUMES_S),
-    Fault("RabbitMQ loses its data", wipe, times=1, resumes_s=RESTART_RESUMES_S),
-    Fault("SIGSTOP of RabbitMQ", stop, times=2),
+    restarted("SIGKILL of RabbitMQ", kill, times=2, few=1, mixes=RABBITMQ),
+    restarted("RabbitMQ restarts", restart, times=1, mixes=RABBITMQ),
+    restarted("RabbitMQ loses its data", wipe, times=1),
+    Fault("SIGSTOP of RabbitMQ", stop, times=2, mixes=RABBITMQ),
     Fault("SIGSTOP of RabbitMQ for 35 s", stop_until_given_up, times=1),
-    Fault("RabbitMQ's memory alarm", partial(alarm, *MEMORY), times=1),
+    Fault("RabbitMQ's memory alarm", partial(alarm, *MEMORY), times=1, mixes=RABBITMQ),
     Fault("RabbitMQ's disk alarm", partial(alarm, *DISK), times=1),
     *(
         Fault(f"{queue} is deleted", partial(delete_queue, queue, consumers), times=1)
@@ -237,7 +239,10 @@ FAULTS = (
     ),
     Fault(f"{STOCK} becomes a classic queue", replace_queue, times=1),
     Fault(
-        "the binding of replies is deleted", partial(unbind, REPLIES, REPLIES, [REPLIES]), times=1
+        "the binding of replies is deleted",
+        partial(unbind, REPLIES, REPLIES, [REPLIES]),
+        times=1,
+        mixes=RABBITMQ,
     ),
     Fault(
         "a command's binding is deleted",
@@ -245,7 +250,10 @@ FAULTS = (
         times=1,
     ),
     Fault(
-        "the exchange of commands is deleted", partial(delete_exchange, COMMANDS, _workers), times=1
+        "the exchange of commands is deleted",
+        partial(delete_exchange, COMMANDS, _workers),
+        times=1,
+        mixes=RABBITMQ,
     ),
     Fault(
         "the exchange of replies is deleted",

@@ -1,0 +1,64 @@
+"""
+A connection whose cable is pulled while an answer is awaited, in a network of its own.
+
+    unshare --net python -m tests.store.silence SECONDS
+
+Prints after how many seconds the connection was found dead; null when it was not within LISTENS_S.
+"""
+
+import asyncio
+import fcntl
+import json
+import socket
+import struct
+import sys
+
+from saga_engine.store.pool import watch
+from tests.faults.processes import lasting
+
+LISTENS_S = 14.0
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+
+def cable(*, plugged):
+    """The loopback device is the only one there is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh", b"lo", IFF_UP if plugged else 0)
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
+
+
+async def listen(reader):
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(LISTENS_S):
+            await reader.read(1)
+    except TimeoutError as error:
+        if error.errno is None:
+            return None
+    except OSError:
+        pass
+    return loop.time() - began
+
+
+async def main(gap_s):
+    cable(plugged=True)
+    server = socket.create_server(("127.0.0.1", 0))  # whose kernel takes in what nobody reads
+    reader, writer = await asyncio.open_connection(*server.getsockname())
+    watch(writer.get_extra_info("socket"))
+    writer.write(b"a question")
+    await writer.drain()
+    await lasting(0.5)  # in which it is acknowledged
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen(reader))
+        cable(plugged=False)
+        done, _ = await asyncio.wait([listening], timeout=gap_s)
+        if not done:
+            cable(plugged=True)
+    sys.stdout.write(json.dumps(listening.result()))
+    sys.stdout.flush()
+    writer.transport.abort()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(float(sys.argv[1])))
