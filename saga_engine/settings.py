@@ -193,6 +193,12 @@ class Settings(BaseSettings):
         60.0, description="Seconds one handler may take; far below RabbitMQ's consumer timeout"
     )
 
+    participant_watchdog: Seconds = Field(
+        4.0,
+        description="Seconds without an answer after which a participant asks PostgreSQL, over"
+        " another connection, whether a statement is still at work; if not, it is lost, and ended",
+    )
+
     client_timeout: Seconds = Field(
         10.0, description="Seconds a client waits for a worker to answer a request"
     )

@@ -15,7 +15,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
 from saga_engine.broker import driver
-from saga_engine.broker.connection import Link
+from saga_engine.broker.connection import ANSWERING, Link
 from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.topology import declare
 from saga_engine.errors import BrokerError, BrokerUnavailable
@@ -42,7 +42,7 @@ class Watchdog:
                 continue  # This user may consume the queue but not look at it.
             except BrokerUnavailable as error:
                 self._link.drop(str(error))
-                return ""
+                return str(error)  # or the consuming channel would hear of it seconds later
             if not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
             ready += messages
@@ -51,11 +51,10 @@ class Watchdog:
 
     async def _count(self, queue: str) -> tuple[int, int]:
         connection = await self._link.connection()
-        seconds = self._link.settings.broker_connect_timeout
-        channel = await driver.open_channel(connection, Channel, seconds)
+        channel = await driver.open_channel(connection, Channel, ANSWERING)
         with driver.translated("The broker does not answer", verdicts=True):
-            found = await channel.queue_declare(queue, passive=True, timeout=seconds)
-        if not await driver.close(channel, seconds):
+            found = await channel.queue_declare(queue, passive=True, timeout=ANSWERING)
+        if not await driver.close(channel, ANSWERING):
             raise BrokerUnavailable("The broker does not answer.")
         return found.message_count or 0, found.consumer_count or 0
 

@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
+from saga_engine.participant.watchdog import APPLICATION, Watchdog
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
 from saga_engine.store.pool import COUNT, IDLE, INTERVAL, SILENCE_MS, Pool, discard
 from saga_engine.store.sqlstate import leads_astray, translated
+from saga_engine.telemetry.facts import Observer
 
 
 class Database:
@@ -35,6 +37,7 @@ class Database:
         self.where = _where(engine.url)
         self._engine = engine
         self._pool = Pool(engine, settings) if self._owned else None
+        self._watchdog = Watchdog(engine, database, settings) if isinstance(database, str) else None
         self._timeout = settings.database_timeout
         # Nobody else's engine says for how long a session that is cut off keeps what it has locked.
         milliseconds = int(settings.participant_timeout * 1000)
@@ -99,9 +102,15 @@ class Database:
         finally:
             await connection.close()
 
+    async def watch(self, tell: Observer) -> None:
+        """End what is lost on the way, until cancelled; an engine that is given is its user's."""
+        if self._watchdog:
+            await self._watchdog.run(tell)
+
     async def close(self) -> None:
         """Close what was opened here."""
-        if self._owned:
+        if self._watchdog:
+            await self._watchdog.close()
             await self._engine.dispose()
 
 
@@ -130,7 +139,7 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.participant_timeout,
             "server_settings": {
-                "application_name": "saga-engine participant",
+                "application_name": APPLICATION,
                 "default_transaction_isolation": "read committed",
                 # Who is cut off in the middle of a command has it in hand, and all further attempts
                 # wait for that: until then at most, or until the server finds its host gone.

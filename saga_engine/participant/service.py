@@ -83,6 +83,10 @@ class Service:
         """Perform commands until *stop* is set, then finish what is in hand within `drain`."""
         clean = True
         async with asyncio.TaskGroup() as group:
+            watching = [
+                group.create_task(database.watch(self._tell))
+                for database in self._databases.values()
+            ]
             working = group.create_task(self._shift.run())
             self._tell(ProcessReady(program=PROGRAM))
             await stop.wait()
@@ -94,6 +98,8 @@ class Service:
                     await working
             except TimeoutError:
                 clean = False
+            for task in watching:
+                task.cancel()
         self._tell(ProcessStopped(program=PROGRAM, clean=clean))
 
     async def readiness(self) -> dict[str, str | None]:

@@ -9,8 +9,12 @@ comes when all places are taken is committed, answered, and waits in PostgreSQL,
 How many places that is, the replies tell. Each that comes within a quarter of its timeout adds a
 little, each that takes more than half takes three times as much away: additive, both, because a
 sample comes from every run under way, so that all together they add a half, or halve (after Jain
-and Chiu's rule for windows, 1989). What was under way while the worker itself was cut off tells
-nothing: all of that is late, and the participants may be idle.
+and Chiu's rule for windows, 1989).
+
+Not all that is late is slow. What was under way while the worker itself was cut off tells nothing.
+And silence is not lateness: a process that is gone with all that it has prefetched answers nothing,
+and fewer places than it has prefetched would leave no run that its commands have not trapped. So
+attempts that time out take away no more than what was added.
 """
 
 import asyncio
@@ -22,6 +26,7 @@ from datetime import timedelta
 from saga_engine.saga import event as events
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.run import StepStatus
+from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, runs
 from saga_engine.store.database import Transaction
@@ -32,7 +37,7 @@ FIRST = 100
 """Places to begin with: at the default timeout of 30 s, right for 7 commands a second or more."""
 
 LEAST = 10
-"""Places there are at the least, however slow the replies: something must show that they mend."""
+"""Places there are at the least, however late the replies: something must show that they mend."""
 
 SOON, LATE = 0.25, 0.5
 """Shares of its timeout: a reply before the first says there is room, one after the second not."""
@@ -140,9 +145,13 @@ class Admission:
             if share is None or SOON <= share <= LATE:
                 continue
             run = recorded.after
-            step = 0.5 / len(run.steps) * (1 if share < SOON else -3)
-            places = self._places.get(run.saga, min(FIRST, self._most)) + step
-            self._places[run.saga] = min(max(places, min(LEAST, self._most)), self._most)
+            places = self._places.setdefault(run.saga, min(FIRST, self._most))
+            step = 0.5 / len(run.steps)
+            if share < SOON:
+                self._places[run.saga] = min(places + step, self._most)
+            else:
+                least = min(places, FIRST if _is_silence(recorded) else LEAST)
+                self._places[run.saga] = max(places - 3 * step, least)
 
     def _room(self, saga: str) -> int:
         uncounted = self._let_in[saga] - self._counted[saga]
@@ -152,6 +161,11 @@ class Admission:
 def _longest(saga: Saga) -> timedelta:
     orders = [each for step in saga.steps.values() for each in (step.action, step.undo) if each]
     return max(order.timeout for order in orders)
+
+
+def _is_silence(recorded: Recorded) -> bool:
+    event = recorded.event
+    return isinstance(event, events.AttemptFailed) and event.outcome is Outcome.UNKNOWN
 
 
 def _share(recorded: Recorded, ledger: Ledger, in_touch: float) -> float | None:

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
@@ -10,7 +11,9 @@ from saga_engine.embedded.process import free_port
 from saga_engine.participant import barrier
 from saga_engine.participant.database import Database
 from saga_engine.settings import Settings
-from tests.participant.shop import command
+from saga_engine.telemetry.facts import DatabaseTroubled
+from tests.faults.processes import lasting
+from tests.participant.shop import Told, command
 from tests.proxy import Proxy, proxied
 
 
@@ -70,3 +73,67 @@ async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connectio
             raise TimeoutError
     assert await session(database) == first
     await database.close()
+
+
+@asynccontextmanager
+async def watched(**settings):
+    """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
+    told = Told()
+    async with PostgresServer(tcp=True) as server, proxied(server.url) as proxy:
+        database = Database(proxy.url, Settings(participant_watchdog=0.5, **settings))
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(database.watch(told))
+            yield database, proxy, told
+            watching.cancel()
+        await database.close()
+
+
+async def hold(database, then):
+    """A transaction that locks something, and in which something befalls it then."""
+    async with asyncio.timeout(8), database.transaction() as tx:
+        await tx.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        await then(tx)
+
+
+async def is_free(database):
+    """Whether what `hold` has locked is free again."""
+    async with asyncio.timeout(8), database.transaction() as tx:
+        return await tx.scalar(text("SELECT pg_try_advisory_xact_lock(7)"))
+
+
+@pytest.mark.parametrize("when", ["in a statement", "in the commit"])
+async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
+    async with watched() as (database, proxy, told):
+
+        async def vanish(tx):
+            proxy.vanish()
+            if when == "in a statement":
+                await tx.execute(text("SELECT 1"))
+
+        with pytest.raises(DBAPIError):
+            await hold(database, vanish)
+        assert await is_free(database)
+        [trouble] = told.of(DatabaseTroubled)
+        assert "lost on the way" in trouble.problem
+
+
+async def test_a_statement_whose_answer_is_lost_on_the_way_is_ended_on_both_sides():
+    async with watched() as (database, proxy, _):
+
+        async def lose_the_answer(tx):
+            proxy.half_open()  # for a moment, and no connection is cut
+            asyncio.get_running_loop().call_later(0.3, setattr, proxy.down, "losing", False)
+            await tx.execute(text("SELECT 1"))
+
+        with pytest.raises(DBAPIError):
+            await hold(database, lose_the_answer)
+        assert await is_free(database)
+
+
+async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
+    async with watched() as (database, _, told), database.transaction() as tx:
+        await tx.execute(text("SELECT pg_sleep(3)"))
+        assert await tx.scalar(text("SELECT 1")) == 1
+        await lasting(3)  # in which the handler does something else
+        assert await tx.scalar(text("SELECT 2")) == 2
+    assert not told.of(DatabaseTroubled)
