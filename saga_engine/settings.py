@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     broker_backoff: Seconds = Field(0.2, description="Seconds before the first reconnect; doubles")
     broker_backoff_max: Seconds = Field(5.0, description="Seconds between reconnects at the most")
     broker_watchdog: Seconds = Field(
-        5.0,
+        4.0,
         description="Seconds between checks that our queues and bindings still exist and we consume"
         " them; so long may commands come back for a binding that was deleted",
     )
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     )
 
     participant_watchdog: Seconds = Field(
-        4.0,
+        3.0,
         description="Seconds without an answer after which a participant asks PostgreSQL, over"
         " another connection, whether a statement is still at work; if not, it is lost, and ended",
     )

@@ -58,6 +58,10 @@ class Watchdog:
         """Look for what is lost, until cancelled."""
         while True:
             await asyncio.sleep(LOOK)
+            # One that broke is never returned.
+            self._since = {
+                each: since for each, since in self._since.items() if not each.is_closed()
+            }
             latest = time.monotonic() - self._patience
             suspects = {each: since for each, since in self._since.items() if since < latest}
             try:
