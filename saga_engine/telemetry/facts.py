@@ -268,7 +268,7 @@ class HandlerFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarrierHit:
-    """The barrier answered in the handler's place; `case`: repeated, empty or refused."""
+    """The barrier answered in the handler's place; `case`: repeated, empty, refused or in_hand."""
 
     command: str
     case: str
