@@ -63,10 +63,14 @@ class Inboxed:
 
 @dataclass(frozen=True, slots=True)
 class WaitingStart:
-    """A start that waits: of which saga, with which key; without a version, the newest is meant."""
+    """
+    A start that waits: of which saga, with which key.
+
+    Where no version was asked for it is the newest on record; None: of that saga there is none.
+    """
 
     saga: str
-    version: int
+    version: int | None
     key: str | None
 
 

@@ -154,7 +154,7 @@ async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     newest = {row["name"]: row["version"] for row in sorted(definitions, key=_version)}
     return [
         (
-            *(row["run_id"], row["saga"], row["version"] or newest[row["saga"]]),
+            *(row["run_id"], row["saga"], row["version"] or newest.get(row["saga"])),
             orjson.loads(row["body"]).get("key"),
         )
         for _, row in tx.every("inbox")

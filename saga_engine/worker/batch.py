@@ -193,7 +193,8 @@ class Batch:
         found = await runs.status(self._tx, {each.run_id for each in questions})
         unknown = {each.run_id for each in questions} - found.keys()
         for run_id, start in (await inbox.starts_of(self._tx, unknown)).items():
-            found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
+            if start.version is not None:
+                found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
         found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun
         for question in questions:
             status = found.get(question.run_id)

@@ -89,6 +89,7 @@ class Shift:
         self._consumer = consumer
         self._settings = settings
         self._tell = tell
+        self._epoch = consumer.epoch
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
         self._turnover = Turnover(database, catalogue, outbound, settings, tell)
         self._duties = Duties(database, catalogue, self._turnover, outbound, settings, tell)
@@ -123,6 +124,9 @@ class Shift:
             deliveries = await self._consumer.take(self._settings.batch_size)
             if not deliveries:
                 return  # told to stop, and everything that had arrived is taken
+            if deliveries[-1].epoch != self._epoch:
+                self._epoch = deliveries[-1].epoch
+                self._turnover.admission.cut_off()  # what came while nobody consumed is late
             group.create_task(self._deal_with(deliveries))
 
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:

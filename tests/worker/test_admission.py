@@ -159,40 +159,52 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
     await other.facts.until(RunFinished, 4, status=Status.COMPLETED)
 
 
-async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
-    worker = await engine.worker(parcels(timeout=timedelta(seconds=4)), runs_in_flight=200)
+LATE_S = 2.2  # More than half of their timeout.
+
+
+async def crowd(engine, *, timeout_s=4.0):
+    """A worker, thirty runs whose first command nobody answers, and how many places there are."""
+    slow = parcels(timeout=timedelta(seconds=timeout_s))
+    worker = await engine.worker(slow, runs_in_flight=200)
     shop, asker = await engine.shop(), await engine.asker()
-    admission = worker.worker._shift._turnover.admission
     shop.answers["parcel.pack"] = keep_silent
     await asker.ask_all(*(start() for _ in range(30)))
     begun = await shop.until("parcel.pack", 30)
-    before = admission.places("parcel")
-    await lasting(2.2)  # more than half of the timeout
+    admission = worker.worker._shift._turnover.admission
+    return worker, shop, begun, lambda: admission.places("parcel")
+
+
+async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
+    worker, shop, begun, places = await crowd(engine)
+    before = places()
+    await lasting(LATE_S)
     await release(shop, begun)
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
-    after = admission.places("parcel")
+    after = places()
     assert after < before - 3
+    asker = await engine.asker()
     for number in range(20):
         await asker.start()
         await worker.facts.until(RunFinished, 31 + number, status=Status.COMPLETED)
-    assert admission.places("parcel") > after + 5
+    assert places() > after + 5
 
 
 async def test_replies_that_are_late_because_the_database_was_away_take_no_places(engine):
-    slow = parcels(timeout=timedelta(seconds=4))
-    worker = await engine.worker(slow, runs_in_flight=200)
-    shop, asker = await engine.shop(), await engine.asker()
-    admission = worker.worker._shift._turnover.admission
-    shop.answers["parcel.pack"] = keep_silent
-    await asker.ask_all(*(start() for _ in range(30)))
-    begun = await shop.until("parcel.pack", 30)
-    before = admission.places("parcel")
+    worker, shop, begun, places = await crowd(engine)
+    before = places()
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
     await release(shop, begun)
     await worker.facts.until(DatabaseTroubled, operation="batch")
-    await lasting(2.2)  # more than half of the timeout
+    await lasting(LATE_S)
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
-    assert admission.places("parcel") >= before
+    assert places() >= before
+
+
+async def test_commands_that_nobody_answers_take_no_places_a_saga_began_with(engine):
+    worker, _, _, places = await crowd(engine, timeout_s=0.5)
+    before = places()
+    await worker.facts.until(RunFinished, 30, status=Status.COMPENSATED)
+    assert places() >= before
