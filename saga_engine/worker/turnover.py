@@ -32,6 +32,9 @@ from saga_engine.worker.loop import PAUSE_MAX
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.writing import write
 
+PAUSE_MIN = 0.05
+"""Seconds between two tries of a batch at the least."""
+
 Work = Callable[[Transaction, Batch], Awaitable[int | None]]
 
 
@@ -51,6 +54,7 @@ class Turnover:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
+        self._committed = asyncio.Event()
         self.admission = Admission(catalogue, settings)
 
     async def take(self, intake: Intake) -> list[Delivery]:
@@ -72,7 +76,7 @@ class Turnover:
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
                 self.admission.cut_off()
                 failures += 1
-                await asyncio.sleep(min(PAUSE_MAX, 0.05 * 2 ** min(failures, 16)))
+                await self._pause(min(PAUSE_MAX, PAUSE_MIN * 2 ** min(failures, 16)))
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
                 return await self._divide(intake, error)
             else:
@@ -101,6 +105,7 @@ class Turnover:
             self._outbound.confirmed.extend(confirmed)
             raise
         committed = time.perf_counter()
+        self._committed.set()
         await self._after(ledger)
         if number:
             self._tell(
@@ -121,6 +126,16 @@ class Turnover:
             await self._outbound.send(ledger.outcome)
         except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
             self._tell(FaultFound(operation="publish", problem=described(error)))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait that long at the most: what another batch has committed, this one may as well."""
+        await asyncio.sleep(PAUSE_MIN)
+        self._committed.clear()
+        try:
+            async with asyncio.timeout(seconds - PAUSE_MIN):
+                await self._committed.wait()
+        except TimeoutError:
+            pass  # it is tried again
 
     async def _put_by(self, intake: Intake) -> None:
         """Somebody else holds a run that is needed: halve until that is alone, and put it by."""

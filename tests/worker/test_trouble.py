@@ -263,6 +263,23 @@ async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside
         assert letter.letter.message_id == "rubbish"
 
 
+async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_come_through(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.tell"] = keep_silent
+    first, second = await asker.start(), await asker.start()
+    told = {str(each.command.run_id): each for each in await shop.until("parcel.tell", 2)}
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+    await shop.publish(*succeed(told[first]))
+    await worker.facts.until(DatabaseTroubled, 7, operation="batch")  # the next pause is 5 s long
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+    await shop.publish(*succeed(told[second]))
+    await worker.facts.finished(second)
+    async with asyncio.timeout(2.5):
+        await worker.facts.finished(first)
+
+
 async def test_a_damaged_row_sets_its_reply_aside_and_no_other(engine):
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     shop.answers["parcel.send"] = keep_silent
