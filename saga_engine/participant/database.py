@@ -8,7 +8,7 @@ handler that may run at once. Either way transactions are READ COMMITTED, which 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -88,7 +88,8 @@ class Database:
             if not self._owned:
                 await connection.execute(self._let_go)
             yield connection
-            await transaction.commit()
+            with self._watchdog.watching(connection) if self._watchdog else nullcontext():
+                await transaction.commit()
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket in the middle of an answer, and a rollback
             # would wait for it. The server undoes what a closed connection leaves.

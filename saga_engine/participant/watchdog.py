@@ -9,12 +9,15 @@ while we wait for it, is lost. It is ended on both sides, so that what it has lo
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.settings import Settings
@@ -28,6 +31,20 @@ APPLICATION = "saga-engine participant"
 """Only sessions of that name are ended: behind a pooler a session's number may be anybody's."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """That something is waited for since then, on a connection of asyncpg's."""
+
+    driver: Any
+    since: float
+
+    @property
+    def number(self) -> int:
+        """PostgreSQL's, of the session."""
+        number: int = self.driver.get_server_pid()
+        return number
+
+
 class Watchdog:
     """
     Watches the statements of one engine, from when it is made; `run` ends what is lost.
@@ -39,10 +56,8 @@ class Watchdog:
     def __init__(self, engine: AsyncEngine, url: str, settings: Settings) -> None:
         self._patience = settings.participant_watchdog
         self._timeout = settings.database_connect_timeout
-        self._since: dict[Any, float] = {}  # by asyncpg's connection
-        self._idle: dict[
-            Any, float
-        ] = {}  # of these, where PostgreSQL waited for us at the last look
+        self._waits: dict[Connection | None, _Wait] = {}
+        self._idle: set[_Wait] = set()  # where PostgreSQL waited, too, when we looked last
         self._asking = engine_for(
             url,
             poolclass=NullPool,
@@ -51,29 +66,35 @@ class Watchdog:
         )
         event.listen(engine.sync_engine, "before_cursor_execute", self._begins)
         event.listen(engine.sync_engine, "after_cursor_execute", self._ends)
-        event.listen(engine.sync_engine, "commit", self._begins)
-        event.listen(engine.sync_engine, "checkin", self._is_returned)  # codespell:ignore checkin
+        event.listen(engine.sync_engine, "handle_error", self._fails)
+
+    @contextmanager
+    def watching(self, connection: AsyncConnection) -> Iterator[None]:
+        """Surround what is no statement, and waits for PostgreSQL all the same."""
+        used = connection.sync_connection
+        assert used is not None, "it has been begun"
+        self._begins(used)
+        try:
+            yield
+        finally:
+            self._ends(used)
 
     async def run(self, tell: Observer) -> None:
         """Look for what is lost, until cancelled."""
         while True:
             await asyncio.sleep(LOOK)
-            # One that broke is never returned.
-            self._since = {
-                each: since for each, since in self._since.items() if not each.is_closed()
-            }
             latest = time.monotonic() - self._patience
-            suspects = {each: since for each, since in self._since.items() if since < latest}
+            old = {each for each in self._waits.values() if each.since < latest}
+            suspects = {each for each in old if not each.driver.is_closed()}
             try:
-                idle = await self._wait_for_us(suspects) if suspects else {}
+                idle = await self._idle_of(suspects) if suspects else set()
             except Exception as error:  # noqa: BLE001 - the next look asks again
                 tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
                 continue
             # Twice, because an answer may be on its way for a moment.
-            lost = [each for each, since in idle.items() if self._idle.get(each) == since]
-            self._idle = idle
-            for driver in lost:
-                driver.terminate()
+            lost, self._idle = idle & self._idle, idle
+            for each in lost:
+                each.driver.terminate()
             if lost:
                 problem = f"{len(lost)} statements or their answers were lost on the way."
                 tell(DatabaseTroubled(operation="watchdog", problem=problem))
@@ -82,29 +103,23 @@ class Watchdog:
         """Close what was opened here."""
         await self._asking.dispose()
 
-    async def _wait_for_us(self, suspects: Mapping[Any, float]) -> dict[Any, float]:
-        """Those whose sessions wait for us as well; the server ends what waited before already."""
-        numbers = {each.get_server_pid(): each for each in suspects}
-        before = [
-            each.get_server_pid()
-            for each, since in self._idle.items()
-            if suspects.get(each) == since
-        ]
-        named = {"numbers": list(numbers), "lost": before, "application": APPLICATION}
+    async def _idle_of(self, suspects: AbstractSet[_Wait]) -> set[_Wait]:
+        """Those whose sessions wait for us as well; what did before, the server ends by this."""
+        by_number = {each.number: each for each in suspects}
+        before = [each.number for each in suspects & self._idle]
+        named = {"numbers": list(by_number), "lost": before, "application": APPLICATION}
         async with asyncio.timeout(self._timeout), self._asking.connect() as connection:
-            found = list((await connection.execute(_ASK, named)).scalars())
-        return {numbers[number]: suspects[numbers[number]] for number in found}
+            found = (await connection.execute(_ASK, named)).scalars()
+            return {by_number[number] for number in found}
 
     def _begins(self, connection: Connection, *_: object) -> None:
-        self._since[connection.connection.driver_connection] = time.monotonic()
+        self._waits[connection] = _Wait(connection.connection.driver_connection, time.monotonic())
 
     def _ends(self, connection: Connection, *_: object) -> None:
-        self._since.pop(connection.connection.driver_connection, None)
+        self._waits.pop(connection, None)
 
-    def _is_returned(self, connection: DBAPIConnection | None, _: object) -> None:
-        if connection is not None:
-            driver: Any = connection
-            self._since.pop(driver.driver_connection, None)
+    def _fails(self, context: ExceptionContext) -> None:
+        self._waits.pop(context.connection, None)
 
 
 # Whatever state a session that waits for its client calls that: asyncpg sends statements in two

@@ -1,5 +1,5 @@
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from sqlalchemy import text
@@ -136,6 +136,14 @@ async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
     async with watched() as (database, _, told), database.transaction() as tx:
         await tx.execute(text("SELECT pg_sleep(3)"))
         assert await tx.scalar(text("SELECT 1")) == 1
-        await lasting(3)  # in which the handler does something else
+    assert not told.of(DatabaseTroubled)
+
+
+@pytest.mark.parametrize("number", [1, "none"])
+async def test_a_handler_that_does_something_else_for_a_while_keeps_its_transaction(number):
+    async with watched() as (database, _, told), database.transaction() as tx:
+        with suppress(DBAPIError):  # of which the server never hears
+            await tx.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
+        await lasting(4)
         assert await tx.scalar(text("SELECT 2")) == 2
     assert not told.of(DatabaseTroubled)
