@@ -101,6 +101,8 @@ class Database:
                 self._pool.distrust(begun)
             raise
         finally:
+            if self._watchdog:
+                self._watchdog.forget(connection)
             await connection.close()
 
     async def watch(self, tell: Observer) -> None:

@@ -79,6 +79,10 @@ class Watchdog:
         finally:
             self._ends(used)
 
+    def forget(self, connection: AsyncConnection) -> None:
+        """Nothing is waited for on it any more, however that ended."""
+        self._waits.pop(connection.sync_connection, None)
+
     async def run(self, tell: Observer) -> None:
         """Look for what is lost, until cancelled."""
         while True:

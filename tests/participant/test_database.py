@@ -139,6 +139,14 @@ async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
     assert not told.of(DatabaseTroubled)
 
 
+async def test_a_handler_that_is_cancelled_in_a_statement_leaves_nothing_to_watch():
+    async with watched() as (database, _, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5), database.transaction() as tx:
+                await tx.execute(text("SELECT pg_sleep(5)"))
+        assert not database._watchdog._waits
+
+
 @pytest.mark.parametrize("number", [1, "none"])
 async def test_a_handler_that_does_something_else_for_a_while_keeps_its_transaction(number):
     async with watched() as (database, _, told), database.transaction() as tx:
