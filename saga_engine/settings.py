@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     )
 
     participant_watchdog: Seconds = Field(
-        3.0,
+        2.0,
         description="Seconds without an answer after which a participant asks PostgreSQL, over"
         " another connection, whether a statement is still at work; if not, it is lost, and ended",
     )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
@@ -24,7 +24,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
 from saga_engine.telemetry.facts import DatabaseTroubled, Observer, described
 
-LOOK = 1.0
+LOOK = 0.5
 """Seconds between two looks at what is waited for."""
 
 APPLICATION = "saga-engine participant"
@@ -57,7 +57,6 @@ class Watchdog:
         self._patience = settings.participant_watchdog
         self._timeout = settings.database_connect_timeout
         self._waits: dict[Connection | None, _Wait] = {}
-        self._idle: set[_Wait] = set()  # where PostgreSQL waited, too, when we looked last
         self._asking = engine_for(
             url,
             poolclass=NullPool,
@@ -89,16 +88,11 @@ class Watchdog:
             await asyncio.sleep(LOOK)
             latest = time.monotonic() - self._patience
             old = {each for each in self._waits.values() if each.since < latest}
-            suspects = {each for each in old if not each.driver.is_closed()}
             try:
-                idle = await self._idle_of(suspects) if suspects else set()
+                lost = await self._end_the_lost(old) if old else set()
             except Exception as error:  # noqa: BLE001 - the next look asks again
                 tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
                 continue
-            # Twice, because an answer may be on its way for a moment.
-            lost, self._idle = idle & self._idle, idle
-            for each in lost:
-                each.driver.terminate()
             if lost:
                 problem = f"{len(lost)} statements or their answers were lost on the way."
                 tell(DatabaseTroubled(operation="watchdog", problem=problem))
@@ -107,13 +101,23 @@ class Watchdog:
         """Close what was opened here."""
         await self._asking.dispose()
 
-    async def _idle_of(self, suspects: AbstractSet[_Wait]) -> set[_Wait]:
-        """Those whose sessions wait for us as well; what did before, the server ends by this."""
-        by_number = {each.number: each for each in suspects}
-        before = [each.number for each in suspects & self._idle]
-        named = {"numbers": list(by_number), "lost": before, "application": APPLICATION}
+    async def _end_the_lost(self, suspects: AbstractSet[_Wait]) -> AbstractSet[_Wait]:
+        """Ask twice, because an answer may be on its way for a moment."""
+        idle = await self._ask(suspects, _IDLE)
+        if not idle:
+            return idle
+        await asyncio.sleep(LOOK)
+        lost = await self._ask(idle & set(self._waits.values()), _END)
+        for each in lost:
+            each.driver.terminate()
+        return lost
+
+    async def _ask(self, waits: AbstractSet[_Wait], question: TextClause) -> AbstractSet[_Wait]:
+        """Those whose sessions wait for us as well."""
+        by_number = {each.number: each for each in waits if not each.driver.is_closed()}
+        named = {"numbers": list(by_number), "application": APPLICATION}
         async with asyncio.timeout(self._timeout), self._asking.connect() as connection:
-            found = (await connection.execute(_ASK, named)).scalars()
+            found = (await connection.execute(question, named)).scalars()
             return {by_number[number] for number in found}
 
     def _begins(self, connection: Connection, *_: object) -> None:
@@ -128,10 +132,9 @@ class Watchdog:
 
 # Whatever state a session that waits for its client calls that: asyncpg sends statements in two
 # parts.
-_ASK = text(
-    """
-    SELECT pid, CASE WHEN pid = ANY (:lost) THEN pg_terminate_backend(pid) END
+_WAITING = """
     FROM pg_stat_activity
     WHERE pid = ANY (:numbers) AND usename = current_user AND application_name = :application
         AND wait_event = 'ClientRead'"""
-)
+_IDLE = text("SELECT pid" + _WAITING)
+_END = text("SELECT pid, pg_terminate_backend(pid)" + _WAITING)

@@ -16,7 +16,6 @@ from datetime import datetime
 from random import Random
 from time import monotonic
 
-from saga_engine.errors import SagaEngineError
 from tests.faults.fault import Fault
 from tests.faults.load import BUSY, Load
 from tests.faults.site import Site
@@ -26,8 +25,6 @@ MIXED = "mixed at random"
 AT_ONCE = 3  # Faults under way at the same time, at most, when they are mixed.
 PATIENCE = 90.0  # Seconds that are waited for progress before it counts as none.
 PROMISE = re.compile(r"\bP[1-7]: ")
-EXPECTED = (AssertionError, TimeoutError, SagaEngineError)
-"""What an injection may raise when its fault does not come about, or not in time."""
 
 
 @dataclass
@@ -184,7 +181,7 @@ async def inject(site: Site, faults: Sequence[tuple[Fault, Random]]) -> list[str
     async def attempt(fault, random):
         try:
             await fault.inject(site, random)
-        except* EXPECTED as errors:
+        except* Exception as errors:  # noqa: BLE001 - a bug of the suite is one more problem
             problems.extend(f"{type(each).__name__}: {each}" for each in errors.exceptions)
 
     async with asyncio.TaskGroup() as group:

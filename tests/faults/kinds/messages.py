@@ -57,7 +57,7 @@ async def said_again_later(site, random):
         await lasting(LASTS)
         await _has_done_something(meddler)
         await lasting(2.0)
-        for queue, message in meddler.old:
+        for queue, message in list(meddler.old):
             await meddler.put(queue, message)
 
 
@@ -99,11 +99,11 @@ async def overtaken_by_compensation(site, _random):
             return bool(meddler.old)
 
         await eventually(overtaken, patience=90.0)
-        for queue, message in meddler.old:
+        for queue, message in list(meddler.old):
             await meddler.put(queue, message)
-        for messages in held.values():
-            for message in messages:  # nobody waits for these any more, or soon
-                await meddler.put(_queue_of(message), message)
+        # Nobody waits for these any more, or soon.
+        for message in [each for messages in held.values() for each in messages]:
+            await meddler.put(_queue_of(message), message)
 
 
 def _queue_of(message):
