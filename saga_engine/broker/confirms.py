@@ -84,6 +84,11 @@ class ConfirmChannel(Channel):
         self._batches.append(batch)
         return batch
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing awaits its confirm."""
+        return not self._batches
+
     def in_flight(self, message_id: str) -> bool:
         """Whether a message of that id awaits its confirm: a second one could not be told apart."""
         return message_id in self._tags

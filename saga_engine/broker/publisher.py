@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Sequence
 
 from saga_engine.broker import driver
-from saga_engine.broker.confirms import ConfirmChannel
+from saga_engine.broker.confirms import Batch, ConfirmChannel
 from saga_engine.broker.connection import ANSWERING, Link, Phase
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.frames import RefusedMessage, published
@@ -24,6 +24,9 @@ from saga_engine.errors import BrokerError
 
 SMALLEST_FRAME_MAX = 4096
 """What AMQP guarantees; used for looking at a message before there is a connection."""
+
+REFUSING = 1.0
+"""Seconds for which a channel that refuses a message is used at the least."""
 
 
 class Publisher:
@@ -35,6 +38,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._refused = False
+        self._opened_at = 0.0
 
     @property
     def blocked(self) -> bool:
@@ -82,8 +86,23 @@ class Publisher:
             if unsettled and self._link.state.phase is not Phase.BLOCKED:
                 self._discard(channel)
             channel.forget(message_ids)
+            self._retire(channel, batch)
             for index, outcome in zip(chosen, batch.outcomes, strict=True):
                 outcomes[index] = outcome or Published.UNKNOWN
+
+    def _retire(self, channel: ConfirmChannel, batch: Batch) -> None:
+        """
+        Let go of a channel that refuses, once nothing is in flight on it.
+
+        In a cluster a channel may refuse for ever after its queue has another leader (seen with
+        RabbitMQ 3.10), and a new one does not. A queue that is full refuses on that as well.
+        """
+        refused = Published.NACKED in batch.outcomes
+        age = asyncio.get_running_loop().time() - self._opened_at
+        if refused and channel is self._channel and age > REFUSING:
+            self._channel = None
+        if channel is not self._channel and channel.is_idle and not channel.is_closed:
+            self._link.close_later(channel)
 
     def _framed(
         self, channel: ConfirmChannel, messages: Sequence[Message], outcomes: list[Published]
@@ -119,6 +138,7 @@ class Publisher:
             channel = await self._open_on(connection)
             driver.when_closed(channel, lambda reason: self._closed(channel, reason))
             self._channel, self._connection = channel, connection
+            self._opened_at = asyncio.get_running_loop().time()
         return self._channel
 
     async def _open_on(self, connection: Connection) -> ConfirmChannel:

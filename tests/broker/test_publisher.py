@@ -6,6 +6,7 @@ from pamqp import commands
 
 from saga_engine.broker.connection import Phase
 from saga_engine.broker.wire import Published
+from saga_engine.embedded.broker.faults import refuse
 from tests.broker.links import (
     TOPOLOGY,
     Observed,
@@ -140,6 +141,22 @@ async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
     assert [outcome[1] for outcome in outcomes] == [C] * 5
     assert outcomes[0][0] == C
     assert outcomes[-1][0] == Published.NACKED
+
+
+async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_it(
+    development_broker, monkeypatch
+):
+    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
+    async with publisher_to(development_broker.url) as publisher:
+        assert await publisher.publish([message("tests.one")]) == [C]
+        first = publisher._channel
+        both = [message("tests.one"), message("tests.one", b"no")]
+        assert await publisher.publish(both) == [C, Published.NACKED]
+        assert await publisher.publish([message("tests.one")]) == [C]
+        assert publisher._channel is not first
+        await eventually(lambda: first.is_closed)
+        assert publisher._link.state.epoch == 1
 
 
 async def test_missing_exchange_is_declared_again(broker_url):
