@@ -33,6 +33,7 @@ SKIPPERS = {
     "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",
     "tests/faults/test_mixed_versions.py": "the history may be missing; on CI that is a failure",
     "tests/foreign/test_foreign.py": "Node.js may be missing; on CI that is a failure",
+    "tests/store/test_pool.py": "a container may not let us have a network of our own",
 }
 """Test modules that may skip, each with a reason."""
 

@@ -12,6 +12,7 @@ still a host that could give one, the kernel asks in the meantime (Linux manual,
 
 import asyncio
 import socket
+import sys
 import time
 from typing import Any
 
@@ -112,19 +113,15 @@ def _opened(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
 
 
 def watch(opened: socket.socket) -> None:
-    """Have the kernel end a connection whose other host is gone; what it lacks is left out."""
+    """Have the kernel end a connection whose other host is gone, as soon as Linux can."""
     if opened.family not in (socket.AF_INET, socket.AF_INET6):
         return
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {
-        "KEEPIDLE": IDLE,
-        "KEEPINTVL": INTERVAL,
-        "KEEPCNT": COUNT,
-        "USER_TIMEOUT": SILENCE_MS,
-    }
-    for name, value in options.items():
-        if option := getattr(socket, f"TCP_{name}", None):
-            opened.setsockopt(socket.IPPROTO_TCP, option, value)
+    if sys.platform == "linux":
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, COUNT)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
 
 
 def _used(_: object, entry: ConnectionPoolEntry) -> None:

@@ -9,7 +9,6 @@ return) and prints a ticket. An errand's whim says what its services do. The led
 database of their own, and knows nothing of the engine: one row for each effect.
 """
 
-import asyncio
 import os
 import random
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine import CommandContext, Participant, Rejected, Retry, Saga
+from tests.faults.processes import lasting
 
 DATABASE = "SHOP_DATABASE_URL"
 
@@ -178,7 +178,7 @@ async def _perform(errand: Errand, tx: AsyncConnection, context: CommandContext)
             "attempt": context.attempt,
         },
     )
-    await asyncio.sleep(random.uniform(*WORK_S))
+    await lasting(random.uniform(*WORK_S))
     if here and whim == "slow" and context.attempt == 1:
         await tx.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": SLOW_S})
     return Done(step=context.step, secret=errand.secret)

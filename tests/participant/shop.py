@@ -217,7 +217,6 @@ class Desk:
                 answer = await self._performer.perform(received)
             except InHand:
                 self.waiting.set()
-                await asyncio.sleep(0)
             else:
                 return answer.outcome, orjson.loads(answer.body)
 
