@@ -39,6 +39,7 @@ class Publisher:
         self._turn = asyncio.Lock()
         self._refused = False
         self._opened_at = 0.0
+        self._retired: set[ConfirmChannel] = set()
 
     @property
     def blocked(self) -> bool:
@@ -101,7 +102,9 @@ class Publisher:
         age = asyncio.get_running_loop().time() - self._opened_at
         if refused and channel is self._channel and age > REFUSING:
             self._channel = None
-        if channel is not self._channel and channel.is_idle and not channel.is_closed:
+            self._retired.add(channel)
+        if channel in self._retired and channel.is_idle:
+            self._retired.remove(channel)  # it must not be closed twice, see `driver.close`
             self._link.close_later(channel)
 
     def _framed(

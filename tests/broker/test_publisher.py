@@ -159,6 +159,27 @@ async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_i
         assert publisher._link.state.epoch == 1
 
 
+async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
+    development_broker, monkeypatch
+):
+    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=20)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"lost", lambda _: None)
+    async with publisher_to(development_broker.url, broker_confirm_timeout=0.5) as publisher:
+        closed = []
+        close_later = publisher._link.close_later
+        monkeypatch.setattr(
+            publisher._link, "close_later", lambda each: (closed.append(each), close_later(each))
+        )
+        async with asyncio.TaskGroup() as group:
+            for body in [b"no"] * 10 + [b"lost"] + [b"no"] * 10:
+                group.create_task(publisher.publish([message("tests.one", body)]))
+        assert closed
+        assert len(closed) == len(set(closed))
+        assert await publisher.publish([message("tests.one")]) == [C]
+        assert publisher._link.state.epoch == 1
+
+
 async def test_missing_exchange_is_declared_again(broker_url):
     async with publisher_to(broker_url) as publisher, raw_channel(broker_url) as channel:
         assert await publisher.publish([message("tests.one")]) == [C]
