@@ -57,6 +57,13 @@ async def lock(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun
     return _stored(await tx.execute(_LOCK, _ids(run_ids)))
 
 
+async def lock_free(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
+    """Lock and read the runs that exist, passing over those that others have. This never waits."""
+    if not run_ids:
+        return {}
+    return _stored(await tx.execute(_LOCK_FREE, _ids(run_ids)))
+
+
 async def lock_due(
     tx: Transaction, definition_ids: Sequence[int], limit: int
 ) -> dict[str, StoredRun]:
@@ -211,6 +218,8 @@ _THESE = """
 _LOOK = text(f"SELECT {_COLUMNS} {_THESE}")
 
 _LOCK = text(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
+
+_LOCK_FREE = text(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED")
 
 # The clock stands in a subquery because a volatile function cannot be looked up in an index.
 _LOCK_DUE = text(

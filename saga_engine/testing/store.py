@@ -105,6 +105,15 @@ async def _lock(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return [_run(tx, row) for row in found if row]
 
 
+@ANSWERS.to(runs, "_LOCK_FREE")
+async def _lock_free(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    there = [run_id for run_id in sorted(arguments["run_ids"]) if tx.get("run", run_id)]
+    free = [run_id for run_id in there if tx.free("run", run_id)]
+    for run_id in free:
+        tx.grab("run", run_id)
+    return [_run(tx, row) for row in (tx.get("run", run_id) for run_id in free) if row]
+
+
 @ANSWERS.to(runs, "_LOCK_DUE")
 async def _lock_due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     free = [row for row in _due_runs(tx, arguments) if tx.free("run", row["run_id"])]

@@ -184,8 +184,11 @@ def _share(recorded: Recorded, ledger: Ledger, in_touch: float) -> float | None:
     if progress.sent_at is None:
         return None
     took = ledger.now - progress.sent_at
-    if took.total_seconds() >= in_touch:
+    timeout = progress.due_at - progress.sent_at if progress.due_at else timedelta()
+    given_up = progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt
+    # Of one that was given up only the next is known, which was sent when its time was over.
+    if (took + given_up * timeout).total_seconds() >= in_touch:
         return None
-    if progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt:
-        return 1.0  # an answer to an attempt that had been given up
-    return None if progress.due_at is None else took / (progress.due_at - progress.sent_at)
+    if given_up:
+        return 1.0
+    return took / timeout if timeout else None

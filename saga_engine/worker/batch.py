@@ -56,9 +56,16 @@ class Batch:
         self._ledger = ledger
         self._settings = settings
         self._waiting: dict[str, WaitingStart] = {}
+        self._held: set[str] = set()
 
-    async def take(self, intake: Intake) -> None:
-        """Decide what has arrived."""
+    async def take(self, intake: Intake, *, patient: bool) -> None:
+        """
+        Decide what has arrived.
+
+        Args:
+            patient: whether to wait for a run that somebody else holds; otherwise what is for it is
+                put by, and it holds up nothing.
+        """
         ledger = self._ledger
         for letter in intake.letters:
             ledger.put_aside(letter)
@@ -72,12 +79,20 @@ class Batch:
             await Starts(self._tx, self._catalogue, self._admission, ledger).begin(starts)
         missing = {each.run_id for each in others} - ledger.stored.keys()
         if missing:
-            ledger.stored.update(await runs.lock(self._tx, missing))
-            await self._look_among_the_waiting(missing - ledger.stored.keys())
+            await self._lock(missing, patient=patient)
+            await self._look_among_the_waiting(missing - ledger.stored.keys() - self._held)
         for arrival in others:
             self._deal_with(arrival)
         if intake.questions:
             await self._answer(intake.questions)
+
+    async def _lock(self, run_ids: set[str], *, patient: bool) -> None:
+        stored = self._ledger.stored
+        if patient:
+            stored.update(await runs.lock(self._tx, run_ids))
+        else:
+            stored.update(await runs.lock_free(self._tx, run_ids))
+            self._held |= (await runs.status(self._tx, run_ids - stored.keys())).keys()
 
     async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
         """Find the starts of runs that are not there, and those that have begun meanwhile."""
@@ -118,6 +133,9 @@ class Batch:
     def _deal_with(self, arrival: Arrival) -> None:
         ledger = self._ledger
         stored = ledger.stored.get(arrival.run_id)
+        if arrival.run_id in self._held:
+            ledger.put_by(arrival)
+            return
         if stored is None and arrival.run_id in self._waiting:
             ledger.hold(arrival)
             return

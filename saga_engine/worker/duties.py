@@ -58,7 +58,7 @@ class Duties:
             return await self._wake_one_by_one()
 
     async def _past_the_busy(self) -> bool:
-        """Somebody holds the run of a recorded request: wake the others, and put that one by."""
+        """Somebody holds what a recorded request needs besides its run: put that request by."""
         woken = await self._turnover.once(self._take_due)
         return await self._take_one_recorded() or woken > 0
 
@@ -84,7 +84,7 @@ class Duties:
 
         async def take(tx: Transaction, batch: Batch) -> int:
             seen.extend(await self._oldest_recorded(tx))
-            await batch.take(Intake([_arrival(item) for item in seen]))
+            await batch.take(Intake([_arrival(item) for item in seen]), patient=False)
             return len(seen)
 
         try:
@@ -135,7 +135,7 @@ class Duties:
         # After the starts: what is asked of a run is held back until its start is taken out.
         items += await inbox.take(tx, definition_ids=definitions, limit=limit)
         if items:
-            await batch.take(Intake([_arrival(item) for item in items]))
+            await batch.take(Intake([_arrival(item) for item in items]), patient=False)
         return len(items)
 
     async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
@@ -214,7 +214,7 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
 
 
 async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
-    await batch.take(Intake([Arrival(run_id, Woken())]))
+    await batch.take(Intake([Arrival(run_id, Woken())]), patient=True)
 
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:

@@ -135,6 +135,8 @@ class Shift:
             intake = read(deliveries, self._key, self._settings, self._sealing)
             left = await self._turnover.take(intake)
             await self._consumer.settle(each for each in deliveries if each not in left)
+        except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches
+            self._tell(FaultFound(operation="deliveries", problem=described(error)))
         finally:
             self._slots.release()
 

@@ -9,6 +9,7 @@ database refuses is halved until the arrival that breaks it is alone, and that o
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
@@ -32,8 +33,11 @@ from saga_engine.worker.loop import PAUSE_MAX
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.writing import write
 
-PAUSE_MIN = 0.05
-"""Seconds between two tries of a batch at the least."""
+PAUSE_MIN, PAUSE_SURE = 0.05, 1.0
+"""
+Seconds between two tries of a batch at the least: doubling from the first, up to the second. That
+others can commit shows that the database is there, not that it takes this one.
+"""
 
 Work = Callable[[Transaction, Batch], Awaitable[int | None]]
 
@@ -65,20 +69,25 @@ class Turnover:
             The deliveries that could not even be set aside. All others are committed and can be
             acknowledged; these cannot, and go to another worker when this one ends.
         """
-        failures = 0
+        failures, busy = 0, 0
         while True:
+            way = _WAYS[busy]
+            if way is _put_by and _number(intake) > 1:
+                return await self._divide(intake)
             try:
-                await self.once(lambda _, batch: _taken(batch, intake))
-            except StoreBusy:
-                await self._put_by(intake)
-                return []
+                await self.once(partial(way, intake))
             except (StoreUnavailable, SchemaMismatch) as error:
+                busy = (busy + 1) % len(_WAYS) if isinstance(error, StoreBusy) else 0
+                if busy:
+                    continue
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
                 self.admission.cut_off()
                 failures += 1
-                await self._pause(min(PAUSE_MAX, PAUSE_MIN * 2 ** min(failures, 16)))
+                await self._pause(failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
-                return await self._divide(intake, error)
+                if _number(intake) > 1:
+                    return await self._divide(intake)
+                return await self._set_aside(intake, error)
             else:
                 return []
 
@@ -106,6 +115,7 @@ class Turnover:
             raise
         committed = time.perf_counter()
         self._committed.set()
+        self._committed = asyncio.Event()
         await self._after(ledger)
         if number:
             self._tell(
@@ -127,42 +137,27 @@ class Turnover:
         except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
             self._tell(FaultFound(operation="publish", problem=described(error)))
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait that long at the most: what another batch has committed, this one may as well."""
-        await asyncio.sleep(PAUSE_MIN)
-        self._committed.clear()
+    async def _pause(self, failures: int) -> None:
+        """Wait longer each time; what another batch has committed meanwhile, this one may too."""
+        committed = self._committed
+        longest = min(PAUSE_MAX, PAUSE_MIN * 2 ** min(failures, 16))
+        least = min(PAUSE_SURE, longest / 2)
+        await asyncio.sleep(least)
         try:
-            async with asyncio.timeout(seconds - PAUSE_MIN):
-                await self._committed.wait()
+            async with asyncio.timeout(longest - least):
+                await committed.wait()
         except TimeoutError:
             pass  # it is tried again
 
-    async def _put_by(self, intake: Intake) -> None:
-        """Somebody else holds a run that is needed: halve until that is alone, and put it by."""
-        if len(intake.arrivals) <= 1:
+    async def _divide(self, intake: Intake) -> list[Delivery]:
+        """One thing breaks the batch: halve it, until in the end that is alone."""
+        items = _items(intake)
+        half = len(items) // 2
+        first = await self.take(_intake_of(items[:half]))
+        return first + await self.take(_intake_of(items[half:]))
 
-            async def put_by(_: Transaction, batch: Batch) -> None:
-                for arrival in intake.arrivals:
-                    batch.put_by(arrival)
-
-            await self.once(put_by)
-            await self.take(Intake(questions=intake.questions, letters=intake.letters))
-            return
-        half = len(intake.arrivals) // 2
-        await self.take(Intake(intake.arrivals[:half], intake.questions, intake.letters))
-        await self.take(Intake(intake.arrivals[half:]))
-
-    async def _divide(self, intake: Intake, error: Exception) -> list[Delivery]:
-        """Something breaks the batch: halve it until that is alone, and set it aside."""
-        items: list[Arrival | Question | Letter] = [
-            *intake.arrivals,
-            *intake.questions,
-            *intake.letters,
-        ]
-        if len(items) > 1:
-            half = len(items) // 2
-            first = await self.take(_intake_of(items[:half]))
-            return first + await self.take(_intake_of(items[half:]))
+    async def _set_aside(self, intake: Intake, error: Exception) -> list[Delivery]:
+        """Make a dead letter of the one thing that cannot be taken."""
         self._tell(FaultFound(operation="batch", problem=described(error)))
         for arrival in intake.arrivals:
             if arrival.delivery is not None:
@@ -174,9 +169,33 @@ class Turnover:
         return [letter.delivery for letter in intake.letters]
 
 
-async def _taken(batch: Batch, intake: Intake) -> int:
-    await batch.take(intake)
+async def _taken(intake: Intake, _: Transaction, batch: Batch, *, patient: bool) -> int:
+    await batch.take(intake, patient=patient)
     return len(intake.arrivals)
+
+
+async def _put_by(intake: Intake, _: Transaction, batch: Batch) -> int:
+    for arrival in intake.arrivals:
+        batch.put_by(arrival)
+    others = Intake(questions=intake.questions, letters=intake.letters)
+    await batch.take(others, patient=True)
+    return len(intake.arrivals)
+
+
+_WAYS = (partial(_taken, patient=True), partial(_taken, patient=False), _put_by)
+"""
+How an intake is taken while somebody else holds a row that it needs: waiting for that; past the
+runs that are held; and, alone, by touching nothing but what keeps it for later. If even that is
+held, a whole table is, and it begins again.
+"""
+
+
+def _number(intake: Intake) -> int:
+    return len(_items(intake))
+
+
+def _items(intake: Intake) -> list[Arrival | Question | Letter]:
+    return [*intake.arrivals, *intake.questions, *intake.letters]
 
 
 def _intake_of(items: Iterable[Arrival | Question | Letter]) -> Intake:

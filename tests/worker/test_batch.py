@@ -66,7 +66,7 @@ class Desk:
         ledger = Ledger(await runs.clock(tx), Counter())
         admission = Admission(self._catalogue, SETTINGS)
         batch = Batch(tx, self._catalogue, admission, ledger, SETTINGS)
-        await batch.take(intake)
+        await batch.take(intake, patient=True)
         await write(tx, ledger, SETTINGS)
         return [answer.outcome for _, answer in ledger.outcome.answers]
 

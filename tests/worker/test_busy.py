@@ -5,11 +5,20 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
+from saga_engine.broker.topology import REPLIES
+from saga_engine.broker.wire import Message
 from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Outcome
-from saga_engine.telemetry.facts import AttemptSettled, LinkChanged, LoopMeasured
+from saga_engine.telemetry.facts import (
+    AttemptSettled,
+    DatabaseTroubled,
+    LinkChanged,
+    LoopMeasured,
+    MessageDeadLettered,
+)
 from tests.broker.links import eventually
+from tests.faults.processes import eventually as comes_true
 from tests.worker.engine import keep_silent, succeed
 from tests.worker.parcels import parcels
 
@@ -64,3 +73,54 @@ async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, dev
     assert len(worker.facts.of(AttemptSettled)) == settled
     development_broker.faults.unblock_publishers()
     assert await worker.facts.until(AttemptSettled, run_id=str(run_id), outcome=Outcome.UNKNOWN)
+
+
+async def test_runs_that_somebody_keeps_hold_up_no_start_that_waits(engine):
+    worker, shop = await engine.worker(database_lock_timeout=1.5), await engine.shop()
+    asker = await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    kept = [await asker.start() for _ in range(2)]
+    commands = await shop.until("parcel.send", 2)
+    async with engine.database.transaction() as tx:
+        await tx.execute(_KEEP, {"run_ids": [str(each) for each in kept]})
+        await shop.publish(*(reply for command in commands for reply in succeed(command)))
+        shop.answers.clear()
+        await comes_true(lambda: _have_been_put_by(engine.database, 2))
+        for _ in range(3):
+            async with engine.database.transaction() as own:
+                mine = await start_in(own, "parcel", {"to": "Ada"}, key=str(uuid7()))
+            assert await worker.facts.finished(str(mine.run_id))
+    for each in kept:
+        assert await worker.facts.finished(each) == "completed"
+
+
+async def test_a_worker_that_cannot_even_put_by_waits_until_it_can(engine):
+    worker, shop = await engine.worker(database_lock_timeout=0.1), await engine.shop()
+    asker = await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    async with engine.database.transaction() as tx:
+        await tx.execute(_KEEP, {"run_ids": [str(run_id)]})
+        await tx.execute(text("LOCK TABLE saga_engine.inbox"))
+        await shop.publish(*succeed(command))
+        await worker.facts.until(DatabaseTroubled, operation="batch")
+    assert await worker.facts.finished(run_id) == "completed"
+
+
+async def test_a_dead_letter_waits_until_its_table_is_free(engine):
+    worker, shop = await engine.worker(database_lock_timeout=0.1), await engine.shop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("LOCK TABLE saga_engine.dead_letter"))
+        await shop.publish(Message(REPLIES, REPLIES, b"rubbish", str(uuid7())))
+        await worker.facts.until(DatabaseTroubled, operation="batch")
+    await worker.facts.until(MessageDeadLettered)
+
+
+_KEEP = text("SELECT FROM saga_engine.run WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE")
+
+
+async def _have_been_put_by(database, number):
+    async with database.transaction() as tx:
+        found = await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))
+        return found.scalar_one() >= number
