@@ -107,11 +107,7 @@ async def _lock(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 
 @ANSWERS.to(runs, "_LOCK_FREE")
 async def _lock_free(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    there = [run_id for run_id in sorted(arguments["run_ids"]) if tx.get("run", run_id)]
-    free = [run_id for run_id in there if tx.free("run", run_id)]
-    for run_id in free:
-        tx.grab("run", run_id)
-    return [_run(tx, row) for row in (tx.get("run", run_id) for run_id in free) if row]
+    return await _lock(tx, {"run_ids": [i for i in arguments["run_ids"] if tx.free("run", i)]})
 
 
 @ANSWERS.to(runs, "_LOCK_DUE")

@@ -134,12 +134,18 @@ class Admission:
             self._undecided.subtract(entering)
 
     def cut_off(self) -> None:
-        """Database or broker are out of reach: nobody is to blame for what is late by that."""
-        self._cut_off_until = asyncio.get_running_loop().time()
+        """
+        Database or broker are out of reach: nobody is to blame for what is late by that.
+
+        Until when is not known before something is committed again.
+        """
+        self._cut_off_until = float("inf")
 
     def learn(self, ledger: Ledger) -> None:
         """See from what a batch settled whether there is room for more, or for less."""
-        in_touch = asyncio.get_running_loop().time() - self._cut_off_until
+        now = asyncio.get_running_loop().time()
+        in_touch = now - self._cut_off_until
+        self._cut_off_until = min(self._cut_off_until, now)
         for recorded in ledger.outcome.recorded:
             share = _share(recorded, ledger, in_touch)
             if share is None or SOON <= share <= LATE:

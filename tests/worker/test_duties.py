@@ -15,13 +15,10 @@ LOCK_NOW = text(LOCK.text + " NOWAIT")
 DUE = text(
     "UPDATE saga_engine.run SET wake_at = clock_timestamp() WHERE run_id = CAST(:run_id AS uuid)"
 )
-WAITING = text(
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+PUT_BY = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
 
 
-async def test_whoever_waits_for_a_run_holds_none_that_comes_after_it(engine):
+async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(engine):
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     shop.answers["parcel.pack"] = keep_silent
     first, second = sorted([await asker.start(), await asker.start()])
@@ -32,7 +29,7 @@ async def test_whoever_waits_for_a_run_holds_none_that_comes_after_it(engine):
         async with engine.database.transaction() as tx:
             await tx.execute(DUE, {"run_id": second})
             await inbox.record(tx, [Item(kind, first, body)])
-        await eventually_one_waits(engine)
+        await eventually_one_is_put_by(engine)
         await other.execute(LOCK_NOW, {"run_id": second})
     [command] = [each for each in shop.received if str(each.command.run_id) == first]
     await shop.publish(*reject(command))
@@ -47,9 +44,9 @@ async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(
         assert (await outbox.backlog(tx)).pending == 0
 
 
-async def eventually_one_waits(engine):
+async def eventually_one_is_put_by(engine):
     async with asyncio.timeout(10):
         waits = 0
         while not waits:
             async with engine.database.transaction() as tx:
-                waits = (await tx.execute(WAITING)).scalar_one()
+                waits = (await tx.execute(PUT_BY)).scalar_one()
