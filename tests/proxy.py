@@ -50,6 +50,11 @@ class Proxy:
         credentials, at, _ = self._target.netloc.rpartition("@")
         self.url = self._target._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}").geturl()
 
+    def narrow(self) -> None:
+        """Keep little of what the clients of connections to come send, as a wire does."""
+        for listening in self._server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
+
     def aim(self, target: str) -> None:
         """Lead to another server from now on."""
         self._target = urlsplit(target)

@@ -5,15 +5,21 @@ A handler's statement may take long, so how long it takes says nothing. But if i
 or the statement itself, somewhere between two hosts that are both there, nobody would ever say so,
 and a few of those take every slot of a process. PostgreSQL knows: a session that waits for us,
 while we wait for it, is lost. It is ended on both sides, so that what it has locked is free.
+
+PostgreSQL waits for us as well while it reads a large statement, so nothing is lost while bytes
+move. Whoever stands between us may have taken them all, and pass them on slowly: neither end can
+see that, and it is not to be told from a loss. So what has sent much is given longer.
 """
 
 import asyncio
+import socket
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
@@ -27,22 +33,43 @@ from saga_engine.telemetry.facts import DatabaseTroubled, Observer, described
 LOOK = 0.5
 """Seconds between two looks at what is waited for."""
 
+DRIP = 125_000
+"""Bytes a second at which what was sent reaches PostgreSQL at the least: 1 Mbit/s."""
+
 APPLICATION = "saga-engine participant"
 """Only sessions of that name are ended: behind a pooler a session's number may be anybody's."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """That something is waited for since then, on a connection of asyncpg's."""
+class _Bytes(NamedTuple):
+    """What of a connection's has moved until now."""
 
-    driver: Any
-    since: float
+    unsent: int = 0
+    acknowledged: int = 0
+    received: int = 0
+
+
+class _Wait:
+    """That something is waited for on a connection of asyncpg's; nothing has happened `since`."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self.since = time.monotonic()
+        self._begun = self._moved = _moved(driver)
 
     @property
     def number(self) -> int:
         """PostgreSQL's, of the session."""
         number: int = self.driver.get_server_pid()
         return number
+
+    def is_silent(self, patience: float) -> bool:
+        """Whether nothing has moved for so long, and what was sent has had the time to arrive."""
+        moved = _moved(self.driver)
+        if moved != self._moved:
+            self._moved = moved
+            self.since = time.monotonic()
+        sent = moved.acknowledged - self._begun.acknowledged
+        return time.monotonic() - self.since > patience + sent / DRIP
 
 
 class Watchdog:
@@ -86,10 +113,8 @@ class Watchdog:
         """Look for what is lost, until cancelled."""
         while True:
             await asyncio.sleep(LOOK)
-            latest = time.monotonic() - self._patience
-            old = {each for each in self._waits.values() if each.since < latest}
             try:
-                lost = await self._end_the_lost(old) if old else set()
+                lost = await self._end_the_lost()
             except Exception as error:  # noqa: BLE001 - the next look asks again
                 tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
                 continue
@@ -101,16 +126,20 @@ class Watchdog:
         """Close what was opened here."""
         await self._asking.dispose()
 
-    async def _end_the_lost(self, suspects: AbstractSet[_Wait]) -> AbstractSet[_Wait]:
+    async def _end_the_lost(self) -> AbstractSet[_Wait]:
         """Ask twice, because an answer may be on its way for a moment."""
-        idle = await self._ask(suspects, _IDLE)
+        suspects = self._silent(set(self._waits.values()))
+        idle = await self._ask(suspects, _IDLE) if suspects else set()
         if not idle:
-            return idle
+            return set()
         await asyncio.sleep(LOOK)
-        lost = await self._ask(idle & set(self._waits.values()), _END)
+        lost = await self._ask(self._silent(idle) & set(self._waits.values()), _END)
         for each in lost:
             each.driver.terminate()
         return lost
+
+    def _silent(self, waits: AbstractSet[_Wait]) -> AbstractSet[_Wait]:
+        return {each for each in waits if each.is_silent(self._patience)}
 
     async def _ask(self, waits: AbstractSet[_Wait], question: TextClause) -> AbstractSet[_Wait]:
         """Those whose sessions wait for us as well."""
@@ -121,7 +150,7 @@ class Watchdog:
             return {by_number[number] for number in found}
 
     def _begins(self, connection: Connection, *_: object) -> None:
-        self._waits[connection] = _Wait(connection.connection.driver_connection, time.monotonic())
+        self._waits[connection] = _Wait(connection.connection.driver_connection)
 
     def _ends(self, connection: Connection, *_: object) -> None:
         self._waits.pop(connection, None)
@@ -129,6 +158,24 @@ class Watchdog:
     def _fails(self, context: ExceptionContext) -> None:
         self._waits.pop(context.connection, None)
 
+
+def _moved(driver: Any) -> _Bytes:
+    transport = driver._transport  # noqa: SLF001 - asyncpg does not tell it
+    opened = transport and transport.get_extra_info("socket")
+    if not opened:
+        return _Bytes()
+    unsent = transport.get_write_buffer_size()
+    if sys.platform != "linux" or opened.family == socket.AF_UNIX:
+        return _Bytes(unsent)
+    try:
+        told = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return _Bytes(unsent, *_BYTES.unpack_from(told, _BYTES_AT))
+    except (OSError, struct.error):
+        return _Bytes(unsent)  # it is closed, or this kernel does not tell
+
+
+# bytes_acked and bytes_received of Linux's struct tcp_info, which only ever grows at its end.
+_BYTES, _BYTES_AT = struct.Struct("=QQ"), 120
 
 # Whatever state a session that waits for its client calls that: asyncpg sends statements in two
 # parts.

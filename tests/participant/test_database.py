@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
-from saga_engine.participant import barrier
+from saga_engine.participant import barrier, watchdog
 from saga_engine.participant.database import Database
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import DatabaseTroubled
@@ -136,6 +136,20 @@ async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
     async with watched() as (database, _, told), database.transaction() as tx:
         await tx.execute(text("SELECT pg_sleep(3)"))
         assert await tx.scalar(text("SELECT 1")) == 1
+    assert not told.of(DatabaseTroubled)
+
+
+@pytest.mark.parametrize("way", ["a wire", "a proxy that buffers"])
+async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, monkeypatch):
+    large = "x" * 4_000_000
+    async with watched() as (database, proxy, told):
+        if way == "a wire":
+            proxy.narrow()
+            monkeypatch.setattr(watchdog, "DRIP", 1e9)
+        proxy.bytes_per_s = 1_000_000
+        async with database.transaction() as tx:
+            stored = await tx.scalar(text("SELECT length(:large)"), {"large": large})
+    assert stored == len(large)
     assert not told.of(DatabaseTroubled)
 
 
