@@ -128,9 +128,14 @@ class Watchdog:
 
     async def _end_the_lost(self) -> AbstractSet[_Wait]:
         """Ask twice, because an answer may be on its way for a moment."""
-        suspects = self._silent(set(self._waits.values()))
-        idle = await self._ask(suspects, _IDLE) if suspects else set()
-        if not idle:
+        waits = set(self._waits.values())
+        if not self._silent(waits):
+            return set()
+        # All of them at once: each look is a connection to PostgreSQL, and takes its time.
+        idle = await self._ask(waits, _IDLE)
+        for each in waits - idle:
+            each.since = time.monotonic()  # at work
+        if not self._silent(idle):
             return set()
         await asyncio.sleep(LOOK)
         lost = await self._ask(self._silent(idle) & set(self._waits.values()), _END)

@@ -76,11 +76,11 @@ async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connectio
 
 
 @asynccontextmanager
-async def watched(**settings):
+async def watched(*, patience=0.5):
     """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
     told = Told()
     async with PostgresServer(tcp=True) as server, proxied(server.url) as proxy:
-        database = Database(proxy.url, Settings(participant_watchdog=0.5, **settings))
+        database = Database(proxy.url, Settings(participant_watchdog=patience))
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(database.watch(told))
             yield database, proxy, told
@@ -137,6 +137,20 @@ async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
         await tx.execute(text("SELECT pg_sleep(3)"))
         assert await tx.scalar(text("SELECT 1")) == 1
     assert not told.of(DatabaseTroubled)
+
+
+async def test_of_statements_that_are_at_work_is_asked_no_more_often_than_patience_lasts():
+    async with watched(patience=2) as (database, proxy, _):
+
+        async def work():
+            async with database.transaction() as tx:
+                await tx.execute(text("SELECT pg_sleep(5)"))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(work())
+                await lasting(0.5)
+        assert 3 < proxy.connections <= 3 + 3
 
 
 @pytest.mark.parametrize("way", ["a wire", "a proxy that buffers"])
