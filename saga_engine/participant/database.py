@@ -8,10 +8,10 @@ handler that may run at once. Either way transactions are READ COMMITTED, which 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import barrier
@@ -87,8 +87,12 @@ class Database:
             transaction = await connection.begin()
             if not self._owned:
                 await connection.execute(self._let_go)
-            yield connection
-            with self._watchdog.watching(connection) if self._watchdog else nullcontext():
+            try:
+                yield connection
+            except Exception:
+                await self._undo(connection, transaction)
+                raise
+            with self._watching(connection):
                 await transaction.commit()
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket in the middle of an answer, and a rollback
@@ -104,6 +108,17 @@ class Database:
             if self._watchdog:
                 self._watchdog.forget(connection)
             await connection.close()
+
+    async def _undo(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
+        """Roll back while it is watched, which closing the connection is not."""
+        try:
+            with self._watching(connection):
+                await transaction.rollback()
+        except Exception:  # noqa: BLE001 - the server undoes what a closed connection leaves
+            await discard(connection)
+
+    def _watching(self, connection: AsyncConnection) -> AbstractContextManager[None]:
+        return self._watchdog.watching(connection) if self._watchdog else nullcontext()
 
     async def watch(self, tell: Observer) -> None:
         """End what is lost on the way, until cancelled; an engine that is given is its user's."""

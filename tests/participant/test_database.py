@@ -10,6 +10,7 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
 from saga_engine.participant import barrier, watchdog
 from saga_engine.participant.database import Database
+from saga_engine.participant.refusal import Rejected
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import DatabaseTroubled
 from tests.faults.processes import lasting
@@ -99,6 +100,39 @@ async def is_free(database):
     """Whether what `hold` has locked is free again."""
     async with asyncio.timeout(8), database.transaction() as tx:
         return await tx.scalar(text("SELECT pg_try_advisory_xact_lock(7)"))
+
+
+@pytest.mark.parametrize("given", ["a URL", "an engine"])
+async def test_what_a_rejected_handler_has_written_is_undone_and_its_connection_goes_on(
+    given, database_url
+):
+    engine = create_async_engine(database_url)
+    database = Database(database_url if given == "a URL" else engine, Settings())
+
+    async def reject():
+        async with database.transaction() as tx:
+            await tx.execute(text("CREATE TABLE undone ()"))
+            raise Rejected("no", "No.")
+
+    with pytest.raises(Rejected):
+        await reject()
+    async with database.transaction() as tx:
+        assert await tx.scalar(text("SELECT to_regclass('undone')")) is None
+    await database.close()
+    await engine.dispose()
+
+
+async def test_a_rollback_that_is_lost_on_the_way_is_ended_and_the_rejection_stays_one():
+    async with watched() as (database, proxy, told):
+
+        async def reject(_):
+            proxy.vanish()
+            raise Rejected("no", "No.")
+
+        with pytest.raises(Rejected):
+            await hold(database, reject)
+        assert await is_free(database)
+        assert told.of(DatabaseTroubled)
 
 
 @pytest.mark.parametrize("when", ["in a statement", "in the commit"])
