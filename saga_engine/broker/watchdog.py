@@ -9,6 +9,7 @@ Nobody is told of an exchange or a binding that was deleted, and whether a bindi
 asked: so the whole topology is declared again at each look, which changes nothing when it is there.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from aiormq.channel import Channel
@@ -19,6 +20,9 @@ from saga_engine.broker.connection import ANSWERING, Link
 from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.topology import declare
 from saga_engine.errors import BrokerError, BrokerUnavailable
+
+ASKED, PAUSE = 3, 1.0
+"""How often in a row a queue must have no consumer until that is believed, and seconds between."""
 
 
 class Watchdog:
@@ -35,7 +39,7 @@ class Watchdog:
         ready = 0
         for queue in self._queues:
             try:
-                messages, consumers = await self._count(queue)
+                messages, consumers = await self._consumed(queue, channel)
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
@@ -48,6 +52,22 @@ class Watchdog:
             ready += messages
         await self._restore()
         return self._stall(channel, ready)
+
+    async def _consumed(self, queue: str, channel: DeliveryChannel) -> tuple[int, int]:
+        """
+        Count again while there seems to be no consumer.
+
+        When the leader of a quorum queue does not answer within 250 ms, RabbitMQ answers for it: no
+        messages, no consumers. To begin again because of that would return all that we hold, and
+        what is returned too often is dead-lettered.
+        """
+        for _ in range(ASKED - 1):
+            found = await self._count(queue)
+            _, consumers = found
+            if consumers or channel.is_closed:
+                return found
+            await asyncio.sleep(PAUSE)
+        return await self._count(queue)
 
     async def _count(self, queue: str) -> tuple[int, int]:
         connection = await self._link.connection()

@@ -15,6 +15,7 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
+from tests.faults.processes import lasting
 from tests.proxy import proxied
 
 
@@ -178,6 +179,25 @@ async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
         await publisher.publish(numbered(1))
         assert bodies(await take(consumer, 1)) == [0]
     assert any("no consumer" in state.problem for state in observer.states)
+
+
+async def test_watchdog_does_not_begin_again_for_a_queue_that_has_no_consumer_for_a_moment(
+    broker_url,
+):
+    observer = Observed()
+    async with (
+        consumer_of(broker_url, observer, broker_watchdog=0.2) as consumer,
+        publisher_to(broker_url) as publisher,
+    ):
+        for tag in list(consumer._channel.queues):
+            await consumer._channel.basic_cancel(tag)
+        await lasting(1)  # as a leader that is slow has it: one or two looks find nobody
+        await consumer._channel.consume(QUEUE, 5)
+        await lasting(2)
+        await publisher.publish(numbered(1))
+        assert bodies(await take(consumer, 1)) == [0]
+        assert consumer.epoch == 1
+    assert not any(state.problem for state in observer.states)
 
 
 async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
