@@ -20,6 +20,7 @@ from random import randrange, uniform
 from types import TracebackType
 from typing import Self
 
+from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AuthenticationError,
@@ -153,11 +154,15 @@ class Link:
         if not self._leaving:
             self._tell(self.state.phase, problem)
 
-    def drop(self, problem: str) -> None:
-        """Give the connection up, because it does not answer; the link opens another one."""
-        if self._connection:
-            self.close_later(self._connection)
-            self._down(self._connection, problem)
+    def drop(self, connection: AbstractConnection, problem: str) -> None:
+        """
+        Give a connection up, because it does not answer; the link opens another one.
+
+        Whoever waited for one that has been replaced since says nothing of the new one.
+        """
+        if connection is self._connection:
+            self.close_later(connection)
+            self._down(connection, problem)
 
     def close_later(self, resource: Connection | Channel) -> None:
         """
@@ -171,8 +176,8 @@ class Link:
 
     async def _close(self, resource: Connection | Channel) -> None:
         closed = await driver.close(resource, ANSWERING)
-        if not closed and isinstance(resource, Channel) and resource.connection is self._connection:
-            self.drop("it does not answer")
+        if not closed and isinstance(resource, Channel):
+            self.drop(resource.connection, "it does not answer")
 
     async def _supervise(self) -> None:
         while True:

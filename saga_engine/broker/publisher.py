@@ -148,8 +148,8 @@ class Publisher:
         try:
             return await driver.open_channel(connection, ConfirmChannel, ANSWERING, confirms=True)
         except BrokerError as error:
-            if self._link.state.phase is Phase.CONNECTED and not connection.is_closed:
-                self._link.drop(str(error))
+            if self._link.state.phase is Phase.CONNECTED:
+                self._link.drop(connection, str(error))
             raise
 
     def _closed(self, channel: ConfirmChannel, reason: str) -> None:

@@ -18,6 +18,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Chann
 from saga_engine.broker import driver
 from saga_engine.broker.connection import ANSWERING, Link
 from saga_engine.broker.deliveries import DeliveryChannel
+from saga_engine.broker.driver import Connection
 from saga_engine.broker.topology import declare
 from saga_engine.errors import BrokerError, BrokerUnavailable
 
@@ -37,15 +38,16 @@ class Watchdog:
     async def look(self, channel: DeliveryChannel) -> str:
         """What is wrong with the consuming of `channel`, in a sentence; empty when nothing is."""
         ready = 0
+        connection = await self._link.connection()
         for queue in self._queues:
             try:
-                messages, consumers = await self._consumed(queue, channel)
+                messages, consumers = await self._consumed(connection, queue, channel)
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
                 continue  # This user may consume the queue but not look at it.
             except BrokerUnavailable as error:
-                self._link.drop(str(error))
+                self._link.drop(connection, str(error))
                 return str(error)  # or the consuming channel would hear of it seconds later
             if not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
@@ -53,7 +55,9 @@ class Watchdog:
         await self._restore()
         return self._stall(channel, ready)
 
-    async def _consumed(self, queue: str, channel: DeliveryChannel) -> tuple[int, int]:
+    async def _consumed(
+        self, connection: Connection, queue: str, channel: DeliveryChannel
+    ) -> tuple[int, int]:
         """
         Count again while there seems to be no consumer.
 
@@ -62,15 +66,14 @@ class Watchdog:
         what is returned too often is dead-lettered.
         """
         for _ in range(ASKED - 1):
-            found = await self._count(queue)
+            found = await self._count(connection, queue)
             _, consumers = found
             if consumers or channel.is_closed:
                 return found
             await asyncio.sleep(PAUSE)
-        return await self._count(queue)
+        return await self._count(connection, queue)
 
-    async def _count(self, queue: str) -> tuple[int, int]:
-        connection = await self._link.connection()
+    async def _count(self, connection: Connection, queue: str) -> tuple[int, int]:
         channel = await driver.open_channel(connection, Channel, ANSWERING)
         with driver.translated("The broker does not answer", verdicts=True):
             found = await channel.queue_declare(queue, passive=True, timeout=ANSWERING)

@@ -31,9 +31,12 @@ async def test_connection_that_is_dropped_is_replaced(broker_url):
     observer = Observed()
     async with link_to(broker_url, observer=observer) as link:
         first = await link.connection()
-        link.drop("it does not answer")
+        link.drop(first, "it does not answer")
         await observer.until(lambda state: state.epoch == 2)
-        assert await link.connection() is not first
+        second = await link.connection()
+        assert second is not first
+        link.drop(first, "it does not answer either")
+        assert await link.connection() is second
     assert any("does not answer" in state.problem for state in observer.states)
 
 
@@ -290,7 +293,7 @@ def certificate(tmp_path):
 async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_url):
     async with link_to(broker_url) as link:
         given_up = await link.connection()
-        link.drop("it does not answer")
+        link.drop(await link.connection(), "it does not answer")
         used = await link.connection()
         given_up.on_blocked("low on memory")
         await link.flowing()

@@ -17,6 +17,7 @@ from tests.broker.links import (
     take,
 )
 from tests.broker.messages import message
+from tests.faults.processes import lasting
 from tests.proxy import proxied
 
 C, R, X, U = Published.CONFIRMED, Published.RETURNED, Published.REFUSED, Published.UNKNOWN
@@ -258,6 +259,23 @@ async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out
             assert await publisher.publish([message("tests.one")]) == ["unknown"]
             await observer.until(lambda state: state.epoch == 2)
             assert await publisher.publish([message("tests.one")]) == ["confirmed"]
+
+
+async def test_connection_is_kept_when_no_channel_opened_on_the_one_before(broker_url):
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=10.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        proxy.vanish()
+        sent = tasks.create_task(publisher.publish([message("tests.one")]))
+        await lasting(2)
+        publisher._link.drop(await publisher._link.connection(), "it does not answer")
+        await observer.until(lambda state: state.epoch == 2)
+        assert await sent == [U], "it waited for a channel on the first one"
+        assert await publisher.publish([message("tests.one")]) == [C]
+        assert publisher._link.state.epoch == 2
 
 
 async def test_connection_of_a_broker_that_is_only_slow_to_confirm_is_kept(broker_url):
