@@ -93,7 +93,7 @@ class Publisher:
 
     def _retire(self, channel: ConfirmChannel, batch: Batch) -> None:
         """
-        Let go of a channel that refuses, once nothing is in flight on it.
+        Let go of a channel that refuses, and close those on which nothing is in flight any more.
 
         In a cluster a channel may refuse for ever after its queue has another leader (seen with
         RabbitMQ 3.10), and a new one does not. A queue that is full refuses on that as well.
@@ -103,9 +103,10 @@ class Publisher:
         if refused and channel is self._channel and age > REFUSING:
             self._channel = None
             self._retired.add(channel)
-        if channel in self._retired and channel.is_idle:
-            self._retired.remove(channel)  # it must not be closed twice, see `driver.close`
-            self._link.close_later(channel)
+        # All of them: of a batch that was given up while the broker blocked, nobody else hears.
+        for idle in [each for each in self._retired if each.is_idle]:
+            self._retired.remove(idle)  # it must not be closed twice, see `driver.close`
+            self._link.close_later(idle)
 
     def _framed(
         self, channel: ConfirmChannel, messages: Sequence[Message], outcomes: list[Published]
@@ -154,6 +155,7 @@ class Publisher:
 
     def _closed(self, channel: ConfirmChannel, reason: str) -> None:
         channel.give_up()
+        self._retired.discard(channel)
         if channel is self._channel:
             self._channel = None
             self._refused = self._link.state.phase is Phase.CONNECTED

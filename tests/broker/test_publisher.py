@@ -181,6 +181,52 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
         assert publisher._link.state.epoch == 1
 
 
+@pytest.mark.parametrize("then", ["it is confirmed late", "the connection is lost"])
+async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_was_given_up(
+    development_broker, monkeypatch, then
+):
+    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    held = Held()
+    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
+    observer = Observed()
+    async with (
+        proxied(development_broker.url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=2.0) as publisher,
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.publish([message("tests.one", b"held")]))
+            await held.arrived.wait()
+            first = publisher._channel
+            refused = await publisher.publish([message("tests.one", b"no")])
+            proxy.say(commands.Connection.Blocked("low on memory"))
+        assert refused == [Published.NACKED]
+        assert publisher._retired == {first}
+        proxy.say(commands.Connection.Unblocked())
+        await observer.until(lambda state: state.phase is Phase.BLOCKED)
+        await observer.until(lambda state: state.phase is Phase.CONNECTED)
+        if then == "it is confirmed late":
+            held.attempt.confirm()
+        else:
+            proxy.cut()
+            await observer.until(lambda state: state.epoch == 2)
+        async with asyncio.timeout(10):
+            while not first.is_closed:
+                assert await publisher.publish([message("tests.one")]) == [C]
+        assert not publisher._retired
+
+
+class Held:
+    """A publish of which the publisher hears nothing until the test says so."""
+
+    def __init__(self):
+        self.arrived = asyncio.Event()
+
+    def __call__(self, attempt):
+        self.attempt = attempt
+        self.arrived.set()
+
+
 async def test_missing_exchange_is_declared_again(broker_url):
     async with publisher_to(broker_url) as publisher, raw_channel(broker_url) as channel:
         assert await publisher.publish([message("tests.one")]) == [C]
