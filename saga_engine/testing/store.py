@@ -106,7 +106,7 @@ async def _lock(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 
 
 @ANSWERS.to(runs, "_LOCK_FREE")
-async def _lock_free(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+async def _lock_free(tx: Transaction, arguments: Arguments) -> Sequence[Any] | int:
     return await _lock(tx, {"run_ids": [i for i in arguments["run_ids"] if tx.free("run", i)]})
 
 
