@@ -2,8 +2,8 @@
 The promises P1 to P7, held against everything that was asked for, one by one.
 
 Three witnesses: what the suite asked for, what the engine recorded (runs, journal, incidents, dead
-letters), and what the services did, by their own ledger. A violation is a sentence that begins with
-its promise.
+letters), and what the services did, by their own ledger. What a process contains it tells in its
+log alone, so that is read too. A violation is a sentence that begins with its promise.
 """
 
 from collections import Counter, defaultdict
@@ -21,6 +21,7 @@ from saga_engine.store import incidents, journal, outbox, runs
 from saga_engine.store.database import Database
 from tests.broker.links import raw_channel
 from tests.faults import shop
+from tests.faults.contained import Contained
 from tests.faults.processes import eventually
 from tests.worker.promises import check_run
 
@@ -63,6 +64,7 @@ class Verdict:
     def __init__(self, site, load):
         self._site, self._load = site, load
         self._judged: set[str] = set()
+        self._contained = Contained([each.program.log for each in site.members])
         self.rubbish: set[str] = set()
 
     async def calm(self, *, patience=60.0):
@@ -107,6 +109,7 @@ class Verdict:
                 check_run(detail, detail.waiting)  # P1, P2, P3, P5
             except AssertionError as error:
                 findings.violations.append((str(error)[:600], _life(detail.stored.run)))
+            _nobody_was_needed(findings, detail, asked)
             _ledger(findings, detail, asked, done.get(asked.errand, []))  # P4, P6
 
     async def _effects(self, run_ids):
@@ -132,6 +135,7 @@ class Verdict:
             if message_id not in self.rubbish and reason != BROKER_GAVE_UP
         ]
         findings.expect(not others, f"P7: set aside without need: {Counter(others)}")
+        findings.violations += self._contained.found()
         try:
             self._site.everybody_runs()
         except AssertionError as error:
@@ -140,11 +144,12 @@ class Verdict:
 
 @dataclass
 class Detail:
-    """A run, its journal, its saga's document, and the runs that wait for a person."""
+    """A run, its journal, its saga's document, its incidents, and who else waits for a person."""
 
     stored: runs.StoredRun
     journal: list[journal.Recorded]
     document: dict
+    incidents: list[incidents.StoredIncident]
     waiting: set[str]
 
 
@@ -155,9 +160,14 @@ async def _details(database, run_ids):
         events = defaultdict(list)
         for run_id, *columns in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
             events[run_id].append(journal.Recorded(*columns))
-        waiting = {each.run_id for each in await incidents.listing(tx, limit=100_000)}
+        opened = defaultdict(list)
+        for each in await incidents.listing(tx, limit=100_000, resolved=True):
+            opened[each.run_id].append(each)
+    waiting = {each.run_id for of in opened.values() for each in of if each.resolved_at is None}
     return {
-        run_id: Detail(each, events[run_id], _document(SAGAS[each.run.saga]), waiting)
+        run_id: Detail(
+            each, events[run_id], _document(SAGAS[each.run.saga]), opened[run_id], waiting
+        )
         for run_id, each in stored.items()
     }
 
@@ -169,6 +179,15 @@ def _document(saga):
 def _life(run):
     """From when to when; a run that has not ended lives still."""
     return run.started_at, run.finished_at or datetime.max.replace(tzinfo=UTC)
+
+
+def _nobody_was_needed(findings, detail, asked):
+    """No whim of the shop's needs a person, and its retries outlast every fault."""
+    run = detail.stored.run
+    for each in detail.incidents:
+        told = f"{each.cause} at {each.step}, {each.direction}, in {asked.saga} {run.run_id}"
+        sentence = f"P1: an incident without need: {told} ({asked.whim})"
+        findings.violations.append((sentence, _life(run)))
 
 
 def _ledger(findings, detail, asked, effects: Iterable[tuple[str, str]]):
