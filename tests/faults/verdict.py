@@ -6,6 +6,7 @@ letters), and what the services did, by their own ledger. What a process contain
 log alone, so that is read too. A violation is a sentence that begins with its promise.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
+from saga_engine.errors import BrokerError
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
@@ -23,14 +25,23 @@ from tests.broker.links import raw_channel
 from tests.faults import shop
 from tests.faults.contained import Contained
 from tests.faults.processes import eventually
+from tests.faults.site import VHOST
 from tests.worker.promises import check_run
 
 SAGAS: dict[str, Saga] = {"order": shop.orders, "journey": shop.journeys}
 PORTION = 200
 QUEUES = (
-    *(REPLIES, REQUESTS, DEAD_LETTERS),
     *map(participant_queue, ("stock", "bank", "travel")),
+    *(REPLIES, REQUESTS, DEAD_LETTERS),
 )
+"""In the order in which one message leads to the next: a look at one after the other sees it."""
+HELD = (
+    '[begin {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, Name)),'
+    " {{ok, {{_, Held}}, _}} = ra:leader_query("
+    "amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1),"
+    " Held end || Name <- [{}]]."
+)
+"""What each queue has, in somebody's hands or not; what list_queues says of that is 5 s old."""
 BROKER_GAVE_UP = "broker_delivery_limit"
 """
 The only reason of RabbitMQ's own that a fault orders: connections are cut while they hold commands.
@@ -67,17 +78,30 @@ class Verdict:
         self._contained = Contained([each.program.log for each in site.members])
         self.rubbish: set[str] = set()
 
-    async def calm(self, *, patience=60.0):
-        """Wait until nothing is on its way: a late reply may change a run that has ended."""
+    async def calm(self, *, patience=90.0):
+        """
+        Wait until nothing is on its way: a late reply may change a run that has ended.
+
+        A message in somebody's hands is on its way as well, and may be there for 60 s: as long as a
+        participant waits for another one, or RabbitMQ for a peer that is silent.
+        """
         async with raw_channel(self._site.broker_url) as channel:
 
             async def is_calm():
                 declared = [await channel.queue_declare(each, passive=True) for each in QUEUES]
                 [[left]] = await self._site.execute("SELECT count(*) FROM saga_engine.outbox")
                 quiet = all(not each.message_count and each.consumer_count for each in declared)
-                return quiet and not left
+                return quiet and not left and not await self._held()
 
             await eventually(is_calm, patience=patience)
+
+    async def _held(self):
+        names = ",".join(f'<<"{each}">>' for each in QUEUES)
+        try:
+            held = await self._site.rabbit.ctl("eval", HELD.format(VHOST, names))
+        except BrokerError:
+            return True  # a node that has just come back does not know who leads
+        return any(json.loads(held))
 
     def begin_again(self):
         """Judge every run once more: what ended long ago must be as it was."""
