@@ -25,7 +25,8 @@ class Proxy:
     """
     Forwards connections to `target`, a URL; `url` leads through it.
 
-    `connections` counts those that ever came, `cuts` those that were cut.
+    `connections` counts those that ever came, `cuts` those that were cut, `meddled` the bytes that
+    were held, lost or late.
     """
 
     def __init__(self, target: str) -> None:
@@ -35,7 +36,7 @@ class Proxy:
         self._port = 0
         self._refusing = False
         self.url = ""
-        self.connections = self.cuts = 0
+        self.connections = self.cuts = self.meddled = 0
         self.delay_s = 0.0
         self.bytes_per_s = 0.0
         self.unanswered = never
@@ -162,8 +163,10 @@ class Proxy:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(CHUNK):
+                held = not direction.passing.is_set()
                 await direction.passing.wait()
                 if direction.losing or pair.lost:
+                    self.meddled += len(data)
                     continue
                 if direction is self.up and self.unanswered(data):
                     pair.unanswered = True
@@ -173,6 +176,8 @@ class Proxy:
                 seconds = self.delay_s
                 if self.bytes_per_s:
                     seconds += len(data) / self.bytes_per_s
+                if held or seconds:
+                    self.meddled += len(data)
                 if seconds:
                     over = asyncio.Event()
                     loop.call_later(seconds, over.set)

@@ -1,5 +1,7 @@
 """
-`make faults`: every kind of fault, then a mixture of them, and a table; 1 when a promise broke.
+`make faults`: every kind of fault, then a mixture of them, and a table.
+
+1 when a promise broke, 2 when there is no such fault.
 
     python -m tests.faults --seed 7 --only 'SIGKILL.*'
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from saga_engine.embedded.rabbitmq import RabbitServer
-from tests.faults.catalogue import CLUSTER, GROUPS
+from tests.faults.catalogue import ALL, CLUSTER, GROUPS
 from tests.faults.cluster import RabbitCluster
 from tests.faults.load import Load
 from tests.faults.site import site
@@ -26,7 +28,7 @@ MIX, HELPINGS = 12, 2  # Faults in one helping of the mixture, and helpings at t
 
 
 async def run(seed, only, times, runs, directory):
-    """Every fault on a site with one node of RabbitMQ, and then those of a cluster on another."""
+    """The faults on a site with one node of RabbitMQ, and then those of a cluster on another."""
     print(f"seed {seed}, logs in {directory}")
     code = 0
     for name, broker, groups in (
@@ -50,7 +52,7 @@ def _is_chosen(fault, only):
 async def run_on(broker, seed, chosen, times, runs, directory):
     async with site(directory, seed, broker=broker) as place, Load(place, Random(seed)) as load:
         suite = Suite(place, load, Random(seed))
-        print(f"          {HEADER}", flush=True)
+        print(f"          {HEADER}")
         for group in filter(None, chosen):
             for fault in group:
                 await suite.endure(fault, times or fault.times)
@@ -79,6 +81,9 @@ def main():
         "--runs", type=int, default=RUNS, help="mix faults until so many runs; 0: not at all"
     )
     given = parser.parse_args()
+    if not any(re.fullmatch(given.only, fault.name) for fault in (*ALL, *CLUSTER)):
+        parser.error(f"no fault is called {given.only!r}")
+    sys.stdout.reconfigure(line_buffering=True)  # as on a terminal, so that a file can be followed
     # The load's own connections are cut like all others, and aiormq would say so each time.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="saga-faults-") as directory:

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from datetime import datetime
 
 from tests.faults.processes import eventually
 
@@ -22,6 +23,15 @@ class Hearing:
     async def anyone(self, event, *, patience=PATIENCE, **keys):
         """Wait until one of them has."""
         await self._until(any, event, patience, keys)
+
+    def times(self, event):
+        """When the lines of that event were written, by the clocks of who wrote them."""
+        return [
+            datetime.fromisoformat(line["timestamp"])
+            for log in self._logs
+            for line in self._lines(log)
+            if line.get("event") == event
+        ]
 
     async def _until(self, enough, event, patience, keys):
         async def said():

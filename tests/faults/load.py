@@ -98,7 +98,7 @@ class Load:
         return (found - since).total_seconds()
 
     async def busy(self):
-        """Wait until enough runs are under way for a fault to meet somebody."""
+        """Wait until enough runs go on: one that waits for a person is met by no fault."""
 
         async def is_busy():
             try:
@@ -110,7 +110,7 @@ class Load:
         await eventually(is_busy)
 
     async def under(self, begun, ended):
-        """How many runs were unfinished at some moment between two."""
+        """How many runs went on at some moment between two."""
         [[number]] = await self._site.execute(_UNDER, begun, ended)
         return number
 
@@ -203,9 +203,14 @@ class Load:
 _RESUMED = """
     SELECT min(finished_at) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
 _UNDER = """
-    SELECT count(*) FROM saga_engine.run
-    WHERE started_at <= $2 AND coalesce(finished_at >= $1, true)"""
-_UNFINISHED = "SELECT count(*) FROM saga_engine.run WHERE finished_at IS NULL"
+    SELECT count(*) FROM saga_engine.run AS r
+    WHERE started_at <= $2 AND coalesce(finished_at >= $1, true) AND NOT EXISTS (
+        SELECT FROM saga_engine.incident AS i
+        WHERE i.run_id = r.run_id AND i.resolved_at IS NULL AND i.opened_at < $1)"""
+_UNFINISHED = """
+    SELECT count(*) FROM saga_engine.run AS r WHERE finished_at IS NULL AND NOT EXISTS (
+        SELECT FROM saga_engine.incident AS i WHERE i.run_id = r.run_id AND i.resolved_at IS NULL)
+    """
 _FINISHED = "SELECT count(*) FROM saga_engine.run WHERE finished_at IS NOT NULL"
 _SETTLED = """
     SELECT run_id FROM saga_engine.run AS r WHERE finished_at IS NOT NULL OR EXISTS (

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -9,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 READY = b"process.ready"
-
+LISTENING = re.compile(rb"http\.listening \S+:(\d+)")
+ANSWERS_S = 5.0  # More than the program itself allows for looking whether it is ready.
 
 UNAVAILABLE = 5
 """The exit code of a program that cannot begin, because a server is out of reach."""
@@ -75,9 +77,24 @@ class Program:
     async def is_ready(self):
         """Whether this life has said so; it prints at `info`."""
         self.must_run()
+        return READY in self._said()
+
+    async def takes_work(self):
+        """Whether it says so now, to whoever asks on its port."""
+        ports = LISTENING.findall(self._said())
+        if not ports:
+            return False
+        try:
+            async with asyncio.timeout(ANSWERS_S):
+                return await is_ready(int(ports[-1]))
+        except TimeoutError:
+            return False  # a process that is stopped accepts connections all the same
+
+    def _said(self):
+        """What this life has printed."""
         with self.log.open("rb") as log:
             log.seek(self._printed)
-            return READY in log.read()
+            return log.read()
 
     def must_run(self):
         """It must not have ended by itself."""

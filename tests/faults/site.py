@@ -8,7 +8,7 @@ The suite itself talks to the servers directly, so that it sees what is there wh
 import asyncio
 import json
 import secrets
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ WORKERS, PARTICIPANTS = 2, 2
 VHOST, USER = "faults", "shop"
 ROLE = "plain"  # Who owns the databases: limits do not count for a superuser.
 NEIGHBOUR = "neighbour"  # Who uses the same server for something else.
+READY_S = 60.0  # Seconds in which a process must be ready again, whatever was done to it.
 LOOK = 0.1  # Seconds between looks at a server that was away.
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -177,6 +178,22 @@ class Site:
     async def everybody_ready(self):
         for member in self.members:
             await member.ready()
+
+    async def unready(self, *, patience=READY_S) -> list[str]:
+        """Who does not take work after so many seconds, by what each answers on its port."""
+        late = [member.program.log.name for member in self.members]
+
+        async def nobody_is_late():
+            late[:] = [
+                member.program.log.name
+                for member in self.members
+                if not await member.program.takes_work()
+            ]
+            return not late
+
+        with suppress(TimeoutError):
+            await eventually(nobody_is_late, patience=patience)
+        return late
 
     def everybody_runs(self):
         for member in self.members:

@@ -18,7 +18,7 @@ from time import monotonic
 
 from tests.faults.fault import Fault
 from tests.faults.load import BUSY, Load
-from tests.faults.site import Site
+from tests.faults.site import READY_S, Site
 from tests.faults.verdict import Verdict
 
 MIXED = "mixed at random"
@@ -87,8 +87,12 @@ class Suite:
         row = Row(MIXED)
         self._open.append(row)
         self.load.go_on()
-        while row.times < times:
+        tries = 0
+        while row.times < times and tries < times:  # each try does two faults or more
             await self._once(row, self._compatible(faults))
+            tries += 1
+        if row.times < times:
+            row.violations.append(f"only {row.times} faults came about in {tries} tries")
         self._tell_of(row)
 
     def _compatible(self, faults):
@@ -117,7 +121,7 @@ class Suite:
                 self.tell(f"          not counted in {names}: {problem}")
         ended = await self.site.now()
         row.spans.append((begun, ended))
-        row.times += len(faults) - len(problems)
+        row.times += max(0, len(faults) - len(problems))  # one may have several problems
         allowed = max(fault.resumes_s for fault in faults)
         resumed = await self.load.resumed(ended, patience=PATIENCE)
         row.resumed_s = max(row.resumed_s, PATIENCE if resumed is None else resumed)
@@ -140,6 +144,8 @@ class Suite:
             await self._verdict.calm()
         except TimeoutError:
             last.violations.append("P6: messages or commands are left that nobody takes")
+        if unready := await self.site.unready():
+            last.violations.append(f"P7: {READY_S:g} s after the last fault not ready: {unready}")
         self._verdict.rubbish = self.site.rubbish
         findings = await self._verdict.judge()
         for violation, life in findings.violations:

@@ -5,8 +5,10 @@ Every promise, for every run under every one of these faults. The seed is printe
 it can be given.
 """
 
+import asyncio
 import os
 import secrets
+import sys
 from random import Random
 
 import pytest
@@ -16,7 +18,7 @@ from tests.faults.catalogue import ALL
 from tests.faults.crashing import PLACES, resolved
 from tests.faults.fault import Fault
 from tests.faults.load import Load
-from tests.faults.processes import lasting
+from tests.faults.processes import ROOT, lasting
 from tests.faults.site import site
 from tests.faults.suite import Suite, inject, leaks, table
 
@@ -53,6 +55,16 @@ async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, cap
 def test_a_place_to_crash_at_is_a_call_of_the_engine(place):
     owner, name = resolved(PLACES[place])
     assert callable(getattr(owner, name))
+
+
+async def test_a_name_that_no_fault_has_is_told_and_is_no_success():
+    program = (sys.executable, "-m", "tests.faults", "--only", "SIGKILL of nobody")
+    process = await asyncio.create_subprocess_exec(
+        *program, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    assert process.returncode == 2
+    assert b"no fault is called 'SIGKILL of nobody'" in told
 
 
 async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():

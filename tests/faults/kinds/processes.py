@@ -64,9 +64,11 @@ async def crash(members, place, site, random):
     member = random.choice(members(site))
     passages = 1 if place.startswith("in-") else random.randint(1, PASSAGES)
     await member.program.kill(crash_at=f"{place}:{passages}")
-    died = await _dies(site, member, place, random)
-    for each in members(site):
-        await each.program.disarm()
+    try:
+        died = await _dies(site, member, place, random)
+    finally:
+        for each in members(site):
+            await each.program.disarm()
     for each in members(site):
         await each.ready()
     assert died, f"{place} was not come to in {PATIENCE:g} s"

@@ -90,7 +90,8 @@ async def delete_queue(queue, consumers, site, _random):
     hearing = Hearing(consumers(site))
     async with raw_channel(site.broker_url) as channel:
         await channel.queue_delete(queue)
-    site.requests_lost = True
+    if queue == REQUESTS:
+        site.requests_lost = True
     await hearing.everyone("link.changed", problem="queue is gone")
 
 
