@@ -36,7 +36,8 @@ LONG = timedelta(seconds=15)
 PATIENT = Retry(attempts=60, initial=timedelta(milliseconds=200), maximum=timedelta(seconds=2))
 """After the point of no return, and for undoing: longer than any fault of the suite."""
 
-TRY = Retry(attempts=6, initial=timedelta(milliseconds=100), maximum=timedelta(seconds=1))
+TRY = Retry(attempts=20, initial=timedelta(milliseconds=100), maximum=timedelta(seconds=1))
+"""Pauses of 13 s at the least: a watchdog takes 4 to restore a binding somebody deleted."""
 
 MAKE_LEDGER = """
     CREATE TABLE ledger (id bigserial PRIMARY KEY, errand text NOT NULL, step text NOT NULL,
