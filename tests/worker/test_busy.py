@@ -44,13 +44,10 @@ async def test_a_callers_open_transaction_holds_up_its_own_key_only(engine):
 async def test_a_run_that_somebody_has_locked_is_put_by_and_then_finished(engine):
     worker, shop = await engine.worker(database_lock_timeout=0.1), await engine.shop()
     asker = await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    [run_id], replies = await _under_way(asker, shop, 1)
     async with engine.database.transaction() as tx:
-        lock = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
-        await tx.execute(lock, {"run_id": str(run_id)})
-        await shop.publish(*succeed(command))
+        await tx.execute(_KEEP, {"run_ids": [run_id]})
+        await shop.publish(*replies)
         shop.answers.clear()
         other = await asker.start()
         assert await worker.facts.finished(other)
@@ -78,12 +75,10 @@ async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, dev
 async def test_runs_that_somebody_keeps_hold_up_no_start_that_waits(engine):
     worker, shop = await engine.worker(database_lock_timeout=1.5), await engine.shop()
     asker = await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
-    kept = [await asker.start() for _ in range(2)]
-    commands = await shop.until("parcel.send", 2)
+    kept, replies = await _under_way(asker, shop, 2)
     async with engine.database.transaction() as tx:
-        await tx.execute(_KEEP, {"run_ids": [str(each) for each in kept]})
-        await shop.publish(*(reply for command in commands for reply in succeed(command)))
+        await tx.execute(_KEEP, {"run_ids": kept})
+        await shop.publish(*replies)
         shop.answers.clear()
         await comes_true(lambda: _have_been_put_by(engine.database, 2))
         for _ in range(3):
@@ -96,14 +91,11 @@ async def test_runs_that_somebody_keeps_hold_up_no_start_that_waits(engine):
 
 async def test_a_worker_that_cannot_even_put_by_waits_until_it_can(engine):
     worker, shop = await engine.worker(database_lock_timeout=0.1), await engine.shop()
-    asker = await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    [run_id], replies = await _under_way(await engine.asker(), shop, 1)
     async with engine.database.transaction() as tx:
-        await tx.execute(_KEEP, {"run_ids": [str(run_id)]})
+        await tx.execute(_KEEP, {"run_ids": [run_id]})
         await tx.execute(text("LOCK TABLE saga_engine.inbox"))
-        await shop.publish(*succeed(command))
+        await shop.publish(*replies)
         await worker.facts.until(DatabaseTroubled, operation="batch")
     assert await worker.facts.finished(run_id) == "completed"
 
@@ -118,6 +110,14 @@ async def test_a_dead_letter_waits_until_its_table_is_free(engine):
 
 
 _KEEP = text("SELECT FROM saga_engine.run WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE")
+
+
+async def _under_way(asker, shop, number):
+    """Runs that wait for a reply, and their replies, not published yet."""
+    shop.answers["parcel.send"] = keep_silent
+    run_ids = [await asker.start() for _ in range(number)]
+    commands = await shop.until("parcel.send", number)
+    return run_ids, [reply for command in commands for reply in succeed(command)]
 
 
 async def _have_been_put_by(database, number):

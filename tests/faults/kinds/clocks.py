@@ -12,8 +12,6 @@ LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 """Debian's libfaketime shifts what a process sees of the clock."""
 
 LASTS = 5.0
-
-
 AGREES = timedelta(minutes=10)  # Two looks at clocks are not further apart, whatever else goes on.
 
 
