@@ -2,14 +2,18 @@
 Whether we really consume: a look at the queues from outside the consuming channel.
 
 A broker tells a consumer that its queue was deleted, but not always: after a failover or a lost
-definition it may just have forgotten it. Rule: a queue that is gone, that nobody consumes, or
-that has messages ready while we hold none and get none, means to begin again.
+definition it may just have forgotten it. Rule: a queue that is gone, or that has messages ready
+while nobody consumes it, or while we hold none and get none, means to begin again.
+
+That nobody consumes a queue without messages is not believed: when the leader of a quorum queue
+does not answer within 250 ms, RabbitMQ answers for it, with no messages and no consumers. To begin
+again because of that would return all that we hold, and what is returned too often becomes a dead
+letter.
 
 Nobody is told of an exchange or a binding that was deleted, and whether a binding exists cannot be
 asked: so the whole topology is declared again at each look, which changes nothing when it is there.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from aiormq.channel import Channel
@@ -21,9 +25,6 @@ from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.topology import declare
 from saga_engine.errors import BrokerError, BrokerUnavailable
-
-ASKED, PAUSE = 3, 1.0
-"""How often in a row a queue must have no consumer until that is believed, and seconds between."""
 
 
 class Watchdog:
@@ -41,7 +42,7 @@ class Watchdog:
         connection = await self._link.connection()
         for queue in self._queues:
             try:
-                messages, consumers = await self._consumed(connection, queue, channel)
+                messages, consumers = await self._count(connection, queue)
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
@@ -49,29 +50,11 @@ class Watchdog:
             except BrokerUnavailable as error:
                 self._link.drop(connection, str(error))
                 return str(error)  # or the consuming channel would hear of it seconds later
-            if not consumers:
+            if messages and not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
             ready += messages
         await self._restore()
         return self._stall(channel, ready)
-
-    async def _consumed(
-        self, connection: Connection, queue: str, channel: DeliveryChannel
-    ) -> tuple[int, int]:
-        """
-        Count again while there seems to be no consumer.
-
-        When the leader of a quorum queue does not answer within 250 ms, RabbitMQ answers for it: no
-        messages, no consumers. To begin again because of that would return all that we hold, and
-        what is returned too often is dead-lettered.
-        """
-        for _ in range(ASKED - 1):
-            found = await self._count(connection, queue)
-            _, consumers = found
-            if consumers or channel.is_closed:
-                return found
-            await asyncio.sleep(PAUSE)
-        return await self._count(connection, queue)
 
     async def _count(self, connection: Connection, queue: str) -> tuple[int, int]:
         channel = await driver.open_channel(connection, Channel, ANSWERING)
