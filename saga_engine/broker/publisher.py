@@ -103,6 +103,8 @@ class Publisher:
         if refused and channel is self._channel and age > REFUSING:
             self._channel = None
             self._retired.add(channel)
+        if self._link.state.phase is Phase.BLOCKED:
+            return  # it reads no close either, and would be taken for gone
         # All of them: of a batch that was given up while the broker blocked, nobody else hears.
         for idle in [each for each in self._retired if each.is_idle]:
             self._retired.remove(idle)  # it must not be closed twice, see `driver.close`
@@ -149,7 +151,8 @@ class Publisher:
         try:
             return await driver.open_channel(connection, ConfirmChannel, ANSWERING, confirms=True)
         except BrokerError as error:
-            if self._link.state.phase is Phase.CONNECTED:
+            # What closed it says better why it is gone.
+            if self._link.state.phase is Phase.CONNECTED and not connection.is_closed:
                 self._link.drop(connection, str(error))
             raise
 

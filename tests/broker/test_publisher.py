@@ -216,6 +216,32 @@ async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_w
         assert not publisher._retired
 
 
+async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_broker, monkeypatch):
+    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    held = Held()
+    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
+    observer = Observed()
+    async with (
+        proxied(development_broker.url) as proxy,
+        publisher_to(proxy.url, observer) as publisher,
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(publisher.publish([message("tests.one", b"held")]))
+            await held.arrived.wait()
+            first = publisher._channel
+            await publisher.publish([message("tests.one", b"no")])
+            proxy.say(commands.Connection.Blocked("low on memory"))
+            await observer.until(lambda state: state.phase is Phase.BLOCKED)
+            held.attempt.confirm()
+        assert waiting.result() == [C]
+        assert publisher._retired == {first}
+        proxy.say(commands.Connection.Unblocked())
+        async with asyncio.timeout(10):
+            while not first.is_closed:
+                assert await publisher.publish([message("tests.one")]) == [C]
+
+
 class Held:
     """A publish of which the publisher hears nothing until the test says so."""
 
