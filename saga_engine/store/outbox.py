@@ -60,7 +60,12 @@ async def add(tx: Transaction, sends: Sequence[Send]) -> list[int]:
 
 
 async def delete(tx: Transaction, ids: Sequence[int]) -> None:
-    """Delete confirmed commands; those that are gone already are passed over."""
+    """
+    Delete confirmed commands; those that are gone already are passed over.
+
+    So are those that somebody holds, most likely a sweep that is about to send them again: nobody
+    should have to wait for it who only has the news that they arrived.
+    """
     if ids:
         await tx.execute(_DELETE, {"ids": sorted(ids)})
 
@@ -107,7 +112,12 @@ _ADD = text(
     RETURNING id"""
 )
 
-_DELETE = text("DELETE FROM saga_engine.outbox WHERE id = ANY (CAST(:ids AS bigint[]))")
+_DELETE = text(
+    """
+    DELETE FROM saga_engine.outbox WHERE id = ANY (ARRAY(
+        SELECT id FROM saga_engine.outbox
+        WHERE id = ANY (CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED))"""
+)
 
 _CLAIM = text(
     """

@@ -50,7 +50,8 @@ async def _add(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 async def _delete(tx: Transaction, arguments: Arguments) -> int:
     deleted = 0
     for number in arguments["ids"]:
-        if tx.get("outbox", number) is not None and await tx.lock("outbox", number) is not None:
+        if tx.get("outbox", number) is not None and tx.free("outbox", number):
+            tx.grab("outbox", number)
             tx.delete("outbox", number)
             deleted += 1
     return deleted

@@ -69,6 +69,17 @@ async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: 
         assert await outbox.add(tx, []) == []
 
 
+async def test_deleting_waits_for_nobody_who_holds_a_command(database: Database):
+    async with database.transaction() as tx:
+        added = await outbox.add(tx, await sample(database, 3))
+    async with database.transaction() as sweep, database.transaction() as tx:
+        [held] = await outbox.claim_left_behind(sweep, NOW, 1)
+        await outbox.delete(tx, added)
+        assert (await outbox.backlog(tx)).pending == 1
+    async with database.transaction() as tx:
+        assert ids(await outbox.claim_left_behind(tx, NOW, 100)) == {held.id}
+
+
 def ids(rows: list[Outgoing]) -> set[int]:
     return {row.id for row in rows}
 
