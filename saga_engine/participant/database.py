@@ -8,7 +8,7 @@ handler that may run at once. Either way transactions are READ COMMITTED, which 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
@@ -115,7 +115,8 @@ class Database:
             with self._watching(connection):
                 await transaction.rollback()
         except Exception:  # noqa: BLE001 - the server undoes what a closed connection leaves
-            await discard(connection)
+            with suppress(Exception):  # what the handler raised is the answer, whatever this does
+                await discard(connection)
 
     def _watching(self, connection: AsyncConnection) -> AbstractContextManager[None]:
         return self._watchdog.watching(connection) if self._watchdog else nullcontext()

@@ -138,7 +138,8 @@ class Watchdog:
         if not self._silent(idle):
             return set()
         await asyncio.sleep(LOOK)
-        lost = await self._ask(self._silent(idle) & set(self._waits.values()), _END)
+        idle = self._silent(idle) & set(self._waits.values())
+        lost = await self._ask(idle, _END) if idle else set()
         for each in lost:
             each.driver.terminate()
         return lost
