@@ -192,8 +192,10 @@ def _share(recorded: Recorded, ledger: Ledger, in_touch: float) -> float | None:
     took = ledger.now - progress.sent_at
     timeout = progress.due_at - progress.sent_at if progress.due_at else timedelta()
     given_up = progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt
-    # Of one that was given up only the next is known, which was sent when its time was over.
-    if (took + given_up * timeout).total_seconds() >= in_touch:
+    # Of one that was given up only the last is known, which was sent when the time of those before
+    # it was over.
+    over = max(given_up, progress.attempts - event.attempt)
+    if (took + over * timeout).total_seconds() >= in_touch:
         return None
     if given_up:
         return 1.0

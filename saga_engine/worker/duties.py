@@ -8,11 +8,12 @@ the work without knowing of each other.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
 from saga_engine.broker.answer import Address
-from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from saga_engine.errors import StoreBusy
 from saga_engine.saga.trigger import Woken, recorded_trigger
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, outbox, partitions, reading, runs
@@ -23,7 +24,7 @@ from saga_engine.worker.arrival import Arrival, Intake
 from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.turnover import Turnover
+from saga_engine.worker.turnover import AWAY, Turnover
 
 
 class Duties:
@@ -51,16 +52,23 @@ class Duties:
             return await self._turnover.once(self._take_waiting) > 0
         except StoreBusy:
             return await self._past_the_busy()
-        except (StoreUnavailable, SchemaMismatch):
+        except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._wake_one_by_one()
 
     async def _past_the_busy(self) -> bool:
-        """Somebody holds what a recorded request needs besides its run: put that request by."""
-        woken = await self._turnover.once(self._take_due)
-        return await self._take_one_recorded() or woken > 0
+        """
+        Somebody holds what a recorded request needs besides its run: put that request by.
+
+        While it takes longer to find out about some than they are left alone, the batch never gets
+        through; timers and starts need nothing of theirs.
+        """
+        worked = await self._turnover.once(self._take_due) > 0
+        with suppress(StoreBusy):  # a start is held as well, and will be the one that is put by
+            worked |= await self._turnover.once(self._take_starts) > 0
+        return await self._take_one_recorded() or worked
 
     async def _wake_one_by_one(self) -> bool:
         """Wake each due run alone; one that cannot be woken rests for a while."""
@@ -69,7 +77,9 @@ class Duties:
         for run_id in due:
             try:
                 await self._turnover.once(partial(_wake, run_id))
-            except (StoreUnavailable, SchemaMismatch):
+            except StoreBusy:
+                continue  # it stays due
+            except AWAY:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
                 problem = described(error)
@@ -91,7 +101,7 @@ class Duties:
             return await self._turnover.once(take) > 0
         except StoreBusy:
             await self._turnover.once(partial(self._settle_alone, seen, Batch.put_by))
-        except (StoreUnavailable, SchemaMismatch):
+        except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - the same
             run_id = seen[0].run_id if seen else ""
@@ -108,7 +118,7 @@ class Duties:
     ) -> None:
         """Take the same request out again, and only settle it."""
         if await self._oldest_recorded(tx) != seen:
-            raise StoreUnavailable("Another worker has taken that request. Nothing was done.")
+            raise StoreBusy("Another worker has taken that request. Nothing was done.")
         for item in seen:
             settle(batch, _arrival(item))
 
@@ -134,6 +144,12 @@ class Duties:
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
         items += await inbox.take(tx, definition_ids=definitions, limit=limit)
+        if items:
+            await batch.take(Intake([_arrival(item) for item in items]), patient=False)
+        return len(items)
+
+    async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
+        items = await self._starts(tx, self._settings.batch_size)
         if items:
             await batch.take(Intake([_arrival(item) for item in items]), patient=False)
         return len(items)

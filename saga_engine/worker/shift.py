@@ -142,7 +142,6 @@ class Shift:
 
     def _trouble(self, operation: str, error: Exception) -> None:
         if isinstance(error, SagaEngineError):
-            self._turnover.admission.cut_off()
             self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
         else:
             self._tell(FaultFound(operation=operation, problem=described(error)))

@@ -2,8 +2,9 @@
 One batch from beginning to end: transaction, commit, publish. The engine room of the worker.
 
 Whatever wants something done with runs (deliveries, timers, recorded requests) comes through here.
-A database that is away is waited for, because a delivery in hand costs nothing; a batch that the
-database refuses is halved until the arrival that breaks it is alone, and that one is set aside.
+A database that is away is waited for, because a delivery in hand costs nothing. A batch that the
+database refuses is halved until the arrival that breaks it is alone, and that one is set aside; so
+is a batch that needs what somebody holds, and then that one is put by.
 """
 
 import asyncio
@@ -38,6 +39,9 @@ PAUSE_MIN, PAUSE_SURE = 0.05, 1.0
 Seconds between two tries of a batch at the least: doubling from the first, up to the second. That
 others can commit shows that the database is there, not that it takes this one.
 """
+
+AWAY = (StoreUnavailable, SchemaMismatch)
+"""What is waited out: the database is out of reach, or not what it should be yet."""
 
 Work = Callable[[Transaction, Batch], Awaitable[int | None]]
 
@@ -76,12 +80,11 @@ class Turnover:
                 return await self._divide(intake)
             try:
                 await self.once(partial(way, intake))
-            except (StoreUnavailable, SchemaMismatch) as error:
+            except AWAY as error:
                 busy = (busy + 1) % len(_WAYS) if isinstance(error, StoreBusy) else 0
                 if busy:
                     continue
                 self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
-                self.admission.cut_off()
                 failures += 1
                 await self._pause(failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
@@ -110,8 +113,10 @@ class Turnover:
                     await write(tx, ledger, self._settings)
                     await outbox.delete(tx, confirmed)
                     decided = time.perf_counter()
-        except BaseException:
+        except BaseException as error:
             self._outbound.confirmed.extend(confirmed)
+            if isinstance(error, AWAY) and not isinstance(error, StoreBusy):
+                self.admission.cut_off()
             raise
         committed = time.perf_counter()
         self._committed.set()

@@ -165,10 +165,10 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
 LATE_S = 3.3  # More than half of their timeout.
 
 
-async def crowd(engine, *, timeout_s=6.0):
+async def crowd(engine, *, timeout_s=6.0, **settings):
     """A worker, thirty runs whose first command nobody answers, and how many places there are."""
     slow = parcels(timeout=timedelta(seconds=timeout_s))
-    worker = await engine.worker(slow, runs_in_flight=200)
+    worker = await engine.worker(slow, runs_in_flight=200, **settings)
     shop, asker = await engine.shop(), await engine.asker()
     shop.answers["parcel.pack"] = keep_silent
     await asker.ask_all(*(start() for _ in range(30)))
@@ -209,6 +209,20 @@ async def test_replies_that_are_late_because_the_database_was_away_take_no_place
     await no_journal(engine, worker, LATE_S)
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
     assert places() >= before
+
+
+async def test_trouble_with_what_a_worker_does_besides_hides_no_late_reply(engine):
+    worker, shop, begun, places = await crowd(engine, maintenance=0.1)
+    before = places()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.dead_letter RENAME TO other"))
+    await worker.facts.until(DatabaseTroubled, operation="maintenance")
+    await lasting(LATE_S)
+    await release(shop, begun)
+    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    assert places() < before - 3
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO dead_letter"))
 
 
 async def test_replies_to_what_was_given_up_while_the_database_was_away_take_no_places(engine):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from saga_engine.client import start_in
 from saga_engine.embedded.broker.faults import lose, refuse
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.identifiers import uuid7
@@ -28,12 +29,17 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     RunStarted,
 )
+from saga_engine.worker import shift
 from tests.processes import ended
 from tests.worker.engine import engine_on, keep_silent, reject, succeed
 from tests.worker.parcels import COMMANDS, fragile, parcels
 from tests.worker.promises import check_promises
 
 BLINK = timedelta(milliseconds=300)
+_HOLD_RUN = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
+_HOLD_INCIDENTS = text(
+    "SELECT FROM saga_engine.incident WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE"
+)
 
 
 async def operate(engine, run_id, trigger):
@@ -83,6 +89,25 @@ async def test_an_operator_skips_completes_and_abandons(engine):
         await worker.facts.until(IncidentResolved, run_id=run_id, resolution=resolution)
         assert (await verdict(engine, audit_id))[0] == "accepted"
     await check_promises(engine.database)
+
+
+async def test_incidents_that_somebody_holds_keep_no_start_waiting(engine):
+    worker = await engine.worker(database_lock_timeout=1.5)  # longer than they are put by
+    await engine.shop(COMMANDS[2:])  # nobody packs
+    asker = await engine.asker()
+    stuck = [await asker.start() for _ in range(2)]
+    for each in stuck:
+        await worker.facts.incident(each)
+    async with engine.database.transaction() as tx:
+        await tx.execute(_HOLD_INCIDENTS, {"run_ids": stuck})
+        for each in stuck:
+            await operate(engine, each, Resolve(1, Resolution.SKIP, "ada", "because"))
+        for _ in range(3):
+            async with engine.database.transaction() as own:
+                mine = await start_in(own, "parcel", {}, key=str(uuid7()))
+            await worker.facts.until(RunStarted, run_id=str(mine.run_id))
+        assert not worker.facts.of(OperatorAnswered)
+    await worker.facts.until(OperatorAnswered, 2, accepted=True)
 
 
 async def test_an_operator_who_asks_for_the_impossible_is_told_why(engine):
@@ -308,6 +333,21 @@ async def test_a_damaged_row_that_is_due_does_not_hold_up_the_timers_of_others(e
     await forget(engine, damaged)
 
 
+async def test_a_due_run_that_somebody_holds_keeps_none_behind_a_damaged_one_waiting(engine):
+    worker = await engine.worker(parcels(timeout=BLINK), database_lock_timeout=0.1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    held, damaged = await asker.start(), await asker.start()
+    await shop.until("parcel.send", 2)
+    await damage(engine, damaged)
+    async with engine.database.transaction() as tx:
+        await tx.execute(_HOLD_RUN, {"run_id": held})
+        await worker.facts.until(FaultFound, operation="wake", run_id=damaged)
+        assert await worker.facts.finished(await asker.start()) == Status.COMPENSATED
+    assert await worker.facts.finished(held) == Status.COMPENSATED
+    await forget(engine, damaged)
+
+
 async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(engine):
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     shop.answers["parcel.send"] = keep_silent
@@ -357,6 +397,27 @@ async def test_a_mapping_that_raises_needs_a_person_and_stops_nobody(engine):
     assert (await worker.facts.incident(broken)).cause == "mapping_failed"
     assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
     await check_promises(engine.database)
+
+
+async def test_a_bug_in_one_batch_of_deliveries_is_told_and_the_others_go_on(engine, monkeypatch):
+    reading, bugs = shift.read, iter([KeyError("a bug")])
+
+    def read_or_break(*arguments):
+        for bug in bugs:
+            raise bug
+        return reading(*arguments)
+
+    monkeypatch.setattr(shift, "read", read_or_break)
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    held = str(uuid7())
+    [asked] = await asker.send(("start", {"run_id": held, "saga": "parcel", "input": {}}))
+    [fault] = await worker.facts.until(FaultFound)
+    assert fault.operation == "deliveries"
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    assert asked not in asker.answers
+    await worker.stop()  # what it could not take goes to another
+    other = await engine.worker()
+    assert await other.facts.finished(held) == Status.COMPLETED
 
 
 async def test_stopping_finishes_what_is_in_hand(anywhere):
