@@ -62,8 +62,8 @@ class Proxy:
 
     @property
     def open(self) -> int:
-        """How many connections lead through it now."""
-        return len(self._pairs)
+        """How many connections lead through it now, and to somewhere."""
+        return sum(not pair.lost for pair in self._pairs)
 
     def cut(self) -> int:
         """Reset every connection; how many there were."""
@@ -108,10 +108,17 @@ class Proxy:
         """Lose all that anybody says, without closing anything."""
         self.down.losing = self.up.losing = True
 
-    def vanish(self) -> None:
-        """Lose all that is said on the open connections, for ever; new ones are not touched."""
-        for pair in self._pairs:
+    def vanish(self) -> list["Pair"]:
+        """
+        Lose all that is said on the open connections, for ever; new ones are not touched.
+
+        Returns:
+            Those connections.
+        """
+        lost = [pair for pair in self._pairs if not pair.lost]
+        for pair in lost:
             pair.lost = True
+        return lost
 
     def leave_unanswered(self, asked: Callable[[bytes], bool]) -> None:
         """Let through what the client asks so, and cut the connection instead of the answer."""
@@ -165,8 +172,7 @@ class Proxy:
             while data := await source.read(CHUNK):
                 held = not direction.passing.is_set()
                 await direction.passing.wait()
-                if direction.losing or pair.lost:
-                    self.meddled += len(data)
+                if self._loses(len(data), direction, pair):
                     continue
                 if direction is self.up and self.unanswered(data):
                     pair.unanswered = True
@@ -187,6 +193,13 @@ class Proxy:
         finally:
             sink.transport.abort()
 
+    def _loses(self, size: int, direction: "Direction", pair: "Pair") -> bool:
+        if pair.lost:
+            pair.swallowed += size
+        elif direction.losing:
+            self.meddled += size
+        return pair.lost or direction.losing
+
 
 class Direction:
     """What happens to bytes that go one way."""
@@ -204,11 +217,12 @@ class Direction:
 
 
 class Pair:
-    """One connection: the client's half and the server's."""
+    """One connection: the client's half and the server's; `swallowed` bytes since it was lost."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self._server = client, server
         self.lost = self.unanswered = False
+        self.swallowed = 0
         for half in (client, server):
             half.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 
 from tests.faults.site import Site
@@ -22,7 +23,8 @@ class Fault:
     """
     A kind of fault.
 
-    `inject` does it and returns when it is over; it asserts that the fault really came about.
+    `inject` does it, and asserts that it really came about. It returns when it was over, by the
+    database's clock: from then on nobody helps. None: when it returned.
     `times` is how often the whole suite does it, `few` how often the selection on CI does, 0 for
     not at all. `mixes`: it may be under way together with others, and what it needs for itself
     then; None: only alone. `obstacle`: why it cannot be done on this machine, as a sentence; it is
@@ -30,7 +32,7 @@ class Fault:
     """
 
     name: str
-    inject: Callable[[Site, Random], Awaitable[None]]
+    inject: Callable[[Site, Random], Awaitable[datetime | None]]
     times: int = 5
     few: int = 0
     resumes_s: float = RESUMES_S

@@ -17,7 +17,7 @@ class Hearing:
         self._logs = {each.program.log: _size(each.program.log) for each in members}
 
     async def everyone(self, event, *, patience=PATIENCE, **keys):
-        """Wait until each has written a line of that event whose `keys` are like that."""
+        """Wait until each has written a line of such an event whose `keys` are like that."""
         await self._until(all, event, patience, keys)
 
     async def anyone(self, event, *, patience=PATIENCE, **keys):
@@ -53,7 +53,7 @@ class Hearing:
 
 def _has(lines, event, keys):
     return any(
-        line.get("event") == event
+        re.fullmatch(event, line.get("event", ""))
         and all(re.search(like, str(line.get(key, ""))) for key, like in keys.items())
         for line in lines
     )

@@ -90,6 +90,11 @@ class Program:
         except TimeoutError:
             return False  # a process that is stopped accepts connections all the same
 
+    def is_stopped(self):
+        """Whether it is, by the kernel's account."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return "State:\tT" in status
+
     def _said(self):
         """What this life has printed."""
         with self.log.open("rb") as log:

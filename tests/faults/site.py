@@ -70,6 +70,7 @@ class Site:
         self.broker_url = self.engine_url = self.shop_url = ""
         self.rubbish: set[str] = set()
         self.requests_lost = False  # A fault emptied a queue: whoever asked must ask again.
+        self.gives_up = False  # A fault had the broker give commands up.
 
     @property
     def members(self):

@@ -1,7 +1,7 @@
 """
 The suite: faults one after another and mixed, under a load that never ends, and then the verdict.
 
-Each kind of fault is done its number of times; after each the clock runs until a run that was
+Each kind of fault is done its number of times; from its end the clock runs until a run that was
 started since is completed. After a group of kinds what was asked for settles, and P1 to P7 are held
 against every run; what is wrong with a run counts for every kind of the group that it lived
 through. The result is a table.
@@ -113,7 +113,7 @@ class Suite:
         randoms = [self.random]
         if len(faults) > 1:
             randoms = [Random(self.random.random()) for _ in faults]
-        problems = await inject(self.site, list(zip(faults, randoms, strict=True)))
+        problems, over = await inject(self.site, list(zip(faults, randoms, strict=True)))
         for problem in problems:
             if len(faults) == 1 or PROMISE.search(problem):
                 row.violations.append(f"{names}: {problem}")
@@ -123,7 +123,7 @@ class Suite:
         row.spans.append((begun, ended))
         row.times += max(0, len(faults) - len(problems))  # one may have several problems
         allowed = max(fault.resumes_s for fault in faults)
-        resumed = await self.load.resumed(ended, patience=PATIENCE)
+        resumed = await self.load.resumed(over, patience=PATIENCE)
         row.resumed_s = max(row.resumed_s, PATIENCE if resumed is None else resumed)
         if resumed is None or resumed > allowed:
             told = "none" if resumed is None else f"{resumed:.1f} s"
@@ -137,6 +137,8 @@ class Suite:
         """Let everything settle, and hold every promise against the runs since the last time."""
         rows, self._open = self._open, []
         last = rows[-1]
+        if unready := await self.site.unready():
+            last.violations.append(f"P7: {READY_S:g} s after the last fault not ready: {unready}")
         unsettled = await self.load.settle()
         if unsettled:
             last.violations.append(f"P1: {len(unsettled)} runs neither end nor need anybody")
@@ -144,8 +146,6 @@ class Suite:
             await self._verdict.calm()
         except TimeoutError:
             last.violations.append("P6: messages or commands are left that nobody takes")
-        if unready := await self.site.unready():
-            last.violations.append(f"P7: {READY_S:g} s after the last fault not ready: {unready}")
         self._verdict.rubbish = self.site.rubbish
         findings = await self._verdict.judge()
         for violation, life in findings.violations:
@@ -175,25 +175,29 @@ class Suite:
             self.tell(f"          {each}")
 
 
-async def inject(site: Site, faults: Sequence[tuple[Fault, Random]]) -> list[str]:
+async def inject(site: Site, faults: Sequence[tuple[Fault, Random]]) -> tuple[list[str], datetime]:
     """
-    Do all of them at once, to their end; what went wrong with each that did not come about.
+    Do all of them at once, to their end.
 
     One that fails does not end the others: cut short they would leave a server stopped, or a
     process with a wrong clock.
+
+    Returns:
+        What went wrong with each that did not come about, and when the last of them was over.
     """
     problems: list[str] = []
+    ends: list[datetime] = []
 
     async def attempt(fault, random):
         try:
-            await fault.inject(site, random)
+            ends.append(await fault.inject(site, random) or await site.now())
         except* Exception as errors:  # noqa: BLE001 - a bug of the suite is one more problem
             problems.extend(f"{type(each).__name__}: {each}" for each in errors.exceptions)
 
     async with asyncio.TaskGroup() as group:
         for fault, random in faults:
             group.create_task(attempt(fault, random))
-    return problems
+    return problems, max(ends, default=None) or await site.now()
 
 
 def line(row: Row) -> str:

@@ -19,7 +19,10 @@ def told(**keys):
         ("publish", "KeyError at /x/saga_engine/worker/turnover.py:127", 1),
         ("participant", "KeyError at /x/lib/asyncio/tasks.py:1", 1),
         ("bank.charge", "KeyError at /x/saga_engine/participant/barrier.py:3", 1),
+        ("bank.charge", "InvalidRequestError at /x/lib/sqlalchemy/engine/base.py:3", 1),
         ("bank.charge", "ConnectionError at /x/tests/faults/shop.py:3", 0),
+        ("bank.charge", "DBAPIError at /x/sqlalchemy/dialects/postgresql/asyncpg.py:3", 0),
+        ("bank.charge", "ConnectionRefusedError at /x/asyncio/selector_events.py:3", 0),
         ("bank.charge", "StoreUnavailable: The database is away.", 0),
     ],
 )

@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import sys
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -23,6 +24,7 @@ from tests.faults.site import site
 from tests.faults.suite import Suite, inject, leaks, table
 
 SELECTION = [fault for fault in ALL if fault.few]
+AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ENOUGH = 300  # Runs: fewer would mean that the load did not come about.
 
 
@@ -73,6 +75,7 @@ async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
     async def is_done(_site, _random):
         await lasting(0)
         done.append(True)
+        return AT
 
     def raising(error):
         async def fail(_site, _random):
@@ -84,7 +87,9 @@ async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
     failures = (AssertionError("no"), TimeoutError("late"), StoreUnavailable("away"), bug)
     ways = (raising(each) for each in failures)
     faults = [(Fault(str(number), way), Random(0)) for number, way in enumerate((*ways, is_done))]
-    assert await inject(None, faults) == [
+    problems, over = await inject(None, faults)
+    assert over == AT
+    assert problems == [
         "AssertionError: no",
         "TimeoutError: late",
         "StoreUnavailable: away",

@@ -30,7 +30,9 @@ async def shift(members, hours, site, random):
         await lasting(LASTS)
     finally:
         await member.program.kill()
+    over = await site.now()
     await member.ready()
+    return over
 
 
 FAULTS = (

@@ -17,7 +17,9 @@ async def kill_leader(site, _random):
     leader = await cluster.leader(VHOST, REPLIES)
     hearing = Hearing(site.members)
     cluster.kill(leader)
+    over = await site.now()
     await hearing.anyone("link.changed", phase="connecting")
+    return over
 
 
 async def stop_leader(site, _random):
@@ -32,7 +34,9 @@ async def stop_leader(site, _random):
         assert await cluster.leader(VHOST, REPLIES) is not leader
     finally:
         cluster.go_on(leader)
+    over = await site.now()
     await hearing.anyone("link.changed", phase="connecting")
+    return over
 
 
 async def kill_two(site, random):

@@ -17,6 +17,7 @@ async def _meddle(site, random, waits, *, share=SHARE, **ways):
     async with meddling(site.broker_url, seldom(random, share, waits), **ways) as meddler:
         await lasting(LASTS)
         await _has_done_something(meddler)
+        return await site.now()
 
 
 async def _has_done_something(meddler):
@@ -27,23 +28,23 @@ async def _has_done_something(meddler):
 
 
 async def duplicated(site, random):
-    await _meddle(site, random, lambda *_: [0.0, 0.0, random.uniform(0.0, 2.0)])
+    return await _meddle(site, random, lambda *_: [0.0, 0.0, random.uniform(0.0, 2.0)])
 
 
 async def reordered(site, random):
-    await _meddle(site, random, lambda *_: [random.uniform(0.0, 1.0)], share=1.0)
+    return await _meddle(site, random, lambda *_: [random.uniform(0.0, 1.0)], share=1.0)
 
 
 async def delayed_past_their_timeout(site, random):
-    await _meddle(site, random, lambda *_: [random.uniform(1.1, 2.5) * TIMEOUT], share=0.1)
+    return await _meddle(site, random, lambda *_: [random.uniform(1.1, 2.5) * TIMEOUT], share=0.1)
 
 
 async def lost_replies(site, random):
-    await _meddle(site, random, lambda *_: [], commands=False)
+    return await _meddle(site, random, lambda *_: [], commands=False)
 
 
 async def lost_commands(site, random):
-    await _meddle(site, random, lambda *_: [], replies=False)
+    return await _meddle(site, random, lambda *_: [], replies=False)
 
 
 async def said_again_later(site, random):

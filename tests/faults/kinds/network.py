@@ -4,9 +4,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from tests.faults.fault import Fault
+from tests.faults.hearing import Hearing
 from tests.faults.processes import eventually, lasting
 
 PATIENCE = 10.0  # Seconds in which somebody says something on every leg.
+TROUBLE = "link.changed|database.troubled|fault.found"
 LEGS = {
     "worker and RabbitMQ": lambda site, random: random.choice(site.workers).broker,
     "worker and PostgreSQL": lambda site, random: random.choice(site.workers).database,
@@ -30,12 +32,15 @@ async def _meddling(proxy):
     await _open(proxy)
     before = proxy.meddled
     yield
+    await _came_about(lambda: proxy.meddled > before)
 
-    async def has_meddled():
-        return proxy.meddled > before
+
+async def _came_about(has_meddled):
+    async def it_has():
+        return has_meddled()
 
     try:
-        await eventually(has_meddled, patience=PATIENCE)
+        await eventually(it_has, patience=PATIENCE)
     except TimeoutError:
         raise AssertionError("it did not come about: nobody said anything") from None
 
@@ -57,6 +62,7 @@ async def stall(leg, site, random):
         proxy.stall()
         await lasting(random.uniform(3.0, 7.0))
         proxy.heal()
+        return await site.now()
 
 
 async def half_open(leg, site, random):
@@ -66,20 +72,29 @@ async def half_open(leg, site, random):
         proxy.half_open()
         await lasting(random.uniform(1.0, 4.0))
         proxy.heal()
+        return await site.now()
 
 
 async def vanish(leg, site, random):
     """Open connections lead nowhere for ever, nobody says so, and new ones work at once."""
     proxy = leg(site, random)
-    async with _meddling(proxy):
-        proxy.vanish()
+    await _open(proxy)
+    lost = proxy.vanish()
+    over = await site.now()
+    await _came_about(lambda: any(pair.swallowed for pair in lost))
+    return over
 
 
 async def refuse(leg, site, random):
     proxy = leg(site, random)
+    hearing = Hearing([member for member in site.members if proxy in member.proxies])
+    await _open(proxy)
     await proxy.refuse()
     await lasting(random.uniform(2.0, 6.0))
     await proxy.accept()
+    over = await site.now()
+    await hearing.anyone(TROUBLE, problem="out of reach|cannot be reached|ConnectionRefused")
+    return over
 
 
 async def delay(leg, site, random):
@@ -88,6 +103,7 @@ async def delay(leg, site, random):
         proxy.delay_s = random.uniform(0.05, 0.25)
         await lasting(random.uniform(3.0, 6.0))
         proxy.heal()
+        return await site.now()
 
 
 async def throttle(leg, site, random):
@@ -96,12 +112,15 @@ async def throttle(leg, site, random):
         proxy.bytes_per_s = 64_000.0
         await lasting(random.uniform(3.0, 6.0))
         proxy.heal()
+        return await site.now()
 
 
 async def refuse_all_for_a_minute(site, _random):
     """A node that refuses connections for 60 s, for everybody."""
+    hearing = Hearing(site.members)
     for member in site.members:
         await member.broker.refuse()
+    await hearing.everyone("link.changed", problem="out of reach")
     await lasting(60.0)
     for member in site.members:
         await member.broker.accept()

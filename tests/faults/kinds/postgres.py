@@ -28,33 +28,38 @@ async def kill(site, random):
         site.postgres.kill()
         await lasting(random.uniform(0.5, 2.0))
         await site.postgres.restart()
+        return await site.now()
 
 
 async def restart(site, _random):
     async with witnessed(site, server="received fast shutdown request"):
         await site.postgres.restart()
+        return await site.now()
 
 
 async def restart_again_and_again(site, random):
     """Every few seconds, and without a farewell: `immediate` means recovery every time."""
     async with witnessed(site, server="received immediate shutdown request"):
         for _ in range(4):
+            await lasting(random.uniform(2.0, 4.0))
             os.kill(site.postgres.pid, signal.SIGQUIT)
             await site.postgres.restart()
-            await lasting(random.uniform(2.0, 4.0))
+        return await site.now()
 
 
 async def end_every_session(site, _random):
     async with witnessed(site, server=ENDED):
         assert await _end_sessions(site, 1.0) > 0
+        return await site.now()
 
 
 async def end_sessions_again_and_again(site, random):
     """Half of the sessions, wherever they are in a transaction, some times a second."""
     async with witnessed(site, server=ENDED, process="database.troubled"):
         for _ in range(20):
-            await _end_sessions(site, 0.5)
             await lasting(random.uniform(0.1, 0.4))
+            await _end_sessions(site, 0.5)
+        return await site.now()
 
 
 async def _end_sessions(site, share):
@@ -97,6 +102,7 @@ async def read_only(site, random):
             await lasting(random.uniform(1.0, 4.0))
         finally:
             await _let_write(site, allowed=True)
+        return await site.now()
 
 
 async def _let_write(site, *, allowed):
@@ -112,7 +118,9 @@ async def lose_the_primary(site, _random):
         old.kill()
         await other.promote()
         site.move(other.server)
+        over = await site.now()
     await old.__aexit__()
+    return over
 
 
 async def change_the_primary(site, _random):
@@ -127,11 +135,11 @@ async def change_the_primary(site, _random):
         await _every_writer_has_ended(site)
         await other.promote()
         site.move(other.server)
-        since = await site.now()
+        over = await site.now()
         await witness.process_says("SQLSTATE 25006")
 
         async def goes_on():
-            [[completed]] = await site.execute(_COMPLETED, since)
+            [[completed]] = await site.execute(_COMPLETED, over)
             return completed > 0
 
         try:
@@ -140,6 +148,7 @@ async def change_the_primary(site, _random):
             raise AssertionError("nothing goes on while the old primary is read-only") from None
         finally:
             await old.__aexit__()
+        return over
 
 
 async def _every_writer_has_ended(site):
@@ -161,6 +170,7 @@ async def fill_the_disk(site, random):
             await lasting(random.uniform(2.0, 4.0))
         finally:
             space.free()
+        return await site.now()
 
 
 async def lead_nowhere(site, _random):
@@ -171,6 +181,7 @@ async def lead_nowhere(site, _random):
         await lasting(20.0)
         for member in site.members:
             member.database.heal()
+        return await site.now()
 
 
 _END = """

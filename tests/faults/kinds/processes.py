@@ -16,14 +16,18 @@ PATIENCE = 90.0  # Seconds in which a place must be come to: the sweep and timer
 async def kill(members, site, random):
     member = random.choice(members(site))
     await member.program.kill()
+    over = await site.now()
     await member.ready()
+    return over
 
 
 async def kill_all_workers(site, _random):
     for worker in site.workers:
         await worker.program.kill()
+    over = await site.now()
     for worker in site.workers:
         await worker.ready()
+    return over
 
 
 async def kill_again_and_again(site, _random):
@@ -36,8 +40,10 @@ async def kill_again_and_again(site, _random):
             await worker.program.kill()
         if number % 3 == 0:
             await site.participants[0].program.kill()
+    over = await site.now()
     for member in site.members:
         await member.ready()
+    return over
 
 
 async def pause(members, site, random):
@@ -45,7 +51,9 @@ async def pause(members, site, random):
     member = random.choice(members(site))
     member.program.signal(signal.SIGSTOP)
     await lasting(random.uniform(2.5, 6.0))
+    stopped = member.program.is_stopped()
     member.program.signal(signal.SIGCONT)
+    assert stopped, "it was not stopped"
 
 
 async def drain(members, site, random):
@@ -56,7 +64,9 @@ async def drain(members, site, random):
         f"P7: a drained {member.program} left with {code}: {member.program.tail}"
     )
     await member.program.start()
+    over = await site.now()
     await member.ready()
+    return over
 
 
 async def crash(members, place, site, random):
@@ -69,9 +79,11 @@ async def crash(members, place, site, random):
     finally:
         for each in members(site):
             await each.program.disarm()
+    over = await site.now()
     for each in members(site):
         await each.ready()
     assert died, f"{place} was not come to in {PATIENCE:g} s"
+    return over
 
 
 async def _dies(site, member, place, random):

@@ -34,14 +34,18 @@ async def kill(site, _random):
     await site.rabbit.flush()
     site.rabbit.kill()
     await site.rabbit.restart()
+    over = await site.now()
     await hearing.everyone("link.changed", role="consume", phase="connecting")
+    return over
 
 
 async def restart(site, _random):
     """SIGTERM: it says goodbye to everybody, and is back some seconds later."""
     hearing = Hearing(site.members)
     await site.rabbit.restart()
+    over = await site.now()
     await hearing.everyone("link.changed", role="consume", phase="connecting")
+    return over
 
 
 async def wipe(site, _random):
@@ -61,7 +65,9 @@ async def stop(site, random):
     os.kill(site.rabbit.pid, signal.SIGSTOP)
     await lasting(random.uniform(8.0, 11.0))
     os.kill(site.rabbit.pid, signal.SIGCONT)
+    over = await site.now()
     await hearing.anyone("messages.published", outcome="unknown")
+    return over
 
 
 async def stop_until_given_up(site, _random):
@@ -70,8 +76,10 @@ async def stop_until_given_up(site, _random):
     os.kill(site.rabbit.pid, signal.SIGSTOP)
     await lasting(DEAD_PEER_S + 2.0)
     os.kill(site.rabbit.pid, signal.SIGCONT)
+    over = await site.now()
     for role in ("consume", "publish"):
         await hearing.everyone("link.changed", role=role, phase="connecting")
+    return over
 
 
 async def alarm(set_off, clear, site, _random):
@@ -81,7 +89,9 @@ async def alarm(set_off, clear, site, _random):
         await site.rabbit.ctl(*set_off)
         await hearing.everyone("link.changed", role="publish", phase="blocked")
         await lasting(LASTS)
+    over = await site.now()
     await hearing.everyone("link.changed", role="publish", phase="connected")
+    return over
 
 
 async def delete_queue(queue, consumers, site, _random):
@@ -92,7 +102,9 @@ async def delete_queue(queue, consumers, site, _random):
         await channel.queue_delete(queue)
     if queue == REQUESTS:
         site.requests_lost = True
+    over = await site.now()
     await hearing.everyone("link.changed", problem="queue is gone")
+    return over
 
 
 async def replace_queue(site, _random):
@@ -112,14 +124,18 @@ async def unbind(queue, exchange, keys, site, _random):
     async with raw_channel(site.broker_url) as channel:
         for key in keys:
             await channel.queue_unbind(queue, exchange, key)
+    over = await site.now()
     await hearing.anyone("messages.published", exchange=exchange, outcome="returned")
+    return over
 
 
 async def delete_exchange(exchange, senders, site, _random):
     hearing = Hearing(senders(site))
     async with raw_channel(site.broker_url) as channel:
         await channel.exchange_delete(exchange)
+    over = await site.now()
     await hearing.anyone("link.changed", role="publish", problem="NOT_FOUND")
+    return over
 
 
 async def fill_up(site, _random):
@@ -143,6 +159,7 @@ async def reach_delivery_limit(site, _random):
         return now > before
 
     async with _undone(site.clear_policy, "impatient"):
+        site.gives_up = True
         await site.set_policy("impatient", priority=99, **{"delivery-limit": 1})
         await eventually(is_given_up)
 

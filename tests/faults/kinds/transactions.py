@@ -37,21 +37,25 @@ async def lose_answers(members, site, random):
 
 async def hold_runs(site, _random):
     """Somebody locks unfinished runs and thinks; all the others must go on meanwhile."""
-    async with witnessed(site, server=TOO_LATE), _foreign(site.engine_url) as foreign:
-        since = await site.now()
+    async with witnessed(site, server=TOO_LATE):
+        async with _foreign(site.engine_url) as foreign:
+            since = await site.now()
 
-        async def has_some():
-            return len(await foreign.fetch(_HOLD_RUNS, OTHERS)) > 1
+            async def has_some():
+                return len(await foreign.fetch(_HOLD_RUNS, OTHERS)) > 1
 
-        await eventually(has_some)
-        await lasting(HELD_S)
-        await _others_have_completed(site, since)
+            await eventually(has_some)
+            await lasting(HELD_S)
+            await _others_have_completed(site, since)
+        return await site.now()
 
 
 async def hold_the_journal(site, _random):
-    async with witnessed(site, server=TOO_LATE), _foreign(site.engine_url) as foreign:
-        await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
-        await lasting(HELD_S)
+    async with witnessed(site, server=TOO_LATE):
+        async with _foreign(site.engine_url) as foreign:
+            await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+            await lasting(HELD_S)
+        return await site.now()
 
 
 async def hold_the_ledger(site, _random):
@@ -99,8 +103,10 @@ async def undo_transactions(site, _random):
         )
         for table, url in tables:
             await _patiently(site, f"DROP TRIGGER trouble ON {table}", url)
+        over = await site.now()
         for url in (site.engine_url, site.shop_url):
             await site.execute("DROP FUNCTION trouble", url=url)
+        return over
 
 
 async def change_tables(site, _random):
@@ -110,7 +116,9 @@ async def change_tables(site, _random):
             await _patiently(site, change, site.engine_url)
             await lasting(2.0)
             await _patiently(site, back, site.engine_url)
+        over = await site.now()
         await witness.process_says("SQLSTATE 0A000")
+        return over
 
 
 async def _has_deadlocked(site):
