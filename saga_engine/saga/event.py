@@ -51,7 +51,8 @@ class AttemptFailed:
     An attempt came to nothing that is known.
 
     `outcome` is failed or unknown. `retry_at` is when it is tried again; None: it is given up.
-    `returned`: the broker had no queue for it, so nothing was done.
+    `returned`: it was sent for the first time and the broker had no queue for it, so nothing was
+    done.
     """
 
     step: str

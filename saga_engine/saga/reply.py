@@ -68,7 +68,7 @@ def returned(turn: Turn, command: Returned) -> str | None:
         return LATE
     name = turn.order(command.step, command.direction).command
     failure = Failure("unroutable", f"No queue is bound to saga.commands for {name}.")
-    turn.fail(command.step, command.direction, Outcome.FAILED, failure, returned=True)
+    turn.fail(command.step, command.direction, Outcome.FAILED, failure, returned=command)
     return None
 
 

@@ -51,11 +51,17 @@ class Garbled:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The broker has no queue for this command: the attempt is nowhere and did nothing."""
+    """
+    The broker has no queue for this command.
+
+    `first`: it had never been sent before, so the attempt is nowhere and did nothing. Of one that
+    is sent again an earlier copy may have arrived.
+    """
 
     step: str
     direction: Direction
     attempt: int
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from saga_engine.saga.sealing import (
     input_place,
     reply_place,
 )
+from saga_engine.saga.trigger import Returned
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKind
 
 MESSAGE_MAX = 500
@@ -144,9 +145,10 @@ class Turn:
         outcome: Outcome,
         failure: Failure,
         *,
-        returned: bool = False,
+        returned: Returned | None = None,
     ) -> None:
         """An attempt came to nothing: try again while the policy allows it, else give it up."""
+        nowhere = returned is not None and returned.first
         before = self.step(step).toward(direction)
         policy = self.order(step, direction).retry
         tried = before.attempts - before.spent
@@ -155,10 +157,10 @@ class Turn:
             seed = f"{self.run.run_id}/{step}/{direction}/{before.attempts}"
             retry_at = self.now + policy.delay(tried, seed)
         self.record(
-            AttemptFailed(step, direction, before.attempts, outcome, failure, retry_at, returned)
+            AttemptFailed(step, direction, before.attempts, outcome, failure, retry_at, nowhere)
         )
         if retry_at is None:
-            self._give_up(step, direction, outcome, failure, returned=returned)
+            self._give_up(step, direction, outcome, failure, unroutable=returned is not None)
 
     def _give_up(
         self,
@@ -167,11 +169,11 @@ class Turn:
         outcome: Outcome,
         failure: Failure,
         *,
-        returned: bool,
+        unroutable: bool,
     ) -> None:
         if direction is Direction.ACTION and self.stopping:
             return  # the run turns back anyway, and backward recovery sees to the step
-        if returned:
+        if unroutable:
             self.block(step, direction, "unroutable", failure.text)
         elif failure.code == PAYLOAD_SEALED:
             self.block(step, direction, PAYLOAD_SEALED, failure.text)

@@ -70,9 +70,15 @@ class Outbound:
             await self.commands((), [each for each, result in pairs if result is Published.REFUSED])
 
     async def commands(
-        self, rows: Sequence[Outgoing], told: Sequence[Message] = ()
+        self, rows: Sequence[Outgoing], told: Sequence[Message] = (), *, again: bool = False
     ) -> Sequence[Published]:
-        """Publish outbox rows, and with them what else is to be told; what became of the latter."""
+        """
+        Publish outbox rows, and with them what else is to be told; what became of the latter.
+
+        Args:
+            again: the rows were left behind, so that they may have been sent before: one that comes
+                back then says nothing of the copy that may have arrived.
+        """
         messages = [self._message(row.send) for row in rows]
         if not messages and not told:
             return ()
@@ -83,7 +89,8 @@ class Outbound:
                 case Published.CONFIRMED:
                     self.confirmed.append(row.id)
                 case Published.RETURNED | Published.REFUSED:
-                    self.returned.append((row.id, _came_back(row.send, result)))
+                    arrival = _came_back(row.send, result, first=not again)
+                    self.returned.append((row.id, arrival))
                 case Published.NACKED | Published.UNKNOWN:
                     pass  # the row stays, and the sweep finds it
         return results[len(rows) :]
@@ -120,9 +127,9 @@ def _ended(recorded: Iterable[ledger.Recorded]) -> list[Run]:
     return [run for run_id, run in now.items() if run_id in ended and run.status.finished]
 
 
-def _came_back(send: Send, result: Published) -> Arrival:
+def _came_back(send: Send, result: Published, *, first: bool) -> Arrival:
     if result is Published.RETURNED:
-        trigger: Trigger = Returned(send.step, send.direction, send.attempt)
+        trigger: Trigger = Returned(send.step, send.direction, send.attempt, first)
     else:
         failure = Failure("unpublishable", "The command breaks a limit, for example body_bytes.")
         trigger = Replied(send.step, send.direction, send.attempt, Outcome.FAILED, None, failure)

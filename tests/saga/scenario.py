@@ -142,8 +142,8 @@ class Story:
         attempt = self.at(step, direction).attempts
         return self.tell(Garbled(step, direction, attempt, "The body is not JSON."))
 
-    def returns(self, step: str, direction: Direction = ACTION) -> Decision:
-        return self.tell(Returned(step, direction, self.at(step, direction).attempts))
+    def returns(self, step: str, direction: Direction = ACTION, *, first: bool = True) -> Decision:
+        return self.tell(Returned(step, direction, self.at(step, direction).attempts, first))
 
     def wakes(self, after: timedelta | None = None) -> Decision:
         """Time passes, by default until something is due."""

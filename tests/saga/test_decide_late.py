@@ -131,6 +131,14 @@ def test_rule_4_of_a_step_an_operator_skipped_it_changes_nothing():
     assert story.succeeds("a").ignored == "late"
 
 
+def test_a_command_that_was_sent_again_and_came_back_may_have_been_done():
+    for first, undone in ((True, []), (False, ["undo.a#1"])):
+        story = Story(sequence("a", "b"))
+        story.returns("a", first=first)
+        story.cancels()
+        assert story.sent == undone
+
+
 def test_rule_4_an_undone_step_waits_until_a_late_one_that_depended_on_it_is_undone():
     story = Story(sequence("a", "b"))
     story.succeeds("a")

@@ -95,7 +95,7 @@ class World:
     def _post(self) -> None:
         for send in self.story.sends[self.posted :]:
             if self.dice.random() < self.faults / 3:
-                self._later(Returned(send.step, send.direction, send.attempt))
+                self._later(Returned(send.step, send.direction, send.attempt, first=True))
             else:
                 self._carry(send)
         self.posted = len(self.story.sends)

@@ -95,7 +95,7 @@ class AnyRun(RuleBasedStateMachine):
     @rule(data=st.data(), returned=st.booleans())
     def a_command_is_returned_or_its_answer_garbled(self, data, returned):
         if place := self.under_way(data):
-            self.tell(Returned(*place) if returned else Garbled(*place, "?"))
+            self.tell(Returned(*place, first=True) if returned else Garbled(*place, "?"))
 
     @rule(data=st.data(), outcome=outcomes, body=bodies)
     def an_old_command_is_answered(self, data, outcome, body):

@@ -28,6 +28,7 @@ EXAMPLES: list[Trigger] = [
     Replied("a", A, 1, Outcome.SUCCEEDED, {"x": 1}),
     Garbled("a", A, 1, "?"),
     Returned("a", A, 1),
+    Returned("a", A, 1, first=True),
     Woken(),
     Cancel("ann", "why"),
     Resolve(1, Resolution.COMPLETE, "ann", "why", {"x": 1}),

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from saga_engine.broker.topology import COMMANDS, participant_queue
 from saga_engine.saga.vocabulary import Status
 from saga_engine.store import outbox, recovery
-from saga_engine.telemetry.facts import AttemptSent
+from saga_engine.telemetry.facts import AttemptSent, MessagesPublished
+from tests.broker.links import raw_channel
 from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed
 from tests.worker.parcels import parcels
@@ -63,6 +65,22 @@ async def test_a_compensation_in_flight_is_sent_again(engine):
     _, again = await shop.until("parcel.unpack", 2)
     assert same(again, first)
     assert await worker.facts.finished(run_id) == Status.COMPENSATED
+
+
+async def test_what_comes_back_when_it_is_sent_again_may_have_been_done_before(anywhere):
+    worker, shop = await anywhere.worker(**EAGER), await anywhere.shop()
+    asker = await anywhere.asker()
+    shop.answers["parcel.pack"] = keep_silent  # it is done, and the answer is lost
+    run_id = await asker.start()
+    await shop.until("parcel.pack")
+    async with raw_channel(anywhere.broker_url) as channel:
+        way = {"queue": participant_queue("shop"), "exchange": COMMANDS}
+        await channel.queue_unbind(**way, routing_key="parcel.pack")
+        await recovery.order_again(anywhere.database)
+        await worker.facts.until(MessagesPublished, outcome="returned")
+        await asker.ask("cancel", run_id=run_id, by="ada", reason="it takes too long")
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    assert "parcel.unpack" in shop.names
 
 
 async def test_twice_is_once_and_what_is_settled_meanwhile_is_not_sent(engine):
