@@ -1,6 +1,6 @@
 """What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from saga_engine.broker.answer import Address
@@ -10,6 +10,7 @@ from saga_engine.broker.request import StartRequest, encode_request
 from saga_engine.broker.topology import REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery, Message
 from saga_engine.saga.trigger import Replied, Start, Trigger
+from saga_engine.saga.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,16 @@ def as_delivered(arrival: Arrival) -> Delivery | None:
             return None
 
 
+def as_recorded(kind: str, body: Json) -> Delivery:
+    """What was recorded and cannot be read, as a message to nobody: so it can be set aside."""
+    return _message(Message("", "", write_json(body), "", type=kind), "")
+
+
 def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
+    return replace(_message(message, queue), user_id=arrival.sender or "")
+
+
+def _message(message: Message, queue: str) -> Delivery:
     return Delivery(
         queue=queue,
         epoch=0,
@@ -104,7 +114,7 @@ def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
         type=message.type,
         content_type="application/json",
         content_encoding="",
-        user_id=arrival.sender or "",
+        user_id="",
         app_id="",
         timestamp=None,
         headers=dict(message.headers),

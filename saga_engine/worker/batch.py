@@ -101,6 +101,12 @@ class Batch:
         begun = set(missing) - self._waiting.keys()
         self._ledger.stored.update(await runs.lock(self._tx, begun))
 
+    async def wake(self, run_id: str) -> None:
+        """Decide what time alone changes of one run; one that somebody else holds stays due."""
+        self._ledger.stored.update(await runs.lock_free(self._tx, {run_id}))
+        if run_id in self._ledger.stored:
+            self._deal_with(Arrival(run_id, Woken()))
+
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
         ledger = self._ledger

@@ -9,18 +9,19 @@ the work without knowing of each other.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from saga_engine.broker.answer import Address
 from saga_engine.errors import StoreBusy
-from saga_engine.saga.trigger import Woken, recorded_trigger
+from saga_engine.saga.trigger import Trigger, Woken, recorded_trigger
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, outbox, partitions, reading, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
 from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
-from saga_engine.worker.arrival import Arrival, Intake
+from saga_engine.worker.arrival import Arrival, Intake, as_recorded
 from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
@@ -66,7 +67,7 @@ class Duties:
         through; timers and starts need nothing of theirs.
         """
         worked = await self._turnover.once(self._take_due) > 0
-        with suppress(StoreBusy):  # a start is held as well, and will be the one that is put by
+        with suppress(Exception):  # one start's trouble is its own, a database's is said below
             worked |= await self._turnover.once(self._take_starts) > 0
         return await self._take_one_recorded() or worked
 
@@ -77,8 +78,6 @@ class Duties:
         for run_id in due:
             try:
                 await self._turnover.once(partial(_wake, run_id))
-            except StoreBusy:
-                continue  # it stays due
             except AWAY:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
@@ -120,7 +119,7 @@ class Duties:
         if await self._oldest_recorded(tx) != seen:
             raise StoreBusy("Another worker has taken that request. Nothing was done.")
         for item in seen:
-            settle(batch, _arrival(item))
+            settle(batch, _whatever_it_is(item))
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         taken = await self._take_recorded(tx, batch)
@@ -190,7 +189,7 @@ class Duties:
         age = timedelta(seconds=self._settings.outbox_age)
         async with self._database.transaction() as tx:
             rows = await outbox.claim_left_behind(tx, age, self._settings.batch_size)
-        await self._outbound.commands(rows)
+        await self._outbound.commands(rows, again=True)
         return bool(rows)
 
     async def flush(self) -> bool:
@@ -230,7 +229,7 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
 
 
 async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
-    await batch.take(Intake([Arrival(run_id, Woken())]), patient=True)
+    await batch.wake(run_id)
 
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:
@@ -238,12 +237,24 @@ async def _nothing(_tx: Transaction, _batch: Batch) -> int:
 
 
 def _arrival(item: Inboxed) -> Arrival:
+    return _arrived(item, recorded_trigger(item.kind, item.body))
+
+
+def _whatever_it_is(item: Inboxed) -> Arrival:
+    """Read it; if that cannot be done, somebody else wrote it, and it can only be set aside."""
+    try:
+        return _arrival(item)
+    except Exception:  # noqa: BLE001 - it has been told what is wrong with it
+        return replace(_arrived(item, Woken()), delivery=as_recorded(item.kind, item.body))
+
+
+def _arrived(item: Inboxed, trigger: Trigger) -> Arrival:
     answer_to = None
     if item.reply_to is not None and item.correlation_id is not None:
         answer_to = Address(item.reply_to, item.correlation_id)
     return Arrival(
         item.run_id,
-        recorded_trigger(item.kind, item.body),
+        trigger,
         item.saga or "",
         item.version,
         answer_to=answer_to,

@@ -1,6 +1,8 @@
 """Servers that go away, workers that die, rows that are damaged: nothing is lost, others go on."""
 
 import asyncio
+import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from saga_engine.telemetry.facts import (
     FaultFound,
     IncidentResolved,
     LinkChanged,
+    MessageDeadLettered,
     MessageParked,
     MessagesConsumed,
     OperatorAnswered,
@@ -364,6 +367,25 @@ async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(en
     await shop.publish(*succeed(command))
     assert await worker.facts.finished(other) == Status.COMPENSATED
     await forget(engine, damaged)
+
+
+async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    audit_id, run_id = str(uuid7()), str(uuid7())
+    rubbish = {"resolve": {"what": 1}, "nothing": {}, "start": {}, "reply": {"step": "x"}}
+    async with engine.database.transaction() as tx:
+        await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
+        items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
+        await inbox.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
+        mine = await start_in(tx, "parcel", {}, key="k")
+    assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
+    await worker.facts.until(OperatorAnswered, run_id=run_id, accepted=False)
+    await worker.facts.until(MessageDeadLettered, len(rubbish), reason="engine_fault")
+    async with engine.database.transaction() as tx:
+        found = await dead_letters.listing(tx, limit=10)
+        letters = [(await dead_letters.find(tx, each.id)).letter for each in found]
+    assert {each.type: json.loads(each.body) for each in letters} == rubbish
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
 
 
 async def damage(engine, run_id):
