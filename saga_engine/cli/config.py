@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from cyclopts import App
 from pydantic import SecretStr
@@ -51,15 +51,14 @@ def masked(url: str) -> str:
     """
     Show of a URL what is no secret: not the password, and not the query, which may hold one.
 
-    A secret that is no URL is not shown at all.
+    A secret that is no URL is not shown at all. Not parsed, because what a password must not hold
+    is what makes parsers disagree about where it ends.
     """
-    if "://" not in url:
+    scheme, divider, rest = url.partition("://")
+    if not divider:
         return "***"
-    try:
-        parts = urlsplit(url)
-        user, at, host = parts.netloc.rpartition("@")
-    except ValueError:
-        return "***"
-    name, colon, _ = user.partition(":")
-    shown = parts._replace(netloc=f"{name}{colon and ':***'}{at}{host}", fragment="")
-    return shown._replace(query=parts.query and "***").geturl()
+    credentials, at, address = rest.rpartition("@")
+    name = re.split("[:/?#]", credentials, maxsplit=1)[0]
+    password = ":***" if name != credentials else ""
+    place, query, _ = address.partition("#")[0].partition("?")
+    return f"{scheme}://{name}{password}{at}{place}{query and '?***'}"

@@ -27,7 +27,11 @@ def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
         ("postgresql+asyncpg://u@/d?host=/x", "postgresql+asyncpg://u@/d?***"),
         ("amqp://h", "amqp://h"),
         ("amqp://u:p@one:1,two:2/v", "amqp://u:***@one:1,two:2/v"),
-        ("amqp://u:p@[::1", "***"),
+        ("amqp://u:p@[::1", "amqp://u:***@[::1"),
+        ("amqp://u:p/q@h:1/v", "amqp://u:***@h:1/v"),
+        ("amqp://u:p?q@h/v?key=s", "amqp://u:***@h/v?***"),
+        ("postgresql+asyncpg://u:p#q@h/d", "postgresql+asyncpg://u:***@h/d"),
+        ("postgresql+asyncpg:///d?user=u&password=p@h", "postgresql+asyncpg://:***@h"),
         ("k1=8eYQ,k2=@/h", "***"),
     ],
 )

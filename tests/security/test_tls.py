@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from saga_engine import Client
+from saga_engine import Client, tls
 from saga_engine.broker.connection import Link, Phase
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
@@ -224,6 +224,23 @@ async def test_a_database_url_that_no_setting_has_seen_is_refused_all_the_same()
         with pytest.raises(ConfigurationError):
             async with Database(f"postgresql+asyncpg://u@localhost/x?{query}", Settings()):
                 pass
+
+
+@pytest.mark.parametrize("letter", ["/", "?", "#", "/@", "#@"])
+def test_a_password_that_would_hide_what_is_asked_for_has_to_be_encoded(letter):
+    hidden = f"pa{letter}ss@h:5432/d?sslmode=verify-full&sslrootcert=/ca.pem"
+    for read, url in (
+        (tls.of_database, f"postgresql+asyncpg://u:{hidden}"),
+        (tls.of_broker, f"amqps://u:{hidden}"),
+    ):
+        with pytest.raises(ConfigurationError, match="%23") as refused:
+            read(url)
+        assert "ss@" not in str(refused.value)
+
+
+def test_a_password_that_is_encoded_hides_nothing():
+    url = "postgresql+asyncpg://u:pa%23s%3Fs%2F%40@h/d?sslmode=verify-full&sslrootcert=/ca.pem"
+    assert tls.of_database(url) == tls.Files(tls.DATABASE, ca="/ca.pem")
 
 
 async def test_runs_complete_over_tls_to_both_servers(
