@@ -24,6 +24,7 @@ from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.dead_letters import StoredLetter
+from saga_engine.worker.ledger import WRONG_SENDER
 
 app = App(name="dead-letters", help="Look at, send again or discard dead letters.")
 
@@ -111,12 +112,13 @@ async def redrive(
     """
     Send dead letters again as they were, to where they came from.
 
-    Exit 7 when some could not be sent; those stay open.
+    What its sender may not send is left out unless it is named: sent again, it is believed as what
+    your user sends. Exit 7 when some could not be sent; those stay open.
     """
     settings, who = Settings.load(), whoever(by)
     url = settings.require_broker()
     async with database(settings) as opened:
-        ids = await chosen(opened, letters, which)
+        ids = await chosen(opened, letters, which, unless=WRONG_SENDER)
         if not confirmed(ids, "Send again", which):
             return 0
         async with Link(url, name="publish", settings=settings) as link:

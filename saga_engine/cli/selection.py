@@ -43,9 +43,14 @@ class Which:
 EVERY_ONE_NAMED = Which()
 
 
-async def chosen(opened: Database, ids: Sequence[int], which: Which) -> list[int]:
+async def chosen(
+    opened: Database, ids: Sequence[int], which: Which, *, unless: str | None = None
+) -> list[int]:
     """
     Find the ids of the open dead letters that are meant.
+
+    Args:
+        unless: a reason for which some were set aside that are meant only if they are named.
 
     Raises:
         ConfigurationError: neither ids nor a choice, or both.
@@ -55,7 +60,7 @@ async def chosen(opened: Database, ids: Sequence[int], which: Which) -> list[int
         raise ConfigurationError(
             "Name dead letters by their ids, or choose many with --queue, --reason-code or --all."
         )
-    return await _named(opened, ids) if ids else await _alike(opened, which)
+    return await _named(opened, ids) if ids else await _alike(opened, which, unless)
 
 
 def confirmed(ids: Sequence[int], doing: str, which: Which) -> bool:
@@ -90,8 +95,9 @@ async def _named(opened: Database, ids: Sequence[int]) -> list[int]:
     return wanted
 
 
-async def _alike(opened: Database, which: Which) -> list[int]:
+async def _alike(opened: Database, which: Which, unless: str | None) -> list[int]:
     ids: list[int] = []
+    left_out: set[int] = set()
     while True:
         async with opened.transaction() as tx:
             page = await dead_letters.listing(
@@ -102,5 +108,10 @@ async def _alike(opened: Database, which: Which) -> list[int]:
                 before=ids[-1] if ids else None,
             )
         ids += [each.id for each in page]
+        if which.reason_code is None:
+            left_out |= {each.id for each in page if each.letter.reason == unless}
         if len(page) < PAGE:
-            return sorted(ids)
+            break
+    if left_out:
+        say(f"Left out: {len(left_out)} of {unless}. Name them, or --reason-code {unless}.")
+    return sorted(set(ids) - left_out)
