@@ -7,6 +7,8 @@ nesting beyond the limit. Of a key that occurs twice the last value counts, as i
 jsonb; an integer beyond 64 bits is read as the nearest double (RFC 8259, section 6).
 """
 
+import math
+import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -18,6 +20,7 @@ from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
 
 _PLAIN = ("", "identity", "utf-8")
+_EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
 
 Object: TypeAlias = dict[str, Json]
 """A JSON object, as orjson reads it."""
@@ -37,7 +40,11 @@ def read_body(delivery: Delivery, settings: Settings) -> Json | Unreadable:
             Reason.ENCODED, "The body is compressed or encoded; only plain JSON is read."
         )
     found = read_json(delivery.body, settings.body_depth)
-    return _many(settings) if _more(delivery.body, found, settings.body_values) else found
+    if _more(delivery.body, found, settings.body_values):
+        return _many(settings)
+    if _longer(delivery.body, found, settings.body_bytes):
+        return _too_long(settings)
+    return found
 
 
 def read_object(delivery: Delivery, settings: Settings) -> Object | Unreadable:
@@ -92,6 +99,24 @@ def _more(body: bytes, value: Json | Unreadable, most: int) -> bool:
         count += 1
         rest.extend(_items(rest.pop()))
     return count > most
+
+
+def _too_long(settings: Settings) -> Unreadable:
+    text = f"Written without exponents its numbers exceed body_bytes, {settings.body_bytes} bytes."
+    return Unreadable(Reason.TOO_LARGE, text)
+
+
+def _longer(body: bytes, value: Json | Unreadable, most: int) -> bool:
+    """Whether PostgreSQL's jsonb, which knows no exponents, would make too much of it: 1e308."""
+    if isinstance(value, Unreadable) or not _EXPONENT.search(body):
+        return False
+    length, rest = len(body), [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, float) and item:
+            length += int(abs(math.log10(abs(item))))
+        rest.extend(_items(item))
+    return length > most
 
 
 def _too_deep(depth: int) -> Unreadable:

@@ -57,6 +57,7 @@ NOT_STORABLE = {
     "A7 NUL in a key": b'{"\\u0000": "it"}',
 }
 MANY = {
+    "A10 numbers that are long without their exponents": b"[1e308" + b",1e-300" * 30_000 + b"]",
     "A14 a million keys": b"{"
     + b",".join(b'"%d":0' % number for number in range(1_000_000))
     + b"}",
