@@ -389,6 +389,11 @@ async def test_a_permission_that_is_taken_away_costs_time_and_no_run(place, role
         assert ending.status is Status.COMPLETED
 
 
+RECORD = (
+    "INSERT INTO saga_engine.inbox (run_id, kind, body) VALUES (gen_random_uuid(), '{}', '{{}}')"
+)
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
@@ -410,6 +415,9 @@ async def test_a_permission_that_is_taken_away_costs_time_and_no_run(place, role
         ("saga_shop", "SELECT * FROM saga_engine.inbox"),
         ("saga_shop", "SELECT token_key FROM saga_engine.engine"),
         ("saga_shop", "DELETE FROM saga_engine.run_key"),
+        ("saga_shop", RECORD.format("reply")),
+        ("saga_shop", RECORD.format("resolve")),
+        ("saga_operator", RECORD.format("reply")),
     ],
 )
 async def test_no_role_can_do_more(roles, role, statement):
