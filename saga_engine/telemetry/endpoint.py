@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -32,8 +33,10 @@ Render: TypeAlias = Callable[[str], tuple[bytes, str]]
 CONNECTION_LIFE = 15.0
 """Seconds; Prometheus gives up a scrape after 10, so nobody waits for what comes later."""
 CONNECTIONS_MAX = 200
-"""Beyond that they are cut, so that strangers cannot take the files the engine needs; probes and
-Prometheus use ten."""
+"""
+Beyond that the oldest is cut, so that strangers cannot take the files the engine needs, and probes,
+which take a moment, have their answer all the same: with Prometheus they use ten.
+"""
 READINESS_TIMEOUT = 3.0
 """Seconds until a check that does not answer is an answer: not ready."""
 REQUEST_BYTES_MAX = 16_384
@@ -163,8 +166,9 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.opened_at = self.loop.time()
         if len(self.connections) > CONNECTIONS_MAX:
-            transport.abort()
+            min(self.connections, key=attrgetter("opened_at")).transport.abort()
         self.loop.call_later(CONNECTION_LIFE, transport.abort)
 
 
