@@ -32,15 +32,12 @@ async def _meddling(proxy):
     await _open(proxy)
     before = proxy.meddled
     yield
-    await _came_about(lambda: proxy.meddled > before)
 
-
-async def _came_about(has_meddled):
-    async def it_has():
-        return has_meddled()
+    async def has_meddled():
+        return proxy.meddled > before
 
     try:
-        await eventually(it_has, patience=PATIENCE)
+        await eventually(has_meddled, patience=PATIENCE)
     except TimeoutError:
         raise AssertionError("it did not come about: nobody said anything") from None
 
@@ -79,9 +76,18 @@ async def vanish(leg, site, random):
     """Open connections lead nowhere for ever, nobody says so, and new ones work at once."""
     proxy = leg(site, random)
     await _open(proxy)
-    lost = proxy.vanish()
-    over = await site.now()
-    await _came_about(lambda: any(pair.swallowed for pair in lost))
+    lost, over = proxy.vanish(), await site.now()
+
+    async def is_missed():
+        nonlocal lost, over
+        if any(pair.swallowed for pair in lost):
+            return True
+        # Those may be connections that nobody wanted any more; the next are wanted.
+        if more := proxy.vanish():
+            lost, over = [*lost, *more], await site.now()
+        return False
+
+    await eventually(is_missed, patience=PATIENCE, every=0.5)
     return over
 
 
