@@ -167,6 +167,8 @@ class Publisher:
 
     def _arrives(self, message: Message, fault: Fault | None) -> Published:
         queues = self._broker.route(message)
+        if fault is not None and fault.kind is Kind.RETURNED:
+            queues = []
         if not queues and message.mandatory:
             return Published.RETURNED
         if fault is not None and fault.kind in OUTCOMES:

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     CUT_AFTER = "cut_after"  # the effect happens, and its answer is lost
     OUTAGE = "outage"  # the broker takes no publishes of this process for a while
     NACKED = "nacked"
+    RETURNED = "returned"  # no queue is bound for it, for a moment
     LOST = "lost"  # before its confirm
     VANISHED = "vanished"  # after its confirm: a broker can (F7), and must cost no more than time
     DOUBLED = "doubled"
@@ -44,7 +45,9 @@ KINDS: dict[Point, tuple[Kind, ...]] = {
     Point.STATEMENT: (Kind.CRASH, Kind.CUT),
     Point.COMMIT: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.CUT_AFTER),
     Point.PUBLISH: (Kind.CRASH, Kind.OUTAGE, Kind.STOP),
-    Point.MESSAGE: (Kind.NACKED, Kind.LOST, Kind.VANISHED, Kind.DOUBLED, Kind.DELAYED),
+    Point.MESSAGE: (
+        *(Kind.NACKED, Kind.RETURNED, Kind.LOST, Kind.VANISHED, Kind.DOUBLED, Kind.DELAYED),
+    ),
     Point.CONFIRM: (Kind.CRASH, Kind.CUT),
     Point.SETTLE: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.STOP),
 }
