@@ -122,4 +122,6 @@ def recorded_trigger(name: str, data: Mapping[str, Any]) -> Trigger:
     Raises:
         KeyError, TypeError, ValueError: it was not written by `trigger_data`.
     """
+    if not isinstance(data, Mapping):
+        raise TypeError(name)
     return from_data(TRIGGERS[name], data)

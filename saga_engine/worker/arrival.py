@@ -1,6 +1,6 @@
 """What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from saga_engine.broker.answer import Address
@@ -89,16 +89,12 @@ def as_delivered(arrival: Arrival) -> Delivery | None:
             return None
 
 
-def as_recorded(kind: str, body: Json) -> Delivery:
+def as_recorded(arrival: Arrival, kind: str, body: Json) -> Delivery:
     """What was recorded and cannot be read, as a message to nobody: so it can be set aside."""
-    return _message(Message("", "", write_json(body), "", type=kind), "")
+    return _delivery(Message("", "", write_json(body), "", type=kind), "", arrival)
 
 
 def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
-    return replace(_message(message, queue), user_id=arrival.sender or "")
-
-
-def _message(message: Message, queue: str) -> Delivery:
     return Delivery(
         queue=queue,
         epoch=0,
@@ -114,7 +110,7 @@ def _message(message: Message, queue: str) -> Delivery:
         type=message.type,
         content_type="application/json",
         content_encoding="",
-        user_id="",
+        user_id=arrival.sender or "",
         app_id="",
         timestamp=None,
         headers=dict(message.headers),

@@ -50,14 +50,18 @@ class Duties:
     async def waiting(self) -> bool:
         """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
         try:
-            return await self._turnover.once(self._take_waiting) > 0
-        except StoreBusy:
-            return await self._past_the_busy()
+            return await self._take_all_or_what_is_free()
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._wake_one_by_one()
+
+    async def _take_all_or_what_is_free(self) -> bool:
+        try:
+            return await self._turnover.once(self._take_waiting) > 0
+        except StoreBusy:
+            return await self._past_the_busy()
 
     async def _past_the_busy(self) -> bool:
         """
@@ -67,7 +71,7 @@ class Duties:
         through; timers and starts need nothing of theirs.
         """
         worked = await self._turnover.once(self._take_due) > 0
-        with suppress(Exception):  # one start's trouble is its own, a database's is said below
+        with suppress(StoreBusy):  # a start is held too, and will be put by when it is the oldest
             worked |= await self._turnover.once(self._take_starts) > 0
         return await self._take_one_recorded() or worked
 
@@ -93,8 +97,7 @@ class Duties:
 
         async def take(tx: Transaction, batch: Batch) -> int:
             seen.extend(await self._oldest_recorded(tx))
-            await batch.take(Intake([_arrival(item) for item in seen]), patient=False)
-            return len(seen)
+            return await _take_in(batch, seen)
 
         try:
             return await self._turnover.once(take) > 0
@@ -143,15 +146,10 @@ class Duties:
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
         items += await inbox.take(tx, definition_ids=definitions, limit=limit)
-        if items:
-            await batch.take(Intake([_arrival(item) for item in items]), patient=False)
-        return len(items)
+        return await _take_in(batch, items)
 
     async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
-        items = await self._starts(tx, self._settings.batch_size)
-        if items:
-            await batch.take(Intake([_arrival(item) for item in items]), patient=False)
-        return len(items)
+        return await _take_in(batch, await self._starts(tx, self._settings.batch_size))
 
     async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
         """Take out up to *limit* starts whose turn it is."""
@@ -228,6 +226,12 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
     )
 
 
+async def _take_in(batch: Batch, items: Sequence[Inboxed]) -> int:
+    if items:
+        await batch.take(Intake([_arrival(item) for item in items]), patient=False)
+    return len(items)
+
+
 async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
     await batch.wake(run_id)
 
@@ -244,8 +248,9 @@ def _whatever_it_is(item: Inboxed) -> Arrival:
     """Read it; if that cannot be done, somebody else wrote it, and it can only be set aside."""
     try:
         return _arrival(item)
-    except Exception:  # noqa: BLE001 - it has been told what is wrong with it
-        return replace(_arrived(item, Woken()), delivery=as_recorded(item.kind, item.body))
+    except (KeyError, TypeError, ValueError):
+        arrival = _arrived(item, Woken())
+        return replace(arrival, delivery=as_recorded(arrival, item.kind, item.body))
 
 
 def _arrived(item: Inboxed, trigger: Trigger) -> Arrival:

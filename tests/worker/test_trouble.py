@@ -372,7 +372,7 @@ async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(en
 async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     audit_id, run_id = str(uuid7()), str(uuid7())
-    rubbish = {"resolve": {"what": 1}, "nothing": {}, "start": {}, "reply": {"step": "x"}}
+    rubbish = {"resolve": {"what": 1}, "no": {}, "start": {}, "reply": {"step": "x"}, "cancel": []}
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
         items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
