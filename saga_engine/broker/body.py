@@ -9,7 +9,8 @@ jsonb; an integer beyond 64 bits is read as the nearest double (RFC 8259, sectio
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TypeAlias
 
 import orjson
@@ -40,11 +41,7 @@ def read_body(delivery: Delivery, settings: Settings) -> Json | Unreadable:
             Reason.ENCODED, "The body is compressed or encoded; only plain JSON is read."
         )
     found = read_json(delivery.body, settings.body_depth)
-    if _more(delivery.body, found, settings.body_values):
-        return _many(settings)
-    if _longer(delivery.body, found, settings.body_bytes):
-        return _too_long(settings)
-    return found
+    return found if isinstance(found, Unreadable) else _bounded(found, delivery.body, settings)
 
 
 def read_object(delivery: Delivery, settings: Settings) -> Object | Unreadable:
@@ -84,39 +81,28 @@ def write_json(value: Json) -> bytes:
     return orjson.dumps(value)
 
 
-def _many(settings: Settings) -> Unreadable:
-    text = f"The body holds more than {settings.body_values} values, which body_values allows."
+def _bounded(value: Json, body: bytes, settings: Settings) -> Json | Unreadable:
+    if _more(body, value, settings.body_values):
+        text = f"The body holds more than {settings.body_values} values, which body_values allows."
+    elif _longer(body, value, settings.body_bytes):
+        text = f"Without exponents its numbers are longer than body_bytes, {settings.body_bytes}."
+    else:
+        return value
     return Unreadable(Reason.TOO_LARGE, text)
 
 
-def _more(body: bytes, value: Json | Unreadable, most: int) -> bool:
+def _more(body: bytes, value: Json, most: int) -> bool:
     # Each value but the first follows one of these; most bodies need no walk.
     likely = body.count(b",") + body.count(b"{") + body.count(b"[")
-    if isinstance(value, Unreadable) or likely < most:
-        return False
-    count, rest = 0, [value]
-    while rest and count <= most:
-        count += 1
-        rest.extend(_items(rest.pop()))
-    return count > most
+    return likely >= most and sum(1 for _ in islice(_values(value), most + 1)) > most
 
 
-def _too_long(settings: Settings) -> Unreadable:
-    text = f"Written without exponents its numbers exceed body_bytes, {settings.body_bytes} bytes."
-    return Unreadable(Reason.TOO_LARGE, text)
-
-
-def _longer(body: bytes, value: Json | Unreadable, most: int) -> bool:
+def _longer(body: bytes, value: Json, most: int) -> bool:
     """Whether PostgreSQL's jsonb, which knows no exponents, would make too much of it: 1e308."""
-    if isinstance(value, Unreadable) or not _EXPONENT.search(body):
+    if not _EXPONENT.search(body):
         return False
-    length, rest = len(body), [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, float) and item:
-            length += int(abs(math.log10(abs(item))))
-        rest.extend(_items(item))
-    return length > most
+    numbers = (each for each in _values(value) if isinstance(each, float) and each)
+    return len(body) + sum(int(abs(math.log10(abs(each)))) for each in numbers) > most
 
 
 def _too_deep(depth: int) -> Unreadable:
@@ -135,6 +121,15 @@ def _deeper(value: Json, depth: int) -> bool:
     return True
 
 
+def _values(value: Json) -> Iterator[Json]:
+    """It, and all that it holds; not by recursion, which has a limit."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        yield item
+        rest.extend(_items(item))
+
+
 def _items(container: Json) -> Iterable[Json]:
     if isinstance(container, dict):
         return container.values()
@@ -142,12 +137,7 @@ def _items(container: Json) -> Iterable[Json]:
 
 
 def _has_nul(value: Json) -> bool:
-    rest: list[Json] = [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, str) and "\0" in item:
-            return True
-        if isinstance(item, dict):
-            rest.extend(item)
-        rest.extend(_items(item))
-    return False
+    return any(
+        "\0" in item if isinstance(item, str) else isinstance(item, dict) and "\0" in "".join(item)
+        for item in _values(value)
+    )
