@@ -178,7 +178,8 @@ def _query(url: str, words: Words) -> dict[str, str]:
     Some end the host at the first of / ? #, some only after the last @; then a password with one
     of these would hide what is asked for here, while the driver connects.
     """
-    if "@" in "".join(re.split("([/?#])", url.partition("://")[2], maxsplit=1)[1:]):
+    _, *after = re.split("[/?#]", url.partition("://")[2])
+    if "@" in "".join(after):
         raise ConfigurationError(
             f"{words.url} has an @ after a / or ? or #. In a user's name, a password or a parameter"
             " write them as %40, %2F, %3F and %23."

@@ -6,7 +6,7 @@ at a terminal has to agree.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -96,8 +96,7 @@ async def _named(opened: Database, ids: Sequence[int]) -> list[int]:
 
 
 async def _alike(opened: Database, which: Which, unless: str | None) -> list[int]:
-    ids: list[int] = []
-    left_out: set[int] = set()
+    found: dict[int, str] = {}
     while True:
         async with opened.transaction() as tx:
             page = await dead_letters.listing(
@@ -105,13 +104,18 @@ async def _alike(opened: Database, which: Which, unless: str | None) -> list[int
                 limit=PAGE,
                 queue=which.queue,
                 reason=which.reason_code,
-                before=ids[-1] if ids else None,
+                before=min(found, default=None),
             )
-        ids += [each.id for each in page]
-        if which.reason_code is None:
-            left_out |= {each.id for each in page if each.letter.reason == unless}
+        found |= {each.id: each.letter.reason for each in page}
         if len(page) < PAGE:
             break
-    if left_out:
-        say(f"Left out: {len(left_out)} of {unless}. Name them, or --reason-code {unless}.")
-    return sorted(set(ids) - left_out)
+    if which.reason_code is None:
+        return _without(found, unless)
+    return sorted(found)
+
+
+def _without(found: Mapping[int, str], reason: str | None) -> list[int]:
+    meant = sorted(each for each, its in found.items() if its != reason)
+    if left_out := len(found) - len(meant):
+        say(f"Left out: {left_out} of {reason}. Name them, or --reason-code {reason}.")
+    return meant
