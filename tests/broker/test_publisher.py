@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -181,18 +182,29 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
         assert publisher._link.state.epoch == 1
 
 
+@asynccontextmanager
+async def letting_go(broker, monkeypatch, held, **settings):
+    """A publisher that lets go of the channel on which it hears a no; `held` is in flight on it."""
+    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
+    observer = Observed()
+    async with (
+        proxied(broker.url) as proxy,
+        publisher_to(proxy.url, observer, **settings) as publisher,
+    ):
+        yield proxy, publisher, observer
+
+
 @pytest.mark.parametrize("then", ["it is confirmed late", "the connection is lost"])
 async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_was_given_up(
     development_broker, monkeypatch, then
 ):
-    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
     held = Held()
-    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
-    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
-    observer = Observed()
-    async with (
-        proxied(development_broker.url) as proxy,
-        publisher_to(proxy.url, observer, broker_confirm_timeout=2.0) as publisher,
+    async with letting_go(development_broker, monkeypatch, held, broker_confirm_timeout=2.0) as (
+        proxy,
+        publisher,
+        observer,
     ):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.publish([message("tests.one", b"held")]))
@@ -217,15 +229,8 @@ async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_w
 
 
 async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_broker, monkeypatch):
-    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
     held = Held()
-    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
-    development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
-    observer = Observed()
-    async with (
-        proxied(development_broker.url) as proxy,
-        publisher_to(proxy.url, observer) as publisher,
-    ):
+    async with letting_go(development_broker, monkeypatch, held) as (proxy, publisher, observer):
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(publisher.publish([message("tests.one", b"held")]))
             await held.arrived.wait()

@@ -36,8 +36,12 @@ async def _meddling(proxy):
     async def has_meddled():
         return proxy.meddled > before
 
+    await _came_about(has_meddled)
+
+
+async def _came_about(it_has):
     try:
-        await eventually(has_meddled, patience=PATIENCE)
+        await eventually(it_has, patience=PATIENCE)
     except TimeoutError:
         raise AssertionError("it did not come about: nobody said anything") from None
 
@@ -87,7 +91,7 @@ async def vanish(leg, site, random):
             lost, over = [*lost, *more], await site.now()
         return False
 
-    await eventually(is_missed, patience=PATIENCE, every=0.5)
+    await _came_about(is_missed)
     return over
 
 
