@@ -10,7 +10,7 @@ through. The result is a table.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
@@ -22,6 +22,7 @@ from tests.faults.site import READY_S, Site
 from tests.faults.verdict import Verdict
 
 MIXED = "mixed at random"
+SPARE = 1  # Tries of a kind alone beyond its number of times.
 AT_ONCE = 3  # Faults under way at the same time, at most, when they are mixed.
 PATIENCE = 90.0  # Seconds that are waited for progress before it counts as none.
 PROMISE = re.compile(r"\bP[1-7]: ")
@@ -71,28 +72,26 @@ class Suite:
 
     async def endure(self, fault: Fault, times: int):
         """One kind of fault, some times; the verdict on the runs under it is for `conclude`."""
-        row = Row(fault.name)
-        self._open.append(row)
-        self.load.go_on()
-        for _ in range(times):
-            await self._once(row, [fault])
-        self._tell_of(row)
+        await self._do(Row(fault.name), times, times + SPARE, lambda: [fault])
 
     async def mix(self, faults: Sequence[Fault], times: int):
-        """
-        Several kinds at once, chosen at random.
+        """Several kinds at once, chosen at random, some times; a try does two or more."""
+        await self._do(Row(MIXED), times, times, lambda: self._compatible(faults))
 
-        One that the others keep from coming about is told, and does not count.
+    async def _do(self, row: Row, times: int, tries: int, choose: Callable[[], Sequence[Fault]]):
         """
-        row = Row(MIXED)
+        Do so many in so many tries at the most.
+
+        One that does not come about is told, and does not count: others kept it from that, or who
+        would have met it was not there in that moment.
+        """
         self._open.append(row)
         self.load.go_on()
-        tries = 0
-        while row.times < times and tries < times:  # each try does two faults or more
-            await self._once(row, self._compatible(faults))
-            tries += 1
+        for _ in range(tries):
+            if row.times < times:
+                await self._once(row, choose())
         if row.times < times:
-            row.violations.append(f"only {row.times} faults came about in {tries} tries")
+            row.violations.append(f"{row.name}: only {row.times} came about in {tries} tries")
         self._tell_of(row)
 
     def _compatible(self, faults):
@@ -115,7 +114,7 @@ class Suite:
             randoms = [Random(self.random.random()) for _ in faults]
         problems, over = await inject(self.site, list(zip(faults, randoms, strict=True)))
         for problem in problems:
-            if len(faults) == 1 or PROMISE.search(problem):
+            if PROMISE.search(problem):
                 row.violations.append(f"{names}: {problem}")
             else:
                 self.tell(f"          not counted in {names}: {problem}")

@@ -83,13 +83,7 @@ async def vanish(leg, site, random):
     lost, over = proxy.vanish(), await site.now()
 
     async def is_missed():
-        nonlocal lost, over
-        if any(pair.swallowed for pair in lost):
-            return True
-        # Those may be connections that nobody wanted any more; the next are wanted.
-        if more := proxy.vanish():
-            lost, over = [*lost, *more], await site.now()
-        return False
+        return any(pair.swallowed for pair in lost)
 
     await _came_about(is_missed)
     return over
