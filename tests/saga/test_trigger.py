@@ -48,3 +48,9 @@ def test_a_trigger_survives_a_trip_through_json(trigger):
 def test_a_trigger_this_engine_does_not_know_raises():
     with pytest.raises(KeyError):
         recorded_trigger("prayed", {})
+
+
+@pytest.mark.parametrize("data", [[], "text", 7, None])
+def test_a_row_whose_data_is_no_object_raises_what_is_promised(data):
+    with pytest.raises(TypeError):
+        recorded_trigger("woken", data)
