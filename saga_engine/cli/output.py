@@ -16,6 +16,10 @@ import orjson
 from cyclopts import Parameter
 
 SCHEMA_VERSION = 1
+FOLDED = 32
+"""Columns of text that the last column of a table has at the least, if it needs them."""
+GAP = 2
+"""Columns of text between two columns of a table."""
 
 # Beyond those that JSON escapes anyway: DEL and C1, separators, direction marks and overrides. They
 # can only be inside a text, and mean the same when they are escaped.
@@ -50,15 +54,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
         for each in (columns, *cells):
             line("\t".join(each))
         return
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only on a terminal
+    from rich.cells import cell_len  # noqa: PLC0415 - only on a terminal
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.table import Table  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
 
-    drawn = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    # An id that is cut short is of no use, so only the last column is folded into what is left.
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for name, width in zip(columns[:-1], widths, strict=False):
+        drawn.add_column(name, width=width)
+    drawn.add_column(columns[-1], overflow="fold")
     for each in cells:
         drawn.add_row(*map(Text, each))  # a Text, because what others wrote may look like markup
-    Console().print(drawn)
+    needed = sum(widths[:-1]) + GAP * len(columns[:-1]) + min(widths[-1], FOLDED)
+    width, height = Console().size
+    Console(width=max(width, needed), height=height).print(drawn)
 
 
 def cell(value: object) -> str:

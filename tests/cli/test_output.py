@@ -1,4 +1,5 @@
 import sys
+from uuid import uuid4
 
 import pytest
 
@@ -17,6 +18,19 @@ def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     table(("name",), [("[red]x[/red] [/]",)], empty="")
     assert "[red]x[/red] [/]" in capsys.readouterr().out
+
+
+def test_ids_are_whole_on_a_narrow_terminal_and_the_last_column_is_folded(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns, and no escape sequences
+    ids = (f"{uuid4()}/1", str(uuid4()), str(uuid4()))
+    table(
+        ("incident", "key", "run", "why"), [(*ids, "No queue takes this command. " * 4)], empty=""
+    )
+    head, first, *more = capsys.readouterr().out.splitlines()
+    assert head.split() == ["incident", "key", "run", "why"]
+    assert first.split()[:3] == list(ids)
+    assert " ".join([first, *more]).split()[3:] == ["No", "queue", "takes", "this", "command."] * 4
 
 
 @pytest.mark.parametrize(
