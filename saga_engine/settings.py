@@ -278,7 +278,9 @@ class Settings(BaseSettings):
 
     def require_broker(self) -> str:
         """The URL of RabbitMQ, or a ConfigurationError that says what to set."""
-        return _required(self.broker_url, "BROKER_URL", "amqp://user:password@host:5672/")
+        return _required(
+            self.broker_url, "BROKER_URL", "amqp://host:5672/, with user:password@ before the host"
+        )
 
 
 def _names(users: object) -> bool:
@@ -306,4 +308,5 @@ def _required(url: SecretStr | None, name: str, example: str) -> str:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "The settings"
-    return f"{name} does not fit: {first['msg']}. `saga-engine config show` explains it."
+    problem = first["msg"].removeprefix("Value error, ").rstrip(".")  # pydantic's, before ours
+    return f"{name} does not fit: {problem}. `saga-engine config show` explains it."

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
 from saga_engine.errors import SagaEngineError
 from saga_engine.telemetry.redaction import one_line, redacted
@@ -103,6 +103,9 @@ def _misuse(error: CycloptsError) -> str:
         typed = error.unused_tokens[0]  # its own text would import every command there is
         close = get_close_matches(typed, error.app or (), n=1)
         return f"There is no command {typed!r}.{f' Did you mean {close[0]}?' if close else ''}"
+    if isinstance(error, MissingArgumentError) and error.argument:
+        command = " ".join(error.command_chain or ())
+        return f"`{command}` needs {error.argument.name}."
     # What was typed may hold line ends, and some of its texts are drawn over several lines.
     return " ".join(str(error).split())
 
