@@ -1,5 +1,6 @@
 """`saga-engine start` and `wait`: what a client does, over RabbitMQ alone."""
 
+from time import monotonic
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -45,14 +46,19 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
         saga: Its name.
     """
     read = json_of(given, "--input")
-    async with Client(settings=Settings.load()) as client:
+    settings, began = Settings.load(), monotonic()
+    if timeout is not None:
+        patience = min(timeout, settings.client_timeout)
+        settings = settings.model_copy(update={"client_timeout": patience})
+    async with Client(settings=settings) as client:
         handle = await client.start(saga, read, key=key, version=version)
         if not wait:
             _tell_start(handle, as_json=as_json)
             return 0
         if not as_json:
             say(f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}.")
-        ending = await client.result(handle.run_id, timeout=timeout)
+        left = None if timeout is None else max(0.0, round(timeout - (monotonic() - began), 1))
+        ending = await client.result(handle.run_id, timeout=left)
     return _tell_ending(ending, as_json=as_json, existing=handle.existing)
 
 

@@ -113,3 +113,8 @@ async def test_without_a_worker_a_start_waits_in_its_queue(settings):
         client_timeout="0.5",
     )
     assert (started.code, "No worker answered in 0.5 seconds" in started.err) == (124, True)
+    hurried = await saga_engine(
+        *("start", "greet", "--input", '{"name": "Ann"}', "--wait", "--timeout", "0.3"),
+        broker_url=settings.require_broker(),
+    )
+    assert (hurried.code, "No worker answered in 0.3 seconds" in hurried.err) == (124, True)
