@@ -1,6 +1,6 @@
 """`saga-engine list` and `show`: what is on record about runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from saga_engine.codec.configured import sealing_of
 from saga_engine.codec.keyring import mark_of
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.record import to_data
-from saga_engine.saga.run import Cause, Progress, Run, StepRun
+from saga_engine.saga.run import Cause, Progress, Run, StepRun, StepStatus
 from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
 from saga_engine.saga.vocabulary import Direction, Status
 from saga_engine.settings import Settings
@@ -215,13 +215,15 @@ def _print(shown: Mapping[str, Any]) -> None:
         line(f"{name:12} {cell(shown[name])}")
     if shown["cause"]:
         line(f"{'cause':12} {cell(_cause(shown['cause']))}")
+    for awaited in _awaited(shown["steps"]):
+        line(f"{'waits for':12} {cell(awaited)}")
     line("")
     table(
         ("step", "kind", "status", "attempts", "compensation", "its attempts", "why"),
         [
             (
                 *(step["name"], step["kind"], step["status"], step["attempts"]),
-                *_undone(step["compensation"]),
+                *_undone(step["compensation"], shown["status"]),
                 _why(step["error"] or (step["compensation"] or {}).get("error")),
             )
             for step in shown["steps"]
@@ -242,8 +244,23 @@ def _print(shown: Mapping[str, Any]) -> None:
     )
 
 
-def _undone(compensation: Mapping[str, Any] | None) -> tuple[object, object]:
-    return (compensation["status"], compensation["attempts"]) if compensation else (None, None)
+def _undone(compensation: Mapping[str, Any] | None, run: Status) -> tuple[object, object]:
+    """How far it is undone; nothing, unless that was ever begun or may be by now."""
+    if compensation is None:
+        return None, None
+    wanted = run is Status.COMPENSATING or compensation["status"] is not StepStatus.PENDING
+    return (compensation["status"], compensation["attempts"]) if wanted else (None, None)
+
+
+def _awaited(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the run cannot go on without, and until when; incidents are told of by themselves."""
+    for step in steps:
+        for each in filter(None, (step, step["compensation"])):
+            name, command, due_at = step["name"], each["command"], cell(each["due_at"])
+            if each["status"] is StepStatus.IN_FLIGHT:
+                yield f"{name}: the reply to {command}, until {due_at}"
+            elif each["status"] is StepStatus.WAITING:
+                yield f"{name}: to send {command} again, at {due_at}"
 
 
 def _place(data: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,7 @@
+import re
 from uuid import uuid4
 
-from saga_engine.telemetry.facts import RunFinished
+from saga_engine.telemetry.facts import AttemptSent, RetryScheduled, RunFinished
 from tests.cli.conftest import saga_engine
 
 
@@ -59,7 +60,26 @@ async def test_people_read_lines_with_tabs_outside_a_terminal(engine):
     assert header.split("\t")[:3] == ["run", "saga", "version"]
     assert row.split("\t")[:5] == [run_id, "greet", "1", "a", "completed"]
     shown = await engine("show", run_id)
-    assert "say\tcompensatable\tsucceeded\t1\tpending\t0\t-" in shown.out
+    assert "say\tcompensatable\tsucceeded\t1\t-\t-\t-" in shown.out
+    assert "waits for" not in shown.out
+
+
+async def test_people_read_what_a_run_waits_for_and_until_when(engine):
+    run_id = await engine.started("held")
+    await engine.facts.until(AttemptSent)
+    shown = await engine("show", run_id)
+    assert re.search(
+        r"^waits for    hold: the reply to greeter\.hold, until \S+ \S+$", shown.out, re.MULTILINE
+    )
+
+
+async def test_people_read_when_a_command_is_sent_again(engine):
+    run_id = await engine.started("greet", "deaf")
+    await engine.facts.until(RetryScheduled)
+    shown = await engine("show", run_id)
+    assert re.search(
+        r"^waits for    say: to send greeter\.greet again, at \S+ \S+$", shown.out, re.MULTILINE
+    )
 
 
 async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url):

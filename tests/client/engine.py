@@ -7,6 +7,7 @@ its second command, which comes after its pivot.
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from pydantic import BaseModel
 
@@ -25,7 +26,7 @@ class Greeting(BaseModel):
 greet = Saga("greet", version=1, input=Greeting)
 
 
-@greet.step(command="greeter.greet")
+@greet.step(command="greeter.greet", retry=Retry(initial=timedelta(minutes=1)))
 def say(greeting: Greeting) -> Greeting:
     return greeting
 
@@ -74,6 +75,8 @@ class Greeter:
         async def greet_(command: Greeting) -> dict[str, str]:
             if command.name == "nobody":
                 raise Rejected("nobody", "There is nobody to greet.")
+            if command.name == "deaf":
+                raise RuntimeError("They do not listen, yet.")
             self.greeted.append(command.name)
             return {"said": f"Hello, {command.name}"}
 
