@@ -5,6 +5,8 @@ import importlib
 from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client
 from saga_engine.loading import load
@@ -54,6 +56,25 @@ async def test_the_readme_client_books_both_trips(settings, monkeypatch):
     async with shop("examples.trip.saga", "examples.trip.services", settings):
         assert await module.book(module.Trip(trip_id="t-1", city="Lisbon")) == "completed"
         assert await module.book(module.Trip(trip_id="t-2", city="Atlantis")) == "compensated"
+
+
+async def test_the_readme_reservation_and_its_run_are_committed_together(settings, monkeypatch):
+    monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", settings.require_database())
+    module = importlib.import_module("examples.trip.reserve")
+    async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
+        await module.main()
+        handle = await client.start("book-trip", {"trip_id": "t-3", "city": "Porto"}, key="t-3")
+        assert handle.existing
+        assert (await client.result(handle.run_id, timeout=60)).status == "completed"
+        database = create_async_engine(settings.require_database())
+        async with database.connect() as connection:
+            await module.reserve(connection, module.Trip(trip_id="t-4", city="Porto"))
+            await connection.rollback()
+            reserved = await connection.scalars(text("SELECT trip_id FROM reservation"))
+            assert reserved.all() == ["t-3"]
+        await database.dispose()
+        handle = await client.start("book-trip", {"trip_id": "t-4", "city": "Porto"}, key="t-4")
+        assert not handle.existing
 
 
 async def test_create_order_is_undone_before_its_pivot_and_only_goes_forward_after(settings):
