@@ -52,9 +52,9 @@ class Settings(BaseSettings):
         5.0, description="Seconds to open a connection; asyncpg has no deadline of its own"
     )
     database_timeout: Seconds = Field(
-        8.0,
-        description="Seconds one transaction may take before it is cut and retried; a connection"
-        " that leads nowhere costs as long, and work is to go on within 10",
+        5.0,
+        description="Seconds one transaction may take before it is cut and tried again with half as"
+        " much; a connection that leads nowhere costs as long, and work is to go on within 10",
     )
     database_lock_timeout: Seconds = Field(
         2.0,
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     broker_backoff: Seconds = Field(0.2, description="Seconds before the first reconnect; doubles")
     broker_backoff_max: Seconds = Field(5.0, description="Seconds between reconnects at the most")
     broker_watchdog: Seconds = Field(
-        4.0,
+        3.0,
         description="Seconds between checks that our queues and bindings still exist and we consume"
         " them; so long may commands come back for a binding that was deleted",
     )

@@ -18,21 +18,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import randrange, uniform
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
-from aiormq.exceptions import (
-    AuthenticationError,
-    InvalidFrameError,
-    ProbableAuthenticationError,
-)
 
-from saga_engine import tls
 from saga_engine.broker import driver, tolerant
 from saga_engine.broker.driver import Connection
+from saga_engine.broker.handshake import connect
 from saga_engine.broker.topology import Topology, declare
-from saga_engine.broker.url import NO_URL, each_host, place, user_of, with_heartbeat
+from saga_engine.broker.url import each_host, user_of, with_heartbeat
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 
@@ -41,6 +36,8 @@ CLOSING = 2.0
 
 ANSWERING = 3.0
 """Seconds a broker may take to open or close a channel; one that takes longer is taken for gone."""
+
+C = TypeVar("C", bound=Channel)
 
 
 class Phase(StrEnum):
@@ -113,6 +110,7 @@ class Link:
         self._flowing = asyncio.Event()
         self._leaving = False
         self._tasks = asyncio.TaskGroup()
+        self._asking: asyncio.Task[None] | None = None
         self._supervisor: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
@@ -164,6 +162,29 @@ class Link:
             self.close_later(connection)
             self._down(connection, problem)
 
+    def ask(self, connection: AbstractConnection) -> None:
+        """Find out whether a connection on which nothing is heard leads anywhere; else drop it."""
+        ours = self._connection
+        if ours is not None and ours is connection and not self._leaving and not self._asking:
+            self._asking = self._tasks.create_task(self._ask(ours))
+
+    async def open_channel(
+        self, connection: Connection, kind: type[C], *, confirms: bool = False
+    ) -> C:
+        """
+        Open a channel; a connection on which none can be opened is dropped.
+
+        Raises:
+            BrokerUnavailable: it was not opened.
+        """
+        try:
+            return await driver.open_channel(connection, kind, ANSWERING, confirms=confirms)
+        except BrokerError as error:
+            # What closed it says better why it is gone.
+            if self.state.phase is Phase.CONNECTED and not connection.is_closed:
+                self.drop(connection, str(error))
+            raise
+
     def close_later(self, resource: Connection | Channel) -> None:
         """
         Close a channel or a connection that is given up, without waiting for it.
@@ -173,6 +194,14 @@ class Link:
         """
         if not self._leaving:
             self._tasks.create_task(self._close(resource))
+
+    async def _ask(self, connection: Connection) -> None:
+        try:
+            await self._close(await self.open_channel(connection, Channel))
+        except BrokerError:
+            pass  # it is dropped, or blocked, or was gone before
+        finally:
+            self._asking = None
 
     async def _close(self, resource: Connection | Channel) -> None:
         closed = await driver.close(resource, ANSWERING)
@@ -253,76 +282,3 @@ class Link:
             self.name, phase, self.state.epoch if epoch is None else epoch, problem
         )
         self._on_state(self.state)
-
-
-async def connect(url: str, name: str, seconds: float) -> Connection:
-    """
-    Open one connection.
-
-    Raises:
-        ConfigurationError: the broker refuses the password or the virtual host, or the URL is none.
-        BrokerUnavailable: out of reach, or TLS failed.
-    """
-    where = place(url)
-    try:
-        secured = tls.of_broker(url)
-        connection = Connection(
-            url,
-            context=tls.context(secured) if secured else None,
-            client_properties={
-                "product": "saga-engine",
-                "connection_name": f"saga-engine {name}",
-            },
-        )
-        connection.on_blocked = _unobserved
-        connection.on_unblocked = _unobserved
-    except ConfigurationError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
-        raise ConfigurationError(NO_URL) from None
-    try:
-        with driver.translated(f"RabbitMQ at {where} is out of reach"):
-            async with asyncio.timeout(seconds):
-                await connection.connect()
-    except BrokerUnavailable as error:
-        if trouble := tls.problem(error.__cause__, tls.BROKER):
-            raise BrokerUnavailable(f"RabbitMQ at {where} {trouble}.") from error.__cause__
-        refusal = _refusal(error.__cause__, where)
-        away = f"{error} Start it, or correct SAGA_ENGINE_BROKER_URL.{_hint(error, url)}"
-        raise (
-            ConfigurationError(refusal) if refusal else BrokerUnavailable(away)
-        ) from error.__cause__
-    return connection
-
-
-def _unobserved(*_: str) -> None:
-    """A connection that is blocked while it is being opened just makes opening take longer."""
-
-
-def _refusal(error: BaseException | None, where: str) -> str:
-    if isinstance(error, ProbableAuthenticationError | AuthenticationError):
-        return (
-            f"RabbitMQ at {where} refuses this user or password."
-            " Correct them in SAGA_ENGINE_BROKER_URL."
-        )
-    # To a virtual host that it does not let us into, the broker answers with Connection.Close.
-    if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
-        return (
-            f"RabbitMQ at {where} has no such virtual host, or does not let this user into it."
-            " Create it (`rabbitmqctl add_vhost`), grant the permissions (`rabbitmqctl"
-            " set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
-        )
-    return ""
-
-
-def _hint(error: BaseException, url: str) -> str:
-    """What else it may be when the server ends a connection that has just begun."""
-    cause = error.__cause__
-    if not isinstance(
-        cause and cause.__cause__, ConnectionResetError | asyncio.IncompleteReadError
-    ):
-        return ""
-    if url.startswith("amqp:"):
-        return " If that port is for TLS, say amqps://."
-    # Its reason may be lost on the way: after TLS 1.3's handshake it just hangs up.
-    return " It may want another certificate of ours: certfile and keyfile name it."

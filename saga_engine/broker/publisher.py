@@ -4,8 +4,8 @@ Publishing a batch: every message framed, one write, all confirms awaited togeth
 Rule: an outcome belongs to its own message, and a message that cannot be published does not touch
 its neighbours. After a timeout the channel is thrown away, because whether it still counts right is
 not known; what was in flight is UNKNOWN, which usually means that it arrived. A connection on which
-no channel can be closed or opened is thrown away with it. A broker that says that it takes no
-publishes is only waited for.
+no channel can be closed or opened is thrown away with it; whether that is so is asked before the
+time is over. A broker that says that it takes no publishes is only waited for.
 
 It never raises for what the broker or the network does: the outcomes say it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from saga_engine.broker import driver
 from saga_engine.broker.confirms import Batch, ConfirmChannel
-from saga_engine.broker.connection import ANSWERING, Link, Phase
+from saga_engine.broker.connection import Link, Phase
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.frames import RefusedMessage, published
 from saga_engine.broker.topology import declare
@@ -24,6 +24,9 @@ from saga_engine.errors import BrokerError
 
 SMALLEST_FRAME_MAX = 4096
 """What AMQP guarantees; used for looking at a message before there is a connection."""
+
+ASKING = 0.4
+"""Share of the time for confirms after which the broker is asked, to know by its end."""
 
 REFUSING = 1.0
 """Seconds for which a channel that refuses a message is used at the least."""
@@ -81,7 +84,7 @@ class Publisher:
             message_ids = [messages[index].message_id for index in chosen]
             batch = await channel.send(message_ids, payload)
         try:
-            await batch.done
+            await self._confirmed(batch, channel)
         finally:
             unsettled = not batch.done.done() or batch.done.cancelled()
             if unsettled and self._link.state.phase is not Phase.BLOCKED:
@@ -90,6 +93,15 @@ class Publisher:
             self._retire(channel, batch)
             for index, outcome in zip(chosen, batch.outcomes, strict=True):
                 outcomes[index] = outcome or Published.UNKNOWN
+
+    async def _confirmed(self, batch: Batch, channel: ConfirmChannel) -> None:
+        """Wait for its confirms; when they take long, ask meanwhile whether anybody is there."""
+        await asyncio.wait(
+            [batch.done], timeout=ASKING * self._link.settings.broker_confirm_timeout
+        )
+        if not batch.done.done():
+            self._link.ask(channel.connection)
+            await batch.done
 
     def _retire(self, channel: ConfirmChannel, batch: Batch) -> None:
         """
@@ -141,20 +153,11 @@ class Publisher:
                 seconds = self._link.settings.broker_connect_timeout
                 await declare(connection, self._link.topology, seconds)
                 self._refused = False
-            channel = await self._open_on(connection)
+            channel = await self._link.open_channel(connection, ConfirmChannel, confirms=True)
             driver.when_closed(channel, lambda reason: self._closed(channel, reason))
             self._channel, self._connection = channel, connection
             self._opened_at = asyncio.get_running_loop().time()
         return self._channel
-
-    async def _open_on(self, connection: Connection) -> ConfirmChannel:
-        try:
-            return await driver.open_channel(connection, ConfirmChannel, ANSWERING, confirms=True)
-        except BrokerError as error:
-            # What closed it says better why it is gone.
-            if self._link.state.phase is Phase.CONNECTED and not connection.is_closed:
-                self._link.drop(connection, str(error))
-            raise
 
     def _closed(self, channel: ConfirmChannel, reason: str) -> None:
         channel.give_up()

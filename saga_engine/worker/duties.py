@@ -25,6 +25,7 @@ from saga_engine.worker.arrival import Arrival, Intake, as_recorded
 from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.portion import Portion
 from saga_engine.worker.turnover import AWAY, Turnover
 
 
@@ -46,11 +47,14 @@ class Duties:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
+        self._waiting = Portion(settings.batch_size)
+        self._swept = Portion(settings.batch_size)
 
     async def waiting(self) -> bool:
         """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
         try:
-            return await self._take_all_or_what_is_free()
+            with self._waiting.tried():
+                return await self._take_all_or_what_is_free()
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
@@ -139,17 +143,17 @@ class Duties:
         if self._outbound.blocked:
             self._turnover.admission.cut_off()
             return 0
-        return await batch.take_due(self._settings.batch_size)
+        return await batch.take_due(self._waiting.size)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
-        limit, definitions = self._settings.batch_size, self._catalogue.ids
+        limit, definitions = self._waiting.size, self._catalogue.ids
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
         items += await inbox.take(tx, definition_ids=definitions, limit=limit)
         return await _take_in(batch, items)
 
     async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
-        return await _take_in(batch, await self._starts(tx, self._settings.batch_size))
+        return await _take_in(batch, await self._starts(tx, self._waiting.size))
 
     async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
         """Take out up to *limit* starts whose turn it is."""
@@ -185,8 +189,9 @@ class Duties:
         if self._outbound.blocked:
             return False
         age = timedelta(seconds=self._settings.outbox_age)
-        async with self._database.transaction() as tx:
-            rows = await outbox.claim_left_behind(tx, age, self._settings.batch_size)
+        with self._swept.tried():
+            async with self._database.transaction() as tx:
+                rows = await outbox.claim_left_behind(tx, age, self._swept.size)
         await self._outbound.commands(rows, again=True)
         return bool(rows)
 

@@ -2,7 +2,8 @@
 One batch from beginning to end: transaction, commit, publish. The engine room of the worker.
 
 Whatever wants something done with runs (deliveries, timers, recorded requests) comes through here.
-A database that is away is waited for, because a delivery in hand costs nothing. A batch that the
+A database that is away is waited for, because a delivery in hand costs nothing; whether it is away
+or only too slow for so much cannot be seen, so it is given half of it then. A batch that the
 database refuses is halved until the arrival that breaks it is alone, and that one is set aside; so
 is a batch that needs what somebody holds, and then that one is put by.
 """
@@ -65,19 +66,22 @@ class Turnover:
         self._committed = asyncio.Event()
         self.admission = Admission(catalogue, settings)
 
-    async def take(self, intake: Intake) -> list[Delivery]:
+    async def take(self, intake: Intake, failures: int = 0) -> list[Delivery]:
         """
         Deal with everything in *intake*, however long the database is away.
+
+        Args:
+            failures: how often that was tried before, as part of a larger one.
 
         Returns:
             The deliveries that could not even be set aside. All others are committed and can be
             acknowledged; these cannot, and go to another worker when this one ends.
         """
-        failures, busy = 0, 0
+        busy, before = 0, failures
         while True:
             way = _WAYS[busy]
-            if way is _put_by and _number(intake) > 1:
-                return await self._divide(intake)
+            if _number(intake) > 1 and (way is _put_by or failures > before):
+                return await self._divide(intake, failures)
             try:
                 await self.once(partial(way, intake))
             except AWAY as error:
@@ -154,11 +158,11 @@ class Turnover:
         except TimeoutError:
             pass  # it is tried again
 
-    async def _divide(self, intake: Intake) -> list[Delivery]:
-        """One thing breaks the batch: halve it, until in the end that is alone."""
+    async def _divide(self, intake: Intake, failures: int = 0) -> list[Delivery]:
+        """One thing breaks the batch, or all are too much: halve it, in the end to a single one."""
         items = _items(intake)
         half = len(items) // 2
-        first = await self.take(_intake_of(items[:half]))
+        first = await self.take(_intake_of(items[:half]), failures)
         return first + await self.take(_intake_of(items[half:]))
 
     async def _set_aside(self, intake: Intake, error: Exception) -> list[Delivery]:

@@ -297,10 +297,14 @@ class Engine:
         self._owned.push_async_callback(end)
 
 
+# A test may hold rows for longer than any worker may.
+PATIENT = Settings(database_timeout=60.0)
+
+
 @asynccontextmanager
 async def engine_on(broker_url, database_url, **settings):
     """The surroundings of one test; everything in them ends with it."""
     async with asyncio.TaskGroup() as group, AsyncExitStack() as owned:
         engine = Engine(owned, group, broker_url, database_url, settings)
-        engine.database = await owned.enter_async_context(Database(database_url, Settings()))
+        engine.database = await owned.enter_async_context(Database(database_url, PATIENT))
         yield engine

@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in
 from saga_engine.embedded.broker.faults import lose, refuse
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Cancel, Resolve, trigger_data
+from saga_engine.saga.trigger import Cancel, Resolve, Start, trigger_data
 from saga_engine.saga.vocabulary import Resolution, Status
 from saga_engine.settings import Settings
 from saga_engine.store import audit, dead_letters, inbox, outbox
@@ -34,6 +35,7 @@ from saga_engine.telemetry.facts import (
 )
 from saga_engine.worker import shift
 from tests.processes import ended
+from tests.proxy import proxied
 from tests.worker.engine import engine_on, keep_silent, reject, succeed
 from tests.worker.parcels import COMMANDS, fragile, parcels
 from tests.worker.promises import check_promises
@@ -306,6 +308,45 @@ async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_c
     await worker.facts.finished(second)
     async with asyncio.timeout(2.5):
         await worker.facts.finished(first)
+
+
+@pytest.fixture
+async def slow():
+    """A database, and the proxy through which it is as slow as the test wants."""
+    async with PostgresServer(tcp=True) as postgres:
+        url = await postgres.create_database("slow")
+        await upgrade(url)
+        async with proxied(url) as proxy:
+            yield url, proxy
+
+
+@pytest.mark.parametrize("way", ["delivered", "recorded"])
+async def test_a_database_too_slow_for_all_at_once_is_given_less(development_broker, slow, way):
+    run_ids = [str(uuid7()) for _ in range(12)]
+    parcel = {"sku": "A1", "wrapping": "x" * 100_000}
+    url, proxy = slow
+    async with engine_on(
+        development_broker.url, url, batch_size=12, database_timeout=1.0
+    ) as engine:
+        asker, first = await engine.asker(), await engine.worker()
+        await first.stop()  # it has made the queue, and the saga is known
+        if way == "delivered":
+            starts = [{"run_id": each, "saga": "parcel", "input": parcel} for each in run_ids]
+            await asker.send(*(("start", each) for each in starts))
+        else:
+            async with engine.database.transaction() as tx:
+                starts = [Item("start", each, _start(each, parcel), "parcel") for each in run_ids]
+                await inbox.record(tx, starts)
+        proxy.bytes_per_s = 1_600_000.0
+        worker = await engine.worker(database_url=proxy.url)
+        for run_id in run_ids:
+            await worker.facts.until(RunStarted, run_id=run_id)
+        assert worker.facts.of(DatabaseTroubled), "all of them at once would have been too much"
+        proxy.heal()
+
+
+def _start(run_id, parcel):
+    return trigger_data(Start(run_id, None, parcel))[1]
 
 
 async def test_a_damaged_row_sets_its_reply_aside_and_no_other(engine):
