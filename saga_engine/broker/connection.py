@@ -163,9 +163,15 @@ class Link:
             self._down(connection, problem)
 
     def ask(self, connection: AbstractConnection) -> None:
-        """Find out whether a connection on which nothing is heard leads anywhere; else drop it."""
+        """
+        Find out whether a connection on which nothing is heard leads anywhere; else drop it.
+
+        A broker that blocks publishers does not read the question either.
+        """
         ours = self._connection
-        if ours is not None and ours is connection and not self._leaving and not self._asking:
+        if ours is None or ours is not connection or self._asking:
+            return
+        if self.state.phase is Phase.CONNECTED and not self._leaving:
             self._asking = self._tasks.create_task(self._ask(ours))
 
     async def open_channel(

@@ -247,6 +247,26 @@ async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_b
                 assert await publisher.publish([message("tests.one")]) == [C]
 
 
+async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(development_broker):
+    held = Held()
+    observer = Observed()
+    development_broker.faults.on_publish(lambda _: True, held, times=1)
+    async with (
+        proxied(development_broker.url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=2.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        waiting = tasks.create_task(publisher.publish([message("tests.one")]))
+        await held.arrived.wait()
+        channels = set(publisher._channel.connection.channels)
+        proxy.say(commands.Connection.Blocked("low on memory"))
+        await observer.until(lambda state: state.phase is Phase.BLOCKED)
+        proxy.stall()
+        assert await waiting == [U]
+        assert set(publisher._channel.connection.channels) == channels
+        proxy.heal()
+
+
 class Held:
     """A publish of which the publisher hears nothing until the test says so."""
 
