@@ -49,7 +49,9 @@ class Settings(BaseSettings):
         6, description="Connections a worker holds: the batches in flight and two for its duties"
     )
     database_connect_timeout: Seconds = Field(
-        5.0, description="Seconds to open a connection; asyncpg has no deadline of its own"
+        3.0,
+        description="Seconds to open a connection, and for one that has rested to answer; less than"
+        " database_timeout, which what is then done over a new one needs the rest of",
     )
     database_timeout: Seconds = Field(
         5.0,

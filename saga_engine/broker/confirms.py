@@ -36,6 +36,11 @@ class Batch:
         """The tag after its last one."""
         return self.first + len(self.outcomes)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether the broker has said nothing of it yet."""
+        return self._open == len(self.outcomes)
+
     def returned(self, tag: int) -> None:
         """Note that no queue took the message; its acknowledgement is still to come."""
         self._returned.add(tag - self.first)

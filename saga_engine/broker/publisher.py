@@ -95,12 +95,13 @@ class Publisher:
                 outcomes[index] = outcome or Published.UNKNOWN
 
     async def _confirmed(self, batch: Batch, channel: ConfirmChannel) -> None:
-        """Wait for its confirms; when they take long, ask meanwhile whether anybody is there."""
+        """Wait for its confirms; while there is none for long, ask whether anybody is there."""
         await asyncio.wait(
             [batch.done], timeout=ASKING * self._link.settings.broker_confirm_timeout
         )
         if not batch.done.done():
-            self._link.ask(channel.connection)
+            if batch.unheard:  # or it is only slow, and reads the question after all the rest
+                self._link.ask(channel.connection)
             await batch.done
 
     def _retire(self, channel: ConfirmChannel, batch: Batch) -> None:

@@ -57,7 +57,7 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
             return 0
         if not as_json:
             say(f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}.")
-        left = None if timeout is None else max(0.0, round(timeout - (monotonic() - began), 1))
+        left = None if timeout is None else max(0.1, round(timeout - (monotonic() - began), 1))
         ending = await client.result(handle.run_id, timeout=left)
     return _tell_ending(ending, as_json=as_json, existing=handle.existing)
 

@@ -215,8 +215,9 @@ def _print(shown: Mapping[str, Any]) -> None:
         line(f"{name:12} {cell(shown[name])}")
     if shown["cause"]:
         line(f"{'cause':12} {cell(_cause(shown['cause']))}")
-    for awaited in _awaited(shown["steps"]):
-        line(f"{'waits for':12} {cell(awaited)}")
+    if not shown["status"].finished:  # one that was abandoned leaves its steps as they were
+        for awaited in _awaited(shown["steps"]):
+            line(f"{'waits for':12} {cell(awaited)}")
     line("")
     table(
         ("step", "kind", "status", "attempts", "compensation", "its attempts", "why"),

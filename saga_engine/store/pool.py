@@ -70,16 +70,20 @@ class Pool:
             self.distrust(now)
 
     async def _answers(self, connection: AsyncConnection) -> bool:
+        asked = (await connection.get_raw_connection()).dbapi_connection
+        # Cut, not cancelled: after that SQLAlchemy would wait for a goodbye, two seconds more.
+        ending = asyncio.get_running_loop().call_later(self._patience, _cut, asked)
         try:
-            async with asyncio.timeout(self._patience):
-                await connection.execute(_THERE)
-                await connection.rollback()
+            await connection.execute(_THERE)
+            await connection.rollback()
         except BaseException as error:
             await discard(connection)
             await connection.close()
             if not isinstance(error, Exception):
                 raise
             return False  # whatever it is, a new connection will say so again
+        finally:
+            ending.cancel()
         return True
 
     def _check(

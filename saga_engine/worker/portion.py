@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from saga_engine.errors import StoreUnavailable
+from saga_engine.errors import StoreBusy, StoreUnavailable
 
 
 class Portion:
@@ -11,7 +11,8 @@ class Portion:
     How many are taken in one transaction, `size`, from 1 to *most*.
 
     A database that is away and one that is too slow for so much look the same. So what did not come
-    through is tried again with half of it; each success doubles it.
+    through is tried again with half of it, and each success adds an eighth. That somebody else
+    holds a row says nothing of either.
     """
 
     def __init__(self, most: int) -> None:
@@ -22,7 +23,9 @@ class Portion:
         """Surround one try, and learn from it."""
         try:
             yield
+        except StoreBusy:
+            raise
         except StoreUnavailable:
             self.size = max(1, self.size // 2)
             raise
-        self.size = min(self._most, 2 * self.size)
+        self.size = min(self._most, self.size + max(1, self.size // 8))

@@ -267,6 +267,28 @@ async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(deve
         proxy.heal()
 
 
+async def test_a_broker_that_confirms_slowly_is_not_asked_whether_it_is_there(development_broker):
+    held = Held()
+    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    async with (
+        proxied(development_broker.url) as proxy,
+        publisher_to(proxy.url, broker_confirm_timeout=2.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        both = [message("tests.one"), message("tests.one", b"held")]
+        waiting = tasks.create_task(publisher.publish(both))
+        await held.arrived.wait()
+        channels = set(publisher._channel.connection.channels)
+        async with asyncio.timeout(1.5):
+            while publisher._channel._batches[0].unheard:
+                await lasting(0.01)
+        proxy.stall()
+        await lasting(1.0)  # it would be asked after 0.8 s
+        assert set(publisher._channel.connection.channels) == channels
+        proxy.heal()
+        assert await waiting == [C, U]
+
+
 class Held:
     """A publish of which the publisher hears nothing until the test says so."""
 

@@ -1,6 +1,9 @@
 import re
 from uuid import uuid4
 
+from saga_engine.cli import runs
+from saga_engine.saga.run import StepStatus
+from saga_engine.saga.vocabulary import Status
 from saga_engine.telemetry.facts import AttemptSent, RetryScheduled, RunFinished
 from tests.cli.conftest import saga_engine
 
@@ -80,6 +83,19 @@ async def test_people_read_when_a_command_is_sent_again(engine):
     assert re.search(
         r"^waits for    say: to send greeter\.greet again, at \S+ \S+$", shown.out, re.MULTILINE
     )
+
+
+def test_a_run_that_is_abandoned_waits_for_nothing_though_a_step_was_in_flight(capsys):
+    done = {"command": "x.do", "status": StepStatus.IN_FLIGHT, "attempts": 1, "error": None}
+    step = {"name": "x", "kind": "compensatable", "due_at": None, "compensation": None, **done}
+    shown = dict.fromkeys(
+        ("run_id", "saga", "version", "key", "started_at", "finished_at", "cause")
+    )
+    shown |= {"steps": [step], "incidents": [], "journal": []}
+    runs._print(shown | {"status": Status.ABANDONED})
+    assert "waits for" not in capsys.readouterr().out
+    runs._print(shown | {"status": Status.RUNNING})
+    assert "waits for" in capsys.readouterr().out
 
 
 async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url):

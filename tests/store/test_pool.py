@@ -78,7 +78,7 @@ async def test_one_silent_connection_is_enough_to_replace_them_all(url):
 
 
 async def test_who_uses_a_connection_that_has_rested_learns_nothing_of_its_death(url, monkeypatch):
-    async with pooled(url, database_connect_timeout=1) as (database, proxy):
+    async with pooled(url) as (database, proxy):
         monkeypatch.setattr(pool, "RESTED", 0.0)
         proxy.vanish()
         await at_once(database)
