@@ -62,7 +62,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
     # An id that is cut short is of no use, so only the last column is folded into what is left.
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    for name, width in zip(columns[:-1], widths, strict=False):
+    for name, width in zip(columns[:-1], widths[:-1], strict=True):
         drawn.add_column(name, width=width)
     drawn.add_column(columns[-1], overflow="fold")
     for each in cells:
