@@ -302,7 +302,7 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _required(url: SecretStr | None, name: str, example: str) -> str:
-    if url is None:
+    if url is None or not url.get_secret_value():  # empty is what an unset variable of compose is
         raise ConfigurationError(f"{PREFIX}{name} is not set. Set it, for example to {example}")
     return url.get_secret_value()
 

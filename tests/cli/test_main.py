@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from saga_engine.cli.main import run
+from saga_engine.errors import ConfigurationError
+from saga_engine.settings import Settings
 from tests.cli.conftest import CHECKOUT, COMMAND, environment, saga_engine
 
 HEAVY = ("sqlalchemy", "aio_pika", "aiormq", "pydantic", "asyncpg", "alembic", "prometheus_client")
@@ -159,3 +161,11 @@ async def test_the_manual_names_every_command_and_every_exit_code():
         assert f"saga-engine {name}" in manual, name
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 124, 130, 143):
         assert re.search(rf"^\| {code} \|", manual, re.MULTILINE), code
+
+
+def test_a_url_that_is_empty_is_not_set():
+    settings = Settings(broker_url="", database_url="")
+    with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
+        settings.require_broker()
+    with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
+        settings.require_database()
