@@ -184,11 +184,13 @@ class World:
             own = cast("real_participant_database.Database", database) if play.barrier else None
             self._broker.declare(participant_topology(made.name, tuple(made.handlers)))
             performers[participant_queue(made.name)] = Performer(
-                made.handlers, own, self._settings, _nobody
+                made.handlers, own, self._settings, self._told_by_a_participant
             )
         prefetch = self._settings.participant_prefetch
         publisher, consumer = self._connected(process, list(performers), prefetch)
-        shift = participant_shift.Shift(performers, publisher, consumer, self._settings, _nobody)
+        shift = participant_shift.Shift(
+            performers, publisher, consumer, self._settings, self._told_by_a_participant
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(shift.run())
             await process.stop.wait()
@@ -208,6 +210,11 @@ class World:
     def _told(self, fact: Fact) -> None:
         if isinstance(fact, FaultFound):
             self._witness.violate("P7", f"a bug: {fact}")
+
+    def _told_by_a_participant(self, fact: Fact) -> None:
+        """A lost connection is a fault of its world; an error of the interpreter is a bug."""
+        if isinstance(fact, FaultFound) and fact.problem.startswith(("TypeE", "AttributeE")):
+            self._told(fact)
 
     # the clients
 
@@ -273,7 +280,3 @@ def _guarded(plays: Sequence[Play]) -> set[str]:
     steps = [step for play in plays if play.barrier for step in play.saga.steps.values()]
     orders = [each.order(direction) for each in steps for direction in Direction]
     return {order.command for order in orders if order is not None}
-
-
-def _nobody(_: object) -> None:
-    """Tell nobody: a simulated participant's failures are drawn by lot."""

@@ -1,40 +1,65 @@
 """
-Bugs that somebody could write, each a small patch of the real code and the promise it breaks.
+Bugs that an engineer could write, each a small patch of the real code and the promise it breaks.
 
 Each is planted for the time of a test, which must see the simulation find it.
 """
 
 import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import cast
 
+from saga_engine.broker.command import Command, ReceivedCommand
+from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import Answer
+from saga_engine.participant.handler import Handler
 from saga_engine.participant.performer import Performer
-from saga_engine.participant.replies import Replies
-from saga_engine.saga import course, decide, reply
+from saga_engine.participant.replies import Replies, _Held
+from saga_engine.saga import course, decide, effect, reply
 from saga_engine.saga.course import _owed
-from saga_engine.saga.event import RunCompleted
-from saga_engine.saga.run import StepRun, StepStatus
+from saga_engine.saga.decide import Decision
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.effect import Send
+from saga_engine.saga.event import Event, RunCompleted
+from saga_engine.saga.reply import LATE
+from saga_engine.saga.run import Run, StepRun, StepStatus
+from saga_engine.saga.sealing import PLAIN, Sealing
+from saga_engine.saga.trigger import Replied
+from saga_engine.saga.turn import Turn
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.store import inbox, incidents, journal, keys, outbox, runs
+from saga_engine.store.database import Transaction
+from saga_engine.store.inbox import WaitingStart
+from saga_engine.store.journal import Entry
+from saga_engine.store.keys import KeyHeld, KeyWanted
+from saga_engine.store.outbox import Outgoing
+from saga_engine.store.runs import StoredRun
+from saga_engine.testing import tables
 from saga_engine.worker import batch, ledger, starts, turnover, writing
 from saga_engine.worker.account import account
+from saga_engine.worker.arrival import Arrival, Intake, Letter
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.intake import read
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.shift import Shift
-from saga_engine.worker.turnover import Turnover
+from saga_engine.worker.turnover import Turnover, Work
+from tests.simulation.planting import Planting
 
-BUGS = {}
+Plant = Callable[[Planting], None]
+
+BUGS: dict[str, tuple[Plant, tuple[str, ...]]] = {}
 
 
-def bug(*promises):
+def bug(*promises: str) -> Callable[[Plant], Plant]:
     """Declare a bug: a function that plants it, and the promises of which it breaks one."""
 
-    def declare(plant):
+    def declare(plant: Plant) -> Plant:
         BUGS[plant.__name__] = (plant, promises)
         return plant
 
@@ -45,18 +70,18 @@ def bug(*promises):
 
 
 @bug("P6")
-def acknowledge_before_the_commit(plant):
-    async def deal_with(self, deliveries):
+def acknowledge_before_the_commit(plant: Planting) -> None:
+    async def deal_with(self: Shift, deliveries: Sequence[Delivery]) -> None:
         await self._consumer.settle(deliveries)
-        await self._turnover.take(read(deliveries, self._key, self._settings))
+        await self._turnover.take(read(deliveries, self._key, self._settings, self._sealing))
         self._slots.release()
 
-    plant.setattr(Shift, "_deal_with", deal_with)
+    plant.replace(Shift, "_deal_with", deal_with)
 
 
 @bug("P6")
-def publish_before_the_commit(plant):
-    async def once(self, work):
+def publish_before_the_commit(plant: Planting) -> None:
+    async def once(self: Turnover, work: Work) -> int:
         with self.admission.transaction() as entering:
             async with self._database.transaction() as tx:
                 found = Ledger(await runs.clock(tx), entering)
@@ -68,271 +93,304 @@ def publish_before_the_commit(plant):
         account(self._tell, found)
         return number or 0
 
-    plant.setattr(Turnover, "once", once)
+    plant.replace(Turnover, "once", once)
 
 
 @bug("P6")
-def take_a_failed_commit_for_done(plant):
-    async def take(self, intake):
+def take_a_failed_commit_for_done(plant: Planting) -> None:
+    async def take(self: Turnover, intake: Intake, failures: int = 0) -> list[Delivery]:
+        del failures
         with suppress(StoreUnavailable):
-            await self.once(lambda _, batch: turnover._taken(batch, intake))
+            await self.once(partial(turnover._taken, intake, patient=True))
         return []
 
-    plant.setattr(Turnover, "take", take)
+    plant.replace(Turnover, "take", take)
 
 
 @bug("P6")
-def forget_a_command_before_its_confirm(plant):
+def forget_a_command_before_its_confirm(plant: Planting) -> None:
     commands = Outbound.commands
 
-    async def forgetting(self, rows, told=()):
+    async def forgetting(
+        self: Outbound,
+        rows: Sequence[Outgoing],
+        told: Sequence[Message] = (),
+        *,
+        again: bool = False,
+    ) -> Sequence[Published]:
         self.confirmed.extend(row.id for row in rows)
-        return await commands(self, rows, told)
+        return await commands(self, rows, told, again=again)
 
-    plant.setattr(Outbound, "commands", forgetting)
+    plant.replace(Outbound, "commands", forgetting)
 
 
 @bug("P6", "P7")
-def acknowledge_rubbish_and_keep_nothing(plant):
-    plant.setattr(Ledger, "put_aside", lambda *_: None)
+def acknowledge_rubbish_and_keep_nothing(plant: Planting) -> None:
+    def nothing(self: Ledger, letter: Letter) -> None:
+        del self, letter
+
+    plant.replace(Ledger, "put_aside", nothing)
 
 
 @bug("P1")
-def never_sweep(plant):
-    async def nothing(*_):
+def never_sweep(plant: Planting) -> None:
+    async def nothing(tx: Transaction, age: timedelta, limit: int) -> list[Outgoing]:
+        del tx, age, limit
         return []
 
-    plant.setattr(outbox, "claim_left_behind", nothing)
+    plant.replace(outbox, "claim_left_behind", nothing)
 
 
 @bug("P1")
-def lose_timers_in_a_crash(plant):
+def lose_timers_in_a_crash(plant: Planting) -> None:
     """They are kept in the memory of the worker that sent the command, and nowhere else."""
-    plant.setattr(batch, "wake_at", lambda *_: None)
-    plant.setattr(starts, "wake_at", lambda *_: None)
+
+    def never(saga: Saga, run: Run) -> datetime | None:
+        del saga, run
+        return None
+
+    plant.replace(batch, "wake_at", never)
+    plant.replace(starts, "wake_at", never)
 
 
 @bug("P1")
-def spend_a_wake_up_without_the_next(plant):
+def spend_a_wake_up_without_the_next(plant: Planting) -> None:
     apply = Batch._apply
 
-    def forgetting(self, saga, before, decision, arrival):
+    def forgetting(
+        self: Batch, saga: Saga, before: StoredRun, decision: Decision, arrival: Arrival | None
+    ) -> Run:
         run = apply(self, saga, before, decision, arrival)
         if arrival is None:
             stored = self._ledger.stored[run.run_id]
             self._ledger.stored[run.run_id] = replace(stored, wake_at=None)
         return run
 
-    plant.setattr(Batch, "_apply", forgetting)
+    plant.replace(Batch, "_apply", forgetting)
 
 
 @bug("P6")
-def know_nothing_of_starts_that_wait(plant):
-    async def none(*_):
+def know_nothing_of_starts_that_wait(plant: Planting) -> None:
+    async def none(tx: Transaction, run_ids: Collection[str]) -> dict[str, WaitingStart]:
+        del tx, run_ids
         return {}
 
-    plant.setattr(inbox, "starts_of", none)
+    plant.replace(inbox, "starts_of", none)
 
 
 @bug("P5", "P7")
-def decide_without_the_lock(plant):
-    plant.setattr(runs, "lock", runs.look)
+def decide_without_the_lock(plant: Planting) -> None:
+    plant.replace(runs, "lock", runs.look)
 
 
 # store
 
 
 @bug("P5")
-def leave_an_event_out_of_the_journal(plant):
+def leave_an_event_out_of_the_journal(plant: Planting) -> None:
     append = journal.append
 
-    async def forgetful(tx, entries):
+    async def forgetful(tx: Transaction, entries: Sequence[Entry]) -> None:
         kept = [each for each in entries if type(each.event).__name__ != "RunCompensating"]
         await append(tx, kept)
 
-    plant.setattr(journal, "append", forgetful)
+    plant.replace(journal, "append", forgetful)
 
 
 @bug("P1")
-def open_an_incident_that_nobody_can_find(plant):
-    async def record(*_):
-        pass
+def open_an_incident_that_nobody_can_find(plant: Planting) -> None:
+    async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
+        del tx, events
 
-    plant.setattr(incidents, "record", record)
+    plant.replace(incidents, "record", record)
 
 
 @bug("P1")
-def give_a_key_to_everyone_who_asks(plant):
-    async def everyone(_tx, wanted, _sealing):
-        return [keys.KeyHeld(each.run_id, True) for each in wanted]
+def give_a_key_to_everyone_who_asks(plant: Planting) -> None:
+    async def everyone(
+        tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
+    ) -> list[KeyHeld | None]:
+        del tx, sealing
+        return [KeyHeld(each.run_id, same_input=True) for each in wanted]
 
-    plant.setattr(keys, "try_reserve", everyone)
+    plant.replace(keys, "try_reserve", everyone)
 
 
 # core
 
 
 @bug("P3")
-def compensate_in_forward_order(plant):
-    def forward(turn):
+def compensate_in_forward_order(plant: Planting) -> None:
+    def forward(turn: Turn) -> Iterator[str]:
         for name in turn.saga.after:
             pending = turn.step(name).compensation.status is StepStatus.PENDING
             waits = any(_owed(turn, earlier) for earlier in turn.saga.ancestors[name])
             if pending and _owed(turn, name) and not waits:
                 yield name
 
-    plant.setattr(course, "_due_to_be_undone", forward)
+    plant.replace(course, "_due_to_be_undone", forward)
 
 
 @bug("P3")
-def compensate_everything_at_once(plant):
-    def at_once(turn):
+def compensate_everything_at_once(plant: Planting) -> None:
+    def at_once(turn: Turn) -> Iterator[str]:
         for name in turn.saga.after:
             if turn.step(name).compensation.status is StepStatus.PENDING and _owed(turn, name):
                 yield name
 
-    plant.setattr(course, "_due_to_be_undone", at_once)
+    plant.replace(course, "_due_to_be_undone", at_once)
 
 
 @bug("P3")
-def ignore_a_late_success(plant):
-    plant.setattr(reply, "_after_giving_up", lambda *_: reply.LATE)
+def ignore_a_late_success(plant: Planting) -> None:
+    def late(turn: Turn, reply: Replied) -> str | None:
+        del turn, reply
+        return LATE
+
+    plant.replace(reply, "_after_giving_up", late)
 
 
 @bug("P3")
-def take_a_timeout_for_nothing_done(plant):
-    done = property(lambda step: step.action.status is StepStatus.SUCCEEDED)
-    plant.setattr(StepRun, "may_have_effect", done)
+def take_a_timeout_for_nothing_done(plant: Planting) -> None:
+    def done(step: StepRun) -> bool:
+        return step.action.status is StepStatus.SUCCEEDED
+
+    plant.replace(StepRun, "may_have_effect", property(done))
 
 
 @bug("P3")
-def take_a_compensation_for_done_when_it_is_sent(plant):
-    hopeful = property(lambda step: step.compensation.attempts > 0)
-    plant.setattr(StepRun, "undone", hopeful)
+def take_a_compensation_for_done_when_it_is_sent(plant: Planting) -> None:
+    def hopeful(step: StepRun) -> bool:
+        return step.compensation.attempts > 0
+
+    plant.replace(StepRun, "undone", property(hopeful))
 
 
 @bug("P3", "P2", "P4")
-def take_a_rejected_compensation_for_done(plant):
-    replied = decide.replied
+def take_a_rejected_compensation_for_done(plant: Planting) -> None:
+    replied = reply.replied
 
-    def hopeful(turn, message):
-        if message.direction is Direction.COMPENSATION and message.outcome is Outcome.REJECTED:
-            message = replace(message, outcome=Outcome.SUCCEEDED)
-        return replied(turn, message)
+    def hopeful(turn: Turn, reply: Replied) -> str | None:
+        if reply.direction is Direction.COMPENSATION and reply.outcome is Outcome.REJECTED:
+            reply = replace(reply, outcome=Outcome.SUCCEEDED)
+        return replied(turn, reply)
 
-    plant.setattr(decide, "replied", hopeful)
+    plant.replace(decide, "replied", hopeful)
 
 
 @bug("P4")
-def give_every_attempt_a_key_of_its_own(plant):
-    effects = ledger.effects
+def give_every_attempt_a_key_of_its_own(plant: Planting) -> None:
+    effects = effect.effects
 
-    def unstable(run, events):
+    def unstable(run: Run, events: Sequence[Event]) -> Iterator[Send]:
         for send in effects(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 
-    plant.setattr(ledger, "effects", unstable)
+    plant.replace(ledger, "effects", unstable)
 
 
 @bug("P1")
-def never_try_again_what_waits(plant):
+def never_try_again_what_waits(plant: Planting) -> None:
     due = decide._is_due
 
-    def lazy(turn, place, status):
+    def lazy(turn: Turn, place: tuple[str, Direction], status: StepStatus) -> bool:
         return status is StepStatus.IN_FLIGHT and due(turn, place, status)
 
-    plant.setattr(decide, "_is_due", lazy)
+    plant.replace(decide, "_is_due", lazy)
 
 
 @bug("P2", "P3")
-def complete_when_the_last_step_is_done(plant):
+def complete_when_the_last_step_is_done(plant: Planting) -> None:
     """The other branches of the graph may still be under way."""
-    advance = decide.advance
+    advance = course.advance
 
-    def early(turn):
+    def early(turn: Turn) -> None:
         last = list(turn.saga.steps)[-1]
         running = turn.run.status is Status.RUNNING
         if running and turn.step(last).action.status is StepStatus.SUCCEEDED:
             turn.record(RunCompleted(turn.now))
         advance(turn)
 
-    plant.setattr(decide, "advance", early)
+    plant.replace(decide, "advance", early)
 
 
 # participant
 
 
 @bug("P4")
-def have_no_barrier(plant):
-    async def enter(*_, **__):
+def have_no_barrier(plant: Planting) -> None:
+    async def enter(tx: Transaction, command: Command, *, undoes: bool) -> Answer | None:
+        del tx, command, undoes
         return None
 
-    plant.setattr(barrier, "enter", enter)
+    plant.replace(barrier, "enter", enter)
 
 
 @bug("P4")
-def undo_what_never_happened(plant):
+def undo_what_never_happened(plant: Planting) -> None:
     enter = barrier.enter
 
-    async def careless(tx, command, *, undoes):
+    async def careless(tx: Transaction, command: Command, *, undoes: bool) -> Answer | None:
         del undoes
         return await enter(tx, command, undoes=False)
 
-    plant.setattr(barrier, "enter", careless)
+    plant.replace(barrier, "enter", careless)
 
 
 @bug("P3", "P4")
-def leave_no_tombstone(plant):
+def leave_no_tombstone(plant: Planting) -> None:
     enter = barrier.enter
 
-    async def without(tx, command, *, undoes):
+    async def without(tx: Transaction, command: Command, *, undoes: bool) -> Answer | None:
         answer = await enter(tx, command, undoes=undoes)
         if undoes and answer is barrier.EMPTY:
-            tx.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
+            model = cast("tables.Transaction", tx)
+            model.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
         return answer
 
-    plant.setattr(barrier, "enter", without)
+    plant.replace(barrier, "enter", without)
 
 
 @bug("P3", "P4")
-def record_the_barrier_in_a_transaction_of_its_own(plant):
-    async def once(self, handler, command, tx):
+def record_the_barrier_in_a_transaction_of_its_own(plant: Planting) -> None:
+    async def once(self: Performer, handler: Handler, command: Command, tx: Transaction) -> Answer:
+        assert self._database is not None
         async with self._database.transaction() as other:
             answer = await self._done(handler, command, other)
         await barrier.leave(tx, command, answer)
         return answer
 
-    plant.setattr(Performer, "_once", once)
+    plant.replace(Performer, "_once", once)
 
 
 @bug("P2", "P3", "P4", "P6")
-def take_a_command_in_hand_for_done(plant):
+def take_a_command_in_hand_for_done(plant: Planting) -> None:
     perform = Performer.perform
 
-    async def hasty(self, received):
+    async def hasty(self: Performer, received: ReceivedCommand) -> Answer:
         try:
             return await perform(self, received)
         except barrier.InHand:
             return Answer(Outcome.SUCCEEDED, b"null")
 
-    plant.setattr(Performer, "perform", hasty)
+    plant.replace(Performer, "perform", hasty)
 
 
 @bug("P6")
-def acknowledge_a_command_before_its_reply_is_confirmed(plant):
-    async def publish(self, due):
+def acknowledge_a_command_before_its_reply_is_confirmed(plant: Planting) -> None:
+    async def publish(self: Replies, due: list[_Held]) -> None:
         await self._consumer.settle(held.delivery for held in due)
         await self._publisher.publish([held.message for held in due])
         self._held = [held for held in self._held if held not in due]
 
-    plant.setattr(Replies, "_publish", publish)
+    plant.replace(Replies, "_publish", publish)
 
 
 @bug("P4", "P6")
-def reply_before_the_commit(plant):
+def reply_before_the_commit(plant: Planting) -> None:
     guarded = Performer._guarded
 
-    async def hasty(self, handler, command):
+    async def hasty(self: Performer, handler: Handler, command: Command) -> Answer:
         loop = asyncio.get_running_loop()
         working = loop.create_task(guarded(self, handler, command))
         done, _ = await asyncio.wait([working], timeout=0.001)
@@ -340,4 +398,4 @@ def reply_before_the_commit(plant):
             return working.result()
         return Answer(Outcome.SUCCEEDED, b"1")
 
-    plant.setattr(Performer, "_guarded", hasty)
+    plant.replace(Performer, "_guarded", hasty)

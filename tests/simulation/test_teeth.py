@@ -2,9 +2,13 @@
 
 import pytest
 
+from saga_engine.participant import barrier
 from saga_engine.testing.world import simulate
+from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.turnover import Turnover
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import setup_of
+from tests.simulation.planting import DoesNotFit, Planting, breakdowns
 from tests.simulation.plays import plays_of
 
 SEEDS = range(96)
@@ -30,10 +34,41 @@ def test_without_a_bug_these_seeds_break_nothing():
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name, monkeypatch, record_property):
     plant, promises = BUGS[name]
-    plant(monkeypatch)
+    plant(Planting(monkeypatch))
     for seed in SEEDS:
-        found = [sentence for sentence in broken(seed) if sentence.startswith(promises)]
+        violations = broken(seed)
+        assert not breakdowns(violations), "the replacement does not fit the engine"
+        found = [sentence for sentence in violations if sentence.startswith(promises)]
         if found:
             record_property("found", f"seed {seed}: {found[0]}")
             return
     raise AssertionError(f"{name} broke none of {promises} in {len(SEEDS)} seeds")
+
+
+def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
+    def take(self, intake):
+        del self, intake
+
+    with pytest.raises(DoesNotFit, match="failures=0"):
+        Planting(monkeypatch).replace(Turnover, "take", take)
+
+
+def test_a_bug_whose_name_is_gone_is_refused(monkeypatch):
+    with pytest.raises(DoesNotFit, match="not callable: NoneType"):
+        Planting(monkeypatch).replace(Turnover, "take_it_all", lambda: None)
+
+
+def test_a_type_error_that_the_engine_contains_is_seen(monkeypatch):
+    async def commands(self, rows, told=(), *, again=False):
+        raise TypeError(f"{self} {rows} {told} {again}")
+
+    Planting(monkeypatch).replace(Outbound, "commands", commands)
+    assert breakdowns(broken(SEEDS[0]))
+
+
+def test_a_type_error_that_a_participant_contains_is_seen(monkeypatch):
+    async def leave(tx, command, answer):
+        raise TypeError(f"{tx} {command} {answer}")
+
+    Planting(monkeypatch).replace(barrier, "leave", leave)
+    assert breakdowns(broken(SEEDS[0]))
