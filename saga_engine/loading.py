@@ -24,6 +24,7 @@ def load(spec: str, kind: type[Found]) -> list[Found]:
         DefinitionError: an object in it breaks a rule while it is declared.
     """
     name, _, attribute = spec.partition(":")
+    _no_file(name, attribute)
     module = _import(name)
     if attribute:
         found = getattr(module, attribute, None)
@@ -36,6 +37,18 @@ def load(spec: str, kind: type[Found]) -> list[Found]:
             f"{name} declares no {kind.__name__}. Name the module that does, or MODULE:NAME."
         )
     return list(objects.values())
+
+
+def _no_file(name: str, attribute: str) -> None:
+    """Refuse a path, and say which module it is."""
+    if "/" not in name and not name.endswith(".py"):
+        return
+    module = name.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+    spec = f"{module}:{attribute}" if attribute else module
+    raise ConfigurationError(
+        f"{name} is a file, and a module is wanted. From the directory that holds"
+        f" {module.partition('.')[0]!r}, give {spec}."
+    )
 
 
 def _import(name: str) -> ModuleType:

@@ -8,9 +8,9 @@ from cyclopts import Parameter
 from saga_engine.cli.output import AsJson, document, line, say
 from saga_engine.errors import DefinitionError
 from saga_engine.loading import load
-from saga_engine.saga.definition import Saga
+from saga_engine.saga.definition import Saga, collecting
 from saga_engine.saga.graph import ascii_art, dot, mermaid
-from saga_engine.worker.catalogue import sound
+from saga_engine.worker.catalogue import problems_of, sound
 
 PROBLEMS = 8
 
@@ -28,26 +28,33 @@ _DRAW = {Format.MERMAID: mermaid, Format.DOT: dot, Format.ASCII: ascii_art}
 
 def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
-    Hold the sagas of a module against every rule; exit 8 when one is broken.
+    Hold the sagas of a module against every rule; report each that is broken, and exit 8.
 
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    try:
-        sagas = sound(load(module, Saga))
-    except DefinitionError as error:
-        if as_json:
-            problem = {"where": error.where, "problem": error.problem, "mend": error.mend}
-            document({"sound": False, "sagas": [], "problems": [problem]})
-        else:
-            say(str(error))
-        return PROBLEMS
+    with collecting() as found:
+        try:
+            sagas = load(module, Saga)
+        except DefinitionError as error:
+            sagas = []
+            found.append(error)
+    found.extend(problems_of(sagas))
     if as_json:
-        document({"sound": True, "sagas": [_saga_json(each) for each in sagas], "problems": []})
+        document(
+            {
+                "sound": not found,
+                "sagas": [] if found else [_saga_json(each) for each in sagas],
+                "problems": [_problem_json(each) for each in found],
+            }
+        )
+    elif found:
+        for each in found:
+            say(str(each))
     else:
-        for each in sagas:
-            line(f"{each.name} version {each.version}: {len(each.steps)} steps, sound")
-    return 0
+        for saga in sagas:
+            line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, sound")
+    return PROBLEMS if found else 0
 
 
 def graph(
@@ -76,3 +83,7 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
         "where": saga.where,
         "steps": list(saga.steps),
     }
+
+
+def _problem_json(problem: DefinitionError) -> dict[str, str]:
+    return {"where": problem.where, "problem": problem.problem, "mend": problem.mend}

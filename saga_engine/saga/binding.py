@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.payload import Payload, PayloadError
@@ -67,7 +67,12 @@ class Mapping:
 
 
 def place_of(function: Callable[..., Any]) -> str:
-    """`file:line` of a function, which must be one that a declaration may decorate."""
+    """
+    `file:line` of a function, which must be one that a declaration may decorate.
+
+    Raises:
+        DefinitionError: it is another object, a lambda, or stands in a class.
+    """
     plain = inspect.unwrap(function)
     if not inspect.isfunction(plain):
         frame = sys._getframe(2)  # noqa: SLF001 - where the decorator stands; nothing else says it
@@ -77,7 +82,49 @@ def place_of(function: Callable[..., Any]) -> str:
             mend="Put @saga.step(command=...) or @step.compensation(command=...), with its"
             " arguments, directly on a function.",
         )
-    return f"{plain.__code__.co_filename}:{plain.__code__.co_firstlineno}"
+    where = f"{plain.__code__.co_filename}:{plain.__code__.co_firstlineno}"
+    if plain.__name__ == "<lambda>":
+        raise DefinitionError(
+            "A lambda is declared where a function belongs.",
+            where=where,
+            mend="Write it as a function with `def`, whose name is the step's and whose"
+            " parameters and result are annotated.",
+        )
+    if not isinstance(function, types.FunctionType) or _in_a_class(plain):
+        raise DefinitionError(
+            f"{plain.__qualname__} stands in a class.",
+            where=where,
+            mend="Declare a function outside the class; it only maps data and needs no self.",
+        )
+    return where
+
+
+def _in_a_class(function: types.FunctionType) -> bool:
+    """`Shop.book` and `test.<locals>.Shop.book` stand in a class, `test.<locals>.book` does not."""
+    before, _, _ = function.__qualname__.rpartition(".")
+    return bool(before) and not before.endswith("<locals>")
+
+
+def refuse_bare(function: object, declared_with: str) -> NoReturn:
+    """
+    Refuse a decorator without arguments, which Python calls with the function.
+
+    Raises:
+        DefinitionError: always.
+    """
+    plain = inspect.unwrap(function) if callable(function) else None
+    code = plain.__code__ if isinstance(plain, types.FunctionType) else None
+    frame = sys._getframe(2)  # noqa: SLF001 - the caller of the decorator
+    file, line = (
+        (code.co_filename, code.co_firstlineno)
+        if code
+        else (frame.f_code.co_filename, frame.f_lineno)
+    )
+    raise DefinitionError(
+        f"{declared_with} stands without its command.",
+        where=f"{file}:{line}",
+        mend=f'Write @....{declared_with}(command="..."): every argument has a name.',
+    )
 
 
 def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -90,11 +137,19 @@ def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
         )
     try:
         return get_type_hints(function, include_extras=True)
-    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+    except NameError as error:
         raise DefinitionError(
             f"An annotation of {function.__name__} cannot be read: {error}.",
             where=where,
-            mend="Define or import its type before the function.",
+            mend=f"Define {error.name or 'its type'} at the top level of"
+            f" {function.__module__}, or import it there: a type inside a function, or under"
+            " TYPE_CHECKING, is not found.",
+        ) from None
+    except (AttributeError, SyntaxError, TypeError) as error:
+        raise DefinitionError(
+            f"An annotation of {function.__name__} cannot be read: {error}.",
+            where=where,
+            mend="Write it as a type that the module defines or imports.",
         ) from None
 
 

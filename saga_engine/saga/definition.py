@@ -4,27 +4,96 @@ What the author declares: a saga, its steps, and the compensation of each.
 The objects here are filled while the author's module is loaded and checked by `rules.check` before
 the first run; what is derived from them is kept, so nothing may be declared after that. Every
 declaration remembers where it stands, so that an error can name the file and the line.
+
+A declaration that cannot be used raises at once. Inside `collecting` it is noted instead and the
+module is loaded to its end, so that `saga-engine check` reports every mistake of a module.
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, TypeVar, cast
 
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.binding import Mapping, place_of
+from saga_engine.saga.binding import Mapping, place_of, refuse_bare
 from saga_engine.saga.payload import Payload, PayloadError
 from saga_engine.saga.retry import Retry
 from saga_engine.saga.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
+Declaring = TypeVar("Declaring", bound=Callable[..., Any])
+Made = TypeVar("Made")
+
+_collected: ContextVar[list[DefinitionError] | None] = ContextVar("collected", default=None)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
 """Undoing is tried for about 20 minutes: giving up costs a person's time."""
+
+
+@contextmanager
+def collecting() -> Iterator[list[DefinitionError]]:
+    """
+    Note declarations that cannot be used instead of raising; for `saga-engine check`.
+
+    A step that is noted stands in its saga with a mapping that must not be called, so that the
+    rules can be asked about the other steps. Such a saga must not run.
+    """
+    noted: list[DefinitionError] = []
+    token = _collected.set(noted)
+    try:
+        yield noted
+    finally:
+        _collected.reset(token)
+
+
+def _or_noted(make: Callable[[], Made], instead: Made) -> Made:
+    """What *make* makes; *instead*, when it raises and the error is noted."""
+    try:
+        return make()
+    except DefinitionError as error:
+        noted = _collected.get()
+        if noted is None:
+            raise
+        noted.append(error)
+        return instead
+
+
+def _with_arguments(method: Declaring) -> Declaring:
+    """Refuse `@saga.step` without parentheses in words; it passes the function as an argument."""
+
+    @wraps(method)
+    def called(self: object, *args: object, **options: object) -> object:
+        if args:
+            refuse_bare(args[0], method.__name__)
+        return method(self, **options)
+
+    return cast("Declaring", called)
+
+
+def _nothing() -> None:
+    """Stand for a mapping function that cannot be used."""
+
+
+UNUSABLE = Mapping(_nothing)
+"""The mapping of a declaration that was noted; see `collecting`."""
+
+UNKNOWN = Payload(Any)
+"""The type of an input or a reply that was noted."""
+
+
+def _payload(kind: Any, what: str, where: str) -> Payload:
+    try:
+        return Payload(kind)
+    except PayloadError as error:
+        raise DefinitionError(
+            f"{what} does not work: {error}.", where=where, mend="Use a pydantic model."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +128,7 @@ class Step:
         """What is sent in that direction; None for a step that cannot be undone."""
         return self.action if direction is Direction.ACTION else self.undo
 
+    @_with_arguments
     def compensation(
         self,
         *,
@@ -76,16 +146,20 @@ class Step:
 
         def declare(function: Function) -> Function:
             where = place_of(function)
-            if self.undo is not None:
-                raise DefinitionError(
-                    f"Step {self.name!r} has two compensations, the other at {self.undo.where}.",
-                    where=where,
-                    mend="Keep one.",
-                )
-            self.undo = Order(command, Mapping(function), Payload(Any), timeout, retry, where)
+            _or_noted(lambda: self._only_one(where), None)
+            mapping = _or_noted(lambda: Mapping(function), UNUSABLE)
+            self.undo = Order(command, mapping, Payload(Any), timeout, retry, where)
             return function
 
         return declare
+
+    def _only_one(self, where: str) -> None:
+        if self.undo is not None:
+            raise DefinitionError(
+                f"Step {self.name!r} has two compensations, the other at {self.undo.where}.",
+                where=where,
+                mend="Keep one.",
+            )
 
 
 class Saga:
@@ -115,15 +189,10 @@ class Saga:
         self.version = version
         self.deadline = deadline
         self.steps: dict[str, Step] = {}
-        try:
-            self.input = Payload(input)
-        except PayloadError as error:
-            raise DefinitionError(
-                f"The input of saga {name!r} does not work: {error}.",
-                where=self.where,
-                mend="Use a pydantic model.",
-            ) from None
+        what = f"The input of saga {name!r}"
+        self.input = _or_noted(lambda: _payload(input, what, self.where), UNKNOWN)
 
+    @_with_arguments
     def step(  # noqa: PLR0913 - one keyword for each thing an author may say of a step
         self,
         *,
@@ -151,27 +220,25 @@ class Saga:
 
         def declare(function: Function) -> Step:
             where, name = place_of(function), function.__name__
-            if name in self.steps:
-                raise DefinitionError(
-                    f"Step {name!r} is declared twice, first at {self.steps[name].where}.",
-                    where=where,
-                    mend="Rename one of the functions.",
-                )
-            try:
-                answer = Payload(reply)
-            except PayloadError as error:
-                raise DefinitionError(
-                    f"The reply of step {name!r} does not work: {error}.",
-                    where=where,
-                    mend="Use a pydantic model.",
-                ) from None
-            action = Order(command, Mapping(function), answer, timeout, retry, where)
+            _or_noted(lambda: self._only_one(name, where), None)
+            what = f"The reply of step {name!r}"
+            answer = _or_noted(lambda: _payload(reply, what, where), UNKNOWN)
+            mapping = _or_noted(lambda: Mapping(function), UNUSABLE)
+            action = Order(command, mapping, answer, timeout, retry, where)
             step = Step(name, action, after)
             step.pivot, step.read_only = pivot, read_only
             self.steps[name] = step
             return step
 
         return declare
+
+    def _only_one(self, name: str, where: str) -> None:
+        if name in self.steps:
+            raise DefinitionError(
+                f"Step {name!r} is declared twice, first at {self.steps[name].where}.",
+                where=where,
+                mend="Rename one of the functions.",
+            )
 
     def __repr__(self) -> str:
         return f"Saga({self.name!r}, version={self.version}, steps={list(self.steps)})"

@@ -1,10 +1,10 @@
 """What this worker decides with: the sagas it has by their runs' definitions, and its codec."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.rules import check
+from saga_engine.saga.rules import problems
 from saga_engine.saga.sealing import PLAIN, Sealing
 
 
@@ -41,15 +41,22 @@ def sound(sagas: Iterable[Saga]) -> list[Saga]:
     Raises:
         DefinitionError: the first rule that is broken.
     """
+    found = list({id(saga): saga for saga in sagas}.values())
+    for problem in problems_of(found):
+        raise problem
+    return found
+
+
+def problems_of(sagas: Iterable[Saga]) -> Iterator[DefinitionError]:
+    """Every rule that is broken, saga by saga."""
     seen: dict[tuple[str, int], Saga] = {}
     for saga in sagas:
-        check(saga)
+        yield from problems(saga)
         other = seen.setdefault((saga.name, saga.version), saga)
         if other is not saga:
-            raise DefinitionError(
+            yield DefinitionError(
                 f"Saga {saga.name!r} version {saga.version} is declared twice,"
                 f" the other at {other.where}.",
                 where=saga.where,
                 mend="Give one of them another version.",
             )
-    return list(seen.values())

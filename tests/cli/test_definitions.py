@@ -41,6 +41,59 @@ async def test_a_broken_rule_exits_8_with_file_and_line(shop):
     assert told.json["problems"][0]["mend"]
 
 
+SEVERAL = """
+from saga_engine import Saga
+
+orders = Saga("orders", version=1, input=dict)
+
+@orders.step(command="order.place")
+def place(order) -> dict:
+    return order
+
+@orders.step(command="order.ship")
+def ship(order: dict) -> dict:
+    return order
+
+other = Saga("orders", version=1, input=dict)
+
+@other.step(command='order.place')
+def place_again(order: dict) -> dict:
+    return order
+
+other.step
+"""
+
+
+async def test_every_mistake_of_a_module_is_reported_at_once(shop):
+    (shop / "several.py").write_text(SEVERAL)
+    ran = await saga_engine("check", "several", cwd=shop)
+    assert ran.code == 8
+    assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
+        f"{shop}/several.py:{number}" for number in (6, 6, 10, 16, 14)
+    ]
+    told = await saga_engine("check", "several", "--json", cwd=shop)
+    assert len(told.json["problems"]) == 5
+
+
+async def test_mistakes_before_one_that_ends_the_import_are_reported_with_it(shop):
+    bare = SEVERAL.replace("(command='order.place')\ndef place_again", "\ndef place_again")
+    (shop / "bare.py").write_text(bare)
+    ran = await saga_engine("check", "bare", cwd=shop)
+    assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
+        f"{shop}/bare.py:{number}" for number in (6, 16)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "module"),
+    [("shop/sagas.py", "shop.sagas"), ("./sound.py:orders", "sound:orders"), ("a/b", "a.b")],
+)
+async def test_a_file_is_refused_with_the_module_it_is(shop, given, module):
+    ran = await saga_engine("check", given, cwd=shop)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert ran.err.endswith(f"give {module}.\n")
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [

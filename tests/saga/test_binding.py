@@ -159,3 +159,39 @@ def test_an_annotation_that_cannot_be_read_is_refused(annotation):
 )
 def test_without_none_takes_none_out_of_a_type(kind, expected):
     assert without_none(kind) == expected
+
+
+def test_an_annotation_that_the_module_does_not_have_says_where_it_is_looked_for():
+    def function(order) -> dict:
+        return {}
+
+    function.__annotations__["order"] = "Local"
+    assert refused(function).mend.startswith(f"Define Local at the top level of {__name__}")
+
+
+class Shop:
+    """Holds what a declaration cannot use."""
+
+    def method(self, order: Order) -> dict:
+        return {}
+
+    @classmethod
+    def of_the_class(cls, order: Order) -> dict:
+        return {}
+
+    @staticmethod
+    def alone(order: Order) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("name", ["method", "of_the_class", "alone"])
+def test_a_function_of_a_class_is_refused(name):
+    error = refused(vars(Shop)[name])
+    assert error.problem == f"Shop.{name} stands in a class."
+    assert "outside the class" in error.mend
+
+
+def test_a_lambda_is_refused():
+    error = refused(lambda order: order)
+    assert error.problem == "A lambda is declared where a function belongs."
+    assert "`def`" in error.mend

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
+from saga_engine.saga.definition import collecting
+from saga_engine.saga.rules import problems
 from saga_engine.saga.vocabulary import Direction, StepKind
 from tests.saga.scenario import add, fork, sequence
 
@@ -217,3 +219,78 @@ def test_the_fingerprint_sees_the_order_of_the_steps_but_not_that_of_after():
 
 def test_the_fingerprint_is_stored_so_it_never_changes_by_itself():
     assert fork().fingerprint == "8e020ba214b34619"
+
+
+def test_a_decorator_without_its_arguments_is_refused_at_the_function():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step  # here
+        def book(order: dict) -> dict:
+            return {}
+
+    with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
+        declare()
+    assert caught.value.where == line_here(declare)
+    assert 'step(command="...")' in caught.value.mend
+
+
+def test_a_bare_compensation_is_refused_too():
+    step = add(Saga("a", version=1, input=dict), "a", undo=False)
+    with pytest.raises(DefinitionError, match=r"compensation stands without its command"):
+        step.compensation(lambda order: order)
+
+
+def test_what_is_no_function_and_has_no_arguments_is_refused_where_it_is_declared():
+    saga = Saga("a", version=1, input=dict)
+    with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
+        saga.step("seat.book")
+    assert caught.value.where.startswith(f"{__file__}:")
+
+
+def several_mistakes():
+    saga = Saga("a", version=1, input=Holder)
+
+    @saga.step(command="do.it", reply=Holder)
+    def book(order) -> dict:
+        return {}
+
+    @book.compensation(command="undo.it")
+    def undo(order: dict):
+        return {}
+
+    @book.compensation(command="undo.it.again")
+    def undo_again(order: dict) -> dict:
+        return {}
+
+    @saga.step(command="do.it", read_only=True)
+    def pay(order: dict, book: Reply) -> dict:
+        return {}
+
+    @saga.step(command="do.it", read_only=True)
+    def pay(order: dict, pay: Reply) -> dict:  # noqa: F811 - the mistake under test
+        return {}
+
+    return saga
+
+
+def test_every_mistake_of_a_module_is_noted():
+    with collecting() as noted:
+        saga = several_mistakes()
+    found = [each.problem for each in noted]
+    assert [each for each in found if "Holder is no payload type" in each] == found[:2]
+    assert found[2:5] == [
+        "Parameter 'order' has no annotation.",
+        "undo does not say what it returns.",
+        f"Step 'book' has two compensations, the other at {noted[3].where}.",
+    ]
+    assert noted[5].problem.startswith("Step 'pay' is declared twice, first at ")
+    # What is noted has no type, so the rules for parameters say nothing of it.
+    assert [each.problem for each in problems(saga)] == ["Parameter 'pay' is the step itself."]
+
+
+def test_outside_of_collecting_the_first_mistake_raises():
+    with collecting(), pytest.raises(ZeroDivisionError):
+        raise ZeroDivisionError
+    with pytest.raises(DefinitionError, match="Holder is no payload type"):
+        several_mistakes()

@@ -7,7 +7,7 @@ import pytest
 
 from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.rules import check
+from saga_engine.saga.rules import check, problems
 from tests.saga.refusals import broken
 from tests.saga.scenario import add, sequence
 
@@ -296,8 +296,38 @@ def test_a_compensation_that_can_never_run_is_refused(place):
 
         return saga
 
-    reason = "is read-only" if place == "read_only" else "comes after the pivot"
+    reason = "is read-only" if place == "read_only" else "comes after the pivot 'p'"
     assert broken(declare).problem.endswith(f"can never run: the step {reason}.")
+
+
+def test_a_compensation_sends_another_command_than_its_step():
+    def declare():
+        saga = Saga("a", version=1, input=dict)
+        step = add(saga, "book", undo=False)
+
+        @step.compensation(command="do.book")  # here
+        def unbook(order: dict) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert "sends 'do.book', the step's own command" in error.problem
+    assert error.mend.endswith("command='do.book.undo'.")
+
+
+def test_every_rule_that_is_broken_is_reported():
+    saga = Saga("A", version=0, input=dict)
+    add(saga, "book", retry=None, timeout=None)
+    assert len(list(problems(saga))) == 4
+    pivots = Saga("a", version=1, input=dict)
+    for name in ("p", "q", "r"):
+        add(pivots, name, pivot=True, undo=False)
+    assert [each.problem[-12:] for each in problems(pivots)] == ["'p' and 'q'.", "'p' and 'r'."]
+    bare = Saga("a", version=1, input=dict)
+    for name in ("x", "y"):
+        add(bare, name, undo=False)
+    assert len(list(problems(bare))) == 2
 
 
 def test_a_sound_saga_passes_twice():

@@ -68,6 +68,46 @@ def test_a_parameter_names_a_step_that_comes_before():
     assert error.mend == "Add it to after=[...] of 'pay'."
 
 
+def test_a_step_that_needs_the_reply_of_a_later_step_is_declared_after_it():
+    def declare():
+        saga = Saga("a", version=1, input=Order)
+
+        @saga.step(command="do.pay", read_only=True)  # here
+        def pay(book: Seat) -> dict:
+            return {}
+
+        @saga.step(command="do.book", reply=Seat, read_only=True)
+        def book(order: Order) -> dict:
+            return {}
+
+        return saga
+
+    error = broken(declare)
+    assert "does not come before 'pay'" in error.problem
+    assert error.mend.startswith("'book' waits for 'pay'. Declare 'book' first")
+
+
+def test_a_compensation_does_not_need_the_reply_of_a_later_step():
+    def declare():
+        saga = Saga("a", version=1, input=Order)
+
+        @saga.step(command="do.book", reply=Seat)
+        def book(order: Order) -> dict:
+            return {}
+
+        @book.compensation(command="undo.book")  # here
+        def unbook(pay: Seat) -> dict:
+            return {}
+
+        @saga.step(command="do.pay", reply=Seat, read_only=True)
+        def pay(order: Order) -> dict:
+            return {}
+
+        return saga
+
+    assert "is undone before 'book' is" in broken(declare).mend
+
+
 def test_a_parameter_has_the_type_of_the_reply():
     def declare():
         def pay(book: Order) -> dict:  # here
