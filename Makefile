@@ -5,13 +5,14 @@
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 # make lint types bench
+# make reference  writes docs/reference.md from the code
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test faults lint types bench fast fuzz load simulate clean
+.PHONY: help demo test faults lint types bench fast fuzz load simulate reference clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -71,6 +72,9 @@ simulate: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+reference: $(VENV)/.dev
+	@PYTHONPATH=. $(BIN)/python tests/tools/reference.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -146,6 +146,9 @@ class Client:
         """
         Ask how a run stands.
 
+        Args:
+            run_id: the run, as `start` returned it.
+
         Raises:
             NotFound: there is no such run, or no worker has taken it in yet.
             BrokerUnavailable, TimedOut: nobody answered.
@@ -165,6 +168,10 @@ class Client:
         `client_ask_again` seconds. A run nobody knows yet (its start may be recorded in a
         transaction) is waited for during `client_timeout` seconds.
 
+        Args:
+            run_id: the run, as `start` or `start_in` returned it.
+            timeout: seconds to wait; without end when left out.
+
         Raises:
             NotFound: there is no such run.
             TimedOut: it is not finished after *timeout* seconds; it goes on.
@@ -183,6 +190,11 @@ class Client:
     async def cancel(self, run_id: UUID | str, *, reason: str, by: str) -> Status | None:
         """
         Have a run undone: what is in flight is awaited, what was done is compensated.
+
+        Args:
+            run_id: the run, as `start` returned it.
+            reason: why; kept on record.
+            by: the person or program that asks; kept on record.
 
         Returns:
             Where the run stands now; wait for `result` to see it compensated.

@@ -12,10 +12,15 @@ from saga_engine.saga.vocabulary import Json, Status
 @dataclass(frozen=True, slots=True)
 class Handle:
     """
-    A run of `saga` that was asked for.
+    A run that was asked for.
 
-    `existing`: the key named a run that was there already, and this is that one. `status` is None
-    where the start is recorded and waits for a worker; the version is then the one asked for.
+    Args:
+        run_id: the run's id, a UUIDv7.
+        saga: the saga's name.
+        version: the version the run has; while the start waits for a worker, the one asked for.
+        key: the business key, None without one.
+        existing: whether the key named a run that was there already; then this is that run.
+        status: the run's status; None while the start is recorded and waits for a worker.
     """
 
     run_id: UUID
@@ -31,8 +36,15 @@ class Ending:
     """
     How a run stands, or how it ended.
 
-    `result`, once completed, maps each step to its reply; `error` says why it turned back. Either
-    stays sealed, `{"$sealed": ...}`, where its key is not here.
+    Args:
+        run_id: the run's id.
+        saga: the saga's name.
+        version: the version of the saga that the run is pinned to.
+        key: the business key, None without one.
+        status: running, compensating, completed, compensated or abandoned.
+        result: once completed, each step's reply by the step's name; it stays sealed,
+            `{"$sealed": ...}`, where its key is not here.
+        error: why the run turned back; sealed in the same way.
     """
 
     run_id: UUID
@@ -44,7 +56,12 @@ class Ending:
     error: Failure | None = field(default=None, repr=False)
 
     def unsealed(self, sealing: Sealing) -> Self:
-        """Open what can be opened: how a run ended is told whatever else may be read."""
+        """
+        Open what can be opened; the rest stays sealed.
+
+        Args:
+            sealing: what seals and unseals payloads.
+        """
         run_id = str(self.run_id)
         return replace(
             self,

@@ -14,9 +14,16 @@ class CommandContext:
     """
     The envelope of one command.
 
-    `idempotency_key` is the same whenever the same command is asked for again: pass it on to
-    whatever the handler calls. `attempt` counts from 1. `deadline` is when the engine stops waiting
-    for this attempt, by the engine's clock.
+    Args:
+        command: the command's name.
+        run_id: the run that sends it.
+        saga: the name of the run's saga.
+        step: the step that sends it.
+        attempt: which send of the same command this is, from 1.
+        direction: the step's action, or its compensation.
+        idempotency_key: the same whenever the same command is sent again: pass it on to what the
+            handler calls.
+        deadline: when the engine stops waiting for this attempt, by the engine's clock.
     """
 
     command: str

@@ -67,7 +67,15 @@ class Participant:
         return MappingProxyType(self._handlers)
 
     def command(self, name: str) -> Callable[[F], F]:
-        """Declare the async function that performs the command called `name`."""
+        """
+        Declare the async function that performs a command.
+
+        Args:
+            name: the command: words of letters, digits, - and _ with dots between them.
+
+        Raises:
+            DefinitionError: the name cannot travel, or has a handler already.
+        """
         return self._declare(name, undoes="")
 
     def compensation(self, name: str, *, of: str) -> Callable[[F], F]:
@@ -77,6 +85,14 @@ class Participant:
         Called only when that was done: undoing what never happened succeeds without it, and what
         was undone cannot happen afterwards. For that the two must share a database; a command that
         undoes another participant's is declared with `command`.
+
+        Args:
+            name: the compensating command.
+            of: the command it undoes, which this participant performs.
+
+        Raises:
+            DefinitionError: the name cannot travel or has a handler already, or this participant
+                does not perform the command *of*.
         """
         if of not in self._handlers or self._handlers[of].undoes:
             raise DefinitionError(

@@ -109,7 +109,14 @@ class Order:
 
 
 class Step:
-    """One unit of a saga. Made by `Saga.step`; its `compensation` declares how it is undone."""
+    """
+    One unit of a saga. Made by `Saga.step`; its `compensation` declares how it is undone.
+
+    Args:
+        name: the name of the decorated function.
+        action: the command it sends, and how patiently.
+        after: the steps it waits for; None for the one declared before it.
+    """
 
     def __init__(self, name: str, action: Order, after: Sequence["Step | str"] | None) -> None:
         self.name = name
@@ -125,7 +132,12 @@ class Step:
         return self.action.where
 
     def order(self, direction: Direction) -> Order | None:
-        """What is sent in that direction; None for a step that cannot be undone."""
+        """
+        What is sent in that direction; None for a step that cannot be undone.
+
+        Args:
+            direction: the action, or the compensation.
+        """
         return self.action if direction is Direction.ACTION else self.undo
 
     @_with_arguments
@@ -142,6 +154,12 @@ class Step:
         The decorated function maps the input, this step's own reply (None when it never came) and
         earlier replies to the command's payload. It is sent whenever the step may have taken
         effect, so the participant must accept it for a step that never happened.
+
+        Args:
+            command: the routing key it is sent with; another than the step's own.
+            timeout: how long one attempt may take before its outcome counts as unknown.
+            retry: how often and how soon the command is sent again. By default for about 20
+                minutes; then the run gets an incident.
         """
 
         def declare(function: Function) -> Function:
@@ -305,7 +323,12 @@ class Saga:
         return hashlib.sha256(document.encode()).hexdigest()[:16]
 
     def kind(self, name: str) -> StepKind:
-        """What a step's place relative to the pivot allows."""
+        """
+        What a step's place relative to the pivot allows.
+
+        Args:
+            name: one of its steps.
+        """
         if self.pivot is None or name in self.ancestors[self.pivot.name]:
             return StepKind.COMPENSATABLE
         return StepKind.PIVOT if name == self.pivot.name else StepKind.RETRIABLE

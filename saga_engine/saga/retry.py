@@ -32,6 +32,10 @@ class Retry:
         Return how long to wait after *failures* attempts, 1 or more, have failed.
 
         The jitter comes from *seed*, not from dice: replaying a decision gives the same delay.
+
+        Args:
+            failures: attempts that have failed, 1 or more.
+            seed: any text; the same text gives the same jitter.
         """
         exponent = min(failures - 1, 64)  # 10**64 is past every maximum and still a float
         seconds = min(

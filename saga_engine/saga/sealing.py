@@ -42,12 +42,21 @@ class Codec(Protocol):
         """
         Seal bytes for a place, to text that says by itself which key opens it.
 
-        None leaves them in clear.
+        Args:
+            plain: the value as JSON.
+            place: which run, step and kind of value it belongs to; it opens nowhere else.
+
+        Returns:
+            The sealed text; None leaves the value in clear.
         """
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """
         Open what `seal` made for the same place.
+
+        Args:
+            sealed: what `seal` returned.
+            place: the same as when it was sealed.
 
         Raises:
             SealError: its key is not here, or it was made for another place, or is damaged.
