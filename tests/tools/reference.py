@@ -275,7 +275,7 @@ def _bounds(field: FieldInfo) -> str:
 
 def _errors() -> list[str]:
     lines = [
-        "Each is in `saga_engine.errors`. The command line prints its sentence and its exit code.\n",
+        "Each is in `saga_engine.errors`. The command line exits with its code.\n",
         "| error | a kind of | exit code | meaning |",
         "|---|---|---|---|",
     ]
