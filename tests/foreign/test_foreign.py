@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 from contextlib import asynccontextmanager
@@ -148,3 +149,73 @@ async def test_the_same_command_twice_is_performed_once(payment, rabbitmq_url):
     assert json.loads(first.body) == json.loads(second.body) == {"charge_id": "c-o-1"}
     assert await payment.line() == "payment.charge o-1 succeeded"
     assert await payment.line() == "payment.charge o-1 again"
+
+
+DOCUMENT = HERE.parents[1] / "docs" / "protocol.md"
+
+
+def from_the_document(name):
+    """A function that docs/protocol.md shows."""
+    found = re.search(rf"```python\n(def {name}\(.+?)```", DOCUMENT.read_text(), re.DOTALL)
+    names = {}
+    exec(found[1], names)
+    return names[name]
+
+
+@pytest.fixture
+async def rpc_server(rabbitmq_url):
+    """An RPC server in pika that knows nothing of the engine; it acknowledges, then answers."""
+    missing(find_spec("pika") is None, "pika is not installed", "pip install -e '.[dev]'")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(HERE / "rpc_server.py"), rabbitmq_url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        server = Payment(process)
+        assert await server.line() == "ready"
+        yield server
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+def pika_channel(rabbitmq_url):
+    import pika  # noqa: PLC0415 - where it is missing the test says so
+
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
+    yield connection.channel()
+    connection.close()
+
+
+@pytest.mark.rabbitmq
+async def test_an_rpc_server_that_acknowledges_first_is_a_participant_once_it_is_bound(
+    rpc_server, pika_channel, rabbitmq_url, migrated_url
+):
+    async with started(rabbitmq_url, migrated_url) as place:
+        bind = from_the_document("bind")
+        bind(pika_channel, "rpc.payment", "payment.charge")
+        status, shop = await place("ok")
+    assert status == Status.COMPLETED
+    assert shop.received[-1].command.payload["charge_id"] == "c-rpc"
+    assert await rpc_server.line() == "acknowledged"
+    assert await rpc_server.line() == "answered"
+
+
+@pytest.mark.rabbitmq
+async def test_a_command_that_is_unbound_reaches_the_participant_no_more(payment, pika_channel):
+    import pika  # noqa: PLC0415 - as above
+
+    from_the_document("unbind")(pika_channel, "payment.charge")
+    pika_channel.confirm_delivery()
+    with pytest.raises(pika.exceptions.UnroutableError):
+        pika_channel.basic_publish("saga.commands", "payment.charge", b"{}", mandatory=True)
+    properties = pika.BasicProperties(
+        type="payment.refund",
+        correlation_id="token",
+        reply_to="saga.participant.payment",  # any queue: the program waits until it is confirmed
+        headers={"idempotency-key": "k", "saga-run-id": "r", "saga-step": "charge"},
+    )
+    body = b'{"order_id": "o-1"}'
+    pika_channel.basic_publish("saga.commands", "payment.refund", body, properties)
+    assert await payment.line() == "payment.refund o-1 succeeded"
