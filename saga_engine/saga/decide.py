@@ -1,5 +1,5 @@
 """
-decide(saga, run, trigger, now, sealing) -> Decision: what follows from what happened.
+decide(saga, run, trigger, now, sealing, watch) -> Decision: what follows from what happened.
 
 Total: every run, in any state, answers every trigger. Late, repeated and foreign messages are
 decisions without events. Everything it needs is in its arguments, so a decision can be replayed,
@@ -14,8 +14,9 @@ from saga_engine.saga.course import advance
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.event import Event, RunStarted
 from saga_engine.saga.evolve import evolve
+from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
 from saga_engine.saga.operator import Refused
-from saga_engine.saga.payload import PayloadError
+from saga_engine.saga.payload import PayloadError, name_of
 from saga_engine.saga.reply import DUPLICATE, FOREIGN, garbled, replied, returned
 from saga_engine.saga.run import Cause, Failure, Run, StepStatus
 from saga_engine.saga.sealing import PLAIN, SealError, Sealing, input_place
@@ -29,7 +30,7 @@ from saga_engine.saga.trigger import (
     Trigger,
     Woken,
 )
-from saga_engine.saga.turn import Turn, deadline_of
+from saga_engine.saga.turn import MESSAGE_MAX, Turn, deadline_of
 from saga_engine.saga.vocabulary import Direction, Outcome
 
 
@@ -40,16 +41,23 @@ class Decision:
 
     `events` in order, and `run` with all of them applied (None only when there is no run).
     `ignored`: one word why the trigger changed nothing. `refused`: a sentence for whoever asked.
+    `failures`: calls into the author's code that returned no value.
     """
 
     run: Run | None
     events: tuple[Event, ...] = ()
     ignored: str | None = None
     refused: str | None = None
+    failures: tuple[CodeError, ...] = ()
 
 
-def decide(
-    saga: Saga, run: Run | None, trigger: Trigger, now: datetime, sealing: Sealing = PLAIN
+def decide(  # noqa: PLR0913 - what it depends on is in its arguments, all of it
+    saga: Saga,
+    run: Run | None,
+    trigger: Trigger,
+    now: datetime,
+    sealing: Sealing = PLAIN,
+    watch: Watch = UNWATCHED,
 ) -> Decision:
     """
     Decide one trigger.
@@ -60,29 +68,40 @@ def decide(
         trigger: what happened.
         now: aware, from the database's clock.
         sealing: what opens the payloads that come sealed, and seals those that are made.
+        watch: what watches the calls into the author's code.
     """
     if isinstance(trigger, Start):
-        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing)
+        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing, watch)
     if run is None:
         return Decision(None, ignored=FOREIGN)
-    turn = Turn(saga, run, now, sealing)
+    turn = Turn(saga, run, now, sealing, watch)
     try:
         ignored = _apply(turn, trigger)
     except Refused as refusal:
-        return Decision(run, refused=str(refusal))
+        return Decision(run, refused=str(refusal), failures=tuple(turn.failures))
     if ignored is not None:
-        return Decision(run, ignored=ignored)
+        return Decision(run, ignored=ignored, failures=tuple(turn.failures))
     advance(turn)
-    return Decision(turn.run, tuple(turn.events))
+    return _decided(turn)
 
 
-def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing) -> Decision:
+def _decided(turn: Turn) -> Decision:
+    return Decision(turn.run, tuple(turn.events), failures=tuple(turn.failures))
+
+
+def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing, watch: Watch) -> Decision:
     try:
-        saga.input.read(sealing.unsealed(start.input, input_place(saga.name, start.run_id)))
+        given = sealing.unsealed(start.input, input_place(saga.name, start.run_id))
+        kind = name_of(saga.input.kind)
+        call = Call(saga.name, start.run_id, "", None, "", kind, saga.where)
+        guarded(watch, call, saga.input.read, given)
+    except CodeError as error:
+        text = f"The input cannot be read: {error.call.function} {error.text}."
+        return Decision(None, refused=text[:MESSAGE_MAX], failures=(error,))
     except SealError as error:
         return Decision(None, refused=f"The input {error}.")
     except PayloadError as error:
-        return Decision(None, refused=f"The input {sealing.told(error)}.")
+        return Decision(None, refused=f"The input {sealing.told(error)}."[:MESSAGE_MAX])
     event = RunStarted(
         start.run_id,
         saga.name,
@@ -94,9 +113,9 @@ def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing) -> Decisio
         now,
         now + saga.deadline if saga.deadline else None,
     )
-    turn = Turn(saga, evolve(None, event), now, sealing, [event])
+    turn = Turn(saga, evolve(None, event), now, sealing, watch, [event])
     advance(turn)
-    return Decision(turn.run, tuple(turn.events))
+    return _decided(turn)
 
 
 def _apply(turn: Turn, trigger: Later) -> str | None:

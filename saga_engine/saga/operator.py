@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from saga_engine.saga.binding import Parameter
 from saga_engine.saga.event import IncidentResolved, RunAbandoned, StepCompleted, StepSkipped
+from saga_engine.saga.guard import CodeError
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Incident
 from saga_engine.saga.sealing import SealError, reply_place
@@ -66,12 +67,15 @@ def _complete(turn: Turn, incident: Incident, request: Resolve) -> None:
     try:
         if incident.direction is Direction.ACTION:
             result = turn.sealing.unsealed(request.result, place)
-            turn.order(incident.step, Direction.ACTION).reply.read(result)
+            turn.read_reply(incident.step, Direction.ACTION, result)
         sealed = turn.sealing.sealed(request.result, place)
     except SealError as error:
         raise Refused(f"The result {error}.") from None
     except PayloadError as error:
         raise Refused(f"The result {turn.sealing.told(error)}.") from None
+    except CodeError as error:
+        text = f"The result cannot be read: {error.call.function} {turn.failed(error)}."
+        raise Refused(text) from None
     _close(turn, request)
     turn.record(StepCompleted(incident.step, incident.direction, sealed))
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import TypeAlias
 
 from saga_engine.saga.event import IncidentResolved, RunCompensating, StepRejected, StepSucceeded
+from saga_engine.saga.guard import CodeError
 from saga_engine.saga.payload import PayloadError
 from saga_engine.saga.run import Cause, Failure, Progress, StepStatus
 from saga_engine.saga.sealing import SealError, reply_place
@@ -141,9 +142,11 @@ def _misfit(turn: Turn, reply: Replied) -> str | None:
     place = reply_place(turn.run.run_id, reply.step, reply.direction)
     try:
         body = turn.sealing.unsealed(reply.body, place)
-        turn.order(reply.step, reply.direction).reply.read(body)
+        turn.read_reply(reply.step, reply.direction, body)
     except SealError:
         return None  # it is kept as it came; a step that needs it is blocked until the key is there
+    except CodeError as error:
+        return f"The reply cannot be read: {error.call.function} {turn.failed(error)}."
     except PayloadError as error:
         return f"The reply {turn.sealing.told(error)}."
     return None

@@ -80,7 +80,7 @@ class Sealing:
             return value
         try:
             text = self.codec.seal(_written(value), "/".join(place))
-        except Exception as error:  # noqa: BLE001 - a codec of the user's may raise anything
+        except BaseException as error:  # noqa: BLE001 - a codec of the user's may raise anything
             _refuse("sealed", error)
         return value if text is None else {SEALED: text}
 
@@ -94,7 +94,7 @@ class Sealing:
             plain: Json = json.loads(
                 self.codec.unseal(value[SEALED], "/".join(place)), parse_constant=_no_constant
             )
-        except Exception as error:  # noqa: BLE001 - the same, and what was sealed may be no JSON
+        except BaseException as error:  # noqa: BLE001 - the same, and what was sealed may be no JSON
             _refuse("unsealed", error)
         return plain
 
@@ -183,7 +183,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _refuse(participle: str, error: Exception) -> NoReturn:
+def _refuse(participle: str, error: BaseException) -> NoReturn:
     if isinstance(error, SealError):
         raise error
     raise SealError(f"cannot be {participle}: {type(error).__name__}") from None

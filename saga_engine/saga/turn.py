@@ -16,7 +16,8 @@ from saga_engine.saga.event import (
     IncidentOpened,
 )
 from saga_engine.saga.evolve import evolve
-from saga_engine.saga.payload import PayloadError
+from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
+from saga_engine.saga.payload import PayloadError, name_of
 from saga_engine.saga.run import Cause, Failure, Incident, Run, StepRun, StepStatus
 from saga_engine.saga.sealing import (
     PAYLOAD_SEALED,
@@ -40,7 +41,8 @@ class Turn:
     """
     One decision about *run* at *now*, under *saga*.
 
-    `sealing` opens the payloads that mapping functions need and seals what they make. `cause`:
+    `sealing` opens the payloads that mapping functions need and seals what they make. `watch`
+    watches the calls into the author's code, `failures` are those that returned no value. `cause`:
     something in this decision makes the run turn back; `course` carries it out.
     """
 
@@ -48,7 +50,9 @@ class Turn:
     run: Run
     now: datetime
     sealing: Sealing = PLAIN
+    watch: Watch = UNWATCHED
     events: list[Event] = field(default_factory=list)
+    failures: list[CodeError] = field(default_factory=list)
     cause: Cause | None = None
 
     def record(self, event: Event) -> None:
@@ -89,14 +93,19 @@ class Turn:
         if before.payload is None:
             try:
                 place = command_place(self.run.run_id, step, direction)
-                payload = self.sealing.sealed(self._map(order), place)
+                call = self.call(step, direction, order.mapping.function.__name__)
+                mapped = guarded(self.watch, call, self._map, order)
+                payload = self.sealing.sealed(mapped, place)
             except SealError as error:
                 self.block(step, direction, PAYLOAD_SEALED, f"The payload {error}.")
                 return
-            except Exception as error:  # noqa: BLE001 - the author's function may raise anything
-                told = self.sealing.told(error)
-                text = type(error).__name__ + (told and f": {told}")
-                self.block(step, direction, "mapping_failed", f"{order.where} raised {text}")
+            except PayloadError as error:
+                text = f"{order.where} raised PayloadError: {self.sealing.told(error)}"
+                self.block(step, direction, "mapping_failed", text)
+                return
+            except CodeError as error:
+                text = f"{order.where} {self.failed(error)}."
+                self.block(step, direction, "mapping_failed", text)
                 return
         self.record(
             AttemptStarted(
@@ -110,6 +119,28 @@ class Turn:
                 self.now,
             )
         )
+
+    def call(self, step: str, direction: Direction, function: str) -> Call:
+        """Name a call into the author's code that is made for a direction of a step."""
+        order, run = self.order(step, direction), self.run
+        return Call(
+            *(run.saga, run.run_id, step, direction, order.command, function, order.where)
+        )
+
+    def failed(self, error: CodeError) -> str:
+        """Note a call that returned no value; what may be said of it."""
+        self.failures.append(error)
+        return error.text + (error.detail if self.sealing.codec is None else "")
+
+    def read_reply(self, step: str, direction: Direction, body: Json) -> None:
+        """
+        Read a reply as its type.
+
+        Raises:
+            PayloadError, CodeError: it cannot be read.
+        """
+        kind = self.order(step, direction).reply
+        guarded(self.watch, self.call(step, direction, name_of(kind.kind)), kind.read, body)
 
     def _map(self, order: Order) -> Json:
         run, values = self.run, {}
