@@ -5,7 +5,7 @@ A definition is never changed. The same name and version with another fingerprin
 definition, which is refused while runs of the first are unfinished: nobody could tell them apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,12 @@ async def known(tx: Transaction) -> list[KnownDefinition]:
     return [KnownDefinition(*row) for row in await tx.execute(_KNOWN)]
 
 
+async def versions(tx: Transaction, names: Collection[str]) -> set[tuple[str, int]]:
+    """Find the names and versions on record of these sagas; no document is read."""
+    rows = await tx.execute(_VERSIONS, {"names": sorted(names)})
+    return {(name, version) for name, version in rows}
+
+
 def document_of(saga: Saga) -> dict[str, Any]:
     """What the command line shows of a saga whose module it has not loaded."""
     steps = []
@@ -84,6 +90,12 @@ _KNOWN = select(
     *(definition.c.id, definition.c.name, definition.c.version),
     *(definition.c.fingerprint, definition.c.document),
 ).order_by(definition.c.id)
+
+_VERSIONS = text(
+    """
+    SELECT d.name, d.version FROM saga_engine.definition AS d
+    WHERE d.name = ANY (CAST(:names AS text[]))"""
+)
 
 _REGISTER = text(
     """

@@ -73,6 +73,12 @@ async def _known(tx: Transaction, _: None) -> Sequence[Any]:
     return [(*(row[name] for name in names), orjson.loads(row["document"])) for row in rows]
 
 
+@ANSWERS.to(definitions, "_VERSIONS")
+async def _versions(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    rows = [row for _, row in tx.every("definition")]
+    return [(row["name"], row["version"]) for row in rows if row["name"] in arguments["names"]]
+
+
 @ANSWERS.to(definitions, "_IDS")
 async def _ids(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     rows = [tx.get("definition", key) for key in _pinned(arguments)]

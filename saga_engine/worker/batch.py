@@ -143,7 +143,9 @@ class Batch:
             ledger.put_by(arrival)
             return
         if stored is None and arrival.run_id in self._waiting:
-            ledger.hold(arrival)
+            # Asked before it is stored: a cancel that may not be sent must not wait with the start.
+            if not self._turned_away(arrival, self._waiting[arrival.run_id].saga):
+                ledger.hold(arrival)
             return
         if stored is None:
             text = "There is no such run; it may have been dropped with its partition."
@@ -152,10 +154,11 @@ class Batch:
                 ledger.set_aside(arrival, "unknown_run", text)
             return
         saga = self._catalogue.sagas.get(stored.definition_id)
+        if self._turned_away(arrival, stored.run.saga, saga):
+            return
         if saga is None:
             ledger.park(arrival)
-            return
-        if not self._turned_away(arrival, saga.name, saga):
+        else:
             self._act_on(saga, stored, arrival)
 
     def _act_on(self, saga: Saga, stored: StoredRun, arrival: Arrival) -> None:

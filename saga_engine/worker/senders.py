@@ -2,12 +2,14 @@
 Who may say what: the RabbitMQ users that may answer a command or ask for a run.
 
 RabbitMQ lets a publisher put no user into `user_id` but its own (guide "Validated User-ID"), so it
-is believed. Rule: the first pattern that fits decides, and what none fits is not checked. A pure
+is believed. Rule: the first pattern that fits decides, and what none fits is not checked. In a
+pattern only `*` is special; `?` and `[` stand for themselves, as docs/security.md says. A pure
 function of rules, name and user.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from functools import lru_cache
 
 Rules = Mapping[str, Sequence[str]]
 """Users by pattern, in the order they are looked at; `*` stands for any characters."""
@@ -23,9 +25,16 @@ def stranger(rules: Rules, name: str, user_id: str, *, may: str) -> str:
         may: what it is about, in the passive: "be answered", "be sent".
     """
     for pattern, users in rules.items():
-        if fnmatchcase(name, pattern):
+        if _compiled(pattern).fullmatch(name):
             return "" if user_id in users else _sentence(name, users, user_id, may)
     return ""
+
+
+@lru_cache(maxsize=1000)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern as a regular expression: one cache entry for each pattern of the settings."""
+    parts = re.split(r"\*+", pattern)
+    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
 
 
 def _sentence(name: str, users: Sequence[str], user_id: str, may: str) -> str:

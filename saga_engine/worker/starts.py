@@ -113,7 +113,7 @@ class Starts:
 
     async def _pass_on(self, arrivals: Sequence[Arrival]) -> None:
         """Keep starts for a worker that has the saga, if one has ever said so; refuse the rest."""
-        known = {(each.name, each.version) for each in await definitions.known(self._tx)}
+        known = await definitions.versions(self._tx, {arrival.saga for arrival in arrivals})
         names = {name for name, _ in known}
         for arrival in arrivals:
             saga, version = arrival.saga, arrival.version

@@ -43,6 +43,18 @@ class Interrupted:
         return await self._tx.execute(statement, *arguments)
 
 
+class Observed:
+    """A transaction that keeps the text of its statements."""
+
+    def __init__(self, tx):
+        self._tx = tx
+        self.statements = []
+
+    async def execute(self, statement, *arguments):
+        self.statements.append(str(statement))
+        return await self._tx.execute(statement, *arguments)
+
+
 class Desk:
     """Takes batches, as a worker does."""
 
@@ -115,3 +127,13 @@ async def test_whoever_asks_a_worker_without_the_definition_hears_of_the_run_tha
 ):
     other = Desk(desk.database, Catalogue({}, PLAIN))
     assert await other.take(Intake(questions=[Question(waiting, TO)])) == [AnswerOutcome.EXISTING]
+
+
+async def test_a_start_of_an_unknown_saga_reads_no_documents(desk):
+    asked = Arrival(str(uuid7()), Start(str(uuid7()), None, {}), "unknown", None, answer_to=TO)
+    async with desk.database.transaction() as tx:
+        observed = Observed(tx)
+        assert await desk._take(observed, Intake([asked])) == [AnswerOutcome.UNKNOWN_SAGA]
+    [looked_up] = [each for each in observed.statements if "saga_engine.definition" in each]
+    assert "document" not in looked_up
+    assert ":names" in looked_up

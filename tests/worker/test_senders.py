@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.identifiers import uuid7
@@ -160,3 +161,34 @@ def test_the_first_pattern_that_fits_decides(name, user, refused):
 
 def test_what_no_pattern_fits_is_not_checked():
     assert stranger({"payment.*": []}, "stock.take", "", may="be answered") == ""
+
+
+@pytest.mark.parametrize("special", ["payment.?harge", "payment.[a-z]harge", "payment.[!x]harge"])
+def test_only_the_star_of_a_pattern_is_special(special):
+    assert stranger({special: []}, "payment.charge", "", may="be answered") == ""
+    assert stranger({special: []}, special, "", may="be answered")
+    assert stranger({f"{special}*": []}, f"{special}.\nagain", "", may="be answered")
+
+
+async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_for(engine):
+    worker = await engine.worker(runs_in_flight=1, request_users={"cancel parcel": ["desk"]})
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.start()
+    await shop.until("parcel.pack")
+    waits = await asker.start()
+    answer = await asker.ask("cancel", run_id=waits, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+    await worker.facts.dead_letter("wrong_sender", run_id=waits)
+    async with engine.database.transaction() as tx:
+        kinds = list((await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars())
+    assert kinds == ["start"]
+
+
+async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(engine):
+    knowing = await engine.worker()
+    _, asker, run_id, _ = await waiting_for_send(engine)
+    await knowing.stop()
+    await engine.worker(fragile(print), request_users={"cancel parcel": ["desk"]})
+    answer = await asker.ask("cancel", run_id=run_id, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
