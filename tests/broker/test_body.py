@@ -1,9 +1,18 @@
+import tracemalloc
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.broker.body import read_body, read_json, read_object, write_json
+from saga_engine.broker.body import (
+    beyond_limits,
+    likely_values,
+    read_body,
+    read_json,
+    read_object,
+    write_json,
+)
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.settings import Settings
 from tests.broker.messages import delivery
@@ -127,3 +136,62 @@ def test_more_values_than_body_values_are_too_many(item):
 def test_commas_in_a_text_are_no_values():
     few = SETTINGS.model_copy(update={"body_values": 5})
     assert read_body(delivery(body=b'[",,,,,,,,{{{{[[[["]'), few) == [",,,,,,,,{{{{[[[["]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+def size_of(value):
+    """How many values JSON holds, and how deep it nests."""
+    inner = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return 1, 0
+    sizes = [size_of(each) for each in inner]
+    return 1 + sum(n for n, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
+
+@given(JSON, st.sampled_from([None, orjson.OPT_INDENT_2]))
+def test_values_and_nesting_are_counted_exactly_on_the_bytes(value, layout):
+    body, (values, depth) = orjson.dumps(value, option=layout), size_of(value)
+    exact = SETTINGS.model_copy(update={"body_values": values, "body_depth": depth})
+    assert beyond_limits(body, exact) is None
+    assert likely_values(body) >= values
+    few = exact.model_copy(update={"body_values": values - 1})
+    flat = exact.model_copy(update={"body_depth": depth - 1})
+    assert beyond_limits(body, few).reason is Reason.TOO_LARGE
+    assert not depth or beyond_limits(body, flat).reason is Reason.TOO_DEEP
+
+
+@given(st.binary(max_size=200) | st.text('{}[]",\\ ', max_size=200).map(str.encode))
+def test_no_bytes_ever_raise_when_they_are_counted(body):
+    beyond_limits(body, SETTINGS.model_copy(update={"body_values": 1, "body_depth": 1}))
+
+
+def test_one_text_full_of_commas_and_brackets_is_one_value():
+    body = orjson.dumps(["{[,\\\"" * 30_000])
+    assert beyond_limits(body, SETTINGS) is None
+    assert read_body(delivery(body=body), SETTINGS) == orjson.loads(body)
+
+
+SMALL = {
+    "empty objects": b"[" + b",".join([b"{}"] * 80_000) + b"]",
+    "objects": b"[" + b",".join([b'{"a":1}'] * 24_000) + b"]",
+    "empty arrays, 60 deep": b"[" + b",".join([b"[" * 60 + b"]" * 60] * 2000) + b"]",
+    "arrays, 200 deep": b"[" * 100_000 + b"]" * 100_000,
+    "members": b"{" + b",".join(b'"%d":0' % n for n in range(24_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_beyond_a_limit_is_refused_before_it_takes_memory(name):
+    body = SMALL[name]
+    tracemalloc.start()
+    found = read_body(delivery(body=body), SETTINGS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found, Unreadable)
+    assert peak < 6 * len(body)
