@@ -130,7 +130,7 @@ def _structure(body: bytes) -> bytes:
     """Leave only the brackets and commas that are in no text, at the speed of copying."""
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    # Two quotes side by side enclose nothing; without them, each other is still in or out of a text.
+    # Two quotes side by side enclose nothing; the others still enclose what they did.
     body = body.translate(None, _NO_STRUCTURE).replace(b'""', b"")
     return b"".join(body.split(b'"')[::2]) if b'"' in body else body
 
