@@ -166,6 +166,11 @@ class Settings(BaseSettings):
         description="Bytes of a dead letter's body that are kept; prefetch times this, and"
         " body_bytes, bound a worker's memory",
     )
+    incident_text_bytes: Annotated[int, Field(ge=0, le=262_144)] = Field(
+        4096,
+        description="Bytes of an unreadable reply that are kept with its incident for a person to"
+        " look at; the whole message is a dead letter",
+    )
 
     reply_users: Users = Field(
         {},

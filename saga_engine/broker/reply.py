@@ -97,12 +97,17 @@ def read_failure(body: Json) -> Failure | Unreadable:
     return Failure(code, message, body.get("details"))
 
 
+def told_outcome(delivery: Delivery) -> Outcome | None:
+    """Read what a reply says of itself in its header; None when that is none of the three."""
+    told = delivery.headers.get(OUTCOME, Outcome.SUCCEEDED.value)
+    return _TOLD.get(told) if isinstance(told, str) else None
+
+
 def _decode(delivery: Delivery, ref: CommandRef, settings: Settings) -> Reply | Unreadable:
     body = read_body(delivery, settings)
     if isinstance(body, Unreadable):
         return body
-    told = delivery.headers.get(OUTCOME, Outcome.SUCCEEDED.value)
-    outcome = _TOLD.get(told) if isinstance(told, str) else None
+    outcome = told_outcome(delivery)
     if outcome is None:
         return Unreadable(
             Reason.BAD_OUTCOME, f"The header {OUTCOME} must be succeeded, rejected or failed."

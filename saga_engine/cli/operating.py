@@ -27,8 +27,9 @@ from saga_engine.store.audit import Act, Audited
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
 
-ACTIONS = """retry: send the command again, with a fresh budget of attempts. skip: go on without it.
-complete: it was done by hand. abandon: close the run and leave its effects as they are."""
+ACTIONS = """retry: read the kept reply again, or send the command again, with a fresh budget of
+attempts. skip: go on without it. complete: it was done by hand. reject: the participant did
+nothing, so turn back. abandon: close the run and leave its effects as they are."""
 
 LOOK_AGAIN = 0.1
 """Seconds between looks for the verdict; a worker takes recorded requests in about as often."""

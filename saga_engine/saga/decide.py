@@ -51,7 +51,7 @@ class Decision:
     failures: tuple[CodeError, ...] = ()
 
 
-def decide(  # noqa: PLR0913 - what it depends on is in its arguments, all of it
+def decide(
     saga: Saga,
     run: Run | None,
     trigger: Trigger,
@@ -71,7 +71,9 @@ def decide(  # noqa: PLR0913 - what it depends on is in its arguments, all of it
         watch: what watches the calls into the author's code.
     """
     if isinstance(trigger, Start):
-        return Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing, watch)
+        return (
+            Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing, watch)
+        )
     if run is None:
         return Decision(None, ignored=FOREIGN)
     turn = Turn(saga, run, now, sealing, watch)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from saga_engine.saga.record import from_data, to_data
-from saga_engine.saga.run import Cause, Failure
+from saga_engine.saga.run import Cause, Failure, KeptReply
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
 
 
@@ -77,7 +77,11 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepRejected:
-    """A business no: nothing was done, and asking again is no use."""
+    """
+    A business no: nothing was done, and asking again is no use.
+
+    `attempt` is 0 where an operator said so instead of the participant.
+    """
 
     step: str
     direction: Direction
@@ -133,7 +137,7 @@ class RunCompensating:
 
 @dataclass(frozen=True, slots=True)
 class IncidentOpened:
-    """The run cannot go on at this step without a person."""
+    """The run cannot go on at this step without a person; `kept` is the reply that is why."""
 
     number: int
     step: str
@@ -141,6 +145,7 @@ class IncidentOpened:
     cause: str
     message: str
     opened_at: datetime
+    kept: KeptReply | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,8 @@ def _settled(final: StepStatus) -> Change:
 
 def _incident_opened(run: Run, event: IncidentOpened) -> Run:
     incident = Incident(
-        event.number, event.step, event.direction, event.cause, event.message, event.opened_at
+        *(event.number, event.step, event.direction, event.cause, event.message, event.opened_at),
+        event.kept,
     )
 
     def change(before: Progress) -> Progress:

@@ -8,14 +8,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from saga_engine.saga.binding import Parameter
-from saga_engine.saga.event import IncidentResolved, RunAbandoned, StepCompleted, StepSkipped
+from saga_engine.saga.event import (
+    IncidentResolved,
+    RunAbandoned,
+    StepCompleted,
+    StepRejected,
+    StepSkipped,
+    StepSucceeded,
+)
 from saga_engine.saga.guard import CodeError
 from saga_engine.saga.payload import PayloadError
-from saga_engine.saga.run import Cause, Incident
+from saga_engine.saga.reply import fits_now
+from saga_engine.saga.run import Cause, Failure, Incident
 from saga_engine.saga.sealing import SealError, reply_place
 from saga_engine.saga.trigger import Cancel, Resolve
 from saga_engine.saga.turn import Turn
-from saga_engine.saga.vocabulary import Direction, Resolution, Status
+from saga_engine.saga.vocabulary import Direction, Resolution, Status, StepKind
 
 
 class Refused(Exception):
@@ -52,7 +60,10 @@ def _retry(turn: Turn, incident: Incident, request: Resolve) -> None:
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
+    kept, fits = incident.kept, fits_now(turn, incident)
     _close(turn, request)
+    if kept is not None and fits:
+        turn.record(StepSucceeded(incident.step, incident.direction, kept.attempt, kept.body))
 
 
 def _skip(turn: Turn, incident: Incident, request: Resolve) -> None:
@@ -80,6 +91,23 @@ def _complete(turn: Turn, incident: Incident, request: Resolve) -> None:
     turn.record(StepCompleted(incident.step, incident.direction, sealed))
 
 
+def _reject(turn: Turn, incident: Incident, request: Resolve) -> None:
+    if incident.direction is Direction.COMPENSATION:
+        raise Refused(
+            f"A compensation of step {incident.step} that was rejected undid nothing;"
+            " resolve with retry, or undo it by hand and resolve with complete."
+        )
+    if turn.saga.kind(incident.step) is StepKind.RETRIABLE:
+        raise Refused(
+            f"Step {incident.step} comes after the pivot: the run can only go forward;"
+            " resolve with retry, complete or skip."
+        )
+    _close(turn, request)
+    failure = Failure("rejected", request.reason)
+    turn.record(StepRejected(incident.step, incident.direction, 0, failure))
+    turn.cause = Cause("rejected", incident.step, failure, request.by, request.reason)
+
+
 def _abandon(turn: Turn, _: Incident, request: Resolve) -> None:
     for number in turn.run.incidents:
         _close(turn, replace(request, incident=number))
@@ -90,6 +118,7 @@ ACTS: Mapping[Resolution, Callable[[Turn, Incident, Resolve], None]] = {
     Resolution.RETRY: _retry,
     Resolution.SKIP: _skip,
     Resolution.COMPLETE: _complete,
+    Resolution.REJECT: _reject,
     Resolution.ABANDON: _abandon,
 }
 """What each resolution does, or raises Refused."""

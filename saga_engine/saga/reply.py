@@ -11,7 +11,7 @@ from typing import TypeAlias
 from saga_engine.saga.event import IncidentResolved, RunCompensating, StepRejected, StepSucceeded
 from saga_engine.saga.guard import CodeError
 from saga_engine.saga.payload import PayloadError
-from saga_engine.saga.run import Cause, Failure, Progress, StepStatus
+from saga_engine.saga.run import Cause, Failure, Incident, KeptReply, Progress, StepStatus
 from saga_engine.saga.sealing import SealError, reply_place
 from saga_engine.saga.trigger import Garbled, Replied, Returned
 from saga_engine.saga.turn import Turn
@@ -48,7 +48,7 @@ def replied(turn: Turn, reply: Replied) -> str | None:
 
 
 def garbled(turn: Turn, reply: Garbled) -> str | None:
-    """A reply that cannot be read: nobody but a person can say what was done."""
+    """A reply that cannot be read: a person must find out what was done."""
     if not _was_made(turn, reply):
         return FOREIGN
     if _overtaken(turn, reply, AWAITED):
@@ -57,7 +57,8 @@ def garbled(turn: Turn, reply: Garbled) -> str | None:
         failure = Failure("reply_unreadable", reply.problem)
         turn.fail(reply.step, reply.direction, Outcome.UNKNOWN, failure)
     else:
-        turn.block(reply.step, reply.direction, "reply_unreadable", reply.problem)
+        kept = KeptReply(reply.attempt, reply.text, reply.outcome, unreadable=True)
+        turn.block(reply.step, reply.direction, "reply_unreadable", reply.problem, kept)
     return None
 
 
@@ -104,7 +105,8 @@ def _confirmed(turn: Turn, reply: Replied, progress: Progress) -> str | None:
         if progress.status is StepStatus.BLOCKED:
             return DUPLICATE
         if not turn.stopping and not turn.run.status.finished:
-            turn.block(reply.step, reply.direction, "reply_invalid", problem)
+            kept = KeptReply(reply.attempt, reply.body, reply.outcome)
+            turn.block(reply.step, reply.direction, "reply_invalid", problem, kept)
             return None
         body = None  # nothing will read it: that the step was done is all that matters
     incident = turn.incident_of(reply.step, reply.direction)
@@ -136,6 +138,16 @@ def _rejected(turn: Turn, reply: Replied, failure: Failure) -> None:
         turn.block(reply.step, reply.direction, "step_rejected", failure.text)
     elif not turn.stopping:
         turn.cause = Cause("rejected", reply.step, failure)
+
+
+def fits_now(turn: Turn, incident: Incident) -> bool:
+    """Whether the reply kept with an incident fits the definition as it is now."""
+    kept = incident.kept
+    if kept is None or kept.unreadable:
+        return False
+    assert kept.outcome is Outcome.SUCCEEDED, "only a success has a body that must fit"
+    reply = Replied(incident.step, incident.direction, kept.attempt, kept.outcome, kept.body)
+    return _misfit(turn, reply) is None
 
 
 def _misfit(turn: Turn, reply: Replied) -> str | None:

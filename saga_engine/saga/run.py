@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from saga_engine.saga.record import fields_from, to_data
-from saga_engine.saga.vocabulary import Direction, Json, Status
+from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status
 
 
 class StepStatus(StrEnum):
@@ -109,8 +109,28 @@ class StepRun:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptReply:
+    """
+    The reply that opened an incident, kept until the incident is closed.
+
+    `body` is the JSON that arrived, sealed where a codec is set; of a reply that is `unreadable`,
+    the text of its first bytes. `outcome` is what the reply said of itself, None if it named none
+    of the three.
+    """
+
+    attempt: int
+    body: Json = field(default=None, repr=False)
+    outcome: Outcome | None = None
+    unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
-    """A place where the run cannot go on without a person."""
+    """
+    A place where the run cannot go on without a person.
+
+    `kept` is the reply that is the reason, if a reply is.
+    """
 
     number: int
     step: str
@@ -118,6 +138,23 @@ class Incident:
     cause: str
     message: str
     opened_at: datetime
+    kept: KeptReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """
+    What a client learns of the place where its run waits for a person.
+
+    `since` is when the incident was opened. There is neither a payload nor a participant's text in
+    it, because any client may ask.
+    """
+
+    number: int
+    step: str
+    direction: Direction
+    cause: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Triggers arrive late, twice and out of order by design; none of them is ever an 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from saga_engine.saga.record import from_data, to_data
@@ -41,12 +41,19 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Garbled:
-    """A reply with a genuine correlation id that cannot be read: something was done, but what?"""
+    """
+    A reply with a genuine correlation id that cannot be read.
+
+    `outcome` is what its header says, None if that is none of the three. `text` is the beginning
+    of its body, sealed where a codec is set.
+    """
 
     step: str
     direction: Direction
     attempt: int
     problem: str
+    outcome: Outcome | None = None
+    text: Json = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,9 @@ class Resolve:
     """
     An operator acts on an incident.
 
-    retry: send again, with a fresh budget of attempts. skip: go on without it. complete: it was
-    done by hand, with `result` as the step's reply. abandon: close the run, effects stay.
+    retry: read the kept reply again, or send again with a fresh budget of attempts. skip: go on
+    without it. complete: it was done by hand, with `result` as the step's reply. reject: the
+    participant did nothing, so the run turns back. abandon: close the run, effects stay.
     """
 
     incident: int

@@ -18,7 +18,15 @@ from saga_engine.saga.event import (
 from saga_engine.saga.evolve import evolve
 from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
 from saga_engine.saga.payload import PayloadError, name_of
-from saga_engine.saga.run import Cause, Failure, Incident, Run, StepRun, StepStatus
+from saga_engine.saga.run import (
+    Cause,
+    Failure,
+    Incident,
+    KeptReply,
+    Run,
+    StepRun,
+    StepStatus,
+)
 from saga_engine.saga.sealing import (
     PAYLOAD_SEALED,
     PLAIN,
@@ -70,13 +78,20 @@ class Turn:
         assert order is not None, f"{name} has no {direction}"
         return order
 
-    def block(self, step: str, direction: Direction, cause: str, message: str) -> None:
+    def block(
+        self,
+        step: str,
+        direction: Direction,
+        cause: str,
+        message: str,
+        kept: KeptReply | None = None,
+    ) -> None:
         """Open an incident: this direction of the step waits for a person."""
         number = self.run.incidents_ever + 1
         # An exception's text may hold what PostgreSQL's jsonb does not take.
         text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
         text = text[:MESSAGE_MAX]
-        self.record(IncidentOpened(number, step, direction, cause, text, self.now))
+        self.record(IncidentOpened(number, step, direction, cause, text, self.now, kept))
 
     def incident_of(self, step: str, direction: Direction) -> Incident | None:
         """The open incident of that direction, if there is one."""
@@ -123,9 +138,7 @@ class Turn:
     def call(self, step: str, direction: Direction, function: str) -> Call:
         """Name a call into the author's code that is made for a direction of a step."""
         order, run = self.order(step, direction), self.run
-        return Call(
-            *(run.saga, run.run_id, step, direction, order.command, function, order.where)
-        )
+        return Call(*(run.saga, run.run_id, step, direction, order.command, function, order.where))
 
     def failed(self, error: CodeError) -> str:
         """Note a call that returned no value; what may be said of it."""

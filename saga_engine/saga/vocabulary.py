@@ -62,4 +62,22 @@ class Resolution(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     COMPLETE = "complete"
+    REJECT = "reject"
     ABANDON = "abandon"
+
+
+class IncidentCause(StrEnum):
+    """Why a run needs a person; docs/semantics.md, "Incidents", says what to do about each."""
+
+    STEP_FAILED = "step_failed"
+    STEP_UNKNOWN = "step_unknown"
+    STEP_REJECTED = "step_rejected"
+    COMPENSATION_FAILED = "compensation_failed"
+    COMPENSATION_UNKNOWN = "compensation_unknown"
+    COMPENSATION_REJECTED = "compensation_rejected"
+    NOT_COMPENSATABLE = "not_compensatable"
+    UNROUTABLE = "unroutable"
+    MAPPING_FAILED = "mapping_failed"
+    PAYLOAD_SEALED = "payload_sealed"
+    REPLY_INVALID = "reply_invalid"
+    REPLY_UNREADABLE = "reply_unreadable"

@@ -70,7 +70,7 @@ def _facts(recorded: Recorded, ledger: Ledger) -> Iterator[Fact]:  # noqa: C901 
             )
         case events.StepSucceeded() if event.attempt:
             yield _settled(recorded, ledger, event, Outcome.SUCCEEDED)
-        case events.StepRejected():
+        case events.StepRejected() if event.attempt:  # without one, an operator said so
             yield _settled(recorded, ledger, event, Outcome.REJECTED)
         case events.AttemptFailed():
             yield _settled(recorded, ledger, event, event.outcome)

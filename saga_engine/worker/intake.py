@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from saga_engine.broker.answer import address
 from saga_engine.broker.command import decode_command
-from saga_engine.broker.reply import decode_reply
+from saga_engine.broker.reply import decode_reply, told_outcome
 from saga_engine.broker.request import (
     CancelRequest,
     StartRequest,
@@ -66,7 +66,12 @@ def _reply(
         intake.letters.append(Letter(delivery, reply.reason, reply.sentence, run_id))
         if ref is None:
             return
-        trigger: Trigger = Garbled(ref.step, ref.direction, ref.attempt, reply.sentence)
+        place = reply_place(str(ref.run_id), ref.step, ref.direction)
+        trigger: Trigger = Garbled(
+            *(ref.step, ref.direction, ref.attempt, reply.sentence),
+            told_outcome(delivery),
+            sealing.sealed(_beginning(delivery.body[: settings.incident_text_bytes]), place),
+        )
     else:
         assert ref is not None  # only an unreadable reply can be nobody's
         run_id = str(ref.run_id)
@@ -74,6 +79,11 @@ def _reply(
         failure = reply.failure and sealing.sealed_failure(reply.failure, run_id)
         trigger = Replied(ref.step, ref.direction, ref.attempt, reply.outcome, body, failure)
     intake.arrivals.append(_arrival(str(ref.run_id), trigger, delivery))
+
+
+def _beginning(body: bytes) -> str:
+    """Write bytes as text that can be stored: NUL, and what is not UTF-8, is escaped."""
+    return body.decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
 def _request(intake: Intake, delivery: Delivery, settings: Settings, sealing: Sealing) -> None:

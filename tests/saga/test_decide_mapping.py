@@ -7,9 +7,10 @@ from pydantic import BaseModel, field_validator
 
 from saga_engine import Saga
 from saga_engine.saga.decide import decide
-from saga_engine.saga.run import Progress, StepRun, StepStatus
+from saga_engine.saga.rules import check
+from saga_engine.saga.run import Cause, Failure, KeptReply, Progress, StepRun, StepStatus
 from saga_engine.saga.trigger import Garbled, Resolve
-from saga_engine.saga.vocabulary import Resolution, Status
+from saga_engine.saga.vocabulary import Outcome, Resolution, Status
 from tests.saga.scenario import ACTION, COMPENSATION, Story, add, sequence
 
 
@@ -236,3 +237,88 @@ def test_a_reply_that_is_missing_where_it_is_needed_blocks_the_step():
     assert decision.run is not None
     (incident,) = decision.run.incidents.values()
     assert "there is no reply of step 'a'" in incident.message
+
+
+def typed_pivot() -> Saga:
+    """A pivot and a step behind it whose replies are integers."""
+    saga = Saga("typed", version=1, input=dict)
+    add(saga, "p", undo=False, pivot=True, reply=int)
+    add(saga, "z", undo=False, reply=int)
+    return saga
+
+
+def test_a_reply_that_does_not_fit_is_kept_with_its_incident():
+    story = Story(typed_pivot())
+    story.succeeds("p", {"charge": "c-17"})
+    assert story.incident.cause == "reply_invalid"
+    assert story.incident.kept == KeptReply(1, {"charge": "c-17"}, Outcome.SUCCEEDED)
+    assert "c-17" not in story.incident.message
+
+
+def test_a_retry_reads_the_kept_reply_with_the_fixed_definition_and_sends_nothing_again():
+    story = Story(typed_pivot())
+    story.succeeds("p", {"charge": "c-17"})
+    fixed = Saga("typed", version=1, input=dict)
+    add(fixed, "p", undo=False, pivot=True, reply=dict)
+    add(fixed, "z", undo=False, reply=int)
+    check(fixed)
+    story.saga = fixed
+    story.resolves("retry")
+    assert story.sent == ["do.z#1"]
+    assert (story.at("p").status, story.at("p").attempts) == (StepStatus.SUCCEEDED, 1)
+    assert story.at("p").reply == {"charge": "c-17"}
+    assert story.run.incidents == {}
+
+
+def test_a_retry_asks_the_participant_again_while_the_kept_reply_does_not_fit():
+    story = Story(typed_pivot())
+    story.succeeds("p", "c-17")
+    story.resolves("retry")
+    assert story.sent == ["do.p#2"]
+    story.succeeds("p", 17)
+    assert story.sent == ["do.z#1"]
+
+
+def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again():
+    story = Story(typed_pivot())
+    story.tell(Garbled("p", ACTION, 1, "Not JSON.", Outcome.REJECTED, "{broken"))
+    assert story.incident.cause == "reply_unreadable"
+    assert story.incident.kept == KeptReply(1, "{broken", Outcome.REJECTED, unreadable=True)
+    story.resolves("retry")
+    assert story.sent == ["do.p#2"]
+
+
+def test_an_operator_says_that_a_step_was_rejected_and_the_run_turns_back():
+    story = Story(sequence("a", "b", "p", pivot="p"))
+    story.succeeds("a")
+    story.garbles("b")
+    story.resolves("reject")
+    assert story.sent == ["undo.a#1"]
+    assert story.at("b").status is StepStatus.REJECTED
+    assert story.run.cause == Cause(
+        "rejected", "b", Failure("rejected", "because"), "ann", "because"
+    )
+    story.undone("a")
+    assert story.status is Status.COMPENSATED
+
+
+def test_an_operator_says_that_the_pivot_was_not_done():
+    story = Story(sequence("a", "p", "z", pivot="p"))
+    story.succeeds("a")
+    story.exhausts("p")
+    assert story.incident.cause == "step_unknown"
+    story.resolves("reject")
+    assert story.sent == ["undo.a#1"]
+
+
+def test_reject_is_refused_where_the_run_can_only_go_on():
+    story = Story(sequence("a", "p", "z", pivot="p"))
+    story.succeeds("a")
+    story.succeeds("p")
+    story.garbles("z")
+    assert "can only go forward" in (story.resolves("reject").refused or "")
+    other = Story(sequence("a", "b"))
+    other.succeeds("a")
+    other.rejects("b")
+    other.garbles("a", COMPENSATION)
+    assert "undid nothing" in (other.resolves("reject").refused or "")

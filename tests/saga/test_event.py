@@ -28,7 +28,7 @@ from saga_engine.saga.event import (
     as_data,
     from_journal,
 )
-from saga_engine.saga.run import Cause, Failure
+from saga_engine.saga.run import Cause, Failure, KeptReply
 from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -51,6 +51,7 @@ EXAMPLES: list[Event] = [
     StopOvertaken("late"),
     RunCompensating(Cause("cancelled", by="ann", reason="why")),
     IncidentOpened(1, "a", A, "cause", "message", NOON),
+    IncidentOpened(1, "a", A, "c", "m", NOON, KeptReply(2, {"x": 1}, Outcome.SUCCEEDED, True)),
     IncidentResolved(1, Resolution.RETRY, "ann", "why"),
     IncidentResolved(1, None, "ann", "why"),
     RunCompleted(NOON, {"a": 1}),

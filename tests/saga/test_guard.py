@@ -198,7 +198,7 @@ class Plain:
 
 
 def test_a_codec_that_exits_is_a_payload_that_cannot_be_unsealed():
-    with pytest.raises(SealError, match="^cannot be unsealed: SystemExit$"):
+    with pytest.raises(SealError, match=r"^cannot be unsealed: SystemExit$"):
         Sealing(Plain()).unsealed({"$sealed": "x"}, ("input", "shop", "r"))
 
 

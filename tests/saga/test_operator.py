@@ -1,12 +1,16 @@
 """What an operator can do about an incident, and when not."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel
 
 from saga_engine import Saga
+from saga_engine.saga import turn as turn_module
 from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Resolution, Status
+from saga_engine.saga.vocabulary import IncidentCause, Resolution, Status
 from tests.saga.scenario import COMPENSATION, Story, add, fork, sequence
 
 
@@ -223,3 +227,18 @@ def test_retry_is_refused_where_there_is_nothing_to_send():
         "Step p declares no compensation to retry;"
         " undo it by hand and resolve with complete, or skip."
     )
+
+
+def test_every_cause_that_opens_an_incident_is_one_of_the_documented_causes():
+    package = Path(turn_module.__file__).parent
+    calls = re.findall(
+        r"\.block\(\s*[^()]*?,\s*[^(),]*?,\s*f?\"([a-z_{}]+)\"",
+        "\n".join(each.read_text() for each in package.glob("*.py")),
+    )
+    assert len(calls) > 6
+    known = {cause.value for cause in IncidentCause}
+    for cause in calls:
+        pattern = re.sub(r"\{\w+\}", "(failed|unknown|rejected)", cause)
+        assert any(re.fullmatch(pattern, each) for each in known), cause
+    document = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
+    assert [each for each in known if f"`{each}`" not in document] == []

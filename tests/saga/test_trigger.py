@@ -27,6 +27,7 @@ EXAMPLES: list[Trigger] = [
     Replied("a", A, 1, Outcome.REJECTED, failure=Failure("no", details=[1])),
     Replied("a", A, 1, Outcome.SUCCEEDED, {"x": 1}),
     Garbled("a", A, 1, "?"),
+    Garbled("a", A, 1, "?", Outcome.REJECTED, "{"),
     Returned("a", A, 1),
     Returned("a", A, 1, first=True),
     Woken(),

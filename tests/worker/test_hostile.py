@@ -10,7 +10,7 @@ from sqlalchemy import text
 from saga_engine.broker.reply import encode_reply
 from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letters, runs
 from saga_engine.telemetry.facts import MessageDeadLettered
 from tests.worker.engine import keep_silent, succeed
 from tests.worker.promises import check_promises
@@ -50,11 +50,20 @@ async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(anywhere):
     await goes_on(anywhere, worker, shop, asker)
 
 
+async def kept(engine, run_id):
+    """The reply that is kept with the run's only incident."""
+    async with engine.database.transaction() as tx:
+        run = (await runs.look(tx, [run_id]))[run_id].run
+    [incident] = run.incidents.values()
+    return incident.kept.body, incident.kept.outcome, incident.kept.unreadable
+
+
 async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_a_person(anywhere):
     worker, shop, asker, run_id, command = await in_flight(anywhere)
     await anywhere.raw(b'{"did": \xff', correlation_id=command.correlation_id)
     incident = await worker.facts.incident(run_id)
     assert (incident.step, incident.cause) == ("send", "reply_unreadable")
+    assert await kept(anywhere, run_id) == ('{"did": \\xff', "succeeded", True)
     [letter] = await letters(anywhere)
     assert (letter.reason, letter.run_id) == ("malformed_json", run_id)
     assert letter.body == b'{"did": \xff'
@@ -81,6 +90,7 @@ async def test_a_reply_of_wrong_types_needs_a_person(engine):
     worker, shop, asker, run_id, command = await in_flight(engine)
     await engine.raw(b'{"did": 7}', correlation_id=command.correlation_id)
     assert (await worker.facts.incident(run_id)).cause == "reply_invalid"
+    assert await kept(engine, run_id) == ({"did": 7}, "succeeded", False)
     await goes_on(engine, worker, shop, asker)
 
 
