@@ -44,7 +44,7 @@ class RawClient:
 
     async def read(self) -> tuple[int, bytes]:
         """The next frame's kind and payload; IncompleteReadError at the end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 kind, _, size = struct.unpack(">BHI", await self._reader.readexactly(7))
                 payload = (await self._reader.readexactly(size + 1))[:-1]

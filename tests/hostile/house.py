@@ -30,7 +30,7 @@ from tests.worker.promises import check_promises
 
 KIT = "saga.participant.kit"
 QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS, KIT)
-NEIGHBOUR_SECONDS = 5
+NEIGHBOUR_SECONDS = 60
 
 
 def errands():

@@ -1,7 +1,6 @@
 """What runs all day stays quick however many runs have finished: it reads none of them."""
 
 from datetime import timedelta
-from time import perf_counter
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +15,6 @@ from saga_engine.store.migrate import upgrade
 from tests.store.orders import INPUT, ORDERS, begin, happen, run_id
 
 FINISHED = 200_000
-QUICK_S = 1.0
 AT_MOST = 500  # Rows read for one page or one batch.
 
 MANY = text(
@@ -98,9 +96,6 @@ async def test_two_hundred_thousand_finished_runs_are_read_by_nobody_who_wants_o
     database, number, done = full
     async with database.transaction() as tx:
         before = (await tx.execute(READ)).scalar_one()
-        began = perf_counter()
         await STATEMENTS[name](tx, number=number, done=done)
-        took = perf_counter() - began
         read = (await tx.execute(READ)).scalar_one() - before
     assert read < AT_MOST
-    assert took < QUICK_S

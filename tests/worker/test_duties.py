@@ -45,7 +45,7 @@ async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(
 
 
 async def eventually_one_is_put_by(engine):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         waits = 0
         while not waits:
             async with engine.database.transaction() as tx:

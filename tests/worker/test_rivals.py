@@ -44,7 +44,7 @@ async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
             await shop.publish(*reply_twice(command))
             for worker, count in zip(workers, before, strict=True):
                 await worker.facts.until(MessagesConsumed, count + 1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await tx.execute(WAITING)).scalar_one() < len(workers):
                     pass
         await eventually(lambda run_id=run_id: told(workers, RunFinished, run_id))
