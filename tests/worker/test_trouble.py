@@ -323,13 +323,14 @@ async def slow():
             yield url, proxy
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", ["delivered", "recorded"])
 async def test_a_database_too_slow_for_all_at_once_is_given_less(development_broker, slow, way):
     run_ids = [str(uuid7()) for _ in range(12)]
     parcel = {"sku": "A1", "wrapping": "x" * 100_000}
     url, proxy = slow
     async with engine_on(
-        development_broker.url, url, batch_size=12, database_timeout=3.0
+        development_broker.url, url, batch_size=12, database_timeout=1.5
     ) as engine:
         asker, first = await engine.asker(), await engine.worker()
         await first.stop()  # it has made the queue, and the saga is known
@@ -340,7 +341,7 @@ async def test_a_database_too_slow_for_all_at_once_is_given_less(development_bro
             async with engine.database.transaction() as tx:
                 starts = [Item("start", each, _start(each, parcel), "parcel") for each in run_ids]
                 await inbox.record(tx, starts)
-        proxy.bytes_per_s = 500_000.0
+        proxy.bytes_per_s = 1_000_000.0
         worker = await engine.worker(database_url=proxy.url)
         for run_id in run_ids:
             await worker.facts.until(RunStarted, run_id=run_id)
