@@ -31,6 +31,7 @@ _PLACES = {
     "Retry": "saga_engine.saga.retry",
     "Saga": "saga_engine.saga.definition",
     "SealError": "saga_engine.saga.sealing",
+    "Secret": "saga_engine.saga.secret",
     "start_in": "saga_engine.client",
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "Retry",
     "Saga",
     "SealError",
+    "Secret",
     "start_in",
 ]
 

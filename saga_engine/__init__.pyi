@@ -10,3 +10,4 @@ from saga_engine.saga.definition import Saga as Saga
 from saga_engine.saga.retry import Retry as Retry
 from saga_engine.saga.sealing import Codec as Codec
 from saga_engine.saga.sealing import SealError as SealError
+from saga_engine.saga.secret import Secret as Secret

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from saga_engine.broker.answer import Answer, AnswerOutcome, Finished
 from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.limits import limits_of
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.request import (
     CancelRequest,
@@ -38,6 +39,7 @@ from saga_engine.errors import (
 )
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.limits import excess
 from saga_engine.saga.sealing import input_place
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
@@ -264,6 +266,9 @@ class Client:
             )
         except TypeError as error:
             raise InvalidInput(f"The request cannot be written as JSON: {error}.") from None
+        problem = excess(message.body, limits_of(self._settings))
+        if problem:
+            raise InvalidInput(f"The request is too large. {problem}")
         [published] = await self._publisher.publish([message])
         if published is Published.REFUSED:
             raise InvalidInput(f"It can never be sent: {self._publisher.refusal(message)}")

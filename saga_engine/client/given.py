@@ -6,13 +6,14 @@ as it came, without defaults filled in, so that the same input has the same dige
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from saga_engine.errors import ConfigurationError, InvalidInput
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.payload import PayloadError, storable
+from saga_engine.saga.limits import Limits
+from saga_engine.saga.payload import Payload, PayloadError, beyond, storable
 from saga_engine.saga.vocabulary import Json
 
 KEY_BYTES = 1000
@@ -41,19 +42,32 @@ def input_json(saga: str | Saga, given: object) -> Json:
     Turn an input into JSON.
 
     Raises:
-        InvalidInput: it does not fit the saga, or is nothing that JSON and PostgreSQL can hold.
+        InvalidInput: it does not fit the saga, would be altered on its way, or is nothing that JSON
+            and PostgreSQL can hold.
     """
     try:
         data = _written(saga, given)
     except PayloadError as error:
-        assert isinstance(saga, Saga), "only a definition knows what fits"
-        raise InvalidInput(f"The input of saga {saga.name!r} {error}.") from None
+        name = saga if isinstance(saga, str) else saga.name
+        raise InvalidInput(f"The input of saga {name!r} {error}.") from None
     if not _is_json(data) or not storable(data):
         raise InvalidInput(
-            "The input is not JSON that can be stored: it holds another type, a NUL or half a"
-            " character. Give a pydantic model, or plain JSON values."
+            "The input is not JSON that can be stored: it holds another type, a NUL, half a"
+            " character, NaN or Infinity. Give a pydantic model, or plain JSON values."
         )
     return data
+
+
+def refuse_beyond(data: Json, limits: Limits) -> None:
+    """
+    Hold what is sent or stored against the limits of those who read it.
+
+    Raises:
+        InvalidInput: it is beyond one of them.
+    """
+    problem = beyond(data, limits)
+    if problem:
+        raise InvalidInput(f"The request is too large. {problem}")
 
 
 def key_text(key: str | None) -> str | None:
@@ -82,18 +96,33 @@ def run_uuid(run_id: UUID | str) -> UUID:
 
 
 def _written(saga: str | Saga, given: object) -> Json:
-    if isinstance(saga, str):
-        data: Json = given.model_dump(mode="json") if isinstance(given, BaseModel) else given  # type: ignore[assignment]  # `_is_json` looks
-        return data
-    read = saga.input.read(given)  # type: ignore[arg-type]  # it takes instances of its type as well
-    return given if _is_json(given) else saga.input.write(read)  # type: ignore[return-value]  # just looked at
+    if _is_json(given):
+        if isinstance(saga, Saga):
+            saga.input.read(given)  # type: ignore[arg-type]  # just looked at
+        return given  # type: ignore[return-value]  # the same
+    if isinstance(saga, Saga):
+        return saga.input.write(saga.input.accept(given))
+    if hasattr(type(given), "__pydantic_core_schema__"):
+        kind: Any = type(given)
+        return _payload(kind).write(given)  # by name only the instance says what it is
+    return given  # type: ignore[return-value]  # `input_json` looks
+
+
+@lru_cache(maxsize=256)
+def _payload(kind: type) -> Payload:
+    return Payload(kind)
 
 
 def _is_json(value: object) -> bool:
-    if value is None or isinstance(value, bool | str | float):
-        return True
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**64
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(each) for key, each in value.items())
-    return isinstance(value, list | tuple) and all(map(_is_json, value))
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, Mapping):
+            if not all(isinstance(key, str) for key in each):
+                return False
+            rest += each.values()
+        elif isinstance(each, list | tuple):
+            rest += each
+        elif each is not None and not isinstance(each, bool | str | float | int):
+            return False
+    return True

@@ -7,16 +7,26 @@ broker is needed; a worker takes it in as soon as it sees the commit. Nothing he
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
+from saga_engine.broker.limits import limits_of
+from saga_engine.client.given import (
+    input_json,
+    key_text,
+    name_and_version,
+    refuse_beyond,
+    run_uuid,
+)
 from saga_engine.client.handle import Handle
 from saga_engine.codec.configured import sealing_of, sealing_of_environment
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.limits import Limits
+from saga_engine.saga.record import to_data
 from saga_engine.saga.sealing import Sealing, input_place
 from saga_engine.saga.trigger import Start, trigger_data
 from saga_engine.settings import Settings
@@ -51,10 +61,11 @@ async def start_in(
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
         version: the newest a worker knows when left out.
-        settings: which codec seals the input; the environment's, read once, when left out.
+        settings: which codec seals the input, and the limits of a body; the environment's, read
+            once, when left out.
 
     Raises:
-        InvalidInput: the input does not fit the saga, or cannot be stored.
+        InvalidInput: the input does not fit the saga, cannot be stored, or breaks a limit.
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
@@ -63,8 +74,10 @@ async def start_in(
     """
     name, number = name_and_version(saga, version)
     sealing = sealing_of(settings) if settings else sealing_of_environment()
+    limits = limits_of(settings) if settings else _limits_of_environment()
     run_id, given = str(uuid7()), input_json(saga, input)
     start = Start(run_id, key_text(key), sealing.sealed(given, input_place(name, run_id)))
+    refuse_beyond(to_data(start), limits)
     with _told_as_ours():
         if isinstance(saga, str):
             await _look_for(connection, name, number)
@@ -74,6 +87,11 @@ async def start_in(
             kind, body = trigger_data(start)
             await inbox.record(connection, [Item(kind, holder, body, saga=name, version=number)])
     return Handle(run_uuid(holder), name, number, key, existing=holder != run_id)
+
+
+@cache
+def _limits_of_environment() -> Limits:
+    return limits_of(Settings.load())
 
 
 @contextmanager

@@ -180,5 +180,5 @@ def _payload(kind: Any, what: str, where: str) -> Payload:
         return Payload(kind)
     except PayloadError as error:
         raise DefinitionError(
-            f"{what} does not work: {error}.", where=where, mend="Use a pydantic model."
+            f"{what} does not work: {error}.", where=where, mend=error.mend
         ) from None

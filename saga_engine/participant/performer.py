@@ -19,12 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
+from saga_engine.broker.limits import limits_of
 from saga_engine.broker.reply import failure_json
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.database import Database
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.refusal import Failed, Rejected
+from saga_engine.saga.limits import excess
 from saga_engine.saga.run import Failure
 from saga_engine.saga.sealing import (
     PAYLOAD_SEALED,
@@ -140,9 +142,9 @@ class Performer:
             body = write_json(self._sealing.sealed(result, reply_place(*place)))
         except SealError as error:
             raise Failed(PAYLOAD_SEALED, f"What it asks or gives {error}.") from None
-        if len(body) > self._settings.body_bytes:
-            text = f"The result has {len(body)} bytes; {self._settings.body_bytes} are allowed."
-            raise Failed("invalid_result", text)
+        problem = excess(body, limits_of(self._settings))
+        if problem:  # before the commit: the engine would refuse to read that the step was done
+            raise Failed("invalid_result", f"The result is too large. {problem}")
         return Answer(Outcome.SUCCEEDED, body)
 
     def _refused(self, outcome: Outcome, error: Rejected | Failed, command: Command) -> Answer:

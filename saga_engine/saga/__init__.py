@@ -9,7 +9,10 @@ What a saga is and what comes next.
     trigger      what can happen to a run
     event        what is recorded of it; the journal is made of these
     sealing      payloads as they are held: sealed by a codec, opened where they are needed
-    decide       decide(saga, run, trigger, now, sealing, watch) -> Decision; in it a `turn` goes
+    payload      what travels: written so that its type reads the same value back, or refused;
+                 `faithful`, `trial` and `same` say which types need a look, `limits` how large
+    secret       a value that travels and is never shown
+    decide       decide(saga, run, trigger, now, ...) -> Decision; in it a `turn` goes
                  through `reply` or `operator`, then `course`
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
     effect       what follows from events: commands to send, the time to wake up

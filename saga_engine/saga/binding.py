@@ -58,7 +58,7 @@ class Mapping:
             raise DefinitionError(
                 f"The result of {function.__name__} does not work: {error}.",
                 where=self.where,
-                mend="Return a pydantic model.",
+                mend=error.mend,
             ) from None
 
     def __call__(self, values: Values[str, Any]) -> Json:

@@ -1,5 +1,5 @@
 """
-decide(saga, run, trigger, now, sealing, watch) -> Decision: what follows from what happened.
+decide(saga, run, trigger, now, ...) -> Decision: what follows from what happened.
 
 Total: every run, in any state, answers every trigger. Late, repeated and foreign messages are
 decisions without events. Everything it needs is in its arguments, so a decision can be replayed,
@@ -15,6 +15,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.event import Event, RunStarted
 from saga_engine.saga.evolve import evolve
 from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
+from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.operator import Refused
 from saga_engine.saga.payload import PayloadError, name_of
 from saga_engine.saga.reply import DUPLICATE, FOREIGN, garbled, replied, returned
@@ -51,13 +52,15 @@ class Decision:
     failures: tuple[CodeError, ...] = ()
 
 
-def decide(
+def decide(  # noqa: PLR0913 - what a decision depends on, each by its name
     saga: Saga,
     run: Run | None,
     trigger: Trigger,
     now: datetime,
     sealing: Sealing = PLAIN,
+    *,
     watch: Watch = UNWATCHED,
+    limits: Limits = LIMITS,
 ) -> Decision:
     """
     Decide one trigger.
@@ -69,14 +72,15 @@ def decide(
         now: aware, from the database's clock.
         sealing: what opens the payloads that come sealed, and seals those that are made.
         watch: what watches the calls into the author's code.
+        limits: what a payload may hold as it is sent.
     """
     if isinstance(trigger, Start):
-        return (
-            Decision(run, ignored=DUPLICATE) if run else _start(saga, trigger, now, sealing, watch)
-        )
+        if run:
+            return Decision(run, ignored=DUPLICATE)
+        return _start(saga, trigger, now, sealing, watch=watch, limits=limits)
     if run is None:
         return Decision(None, ignored=FOREIGN)
-    turn = Turn(saga, run, now, sealing, watch)
+    turn = Turn(saga, run, now, sealing, watch, limits)
     try:
         ignored = _apply(turn, trigger)
     except Refused as refusal:
@@ -91,7 +95,9 @@ def _decided(turn: Turn) -> Decision:
     return Decision(turn.run, tuple(turn.events), failures=tuple(turn.failures))
 
 
-def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing, watch: Watch) -> Decision:
+def _start(
+    saga: Saga, start: Start, now: datetime, sealing: Sealing, *, watch: Watch, limits: Limits
+) -> Decision:
     try:
         given = sealing.unsealed(start.input, input_place(saga.name, start.run_id))
         kind = name_of(saga.input.kind)
@@ -115,7 +121,7 @@ def _start(saga: Saga, start: Start, now: datetime, sealing: Sealing, watch: Wat
         now,
         now + saga.deadline if saga.deadline else None,
     )
-    turn = Turn(saga, evolve(None, event), now, sealing, watch, [event])
+    turn = Turn(saga, evolve(None, event), now, sealing, watch, limits, [event])
     advance(turn)
     return _decided(turn)
 

@@ -1,31 +1,43 @@
 """
 Typed payloads at the border of the core: JSON in, the author's types out, and back.
 
-Only this file of `saga` knows pydantic. Its errors name the place and the rule, never the value, so
-they may be shown to anyone who may see that a run exists.
+The one place where a value is written. What a type says is what arrives: a value is written so that
+its type reads it back unchanged, or refused with a sentence. Names are aliases in both directions.
+Errors name the place and the rule, never the value, so they may be shown to anyone who may see that
+a run exists.
 """
 
-import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
+from saga_engine.saga.faithful import Lost, faith_in
+from saga_engine.saga.limits import Limits, excess
+from saga_engine.saga.same import fields_of, same, sort_sets
+from saga_engine.saga.trial import CONTEXT
 from saga_engine.saga.vocabulary import Json
+
+_SUSPECT = re.compile(rb"NaN|Infinity|\\u0000|[0-9]{19}")
+"""What the JSON of a value contains that JSON writers or databases may refuse; it may be text."""
 
 
 class PayloadError(ValueError):
     """
     A payload does not fit its type. The text has no values in it.
 
-    It may name a place in the payload, and so the keys of its objects; `brief` does not.
+    It may name a place in the payload, and so the keys of its objects; `brief` does not. `mend` is
+    what an author can do about a type.
     """
 
-    def __init__(self, text: str, brief: str = "") -> None:
+    def __init__(self, text: str, brief: str = "", mend: str = "Use a pydantic model.") -> None:
         super().__init__(text)
         self.brief = brief or text
+        self.mend = mend
 
 
 class Payload:
@@ -33,19 +45,28 @@ class Payload:
     One payload type: anything pydantic understands (a model, a dataclass, a TypedDict, `dict`).
 
     Raises:
-        PayloadError: pydantic cannot make a schema of *kind*.
+        PayloadError: pydantic cannot make a schema of *kind*, or no value of it, or of a part of
+            it, could be read back from JSON as it was.
     """
 
-    __slots__ = ("_adapter", "kind")
+    __slots__ = ("_adapter", "_faith", "kind")
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
             self._adapter.rebuild()  # what is not defined yet is found out now, not at a reply
+            self._faith = faith_in(self._adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise PayloadError(f"{name_of(kind)} is no payload type: {reason}") from None
+        except Lost as lost:
+            raise PayloadError(f"{name_of(kind)} cannot travel: {lost}", mend=lost.fix) from None
+
+    @property
+    def proven(self) -> bool:
+        """Whether values of this type need not be read back before they are sent."""
+        return self._faith.proven
 
     def read(self, data: Json) -> Any:
         """
@@ -55,57 +76,135 @@ class Payload:
             PayloadError: it does not fit.
         """
         try:
-            return self._read(data)
+            return self._read(to_json(data))
         except ValidationError as error:
             raise PayloadError(_sentence(self.kind, error), _misfit(self.kind)) from None
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
             text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
             raise PayloadError(text) from None
 
-    def _read(self, data: Json) -> Any:
+    def accept(self, given: Any) -> Any:
+        """
+        Turn what a caller has in hand, an instance or its parts, into the author's type.
+
+        Raises:
+            PayloadError: it does not fit.
+        """
         try:
-            return self._adapter.validate_python(data)
-        except ValidationError:
-            # A strict model takes a datetime or a tuple from JSON, not from Python's str and list.
-            return self._adapter.validate_json(json.dumps(data))
+            return self._adapter.validate_python(given, by_alias=True)
+        except ValidationError as error:
+            raise PayloadError(_sentence(self.kind, error), _misfit(self.kind)) from None
+        except Exception as error:  # noqa: BLE001 - the same
+            text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
+            raise PayloadError(text) from None
 
     def write(self, value: Any) -> Json:
         """
-        Turn a value of the author's type into JSON.
+        Turn a value of the author's type into JSON from which the same value is read.
 
         Raises:
-            PayloadError: *value* is not of that type, or holds what cannot travel and be stored.
+            PayloadError: *value* is not of that type, would be altered on its way, or holds what
+                cannot be stored.
         """
-        given = name_of(type(value))
+        given, what = name_of(type(value)), name_of(self.kind)
         try:
-            # Without this look a forgotten return is written as null, and another model as {}.
-            self._adapter.validate_python(value, strict=True)
-            data: Json = self._adapter.dump_python(value, mode="json", warnings="error")
+            return self._written(value)
+        except PayloadError:
+            raise
         except ValidationError as error:
             text, brief = _sentence(self.kind, error), _misfit(self.kind)
             raise PayloadError(f"{given} {text}", f"{given} {brief}") from None
         except PydanticSerializationError:
-            text = f"{given} does not fit {name_of(self.kind)} (it cannot be written as JSON)"
+            text = f"{given} does not fit {what} (it cannot be written as JSON)"
             raise PayloadError(text) from None
-        if not storable(data):
-            raise PayloadError(
-                f"{name_of(self.kind)} holds what no database takes"
-                " (NUL, half a surrogate pair, an integer beyond 64 bits)"
-            )
+        except Exception as error:  # noqa: BLE001 - serializers and `__eq__` are the author's
+            text = f"{given} cannot be written as {what} ({type(error).__name__})"
+            raise PayloadError(text) from None
+
+    def _written(self, value: Any) -> Json:
+        faith = self._faith
+        if faith.proven:
+            # Without this look a forgotten return is written as null, and another model as {}.
+            self._adapter.validate_python(value, strict=True, by_alias=False, by_name=True)
+            data = self._dumped(value)
+            self._json(data)
+            return data
+        data = self._dumped(value)
+        if faith.sets:
+            data = sort_sets(value, data)
+        back = self._read(self._json(data))
+        again = self._dumped(back)
+        if faith.sets:
+            again = sort_sets(back, again)
+        if again != data or not (faith.exact or same(value, back)):
+            text = f"{name_of(type(value))} would arrive altered: JSON of it is read as another"
+            raise PayloadError(f"{text} {name_of(self.kind)} ({altered(value, back)})", text)
         return data
+
+    def _dumped(self, value: Any) -> Json:
+        data: Json = self._adapter.dump_python(
+            value, mode="json", by_alias=True, warnings="error", context=CONTEXT
+        )
+        return data
+
+    def _read(self, body: bytes) -> Any:
+        return self._adapter.validate_json(body, by_alias=True)
+
+    def _json(self, data: Json) -> bytes:
+        body = written(data)
+        if body is None:
+            raise PayloadError(f"{name_of(self.kind)} holds {NOT_STORABLE}")
+        return body
+
+
+_NOTHING = object()
+
+NOT_STORABLE = (
+    "what no database takes (NUL, half a surrogate pair, an integer beyond 64 bits, NaN, Infinity)"
+)
+
+
+def written(data: Json) -> bytes | None:
+    """Write JSON as bytes; None when JSON writers or databases do not take it."""
+    try:
+        body = to_json(data)
+    except (PydanticSerializationError, ValueError):
+        return None  # half a surrogate pair
+    return body if not _SUSPECT.search(body) or storable(data) else None
+
+
+def beyond(data: Json, limits: Limits) -> str:
+    """Say which limit a value is beyond when it is sent as it is; empty when within all."""
+    body = written(data)
+    return f"It holds {NOT_STORABLE}." if body is None else excess(body, limits)
 
 
 def storable(data: Json) -> bool:
-    """Whether JSON writers and databases take it: whole text without NUL, integers of 64 bits."""
-    if isinstance(data, str):
-        return _whole(data)
-    if isinstance(data, int):
-        return -(2**63) <= data < 2**64
-    if isinstance(data, Mapping):
-        return all(storable(key) and storable(value) for key, value in data.items())
-    if isinstance(data, Sequence):
-        return all(map(storable, data))
+    """
+    Whether JSON writers and databases take it.
+
+    Text is whole and without NUL, integers have 64 bits, other numbers are finite.
+    """
+    rest: list[Any] = [data]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, str):
+            if not _whole(each):
+                return False
+        elif isinstance(each, Mapping):
+            rest += [*each, *each.values()]
+        elif isinstance(each, Sequence):
+            rest += each
+        elif not _is_number(each):
+            return False
     return True
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a number, True, False or None can be stored; anything else is not for here to say."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _whole(text: str) -> bool:
@@ -114,6 +213,19 @@ def _whole(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def altered(value: Any, back: Any) -> str:
+    """Name the first place, by fields, where a value differs from what would arrive."""
+    path: list[str] = []
+    while type(value) is type(back):
+        mine, theirs = (dict(fields_of(each) or ()) for each in (value, back))
+        place = next((n for n in mine if n not in theirs or not same(mine[n], theirs[n])), None)
+        if place is None:
+            break
+        path.append(place)
+        value, back = mine[place], theirs.get(place, _NOTHING)
+    return ".".join(path) or "body"
 
 
 def name_of(kind: Any) -> str:

@@ -17,7 +17,8 @@ from saga_engine.saga.event import (
 )
 from saga_engine.saga.evolve import evolve
 from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
-from saga_engine.saga.payload import PayloadError, name_of
+from saga_engine.saga.limits import LIMITS, Limits
+from saga_engine.saga.payload import PayloadError, beyond, name_of
 from saga_engine.saga.run import (
     Cause,
     Failure,
@@ -49,8 +50,9 @@ class Turn:
     """
     One decision about *run* at *now*, under *saga*.
 
-    `sealing` opens the payloads that mapping functions need and seals what they make. `watch`
-    watches the calls into the author's code, `failures` are those that returned no value. `cause`:
+    `sealing` opens the payloads that mapping functions need and seals what they make, which is then
+    held against `limits`. `watch` watches the calls into the author's code, `failures` are those
+    that returned no value. `cause`:
     something in this decision makes the run turn back; `course` carries it out.
     """
 
@@ -59,6 +61,7 @@ class Turn:
     now: datetime
     sealing: Sealing = PLAIN
     watch: Watch = UNWATCHED
+    limits: Limits = LIMITS
     events: list[Event] = field(default_factory=list)
     failures: list[CodeError] = field(default_factory=list)
     cause: Cause | None = None
@@ -111,6 +114,7 @@ class Turn:
                 call = self.call(step, direction, order.mapping.function.__name__)
                 mapped = guarded(self.watch, call, self._map, order)
                 payload = self.sealing.sealed(mapped, place)
+                self._within(payload)
             except SealError as error:
                 self.block(step, direction, PAYLOAD_SEALED, f"The payload {error}.")
                 return
@@ -154,6 +158,12 @@ class Turn:
         """
         kind = self.order(step, direction).reply
         guarded(self.watch, self.call(step, direction, name_of(kind.kind)), kind.read, body)
+
+    def _within(self, payload: Json) -> None:
+        """Refuse a payload that its participant would refuse to read."""
+        problem = beyond(payload, self.limits)
+        if problem:
+            raise PayloadError(f"the payload is too large to be sent: {problem.rstrip('.')}")
 
     def _map(self, order: Order) -> Json:
         run, values = self.run, {}

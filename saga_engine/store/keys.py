@@ -11,6 +11,7 @@ input is known again after another key has become current.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -145,9 +146,24 @@ async def _read(
     return {(saga, key): holder for saga, key, *holder in await tx.execute(_READ, arguments)}
 
 
+def equal_inputs(one: Json, other: Json) -> bool:
+    """Whether two inputs are equal as JSON: `1` and `1.0` are, `1` and `true` are not."""
+    return _digest(one) == _digest(other)
+
+
 def _digest(given: Json) -> bytes:
-    """Equal inputs have equal digests, however their keys are ordered."""
-    return sha256(dumps(given, ordered=True).encode()).digest()
+    """Equal inputs have equal digests, however their keys are ordered and numbers written."""
+    text = dumps(given, ordered=True)
+    if "." in text or "e" in text:
+        # JSON has one kind of number, and jsonb writes no exponents: 1, 1.0 and 1e0 are equal.
+        text = dumps(json.loads(text, parse_float=_canonical), ordered=True)
+    return sha256(text.encode()).digest()
+
+
+def _canonical(number: str) -> float:
+    read = float(number)
+    whole = read.is_integer() and -(2**63) <= read < 2**64
+    return int(read) if whole else read
 
 
 def _kept(wanted: KeyWanted, sealing: Sealing) -> bytes:

@@ -197,7 +197,14 @@ class Batch:
     ) -> Decision | None:
         """Decide; None when that hits a bug of ours, which must not stop the other runs."""
         try:
-            return decide(saga, run, trigger, self._ledger.now, self._catalogue.sealing)
+            return decide(
+                saga,
+                run,
+                trigger,
+                self._ledger.now,
+                self._catalogue.sealing,
+                limits=self._catalogue.limits,
+            )
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
             self._ledger.outcome.faults.append((run.run_id, error))
             if arrival is not None:

@@ -4,16 +4,24 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.rules import problems
 from saga_engine.saga.sealing import PLAIN, Sealing
 
 
 class Catalogue:
-    """Sagas by the id under which the store has registered them; how payloads are sealed."""
+    """
+    Sagas by the id under which the store has registered them.
 
-    def __init__(self, sagas: Mapping[int, Saga], sealing: Sealing = PLAIN) -> None:
+    `sealing`: how payloads are sealed. `limits`: what those that are sent may hold.
+    """
+
+    def __init__(
+        self, sagas: Mapping[int, Saga], sealing: Sealing = PLAIN, limits: Limits = LIMITS
+    ) -> None:
         self.sagas = dict(sagas)
         self.sealing = sealing
+        self.limits = limits
         self._startable: dict[tuple[str, int | None], int] = {}
         for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
             self._startable[saga.name, saga.version] = number

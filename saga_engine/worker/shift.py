@@ -18,6 +18,7 @@ from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, identity
@@ -49,7 +50,11 @@ class Registered:
 
 
 async def register(
-    database: Database, sagas: Sequence[Saga], sealing: Sealing, tell: Tell
+    database: Database,
+    sagas: Sequence[Saga],
+    sealing: Sealing,
+    tell: Tell,
+    limits: Limits = LIMITS,
 ) -> Registered:
     """
     Register *sagas* and read the engine's key.
@@ -63,7 +68,7 @@ async def register(
     for saga in sagas:
         tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     found = {ids[saga.name, saga.version]: saga for saga in sagas}
-    return Registered(key, Catalogue(found, sealing))
+    return Registered(key, Catalogue(found, sealing, limits))
 
 
 class Shift:

@@ -17,7 +17,7 @@ from saga_engine.saga.decide import decide
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.event import Event
 from saga_engine.saga.run import Run
-from saga_engine.saga.sealing import SealError, input_place
+from saga_engine.saga.sealing import SealError, input_place, is_sealed
 from saga_engine.saga.trigger import Start
 from saga_engine.saga.vocabulary import Json
 from saga_engine.store import definitions, keys, runs
@@ -93,7 +93,14 @@ class Starts:
                 await self._set_aside(arrival, f"The input {error}.")
                 continue
             saga = self._catalogue.sagas[number]
-            decision = decide(saga, None, start, self._ledger.now, self._catalogue.sealing)
+            decision = decide(
+                saga,
+                None,
+                start,
+                self._ledger.now,
+                self._catalogue.sealing,
+                limits=self._catalogue.limits,
+            )
             if decision.run is None:
                 await self._refuse_input(arrival, decision.refused or "")
             else:
@@ -220,10 +227,11 @@ class Starts:
         """Whether a run is of the saga, the key and the input that a start asks for."""
         if (begun.arrival.saga, start_of(begun.arrival).key) != (run.saga, run.key):
             return False
-        if begun.row.run.input == run.input:
+        if is_sealed(run.input) and begun.row.run.input == run.input:
             return True
         place = input_place(run.saga, run.run_id)
-        return begun.given == self._catalogue.sealing.unsealed(run.input, place)
+        given = self._catalogue.sealing.unsealed(run.input, place)
+        return keys.equal_inputs(begun.given, given)
 
 
 def start_of(arrival: Arrival) -> Start:

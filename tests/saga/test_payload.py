@@ -98,7 +98,7 @@ def test_a_custom_validators_words_are_not_repeated(word):
 
 def test_data_that_is_no_json_does_not_fit():
     with pytest.raises(PayloadError, match="cannot be read as int"):
-        Payload(int).read({1, 2})
+        Payload(int).read(object())
 
 
 @pytest.mark.parametrize("value", [Point(1), {"sku": "A"}, None, "A", Typed(x=1)])
@@ -127,7 +127,7 @@ class Name(str):
 
 
 def test_what_is_written_is_plain_json():
-    data = Payload(dict).write({Name("n"): Name("x"), "l": Level.HIGH, 5: True, "f": 1.5})
+    data = Payload(dict).write({Name("n"): Name("x"), "l": Level.HIGH, "5": True, "f": 1.5})
     assert isinstance(data, dict)
     assert data == {"n": "x", "l": 3, "5": True, "f": 1.5}
     assert {type(value) for value in data.values()} == {str, int, bool, float}

@@ -1,0 +1,76 @@
+"""
+`Secret[T]`: a value that travels, and is not shown.
+
+pydantic's SecretStr is written as `**********`, so what arrives is those stars. A Secret is written
+as its value where the engine writes a payload, and as stars everywhere else: `repr`, `str`,
+`model_dump_json`, logs and errors.
+"""
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, SerializationInfo, SerializerFunctionWrapHandler
+from pydantic_core import CoreSchema, core_schema
+
+T = TypeVar("T")
+
+HIDDEN = "**********"
+
+TRAVELS = "saga_engine.travels"
+"""In a serializer's context: the engine writes a value to be sent."""
+
+
+class Secret(Generic[T]):
+    """
+    A value that is sent and stored with the rest, sealed when a codec is set, and never shown.
+
+        class Card(BaseModel):
+            number: Secret[str]
+
+        Card(number="4111111111111111").number.get_secret_value()
+
+    Equal to a Secret of an equal value.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> T:
+        """Give the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({HIDDEN!r})"
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return format(HIDDEN, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and bool(self._value == other._value)
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        kinds = getattr(source, "__args__", ())
+        inner = handler.generate_schema(kinds[0] if kinds else Any)
+        made = core_schema.no_info_after_validator_function(cls, inner)
+        return core_schema.json_or_python_schema(
+            json_schema=made,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+            serialization=core_schema.wrap_serializer_function_ser_schema(
+                _write, schema=inner, info_arg=True
+            ),
+        )
+
+
+def _write(secret: Any, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+    context = info.context
+    if isinstance(context, dict) and TRAVELS in context:
+        return write(secret.get_secret_value())
+    return HIDDEN if info.mode == "json" else secret
