@@ -1,12 +1,17 @@
 """JSON that a user gives on the command line: as it stands, from @FILE, or from - (stdin)."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
 import orjson
 
 from saga_engine.errors import ConfigurationError
+from saga_engine.saga.payload import storable
 from saga_engine.saga.vocabulary import Json
+
+_LONG = re.compile(rb"[0-9]{19}")
 
 
 def json_of(typed: str, option: str) -> Json:
@@ -14,10 +19,13 @@ def json_of(typed: str, option: str) -> Json:
     Read the JSON of an option.
 
     Raises:
-        ConfigurationError: it is no JSON, or the file cannot be read.
+        ConfigurationError: it is no JSON, the file cannot be read, or a number in it would be
+            altered: an integer beyond 64 bits is read as the nearest double.
     """
     try:
-        read: Json = orjson.loads(_bytes(typed))
+        text = _bytes(typed)
+        read: Json = orjson.loads(text)
+        exact: Json = json.loads(text) if _LONG.search(text) else read
     except OSError as error:
         raise ConfigurationError(
             f"{option}: {typed[1:]} cannot be read: {error.strerror}."
@@ -26,6 +34,10 @@ def json_of(typed: str, option: str) -> Json:
         raise ConfigurationError(
             f"{option} is not JSON: {error}. Give JSON, @FILE, or - to read it from stdin."
         ) from None
+    if not storable(exact):
+        raise ConfigurationError(
+            f"{option} holds an integer beyond 64 bits, or NUL. Give such a number as a text."
+        )
     return read
 
 

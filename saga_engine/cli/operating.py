@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from saga_engine.broker.limits import limits_of
 from saga_engine.cli.given import json_of
 from saga_engine.cli.incidents import name_of, open_incident
 from saga_engine.cli.output import AsJson, cell, document, line
@@ -18,6 +19,7 @@ from saga_engine.cli.stored import database, no_run, run_id_of
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.payload import beyond
 from saga_engine.saga.sealing import reply_place
 from saga_engine.saga.trigger import Cancel, Resolve, Trigger, trigger_data
 from saga_engine.saga.vocabulary import Resolution
@@ -96,6 +98,9 @@ async def resolve(
             found = await open_incident(tx, incident)
             place = reply_place(found.run_id, found.step, found.direction)
             sealed = sealing_of(settings).sealed(given, place)
+            problem = beyond(sealed, limits_of(settings))
+            if problem:
+                raise ConfigurationError(f"--result cannot be kept. {problem}")
             act = Act(str(uuid7()), who, action.value, reason, found.run_id, name_of(found))
             await _record(tx, act, Resolve(found.number, action, who, reason, sealed))
         _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)

@@ -61,8 +61,7 @@ async def start_in(
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
         version: the newest a worker knows when left out.
-        settings: which codec seals the input, and the limits of a body; the environment's, read
-            once, when left out.
+        settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:
         InvalidInput: the input does not fit the saga, cannot be stored, or breaks a limit.
@@ -74,10 +73,9 @@ async def start_in(
     """
     name, number = name_and_version(saga, version)
     sealing = sealing_of(settings) if settings else sealing_of_environment()
-    limits = limits_of(settings) if settings else _limits_of_environment()
     run_id, given = str(uuid7()), input_json(saga, input)
     start = Start(run_id, key_text(key), sealing.sealed(given, input_place(name, run_id)))
-    refuse_beyond(to_data(start), limits)
+    refuse_beyond(to_data(start), limits_of(settings) if settings else _limits_of_environment())
     with _told_as_ours():
         if isinstance(saga, str):
             await _look_for(connection, name, number)

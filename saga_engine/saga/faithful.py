@@ -94,6 +94,7 @@ def faith_in(schema: Any) -> Faith:
         Lost: no value of it, or of a part of it, can survive.
     """
     walk = _Walk()
+    walk.sets = _holds_sets(schema)
     try:
         walk.visit(schema, "", {})
     except (KeyError, TypeError, AttributeError, RecursionError):
@@ -111,7 +112,6 @@ class _Walk:
 
     def visit(self, schema: Any, where: str, config: Any) -> None:
         kind = schema["type"]
-        self.sets = self.sets or kind in _SETS
         self._judge(schema)
         if kind == "definitions":
             self._definitions += schema["definitions"]
@@ -273,6 +273,13 @@ _LOOKS: Mapping[str, Callable[[Any], object]] = {
     "literal": lambda schema: _alike(schema["expected"]),
     "enum": lambda schema: _alike(each.value for each in schema["members"]),
 }
+
+
+def _holds_sets(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
+        return schema.get("type") in _SETS or any(map(_holds_sets, inner))
+    return isinstance(schema, list | tuple) and any(map(_holds_sets, schema))
 
 
 def _calls_the_author(schema: Any) -> bool:

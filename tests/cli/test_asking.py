@@ -55,7 +55,7 @@ async def test_a_start_that_cannot_be_is_one_sentence_and_its_exit_code(engine):
     conflict = await engine("start", "greet", "--input", '{"name": "Bob"}', "--key", "a")
     assert (conflict.code, "with another input" in conflict.err) == (4, True)
     large = await engine("start", "greet", "--input", "-", stdin=json.dumps({"name": "x" * 10**6}))
-    assert (large.code, "262144 are allowed" in large.err) == (2, True)
+    assert (large.code, "body_bytes allows 262144" in large.err) == (2, True)
     for ran in (unknown, wrong, conflict, large):
         assert ran.out == ""
         assert len(ran.err.splitlines()) == 1

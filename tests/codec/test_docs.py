@@ -10,19 +10,23 @@ import pytest
 
 from saga_engine.client import Client
 from saga_engine.codec.keyring import KeyRing
+from saga_engine.saga.decide import decide
+from saga_engine.saga.trigger import Start
 from saga_engine.settings import Settings
 from tests.client.engine import Greeter, running, service, worker
 from tests.codec.rings import setting
+from tests.saga.scenario import NOON
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "encryption.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 KEY = "A" * 43 + "="
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """The module that the page's block makes."""
-    [block] = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    _, block = BLOCKS
     (tmp_path / "documented_codecs.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SHOP_KEYS", setting("k1"))
@@ -49,6 +53,16 @@ async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_ur
     assert ending.result == {"say": {"said": "Hello, Ann"}}
     short, long = (module.codec.seal(b"7" * size, "a") for size in (2, 1024))
     assert len(short) == len(long)
+
+
+def test_the_pages_secret_travels_and_is_not_shown(capsys):
+    block, _ = BLOCKS
+    scope = {}
+    exec(compile(block, "docs/encryption.md", "exec"), scope)  # the page's own words
+    assert capsys.readouterr().out == "number=Secret('**********') holder='Ann'\n"
+    run = decide(scope["pay"], None, Start("r", None, {"number": "4111", "holder": "A"}), NOON).run
+    assert run is not None
+    assert run.steps["charge"].action.payload == {"card": "4111"}
 
 
 def rings(title):

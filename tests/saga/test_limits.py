@@ -1,0 +1,124 @@
+"""Limits of a body, counted on its bytes, and applied by the writer."""
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine import Saga
+from saga_engine.saga.decide import decide
+from saga_engine.saga.limits import LIMITS, Limits, excess
+from saga_engine.saga.payload import beyond
+from saga_engine.saga.sealing import Sealing
+from saga_engine.saga.trigger import Start
+from tests.saga.scenario import NOON
+
+TEXT = st.text('a"\\[]{},: ', max_size=6)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(-9, 9)
+    | st.text('a"\\[]{},: ', max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text('b"\\,[{', max_size=3), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def inside(value):
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else None
+
+
+def depth(value):
+    inner = inside(value)
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+def values(value):
+    return 1 + sum(map(values, inside(value) or ()))
+
+
+@given(JSON, st.booleans())
+def test_depth_and_values_are_counted_as_the_decoded_body_has_them(value, spaced):
+    body = json.dumps(value, indent=1).encode() if spaced else orjson.dumps(value)
+    deep, many = depth(value), values(value)
+    assert excess(body, Limits(depth=deep, values=many)) == ""
+    if deep:
+        assert "body_depth" in excess(body, Limits(depth=deep - 1))
+    assert "body_values" in excess(body, Limits(values=many - 1))
+    assert "body_bytes" in excess(body, Limits(size=len(body) - 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [(b"[1e300,-1E-300]", "Without exponents"), (b'["1e300"]', ""), (b"[0e5,1e2]", "")],
+)
+def test_numbers_count_as_long_as_jsonb_writes_them(body, problem):
+    assert problem in excess(body, Limits(size=400))
+    assert bool(problem) is bool(excess(body, Limits(size=400)))
+
+
+def test_what_cannot_be_stored_is_beyond_any_limit():
+    assert "no database takes" in beyond({"x": float("nan")}, LIMITS)
+    assert "no database takes" in beyond("\ud800", LIMITS)
+    assert beyond({"x": [1]}, LIMITS) == ""
+
+
+class Reverse:
+    def seal(self, plain: bytes, _place: str) -> str | None:
+        return "x" * len(plain)
+
+    def unseal(self, _sealed: str, _place: str) -> bytes:
+        return b"{}"
+
+
+def nested(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("payload", "limits", "problem"),
+    [
+        ({"x": "y" * 100}, Limits(size=100), "body_bytes allows 100"),
+        ({"x": [0] * 50}, Limits(values=50), "body_values"),
+        (nested(10), Limits(depth=10), "body_depth"),
+    ],
+)
+def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits, problem):
+    saga = Saga("large", version=1, input=dict)
+
+    @saga.step(command="stock.reserve", pivot=True)
+    def reserve(order: dict) -> dict:
+        return payload
+
+    decision = decide(saga, None, Start("r", None, {}), NOON, limits=limits)
+    assert decision.run is not None
+    [incident] = decision.run.incidents.values()
+    assert incident.cause == "mapping_failed"
+    assert problem in incident.message
+    assert decision.run.steps["reserve"].action.attempts == 0
+    assert not decide(saga, None, Start("r", None, {}), NOON).run.incidents
+
+
+def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
+    saga = Saga("large", version=1, input=dict)
+
+    @saga.step(command="stock.reserve", pivot=True)
+    def reserve(order: dict) -> dict:
+        return {"x": [0] * 40}
+
+    start = Start("r", None, {"$sealed": "x"})
+    fits = decide(saga, None, start, NOON, Sealing(Reverse()), Limits(values=10, depth=1))
+    assert not fits.run.incidents
+    long = decide(saga, None, start, NOON, Sealing(Reverse()), Limits(size=90))
+    assert "body_bytes" in next(iter(long.run.incidents.values())).message
