@@ -91,13 +91,31 @@ class Settings(BaseSettings):
         " them; so long may commands come back for a binding that was deleted",
     )
     prefetch: Count = Field(
-        1000,
-        description="Deliveries of each of its queues that a worker holds unacknowledged; bounds"
-        " its memory",
+        500,
+        description="Replies that a worker holds unacknowledged; times body_bytes it bounds its"
+        " memory, and is more than its batches in flight take",
+    )
+    request_prefetch: Count = Field(
+        200,
+        description="Requests that a worker holds unacknowledged: they are of strangers, and one"
+        " batch is enough",
+    )
+    dead_letter_prefetch: Count = Field(
+        50, description="Dead letters that a worker holds unacknowledged; none of them is urgent"
     )
 
     batch_size: Count = Field(
         200, description="Triggers in one transaction; the curve is flat from 200 to 500"
+    )
+    batch_bytes: Bytes = Field(
+        4_194_304,
+        description="Bytes of the bodies, or of the runs, in one transaction and one write to the"
+        " broker; 200 messages of 20 KB. One message or run that is larger comes alone",
+    )
+    batch_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        20_000,
+        description="Values of the bodies in one transaction, as body_values counts them: 200"
+        " messages of 100 values. Reading and checking them takes about 0.1 seconds",
     )
     batches_in_flight: Count = Field(
         4, description="Transactions at once: one computes while others wait for commit"
@@ -163,8 +181,8 @@ class Settings(BaseSettings):
     )
     dead_letter_bytes: Bytes = Field(
         262_144,
-        description="Bytes of a dead letter's body that are kept; prefetch times this, and"
-        " body_bytes, bound a worker's memory",
+        description="Bytes of a dead letter's body that are kept; dead_letter_prefetch times this,"
+        " and prefetch and request_prefetch times body_bytes, bound a worker's memory",
     )
     incident_text_bytes: Annotated[int, Field(ge=0, le=262_144)] = Field(
         4096,

@@ -2,14 +2,14 @@
 Consuming: deliveries are taken in batches and acknowledged in batches.
 
 Rule: `take` hands out what has arrived and never waits for a batch to fill; the prefetch bounds
-what is held. Whatever ends the consuming (a deleted queue, a closed channel, a lost connection, a
-broker that forgot us) leads to the same: declare again, consume again, under the next epoch.
-Deliveries of an epoch that is over are not acknowledged: the broker delivers them again.
+what is held, and a Room what is handed out at once. Whatever ends the consuming (a deleted queue, a
+closed channel, a lost connection, a broker that forgot us) leads to the same: declare again,
+consume again, under the next epoch. Deliveries of an epoch that is over are not acknowledged: the
+broker delivers them again.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,10 +18,19 @@ from saga_engine.broker import driver
 from saga_engine.broker.connection import CLOSING, Link, Phase
 from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.driver import Connection
+from saga_engine.broker.room import Arrived, Room
 from saga_engine.broker.topology import Binding, declare
 from saga_engine.broker.watchdog import Watchdog
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import BrokerError, BrokerUnavailable
+
+
+def _never() -> bool:
+    return False
+
+
+ROOMY = Room()
+"""For as much as there is."""
 
 
 class Consumer:
@@ -30,18 +39,26 @@ class Consumer:
 
     Args:
         queues: each with `prefetch` unacknowledged deliveries at the most.
-        prefetch: the setting of that name when left out.
+        prefetch: the setting of that name when left out; or by queue.
+        urgent: those of the queues whose deliveries are taken before the others'.
     """
 
-    def __init__(self, link: Link, queues: Sequence[str], *, prefetch: int | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        queues: Sequence[str],
+        *,
+        prefetch: int | Mapping[str, int] | None = None,
+        urgent: Collection[str] = (),
+    ) -> None:
         self._link = link
         self._queues = tuple(queues)
-        self._prefetch = prefetch or link.settings.prefetch
+        self._prefetch = _by_queue(queues, prefetch or link.settings.prefetch)
         self._bindings: dict[Binding, None] = {}
         self._epoch = 0
         self._connection: Connection | None = None
         self._channel: DeliveryChannel | None = None
-        self._buffer: deque[Delivery] = deque()
+        self._buffer = Arrived(urgent)
         self._arrived = asyncio.Event()
         self._broken = asyncio.Event()
         self._stopped = False
@@ -79,18 +96,30 @@ class Consumer:
         """Deliveries that arrived and were not taken yet."""
         return len(self._buffer)
 
-    async def take(self, limit: int) -> list[Delivery]:
+    async def take(
+        self, limit: int, room: Room = ROOMY, *, only_urgent: Callable[[], bool] = _never
+    ) -> list[Delivery]:
         """
         Wait for at least one delivery and return what has arrived, `limit` at the most.
+
+        Args:
+            room: for how many bytes and values of bodies; one delivery always has room.
+            only_urgent: whether the others are left where they are; asked whenever something
+                arrives, and at `wake`.
 
         Returns:
             Nothing only after `stop`, when what had arrived before is taken.
         """
-        while not self._buffer and not self._stopped:
+        while True:
+            taken = self._buffer.take(limit, room, only_urgent=only_urgent())
+            if taken or (self._stopped and not self._buffer):
+                return taken
             self._arrived.clear()
             await self._arrived.wait()
-        count = min(limit, len(self._buffer))
-        return [self._buffer.popleft() for _ in range(count)]
+
+    def wake(self) -> None:
+        """Have `take` look again, because what `only_urgent` says may have changed."""
+        self._arrived.set()
 
     async def settle(self, deliveries: Iterable[Delivery]) -> None:
         """Acknowledge deliveries, each once; those of an epoch that is over are dropped."""
@@ -213,8 +242,12 @@ class Consumer:
                 await channel.queue_bind(
                     binding.queue, binding.exchange, binding.key, timeout=seconds
                 )
-            await channel.basic_qos(prefetch_count=self._prefetch, timeout=seconds)
+            before = None
             for queue in self._queues:
+                prefetch = self._prefetch[queue]
+                if prefetch != before:  # it holds for the consumers that begin after it
+                    await channel.basic_qos(prefetch_count=prefetch, timeout=seconds)
+                    before = prefetch
                 await channel.consume(queue, seconds)
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -231,3 +264,7 @@ class Consumer:
         if self._link.state.phase is not Phase.CONNECTING:
             self._link.report(problem)
         self._link.close_later(channel)
+
+
+def _by_queue(queues: Sequence[str], prefetch: int | Mapping[str, int]) -> Mapping[str, int]:
+    return dict.fromkeys(queues, prefetch) if isinstance(prefetch, int) else prefetch

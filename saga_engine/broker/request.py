@@ -81,6 +81,11 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
         return Unreadable(Reason.BAD_REQUEST, str(error))
 
 
+def is_status(delivery: Delivery) -> bool:
+    """Whether it asks for a run's status, whose answer may be larger than the question."""
+    return delivery.routing_key == "status" or delivery.type == "status"
+
+
 def read_run_id(body: Object) -> UUID | None:
     """Read `run_id`; None unless it is a UUID in its canonical form."""
     text = body.get("run_id")

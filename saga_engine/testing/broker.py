@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from itertools import count
 from random import Random
 
+from saga_engine.broker.room import Room
 from saga_engine.broker.topology import DEAD_LETTERS, ExchangeKind, Topology
 from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.saga.vocabulary import Json
@@ -184,8 +185,19 @@ class Publisher:
             self._broker.arrive(queue, Parcel(message), delay=fault.seconds)
 
 
+ROOMY = Room()
+
+
+def _never() -> bool:
+    return False
+
+
 class Consumer:
-    """What a process consumes with; it has the methods of `broker.consumer.Consumer`."""
+    """
+    What a process consumes with; it has the methods of `broker.consumer.Consumer`.
+
+    Of its queues the first is urgent.
+    """
 
     def __init__(
         self, broker: Broker, process: Process, queues: Sequence[str], prefetch: int
@@ -207,11 +219,18 @@ class Consumer:
         """Something may have become ready."""
         self._arrived.set()
 
-    async def take(self, limit: int) -> list[Delivery]:
+    async def take(
+        self,
+        limit: int,
+        room: Room = ROOMY,  # noqa: ARG002 - messages are small here
+        *,
+        only_urgent: Callable[[], bool] = _never,
+    ) -> list[Delivery]:
         """Wait for at least one delivery and return what has arrived; nothing after `stop`."""
         while not self._stopped:
             self._process.check()
-            if taken := self._take(limit):
+            queues = self._queues[:1] if only_urgent() else self._queues
+            if taken := self._take(queues, limit):
                 return taken
             self._arrived.clear()
             await self._arrived.wait()
@@ -262,11 +281,11 @@ class Consumer:
             queue.consumers.pop(self, None)
         self.cut()
 
-    def _take(self, limit: int) -> list[Delivery]:
+    def _take(self, queues: Sequence[Queue], limit: int) -> list[Delivery]:
         now = asyncio.get_running_loop().time() + TICK
         room = min(limit, self._prefetch - len(self._held))
         taken: list[Delivery] = []
-        for queue in self._queues:
+        for queue in queues:
             while len(taken) < room and queue.waiting and queue.waiting[0][0] <= now:
                 taken.append(self._deliver(queue, heappop(queue.waiting)[2]))
         return taken

@@ -24,6 +24,18 @@ from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger
 from saga_engine.settings import Settings
 from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
+from saga_engine.worker.timeslice import Timeslice
+
+
+async def read_apart(
+    deliveries: Iterable[Delivery], key: bytes, settings: Settings, sealing: Sealing = PLAIN
+) -> Intake:
+    """As `read`, one message at a time: between two, whatever else is ready has its turn."""
+    intake, turn = Intake(), Timeslice()
+    for delivery in deliveries:
+        _read_one(intake, delivery, key, settings, sealing)
+        await turn.over()
+    return intake
 
 
 def read(
@@ -37,12 +49,18 @@ def read(
     """
     intake = Intake()
     for delivery in deliveries:
-        try:
-            _read(intake, delivery, key, settings, sealing)
-        except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
-            text = f"The engine could not read it: {type(error).__name__}."
-            intake.letters.append(Letter(delivery, "engine_fault", text))
+        _read_one(intake, delivery, key, settings, sealing)
     return intake
+
+
+def _read_one(
+    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+) -> None:
+    try:
+        _read(intake, delivery, key, settings, sealing)
+    except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
+        text = f"The engine could not read it: {type(error).__name__}."
+        intake.letters.append(Letter(delivery, "engine_fault", text))
 
 
 def _read(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.room import Room
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SagaEngineError
@@ -33,7 +34,7 @@ from saga_engine.telemetry.facts import (
 )
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.intake import read
+from saga_engine.worker.intake import read_apart
 from saga_engine.worker.loop import repeat
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.turnover import Turnover
@@ -96,6 +97,8 @@ class Shift:
         self._tell = tell
         self._epoch = consumer.epoch
         self._slots = asyncio.Semaphore(settings.batches_in_flight)
+        self._dealing = 0
+        self._room = Room(settings.batch_bytes, settings.batch_values, settings.body_bytes)
         self._turnover = Turnover(database, catalogue, outbound, settings, tell)
         self._duties = Duties(database, catalogue, self._turnover, outbound, settings, tell)
 
@@ -124,26 +127,36 @@ class Shift:
 
     async def _consume(self, group: asyncio.TaskGroup) -> None:
         """Hand what has arrived to batches, as many at once as the settings allow."""
+        limit = self._settings.batch_size
         while True:
             await self._slots.acquire()
-            deliveries = await self._consumer.take(self._settings.batch_size)
+            deliveries = await self._consumer.take(
+                limit, self._room, only_urgent=self._is_last_slot
+            )
             if not deliveries:
                 return  # told to stop, and everything that had arrived is taken
+            self._dealing += 1
             if deliveries[-1].epoch != self._epoch:
                 self._epoch = deliveries[-1].epoch
                 self._turnover.admission.cut_off()  # what came while nobody consumed is late
             group.create_task(self._deal_with(deliveries))
 
+    def _is_last_slot(self) -> bool:
+        """Whether all others are taken; requests leave the last for replies of runs under way."""
+        return 0 < self._dealing == self._settings.batches_in_flight - 1
+
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
         try:
             _tell_consumed(self._tell, deliveries)
-            intake = read(deliveries, self._key, self._settings, self._sealing)
+            intake = await read_apart(deliveries, self._key, self._settings, self._sealing)
             left = await self._turnover.take(intake)
             await self._consumer.settle(each for each in deliveries if each not in left)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches
             self._tell(FaultFound(operation="deliveries", problem=described(error)))
         finally:
+            self._dealing -= 1
             self._slots.release()
+            self._consumer.wake()
 
     def _trouble(self, operation: str, error: Exception) -> None:
         if isinstance(error, SagaEngineError):

@@ -28,6 +28,7 @@ from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger, status_of
+from saga_engine.worker.timeslice import Timeslice
 
 INPUT_SEALED = "input_sealed"
 """Why a start is set aside whose input is sealed with a key that is not here."""
@@ -82,8 +83,9 @@ class Starts:
 
     async def _decided(self, arrivals: Sequence[Arrival]) -> list[Begun]:
         """The starts that this worker can decide and that are not refused for their input."""
-        decided = []
+        decided, turn = [], Timeslice()
         for arrival in arrivals:
+            await turn.over()
             number = self._startable(arrival)
             if number is None:
                 continue

@@ -17,7 +17,7 @@ from saga_engine.broker.connection import Link, LinkState, Phase
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.limits import limits_of
 from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import ENGINE
+from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
@@ -136,7 +136,7 @@ class Worker:
                 on_state=self._link_changed,
             )
         )
-        consumer = await owned.enter_async_context(Consumer(self._consume_link, QUEUES))
+        consumer = await owned.enter_async_context(_consumer(self._consume_link))
         publisher = Publisher(self._publish)
         self._shift = Shift(registered, self._database, publisher, consumer, settings, self._tell)
 
@@ -155,6 +155,16 @@ class Worker:
         except SagaEngineError as error:
             return str(error)
         return None
+
+
+def _consumer(link: Link) -> Consumer:
+    settings = link.settings
+    prefetch = {
+        REPLIES: settings.prefetch,
+        REQUESTS: settings.request_prefetch,
+        DEAD_LETTERS: settings.dead_letter_prefetch,
+    }
+    return Consumer(link, QUEUES, prefetch=prefetch, urgent=(REPLIES,))
 
 
 def _problem_of(state: LinkState) -> str | None:
