@@ -87,6 +87,10 @@ class StoreBusy(StoreUnavailable):
     """Somebody else holds a row that is needed. Nothing was written; put it by and try again."""
 
 
+class StoreTooMuch(StoreError):
+    """Together the runs are more than one transaction may read. Nothing was written; take fewer."""
+
+
 class StoreRefused(StoreError):
     """It can never succeed with this data (SQLSTATE 22, 23, 54): find it and set it aside."""
 

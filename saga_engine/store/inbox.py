@@ -17,6 +17,9 @@ from sqlalchemy import text
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
 
+ALL = 2**62
+"""More bytes than any bodies have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -96,20 +99,27 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
     )
 
 
-async def take(tx: Transaction, *, definition_ids: Sequence[int], limit: int) -> list[Inboxed]:
+async def take(
+    tx: Transaction, *, definition_ids: Sequence[int], limit: int, most: int = ALL
+) -> list[Inboxed]:
     """
     Take out up to *limit* items that are no starts and that this worker can decide, oldest first.
 
     Args:
         definition_ids: the definitions it has.
+        most: bytes of bodies after which no further item is taken.
     """
-    return _inboxed(
-        await tx.execute(_TAKE, {"definition_ids": list(definition_ids), "limit": limit})
-    )
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": most}
+    return _inboxed(await tx.execute(_TAKE, arguments))
 
 
 async def take_starts(
-    tx: Transaction, turns: Mapping[str, int], *, definition_ids: Sequence[int], limit: int
+    tx: Transaction,
+    turns: Mapping[str, int],
+    *,
+    definition_ids: Sequence[int],
+    limit: int,
+    most: int = ALL,
 ) -> list[Inboxed]:
     """
     Take out up to *limit* starts that this worker can decide, oldest first.
@@ -117,6 +127,7 @@ async def take_starts(
     Args:
         turns: how many of each saga at the most, by its name.
         definition_ids: the definitions it has.
+        most: bytes of bodies after which no further start is taken.
     """
     if not turns:
         return []
@@ -125,6 +136,7 @@ async def take_starts(
         "limits": list(turns.values()),
         "definition_ids": list(definition_ids),
         "limit": limit,
+        "most": most,
     }
     return _inboxed(await tx.execute(_TAKE_STARTS, arguments))
 
@@ -178,7 +190,8 @@ _RECORD = text(
 _TAKE = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-        SELECT i.id FROM saga_engine.inbox AS i
+        SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
+        SELECT i.id, octet_length(i.body::text) AS size FROM saga_engine.inbox AS i
         WHERE i.kind <> 'start' AND coalesce(i.not_before <= clock_timestamp(), true) AND CASE
             WHEN i.definition_id IS NOT NULL
                 THEN i.definition_id = ANY (CAST(:definition_ids AS integer[]))
@@ -189,7 +202,8 @@ _TAKE = text(
                     SELECT r.definition_id = ANY (CAST(:definition_ids AS integer[]))
                     FROM saga_engine.run AS r WHERE r.run_id = i.run_id), true)
             END
-        ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED))
+        ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS f) AS b
+        WHERE b.before < :most))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
         reply_to, correlation_id, received_at, sender"""
 )
@@ -197,10 +211,11 @@ _TAKE = text(
 _TAKE_STARTS = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-        SELECT t.id
+        SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
+        SELECT t.id, t.size
         FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
         LATERAL (
-            SELECT i.id FROM saga_engine.inbox AS i
+            SELECT i.id, octet_length(i.body::text) AS size FROM saga_engine.inbox AS i
             WHERE i.kind = 'start' AND i.saga = w.saga
                 AND coalesce(i.not_before <= clock_timestamp(), true)
                 AND (i.version IS NULL OR EXISTS (
@@ -208,7 +223,8 @@ _TAKE_STARTS = text(
                     WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
                         AND d.name = i.saga AND d.version = i.version))
             ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
-        ORDER BY t.id LIMIT :limit))
+        ORDER BY t.id LIMIT :limit) AS f) AS b
+        WHERE b.before < :most))
     RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
         reply_to, correlation_id, received_at, sender"""
 )

@@ -19,6 +19,9 @@ from saga_engine.saga.vocabulary import Direction
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
 
+ALL = 2**62
+"""More bytes than any payloads have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -70,15 +73,19 @@ async def delete(tx: Transaction, ids: Sequence[int]) -> None:
         await tx.execute(_DELETE, {"ids": sorted(ids)})
 
 
-async def claim_left_behind(tx: Transaction, age: timedelta, limit: int) -> list[Outgoing]:
+async def claim_left_behind(
+    tx: Transaction, age: timedelta, limit: int, *, most: int = ALL
+) -> list[Outgoing]:
     """
     Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
+
+    After *most* bytes of payloads no further one is claimed.
 
     They are not claimed again for *age*, unless this transaction is undone. Those whose attempt
     nobody awaits any more are deleted instead: sent after its compensation, a command would have to
     be refused by whoever gets it.
     """
-    rows = (await tx.execute(_CLAIM, {"age": age, "limit": limit})).all()
+    rows = (await tx.execute(_CLAIM, {"age": age, "limit": limit, "most": most})).all()
     await delete(tx, [number for number, awaited, *_ in rows if not awaited])
     claimed = [_outgoing([number, *others]) for number, awaited, *others in rows if awaited]
     return sorted(claimed, key=lambda each: each.id)
@@ -123,9 +130,11 @@ _CLAIM = text(
     """
     UPDATE saga_engine.outbox AS o SET claimed_at = clock_timestamp()
     WHERE o.id = ANY (ARRAY(
-        SELECT id FROM saga_engine.outbox
+        SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
+        SELECT id, octet_length(payload::text) AS size FROM saga_engine.outbox
         WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
-        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
+        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS f) AS b
+        WHERE b.before < :most))
     RETURNING o.id, coalesce((
             SELECT coalesce(r.state #> ARRAY['steps', o.step, o.direction]
                 @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt), false)

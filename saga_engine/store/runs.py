@@ -13,14 +13,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
-from saga_engine.errors import StoreUnavailable
+from saga_engine.errors import StoreTooMuch, StoreUnavailable
 from saga_engine.saga.record import from_data
 from saga_engine.saga.run import Cause, Failure, Run, restore, state_of
 from saga_engine.saga.vocabulary import Json, Status
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+
+ALL = 2**62
+"""More bytes than any runs have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +53,46 @@ async def clock(tx: Transaction) -> datetime:
     return now
 
 
-async def lock(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
-    """Lock and read the runs that exist, waiting for whoever has them."""
+async def lock(
+    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+) -> dict[str, StoredRun]:
+    """
+    Lock and read the runs that exist, waiting for whoever has them.
+
+    Args:
+        most: bytes of inputs and states after which no further run is read.
+
+    Raises:
+        StoreTooMuch: they are more.
+    """
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOCK, _ids(run_ids)))
+    return _stored(await tx.execute(_LOCK, {**_ids(run_ids), "most": most}))
 
 
-async def lock_free(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
-    """Lock and read the runs that exist, passing over those that others have. This never waits."""
+async def lock_free(
+    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+) -> dict[str, StoredRun]:
+    """As `lock`, but passing over the runs that others have. This never waits."""
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOCK_FREE, _ids(run_ids)))
+    return _stored(await tx.execute(_LOCK_FREE, {**_ids(run_ids), "most": most}))
 
 
 async def lock_due(
-    tx: Transaction, definition_ids: Sequence[int], limit: int
+    tx: Transaction, definition_ids: Sequence[int], limit: int, *, most: int = ALL
 ) -> dict[str, StoredRun]:
     """
     Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
 
+    After *most* bytes of inputs and states no further run is read; the rest stay due.
+
     To be called after everything that waits: the runs come in the order of their times, and nobody
     may wait for a row while holding one with a higher id. This never waits.
     """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit}
-    return _stored(await tx.execute(_LOCK_DUE, arguments))
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": most}
+    rows = await tx.execute(_LOCK_DUE, arguments)
+    return _stored(row for row in rows if row[2] is not None)
 
 
 async def due_within(tx: Transaction, horizons: Mapping[int, timedelta]) -> dict[str, int]:
@@ -132,11 +150,13 @@ async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
         raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
 
 
-async def look(tx: Transaction, run_ids: Collection[str]) -> dict[str, StoredRun]:
-    """Read the runs that exist, without locking them."""
+async def look(
+    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+) -> dict[str, StoredRun]:
+    """As `lock`, but without locking them."""
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOOK, _ids(run_ids)))
+    return _stored(await tx.execute(_LOOK, {**_ids(run_ids), "most": most}))
 
 
 async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
@@ -191,6 +211,8 @@ def _changing(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
 def _stored(rows: Iterable[Any]) -> dict[str, StoredRun]:
     found = {}
     for definition_id, wake_at, state, given, standing, *fixed in rows:
+        if state is None:
+            raise StoreTooMuch("The runs of this batch hold more than batch_bytes.")
         run_id, saga, version, fingerprint, key, started_at, deadline, revision, finished_at = fixed
         identity = Run(
             *(run_id, saga, version, fingerprint, key, orjson.loads(given), started_at, deadline),
@@ -206,8 +228,8 @@ def _stored(rows: Iterable[Any]) -> dict[str, StoredRun]:
 _CLOCK = text("SELECT clock_timestamp()")
 
 _COLUMNS = """
-    r.definition_id, r.wake_at, r.state::text, r.input::text, r.status,
-    r.run_id::text, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
+    r.definition_id, r.wake_at, r.state::text AS state, r.input::text AS input, r.status,
+    r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
     r.revision, r.finished_at
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
@@ -215,14 +237,30 @@ _THESE = """
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
-_LOOK = text(f"SELECT {_COLUMNS} {_THESE}")
+# The first run is always read; of one that comes after so many bytes, only that it is there. The
+# rows come in the order of the inner query, which locks them.
+_UP_TO = """
+    SELECT definition_id, wake_at, CASE WHEN before < :most THEN state END,
+        CASE WHEN before < :most THEN input END, status,
+        run_id, name, version, fingerprint, key, started_at, deadline, revision, finished_at
+    FROM (
+        SELECT *, coalesce(sum(octet_length(state) + octet_length(input)) OVER (
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+        FROM ({}) AS found) AS counted"""
 
-_LOCK = text(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
 
-_LOCK_FREE = text(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED")
+def _up_to(query: str) -> TextClause:
+    return text(_UP_TO.format(query))
+
+
+_LOOK = _up_to(f"SELECT {_COLUMNS} {_THESE}")
+
+_LOCK = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
+
+_LOCK_FREE = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED")
 
 # The clock stands in a subquery because a volatile function cannot be looked up in an index.
-_LOCK_DUE = text(
+_LOCK_DUE = _up_to(
     f"SELECT {_COLUMNS}"
     """
     WHERE r.wake_at <= (SELECT clock_timestamp())

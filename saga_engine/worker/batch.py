@@ -76,7 +76,9 @@ class Batch:
         ]
         others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
         if starts:
-            await Starts(self._tx, self._catalogue, self._admission, ledger).begin(starts)
+            await Starts(
+                *(self._tx, self._catalogue, self._admission, ledger), self._settings
+            ).begin(starts)
         missing = {each.run_id for each in others} - ledger.stored.keys()
         if missing:
             await self._lock(missing, patient=patient)
@@ -87,11 +89,11 @@ class Batch:
             await self._answer(intake.questions)
 
     async def _lock(self, run_ids: set[str], *, patient: bool) -> None:
-        stored = self._ledger.stored
+        stored, most = self._ledger.stored, self._settings.batch_bytes
         if patient:
-            stored.update(await runs.lock(self._tx, run_ids))
+            stored.update(await runs.lock(self._tx, run_ids, most=most))
         else:
-            stored.update(await runs.lock_free(self._tx, run_ids))
+            stored.update(await runs.lock_free(self._tx, run_ids, most=most))
             self._held |= (await runs.status(self._tx, run_ids - stored.keys())).keys()
 
     async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
@@ -99,7 +101,8 @@ class Batch:
         self._waiting = await inbox.starts_of(self._tx, missing)
         # Each statement has a snapshot of its own: between two a start may have become a run.
         begun = set(missing) - self._waiting.keys()
-        self._ledger.stored.update(await runs.lock(self._tx, begun))
+        most = self._settings.batch_bytes
+        self._ledger.stored.update(await runs.lock(self._tx, begun, most=most))
 
     async def wake(self, run_id: str) -> None:
         """Decide what time alone changes of one run; one that somebody else holds stays due."""
@@ -110,7 +113,8 @@ class Batch:
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
         ledger = self._ledger
-        found = await runs.lock_due(self._tx, self._catalogue.ids, limit)
+        most = self._settings.batch_bytes
+        found = await runs.lock_due(self._tx, self._catalogue.ids, limit, most=most)
         # A run that this transaction has in hand is not read again: it is not saved yet.
         due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
         ledger.stored.update(due)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import partial
 
 from saga_engine.broker.answer import Address
-from saga_engine.errors import StoreBusy
+from saga_engine.errors import StoreBusy, StoreTooMuch
 from saga_engine.saga.trigger import Trigger, Woken, recorded_trigger
 from saga_engine.settings import Settings
 from saga_engine.store import inbox, outbox, partitions, reading, runs
@@ -57,6 +57,8 @@ class Duties:
                 return await self._take_all_or_what_is_free()
         except AWAY:
             raise
+        except StoreTooMuch:
+            return True  # it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._wake_one_by_one()
@@ -149,7 +151,8 @@ class Duties:
         limit, definitions = self._waiting.size, self._catalogue.ids
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
-        items += await inbox.take(tx, definition_ids=definitions, limit=limit)
+        most = self._settings.batch_bytes
+        items += await inbox.take(tx, definition_ids=definitions, limit=limit, most=most)
         return await _take_in(batch, items)
 
     async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
@@ -163,7 +166,10 @@ class Duties:
             return []
         await admission.look(tx)
         turns = admission.turns(waiting, limit)
-        return await inbox.take_starts(tx, turns, definition_ids=definitions, limit=limit)
+        most = self._settings.batch_bytes
+        return await inbox.take_starts(
+            tx, turns, definition_ids=definitions, limit=limit, most=most
+        )
 
     async def _oldest_recorded(self, tx: Transaction) -> list[Inboxed]:
         """Take out one thing, if there is any; a start without regard to its turn."""
@@ -176,7 +182,9 @@ class Duties:
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""
-        came_back, self._outbound.returned = self._outbound.returned, []
+        limit = self._settings.batch_size
+        came_back = self._outbound.returned[:limit]
+        del self._outbound.returned[:limit]
         if not came_back:
             return False
         # Not after it: a command that the run takes for undelivered must never be sent again.
@@ -191,7 +199,8 @@ class Duties:
         age = timedelta(seconds=self._settings.outbox_age)
         with self._swept.tried():
             async with self._database.transaction() as tx:
-                rows = await outbox.claim_left_behind(tx, age, self._swept.size)
+                most = self._settings.batch_bytes
+                rows = await outbox.claim_left_behind(tx, age, self._swept.size, most=most)
         await self._outbound.commands(rows, again=True)
         return bool(rows)
 

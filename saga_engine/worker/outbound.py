@@ -7,9 +7,9 @@ A command that no queue is bound for comes back as an arrival for its run.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import starmap
+from itertools import chain, starmap
 from typing import TypeVar
 from uuid import UUID
 
@@ -41,11 +41,13 @@ class Outbound:
     Publishes what batches decided.
 
     `confirmed` holds the outbox rows that the next transaction may delete. `returned` holds the
-    commands that can reach nobody, each with its row, until a batch takes them in.
+    commands that can reach nobody, each with its row, until a batch takes them in. `most` is how
+    many bytes of bodies are written at once; a message that is larger goes alone.
     """
 
-    def __init__(self, publisher: Publisher, key: bytes, tell: Tell) -> None:
+    def __init__(self, publisher: Publisher, key: bytes, most: int, tell: Tell) -> None:
         self._publisher = publisher
+        self._most = most
         self._key = key
         self._tell = tell
         self.confirmed: list[int] = []
@@ -57,10 +59,14 @@ class Outbound:
         return self._publisher.blocked
 
     async def send(self, outcome: ledger.Outcome) -> None:
-        """Publish all that a committed batch leaves to be sent, in one write."""
+        """
+        Publish all that a committed batch leaves to be sent, in one write unless it is large.
+
+        Commands come before answers: a run waits for its command, and answers may be large.
+        """
         answers = outcome.answers
         ends = list(map(_finished, _ended(outcome.recorded)))
-        told = [*starmap(encode_answer, answers), *map(encode_finished, ends)]
+        told = chain(starmap(encode_answer, answers), map(encode_finished, ends))
         results = await self.commands(outcome.commands, told)
         if Published.REFUSED in results:
             # Together, replies of a size that may travel can be more than may travel.
@@ -70,7 +76,7 @@ class Outbound:
             await self.commands((), [each for each, result in pairs if result is Published.REFUSED])
 
     async def commands(
-        self, rows: Sequence[Outgoing], told: Sequence[Message] = (), *, again: bool = False
+        self, rows: Sequence[Outgoing], told: Iterable[Message] = (), *, again: bool = False
     ) -> Sequence[Published]:
         """
         Publish outbox rows, and with them what else is to be told; what became of the latter.
@@ -79,11 +85,12 @@ class Outbound:
             again: the rows were left behind, so that they may have been sent before: one that comes
                 back then says nothing of the copy that may have arrived.
         """
-        messages = [self._message(row.send) for row in rows]
-        if not messages and not told:
-            return ()
-        results = await self._publisher.publish([*messages, *told])
-        self._count([*messages, *told], results)
+        messages = chain((self._message(row.send) for row in rows), told)
+        results: list[Published] = []
+        for portion in _portions(messages, self._most):
+            outcomes = await self._publisher.publish(portion)
+            self._count(portion, outcomes)
+            results += outcomes
         for row, result in zip(rows, results[: len(rows)], strict=True):
             match result:
                 case Published.CONFIRMED:
@@ -118,6 +125,20 @@ class Outbound:
         return encode_command(
             command, mint(self._key, CommandRef(run_id, send.step, send.direction, send.attempt))
         )
+
+
+def _portions(messages: Iterable[Message], most: int) -> Iterator[list[Message]]:
+    """Divide messages, each made when it is its turn, into writes of at most so many bytes."""
+    portion: list[Message] = []
+    size = 0
+    for message in messages:
+        if portion and size + len(message.body) > most:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.body)
+    if portion:
+        yield portion
 
 
 def _ended(recorded: Iterable[ledger.Recorded]) -> list[Run]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from saga_engine.errors import StoreBusy, StoreUnavailable
+from saga_engine.errors import StoreBusy, StoreTooMuch, StoreUnavailable
 
 
 class Portion:
@@ -11,8 +11,8 @@ class Portion:
     How many are taken in one transaction, `size`, from 1 to *most*.
 
     A database that is away and one that is too slow for so much look the same. So what did not come
-    through is tried again with half of it, and each success adds an eighth. That somebody else
-    holds a row says nothing of either.
+    through is tried again with half of it, and each success adds an eighth. The same for runs that
+    together are too much to read. That somebody else holds a row says nothing of either.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,7 +25,7 @@ class Portion:
             yield
         except StoreBusy:
             raise
-        except StoreUnavailable:
+        except (StoreTooMuch, StoreUnavailable):
             self.size = max(1, self.size // 2)
             raise
         self.size = min(self._most, self.size + max(1, self.size // 8))

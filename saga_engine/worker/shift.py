@@ -89,7 +89,7 @@ class Shift:
         tell: Tell,
     ) -> None:
         catalogue = registered.catalogue
-        outbound = Outbound(publisher, registered.key, tell)
+        outbound = Outbound(publisher, registered.key, settings.batch_bytes, tell)
         self._key = registered.key
         self._sealing = catalogue.sealing
         self._consumer = consumer
@@ -120,7 +120,8 @@ class Shift:
             await stop.wait()
             await self._consumer.stop()
         try:
-            await self._duties.returned()
+            while await self._duties.returned():
+                pass
             await self._duties.flush()
         except SagaEngineError as error:
             self._trouble("drain", error)  # what it would have deleted, the sweep sends again

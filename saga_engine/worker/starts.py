@@ -20,6 +20,7 @@ from saga_engine.saga.run import Run
 from saga_engine.saga.sealing import SealError, input_place, is_sealed
 from saga_engine.saga.trigger import Start
 from saga_engine.saga.vocabulary import Json
+from saga_engine.settings import Settings
 from saga_engine.store import definitions, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
@@ -52,8 +53,14 @@ class Starts:
     """The starts of one batch."""
 
     def __init__(
-        self, tx: Transaction, catalogue: Catalogue, admission: Admission, ledger: Ledger
+        self,
+        tx: Transaction,
+        catalogue: Catalogue,
+        admission: Admission,
+        ledger: Ledger,
+        settings: Settings,
     ) -> None:
+        self._most = settings.batch_bytes
         self._tx = tx
         self._catalogue = catalogue
         self._admission = admission
@@ -207,7 +214,8 @@ class Starts:
                 self._again.append((begun, run_id))
 
     async def _answer_again(self) -> None:
-        found = await runs.look(self._tx, {run_id for _, run_id in self._again})
+        run_ids = {run_id for _, run_id in self._again}
+        found = await runs.look(self._tx, run_ids, most=self._most)
         for begun, run_id in self._again:
             # There is no row yet when the start was recorded in a caller's transaction and waits.
             arrival, row = begun.arrival, found.get(run_id)
