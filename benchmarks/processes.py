@@ -23,6 +23,15 @@ class Urls:
     database: str
     pids: tuple[int, ...]
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process of the engine needs to find them."""
+        return {
+            "SAGA_ENGINE_DATABASE_URL": self.database,
+            "SAGA_ENGINE_BROKER_URL": self.broker,
+            "SAGA_ENGINE_LOG_LEVEL": "warning",
+        }
+
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[Urls]:
@@ -35,9 +44,7 @@ async def servers() -> AsyncIterator[Urls]:
 async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Callable[[], float]]:
     """Workers and one process of participants; gives the CPU seconds of everything so far."""
     environment = {
-        "SAGA_ENGINE_DATABASE_URL": urls.database,
-        "SAGA_ENGINE_BROKER_URL": urls.broker,
-        "SAGA_ENGINE_LOG_LEVEL": "warning",
+        **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
     }
     await (await python(*MIGRATE, environment=environment)).wait()
@@ -50,6 +57,19 @@ async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Ca
         services = (*command, "participant", "benchmarks.services", "--port", "0")
         pids.append(await stack.enter_async_context(running(*services, environment=environment)))
         yield lambda: sum(map(cpu_seconds, pids))
+
+
+@asynccontextmanager
+async def participants(urls: Urls, *, barrier: bool) -> AsyncIterator[int]:
+    """The tables, and one process of participants; its pid."""
+    environment = {
+        **urls.environment,
+        "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
+    }
+    await (await python(*MIGRATE, environment=environment)).wait()
+    services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
+    async with running(*services, environment=environment) as pid:
+        yield pid
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.senders import stranger
 from saga_engine.worker.starts import Starts
+from saga_engine.worker.timeslice import Timeslice
 
 FAULT_PAUSE = timedelta(minutes=5)
 """
@@ -83,8 +84,10 @@ class Batch:
         if missing:
             await self._lock(missing, patient=patient)
             await self._look_among_the_waiting(missing - ledger.stored.keys() - self._held)
+        turn = Timeslice()
         for arrival in others:
             self._deal_with(arrival)
+            await turn.over()
         if intake.questions:
             await self._answer(intake.questions)
 
@@ -118,7 +121,9 @@ class Batch:
         # A run that this transaction has in hand is not read again: it is not saved yet.
         due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
         ledger.stored.update(due)
+        turn = Timeslice()
         for run_id, stored in due.items():
+            await turn.over()
             ledger.changed.add(run_id)  # the wake-up is spent, even if nothing was due
             saga = self._catalogue.sagas[stored.definition_id]
             decision = self._decide(saga, stored.run, Woken(), None)
