@@ -62,8 +62,8 @@ async def _flood(load: Load, kind: str, messages: int) -> None:
 
 async def _seconds(load: Load, late: Sequence[UUID]) -> dict[str, float]:
     """Until the runs under way, and the one that came after the flood, have ended."""
-    begun, found = time.perf_counter(), {}
-    turn = 0.0
+    begun = now = time.perf_counter()
+    found, turn = {}, 0.0
     while load.begun:
         with suppress(TimeoutError):
             await load.end(0.05)

@@ -52,6 +52,8 @@ class Probe:
             case facts.FaultFound() | facts.DatabaseTroubled():
                 self.counts["faults"] += 1
                 print(fact, file=sys.stderr, flush=True)
+            case _:
+                pass
 
     def report(self) -> dict[str, object]:
         """What was measured, in milliseconds, MB and numbers."""

@@ -1,0 +1,49 @@
+"""A saga that takes whatever it is given and sends it on, and the worst that it can be given."""
+
+from datetime import timedelta
+
+import orjson
+
+from saga_engine.saga.definition import Saga
+from tests.worker.parcels import parcels
+
+BYTES, VALUES, DEPTH = 250_000, 9_900, 60
+"""A little less than the limits, to leave room for the rest of a request."""
+
+BULK = "bulk.keep"
+
+bulk = Saga("bulk", version=1, input=dict[str, object])
+parcel = parcels(timeout=timedelta(minutes=30))
+
+
+@bulk.step(command=BULK, timeout=timedelta(minutes=30))
+def keep(given: dict[str, object]) -> dict[str, object]:
+    return given
+
+
+@keep.compensation(command="bulk.drop")
+def drop() -> dict[str, object]:
+    return {}
+
+
+def nested():
+    inner = []
+    for _ in range(DEPTH - 3):
+        inner = [inner]
+    return inner
+
+
+WORST = {
+    "small objects": [{"a": number} for number in range(VALUES // 2)],
+    "objects as large as fit": [{"a": "x" * 36} for _ in range(VALUES // 2)],
+    "nested": [nested()] * (VALUES // DEPTH),
+    "keys": {f"{number:020d}": number for number in range(VALUES)},
+    "numbers": [1.5e300] * 800,
+    "text": "é\n" * (BYTES // 4),
+}
+"""Inputs inside every limit, each the worst for something: memory, decoding, checking, writing."""
+
+
+def start(run_id, kind):
+    """The body of a start of `bulk`."""
+    return orjson.dumps({"run_id": run_id, "saga": "bulk", "input": {"items": WORST[kind]}})

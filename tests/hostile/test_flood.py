@@ -1,0 +1,122 @@
+"""A thousand of the worst legal messages: the runs under way go on, and nothing is lost or cut."""
+
+import json
+import re
+from collections import Counter
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+
+from saga_engine.broker.command import fresh_message_id
+from saga_engine.broker.topology import REQUESTS
+from saga_engine.broker.wire import Message
+from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+from saga_engine.store import dead_letters, reading
+from tests.faults.processes import eventually, program
+from tests.hostile.flood import BULK, BYTES, WORST, start
+from tests.worker.engine import engine_on, keep_silent, succeed
+from tests.worker.parcels import COMMANDS
+
+MESSAGES, HONEST, PORTION = 1000, 20, 20
+PATIENCE = 600.0
+MEMORY_MAX = 400
+HEADERS = {f"x-{number}": "h" * 150 for number in range(90)}
+
+
+class Log:
+    """What a worker's process wrote, a line of JSON for each fact."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def of(self, event):
+        """Each line of an event so far."""
+        lines = self._path.read_text().splitlines()
+        return [found for line in lines if (found := _parsed(line)).get("event") == event]
+
+    def consumed(self, queue=REQUESTS):
+        """How many messages of a queue were taken, batch by batch."""
+        found = self.of("messages.consumed")
+        return [each["messages"] for each in found if each["queue"] == queue]
+
+
+def _parsed(line):
+    return json.loads(line) if line.startswith("{") else {}
+
+
+def worker(engine, path):
+    """A worker in a process of its own."""
+    environment = {
+        "SAGA_ENGINE_DATABASE_URL": engine.database_url,
+        "SAGA_ENGINE_BROKER_URL": engine.broker_url,
+        "SAGA_ENGINE_LOG_LEVEL": "debug",
+        "SAGA_ENGINE_LOG_FORMAT": "json",
+    }
+    arguments = ("worker", "tests.hostile.flood", "--port", "0")
+    return program(*arguments, environment=environment, log=path)
+
+
+def memory(pid):
+    """The most memory a process ever had, in MB."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) // 1024
+
+
+async def flood(asker):
+    """As many of the worst messages as there are, from one client."""
+    kinds = islice(cycle(WORST), MESSAGES)
+    messages = [
+        Message(
+            *(REQUESTS, "start", start(str(uuid7()), kind), fresh_message_id(), "start"),
+            headers=HEADERS if number % 2 else {},
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    for first in range(0, MESSAGES, PORTION):
+        outcomes = await asker._publisher.publish(messages[first : first + PORTION])
+        assert Counter(outcomes) == {"confirmed": PORTION}
+
+
+async def finished(engine):
+    """How many runs have completed."""
+    async with engine.database.transaction() as tx:
+        counts = await reading.counts(tx)
+    return counts.runs.get(("parcel", "completed"), 0)
+
+
+@pytest.mark.rabbitmq
+async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_the_worst_messages(
+    rabbitmq_url, migrated_url, tmp_path
+):
+    async with engine_on(rabbitmq_url, migrated_url) as engine:
+        shop, asker = await engine.shop((*COMMANDS, BULK, "bulk.drop")), await engine.asker()
+        shop.answers[BULK] = shop.answers["parcel.send"] = keep_silent
+        async with worker(engine, tmp_path / "before") as before:
+            for _ in range(HONEST):
+                await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
+            commands = await shop.until("parcel.send", HONEST)
+            assert await before.drain() == 0
+        await flood(asker)
+        shop.answers["parcel.send"] = succeed
+        for command in commands:
+            await shop.publish(*succeed(command))
+        log = Log(tmp_path / "after")
+        async with worker(engine, tmp_path / "after") as running:
+
+            async def honest_end(number=HONEST):
+                running.must_run()
+                return await finished(engine) >= number
+
+            await eventually(honest_end, patience=PATIENCE, every=0.2)
+            assert sum(log.consumed()) < MESSAGES / 2, "the replies have not waited for the rest"
+            await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
+            await eventually(lambda: honest_end(HONEST + 1), patience=PATIENCE, every=0.5)
+            assert memory(running.pid) < MEMORY_MAX
+            assert await running.drain() == 0
+        assert sum(log.consumed()) == MESSAGES + 1, "each was delivered once"
+        assert max(log.consumed()) <= 1 + Settings().batch_bytes // BYTES
+        assert [each["epoch"] for each in log.of("link.changed")] == [1, 1] * 2
+        assert log.of("fault.found") == log.of("database.troubled") == []
+        async with engine.database.transaction() as tx:
+            assert await dead_letters.listing(tx, limit=1) == []
