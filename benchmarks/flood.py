@@ -48,7 +48,7 @@ def _nested() -> Json:
 
 
 def _keys() -> Json:
-    return {f"{number:020d}": number for number in range(VALUES - 10)}
+    return {f"{number:014d}": number for number in range(VALUES - 10)}
 
 
 KINDS: Mapping[str, Callable[[], Json]] = {

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         9464, description="Port of the same; 9464 is OpenTelemetry's usual one. 0 picks a free one"
     )
+    http_fresh: Seconds = Field(
+        1.0,
+        description="Seconds for which an answer of /readyz or /metrics is given again: so often at"
+        " most is checked and rendered, however many ask",
+    )
 
     database_pool: Count = Field(
         6, description="Connections a worker holds: the batches in flight and two for its duties"

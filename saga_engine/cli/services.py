@@ -68,7 +68,8 @@ async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -
     async def run(stop: asyncio.Event) -> None:
         async with make(tell) as served:
             endpoint = Endpoint(
-                settings.http_host, settings.http_port, served.readiness, metrics.render
+                *(settings.http_host, settings.http_port, served.readiness, metrics.render),
+                fresh=settings.http_fresh,
             )
             async with endpoint:
                 LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)

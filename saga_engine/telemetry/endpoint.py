@@ -3,7 +3,9 @@ The HTTP port of a process: /livez, /readyz, /startupz and /metrics, for probes 
 
 It runs inside the engine's event loop, takes no signals and reads no bodies. Strangers may reach
 it: every connection has one answer and a short life, requests are small, and nothing that is asked
-can stop the process. It knows neither what is checked nor how metrics are written.
+can stop the process. However often it is asked, there is one check at a time, and within `fresh`
+seconds no second check and no second text of the metrics: what is known is answered again. It knows
+neither what is checked nor how metrics are written.
 """
 
 import asyncio
@@ -44,6 +46,7 @@ REQUEST_BYTES_MAX = 16_384
 
 _PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
 _JSON = "application/json"
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Endpoint:
@@ -53,19 +56,25 @@ class Endpoint:
     Args:
         host: an address of this machine.
         port: 0 takes a free one.
-        readiness: asked once for each /readyz, never twice at the same time.
-        render: called for each /metrics.
+        readiness: asked for /readyz and /startupz, never twice at the same time.
+        render: called for /metrics.
+        fresh: seconds for which the answer of either is given again.
 
     Raises:
         ConfigurationError: on entering, when it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, readiness: Readiness, render: Render) -> None:
+    def __init__(
+        self, host: str, port: int, readiness: Readiness, render: Render, *, fresh: float = 0.0
+    ) -> None:
         self.port = port
         self._host = host
         self._readiness = readiness
         self._render = render
-        self._asking = asyncio.Lock()
+        self._fresh = fresh
+        self._check: asyncio.Task[dict[str, str | None]] | None = None
+        self._checked_at = 0.0
+        self._rendered: dict[str, tuple[float, tuple[bytes, str]]] = {}
         self._started = False
         self._group = asyncio.TaskGroup()
         self._server: _Server
@@ -86,6 +95,8 @@ class Endpoint:
         _trace: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
+        if self._check:
+            self._check.cancel()
         # The group is not told of the error: it would cut the answers and wrap it.
         await self._group.__aexit__(None, None, None)
 
@@ -119,7 +130,7 @@ class Endpoint:
                 return await self._ready(verbose=False)
             case "/metrics":
                 accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-                return 200, *self._render(accept)
+                return 200, *self._metrics(_OPENMETRICS if _OPENMETRICS in accept else "")
             case _:
                 return 404, _document(error="Not here.", paths=_PATHS), _JSON
 
@@ -134,9 +145,30 @@ class Endpoint:
             shown["problems"] = problems
         return 503 if problems else 200, _document(**shown), _JSON
 
+    def _metrics(self, accept: str) -> tuple[bytes, str]:
+        now = asyncio.get_running_loop().time()
+        at, rendered = self._rendered.get(accept, (float("-inf"), (b"", "")))
+        if now - at >= self._fresh:
+            rendered = self._render(accept)
+            self._rendered[accept] = (now, rendered)
+        return rendered
+
     async def _checked(self) -> dict[str, str | None]:
+        """The checks that are under way or fresh, else new ones."""
+        age = asyncio.get_running_loop().time() - self._checked_at
+        if self._check is None or (self._check.done() and age >= self._fresh):
+            self._check = self._group.create_task(self._checks())
+        return await asyncio.shield(self._check)
+
+    async def _checks(self) -> dict[str, str | None]:
         try:
-            async with asyncio.timeout(READINESS_TIMEOUT), self._asking:
+            return await self._asked()
+        finally:
+            self._checked_at = asyncio.get_running_loop().time()
+
+    async def _asked(self) -> dict[str, str | None]:
+        try:
+            async with asyncio.timeout(READINESS_TIMEOUT):
                 found = await self._readiness()
         except TimeoutError:
             return {"readiness": f"no answer within {READINESS_TIMEOUT:g} s"}

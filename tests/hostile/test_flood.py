@@ -93,6 +93,7 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
         shop, asker = await engine.shop((*COMMANDS, BULK, "bulk.drop")), await engine.asker()
         shop.answers[BULK] = shop.answers["parcel.send"] = keep_silent
         async with worker(engine, tmp_path / "before") as before:
+            await eventually(before.is_ready)
             for _ in range(HONEST):
                 await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
             commands = await shop.until("parcel.send", HONEST)

@@ -16,10 +16,12 @@ class Process:
         self.hold: asyncio.Event | None = None
         self.asked = asyncio.Event()
         self.asked_at_once = 0
+        self.times = 0
         self._asking = 0
 
     async def readiness(self) -> Mapping[str, str | None]:
         self._asking += 1
+        self.times += 1
         self.asked.set()
         self.asked_at_once = max(self.asked_at_once, self._asking)
         try:

@@ -82,6 +82,43 @@ async def test_a_check_that_hangs_is_an_answer_and_is_never_asked_twice_at_once(
     assert process.asked_at_once == 1
 
 
+FLOOD = 150
+LONG = 3600.0
+
+
+async def test_a_flood_of_probes_is_answered_by_one_check(process):
+    """The check takes a while; so many, one after the other, would take too long."""
+    process.hold = asyncio.Event()
+    async with (
+        asyncio.timeout(60),
+        Endpoint(HOST, 0, process.readiness, lambda _: (b"", ""), fresh=LONG) as endpoint,
+        asyncio.TaskGroup() as group,
+    ):
+        paths = ["/readyz", "/readyz?verbose", "/startupz"] * (FLOOD // 3)
+        asked = [group.create_task(ask(endpoint.port, path)) for path in paths]
+        await process.asked.wait()
+        process.hold.set()
+    assert {task.result()[0] for task in asked} == {200}
+    assert process.times == 1
+
+
+async def test_an_answer_that_is_fresh_is_given_again(process):
+    renders = []
+
+    def render(accept):
+        renders.append(accept)
+        return b"%d" % len(renders), "text/plain"
+
+    async with Endpoint(HOST, 0, process.readiness, render, fresh=LONG) as endpoint:
+        accepts = ["", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0"]
+        for number in range(20):
+            header = f"Accept: {accepts[number % 4]}, x/{number}\r\n"
+            assert (await ask(endpoint.port, "/metrics", header=header))[0] == 200
+            assert (await ask(endpoint.port, "/readyz"))[0] == 200
+    assert len(renders) == 2, "one for each format"
+    assert process.times == 1
+
+
 async def test_live_asks_nobody(port, process):
     process.hold = asyncio.Event()
 
