@@ -79,9 +79,14 @@ async def running(*arguments: str, environment: Mapping[str, str]) -> AsyncItera
     try:
         yield process.pid
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        await ended(process)
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """End a process, in order."""
+    if process.returncode is None:
+        process.terminate()
+    await process.wait()
 
 
 async def python(*arguments: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
@@ -97,7 +102,7 @@ async def python(*arguments: str, environment: Mapping[str, str]) -> asyncio.sub
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system seconds of a process and its living descendants (proc(5), stat and task)."""
+    """User and system seconds of a process and all that it started (proc(5), stat and task)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         children = [
@@ -107,4 +112,5 @@ def cpu_seconds(pid: int) -> float:
         ]
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICK + sum(map(cpu_seconds, children))
+    # Its own, then those of its children that have ended.
+    return sum(map(int, fields[11:15])) / TICK + sum(map(cpu_seconds, children))
