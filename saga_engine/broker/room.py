@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from saga_engine.broker.body import likely_values
 from saga_engine.broker.request import is_status
 from saga_engine.broker.wire import Delivery
+from saga_engine.saga.limits import likely_values
 
 ENOUGH = 2**62
 """More bytes and values than there are."""

@@ -268,7 +268,7 @@ class Client:
             raise InvalidInput(f"The request cannot be written as JSON: {error}.") from None
         problem = excess(message.body, limits_of(self._settings))
         if problem:
-            raise InvalidInput(f"The request is too large. {problem}")
+            raise InvalidInput(f"The request is too large. {problem.sentence}")
         [published] = await self._publisher.publish([message])
         if published is Published.REFUSED:
             raise InvalidInput(f"It can never be sent: {self._publisher.refusal(message)}")

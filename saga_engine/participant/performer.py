@@ -144,7 +144,7 @@ class Performer:
             raise Failed(PAYLOAD_SEALED, f"What it asks or gives {error}.") from None
         problem = excess(body, limits_of(self._settings))
         if problem:  # before the commit: the engine would refuse to read that the step was done
-            raise Failed("invalid_result", f"The result is too large. {problem}")
+            raise Failed("invalid_result", f"The result is too large. {problem.sentence}")
         return Answer(Outcome.SUCCEEDED, body)
 
     def _refused(self, outcome: Outcome, error: Rejected | Failed, command: Command) -> Answer:

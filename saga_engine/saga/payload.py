@@ -176,7 +176,10 @@ def written(data: Json) -> bytes | None:
 def beyond(data: Json, limits: Limits) -> str:
     """Say which limit a value is beyond when it is sent as it is; empty when within all."""
     body = written(data)
-    return f"It holds {NOT_STORABLE}." if body is None else excess(body, limits)
+    if body is None:
+        return f"It holds {NOT_STORABLE}."
+    found = excess(body, limits)
+    return found.sentence if found else ""
 
 
 def storable(data: Json) -> bool:

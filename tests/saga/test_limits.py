@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine import Saga
+from saga_engine.broker.limits import limits_of
 from saga_engine.saga.decide import decide
-from saga_engine.saga.limits import LIMITS, Limits, excess
+from saga_engine.saga.limits import LIMITS, Limit, Limits, excess, nests_deeper, too_deep
 from saga_engine.saga.payload import beyond
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.trigger import Start
+from saga_engine.settings import Settings
 from tests.saga.scenario import NOON
 
 TEXT = st.text('a"\\[]{},: ', max_size=6)
@@ -49,20 +51,26 @@ def values(value):
 def test_depth_and_values_are_counted_as_the_decoded_body_has_them(value, spaced):
     body = json.dumps(value, indent=1).encode() if spaced else orjson.dumps(value)
     deep, many = depth(value), values(value)
-    assert excess(body, Limits(depth=deep, values=many)) == ""
+    assert excess(body, Limits(depth=deep, values=many)) is None
     if deep:
-        assert "body_depth" in excess(body, Limits(depth=deep - 1))
-    assert "body_values" in excess(body, Limits(values=many - 1))
-    assert "body_bytes" in excess(body, Limits(size=len(body) - 1))
+        assert excess(body, Limits(depth=deep - 1)).limit is Limit.DEPTH
+    assert excess(body, Limits(values=many - 1)) is not None
+    assert excess(body, Limits(size=len(body) - 1)).limit is Limit.SIZE
 
 
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [(b"[1e300,-1E-300]", "Without exponents"), (b'["1e300"]', ""), (b"[0e5,1e2]", "")],
+    [
+        (b"[1e300,-1E-300]", "Without exponents"),
+        (b'["1e300"]', ""),
+        (b"[0e5,1e2]", ""),
+        (b"[1e999,1e999]", "Without exponents"),
+    ],
 )
 def test_numbers_count_as_long_as_jsonb_writes_them(body, problem):
-    assert problem in excess(body, Limits(size=400))
-    assert bool(problem) is bool(excess(body, Limits(size=400)))
+    found = excess(body, Limits(size=400))
+    assert (found.sentence if found else "").startswith(problem)
+    assert bool(problem) is bool(found)
 
 
 def test_what_cannot_be_stored_is_beyond_any_limit():
@@ -118,7 +126,19 @@ def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
         return {"x": [0] * 40}
 
     start = Start("r", None, {"$sealed": "x"})
-    fits = decide(saga, None, start, NOON, Sealing(Reverse()), Limits(values=10, depth=1))
+    fits = decide(saga, None, start, NOON, Sealing(Reverse()), limits=Limits(values=10, depth=1))
     assert not fits.run.incidents
-    long = decide(saga, None, start, NOON, Sealing(Reverse()), Limits(size=90))
+    long = decide(saga, None, start, NOON, Sealing(Reverse()), limits=Limits(size=90))
     assert "body_bytes" in next(iter(long.run.incidents.values())).message
+
+
+def test_the_limits_of_the_core_are_those_of_the_settings():
+    assert limits_of(Settings()) == LIMITS
+
+
+@given(JSON)
+def test_nesting_alone_is_counted_in_the_same_way(value):
+    body, deep = orjson.dumps(value), depth(value)
+    assert not nests_deeper(body, deep)
+    assert deep == 0 or nests_deeper(body, deep - 1)
+    assert "body_depth" in too_deep(deep).sentence
