@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from saga_engine.broker.connection import Link
 from saga_engine.broker.publisher import Publisher
 from saga_engine.cli.operating import By, Reason, whoever
-from saga_engine.cli.output import AsJson, cell, document, line, say, table
+from saga_engine.cli.output import AsJson, document, field, line, say, table
 from saga_engine.cli.selection import (
     EVERY_ONE_NAMED,
     Queue,
@@ -98,7 +98,7 @@ async def show(letter: int, /, *, as_json: AsJson = False) -> None:
         document(shown)
         return
     for name, value in shown.items():
-        line(f"{name:16} {cell(value)}")
+        field(name, value, pad=16)
 
 
 @app.command

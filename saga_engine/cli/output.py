@@ -1,25 +1,26 @@
 """
 What commands print: one JSON document, or lines for people.
 
-stdout is data and stderr is talk. On a terminal a table is drawn; elsewhere its cells are separated
-by tabs, without colour, so that cut and awk can read it. The names in a document are stable: fields
-are added, never renamed or removed, while `schema_version` stays the same.
+stdout is data and stderr is talk. On a terminal a table is drawn in its width; elsewhere its cells
+are separated by tabs, without colour, so that cut and awk can read it. The names in a document are
+stable: fields are added, never renamed or removed, while `schema_version` stays the same.
 """
 
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import orjson
 from cyclopts import Parameter
 
+from saga_engine.cli.layout import FOLDED, folded, lay_out
+
 SCHEMA_VERSION = 1
-FOLDED = 32
-"""Columns of text that the last column of a table has at the least, if it needs them."""
-GAP = 2
-"""Columns of text between two columns of a table."""
+WHOLE = frozenset({"run", "incident", "id", "example", "setting"})
+"""Columns of ids and names, which are never folded: a person copies them."""
 
 # Beyond those that JSON escapes anyway: DEL and C1, separators, direction marks and overrides. They
 # can only be inside a text, and mean the same when they are escaped.
@@ -54,22 +55,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
         for each in (columns, *cells):
             line("\t".join(each))
         return
-    from rich.cells import cell_len  # noqa: PLC0415 - only on a terminal
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.table import Table  # noqa: PLC0415 - the same
-    from rich.text import Text  # noqa: PLC0415 - the same
+    for drawn in lay_out(columns, cells, get_terminal_size().columns, WHOLE):
+        line(drawn)
 
-    # An id that is cut short is of no use, so only the last column is folded into what is left.
-    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
-    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    for name, width in zip(columns[:-1], widths[:-1], strict=True):
-        drawn.add_column(name, width=width)
-    drawn.add_column(columns[-1], overflow="fold")
-    for each in cells:
-        drawn.add_row(*map(Text, each))  # a Text, because what others wrote may look like markup
-    needed = sum(widths[:-1]) + GAP * len(columns[:-1]) + min(widths[-1], FOLDED)
-    width, height = Console().size
-    Console(width=max(width, needed), height=height).print(drawn)
+
+def field(name: str, value: object, *, pad: int = 12) -> None:
+    """Print a name and its value; on a terminal a long value is folded beside its name."""
+    text, room = cell(value), get_terminal_size().columns - pad - 1
+    lines = folded(text, room) if sys.stdout.isatty() and room >= FOLDED else [text]
+    line(f"{name:{pad}} {lines[0]}")
+    for each in lines[1:]:
+        line(f"{'':{pad}} {each}")
 
 
 def cell(value: object) -> str:

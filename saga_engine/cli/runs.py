@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from saga_engine.broker.reply import failure_json
 from saga_engine.cli.incidents import incident_json
-from saga_engine.cli.output import AsJson, cell, document, line, table
+from saga_engine.cli.output import AsJson, cell, document, field, line, table
 from saga_engine.cli.stored import no_run, run_id_of, transaction
 from saga_engine.codec.configured import sealing_of
 from saga_engine.codec.keyring import mark_of
@@ -212,12 +212,12 @@ def _act_json(act: Audited) -> dict[str, Any]:
 
 def _print(shown: Mapping[str, Any]) -> None:
     for name in ("run_id", "saga", "version", "key", "status", "started_at", "finished_at"):
-        line(f"{name:12} {cell(shown[name])}")
+        field(name, shown[name])
     if shown["cause"]:
-        line(f"{'cause':12} {cell(_cause(shown['cause']))}")
+        field("cause", _cause(shown["cause"]))
     if not shown["status"].finished:  # one that was abandoned leaves its steps as they were
         for awaited in _awaited(shown["steps"]):
-            line(f"{'waits for':12} {cell(awaited)}")
+            field("waits for", awaited)
     line("")
     table(
         ("step", "kind", "status", "attempts", "compensation", "its attempts", "why"),

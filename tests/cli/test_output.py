@@ -2,6 +2,7 @@ import sys
 from uuid import uuid4
 
 import pytest
+from rich.cells import cell_len
 
 from saga_engine.cli.config import masked
 from saga_engine.cli.output import cell, table
@@ -20,17 +21,46 @@ def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
     assert "[red]x[/red] [/]" in capsys.readouterr().out
 
 
-def test_ids_are_whole_on_a_narrow_terminal_and_the_last_column_is_folded(monkeypatch, capsys):
+@pytest.mark.parametrize("width", [40, 80, 120, 160])
+def test_a_table_fits_the_terminal_and_its_ids_are_whole(width, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "dumb")  # 80 columns, and no escape sequences
-    ids = (f"{uuid4()}/1", str(uuid4()), str(uuid4()))
-    table(
-        ("incident", "key", "run", "why"), [(*ids, "No queue takes this command. " * 4)], empty=""
-    )
-    head, first, *more = capsys.readouterr().out.splitlines()
-    assert head.split() == ["incident", "key", "run", "why"]
-    assert first.split()[:3] == list(ids)
-    assert " ".join([first, *more]).split()[3:] == ["No", "queue", "takes", "this", "command."] * 4
+    monkeypatch.setenv("COLUMNS", str(width))
+    ids = [f"{uuid4()}/1" for _ in range(3)]
+    why = "No queue takes this command. " * 4 + "宛先なし"
+    columns = ("incident", "saga", "key", "step", "direction", "cause", "opened", "what to know")
+    more = ("place-order", "k" * 70, "charge", "action", "step_failed", "2026-11-28 03:00:00", why)
+    table(columns, [(each, *more) for each in ids], empty="")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert all(any(each in line for line in lines) for each in ids)
+    text = " ".join(lines)
+    assert text.count("k") - text.count("key") - text.count("know") - text.count("takes") == 210
+    assert text.count("step_failed") == text.count("place-order") == 3
+    assert text.count("takes") == 12
+    assert text.count("宛先なし") == 3
+
+
+def test_a_table_of_few_columns_is_one_line_a_row(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    table(("run", "status"), [(str(uuid4()), "completed")], empty="")
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_id_is_whole_where_even_it_does_not_fit(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    run_id = str(uuid4())
+    table(("what", "run", "why"), [("x", run_id, "because " * 9)], empty="")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  {run_id}" in lines
+    assert max(len(each) for each in lines if run_id not in each) <= 20
+
+
+def test_nothing_is_folded_where_the_output_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    table(("run", "why"), [("x", "because " * 90)], empty="")
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
