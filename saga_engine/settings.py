@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         description="Bytes of a dead letter's body that are kept; dead_letter_prefetch times this,"
         " and prefetch and request_prefetch times body_bytes, bound a worker's memory",
     )
+    listing_count: Count = Field(
+        10_000,
+        description="Rows a listing of the command line counts for its total; where there are more,"
+        " it says so and counts no further",
+    )
     incident_text_bytes: Annotated[int, Field(ge=0, le=262_144)] = Field(
         4096,
         description="Bytes of an unreadable reply that are kept with its incident for a person to"

@@ -10,6 +10,7 @@ from saga_engine.broker.connection import Link
 from saga_engine.broker.publisher import Publisher
 from saga_engine.cli.operating import By, Reason, whoever
 from saga_engine.cli.output import AsJson, document, field, line, say, table
+from saga_engine.cli.paging import options, page_json, page_of, tell_page
 from saga_engine.cli.selection import (
     EVERY_ONE_NAMED,
     Queue,
@@ -42,7 +43,9 @@ async def list_letters(
     reason_code: ReasonCode = None,
     state: Annotated[str, Parameter(help="open, redriven, discarded or all.")] = "open",
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 100,
-    before: Annotated[int | None, Parameter(help="The last id of the page before.")] = None,
+    after: Annotated[
+        int | None, Parameter(name=("--after", "--before"), help="The last id of the page before.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, the newest first."""
@@ -50,18 +53,20 @@ async def list_letters(
         raise ConfigurationError(
             f"--state is open, redriven, discarded or all, and --limit is 1 to {LIMIT_MAX}."
         )
-    async with transaction() as tx:
-        found = await dead_letters.listing(
-            tx,
-            limit=limit,
-            state=None if state == "all" else state,
-            queue=queue,
-            reason=reason_code,
-            before=before,
-        )
+    settings = Settings.load()
+    wanted = {
+        "state": None if state == "all" else state,
+        "queue": queue,
+        "reason": reason_code,
+    }
+    async with database(settings) as opened, opened.transaction() as tx:
+        found = await dead_letters.listing(tx, limit=limit + 1, before=after, **wanted)
+        total = await dead_letters.count(tx, settings.listing_count, **wanted)
+    page = page_of(found, limit, total)
+    cursor = page.rows[-1].id if page.rows else None
     if as_json:
-        following = found[-1].id if len(found) == limit else None
-        document({"dead_letters": [_letter_json(each) for each in found], "next": following})
+        letters = [_letter_json(each) for each in page.rows]
+        document({"dead_letters": letters, **page_json(page, cursor)})
         return
     table(
         ("id", "received", "queue", "reason", "type", "bytes", "run", "what is wrong"),
@@ -70,10 +75,12 @@ async def list_letters(
                 *(each.id, each.received_at, each.letter.queue, each.letter.reason),
                 *(each.letter.type, each.letter.body_size, each.letter.run_id, each.letter.detail),
             )
-            for each in found
+            for each in page.rows
         ],
         empty="No dead letters.",
     )
+    given = {"--queue": queue, "--reason-code": reason_code, "--state": state, "--limit": limit}
+    tell_page(page, "dead letters", ["dead-letters", "list", *options(given)], cursor)
 
 
 @app.command

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
@@ -39,6 +40,23 @@ def json_of(typed: str, option: str) -> Json:
             f"{option} holds an integer beyond 64 bits, or NUL. Give such a number as a text."
         )
     return read
+
+
+def duration_of(typed: str, option: str) -> timedelta:
+    """
+    Read a duration: a number and s, m, h or d; without one, seconds.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    found = _DURATION.fullmatch(typed)
+    if found is None:
+        raise ConfigurationError(f"{option} is a number and s, m, h or d, as in 90s, 10m or 2h.")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2] or "s"])
+
+
+_DURATION = re.compile(r"([0-9]{1,7})([smhd]?)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _bytes(typed: str) -> bytes:

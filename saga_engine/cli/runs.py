@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from saga_engine.broker.reply import failure_json
-from saga_engine.cli.incidents import incident_json
+from saga_engine.cli.incidents import OPEN, ended, incident_json
 from saga_engine.cli.output import AsJson, cell, document, field, line, table
-from saga_engine.cli.stored import no_run, run_id_of, transaction
+from saga_engine.cli.paging import check_limit, options, page_json, page_of, tell_page
+from saga_engine.cli.stored import database, no_run, run_id_of, transaction
 from saga_engine.codec.configured import sealing_of
 from saga_engine.codec.keyring import mark_of
-from saga_engine.errors import ConfigurationError
 from saga_engine.saga.record import to_data
 from saga_engine.saga.run import Cause, Progress, Run, StepRun, StepStatus
 from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
@@ -36,21 +36,28 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
         str | None, Parameter(help="Only runs that hold what this key of aes-gcm sealed.")
     ] = None,
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 20,
-    before: Annotated[str | None, Parameter(help="The last run id of the page before.")] = None,
+    after: Annotated[
+        str | None, Parameter(name=("--after", "--before"), help="The last run of the page before.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, the newest first."""
-    if not 1 <= limit <= LIMIT_MAX:
-        raise ConfigurationError(f"--limit is 1 to {LIMIT_MAX}. Page on with --before.")
-    last = run_id_of(before) if before else None
+    """List runs, the newest first: by the time in a run's id, when its start was asked for."""
+    check_limit(limit, LIMIT_MAX)
+    last = run_id_of(after) if after else None
     mark = mark_of(sealed_with) if sealed_with else None
-    async with transaction() as tx:
+    settings = Settings.load()
+    async with database(settings) as opened, opened.transaction() as tx:
         found = await reading.runs(
-            tx, limit=limit, status=status, saga=saga, key=key, mark=mark, before=last
+            tx, limit=limit + 1, status=status, saga=saga, key=key, mark=mark, before=last
         )
-    following = found[-1].run_id if len(found) == limit else None
+        total = None  # sealed values are in no index, so that counting would read every run
+        if mark is None:
+            most = settings.listing_count
+            total = await reading.count_runs(tx, most, status=status, saga=saga, key=key)
+    page = page_of(found, limit, total)
+    cursor = page.rows[-1].run_id if page.rows else None
     if as_json:
-        document({"runs": [_summary_json(each) for each in found], "next": following})
+        document({"runs": [_summary_json(each) for each in page.rows], **page_json(page, cursor)})
         return
     table(
         ("run", "saga", "version", "key", "status", "incidents", "started"),
@@ -59,10 +66,12 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
                 *(each.run_id, each.saga, each.version, each.key, each.status),
                 *(each.open_incidents, each.started_at),
             )
-            for each in found
+            for each in page.rows
         ],
         empty="No runs.",
     )
+    given = {"--status": status, "--saga": saga, "--key": key, "--sealed-with": sealed_with}
+    tell_page(page, "runs", ["list", *options(given | {"--limit": limit})], cursor)
 
 
 async def show(
@@ -232,8 +241,7 @@ def _print(shown: Mapping[str, Any]) -> None:
         empty="No steps.",
     )
     for incident in shown["incidents"]:
-        how = incident["resolution"] or "open"
-        line(f"incident {incident['id']} ({how}): {cell(incident['message'])}")
+        line(cell(f"incident {incident['id']} ({_end(incident)}): {incident['message']}"))
     line("")
     table(
         ("version", "at", "event", "step"),
@@ -243,6 +251,13 @@ def _print(shown: Mapping[str, Any]) -> None:
         ],
         empty="No journal.",
     )
+
+
+def _end(incident: Mapping[str, Any]) -> str:
+    """How an incident was closed, by whom and why; "open" while it is not."""
+    if incident["state"] == OPEN:
+        return OPEN
+    return ended(incident["resolution"], incident["by"], incident["reason"])
 
 
 def _undone(compensation: Mapping[str, Any] | None, run: Status) -> tuple[object, object]:

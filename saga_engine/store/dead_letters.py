@@ -12,11 +12,12 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, func, select, text, update
 
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps, storable
 from saga_engine.store.tables import dead_letter
+from saga_engine.store.total import Total, total
 
 _DETAIL = 2000  # characters: a sentence, and what it quotes
 
@@ -103,14 +104,31 @@ async def listing(
     before: int | None = None,
 ) -> list[StoredLetter]:
     """Read dead letters, the newest first; `before` is the last id of the page before."""
-    query = _SELECT.order_by(dead_letter.c.id.desc()).limit(limit)
+    query = _chosen(state, queue, reason).order_by(dead_letter.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(dead_letter.c.id < before)
+    return [_letter(row) for row in await tx.execute(query)]
+
+
+async def count(
+    tx: Transaction,
+    most: int,
+    *,
+    state: str | None = "open",
+    queue: str | None = None,
+    reason: str | None = None,
+) -> Total:
+    """Count dead letters, up to *most*."""
+    return await total(tx, _chosen(state, queue, reason), most)
+
+
+def _chosen(state: str | None, queue: str | None, reason: str | None) -> Select[Any]:
+    query = _SELECT
     wanted = {"state": state, "queue": queue, "reason": reason}
     for name, value in wanted.items():
         if value is not None:
             query = query.where(dead_letter.c[name] == value)
-    if before is not None:
-        query = query.where(dead_letter.c.id < before)
-    return [_letter(row) for row in await tx.execute(query)]
+    return query
 
 
 async def find(tx: Transaction, letter_id: int) -> StoredLetter | None:

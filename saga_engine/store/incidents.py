@@ -4,17 +4,18 @@ Incidents: the places where runs wait for a person, in a table that can be searc
 The journal is what counts; these rows follow from its events, in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import Select, Text, cast, func, literal, select, text, tuple_
 
 from saga_engine.saga.event import Event, IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.saga.vocabulary import Direction, Resolution
 from saga_engine.store.database import Transaction
 from saga_engine.store.tables import definition, incident, run
+from saga_engine.store.total import Total, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,39 @@ class StoredIncident:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """
+    Which incidents are meant: the open ones, or the `resolved` too.
+
+    `saga`, `cause` and `step` are names; `older_than` is how long ago they were opened, or longer.
+    None chooses all.
+    """
+
+    saga: str | None = None
+    cause: str | None = None
+    step: str | None = None
+    older_than: timedelta | None = None
+    resolved: bool = False
+
+
+OPEN = Choice()
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentGroup:
+    """
+    Incidents that have something in common, by name.
+
+    `oldest` is when the first of them was opened; `example` names one of them, as RUN/NUMBER.
+    """
+
+    common: Mapping[str, str]
+    count: int
+    oldest: datetime
+    example: str
+
+
 async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
     """Open and resolve what *events*, each with its run's id, say; other events are passed over."""
     opened = [(run_id, event) for run_id, event in events if isinstance(event, IncidentOpened)]
@@ -53,13 +87,63 @@ async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
 
 async def listing(
     tx: Transaction,
+    choice: Choice = OPEN,
     *,
     limit: int,
     run_id: str | None = None,
-    saga: str | None = None,
-    resolved: bool = False,
+    after: StoredIncident | None = None,
 ) -> list[StoredIncident]:
-    """Read the open incidents, the oldest first, or the resolved too; of one run, all it had."""
+    """
+    Read incidents, the oldest first; of one run, all it had.
+
+    Args:
+        after: the last one of the page before.
+    """
+    query = _chosen(choice, run_id).order_by(*_PLACE).limit(limit)
+    if after is not None:
+        last = (after.opened_at, after.run_id, after.number)
+        query = query.where(tuple_(*_PLACE) > tuple_(*map(literal, last, _TYPES)))
+    return [_incident(row) for row in await tx.execute(query)]
+
+
+async def find(tx: Transaction, run_id: str, number: int) -> StoredIncident | None:
+    """Read one incident; None when there is none of that number."""
+    query = _chosen(OPEN, run_id).where(incident.c.number == number)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else _incident(row)
+
+
+async def count(tx: Transaction, choice: Choice, most: int) -> Total:
+    """Count incidents, up to *most*."""
+    return await total(tx, _chosen(choice), most)
+
+
+async def groups(
+    tx: Transaction, choice: Choice, by: Sequence[str], *, limit: int
+) -> list[IncidentGroup]:
+    """
+    Count incidents that have *by* in common, the largest group first.
+
+    Args:
+        by: one or more of cause, step and saga.
+    """
+    common = [_COMMON[name] for name in by]
+    example = func.min(cast(incident.c.run_id, Text) + "/" + cast(incident.c.number, Text))
+    counted = (
+        _chosen(choice)
+        .with_only_columns(*common, func.count(), func.min(incident.c.opened_at), example)
+        .group_by(*common)
+        .order_by(func.count().desc(), *common)
+        .limit(limit)
+    )
+    return [
+        IncidentGroup(dict(zip(by, row, strict=False)), *row[len(by) :])
+        for row in await tx.execute(counted)
+    ]
+
+
+def _chosen(choice: Choice, run_id: str | None = None) -> Select[Any]:
+    """Of a run no more is read than its key, so that this needs no right to payloads."""
     query = (
         select(
             *(incident.c.run_id, definition.c.name, definition.c.version, run.c.key),
@@ -69,16 +153,22 @@ async def listing(
         )
         .join(run, run.c.run_id == incident.c.run_id)
         .join(definition, definition.c.id == run.c.definition_id)
-        .order_by(incident.c.opened_at, incident.c.run_id, incident.c.number)
-        .limit(limit)
     )
     if run_id is not None:
         query = query.where(incident.c.run_id == run_id)
-    elif not resolved:
+    elif not choice.resolved:
         query = query.where(incident.c.resolved_at.is_(None))
-    if saga is not None:
-        query = query.where(definition.c.name == saga)
-    return [_incident(row) for row in await tx.execute(query)]
+    for name, column in _COMMON.items():
+        if (wanted := getattr(choice, name)) is not None:
+            query = query.where(column == wanted)
+    if choice.older_than is not None:
+        query = query.where(incident.c.opened_at <= func.now() - choice.older_than)
+    return query
+
+
+_COMMON = {"cause": incident.c.cause, "step": incident.c.step, "saga": definition.c.name}
+_PLACE = (incident.c.opened_at, incident.c.run_id, incident.c.number)
+_TYPES = [column.type for column in _PLACE]
 
 
 def _incident(columns: Sequence[Any]) -> StoredIncident:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import literal_column, select, text
+from sqlalchemy import Select, false, literal_column, select, text
 
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Json, Status
@@ -22,6 +22,7 @@ from saga_engine.store.incidents import StoredIncident
 from saga_engine.store.journal import Recorded
 from saga_engine.store.runs import StoredRun, failure_of, look
 from saga_engine.store.tables import definition, run, run_key
+from saga_engine.store.total import Total, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +92,47 @@ async def runs(  # noqa: PLR0913 - one for each way to choose
     """
     Read runs, the newest first; `before` is the last run id of the page before.
 
+    The newest is the one whose start was asked for last: a run id is a UUIDv7, so it begins with
+    that time, and the primary key is the order.
+
     `mark` is how a text begins that is a value in the run's input or state. No index knows of those
     texts: together with a status of unfinished runs it is quick, alone it reads every run. Nor does
     one know of sagas: the rarer a saga's runs are, the more of others are passed over for a page.
     """
-    query = _SUMMARY.order_by(run.c.run_id.desc()).limit(limit)
+    query = await _chosen(tx, status=status, saga=saga, key=key)
+    if mark is not None:
+        query = query.where(_MARKED.bindparams(mark=f'"{mark}'))
+    if before is not None:
+        query = query.where(run.c.run_id < before)
+    found = await tx.execute(query.order_by(run.c.run_id.desc()).limit(limit))
+    return [_summary(row) for row in found]
+
+
+async def count_runs(
+    tx: Transaction,
+    most: int,
+    *,
+    status: Status | None = None,
+    saga: str | None = None,
+    key: str | None = None,
+) -> Total:
+    """Count runs, up to *most*."""
+    return await total(tx, await _chosen(tx, status=status, saga=saga, key=key), most)
+
+
+async def _chosen(
+    tx: Transaction, *, status: Status | None, saga: str | None, key: str | None
+) -> Select[Any]:
+    query = _SUMMARY
     if status is not None:
         # Spelled out, or the partial index cannot be used.
         query = query.where(run.c.status == literal_column(f"'{status.value}'"))
     if saga is not None:
         pinned = await _definitions_of(tx, saga)
-        if not pinned:
-            return []
-        query = query.where(run.c.definition_id.in_(pinned))
+        query = query.where(run.c.definition_id.in_(pinned) if pinned else false())
     if key is not None:
         query = query.where(run.c.run_id.in_(await _with_key(tx, key)))
-    if mark is not None:
-        query = query.where(_MARKED.bindparams(mark=f'"{mark}'))
-    if before is not None:
-        query = query.where(run.c.run_id < before)
-    return [_summary(row) for row in await tx.execute(query)]
+    return query
 
 
 async def find(tx: Transaction, run_id: str) -> RunSummary | None:

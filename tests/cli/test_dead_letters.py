@@ -158,7 +158,7 @@ async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings
     )
     assert [each["resolved_reason"] for each in done.json["dead_letters"]] == ["known bug"] * 2
     rest = await saga_engine(
-        *("dead-letters", "list", "--state", "all", "--before", done.json["next"], "--json"),
+        *("dead-letters", "list", "--state", "all", "--after", done.json["next"], "--json"),
         database_url=url,
     )
     assert len(rest.json["dead_letters"]) == 1

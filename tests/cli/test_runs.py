@@ -16,8 +16,13 @@ async def test_runs_are_listed_the_newest_first_and_in_pages(engine):
     assert listed["next"] is None
     assert {run["status"] for run in listed["runs"]} == {"completed"}
     page = (await engine("list", "--limit", 2, "--json")).json
-    rest = (await engine("list", "--limit", 2, "--before", page["next"], "--json")).json
+    rest = (await engine("list", "--limit", 2, "--after", page["next"], "--json")).json
     assert [run["key"] for run in page["runs"] + rest["runs"]] == ["c", "b", "a"]
+    assert (page["total"], rest["total"], rest["next"]) == (3, 3, None)
+    said = (await engine("list", "--limit", 2, "--saga", "greet")).err
+    assert said == (
+        f"2 of 3 runs. Next page: saga-engine list --saga greet --limit 2 --after {page['next']}\n"
+    )
 
 
 async def test_runs_are_chosen_by_status_saga_and_key(engine):

@@ -188,7 +188,7 @@ async def _details(database, run_ids):
         for run_id, *columns in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
             events[run_id].append(journal.Recorded(*columns))
         opened = defaultdict(list)
-        for each in await incidents.listing(tx, limit=100_000, resolved=True):
+        for each in await incidents.listing(tx, incidents.Choice(resolved=True), limit=100_000):
             opened[each.run_id].append(each)
     waiting = {each.run_id for of in opened.values() for each in of if each.resolved_at is None}
     return {

@@ -2,6 +2,7 @@ from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandone
 from saga_engine.saga.vocabulary import Direction, Resolution
 from saga_engine.store import incidents, runs
 from saga_engine.store.database import Database
+from saga_engine.store.incidents import Choice
 from tests.store.orders import begin
 
 
@@ -17,8 +18,8 @@ async def test_an_open_incident_is_listed_with_its_run(database: Database, defin
     async with database.transaction() as tx:
         run = await begin(tx, definition_id, key="k")
         await incidents.record(tx, await opened(tx, run.run_id, 1))
-        [found] = await incidents.listing(tx, saga="place-order", limit=9)
-        assert await incidents.listing(tx, saga="returns", limit=9) == []
+        [found] = await incidents.listing(tx, Choice(saga="place-order"), limit=9)
+        assert await incidents.listing(tx, Choice(saga="returns"), limit=9) == []
     assert (found.run_id, found.key, found.saga, found.version) == (
         *(run.run_id, "k", "place-order", 1),
     )

@@ -1,0 +1,96 @@
+"""`saga-engine incidents`: pages, totals, groups, and how each was closed."""
+
+import shlex
+
+from saga_engine.saga.event import IncidentResolved
+from saga_engine.store import incidents
+from saga_engine.store.database import Database
+from saga_engine.telemetry.facts import IncidentOpened
+
+
+async def stuck(engine, number=1):
+    ids = [await engine.started("stuck") for _ in range(number)]
+    await engine.facts.until(IncidentOpened, number)
+    return ids
+
+
+async def test_a_page_says_how_many_of_how_many_it_shows_and_prints_the_next_command(engine):
+    await stuck(engine, 3)
+    first = await engine("incidents", "--limit", 2, "--saga", "stuck")
+    assert len(first.out.splitlines()) == 3
+    assert "2 of 3 incidents. Next page: saga-engine incidents" in first.err
+    command = shlex.split(first.err.partition("Next page: saga-engine ")[2])
+    rest = await engine(*command)
+    names = [each.split("\t")[0] for each in (first.out + rest.out).splitlines()]
+    assert len(set(names) - {"incident"}) == 3
+    assert rest.err == "1 of 3 incidents.\n"
+
+
+async def test_a_document_has_the_total_and_the_next_page(engine):
+    ids = await stuck(engine, 3)
+    first = (await engine("incidents", "--limit", 2, "--json")).json
+    assert (first["total"], first["total_exact"], len(first["incidents"])) == (3, True, 2)
+    assert first["next"] == first["incidents"][-1]["id"]
+    rest = (await engine("incidents", "--after", first["next"], "--json")).json
+    assert rest["next"] is None
+    assert sorted(each["run_id"] for each in first["incidents"] + rest["incidents"]) == sorted(ids)
+    some = (await engine("incidents", "--json", listing_count="2")).json
+    assert (some["total"], some["total_exact"]) == (2, False)
+    said = await engine("incidents", listing_count="2")
+    assert "3 of more than 2 incidents." in said.err
+
+
+async def test_an_incident_that_the_engine_closed_is_shown_as_closed_and_why(engine):
+    [run_id] = await stuck(engine)
+    closed = IncidentResolved(1, None, "saga-engine", "its reply arrived after all")
+    async with (
+        Database(engine.settings.require_database(), engine.settings) as database,
+        database.transaction() as tx,
+    ):
+        await incidents.record(tx, [(run_id, closed)])
+    how = "closed by saga-engine: its reply arrived after all"
+    shown = await engine("show", run_id)
+    assert f"incident {run_id}/1 ({how}):" in shown.out
+    listed = await engine("incidents", "--all")
+    assert listed.out.splitlines()[1].endswith(how)
+    again = await engine("resolve", f"{run_id}/1", "retry", "--by", "ann", "--reason", "x")
+    assert (again.code, f"is resolved already: {how}." in again.err) == (4, True)
+    for ran in (shown, listed, again):
+        assert "None" not in ran.out + ran.err
+    [document] = (await engine("incidents", "--all", "--json")).json["incidents"]
+    assert (document["state"], document["by"]) == ("closed", "saga-engine")
+
+
+async def test_incidents_are_counted_by_what_they_have_in_common(engine):
+    await stuck(engine, 3)
+    document = (await engine("incidents", "--by", "cause", "--by", "step", "--json")).json
+    [group] = document["groups"]
+    assert {name: group[name] for name in ("cause", "step", "count")} == {
+        "cause": "unroutable",
+        "step": "lose",
+        "count": 3,
+    }
+    command = shlex.split(group["resolve"])[1:]
+    previewed = await engine(*command, "--by", "ann")
+    assert (previewed.code, "3" in previewed.out) == (0, True)
+    printed = await engine("incidents", "--by", "saga")
+    assert printed.out.splitlines()[1].split("\t")[:2] == ["stuck", "3"]
+    assert printed.err == "1 groups of 3 incidents.\n"
+
+
+async def test_incidents_are_chosen_by_cause_step_and_age(engine):
+    await stuck(engine)
+    for chosen, number in (
+        (("--cause", "unroutable"), 1),
+        (("--cause", "mapping_failed"), 0),
+        (("--step", "lose", "--saga", "stuck"), 1),
+        (("--step", "begin"), 0),
+        (("--older-than", "1h"), 0),
+        (("--older-than", "0s"), 1),
+    ):
+        found = (await engine("incidents", *chosen, "--json")).json
+        assert (len(found["incidents"]), found["total"]) == (number, number), chosen
+    wrong = await engine("incidents", "--older-than", "soon")
+    assert (wrong.code, "as in 90s, 10m or 2h" in wrong.err) == (2, True)
+    missing = await engine("incidents", "--after", "0198c0de-0000-7000-8000-000000000001/1")
+    assert (missing.code, "Leave --after out" in missing.err) == (3, True)
