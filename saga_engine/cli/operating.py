@@ -6,22 +6,34 @@ and writes its verdict into the same record. The command waits for that verdict.
 """
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from getpass import getuser
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from saga_engine.broker.limits import limits_of
+from saga_engine.cli.bulk import (
+    Asked,
+    Bulk,
+    Pace,
+    agreed,
+    matching,
+    print_outcomes,
+    print_preview,
+    progress_line,
+    rate_of,
+    resolution_of,
+)
 from saga_engine.cli.given import json_of
-from saga_engine.cli.incidents import name_of, open_incident
+from saga_engine.cli.incidents import EVERY_OPEN_ONE, Which, name_of, open_incident
 from saga_engine.cli.output import AsJson, cell, document, line
 from saga_engine.cli.stored import database, no_run, run_id_of
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.payload import beyond
-from saga_engine.saga.sealing import reply_place
-from saga_engine.saga.trigger import Cancel, Resolve, Trigger, trigger_data
+from saga_engine.saga.trigger import Cancel, Trigger, trigger_data
 from saga_engine.saga.vocabulary import Resolution
 from saga_engine.settings import Settings
 from saga_engine.store import audit, inbox, reading
@@ -67,11 +79,25 @@ async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson 
         _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """How many are resolved at once, and whether to go on without asking."""
+
+    everything: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
+    dry_run: Annotated[bool, Parameter(help="Show which are meant and do nothing.")] = False
+    yes: Annotated[bool, Parameter(help="Do not ask.")] = False
+    rate: Annotated[str | None, Parameter(help="No more than so many: 5/s, 30/m or 100/h.")] = None
+    limit: Annotated[int, Parameter(help="Only the oldest so many, at most 100000.")] = 10_000
+
+
+ONE = Doing()
+LIMIT_MAX = 100_000
+"""Incidents that one command resolves; each takes a kilobyte of its memory."""
+
+
 async def resolve(
-    incident: str,
-    action: Annotated[Resolution, Parameter(help=ACTIONS)],
-    /,
-    *,
+    *incident_and_action: Annotated[str, Parameter(name="INCIDENT ACTION", help=ACTIONS)],
     reason: Reason,
     result: Annotated[
         str | None,
@@ -80,30 +106,81 @@ async def resolve(
             help="For complete: the step's reply, as JSON, @FILE or -.",
         ),
     ] = None,
+    which: Which = EVERY_OPEN_ONE,
+    doing: Doing = ONE,
     by: By = None,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """
-    Act on an incident.
+    Act on an incident, or on all that have a cause, a step, a saga or an age in common.
 
-    Args:
-        incident: RUN/NUMBER as `incidents` shows it, or RUN when it has one open incident.
+    INCIDENT is RUN/NUMBER as `incidents` shows it, or RUN when it has one open incident. Without
+    it, choose many with --cause, --step, --saga, --older-than or --all; exit 7 when some of them
+    were refused.
     """
+    incident, action = _words(incident_and_action)
     if result is not None and action is not Resolution.COMPLETE:
         raise ConfigurationError(f"--result goes with complete, not with {action}.")
     given = None if result is None else json_of(result, "--result")
-    settings, who = Settings.load(), whoever(by)
+    asked = Asked(action, whoever(by), reason, given)
+    many = doing.everything or which != EVERY_OPEN_ONE
+    if many == (incident is not None):
+        raise ConfigurationError(
+            "Name one incident, or choose many with --cause, --step, --saga, --older-than or --all."
+        )
+    if incident is not None:
+        if doing != ONE:
+            raise ConfigurationError("--dry-run, --yes, --rate and --limit are for many incidents.")
+        await _resolve_one(incident, asked, as_json=as_json)
+        return 0
+    return await _resolve_many(which, doing, asked, as_json=as_json)
+
+
+def _words(typed: Sequence[str]) -> tuple[str | None, Resolution]:
+    """Read [INCIDENT] ACTION."""
+    actions = ", ".join(Resolution)
+    if not typed:
+        raise ConfigurationError(f"`resolve` needs an ACTION: {actions}.")
+    *named, action = typed
+    if action not in list(Resolution):
+        raise ConfigurationError(f"{action!r} is not an action, which is one of {actions}.")
+    if len(named) > 1:
+        raise ConfigurationError(
+            "Name one incident. To resolve many, choose them by --cause, --step or --saga."
+        )
+    return (named[0] if named else None), Resolution(action)
+
+
+async def _resolve_one(incident: str, asked: Asked, *, as_json: bool) -> None:
+    settings = Settings.load()
     async with database(settings) as opened:
         async with opened.transaction() as tx:
             found = await open_incident(tx, incident)
-            place = reply_place(found.run_id, found.step, found.direction)
-            sealed = sealing_of(settings).sealed(given, place)
-            problem = beyond(sealed, limits_of(settings))
-            if problem:
-                raise ConfigurationError(f"--result cannot be kept. {problem}")
-            act = Act(str(uuid7()), who, action.value, reason, found.run_id, name_of(found))
-            await _record(tx, act, Resolve(found.number, action, who, reason, sealed))
+            trigger = resolution_of(found, asked, sealing_of(settings), limits_of(settings))
+            act = Act(
+                *(str(uuid7()), asked.by, asked.action.value, asked.reason, found.run_id),
+                name_of(found),
+            )
+            await _record(tx, act, trigger)
         _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
+
+
+async def _resolve_many(which: Which, doing: Doing, asked: Asked, *, as_json: bool) -> int:
+    if not 1 <= doing.limit <= LIMIT_MAX:
+        raise ConfigurationError(f"--limit is 1 to {LIMIT_MAX}.")
+    pace = Pace(None if doing.rate is None else rate_of(doing.rate))
+    choice, settings = which.choice(), Settings.load()
+    async with database(settings) as opened:
+        found = await matching(opened, choice, doing.limit)
+        if doing.dry_run:
+            print_preview(found, asked, as_json=as_json)
+            return 0
+        if not agreed(found, asked, yes=doing.yes):
+            return 0
+        sealing, limits = sealing_of(settings), limits_of(settings)
+        bulk = Bulk(opened, asked, sealing, settings.client_timeout, limits)
+        decided = await bulk.resolve(found, pace, progress_line)
+    return print_outcomes(decided, asked, as_json=as_json)
 
 
 async def _record(tx: Transaction, act: Act, trigger: Trigger) -> None:

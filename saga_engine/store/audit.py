@@ -89,6 +89,12 @@ async def find(tx: Transaction, audit_id: str) -> Audited | None:
     return None if row is None else Audited(*row)
 
 
+async def decided(tx: Transaction, audit_ids: Sequence[str]) -> list[Audited]:
+    """Read those of some acts that are decided."""
+    query = _SELECT.where(audit.c.id.in_(audit_ids), audit.c.outcome.is_not(None))
+    return [Audited(*row) for row in await tx.execute(query)]
+
+
 async def of_run(tx: Transaction, run_id: str) -> list[Audited]:
     """Read what persons did to a run, in order."""
     query = _SELECT.where(audit.c.run_id == run_id).order_by(audit.c.at, audit.c.id)
