@@ -150,6 +150,11 @@ class Settings(BaseSettings):
     maintenance: Seconds = Field(
         60.0, description="Seconds between counts for the gauges and looks at partitions"
     )
+    token_key_delay: Seconds = Field(
+        120.0,
+        description="Seconds before a rotated token key signs commands: two times maintenance, at"
+        " which each worker reads it, so that every worker knows it before a reply comes with it",
+    )
     retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         0, description="Days finished runs are kept, at least; 0 keeps them for ever"
     )

@@ -151,6 +151,8 @@ CREATE TABLE saga_engine.outbox (
     payload json NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
+# Services and operators write rows by way of functions, and workers read them. The columns hold
+# what a worker can read, however a row came there; the body is only text, read row by row.
 _INBOX = """
 CREATE TABLE saga_engine.inbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -164,7 +166,18 @@ CREATE TABLE saga_engine.inbox (
     saga text,
     kind text NOT NULL,
     audit_id uuid,
-    body jsonb NOT NULL
+    body text NOT NULL,
+    key text,
+    role text,
+    CONSTRAINT inbox_kind CHECK (kind IN
+        ('start', 'cancel', 'resolve', 'reply', 'garbled', 'returned', 'woken')),
+    CONSTRAINT inbox_start_has_saga CHECK (kind <> 'start' OR saga IS NOT NULL),
+    CONSTRAINT inbox_version CHECK (version > 0),
+    CONSTRAINT inbox_lengths CHECK (octet_length(saga) BETWEEN 1 AND 2000
+        AND octet_length(key) BETWEEN 1 AND 2000
+        AND octet_length(reply_to) <= 1000 AND octet_length(correlation_id) <= 1000),
+    CONSTRAINT inbox_times CHECK (received_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'
+        AND not_before BETWEEN '2000-01-01Z' AND '3000-01-01Z')
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
 _INBOX_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id)"
@@ -199,6 +212,7 @@ CREATE TABLE saga_engine.dead_letter (
     run_id uuid,
     message_id text NOT NULL,
     correlation_id text NOT NULL,
+    signed boolean NOT NULL DEFAULT false,
     type text NOT NULL,
     exchange text NOT NULL,
     routing_key text NOT NULL,
@@ -223,6 +237,7 @@ CREATE TABLE saga_engine.audit (
     id uuid PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     by text NOT NULL,
+    role text,
     action text NOT NULL,
     run_id uuid,
     target text,
@@ -238,8 +253,228 @@ CREATE TABLE saga_engine.engine (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     token_key bytea NOT NULL CHECK (octet_length(token_key) = 32),
+    previous_token_key bytea CHECK (octet_length(previous_token_key) = 32),
+    token_key_from timestamptz NOT NULL DEFAULT '-infinity',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )"""
+
+_START_GRANT = """
+CREATE TABLE saga_engine.start_grant (
+    role text NOT NULL,
+    saga text NOT NULL,
+    PRIMARY KEY (role, saga)
+)"""
+
+# What follows is all that other roles than the worker's may call. Each function runs with the
+# rights of its owner, finds nothing by a search path, checks the lengths of what it is given and
+# writes the role of the session, which its caller cannot choose.
+
+# The owner of the schema, and who is a member of it, may start any saga.
+_MAY_START = """
+CREATE FUNCTION saga_engine.may_start(wanted text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(session_user, c.relowner, 'MEMBER') OR EXISTS (
+        SELECT FROM saga_engine.start_grant AS g JOIN pg_roles AS r ON r.rolname = g.role
+        WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND wanted LIKE
+            replace(regexp_replace(g.saga, '([\\\\%_])', '\\\\\\1', 'g'), '*', '%'))
+    FROM pg_class AS c WHERE c.oid = 'saga_engine.inbox'::regclass
+$$"""
+
+# The lock stands for the key while no row does, as in store/keys.py. Each statement here sees what
+# was committed before it. What another run keeps of its input leaves here only when it is sealed.
+_REQUEST_START = """
+CREATE FUNCTION saga_engine.request_start(asked_saga text, asked_version integer, asked_run uuid,
+    asked_key text, digest bytea, kept bytea, asked_body text, must_be_known boolean,
+    OUT outcome text, OUT holder uuid, OUT pinned integer, OUT same boolean, OUT sealed bytea)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    milliseconds bigint;
+    held bytea;
+BEGIN
+    IF octet_length(asked_saga) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(asked_key) BETWEEN 1 AND 2000 IS FALSE OR asked_version < 1
+            OR octet_length(asked_body) <= 134217728 IS NOT TRUE
+            OR (asked_key IS NOT NULL AND octet_length(kept) BETWEEN 32 AND 1000 IS NOT TRUE)
+            OR asked_run::text !~ '^.{14}7.{4}[89ab]' IS NOT FALSE THEN
+        RAISE 'A start is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'request_start';
+    END IF;
+    milliseconds := ('x' || translate(left(asked_run::text, 13), '-', ''))::bit(48)::bigint;
+    IF abs(milliseconds - extract(epoch FROM clock_timestamp()) * 1000) > 86400000 THEN
+        RAISE 'The time of a run id is not that of now.'
+            USING ERRCODE = '22023', CONSTRAINT = 'request_start_run_id';
+    END IF;
+    IF NOT saga_engine.may_start(asked_saga) THEN
+        outcome := 'not_granted';
+        RETURN;
+    END IF;
+    SELECT max(d.version) INTO pinned FROM saga_engine.definition AS d
+        WHERE d.name = asked_saga AND (asked_version IS NULL OR d.version = asked_version);
+    IF pinned IS NULL AND must_be_known IS NOT FALSE THEN
+        outcome := 'unknown_saga';
+        RETURN;
+    END IF;
+    pinned := coalesce(pinned, asked_version);
+    IF asked_key IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(
+            hashtextextended(format('saga-engine key %s/%s', asked_saga, asked_key), 0));
+        SELECT k.run_id, k.input_digest INTO holder, held FROM saga_engine.run_key AS k
+            WHERE k.saga = asked_saga AND k.key = asked_key;
+        IF NOT FOUND THEN
+            INSERT INTO saga_engine.run_key AS k (saga, key, run_id, input_digest)
+                VALUES (asked_saga, asked_key, asked_run, kept)
+                ON CONFLICT ON CONSTRAINT run_key_pkey DO NOTHING RETURNING k.run_id INTO holder;
+            IF NOT FOUND THEN
+                SELECT k.run_id, k.input_digest INTO holder, held FROM saga_engine.run_key AS k
+                    WHERE k.saga = asked_saga AND k.key = asked_key;
+                IF NOT FOUND THEN
+                    RAISE 'A key was released while it was looked up.' USING ERRCODE = '40001';
+                END IF;
+            END IF;
+        END IF;
+        IF holder <> asked_run THEN
+            outcome := 'held';
+            same := CASE WHEN octet_length(held) = 32 THEN held = digest END;
+            sealed := CASE WHEN octet_length(held) <> 32 THEN held END;
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO saga_engine.inbox (run_id, version, saga, kind, key, body, role)
+        VALUES (asked_run, pinned, asked_saga, 'start', asked_key, asked_body, session_user);
+    outcome := 'recorded';
+    holder := asked_run;
+END $$"""
+
+_RECORD_ACTS = """
+CREATE FUNCTION saga_engine.record_acts(ids uuid[], said_by text[], actions text[],
+    run_ids uuid[], targets text[], reasons text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF cardinality(ids) <= 1000 IS NOT TRUE OR EXISTS (
+            SELECT FROM unnest(ids, said_by, actions, run_ids, targets, reasons)
+                AS u(id, by, action, run_id, target, reason)
+            WHERE u.id IS NULL OR octet_length(u.by) BETWEEN 1 AND 2000 IS NOT TRUE
+                OR u.action ~ '^[a-z_-]{1,40}$' IS NOT TRUE
+                OR octet_length(u.target) <= 2000 IS FALSE
+                OR octet_length(u.reason) <= 2000 IS NOT TRUE) THEN
+        RAISE 'An act is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'record_acts';
+    END IF;
+    INSERT INTO saga_engine.audit (id, by, role, action, run_id, target, reason)
+    SELECT u.id, u.by, session_user, u.action, u.run_id, u.target, u.reason
+    FROM unnest(ids, said_by, actions, run_ids, targets, reasons)
+        AS u(id, by, action, run_id, target, reason)
+    ON CONFLICT ON CONSTRAINT audit_pkey DO NOTHING;
+END $$"""
+
+# A request goes with an act that the same role has just put on record for the same run.
+_ADD_REQUESTS = """
+CREATE FUNCTION saga_engine.add_requests(asked_kind text, allowed text[], run_ids uuid[],
+    audit_ids uuid[], bodies text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF cardinality(run_ids) <= 1000 IS NOT TRUE OR EXISTS (
+            SELECT FROM unnest(run_ids, audit_ids, bodies) AS u(run_id, audit_id, body)
+            WHERE octet_length(u.body) <= 134217728 IS NOT TRUE OR NOT EXISTS (
+                SELECT FROM saga_engine.audit AS a
+                WHERE a.id = u.audit_id AND a.role = session_user AND a.run_id = u.run_id
+                    AND a.outcome IS NULL AND a.action = ANY (allowed))) THEN
+        RAISE 'A request is out of bounds, or its act is not on record.'
+            USING ERRCODE = '22023', CONSTRAINT = 'add_requests';
+    END IF;
+    INSERT INTO saga_engine.inbox (run_id, definition_id, kind, audit_id, body, role)
+    SELECT u.run_id,
+        (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id),
+        asked_kind, u.audit_id, u.body, session_user
+    FROM unnest(run_ids, audit_ids, bodies) WITH ORDINALITY AS u(run_id, audit_id, body, place)
+    ORDER BY u.place;
+END $$"""
+
+_REQUEST_CANCEL = """
+CREATE FUNCTION saga_engine.request_cancel(run_ids uuid[], audit_ids uuid[], bodies text[])
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT saga_engine.add_requests('cancel', ARRAY['cancel'], run_ids, audit_ids, bodies)
+$$"""
+
+_REQUEST_RESOLVE = """
+CREATE FUNCTION saga_engine.request_resolve(run_ids uuid[], audit_ids uuid[], bodies text[])
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT saga_engine.add_requests('resolve', ARRAY['retry', 'skip', 'complete', 'abandon'],
+        run_ids, audit_ids, bodies)
+$$"""
+
+# As saga_engine.broker.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
+# written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
+_SIGN = """
+CREATE FUNCTION saga_engine.sign_token(token_key bytea, said text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    inner_pad bytea := decode(repeat('36', 64), 'hex');
+    outer_pad bytea := decode(repeat('5c', 64), 'hex');
+    message bytea := convert_to('saga-engine correlation id 1', 'UTF8') || '\\x00'::bytea
+        || convert_to(said, 'UTF8');
+BEGIN
+    FOR place IN 0..31 LOOP
+        inner_pad := set_byte(inner_pad, place, get_byte(token_key, place) # 54);
+        outer_pad := set_byte(outer_pad, place, get_byte(token_key, place) # 92);
+    END LOOP;
+    RETURN rtrim(translate(encode(substr(
+        sha256(outer_pad || sha256(inner_pad || message)), 1, 16), 'base64'), '+/', '-_'), '=')
+        || '.' || said;
+END $$"""
+
+# Redriving needs the correlation id that the command had. Of one that this engine made only the
+# readable part is kept; the digest is made again here, with the key that is current.
+_LOCK_DEAD_LETTERS = """
+CREATE FUNCTION saga_engine.lock_dead_letters(ids bigint[]) RETURNS SETOF saga_engine.dead_letter
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    letter saga_engine.dead_letter;
+    token_key bytea := (SELECT CASE WHEN e.token_key_from <= clock_timestamp()
+        OR e.previous_token_key IS NULL THEN e.token_key ELSE e.previous_token_key END
+        FROM saga_engine.engine AS e);
+BEGIN
+    IF cardinality(ids) <= 1000 IS NOT TRUE THEN
+        RAISE 'Too many at once.' USING ERRCODE = '22023', CONSTRAINT = 'lock_dead_letters';
+    END IF;
+    FOR letter IN SELECT * FROM saga_engine.dead_letter AS d
+            WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE LOOP
+        IF letter.signed THEN
+            letter.correlation_id := saga_engine.sign_token(token_key, letter.correlation_id);
+        END IF;
+        RETURN NEXT letter;
+    END LOOP;
+END $$"""
+
+_SETTLE_DEAD_LETTERS = """
+CREATE FUNCTION saga_engine.settle_dead_letters(ids bigint[], new_state text, said_by text,
+    said_reason text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number integer;
+BEGIN
+    IF cardinality(ids) <= 1000 IS NOT TRUE
+            OR new_state IN ('redriven', 'discarded') IS NOT TRUE
+            OR octet_length(said_by) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(said_reason) <= 2000 IS NOT TRUE THEN
+        RAISE 'What is said of dead letters is out of bounds.'
+            USING ERRCODE = '22023', CONSTRAINT = 'settle_dead_letters';
+    END IF;
+    WITH settled AS (
+        UPDATE saga_engine.dead_letter AS d SET state = new_state,
+            resolved_at = clock_timestamp(), resolved_by = said_by, resolved_reason = said_reason
+        WHERE d.id = ANY (ids) AND d.state = 'open' RETURNING d.id, d.run_id
+    ), recorded AS (
+        INSERT INTO saga_engine.audit (id, by, role, action, run_id, target, reason, outcome,
+            message)
+        SELECT gen_random_uuid(), said_by, session_user,
+            CASE new_state WHEN 'redriven' THEN 'redrive' ELSE 'discard' END,
+            s.run_id, 'dead letter ' || s.id, said_reason, 'accepted', 'Done.'
+        FROM settled AS s ORDER BY s.id
+    )
+    SELECT count(*) INTO number FROM settled;
+    RETURN number;
+END $$"""
+
+_FOR_NO_ROLE_YET = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
 
 _STATEMENTS = (
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
@@ -249,7 +484,9 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(2)",
     *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INCIDENT, _INCIDENT_OPEN),
-    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _ENGINE),
+    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _ENGINE, _START_GRANT),
+    *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
+    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _FOR_NO_ROLE_YET),
 )
 
 

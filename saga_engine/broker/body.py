@@ -17,7 +17,7 @@ import orjson
 from saga_engine.broker.limits import limits_of
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery
-from saga_engine.saga.limits import Excess, Limit, excess, nests_deeper, too_deep
+from saga_engine.saga.limits import Excess, Limit, Limits, excess, nests_deeper, too_deep
 from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
 
@@ -68,6 +68,12 @@ def beyond_limits(body: bytes, settings: Settings) -> Unreadable | None:
 def _refused(found: Excess) -> Unreadable:
     reason = Reason.TOO_DEEP if found.limit is Limit.DEPTH else Reason.TOO_LARGE
     return Unreadable(reason, found.sentence)
+
+
+def bounded_json(body: bytes, limits: Limits) -> Json | Unreadable:
+    """Read JSON that came in no message, within the limits of one."""
+    found = excess(body, limits)
+    return _decoded(body) if found is None else _refused(found)
 
 
 def write_json(value: Json) -> bytes:

@@ -6,11 +6,12 @@ be read keeps its CommandRef: something was done, and the run must hear of it. T
 docs/protocol.md, section "Replies".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from saga_engine.broker.body import Object, read_body, write_json
 from saga_engine.broker.command import ReceivedCommand, fresh_message_id
-from saga_engine.broker.token import CommandRef, read
+from saga_engine.broker.token import CommandRef, read_any
 from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery, Message
@@ -65,9 +66,11 @@ def encode_reply(
     )
 
 
-def decode_reply(delivery: Delivery, key: bytes, settings: Settings) -> Reply | Unreadable:
-    """Read a reply with the engine's `key`."""
-    ref = read(key, delivery.correlation_id)
+def decode_reply(
+    delivery: Delivery, keys: Sequence[bytes], settings: Settings
+) -> Reply | Unreadable:
+    """Read a reply with the engine's keys: any of them may have signed its command."""
+    ref = read_any(keys, delivery.correlation_id)
     if ref is None:
         return Unreadable(
             Reason.FOREIGN_CORRELATION_ID,

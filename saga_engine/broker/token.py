@@ -7,8 +7,10 @@ it to half) covers the run, the step, the direction and the attempt. The key liv
 """
 
 import hmac
+import re
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -17,6 +19,8 @@ from saga_engine.saga.vocabulary import Direction
 KEY_BYTES = 32
 
 _PURPOSE = b"saga-engine correlation id 1\0"
+_DIGEST_LENGTH = 22
+_SAID = re.compile(r"[0-9a-f]{32}\.[ac]\.[0-9]{1,20}\.", re.ASCII)
 _LETTERS = {Direction.ACTION: "a", Direction.COMPENSATION: "c"}
 _DIRECTIONS = {letter: direction for direction, letter in _LETTERS.items()}
 
@@ -55,6 +59,25 @@ def read(key: bytes, token: str) -> CommandRef | None:
         return None
     run_id, letter, attempt, step = text.split(".", 3)
     return CommandRef(UUID(run_id), step, _DIRECTIONS[letter], int(attempt))
+
+
+def read_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
+    """As `read`, with the keys that are accepted: the current one, and the one before it."""
+    for key in keys:
+        if (found := read(key, token)) is not None:
+            return found
+    return None
+
+
+def shown(token: str) -> str:
+    """
+    What may be logged and kept of a correlation id: the command that a token is for.
+
+    A token is a bearer token: its digest, which lets anyone answer the command, is left out. Any
+    other correlation id is returned as it is.
+    """
+    digest, _, text = token.partition(".")
+    return text if len(digest) == _DIGEST_LENGTH and _SAID.match(text) else token
 
 
 def _digest(key: bytes, text: str) -> str:

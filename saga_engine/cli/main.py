@@ -43,6 +43,11 @@ _COMMANDS = (
     ("incidents", "incidents:incidents", "List what waits for a person."),
     ("resolve", "operating:resolve", "Act on an incident."),
     ("dead-letters", "dead_letters:app", "Look at, send again or discard dead letters."),
+    (
+        "rotate-token-key",
+        "token_key:rotate_token_key",
+        "Replace the key that signs correlation ids.",
+    ),
     ("recover", "recover:recover", "Send again what is in flight, after a loss."),
     ("migrate", "migrate:migrate", "Bring the database to this version's schema."),
     ("check", "definitions:check", "Hold the sagas of a module against every rule."),

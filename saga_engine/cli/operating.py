@@ -36,7 +36,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, Trigger, trigger_data
 from saga_engine.saga.vocabulary import Resolution
 from saga_engine.settings import Settings
-from saga_engine.store import audit, inbox, reading
+from saga_engine.store import audit, reading, requests
 from saga_engine.store.audit import Act, Audited
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
@@ -187,7 +187,7 @@ async def _record(tx: Transaction, act: Act, trigger: Trigger) -> None:
     assert act.run_id is not None, "whatever is done here is done to a run"
     kind, body = trigger_data(trigger)
     await audit.record(tx, [act])
-    await inbox.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
+    await requests.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
 
 
 async def _verdict(opened: Database, act: Act, seconds: float) -> Audited:

@@ -15,10 +15,8 @@ from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.tolerant import UNDECODABLE
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.broker.wire import Message, Published
-from saga_engine.identifiers import uuid7
-from saga_engine.store import audit, dead_letters
-from saga_engine.store.audit import Act, Verdict
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store import dead_letters
+from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import StoredLetter
 
 _COPIES = ("CC", "BCC")
@@ -58,7 +56,6 @@ class Redrive:
                 await dead_letters.redriven(
                     tx, [each.id for each in sent], by=self._by, reason=self._reason
                 )
-                await _on_record(tx, sent, "redrive", by=self._by, reason=self._reason)
         return failed
 
     async def _publish(self, letters: Sequence[StoredLetter]) -> dict[int, str]:
@@ -90,7 +87,6 @@ async def discard_all(
             letters = await dead_letters.lock(tx, some)
             failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
             await dead_letters.discard(tx, [each.id for each in letters], by=by, reason=reason)
-            await _on_record(tx, letters, "discard", by=by, reason=reason)
     return failed
 
 
@@ -146,14 +142,3 @@ def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     before = kept.get(REDRIVES)
     kept[REDRIVES] = before + 1 if isinstance(before, int) and before < 2**31 else 1
     return kept
-
-
-async def _on_record(
-    tx: Transaction, letters: Sequence[StoredLetter], action: str, *, by: str, reason: str
-) -> None:
-    acts = [
-        Act(str(uuid7()), by, action, reason, each.letter.run_id, f"dead letter {each.id}")
-        for each in letters
-    ]
-    await audit.record(tx, acts)
-    await audit.settle(tx, [Verdict(act.id, accepted=True, message="Done.") for act in acts])

@@ -26,13 +26,11 @@ from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.limits import Limits
-from saga_engine.saga.record import to_data
-from saga_engine.saga.sealing import Sealing, input_place
-from saga_engine.saga.trigger import Start, trigger_data
+from saga_engine.saga.sealing import input_place
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, keys
-from saga_engine.store.inbox import Item
-from saga_engine.store.keys import KeyWanted
+from saga_engine.store import requests
+from saga_engine.store.keys import KeyHeld
+from saga_engine.store.requests import StartWanted
 from saga_engine.store.sqlstate import translated
 
 
@@ -74,17 +72,19 @@ async def start_in(
     name, number = name_and_version(saga, version)
     sealing = sealing_of(settings) if settings else sealing_of_environment()
     run_id, given = str(uuid7()), input_json(saga, input)
-    start = Start(run_id, key_text(key), sealing.sealed(given, input_place(name, run_id)))
-    refuse_beyond(to_data(start), limits_of(settings) if settings else _limits_of_environment())
+    sealed = sealing.sealed(given, input_place(name, run_id))
+    refuse_beyond({"input": sealed}, limits_of(settings) if settings else _limits_of_environment())
+    wanted = StartWanted(
+        name, number, run_id, key_text(key), sealed, given, known=isinstance(saga, str)
+    )
     with _told_as_ours():
-        if isinstance(saga, str):
-            await _look_for(connection, name, number)
-        wanted = start.key and KeyWanted(name, start.key, run_id, given)
-        holder = await _holder(connection, wanted, sealing) if wanted else run_id
-        if holder == run_id:
-            kind, body = trigger_data(start)
-            await inbox.record(connection, [Item(kind, holder, body, saga=name, version=number)])
-    return Handle(run_uuid(holder), name, number, key, existing=holder != run_id)
+        started = await requests.start(connection, wanted, sealing)
+    if started is None:
+        raise _unknown(name, number)
+    if not started.holder.same_input:
+        raise _conflict(wanted, started.holder)
+    holder = started.holder.run_id
+    return Handle(run_uuid(holder), name, started.version, key, existing=holder != run_id)
 
 
 @cache
@@ -103,22 +103,16 @@ def _told_as_ours() -> Iterator[None]:
         raise ours from error
 
 
-async def _look_for(connection: AsyncConnection, name: str, version: int | None) -> None:
-    for each in await definitions.known(connection):
-        if each.name == name and version in (None, each.version):
-            return
+def _unknown(name: str, version: int | None) -> NotFound:
     which = f"{name!r}" if version is None else f"{name!r} version {version}"
-    raise NotFound(
+    return NotFound(
         f"No worker has ever loaded saga {which}. Check the name, or start a worker with it."
     )
 
 
-async def _holder(connection: AsyncConnection, wanted: KeyWanted, sealing: Sealing) -> str:
-    [held] = await keys.reserve(connection, [wanted], sealing)
-    if held.problem:
-        raise Conflict(
-            f"Key {wanted.key!r} belongs to run {held.run_id}, whose input {held.problem}."
+def _conflict(wanted: StartWanted, holder: KeyHeld) -> Conflict:
+    if holder.problem:
+        return Conflict(
+            f"Key {wanted.key!r} belongs to run {holder.run_id}, whose input {holder.problem}."
         )
-    if not held.same_input:
-        raise Conflict(f"Key {wanted.key!r} belongs to run {held.run_id}, with another input.")
-    return held.run_id
+    return Conflict(f"Key {wanted.key!r} belongs to run {holder.run_id}, with another input.")

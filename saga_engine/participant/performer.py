@@ -21,6 +21,7 @@ from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.limits import limits_of
 from saga_engine.broker.reply import failure_json
+from saga_engine.broker.token import shown
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.database import Database
@@ -181,7 +182,7 @@ class Performer:
                 step=command.step,
                 attempt=command.attempt,
                 message_id=received.message_id,
-                correlation_id=received.correlation_id,
+                correlation_id=shown(received.correlation_id),
             )
         )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from saga_engine.broker.command import fresh_message_id
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.token import shown
 from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.settings import Settings
@@ -126,7 +127,7 @@ class Replies:
                 reason=reason,
                 problem=problem,
                 message_id=held.delivery.message_id,
-                correlation_id=held.delivery.correlation_id,
+                correlation_id=shown(held.delivery.correlation_id),
             )
             self._tell(fact)
         await self._consumer.reject(held.delivery for held, _ in given_up)

@@ -17,6 +17,7 @@ from saga_engine.broker.command import ReceivedCommand, decode_command
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.reply import encode_reply
+from saga_engine.broker.token import shown
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
 from saga_engine.participant.barrier import Answer, InHand
@@ -131,7 +132,7 @@ class Shift:
                 reason=reason,
                 problem=sentence,
                 message_id=delivery.message_id,
-                correlation_id=delivery.correlation_id,
+                correlation_id=shown(delivery.correlation_id),
             )
         )
         await self._consumer.reject([delivery])

@@ -5,9 +5,12 @@ Triggers arrive late, twice and out of order by design; none of them is ever an 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeAlias, get_type_hints
 
+from saga_engine.saga.binding import without_none
 from saga_engine.saga.record import from_data, to_data
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
@@ -119,17 +122,64 @@ _NAMES = {kind: name for name, kind in TRIGGERS.items()}
 
 
 def trigger_data(trigger: Trigger) -> tuple[str, dict[str, Any]]:
-    """The trigger's name and data, for a trigger that is recorded before it is decided."""
+    """
+    The trigger's name and data, for a trigger that is recorded before it is decided.
+
+    The run id and the key of a start are not in its data: they have columns of their own.
+    """
+    if isinstance(trigger, Start):
+        return "start", {"input": trigger.input}
     return _NAMES[type(trigger)], to_data(trigger)
 
 
-def recorded_trigger(name: str, data: Mapping[str, Any]) -> Trigger:
+def recorded_trigger(name: str, data: Json, *, run_id: str, key: str | None = None) -> Trigger:
     """
-    The trigger that `trigger_data` wrote.
+    The trigger whose data this is; every value of it has the type that the trigger says.
+
+    Args:
+        run_id: the run that it is recorded for, which its data cannot change.
+        key: the business key of a start.
 
     Raises:
-        KeyError, TypeError, ValueError: it was not written by `trigger_data`.
+        ValueError: it is not what `trigger_data` writes, in a sentence that quotes nothing of it.
     """
-    if not isinstance(data, Mapping):
-        raise TypeError(name)
-    return from_data(TRIGGERS[name], data)
+    kind = TRIGGERS.get(name)
+    if kind is None or not isinstance(data, Mapping):
+        raise ValueError(f"There is no such request, or its body is not an object: {name[:20]!r}.")
+    try:
+        found = Start(run_id, key, **data) if kind is Start else from_data(kind, data)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"Its body has other fields than a recorded {name} has.") from None
+    if not _fits(found, kind, optional=False) or not _is_told(found):
+        raise ValueError(f"A field of its body has another type than that of a recorded {name}.")
+    return found
+
+
+def _is_told(trigger: Trigger) -> bool:
+    """Whether a reply says what a participant can say: a failure has its reason, no other has."""
+    if not isinstance(trigger, Replied):
+        return True
+    done = trigger.outcome is Outcome.SUCCEEDED
+    return trigger.outcome is not Outcome.UNKNOWN and done == (trigger.failure is None)
+
+
+def _fits(value: Any, kind: Any, *, optional: bool) -> bool:
+    """Whether a value is of the type that the field of a trigger is declared with."""
+    if value is None and optional:
+        return True
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        return isinstance(value, kind) and all(
+            _fits(getattr(value, name), inner, optional=may) for name, inner, may in _plan(kind)
+        )
+    if kind is int:  # each counts something, from 1; a bool is not a number
+        return type(value) is int and 0 < value < 2**31
+    if isinstance(kind, type) and issubclass(kind, str | bool | StrEnum):
+        return isinstance(value, kind)
+    return True  # Json: whatever was read
+
+
+@cache
+def _plan(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
+    hints = get_type_hints(kind)
+    return tuple((item.name, *without_none(hints[item.name])) for item in fields(kind))

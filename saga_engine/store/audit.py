@@ -8,6 +8,7 @@ settled in the transaction that decides it; until then its outcome is None.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, text
 
@@ -38,7 +39,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """An act on record; `outcome` is accepted, refused, or None while it waits for a worker."""
+    """
+    An act on record; `outcome` is accepted, refused, or None while it waits for a worker.
+
+    `by` is what its maker said, `role` the role of PostgreSQL that put it on record.
+    """
 
     id: str
     at: datetime
@@ -49,10 +54,11 @@ class Audited:
     reason: str
     outcome: str | None
     message: str | None
+    role: str | None = None
 
 
 async def record(tx: Transaction, acts: Sequence[Act]) -> None:
-    """Put *acts* on record; one that is on record already is passed over."""
+    """Put *acts* on record, by the role of this session; one on record already is passed over."""
     if acts:
         await tx.execute(
             _RECORD,
@@ -86,32 +92,35 @@ async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
 async def find(tx: Transaction, audit_id: str) -> Audited | None:
     """Read one act; None when it is not on record."""
     row = (await tx.execute(_SELECT.where(audit.c.id == audit_id))).one_or_none()
-    return None if row is None else Audited(*row)
+    return None if row is None else _audited(row)
 
 
 async def decided(tx: Transaction, audit_ids: Sequence[str]) -> list[Audited]:
     """Read those of some acts that are decided."""
     query = _SELECT.where(audit.c.id.in_(audit_ids), audit.c.outcome.is_not(None))
-    return [Audited(*row) for row in await tx.execute(query)]
+    return [_audited(row) for row in await tx.execute(query)]
 
 
 async def of_run(tx: Transaction, run_id: str) -> list[Audited]:
     """Read what persons did to a run, in order."""
     query = _SELECT.where(audit.c.run_id == run_id).order_by(audit.c.at, audit.c.id)
-    return [Audited(*row) for row in await tx.execute(query)]
+    return [_audited(row) for row in await tx.execute(query)]
+
+
+def _audited(row: Any) -> Audited:
+    return Audited(*row)
 
 
 _SELECT = select(
     *(audit.c.id, audit.c.at, audit.c.by, audit.c.action, audit.c.run_id, audit.c.target),
-    *(audit.c.reason, audit.c.outcome, audit.c.message),
+    *(audit.c.reason, audit.c.outcome, audit.c.message, audit.c.role),
 )
 
 _RECORD = text(
     """
-    INSERT INTO saga_engine.audit (id, by, action, run_id, target, reason)
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:by AS text[]), CAST(:actions AS text[]),
-        CAST(:run_ids AS uuid[]), CAST(:targets AS text[]), CAST(:reasons AS text[]))
-    ON CONFLICT (id) DO NOTHING"""
+    SELECT saga_engine.record_acts(CAST(:ids AS uuid[]), CAST(:by AS text[]),
+        CAST(:actions AS text[]), CAST(:run_ids AS uuid[]), CAST(:targets AS text[]),
+        CAST(:reasons AS text[]))"""
 )
 
 _SETTLE = text(

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, text, update
+from sqlalchemy import Select, func, select, text
 
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps, storable
@@ -28,7 +28,8 @@ class DeadLetter:
     One message to set aside. Every field but the first three comes from its sender.
 
     `reason` is one of our own words, `detail` a sentence. `body_size` is what the sender sent; the
-    body may be shorter.
+    body may be shorter. `signed`: its correlation id was made by this engine, and is kept without
+    the digest that makes it worth something.
     """
 
     queue: str
@@ -44,6 +45,7 @@ class DeadLetter:
     routing_key: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ async def record(tx: Transaction, letters: Sequence[DeadLetter], keep: int) -> N
         "sizes": [letter.body_size for letter in letters],
         "truncated": [len(letter.body[:keep]) < letter.body_size for letter in letters],
         "fingerprints": [_fingerprint(letter) for letter in letters],
+        "signed": [letter.signed for letter in letters],
     }
     await tx.execute(_RECORD, arguments)
 
@@ -156,30 +159,28 @@ async def groups(tx: Transaction) -> list[LetterGroup]:
 
 
 async def lock(tx: Transaction, ids: Sequence[int]) -> list[StoredLetter]:
-    """Lock and read the open ones among *ids*, so that nobody else redrives or discards them."""
-    query = _SELECT.where(_OPEN, dead_letter.c.id.in_(ids)).order_by(dead_letter.c.id)
-    return [_letter(row) for row in await tx.execute(query.with_for_update())]
+    """
+    Lock and read the open ones among *ids*, so that nobody else redrives or discards them.
+
+    The correlation id of a reply or a command of ours is whole again, as it can be sent.
+    """
+    return [_letter(row) for row in await tx.execute(_LOCK, {"ids": list(ids)})]
 
 
 async def redriven(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
-    """Mark open dead letters as sent again; how many there were."""
+    """Mark open dead letters as sent again, on record; how many there were."""
     return await _resolve(tx, ids, "redriven", by, reason)
 
 
 async def discard(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
-    """Mark open dead letters as not worth another try; how many there were."""
+    """Mark open dead letters as not worth another try, on record; how many there were."""
     return await _resolve(tx, ids, "discarded", by, reason)
 
 
 async def _resolve(tx: Transaction, ids: Sequence[int], state: str, by: str, reason: str) -> int:
-    values = {
-        "state": state,
-        "resolved_at": func.clock_timestamp(),
-        "resolved_by": by,
-        "resolved_reason": reason,
-    }
-    marking = update(dead_letter).where(_OPEN, dead_letter.c.id.in_(ids)).values(values)
-    return (await tx.execute(marking)).rowcount
+    arguments = {"ids": list(ids), "state": state, "by": by, "reason": reason}
+    number: int = (await tx.execute(_SETTLE, arguments)).scalar_one()
+    return number
 
 
 def _letter(row: Any) -> StoredLetter:
@@ -211,20 +212,34 @@ _SELECT = select(
     *(dead_letter.c.body_size, dead_letter.c.run_id, dead_letter.c.message_id),
     *(dead_letter.c.correlation_id, dead_letter.c.type, dead_letter.c.exchange),
     *(dead_letter.c.routing_key, dead_letter.c.properties, dead_letter.c.headers),
+    dead_letter.c.signed,
+)
+
+_LOCK = text(
+    f"SELECT {', '.join(column.name for column in _SELECT.selected_columns)}"  # noqa: S608 - names
+    " FROM saga_engine.lock_dead_letters(CAST(:ids AS bigint[]))"
+)
+
+_SETTLE = text(
+    """
+    SELECT saga_engine.settle_dead_letters(
+        CAST(:ids AS bigint[]), CAST(:state AS text), CAST(:by AS text), CAST(:reason AS text))"""
 )
 
 _RECORD = text(
     """
     INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type, exchange,
-        routing_key, detail, run_id, properties, headers, body, body_size, truncated, fingerprint)
+        routing_key, detail, run_id, properties, headers, body, body_size, truncated, fingerprint,
+        signed)
     SELECT u.queue, u.reason, u.message_id, u.correlation_id, u.type, u.exchange, u.routing_key,
         u.detail, u.run_id, u.properties::jsonb, u.headers::jsonb, u.body, u.body_size,
-        u.truncated, u.fingerprint
+        u.truncated, u.fingerprint, u.signed
     FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
         CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
         CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
         CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
-        CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]), CAST(:fingerprints AS text[]))
+        CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]), CAST(:fingerprints AS text[]),
+        CAST(:signed AS boolean[]))
         AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
-            run_id, properties, headers, body, body_size, truncated, fingerprint)"""
+            run_id, properties, headers, body, body_size, truncated, fingerprint, signed)"""
 )

@@ -1,5 +1,12 @@
-"""What this engine is known by: one row, made by whoever comes first and then the same for all."""
+"""
+What this engine is known by: one row, made by whoever comes first and then the same for all.
 
+The key of the correlation ids can be rotated. A new key signs only after a delay, in which every
+worker reads it, and the key before it is accepted until the next rotation.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from secrets import token_bytes
 
 from sqlalchemy import text
@@ -9,25 +16,59 @@ from saga_engine.store.database import Transaction
 TOKEN_KEY_BYTES = 32
 
 
-async def token_key(tx: Transaction) -> bytes:
-    """Read the key that signs correlation ids. Whoever has it can answer any command."""
-    found = await tx.execute(_READ)
-    key: bytes | None = found.scalar_one_or_none()
-    if key is None:
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """The keys of the correlation ids. Whoever has one that is accepted can answer any command."""
+
+    signing: bytes = field(repr=False)
+    accepted: tuple[bytes, ...] = field(repr=False)
+
+
+async def token_keys(tx: Transaction) -> TokenKeys:
+    """Read the keys that sign and check correlation ids; the first is made here."""
+    row = (await tx.execute(_READ)).first()
+    if row is None:
         await tx.execute(_MAKE, {"token_key": token_bytes(TOKEN_KEY_BYTES)})
-        key = (await tx.execute(_READ)).scalar_one()
-    return bytes(key)
+        row = (await tx.execute(_READ)).one()
+    current, previous, in_force = row
+    accepted = tuple(bytes(key) for key in (current, previous) if key is not None)
+    return TokenKeys(accepted[0] if in_force or previous is None else accepted[1], accepted)
+
+
+async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None:
+    """
+    Make a new key, which signs after *delay*; from when on it does.
+
+    Returns:
+        None when the last new key does not sign yet: nothing was changed. Its predecessor, with
+        which workers still sign, would not be accepted any more.
+    """
+    await token_keys(tx)
+    arguments = {"token_key": token_bytes(TOKEN_KEY_BYTES), "delay": delay}
+    found: datetime | None = (await tx.execute(_ROTATE, arguments)).scalar_one_or_none()
+    return found
 
 
 async def engine_id(tx: Transaction) -> str:
     """Read the id of this engine: the same for every worker on this database."""
-    await token_key(tx)
+    await token_keys(tx)
     found: str = (await tx.execute(_ID)).scalar_one()
     return found
 
 
-_READ = text("SELECT token_key FROM saga_engine.engine")
+_READ = text(
+    """
+    SELECT token_key, previous_token_key, token_key_from <= clock_timestamp()
+    FROM saga_engine.engine"""
+)
 _ID = text("SELECT id::text FROM saga_engine.engine")
 _MAKE = text(
     "INSERT INTO saga_engine.engine (token_key) VALUES (:token_key) ON CONFLICT (one) DO NOTHING"
+)
+_ROTATE = text(
+    """
+    UPDATE saga_engine.engine SET previous_token_key = token_key, token_key = :token_key,
+        token_key_from = clock_timestamp() + CAST(:delay AS interval)
+    WHERE token_key_from <= clock_timestamp()
+    RETURNING token_key_from"""
 )

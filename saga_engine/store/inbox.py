@@ -7,11 +7,10 @@ worker takes what it has the definition for and decides it in the same transacti
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
-import orjson
 from sqlalchemy import text
 
 from saga_engine.store.database import Transaction
@@ -27,10 +26,12 @@ class Item:
     One thing to record.
 
     `kind` and `body` are those of `trigger_data`. A start names its saga, and its version unless
-    the newest will do; everything else belongs to a run, whose definition is looked up when it is
-    not given. `audit_id` is the record that is to be settled with the decision; `reply_to` and
-    `correlation_id` say where an answer is waited for. `sender` is the RabbitMQ user of the message
-    it came in, None for what came by no message. It is not taken before `delay` is over.
+    the newest will do, and its business key, if it has one; everything else belongs to a run, whose
+    definition is looked up when it is not given. `audit_id` is the record that is to be settled
+    with the decision; `reply_to` and `correlation_id` say where an answer is waited for. `sender`
+    is the RabbitMQ user of the message it came in, None for what came by no message; `role` the
+    role of PostgreSQL that recorded it, None for what the engine itself keeps. It is not taken
+    before `delay` is over.
     """
 
     kind: str
@@ -43,25 +44,51 @@ class Item:
     reply_to: str | None = None
     correlation_id: str | None = None
     sender: str | None = None
+    key: str | None = None
+    role: str | None = None
     delay: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
 class Inboxed:
-    """One thing that was recorded, as `Item`."""
+    """
+    One thing that was recorded, as `Item`.
+
+    Others than the engine may have written it: `body` is its text as it stands there, `size` the
+    length of that in bytes. A body that is longer than allowed is cut, and `whole` is False.
+    """
 
     id: int
     kind: str
     run_id: str
-    body: dict[str, Any]
+    body: str
+    size: int
+    whole: bool
     saga: str | None
     version: int | None
     definition_id: int | None
     audit_id: str | None
     reply_to: str | None
     correlation_id: str | None
-    received_at: datetime
-    sender: str | None = None
+    sender: str | None
+    key: str | None
+    role: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """
+    How much of a body is fetched, in bytes.
+
+    Args:
+        ours: the longest that the engine itself may have recorded.
+        others: the longest of another role.
+        kept: how much is read of a longer one, for the record.
+    """
+
+    ours: int = 1_572_864
+    others: int = 524_288
+    kept: int = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +120,8 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
             "reply_to": [item.reply_to for item in items],
             "correlation_ids": [item.correlation_id for item in items],
             "senders": [item.sender for item in items],
+            "keys": [item.key for item in items],
+            "roles": [item.role for item in items],
             "delays": [item.delay for item in items],
             "bodies": [dumps(item.body) for item in items],
         },
@@ -100,7 +129,12 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
 
 
 async def take(
-    tx: Transaction, *, definition_ids: Sequence[int], limit: int, most: int = ALL
+    tx: Transaction,
+    *,
+    definition_ids: Sequence[int],
+    limit: int,
+    lengths: Lengths = Lengths(),
+    most: int = ALL,
 ) -> list[Inboxed]:
     """
     Take out up to *limit* items that are no starts and that this worker can decide, oldest first.
@@ -109,7 +143,12 @@ async def take(
         definition_ids: the definitions it has.
         most: bytes of bodies after which no further item is taken.
     """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": most}
+    arguments = {
+        "definition_ids": list(definition_ids),
+        "limit": limit,
+        "most": most,
+        **asdict(lengths),
+    }
     return _inboxed(await tx.execute(_TAKE, arguments))
 
 
@@ -119,6 +158,7 @@ async def take_starts(
     *,
     definition_ids: Sequence[int],
     limit: int,
+    lengths: Lengths = Lengths(),
     most: int = ALL,
 ) -> list[Inboxed]:
     """
@@ -137,8 +177,14 @@ async def take_starts(
         "definition_ids": list(definition_ids),
         "limit": limit,
         "most": most,
+        **asdict(lengths),
     }
     return _inboxed(await tx.execute(_TAKE_STARTS, arguments))
+
+
+async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
+    """Leave items alone for a while, without reading them."""
+    await tx.execute(_REST, {"ids": list(numbers), "pause": pause})
 
 
 async def sagas_waiting(
@@ -158,31 +204,38 @@ async def starts_of(tx: Transaction, run_ids: Collection[str]) -> dict[str, Wait
 
 
 def _inboxed(rows: Iterable[Any]) -> list[Inboxed]:
-    taken = [
-        Inboxed(number, kind, run_id, orjson.loads(body), *others)
-        for number, kind, run_id, body, *others in rows
-    ]
-    return sorted(taken, key=lambda item: item.id)
+    return sorted((Inboxed(*row) for row in rows), key=lambda item: item.id)
 
 
 _RECORD = text(
     """
     INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
-        reply_to, correlation_id, sender, not_before)
+        reply_to, correlation_id, sender, key, role, not_before)
     SELECT u.run_id,
         coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
             (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
-        u.version, u.saga, u.kind, u.audit_id, u.body::jsonb,
-        u.reply_to, u.correlation_id, u.sender,
+        u.version, u.saga, u.kind, u.audit_id, u.body,
+        u.reply_to, u.correlation_id, u.sender, u.key, u.role,
         CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
         CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
         CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
         CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
-        CAST(:delays AS interval[])) WITH ORDINALITY
+        CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[])) WITH ORDINALITY
         AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
-            sender, delay, place)
+            sender, key, role, delay, place)
     ORDER BY u.place"""
+)
+
+# A body is looked at by its length before any of it leaves the server: others may have written it.
+_RETURNING = """
+    RETURNING id, kind, run_id::text,
+        CASE WHEN octet_length(body) <= {longest}
+            THEN body ELSE substr(body, 1, CAST(:kept AS integer)) END,
+        octet_length(body), octet_length(body) <= {longest},
+        saga, version, definition_id, audit_id::text, reply_to, correlation_id, left(sender, 1000),
+        key, role""".format(
+    longest="CASE WHEN role IS NULL THEN CAST(:ours AS integer) ELSE CAST(:others AS integer) END"
 )
 
 # A request for a run that was not there when it came is held back while a start of that run waits
@@ -191,7 +244,7 @@ _TAKE = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
-        SELECT i.id, octet_length(i.body::text) AS size FROM saga_engine.inbox AS i
+        SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
         WHERE i.kind <> 'start' AND coalesce(i.not_before <= clock_timestamp(), true) AND CASE
             WHEN i.definition_id IS NOT NULL
                 THEN i.definition_id = ANY (CAST(:definition_ids AS integer[]))
@@ -203,9 +256,8 @@ _TAKE = text(
                     FROM saga_engine.run AS r WHERE r.run_id = i.run_id), true)
             END
         ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS f) AS b
-        WHERE b.before < :most))
-    RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
-        reply_to, correlation_id, received_at, sender"""
+        WHERE b.before < :most))"""  # noqa: S608 - a constant follows
+    + _RETURNING
 )
 
 _TAKE_STARTS = text(
@@ -215,7 +267,7 @@ _TAKE_STARTS = text(
         SELECT t.id, t.size
         FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
         LATERAL (
-            SELECT i.id, octet_length(i.body::text) AS size FROM saga_engine.inbox AS i
+            SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
             WHERE i.kind = 'start' AND i.saga = w.saga
                 AND coalesce(i.not_before <= clock_timestamp(), true)
                 AND (i.version IS NULL OR EXISTS (
@@ -224,9 +276,14 @@ _TAKE_STARTS = text(
                         AND d.name = i.saga AND d.version = i.version))
             ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
         ORDER BY t.id LIMIT :limit) AS f) AS b
-        WHERE b.before < :most))
-    RETURNING id, kind, run_id::text, body::text, saga, version, definition_id, audit_id::text,
-        reply_to, correlation_id, received_at, sender"""
+        WHERE b.before < :most))"""  # noqa: S608 - the same
+    + _RETURNING
+)
+
+_REST = text(
+    """
+    UPDATE saga_engine.inbox SET not_before = clock_timestamp() + CAST(:pause AS interval)
+    WHERE id = ANY (CAST(:ids AS bigint[]))"""
 )
 
 _SAGAS_WAITING = text(
@@ -247,7 +304,7 @@ _STARTS_OF = text(
     SELECT i.run_id::text, i.saga,
         coalesce(i.version, (
             SELECT max(d.version) FROM saga_engine.definition AS d WHERE d.name = i.saga)),
-        i.body ->> 'key'
+        i.key
     FROM saga_engine.inbox AS i
     WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
 )

@@ -112,7 +112,7 @@ async def _reserved(
     firsts: dict[tuple[str, str], tuple[str, bytes]] = {}
     for each in wanted:
         if (each.saga, each.key) not in firsts:
-            firsts[each.saga, each.key] = (each.run_id, _kept(each, sealing))
+            firsts[each.saga, each.key] = (each.run_id, kept(each, sealing))
     ordered = sorted(firsts)  # so that two transactions wait for each other in one order
     arguments = {
         "sagas": [saga for saga, _ in ordered],
@@ -127,9 +127,9 @@ async def _reserved(
     if len(holders) != len(ordered):
         raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
     return [
-        _held(each, run_id, kept, sealing)
+        held(each, run_id, stored, sealing)
         for each in wanted
-        for run_id, kept in [holders[each.saga, each.key]]
+        for run_id, stored in [holders[each.saga, each.key]]
     ]
 
 
@@ -148,10 +148,10 @@ async def _read(
 
 def equal_inputs(one: Json, other: Json) -> bool:
     """Whether two inputs are equal as JSON: `1` and `1.0` are, `1` and `true` are not."""
-    return _digest(one) == _digest(other)
+    return digest(one) == digest(other)
 
 
-def _digest(given: Json) -> bytes:
+def digest(given: Json) -> bytes:
     """Equal inputs have equal digests, however their keys are ordered and numbers written."""
     text = dumps(given, ordered=True)
     if "." in text or "e" in text:
@@ -166,23 +166,23 @@ def _canonical(number: str) -> float:
     return int(read) if whole else read
 
 
-def _kept(wanted: KeyWanted, sealing: Sealing) -> bytes:
+def kept(wanted: KeyWanted, sealing: Sealing) -> bytes:
     """What is kept of the input: its digest, or with a codec the digest sealed for that key."""
-    digest = _digest(wanted.input)
-    sealed = sealing.sealed(digest.hex(), key_place(wanted.saga, wanted.key))
-    return digest if isinstance(sealed, str) else dumps(sealed).encode()
+    plain = digest(wanted.input)
+    sealed = sealing.sealed(plain.hex(), key_place(wanted.saga, wanted.key))
+    return plain if isinstance(sealed, str) else dumps(sealed).encode()
 
 
-def _held(wanted: KeyWanted, run_id: str, kept: bytes, sealing: Sealing) -> KeyHeld:
-    """Who holds the key, and whether the digest that is kept with it is that of the same input."""
-    digest = _digest(wanted.input)
-    if len(kept) == len(digest):
-        return KeyHeld(run_id, kept == digest)
+def held(wanted: KeyWanted, run_id: str, stored: bytes, sealing: Sealing) -> KeyHeld:
+    """Who holds the key, and whether the digest stored with it is that of the same input."""
+    mine = digest(wanted.input)
+    if len(stored) == len(mine):
+        return KeyHeld(run_id, stored == mine)
     try:
-        opened = sealing.unsealed(orjson.loads(kept), key_place(wanted.saga, wanted.key))
+        opened = sealing.unsealed(orjson.loads(stored), key_place(wanted.saga, wanted.key))
     except SealError as error:
         return KeyHeld(run_id, same_input=False, problem=str(error))
-    return KeyHeld(run_id, opened == digest.hex())
+    return KeyHeld(run_id, opened == mine.hex())
 
 
 # The lock stands for the key while no row does. Two keys may share one: then one waits in vain.

@@ -160,7 +160,9 @@ inbox = Table(
     Column("not_before", _moment()),
     Column("kind", Text, nullable=False),
     Column("audit_id", _uuid()),
-    Column("body", JSONB, nullable=False),
+    Column("body", Text, nullable=False),  # others may write it: each reads it by itself
+    Column("key", Text),
+    Column("role", Text),
     Column("sender", Text),
 )
 Index("inbox_run", inbox.c.run_id)
@@ -196,6 +198,7 @@ dead_letter = Table(
     Column("run_id", _uuid()),
     Column("message_id", Text, nullable=False),
     Column("correlation_id", Text, nullable=False),
+    Column("signed", Boolean, nullable=False, server_default=text("false")),
     Column("type", Text, nullable=False),
     Column("exchange", Text, nullable=False),
     Column("routing_key", Text, nullable=False),
@@ -222,7 +225,8 @@ audit = Table(
     metadata,
     Column("id", _uuid(), primary_key=True),
     Column("at", _moment(), nullable=False, server_default=func.clock_timestamp()),
-    Column("by", Text, nullable=False),
+    Column("by", Text, nullable=False),  # as its maker says
+    Column("role", Text),  # as PostgreSQL knows
     Column("action", Text, nullable=False),
     Column("run_id", _uuid()),
     Column("target", Text),
@@ -238,7 +242,16 @@ engine = Table(
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("id", _uuid(), nullable=False, server_default=func.gen_random_uuid()),
     Column("token_key", LargeBinary, nullable=False),
+    Column("previous_token_key", LargeBinary),
+    Column("token_key_from", _moment(), nullable=False, server_default=text("'-infinity'")),
     Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+)
+
+start_grant = Table(
+    "start_grant",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("saga", Text, primary_key=True),
 )
 
 schema_revision = Table(

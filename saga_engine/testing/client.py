@@ -21,10 +21,8 @@ from saga_engine.broker.request import (
 )
 from saga_engine.broker.wire import Message
 from saga_engine.errors import StoreUnavailable
-from saga_engine.saga.trigger import Start, trigger_data
-from saga_engine.store import inbox, keys
-from saga_engine.store.inbox import Item
-from saga_engine.store.keys import KeyWanted
+from saga_engine.store import requests
+from saga_engine.store.requests import StartWanted
 from saga_engine.testing.broker import Publisher
 from saga_engine.testing.play import Play
 from saga_engine.testing.tables import BEGINNING, Database, Tables
@@ -111,15 +109,12 @@ class Client:
 
     async def _record(self, request: StartRequest) -> None:
         run_id, saga = str(request.run_id), request.saga
-        kind, body = trigger_data(Start(run_id, request.key, request.input))
+        start = StartWanted(
+            saga, request.version, run_id, request.key, request.input, request.input, known=False
+        )
         try:
             async with self._database.transaction() as tx:
-                connection = cast("Any", tx)
-                if request.key is not None:
-                    wanted = KeyWanted(saga, request.key, run_id, request.input)
-                    await keys.reserve(connection, [wanted])
-                item = Item(kind, run_id, body, saga=saga, version=request.version)
-                await inbox.record(connection, [item])
+                await requests.start(cast("Any", tx), start)
             self._accepted.add(run_id)
         except StoreUnavailable:
             pass  # it is asked again

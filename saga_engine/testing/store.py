@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from saga_engine.saga.vocabulary import Status
-from saga_engine.store import definitions, identity, incidents, journal, keys, runs
+from saga_engine.store import definitions, identity, incidents, journal, keys, requests, runs
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of, row_type
 
 TOKEN_KEY = bytes(32)
@@ -24,6 +24,9 @@ Arguments = Mapping[str, Any]
 ANSWERS = Answers()
 UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
 _Changed = row_type("name version")
+_Started = row_type("outcome holder pinned same sealed")
+PLAIN_DIGEST = 32
+"""Bytes of a digest that is not sealed."""
 
 
 # identity
@@ -32,7 +35,7 @@ _Changed = row_type("name version")
 @ANSWERS.to(identity, "_READ")
 async def _token_key(tx: Transaction, _: None) -> Sequence[Any]:
     row = tx.get("engine", 1)
-    return [] if row is None else [(row["token_key"],)]
+    return [] if row is None else [(row["token_key"], None, True)]
 
 
 @ANSWERS.to(identity, "_MAKE")
@@ -305,6 +308,48 @@ async def _release(tx: Transaction, arguments: Arguments) -> int:
     await tx.lock("run_key", pair)
     tx.delete("run_key", pair)
     return 1
+
+
+@ANSWERS.to(requests, "_START")
+async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    name, run_id, key = arguments["saga"], arguments["run_id"], arguments["key"]
+    versions = [
+        row["version"]
+        for _, row in tx.every("definition")
+        if row["name"] == name and arguments["version"] in (None, row["version"])
+    ]
+    if not versions and arguments["known"]:
+        return [_Started("unknown_saga", None, None, None, None)]
+    pinned = max(versions, default=arguments["version"])
+    if key is not None:
+        await tx.lock("advisory", (name, key))
+        row = {"saga": name, "key": key, "run_id": run_id, "input_digest": arguments["kept"]}
+        if not await tx.insert("run_key", (name, key), row):
+            held = tx.get("run_key", (name, key))
+            assert held is not None, "its lock is ours"
+            if held["run_id"] != run_id:
+                plain = len(held["input_digest"]) == PLAIN_DIGEST
+                same = held["input_digest"] == arguments["digest"] if plain else None
+                sealed = None if plain else held["input_digest"]
+                return [_Started("held", held["run_id"], pinned, same, sealed)]
+    number = tx.number("inbox")
+    columns_ = {"definition_id": None, "audit_id": None, "reply_to": None, "correlation_id": None}
+    row = {
+        **columns_,
+        "id": number,
+        "run_id": run_id,
+        "version": pinned,
+        "saga": name,
+        "kind": "start",
+        "key": key,
+        "body": arguments["body"],
+        "role": "client",
+        "sender": None,
+        "received_at": tx.now,
+        "not_before": None,
+    }
+    tx.put("inbox", number, row)
+    return [_Started("recorded", run_id, pinned, None, None)]
 
 
 def _pairs(arguments: Arguments) -> Iterable[tuple[str, str]]:

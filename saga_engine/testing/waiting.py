@@ -14,7 +14,7 @@ import orjson
 
 from saga_engine.store import dead_letters, inbox, outbox, partitions, reading
 from saga_engine.testing.store import UNFINISHED
-from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of
+from saga_engine.testing.tables import Answers, Row, Transaction, columns, name_of
 
 Arguments = Mapping[str, Any]
 
@@ -108,6 +108,8 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         "reply_to": "reply_to",
         "correlation_ids": "correlation_id",
         "senders": "sender",
+        "keys": "key",
+        "roles": "role",
         "delays": "delay",
     }
     added = 0
@@ -116,7 +118,7 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         if row["definition_id"] is None and row["kind"] != "start" and run is not None:
             row["definition_id"] = run["definition_id"]
         delay = row.pop("delay")
-        row |= {"id": tx.number("inbox"), "received_at": tx.now, "body": jsonb(row["body"])}
+        row |= {"id": tx.number("inbox"), "received_at": tx.now}
         row["not_before"] = tx.now + delay if delay > timedelta() else None
         tx.put("inbox", row["id"], row)
         added += 1
@@ -126,7 +128,7 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
 @ANSWERS.to(inbox, "_TAKE")
 async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     mine = (row for row in _waiting(tx) if row["kind"] != "start" and _is_mine(tx, row, arguments))
-    return _taken_out(tx, islice(mine, arguments["limit"]))
+    return _taken_out(tx, islice(mine, arguments["limit"]), arguments)
 
 
 @ANSWERS.to(inbox, "_TAKE_STARTS")
@@ -136,7 +138,18 @@ async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
         mine = (row for row in _waiting(tx) if _is_startable(tx, row, saga, arguments))
         chosen += islice(mine, places)
     oldest = sorted(chosen, key=lambda row: row["id"])
-    return _taken_out(tx, oldest[: arguments["limit"]])
+    return _taken_out(tx, oldest[: arguments["limit"]], arguments)
+
+
+@ANSWERS.to(inbox, "_REST")
+async def _rest(tx: Transaction, arguments: Arguments) -> int:
+    rested = 0
+    for number in arguments["ids"]:
+        row = await tx.lock("inbox", number)
+        if row is not None:
+            tx.put("inbox", number, {**row, "not_before": tx.now + arguments["pause"]})
+            rested += 1
+    return rested
 
 
 @ANSWERS.to(inbox, "_SAGAS_WAITING")
@@ -156,7 +169,7 @@ async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return [
         (
             *(row["run_id"], row["saga"], row["version"] or newest.get(row["saga"])),
-            orjson.loads(row["body"]).get("key"),
+            row["key"],
         )
         for _, row in tx.every("inbox")
         if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
@@ -175,16 +188,17 @@ def _waiting(tx: Transaction) -> Iterator[Row]:
             yield row
 
 
-def _taken_out(tx: Transaction, rows: Iterable[Row]) -> Sequence[Any]:
-    names = (
-        *("id", "kind", "run_id", "body", "saga", "version", "definition_id", "audit_id"),
-        *("reply_to", "correlation_id", "received_at", "sender"),
-    )
+def _taken_out(tx: Transaction, rows: Iterable[Row], arguments: Arguments) -> Sequence[Any]:
+    names = ("saga", "version", "definition_id", "audit_id", "reply_to", "correlation_id")
     taken = []
     for row in list(rows):
         tx.grab("inbox", row["id"])
         tx.delete("inbox", row["id"])
-        taken.append(tuple(row[name] for name in names))
+        size = len(row["body"].encode())
+        whole = size <= arguments["ours" if row["role"] is None else "others"]
+        body = row["body"] if whole else row["body"][: arguments["kept"]]
+        others = [row[name] for name in (*names, "sender", "key", "role")]
+        taken.append((row["id"], row["kind"], row["run_id"], body, size, whole, *others))
     return taken
 
 

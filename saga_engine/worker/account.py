@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from saga_engine.broker.token import shown
 from saga_engine.saga import event as events
 from saga_engine.saga.run import StepStatus
 from saga_engine.saga.vocabulary import Direction, Outcome
@@ -43,7 +44,7 @@ def account(tell: Tell, ledger: Ledger) -> None:
                 problem=letter.sentence,
                 run_id=letter.run_id or "",
                 message_id=letter.delivery.message_id,
-                correlation_id=letter.delivery.correlation_id,
+                correlation_id=shown(letter.delivery.correlation_id),
             )
         )
     for arrival in outcome.parked:

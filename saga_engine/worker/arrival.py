@@ -1,6 +1,6 @@
 """What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from saga_engine.broker.answer import Address
@@ -9,8 +9,8 @@ from saga_engine.broker.reply import OUTCOME, failure_json
 from saga_engine.broker.request import StartRequest, encode_request
 from saga_engine.broker.topology import REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery, Message
-from saga_engine.saga.trigger import Replied, Start, Trigger
-from saga_engine.saga.vocabulary import Json
+from saga_engine.saga.trigger import Garbled, Replied, Start, Trigger
+from saga_engine.store.inbox import Inboxed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,9 @@ class Arrival:
     `saga` and `version` are those a Start asks for; a version of None means the newest.
     `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
     sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
-    is the message it came in, kept in case that message has to be set aside. `sender` is the
-    RabbitMQ user who sent it, empty if it named none; None for what did not come over RabbitMQ.
+    is the message it came in, kept in case that message has to be set aside; `recorded` is the row
+    of PostgreSQL it came from. `sender` is the RabbitMQ user who sent it, empty if it named none;
+    None for what did not come over RabbitMQ. `role` is the role of PostgreSQL that recorded it.
     """
 
     run_id: str
@@ -35,6 +36,17 @@ class Arrival:
     audit_id: str | None = None
     delivery: Delivery | None = None
     sender: str | None = None
+    recorded: Inboxed | None = None
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What was recorded and cannot be read; `arrival` has what its columns say."""
+
+    arrival: Arrival
+    reason: str
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,8 @@ class Letter:
     """
     A message to set aside: why, in a word and a sentence, and whose it is if that is known.
 
-    `answer_to` is where the sentence goes as well, when somebody waits for an answer.
+    `answer_to` is where the sentence goes as well, when somebody waits for an answer. `signed`: its
+    correlation id is one of this engine's, so that its digest can be left out and made again.
     """
 
     delivery: Delivery
@@ -58,6 +71,7 @@ class Letter:
     sentence: str
     run_id: str | None = None
     answer_to: Address | None = None
+    signed: bool = False
 
 
 @dataclass(slots=True)
@@ -67,14 +81,21 @@ class Intake:
     arrivals: list[Arrival] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+
+
+def is_signed(arrival: Arrival) -> bool:
+    """Whether the message it came in has a correlation id of this engine's: `intake` has looked."""
+    return arrival.delivery is not None and isinstance(arrival.trigger, Replied | Garbled)
 
 
 def as_delivered(arrival: Arrival) -> Delivery | None:
     """
-    Write a start or a reply that waited in PostgreSQL as the message it stands for.
+    Write what waited in PostgreSQL as the message it stands for, so that it can be set aside.
 
-    So that it can be set aside and read like any other; None for any other arrival. What a reply
-    answered is not in it: its correlation id is not kept while it waits.
+    A start or a reply becomes a message as it is sent, anything else the text of its row. None for
+    what was in no row. What a reply answered is not in it: its correlation id is not kept while it
+    waits.
     """
     match arrival.trigger:
         case Start(run_id, key, given):
@@ -86,12 +107,16 @@ def as_delivered(arrival: Arrival) -> Delivery | None:
             reply = Message(REPLIES, REPLIES, said, arrival.message_id, headers=headers)
             return _delivery(reply, REPLIES, arrival)
         case _:
-            return None
+            return as_recorded(arrival)
 
 
-def as_recorded(arrival: Arrival, kind: str, body: Json) -> Delivery:
-    """What was recorded and cannot be read, as a message to nobody: so it can be set aside."""
-    return _delivery(Message("", "", write_json(body), "", type=kind), "", arrival)
+def as_recorded(arrival: Arrival) -> Delivery | None:
+    """Write the row it came from as a message that goes nowhere; its body is not read for that."""
+    row = arrival.recorded
+    if row is None:
+        return None
+    message = Message("", "", row.body.encode(), "", type=row.kind)
+    return replace(_delivery(message, "", arrival), size=row.size)
 
 
 def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:

@@ -21,12 +21,12 @@ from saga_engine.saga.run import Run
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger, Woken
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, runs
+from saga_engine.store import inbox, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import WaitingStart
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival, Intake, Question
+from saga_engine.worker.arrival import Arrival, Intake, Question, Unread
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.senders import stranger
@@ -70,6 +70,8 @@ class Batch:
         ledger = self._ledger
         for letter in intake.letters:
             ledger.put_aside(letter)
+        for unread in intake.unread:
+            await self._refuse_unread(unread)
         starts = [
             each
             for each in intake.arrivals
@@ -144,6 +146,14 @@ class Batch:
     def _refuse(self, arrival: Arrival, text: str) -> None:
         self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
         self._ledger.set_aside(arrival, "engine_fault", text)
+
+    async def _refuse_unread(self, unread: Unread) -> None:
+        arrival = unread.arrival
+        self._ledger.refuse(arrival, AnswerOutcome.INVALID, unread.sentence)
+        self._ledger.set_aside(arrival, unread.reason, unread.sentence)
+        row = arrival.recorded
+        if row is not None and row.kind == "start" and row.key is not None:
+            await keys.release(self._tx, arrival.saga, row.key, arrival.run_id)
 
     def _deal_with(self, arrival: Arrival) -> None:
         ledger = self._ledger

@@ -9,19 +9,17 @@ the work without knowing of each other.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from saga_engine.broker.answer import Address
 from saga_engine.errors import StoreBusy, StoreTooMuch
-from saga_engine.saga.trigger import Trigger, Woken, recorded_trigger
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, outbox, partitions, reading, runs
+from saga_engine.store import identity, inbox, outbox, partitions, reading, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
 from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
-from saga_engine.worker.arrival import Arrival, Intake, as_recorded
+from saga_engine.worker import pending
+from saga_engine.worker.arrival import Arrival, Intake, Unread
 from saga_engine.worker.batch import FAULT_PAUSE, Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.outbound import Outbound
@@ -47,6 +45,7 @@ class Duties:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
+        self._lengths = pending.lengths(settings)
         self._waiting = Portion(settings.batch_size)
         self._swept = Portion(settings.batch_size)
 
@@ -103,7 +102,7 @@ class Duties:
 
         async def take(tx: Transaction, batch: Batch) -> int:
             seen.extend(await self._oldest_recorded(tx))
-            return await _take_in(batch, seen)
+            return await self._take_in(batch, seen)
 
         try:
             return await self._turnover.once(take) > 0
@@ -114,8 +113,19 @@ class Duties:
         except Exception as error:  # noqa: BLE001 - the same
             run_id = seen[0].run_id if seen else ""
             self._tell(FaultFound(operation="recorded", problem=described(error), run_id=run_id))
-            await self._turnover.once(partial(self._settle_alone, seen, Batch.refuse_as_fault))
+            await self._refuse_alone(seen)
         return True
+
+    async def _refuse_alone(self, seen: Sequence[Inboxed]) -> None:
+        """Refuse the request that broke its batch; one that cannot even be refused rests."""
+        try:
+            await self._turnover.once(partial(self._settle_alone, seen, Batch.refuse_as_fault))
+        except AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            self._tell(FaultFound(operation="recorded", problem=described(error)))
+            async with self._database.transaction() as tx:
+                await inbox.rest(tx, [item.id for item in seen], FAULT_PAUSE)
 
     async def _settle_alone(
         self,
@@ -128,7 +138,13 @@ class Duties:
         if await self._oldest_recorded(tx) != seen:
             raise StoreBusy("Another worker has taken that request. Nothing was done.")
         for item in seen:
-            settle(batch, _whatever_it_is(item))
+            found = pending.read_one(item, self._settings)
+            settle(batch, found.arrival if isinstance(found, Unread) else found)
+
+    async def _take_in(self, batch: Batch, items: Sequence[Inboxed]) -> int:
+        if items:
+            await batch.take(pending.read(items, self._settings), patient=False)
+        return len(items)
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
         taken = await self._take_recorded(tx, batch)
@@ -151,12 +167,17 @@ class Duties:
         limit, definitions = self._waiting.size, self._catalogue.ids
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
-        most = self._settings.batch_bytes
-        items += await inbox.take(tx, definition_ids=definitions, limit=limit, most=most)
-        return await _take_in(batch, items)
+        items += await inbox.take(
+            tx,
+            definition_ids=definitions,
+            limit=limit,
+            lengths=self._lengths,
+            most=self._settings.batch_bytes,
+        )
+        return await self._take_in(batch, items)
 
     async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
-        return await _take_in(batch, await self._starts(tx, self._waiting.size))
+        return await self._take_in(batch, await self._starts(tx, self._waiting.size))
 
     async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
         """Take out up to *limit* starts whose turn it is."""
@@ -166,19 +187,25 @@ class Duties:
             return []
         await admission.look(tx)
         turns = admission.turns(waiting, limit)
-        most = self._settings.batch_bytes
         return await inbox.take_starts(
-            tx, turns, definition_ids=definitions, limit=limit, most=most
+            tx,
+            turns,
+            definition_ids=definitions,
+            limit=limit,
+            lengths=self._lengths,
+            most=self._settings.batch_bytes,
         )
 
     async def _oldest_recorded(self, tx: Transaction) -> list[Inboxed]:
         """Take out one thing, if there is any; a start without regard to its turn."""
-        definitions = self._catalogue.ids
-        if other := await inbox.take(tx, definition_ids=definitions, limit=1):
+        definitions, bounds = self._catalogue.ids, self._lengths
+        if other := await inbox.take(tx, definition_ids=definitions, limit=1, lengths=bounds):
             return other
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
         turns = dict.fromkeys(sorted(waiting), 1)
-        return await inbox.take_starts(tx, turns, definition_ids=definitions, limit=1)
+        return await inbox.take_starts(
+            tx, turns, definition_ids=definitions, limit=1, lengths=bounds
+        )
 
     async def returned(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""
@@ -211,7 +238,9 @@ class Duties:
         return False
 
     async def maintenance(self) -> bool:
-        """Count for the gauges, make coming partitions, drop those past their retention."""
+        """Read the token keys, count for the gauges, make partitions, drop those past retention."""
+        async with self._database.transaction() as tx:
+            self._outbound.keys = await identity.token_keys(tx)
         async with self._database.transaction() as tx:
             self._tell(_backlog(await reading.counts(tx)))
         days = self._settings.retention_days
@@ -240,43 +269,9 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
     )
 
 
-async def _take_in(batch: Batch, items: Sequence[Inboxed]) -> int:
-    if items:
-        await batch.take(Intake([_arrival(item) for item in items]), patient=False)
-    return len(items)
-
-
 async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
     await batch.wake(run_id)
 
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:
     return 0
-
-
-def _arrival(item: Inboxed) -> Arrival:
-    return _arrived(item, recorded_trigger(item.kind, item.body))
-
-
-def _whatever_it_is(item: Inboxed) -> Arrival:
-    """Read it; if that cannot be done, somebody else wrote it, and it can only be set aside."""
-    try:
-        return _arrival(item)
-    except (KeyError, TypeError, ValueError):
-        arrival = _arrived(item, Woken())
-        return replace(arrival, delivery=as_recorded(arrival, item.kind, item.body))
-
-
-def _arrived(item: Inboxed, trigger: Trigger) -> Arrival:
-    answer_to = None
-    if item.reply_to is not None and item.correlation_id is not None:
-        answer_to = Address(item.reply_to, item.correlation_id)
-    return Arrival(
-        item.run_id,
-        trigger,
-        item.saga or "",
-        item.version,
-        answer_to=answer_to,
-        audit_id=item.audit_id,
-        sender=item.sender,
-    )

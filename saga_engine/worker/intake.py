@@ -6,7 +6,7 @@ the store: a message is only read, within the limits of the settings. With a cod
 plain is sealed here, before it can get anywhere else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from saga_engine.broker.answer import address
 from saga_engine.broker.command import decode_command
@@ -17,6 +17,7 @@ from saga_engine.broker.request import (
     StatusRequest,
     decode_request,
 )
+from saga_engine.broker.token import read_any, shown
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, participant_queue
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
@@ -28,60 +29,67 @@ from saga_engine.worker.timeslice import Timeslice
 
 
 async def read_apart(
-    deliveries: Iterable[Delivery], key: bytes, settings: Settings, sealing: Sealing = PLAIN
+    deliveries: Iterable[Delivery],
+    keys: Sequence[bytes],
+    settings: Settings,
+    sealing: Sealing = PLAIN,
 ) -> Intake:
     """As `read`, one message at a time: between two, whatever else is ready has its turn."""
     intake, turn = Intake(), Timeslice()
     for delivery in deliveries:
-        _read_one(intake, delivery, key, settings, sealing)
+        _read_one(intake, delivery, keys, settings, sealing)
         await turn.over()
     return intake
 
 
 def read(
-    deliveries: Iterable[Delivery], key: bytes, settings: Settings, sealing: Sealing = PLAIN
+    deliveries: Iterable[Delivery],
+    keys: Sequence[bytes],
+    settings: Settings,
+    sealing: Sealing = PLAIN,
 ) -> Intake:
     """
     Read a batch of deliveries.
 
     Args:
-        key: the engine's key, with which the genuine correlation ids were made.
+        keys: the engine's, with one of which each genuine correlation id was made.
     """
     intake = Intake()
     for delivery in deliveries:
-        _read_one(intake, delivery, key, settings, sealing)
+        _read_one(intake, delivery, keys, settings, sealing)
     return intake
 
 
 def _read_one(
-    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
 ) -> None:
     try:
-        _read(intake, delivery, key, settings, sealing)
+        _read(intake, delivery, keys, settings, sealing)
     except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
         text = f"The engine could not read it: {type(error).__name__}."
         intake.letters.append(Letter(delivery, "engine_fault", text))
 
 
 def _read(
-    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
 ) -> None:
     if delivery.queue == REPLIES:
-        _reply(intake, delivery, key, settings, sealing)
+        _reply(intake, delivery, keys, settings, sealing)
     elif delivery.queue == DEAD_LETTERS:
-        intake.letters.append(_dead(delivery, settings))
+        intake.letters.append(_dead(delivery, keys, settings))
     else:
         _request(intake, delivery, settings, sealing)
 
 
 def _reply(
-    intake: Intake, delivery: Delivery, key: bytes, settings: Settings, sealing: Sealing
+    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
 ) -> None:
-    reply = decode_reply(delivery, key, settings)
+    reply = decode_reply(delivery, keys, settings)
     ref = reply.ref
     if isinstance(reply, Unreadable):
         run_id = str(ref.run_id) if ref else None
-        intake.letters.append(Letter(delivery, reply.reason, reply.sentence, run_id))
+        letter = Letter(delivery, reply.reason, reply.sentence, run_id, signed=ref is not None)
+        intake.letters.append(letter)
         if ref is None:
             return
         place = reply_place(str(ref.run_id), ref.step, ref.direction)
@@ -141,7 +149,7 @@ def _arrival(
         saga,
         version,
         delivery.message_id,
-        delivery.correlation_id,
+        shown(delivery.correlation_id),
         None if delivery.queue == REPLIES else address(delivery),
         None,
         delivery,
@@ -149,7 +157,7 @@ def _arrival(
     )
 
 
-def _dead(delivery: Delivery, settings: Settings) -> Letter:
+def _dead(delivery: Delivery, keys: Sequence[bytes], settings: Settings) -> Letter:
     """A message the broker gave up; its `x-death` header says where and why."""
     deaths = delivery.headers.get("x-death")
     first = deaths[0] if isinstance(deaths, list) and deaths else None
@@ -162,7 +170,8 @@ def _dead(delivery: Delivery, settings: Settings) -> Letter:
         # A participant cannot say why it rejected something; mostly it is what we see as well.
         command = decode_command(delivery, settings)
         text += f" {command.sentence}" if isinstance(command, Unreadable) else ""
-    return Letter(delivery, f"broker_{known}", text)
+    signed = read_any(keys, delivery.correlation_id) is not None
+    return Letter(delivery, f"broker_{known}", text, signed=signed)
 
 
 BROKER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")

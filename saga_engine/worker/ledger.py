@@ -18,7 +18,7 @@ from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Garbled, Resolve
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.worker.arrival import Arrival, Letter, as_delivered
+from saga_engine.worker.arrival import Arrival, Letter, as_delivered, is_signed
 
 WRONG_SENDER = "wrong_sender"
 """Why a message is set aside that a user may not send, see the settings `reply_users`."""
@@ -124,7 +124,8 @@ class Ledger:
         """Make a dead letter of the message it came in, or of the start that was recorded."""
         delivery = arrival.delivery or as_delivered(arrival)
         if delivery is not None:
-            self.put_aside(Letter(delivery, reason, sentence, arrival.run_id))
+            signed = is_signed(arrival)
+            self.put_aside(Letter(delivery, reason, sentence, arrival.run_id, signed=signed))
 
     def turn_away(self, arrival: Arrival, sentence: str) -> None:
         """Make a dead letter of what its sender may not send, and tell whoever waits."""
@@ -132,7 +133,10 @@ class Ledger:
         if delivery is None or isinstance(arrival.trigger, Garbled):
             self.ignore(arrival, WRONG_SENDER)  # What nobody can read is a dead letter already.
             return
-        letter = Letter(delivery, WRONG_SENDER, sentence, arrival.run_id, arrival.answer_to)
+        letter = Letter(
+            *(delivery, WRONG_SENDER, sentence, arrival.run_id, arrival.answer_to),
+            signed=is_signed(arrival),
+        )
         self.put_aside(letter)
 
     def accept(self, arrival: Arrival, run: Run) -> None:

@@ -23,6 +23,7 @@ from saga_engine.saga.event import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Replied, Returned, Trigger
 from saga_engine.saga.vocabulary import Outcome
+from saga_engine.store.identity import TokenKeys
 from saga_engine.store.outbox import Outgoing
 from saga_engine.telemetry.facts import MessagesPublished, Tell
 from saga_engine.worker import ledger
@@ -42,13 +43,14 @@ class Outbound:
 
     `confirmed` holds the outbox rows that the next transaction may delete. `returned` holds the
     commands that can reach nobody, each with its row, until a batch takes them in. `most` is how
-    many bytes of bodies are written at once; a message that is larger goes alone.
+    many bytes of bodies are written at once; a message that is larger goes alone. `keys` sign the
+    correlation ids; they are replaced while the worker runs.
     """
 
-    def __init__(self, publisher: Publisher, key: bytes, most: int, tell: Tell) -> None:
+    def __init__(self, publisher: Publisher, keys: TokenKeys, most: int, tell: Tell) -> None:
         self._publisher = publisher
         self._most = most
-        self._key = key
+        self.keys = keys
         self._tell = tell
         self.confirmed: list[int] = []
         self.returned: list[tuple[int, Arrival]] = []
@@ -122,9 +124,8 @@ class Outbound:
             send.payload,
             send.due_at,
         )
-        return encode_command(
-            command, mint(self._key, CommandRef(run_id, send.step, send.direction, send.attempt))
-        )
+        ref = CommandRef(run_id, send.step, send.direction, send.attempt)
+        return encode_command(command, mint(self.keys.signing, ref))
 
 
 def _portions(messages: Iterable[Message], most: int) -> Iterator[list[Message]]:

@@ -24,6 +24,7 @@ from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, identity
 from saga_engine.store.database import Database
+from saga_engine.store.identity import TokenKeys
 from saga_engine.telemetry.facts import (
     DatabaseTroubled,
     DefinitionRegistered,
@@ -46,7 +47,7 @@ QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 class Registered:
     """What a worker learns from the database before it works."""
 
-    key: bytes
+    keys: TokenKeys
     catalogue: Catalogue
 
 
@@ -58,18 +59,18 @@ async def register(
     limits: Limits = LIMITS,
 ) -> Registered:
     """
-    Register *sagas* and read the engine's key.
+    Register *sagas* and read the engine's keys.
 
     Raises:
         ConfigurationError: a saga has other steps than unfinished runs of the same version.
     """
     async with database.transaction() as tx:
-        key = await identity.token_key(tx)
+        keys = await identity.token_keys(tx)
         ids = await definitions.register(tx, sagas)
     for saga in sagas:
         tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     found = {ids[saga.name, saga.version]: saga for saga in sagas}
-    return Registered(key, Catalogue(found, sealing, limits))
+    return Registered(keys, Catalogue(found, sealing, limits))
 
 
 class Shift:
@@ -89,8 +90,7 @@ class Shift:
         tell: Tell,
     ) -> None:
         catalogue = registered.catalogue
-        outbound = Outbound(publisher, registered.key, settings.batch_bytes, tell)
-        self._key = registered.key
+        self._outbound = outbound = Outbound(publisher, registered.keys, settings.batch_bytes, tell)
         self._sealing = catalogue.sealing
         self._consumer = consumer
         self._settings = settings
@@ -149,7 +149,8 @@ class Shift:
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
         try:
             _tell_consumed(self._tell, deliveries)
-            intake = await read_apart(deliveries, self._key, self._settings, self._sealing)
+            keys = self._outbound.keys.accepted
+            intake = await read_apart(deliveries, keys, self._settings, self._sealing)
             left = await self._turnover.take(intake)
             await self._consumer.settle(each for each in deliveries if each not in left)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches

@@ -27,7 +27,7 @@ from saga_engine.telemetry.facts import (
 )
 from saga_engine.worker.account import account
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival, Intake, Letter, Question
+from saga_engine.worker.arrival import Arrival, Intake, Letter, Question, is_signed
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
@@ -172,7 +172,8 @@ class Turnover:
             if arrival.delivery is not None:
                 text = f"The engine could not handle it: {type(error).__name__}."
                 letter = Letter(
-                    *(arrival.delivery, "engine_fault", text, arrival.run_id, arrival.answer_to)
+                    *(arrival.delivery, "engine_fault", text, arrival.run_id, arrival.answer_to),
+                    signed=is_signed(arrival),
                 )
                 return await self.take(Intake(letters=[letter]))
         return [letter.delivery for letter in intake.letters]

@@ -7,8 +7,9 @@ transaction can touch, so that no two transactions wait for each other here.
 
 from datetime import timedelta
 
+from saga_engine.broker.token import shown
 from saga_engine.broker.wire import Delivery
-from saga_engine.saga.trigger import trigger_data
+from saga_engine.saga.trigger import Cancel, Resolve, Start, trigger_data
 from saga_engine.settings import Settings
 from saga_engine.store import audit, dead_letters, inbox, incidents, journal, outbox, runs
 from saga_engine.store.audit import Verdict
@@ -52,7 +53,15 @@ def _entry(recorded: Recorded, ledger: Ledger) -> Entry:
         metadata["causation_id"] = arrival.message_id
     if arrival is not None and arrival.correlation_id:
         metadata["correlation_id"] = arrival.correlation_id
+    if arrival is not None and isinstance(arrival.trigger, Cancel | Resolve):
+        metadata |= _verified(arrival)
     return Entry(recorded.after.run_id, recorded.version, recorded.event, ledger.now, metadata)
+
+
+def _verified(arrival: Arrival) -> dict[str, str]:
+    """Who asked, as RabbitMQ or PostgreSQL knows it: what the request itself says may be untrue."""
+    said = {"sender": arrival.sender, "role": arrival.role}
+    return {name: value for name, value in said.items() if value}
 
 
 def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
@@ -69,6 +78,8 @@ def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
         reply_to=arrival.answer_to.reply_to if arrival.answer_to else None,
         correlation_id=arrival.answer_to.correlation_id if arrival.answer_to else None,
         sender=arrival.sender,
+        key=arrival.trigger.key if isinstance(arrival.trigger, Start) else None,
+        role=arrival.role,
         delay=delay,
     )
 
@@ -83,12 +94,13 @@ def _dead_letter(letter: Letter) -> DeadLetter:
         delivery.size,
         run_id=letter.run_id,
         message_id=delivery.message_id,
-        correlation_id=delivery.correlation_id,
+        correlation_id=shown(delivery.correlation_id),
         type=delivery.type,
         exchange=delivery.exchange,
         routing_key=delivery.routing_key,
         properties=_properties(delivery),
         headers=delivery.headers,
+        signed=letter.signed,
     )
 
 

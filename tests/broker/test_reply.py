@@ -37,7 +37,7 @@ def test_success_arrives_with_its_result():
     message = encode_reply(ASKED, Outcome.SUCCEEDED, {"charge_id": "c-1"})
     assert (message.exchange, message.routing_key) == ("saga.replies", "saga.replies")
     assert message.headers == {"saga-outcome": "succeeded"}
-    assert decode_reply(arrived(message), KEY, SETTINGS) == Reply(
+    assert decode_reply(arrived(message), [KEY], SETTINGS) == Reply(
         REF, Outcome.SUCCEEDED, {"charge_id": "c-1"}, None, message.message_id, TOKEN
     )
 
@@ -46,20 +46,20 @@ def test_success_arrives_with_its_result():
 def test_refusal_arrives_with_its_failure(outcome):
     failure = Failure("declined", "The card was declined.", {"attempts_left": 2})
     message = encode_reply(ASKED, outcome, failure)
-    assert decode_reply(arrived(message), KEY, SETTINGS) == Reply(
+    assert decode_reply(arrived(message), [KEY], SETTINGS) == Reply(
         REF, outcome, None, failure, message.message_id, TOKEN
     )
 
 
 def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
-    found = decode_reply(delivery(correlation_id=TOKEN, body=b'"done"'), KEY, SETTINGS)
+    found = decode_reply(delivery(correlation_id=TOKEN, body=b'"done"'), [KEY], SETTINGS)
     assert isinstance(found, Reply)
     assert (found.outcome, found.body) == (Outcome.SUCCEEDED, "done")
 
 
 def test_foreign_correlation_id_is_nobody_s_reply():
     for token in ("", "x", mint(b"other" * 8, REF)):
-        found = decode_reply(delivery(correlation_id=token), KEY, SETTINGS)
+        found = decode_reply(delivery(correlation_id=token), [KEY], SETTINGS)
         assert unreadable(found) == (Reason.FOREIGN_CORRELATION_ID, None)
 
 
@@ -93,7 +93,7 @@ def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
     ],
 )
 def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):
-    found = decode_reply(delivery(correlation_id=TOKEN, **changes), KEY, SETTINGS)
+    found = decode_reply(delivery(correlation_id=TOKEN, **changes), [KEY], SETTINGS)
     assert unreadable(found) == (reason, REF)
 
 
@@ -104,9 +104,9 @@ def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reaso
 )
 def test_no_reply_ever_raises(body, token, headers):
     hostile = replace(delivery(body=body), correlation_id=token, headers=headers)
-    decode_reply(hostile, KEY, SETTINGS)
+    decode_reply(hostile, [KEY], SETTINGS)
 
 
 def test_result_and_failure_do_not_show_in_a_repr():
     message = encode_reply(ASKED, Outcome.SUCCEEDED, {"card": "4242"})
-    assert "4242" not in repr(decode_reply(arrived(message), KEY, SETTINGS))
+    assert "4242" not in repr(decode_reply(arrived(message), [KEY], SETTINGS))

@@ -186,7 +186,7 @@ class Reading:
         for found in (command, event):
             if isinstance(found, Unreadable):
                 assert found.sentence.endswith(".")
-        intake = read([each], KEY, SETTINGS)
+        intake = read([each], [KEY], SETTINGS)
         assert [letter for letter in intake.letters if letter.reason == "engine_fault"] == []
         unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.questions
         assert intake.letters or intake.arrivals or intake.questions or unanswered

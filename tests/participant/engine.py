@@ -49,7 +49,7 @@ class Engine:
             while len(found) < count:
                 deliveries = await self.consumer.take(count - len(found))
                 await self.consumer.settle(deliveries)
-                found += [decode_reply(each, KEY, self._settings) for each in deliveries]
+                found += [decode_reply(each, [KEY], self._settings) for each in deliveries]
         return found
 
     async def reply(self):

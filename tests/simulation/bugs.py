@@ -73,7 +73,8 @@ def bug(*promises: str) -> Callable[[Plant], Plant]:
 def acknowledge_before_the_commit(plant: Planting) -> None:
     async def deal_with(self: Shift, deliveries: Sequence[Delivery]) -> None:
         await self._consumer.settle(deliveries)
-        await self._turnover.take(read(deliveries, self._key, self._settings, self._sealing))
+        keys = self._outbound.keys.accepted
+        await self._turnover.take(read(deliveries, keys, self._settings, self._sealing))
         self._slots.release()
 
     plant.replace(Shift, "_deal_with", deal_with)

@@ -1,5 +1,10 @@
+from datetime import timedelta
 from uuid import uuid4
 
+from sqlalchemy import text
+
+from saga_engine.broker.token import CommandRef, mint, new_key, shown
+from saga_engine.saga.vocabulary import Direction
 from saga_engine.store import audit, identity
 from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database
@@ -34,7 +39,38 @@ async def test_a_refusal_keeps_its_sentence(database: Database):
 
 async def test_every_worker_has_the_same_key_and_the_same_engine(database: Database):
     async with database.transaction() as tx:
-        first = await identity.token_key(tx), await identity.engine_id(tx)
+        first = await identity.token_keys(tx), await identity.engine_id(tx)
     async with database.transaction() as tx:
-        assert (await identity.token_key(tx), await identity.engine_id(tx)) == first
-    assert len(first[0]) == identity.TOKEN_KEY_BYTES
+        assert (await identity.token_keys(tx), await identity.engine_id(tx)) == first
+    assert first[0].accepted == (first[0].signing,)
+    assert len(first[0].signing) == identity.TOKEN_KEY_BYTES
+
+
+async def test_a_new_key_signs_after_its_delay_and_the_one_before_it_is_accepted(
+    database: Database,
+):
+    hour, now = timedelta(hours=1), timedelta()
+    async with database.transaction() as tx:
+        [first] = (await identity.token_keys(tx)).accepted
+        assert await identity.rotate_token_key(tx, hour) is not None
+        waiting = await identity.token_keys(tx)
+        assert await identity.rotate_token_key(tx, now) is None, "the last one does not sign yet"
+        await tx.execute(text("UPDATE saga_engine.engine SET token_key_from = '-infinity'"))
+        second = await identity.token_keys(tx)
+        assert await identity.rotate_token_key(tx, now) is not None
+        third = await identity.token_keys(tx)
+    assert (waiting.signing, waiting.accepted[1]) == (first, first)
+    assert second.accepted == waiting.accepted
+    assert second.signing == waiting.accepted[0] != first
+    assert third.accepted == (third.signing, second.signing), "the first is accepted no more"
+    assert first.hex() not in repr(third) + repr(second)
+
+
+async def test_the_database_signs_as_the_engine_does(database: Database):
+    key, ref = new_key(), CommandRef(uuid4(), "charge-é", Direction.COMPENSATION, 12)
+    async with database.transaction() as tx:
+        signed = await tx.execute(
+            text("SELECT saga_engine.sign_token(:key, :said)"),
+            {"key": key, "said": shown(mint(key, ref))},
+        )
+    assert signed.scalar_one() == mint(key, ref)

@@ -1,3 +1,4 @@
+import json
 from uuid import uuid4
 
 from saga_engine.store import inbox
@@ -17,14 +18,20 @@ async def take(tx: Transaction, *, sagas=(), definition_ids=(), limit=100) -> li
 
 
 async def test_an_item_comes_out_once_as_it_went_in(database: Database):
-    body = {"key": None, "input": {"é": [1]}}
-    item = Item("start", run_id(), body, saga="orders", version=None, audit_id=str(uuid4()))
+    item = Item(
+        *("start", run_id(), {"input": {"é": [1]}}),
+        saga="orders",
+        version=None,
+        key="k",
+        audit_id=str(uuid4()),
+    )
     async with database.transaction() as tx:
         await inbox.record(tx, [])
         await inbox.record(tx, [item])
         [found] = await inbox.take_starts(tx, {"orders": 9}, definition_ids=[], limit=9)
         assert await take(tx, sagas=["orders"]) == []
-    assert (found.kind, found.run_id, found.body) == (item.kind, item.run_id, item.body)
+    assert (found.kind, found.run_id, json.loads(found.body)) == (item.kind, item.run_id, item.body)
+    assert (found.size, found.whole, found.key, found.role) == (20, True, "k", None)
     assert (found.saga, found.version, found.audit_id) == ("orders", None, item.audit_id)
 
 

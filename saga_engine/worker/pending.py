@@ -1,0 +1,94 @@
+"""
+What a pending request means: a row of PostgreSQL becomes an arrival, or is not read and says why.
+
+Services and operators write those rows, so each is read by itself and within the limits that hold
+for messages, and nothing here raises for what is in one. What a row's columns say counts: its body
+names neither its run nor its key.
+"""
+
+from collections.abc import Iterable
+
+from saga_engine.broker.answer import Address
+from saga_engine.broker.body import bounded_json
+from saga_engine.broker.unreadable import Reason, Unreadable
+from saga_engine.saga.limits import Limits
+from saga_engine.saga.trigger import Cancel, Resolve, Trigger, Woken, recorded_trigger
+from saga_engine.settings import Settings
+from saga_engine.store.inbox import Inboxed, Lengths
+from saga_engine.worker.arrival import Arrival, Intake, Unread
+
+OURS, OTHERS = 6, 2
+"""
+How many times `body_bytes` a row may have. What came in a message is longer once it is kept:
+`1e15,` is written as `1000000000000000.0,`, and sealing makes four bytes of three. What another
+role records was written by our client, which holds the input to `body_bytes` before it is sealed.
+"""
+
+AROUND = 16
+"""Values and levels that a recorded reply has around the body it came with, with room to spare."""
+
+
+def lengths(settings: Settings) -> Lengths:
+    """How much of a row's body is fetched."""
+    longest = settings.body_bytes
+    return Lengths(longest * OURS, longest * OTHERS, min(longest, settings.dead_letter_bytes))
+
+
+def read(items: Iterable[Inboxed], settings: Settings) -> Intake:
+    """Read rows that were taken out."""
+    intake = Intake()
+    for item in items:
+        found = read_one(item, settings)
+        if isinstance(found, Unread):
+            intake.unread.append(found)
+        else:
+            intake.arrivals.append(found)
+    return intake
+
+
+def read_one(item: Inboxed, settings: Settings) -> Arrival | Unread:
+    """Read one row."""
+    if not item.whole:
+        text = f"The body has {item.size} bytes; body_bytes allows {settings.body_bytes}."
+        return Unread(_arrival(item, Woken()), Reason.TOO_LARGE, text)
+    limits = Limits(
+        settings.body_bytes * OURS, settings.body_depth + AROUND, settings.body_values + AROUND
+    )
+    body = bounded_json(item.body.encode(), limits)
+    if isinstance(body, Unreadable):
+        return Unread(_arrival(item, Woken()), body.reason, body.sentence)
+    try:
+        trigger = recorded_trigger(item.kind, body, run_id=item.run_id, key=item.key)
+    except ValueError as error:
+        return Unread(_arrival(item, Woken()), Reason.BAD_REQUEST, str(error))
+    if item.role is not None and (problem := _too_long(item, trigger, settings.text_bytes)):
+        return Unread(_arrival(item, trigger), Reason.BAD_REQUEST, problem)
+    return _arrival(item, trigger)
+
+
+def _too_long(item: Inboxed, trigger: Trigger, longest: int) -> str:
+    """Why a text of a request is not one of a message's; empty when it is."""
+    texts = {"saga": item.saga, "key": item.key}
+    if isinstance(trigger, Cancel | Resolve):
+        texts |= {"by": trigger.by, "reason": trigger.reason}
+    for name, value in texts.items():
+        if value is not None and not 0 < len(value.encode()) <= longest:
+            return f"The field {name} must be a text of 1 to {longest} bytes (text_bytes)."
+    return ""
+
+
+def _arrival(item: Inboxed, trigger: Trigger) -> Arrival:
+    answer_to = None
+    if item.reply_to is not None and item.correlation_id is not None:
+        answer_to = Address(item.reply_to, item.correlation_id)
+    return Arrival(
+        item.run_id,
+        trigger,
+        item.saga or "",
+        item.version,
+        answer_to=answer_to,
+        audit_id=item.audit_id,
+        sender=item.sender,
+        recorded=item,
+        role=item.role,
+    )
