@@ -152,7 +152,8 @@ class _Walk:
                 place = f"{name}.{field}"
                 self._field(each, field, place, config)
                 self.visit(each["schema"], place, config)
-        self._try(schema, name, config)
+        if _does_more(schema):
+            self._try(schema, name, config)
 
     def _fields(self, schema: Any) -> Iterator[tuple[str, Any]]:
         """The fields of a record, inside of what the author's functions wrap around them."""
@@ -273,6 +274,17 @@ _LOOKS: Mapping[str, Callable[[Any], object]] = {
     "literal": lambda schema: _alike(schema["expected"]),
     "enum": lambda schema: _alike(each.value for each in schema["members"]),
 }
+
+
+def _does_more(schema: Any) -> bool:
+    """Whether a record may be lost although each of its fields, tried alone, survives."""
+    if isinstance(schema, Mapping):
+        words = ("serialization", "computed_fields", "init_only", "post_init")
+        if any(schema.get(word) for word in words) or schema.get("init") is False:
+            return True
+        inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
+        return any(map(_does_more, inner))
+    return isinstance(schema, list | tuple) and any(map(_does_more, schema))
 
 
 def _holds_sets(schema: Any) -> bool:

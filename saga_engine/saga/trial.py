@@ -14,7 +14,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError
 
-from saga_engine.saga.same import same
+from saga_engine.saga.same import same, sort_sets
 from saga_engine.saga.secret import TRAVELS
 from saga_engine.saga.vocabulary import Json
 
@@ -80,9 +80,10 @@ def _survives(value: Any, validator: SchemaValidator, serializer: SchemaSerializ
 
 
 def _write(serializer: SchemaSerializer, value: Any) -> Any:
-    return serializer.to_python(
+    data = serializer.to_python(
         value, mode="json", by_alias=True, warnings="error", context=CONTEXT
     )
+    return sort_sets(value, data)
 
 
 def _described(schema: Any) -> Mapping[str, Any]:

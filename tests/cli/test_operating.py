@@ -58,6 +58,18 @@ async def test_an_incident_is_listed_and_skipped(engine):
     assert (again.code, "resolved already: skip by ann" in again.err) == (4, True)
 
 
+async def test_a_result_that_would_be_altered_or_not_be_read_is_refused(engine):
+    run_id = await stuck(engine)
+    for result, problem in (
+        ('{"n": 18446744073709551616}', "beyond 64 bits"),
+        ('{"n": "\\u0000"}', "or NUL"),
+        ("[" * 70 + "]" * 70, "body_depth allows"),
+    ):
+        ran = await engine("resolve", run_id, "complete", "--result", result, *WHY)
+        assert (ran.code, problem in ran.err) == (2, True), ran.err
+    assert len((await engine("incidents", "--json")).json["incidents"]) == 1
+
+
 async def test_a_run_with_one_open_incident_names_it(engine):
     run_id = await stuck(engine)
     ran = await engine("resolve", run_id, "complete", "--result", '{"found": true}', *WHY)

@@ -1,8 +1,28 @@
-import pytest
+import json
+import math
 
-from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
+import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic.alias_generators import to_camel
+
+from saga_engine import Saga, Secret
+from saga_engine.client.given import (
+    input_json,
+    key_text,
+    name_and_version,
+    refuse_beyond,
+    run_uuid,
+)
 from saga_engine.errors import ConfigurationError, InvalidInput
+from saga_engine.saga.limits import LIMITS
 from tests.client.engine import Greeting, greet
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def test_json_goes_as_it_came_and_a_model_with_its_defaults():
@@ -40,3 +60,63 @@ def test_a_key_that_cannot_be_kept_is_refused(key):
 def test_a_run_id_is_a_uuid():
     with pytest.raises(InvalidInput, match="'o-1' is no run id"):
         run_uuid("o-1")
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+    order_id: str
+    tags: set[str] = set()
+    rate: float | None = None
+    card: Secret[str] = Secret("none")
+
+
+class Hidden(BaseModel):
+    card: SecretStr
+
+
+class Raw(BaseModel):
+    raw: bytes
+
+
+camel, raw = Saga("camel", version=1, input=Camel), Saga("raw", version=1, input=Raw)
+
+
+@pytest.mark.parametrize("saga", [camel, "camel"])
+def test_a_model_is_written_by_its_aliases_with_or_without_the_definition(saga):
+    given = Camel(orderId="o", tags={"b", "a", "c"}, card=Secret("4111"))
+    assert input_json(saga, given) == {
+        "orderId": "o",
+        "tags": ["a", "b", "c"],
+        "rate": None,
+        "card": "4111",
+    }
+
+
+@pytest.mark.parametrize(
+    ("saga", "given", "problem"),
+    [
+        (raw, Raw(raw=b"\xff"), "UnicodeDecodeError"),
+        ("raw", Raw(raw=b"\xff"), "UnicodeDecodeError"),
+        (raw, {"raw": b"\xff"}, "UnicodeDecodeError"),
+        (camel, Camel(orderId="o", rate=math.nan), "no database takes"),
+        ("camel", Camel(orderId="o", rate=math.inf), "no database takes"),
+        (camel, {"orderId": "o", "rate": math.nan}, "NaN or Infinity"),
+        ("camel", {"rate": math.nan}, "NaN or Infinity"),
+        ("hidden", Hidden(card="4111"), r"Secret\[str\]|hides its value"),
+        (camel, {"order_id": "o"}, "orderId: missing"),
+        (camel, json.loads("[" * 900 + "]" * 900), "cannot be read as Camel"),
+    ],
+)
+def test_an_input_that_would_be_altered_is_refused(saga, given, problem):
+    with pytest.raises(InvalidInput, match=problem) as refused:
+        input_json(saga, given)
+    assert "4111" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [("x" * 300_000, "body_bytes"), ([0] * 60_000, "body_values"), (nested(70), "body_depth")],
+)
+def test_an_input_beyond_a_limit_of_the_reader_is_refused(given, limit):
+    with pytest.raises(InvalidInput, match=limit):
+        refuse_beyond(given, LIMITS)

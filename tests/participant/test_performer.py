@@ -1,10 +1,15 @@
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.participant import CommandContext, Failed, Participant, Rejected
+from saga_engine.participant.database import Database
 from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import FaultFound, HandlerFinished
 from tests.participant.shop import (
     FAR,
@@ -141,6 +146,50 @@ async def test_a_result_beyond_the_largest_body_fails():
 
     outcome, body = await performed(participant)
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+class Giving:
+    """A participant that writes to its ledger and answers with *result*."""
+
+    def __init__(self, engine, result):
+        self.participant = Participant("payments", database=engine)
+
+        @self.participant.command("payment.charge")
+        async def charge(command: ChargeCard, tx: AsyncConnection) -> Any:
+            await tx.execute(
+                text("INSERT INTO ledger VALUES (:order, 1)"), {"order": command.order_id}
+            )
+            return result
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        ([0] * 60_000, "body_values"),
+        (nested(70), "body_depth"),
+        ([1e300] * 1000, "exponents"),
+        (float("nan"), "no database takes"),
+        ((1, 2), "arrive altered"),
+    ],
+)
+async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
+    database_url, result, problem
+):
+    async with ledger_in(database_url) as engine:
+        database = Database(engine, Settings())
+        await database.prepare(create_barrier=True)
+        outcome, body = await Desk(Giving(engine, result), database, Told())(command())
+        await database.close()
+        assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
+        assert problem in body["message"]
+        assert await entries(engine) == []
 
 
 @pytest.mark.parametrize("refusal", [Rejected, Failed])

@@ -38,6 +38,31 @@ async def test_the_same_key_with_another_input_is_a_conflict(database: Database)
         ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "equal"),
+    [
+        (1, 1.0, True),
+        (10**16, 1e16, True),
+        (2**63, 2.0**63, True),
+        (0, -0.0, True),
+        ([1.5, "1.0"], [1.50, "1.0"], True),
+        (1, True, False),
+        (1, "1", False),
+        ("1.0", "1", False),
+        (2**53, 2**53 + 1, False),
+        (1e300, 1e301, False),
+    ],
+)
+async def test_inputs_are_equal_as_json_is_however_a_number_is_written(
+    database: Database, first, second, equal
+):
+    one, other = (KeyWanted("orders", "o-1", run_id(), {"n": each}) for each in (first, second))
+    async with database.transaction() as tx:
+        await keys.reserve(tx, [one])
+        assert await keys.reserve(tx, [other]) == [KeyHeld(one.run_id, equal)]
+    assert keys.equal_inputs(one.input, other.input) is equal
+
+
 async def test_a_key_of_another_saga_is_another_key(database: Database):
     wanted = [KeyWanted(saga, "o-1", run_id(), INPUT) for saga in ("orders", "returns")]
     async with database.transaction() as tx:
