@@ -7,12 +7,17 @@ What any other exception says stays here: it may quote a payload or a password.
 
 from saga_engine.broker.body import write_json
 from saga_engine.broker.reply import CODE_CHARACTERS, failure_json
+from saga_engine.saga.limits import Limits, excess
 from saga_engine.saga.payload import storable
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Json
 
 REFUSAL_BYTES = 65_536
 """What a refusal may need: it is for people to read, and is kept in the run's journal."""
+
+
+REFUSAL = Limits(size=REFUSAL_BYTES)
+"""The depth and the number of values are those of any body by default."""
 
 
 class _Refusal(Exception):
@@ -35,8 +40,8 @@ class _Refusal(Exception):
         self.failure = Failure(code, message, details)
         if not _is_text(message) or not _travels(self.failure):
             raise ValueError(
-                "The message must be a text, the details JSON, both without NUL and together at"
-                f" most {REFUSAL_BYTES} bytes."
+                "The message must be a text, the details JSON, both without NUL, NaN or Infinity,"
+                f" together at most {REFUSAL_BYTES} bytes and {REFUSAL.depth} levels deep."
             )
 
 
@@ -51,7 +56,7 @@ class Failed(_Refusal):
 def _travels(failure: Failure) -> bool:
     body = failure_json(failure)
     try:
-        return len(write_json(body)) <= REFUSAL_BYTES and storable(body)
+        return storable(body) and not excess(write_json(body), REFUSAL)
     except TypeError:
         return False
 

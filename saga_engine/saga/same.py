@@ -145,11 +145,9 @@ def sort_sets(value: Any, data: Json) -> Json:
             data = _inner(value, data)
         if isinstance(value, set | frozenset):
             return sorted(data, key=_text)
-        root = getattr(value, "root", None)
-        return sort_sets(root, data) if root is not None and hasattr(value, "model_dump") else data
-    if isinstance(data, dict):
-        return _sorted_object(value, data)
-    return data
+    if getattr(type(value), "__pydantic_root_model__", False):
+        return sort_sets(value.root, data)
+    return _sorted_object(value, data) if isinstance(data, dict) else data
 
 
 def _inner(values: Iterable[Any], data: list[Json]) -> list[Json]:
@@ -165,10 +163,7 @@ def _sorted_object(value: Any, data: dict[str, Json]) -> Json:
             return data
         pairs = zip(value.values(), data.items(), strict=True)
         return {name: sort_sets(member, each) for member, (name, each) in pairs}
-    kind = type(value)
-    if getattr(kind, "__pydantic_root_model__", False):
-        return sort_sets(value.root, data)
-    declared = getattr(kind, "__pydantic_fields__", None)
+    declared = getattr(type(value), "__pydantic_fields__", None)
     if isinstance(declared, dict):
         found = dict(data)
         for name, field in declared.items():

@@ -25,6 +25,13 @@ from tests.participant.shop import (
 )
 
 
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.fixture
 def shop():
     return Shop()
@@ -148,13 +155,6 @@ async def test_a_result_beyond_the_largest_body_fails():
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
 
 
-def nested(levels):
-    value = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
 class Giving:
     """A participant that writes to its ledger and answers with *result*."""
 
@@ -194,7 +194,17 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
 
 @pytest.mark.parametrize("refusal", [Rejected, Failed])
 @pytest.mark.parametrize(
-    "words", [("",), ("x" * 129,), (7,), ("code", 7), ("code", "\0"), ("code", "", object())]
+    "words",
+    [
+        ("",),
+        ("x" * 129,),
+        (7,),
+        ("code", 7),
+        ("code", "\0"),
+        ("code", "", object()),
+        ("code", "", float("nan")),
+        ("code", "", nested(70)),
+    ],
 )
 def test_a_refusal_that_cannot_travel_is_refused_where_it_is_made(refusal, words):
     with pytest.raises(ValueError, match="must be a text"):
