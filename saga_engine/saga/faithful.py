@@ -299,7 +299,7 @@ def _calls_the_author(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         if any(schema.get(word) for word in ("post_init", "custom_init", "missing")):
             return True
-        if schema.get("type") in _FUNCTIONS and not _is_librarys(schema["function"]):
+        if schema.get("type") in _FUNCTIONS and not _is_librarys(schema["function"]["function"]):
             return True
         inner = (each for name, each in schema.items() if name not in ("serialization", "metadata"))
         return any(map(_calls_the_author, inner))
@@ -307,7 +307,5 @@ def _calls_the_author(schema: Any) -> bool:
 
 
 def _is_librarys(function: Any) -> bool:
-    if isinstance(function, Mapping):
-        function = function["function"]
     module = getattr(function, "__module__", None) or ""
     return function is Secret or module.partition(".")[0] in _LIBRARIES

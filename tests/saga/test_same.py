@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Literal
 
 import pytest
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     RootModel,
+    computed_field,
     field_validator,
     model_serializer,
 )
@@ -20,7 +22,6 @@ from saga_engine import Secret
 from saga_engine.saga.faithful import faith_in
 from saga_engine.saga.payload import Payload, PayloadError
 from saga_engine.saga.same import same, sort_sets
-from saga_engine.saga.trial import attempt
 
 
 @pydantic_dataclass(slots=True)
@@ -115,19 +116,38 @@ def test_a_schema_of_an_unknown_kind_is_looked_at_value_by_value():
     assert (faith.proven, faith.exact, faith.sets) == (False, False, True)
 
 
-def test_a_serializer_that_exits_does_not_end_the_load():
-    def leave(_: object) -> str:
-        raise SystemExit(3)
+@pytest.mark.parametrize("leaves", [SystemExit, KeyboardInterrupt])
+def test_an_authors_function_that_exits_does_not_end_the_load(leaves):
+    def leave() -> int:
+        raise leaves
 
-    schema = {"type": "str", "serialization": {"type": "function-plain", "function": leave}}
-    assert attempt(schema, None).lost == ""
+    class Leaving(BaseModel):
+        x: int = Field(default_factory=leave)
 
-    def interrupt(_: object) -> str:
-        raise KeyboardInterrupt
+        @computed_field
+        def twice(self) -> int:
+            return 2 * self.x
 
-    schema = {"type": "str", "serialization": {"type": "function-plain", "function": interrupt}}
-    with pytest.raises(KeyboardInterrupt):
-        attempt(schema, None)
+    if leaves is SystemExit:
+        assert Payload(Leaving).write(Leaving(x=1)) == {"x": 1, "twice": 2}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            Payload(Leaving)
+
+
+class Busy(BaseModel):
+    kind: Literal["busy"]
+    mood: Literal["well", "ill"]
+    inner: list["Busy"] = []
+
+    @computed_field
+    def number(self) -> int:
+        return len(self.inner)
+
+
+def test_a_record_that_is_tried_may_refer_to_itself():
+    busy = Busy(kind="busy", mood="ill", inner=[Busy(kind="busy", mood="well")])
+    assert Payload(Busy).read(Payload(Busy).write(busy)) == busy
 
 
 class Picky(BaseModel):
