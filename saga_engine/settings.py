@@ -162,6 +162,18 @@ class Settings(BaseSettings):
         25.0, description="Seconds to finish on SIGTERM; below Kubernetes' grace of 30"
     )
 
+    mapping_timeout: Seconds = Field(
+        2.0,
+        description="Seconds a mapping function or a validator may take before it is interrupted"
+        " and counts as mapping_failed. It only maps data, which takes microseconds; the batch"
+        " waits for it",
+    )
+    code_limit: Seconds = Field(
+        10.0,
+        description="Seconds after which a mapping function or validator that cannot be"
+        " interrupted ends the worker; more than mapping_timeout, less than drain",
+    )
+
     body_bytes: Bytes = Field(262_144, description="Largest body the engine reads")
     body_depth: Annotated[int, Field(ge=1, le=500)] = Field(
         64, description="Deepest nesting of a body the engine reads"

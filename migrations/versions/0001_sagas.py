@@ -248,6 +248,18 @@ CREATE TABLE saga_engine.audit (
 
 _AUDIT_RUN = "CREATE INDEX audit_run ON saga_engine.audit (run_id) WHERE run_id IS NOT NULL"
 
+# Runs whose code ended a worker; `times` of them are few, and pardoned_by is in `audit`.
+_SUSPECT = """
+CREATE TABLE saga_engine.suspect (
+    run_id uuid PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    times integer NOT NULL,
+    step text NOT NULL,
+    direction text NOT NULL,
+    function text NOT NULL,
+    pardoned_by uuid
+)"""
+
 _ENGINE = """
 CREATE TABLE saga_engine.engine (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -484,7 +496,7 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(2)",
     *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INCIDENT, _INCIDENT_OPEN),
-    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _ENGINE, _START_GRANT),
+    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
     *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _FOR_NO_ROLE_YET),
 )

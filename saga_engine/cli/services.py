@@ -8,18 +8,20 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.process import until_told
+from saga_engine.cli.process import overseen, until_told
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load
 from saga_engine.participant import Participant
 from saga_engine.participant.service import Service
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.guard import Call, Watch
 from saga_engine.settings import Settings
 from saga_engine.telemetry.endpoint import Endpoint
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.facts import CodeStuck, ProcessStopped, Tell
 from saga_engine.telemetry.logs import configure
 from saga_engine.telemetry.metrics import Metrics
-from saga_engine.telemetry.outlet import unhurried
+from saga_engine.telemetry.outlet import leave, unhurried
+from saga_engine.worker.alarm import Alarm
 from saga_engine.worker.worker import Worker
 
 LOG = logging.getLogger("saga_engine")
@@ -43,7 +45,7 @@ async def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_database()
     settings.require_broker()
     sagas = _all(modules, Saga)
-    await _serve(settings, lambda tell: Worker(sagas, settings, tell))
+    await _serve(settings, "worker", lambda tell, watch: Worker(sagas, settings, tell, watch))
 
 
 async def participant(*modules: str, port: Port = None, host: Host = None) -> None:
@@ -58,15 +60,17 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
     settings = _settings(port, host)
     settings.require_broker()
     participants = _all(modules, Participant)
-    await _serve(settings, lambda tell: Service(participants, settings, tell))
+    await _serve(settings, "participant", lambda tell, _: Service(participants, settings, tell))
 
 
-async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -> None:
+async def _serve(
+    settings: Settings, program: str, make: Callable[[Tell, Watch], Worker | Service]
+) -> None:
     """Connect it, answer on its HTTP port and run it, until told to stop."""
     metrics = Metrics()
 
     async def run(stop: asyncio.Event) -> None:
-        async with make(tell) as served:
+        async with make(tell, alarm) as served:
             endpoint = Endpoint(
                 *(settings.http_host, settings.http_port, served.readiness, metrics.render),
                 fresh=settings.http_fresh,
@@ -75,9 +79,31 @@ async def _serve(settings: Settings, make: Callable[[Tell], Worker | Service]) -
                 LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
                 await served.run(stop)
 
-    with unhurried(sys.stderr) as stream:
+    def overdue() -> None:
+        if call := alarm.call:
+            tell(_stuck(call, settings.drain))
+        tell(ProcessStopped(program=program, clean=False))
+        leave(stream)
+
+    with unhurried(sys.stderr) as stream, overseen(settings) as memory:
         tell = Tell(configure(settings, stream), metrics)
-        await until_told(run)
+        alarm = Alarm(settings.mapping_timeout, memory)
+        with alarm.set():
+            await until_told(run, drain=settings.drain, overdue=overdue)
+
+
+def _stuck(call: Call, seconds: float) -> CodeStuck:
+    saga, run_id, step, direction, command, function, _ = call
+    return CodeStuck(
+        saga=saga,
+        run_id=run_id,
+        step=step,
+        direction=direction or "",
+        command=command,
+        function=function,
+        limit_s=seconds,
+        recorded=False,
+    )
 
 
 def _settings(port: int | None, host: str | None) -> Settings:

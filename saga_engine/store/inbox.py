@@ -149,7 +149,7 @@ async def take(
         "most": most,
         **asdict(lengths),
     }
-    return _inboxed(await tx.execute(_TAKE, arguments))
+    return inboxed(await tx.execute(_TAKE, arguments))
 
 
 async def take_starts(
@@ -179,7 +179,7 @@ async def take_starts(
         "most": most,
         **asdict(lengths),
     }
-    return _inboxed(await tx.execute(_TAKE_STARTS, arguments))
+    return inboxed(await tx.execute(_TAKE_STARTS, arguments))
 
 
 async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
@@ -203,7 +203,8 @@ async def starts_of(tx: Transaction, run_ids: Collection[str]) -> dict[str, Wait
     return {run_id: WaitingStart(*others) for run_id, *others in rows}
 
 
-def _inboxed(rows: Iterable[Any]) -> list[Inboxed]:
+def inboxed(rows: Iterable[Any]) -> list[Inboxed]:
+    """Read the rows that a statement took out, the oldest first."""
     return sorted((Inboxed(*row) for row in rows), key=lambda item: item.id)
 
 
@@ -228,7 +229,7 @@ _RECORD = text(
 )
 
 # A body is looked at by its length before any of it leaves the server: others may have written it.
-_RETURNING = """
+RETURNING = """
     RETURNING id, kind, run_id::text,
         CASE WHEN octet_length(body) <= {longest}
             THEN body ELSE substr(body, 1, CAST(:kept AS integer)) END,
@@ -257,7 +258,7 @@ _TAKE = text(
             END
         ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - a constant follows
-    + _RETURNING
+    + RETURNING
 )
 
 _TAKE_STARTS = text(
@@ -277,7 +278,7 @@ _TAKE_STARTS = text(
             ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
         ORDER BY t.id LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - the same
-    + _RETURNING
+    + RETURNING
 )
 
 _REST = text(

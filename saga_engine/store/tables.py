@@ -236,6 +236,18 @@ audit = Table(
 )
 Index("audit_run", audit.c.run_id, postgresql_where=text("run_id IS NOT NULL"))
 
+suspect = Table(
+    "suspect",
+    metadata,
+    Column("run_id", _uuid(), primary_key=True),
+    Column("at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("times", Integer, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("function", Text, nullable=False),
+    Column("pardoned_by", _uuid()),
+)
+
 engine = Table(
     "engine",
     metadata,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from saga_engine.errors import SagaEngineError
+from saga_engine.saga.guard import class_name
 from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
 
 
@@ -230,6 +231,41 @@ class FaultFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFailed:
+    """
+    A mapping function, or the type of a payload, raised or was interrupted.
+
+    `function` is its name, `problem` the class of an exception and its place, without its text.
+    """
+
+    saga: str
+    run_id: str
+    function: str
+    problem: str
+    step: str = ""
+    direction: Direction | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeStuck:
+    """
+    Such code did not return after `limit_s` and could not be interrupted: the process is ended.
+
+    `recorded`: the database knows, so that the next worker takes that run alone.
+    """
+
+    saga: str
+    run_id: str
+    function: str
+    limit_s: float
+    recorded: bool
+    step: str = ""
+    direction: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessReady:
     """A `program` (worker or participant) takes messages from now on."""
 
@@ -315,6 +351,7 @@ Fact: TypeAlias = (
     | MessageIgnored | MessageParked | MessageDeadLettered
     | BatchProcessed | MessagesPublished | MessagesConsumed
     | LinkChanged | DatabaseTroubled | FaultFound | ProcessReady | ProcessDraining | ProcessStopped
+    | CodeFailed | CodeStuck
     | HandlerFinished | BarrierHit
     | BacklogCounted | LoopMeasured | ObserverFailed
 )  # fmt: skip
@@ -347,4 +384,4 @@ def described(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
+    return class_name(error) + place

@@ -44,6 +44,8 @@ EVENTS: Mapping[type[Fact], tuple[str, int]] = {
     facts.LinkChanged: ("link.changed", logging.INFO),
     facts.DatabaseTroubled: ("database.troubled", logging.WARNING),
     facts.FaultFound: ("fault.found", logging.ERROR),
+    facts.CodeFailed: ("code.failed", logging.ERROR),
+    facts.CodeStuck: ("code.stuck", logging.ERROR),
     facts.ProcessReady: ("process.ready", logging.INFO),
     facts.ProcessDraining: ("process.draining", logging.INFO),
     facts.ProcessStopped: ("process.stopped", logging.INFO),

@@ -37,6 +37,13 @@ def unhurried(stream: TextIO) -> Iterator[TextIO]:
         outlet.leave(LEAVING)
 
 
+def leave(stream: TextIO, seconds: float = LEAVING) -> None:
+    """Write what waits in a stream that `unhurried` gave, before the process ends at once."""
+    outlet: object = stream.buffer
+    if isinstance(outlet, Outlet):
+        outlet.leave(seconds)
+
+
 class Outlet(io.RawIOBase):
     """Writes to a file descriptor, which stays open, what it takes at once; for any thread."""
 

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from saga_engine.broker.token import shown
 from saga_engine.saga import event as events
+from saga_engine.saga.guard import CodeError
 from saga_engine.saga.run import StepStatus
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.telemetry.facts import (
     AttemptSent,
     AttemptSettled,
+    CodeFailed,
     Fact,
     FaultFound,
     IncidentOpened,
@@ -49,14 +51,20 @@ def account(tell: Tell, ledger: Ledger) -> None:
         )
     for arrival in outcome.parked:
         tell(_parked(arrival, ledger))
-    for run_id, error in outcome.faults:
-        tell(FaultFound(operation="decide", problem=described(error), run_id=run_id))
+    _tell_problems(tell, ledger)
     for verdict in ledger.verdicts:
         tell(
             OperatorAnswered(
                 action=verdict.action, accepted=verdict.accepted, run_id=verdict.run_id
             )
         )
+
+
+def _tell_problems(tell: Tell, ledger: Ledger) -> None:
+    for failure in ledger.outcome.failures:
+        tell(_failed(failure))
+    for run_id, error in ledger.outcome.faults:
+        tell(FaultFound(operation="decide", problem=described(error), run_id=run_id))
 
 
 def _facts(recorded: Recorded, ledger: Ledger) -> Iterator[Fact]:  # noqa: C901 - one arm an event
@@ -120,6 +128,19 @@ def _settled(
         duration_s=_duration(recorded, ledger, event.step, event.direction),
         message_id=arrival.message_id if arrival else "",
         correlation_id=arrival.correlation_id if arrival else "",
+    )
+
+
+def _failed(error: CodeError) -> CodeFailed:
+    call = error.call
+    return CodeFailed(
+        saga=call.saga,
+        run_id=call.run_id,
+        step=call.step,
+        direction=call.direction,
+        command=call.command,
+        function=call.function,
+        problem=error.text,
     )
 
 

@@ -1,6 +1,8 @@
 """What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 from uuid import UUID
 
 from saga_engine.broker.answer import Address
@@ -74,6 +76,9 @@ class Letter:
     signed: bool = False
 
 
+Incoming: TypeAlias = Arrival | Question | Letter | Unread
+
+
 @dataclass(slots=True)
 class Intake:
     """What one batch works on. Everything in it is dealt with in one transaction."""
@@ -82,6 +87,12 @@ class Intake:
     questions: list[Question] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator["Incoming"]:
+        yield from self.arrivals
+        yield from self.questions
+        yield from self.letters
+        yield from self.unread
 
 
 def is_signed(arrival: Arrival) -> bool:

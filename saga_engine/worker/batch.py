@@ -21,16 +21,18 @@ from saga_engine.saga.run import Run
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Start, Trigger, Woken
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, keys, runs
+from saga_engine.store import inbox, keys, runs, suspects
 from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import WaitingStart
 from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.store.suspects import Suspect
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival, Intake, Question, Unread
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.senders import stranger
 from saga_engine.worker.starts import Starts
+from saga_engine.worker.suspicion import Suspected, Suspicion
 from saga_engine.worker.timeslice import Timeslice
 
 FAULT_PAUSE = timedelta(minutes=5)
@@ -67,6 +69,7 @@ class Batch:
             patient: whether to wait for a run that somebody else holds; otherwise what is for it is
                 put by, and it holds up nothing.
         """
+        await self._examine(intake)
         ledger = self._ledger
         for letter in intake.letters:
             ledger.put_aside(letter)
@@ -92,6 +95,31 @@ class Batch:
             await turn.over()
         if intake.questions:
             await self._answer(intake.questions)
+        if ledger.suspicion is not None:
+            await self._judge(intake.arrivals, ledger.suspicion)
+
+    async def _examine(self, intake: Intake) -> None:
+        """Look for runs that have ended a worker, among what was delivered before."""
+        run_ids = {each.run_id for each in intake.arrivals if self._may_be_suspect(each)}
+        found = await suspects.among(self._tx, run_ids)
+        if not found:
+            return
+        if len(found) > 1 or not all(
+            isinstance(each, Arrival) and each.run_id in found for each in intake
+        ):
+            raise Suspected(frozenset(found))
+        self._ledger.suspicion = Suspicion(self._catalogue.watch, found)
+
+    def _may_be_suspect(self, arrival: Arrival) -> bool:
+        again = arrival.delivery is not None and arrival.delivery.redelivered
+        return again or self.is_suspect(arrival.run_id)
+
+    async def _judge(self, arrivals: Sequence[Arrival], suspicion: Suspicion) -> None:
+        """Forget a suspect whose call has returned; dead-letter what came for one that is not."""
+        await suspects.acquit(self._tx, suspicion.returned)
+        for arrival in arrivals:
+            if arrival.run_id in suspicion.refused and isinstance(arrival.trigger, Start | Replied):
+                self._ledger.condemn(arrival)
 
     async def _lock(self, run_ids: set[str], *, patient: bool) -> None:
         stored, most = self._ledger.stored, self._settings.batch_bytes
@@ -111,17 +139,35 @@ class Batch:
 
     async def wake(self, run_id: str) -> None:
         """Decide what time alone changes of one run; one that somebody else holds stays due."""
+        if self.is_suspect(run_id):
+            return  # it is taken alone
         self._ledger.stored.update(await runs.lock_free(self._tx, {run_id}))
         if run_id in self._ledger.stored:
             self._deal_with(Arrival(run_id, Woken()))
+
+    async def take_suspect(self, suspect: Suspect, item: Arrival | None) -> None:
+        """Decide what was recorded for one suspect, or else what time alone changes of it."""
+        self._ledger.suspicion = Suspicion(self._catalogue.watch, {suspect.run_id: suspect})
+        if item is not None:
+            await self.take(Intake([item]), patient=False)
+            return
+        found = await runs.lock_free(self._tx, {suspect.run_id})
+        self._ledger.stored.update(found)
+        for stored in found.values():
+            if stored.wake_at is not None and stored.wake_at <= self._ledger.now:
+                self._ledger.changed.add(suspect.run_id)
+                self._deal_with(Arrival(suspect.run_id, Woken()))
+        await self._judge((), self._ledger.suspicion)
 
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
         ledger = self._ledger
         most = self._settings.batch_bytes
         found = await runs.lock_due(self._tx, self._catalogue.ids, limit, most=most)
-        # A run that this transaction has in hand is not read again: it is not saved yet.
-        due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
+        # A run that this transaction has in hand is not read again: it is not saved yet. One that
+        # has ended a worker is taken alone.
+        elsewhere = ledger.stored.keys() | self._catalogue.suspected
+        due = {run_id: run for run_id, run in found.items() if run_id not in elsewhere}
         ledger.stored.update(due)
         turn = Timeslice()
         for run_id, stored in due.items():
@@ -134,6 +180,10 @@ class Batch:
             else:
                 ledger.stored[run_id] = replace(stored, wake_at=ledger.now + FAULT_PAUSE)
         return len(due)
+
+    def is_suspect(self, run_id: str) -> bool:
+        """Whether a run has ended a worker, so that it is taken alone."""
+        return run_id in self._catalogue.suspected
 
     def put_by(self, arrival: Arrival) -> None:
         """Keep it in PostgreSQL for a moment later; this touches no run and no key."""
@@ -215,20 +265,20 @@ class Batch:
         self, saga: Saga, run: Run, trigger: Trigger, arrival: Arrival | None
     ) -> Decision | None:
         """Decide; None when that hits a bug of ours, which must not stop the other runs."""
+        ledger, catalogue = self._ledger, self._catalogue
         try:
-            return decide(
-                saga,
-                run,
-                trigger,
-                self._ledger.now,
-                self._catalogue.sealing,
-                limits=self._catalogue.limits,
+            decision = decide(
+                *(saga, run, trigger, ledger.now, catalogue.sealing),
+                watch=ledger.watch(catalogue.watch),
+                limits=catalogue.limits,
             )
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
             self._ledger.outcome.faults.append((run.run_id, error))
             if arrival is not None:
                 self._refuse(arrival, f"The engine could not decide it: {type(error).__name__}.")
             return None
+        ledger.outcome.failures.extend(decision.failures)
+        return decision
 
     def _apply(
         self, saga: Saga, before: StoredRun, decision: Decision, arrival: Arrival | None

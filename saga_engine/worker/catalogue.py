@@ -1,9 +1,10 @@
-"""What this worker decides with: the sagas it has by their runs' definitions, and its codec."""
+"""What this worker decides with: the sagas it has by their runs' definitions, codec and watch."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.guard import UNWATCHED, Watch
 from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.rules import problems
 from saga_engine.saga.sealing import PLAIN, Sealing
@@ -13,15 +14,23 @@ class Catalogue:
     """
     Sagas by the id under which the store has registered them.
 
-    `sealing`: how payloads are sealed. `limits`: what those that are sent may hold.
+    `sealing`: how payloads are sealed. `limits`: what those that are sent may hold. `watch` watches
+    the calls into the author's code; `suspected` are the runs whose calls have ended a worker, as
+    far as this one knows (see `suspicion`).
     """
 
     def __init__(
-        self, sagas: Mapping[int, Saga], sealing: Sealing = PLAIN, limits: Limits = LIMITS
+        self,
+        sagas: Mapping[int, Saga],
+        sealing: Sealing = PLAIN,
+        watch: Watch = UNWATCHED,
+        limits: Limits = LIMITS,
     ) -> None:
         self.sagas = dict(sagas)
         self.sealing = sealing
+        self.watch = watch
         self.limits = limits
+        self.suspected: frozenset[str] = frozenset()
         self._startable: dict[tuple[str, int | None], int] = {}
         for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
             self._startable[saga.name, saga.version] = number

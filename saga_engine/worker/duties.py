@@ -14,9 +14,18 @@ from functools import partial
 
 from saga_engine.errors import StoreBusy, StoreTooMuch
 from saga_engine.settings import Settings
-from saga_engine.store import identity, inbox, outbox, partitions, reading, runs
+from saga_engine.store import (
+    identity,
+    inbox,
+    outbox,
+    partitions,
+    reading,
+    runs,
+    suspects,
+)
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
+from saga_engine.store.suspects import Suspect
 from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
 from saga_engine.worker import pending
 from saga_engine.worker.arrival import Arrival, Intake, Unread
@@ -142,8 +151,13 @@ class Duties:
             settle(batch, found.arrival if isinstance(found, Unread) else found)
 
     async def _take_in(self, batch: Batch, items: Sequence[Inboxed]) -> int:
-        if items:
-            await batch.take(pending.read(items, self._settings), patient=False)
+        intake = pending.read(items, self._settings)
+        if alone := [each for each in intake.arrivals if batch.is_suspect(each.run_id)]:
+            for each in alone:
+                batch.put_by(each)
+            intake.arrivals = [each for each in intake.arrivals if each not in alone]
+        if any(True for _ in intake):
+            await batch.take(intake, patient=False)
         return len(items)
 
     async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
@@ -231,6 +245,38 @@ class Duties:
         await self._outbound.commands(rows, again=True)
         return bool(rows)
 
+    async def suspects(self) -> bool:
+        """Deal with what waits for runs that have ended a worker, each of them alone."""
+        async with self._database.transaction() as tx:
+            found = await suspects.every(tx)
+        self._catalogue.suspected = frozenset(found)
+        for suspect in found.values():
+            await self._take_suspect(suspect)
+        return False
+
+    async def _take_suspect(self, suspect: Suspect) -> None:
+        run_id, definitions = suspect.run_id, self._catalogue.ids
+        async with self._database.transaction() as tx:
+            await suspects.pardon(tx, run_id)
+            again = await suspects.among(tx, {run_id})
+
+        async def take(tx: Transaction, batch: Batch) -> None:
+            for each in again.values():
+                items = await suspects.take_of(tx, run_id, definitions, self._lengths)
+                intake = pending.read(items, self._settings)
+                if intake.unread:
+                    await batch.take(intake, patient=True)
+                else:
+                    await batch.take_suspect(each, next(iter(intake.arrivals), None))
+
+        try:
+            await self._turnover.once(take)
+        except AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
+            problem = described(error)
+            self._tell(FaultFound(operation="suspects", problem=problem, run_id=run_id))
+
     async def flush(self) -> bool:
         """Delete confirmed outbox rows when no batch has come along to do it."""
         if self._outbound.confirmed:
@@ -245,6 +291,9 @@ class Duties:
             self._tell(_backlog(await reading.counts(tx)))
         days = self._settings.retention_days
         await partitions.maintain(self._database, retention_days=days)
+        if self._catalogue.suspected:
+            async with self._database.transaction() as tx:
+                await suspects.expire(tx)
         return False
 
 

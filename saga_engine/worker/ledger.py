@@ -14,11 +14,13 @@ from uuid import UUID
 from saga_engine.broker.answer import Address, Answer, AnswerOutcome
 from saga_engine.saga.effect import Send, effects
 from saga_engine.saga.event import Event
+from saga_engine.saga.guard import CodeError, Watch
 from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Garbled, Resolve
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.worker.arrival import Arrival, Letter, as_delivered, is_signed
+from saga_engine.worker.suspicion import MOST, REASON, Suspicion
 
 WRONG_SENDER = "wrong_sender"
 """Why a message is set aside that a user may not send, see the settings `reply_users`."""
@@ -59,6 +61,7 @@ class Outcome:
     put_by: list[Arrival] = field(default_factory=list)
     held: list[Arrival] = field(default_factory=list)
     faults: list[tuple[str, Exception]] = field(default_factory=list)
+    failures: list[CodeError] = field(default_factory=list)
 
 
 class Ledger:
@@ -66,7 +69,8 @@ class Ledger:
     One transaction's findings.
 
     `stored` are the runs that are locked, as they will be saved; `changed` the ids of those that
-    must be. `entering` counts, by saga, the runs that begin. `now` is the database's clock, the
+    must be. `entering` counts, by saga, the runs that begin. `suspicion` is there when all of it
+    belongs to one run that has ended a worker. `now` is the database's clock, the
     same for the whole transaction.
     """
 
@@ -77,7 +81,12 @@ class Ledger:
         self.changed: set[str] = set()
         self.sends: list[Send] = []
         self.verdicts: list[Verdict] = []
+        self.suspicion: Suspicion | None = None
         self.outcome = Outcome()
+
+    def watch(self, usual: Watch) -> Watch:
+        """What watches the calls of this transaction's decisions."""
+        return self.suspicion or usual
 
     def record(
         self, before: Run | None, after: Run, events: Iterable[Event], arrival: Arrival | None
@@ -126,6 +135,19 @@ class Ledger:
         if delivery is not None:
             signed = is_signed(arrival)
             self.put_aside(Letter(delivery, reason, sentence, arrival.run_id, signed=signed))
+
+    def condemn(self, arrival: Arrival) -> None:
+        """Make a dead letter of a message whose call into the author's code is not made again."""
+        delivery = arrival.delivery or as_delivered(arrival)
+        letters = self.outcome.letters
+        if delivery is None:
+            return
+        text = (
+            f"A mapping function or validator of run {arrival.run_id} ended {MOST} workers. It is"
+            " not called again for this message; see the run's incidents and code.stuck in the log."
+        )
+        letters[:] = [each for each in letters if each.run_id != arrival.run_id]
+        self.put_aside(Letter(delivery, REASON, text, arrival.run_id))
 
     def turn_away(self, arrival: Arrival, sentence: str) -> None:
         """Make a dead letter of what its sender may not send, and tell whoever waits."""

@@ -19,10 +19,11 @@ from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.guard import UNWATCHED, Watch
 from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, identity
+from saga_engine.store import definitions, identity, suspects
 from saga_engine.store.database import Database
 from saga_engine.store.identity import TokenKeys
 from saga_engine.telemetry.facts import (
@@ -57,6 +58,7 @@ async def register(
     sealing: Sealing,
     tell: Tell,
     limits: Limits = LIMITS,
+    watch: Watch = UNWATCHED,
 ) -> Registered:
     """
     Register *sagas* and read the engine's keys.
@@ -67,10 +69,13 @@ async def register(
     async with database.transaction() as tx:
         keys = await identity.token_keys(tx)
         ids = await definitions.register(tx, sagas)
+        suspected = frozenset(await suspects.every(tx))
     for saga in sagas:
         tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     found = {ids[saga.name, saga.version]: saga for saga in sagas}
-    return Registered(keys, Catalogue(found, sealing, limits))
+    catalogue = Catalogue(found, sealing, watch, limits)
+    catalogue.suspected = suspected
+    return Registered(keys, catalogue)
 
 
 class Shift:
@@ -110,6 +115,7 @@ class Shift:
             ("returned", duties.returned, settings.poll),
             ("sweep", duties.sweep, settings.outbox_age / 4),
             ("flush", duties.flush, settings.outbox_flush),
+            ("suspects", duties.suspects, settings.outbox_age / 4),
             ("maintenance", duties.maintenance, settings.maintenance),
         )
         async with asyncio.TaskGroup() as group:

@@ -103,13 +103,11 @@ class Starts:
                 continue
             saga = self._catalogue.sagas[number]
             decision = decide(
-                saga,
-                None,
-                start,
-                self._ledger.now,
-                self._catalogue.sealing,
+                *(saga, None, start, self._ledger.now, self._catalogue.sealing),
+                watch=self._ledger.watch(self._catalogue.watch),
                 limits=self._catalogue.limits,
             )
+            self._ledger.outcome.failures.extend(decision.failures)
             if decision.run is None:
                 await self._refuse_input(arrival, decision.refused or "")
             else:

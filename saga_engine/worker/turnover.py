@@ -27,12 +27,21 @@ from saga_engine.telemetry.facts import (
 )
 from saga_engine.worker.account import account
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival, Intake, Letter, Question, is_signed
+from saga_engine.worker.arrival import (
+    Arrival,
+    Incoming,
+    Intake,
+    Letter,
+    Question,
+    Unread,
+    is_signed,
+)
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.loop import PAUSE_MAX
 from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.suspicion import Suspected
 from saga_engine.worker.writing import write
 
 PAUSE_MIN, PAUSE_SURE = 0.05, 1.0
@@ -92,9 +101,7 @@ class Turnover:
                 failures += 1
                 await self._pause(failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
-                if _number(intake) > 1:
-                    return await self._divide(intake)
-                return await self._set_aside(intake, error)
+                return await self._find(intake, error)
             else:
                 return []
 
@@ -165,6 +172,28 @@ class Turnover:
         first = await self.take(_intake_of(items[:half]), failures)
         return first + await self.take(_intake_of(items[half:]))
 
+    async def _find(self, intake: Intake, error: Exception) -> list[Delivery]:
+        """Take what breaks a batch, or may end the worker, apart from the rest."""
+        if isinstance(error, Suspected):
+            return await self._take_apart(intake, error.run_ids)
+        if _number(intake) > 1:
+            return await self._divide(intake)
+        return await self._set_aside(intake, error)
+
+    async def _take_apart(self, intake: Intake, run_ids: frozenset[str]) -> list[Delivery]:
+        """Take what belongs to runs that have ended a worker last, and each run alone."""
+        alone: dict[str, list[Arrival]] = {run_id: [] for run_id in sorted(run_ids)}
+        others = []
+        for item in intake:
+            if isinstance(item, Arrival) and item.run_id in alone:
+                alone[item.run_id].append(item)
+            else:
+                others.append(item)
+        left = await self.take(_intake_of(others)) if others else []
+        for arrivals in alone.values():
+            left += await self.take(Intake(arrivals))
+        return left
+
     async def _set_aside(self, intake: Intake, error: Exception) -> list[Delivery]:
         """Make a dead letter of the one thing that cannot be taken."""
         self._tell(FaultFound(operation="batch", problem=described(error)))
@@ -204,11 +233,11 @@ def _number(intake: Intake) -> int:
     return len(_items(intake))
 
 
-def _items(intake: Intake) -> list[Arrival | Question | Letter]:
-    return [*intake.arrivals, *intake.questions, *intake.letters]
+def _items(intake: Intake) -> list[Incoming]:
+    return list(intake)
 
 
-def _intake_of(items: Iterable[Arrival | Question | Letter]) -> Intake:
+def _intake_of(items: Iterable[Incoming]) -> Intake:
     intake = Intake()
     for item in items:
         match item:
@@ -218,4 +247,6 @@ def _intake_of(items: Iterable[Arrival | Question | Letter]) -> Intake:
                 intake.questions.append(item)
             case Letter():
                 intake.letters.append(item)
+            case Unread():
+                intake.unread.append(item)
     return intake

@@ -21,6 +21,7 @@ from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
+from saga_engine.saga.guard import UNWATCHED, Watch
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.facts import (
@@ -48,6 +49,10 @@ class Worker:
 
     Any number of them may work on the same database and broker.
 
+    Args:
+        watch: what interrupts mapping functions and validators that take too long; by default they
+            take as long as they take.
+
     Raises:
         DefinitionError: a saga breaks a rule.
         ConfigurationError: the codec of its payloads is not usable.
@@ -55,11 +60,18 @@ class Worker:
             afterwards everything that is away is waited for.
     """
 
-    def __init__(self, sagas: Iterable[Saga], settings: Settings, tell: Tell) -> None:
+    def __init__(
+        self,
+        sagas: Iterable[Saga],
+        settings: Settings,
+        tell: Tell,
+        watch: Watch = UNWATCHED,
+    ) -> None:
         self._sagas = sound(sagas)
         self._settings = settings
         self._sealing = sealing_of(settings)
         self._tell = tell
+        self._watch = watch
         self._owned = AsyncExitStack()
         self._draining = False
         self._database: Database
@@ -116,7 +128,11 @@ class Worker:
             Database(settings.require_database(), settings)
         )
         limits = limits_of(settings)
-        registered = await register(self._database, self._sagas, self._sealing, self._tell, limits)
+        registered = await register(
+            *(self._database, self._sagas, self._sealing, self._tell),
+            limits=limits,
+            watch=self._watch,
+        )
         url = settings.require_broker()
         self._publish = await owned.enter_async_context(
             Link(

@@ -1,0 +1,121 @@
+"""
+Interrupting the author's code: an interval timer raises Overrun inside a call that takes too long.
+
+Python runs handlers of signals in the main thread, so only a worker whose event loop runs there has
+an alarm; embedded in another thread it has none. The timer ticks in fractions of the timeout while
+the worker is busy, because arming it for each call would cost two system calls. The handler counts
+the ticks of a call, so that a process that was stopped for a minute gets the rest of its time when
+it goes on. Code in C that does not return to the interpreter cannot be interrupted. For that, each
+call is noted in memory that another process reads; see `cli.overseer`.
+"""
+
+import mmap
+import signal
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from saga_engine.saga import guard
+from saga_engine.saga.guard import Call, Overrun
+
+FRACTIONS = 4
+"""Ticks in a timeout. Code that swallows an Overrun gets another one with each further tick."""
+
+HEADER = struct.Struct("=QI")
+"""In front of a note: its number, which is odd during a call, and its length in bytes."""
+
+NOTE_BYTES = 2048
+"""Bytes of the memory that holds the note."""
+
+_OURS = (__file__, guard.__file__)
+
+
+class Alarm:
+    """
+    A Watch that interrupts calls after *timeout* seconds, while `set` surrounds them.
+
+    Args:
+        memory: where calls are noted, NOTE_BYTES long; None: nowhere.
+    """
+
+    def __init__(self, timeout: float, memory: mmap.mmap | None = None) -> None:
+        self._timeout = timeout
+        self._tick = timeout / FRACTIONS
+        self._memory = memory
+        self._number = 0
+        self._ticks = 0
+        self._call: Call | None = None
+        self._set = False
+        self._ticking = False
+
+    @contextmanager
+    def set(self) -> Iterator[None]:
+        """Take SIGALRM for as long as the block lasts, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGALRM, self._ring)
+        self._set = True
+        try:
+            yield
+        finally:
+            self._set = self._ticking = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    @property
+    def call(self) -> Call | None:
+        """The call that is being made."""
+        return self._call
+
+    def enter(self, call: Call) -> None:
+        """Begin to watch a call."""
+        self._ticks = 0
+        self._call = call
+        if self._memory is not None:
+            written = written_note(call)
+            self._memory[HEADER.size : HEADER.size + len(written)] = written
+            self._number += 1
+            HEADER.pack_into(self._memory, 0, self._number, len(written))
+        if self._set and not self._ticking:
+            self._ticking = True
+            signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
+
+    def leave(self) -> None:
+        """End the watch."""
+        self._call = None
+        if self._memory is not None:
+            self._number += 1
+            HEADER.pack_into(self._memory, 0, self._number, 0)
+
+    def _ring(self, _number: int, frame: FrameType | None) -> None:
+        """Count a tick; raise in the author's code, and never in the code that surrounds it."""
+        if self._call is None:
+            self._ticking = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return
+        if frame is None or frame.f_code.co_filename in _OURS:
+            return
+        self._ticks += 1
+        if self._ticks > FRACTIONS:  # the first may have come at once
+            raise Overrun(self._timeout)
+
+
+def written_note(call: Call) -> bytes:
+    """Write a call for `read_note`."""
+    return "\0".join(_texts(call)).encode(errors="replace")[: NOTE_BYTES - HEADER.size]
+
+
+def _texts(call: Call) -> tuple[str, ...]:
+    saga, run_id, step, direction, command, function, where = call
+    return saga, run_id, step, direction or "", command, function, where
+
+
+def read_note(memory: mmap.mmap) -> tuple[int, list[str]]:
+    """Read the number of the last note and its parts, in the order of Call's."""
+    number, length = HEADER.unpack_from(memory, 0)
+    written = memory[HEADER.size : HEADER.size + min(length, NOTE_BYTES - HEADER.size)]
+    parts = written.decode(errors="replace").split("\0")
+    return number, [*parts, *[""] * (len(Call._fields) - len(parts))]
