@@ -2,12 +2,20 @@
 The user's modules: imported by name, and searched for sagas or participants.
 
 `MODULE` takes every object of the wanted kind in it, `MODULE:NAME` the one bound to that name. What
-goes wrong is the user's to mend, so the error says where in which file.
+goes wrong is the user's to mend, so the error says where in which file. A module may exit, raise
+anything or not return: the import is interrupted after a time, where signals allow it (in the main
+thread). KeyboardInterrupt is the person at the terminal, and passes.
 """
 
 import importlib
+import os
+import signal
+import sys
+import threading
 import traceback
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 from typing import TypeVar
 
 from saga_engine.errors import ConfigurationError, SagaEngineError
@@ -15,9 +23,24 @@ from saga_engine.errors import ConfigurationError, SagaEngineError
 Found = TypeVar("Found")
 
 
-def load(spec: str, kind: type[Found]) -> list[Found]:
+IMPORT_TIMEOUT = 60.0
+"""Seconds an import may take unless the caller says otherwise; see the setting import_timeout."""
+
+GIVEN_UP = 3
+"""Interrupts of one import; a module that swallows them all ends the process."""
+
+
+class Interrupted(BaseException):
+    """The import takes too long. No Exception, so that `except Exception` does not stop it."""
+
+
+def load(spec: str, kind: type[Found], timeout: float = IMPORT_TIMEOUT) -> list[Found]:
     """
     Import `MODULE[:NAME]` and return its objects of *kind*, in the order they are bound.
+
+    Args:
+        timeout: seconds the import may take. A module that cannot be interrupted ends the process
+            with the sentence and exit code of the ConfigurationError.
 
     Raises:
         ConfigurationError: it does not import, or has no such object.
@@ -25,7 +48,7 @@ def load(spec: str, kind: type[Found]) -> list[Found]:
     """
     name, _, attribute = spec.partition(":")
     _no_file(name, attribute)
-    module = _import(name)
+    module = _import(name, timeout)
     if attribute:
         found = getattr(module, attribute, None)
         if not isinstance(found, kind):
@@ -51,11 +74,14 @@ def _no_file(name: str, attribute: str) -> None:
     )
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, timeout: float) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except SagaEngineError:
+        with _interrupted(name, timeout):
+            return importlib.import_module(name)
+    except (SagaEngineError, KeyboardInterrupt):
         raise
+    except Interrupted:
+        raise ConfigurationError(_too_long(name, timeout)) from None
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigurationError(
@@ -63,8 +89,40 @@ def _import(name: str) -> ModuleType:
                 f" {name.partition('.')[0]!r}, or set PYTHONPATH."
             ) from None
         raise ConfigurationError(_does_not_import(name, error)) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ConfigurationError(_does_not_import(name, error)) from error
+
+
+@contextmanager
+def _interrupted(name: str, timeout: float) -> Iterator[None]:
+    """Interrupt what takes too long, if this is the main thread; again, if that is swallowed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts = 0
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > GIVEN_UP:
+            os.write(sys.stderr.fileno(), f"saga-engine: {_too_long(name, timeout)}\n".encode())
+            os._exit(ConfigurationError.exit_code)
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, timeout, min(timeout, 1.0))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _too_long(name: str, timeout: float) -> str:
+    return (
+        f"Module {name!r} does not import: it did not return within {timeout:g} s"
+        " (SAGA_ENGINE_IMPORT_TIMEOUT). Take what it waits for out of the module's top level."
+    )
 
 
 def _does_not_import(name: str, error: BaseException) -> str:
@@ -72,4 +130,8 @@ def _does_not_import(name: str, error: BaseException) -> str:
         return f"Module {name!r} does not import: {error.filename}:{error.lineno}: {error.msg}."
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{last.filename}:{last.lineno}"
-    return f"Module {name!r} does not import: {type(error).__name__}: {error} ({where})."
+    try:
+        text = f": {error}"
+    except BaseException:  # noqa: BLE001 - its text is made by the user's code as well
+        text = ""
+    return f"Module {name!r} does not import: {type(error).__name__[:100]}{text} ({where})."

@@ -168,6 +168,11 @@ class Settings(BaseSettings):
         " and counts as mapping_failed. It only maps data, which takes microseconds; the batch"
         " waits for it",
     )
+    import_timeout: Seconds = Field(
+        60.0,
+        description="Seconds the import of a module with sagas or participants may take; the largest"
+        " libraries take a few",
+    )
     code_limit: Seconds = Field(
         10.0,
         description="Seconds after which a mapping function or validator that cannot be"

@@ -44,7 +44,7 @@ async def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings = _settings(port, host)
     settings.require_database()
     settings.require_broker()
-    sagas = _all(modules, Saga)
+    sagas = _all(modules, Saga, settings)
     await _serve(settings, "worker", lambda tell, watch: Worker(sagas, settings, tell, watch))
 
 
@@ -59,7 +59,7 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
     """
     settings = _settings(port, host)
     settings.require_broker()
-    participants = _all(modules, Participant)
+    participants = _all(modules, Participant, settings)
     await _serve(settings, "participant", lambda tell, _: Service(participants, settings, tell))
 
 
@@ -111,9 +111,10 @@ def _settings(port: int | None, host: str | None) -> Settings:
     return Settings.load(**{name: value for name, value in given.items() if value is not None})
 
 
-def _all(modules: tuple[str, ...], kind: type[Any]) -> list[Any]:
+def _all(modules: tuple[str, ...], kind: type[Any], settings: Settings) -> list[Any]:
     """Load them in order; what two of the modules share counts once."""
     if not modules:
         raise ConfigurationError("Name a module, for example: examples.place_order.sagas")
-    found = {id(each): each for module in modules for each in load(module, kind)}
+    timeout = settings.import_timeout
+    found = {id(each): each for module in modules for each in load(module, kind, timeout)}
     return list(found.values())

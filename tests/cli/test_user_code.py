@@ -1,20 +1,29 @@
 """Code of users in a real worker: it may exit, raise or hang, and the others' runs go on."""
 
+import asyncio
 import json
 import signal
+from uuid import uuid4
 
 import pytest
 
+from saga_engine.broker.publisher import Publisher
+from saga_engine.broker.wire import Message
+from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+from saga_engine.store import suspects
+from saga_engine.store.database import Database
+from tests.broker.links import link_to
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ended, serving, told
 
 SAGAS = """
-import re, sys, threading, time
+import itertools, re, sys, threading, time
 from pydantic import BaseModel, field_validator
 from saga_engine import Saga
 
 def hang():
-    re.match(r"(a|a)*$", "a" * 64 + "b")  # in C, for years, without a look at signals
+    any(itertools.repeat(False))  # in C, for ever, without a look at signals
 
 def swallow():
     while True:
@@ -24,7 +33,10 @@ def swallow():
         except BaseException:
             pass
 
-WAYS = {"exit": sys.exit, "sleep": lambda: time.sleep(3600), "hang": hang, "swallow": swallow,
+def search():
+    re.match(r"(a|a)*$", "a" * 64 + "b")  # in C, for years, with a look at signals
+
+WAYS = {"search": search, "exit": sys.exit, "sleep": lambda: time.sleep(3600), "hang": hang, "swallow": swallow,
     "spin": lambda: [None for _ in iter(int, 1)],
     "thread": lambda: threading.Thread(target=time.sleep, args=(3600,)).start()}
 
@@ -42,6 +54,8 @@ shop = Saga("shop", version=1, input=Given)
 
 @shop.step(command="shop.do", read_only=True)
 def do(given: Given) -> dict:
+    if given.way:
+        print("called", flush=True)
     WAYS.get(given.way, str)()
     return {}
 """
@@ -90,7 +104,30 @@ async def shown(urls, run_id):
     return (await saga_engine("show", run_id, "--json", **urls)).json
 
 
-@pytest.mark.parametrize("way", ["exit", "sleep", "spin"])
+async def record(urls, given):
+    """Send starts in one write, with nothing that waits for an answer; *given* by run id."""
+    bodies = [{"run_id": run_id, "saga": "shop", "input": each} for run_id, each in given.items()]
+    messages = [
+        Message("saga.requests", "start", json.dumps(body).encode(), uuid4().hex, "start")
+        for body in bodies
+    ]
+    async with link_to(urls["broker_url"], "publish") as link:
+        assert set(await Publisher(link).publish(messages)) == {"confirmed"}
+
+
+async def until_called(process):
+    """Wait until a mapping that prints has been called."""
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline() == b"called\n"
+
+
+async def suspects_of(urls):
+    settings = Settings(database_url=urls["database_url"])
+    async with Database(urls["database_url"], settings) as database, database.transaction() as tx:
+        return await suspects.every(tx)
+
+
+@pytest.mark.parametrize("way", ["exit", "sleep", "spin", "search"])
 async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls, way):
     async with worker(shop, urls) as process:
         await told(process, "process.ready")
@@ -106,3 +143,88 @@ async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(sh
         await started(urls, "--wait")
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("where", "way"), [("way", "hang"), ("when_read", "swallow")])
+async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
+    shop, urls, where, way
+):
+    step = "do" if where == "way" else ""
+    stuck, *others = [str(uuid7()) for _ in range(4)]
+    for times in (1, 2):
+        async with worker(shop, urls) as process:
+            await told(process, "process.ready")
+            if times == 1:
+                given = {stuck: {where: way}, **dict.fromkeys(others, {})}
+                await record(urls, given)
+            line = await told(process, "code.stuck")
+            assert (line["run_id"], line["saga"], line.get("step", "")) == (stuck, "shop", step)
+            assert (line["function"], line["recorded"]) == ("do" if step else "Given", True)
+            assert line["level"] == "error"
+            assert await ended(process) == -signal.SIGKILL
+        assert (await suspects_of(urls))[stuck].times == times
+    async with worker(shop, urls) as process:
+        line = await told(process, "message.dead_lettered")
+        assert (line["reason"], line["run_id"]) == ("code_killed_worker", stuck)
+        for run_id in others:
+            assert (await saga_engine("wait", run_id, "--timeout", "30", **urls)).code == 0
+        if step:
+            [incident] = (await shown(urls, stuck))["incidents"]
+            assert incident["cause"] == "mapping_failed"
+            assert " ended 2 worker processes" in incident["message"]
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_worker_ends_within_its_drain_time_whatever_a_mapping_does(shop, urls, number):
+    slow = {"mapping_timeout": "60", "code_limit": "60", "drain": "2"}
+    async with worker(shop, urls, **slow) as process:
+        await told(process, "process.ready")
+        run_id = str(uuid7())
+        way = "swallow" if number == signal.SIGTERM else "hang"
+        await record(urls, {run_id: {"way": way}})
+        await until_called(process)
+        process.send_signal(number)
+        line = await told(process, "code.stuck")
+        assert (line["run_id"], line["step"], line["command"]) == (run_id, "do", "shop.do")
+        # In C not even a thread of its own runs any more, so that the overseer ends it.
+        assert await ended(process, 60) == (143 if way == "swallow" else -signal.SIGKILL)
+
+
+async def test_a_thread_that_a_mapping_left_behind_does_not_keep_the_worker(shop, urls):
+    async with worker(shop, urls) as process:
+        await told(process, "process.ready")
+        await started(urls, "--wait", way="thread")
+        process.send_signal(signal.SIGHUP)
+        await told(process, "process.stopped")
+        assert await ended(process, 60) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import sys; sys.exit()", "SystemExit"),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("import time; time.sleep(3600)", "did not return within 0.5 s"),
+        (
+            "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+            "did not return within 0.5 s",
+        ),
+        (
+            "class E(BaseException):\n    __str__ = __repr__ = lambda _: 1 / 0\nraise E",
+            "E",
+        ),
+    ],
+)
+async def test_a_module_that_does_not_import_is_named_with_exit_code_2(
+    tmp_path, urls, source, words
+):
+    (tmp_path / "broken.py").write_text(source)
+    ran = await saga_engine("worker", "broken", cwd=tmp_path, import_timeout="0.5", **urls)
+    assert ran.code == 2
+    (line,) = ran.err.splitlines()
+    assert line.startswith("saga-engine: Module 'broken' does not import: ")
+    assert words in line
