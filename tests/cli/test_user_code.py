@@ -36,8 +36,8 @@ def swallow():
 def search():
     re.match(r"(a|a)*$", "a" * 64 + "b")  # in C, for years, with a look at signals
 
-WAYS = {"search": search, "exit": sys.exit, "sleep": lambda: time.sleep(3600), "hang": hang, "swallow": swallow,
-    "spin": lambda: [None for _ in iter(int, 1)],
+WAYS = {"search": search, "exit": sys.exit, "hang": hang, "swallow": swallow,
+    "sleep": lambda: time.sleep(3600), "spin": lambda: [None for _ in iter(int, 1)],
     "thread": lambda: threading.Thread(target=time.sleep, args=(3600,)).start()}
 
 class Given(BaseModel):
@@ -156,7 +156,7 @@ async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
         async with worker(shop, urls) as process:
             await told(process, "process.ready")
             if times == 1:
-                given = {stuck: {where: way}, **dict.fromkeys(others, {})}
+                given = {stuck: {where: way}, **{each: {} for each in others}}
                 await record(urls, given)
             line = await told(process, "code.stuck")
             assert (line["run_id"], line["saga"], line.get("step", "")) == (stuck, "shop", step)
