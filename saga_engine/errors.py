@@ -13,6 +13,7 @@ Every error of saga-engine, and whose fault it is.
     │   │   └── StoreBusy            somebody else holds a row; nothing was written
     │   ├── StoreRefused         the data can never be stored; set it aside
     │   └── SchemaMismatch       run `saga-engine migrate`
+    ├── HandlersStuck        a participant's handlers do not end   -> correct them, start it again
     └── BrokerError          RabbitMQ refused or is out of reach
         ├── BrokerUnavailable    try again later; a publish may have happened
         └── TopologyMismatch     a queue or exchange exists with other arguments
@@ -97,6 +98,10 @@ class StoreRefused(StoreError):
 
 class SchemaMismatch(StoreError):
     """The database is not at this version's schema."""
+
+
+class HandlersStuck(SagaEngineError):
+    """Handlers of a participant process go on although they were cancelled, and none can begin."""
 
 
 class BrokerError(SagaEngineError):

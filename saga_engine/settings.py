@@ -250,6 +250,16 @@ class Settings(BaseSettings):
         60.0, description="Seconds one handler may take; far below RabbitMQ's consumer timeout"
     )
 
+    participant_grace: Seconds = Field(
+        5.0,
+        description="Seconds a handler that was cancelled may take to end; after that its command"
+        " is answered, and it keeps its place among the handlers until it ends",
+    )
+    participant_probe: Seconds = Field(
+        0.5,
+        description="Seconds between looks whether a participant's database that was away is back",
+    )
+
     participant_watchdog: Seconds = Field(
         2.0,
         description="Seconds without an answer after which a participant asks PostgreSQL, over"
@@ -281,6 +291,12 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="Lowest level that is written"
+    )
+
+    log_repeat: Seconds = Field(
+        60.0,
+        description="Seconds between two warnings of the same failure of a handler; those between"
+        " are counted, and written at debug",
     )
 
     @field_validator("reply_users", "request_users", mode="before")

@@ -18,7 +18,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES, FUNCTION_LINES = 350, 50
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {
+    "saga_engine/telemetry/facts.py": "it is a list: one record for each fact",
+}
 """Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""
 
 SLEEPERS: dict[str, str] = {

@@ -15,6 +15,7 @@ dead much later: each attempt since would keep a handler's slot and a connection
 claim takes an advisory lock first, if it is free, and is told at once when it is not.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -37,6 +38,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.broker.command import Command
+from saga_engine.participant.calls import Task
 from saga_engine.participant.refusal import Failed
 from saga_engine.saga.vocabulary import Direction, Outcome
 
@@ -59,6 +61,13 @@ table = Table(
 
 _TOMBSTONE = "compensated"
 
+STATEMENTS = "saga_engine_barrier"
+"""Of a connection's `info`: the Statements for the table; else the search path finds it."""
+ROLE = "saga_engine_role"
+"""The same: the role that the transaction began with."""
+ROLE_CHANGED = "saga_engine_role_changed"
+"""The same: whether the handler may have changed that role."""
+
 
 class Case(StrEnum):
     """Why the handler is not called."""
@@ -75,11 +84,16 @@ class InHand(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is replied to a command, as JSON bytes; `case` when the barrier says it."""
+    """
+    What is replied to a command, as JSON bytes; `case` when the barrier says it.
+
+    `left` is the task of a handler that goes on although its time is over.
+    """
 
     outcome: Outcome
     body: bytes = field(repr=False)
     case: Case | None = None
+    left: Task | None = None
 
 
 REFUSED = Answer(
@@ -114,49 +128,80 @@ async def enter(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answe
         "idempotency_key": command.idempotency_key,
         "attempt": command.attempt,
     }
-    claimed = await _alone(tx, _CLAIM, own, _lock(command, command.direction))
-    if not claimed and not (await tx.execute(_CLAIM_ANEW, own)).rowcount:
-        return await _stored(tx, command)
-    if undoes and await _alone(tx, _BURY, own, _lock(command, Direction.ACTION)):
+    on: Statements = tx.info.get(STATEMENTS, WHEREVER)
+    claimed = await _alone(tx, on.claim, own, _lock(command, command.direction))
+    if not claimed and not (await tx.execute(on.claim_anew, own)).rowcount:
+        return await _stored(tx, command, on)
+    if undoes and await _alone(tx, on.bury, own, _lock(command, Direction.ACTION)):
         await leave(tx, command, EMPTY)
         return EMPTY
     return None
 
 
-async def leave(tx: AsyncConnection, command: Command, answer: Answer) -> None:
-    """Record the answer of a claimed command; a failed one is rolled back instead."""
+async def leave(tx: AsyncConnection, command: Command, answer: Answer) -> bool:
+    """
+    Record the answer of a claimed command; a failed one is rolled back instead.
+
+    Returns:
+        Whether this transaction is still the one that claimed it. If it is not, nothing is done.
+    """
+    if ROLE in tx.info and tx.info.get(ROLE_CHANGED):
+        await tx.execute(_RESTORE, {"role": tx.info[ROLE]})
+    on: Statements = tx.info.get(STATEMENTS, WHEREVER)
     recorded = {"outcome": answer.outcome.value, "reply": answer.body.decode()}
-    await tx.execute(_LEAVE, _key(command) | recorded)
+    left = await tx.execute(on.leave, _key(command) | recorded)
+    return bool(left.rowcount)
 
 
-async def create(engine: AsyncEngine) -> None:
-    """Create the table where it is missing; any number of processes may do so at once."""
+async def create(engine: AsyncEngine, schema: str | None = None) -> None:
+    """
+    Create the table where it is missing; any number of processes may do so at once.
+
+    Args:
+        schema: where, and it exists; None: the first one of the search path.
+    """
     async with engine.begin() as tx:
-        if (await tx.execute(_EXISTS)).scalar():
+        if await found(tx, schema):
             return
         await tx.execute(_ALONE)
-        await tx.run_sync(metadata.create_all)
+        made = table.to_metadata(MetaData(), schema=schema) if schema else table
+        await tx.run_sync(made.metadata.create_all)
 
 
-async def forget(engine: AsyncEngine, older_than: timedelta, *, batch: int = 10_000) -> int:
+async def found(tx: AsyncConnection, schema: str | None = None) -> str | None:
+    """Find the table's schema: the one that is asked for, or else by the search path."""
+    name = "saga_barrier" if schema is None else f"{_quoted(schema)}.saga_barrier"
+    where: str | None = await tx.scalar(_WHERE, {"name": name})
+    return where
+
+
+async def forget(
+    engine: AsyncEngine,
+    older_than: timedelta,
+    *,
+    batch: int = 10_000,
+    schema: str | None = None,
+) -> int:
     """
     Delete rows of that age, `batch` in one transaction, and return how many.
+
+    `schema` is where the table is, when the search path does not lead there.
 
     Never younger than the longest life of a run and of a message that waits in a queue or among the
     dead letters: of a step whose row is forgotten, a command that arrives is done again, and a
     compensation takes it for never done. 30 days is a careful choice.
     """
-    forgotten = 0
+    forgotten, statement = 0, _FORGET if schema is None else _placed(_FORGET, schema)
     while True:
         async with engine.begin() as tx:
-            found = await tx.execute(_FORGET, {"older_than": older_than, "batch": batch})
-        forgotten += found.rowcount
-        if found.rowcount < batch:
+            gone = await tx.execute(statement, {"older_than": older_than, "batch": batch})
+        forgotten += gone.rowcount
+        if gone.rowcount < batch:
             return forgotten
 
 
-async def _stored(tx: AsyncConnection, command: Command) -> Answer:
-    row = (await tx.execute(_STORED, _key(command))).one_or_none()
+async def _stored(tx: AsyncConnection, command: Command, on: "Statements") -> Answer:
+    row = (await tx.execute(on.stored, _key(command))).one_or_none()
     if row is None:
         raise Failed("barrier_forgotten", "The command's row was deleted just now.")
     if row.outcome == _TOMBSTONE:
@@ -227,10 +272,13 @@ _BURY = text(
     SELECT mine, EXISTS (SELECT FROM buried) FROM lock
     """
 )
+# A row that this transaction has written has its number: no other one may record the answer, such
+# as one that the handler began after a COMMIT of its own.
 _LEAVE = text(
     """
     UPDATE saga_barrier SET outcome = :outcome, reply = CAST(:reply AS jsonb)
     WHERE run_id = :run_id AND step = :step AND direction = :direction
+        AND xmin = CAST(pg_current_xact_id() AS xid)
     """
 )
 _STORED = text(
@@ -239,9 +287,46 @@ _STORED = text(
     WHERE run_id = :run_id AND step = :step AND direction = :direction
     """
 )
-_EXISTS = text("SELECT to_regclass('saga_barrier') IS NOT NULL")
+_RESTORE = text("SELECT pg_catalog.set_config('role', :role, true)")
+_WHERE = text(
+    "SELECT nspname FROM pg_catalog.pg_namespace JOIN pg_catalog.pg_class"
+    " ON pg_namespace.oid = relnamespace WHERE pg_class.oid = pg_catalog.to_regclass(:name)"
+)
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtext('saga_barrier'))")
 _FORGET = text(
     "DELETE FROM saga_barrier WHERE ctid = ANY(ARRAY("
     "SELECT ctid FROM saga_barrier WHERE at < now() - CAST(:older_than AS interval) LIMIT :batch))"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements of the barrier for one table."""
+
+    claim: TextClause
+    claim_anew: TextClause
+    bury: TextClause
+    leave: TextClause
+    stored: TextClause
+
+    @classmethod
+    def on(cls, schema: str) -> "Statements":
+        """Make those for the table in a schema, whatever the search path is when they run."""
+        every = _CLAIM, _CLAIM_ANEW, _BURY, _LEAVE, _STORED
+        return cls(*(_placed(each, schema) for each in every))
+
+
+WHEREVER = Statements(_CLAIM, _CLAIM_ANEW, _BURY, _LEAVE, _STORED)
+"""For the table that the search path finds."""
+
+
+def _placed(statement: TextClause, schema: str) -> TextClause:
+    place = _quoted(schema).replace(":", r"\:") + ".saga_barrier"
+    return text(_NAMED.sub(lambda found: f"{found[1]} {place}", statement.text))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_NAMED = re.compile(r"\b(INTO|UPDATE|FROM) saga_barrier\b")

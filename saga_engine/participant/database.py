@@ -6,21 +6,34 @@ handler that may run at once. Either way transactions are READ COMMITTED, which 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from saga_engine.errors import ConfigurationError
+from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.participant import barrier
 from saga_engine.participant.watchdog import APPLICATION, Watchdog
 from saga_engine.settings import Settings
 from saga_engine.store.engine import engine_for
 from saga_engine.store.pool import COUNT, IDLE, INTERVAL, SILENCE_MS, Pool, discard
-from saga_engine.store.sqlstate import leads_astray, translated
-from saga_engine.telemetry.facts import Observer
+from saga_engine.store.sqlstate import code_of, leads_astray, translated
+from saga_engine.telemetry.facts import Observer, described
+
+
+class Undone(Exception):
+    """
+    The effects of a handler are to be undone, and its command gets an answer that is no success.
+
+    The cause is the exception that the handler raised, if it was not a refusal.
+    """
+
+    def __init__(self, answer: barrier.Answer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Database:
@@ -40,12 +53,15 @@ class Database:
         self._watchdog = Watchdog(engine, database, settings) if isinstance(database, str) else None
         self._timeout = settings.database_timeout
         # Nobody else's engine says for how long a session that is cut off keeps what it has locked.
-        milliseconds = int(settings.participant_timeout * 1000)
-        self._let_go = text(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
+        self._let_go = f"{int(settings.participant_timeout * 1000)}"
+        self._statements = barrier.WHEREVER
+        # Whether a handler has changed its role in a way that its statements do not show.
+        self._role_unknown = False
+        event.listen(engine.sync_engine, "before_cursor_execute", _note_changes)
 
-    async def prepare(self, *, create_barrier: bool) -> None:
+    async def prepare(self, *, create_barrier: bool, schema: str | None = None) -> None:
         """
-        Make sure that it can be used.
+        Make sure that it can be used, and find the barrier's table: in *schema* if that is given.
 
         Raises:
             StoreError, ConfigurationError: it cannot; the text says why.
@@ -53,28 +69,61 @@ class Database:
         try:
             async with asyncio.timeout(self._timeout):
                 if create_barrier:
-                    await barrier.create(self._engine)
+                    await barrier.create(self._engine, schema)
                 async with self._engine.connect() as connection:
-                    found = await connection.scalar(_EXISTS)
-        except Exception as error:
-            ours = translated(error, self.where)
-            if ours is None:
-                raise
-            raise ours from None
-        if not found:
+                    found = await barrier.found(connection, schema)
+                    settings = (await connection.execute(_SETTINGS)).one()
+        except Exception as error:  # noqa: BLE001 - listeners of the user's engine run here too
+            raise self._unusable(error, schema) from None
+        if settings.synchronous_commit == "off":
             raise ConfigurationError(
-                f"The database {self.where} has no table saga_barrier. Add `barrier.table` to your"
-                " migrations, or let it be created with create_barrier=True."
+                f"synchronous_commit is off for {self.where}: a crash would lose effects whose"
+                " commands were answered. Set it to on for this role or database."
             )
+        if found is None:
+            raise ConfigurationError(self._no_table(schema, settings.search_path))
+        self._statements = barrier.Statements.on(found)
+
+    def _unusable(self, error: Exception, schema: str | None) -> SagaEngineError:
+        if isinstance(error, SagaEngineError):
+            return error
+        if code_of(error) == _NO_SCHEMA:
+            place = f"The schema {schema} does not exist" if schema else "No schema"
+            given = "" if schema else f" of its search_path exists ({_PATH_HINT})"
+            return ConfigurationError(
+                f"The table saga_barrier cannot be created in {self.where}. {place}{given}."
+                " Create the schema, or name another one with Participant(barrier_schema=...)."
+            )
+        ours = translated(error, self.where)
+        return ours or ConfigurationError(
+            f"The database {self.where} cannot be used: {described(error)}. If your engine has"
+            " event listeners, correct them."
+        )
+
+    def _no_table(self, schema: str | None, search_path: str) -> str:
+        where = (
+            f"in schema {schema}" if schema else f"in its search_path ({search_path or 'empty'})"
+        )
+        return (
+            f"The database {self.where} has no table saga_barrier {where}. Add `barrier.table` to"
+            " your migrations, let it be created with create_barrier=True, or name the schema that"
+            " has it with Participant(barrier_schema=...)."
+        )
 
     async def problem(self) -> str | None:
         """What is wrong with it now, in a sentence; None: nothing."""
+        # Over a connection of its own where possible: handlers may have all those of the pool.
+        engine = self._watchdog.asking if self._watchdog else self._engine
         try:
-            async with asyncio.timeout(self._timeout), self._engine.connect() as connection:
-                await connection.execute(_ALIVE)
+            async with asyncio.timeout(self._timeout), engine.connect() as connection:
+                read_only = await connection.scalar(_READ_ONLY)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
-            return str(translated(error, self.where) or type(error).__name__)
-        return None
+            return self.problem_of(error)
+        return f"PostgreSQL at {self.where} is a standby or read-only." if read_only else None
+
+    def problem_of(self, error: BaseException) -> str:
+        """Say in a sentence what an error of this database is, without its text."""
+        return str(translated(error, self.where) or described(error))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -85,8 +134,7 @@ class Database:
             if not self._owned:
                 connection = await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
-            if not self._owned:
-                await connection.execute(self._let_go)
+            await self._begin(connection)
             try:
                 yield connection
             except Exception:
@@ -100,14 +148,38 @@ class Database:
             await discard(connection)
             raise
         except Exception as error:
-            # A handler that waited in vain for somebody else says nothing of this database.
-            if self._pool and leads_astray(error) and not isinstance(error, TimeoutError):
-                self._pool.distrust(begun)
+            await self._judge(connection, error, begun)
             raise
         finally:
             if self._watchdog:
                 self._watchdog.forget(connection)
-            await connection.close()
+            await self._end(connection)
+
+    async def _judge(self, connection: AsyncConnection, error: Exception, begun: float) -> None:
+        """Decide what an error says of this connection, and of those opened before *begun*."""
+        # A handler that waited in vain for another service says nothing of this database.
+        if self._pool and _is_astray(error):
+            self._pool.distrust(begun)
+        if code_of(error) in _OTHER_RIGHTS and not connection.closed:
+            self._role_unknown = True
+            await discard(connection)  # its role may be that of an earlier command
+
+    async def _begin(self, connection: AsyncConnection) -> None:
+        """Note what the barrier needs at the end, in the round trip that is made anyway."""
+        connection.info[barrier.STATEMENTS] = self._statements
+        connection.info[barrier.ROLE_CHANGED] = self._role_unknown
+        connection.info[barrier.ROLE] = (
+            None
+            if self._owned
+            else await connection.scalar(_LET_GO, {"milliseconds": self._let_go})
+        )
+
+    async def _end(self, connection: AsyncConnection) -> None:
+        """Give a connection back, or close it when its session's settings may have changed."""
+        usable = not connection.closed and not connection.invalidated
+        if usable and connection.info.pop(_SESSION_CHANGED, False):
+            await discard(connection)
+        await connection.close()
 
     async def _undo(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
         """Roll back while it is watched, which closing the connection is not."""
@@ -133,8 +205,50 @@ class Database:
             await self._engine.dispose()
 
 
-_EXISTS = text("SELECT to_regclass('saga_barrier') IS NOT NULL")
-_ALIVE = text("SELECT 1")
+_SETTINGS = text(
+    "SELECT pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,"
+    " pg_catalog.current_setting('search_path') AS search_path"
+)
+_READ_ONLY = text("SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")
+_LET_GO = text(
+    "SELECT pg_catalog.current_setting('role') FROM (SELECT pg_catalog.set_config("
+    "'idle_in_transaction_session_timeout', :milliseconds, true)) AS done"
+)
+
+_NO_SCHEMA = "3F000"
+_OTHER_RIGHTS = ("42501", "42P01")
+_PATH_HINT = "it may be set with ALTER ROLE"
+
+_LOOKED_AT = 4_000
+"""Characters of a statement that are searched for changes of the session."""
+
+_SESSION_CHANGED = "saga_engine_session_changed"
+
+# Statements that may change the role, and those whose changes outlive the transaction. The session
+# of the latter is closed afterwards, or the next command would run with them.
+_ROLE = re.compile(
+    r"(?is)\b(?:set|reset|discard)\b.{0,200}?\b(?:role|authorization|all)\b|\bset_config\b"
+)
+_SESSION = re.compile(
+    r"(?i)(?:^|;)\s*(?:reset|discard|set\s+(?!local\b|transaction\b|constraints\b))"
+    r"|\bset_config\s*\((?![^)]*,\s*(?:true|'t'|'true')\s*\))"
+)
+
+
+def _is_astray(error: Exception) -> bool:
+    """Whether the connections of the pool are not to be used again."""
+    raised = error.__cause__ if isinstance(error, Undone) else error
+    if raised is None or isinstance(raised, TimeoutError):
+        return False
+    # A handler can make its own transaction read-only; whether the server is, the next claim shows.
+    return leads_astray(raised) and (raised is error or not code_of(raised))
+
+
+def _note_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
+    if _ROLE.search(statement, 0, _LOOKED_AT):
+        connection.info[barrier.ROLE_CHANGED] = True
+    if _SESSION.search(statement, 0, _LOOKED_AT):
+        connection.info[_SESSION_CHANGED] = True
 
 
 def _where(url: URL) -> str:

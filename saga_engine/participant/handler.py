@@ -27,7 +27,7 @@ class Handler:
     """
     A command's handler.
 
-    `undoes` is the command it compensates, empty when it is no compensation.
+    `undoes` is the command it compensates, empty when it is no compensation; `file` has its code.
 
     Raises:
         DefinitionError: the function is not async, or an annotation is missing or does not fit.
@@ -40,6 +40,7 @@ class Handler:
         "_result",
         "_transaction",
         "command",
+        "file",
         "undoes",
     )
 
@@ -53,6 +54,7 @@ class Handler:
                 "Give the participant database=..., or take the parameter out.",
             )
         self._function = function
+        self.file = signature.where.rpartition(":")[0]
         self._context = signature.context
         self._transaction = signature.transaction
         self._payload = signature.payload

@@ -38,6 +38,8 @@ class Participant:
             it handlers get an idempotency key to pass on.
         create_barrier: whether the barrier's table is created at start. Say no when it is part of
             your own migrations (`barrier.table`).
+        barrier_schema: the schema of the barrier's table, which exists. Without it the search path
+            of the participant's role decides, once at start.
 
     Raises:
         DefinitionError: the name cannot name a queue.
@@ -49,6 +51,7 @@ class Participant:
         *,
         database: AsyncEngine | str | None = None,
         create_barrier: bool = True,
+        barrier_schema: str | None = None,
     ) -> None:
         if not _fits(NAME, name):
             raise DefinitionError(
@@ -59,6 +62,7 @@ class Participant:
         self.name = name
         self.database = database
         self.create_barrier = create_barrier
+        self.barrier_schema = barrier_schema
         self._handlers: dict[str, Handler] = {}
 
     @property

@@ -1,6 +1,9 @@
 """
 One command, from what arrived to what is replied: always an answer, whatever the handler does.
 
+All code of the user runs in a task of its own (`calls`), and what it raises is turned into an
+answer there (`verdict`). So nothing here depends on what a handler does to its task.
+
 With a database the handler runs between claiming the barrier's row and recording its answer there,
 in one transaction. A rejection rolls that back, with whatever the handler wrote, and is recorded in
 a transaction of its own; if another delivery of the command got in between, its answer counts, so
@@ -12,21 +15,26 @@ sealed before it is recorded: the barrier's row shows no more than the broker do
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any
 
+import orjson
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.limits import limits_of
 from saga_engine.broker.reply import failure_json
-from saga_engine.broker.token import shown
-from saga_engine.participant import barrier
+from saga_engine.participant import barrier, verdict
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
-from saga_engine.participant.database import Database
+from saga_engine.participant.calls import Calls, Task
+from saga_engine.participant.database import Database, Undone
 from saga_engine.participant.handler import Handler
-from saga_engine.participant.refusal import Failed, Rejected
+from saga_engine.participant.outage import OPERATION, Away, Outage
+from saga_engine.participant.refusal import Failed
+from saga_engine.participant.repeats import Repeats
 from saga_engine.saga.limits import excess
 from saga_engine.saga.run import Failure
 from saga_engine.saga.sealing import (
@@ -39,7 +47,35 @@ from saga_engine.saga.sealing import (
 )
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import BarrierHit, FaultFound, HandlerFinished, Observer, described
+from saga_engine.store.sqlstate import code_of, is_away
+from saga_engine.telemetry.facts import (
+    BarrierHit,
+    DatabaseTroubled,
+    FaultFound,
+    HandlerAbandoned,
+    HandlerFailed,
+    HandlerFinished,
+    Observer,
+)
+
+
+@dataclass(slots=True)
+class Course:
+    """
+    What has become of one command so far.
+
+    `begun`: its handler. `raised`: the exception of the handler that is not a refusal. `left`: the
+    task in which the handler goes on although it was cancelled.
+    """
+
+    received: ReceivedCommand
+    begun: bool = False
+    raised: BaseException | None = None
+    left: Task | None = None
+
+    def leave(self, task: Task) -> None:
+        """Note that the handler goes on although it was cancelled."""
+        self.left = task
 
 
 class Performer:
@@ -58,14 +94,28 @@ class Performer:
         self._settings = settings
         self._tell = tell
         self._sealing = sealing
+        self._calls = Calls(settings.participant_grace)
+        self._repeats = Repeats(settings.log_repeat)
+        self.outage: Outage | None = None
+        """Where commands wait while the database is away; without it they fail."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database is away, so that nothing can be begun."""
+        return self.outage is not None and bool(self.outage.problem)
+
+    def hurry(self, grace: float) -> None:
+        """Give handlers that are cancelled from now on no more than so many seconds to end."""
+        self._calls.grace = min(grace, self._calls.grace)
 
     async def perform(self, received: ReceivedCommand) -> Answer:
         """
-        Perform a command within participant_timeout seconds.
+        Perform a command within participant_timeout and participant_grace seconds.
 
         Raises:
-            InHand: another delivery has it, and nothing that this one did is kept. Nothing else is
-                raised, unless it is cancelled.
+            InHand: another delivery has it, and nothing that this one did is kept.
+            Away: the database is away, and nothing was done. Nothing else is raised, unless it is
+                cancelled.
         """
         began = monotonic()
         command = received.command
@@ -74,7 +124,7 @@ class Performer:
             text = f"No handler here is called {command.name}."
             answer = _no(Outcome.FAILED, Failure("unknown_command", text))
         else:
-            answer = await self._guarded(handler, command)
+            answer = await self._guarded(handler, received)
         self._report(received, handler, answer, monotonic() - began)
         return answer
 
@@ -83,55 +133,90 @@ class Performer:
         self._report(received, self._handlers.get(received.command.name), IN_HAND, 0.0)
         return IN_HAND
 
-    async def _guarded(self, handler: Handler, command: Command) -> Answer:
-        seconds = self._settings.participant_timeout
-        limit = asyncio.timeout(seconds)
+    async def _guarded(self, handler: Handler, received: ReceivedCommand) -> Answer:
+        course = Course(received)
+        limit = asyncio.timeout(self._settings.participant_timeout)
         try:
             async with limit:
-                return await self._perform(handler, command)
-        except InHand:
+                return await self._perform(handler, course)
+        except (InHand, Away):
             raise
-        except Failed as error:
-            return self._refused(Outcome.FAILED, error, command)
-        except TimeoutError as error:
-            if not limit.expired():
-                return self._fault(command, error)
-            text = f"The handler took longer than participant_timeout, {seconds:g} s."
-            return _no(Outcome.FAILED, Failure("timeout", text))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task and task.cancelling():
-                raise
-            return self._fault(command, error)  # the handler cancelled something of its own
-        except Exception as error:  # noqa: BLE001 - the user's handler may raise anything
-            return self._fault(command, error)
+        except Undone as undone:
+            return undone.answer
+        except asyncio.CancelledError:
+            if course.begun:
+                self._abandon(course, "The process stops before it has ended.")
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the command is answered
+            if limit.expired():
+                return self._late(course, error)
+            return self._troubled(course, error)
 
-    async def _perform(self, handler: Handler, command: Command) -> Answer:
+    async def _perform(self, handler: Handler, course: Course) -> Answer:
+        command = course.received.command
         if self._database is None:
-            try:
-                return await self._done(handler, command, None)
-            except Rejected as error:
-                return self._refused(Outcome.REJECTED, error, command)
+            return await self._called(handler, course, None)
         undoes = bool(handler.undoes) and command.direction is Direction.COMPENSATION
         try:
             async with self._database.transaction() as tx:
                 known = await barrier.enter(tx, command, undoes=undoes)
-                return known or await self._once(handler, command, tx)
-        except Rejected as error:
-            answer = self._refused(Outcome.REJECTED, error, command)
+                return known or await self._once(handler, course, tx)
+        except Undone as undone:
+            if undone.answer.outcome is not Outcome.REJECTED:
+                raise
+            answer = undone.answer
         async with self._database.transaction() as tx:
             known = await barrier.enter(tx, command, undoes=undoes)
             if known is None:
                 await barrier.leave(tx, command, answer)
             return known or answer
 
-    async def _once(self, handler: Handler, command: Command, tx: AsyncConnection) -> Answer:
+    async def _once(self, handler: Handler, course: Course, tx: AsyncConnection) -> Answer:
         transaction = tx.get_transaction()
-        answer = await self._done(handler, command, tx)
+        answer = await self._called(handler, course, tx)
+        if answer.outcome is not Outcome.SUCCEEDED:
+            raise Undone(answer) from course.raised
         if transaction is None or not transaction.is_active:
-            raise Failed("transaction_ended", "The handler ended its transaction itself.")
-        await barrier.leave(tx, command, answer)
+            raise Undone(_ENDED)
+        try:
+            if await barrier.leave(tx, course.received.command, answer):
+                return answer
+        except SQLAlchemyError as error:
+            changed = _CHANGED.get(code_of(error))
+            if changed is None:
+                raise
+            raise Undone(_no(Outcome.FAILED, changed)) from None
+        raise Undone(_ENDED)
+
+    async def _called(self, handler: Handler, course: Course, tx: AsyncConnection | None) -> Answer:
+        """Have the handler do it, in a task of its own."""
+        course.begun = True
+        answer = await self._calls.run(self._answered(handler, course, tx), course.leave)
+        if course.raised is not None:
+            self._failed(handler, course, tx)
         return answer
+
+    async def _answered(
+        self, handler: Handler, course: Course, tx: AsyncConnection | None
+    ) -> Answer:
+        command = course.received.command
+        try:
+            return await self._done(handler, command, tx)
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            try:
+                return self._answer_to(error, course)
+            except BaseException as worse:  # noqa: BLE001 - such as a codec that exits
+                course.raised = worse
+                return _no(Outcome.FAILED, verdict.fault(worse))
+
+    def _answer_to(self, error: BaseException, course: Course) -> Answer:
+        refusal = verdict.refusal_in(error)
+        if refusal is None:
+            course.raised = error
+            return _no(Outcome.FAILED, verdict.fault(error))
+        outcome, failure = verdict.refusal(refusal)
+        run_id = str(course.received.command.run_id)
+        return _no(outcome, self._sealing.sealed_failure(failure, run_id))
 
     async def _done(self, handler: Handler, command: Command, tx: AsyncConnection | None) -> Answer:
         """Have the handler do it: it sees the payload unsealed, nobody else its result."""
@@ -148,18 +233,56 @@ class Performer:
             raise Failed("invalid_result", f"The result is too large. {problem.sentence}")
         return Answer(Outcome.SUCCEEDED, body)
 
-    def _refused(self, outcome: Outcome, error: Rejected | Failed, command: Command) -> Answer:
-        """Answer what the handler, or what looks at its payload, refuses with."""
-        failure = self._sealing.sealed_failure(error.failure, str(command.run_id))
-        return _no(outcome, failure)
+    def _late(self, course: Course, error: Exception) -> Answer:
+        """Answer a command whose time is over; nothing of its transaction is kept."""
+        seconds = f"{self._settings.participant_timeout:g} s"
+        if not course.begun and self.outage is not None:
+            self.outage.begin(error)
+            raise Away
+        if course.left is not None:
+            self._abandon(course, "It ignores its cancellation, and keeps its place until it ends.")
+        text = f"The handler took longer than participant_timeout, {seconds}."
+        return replace(_no(Outcome.FAILED, Failure("timeout", text)), left=course.left)
 
-    def _fault(self, command: Command, error: BaseException) -> Answer:
-        """Answer what nobody foresaw with the name of its class: its text may quote anything."""
+    def _troubled(self, course: Course, error: Exception) -> Answer:
+        """Answer a command that met trouble of the database, or a bug, outside its handler."""
+        failure = verdict.fault(error)
+        if is_away(error) and self.outage is not None:
+            self.outage.begin(error)
+            if not course.begun:
+                raise Away
+        elif isinstance(error, SQLAlchemyError | OSError) or code_of(error):
+            if self._repeats.of(OPERATION, failure.code) is not None:
+                problem = self.outage.problem_of(error) if self.outage else failure.message
+                self._tell(DatabaseTroubled(operation=OPERATION, problem=problem))
+        else:
+            run_id = str(course.received.command.run_id)
+            problem = verdict.place_of(error)
+            self._tell(FaultFound(operation=OPERATION, problem=problem, run_id=run_id))
+        return _no(Outcome.FAILED, failure)
+
+    def _failed(self, handler: Handler, course: Course, tx: AsyncConnection | None) -> None:
+        """Report what a handler raised, unless that is trouble of our database."""
+        error = course.raised
+        assert error is not None, "it has raised something"
+        if tx is not None and tx.invalidated and self.outage is not None:
+            self.outage.begin(error)
+            return
+        problem, code = verdict.place_of(error, handler.file), verdict.fault(error).code
+        repeats = self._repeats.of(handler.command, code, problem)
         self._tell(
-            FaultFound(operation=command.name, problem=described(error), run_id=str(command.run_id))
+            HandlerFailed(
+                code=code,
+                problem=problem,
+                repeats=repeats or None,
+                again=True if repeats is None else None,
+                **_named(course.received),
+            )
         )
-        name = type(error).__name__
-        return _no(Outcome.FAILED, Failure(name, name))
+
+    def _abandon(self, course: Course, problem: str) -> None:
+        running = course.left is not None
+        self._tell(HandlerAbandoned(problem=problem, running=running, **_named(course.received)))
 
     def _report(
         self, received: ReceivedCommand, handler: Handler | None, answer: Answer, seconds: float
@@ -174,18 +297,48 @@ class Performer:
             self._tell(hit)
         self._tell(
             HandlerFinished(
-                command=name,
                 outcome=answer.outcome,
                 duration_s=seconds,
-                run_id=run_id,
-                saga=command.saga,
-                step=command.step,
-                attempt=command.attempt,
-                message_id=received.message_id,
-                correlation_id=shown(received.correlation_id),
+                code=_code_of(answer),
+                **(_named(received) | {"command": name}),
             )
         )
 
 
+def _named(received: ReceivedCommand) -> dict[str, Any]:
+    """Give what a fact says of the command it is about."""
+    command = received.command
+    return {
+        "command": command.name,
+        "run_id": str(command.run_id),
+        "saga": command.saga,
+        "step": command.step,
+        "attempt": command.attempt,
+        "message_id": received.message_id,
+        "correlation_id": received.correlation_id,
+    }
+
+
+def _code_of(answer: Answer) -> str:
+    """Give the code of an answer that is not a success."""
+    if answer.outcome is Outcome.SUCCEEDED:
+        return ""
+    code: str = orjson.loads(answer.body)["code"]
+    return code
+
+
 def _no(outcome: Outcome, failure: Failure) -> Answer:
     return Answer(outcome, write_json(failure_json(failure)))
+
+
+_ENDED = _no(
+    Outcome.FAILED, Failure("transaction_ended", "The handler ended its transaction itself.")
+)
+_CHANGED = {
+    "25P02": Failure(
+        "transaction_failed",
+        "A statement of the handler failed, and its transaction with it. Let the error leave the"
+        " handler, or use tx.begin_nested().",
+    ),
+    "25006": Failure("transaction_read_only", "The handler made its transaction read-only."),
+}

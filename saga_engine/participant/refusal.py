@@ -38,7 +38,7 @@ class _Refusal(Exception):
         if not _is_text(code) or not 0 < len(code) <= CODE_CHARACTERS:
             raise ValueError(f"The code must be a text of 1 to {CODE_CHARACTERS} characters.")
         self.failure = Failure(code, message, details)
-        if not _is_text(message) or not _travels(self.failure):
+        if not _is_text(message) or not travels(self.failure):
             raise ValueError(
                 "The message must be a text, the details JSON, both without NUL, NaN or Infinity,"
                 f" together at most {REFUSAL_BYTES} bytes and {REFUSAL.depth} levels deep."
@@ -53,7 +53,12 @@ class Failed(_Refusal):
     """Technical trouble: nothing was done that lasts, and asking again may help."""
 
 
-def _travels(failure: Failure) -> bool:
+def travels(failure: Failure) -> bool:
+    """Whether a failure's code, message and details fit a reply."""
+    if not _is_text(failure.code) or not 0 < len(failure.code) <= CODE_CHARACTERS:
+        return False
+    if not _is_text(failure.message):
+        return False
     body = failure_json(failure)
     try:
         return storable(body) and not excess(write_json(body), REFUSAL)

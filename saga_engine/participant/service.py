@@ -16,8 +16,10 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import Topology, participant_queue, participant_topology
 from saga_engine.codec.configured import sealing_of
-from saga_engine.errors import ConfigurationError
+from saga_engine.errors import ConfigurationError, HandlersStuck
+from saga_engine.participant.calls import exits_contained
 from saga_engine.participant.database import Database
+from saga_engine.participant.outage import Outage
 from saga_engine.participant.participant import Participant
 from saga_engine.participant.performer import Performer
 from saga_engine.participant.shift import Shift
@@ -58,7 +60,9 @@ class Service:
         self._tell = tell
         self._owned = AsyncExitStack()
         self._draining = False
+        self._leave_until: float | None = None
         self._databases: dict[str, Database] = {}
+        self._outages: dict[str, Outage] = {}
         self._performers: dict[str, Performer] = {}
         self._links: tuple[Link, Link]
         self._shift: Shift
@@ -77,40 +81,78 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._owned.aclose()
+        try:
+            async with asyncio.timeout_at(self._leave_until):
+                await self._owned.aclose()
+        except TimeoutError:
+            # What is left open ends with the process: the time for leaving is over.
+            self._tell(ProcessStopped(program=PROGRAM, clean=False))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Perform commands until *stop* is set, then finish what is in hand within `drain`."""
-        clean = True
+        with exits_contained():
+            clean = await self._run(stop)
+        self._tell(ProcessStopped(program=PROGRAM, clean=clean))
+        if self._shift.stuck.is_set():
+            raise HandlersStuck(
+                f"All {self._settings.participant_concurrency} places for handlers"
+                " (participant_concurrency) are taken by handlers that went on after they were"
+                " cancelled. The process ends, so that it is started again. Let those handlers"
+                " pass CancelledError on; see handler.abandoned in the log."
+            )
+
+    async def _run(self, stop: asyncio.Event) -> bool:
+        """Work until stopped or stuck, then drain; whether nothing in hand was left behind."""
         async with asyncio.TaskGroup() as group:
             watching = [
-                group.create_task(database.watch(self._tell))
-                for database in self._databases.values()
+                *(group.create_task(each.watch(self._tell)) for each in self._databases.values()),
+                *(group.create_task(each.run()) for each in self._outages.values()),
             ]
             working = group.create_task(self._shift.run())
             self._tell(ProcessReady(program=PROGRAM))
-            await stop.wait()
+            await self._until(stop)
             self._draining = True
             self._tell(ProcessDraining(program=PROGRAM))
-            try:
-                async with asyncio.timeout(max(self._settings.drain - LEAVING, LEAVING)):
-                    await self._shift.drain()
-                    await working
-            except TimeoutError:
-                clean = False
+            clean = await self._drained(working)
             for task in watching:
                 task.cancel()
-        self._tell(ProcessStopped(program=PROGRAM, clean=clean))
+        return clean
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait until the process is to stop, or is stuck."""
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(each.wait()) for each in (stop, self._shift.stuck)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in waiting:
+                each.cancel()
+
+    async def _drained(self, working: asyncio.Task[None]) -> bool:
+        """Finish what is in hand; what does not end in time is cancelled, and left if need be."""
+        leaving = min(LEAVING, self._settings.drain / 2)
+        self._leave_until = asyncio.get_running_loop().time() + self._settings.drain
+        seconds = 0.0 if self._shift.stuck.is_set() else self._settings.drain - leaving
+        try:
+            async with asyncio.timeout(seconds):
+                await self._shift.drain()
+                await asyncio.wait((working,))
+        except TimeoutError:
+            for performer in self._performers.values():
+                performer.hurry(leaving / 3)
+            working.cancel()
+            return False
+        return True
 
     async def readiness(self) -> dict[str, str | None]:
         """Each thing the process needs, and what is wrong with it; None: nothing."""
         publish, consume = self._links
         databases = {
-            f"database of {name}": await database.problem()
+            f"database of {name}": self._outages[name].problem or await database.problem()
             for name, database in self._databases.items()
         }
+        stuck = self._shift.stuck.is_set()
         return {
             **databases,
+            "handlers": "all of them are stuck" if stuck else None,
             "publishing": _problem_of(publish.state),
             "consuming": _problem_of(consume.state),
             "draining": "it is stopping" if self._draining else None,
@@ -121,11 +163,17 @@ class Service:
         if participant.database is not None:
             database = Database(participant.database, self._settings)
             owned.push_async_callback(database.close)
-            await database.prepare(create_barrier=participant.create_barrier)
+            await database.prepare(
+                create_barrier=participant.create_barrier, schema=participant.barrier_schema
+            )
             self._databases[participant.name] = database
-        self._performers[participant_queue(participant.name)] = Performer(
+        performer = Performer(
             participant.handlers, database, self._settings, self._tell, self._sealing
         )
+        if database is not None:
+            outage = Outage(database, self._settings.participant_probe, self._tell)
+            performer.outage = self._outages[participant.name] = outage
+        self._performers[participant_queue(participant.name)] = performer
         self._tell(HandlersRegistered(commands=tuple(participant.handlers)))
 
     async def _connect(self, owned: AsyncExitStack) -> None:

@@ -21,9 +21,11 @@ from saga_engine.broker.token import shown
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
 from saga_engine.participant.barrier import Answer, InHand
+from saga_engine.participant.calls import Task
+from saga_engine.participant.outage import Away
 from saga_engine.participant.performer import Performer
 from saga_engine.participant.replies import Replies
-from saga_engine.participant.waiting import Wait, Waiting
+from saga_engine.participant.waiting import LONGEST_PAUSE, Wait, Waiting
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import (
     FaultFound,
@@ -37,6 +39,8 @@ from saga_engine.telemetry.facts import (
 class Shift:
     """
     The work of one participant process, from its first command until it has drained.
+
+    `stuck` is set when every place for a handler is taken by one that ignores its cancellation.
 
     Args:
         performers: by the queue whose commands they perform.
@@ -56,6 +60,8 @@ class Shift:
         self._tell = tell
         self._draining = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.participant_concurrency)
+        self._abandoned = 0
+        self.stuck = asyncio.Event()
         self._waiting = Waiting(settings.participant_timeout)
         self._replies = Replies(publisher, consumer, settings, tell)
 
@@ -93,28 +99,54 @@ class Shift:
             while (answer := await self._turn(delivery, received, performer, wait)) is None:
                 if not self._wanted(delivery):
                     return
-                await self._pause(wait.pause())
+                await self._pause(performer, wait.pause())
         self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
 
     async def _turn(
         self, delivery: Delivery, received: ReceivedCommand, performer: Performer, wait: Wait
     ) -> Answer | None:
         """Give a command a slot once; None when it has to come again, or is not wanted here."""
-        async with self._slots:
-            if not self._wanted(delivery):
+        await self._slots.acquire()
+        left: Task | None = None
+        try:
+            if not self._wanted(delivery) or performer.is_away:
                 return None
-            if wait.begins:
+            if not wait.counted:
+                wait.counted = True
                 self._count(delivery)
-            try:
-                return await performer.perform(received)
-            except InHand:
-                return performer.give_up(received) if wait.is_over() else None
+            answer = await performer.perform(received)
+            left = answer.left
+        except InHand:
+            return performer.give_up(received) if wait.is_over() else None
+        except Away:
+            return None
+        else:
+            return answer
+        finally:
+            self._free(left)
+
+    def _free(self, left: Task | None) -> None:
+        """Free a slot, or leave it to a handler that goes on, until that ends."""
+        if left is None or left.done():
+            self._slots.release()
+            return
+        self._abandoned += 1
+        left.add_done_callback(self._return)
+        if self._abandoned >= self._settings.participant_concurrency:
+            self.stuck.set()
+
+    def _return(self, _: Task) -> None:
+        self._abandoned -= 1
+        self._slots.release()
 
     def _wanted(self, delivery: Delivery) -> bool:
         """Whether what is not begun is still for us, and not for whom the broker gives it next."""
         return not self._draining.is_set() and delivery.epoch == self._consumer.epoch
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, performer: Performer, seconds: float) -> None:
+        if performer.outage is not None and performer.is_away:
+            await performer.outage.wait(LONGEST_PAUSE)
+            return
         try:
             async with asyncio.timeout(seconds):
                 await self._draining.wait()

@@ -47,7 +47,11 @@ class Waiting:
 
 
 class Wait:
-    """One command's waiting; `begins` until it has met another delivery for the first time."""
+    """
+    One command's waiting.
+
+    `begins` until it has met another delivery for the first time, `counted` once it had a turn.
+    """
 
     def __init__(self, attempts: list[int], attempt: int, patience: float) -> None:
         self._attempts = attempts
@@ -56,6 +60,7 @@ class Wait:
         self._until = 0.0
         self._pause = FIRST_PAUSE / 2
         self.begins = True
+        self.counted = False
 
     def is_over(self) -> bool:
         """Note that another delivery has it in hand; whether to wait for that no longer."""

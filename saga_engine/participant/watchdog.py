@@ -77,14 +77,14 @@ class Watchdog:
     Watches the statements of one engine, from when it is made; `run` ends what is lost.
 
     Args:
-        url: where PostgreSQL is asked, over a connection that is opened for it.
+        url: where PostgreSQL is asked, over a connection that is opened for it; `asking` opens it.
     """
 
     def __init__(self, engine: AsyncEngine, url: str, settings: Settings) -> None:
         self._patience = settings.participant_watchdog
         self._timeout = settings.database_connect_timeout
         self._waits: dict[Connection | None, _Wait] = {}
-        self._asking = engine_for(
+        self.asking = engine_for(
             url,
             poolclass=NullPool,
             hide_parameters=True,
@@ -110,21 +110,25 @@ class Watchdog:
         self._waits.pop(connection.sync_connection, None)
 
     async def run(self, tell: Observer) -> None:
-        """Look for what is lost, until cancelled."""
+        """Look for what is lost, until cancelled; one fact for an outage, however long it is."""
+        troubled = False
         while True:
             await asyncio.sleep(LOOK)
             try:
                 lost = await self._end_the_lost()
             except Exception as error:  # noqa: BLE001 - the next look asks again
-                tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
+                if not troubled:
+                    tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
+                troubled = True
                 continue
+            troubled = False
             if lost:
                 problem = f"{len(lost)} statements or their answers were lost on the way."
                 tell(DatabaseTroubled(operation="watchdog", problem=problem))
 
     async def close(self) -> None:
         """Close what was opened here."""
-        await self._asking.dispose()
+        await self.asking.dispose()
 
     async def _end_the_lost(self) -> AbstractSet[_Wait]:
         """Ask twice, because an answer may be on its way for a moment."""
@@ -151,7 +155,7 @@ class Watchdog:
         """Those whose sessions wait for us as well."""
         by_number = {each.number: each for each in waits if not each.driver.is_closed()}
         named = {"numbers": list(by_number), "application": APPLICATION}
-        async with asyncio.timeout(self._timeout), self._asking.connect() as connection:
+        async with asyncio.timeout(self._timeout), self.asking.connect() as connection:
             found = (await connection.execute(question, named)).scalars()
             return {by_number[number] for number in found}
 

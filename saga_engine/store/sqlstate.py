@@ -5,6 +5,8 @@ The only place that knows the driver's errors. Their texts and details may quote
 ours are built from the code, the constraint and the address without its password.
 """
 
+import re
+
 import asyncpg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -23,6 +25,8 @@ from saga_engine.errors import (
 _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCKED = "55P03"
+_NOT_THERE = ("08", "28", "3D", "57P", "53300", "25006")  # no connection, or one without writes
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
 _AWAY = {
     "28000": "does not let this user in so: no line of its pg_hba.conf fits. It may demand TLS"
     " (sslmode=verify-full in the database URL), a client certificate, or another user",
@@ -73,6 +77,26 @@ def leads_astray(error: BaseException) -> bool:
     """
     driver = _driver_error(error)
     return isinstance(driver, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
+
+
+def code_of(error: BaseException) -> str:
+    """Give the SQLSTATE of what the driver raised; empty when it has none."""
+    state = getattr(_driver_error(error), "sqlstate", None)
+    return state if isinstance(state, str) and _SQLSTATE.fullmatch(state) else ""
+
+
+def is_away(error: BaseException) -> bool:
+    """
+    Whether the database itself is not there or takes no writes, whatever the statement was.
+
+    Args:
+        error: of connecting, or of a statement; a TimeoutError counts as a silent server.
+    """
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if state := code_of(error):
+        return state.startswith(_NOT_THERE)
+    return bool(_silence(_driver_error(error)))
 
 
 def _silence(error: BaseException | None) -> str:

@@ -92,6 +92,8 @@ CATALOGUE: tuple[Metric, ...] = (
     _histogram(
         "saga_handler_duration_seconds", "One command performed.", HANDLER, "command", "outcome"
     ),
+    _counter("saga_handler_failures_total", "Exceptions of handlers, refusals aside.", "command"),
+    _counter("saga_handlers_abandoned_total", "Handlers cancelled and not awaited.", "command"),
     _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
     _backlog("saga_runs", "Unfinished runs.", "saga", "status"),
     _backlog("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),

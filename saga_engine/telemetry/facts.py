@@ -266,6 +266,14 @@ class CodeStuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseRecovered:
+    """The database of a participant works again, `outage_s` after it was found to be away."""
+
+    operation: str
+    outage_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessReady:
     """A `program` (worker or participant) takes messages from now on."""
 
@@ -289,11 +297,57 @@ class ProcessStopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerFinished:
-    """A participant performed a command; `outcome` is what it replied. The ids are the sender's."""
+    """
+    A participant performed a command; `outcome` is what it replied. The ids are the sender's.
+
+    `code` is that of a rejection or a failure: a word of the handler's author, or a class's name.
+    """
 
     command: str
     outcome: Outcome
     duration_s: float
+    code: str = ""
+    run_id: str = ""
+    saga: str = ""
+    step: str = ""
+    attempt: int | None = None
+    message_id: str = ""
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFailed:
+    """
+    A handler raised what is not a refusal: `problem` is the class and its place, never the text.
+
+    `again`: the same was reported less than `log_repeat` seconds ago. `repeats` counts those since
+    the last one that was not.
+    """
+
+    command: str
+    code: str
+    problem: str
+    run_id: str = ""
+    saga: str = ""
+    step: str = ""
+    attempt: int | None = None
+    message_id: str = ""
+    correlation_id: str = ""
+    repeats: int | None = None
+    again: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerAbandoned:
+    """
+    A handler was cancelled, and its command is not waited for any more.
+
+    `running`: it ignores that, and goes on. `problem` says why it was cancelled.
+    """
+
+    command: str
+    problem: str
+    running: bool
     run_id: str = ""
     saga: str = ""
     step: str = ""
@@ -350,9 +404,9 @@ Fact: TypeAlias = (
     | IncidentOpened | IncidentResolved | OperatorAnswered
     | MessageIgnored | MessageParked | MessageDeadLettered
     | BatchProcessed | MessagesPublished | MessagesConsumed
-    | LinkChanged | DatabaseTroubled | FaultFound | ProcessReady | ProcessDraining | ProcessStopped
-    | CodeFailed | CodeStuck
-    | HandlerFinished | BarrierHit
+    | LinkChanged | DatabaseTroubled | DatabaseRecovered | FaultFound
+    | CodeFailed | CodeStuck | ProcessReady | ProcessDraining | ProcessStopped
+    | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
     | BacklogCounted | LoopMeasured | ObserverFailed
 )  # fmt: skip
 

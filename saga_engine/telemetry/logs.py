@@ -43,6 +43,7 @@ EVENTS: Mapping[type[Fact], tuple[str, int]] = {
     facts.MessagesConsumed: ("messages.consumed", logging.DEBUG),
     facts.LinkChanged: ("link.changed", logging.INFO),
     facts.DatabaseTroubled: ("database.troubled", logging.WARNING),
+    facts.DatabaseRecovered: ("database.recovered", logging.INFO),
     facts.FaultFound: ("fault.found", logging.ERROR),
     facts.CodeFailed: ("code.failed", logging.ERROR),
     facts.CodeStuck: ("code.stuck", logging.ERROR),
@@ -50,6 +51,8 @@ EVENTS: Mapping[type[Fact], tuple[str, int]] = {
     facts.ProcessDraining: ("process.draining", logging.INFO),
     facts.ProcessStopped: ("process.stopped", logging.INFO),
     facts.HandlerFinished: ("handler.finished", logging.DEBUG),
+    facts.HandlerFailed: ("handler.failed", logging.WARNING),
+    facts.HandlerAbandoned: ("handler.abandoned", logging.WARNING),
     facts.BarrierHit: ("barrier.hit", logging.DEBUG),
     facts.BacklogCounted: ("backlog.counted", logging.DEBUG),
     facts.LoopMeasured: ("loop.measured", logging.DEBUG),
@@ -136,6 +139,8 @@ def level_of(fact: Fact) -> int:
             return logging.WARNING if problem else usual
         case facts.MessagesPublished(outcome=said):
             return usual if said == "confirmed" else logging.WARNING
+        case facts.HandlerFailed(again=True):
+            return logging.DEBUG
         case facts.ProcessStopped(clean=False):
             return logging.WARNING
         case _:

@@ -180,6 +180,12 @@ class Metrics:
             facts.HandlerFinished: lambda f: self._observe(
                 "saga_handler_duration_seconds", f.duration_s, self._command(f.command), f.outcome
             ),
+            facts.HandlerFailed: lambda f: self._count(
+                "saga_handler_failures_total", self._command(f.command)
+            ),
+            facts.HandlerAbandoned: lambda f: self._count(
+                "saga_handlers_abandoned_total", self._command(f.command)
+            ),
             facts.BarrierHit: lambda f: self._count(
                 "saga_barrier_total", self._command(f.command), self._code("case", f.case)
             ),

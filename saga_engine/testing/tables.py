@@ -133,6 +133,8 @@ class Transaction:
     def __init__(self, tables: Tables, process: Process, patience: float | None) -> None:
         self.process = process
         self.is_active = True
+        self.invalidated = False
+        self.info: dict[str, Any] = {}  # of a session; what is not known of it is not in there
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
         self.locked: list[Place] = []
         self._tables = tables

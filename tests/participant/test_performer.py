@@ -10,7 +10,7 @@ from saga_engine.participant import CommandContext, Failed, Participant, Rejecte
 from saga_engine.participant.database import Database
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import FaultFound, HandlerFinished
+from saga_engine.telemetry.facts import FaultFound, HandlerFailed, HandlerFinished
 from tests.participant.shop import (
     FAR,
     Charge,
@@ -77,8 +77,12 @@ async def test_an_exception_is_told_by_its_class_and_place_and_never_by_its_text
     outcome, body = await desk(command(payload={"order_id": "o-1", "card": "broken"}))
     assert outcome is Outcome.FAILED
     assert body == {"code": "OSError", "message": "OSError", "details": None}
-    (fault,) = desk.told.of(FaultFound)
-    assert "shop.py:" in fault.problem
+    (failed,) = desk.told.of(HandlerFailed)
+    assert "shop.py:" in failed.problem
+    assert (failed.code, failed.step, failed.command) == ("OSError", "charge", "payment.charge")
+    (finished,) = desk.told.of(HandlerFinished)
+    assert finished.code == "OSError"
+    assert not desk.told.of(FaultFound), "it is not a bug of the engine"
     assert "secret" not in str(desk.told)
 
 

@@ -390,6 +390,7 @@ async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
     async with service_of(broker_url, Shop(ledger)) as running:
         assert await running.service.readiness() == {
             "database of payments": None,
+            "handlers": None,
             "publishing": None,
             "consuming": None,
             "draining": None,

@@ -17,8 +17,9 @@ from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import Answer
+from saga_engine.participant.database import Undone
 from saga_engine.participant.handler import Handler
-from saga_engine.participant.performer import Performer
+from saga_engine.participant.performer import Course, Performer
 from saga_engine.participant.replies import Replies, _Held
 from saga_engine.saga import course, decide, effect, reply
 from saga_engine.saga.course import _owed
@@ -354,11 +355,13 @@ def leave_no_tombstone(plant: Planting) -> None:
 
 @bug("P3", "P4")
 def record_the_barrier_in_a_transaction_of_its_own(plant: Planting) -> None:
-    async def once(self: Performer, handler: Handler, command: Command, tx: Transaction) -> Answer:
+    async def once(self: Performer, handler: Handler, course: Course, tx: Transaction) -> Answer:
         assert self._database is not None
         async with self._database.transaction() as other:
-            answer = await self._done(handler, command, other)
-        await barrier.leave(tx, command, answer)
+            answer = await self._called(handler, course, other)
+            if answer.outcome is not Outcome.SUCCEEDED:
+                raise Undone(answer)
+        await barrier.leave(tx, course.received.command, answer)
         return answer
 
     plant.replace(Performer, "_once", once)
@@ -391,9 +394,9 @@ def acknowledge_a_command_before_its_reply_is_confirmed(plant: Planting) -> None
 def reply_before_the_commit(plant: Planting) -> None:
     guarded = Performer._guarded
 
-    async def hasty(self: Performer, handler: Handler, command: Command) -> Answer:
+    async def hasty(self: Performer, handler: Handler, received: ReceivedCommand) -> Answer:
         loop = asyncio.get_running_loop()
-        working = loop.create_task(guarded(self, handler, command))
+        working = loop.create_task(guarded(self, handler, received))
         done, _ = await asyncio.wait([working], timeout=0.001)
         if done:
             return working.result()

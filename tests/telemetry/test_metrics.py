@@ -149,6 +149,8 @@ def test_everyone_else_gets_the_text_format(told, accept):
             1,
         ),
         ("saga_barrier_total", {"command": "payment.charge", "case": "repeated"}, 1),
+        ("saga_handler_failures_total", {"command": "payment.charge"}, 1),
+        ("saga_handlers_abandoned_total", {"command": "payment.charge"}, 1),
         ("saga_event_loop_lag_seconds_count", {}, 1),
         ("saga_runs", {"saga": "place-order", "status": "running"}, 3),
         ("saga_runs", {"saga": "place-order", "status": "compensating"}, 0),
@@ -253,6 +255,8 @@ def hostile(number: int) -> tuple[facts.Fact, ...]:
         facts.OperatorAnswered(action=text, accepted=True),
         facts.LinkChanged(role=text, phase="connected", epoch=number),
         facts.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
+        facts.HandlerFailed(command=text, code=text, problem=text),
+        facts.HandlerAbandoned(command=text, problem=text, running=True),
         facts.BarrierHit(command=text, case="repeated"),
     )
 

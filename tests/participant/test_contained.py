@@ -1,0 +1,369 @@
+"""What a handler does to its process, its task or its session stays its own affair."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, BeforeValidator, PlainSerializer
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from saga_engine.errors import HandlersStuck
+from saga_engine.participant import Failed, Participant, Rejected
+from saga_engine.participant.calls import exits_contained
+from saga_engine.participant.verdict import fault, refusal_in
+from saga_engine.saga.vocabulary import Outcome
+from saga_engine.telemetry.facts import (
+    FaultFound,
+    HandlerAbandoned,
+    HandlerFailed,
+    HandlerFinished,
+)
+from tests.participant.engine import engine_on, service_of
+from tests.participant.shop import Desk, Told, command, entries, ledger_in
+
+
+class Hostile(Rejected):
+    """Its text cannot be had."""
+
+    def __init__(self):
+        Exception.__init__(self)
+
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Mood(BaseModel):
+    order_id: str
+    card: str = ""
+
+
+class Deck:
+    """A participant whose handler is given, as Desk wants it."""
+
+    def __init__(self, handler, database=None):
+        self.participant = Participant("payments", database=database)
+        self.participant.command("payment.charge")(handler)
+
+
+def exit_now(*_):
+    sys.exit("secret-password")
+
+
+async def turn_of_the_loop():
+    turned = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turned.set)
+    await turned.wait()
+
+
+async def in_itself():
+    exit_now()
+
+
+async def in_a_thread():
+    await asyncio.to_thread(exit_now)
+
+
+async def in_a_task_that_is_awaited():
+    await asyncio.get_running_loop().create_task(in_itself())
+
+
+async def in_a_task_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(in_itself())
+
+
+async def in_a_task_nobody_awaits():
+    asyncio.get_running_loop().create_task(in_itself())
+    await turn_of_the_loop()
+    exit_now()
+
+
+WAYS = [in_itself, in_a_thread, in_a_task_that_is_awaited, in_a_task_group, in_a_task_nobody_awaits]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_handler_that_exits_fails_and_the_commands_beside_it_go_on(broker_url, way):
+    meeting = asyncio.Event()
+
+    async def charge(asked: Mood) -> str:
+        if asked.card == "exit":
+            await meeting.wait()
+            await way()
+        meeting.set()
+        return asked.order_id
+
+    async with engine_on(broker_url) as engine, service_of(broker_url, Deck(charge)) as running:
+        exiting = command(payload={"order_id": "o-1", "card": "exit"})
+        await engine.send(exiting)
+        await engine.send(command(payload={"order_id": "o-2"}))
+        replies = {each.ref.run_id: each for each in await engine.replies(2)}
+        failed = replies.pop(exiting.run_id)
+        assert (failed.outcome, failed.failure.code) == (Outcome.FAILED, "SystemExit")
+        assert [each.outcome for each in replies.values()] == [Outcome.SUCCEEDED]
+        await running.drained()
+        (fact,) = running.told.of(HandlerFailed)
+        assert (fact.code, fact.step, fact.run_id) == ("SystemExit", "charge", str(exiting.run_id))
+        assert "secret" not in str(running.told)
+
+
+def exits(_):
+    raise SystemExit(1)
+
+
+class Exiting(BaseModel):
+    order_id: Annotated[str, BeforeValidator(exits)]
+
+
+class Unwritable(BaseModel):
+    order_id: Annotated[str, PlainSerializer(exits)]
+
+
+@pytest.mark.parametrize("where", ["validator", "serializer"])
+async def test_a_type_that_exits_fails_the_command(where):
+    async def validated(_: Exiting) -> None:
+        """Never called."""
+
+    async def written(asked: Mood) -> Unwritable:
+        return Unwritable.model_construct(order_id=asked.order_id)
+
+    desk = Desk(Deck(validated if where == "validator" else written), None, Told())
+    outcome, body = await desk(command())
+    assert outcome is Outcome.FAILED
+    # pydantic itself turns what a serializer raises into an error of its own.
+    assert body["code"] in ("SystemExit", "invalid_result")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (StopAsyncIteration(), "StopAsyncIteration"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (type("Ä" * 300, (Exception,), {})(), "Ä" * 128),
+        (type("a b\n", (BaseException,), {})(), "a_b_"),
+        (type("", (BaseException,), {})(), "Exception"),
+        (BaseExceptionGroup("secret", [SystemExit(1)]), "SystemExit"),
+        (ExceptionGroup("secret", [OSError("secret"), KeyError("secret")]), "ExceptionGroup"),
+    ],
+)
+async def test_whatever_a_handler_raises_is_a_failure_named_by_its_class(raised, code):
+    async def charge(_: Mood) -> None:
+        raise raised
+
+    desk = Desk(Deck(charge), None, Told())
+    outcome, body = await desk(command())
+    assert (outcome, body["code"]) == (Outcome.FAILED, code)
+    assert [fact.code for fact in desk.told.of(HandlerFailed)] == [code]
+    assert [fact.code for fact in desk.told.of(HandlerFinished)] == [code]
+    assert not desk.told.of(FaultFound)
+
+
+async def test_a_refusal_whose_class_is_hostile_is_answered_with_its_name():
+    async def charge(_: Mood) -> None:
+        raise Hostile
+
+    outcome, body = await Desk(Deck(charge), None, Told())(command())
+    assert (outcome, body["code"]) == (Outcome.REJECTED, "Hostile")
+
+
+async def test_a_refusal_that_was_changed_after_it_was_made_cannot_become_an_unreadable_reply():
+    async def charge(_: Mood) -> None:
+        details = []
+        refusal = Failed("full", "It is full.", details)
+        details.append("x" * 100_000)
+        raise refusal
+
+    outcome, body = await Desk(Deck(charge), None, Told())(command())
+    assert (outcome, body["code"]) == (Outcome.FAILED, "Failed")
+
+
+NO, LATER = Rejected("no"), Failed("later")
+
+
+@pytest.mark.parametrize(
+    ("group", "found"),
+    [
+        (ExceptionGroup("", [NO]), NO),
+        (ExceptionGroup("", [ExceptionGroup("", [LATER])]), LATER),
+        (ExceptionGroup("", [NO, Rejected("other")]), NO),
+        (ExceptionGroup("", [NO, LATER]), LATER),
+        (ExceptionGroup("", [NO, OSError()]), None),
+        (OSError(), None),
+    ],
+)
+def test_a_group_that_holds_only_refusals_is_one(group, found):
+    assert refusal_in(group) is found
+
+
+def test_a_group_that_is_nested_deeply_or_has_many_members_is_looked_at_in_bounds():
+    deep = NO
+    for _ in range(5_000):
+        deep = ExceptionGroup("", [deep])
+    wide = ExceptionGroup("", [NO] * 5_000)
+    assert refusal_in(deep) is None
+    assert refusal_in(wide) is None
+    assert fault(wide).code == "ExceptionGroup"
+
+
+async def test_a_rejection_in_a_task_group_is_a_rejection():
+    async def charge(_: Mood) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(declined())
+
+    async def declined():
+        raise Rejected("declined", "The card was declined.")
+
+    outcome, body = await Desk(Deck(charge), None, Told())(command())
+    assert (outcome, body["code"]) == (Outcome.REJECTED, "declined")
+
+
+async def forgetful():
+    """Time out as old libraries do: cancel the current task, and never take that back."""
+    task = asyncio.current_task()
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_task_that_was_cancelled_and_goes_on_is_answered(broker_url, times):
+    """With a prefetch of one, what is never answered would stop the participant."""
+
+    async def charge(asked: Mood) -> str:
+        for _ in range(times):
+            await forgetful()
+        if asked.card == "raise":
+            raise asyncio.CancelledError
+        async with asyncio.timeout(5):
+            await turn_of_the_loop()
+        return asked.order_id
+
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Deck(charge), participant_prefetch=1) as running,
+    ):
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        await engine.send(command(payload={"order_id": "o-1", "card": "raise"}))
+        assert (await engine.reply()).failure.code == "CancelledError"
+        await engine.send(command())
+        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        assert [fact.code for fact in running.told.of(HandlerFailed)] == ["CancelledError"]
+
+
+class Stubborn(Deck):
+    """Its handler ignores every cancellation until it is `released`."""
+
+    def __init__(self, database=None):
+        self.released = asyncio.Event()
+        super().__init__(self._with(database), database)
+
+    def _with(self, database):
+        async def hold(asked):
+            while asked.card == "hold" and not self.released.is_set():
+                try:
+                    await self.released.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def alone(asked: Mood) -> None:
+            await hold(asked)
+
+        async def with_database(asked: Mood, tx: AsyncConnection) -> None:
+            await tx.execute(text("INSERT INTO ledger VALUES (:order, 1)"), {"order": "o-1"})
+            await hold(asked)
+            await tx.execute(text("INSERT INTO ledger VALUES (:order, 2)"), {"order": "o-1"})
+
+        return with_database if database is not None else alone
+
+
+HOLD = {"order_id": "o-1", "card": "hold"}
+SHORT = {"participant_timeout": 0.5, "participant_grace": 0.1}
+
+
+async def test_a_handler_that_ignores_its_timeout_is_answered_and_can_commit_nothing(
+    broker_url, database_url
+):
+    async with ledger_in(database_url) as ledger:
+        shop = Stubborn(ledger)
+        async with (
+            engine_on(broker_url) as engine,
+            service_of(broker_url, shop, participant_concurrency=2, **SHORT) as running,
+        ):
+            held = command(payload=HOLD)
+            await engine.send(held)
+            assert (await engine.reply()).failure.code == "timeout"
+            (fact,) = running.told.of(HandlerAbandoned)
+            assert (fact.running, fact.run_id, fact.step) == (True, str(held.run_id), "charge")
+            shop.released.set()
+            await engine.send(command())
+            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+            assert await entries(ledger) == [("o-1", 1), ("o-1", 2)]
+
+
+async def test_a_participant_all_of_whose_handlers_are_stuck_ends_itself_in_words(broker_url):
+    shop = Stubborn()
+
+    async def be_stuck():
+        async with (
+            engine_on(broker_url) as engine,
+            service_of(broker_url, shop, participant_concurrency=1, **SHORT) as running,
+        ):
+            await engine.send(command(payload=HOLD))
+            assert (await engine.reply()).failure.code == "timeout"
+            async with asyncio.timeout(30):
+                await running.task
+
+    with pytest.raises(BaseExceptionGroup) as found:
+        await be_stuck()
+    shop.released.set()
+    stuck = found.value.subgroup(HandlersStuck)
+    assert stuck is not None
+    assert "participant_concurrency" in str(stuck.exceptions[0])
+
+
+async def test_a_drain_names_what_it_abandons_and_ends_although_a_handler_does_not(broker_url):
+    shop = Stubborn()
+    async with (
+        engine_on(broker_url) as engine,
+        service_of(broker_url, shop, drain=1) as running,
+    ):
+        held = command(payload=HOLD)
+        await engine.send(held)
+        await running.told.until(lambda fact: type(fact).__name__ == "MessagesConsumed")
+        await running.drained()
+        (fact,) = running.told.of(HandlerAbandoned)
+        assert (fact.running, fact.run_id, fact.command) == (
+            True,
+            str(held.run_id),
+            "payment.charge",
+        )
+        shop.released.set()
+
+
+async def test_the_same_failure_again_is_counted_and_no_second_warning():
+    async def charge(_: Mood) -> None:
+        raise OSError
+
+    desk = Desk(Deck(charge), None, Told())
+    for _ in range(5):
+        await desk(command())
+    assert [fact.again for fact in desk.told.of(HandlerFailed)] == [None, True, True, True, True]
+    desk = Desk(Deck(charge), None, Told(), log_repeat=1e-9)
+    for _ in range(2):
+        await desk(command())
+    assert [fact.again for fact in desk.told.of(HandlerFailed)] == [None, None]
+
+
+async def test_tasks_that_no_handler_started_are_left_alone():
+    with exits_contained():
+        task = asyncio.get_running_loop().create_task(turn_of_the_loop())
+        assert task.get_coro().__name__ == "turn_of_the_loop"
+        await task
+    assert asyncio.get_running_loop().get_task_factory() is None
