@@ -6,6 +6,7 @@ import pytest
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES
 from saga_engine.embedded.broker.faults import refuse
+from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.participant import Participant, barrier
 from saga_engine.participant.service import Service
@@ -13,6 +14,10 @@ from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import (
     BarrierHit,
+    DatabaseRecovered,
+    DatabaseTroubled,
+    FaultFound,
+    HandlerFailed,
     HandlerFinished,
     MessageDeadLettered,
     MessagesConsumed,
@@ -21,6 +26,7 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
 )
 from tests.broker.links import link_to, raw_channel
+from tests.faults.processes import lasting
 from tests.participant.engine import engine_on, sender_on, service_of
 from tests.participant.shop import (
     ChargeCard,
@@ -455,3 +461,41 @@ async def test_a_database_that_cannot_be_used_is_one_clear_sentence(ledger):
     with pytest.raises(ConfigurationError, match="no table saga_barrier"):
         async with service(unprepared):
             pass
+
+
+async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has_not_begun(
+    broker_url,
+):
+    concurrency, number = 5, 200
+    commands = [command(payload={"order_id": f"o-{each}"}) for each in range(number)]
+    async with (
+        PostgresServer(tcp=True) as server,
+        proxied(server.url) as proxy,
+        ledger_in(server.url) as ledger,
+        engine_on(broker_url) as engine,
+        service_of(broker_url, Shop(proxy.url), participant_concurrency=concurrency) as running,
+    ):
+        for asked in commands:
+            await engine.send(asked)
+        replies = await engine.replies(20)
+        await proxy.refuse()
+        await running.told.until(lambda fact: isinstance(fact, DatabaseTroubled))
+        checks = await running.service.readiness()
+        assert checks["database of payments"]
+        await lasting(2)
+        await proxy.accept()
+        replies += await engine.replies(number - len(replies))
+        failed = {each.ref.run_id for each in replies if each.outcome is Outcome.FAILED}
+        assert len(failed) <= concurrency, "only what was in a handler at that moment"
+        for asked in commands:
+            if asked.run_id in failed:
+                await engine.send(replace(asked, attempt=2))
+        assert all(e.outcome is Outcome.SUCCEEDED for e in await engine.replies(len(failed)))
+        assert len(await entries(ledger)) == number
+        told = running.told.of(DatabaseTroubled)
+        assert [each.operation for each in told].count("participant") == 1
+        assert len(running.told.of(DatabaseRecovered)) == 1
+        assert not running.told.of(FaultFound)
+        assert not running.told.of(HandlerFailed)
+        assert not any(each.redelivered for each in running.told.of(MessagesConsumed))
+        assert (await running.service.readiness())["database of payments"] is None

@@ -1,0 +1,251 @@
+"""What a handler changes of its transaction or session: it works, or is refused in words."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from saga_engine.errors import ConfigurationError
+from saga_engine.participant import Participant, barrier
+from saga_engine.participant.database import Database
+from saga_engine.saga.vocabulary import Outcome
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import FaultFound
+from tests.participant.shop import Desk, Told, command, entries, ledger_in, refund_of
+
+
+class Asked(BaseModel):
+    order_id: str
+    statements: list[str] = []
+
+
+class Tenant:
+    """A participant whose handler writes its ledger and runs the statements it is asked for."""
+
+    def __init__(self, database):
+        self.participant = Participant("payments", database=database)
+        self.seen = []
+
+        async def charge(asked: Asked, tx: AsyncConnection) -> str:
+            self.seen.append((await tx.execute(_SESSION)).one())
+            await tx.execute(
+                text("INSERT INTO public.ledger VALUES (:o, 1)"), {"o": asked.order_id}
+            )
+            for statement in asked.statements:
+                await self.run(statement, tx)
+            return "charged"
+
+        async def refund(asked: Asked, tx: AsyncConnection) -> None:
+            await tx.execute(text("DELETE FROM public.ledger"))
+            for statement in asked.statements:
+                await self.run(statement, tx)
+
+        self.participant.command("payment.charge")(charge)
+        self.participant.compensation("payment.refund", of="payment.charge")(refund)
+
+    async def run(self, statement, tx):
+        if statement == "close":
+            await tx.close()
+        elif statement == "terminate":
+            (await tx.get_raw_connection()).driver_connection.terminate()
+        elif statement == "nested":
+            await tx.begin_nested()
+        elif statement == "swallow":
+            try:
+                await tx.execute(text("SELECT 1/0"))
+            except Exception:  # noqa: BLE001 - as a careless handler does
+                return
+        else:
+            await tx.execute(text(statement))
+
+
+_CHARGE = text("INSERT INTO public.ledger VALUES (:o, 1)")
+_SESSION = text(
+    "SELECT current_setting('role') AS role, current_setting('search_path') AS path,"
+    " current_setting('default_transaction_read_only') AS read_only"
+)
+
+
+@asynccontextmanager
+async def tenants(database_url, given, **settings):
+    """A database with the schema and the role of a tenant, and a participant's desk on it."""
+    async with ledger_in(database_url) as ledger:
+        role = f"tenant_{make_url(database_url).database}"
+        async with ledger.begin() as tx:
+            for statement in (
+                "CREATE SCHEMA tenant",
+                f"CREATE ROLE {role}",
+                f"GRANT USAGE ON SCHEMA tenant TO {role}",
+                f"GRANT SELECT, INSERT ON ledger TO {role}",
+            ):
+                await tx.execute(text(statement))
+        engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
+        database = Database(
+            database_url if given == "a URL" else engine, Settings(participant_concurrency=1)
+        )
+        await database.prepare(create_barrier=True, **settings)
+        tenant = Tenant(database_url)
+        desk = Desk(tenant, database, Told())
+        desk.role, desk.tenant, desk.ledger, desk.database = role, tenant, ledger, database
+        try:
+            yield desk
+        finally:
+            await database.close()
+            await engine.dispose()
+            async with ledger.begin() as tx:
+                await tx.execute(text(f"DROP OWNED BY {role}"))
+                await tx.execute(text(f"DROP ROLE {role}"))
+
+
+@pytest.fixture(params=["a URL", "an engine"])
+async def desk(request, database_url):
+    async with tenants(database_url, request.param) as desk:
+        yield desk
+
+
+def asking(*statements, desk=None):
+    named = [each.replace("TENANT", desk.role) for each in statements] if desk else [*statements]
+    return command(payload={"order_id": "o-1", "statements": named})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET LOCAL search_path = tenant",
+        "SET LOCAL search_path = ''",
+        "SET search_path = tenant",
+        "SELECT set_config('search_path', 'tenant', true)",
+        "SET LOCAL ROLE TENANT",
+        "SET ROLE TENANT",
+        "set local role to TENANT",
+        "SELECT set_config('role', 'TENANT', true)",
+        "SELECT set_config('role', 'TENANT', false)",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET CONSTRAINTS ALL DEFERRED",
+        "SAVEPOINT left_open",
+        "nested",
+    ],
+)
+async def test_a_handler_may_change_schema_and_role_and_its_neighbours_do_not_see_it(
+    desk, statement
+):
+    asked = asking(statement, desk=desk)
+    for again in (asked, asked, asking(desk=desk)):
+        assert (await desk(again))[0] is Outcome.SUCCEEDED
+    assert await entries(desk.ledger) == [("o-1", 1), ("o-1", 1)]
+    first, second = desk.tenant.seen
+    assert second == first
+    assert not desk.told.of(FaultFound)
+
+
+async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(desk):
+    async with desk.ledger.begin() as tx:
+        await tx.execute(
+            text(
+                "CREATE FUNCTION enter_tenant() RETURNS void LANGUAGE sql AS"
+                f" $$ SELECT pg_catalog.set_config('role', '{desk.role}', true) $$"
+            )
+        )
+    asked = asking("SELECT enter_tenant()")
+    outcome, body = await desk(asked)
+    assert (outcome, body["code"]) == (Outcome.FAILED, "42501")
+    assert (await desk(asked))[0] is Outcome.SUCCEEDED
+    assert await entries(desk.ledger) == [("o-1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("statements", "code", "kept"),
+    [
+        (["COMMIT"], "transaction_ended", 1),
+        (["COMMIT", "BEGIN"], "transaction_ended", 1),
+        (["ROLLBACK"], "transaction_ended", 0),
+        (["ROLLBACK", "BEGIN"], "transaction_ended", 0),
+        (["close"], "transaction_ended", 0),
+        (["swallow"], "transaction_failed", 0),
+        (["SET TRANSACTION READ ONLY"], "transaction_read_only", 0),
+        (["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"], "25001", 0),
+        (["SELECT 1/0"], "22012", 0),
+    ],
+)
+async def test_a_handler_that_ends_or_breaks_its_transaction_is_refused_in_words(
+    desk, statements, code, kept
+):
+    outcome, body = await desk(asking(*statements))
+    assert (outcome, body["code"]) == (Outcome.FAILED, code)
+    assert len(body["message"]) > 10
+    assert (await desk(asking()))[0] is Outcome.SUCCEEDED
+    assert await entries(desk.ledger) == [("o-1", 1)] * (1 + kept)
+    assert not desk.told.of(FaultFound)
+
+
+async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(desk):
+    outcome, _ = await desk(asking("terminate"))
+    assert outcome is Outcome.FAILED
+    assert (await desk(asking()))[0] is Outcome.SUCCEEDED
+    assert await entries(desk.ledger) == [("o-1", 1)]
+
+
+async def test_a_compensation_may_change_its_role_too(desk):
+    charge = asking()
+    assert (await desk(charge))[0] is Outcome.SUCCEEDED
+    refund = refund_of(charge)
+    refund.payload["statements"] = [f"SET LOCAL ROLE {desk.role}"]
+    assert (await desk(refund))[0] is Outcome.SUCCEEDED
+    assert await entries(desk.ledger) == []
+
+
+async def test_the_barrier_may_be_in_a_schema_that_the_search_path_does_not_name(database_url):
+    async with tenants(database_url, "a URL", schema="tenant") as desk:
+        asked = asking()
+        first, second = await desk(asked), await desk(asked)
+        assert first == second
+        assert await entries(desk.ledger) == [("o-1", 1)]
+        async with desk.ledger.connect() as tx:
+            assert await barrier.found(tx) is None
+            assert await barrier.found(tx, "tenant") == "tenant"
+
+
+async def test_an_empty_search_path_is_said_with_a_fix_that_works(database_url):
+    engine = create_async_engine(
+        database_url, connect_args={"server_settings": {"search_path": ""}}
+    )
+    database = Database(engine, Settings())
+    for create in (True, False):
+        with pytest.raises(ConfigurationError) as found:
+            await database.prepare(create_barrier=create)
+        assert "search_path" in str(found.value)
+        assert "barrier_schema" in str(found.value)
+        assert "saga-engine migrate" not in str(found.value)
+    await database.prepare(create_barrier=True, schema="public")
+    with pytest.raises(ConfigurationError, match="schema nowhere does not exist"):
+        await database.prepare(create_barrier=True, schema="nowhere")
+    await database.close()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("where", ["role", "database", "session"])
+async def test_a_database_that_may_lose_commits_is_refused_at_start(database_url, where):
+    engine = create_async_engine(database_url)
+    name, user = make_url(database_url).database, make_url(database_url).username
+    settings, undo = {}, None
+    if where == "session":
+        settings = {"server_settings": {"synchronous_commit": "off"}}
+    else:
+        whom = f"DATABASE {name}" if where == "database" else f"ROLE {user} IN DATABASE {name}"
+        async with engine.begin() as tx:
+            await tx.execute(text(f"ALTER {whom} SET synchronous_commit = off"))
+        undo = f"ALTER {whom} RESET synchronous_commit"
+    theirs = create_async_engine(database_url, connect_args=settings)
+    for given in (theirs,) if where == "session" else (theirs, database_url):
+        database = Database(given, Settings())
+        with pytest.raises(ConfigurationError, match="synchronous_commit is off"):
+            await database.prepare(create_barrier=True)
+        await database.close()
+    await theirs.dispose()
+    if undo:
+        async with engine.begin() as tx:
+            await tx.execute(text(undo))
+    await engine.dispose()
