@@ -103,6 +103,8 @@ class SchemaMismatch(StoreError):
 class HandlersStuck(SagaEngineError):
     """Handlers of a participant process go on although they were cancelled, and none can begin."""
 
+    exit_code = 9
+
 
 class BrokerError(SagaEngineError):
     """RabbitMQ said no, or said nothing."""

@@ -5,8 +5,8 @@ The other side of a saga, in the user's services: commands performed once, and a
 
 service connects and shift works; participant is what users declare with; handler checks and calls
 one of their functions, in a task of its own (calls); verdict turns what it raises into an answer;
-barrier makes an effect happen once, in a transaction of database, which watchdog watches; while that
-is away (outage) commands wait. repeats bounds log lines. Performers in other languages need
+barrier makes an effect happen once, in a transaction of database, which watchdog watches; while
+that is away (outage) commands wait. repeats bounds log lines. Performers in other languages need
 docs/protocol.md and none of this.
 """
 

@@ -61,6 +61,8 @@ class Calls:
                 if not task.done():
                     abandon(task)
             raise
+        if task.cancelled():  # which is not ours: another handler has cancelled all tasks
+            raise RuntimeError
         return task.result()
 
 

@@ -166,13 +166,12 @@ class Database:
 
     async def _begin(self, connection: AsyncConnection) -> None:
         """Note what the barrier needs at the end, in the round trip that is made anyway."""
+        role = None  # that of the session: sessions of ours are closed when it may have changed
+        if not self._owned:
+            role = await connection.scalar(_LET_GO, {"milliseconds": self._let_go})
+        connection.info[barrier.ROLE] = role
         connection.info[barrier.STATEMENTS] = self._statements
         connection.info[barrier.ROLE_CHANGED] = self._role_unknown
-        connection.info[barrier.ROLE] = (
-            None
-            if self._owned
-            else await connection.scalar(_LET_GO, {"milliseconds": self._let_go})
-        )
 
     async def _end(self, connection: AsyncConnection) -> None:
         """Give a connection back, or close it when its session's settings may have changed."""

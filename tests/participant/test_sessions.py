@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -249,3 +249,20 @@ async def test_a_database_that_may_lose_commits_is_refused_at_start(database_url
         async with engine.begin() as tx:
             await tx.execute(text(undo))
     await engine.dispose()
+
+
+@pytest.mark.parametrize("given", ["a URL", "an engine"])
+async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, given):
+    async with tenants(database_url, given) as desk:
+        statements = []
+        event.listen(
+            desk.database._engine.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: statements.append(statement),
+        )
+        assert (await desk(asking()))[0] is Outcome.SUCCEEDED
+        ours = ["current_setting('role') FROM"] if given == "an engine" else []
+        expected = [*ours, "WITH lock", "AS role", "INTO public.ledger", "UPDATE"]
+        assert len(statements) == len(expected)
+        for part, statement in zip(expected, statements, strict=True):
+            assert part in statement
