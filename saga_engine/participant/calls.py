@@ -37,7 +37,7 @@ class Calls:
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
-        self._tasks: set[Task] = set()
+        self._tasks: dict[Task, asyncio.Future[None]] = {}
 
     async def run(self, work: Coroutine[Any, Any, T], abandon: Callable[[Task], None]) -> T:
         """
@@ -48,11 +48,13 @@ class Calls:
         """
         context = copy_context()
         context.run(_IN_CALL.set, True)  # noqa: FBT003 - the value itself
-        task = asyncio.get_running_loop().create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, context=context)
+        ended = loop.create_future()
+        self._tasks[task] = ended
+        task.add_done_callback(self._note)
         try:
-            await asyncio.wait((task,))
+            await ended  # and not the task, to which a cancellation would be passed on
         except asyncio.CancelledError:
             task.cancel()
             try:
@@ -64,6 +66,11 @@ class Calls:
         if task.cancelled():  # which is not ours: another handler has cancelled all tasks
             raise RuntimeError
         return task.result()
+
+    def _note(self, task: Task) -> None:
+        ended = self._tasks.pop(task)
+        if not ended.done():
+            ended.set_result(None)
 
 
 @contextmanager
