@@ -7,7 +7,7 @@ acknowledged, or when the time for that is over; the broker delivers the rest ag
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -81,12 +81,10 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        # What is still open when the time for leaving is over ends with the process.
+        with suppress(TimeoutError):
             async with asyncio.timeout_at(self._leave_until):
                 await self._owned.aclose()
-        except TimeoutError:
-            # What is left open ends with the process: the time for leaving is over.
-            self._tell(ProcessStopped(program=PROGRAM, clean=False))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Perform commands until *stop* is set, then finish what is in hand within `drain`."""

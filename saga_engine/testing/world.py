@@ -32,7 +32,7 @@ from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
 from saga_engine.store import database as real_database
 from saga_engine.store import runs
-from saga_engine.telemetry.facts import Fact, FaultFound, Tell
+from saga_engine.telemetry.facts import Fact, FaultFound, HandlerFailed, Tell
 from saga_engine.testing import barrier, loop, store, waiting
 from saga_engine.testing.broker import Broker, Consumer, Publisher
 from saga_engine.testing.client import Client, rubbish, set_aside
@@ -215,8 +215,9 @@ class World:
 
     def _told_by_a_participant(self, fact: Fact) -> None:
         """A lost connection is a fault of its world; an error of the interpreter is a bug."""
-        if isinstance(fact, FaultFound) and fact.problem.startswith(("TypeE", "AttributeE")):
-            self._told(fact)
+        broken = isinstance(fact, FaultFound | HandlerFailed)
+        if broken and fact.problem.startswith(("TypeE", "AttributeE")):
+            self._witness.violate("P7", f"a bug: {fact}")
 
     # the clients
 
