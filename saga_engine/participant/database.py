@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext,
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from saga_engine.errors import ConfigurationError, SagaEngineError
+from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
 from saga_engine.participant.watchdog import APPLICATION, Watchdog
 from saga_engine.settings import Settings
@@ -95,6 +95,8 @@ class Database:
                 " Create the schema, or name another one with Participant(barrier_schema=...)."
             )
         ours = translated(error, self.where)
+        if isinstance(ours, SchemaMismatch):
+            return ConfigurationError(self.problem_of(error))
         return ours or ConfigurationError(
             f"The database {self.where} cannot be used: {described(error)}. If your engine has"
             " event listeners, correct them."
@@ -123,7 +125,10 @@ class Database:
 
     def problem_of(self, error: BaseException) -> str:
         """Say in a sentence what an error of this database is, without its text."""
-        return str(translated(error, self.where) or described(error))
+        ours = translated(error, self.where)
+        if isinstance(ours, SchemaMismatch):  # its advice is about the engine's own tables
+            return f"The database {self.where} lacks the table saga_barrier, or a column of it."
+        return str(ours or described(error))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -13,7 +13,7 @@ from saga_engine.participant import Participant, barrier
 from saga_engine.participant.database import Database
 from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import FaultFound
+from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound
 from tests.participant.shop import Desk, Told, command, entries, ledger_in, refund_of
 
 
@@ -266,3 +266,12 @@ async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, g
         assert len(statements) == len(expected)
         for part, statement in zip(expected, statements, strict=True):
             assert part in statement
+
+
+async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines_tables(desk):
+    async with desk.ledger.begin() as tx:
+        await tx.execute(text("DROP TABLE saga_barrier"))
+    outcome, body = await desk(asking())
+    assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
+    (trouble,) = desk.told.of(DatabaseTroubled)
+    assert "migrate" not in trouble.problem
