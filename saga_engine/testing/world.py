@@ -55,6 +55,9 @@ PATIENCE, POINTS = 1800.0, 50_000
 RUBBISH = (REPLIES, REQUESTS)
 """The exchanges to which messages are sent that nobody can read."""
 
+BROKEN = ("TypeError", "AttributeError")
+"""What no handler of a simulation raises, and a planted bug does that does not fit."""
+
 SETTINGS = Settings(poll=2.0, outbox_flush=2.0, outbox_age=8.0, maintenance=120.0)
 """The defaults, but patient: looking ten times a second for nothing is most of the work."""
 
@@ -215,8 +218,7 @@ class World:
 
     def _told_by_a_participant(self, fact: Fact) -> None:
         """A lost connection is a fault of its world; an error of the interpreter is a bug."""
-        broken = isinstance(fact, FaultFound | HandlerFailed)
-        if broken and fact.problem.startswith(("TypeE", "AttributeE")):
+        if isinstance(fact, FaultFound | HandlerFailed) and fact.problem.startswith(BROKEN):
             self._witness.violate("P7", f"a bug: {fact}")
 
     # the clients
