@@ -35,6 +35,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/postgresql.sh
+	@sh tests/tools/pgbouncer.sh
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh

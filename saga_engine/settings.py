@@ -9,27 +9,24 @@ Durations are seconds, sizes are bytes; the names say so.
 import json
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from saga_engine import tls
+from saga_engine.environment import PREFIX, settings_in, unknown_in
 from saga_engine.errors import ConfigurationError
-
-PREFIX = "SAGA_ENGINE_"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Bytes = Annotated[int, Field(ge=1, le=134_217_728)]
-Users = Annotated[Mapping[str, tuple[str, ...]], NoDecode]
+Users = Mapping[str, tuple[str, ...]]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """One frozen object; each field is the environment variable `SAGA_ENGINE_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL, as postgresql+asyncpg://user:password@host:port/database"
@@ -299,6 +296,17 @@ class Settings(BaseSettings):
         " are counted, and written at debug",
     )
 
+    def __init__(self, **arguments: Any) -> None:
+        known = type(self).model_fields
+        found = settings_in(os.environ)
+        super().__init__(**{name: found[name] for name in found if name in known} | arguments)
+
+    @field_validator("database_url", "broker_url", mode="before")
+    @classmethod
+    def _trimmed(cls, url: object) -> object:
+        """A Secret that was made of `echo URL | base64` ends with a line end."""
+        return url.strip() if isinstance(url, str) else url
+
     @field_validator("reply_users", "request_users", mode="before")
     @classmethod
     def _users(cls, rules: object) -> object:
@@ -341,7 +349,7 @@ class Settings(BaseSettings):
         """
         refuse_unknown(os.environ)
         try:
-            return cls(**arguments)  # type: ignore[arg-type]
+            return cls(**arguments)
         except ValidationError as error:
             raise ConfigurationError(_sentence(error)) from None
 
@@ -361,15 +369,13 @@ def _names(users: object) -> bool:
 
 
 def refuse_unknown(environment: Mapping[str, str]) -> None:
-    """Raise ConfigurationError for the first `SAGA_ENGINE_*` name that is no setting."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ConfigurationError(
-                f"{name} is no setting.{hint} `saga-engine config show` lists them all."
-            )
+    """Raise ConfigurationError for the first `SAGA_ENGINE_*` name that is not a setting."""
+    if unknown := unknown_in(environment, set(Settings.model_fields)):
+        name, close = unknown
+        hint = f" Did you mean {close}?" if close else ""
+        raise ConfigurationError(
+            f"{name} is no setting.{hint} `saga-engine config show` lists them all."
+        )
 
 
 def _required(url: SecretStr | None, name: str, example: str) -> str:

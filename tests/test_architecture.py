@@ -30,6 +30,7 @@ SLEEPERS: dict[str, str] = {
 
 SKIPPERS = {
     "tests/servers.py": "RabbitMQ may be missing; on CI that is a failure",
+    "tests/environments/pgbouncer.py": "PgBouncer may be missing; on CI that is a failure",
     "tests/embedded/test_postgres.py": "what root does, only root can test",
     "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
     "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",

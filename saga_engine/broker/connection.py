@@ -97,6 +97,7 @@ class Link:
         self.settings = settings
         self.topology = topology or Topology()
         self.state = LinkState(name, Phase.CONNECTING, 0)
+        url = url.strip()  # as in the settings: a line end of a file is not part of it
         self.user = user_of(url)
         self._urls = deque(
             with_heartbeat(each, settings.broker_heartbeat) for each in each_host(url)

@@ -10,7 +10,8 @@ from cyclopts import App
 from pydantic import SecretStr
 
 from saga_engine.cli.output import AsJson, document, table
-from saga_engine.settings import PREFIX, Settings
+from saga_engine.environment import PREFIX, settings_in
+from saga_engine.settings import Settings
 
 app = App(name="config", help="Show the settings and where each comes from.")
 
@@ -36,7 +37,7 @@ def _row(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "name": variable,
         "value": _shown(value),
-        "source": "environment" if variable in map(str.upper, os.environ) else "default",
+        "source": "environment" if name in settings_in(os.environ) else "default",
         "meaning": Settings.model_fields[name].description,
     }
 

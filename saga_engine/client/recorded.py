@@ -28,7 +28,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.limits import Limits
 from saga_engine.saga.sealing import input_place
 from saga_engine.settings import Settings
-from saga_engine.store import requests
+from saga_engine.store import encoding, requests
 from saga_engine.store.keys import KeyHeld
 from saga_engine.store.requests import StartWanted
 from saga_engine.store.sqlstate import translated
@@ -66,7 +66,8 @@ async def start_in(
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
-        ConfigurationError: the codec of the settings is not usable.
+        ConfigurationError: the codec of the settings is not usable, or the encoding of the database
+            is not UTF8.
         StoreError: the database refused, or is not the engine's.
     """
     name, number = name_and_version(saga, version)
@@ -78,6 +79,7 @@ async def start_in(
         name, number, run_id, key_text(key), sealed, given, known=isinstance(saga, str)
     )
     with _told_as_ours():
+        await encoding.check_opened(connection, "of the caller's connection")
         started = await requests.start(connection, wanted, sealing)
     if started is None:
         raise _unknown(name, number)

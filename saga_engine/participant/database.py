@@ -18,6 +18,7 @@ from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismat
 from saga_engine.participant import barrier
 from saga_engine.participant.watchdog import APPLICATION, Watchdog
 from saga_engine.settings import Settings
+from saga_engine.store import encoding, pooler
 from saga_engine.store.engine import engine_for
 from saga_engine.store.pool import COUNT, IDLE, INTERVAL, SILENCE_MS, Pool, discard
 from saga_engine.store.sqlstate import code_of, leads_astray, translated
@@ -68,6 +69,9 @@ class Database:
         """
         try:
             async with asyncio.timeout(self._timeout):
+                await self._refuse_named_statements()
+                async with self._engine.connect() as connection:
+                    await encoding.check(connection, self.where)
                 if create_barrier:
                     await barrier.create(self._engine, schema)
                 async with self._engine.connect() as connection:
@@ -110,6 +114,22 @@ class Database:
             f"The database {self.where} has no table saga_barrier {where}. Add `barrier.table` to"
             " your migrations, let it be created with create_barrier=True, or name the schema that"
             " has it with Participant(barrier_schema=...)."
+        )
+
+    async def _refuse_named_statements(self) -> None:
+        """Refuse an engine of the user's that cannot work through the pooler it connects to."""
+        if self._owned or self._engine.driver != "asyncpg":
+            return
+        async with self._engine.connect() as connection:
+            opened = await connection.get_raw_connection()
+            adapter, driver = opened.dbapi_connection, opened.driver_connection
+            if not await pooler.leads_through_one(driver) or pooler.is_prepared_for(adapter):
+                return
+        raise ConfigurationError(
+            f"The engine for {self.where} connects through a connection pooler, where prepared"
+            " statements must have no names. Give Participant the URL instead, or make the engine"
+            " with connect_args={'prepared_statement_cache_size': 0,"
+            " 'prepared_statement_name_func': lambda: ''}."
         )
 
     async def problem(self) -> str | None:

@@ -37,7 +37,7 @@ DRIP = 125_000
 """Bytes a second at which what was sent reaches PostgreSQL at the least: 1 Mbit/s."""
 
 APPLICATION = "saga-engine participant"
-"""Only sessions of that name are ended: behind a pooler a session's number may be anybody's."""
+"""Only sessions of that name are ended, or of one that a single connection has behind a pooler."""
 
 
 class _Bytes(NamedTuple):
@@ -57,10 +57,14 @@ class _Wait:
         self._begun = self._moved = _moved(driver)
 
     @property
-    def number(self) -> int:
-        """PostgreSQL's, of the session."""
-        number: int = self.driver.get_server_pid()
-        return number
+    def session(self) -> int | str:
+        """
+        What names the session in PostgreSQL: its process number, or a name behind a pooler.
+
+        There the number is the pooler's own, and the session is another one in each transaction.
+        """
+        named: int | str = self.driver.session_name or self.driver.get_server_pid()
+        return named
 
     def is_silent(self, patience: float) -> bool:
         """Whether nothing has moved for so long, and what was sent has had the time to arrive."""
@@ -153,11 +157,18 @@ class Watchdog:
 
     async def _ask(self, waits: AbstractSet[_Wait], question: TextClause) -> AbstractSet[_Wait]:
         """Those whose sessions wait for us as well."""
-        by_number = {each.number: each for each in waits if not each.driver.is_closed()}
-        named = {"numbers": list(by_number), "application": APPLICATION}
+        by_session = {each.session: each for each in waits if not each.driver.is_closed()}
+        named = {
+            "numbers": [each for each in by_session if isinstance(each, int)],
+            "names": [each for each in by_session if isinstance(each, str)],
+            "application": APPLICATION,
+        }
         async with asyncio.timeout(self._timeout), self.asking.connect() as connection:
-            found = (await connection.execute(question, named)).scalars()
-            return {by_number[number] for number in found}
+            found = await connection.execute(question, named)
+            sessions = {
+                row.pid if row.application == APPLICATION else row.application for row in found
+            }
+            return {by_session[each] for each in sessions}
 
     def _begins(self, connection: Connection, *_: object) -> None:
         self._waits[connection] = _Wait(connection.connection.driver_connection)
@@ -191,7 +202,8 @@ _BYTES, _BYTES_AT = struct.Struct("=QQ"), 120
 # parts.
 _WAITING = """
     FROM pg_stat_activity
-    WHERE pid = ANY (:numbers) AND usename = current_user AND application_name = :application
-        AND wait_event = 'ClientRead'"""
-_IDLE = text("SELECT pid" + _WAITING)
-_END = text("SELECT pid, pg_terminate_backend(pid)" + _WAITING)
+    WHERE usename = current_user AND wait_event = 'ClientRead'
+        AND (pid = ANY (:numbers) AND application_name = :application
+            OR application_name = ANY (:names))"""
+_IDLE = text("SELECT pid, application_name AS application" + _WAITING)
+_END = text("SELECT pid, application_name AS application, pg_terminate_backend(pid)" + _WAITING)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
-from saga_engine.store import schema
+from saga_engine.store import encoding, schema
 from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
 from saga_engine.store.pool import Pool, discard
@@ -103,7 +103,8 @@ class Database:
             StoreUnavailable: it does not answer.
             SchemaMismatch: it has not been migrated to this version, or so far that this version
                 cannot work with it any more.
-            ConfigurationError: synchronous_commit is off, so confirmed commits could be lost.
+            ConfigurationError: synchronous_commit is off, so confirmed commits could be lost; or
+                its encoding is not UTF8, so it cannot hold every text.
         """
         async with self.transaction() as tx:
             row = (await tx.execute(_CHECK)).one()
@@ -112,6 +113,7 @@ class Database:
                     f"synchronous_commit is off for {self._where}: a crash would lose commits that"
                     " were confirmed. Set it to on for this role or database."
                 )
+            encoding.refuse(row.server_encoding, self._where)
             if not row.migrated:
                 raise SchemaMismatch(
                     f"The database {self._where} has no saga-engine schema."
@@ -125,6 +127,7 @@ class Database:
 _CHECK = text(
     """
     SELECT current_setting('synchronous_commit') AS synchronous_commit,
+        current_setting('server_encoding') AS server_encoding,
         to_regclass('saga_engine.alembic_version') IS NOT NULL AS migrated"""
 )
 

@@ -22,17 +22,17 @@ def connecting(url: str) -> Mapping[str, Any]:
     hosts = query.get("host", "")
     if isinstance(hosts, str) and "," not in hosts:
         return {}
-    chosen = {} if "target_session_attrs" in query else {"target_session_attrs": WRITABLE}
-    return {"async_creator_fn": _first_that_will_do, **chosen}
+    return {} if "target_session_attrs" in query else {"target_session_attrs": WRITABLE}
 
 
-async def _first_that_will_do(
+async def first_that_will_do(
     *,
     host: list[str],
     port: list[int],
     timeout: float,  # noqa: ASYNC109 - asyncpg's name for it
     **arguments: Any,
 ) -> asyncpg.Connection:
+    """Connect to the first host that takes writes, if that is what is asked for."""
     problem: Exception | None = None
     for each, its_port in zip(host, port, strict=True):
         try:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch, StoreBusy
-from saga_engine.store import schema
+from saga_engine.store import encoding, schema
 from saga_engine.store.engine import engine_for
 from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
@@ -51,6 +51,7 @@ async def upgrade(
         SchemaMismatch: the database is ahead, and this version cannot work with it.
         StoreBusy: somebody held a table all the time; nothing was changed.
         StoreUnavailable: it is out of reach, or its role may not create a schema.
+        ConfigurationError: its encoding is not UTF8.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + patience
@@ -90,6 +91,7 @@ async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
     )
     try:
         async with engine.connect() as connection:
+            await encoding.check_opened(connection, where)
             yield connection
     except Exception as error:
         ours = translated(error, where)

@@ -27,6 +27,10 @@ _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCKED = "55P03"
 _NOT_THERE = ("08", "28", "3D", "57P", "53300", "25006")  # no connection, or one without writes
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
+_POOLER = (
+    "If a connection pooler is in between, make the engine with prepared_statement_cache_size=0 and"
+    " prepared_statement_name_func=lambda: '', as docs/operations.md shows"
+)
 _AWAY = {
     "28000": "does not let this user in so: no line of its pg_hba.conf fits. It may demand TLS"
     " (sslmode=verify-full in the database URL), a client certificate, or another user",
@@ -34,6 +38,8 @@ _AWAY = {
     "3D000": "has no database of that name; create it, or check the database URL",
     "42501": "does not give the role the rights it needs; the owner of the schema has them",
     "08003": "cut the connection. If it always does, see its log: it may refuse our certificate",
+    "08P01": "or a connection pooler before it broke off. The pooler may have no connection free in"
+    " time, or may not know the database or the user; its log says which",
     "08": "cut the connection",
     "57P": "is shutting down, starting up or has ended the session",
     "57014": "cancelled a statement that took too long",
@@ -44,7 +50,8 @@ _AWAY = {
     "40": "undid the transaction because of another one",
     "25006": "is a standby or read-only",
     "25P0": "ended a transaction that was idle for too long",
-    "26000": "has forgotten a prepared statement",
+    "26000": f"has forgotten a prepared statement. {_POOLER}",
+    "42P05": f"has another prepared statement of that name. {_POOLER}",
     "0A000": "has a cached plan that a schema change made stale",
 }
 
@@ -124,7 +131,7 @@ def address(url: str) -> str:
         ConfigurationError: it is no URL of PostgreSQL for asyncpg.
     """
     try:
-        parsed = make_url(url)
+        parsed = make_url(url.strip())
         parsed.get_dialect()().create_connect_args(parsed)  # reads host and port in the query
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigurationError(_NO_URL) from None

@@ -21,8 +21,8 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError
-from saga_engine.settings import PREFIX
 from saga_engine.telemetry.facts import described
 from saga_engine.telemetry.redaction import one_line, redacted
 

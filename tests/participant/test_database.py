@@ -89,16 +89,16 @@ async def watched(*, patience=0.5):
         await database.close()
 
 
-async def hold(database, then):
+async def hold(database, then, seconds=8):
     """A transaction that locks something, and in which something befalls it then."""
-    async with asyncio.timeout(8), database.transaction() as tx:
+    async with asyncio.timeout(seconds), database.transaction() as tx:
         await tx.execute(text("SELECT pg_advisory_xact_lock(7)"))
         await then(tx)
 
 
-async def is_free(database):
+async def is_free(database, seconds=8):
     """Whether what `hold` has locked is free again."""
-    async with asyncio.timeout(8), database.transaction() as tx:
+    async with asyncio.timeout(seconds), database.transaction() as tx:
         return await tx.scalar(text("SELECT pg_try_advisory_xact_lock(7)"))
 
 

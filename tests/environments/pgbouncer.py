@@ -1,0 +1,95 @@
+"""A real PgBouncer before a PostgreSQL of the tests."""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from saga_engine.embedded.process import ServerProcess, free_port
+from saga_engine.embedded.programs import unprivileged_account
+
+PROGRAM = Path("/usr/sbin/pgbouncer")
+INSTALL = "apt-get install pgbouncer"
+USER = "saga"
+
+IGNORED = (
+    "extra_float_digits,statement_timeout,lock_timeout,idle_in_transaction_session_timeout,"
+    "default_transaction_isolation,plan_cache_mode,enable_seqscan,jit,tcp_keepalives_idle,"
+    "tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout"
+)
+"""Startup parameters, with which a pooler in session mode drops what we ask for."""
+
+
+@dataclass(frozen=True)
+class Bouncer:
+    """A PgBouncer that runs."""
+
+    port: int
+
+    def url(self, direct: str) -> str:
+        """The URL of a database through it, given its URL without it."""
+        name = urlsplit(direct).path.lstrip("/")
+        return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{name}"
+
+
+def need_pgbouncer() -> None:
+    """Its absence is loud, and an error on CI."""
+    if not PROGRAM.exists():
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"PgBouncer is not installed. Run `{INSTALL}`.")
+
+
+@asynccontextmanager
+async def bouncing(direct: str, **settings: object) -> AsyncIterator[Bouncer]:
+    """A PgBouncer in transaction mode before the server of a URL with sockets."""
+    need_pgbouncer()
+    query = parse_qs(urlsplit(direct).query)
+    port, account = free_port(), unprivileged_account()
+    chosen: dict[str, object] = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "any",
+        "pool_mode": "transaction",
+        "default_pool_size": 4,
+        "max_client_conn": 500,
+        **settings,
+    }
+    with tempfile.TemporaryDirectory(prefix="saga-pgbouncer-", dir="/tmp") as made:
+        directory = Path(made)
+        os.chmod(directory, 0o755)  # noqa: PTH101 - as quick as it looks
+        configuration = directory / "pgbouncer.ini"
+        lines = [f"{name} = {value}" for name, value in chosen.items()]
+        place = f"* = host={query['host'][0]} port={query['port'][0]} user={USER}"
+        configuration.write_text("\n".join(["[databases]", place, "[pgbouncer]", *lines, ""]))
+        process = await ServerProcess.start(
+            (PROGRAM, configuration),
+            log=directory / "log",
+            environment={"PATH": "/usr/bin:/bin"},
+            account=account,
+        )
+        try:
+            await _listens(process, port)
+            yield Bouncer(port)
+        finally:
+            await process.stop(signal.SIGINT, 20)
+
+
+async def _listens(process: ServerProcess, port: int) -> None:
+    async with asyncio.timeout(60):
+        async for _ in process.looks():
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                continue
+            writer.close()
+            await writer.wait_closed()
+            return
+    raise AssertionError(process.tail())

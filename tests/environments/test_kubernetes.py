@@ -1,0 +1,75 @@
+import json
+import signal
+
+import pytest
+
+from saga_engine import Client
+from saga_engine.errors import ConfigurationError
+from saga_engine.settings import Settings, refuse_unknown
+from tests.cli.conftest import saga_engine
+from tests.cli.test_services import ORDER, SAGAS, SERVICES, ended, serving, told
+from tests.environments.pod import docker_link, kubernetes
+
+
+@pytest.mark.parametrize("added", [kubernetes(), docker_link()], ids=["Kubernetes", "Docker"])
+def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeypatch):
+    for name, value in added.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().http_port == 9464
+    assert Client("amqp://localhost/")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGA_ENGINE_HTTPPORT", "9464"),
+        ("SAGA_ENGINE_HTTP_PROT", "tcp://10.96.0.1:9464"),
+        ("SAGA_ENGINE_DATABASE_PORT", "5432"),
+        ("SAGA_ENGINE_SERVICE_HOSTS", "10.96.0.1"),
+        ("SAGA_ENGINE_PORT_9464_HTTP", "tcp://10.96.0.1:9464"),
+        ("SAGA_ENGINE_WORKER_NAME", "worker"),
+        ("SAGA_ENGINE_SERVICE", "x"),
+    ],
+)
+def test_a_typo_beside_them_is_still_an_error(name, value):
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting"):
+        refuse_unknown({**kubernetes(), name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "port", "source"),
+    [("tcp://10.96.0.2:9464", 9464, "default"), ("9465", 9465, "environment")],
+)
+async def test_config_show_says_where_a_port_beside_a_service_of_that_name_comes_from(
+    value, port, source
+):
+    ran = await saga_engine("config", "show", "--json", http_port=value)
+    shown = {row["name"]: (row["value"], row["source"]) for row in ran.json["settings"]}
+    assert shown["SAGA_ENGINE_HTTP_PORT"] == (port, source)
+
+
+async def test_a_port_that_is_neither_a_number_nor_a_services_is_refused():
+    ran = await saga_engine("config", "show", http_port="tcp:9464")
+    assert (ran.code, "SAGA_ENGINE_HTTP_PORT does not fit" in ran.err) == (2, True)
+
+
+async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq_url):
+    urls = {"database_url": migrated_url, "broker_url": rabbitmq_url}
+    pod = {name.removeprefix("SAGA_ENGINE_"): value for name, value in kubernetes().items()}
+    async with (
+        serving("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
+        serving("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
+    ):
+        await told(worker, "process.ready")
+        await told(participant, "process.ready")
+        order = json.dumps(ORDER | {"card": "ok"})
+        done = await saga_engine(
+            *("start", "place-order", "--wait", "--json", "--timeout", "60", "--input", order),
+            **(pod | urls),
+        )
+        assert (done.code, done.json["status"]) == (0, "completed"), done
+        shown = await saga_engine("show", done.json["run_id"], "--json", **(pod | urls))
+        assert shown.json["status"] == "completed"
+        for process in (worker, participant):
+            process.send_signal(signal.SIGTERM)
+        assert [await ended(worker), await ended(participant)] == [0, 0]
