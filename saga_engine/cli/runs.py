@@ -211,6 +211,7 @@ def _act_json(act: Audited) -> dict[str, Any]:
         "id": act.id,
         "at": act.at,
         "by": act.by,
+        "role": act.role,
         "action": act.action,
         "target": act.target,
         "reason": act.reason,

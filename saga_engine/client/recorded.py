@@ -62,12 +62,14 @@ async def start_in(
         settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:
-        InvalidInput: the input does not fit the saga, cannot be stored, or breaks a limit.
+        InvalidInput: the input does not fit the saga, cannot be stored, or is beyond a limit that a
+            worker holds it to: `body_bytes`, `body_depth`, `body_values`.
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
         ConfigurationError: the codec of the settings is not usable, or the encoding of the database
             is not UTF8.
+        StoreRefused: the role of this connection may not start that saga.
         StoreError: the database refused, or is not the engine's.
     """
     name, number = name_and_version(saga, version)

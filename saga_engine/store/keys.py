@@ -53,32 +53,20 @@ class KeyHeld:
     problem: str = ""
 
 
-async def reserve(
-    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
-) -> list[KeyHeld]:
-    """
-    Reserve the keys that nobody holds; who holds each, in the order of *wanted*.
-
-    Where several want one key, the first gets it. A run that asks again holds its key already.
-    A key that another transaction has just reserved is waited for until that ends.
-
-    Raises:
-        StoreUnavailable: a key's run was dropped at this moment; try again.
-        SealError: the codec cannot seal.
-    """
-    for saga, key in sorted({(each.saga, each.key) for each in wanted}):
-        await tx.execute(_WAIT, {"saga": saga, "key": key})
-    return [held for held in await try_reserve(tx, wanted, sealing) if held is not None]
-
-
 async def try_reserve(
     tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
 ) -> list[KeyHeld | None]:
     """
-    As `reserve`, but wait a moment only: None for a key that another transaction still wants then.
+    Reserve the keys that no run holds; who holds each, in the order of *wanted*.
 
-    A caller's transaction may stay open for as long as it likes, and no worker waits for that; that
-    of another worker is over in milliseconds.
+    Where several want one key, the first gets it. A run that asks again holds its key already. None
+    for a key that another transaction still wants after a moment: that of a caller, which records a
+    start with `requests.start`, may stay open for as long as it likes, and no worker waits for it;
+    that of another worker is over in milliseconds.
+
+    Raises:
+        StoreUnavailable: a key's run was dropped at this moment; try again.
+        SealError: the codec cannot seal.
     """
     if not wanted:
         return []
@@ -187,9 +175,6 @@ def held(wanted: KeyWanted, run_id: str, stored: bytes, sealing: Sealing) -> Key
 
 # The lock stands for the key while no row does. Two keys may share one: then one waits in vain.
 _LOCK = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
-
-_WANTED = _LOCK.format(saga="CAST(:saga AS text)", key="CAST(:key AS text)")
-_WAIT = text(f"SELECT pg_advisory_xact_lock({_WANTED})")
 
 _TRY = text(
     f"""

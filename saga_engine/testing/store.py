@@ -267,12 +267,6 @@ async def _read(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 # keys
 
 
-@ANSWERS.to(keys, "_WAIT")
-async def _wait(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    await tx.lock("advisory", (arguments["saga"], arguments["key"]))
-    return []
-
-
 @ANSWERS.to(keys, "_TRY")
 async def _try(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     free = [pair for pair in _pairs(arguments) if tx.free("advisory", pair)]

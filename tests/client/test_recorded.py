@@ -96,6 +96,32 @@ async def test_a_wrong_input_is_refused_with_the_definition_at_hand(shop):
             await start_in(connection, greet, {})
 
 
+DEEP = []
+for _ in range(100):
+    DEEP = [DEEP]
+
+
+@pytest.mark.usefixtures("greeter")
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"name": "x" * 300_000}, "body_bytes allows 262144"),
+        ({"name": DEEP}, "nests deeper than 64"),
+        ({"name": [1e308] * 1000}, "longer than 262144"),
+        ({"name": [0] * 60_000}, "more than 50000 values"),
+    ],
+    ids=lambda each: each[:20] if isinstance(each, str) else "",
+)
+async def test_an_input_that_a_worker_would_refuse_is_refused_before_the_commit(
+    shop, given, problem
+):
+    async with shop.begin() as connection:
+        with pytest.raises(InvalidInput, match=problem):
+            await start_in(connection, "greet", given)
+        waiting = await connection.execute(text("SELECT count(*) FROM saga_engine.inbox"))
+    assert waiting.scalar_one() == 0
+
+
 async def test_a_database_that_is_not_the_engines_says_so(database_url):
     async with database(database_url) as engine, engine.connect() as connection:
         with pytest.raises(SchemaMismatch, match="saga-engine migrate"):

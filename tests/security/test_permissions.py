@@ -13,9 +13,12 @@ import pytest
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from pamqp.commands import Basic
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine import Client, Participant
+from saga_engine import Client, Participant, start_in
 from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.errors import Conflict, StoreRefused
+from saga_engine.identifiers import uuid7
 from saga_engine.loading import load
 from saga_engine.participant.service import Service
 from saga_engine.saga.vocabulary import Status
@@ -24,6 +27,7 @@ from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.partitions import maintain
 from saga_engine.telemetry.facts import (
+    FaultFound,
     LinkChanged,
     MessageDeadLettered,
     ProcessReady,
@@ -230,7 +234,8 @@ async def _correlation_id_of_a_charge(shop):
     await shop.client.result(handle.run_id, timeout=30)
     async with shop.roles.connected("saga") as connection:
         return await connection.fetchval(
-            "SELECT metadata->>'correlation_id' FROM saga_engine.event"
+            "SELECT saga_engine.sign_token(token_key, metadata->>'correlation_id')"
+            " FROM saga_engine.event, saga_engine.engine"
             " WHERE run_id = $1 AND metadata->>'correlation_id' LIKE '%.a.1.charge' LIMIT 1",
             handle.run_id,
         )
@@ -389,39 +394,267 @@ async def test_a_permission_that_is_taken_away_costs_time_and_no_run(place, role
         assert ending.status is Status.COMPLETED
 
 
-RECORD = (
-    "INSERT INTO saga_engine.inbox (run_id, kind, body) VALUES (gen_random_uuid(), '{}', '{{}}')"
-)
+TABLES = """
+    SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'saga_engine' AND c.relkind IN ('r', 'p') ORDER BY c.relname"""
+FUNCTIONS = """
+    SELECT p.oid, p.proname, p.prosecdef, p.proconfig FROM pg_proc AS p
+    JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE n.nspname = 'saga_engine' ORDER BY p.proname"""
+TRIES = {
+    "SELECT": "SELECT FROM saga_engine.{table} LIMIT 0",
+    "INSERT": "INSERT INTO saga_engine.{table} SELECT * FROM saga_engine.{table} LIMIT 0",
+    "UPDATE": "UPDATE saga_engine.{table} SET {column} = NULL WHERE false",
+    "DELETE": "DELETE FROM saga_engine.{table} WHERE false",
+    "TRUNCATE": "TRUNCATE saga_engine.{table}",
+    "REFERENCES": "CREATE TEMPORARY TABLE x (y int REFERENCES saga_engine.{table})",
+    "DROP": "DROP TABLE saga_engine.{table}",
+    "ALTER": "ALTER TABLE saga_engine.{table} DISABLE TRIGGER ALL",
+    "POLICY": "CREATE POLICY p ON saga_engine.{table}",
+}
+CALLED = {
+    "saga_worker": {"add_partitions"},
+    "saga_shop": {"request_start"},
+    "saga_operator": {
+        *("record_acts", "request_cancel", "request_resolve"),
+        *("lock_dead_letters", "settle_dead_letters"),
+    },
+}
+KEPT_FROM_WORKERS = {
+    "run": {"DELETE"},
+    "event": {"UPDATE", "DELETE"},
+    "incident": {"DELETE"},
+    "dead_letter": {"UPDATE", "DELETE"},
+    "definition": {"UPDATE", "DELETE"},
+    "audit": {"INSERT", "DELETE"},
+    "engine": {"UPDATE", "DELETE"},
+    "schema_revision": {"INSERT", "UPDATE", "DELETE"},
+    "start_grant": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+}
 
 
-@pytest.mark.parametrize(
-    ("role", "statement"),
-    [
-        ("saga_worker", "DROP TABLE saga_engine.run"),
-        ("saga_worker", "CREATE TABLE saga_engine.mine ()"),
-        ("saga_worker", "DELETE FROM saga_engine.event"),
-        ("saga_worker", "UPDATE saga_engine.event SET data = '{}'"),
-        ("saga_worker", "DELETE FROM saga_engine.run"),
-        ("saga_worker", "UPDATE saga_engine.engine SET token_key = ''"),
-        (
-            "saga_worker",
-            "SELECT saga_engine.add_month('run', now()::timestamp + interval '9 year')",
-        ),
-        ("saga_operator", "SELECT token_key FROM saga_engine.engine"),
-        ("saga_operator", "UPDATE saga_engine.run SET status = 'completed'"),
-        ("saga_operator", "DELETE FROM saga_engine.dead_letter"),
-        ("saga_operator", "SELECT saga_engine.add_partitions(1)"),
-        ("saga_shop", "SELECT * FROM saga_engine.event"),
-        ("saga_shop", "SELECT * FROM saga_engine.inbox"),
-        ("saga_shop", "SELECT token_key FROM saga_engine.engine"),
-        ("saga_shop", "DELETE FROM saga_engine.run_key"),
-        ("saga_shop", RECORD.format("reply")),
-        ("saga_shop", RECORD.format("resolve")),
-        ("saga_operator", RECORD.format("reply")),
-    ],
-)
-async def test_no_role_can_do_more(roles, role, statement):
-    assert await roles.refuses(role, statement)
+async def refused_of(roles, role, table, column):
+    """Each way to touch a table that the role is refused, tried out."""
+    found = set()
+    async with roles.connected(role) as connection:
+        for name, statement in TRIES.items():
+            try:
+                await connection.execute("BEGIN")
+                await connection.execute(statement.format(table=table, column=column))
+            except asyncpg.InsufficientPrivilegeError:
+                found.add(name)
+            except asyncpg.PostgresError:
+                pass  # it is let in, and there refused for another reason
+            finally:
+                await connection.execute("ROLLBACK")
+    return found
+
+
+@pytest.mark.parametrize("role", CALLED)
+async def test_no_role_touches_a_table_beyond_what_the_page_grants(roles, role):
+    async with roles.connected("saga_owner") as owner:
+        tables = [row["relname"] for row in await owner.fetch(TABLES)]
+    assert {"inbox", "run", "audit", "engine", "start_grant"} <= set(tables)
+    for table in tables:
+        column = "outcome" if table == "audit" else await first_column(roles, table)
+        refused = await refused_of(roles, role, table, column)
+        assert {"TRUNCATE", "REFERENCES", "DROP", "ALTER", "POLICY"} <= refused, table
+        if role == "saga_shop":
+            assert refused == set(TRIES), table
+        elif role == "saga_operator":
+            readable = set() if table == "engine" else {"SELECT"}
+            assert refused == set(TRIES) - readable, table
+        else:
+            parent = re.sub(r"_(default|[0-9]{4}_[0-9]{2})$", "", table)
+            assert KEPT_FROM_WORKERS.get(parent, set()) <= refused, table
+
+
+async def first_column(roles, table):
+    async with roles.connected("saga_owner") as owner:
+        return await owner.fetchval(
+            "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0"
+            " AND attidentity = '' ORDER BY attnum LIMIT 1",
+            f"saga_engine.{table}",
+        )
+
+
+async def test_each_role_may_call_the_functions_of_the_page_and_no_other(roles):
+    async with roles.connected("saga_owner") as owner:
+        functions = await owner.fetch(FUNCTIONS)
+        for role, expected in CALLED.items():
+            may = {
+                row["proname"]
+                for row in functions
+                if await owner.fetchval(
+                    "SELECT has_function_privilege($1, $2::oid, 'EXECUTE')", role, row["oid"]
+                )
+            }
+            assert may == expected, role
+    for row in functions:
+        if row["prosecdef"]:
+            assert any(each.startswith("search_path=pg_catalog") for each in row["proconfig"])
+
+
+async def test_only_the_owner_reads_the_key_of_the_correlation_ids(roles):
+    statement = "SELECT token_key FROM saga_engine.engine"
+    assert await roles.refuses("saga_operator", statement)
+    assert await roles.refuses("saga_shop", statement)
+    assert await roles.refuses("saga_operator", "SELECT saga_engine.sign_token('', '')")
+    assert await roles.refuses(
+        "saga_worker", "SELECT saga_engine.add_month('run', now()::timestamp + interval '9 year')"
+    )
+
+
+@asynccontextmanager
+async def as_shop(roles, role="saga_shop"):
+    """A connection of a service, in a transaction."""
+    engine = create_async_engine(roles.url(role))
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def test_a_service_starts_its_sagas_with_nothing_but_its_function(place, roles, monkeypatch):
+    async with opened(place, roles, monkeypatch) as shop:
+        async with as_shop(roles) as connection:
+            mine = await start_in(connection, "buy", {}, key="recorded")
+            again = await start_in(connection, buying, {}, key="recorded")
+            with pytest.raises(Conflict, match="another input"):
+                await start_in(connection, "buy", {"card": "declined"}, key="recorded")
+            with pytest.raises(StoreRefused, match="may not start saga 'pay-out'"):
+                await start_in(connection, "pay-out", {})
+        assert (again.run_id, again.existing, mine.version) == (mine.run_id, True, buying.version)
+        ending = await shop.client.result(mine.run_id, timeout=30)
+        assert ending.status is Status.COMPLETED
+
+
+async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
+    place, roles, monkeypatch
+):
+    async with opened(place, roles, monkeypatch) as shop:
+        handle = await shop.client.start("buy", {}, key="for-the-operator")
+        await shop.client.result(handle.run_id, timeout=30)
+        settings = {"database_url": roles.url("saga_operator")}
+        arguments = ("cancel", str(handle.run_id), "--reason", "x", "--by", "the-chief")
+        ran = await saga_engine(*arguments, **settings)
+        assert (ran.code, "Refused" in ran.err) == (4, True), ran
+        async with roles.connected("saga_operator") as connection:
+            [act] = await connection.fetch(
+                "SELECT by, role, outcome FROM saga_engine.audit WHERE run_id = $1", handle.run_id
+            )
+        assert tuple(act) == ("the-chief", "saga_operator", "refused")
+        async with raw_channel(place.url("stock")) as channel:
+            await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
+            await shop.worker.dead_letter("foreign_correlation_id")
+        ran = await saga_engine(
+            *("dead-letters", "discard", "--all", "--yes", "--reason", "junk"), **settings
+        )
+        assert ran.code == 0, ran
+        async with roles.connected("saga_operator") as connection:
+            role = await connection.fetchval(
+                "SELECT role FROM saga_engine.audit WHERE action = 'discard' LIMIT 1"
+            )
+        assert role == "saga_operator"
+
+
+def as_run_id(milliseconds):
+    """A UUIDv7 of that time, in SQL."""
+    time = f"lpad(to_hex(({milliseconds})::bigint), 12, '0')"
+    return (
+        f"(left({time}, 8) || '-' || right({time}, 4) || '-7'"
+        " || substr(gen_random_uuid()::text, 16))::uuid"
+    )
+
+
+TODAY = as_run_id("extract(epoch FROM now()) * 1000")
+ONE = "ARRAY[gen_random_uuid()]"
+
+
+def a_start(*, saga="'buy'", version="NULL", run=TODAY, key="NULL", kept="NULL", body="'{}'"):
+    arguments = f"{saga}, {version}, {run}, {key}, NULL, {kept}, {body}, true"
+    return ("saga_shop", f"SELECT saga_engine.request_start({arguments})")
+
+
+def operate(call):
+    return ("saga_operator", f"SELECT saga_engine.{call}")
+
+
+def acts(*, by="'{x}'", action="'{cancel}'", reason="'{x}'"):
+    return operate(f"record_acts({ONE}, {by}, {action}, {ONE}, '{{x}}', {reason})")
+
+
+HOSTILE_CALLS = {
+    "a run id of long ago": a_start(run=as_run_id("1000")),
+    "a random run id": a_start(run="gen_random_uuid()"),
+    "no run id": a_start(run="NULL"),
+    "no body": a_start(body="NULL"),
+    "a key of a megabyte": a_start(key="repeat('k', 1000000)", kept="sha256('x')"),
+    "a key without a digest": a_start(key="'k'"),
+    "no saga": a_start(saga="NULL"),
+    "a version below one": a_start(version="-1"),
+    "an act of a long reason": acts(reason="ARRAY[repeat('x', 3000)]"),
+    "an act of another form": acts(action="'{x y}'"),
+    "an act by no person": acts(by="NULL"),
+    "acts without an end": operate("record_acts(NULL, NULL, NULL, NULL, NULL, NULL)"),
+    "a cancel not on record": operate(f"request_cancel({ONE}, {ONE}, '{{x}}')"),
+    "a cancel of nothing": operate("request_cancel(NULL, NULL, NULL)"),
+    "arrays of two lengths": operate(f"request_resolve({ONE}, '{{}}', '{{x,y}}')"),
+    "a state that is none": operate("settle_dead_letters('{1}', 'open', 'x', 'x')"),
+    "letters without end": operate("lock_dead_letters(array_fill(1::bigint, '{2000}'))"),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_CALLS)
+async def test_a_call_out_of_bounds_is_refused(roles, hostile):
+    role, statement = HOSTILE_CALLS[hostile]
+    async with roles.connected(role) as connection:
+        with pytest.raises(asyncpg.DataError):
+            await connection.execute(statement)
+
+
+BODIES = [
+    *("", "{", "null", "[]", "{}", '{"input":1e400}', '{"run_id":"x","input":{}}'),
+    *('{"input":{"sku":"\\u0000"}}', '{"input":' + "[" * 1100 + "]" * 1100 + "}"),
+    *('{"input":"' + "x" * 600_000 + '"}', '{"input":' + "9" * 5000 + "}"),
+]
+
+
+async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
+    """Every body that passes a function ends as a dead letter; runs beside it complete."""
+    async with opened(place, roles, monkeypatch) as shop:
+        async with roles.connected("saga_shop") as connection:
+            for body in BODIES:
+                await connection.execute(
+                    "SELECT saga_engine.request_start("
+                    "'buy', 1, $1, $2, NULL, sha256('x'), $3, true)",
+                    *(uuid7(), f"key {len(body)} {body[:20]}", body),
+                )
+        async with roles.connected("saga_operator") as connection:
+            for body in BODIES:
+                run_id, act = uuid7(), uuid7()
+                await connection.execute(
+                    "SELECT saga_engine.record_acts($1, '{x}', '{skip}', $2, '{x}', '{x}')",
+                    *([act], [run_id]),
+                )
+                await connection.execute(
+                    "SELECT saga_engine.request_resolve($1, $2, $3)", [run_id], [act], [body]
+                )
+        async with as_shop(roles) as connection:
+            mine = await start_in(connection, "buy", {})
+        sent = await shop.client.start("buy", {})
+        for run_id in (mine.run_id, sent.run_id):
+            ending = await shop.client.result(run_id, timeout=60)
+            assert ending.status is Status.COMPLETED
+        await shop.worker.until(MessageDeadLettered, 2 * len(BODIES))
+        assert not shop.worker.of(FaultFound)
+        async with roles.connected("saga_owner") as owner:
+            assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
+            waiting = "SELECT count(*) FROM saga_engine.audit WHERE outcome IS NULL"
+            assert await owner.fetchval(waiting) == 0
+            kept = "SELECT count(*) FROM saga_engine.run_key WHERE key LIKE 'key %'"
+            assert await owner.fetchval(kept) == 0, "what never became a run gives its key back"
 
 
 async def test_a_worker_that_may_not_change_the_schema_still_makes_partitions(roles):

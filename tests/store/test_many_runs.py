@@ -87,7 +87,9 @@ STATEMENTS = {
     "the inbox": lambda tx, **_: inbox.starts_of(tx, [run_id()]),
     "what waits": lambda tx, number, **_: inbox.take(tx, definition_ids=[number], limit=100),
     "the incidents": lambda tx, **_: incidents.listing(tx, limit=50),
-    "a key": lambda tx, **_: keys.reserve(tx, [KeyWanted("place-order", "key-5", run_id(), INPUT)]),
+    "a key": lambda tx, **_: keys.try_reserve(
+        tx, [KeyWanted("place-order", "key-5", run_id(), INPUT)]
+    ),
 }
 
 

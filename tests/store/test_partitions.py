@@ -102,7 +102,7 @@ async def finished(database: Database, definition_id: int, days: int = 365) -> s
     async with database.transaction() as tx:
         await month(tx)
         run_id = (await begin(tx, definition_id, key="k", at=PAST)).run_id
-        await keys.reserve(tx, [KeyWanted("place-order", "k", run_id, INPUT)])
+        await keys.try_reserve(tx, [KeyWanted("place-order", "k", run_id, INPUT)])
         for trigger in (RESERVED, CHARGED):
             await happen(tx, run_id, trigger)
         await tx.execute(

@@ -23,7 +23,7 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
             await happen(tx, ids[0], trigger)
         for trigger in (RESERVED, DECLINED):
             await happen(tx, ids[1], trigger)
-        await keys.reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
+        await keys.try_reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
 
         async def listed(**wanted: object) -> list[str]:
             return [each.run_id for each in await reading.runs(tx, limit=3, **wanted)]

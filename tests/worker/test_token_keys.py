@@ -1,0 +1,108 @@
+"""Correlation ids are bearer tokens: on the wire only, signed with a key that can be rotated."""
+
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from saga_engine.broker.token import read, shown
+from saga_engine.cli.settling import message_of
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import dead_letters, identity
+from saga_engine.telemetry.facts import MessageDeadLettered
+from tests.worker.engine import keep_silent, succeed
+
+NOW = timedelta()
+
+
+async def rotate(engine):
+    """Rotate the key; the one that signs from now on."""
+    async with engine.database.transaction() as tx:
+        assert await identity.rotate_token_key(tx, NOW) is not None
+        return (await identity.token_keys(tx)).signing
+
+
+async def signed_with(key, asker, shop):
+    """Start runs until a command is signed with that key."""
+    shop.answers["parcel.pack"] = keep_silent
+    for _ in range(1000):
+        await asker.start()
+        count = shop.names.count("parcel.pack") + 1
+        command = (await shop.until("parcel.pack", count - 1 or 1))[-1]
+        if read(key, command.correlation_id):
+            return command
+    raise AssertionError("the worker has not read the new key")
+
+
+async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(engine):
+    worker = await engine.worker(maintenance=0.02)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    before = await asker.start()
+    [command] = await shop.until("parcel.send")
+    key = await rotate(engine)
+    assert read(key, command.correlation_id) is None
+    later = await signed_with(key, asker, shop)
+    await shop.publish(*succeed(command), *succeed(later))
+    assert await worker.facts.finished(before) == Status.COMPLETED
+    await shop.until("parcel.send", 2)
+    assert not worker.facts.of(MessageDeadLettered)
+
+
+async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine):
+    worker = await engine.worker(maintenance=0.02)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = keep_silent
+    await asker.start()
+    [command] = await shop.until("parcel.send")
+    await rotate(engine)
+    await signed_with(await rotate(engine), asker, shop)
+    await shop.publish(*succeed(command))
+    letter = await worker.facts.dead_letter("foreign_correlation_id")
+    assert letter.correlation_id == shown(command.correlation_id) != command.correlation_id
+
+
+async def test_no_digest_of_a_command_is_stored_or_told(engine):
+    worker = await engine.worker(reply_users={"parcel.tell": ["nobody"]})
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.tell"] = succeed
+    await asker.start()
+    await shop.until("parcel.tell")
+    garbled = shop.received[0].correlation_id
+    await engine.raw(b"{", correlation_id=garbled)
+    await engine.raw(b"{}", correlation_id="x" + garbled[1:])
+    for reason in ("wrong_sender", "malformed_json", "foreign_correlation_id"):
+        await worker.facts.dead_letter(reason)
+    digests = {each.correlation_id.partition(".")[0] for each in shop.received}
+    digests.add("x" + garbled[1:22])
+    assert not [each for each in worker.facts.told if any(one in repr(each) for one in digests)]
+    async with engine.database.transaction() as tx:
+        tables = await tx.execute(
+            text("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
+                 " AND relnamespace = 'saga_engine'::regnamespace")
+        )  # fmt: skip
+        for table in list(tables.scalars()):
+            query = text(f"SELECT count(*) FROM {table} AS r WHERE r::text LIKE ANY (:digests)")
+            found = await tx.execute(query, {"digests": [f"%{each}%" for each in digests]})
+            assert found.scalar_one() == 0, table
+
+
+async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(engine):
+    strict = await engine.worker(reply_users={"parcel.tell": ["desk"]})
+    shop, asker = await engine.shop(), await engine.asker()
+    run_id = await asker.start()
+    await strict.facts.dead_letter("wrong_sender", run_id=run_id)
+    [command] = await shop.until("parcel.tell")
+    await engine.raw(b"{}", correlation_id="x" + command.correlation_id[1:])
+    await strict.facts.dead_letter("foreign_correlation_id")
+    await strict.stop()
+    await rotate(engine)
+    await rotate(engine)
+    async with engine.database.transaction() as tx:
+        letters = {
+            each.letter.reason: message_of(each) for each in await dead_letters.lock(tx, [1, 2])
+        }
+    assert letters["foreign_correlation_id"].correlation_id == shown(command.correlation_id)
+    worker = await engine.worker()
+    await shop.publish(letters["foreign_correlation_id"], letters["wrong_sender"])
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await worker.facts.dead_letter("foreign_correlation_id")
