@@ -1,9 +1,10 @@
 from uuid import UUID
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saga_engine.broker.token import CommandRef, mint, new_key, read
+from saga_engine.broker.token import CommandRef, mint, new_key, read, read_any, shown
 from saga_engine.saga.vocabulary import Direction
 
 KEY = b"k" * 32
@@ -41,3 +42,23 @@ def test_digest_of_one_command_does_not_vouch_for_another():
 
 def test_token_of_another_engine_is_nobody_s():
     assert read(new_key(), mint(new_key(), REF)) is None
+
+
+def test_what_is_shown_of_a_token_lets_nobody_answer():
+    token = mint(KEY, REF)
+    assert token.endswith(f".{shown(token)}")
+    assert str(REF.run_id.hex) in shown(token)
+    assert read(KEY, shown(token)) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "my.own.id", "." * 30, "ä" * 22 + ".x", "é.a.1.b"])
+def test_what_is_no_token_is_shown_as_it_is(text):
+    assert shown(text) == text
+
+
+def test_a_token_is_read_with_any_key_that_is_accepted():
+    old, new = new_key(), new_key()
+    token = mint(old, REF)
+    assert read_any((new, old), token) == REF
+    assert read_any((new,), token) is None
+    assert read_any((), token) is None

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from saga_engine.identifiers import uuid7
 from saga_engine.store import inbox, keys, requests
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
@@ -24,7 +25,9 @@ async def recorded(tx: Transaction, wanted: KeyWanted) -> KeyHeld:
 
 
 async def test_a_start_that_is_recorded_holds_its_key(database: Database):
-    mine, again, other = (KeyWanted("orders", "o-1", run_id(), i) for i in (INPUT, REORDERED, {}))
+    mine, again, other = (
+        KeyWanted("orders", "o-1", str(uuid7()), i) for i in (INPUT, REORDERED, {})
+    )
     async with database.transaction() as tx:
         assert await recorded(tx, mine) == KeyHeld(mine.run_id, True)
         assert await recorded(tx, again) == KeyHeld(mine.run_id, True)
@@ -34,7 +37,7 @@ async def test_a_start_that_is_recorded_holds_its_key(database: Database):
 
 async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(database: Database):
     async with database.transaction() as tx:
-        start = StartWanted("nothing", None, run_id(), "k", {}, {}, known=True)
+        start = StartWanted("nothing", None, str(uuid7()), "k", {}, {}, known=True)
         assert await requests.start(tx, start) is None
         assert await keys.try_reserve(tx, [KeyWanted("nothing", "k", run_id(), {})]) != []
         assert await inbox.starts_of(tx, [start.run_id]) == {}
@@ -97,7 +100,7 @@ async def test_a_key_of_another_saga_is_another_key(database: Database):
 
 
 async def test_of_two_at_once_the_second_finds_what_the_first_committed(database: Database):
-    first, second = (KeyWanted("orders", "o-1", run_id(), INPUT) for _ in range(2))
+    first, second = (KeyWanted("orders", "o-1", str(uuid7()), INPUT) for _ in range(2))
     reserved, waiting = asyncio.Event(), asyncio.Event()
 
     async def late() -> KeyHeld:

@@ -242,3 +242,16 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
     assert not rest
     assert not worker.facts.of(FaultFound)
     await check_promises(engine.database, settled=False)
+
+
+async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(engine, owner):
+    """The table of dead letters refuses it; nothing else is known to do so."""
+    worker, _ = await engine.worker(), await engine.shop()
+    await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")
+    await put(owner, run_id=uuid7(), kind="cancel", role="shop", body="[]")
+    await worker.facts.until(FaultFound, 2, operation="recorded")
+    for _ in range(3):
+        async with engine.database.transaction() as tx:
+            mine = await start_in(tx, "parcel", {})
+        assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
+    assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.inbox")

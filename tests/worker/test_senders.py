@@ -8,7 +8,7 @@ from sqlalchemy import text
 from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Status
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letters, journal
 from saga_engine.telemetry.facts import IncidentOpened, MessageDeadLettered, MessageParked
 from saga_engine.worker.senders import stranger
 from tests.worker.engine import keep_silent, reject, succeed
@@ -192,3 +192,22 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(en
     await engine.worker(fragile(print), request_users={"cancel parcel": ["desk"]})
     answer = await asker.ask("cancel", run_id=run_id, reason="a whim", by="someone")
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+
+
+async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself(anywhere):
+    worker = await anywhere.worker()
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.send"] = keep_silent
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    await anywhere.raw(
+        json.dumps({"run_id": run_id, "reason": "a whim", "by": "the-chief"}).encode(),
+        exchange="saga.requests",
+        routing_key="cancel",
+        user_id="guest",
+    )
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    async with anywhere.database.transaction() as tx:
+        [event] = [each for each in await journal.read(tx, run_id) if each.type == "run_stopping"]
+    assert event.metadata["sender"] == "guest"
