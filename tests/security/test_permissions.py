@@ -403,7 +403,7 @@ FUNCTIONS = """
     WHERE n.nspname = 'saga_engine' ORDER BY p.proname"""
 TRIES = {
     "SELECT": "SELECT FROM saga_engine.{table} LIMIT 0",
-    "INSERT": "INSERT INTO saga_engine.{table} SELECT * FROM saga_engine.{table} LIMIT 0",
+    "INSERT": "INSERT INTO saga_engine.{table} DEFAULT VALUES",
     "UPDATE": "UPDATE saga_engine.{table} SET {column} = NULL WHERE false",
     "DELETE": "DELETE FROM saga_engine.{table} WHERE false",
     "TRUNCATE": "TRUNCATE saga_engine.{table}",

@@ -163,9 +163,9 @@ def test_what_no_pattern_fits_is_not_checked():
     assert stranger({"payment.*": []}, "stock.take", "", may="be answered") == ""
 
 
-@pytest.mark.parametrize("special", ["payment.?harge", "payment.[a-z]harge", "payment.[!x]harge"])
+@pytest.mark.parametrize("special", ["stock.?", "stock.[a-z]", "stock.[!y]"])
 def test_only_the_star_of_a_pattern_is_special(special):
-    assert stranger({special: []}, "payment.charge", "", may="be answered") == ""
+    assert stranger({special: []}, "stock.x", "", may="be answered") == ""
     assert stranger({special: []}, special, "", may="be answered")
     assert stranger({f"{special}*": []}, f"{special}.\nagain", "", may="be answered")
 

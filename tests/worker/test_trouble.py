@@ -417,7 +417,7 @@ async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(en
 async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     audit_id, run_id = str(uuid7()), str(uuid7())
-    rubbish = {"resolve": {"what": 1}, "no": {}, "start": {}, "reply": {"step": "x"}, "cancel": []}
+    rubbish = {"resolve": {"what": 1}, "start": {}, "reply": {"step": "x"}, "cancel": []}
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
         items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
@@ -425,7 +425,7 @@ async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(
         mine = await start_in(tx, "parcel", {}, key="k")
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(OperatorAnswered, run_id=run_id, accepted=False)
-    await worker.facts.until(MessageDeadLettered, len(rubbish), reason="engine_fault")
+    await worker.facts.until(MessageDeadLettered, len(rubbish), reason="bad_request")
     async with engine.database.transaction() as tx:
         found = await dead_letters.listing(tx, limit=10)
         letters = [(await dead_letters.find(tx, each.id)).letter for each in found]
