@@ -17,6 +17,7 @@ from saga_engine.broker.command import ReceivedCommand, decode_command
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.reply import encode_reply
+from saga_engine.broker.room import Room
 from saga_engine.broker.token import shown
 from saga_engine.broker.unreadable import Unreadable
 from saga_engine.broker.wire import Delivery
@@ -58,6 +59,7 @@ class Shift:
         self._consumer = consumer
         self._settings = settings
         self._tell = tell
+        self._room = Room(settings.batch_bytes, settings.batch_values)
         self._draining = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.participant_concurrency)
         self._abandoned = 0
@@ -71,8 +73,11 @@ class Shift:
             group.create_task(self._replies.run())
             async with asyncio.TaskGroup() as handling:
                 while not self._draining.is_set():
-                    for delivery in await self._consumer.take(self._settings.participant_prefetch):
+                    limit = self._settings.participant_prefetch
+                    for delivery in await self._consumer.take(limit, self._room):
                         handling.create_task(self._handle(delivery))
+                    # They are decoded as soon as the event loop comes round; before that no more.
+                    await asyncio.sleep(0)
             self._replies.finish()
 
     async def drain(self) -> None:

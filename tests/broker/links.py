@@ -69,10 +69,10 @@ async def publisher_to(url, observer=None, **changes):
 
 
 @asynccontextmanager
-async def consumer_of(url, observer=None, queues=(QUEUE,), prefetch=None, **changes):
+async def consumer_of(url, observer=None, queues=(QUEUE,), prefetch=None, urgent=(), **changes):
     async with (
         link_to(url, "consume", observer, **changes) as link,
-        Consumer(link, queues, prefetch=prefetch) as consumer,
+        Consumer(link, queues, prefetch=prefetch, urgent=urgent) as consumer,
     ):
         yield consumer
 

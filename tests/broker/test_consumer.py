@@ -1,9 +1,19 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from saga_engine.broker.topology import CLIENT, COMMANDS, EVENTS, Binding, client_topology
+from saga_engine.broker.room import Room
+from saga_engine.broker.topology import (
+    CLIENT,
+    COMMANDS,
+    EVENTS,
+    Binding,
+    Queue,
+    Topology,
+    client_topology,
+)
 from saga_engine.errors import BrokerUnavailable
 from tests.broker.links import (
     QUEUE,
@@ -17,6 +27,9 @@ from tests.broker.links import (
 from tests.broker.messages import message
 from tests.faults.processes import lasting
 from tests.proxy import proxied
+
+URGENT, OTHER = "tests.urgent", "tests.other"
+TWO = {"topology": Topology(queues=(Queue(URGENT), Queue(OTHER)))}
 
 
 def numbered(count):
@@ -283,3 +296,84 @@ async def exists(url, exchange):
         except ChannelNotFoundEntity:
             return False
     return True
+
+
+def sized(count, size, routing_key="tests.one"):
+    return [message(routing_key, b"x" * size) for _ in range(count)]
+
+
+async def test_what_is_taken_at_once_is_bounded_by_bytes_and_one_always_has_room(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        await publisher.publish([*sized(5, 1000), *sized(1, 5000), *sized(2, 1000)])
+    async with consumer_of(broker_url) as consumer:
+        await eventually(lambda: consumer.waiting == 8)
+        taken = [await consumer.take(100, Room(bytes=2500)) for _ in range(5)]
+    assert [len(each) for each in taken] == [2, 2, 1, 1, 2]
+
+
+async def test_what_is_taken_at_once_is_bounded_by_values(broker_url):
+    body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, and no more than 101 by its commas
+    async with publisher_to(broker_url) as publisher:
+        await publisher.publish([message("tests.one", body) for _ in range(5)])
+    async with consumer_of(broker_url) as consumer:
+        await eventually(lambda: consumer.waiting == 5)
+        taken = [await consumer.take(100, Room(values=210)) for _ in range(3)]
+    assert [len(each) for each in taken] == [2, 2, 1]
+
+
+async def test_a_question_for_a_status_counts_what_its_answer_may_take(broker_url):
+    async with publisher_to(broker_url) as publisher:
+        questions = [replace(each, type="status") for each in sized(5, 10)]
+        await publisher.publish(questions)
+    async with consumer_of(broker_url) as consumer:
+        await eventually(lambda: consumer.waiting == 5)
+        assert len(await consumer.take(100, Room(bytes=1000, answer=400))) == 2
+
+
+def of(queue, count):
+    return [message(queue, b"1", exchange="") for _ in range(count)]
+
+
+async def test_what_is_urgent_is_taken_first_and_neither_waits_for_more_than_one_batch(broker_url):
+    async with (
+        publisher_to(broker_url, **TWO) as publisher,
+        consumer_of(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
+    ):
+        await publisher.publish([*of(OTHER, 25), *of(URGENT, 25)])
+        await eventually(lambda: consumer.waiting == 50)
+        batches = []
+        while consumer.waiting:
+            taken = await consumer.take(10)
+            batches.append([each.queue for each in taken].count(URGENT))
+    assert batches == [10, 0, 10, 0, 5]
+
+
+async def test_each_queue_has_a_prefetch_of_its_own(broker_url):
+    prefetch = {URGENT: 5, OTHER: 2}
+    async with (
+        publisher_to(broker_url, **TWO) as publisher,
+        consumer_of(broker_url, None, (URGENT, OTHER), prefetch, **TWO) as consumer,
+    ):
+        await publisher.publish([*of(OTHER, 9), *of(URGENT, 9)])
+        queues = [each.queue for each in await take(consumer, 7)]
+        assert (queues.count(URGENT), queues.count(OTHER), consumer.waiting) == (5, 2, 0)
+
+
+async def test_only_what_is_urgent_is_taken_until_there_is_room_for_the_others(broker_url):
+    full = True
+    async with (
+        publisher_to(broker_url, **TWO) as publisher,
+        consumer_of(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
+        asyncio.TaskGroup() as group,
+    ):
+        await publisher.publish(of(OTHER, 3))
+        await eventually(lambda: consumer.waiting == 3)
+        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
+        await publisher.publish(of(URGENT, 1))
+        assert [each.queue for each in await waiting] == [URGENT]
+        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
+        await consumer.stop()
+        full = False
+        consumer.wake()
+        assert [each.queue for each in await waiting] == [OTHER] * 3
+        assert await consumer.take(10, only_urgent=lambda: True) == []

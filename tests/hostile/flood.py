@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import orjson
 
+from saga_engine import Participant
 from saga_engine.saga.definition import Saga
 from tests.worker.parcels import parcels
 
@@ -24,6 +25,14 @@ def keep(given: dict[str, object]) -> dict[str, object]:
 @keep.compensation(command="bulk.drop")
 def drop() -> dict[str, object]:
     return {}
+
+
+kit = Participant("flood")
+
+
+@kit.command(BULK)
+async def perform(given: dict[str, object]) -> dict[str, int]:
+    return {"items": len(given)}
 
 
 def nested():

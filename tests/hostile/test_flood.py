@@ -1,19 +1,24 @@
 """A thousand of the worst legal messages: the runs under way go on, and nothing is lost or cut."""
 
+import asyncio
 import json
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 
-from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.topology import REQUESTS
+from saga_engine.broker.command import Command, encode_command, fresh_message_id
+from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS
 from saga_engine.broker.wire import Message
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, reading
+from tests.broker.links import link_to
 from tests.faults.processes import eventually, program
 from tests.hostile.flood import BULK, BYTES, WORST, start
 from tests.worker.engine import engine_on, keep_silent, succeed
@@ -46,15 +51,15 @@ def _parsed(line):
     return json.loads(line) if line.startswith("{") else {}
 
 
-def worker(engine, path):
-    """A worker in a process of its own."""
+def process(engine, kind, path):
+    """A worker or a participant in a process of its own."""
     environment = {
         "SAGA_ENGINE_DATABASE_URL": engine.database_url,
         "SAGA_ENGINE_BROKER_URL": engine.broker_url,
         "SAGA_ENGINE_LOG_LEVEL": "debug",
         "SAGA_ENGINE_LOG_FORMAT": "json",
     }
-    arguments = ("worker", "tests.hostile.flood", "--port", "0")
+    arguments = (kind, "tests.hostile.flood", "--port", "0")
     return program(*arguments, environment=environment, log=path)
 
 
@@ -86,13 +91,14 @@ async def finished(engine):
 
 
 @pytest.mark.rabbitmq
+@pytest.mark.timeout(2 * PATIENCE)
 async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_the_worst_messages(
     rabbitmq_url, migrated_url, tmp_path
 ):
     async with engine_on(rabbitmq_url, migrated_url) as engine:
         shop, asker = await engine.shop((*COMMANDS, BULK, "bulk.drop")), await engine.asker()
         shop.answers[BULK] = shop.answers["parcel.send"] = keep_silent
-        async with worker(engine, tmp_path / "before") as before:
+        async with process(engine, "worker", tmp_path / "before") as before:
             await eventually(before.is_ready)
             for _ in range(HONEST):
                 await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
@@ -103,7 +109,7 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
         for command in commands:
             await shop.publish(*succeed(command))
         log = Log(tmp_path / "after")
-        async with worker(engine, tmp_path / "after") as running:
+        async with process(engine, "worker", tmp_path / "after") as running:
 
             async def honest_end(number=HONEST):
                 running.must_run()
@@ -121,3 +127,40 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
         assert log.of("fault.found") == log.of("database.troubled") == []
         async with engine.database.transaction() as tx:
             assert await dead_letters.listing(tx, limit=1) == []
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(2 * PATIENCE)
+async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
+    rabbitmq_url, migrated_url, tmp_path
+):
+    number = Settings().participant_prefetch
+    async with (
+        engine_on(rabbitmq_url, migrated_url) as engine,
+        link_to(rabbitmq_url, topology=ENGINE) as link,
+        Consumer(link, [REPLIES]) as consumer,
+        process(engine, "participant", tmp_path / "participant") as running,
+    ):
+        asker = await engine.asker()
+        await eventually(running.is_ready)
+        for kind in islice(cycle(WORST), number):
+            outcomes = await asker._publisher.publish([command(kind)])
+            assert outcomes == ["confirmed"]
+        replies = []
+        async with asyncio.timeout(PATIENCE):
+            while len(replies) < number:
+                replies += await consumer.take(number)
+        assert Counter(reply.headers["saga-outcome"] for reply in replies) == {"succeeded": number}
+        assert memory(running.pid) < MEMORY_MAX
+        assert await running.drain() == 0
+    assert {each["epoch"] for each in Log(tmp_path / "participant").of("link.changed")} == {1}
+
+
+def command(kind):
+    """One of the worst commands."""
+    run_id = uuid7()
+    made = Command(
+        *(run_id, "bulk", 1, "keep", Direction.ACTION, 1, BULK, str(run_id)),
+        *({"items": WORST[kind]}, datetime(2100, 1, 1, tzinfo=UTC)),
+    )
+    return encode_command(made, "token")

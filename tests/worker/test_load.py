@@ -1,0 +1,81 @@
+"""A batch is bounded by bytes, whatever is in it, and replies do not wait for requests."""
+
+import asyncio
+import json
+
+from saga_engine.broker.reply import encode_reply
+from saga_engine.broker.topology import REPLIES, REQUESTS
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.telemetry.facts import (
+    DatabaseTroubled,
+    FaultFound,
+    MessageDeadLettered,
+    MessagesConsumed,
+    MessagesPublished,
+)
+from tests.worker.engine import keep_silent
+
+LARGE = "é" * 5_000
+"""About 10,000 bytes."""
+
+
+def large(command):
+    return [encode_reply(command, Outcome.SUCCEEDED, {"did": LARGE})]
+
+
+async def test_answers_to_many_questions_are_written_a_few_at_a_time(engine):
+    """Each is 30,000 bytes, although its question has hundred."""
+    worker = await engine.worker(batch_bytes=120_000, body_bytes=40_000)
+    shop, asker = await engine.shop(), await engine.asker()
+    for command in ("parcel.pack", "parcel.send", "parcel.tell"):
+        shop.answers[command] = large
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    told = len(worker.facts.told)
+    answers = await asker.ask_all(*[("status", {"run_id": run_id})] * 60)
+    assert {answer.status for answer in answers} == {Status.COMPLETED}
+    assert all(answer.result["pack"]["did"] == LARGE for answer in answers)
+    written = [each for each in worker.facts.told[told:] if isinstance(each, MessagesPublished)]
+    assert max(each.messages for each in written) <= 3
+
+
+async def test_many_large_runs_go_on_together_although_no_transaction_may_read_them_all(engine):
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    number, first = 12, await engine.worker()
+    starts = [
+        {"run_id": str(uuid7()), "saga": "parcel", "input": {"text": LARGE}} for _ in range(number)
+    ]
+    await asker.ask_all(*[("start", each) for each in starts])
+    commands = await shop.until("parcel.pack", number)
+    await first.stop()
+    await shop.publish(*[reply for command in commands for reply in large(command)])
+    worker = await engine.worker(batch_bytes=30_000)
+    for each in starts:
+        assert await worker.facts.finished(each["run_id"]) == Status.COMPLETED
+    for kind in (FaultFound, MessageDeadLettered, DatabaseTroubled):
+        assert worker.facts.of(kind) == []
+
+
+async def test_a_reply_waits_for_no_more_than_one_batch_of_requests(engine):
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    worker = await engine.worker()
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.pack")
+    await worker.stop()
+    body = json.dumps({"text": LARGE, "saga": "nothing"}).encode()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(30):
+            group.create_task(engine.raw(body, exchange=REQUESTS, routing_key="cancel"))
+    await shop.publish(*large(command))
+    worker = await engine.worker(batches_in_flight=1, batch_bytes=25_000)
+    await worker.facts.until(MessagesConsumed, queue=REPLIES)
+    consumed = [each.queue for each in worker.facts.of(MessagesConsumed)]
+    before = consumed.index(REPLIES)
+    # Both queues are full before it begins, and the broker sends them in any order.
+    assert len(consumed[:before]) <= 2
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    taken = worker.facts.of(MessagesConsumed, queue=REQUESTS)
+    assert max(each.messages for each in taken) <= 3
