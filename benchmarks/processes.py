@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,10 @@ async def servers() -> AsyncIterator[Urls]:
 
 
 @asynccontextmanager
-async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Callable[[], float]]:
-    """Workers and one process of participants; gives the CPU seconds of everything so far."""
+async def engine(
+    urls: Urls, *, workers: int, barrier: bool
+) -> AsyncIterator[Mapping[str, Sequence[int]]]:
+    """Workers and one process of participants; gives the process ids of everything, by role."""
     environment = {
         **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
@@ -50,13 +52,16 @@ async def engine(urls: Urls, *, workers: int, barrier: bool) -> AsyncIterator[Ca
     await (await python(*MIGRATE, environment=environment)).wait()
     command = ("-m", "saga_engine")
     async with AsyncExitStack() as stack:
-        pids = list(urls.pids)
+        rabbit, postgres = urls.pids
+        pids = {"rabbitmq": [rabbit], "postgresql": [postgres], "worker": [], "participants": []}
         for _ in range(workers):
             worker = (*command, "worker", "examples.place_order.sagas", "--port", "0")
-            pids.append(await stack.enter_async_context(running(*worker, environment=environment)))
+            started = running(*worker, environment=environment)
+            pids["worker"].append(await stack.enter_async_context(started))
         services = (*command, "participant", "benchmarks.services", "--port", "0")
-        pids.append(await stack.enter_async_context(running(*services, environment=environment)))
-        yield lambda: sum(map(cpu_seconds, pids))
+        started = running(*services, environment=environment)
+        pids["participants"].append(await stack.enter_async_context(started))
+        yield pids
 
 
 @asynccontextmanager
