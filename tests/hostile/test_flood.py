@@ -27,6 +27,14 @@ from tests.worker.parcels import COMMANDS
 MESSAGES, HONEST, PORTION = 1000, 20, 20
 PATIENCE = 600.0
 MEMORY_MAX = 400
+UNHURRIED = {
+    "SAGA_ENGINE_DATABASE_TIMEOUT": "60",
+    "SAGA_ENGINE_BROKER_CONNECT_TIMEOUT": "60",
+    "SAGA_ENGINE_BROKER_CONFIRM_TIMEOUT": "60",
+    "SAGA_ENGINE_OUTBOX_AGE": "120",
+    "SAGA_ENGINE_BROKER_WATCHDOG": "3600",
+}
+"""How long the servers may take on a slow machine; heartbeats are as always."""
 HEADERS = {f"x-{number}": "h" * 150 for number in range(90)}
 
 
@@ -58,6 +66,7 @@ def process(engine, kind, path):
         "SAGA_ENGINE_BROKER_URL": engine.broker_url,
         "SAGA_ENGINE_LOG_LEVEL": "debug",
         "SAGA_ENGINE_LOG_FORMAT": "json",
+        **UNHURRIED,
     }
     arguments = (kind, "tests.hostile.flood", "--port", "0")
     return program(*arguments, environment=environment, log=path)
