@@ -62,15 +62,24 @@ class Replies:
         self._changed.set()
 
     async def run(self) -> None:
-        """Publish whatever is due, all in one write, until finished."""
+        """Publish whatever is due, up to `batch_bytes` in one write, until finished."""
         while self._held or not self._finished:
             self._changed.clear()
             now = _now()
             due = [held for held in self._held if held.due <= now or self._finished]
             if due:
-                await self._publish(due)
+                await self._publish(self._portion(due))
             else:
                 await self._wait(min((held.due - now for held in self._held), default=None))
+
+    def _portion(self, due: list[_Held]) -> list[_Held]:
+        """As many of them as are written at once: one, and more while they are small enough."""
+        size = 0
+        for number, held in enumerate(due):
+            size += len(held.message.body)
+            if number and size > self._settings.batch_bytes:
+                return due[:number]
+        return due
 
     async def _wait(self, seconds: float | None) -> None:
         try:

@@ -7,9 +7,9 @@ from tests.load.stage import COMMANDS, Watch, peak_memory, stage, table
 LATE = 20
 GROWTH_MAX = 100
 """
-MB a worker may grow under load, whatever the number of runs. It holds `prefetch` deliveries of each
-of three queues, at about 8 KB: 24 MB; and `batches_in_flight` times `batch_size` runs with their
-events and messages, at about 64 KB: 50 MB; and what Python does not give back.
+MB a worker may grow under load, whatever the number of runs. It holds `prefetch` replies and
+`request_prefetch` requests, at about 8 KB: 6 MB; and `batches_in_flight` times `batch_size` runs
+with their events and messages, at about 64 KB: 50 MB; and what Python does not give back.
 """
 
 

@@ -1,0 +1,28 @@
+"""Replies are written a few at a time when they are large, and every command is acknowledged."""
+
+from saga_engine.participant.replies import Replies
+from saga_engine.settings import Settings
+from saga_engine.telemetry.facts import MessagesPublished
+from tests.broker.links import QUEUE, consumer_of, publisher_to, raw_channel, take
+from tests.broker.messages import message
+
+NUMBER, SIZE = 6, 10_000
+
+
+async def test_large_replies_are_written_a_few_at_a_time(broker_url):
+    told = []
+    async with publisher_to(broker_url) as publisher, consumer_of(broker_url) as consumer:
+        await publisher.publish([message("tests.one") for _ in range(NUMBER)])
+        commands = await take(consumer, NUMBER)
+        settings = Settings(batch_bytes=2 * SIZE + 1)
+        replies = Replies(publisher, consumer, settings, told.append)
+        for command in commands:
+            replies.add(command, message("tests.two", b"x" * SIZE))
+        replies.finish()
+        await replies.run()
+        await consumer.stop()
+    published = [fact.messages for fact in told if isinstance(fact, MessagesPublished)]
+    assert published == [2, 2, 2]
+    async with raw_channel(broker_url) as channel:
+        waiting = await channel.queue_declare(QUEUE, passive=True)
+        assert waiting.message_count == NUMBER, "the replies came to the same queue, no command did"
