@@ -60,14 +60,15 @@ class Counts:
     """
     What the gauges show.
 
-    `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga. `parked` is what
+    `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga, `open_incidents`
+    by saga, cause and step. `parked` is what
     waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
     `starts_waiting` the starts, by saga.
     """
 
     runs: Mapping[tuple[str, Status], int]
     oldest_run_age: Mapping[str, float]
-    open_incidents: Mapping[tuple[str, str], int]
+    open_incidents: Mapping[tuple[str, str, str], int]
     dead_letters: Mapping[tuple[str, str], int]
     starts_waiting: Mapping[str, int]
     outbox_pending: int
@@ -173,7 +174,7 @@ async def counts(tx: Transaction) -> Counts:
     return Counts(
         {(saga, Status(status)): number for saga, status, number, _ in unfinished},
         ages,
-        {(saga, cause): number for saga, cause, number in await tx.execute(_INCIDENTS)},
+        {tuple(group): number for *group, number in await tx.execute(_INCIDENTS)},
         {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS)},
         dict((await tx.execute(_STARTS_WAITING)).all()),
         backlog.pending,
@@ -233,11 +234,11 @@ _UNFINISHED = text(
 
 _INCIDENTS = text(
     """
-    SELECT d.name, i.cause, count(*)
+    SELECT d.name, i.cause, i.step, count(*)
     FROM saga_engine.incident AS i
     JOIN saga_engine.run AS r ON r.run_id = i.run_id
     JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    WHERE i.resolved_at IS NULL GROUP BY d.name, i.cause"""
+    WHERE i.resolved_at IS NULL GROUP BY d.name, i.cause, i.step"""
 )
 
 _LETTERS = text(

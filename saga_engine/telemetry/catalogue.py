@@ -97,7 +97,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
     _backlog("saga_runs", "Unfinished runs.", "saga", "status"),
     _backlog("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
-    _backlog("saga_incidents_open", "Incidents that wait for a person.", "saga"),
+    _backlog("saga_incidents_open", "Incidents that wait for a person.", "saga", "cause", "step"),
     _backlog("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
     _backlog("saga_parked_open", "Messages parked for want of a definition."),
     _backlog("saga_starts_waiting", "Starts that wait for their turn.", "saga"),

@@ -131,7 +131,7 @@ class IncidentResolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorAnswered:
-    """A request (cancel, retry, skip, complete, abandon, redrive, discard) was done or refused."""
+    """A request (cancel, a resolution, redrive, discard) was done or refused."""
 
     action: str
     accepted: bool
@@ -372,7 +372,9 @@ class BacklogCounted:
 
     runs: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by saga and status
     run_oldest_s: Mapping[str, float] = field(default_factory=dict)  # by saga
-    incidents_open: Mapping[str, int] = field(default_factory=dict)  # by saga
+    incidents_open: Mapping[tuple[str, str, str], int] = field(  # by saga, cause and step
+        default_factory=dict
+    )
     dead_letters_open: Mapping[str, int] = field(default_factory=dict)  # by reason
     messages_parked: int = 0
     starts_waiting: Mapping[str, int] = field(default_factory=dict)  # by saga

@@ -8,6 +8,7 @@ counts as `other`, so nobody outside can make a new series.
 
 import platform
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version as version_of
 from typing import Any
@@ -255,8 +256,7 @@ class Metrics:
         self._replace("saga_runs", {**nothing, **fact.runs})
         ages = dict.fromkeys(self._sagas, 0.0) | dict(fact.run_oldest_s)
         self._replace("saga_oldest_run_age_seconds", {(saga,): age for saga, age in ages.items()})
-        incidents = dict.fromkeys(self._sagas, 0) | dict(fact.incidents_open)
-        self._replace("saga_incidents_open", {(saga,): n for saga, n in incidents.items()})
+        self._replace("saga_incidents_open", self._incidents_open(fact))
         waiting = dict.fromkeys(self._sagas, 0) | dict(fact.starts_waiting)
         self._replace("saga_starts_waiting", {(saga,): n for saga, n in waiting.items()})
         letters = {(self._code("reason", why),): n for why, n in fact.dead_letters_open.items()}
@@ -266,6 +266,15 @@ class Metrics:
         self._child("saga_outbox_oldest_age_seconds").set(fact.outbox_oldest_s)
         self._child("saga_timers_pending").set(fact.timers_pending)
         self._child("saga_timer_oldest_overdue_seconds").set(fact.timer_overdue_s)
+
+    def _incidents_open(self, fact: facts.BacklogCounted) -> Mapping[Any, float]:
+        """By saga, cause and step; a saga without any has one series, without cause and step."""
+        found: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+        for (saga, cause, step), number in fact.incidents_open.items():
+            known = step if (saga, step) in self._steps else OTHER
+            found[saga, self._code("cause", cause), known] += number
+        quiet = self._sagas - {saga for saga, _, _ in found}
+        return {**{(saga, "", ""): 0.0 for saga in quiet}, **found}
 
     def _replace(self, name: str, counts: Mapping[Any, float]) -> None:
         """Forget what a gauge said, so that what is gone from the database goes from here too."""

@@ -298,16 +298,13 @@ class Duties:
 
 
 def _backlog(counts: reading.Counts) -> BacklogCounted:
-    incidents: Counter[str] = Counter()
-    for (saga, _), number in counts.open_incidents.items():
-        incidents[saga] += number
     letters: Counter[str] = Counter()
     for (_, reason), number in counts.dead_letters.items():
         letters[reason] += number
     return BacklogCounted(
         runs={(saga, status.value): number for (saga, status), number in counts.runs.items()},
         run_oldest_s=counts.oldest_run_age,
-        incidents_open=incidents,
+        incidents_open=counts.open_incidents,
         dead_letters_open=letters,
         messages_parked=counts.parked,
         starts_waiting=counts.starts_waiting,

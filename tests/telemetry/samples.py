@@ -92,7 +92,7 @@ SAMPLES: tuple[Fact, ...] = (
     facts.BacklogCounted(
         runs={("place-order", "running"): 3},
         run_oldest_s={"place-order": 8.5},
-        incidents_open={"place-order": 1},
+        incidents_open={("place-order", "step_failed", "charge"): 1},
         dead_letters_open={"malformed_json": 2},
         messages_parked=4,
         starts_waiting={"place-order": 6},

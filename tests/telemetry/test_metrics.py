@@ -156,7 +156,11 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ("saga_runs", {"saga": "place-order", "status": "compensating"}, 0),
         ("saga_oldest_run_age_seconds", {"saga": "place-order"}, 8.5),
         ("saga_timers_pending", {}, 9),
-        ("saga_incidents_open", {"saga": "place-order"}, 1),
+        (
+            "saga_incidents_open",
+            {"saga": "place-order", "cause": "step_failed", "step": "charge"},
+            1,
+        ),
         ("saga_dead_letters_open", {"reason": "malformed_json"}, 2),
         ("saga_parked_open", {}, 4),
         ("saga_starts_waiting", {"saga": "place-order"}, 6),
@@ -234,8 +238,19 @@ def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
     told.tell(facts.BacklogCounted())
 
     assert told.value("saga_runs", saga="place-order", status="running") == 0
-    assert told.value("saga_incidents_open", saga="place-order") == 0
+    assert told.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
+    gone = {"saga": "place-order", "cause": "step_failed", "step": "charge"}
+    assert told.value("saga_incidents_open", **gone) is None
     assert told.value("saga_dead_letters_open", reason="malformed_json") is None
+
+
+def test_open_incidents_of_steps_that_are_not_known_here_make_one_series(told):
+    found = {("place-order", "step_failed", f"step-{n}"): 2 for n in range(50)}
+    told.tell(facts.BacklogCounted(incidents_open=found))
+
+    other = {"saga": "place-order", "cause": "step_failed", "step": "other"}
+    assert told.value("saga_incidents_open", **other) == 100
+    assert told.metrics.render()[0].count(b"saga_incidents_open{") == 1
 
 
 def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
