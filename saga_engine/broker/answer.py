@@ -8,6 +8,7 @@ effort; who missed them asks for the status. The contract is docs/protocol.md.
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -18,8 +19,8 @@ from saga_engine.broker.request import read_run_id
 from saga_engine.broker.topology import EVENTS, Binding
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery, Message
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Json, Status
+from saga_engine.saga.run import Failure, OpenIncident
+from saga_engine.saga.vocabulary import Direction, Json, Status
 from saga_engine.settings import Settings
 
 ANSWER = "answer"
@@ -50,7 +51,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request; `run_id` is the run it speaks of, if any, like what follows it."""
+    """
+    The answer to a request; `run_id` is the run it speaks of, if any, like what follows it.
+
+    `open_incidents` is in how many places the run waits for a person, `incident` the first of them.
+    """
 
     outcome: AnswerOutcome
     run_id: UUID | None = None
@@ -60,6 +65,8 @@ class Answer:
     saga: str | None = None
     version: int | None = None
     key: str | None = None
+    open_incidents: int = 0
+    incident: OpenIncident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,8 @@ def encode_answer(to: Address, answer: Answer) -> Message:
                 "saga": answer.saga,
                 "version": answer.version,
                 "key": answer.key,
+                "open_incidents": answer.open_incidents,
+                "incident": _incident_json(answer.incident) if answer.incident else None,
             }
         ),
         message_id=fresh_message_id(),
@@ -144,10 +153,36 @@ def decode_event(delivery: Delivery, settings: Settings) -> Answer | Finished | 
         return Unreadable(Reason.BAD_REQUEST, "It is neither an answer nor a finished run.")
 
 
+def _incident_json(incident: OpenIncident) -> Object:
+    return {
+        "number": incident.number,
+        "step": incident.step,
+        "direction": incident.direction.value,
+        "cause": incident.cause,
+        "since": incident.since.isoformat(),
+    }
+
+
+def _incident(value: Json) -> OpenIncident | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value["number"], int):
+        raise ValueError("incident")  # noqa: TRY004 - one exception for all that does not fit
+    return OpenIncident(
+        value["number"],
+        _text(value["step"]),
+        Direction(_text(value["direction"])),
+        _text(value["cause"]),
+        datetime.fromisoformat(_text(value["since"])),
+    )
+
+
 def _answer(body: Object) -> Answer:
-    version = body.get("version")
+    version, waits = body.get("version"), body.get("open_incidents", 0)
     if version is not None and not isinstance(version, int):
         raise ValueError("version")
+    if not isinstance(waits, int):
+        raise ValueError("open_incidents")  # noqa: TRY004 - the same
     return Answer(
         outcome=AnswerOutcome(_text(body["outcome"])),
         run_id=read_run_id(body),
@@ -157,6 +192,8 @@ def _answer(body: Object) -> Answer:
         saga=_text_or_none(body.get("saga")),
         version=version,
         key=_text_or_none(body.get("key")),
+        open_incidents=waits,
+        incident=_incident(body.get("incident")),
     )
 
 

@@ -58,7 +58,7 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
         if not as_json:
             say(f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}.")
         left = None if timeout is None else max(0.1, round(timeout - (monotonic() - began), 1))
-        ending = await client.result(handle.run_id, timeout=left)
+        ending = await client.result(handle.run_id, timeout=left, on_incident=_tell_incident)
     return _tell_ending(ending, as_json=as_json, existing=handle.existing)
 
 
@@ -78,8 +78,15 @@ async def wait(
     run_id = UUID(run_id_of(run))
     async with Client(settings=Settings.load()) as client:
         await client.status(run_id)  # what nobody knows is said at once
-        ending = await client.result(run_id, timeout=timeout)
+        ending = await client.result(run_id, timeout=timeout, on_incident=_tell_incident)
     return _tell_ending(ending, as_json=as_json)
+
+
+def _tell_incident(ending: Ending) -> None:
+    """Say on stderr that the run waits for a person; this command goes on waiting."""
+    if ending.incident is not None:
+        text = ending.incident.text(str(ending.run_id))
+        say(cell(f"Run {ending.run_id} waits for a person, {text}. Still waiting."))
 
 
 def _tell_start(handle: Handle, *, as_json: bool) -> None:

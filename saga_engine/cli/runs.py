@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from saga_engine.broker.reply import failure_json
-from saga_engine.cli.incidents import OPEN, ended, incident_json
+from saga_engine.cli.guidance import PAD, print_incident, shown_incident
 from saga_engine.cli.output import AsJson, cell, document, field, line, table
 from saga_engine.cli.paging import check_limit, options, page_json, page_of, tell_page
 from saga_engine.cli.stored import database, no_run, run_id_of, transaction
 from saga_engine.codec.configured import sealing_of
 from saga_engine.codec.keyring import mark_of
+from saga_engine.errors import NotFound
 from saga_engine.saga.record import to_data
 from saga_engine.saga.run import Cause, Progress, Run, StepRun, StepStatus
 from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
@@ -84,21 +85,37 @@ async def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show everything on record about a run.
+    Show everything on record about a run, or one of its incidents and what can be done about it.
 
     Args:
-        run: Its id.
+        run: Its id, or RUN/NUMBER for one incident.
     """
-    run_id = run_id_of(run)
+    typed, slash, number = run.partition("/")
+    run_id = run_id_of(typed)
     async with transaction() as tx:
         detail = await reading.show(tx, run_id)
     if detail is None:
         raise no_run(run_id)
     shown = _detail_json(detail, sealing_of(Settings.load()) if unseal else PLAIN)
-    if as_json:
+    if slash:
+        _show_incident(shown, f"{run_id}/{number}", as_json=as_json)
+    elif as_json:
         document(shown)
     else:
         _print(shown)
+
+
+def _show_incident(shown: Mapping[str, Any], name: str, *, as_json: bool) -> None:
+    for incident in shown["incidents"]:
+        if incident["id"] == name and as_json:
+            document({"incident": incident, "steps": shown["steps"]})
+            return
+        if incident["id"] == name:
+            for each in ("saga", "version", "key", "status"):
+                field(each, shown[each], pad=PAD)
+            print_incident(incident, shown["steps"])
+            return
+    raise NotFound(f"There is no incident {name}. `saga-engine incidents` lists the open ones.")
 
 
 def _summary_json(summary: RunSummary) -> dict[str, Any]:
@@ -138,7 +155,7 @@ def _detail_json(detail: RunDetail, sealing: Sealing) -> dict[str, Any]:
         "cause": to_data(run.cause) if run.cause else None,
         "stopping": to_data(run.stop) if run.stop else None,
         "steps": [_step_json(step, run) for step in detail.document["steps"]],
-        "incidents": [incident_json(each) for each in detail.incidents],
+        "incidents": [shown_incident(each, run, sealing) for each in detail.incidents],
         "journal": [_entry_json(each) for each in detail.journal],
         "audit": [_act_json(each) for each in detail.audit],
     }
@@ -242,7 +259,7 @@ def _print(shown: Mapping[str, Any]) -> None:
         empty="No steps.",
     )
     for incident in shown["incidents"]:
-        line(cell(f"incident {incident['id']} ({_end(incident)}): {incident['message']}"))
+        print_incident(incident, shown["steps"])
     line("")
     table(
         ("version", "at", "event", "step"),
@@ -252,13 +269,6 @@ def _print(shown: Mapping[str, Any]) -> None:
         ],
         empty="No journal.",
     )
-
-
-def _end(incident: Mapping[str, Any]) -> str:
-    """How an incident was closed, by whom and why; "open" while it is not."""
-    if incident["state"] == OPEN:
-        return OPEN
-    return ended(incident["resolution"], incident["by"], incident["reason"])
 
 
 def _undone(compensation: Mapping[str, Any] | None, run: Status) -> tuple[object, object]:

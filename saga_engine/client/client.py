@@ -7,6 +7,7 @@ one of them; nothing polls either, except slowly, to be told again.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -162,7 +163,13 @@ class Client:
             raise NotFound(_no_run(request.run_id))
         return ending.unsealed(self._sealing)
 
-    async def result(self, run_id: UUID | str, *, timeout: float | None = None) -> Ending:  # noqa: ASYNC109 - with our own sentence
+    async def result(
+        self,
+        run_id: UUID | str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - with our own sentence
+        on_incident: Callable[[Ending], None] | None = None,
+    ) -> Ending:
         """
         Wait until a run is finished: completed, compensated or abandoned.
 
@@ -173,21 +180,21 @@ class Client:
         Args:
             run_id: the run, as `start` or `start_in` returned it.
             timeout: seconds to wait; without end when left out.
+            on_incident: called with how the run stands when it is first seen to wait for a person,
+                and whenever the first of its open incidents is another.
 
         Raises:
             NotFound: there is no such run.
-            TimedOut: it is not finished after *timeout* seconds; it goes on.
+            TimedOut: it is not finished after *timeout* seconds; it goes on. Where the last answer
+                showed an open incident, the text names it.
             BrokerUnavailable: no worker has ever run on this broker.
         """
-        wanted = run_uuid(run_id)
+        wanted, seen = run_uuid(run_id), _Seen(on_incident)
         try:
             async with asyncio.timeout(timeout), self._mailbox.ending(wanted) as ended:
-                return (await self._ended(wanted, ended)).unsealed(self._sealing)
+                return (await self._ended(wanted, ended, seen)).unsealed(self._sealing)
         except TimeoutError:
-            raise TimedOut(
-                f"Run {wanted} is not finished after {timeout} seconds; it goes on."
-                f" `saga-engine show {wanted}` tells what it waits for."
-            ) from None
+            raise TimedOut(_unfinished(wanted, timeout, seen.last)) from None
 
     async def cancel(self, run_id: UUID | str, *, reason: str, by: str) -> Status | None:
         """
@@ -227,7 +234,7 @@ class Client:
         assert answer is not None, "nothing else was waited for"
         return answer
 
-    async def _ended(self, run_id: UUID, ended: asyncio.Future[Finished]) -> Ending:
+    async def _ended(self, run_id: UUID, ended: asyncio.Future[Finished], seen: "_Seen") -> Ending:
         clock = asyncio.get_running_loop().time
         patience = clock() + self._settings.client_timeout
         while not ended.done():
@@ -235,6 +242,8 @@ class Client:
             ending = _ending(run_id, answer) if answer else None
             if ending and ending.status.finished:
                 return ending
+            if ending:
+                seen(ending)
             if answer and not ending and clock() >= patience:
                 raise NotFound(_no_run(run_id))
             await asyncio.wait([ended], timeout=self._settings.client_ask_again)
@@ -299,7 +308,38 @@ class Client:
 def _ending(run_id: UUID, told: Answer) -> Ending | None:
     if told.status is None or told.saga is None or told.version is None:
         return None
-    return Ending(run_id, told.saga, told.version, told.key, told.status, told.result, told.error)
+    return Ending(
+        *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error),
+        *(told.open_incidents, told.incident),
+    )
+
+
+class _Seen:
+    """How a run stood when the engine was last asked; it reports each new first incident."""
+
+    def __init__(self, on_incident: Callable[[Ending], None] | None) -> None:
+        self.last: Ending | None = None
+        self._on_incident = on_incident
+
+    def __call__(self, ending: Ending) -> None:
+        before = self.last.incident if self.last else None
+        self.last = ending
+        if self._on_incident and ending.incident and ending.incident != before:
+            self._on_incident(ending)
+
+
+def _unfinished(run_id: UUID, timeout: float | None, last: Ending | None) -> str:
+    if last is None or last.incident is None:
+        return (
+            f"Run {run_id} is not finished after {timeout} seconds; it goes on."
+            f" `saga-engine show {run_id}` tells what it waits for."
+        )
+    more = f" and {last.open_incidents - 1} more" if last.open_incidents > 1 else ""
+    return (
+        f"Run {run_id} is not finished after {timeout} seconds: it waits for a person,"
+        f" {last.incident.text(str(run_id))}{more}. An operator resolves it with"
+        f" `saga-engine resolve {run_id}/{last.incident.number} ACTION`."
+    )
 
 
 def _sentence(answer: Answer, otherwise: str) -> str:

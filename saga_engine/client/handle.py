@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
 
-from saga_engine.saga.run import Failure
+from saga_engine.saga.run import Failure, OpenIncident
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.vocabulary import Json, Status
 
@@ -45,6 +45,9 @@ class Ending:
         result: once completed, each step's reply by the step's name; it stays sealed,
             `{"$sealed": ...}`, where its key is not here.
         error: why the run turned back; sealed in the same way.
+        open_incidents: in how many places the run waits for a person.
+        incident: the first of them, None without one; the run goes on when an operator has
+            resolved them.
     """
 
     run_id: UUID
@@ -54,6 +57,8 @@ class Ending:
     status: Status
     result: Json = field(default=None, repr=False)
     error: Failure | None = field(default=None, repr=False)
+    open_incidents: int = 0
+    incident: OpenIncident | None = None
 
     def unsealed(self, sealing: Sealing) -> Self:
         """

@@ -156,6 +156,13 @@ class OpenIncident:
     cause: str
     since: datetime
 
+    def text(self, run_id: str) -> str:
+        """What it is, in words."""
+        return (
+            f"incident {run_id}/{self.number}: {self.cause} at step {self.step}"
+            f" ({self.direction}), since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -202,3 +209,11 @@ def restore(identity: Run, state: Mapping[str, Any]) -> Run:
     *identity* carries what has columns of its own: ids, input, revision, status and times.
     """
     return replace(identity, **fields_from(Run, state))
+
+
+def first_open(run: Run) -> OpenIncident | None:
+    """The first incident of a run that is open, without what a client must not see."""
+    if not run.incidents:
+        return None
+    each = run.incidents[min(run.incidents)]
+    return OpenIncident(each.number, each.step, each.direction, each.cause, each.opened_at)

@@ -17,7 +17,7 @@ from sqlalchemy import TextClause, text
 
 from saga_engine.errors import StoreTooMuch, StoreUnavailable
 from saga_engine.saga.record import from_data
-from saga_engine.saga.run import Cause, Failure, Run, restore, state_of
+from saga_engine.saga.run import Cause, Failure, OpenIncident, Run, restore, state_of
 from saga_engine.saga.vocabulary import Json, Status
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
@@ -37,7 +37,11 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How a run stands, for whoever waits for it; `failure` says why it did not complete."""
+    """
+    How a run stands, for a client; `failure` says why it did not complete.
+
+    `open_incidents` is in how many places it waits for a person, `incident` the first of them.
+    """
 
     status: Status
     saga: str
@@ -45,6 +49,8 @@ class RunStatus:
     key: str | None
     result: Json = None
     failure: Failure | None = None
+    open_incidents: int = 0
+    incident: OpenIncident | None = None
 
 
 async def clock(tx: Transaction) -> datetime:
@@ -168,11 +174,18 @@ async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStat
             *(Status(standing), saga, version, key),
             orjson.loads(result),
             failure_of(orjson.loads(cause)),
+            *_waits(orjson.loads(incidents)),
         )
-        for run_id, standing, saga, version, key, result, cause in await tx.execute(
+        for run_id, standing, saga, version, key, result, cause, incidents in await tx.execute(
             _STATUS, _ids(run_ids)
         )
     }
+
+
+def _waits(incidents: Sequence[Mapping[str, Any]]) -> tuple[int, OpenIncident | None]:
+    """How many incidents are open, and the first of them."""
+    first = min(incidents, key=lambda each: int(each["number"]), default=None)
+    return len(incidents), None if first is None else from_data(OpenIncident, first)
 
 
 def failure_of(cause: Any) -> Failure | None:
@@ -337,7 +350,12 @@ _SAVE = text(
 _STATUS = text(
     """
     SELECT r.run_id::text, r.status, d.name, d.version, r.key,
-        coalesce(r.state -> 'result', 'null')::text, coalesce(r.state -> 'cause', 'null')::text
+        coalesce(r.state -> 'result', 'null')::text, coalesce(r.state -> 'cause', 'null')::text,
+        CASE WHEN r.state -> 'incidents' IS NULL THEN '[]' ELSE (
+            SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.value -> 'number',
+                'step', i.value -> 'step', 'direction', i.value -> 'direction',
+                'cause', i.value -> 'cause', 'since', i.value -> 'opened_at')), '[]')::text
+            FROM jsonb_each(r.state -> 'incidents') AS i) END
     FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""

@@ -194,8 +194,14 @@ async def _status(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
         if row is not None:
             state = orjson.loads(row["state"])
             ends = [orjson.dumps(state.get(name)).decode() for name in ("result", "cause")]
+            opened = [
+                {"since": each["opened_at"]}
+                | {place: each[place] for place in ("number", "step", "direction", "cause")}
+                for each in state.get("incidents", {}).values()
+            ]
             name, version, _ = name_of(tx, row["definition_id"])
-            told.append((run_id, row["status"], name, version, row["key"], *ends))
+            waits = orjson.dumps(opened).decode()
+            told.append((run_id, row["status"], name, version, row["key"], *ends, waits))
     return told
 
 

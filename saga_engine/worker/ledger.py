@@ -15,7 +15,7 @@ from saga_engine.broker.answer import Address, Answer, AnswerOutcome
 from saga_engine.saga.effect import Send, effects
 from saga_engine.saga.event import Event
 from saga_engine.saga.guard import CodeError, Watch
-from saga_engine.saga.run import Failure, Run
+from saga_engine.saga.run import Failure, Run, first_open
 from saga_engine.saga.trigger import Garbled, Resolve
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
@@ -198,6 +198,7 @@ class Ledger:
                 answer = Answer(
                     *(outcome, UUID(run_id), status.status, status.result, status.failure),
                     *(status.saga, status.version, status.key),
+                    *(status.open_incidents, status.incident),
                 )
             self.outcome.answers.append((to, answer))
 
@@ -205,4 +206,7 @@ class Ledger:
 def status_of(run: Run) -> RunStatus:
     """How a run stands, as `runs.status` would read it."""
     told = run.cause.told if run.cause else None
-    return RunStatus(run.status, run.saga, run.version, run.key, run.result, told)
+    return RunStatus(
+        *(run.status, run.saga, run.version, run.key, run.result, told),
+        *(len(run.incidents), first_open(run)),
+    )

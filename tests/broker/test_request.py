@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from uuid import UUID
 
 import orjson
@@ -22,8 +23,8 @@ from saga_engine.broker.request import (
     encode_request,
 )
 from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Status
+from saga_engine.saga.run import Failure, OpenIncident
+from saga_engine.saga.vocabulary import Direction, Status
 from saga_engine.settings import Settings
 from tests.broker.messages import arrived, delivery
 
@@ -101,6 +102,17 @@ def test_answer_arrives_as_it_was_sent():
     assert decode_event(arrived(message), SETTINGS) == answer
 
 
+def test_an_answer_says_that_its_run_waits_for_a_person():
+    since = datetime(2026, 11, 28, 3, tzinfo=UTC)
+    incident = OpenIncident(1, "charge", Direction.ACTION, "step_unknown", since)
+    answer = Answer(
+        *(AnswerOutcome.EXISTING, RUN, Status.RUNNING, None, None, "place-order", 1, "o-1"),
+        *(2, incident),
+    )
+    message = encode_answer(Address("saga.client.1", "q-1"), answer)
+    assert decode_event(arrived(message), SETTINGS) == answer
+
+
 def test_finished_run_arrives_where_its_client_bound():
     finished = Finished(RUN, "place-order", 1, "o-1", Status.COMPLETED, {"ok": True})
     message = encode_finished(finished)
@@ -113,7 +125,9 @@ def test_finished_run_arrives_where_its_client_bound():
 @pytest.mark.parametrize(
     "body",
     [b"{}", b'{"outcome": "x"}', b'{"outcome": 1}', b'{"run_id": 1, "version": 1}', b"[]",
-     b'{"outcome": "accepted", "error": {}}', b'{"outcome": "accepted", "status": {}}'],
+     b'{"outcome": "accepted", "error": {}}',
+     b'{"outcome": "accepted", "incident": {}}', b'{"outcome": "accepted", "incident": 1}',
+     b'{"outcome": "accepted", "open_incidents": "1"}', b'{"outcome": "accepted", "status": {}}'],
 )  # fmt: skip
 def test_garbage_in_a_client_s_queue_is_unreadable(kind, body):
     assert isinstance(decode_event(delivery(type=kind, body=body), SETTINGS), Unreadable)

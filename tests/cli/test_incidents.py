@@ -50,7 +50,7 @@ async def test_an_incident_that_the_engine_closed_is_shown_as_closed_and_why(eng
         await incidents.record(tx, [(run_id, closed)])
     how = "closed by saga-engine: its reply arrived after all"
     shown = await engine("show", run_id)
-    assert f"incident {run_id}/1 ({how}):" in shown.out
+    assert f"{run_id}/1 ({how}):" in shown.out
     listed = await engine("incidents", "--all")
     assert listed.out.splitlines()[1].endswith(how)
     again = await engine("resolve", f"{run_id}/1", "retry", "--by", "ann", "--reason", "x")
@@ -94,3 +94,22 @@ async def test_incidents_are_chosen_by_cause_step_and_age(engine):
     assert (wrong.code, "as in 90s, 10m or 2h" in wrong.err) == (2, True)
     missing = await engine("incidents", "--after", "0198c0de-0000-7000-8000-000000000001/1")
     assert (missing.code, "Leave --after out" in missing.err) == (3, True)
+
+
+async def test_one_incident_is_shown_with_what_a_person_needs_and_ready_commands(engine):
+    [run_id] = await stuck(engine)
+    shown = (await engine("show", f"{run_id}/1")).out
+    for words in (
+        "unroutable",
+        "lose (action), retriable",
+        "greeter.lost, sent 1 times",
+        "No queue is bound",
+        f"saga-engine resolve {run_id}/1 retry --reason WHY",
+        f"saga-engine resolve {run_id}/1 complete --result JSON --reason WHY",
+    ):
+        assert words in shown, words
+    assert " reject " not in shown  # after the pivot there is only forward
+    document = (await engine("show", f"{run_id}/1", "--json")).json
+    assert (document["incident"]["cause"], document["incident"]["reply"]) == ("unroutable", None)
+    missing = await engine("show", f"{run_id}/9")
+    assert (missing.code, "There is no incident" in missing.err) == (3, True)

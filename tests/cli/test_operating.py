@@ -130,3 +130,13 @@ async def test_without_a_worker_a_start_waits_in_its_queue(settings):
         broker_url=settings.require_broker(),
     )
     assert (hurried.code, "No worker answered in 0.3 seconds" in hurried.err) == (124, True)
+
+
+async def test_who_waits_for_a_run_on_the_command_line_reads_that_it_waits_for_a_person(engine):
+    run_id = await stuck(engine)
+    for typed in (("wait", run_id), ("start", "stuck", "--input", '{"name": "Bo"}', "--wait")):
+        ran = await engine(*typed, "--timeout", "8", client_ask_again="0.2")
+        assert ran.code == 124
+        assert ran.err.count("waits for a person, incident") == 2  # while it waits, and at the end
+        assert "unroutable at step lose (action), since 20" in ran.err
+        assert "Bo" not in ran.err

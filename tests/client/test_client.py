@@ -190,3 +190,30 @@ async def test_an_error_in_the_block_leaves_the_client_as_it_is(settings):
     with pytest.raises(KeyError):
         async with Client(settings=settings):
             raise KeyError
+
+
+async def test_a_client_learns_that_its_run_waits_for_a_person(client):
+    handle = await client.start("stuck", {"name": "secret-name"})
+    seen = asyncio.Queue()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        result = client.result(handle.run_id, on_incident=seen.put_nowait)
+        waiting = group.create_task(result)
+        ending = await seen.get()
+        waiting.cancel()
+    assert (ending.status, ending.open_incidents) == (Status.RUNNING, 1)
+    incident = ending.incident
+    assert (incident.number, incident.step, incident.cause) == (1, "lose", "unroutable")
+    assert await client.status(handle.run_id) == ending
+    with pytest.raises(TimedOut) as raised:
+        await client.result(handle.run_id, timeout=1)
+    text = str(raised.value)
+    assert f"it waits for a person, incident {handle.run_id}/1: unroutable at step lose" in text
+    assert f"{incident.since:%Y-%m-%d %H:%M}" in text
+    assert "secret-name" not in text
+
+
+async def test_a_run_that_waits_for_nobody_is_not_said_to(client, greeter):
+    handle = await client.start("held", ANN)
+    status = await client.status(handle.run_id)
+    assert (status.open_incidents, status.incident) == (0, None)
+    greeter.let_go.set()
