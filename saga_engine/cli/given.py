@@ -55,7 +55,7 @@ def duration_of(typed: str, option: str) -> timedelta:
     return timedelta(seconds=int(found[1]) * _SECONDS[found[2] or "s"])
 
 
-_DURATION = re.compile(r"([0-9]{1,7})([smhd]?)", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,6})([smhd]?)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

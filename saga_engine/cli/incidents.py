@@ -86,7 +86,11 @@ async def incidents(
     which: Which = EVERY_OPEN_ONE,
     by: Annotated[
         list[By] | None,
-        Parameter(help="Count them by what they have in common; may be given several times."),
+        # Without json_list a bracket would be read as JSON, however deep it nests.
+        Parameter(
+            help="Count them by what they have in common; may be given several times.",
+            json_list=False,
+        ),
     ] = None,
     limit: Annotated[int, Parameter(help="How many, at most 10000.")] = 100,
     after: Annotated[str | None, Parameter(help="The last incident of the page before.")] = None,
@@ -174,7 +178,7 @@ async def _named(tx: Transaction, typed: str) -> StoredIncident:
     run, slash, number = typed.partition("/")
     found = await store.find(tx, run_id_of(run), _number(number)) if slash else None
     if found is None:
-        raise NotFound(f"There is no incident {typed} to go on after. Leave --after out.")
+        raise NotFound(f"There is no incident {typed!r} to go on after. Leave --after out.")
     return found
 
 

@@ -97,7 +97,9 @@ LIMIT_MAX = 100_000
 
 
 async def resolve(
-    *incident_and_action: Annotated[str, Parameter(name="INCIDENT ACTION", help=ACTIONS)],
+    *incident_and_action: Annotated[
+        str, Parameter(name="INCIDENT ACTION", help=ACTIONS, json_list=False)
+    ],
     reason: Reason,
     result: Annotated[
         str | None,

@@ -115,7 +115,7 @@ def _show_incident(shown: Mapping[str, Any], name: str, *, as_json: bool) -> Non
                 field(each, shown[each], pad=PAD)
             print_incident(incident, shown["steps"])
             return
-    raise NotFound(f"There is no incident {name}. `saga-engine incidents` lists the open ones.")
+    raise NotFound(f"There is no incident {name!r}. `saga-engine incidents` lists the open ones.")
 
 
 def _summary_json(summary: RunSummary) -> dict[str, Any]:
