@@ -1,8 +1,14 @@
+from contextlib import suppress
+from datetime import timedelta
+
+from sqlalchemy import text
+
 from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandoned, RunCompensated
 from saga_engine.saga.vocabulary import Direction, Resolution
 from saga_engine.store import incidents, runs
 from saga_engine.store.database import Database
 from saga_engine.store.incidents import Choice
+from saga_engine.store.total import Total
 from tests.store.orders import begin
 
 
@@ -66,3 +72,52 @@ async def test_other_events_are_passed_over(database: Database, definition_id: i
         run = await begin(tx, definition_id)
         await incidents.record(tx, [(run.run_id, RunCompensated(await runs.clock(tx)))])
         assert await incidents.listing(tx, limit=9) == []
+
+
+async def test_incidents_come_in_pages_with_a_total_that_is_bounded(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        await incidents.record(tx, await opened(tx, run.run_id, 1, 2, 3))
+        first = await incidents.listing(tx, limit=2)
+        rest = await incidents.listing(tx, limit=2, after=first[-1])
+        assert [each.number for each in (*first, *rest)] == [1, 2, 3]
+        assert await incidents.count(tx, Choice(), 3) == Total(3)
+        assert await incidents.count(tx, Choice(), 2) == Total(2, exact=False)
+        assert await incidents.count(tx, Choice(cause="other"), 2) == Total(0)
+        assert await incidents.count(tx, Choice(older_than=timedelta(hours=1)), 2) == Total(0)
+        [group] = await incidents.groups(tx, Choice(), ["cause", "step", "saga"], limit=9)
+    assert (group.count, group.oldest) == (3, first[0].opened_at)
+    assert group.common == {"cause": "exhausted", "step": "reserve", "saga": "place-order"}
+    assert group.example == f"{run.run_id}/1"
+
+
+async def test_incidents_are_read_without_the_right_to_read_payloads(
+    database: Database, definition_id: int
+):
+    with suppress(Undone):
+        async with database.transaction() as tx:
+            run = await begin(tx, definition_id, key="k")
+            await incidents.record(tx, await opened(tx, run.run_id, 1))
+            for statement in AS_ONE_WHO_SEES_NO_PAYLOAD:
+                await tx.execute(text(statement))
+            [found] = await incidents.listing(tx, limit=9)
+            assert (found.run_id, found.key) == (run.run_id, "k")
+            assert await incidents.find(tx, run.run_id, 1) == found
+            assert await incidents.count(tx, Choice(), 9) == Total(1)
+            assert len(await incidents.groups(tx, Choice(), ["cause"], limit=9)) == 1
+            raise Undone
+
+
+class Undone(Exception):
+    """Takes the role away again, with everything else."""
+
+
+AS_ONE_WHO_SEES_NO_PAYLOAD = (
+    "CREATE ROLE sees_no_payload",
+    "GRANT USAGE ON SCHEMA saga_engine TO sees_no_payload",
+    "GRANT SELECT ON saga_engine.incident, saga_engine.definition TO sees_no_payload",
+    "GRANT SELECT (run_id, definition_id, key) ON saga_engine.run TO sees_no_payload",
+    "SET LOCAL ROLE sees_no_payload",
+)
