@@ -28,7 +28,7 @@ from saga_engine.cli.overseer import LAST_SIGNAL
 from saga_engine.settings import Settings
 from saga_engine.worker.alarm import NOTE_BYTES
 
-LEAVING = 2.0
+LEAVING = 5.0
 """Seconds for what is left when everything is drained: threads, executors, functions at exit."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -129,7 +129,7 @@ def _overseer(settings: Settings, memory: int) -> Iterator[int]:
     root = str(Path(saga_engine.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "saga_engine.cli.overseer"],
+        [sys.executable, "-P", "-m", "saga_engine.cli.overseer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": path},
