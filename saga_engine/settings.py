@@ -128,6 +128,11 @@ class Settings(BaseModel):
         " wait in PostgreSQL for their turn. Below it the engine finds the right number by how"
         " soon replies come; see docs/operations.md",
     )
+    held_requests: Count = Field(
+        10,
+        description="Requests, such as cancels, that are kept for one accepted run that has not"
+        " begun; the first decides, further ones are refused",
+    )
     in_flight_horizon: Seconds = Field(
         60.0,
         description="Seconds within which something must be due of a run for it to count as under"

@@ -38,11 +38,13 @@ CREATE TABLE saga_engine.run (
     state jsonb NOT NULL
 ) PARTITION BY RANGE (run_id)"""
 
-_RUN_WAKE = "CREATE INDEX run_wake ON saga_engine.run (wake_at) WHERE wake_at IS NOT NULL"
+# By definition first: a worker finds the runs it can move without reading those of other workers.
+_RUN_WAKE = """
+CREATE INDEX run_wake ON saga_engine.run (definition_id, wake_at) WHERE wake_at IS NOT NULL"""
 
+# Completed runs are in it too, so that the runs of a rare saga are found among those of all others.
 _RUN_STATUS = """
-CREATE INDEX run_status ON saga_engine.run (status, run_id) INCLUDE (definition_id)
-    WHERE status <> 'completed'"""
+CREATE INDEX run_status ON saga_engine.run (definition_id, status, run_id)"""
 
 # A few bytes for each 128 pages; retention asks it whether an old month has late finishers.
 _RUN_FINISHED = "CREATE INDEX run_finished ON saga_engine.run USING brin (finished_at)"
@@ -163,8 +165,10 @@ CREATE TABLE saga_engine.inbox (
     not_before timestamptz,
     definition_id integer,
     version integer,
+    fingerprint text,
     saga text,
     kind text NOT NULL,
+    held boolean NOT NULL DEFAULT false,
     audit_id uuid,
     body text NOT NULL,
     key text,
@@ -180,7 +184,11 @@ CREATE TABLE saga_engine.inbox (
         AND not_before BETWEEN '2000-01-01Z' AND '3000-01-01Z')
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
-_INBOX_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id)"
+_INBOX_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id) WHERE kind <> 'start'"
+
+# A start that is asked for again while it waits is not stored again.
+_INBOX_START_RUN = """
+CREATE UNIQUE INDEX inbox_start_run ON saga_engine.inbox (run_id) WHERE kind = 'start'"""
 
 _INCIDENT = """
 CREATE TABLE saga_engine.incident (
@@ -297,13 +305,16 @@ $$"""
 _REQUEST_START = """
 CREATE FUNCTION saga_engine.request_start(asked_saga text, asked_version integer, asked_run uuid,
     asked_key text, digest bytea, kept bytea, asked_body text, must_be_known boolean,
-    OUT outcome text, OUT holder uuid, OUT pinned integer, OUT same boolean, OUT sealed bytea)
+    asked_fingerprint text, OUT outcome text, OUT holder uuid, OUT pinned integer,
+    OUT same boolean, OUT sealed bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     milliseconds bigint;
     held bytea;
+    mark text;
 BEGIN
-    IF octet_length(asked_saga) BETWEEN 1 AND 2000 IS NOT TRUE
+    IF octet_length(asked_fingerprint) BETWEEN 1 AND 100 IS FALSE
+            OR octet_length(asked_saga) BETWEEN 1 AND 2000 IS NOT TRUE
             OR octet_length(asked_key) BETWEEN 1 AND 2000 IS FALSE OR asked_version < 1
             OR octet_length(asked_body) <= 134217728 IS NOT TRUE
             OR (asked_key IS NOT NULL AND octet_length(kept) BETWEEN 32 AND 1000 IS NOT TRUE)
@@ -319,13 +330,15 @@ BEGIN
         outcome := 'not_granted';
         RETURN;
     END IF;
-    SELECT max(d.version) INTO pinned FROM saga_engine.definition AS d
-        WHERE d.name = asked_saga AND (asked_version IS NULL OR d.version = asked_version);
+    SELECT d.version, d.fingerprint INTO pinned, mark FROM saga_engine.definition AS d
+        WHERE d.name = asked_saga AND (asked_version IS NULL OR d.version = asked_version)
+        ORDER BY d.version DESC, d.id DESC LIMIT 1;
     IF pinned IS NULL AND must_be_known IS NOT FALSE THEN
         outcome := 'unknown_saga';
         RETURN;
     END IF;
     pinned := coalesce(pinned, asked_version);
+    mark := coalesce(asked_fingerprint, mark);
     IF asked_key IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock(
             hashtextextended(format('saga-engine key %s/%s', asked_saga, asked_key), 0));
@@ -350,8 +363,8 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    INSERT INTO saga_engine.inbox (run_id, version, saga, kind, key, body, role)
-        VALUES (asked_run, pinned, asked_saga, 'start', asked_key, asked_body, session_user);
+    INSERT INTO saga_engine.inbox (run_id, version, fingerprint, saga, kind, key, body, role)
+        VALUES (asked_run, pinned, mark, asked_saga, 'start', asked_key, asked_body, session_user);
     outcome := 'recorded';
     holder := asked_run;
 END $$"""
@@ -495,7 +508,7 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(2)",
-    *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INCIDENT, _INCIDENT_OPEN),
+    *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INCIDENT, _INCIDENT_OPEN),
     *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
     *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _FOR_NO_ROLE_YET),

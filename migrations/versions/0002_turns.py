@@ -23,10 +23,12 @@ CREATE TABLE saga_engine.schema_revision (
 
 # Fifty thousand starts may wait: nobody may have to read past them to find something else.
 _INBOX_START = """
-CREATE INDEX inbox_start ON saga_engine.inbox (saga, id) WHERE kind = 'start'"""
+CREATE INDEX inbox_start ON saga_engine.inbox (saga, coalesce(version, 0),
+    coalesce(fingerprint, ''), coalesce(not_before, received_at), id) WHERE kind = 'start'"""
 
 _INBOX_OTHER = """
-CREATE INDEX inbox_other ON saga_engine.inbox (id) WHERE kind <> 'start'"""
+CREATE INDEX inbox_other ON saga_engine.inbox (coalesce(definition_id, 0),
+    coalesce(not_before, received_at), id) WHERE kind <> 'start' AND NOT held"""
 
 # Whoever said it, by RabbitMQ's word; not in the body, which the code before this reads strictly.
 _INBOX_SENDER = "ALTER TABLE saga_engine.inbox ADD COLUMN sender text"

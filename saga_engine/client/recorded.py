@@ -44,7 +44,7 @@ async def start_in(
     settings: Settings | None = None,
 ) -> Handle:
     """
-    Record the start of a run in the caller's transaction.
+    Record the start of a run in the caller's transaction. It is accepted when that commits.
 
         async with engine.begin() as connection:
             await connection.execute(insert(orders).values(id="o-1"))
@@ -58,7 +58,8 @@ async def start_in(
         saga: its name, or its definition, with which the input is validated.
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
-        version: the newest a worker knows when left out.
+        version: the newest any worker has ever loaded, at the time of the call, when left out.
+            The run begins as that version, whatever is deployed before its turn comes.
         settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:
@@ -78,7 +79,9 @@ async def start_in(
     sealed = sealing.sealed(given, input_place(name, run_id))
     refuse_beyond({"input": sealed}, limits_of(settings) if settings else _limits_of_environment())
     wanted = StartWanted(
-        name, number, run_id, key_text(key), sealed, given, known=isinstance(saga, str)
+        *(name, number, run_id, key_text(key), sealed, given),
+        known=isinstance(saga, str),
+        fingerprint=None if isinstance(saga, str) else saga.fingerprint,
     )
     with _told_as_ours():
         await encoding.check_opened(connection, "of the caller's connection")

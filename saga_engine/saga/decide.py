@@ -110,6 +110,32 @@ def _start(
         return Decision(None, refused=f"The input {error}.")
     except PayloadError as error:
         return Decision(None, refused=f"The input {sealing.told(error)}."[:MESSAGE_MAX])
+    turn = _begun(saga, start, now, sealing, watch=watch, limits=limits)
+    advance(turn)
+    return _decided(turn)
+
+
+def begin_blocked(saga: Saga, start: Start, now: datetime, cause: str, message: str) -> Decision:
+    """
+    Begin a run that was accepted and cannot go on: its first steps wait for a person.
+
+    Args:
+        saga: the definition the run is pinned to; checked by `rules`.
+        start: what was accepted; nothing looks into its input.
+        now: aware, from the database's clock.
+        cause: of the incidents, one for each step that no other comes before.
+        message: what is wrong, in a sentence without payload.
+    """
+    turn = _begun(saga, start, now, PLAIN, watch=UNWATCHED, limits=LIMITS)
+    for step, before in saga.after.items():
+        if not before:
+            turn.block(step, Direction.ACTION, cause, message)
+    return Decision(turn.run, tuple(turn.events))
+
+
+def _begun(
+    saga: Saga, start: Start, now: datetime, sealing: Sealing, *, watch: Watch, limits: Limits
+) -> Turn:
     event = RunStarted(
         start.run_id,
         saga.name,
@@ -121,9 +147,7 @@ def _start(
         now,
         now + saga.deadline if saga.deadline else None,
     )
-    turn = Turn(saga, evolve(None, event), now, sealing, watch, limits, [event])
-    advance(turn)
-    return _decided(turn)
+    return Turn(saga, evolve(None, event), now, sealing, watch, limits, [event])
 
 
 def _apply(turn: Turn, trigger: Later) -> str | None:

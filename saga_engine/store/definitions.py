@@ -35,7 +35,8 @@ async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, in
     Register *sagas*; their ids by name and version.
 
     Raises:
-        ConfigurationError: one has other steps than unfinished runs of the same version.
+        ConfigurationError: one has other steps than unfinished runs of the same version, or than
+            starts of it that were accepted and wait.
     """
     if not sagas:
         return {}
@@ -64,9 +65,9 @@ async def known(tx: Transaction) -> list[KnownDefinition]:
 
 
 async def versions(tx: Transaction, names: Collection[str]) -> set[tuple[str, int]]:
-    """Find the names and versions on record of these sagas; no document is read."""
-    rows = await tx.execute(_VERSIONS, {"names": sorted(names)})
-    return {(name, version) for name, version in rows}
+    """Find which versions of sagas of these names any worker has ever loaded."""
+    found = await tx.execute(_VERSIONS, {"names": sorted(names)})
+    return {(name, version) for name, version in found}
 
 
 def document_of(saga: Saga) -> dict[str, Any]:
@@ -93,8 +94,8 @@ _KNOWN = select(
 
 _VERSIONS = text(
     """
-    SELECT d.name, d.version FROM saga_engine.definition AS d
-    WHERE d.name = ANY (CAST(:names AS text[]))"""
+    SELECT DISTINCT name, version FROM saga_engine.definition
+    WHERE name = ANY (CAST(:names AS text[]))"""
 )
 
 _REGISTER = text(
@@ -125,5 +126,9 @@ _CHANGED = text(
     WHERE EXISTS (
         SELECT FROM saga_engine.run AS r
         WHERE r.status IN ('running', 'compensating') AND r.definition_id = d.id)
+    OR EXISTS (
+        SELECT FROM saga_engine.inbox AS i
+        WHERE i.kind = 'start' AND i.saga = d.name AND coalesce(i.version, 0) = d.version
+            AND coalesce(i.fingerprint, '') = d.fingerprint)
     ORDER BY d.name, d.version LIMIT 1"""
 )

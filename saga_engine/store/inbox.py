@@ -27,11 +27,13 @@ class Item:
 
     `kind` and `body` are those of `trigger_data`. A start names its saga, and its version unless
     the newest will do, and its business key, if it has one; everything else belongs to a run, whose
-    definition is looked up when it is not given. `audit_id` is the record that is to be settled
-    with the decision; `reply_to` and `correlation_id` say where an answer is waited for. `sender`
-    is the RabbitMQ user of the message it came in, None for what came by no message; `role` the
-    role of PostgreSQL that recorded it, None for what the engine itself keeps. It is not taken
-    before `delay` is over.
+    definition is looked up when it is not given. `fingerprint` is that of the definition an
+    accepted start is pinned to; a start without one has not been accepted yet. `audit_id` is the
+    record that is to be settled with the decision; `reply_to` and `correlation_id` say where an
+    answer is waited for. `sender` is the RabbitMQ user of the message it came in, None for what
+    came by no message; `role` the role of PostgreSQL that recorded it, None for what the engine
+    itself keeps. It is not taken before `delay` is over. `held`: it is not taken before the start
+    of its run is.
     """
 
     kind: str
@@ -47,6 +49,8 @@ class Item:
     key: str | None = None
     role: str | None = None
     delay: timedelta = timedelta()
+    fingerprint: str | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Inboxed:
     sender: str | None
     key: str | None
     role: str | None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Lengths:
 @dataclass(frozen=True, slots=True)
 class WaitingStart:
     """
-    A start that waits: of which saga, with which key.
+    A start that waits: of which saga, with which key, and how many requests are held behind it.
 
     Where no version was asked for it is the newest on record; None: of that saga there is none.
     """
@@ -102,10 +107,11 @@ class WaitingStart:
     saga: str
     version: int | None
     key: str | None
+    held: int = 0
 
 
 async def record(tx: Transaction, items: Sequence[Item]) -> None:
-    """Record *items*, in order."""
+    """Record *items*, in order. The start of a run that waits already is not recorded again."""
     if not items:
         return
     await tx.execute(
@@ -123,6 +129,8 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
             "keys": [item.key for item in items],
             "roles": [item.role for item in items],
             "delays": [item.delay for item in items],
+            "fingerprints": [item.fingerprint for item in items],
+            "held": [item.held for item in items],
             "bodies": [dumps(item.body) for item in items],
         },
     )
@@ -164,9 +172,11 @@ async def take_starts(
     """
     Take out up to *limit* starts that this worker can decide, oldest first.
 
+    What is held behind them can be taken from now on, in this transaction too.
+
     Args:
-        turns: how many of each saga at the most, by its name.
-        definition_ids: the definitions it has.
+        turns: how many of each saga at most, by its name.
+        definition_ids: the definitions it has. A start that is pinned to another one stays.
         most: bytes of bodies after which no further start is taken.
     """
     if not turns:
@@ -179,7 +189,10 @@ async def take_starts(
         "most": most,
         **asdict(lengths),
     }
-    return inboxed(await tx.execute(_TAKE_STARTS, arguments))
+    taken = inboxed(await tx.execute(_TAKE_STARTS, arguments))
+    if taken:
+        await tx.execute(_LET_GO, {"run_ids": [item.run_id for item in taken]})
+    return taken
 
 
 async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
@@ -195,89 +208,130 @@ async def sagas_waiting(
     return set((await tx.execute(_SAGAS_WAITING, arguments)).scalars())
 
 
-async def starts_of(tx: Transaction, run_ids: Collection[str]) -> dict[str, WaitingStart]:
-    """Find the starts that wait of these runs, by run id; the others are left out."""
+async def starts_of(
+    tx: Transaction, run_ids: Collection[str], held: int = 0
+) -> dict[str, WaitingStart]:
+    """
+    Find the starts that wait of these runs, by run id; the others are left out.
+
+    Args:
+        held: how many held requests are counted at most. If there may be any, the starts are
+            locked, so that none is taken out before this transaction has recorded what it holds.
+    """
     if not run_ids:
         return {}
-    rows = await tx.execute(_STARTS_OF, {"run_ids": sorted(run_ids)})
+    statement = _KEEP_STARTS if held else _STARTS_OF
+    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "held": held})
     return {run_id: WaitingStart(*others) for run_id, *others in rows}
 
 
+async def known(tx: Transaction, run_ids: Collection[str]) -> set[str]:
+    """Find which of these runs are there, or wait to begin."""
+    return set((await tx.execute(_KNOWN, {"run_ids": sorted(run_ids)})).scalars())
+
+
+async def look_at_starts(
+    tx: Transaction, run_ids: Collection[str], lengths: Lengths = Lengths()
+) -> dict[str, Inboxed]:
+    """Read the starts that wait of these runs, by run id, and leave them where they are."""
+    if not run_ids:
+        return {}
+    rows = await tx.execute(_LOOK_AT_STARTS, {"run_ids": sorted(run_ids), **asdict(lengths)})
+    return {item.run_id: item for item in inboxed(rows)}
+
+
 def inboxed(rows: Iterable[Any]) -> list[Inboxed]:
-    """Read the rows that a statement took out, the oldest first."""
+    """Read the rows that a statement found, the oldest first."""
     return sorted((Inboxed(*row) for row in rows), key=lambda item: item.id)
 
 
 _RECORD = text(
     """
     INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
-        reply_to, correlation_id, sender, key, role, not_before)
+        reply_to, correlation_id, sender, key, role, fingerprint, held, not_before)
     SELECT u.run_id,
         coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
             (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
         u.version, u.saga, u.kind, u.audit_id, u.body,
-        u.reply_to, u.correlation_id, u.sender, u.key, u.role,
+        u.reply_to, u.correlation_id, u.sender, u.key, u.role, u.fingerprint, u.held,
         CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
         CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
         CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
         CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
-        CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[])) WITH ORDINALITY
+        CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[]),
+        CAST(:fingerprints AS text[]), CAST(:held AS boolean[])) WITH ORDINALITY
         AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
-            sender, key, role, delay, place)
-    ORDER BY u.place"""
+            sender, key, role, delay, fingerprint, held, place)
+    ORDER BY u.place
+    ON CONFLICT DO NOTHING"""
 )
 
 # A body is looked at by its length before any of it leaves the server: others may have written it.
-RETURNING = """
-    RETURNING id, kind, run_id::text,
+_COLUMNS = """
+    id, kind, run_id::text,
         CASE WHEN octet_length(body) <= {longest}
             THEN body ELSE substr(body, 1, CAST(:kept AS integer)) END,
         octet_length(body), octet_length(body) <= {longest},
         saga, version, definition_id, audit_id::text, reply_to, correlation_id, left(sender, 1000),
-        key, role""".format(
+        key, role, fingerprint""".format(
     longest="CASE WHEN role IS NULL THEN CAST(:ours AS integer) ELSE CAST(:others AS integer) END"
 )
 
-# A request for a run that was not there when it came is held back while a start of that run waits
-# here; then it goes to whoever has the definition, and if there still is no run, to anyone.
+RETURNING = f"""
+    RETURNING {_COLUMNS}"""
+
+# What names no definition goes to any worker: it looks the run up, and passes the request on to a
+# worker that has the definition, or holds it back while a start of that run waits.
 _TAKE = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
-        SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-        WHERE i.kind <> 'start' AND coalesce(i.not_before <= clock_timestamp(), true) AND CASE
-            WHEN i.definition_id IS NOT NULL
-                THEN i.definition_id = ANY (CAST(:definition_ids AS integer[]))
-            ELSE NOT EXISTS (
-                    SELECT FROM saga_engine.inbox AS s
-                    WHERE s.run_id = i.run_id AND s.kind = 'start')
-                AND coalesce((
-                    SELECT r.definition_id = ANY (CAST(:definition_ids AS integer[]))
-                    FROM saga_engine.run AS r WHERE r.run_id = i.run_id), true)
-            END
-        ORDER BY i.id LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS f) AS b
+            SELECT t.id, t.size
+            FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+            LATERAL (
+                SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
+                WHERE i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
+                    AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())
+                ORDER BY coalesce(i.not_before, i.received_at), i.id
+                LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
+            ORDER BY t.id LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - a constant follows
     + RETURNING
 )
 
+# The starts that a worker can take: those pinned to a definition that it has, those that are not
+# accepted yet and ask for a version that it has, and those that ask for the newest.
+_PINS = """
+    SELECT 0 AS version, '' AS fingerprint
+    UNION ALL
+    SELECT d.version, f.fingerprint
+    FROM saga_engine.definition AS d, unnest(ARRAY['', d.fingerprint]) AS f(fingerprint)
+    WHERE d.id = ANY (CAST(:definition_ids AS integer[])) AND d.name = w.saga"""
+
+_PINNED = """
+    i.kind = 'start' AND i.saga = w.saga AND coalesce(i.version, 0) = p.version
+        AND coalesce(i.fingerprint, '') = p.fingerprint
+        AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())"""
+
 _TAKE_STARTS = text(
-    """
+    f"""
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
-        SELECT t.id, t.size
-        FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
-        LATERAL (
-            SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-            WHERE i.kind = 'start' AND i.saga = w.saga
-                AND coalesce(i.not_before <= clock_timestamp(), true)
-                AND (i.version IS NULL OR EXISTS (
-                    SELECT FROM saga_engine.definition AS d
-                    WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
-                        AND d.name = i.saga AND d.version = i.version))
-            ORDER BY i.id LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS t
-        ORDER BY t.id LIMIT :limit) AS f) AS b
-        WHERE b.before < :most))"""  # noqa: S608 - the same
+            SELECT t.id, t.size FROM (
+                SELECT c.id, c.size, w.places,
+                    row_number() OVER (PARTITION BY w.saga ORDER BY c.ripe, c.id) AS place
+                FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[]))
+                    AS w(saga, places),
+                LATERAL ({_PINS}) AS p,
+                LATERAL (
+                    SELECT i.id, octet_length(i.body) AS size,
+                        coalesce(i.not_before, i.received_at) AS ripe
+                    FROM saga_engine.inbox AS i WHERE {_PINNED}
+                    ORDER BY coalesce(i.not_before, i.received_at), i.id
+                    LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS c) AS t
+            WHERE t.place <= t.places ORDER BY t.id LIMIT :limit) AS f) AS b
+        WHERE b.before < :most))"""  # noqa: S608 - constants
     + RETURNING
 )
 
@@ -287,25 +341,45 @@ _REST = text(
     WHERE id = ANY (CAST(:ids AS bigint[]))"""
 )
 
-_SAGAS_WAITING = text(
+_LET_GO = text(
     """
-    SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
-    WHERE EXISTS (
-        SELECT FROM saga_engine.inbox AS i
-        WHERE i.kind = 'start' AND i.saga = w.saga
-            AND coalesce(i.not_before <= clock_timestamp(), true)
-            AND (i.version IS NULL OR EXISTS (
-                SELECT FROM saga_engine.definition AS d
-                WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
-                    AND d.name = i.saga AND d.version = i.version)))"""
+    UPDATE saga_engine.inbox SET held = false
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND held"""
 )
 
-_STARTS_OF = text(
-    """
+_SAGAS_WAITING = text(
+    f"""
+    SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
+    WHERE EXISTS (
+        SELECT FROM ({_PINS}) AS p,
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_PINNED} LIMIT 1) AS c)"""  # noqa: S608
+)
+
+_WAITING = """
     SELECT i.run_id::text, i.saga,
         coalesce(i.version, (
             SELECT max(d.version) FROM saga_engine.definition AS d WHERE d.name = i.saga)),
-        i.key
+        i.key,
+        (SELECT count(*) FROM (
+            SELECT FROM saga_engine.inbox AS h
+            WHERE h.run_id = i.run_id AND h.kind <> 'start' AND h.held LIMIT :held) AS held)
     FROM saga_engine.inbox AS i
     WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
+
+_STARTS_OF = text(_WAITING)
+
+_KEEP_STARTS = text(f"{_WAITING} ORDER BY i.run_id FOR KEY SHARE OF i")
+
+_KNOWN = text(
+    """
+    SELECT u.id::text FROM unnest(CAST(:run_ids AS uuid[])) AS u(id)
+    WHERE EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = u.id)
+        OR EXISTS (
+            SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.id AND i.kind = 'start')"""
+)
+
+_LOOK_AT_STARTS = text(
+    f"""
+    SELECT {_COLUMNS} FROM saga_engine.inbox
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""  # noqa: S608 - a constant
 )

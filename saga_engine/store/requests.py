@@ -27,6 +27,7 @@ class StartWanted:
     A start to record; `input` is sealed, `given` is what it was before.
 
     A `version` of None is the newest on record. `known`: only when a worker has loaded the saga.
+    The start is pinned to the definition of that `fingerprint`; None: to the one on record.
     """
 
     saga: str
@@ -36,6 +37,7 @@ class StartWanted:
     input: Json
     given: Json
     known: bool
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ async def start(tx: Transaction, wanted: StartWanted, sealing: Sealing = PLAIN) 
         "kept": keys.kept(mine, sealing) if mine else None,
         "body": dumps({"input": wanted.input}),
         "known": wanted.known,
+        "fingerprint": wanted.fingerprint,
     }
     if mine and sealing.codec is None:
         arguments["digest"] = arguments["kept"]
@@ -109,7 +112,7 @@ _START = text(
     SELECT outcome, holder::text, pinned, same, sealed
     FROM saga_engine.request_start(CAST(:saga AS text), CAST(:version AS integer),
         CAST(:run_id AS uuid), CAST(:key AS text), CAST(:digest AS bytea), CAST(:kept AS bytea),
-        CAST(:body AS text), CAST(:known AS boolean))"""
+        CAST(:body AS text), CAST(:known AS boolean), CAST(:fingerprint AS text))"""
 )
 
 _CANCEL = text(

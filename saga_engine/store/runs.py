@@ -125,7 +125,7 @@ async def rest(tx: Transaction, run_id: str, pause: timedelta) -> None:
 
 
 async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
-    """Insert runs; the ids of those that were not there yet."""
+    """Insert runs; the ids of those that were not there yet, and whose start does not wait."""
     if not new:
         return set()
     rows = sorted(new, key=_run_id)
@@ -319,6 +319,8 @@ _INSERT = text(
         CAST(:inputs AS text[]), CAST(:states AS text[]))
         AS u(run_id, started_at, finished_at, deadline, wake_at,
             definition_id, revision, status, key, input, state)
+    WHERE NOT EXISTS (
+        SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.run_id AND i.kind = 'start')
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id::text"""
 )

@@ -84,15 +84,15 @@ run = Table(
     postgresql_partition_by="RANGE (run_id)",
 )
 # Neither index has a column that an ordinary step changes, so an ordinary step is a HOT update
-# (PostgreSQL manual, 73.7). Completed runs, by far the most, are in neither.
-Index("run_wake", run.c.wake_at, postgresql_where=text("wake_at IS NOT NULL"))
+# (PostgreSQL manual, 73.7). Both begin with the definition, so that what others have left is not
+# read on the way to what is wanted.
 Index(
-    "run_status",
-    run.c.status,
-    run.c.run_id,
-    postgresql_include=["definition_id"],
-    postgresql_where=text("status <> 'completed'"),
+    "run_wake",
+    run.c.definition_id,
+    run.c.wake_at,
+    postgresql_where=text("wake_at IS NOT NULL"),
 )
+Index("run_status", run.c.definition_id, run.c.status, run.c.run_id)
 
 # Lets partitions tell in no time that no run of an old month was finished lately.
 Index("run_finished", run.c.finished_at, postgresql_using="brin")
@@ -154,7 +154,9 @@ inbox = Table(
     Column("received_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
     Column("definition_id", Integer),
     Column("version", Integer),
+    Column("fingerprint", Text),
     Column("saga", Text),
+    Column("held", Boolean, nullable=False, server_default=text("false")),
     Column("reply_to", Text),
     Column("correlation_id", Text),
     Column("not_before", _moment()),
@@ -165,9 +167,26 @@ inbox = Table(
     Column("role", Text),
     Column("sender", Text),
 )
-Index("inbox_run", inbox.c.run_id)
-Index("inbox_start", inbox.c.saga, inbox.c.id, postgresql_where=text("kind = 'start'"))
-Index("inbox_other", inbox.c.id, postgresql_where=text("kind <> 'start'"))
+Index("inbox_run", inbox.c.run_id, postgresql_where=text("kind <> 'start'"))
+Index("inbox_start_run", inbox.c.run_id, unique=True, postgresql_where=text("kind = 'start'"))
+# Both have the rows that a worker can take now side by side: those of other definitions, those that
+# wait for a moment or for their start are not read on the way.
+Index(
+    "inbox_start",
+    inbox.c.saga,
+    text("coalesce(version, 0)"),
+    text("coalesce(fingerprint, '')"),
+    text("coalesce(not_before, received_at)"),
+    inbox.c.id,
+    postgresql_where=text("kind = 'start'"),
+)
+Index(
+    "inbox_other",
+    text("coalesce(definition_id, 0)"),
+    text("coalesce(not_before, received_at)"),
+    inbox.c.id,
+    postgresql_where=text("kind <> 'start' AND NOT held"),
+)
 
 incident = Table(
     "incident",

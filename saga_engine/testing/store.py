@@ -60,10 +60,15 @@ async def _register(tx: Transaction, arguments: Arguments) -> int:
 async def _changed(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     wanted = {(name, version): mark for name, version, mark in _pinned(arguments)}
     pinned = {row["definition_id"] for _, row in tx.every("run") if row["status"] in UNFINISHED}
+    accepted = {
+        (row["saga"], row["version"], row["fingerprint"])
+        for _, row in tx.every("inbox")
+        if row["kind"] == "start"
+    }
     changed = [
         _Changed(row["name"], row["version"])
         for _, row in tx.every("definition")
-        if row["id"] in pinned
+        if (row["id"] in pinned or (row["name"], row["version"], row["fingerprint"]) in accepted)
         and wanted.get((row["name"], row["version"]), row["fingerprint"]) != row["fingerprint"]
     ]
     return sorted(changed)[:1]
@@ -78,8 +83,8 @@ async def _known(tx: Transaction, _: None) -> Sequence[Any]:
 
 @ANSWERS.to(definitions, "_VERSIONS")
 async def _versions(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.every("definition")]
-    return [(row["name"], row["version"]) for row in rows if row["name"] in arguments["names"]]
+    found = {(row["name"], row["version"]) for _, row in tx.every("definition")}
+    return sorted(each for each in found if each[0] in arguments["names"])
 
 
 @ANSWERS.to(definitions, "_IDS")
@@ -168,9 +173,16 @@ async def _insert(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     inserted = []
     for row in columns(names, arguments):
         row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
+        if _start_waits(tx, row["run_id"]):
+            continue
         if await tx.insert("run", row["run_id"], row):
             inserted.append((row["run_id"],))
     return inserted
+
+
+def _start_waits(tx: Transaction, run_id: str) -> bool:
+    rows = (row for _, row in tx.every("inbox"))
+    return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
 
 @ANSWERS.to(runs, "_SAVE")
@@ -314,13 +326,13 @@ async def _release(tx: Transaction, arguments: Arguments) -> int:
 async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     name, run_id, key = arguments["saga"], arguments["run_id"], arguments["key"]
     versions = [
-        row["version"]
+        (row["version"], row["id"], row["fingerprint"])
         for _, row in tx.every("definition")
         if row["name"] == name and arguments["version"] in (None, row["version"])
     ]
     if not versions and arguments["known"]:
         return [_Started("unknown_saga", None, None, None, None)]
-    pinned = max(versions, default=arguments["version"])
+    pinned, _, mark = max(versions, default=(arguments["version"], 0, None))
     if key is not None:
         await tx.lock("advisory", (name, key))
         row = {"saga": name, "key": key, "run_id": run_id, "input_digest": arguments["kept"]}
@@ -344,6 +356,8 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
         "key": key,
         "body": arguments["body"],
         "role": "client",
+        "fingerprint": arguments["fingerprint"] or mark,
+        "held": False,
         "sender": None,
         "received_at": tx.now,
         "not_before": None,

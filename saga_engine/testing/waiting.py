@@ -119,6 +119,8 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         "keys": "key",
         "roles": "role",
         "delays": "delay",
+        "fingerprints": "fingerprint",
+        "held": "held",
     }
     added = 0
     for row in columns(names, arguments):
@@ -126,6 +128,8 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         if row["definition_id"] is None and row["kind"] != "start" and run is not None:
             row["definition_id"] = run["definition_id"]
         delay = row.pop("delay")
+        if row["kind"] == "start" and row["run_id"] in _starts(tx):
+            continue
         row |= {"id": tx.number("inbox"), "received_at": tx.now}
         row["not_before"] = tx.now + delay if delay > timedelta() else None
         tx.put("inbox", row["id"], row)
@@ -135,15 +139,16 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
 
 @ANSWERS.to(inbox, "_TAKE")
 async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    mine = (row for row in _waiting(tx) if row["kind"] != "start" and _is_mine(tx, row, arguments))
+    mine = (row for row in _waiting(tx) if row["kind"] != "start" and _is_mine(row, arguments))
     return _taken_out(tx, islice(mine, arguments["limit"]), arguments)
 
 
 @ANSWERS.to(inbox, "_TAKE_STARTS")
 async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     chosen: list[Row] = []
+    rows = list(_waiting(tx))
     for saga, places in zip(arguments["sagas"], arguments["limits"], strict=True):
-        mine = (row for row in _waiting(tx) if _is_startable(tx, row, saga, arguments))
+        mine = (row for row in rows if _is_startable(tx, row, saga, arguments))
         chosen += islice(mine, places)
     oldest = sorted(chosen, key=lambda row: row["id"])
     return _taken_out(tx, oldest[: arguments["limit"]], arguments)
@@ -160,6 +165,17 @@ async def _rest(tx: Transaction, arguments: Arguments) -> int:
     return rested
 
 
+@ANSWERS.to(inbox, "_LET_GO")
+async def _let_go(tx: Transaction, arguments: Arguments) -> int:
+    let_go = 0
+    for number, row in list(tx.every("inbox")):
+        if row["run_id"] in arguments["run_ids"] and row["kind"] != "start" and row["held"]:
+            await tx.lock("inbox", number)
+            tx.put("inbox", number, {**row, "held": False})
+            let_go += 1
+    return let_go
+
+
 @ANSWERS.to(inbox, "_SAGAS_WAITING")
 async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.every("inbox") if _is_ripe(tx, row)]
@@ -170,18 +186,56 @@ async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]
     ]
 
 
+@ANSWERS.to(inbox, "_KNOWN")
+async def _known(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    starts = _starts(tx)
+    ids = arguments["run_ids"]
+    return [(each,) for each in ids if each in starts or tx.get("run", each) is not None]
+
+
+@ANSWERS.to(inbox, "_LOOK_AT_STARTS")
+async def _look_at_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    return [
+        _fetched(row, arguments)
+        for _, row in tx.every("inbox")
+        if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
+    ]
+
+
+@ANSWERS.to(inbox, "_KEEP_STARTS")
+async def _keep_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    starts = _starts(tx)
+    for number in [starts[each] for each in arguments["run_ids"] if each in starts]:
+        await tx.lock("inbox", number)
+    return _starts_found(tx, arguments)
+
+
 @ANSWERS.to(inbox, "_STARTS_OF")
 async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    return _starts_found(tx, arguments)
+
+
+def _starts_found(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     definitions = [row for _, row in tx.every("definition")]
     newest = {row["name"]: row["version"] for row in sorted(definitions, key=_version)}
     return [
         (
             *(row["run_id"], row["saga"], row["version"] or newest.get(row["saga"])),
-            row["key"],
+            *(row["key"], min(_held(tx, row), arguments["held"])),
         )
         for _, row in tx.every("inbox")
         if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
     ]
+
+
+def _held(tx: Transaction, start: Row) -> int:
+    rows = (row for _, row in tx.every("inbox"))
+    return sum(row["run_id"] == start["run_id"] and row["held"] for row in rows)
+
+
+def _starts(tx: Transaction) -> dict[str, int]:
+    """The starts that wait, by run id."""
+    return {row["run_id"]: number for number, row in tx.every("inbox") if row["kind"] == "start"}
 
 
 def _version(definition: Row) -> int:
@@ -197,17 +251,25 @@ def _waiting(tx: Transaction) -> Iterator[Row]:
 
 
 def _taken_out(tx: Transaction, rows: Iterable[Row], arguments: Arguments) -> Sequence[Any]:
-    names = ("saga", "version", "definition_id", "audit_id", "reply_to", "correlation_id")
     taken = []
     for row in list(rows):
         tx.grab("inbox", row["id"])
         tx.delete("inbox", row["id"])
-        size = len(row["body"].encode())
-        whole = size <= arguments["ours" if row["role"] is None else "others"]
-        body = row["body"] if whole else row["body"][: arguments["kept"]]
-        others = [row[name] for name in (*names, "sender", "key", "role")]
-        taken.append((row["id"], row["kind"], row["run_id"], body, size, whole, *others))
+        taken.append(_fetched(row, arguments))
     return taken
+
+
+def _fetched(row: Row, arguments: Arguments) -> tuple[Any, ...]:
+    """The columns that the real statements return, of a long body only the beginning."""
+    names = (
+        *("saga", "version", "definition_id", "audit_id", "reply_to", "correlation_id"),
+        *("sender", "key", "role", "fingerprint"),
+    )
+    size = len(row["body"].encode())
+    whole = size <= arguments["ours" if row["role"] is None else "others"]
+    body = row["body"] if whole else row["body"][: arguments["kept"]]
+    others = (row[name] for name in names)
+    return (row["id"], row["kind"], row["run_id"], body, size, whole, *others)
 
 
 def _is_ripe(tx: Transaction, row: Row) -> bool:
@@ -220,17 +282,14 @@ def _is_startable(tx: Transaction, row: Row, saga: str, arguments: Arguments) ->
     return row["version"] is None or any(
         each["id"] in arguments["definition_ids"]
         and (each["name"], each["version"]) == (saga, row["version"])
+        and row["fingerprint"] in (None, each["fingerprint"])
         for _, each in tx.every("definition")
     )
 
 
-def _is_mine(tx: Transaction, row: Row, arguments: Arguments) -> bool:
+def _is_mine(row: Row, arguments: Arguments) -> bool:
     ids = arguments["definition_ids"]
-    if row["definition_id"] is not None:
-        return row["definition_id"] in ids
-    starts = [each["run_id"] for _, each in tx.every("inbox") if each["kind"] == "start"]
-    run = tx.get("run", row["run_id"])
-    return row["run_id"] not in starts and (run is None or run["definition_id"] in ids)
+    return not row["held"] and (row["definition_id"] is None or row["definition_id"] in ids)
 
 
 # dead letters

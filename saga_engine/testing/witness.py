@@ -169,8 +169,13 @@ class Witness:
         if self._touched.get((process, run_id), 0) > since:
             return True
         there = run_id in self._engine.rows["run"]
-        held = key in self._engine.rows["run_key"]
+        held = key in self._engine.rows["run_key"] or self._waits(run_id)
         return (there or held) if delivery.routing_key == "start" else not there
+
+    def _waits(self, run_id: str) -> bool:
+        """Whether the start of that run waits in PostgreSQL."""
+        rows = self._engine.rows["inbox"].values()
+        return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
     def _meant(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
         """The run that a message means, and of a start the business key."""

@@ -21,6 +21,8 @@ class Arrival:
     Something that happened to a run.
 
     `saga` and `version` are those a Start asks for; a version of None means the newest.
+    `fingerprint` is that of the definition a start was accepted for; without it, it has not been
+    accepted yet.
     `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
     sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
     is the message it came in, kept in case that message has to be set aside; `recorded` is the row
@@ -40,6 +42,7 @@ class Arrival:
     sender: str | None = None
     recorded: Inboxed | None = None
     role: str | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,9 @@ class Batch:
 
     async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
         """Find the starts of runs that are not there, and those that have begun meanwhile."""
-        self._waiting = await inbox.starts_of(self._tx, missing)
+        most = self._settings.held_requests
+        self._waiting = await inbox.starts_of(self._tx, missing, most)
+        self._waiting |= self._ledger.waiting()
         # Each statement has a snapshot of its own: between two a start may have become a run.
         begun = set(missing) - self._waiting.keys()
         most = self._settings.batch_bytes
@@ -213,8 +215,9 @@ class Batch:
             return
         if stored is None and arrival.run_id in self._waiting:
             # Asked before it is stored: a cancel that may not be sent must not wait with the start.
-            if not self._turned_away(arrival, self._waiting[arrival.run_id].saga):
-                ledger.hold(arrival)
+            start = self._waiting[arrival.run_id]
+            if not self._turned_away(arrival, start.saga):
+                self._hold(arrival, start)
             return
         if stored is None:
             text = "There is no such run; it may have been dropped with its partition."
@@ -229,6 +232,18 @@ class Batch:
             ledger.park(arrival)
         else:
             self._act_on(saga, stored, arrival)
+
+    def _hold(self, arrival: Arrival, start: WaitingStart) -> None:
+        """Keep a request until its run begins; one run cannot fill the table with them."""
+        if start.held >= self._settings.held_requests:
+            text = (
+                f"{start.held} requests wait already for run {arrival.run_id} to begin"
+                " (held_requests). Ask again when it has begun."
+            )
+            self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
+            return
+        self._waiting[arrival.run_id] = replace(start, held=start.held + 1)
+        self._ledger.hold(arrival)
 
     def _act_on(self, saga: Saga, stored: StoredRun, arrival: Arrival) -> None:
         ledger = self._ledger
@@ -295,7 +310,8 @@ class Batch:
     async def _answer(self, questions: Sequence[Question]) -> None:
         found = await runs.status(self._tx, {each.run_id for each in questions})
         unknown = {each.run_id for each in questions} - found.keys()
-        for run_id, start in (await inbox.starts_of(self._tx, unknown)).items():
+        waiting = await inbox.starts_of(self._tx, unknown) | self._ledger.waiting()
+        for run_id, start in waiting.items():
             if start.version is not None:
                 found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
         found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun

@@ -16,7 +16,8 @@ from saga_engine.saga.effect import Send, effects
 from saga_engine.saga.event import Event
 from saga_engine.saga.guard import CodeError, Watch
 from saga_engine.saga.run import Failure, Run, first_open
-from saga_engine.saga.trigger import Garbled, Resolve
+from saga_engine.saga.trigger import Garbled, Resolve, Start
+from saga_engine.store.inbox import WaitingStart
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.worker.arrival import Arrival, Letter, as_delivered, is_signed
@@ -116,9 +117,22 @@ class Ledger:
         """Keep an arrival until the start it is, or the one before it, has its turn."""
         self.outcome.held.append(arrival)
 
+    def waiting(self) -> dict[str, WaitingStart]:
+        """Find the starts that this transaction keeps for later, by run id."""
+        outcome, found = self.outcome, {}
+        for arrival in (*outcome.held, *outcome.put_by, *outcome.parked):
+            if isinstance(start := arrival.trigger, Start):
+                found[arrival.run_id] = WaitingStart(arrival.saga, arrival.version, start.key)
+        return found
+
     def queue(self, arrival: Arrival, run: Run) -> None:
-        """Keep a start until it is its turn; to whoever asked the run is as good as begun."""
-        self.hold(replace(arrival, answer_to=None))
+        """
+        Keep a start until it is its turn; to whoever asked the run is as good as begun.
+
+        What was accepted is what begins: it is pinned to the definition it was accepted for.
+        """
+        pinned = replace(arrival, version=run.version, fingerprint=run.fingerprint)
+        self.hold(replace(pinned, answer_to=None))
         self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of(run))
 
     def put_aside(self, letter: Letter) -> None:

@@ -90,5 +90,6 @@ def _arrival(item: Inboxed, trigger: Trigger) -> Arrival:
         audit_id=item.audit_id,
         sender=item.sender,
         recorded=item,
+        fingerprint=item.fingerprint,
         role=item.role,
     )

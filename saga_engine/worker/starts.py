@@ -7,26 +7,29 @@ a conflict. A start that cannot be decided takes no key.
 
 Inputs are compared as they were before they were sealed: two that are the same may be sealed with
 different keys. One that cannot be unsealed here is set aside, to be sent again when its key is.
+
+A start that was accepted is never refused: what keeps it from going on is an incident of its run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from saga_engine.broker.answer import AnswerOutcome
-from saga_engine.saga.decide import decide
+from saga_engine.saga.decide import begin_blocked, decide
 from saga_engine.saga.effect import wake_at
 from saga_engine.saga.event import Event
 from saga_engine.saga.run import Run
-from saga_engine.saga.sealing import SealError, input_place, is_sealed
+from saga_engine.saga.sealing import PAYLOAD_SEALED, SealError, input_place, is_sealed
 from saga_engine.saga.trigger import Start
-from saga_engine.saga.vocabulary import Json
+from saga_engine.saga.vocabulary import Json, Status
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, keys, runs
+from saga_engine.store import definitions, inbox, keys, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.worker import pending
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival
+from saga_engine.worker.arrival import Arrival, Unread
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.ledger import Ledger, status_of
 from saga_engine.worker.timeslice import Timeslice
@@ -34,19 +37,27 @@ from saga_engine.worker.timeslice import Timeslice
 INPUT_SEALED = "input_sealed"
 """Why a start is set aside whose input is sealed with a key that is not here."""
 
+INPUT_INVALID = "input_invalid"
+"""Cause of an incident: an accepted input does not fit the definition the run is pinned to."""
+
+KEY_CONFLICT = "key_conflict"
+"""Cause of an incident: the key of an accepted start belongs to another run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
     """
     A start that can be decided, and what it leads to if the run is not there yet.
 
-    `given` is its input as it was before it was sealed; nothing keeps or tells it.
+    `given` is its input as it was before it was sealed; nothing keeps or tells it. Where it could
+    not be unsealed it is `unreadable`, and is compared with nothing.
     """
 
     arrival: Arrival
     row: StoredRun
     events: Sequence[Event]
     given: Json = field(repr=False)
+    unreadable: bool = False
 
 
 class Starts:
@@ -60,7 +71,7 @@ class Starts:
         ledger: Ledger,
         settings: Settings,
     ) -> None:
-        self._most = settings.batch_bytes
+        self._settings = settings
         self._tx = tx
         self._catalogue = catalogue
         self._admission = admission
@@ -99,7 +110,10 @@ class Starts:
             try:
                 start, given = self._unsealed(arrival)
             except SealError as error:
-                await self._set_aside(arrival, f"The input {error}.")
+                if arrival.fingerprint is None:
+                    await self._set_aside(arrival, f"The input {error}.")
+                else:
+                    decided.append(self._blocked(arrival, PAYLOAD_SEALED, f"The input {error}."))
                 continue
             saga = self._catalogue.sagas[number]
             decision = decide(
@@ -108,12 +122,26 @@ class Starts:
                 limits=self._catalogue.limits,
             )
             self._ledger.outcome.failures.extend(decision.failures)
-            if decision.run is None:
+            if decision.run is None and arrival.fingerprint is None:
                 await self._refuse_input(arrival, decision.refused or "")
+            elif decision.run is None:
+                blocked = self._blocked(arrival, INPUT_INVALID, decision.refused or "")
+                decided.append(replace(blocked, given=given, unreadable=False))
             else:
                 row = StoredRun(decision.run, number, wake_at(saga, decision.run))
                 decided.append(Begun(arrival, row, decision.events, given))
         return decided
+
+    def _blocked(self, arrival: Arrival, cause: str, text: str, *, keyless: bool = False) -> Begun:
+        """Begin a run that was accepted and cannot go on: a person decides."""
+        number = self._startable(arrival)
+        assert number is not None, "only what can be started here is taken out"
+        saga, start = self._catalogue.sagas[number], start_of(arrival)
+        start = replace(start, key=None if keyless else start.key)
+        decision = begin_blocked(saga, start, self._ledger.now, cause, text)
+        assert decision.run is not None, "a blocked run begins whatever its input is"
+        row = StoredRun(decision.run, number, wake_at(saga, decision.run))
+        return Begun(arrival, row, decision.events, None, unreadable=True)
 
     def _unsealed(self, arrival: Arrival) -> tuple[Start, Json]:
         """The start as it is kept, and its input as it was: what a caller records may be plain."""
@@ -164,7 +192,7 @@ class Starts:
         wanted = []
         for begun in starts:
             start = start_of(begun.arrival)
-            if start.key is not None:
+            if start.key is not None and not begun.unreadable:
                 saga = begun.arrival.saga
                 wanted.append(KeyWanted(saga, start.key, start.run_id, begun.given))
         held = await keys.try_reserve(self._tx, wanted, self._catalogue.sealing)
@@ -172,7 +200,12 @@ class Starts:
 
     async def _consider(self, begun: Begun, holder: KeyHeld | None) -> None:
         arrival = begun.arrival
-        if holder and holder.problem:
+        if holder and arrival.fingerprint is not None:
+            if holder.run_id != arrival.run_id:
+                text = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}."
+                begun = self._blocked(arrival, KEY_CONFLICT, text, keyless=True)
+            self._begin_once(begun)
+        elif holder and holder.problem:
             whose = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}, whose input"
             await self._set_aside(arrival, f"{whose} {holder.problem}.")
         elif holder and not holder.same_input:
@@ -182,15 +215,21 @@ class Starts:
             self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text, holder.run_id)
         elif holder and holder.run_id != arrival.run_id:
             self._again.append((begun, holder.run_id))
-        elif arrival.run_id in self._begun:
-            self._again.append((begun, arrival.run_id))
         else:
-            self._begun[arrival.run_id] = begun
+            self._begin_once(begun)
+
+    def _begin_once(self, begun: Begun) -> None:
+        run_id = begun.arrival.run_id
+        if run_id in self._begun:
+            self._again.append((begun, run_id))
+        else:
+            self._begun[run_id] = begun
 
     async def _admit(self) -> None:
         """Let in those whose turn it is, and send the others to wait; see Admission."""
         if any(begun.arrival.delivery for begun in self._begun.values()):
             await self._admission.look(self._tx)
+        later = []
         for run_id, begun in list(self._begun.items()):
             saga = begun.row.run.saga
             # What was recorded has waited already; whoever took it out knew that there is a place.
@@ -198,8 +237,19 @@ class Starts:
                 self._admission.let_in(saga, self._ledger.entering)
             else:
                 self._admission.queue(saga)
+                later.append(self._begun.pop(run_id))
+        if later:
+            await self._queue(later)
+
+    async def _queue(self, later: Sequence[Begun]) -> None:
+        """Let starts wait, unless their runs are there or wait already."""
+        there = await inbox.known(self._tx, [begun.arrival.run_id for begun in later])
+        for begun in later:
+            run_id = begun.arrival.run_id
+            if run_id in there:
+                self._again.append((begun, run_id))
+            else:
                 self._ledger.queue(begun.arrival, begun.row.run)
-                del self._begun[run_id]
 
     async def _insert(self) -> None:
         inserted = await runs.insert(self._tx, [begun.row for begun in self._begun.values()])
@@ -212,24 +262,55 @@ class Starts:
                 self._again.append((begun, run_id))
 
     async def _answer_again(self) -> None:
-        run_ids = {run_id for _, run_id in self._again}
-        found = await runs.look(self._tx, run_ids, most=self._most)
+        wanted = {run_id for _, run_id in self._again}
+        found = await runs.look(self._tx, wanted, most=self._settings.batch_bytes)
+        # There is no row yet when the start was accepted and waits.
+        waiting = await self._look_at_the_waiting(wanted - found.keys())
         for begun, run_id in self._again:
-            # There is no row yet when the start was recorded in a caller's transaction and waits.
-            arrival, row = begun.arrival, found.get(run_id)
+            row, start = found.get(run_id), waiting.get(run_id)
             try:
-                another = row is not None and not self._is_what_it_wants(begun, row.run)
+                another = self._is_another(begun, row.run if row else None, start)
             except SealError as error:
-                await self._set_aside(arrival, f"The input of run {run_id} {error}.")
+                await self._not_comparable(begun.arrival, run_id, error)
                 continue
             if another:
-                text = f"Run {run_id} was started with another input or key."
-                self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text)
-                await self._release(arrival)
+                await self._conflict(begun.arrival, run_id)
                 continue
-            self._ledger.ignore(arrival, "duplicate")
-            status = status_of(row.run) if row else None
-            self._ledger.answer(arrival.answer_to, AnswerOutcome.EXISTING, run_id, status)
+            self._ledger.ignore(begun.arrival, "duplicate")
+            waits = _waiting_status(start) if isinstance(start, Arrival) else None
+            status = status_of(row.run) if row else waits
+            self._ledger.answer(begun.arrival.answer_to, AnswerOutcome.EXISTING, run_id, status)
+
+    async def _not_comparable(self, arrival: Arrival, run_id: str, error: SealError) -> None:
+        if arrival.fingerprint is None:
+            await self._set_aside(arrival, f"The input of run {run_id} {error}.")
+        else:
+            self._ledger.ignore(arrival, "duplicate")  # whoever asked hears how that run stands
+
+    async def _conflict(self, arrival: Arrival, run_id: str) -> None:
+        text = f"Run {run_id} was started with another input or key."
+        self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text)
+        await self._release(arrival)
+
+    async def _look_at_the_waiting(self, run_ids: Collection[str]) -> dict[str, Arrival | Unread]:
+        lengths = pending.lengths(self._settings)
+        found = await inbox.look_at_starts(self._tx, run_ids, lengths)
+        return {each: pending.read_one(item, self._settings) for each, item in found.items()}
+
+    def _is_another(self, begun: Begun, run: Run | None, start: Arrival | Unread | None) -> bool:
+        """Whether what has the id, a run or a start that waits, is not what a start asks for."""
+        if run is not None:
+            return not self._is_what_it_wants(begun, run)
+        if start is None:
+            return False
+        if isinstance(start, Unread):
+            return True
+        waits, asks = start_of(start), start_of(begun.arrival)
+        if (start.saga, waits.key) != (begun.arrival.saga, asks.key):
+            return True
+        place = input_place(start.saga, begun.arrival.run_id)
+        given = self._catalogue.sealing.unsealed(waits.input, place)
+        return not keys.equal_inputs(begun.given, given)
 
     def _is_what_it_wants(self, begun: Begun, run: Run) -> bool:
         """Whether a run is of the saga, the key and the input that a start asks for."""
@@ -240,6 +321,13 @@ class Starts:
         place = input_place(run.saga, run.run_id)
         given = self._catalogue.sealing.unsealed(run.input, place)
         return keys.equal_inputs(begun.given, given)
+
+
+def _waiting_status(start: Arrival) -> RunStatus | None:
+    """How the run of a start that waits stands; None where no version is known yet."""
+    if start.version is None:
+        return None
+    return RunStatus(Status.RUNNING, start.saga, start.version, start_of(start).key)
 
 
 def start_of(arrival: Arrival) -> Start:

@@ -5,6 +5,7 @@ Nothing is decided here. Runs, which are locked already, come before everything 
 transaction can touch, so that no two transactions wait for each other here.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 from saga_engine.broker.token import shown
@@ -39,7 +40,7 @@ async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
     letters = [_dead_letter(letter) for letter in outcome.letters]
     await dead_letters.record(tx, letters, settings.dead_letter_bytes)
     waiting = [_item(arrival, ledger, timedelta()) for arrival in outcome.parked]
-    waiting += [_item(arrival, ledger, timedelta()) for arrival in outcome.held]
+    waiting += [_held(arrival, ledger) for arrival in outcome.held]
     waiting += [_item(arrival, ledger, BUSY_PAUSE) for arrival in outcome.put_by]
     await inbox.record(tx, waiting)
     verdicts = [Verdict(each.audit_id, each.accepted, each.message) for each in ledger.verdicts]
@@ -81,7 +82,14 @@ def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
         key=arrival.trigger.key if isinstance(arrival.trigger, Start) else None,
         role=arrival.role,
         delay=delay,
+        fingerprint=arrival.fingerprint,
     )
+
+
+def _held(arrival: Arrival, ledger: Ledger) -> Item:
+    """A start until its turn; anything else until the start of its run has had its turn."""
+    item = _item(arrival, ledger, timedelta())
+    return replace(item, held=item.kind != "start")
 
 
 def _dead_letter(letter: Letter) -> DeadLetter:

@@ -5,13 +5,22 @@ from datetime import timedelta
 import pytest
 
 from saga_engine import Saga
-from saga_engine.saga.decide import decide
+from saga_engine.saga.decide import begin_blocked, decide
 from saga_engine.saga.effect import effects, wake_at
 from saga_engine.saga.event import AttemptStarted, RunCompleted, RunStarted
 from saga_engine.saga.run import StepStatus
 from saga_engine.saga.trigger import Cancel, Garbled, Replied, Returned, Start, Woken
 from saga_engine.saga.vocabulary import Outcome, Status
-from tests.saga.scenario import ACTION, COMPENSATION, NOON, TIMEOUT, Story, sequence
+from tests.saga.scenario import (
+    ACTION,
+    COMPENSATION,
+    NOON,
+    TIMEOUT,
+    Story,
+    add,
+    assert_replays,
+    sequence,
+)
 
 
 def test_a_start_sends_the_first_step_only():
@@ -54,6 +63,23 @@ def test_an_input_that_does_not_fit_is_refused_and_makes_no_run():
     assert decision.run is None
     assert decision.events == ()
     assert decision.refused == "The input does not fit dict (body: dict_type)."
+
+
+def test_an_accepted_run_that_cannot_go_on_begins_with_incidents_at_its_first_steps():
+    saga = Saga("trip", version=1, input=dict)
+    for name, after in (("a", []), ("b", []), ("c", ["a", "b"])):
+        add(saga, name, after=after)
+    decision = begin_blocked(saga, Start("r", "k", [1]), NOON, "input_invalid", "It does not fit.")
+    run = decision.run
+    assert [(each.step, each.cause) for each in run.incidents.values()] == [
+        ("a", "input_invalid"),
+        ("b", "input_invalid"),
+    ]
+    assert (run.key, run.input, run.version) == ("k", [1], 1)
+    assert not list(effects(run, decision.events))
+    assert_replays(list(decision.events), run)
+    undone = decide(saga, run, Cancel("Ada", "not what I meant"), NOON)
+    assert undone.run.status is Status.COMPENSATED
 
 
 def test_starting_a_run_that_is_there_changes_nothing():

@@ -4,7 +4,7 @@ from uuid import uuid4
 from saga_engine.store import inbox
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
-from tests.store.orders import BOTH, begin, run_id
+from tests.store.orders import BOTH, ORDERS, begin, run_id
 
 pytestmark = BOTH
 
@@ -59,11 +59,71 @@ async def test_what_belongs_to_a_run_goes_to_a_worker_that_has_its_definition(
         assert len(await take(tx, definition_ids=[definition_id])) == 2
 
 
+async def test_an_accepted_start_stays_for_a_worker_with_the_definition_it_is_pinned_to(
+    database: Database, definition_id: int
+):
+    ours, other = (
+        Item("start", run_id(), {}, saga="place-order", version=1, fingerprint=mark)
+        for mark in (ORDERS.fingerprint, "another")
+    )
+    async with database.transaction() as tx:
+        await inbox.record(tx, [other, ours])
+        assert await inbox.sagas_waiting(tx, ["place-order"], []) == set()
+        assert await inbox.sagas_waiting(tx, ["place-order"], [definition_id]) == {"place-order"}
+        assert await take(tx, sagas=["place-order"], definition_ids=[definition_id]) == [
+            ours.run_id
+        ]
+        assert await inbox.sagas_waiting(tx, ["place-order"], [definition_id]) == set()
+
+
+async def test_no_more_starts_of_a_saga_are_taken_than_it_has_places_however_they_are_pinned(
+    database: Database, definition_id: int
+):
+    pins = [(None, None), (1, None), (1, ORDERS.fingerprint)] * 3
+    items = [
+        Item("start", run_id(), {}, saga="place-order", version=version, fingerprint=mark)
+        for version, mark in pins
+    ]
+    async with database.transaction() as tx:
+        await inbox.record(tx, items)
+        found = await inbox.take_starts(
+            tx, {"place-order": 4}, definition_ids=[definition_id], limit=100
+        )
+        assert [item.run_id for item in found] == [item.run_id for item in items[:4]]
+
+
+async def test_a_start_that_waits_is_recorded_once_however_often_it_is_asked_for(
+    database: Database,
+):
+    start = Item("start", run_id(), {"input": {"n": 1}}, saga="orders", key="k")
+    async with database.transaction() as tx:
+        await inbox.record(tx, [start, start])
+    async with database.transaction() as tx:
+        await inbox.record(tx, [start])
+        found = await inbox.look_at_starts(tx, [start.run_id, run_id()])
+        assert list(found) == [start.run_id]
+        waits = found[start.run_id]
+        assert (waits.saga, waits.version, waits.key) == ("orders", None, "k")
+        assert json.loads(waits.body) == {"input": {"n": 1}}
+        assert await inbox.known(tx, [start.run_id, run_id()]) == {start.run_id}
+        assert len(await take(tx, sagas=["orders"])) == 1
+
+
+async def test_requests_that_are_held_are_counted_up_to_what_is_asked(database: Database):
+    start = Item("start", run_id(), {}, saga="orders", version=2)
+    cancel = Item("cancel", start.run_id, {}, held=True)
+    async with database.transaction() as tx:
+        await inbox.record(tx, [start, *[cancel] * 3])
+        for most in (2, 9):
+            waiting = await inbox.starts_of(tx, [start.run_id], most)
+            assert waiting[start.run_id].held == min(most, 3)
+
+
 async def test_a_cancel_waits_for_the_start_that_was_recorded_before_it(
     database: Database, definition_id: int
 ):
     start = Item("start", run_id(), {}, saga="place-order")
-    cancel = Item("cancel", start.run_id, {})
+    cancel = Item("cancel", start.run_id, {}, held=True)
     async with database.transaction() as tx:
         await inbox.record(tx, [start, cancel])
         assert await take(tx, definition_ids=[definition_id]) == []

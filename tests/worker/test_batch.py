@@ -104,7 +104,7 @@ async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, wai
     cancel = Arrival(waiting, Cancel("Ada", "too late"), answer_to=TO)
     answers = await desk.take(
         Intake([cancel]),
-        interrupted_before=inbox._STARTS_OF,
+        interrupted_before=inbox._KEEP_STARTS,
         meanwhile=desk.begin_the_one_that_waits,
     )
     assert answers == [AnswerOutcome.ACCEPTED]

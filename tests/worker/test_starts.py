@@ -151,18 +151,22 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
     assert not worker.facts.of(RunStarted, run_id=str(handle.run_id))
 
 
-async def test_a_recorded_start_that_does_not_fit_is_a_dead_letter_and_frees_its_key(engine):
-    worker, _ = await engine.worker(), await engine.shop()
+async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     async with engine.database.transaction() as tx:
         handle = await start_in(tx, "parcel", {"to": []}, key="p-1")
-    await worker.facts.dead_letter("invalid_input", run_id=str(handle.run_id))
+    run_id = str(handle.run_id)
+    incident = await worker.facts.incident(run_id)
+    assert (incident.step, incident.cause) == ("pack", "input_invalid")
+    status = await asker.ask("status", run_id=run_id)
+    assert (status.outcome, status.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.listing(tx, limit=10)
-        assert b'"to"' in letter.letter.body
-        assert (letter.letter.exchange, letter.letter.routing_key) == ("saga.requests", "start")
-        assert await reading.with_key(tx, "parcel", "p-1") is None
-        mended = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
-    assert await worker.facts.finished(str(mended.run_id)) == Status.COMPLETED
+        assert await dead_letters.listing(tx, limit=10) == []
+        assert await reading.with_key(tx, "parcel", "p-1") == run_id
+    cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="not what I meant")
+    assert cancel.outcome == "accepted"
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    await check_promises(engine.database)
 
 
 async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine):

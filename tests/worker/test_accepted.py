@@ -1,0 +1,235 @@
+"""An accepted start is pinned: what was accepted is what begins, whatever is deployed meanwhile."""
+
+import asyncio
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from saga_engine.client import start_in
+from saga_engine.errors import ConfigurationError
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.trigger import Start, trigger_data
+from saga_engine.saga.vocabulary import Status
+from saga_engine.store import definitions, inbox, reading
+from saga_engine.store.inbox import Item
+from saga_engine.telemetry.facts import MessageDeadLettered, RunFinished, RunStarted
+from tests.worker.engine import keep_silent, succeed
+from tests.worker.parcels import parcels
+from tests.worker.promises import check_promises
+
+
+class Strict(BaseModel):
+    n: int
+    address: str
+
+
+def second():
+    """The next version, whose input needs more."""
+    saga = Saga("parcel", version=2, input=Strict)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def pack(parcel: Strict) -> dict[str, str]:
+        return {"address": parcel.address}
+
+    @pack.compensation(command="parcel.unpack")
+    def unpack(parcel: Strict) -> dict[str, str]:
+        return {"address": parcel.address}
+
+    return saga
+
+
+def changed():
+    """Version 1 with other steps, as it must not be."""
+    saga = Saga("parcel", version=1, input=dict[str, str | int])
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def wrap(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @wrap.compensation(command="parcel.unpack")
+    def unwrap(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    return saga
+
+
+def start(run_id, **more):
+    return ("start", {"run_id": run_id, "saga": "parcel", "input": {"n": 2}, **more})
+
+
+async def one_waits(engine, **more):
+    """A worker whose only place is taken, and the id of an accepted start behind it."""
+    worker = await engine.worker(runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.start(input={"n": 1})
+    [command] = await shop.until("parcel.pack")
+    waiting = str(uuid7())
+    [answer] = await asker.ask_all(start(waiting, **more))
+    assert (answer.outcome, answer.version) == ("accepted", 1)
+    return worker, shop, asker, command, waiting
+
+
+async def register(engine, *sagas):
+    async with engine.database.transaction() as tx:
+        return await definitions.register(tx, sagas)
+
+
+async def test_an_accepted_start_begins_as_the_version_it_was_accepted_for(engine):
+    old, shop, asker, command, waiting = await one_waits(engine, key="o-2")
+    await old.stop()
+    new = await engine.worker(parcels(), second(), runs_in_flight=1)
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await new.facts.finished(waiting) == Status.COMPLETED
+    [begun] = new.facts.of(RunStarted, run_id=waiting)
+    assert begun.version == 1
+    status = await asker.ask("status", run_id=waiting)
+    assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
+    assert not new.facts.of(MessageDeadLettered)
+
+
+async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_that_has_it(engine):
+    old, shop, asker, command, waiting = await one_waits(engine)
+    await old.stop()
+    new = await engine.worker(second())
+    other = await asker.start(input={"n": 1, "address": "here"})
+    status = await asker.ask("status", run_id=waiting)
+    assert (status.status, status.version) == ("running", 1)
+    shop.answers.clear()
+    assert not new.facts.of(RunStarted, run_id=waiting)
+    again = await engine.worker(parcels())
+    await shop.publish(*succeed(command))
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+    assert not new.facts.of(RunStarted, run_id=waiting)
+    assert new.facts.of(RunStarted, run_id=other)
+
+
+@pytest.mark.parametrize("saga", ["parcel", parcels()], ids=["by name", "by definition"])
+async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_call(engine, saga):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        handle = await start_in(tx, saga, {"n": 1})
+    await register(engine, second())
+    assert handle.version == 1
+    worker, _ = await engine.worker(parcels(), second()), await engine.shop()
+    assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
+    [begun] = worker.facts.of(RunStarted, run_id=str(handle.run_id))
+    assert begun.version == 1
+
+
+async def test_a_version_is_not_changed_while_an_accepted_start_of_it_waits(engine):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        await start_in(tx, "parcel", {"n": 1})
+    with pytest.raises(ConfigurationError, match="Give the new steps the next version"):
+        await register(engine, changed())
+
+
+async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_an_incident(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    holder, run_id = await asker.start(key="o-1"), str(uuid7())
+    kind, body = trigger_data(Start(run_id, "o-1", {"n": 1}))
+    mark = parcels().fingerprint
+    item = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark)
+    async with engine.database.transaction() as tx:
+        await inbox.record(tx, [item])
+    incident = await worker.facts.incident(run_id)
+    assert incident.cause == "key_conflict"
+    async with engine.database.transaction() as tx:
+        detail = await reading.show(tx, run_id)
+        assert holder in detail.incidents[0].message
+        assert detail.stored.run.key is None
+        assert await reading.with_key(tx, "parcel", "o-1") == holder
+
+
+async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(engine):
+    worker, shop, asker, command, waiting = await one_waits(engine, key="o-2")
+    answers = await asker.ask_all(*[start(waiting, key="o-2")] * 5)
+    assert {(each.outcome, each.status, each.version) for each in answers} == {
+        ("existing", "running", 1)
+    }
+    other = await asker.ask("start", run_id=waiting, saga="parcel", input={"n": 3})
+    assert other.outcome == "conflict"
+    async with engine.database.transaction() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 1
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    await worker.facts.until(RunFinished, 2, status=Status.COMPLETED)
+
+
+async def test_a_run_that_is_finished_is_known_again_while_all_places_are_taken(engine):
+    worker, shop = await engine.worker(runs_in_flight=1), await engine.shop()
+    asker = await engine.asker()
+    done = await asker.start()
+    await worker.facts.finished(done)
+    shop.answers["parcel.pack"] = keep_silent
+    await asker.start()
+    await shop.until("parcel.pack", 2)
+    again = await asker.ask("start", run_id=done, saga="parcel", input={})
+    assert (again.outcome, again.status) == ("existing", "completed")
+
+
+async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(engine):
+    """The run that begins is the one that was accepted."""
+    old, shop, asker, command, waiting = await one_waits(engine)
+    await old.stop()
+    await engine.worker(second(), runs_in_flight=1)
+    other = await asker.ask(
+        "start", run_id=waiting, saga="parcel", input={"n": 7, "address": "there"}
+    )
+    assert other.outcome == "conflict"
+    shop.answers.clear()
+    again = await engine.worker(parcels())
+    await shop.publish(*succeed(command))
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+    async with engine.database.transaction() as tx:
+        assert (await reading.show(tx, waiting)).stored.run.input == {"n": 2}
+
+
+async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
+    worker, shop, asker, command, waiting = await one_waits(engine)
+    cancel = ("cancel", {"run_id": waiting, "by": "Ada", "reason": "too late"})
+    sent = await asker.send(*[cancel] * 12)
+    refused = await asker.hear(sent[10:])
+    assert [each.outcome for each in refused] == ["refused"] * 2
+    assert "held_requests" in refused[0].error.message
+    async with engine.database.transaction() as tx:
+        held = text("SELECT count(*) FROM saga_engine.inbox WHERE held")
+        assert (await tx.execute(held)).scalar_one() == 10
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(waiting) == Status.COMPENSATED
+    assert (await asker.answer(sent[0])).outcome == "accepted"
+    await check_promises(engine.database)
+
+
+async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engine):
+    """A cancel is not answered with `unknown_run` because its start waits a moment for a key."""
+    worker, _ = await engine.worker(), await engine.shop()
+    run_id, mark = str(uuid7()), parcels().fingerprint
+    kind, body = trigger_data(Start(run_id, "o-2", {"n": 1}))
+    waiting = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark)
+    cancel = Item("cancel", run_id, {"by": "Ada", "reason": "too late"}, held=True)
+    async with engine.database.transaction() as holder:
+        await holder.execute(
+            text(
+                "SELECT pg_advisory_xact_lock("
+                "hashtextextended(format('saga-engine key %s/%s', 'parcel', 'o-2'), 0))"
+            )
+        )
+        async with engine.database.transaction() as tx:
+            await inbox.record(tx, [waiting, cancel])
+        async with asyncio.timeout(60):
+            while not await put_by(engine):
+                pass
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+
+
+async def put_by(engine):
+    """Whether the worker has taken the start out and kept it for later."""
+    async with engine.database.transaction() as tx:
+        query = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
+        return (await tx.execute(query)).scalar_one() > 0
