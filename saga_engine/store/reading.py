@@ -97,16 +97,24 @@ async def runs(  # noqa: PLR0913 - one for each way to choose
     that time, and the primary key is the order.
 
     `mark` is how a text begins that is a value in the run's input or state. No index knows of those
-    texts: together with a status of unfinished runs it is quick, alone it reads every run. Nor does
-    one know of sagas: the rarer a saga's runs are, the more of others are passed over for a page.
+    texts: together with a status of unfinished runs it is quick, alone it reads every run.
     """
-    query = await _chosen(tx, status=status, saga=saga, key=key)
-    if mark is not None:
-        query = query.where(_MARKED.bindparams(mark=f'"{mark}'))
-    if before is not None:
-        query = query.where(run.c.run_id < before)
-    found = await tx.execute(query.order_by(run.c.run_id.desc()).limit(limit))
-    return [_summary(row) for row in found]
+    query = _SUMMARY.order_by(run.c.run_id.desc()).limit(limit)
+    if mark is None and key is None and (status is not None or saga is not None):
+        page = {
+            "statuses": [status.value] if status else [each.value for each in Status],
+            "limit": limit,
+        }
+        page |= {"saga": saga, "before": before}
+        found = (await tx.execute(_PAGE, page)).scalars()
+        query = query.where(run.c.run_id.in_(list(found)))
+    else:
+        query = await _chosen(tx, query, status=status, saga=saga, key=key)
+        if mark is not None:
+            query = query.where(_MARKED.bindparams(mark=f'"{mark}'))
+        if before is not None:
+            query = query.where(run.c.run_id < before)
+    return [_summary(row) for row in await tx.execute(query)]
 
 
 async def count_runs(
@@ -118,16 +126,19 @@ async def count_runs(
     key: str | None = None,
 ) -> Total:
     """Count runs, up to *most*."""
-    return await total(tx, await _chosen(tx, status=status, saga=saga, key=key), most)
+    return await total(tx, await _chosen(tx, _SUMMARY, status=status, saga=saga, key=key), most)
 
 
 async def _chosen(
-    tx: Transaction, *, status: Status | None, saga: str | None, key: str | None
+    tx: Transaction,
+    query: Select[Any],
+    *,
+    status: Status | None,
+    saga: str | None,
+    key: str | None,
 ) -> Select[Any]:
-    query = _SUMMARY
     if status is not None:
-        # Spelled out, or the partial index cannot be used.
-        query = query.where(run.c.status == literal_column(f"'{status.value}'"))
+        query = query.where(run.c.status == status.value)
     if saga is not None:
         pinned = await _definitions_of(tx, saga)
         query = query.where(run.c.definition_id.in_(pinned) if pinned else false())
@@ -217,6 +228,21 @@ _SUMMARY = select(
     literal_column("coalesce(run.state -> 'result', 'null')::text"),
     literal_column("coalesce(run.state -> 'cause', 'null')::text"),
 ).join(definition, definition.c.id == run.c.definition_id)
+
+# Of each definition and status by itself the newest, by their index; of those the newest.
+_PAGE = text(
+    """
+    SELECT t.run_id::text
+    FROM saga_engine.definition AS d, unnest(CAST(:statuses AS text[])) AS s(status),
+        LATERAL (
+            SELECT r.run_id FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.status = s.status
+                AND r.run_id < coalesce(CAST(:before AS uuid),
+                    'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+            ORDER BY r.run_id DESC LIMIT :limit) AS t
+    WHERE d.name = coalesce(CAST(:saga AS text), d.name)
+    ORDER BY t.run_id DESC LIMIT :limit"""
+)
 
 _MARKED = text("(strpos(run.input::text, :mark) > 0 OR strpos(run.state::text, :mark) > 0)")
 

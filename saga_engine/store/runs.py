@@ -101,14 +101,21 @@ async def lock_due(
     return _stored(row for row in rows if row[2] is not None)
 
 
-async def due_within(tx: Transaction, horizons: Mapping[int, timedelta]) -> dict[str, int]:
+async def due_within(
+    tx: Transaction, horizons: Mapping[int, timedelta], most: int
+) -> dict[str, int]:
     """
     Count, by saga, the runs that time alone will change soon.
 
     Args:
         horizons: how soon, by definition; runs of others, which nobody here moves, do not count.
+        most: where the count of a definition ends; more are not told from as many.
     """
-    arguments = {"definition_ids": list(horizons), "horizons": list(horizons.values())}
+    arguments: dict[str, Any] = {
+        "definition_ids": list(horizons),
+        "horizons": list(horizons.values()),
+        "most": most,
+    }
     rows = await tx.execute(_DUE_WITHIN, arguments)
     return dict(rows.all())
 
@@ -240,10 +247,12 @@ def _stored(rows: Iterable[Any]) -> dict[str, StoredRun]:
 
 _CLOCK = text("SELECT clock_timestamp()")
 
-_COLUMNS = """
+_VALUES = """
     r.definition_id, r.wake_at, r.state::text AS state, r.input::text AS input, r.status,
     r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
-    r.revision, r.finished_at
+    r.revision, r.finished_at"""
+
+_COLUMNS = f"""{_VALUES}
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
 _THESE = """
@@ -272,33 +281,48 @@ _LOCK = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
 
 _LOCK_FREE = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED")
 
+# Of each definition by itself, the earliest: due runs of other definitions are not read.
 # The clock stands in a subquery because a volatile function cannot be looked up in an index.
+_EARLIEST = """
+    SELECT d.id, t.run_id, t.wake_at
+    FROM unnest(CAST(:definition_ids AS integer[])) AS d(id),
+        LATERAL (
+            SELECT r.run_id, r.wake_at FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.wake_at <= (SELECT clock_timestamp())
+            ORDER BY r.wake_at LIMIT :limit) AS t
+    ORDER BY t.wake_at LIMIT :limit"""
+
+# First without a lock, to learn how many of each definition are among the earliest; then so many
+# of each are locked, past those that others have.
 _LOCK_DUE = _up_to(
-    f"SELECT {_COLUMNS}"
-    """
-    WHERE r.wake_at <= (SELECT clock_timestamp())
-        AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
-    ORDER BY r.wake_at LIMIT :limit FOR UPDATE OF r SKIP LOCKED"""
+    f"""
+    WITH share AS MATERIALIZED (
+        SELECT e.id, count(*) AS places FROM ({_EARLIEST}) AS e GROUP BY e.id)
+    SELECT {_VALUES}
+    FROM share AS s,
+        LATERAL (
+            SELECT r.* FROM saga_engine.run AS r
+            WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
+            ORDER BY r.wake_at LIMIT s.places FOR UPDATE OF r SKIP LOCKED) AS r
+        JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    ORDER BY r.wake_at"""  # noqa: S608 - a constant
 )
 
 _DUE_WITHIN = text(
     """
     SELECT d.name, sum((
-        SELECT count(*) FROM saga_engine.run AS r
-        WHERE r.wake_at <= (SELECT clock_timestamp()) + h.horizon AND r.definition_id = h.id
+        SELECT count(*) FROM (
+            SELECT FROM saga_engine.run AS r
+            WHERE r.definition_id = h.id
+                AND r.wake_at <= (SELECT clock_timestamp()) + h.horizon
+            LIMIT :most) AS soon
         ))::integer
     FROM unnest(CAST(:definition_ids AS integer[]), CAST(:horizons AS interval[])) AS h(id, horizon)
     JOIN saga_engine.definition AS d ON d.id = h.id
     GROUP BY d.name"""
 )
 
-_DUE = text(
-    """
-    SELECT run_id::text FROM saga_engine.run AS r
-    WHERE r.wake_at <= (SELECT clock_timestamp())
-        AND r.definition_id = ANY (CAST(:definition_ids AS integer[]))
-    ORDER BY r.wake_at LIMIT :limit"""
-)
+_DUE = text(f"SELECT e.run_id::text FROM ({_EARLIEST}) AS e ORDER BY e.wake_at")  # noqa: S608
 
 _REST = text(
     """

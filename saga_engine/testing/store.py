@@ -148,7 +148,7 @@ async def _due_within(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
         and row["definition_id"] in horizons
         and row["wake_at"] <= tx.now + horizons[row["definition_id"]]
     )
-    return list(sagas.items())
+    return [(saga, min(number, arguments["most"])) for saga, number in sagas.items()]
 
 
 @ANSWERS.to(runs, "_REST")

@@ -89,7 +89,7 @@ class Admission:
         self._looked = now
         counted = self._let_in - self._undecided
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, self._catalogue.ids)
-        taken = await runs.due_within(tx, self._horizons)
+        taken = await runs.due_within(tx, self._horizons, self._most)
         self._waiting, self._taken, self._counted = waiting, taken, counted
 
     def admits(self, saga: str) -> bool:

@@ -56,13 +56,22 @@ class Duties:
         self._tell = tell
         self._lengths = pending.lengths(settings)
         self._waiting = Portion(settings.batch_size)
+        self._due = Portion(settings.batch_size)
         self._swept = Portion(settings.batch_size)
 
     async def waiting(self) -> bool:
-        """Deal with what waits in PostgreSQL: runs that are due, requests that were recorded."""
+        """
+        Deal with what waits in PostgreSQL: runs that are due, then requests that were recorded.
+
+        Each in a transaction of its own: whatever is wrong with the requests, timers fire.
+        """
+        woken = await self._wake_due()
+        return await self._take_what_was_recorded() or woken
+
+    async def _wake_due(self) -> bool:
         try:
-            with self._waiting.tried():
-                return await self._take_all_or_what_is_free()
+            with self._due.tried():
+                return await self._turnover.once(self._take_due) > 0
         except AWAY:
             raise
         except StoreTooMuch:
@@ -71,9 +80,19 @@ class Duties:
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._wake_one_by_one()
 
+    async def _take_what_was_recorded(self) -> bool:
+        try:
+            with self._waiting.tried():
+                return await self._take_all_or_what_is_free()
+        except AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - the same
+            self._tell(FaultFound(operation="waiting", problem=described(error)))
+            return await self._take_one_recorded()
+
     async def _take_all_or_what_is_free(self) -> bool:
         try:
-            return await self._turnover.once(self._take_waiting) > 0
+            return await self._turnover.once(self._take_recorded) > 0
         except StoreBusy:
             return await self._past_the_busy()
 
@@ -82,9 +101,9 @@ class Duties:
         Somebody holds what a recorded request needs besides its run: put that request by.
 
         While it takes longer to find out about some than they are left alone, the batch never gets
-        through; timers and starts need nothing of theirs.
+        through; starts need nothing of theirs.
         """
-        worked = await self._turnover.once(self._take_due) > 0
+        worked = False
         with suppress(StoreBusy):  # a start is held too, and will be put by when it is the oldest
             worked |= await self._turnover.once(self._take_starts) > 0
         return await self._take_one_recorded() or worked
@@ -103,7 +122,7 @@ class Duties:
                 self._tell(FaultFound(operation="wake", problem=problem, run_id=run_id))
                 async with self._database.transaction() as tx:
                     await runs.rest(tx, run_id, FAULT_PAUSE)
-        return await self._take_one_recorded()
+        return bool(due)
 
     async def _take_one_recorded(self) -> bool:
         """Take in the oldest request alone; one that breaks its batch is refused."""
@@ -160,11 +179,6 @@ class Duties:
             await batch.take(intake, patient=False)
         return len(items)
 
-    async def _take_waiting(self, tx: Transaction, batch: Batch) -> int:
-        taken = await self._take_recorded(tx, batch)
-        # Last: it takes runs in the order of their times, so nothing may be waited for after it.
-        return taken + await self._take_due(tx, batch)
-
     async def _take_due(self, _tx: Transaction, batch: Batch) -> int:
         """
         Wake the runs that are due, unless we are cut off from the broker.
@@ -175,7 +189,7 @@ class Duties:
         if self._outbound.blocked:
             self._turnover.admission.cut_off()
             return 0
-        return await batch.take_due(self._waiting.size)
+        return await batch.take_due(self._due.size)
 
     async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
         limit, definitions = self._waiting.size, self._catalogue.ids

@@ -82,7 +82,7 @@ STATEMENTS = {
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
     "a status": lambda tx, done, **_: runs.status(tx, [done]),
     "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
-    "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}),
+    "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "the sweep": lambda tx, **_: outbox.claim_left_behind(tx, timedelta(seconds=8), 100),
     "the inbox": lambda tx, **_: inbox.starts_of(tx, [run_id()]),
     "what waits": lambda tx, number, **_: inbox.take(tx, definition_ids=[number], limit=100),

@@ -199,6 +199,8 @@ async def test_what_will_be_counts_what_the_asker_can_move_and_nothing_beyond_it
     async with database.transaction() as tx:
         await begin(tx, definition_id)
         soon, later = timedelta(hours=2), timedelta(milliseconds=1)
-        assert await runs.due_within(tx, {definition_id: soon}) == {"place-order": 1}
-        assert not any((await runs.due_within(tx, {definition_id: later})).values())
-        assert await runs.due_within(tx, {}) == {}, "runs that nobody here can move take no place"
+        assert await runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
+        assert not any((await runs.due_within(tx, {definition_id: later}, 9)).values())
+        assert await runs.due_within(tx, {}, 9) == {}, (
+            "runs that nobody here can move take no place"
+        )

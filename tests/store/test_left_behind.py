@@ -1,0 +1,111 @@
+"""The statements that run all the time read no row of what others have left behind."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, inbox, reading, runs
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
+from saga_engine.store.migrate import upgrade
+from tests.store.orders import ORDERS, begin, run_id
+
+LEFT = 20_000
+ONE_MORE = 200
+"""Pages: the levels of indexes, and what PostgreSQL cleans up on the way."""
+
+OTHER = text(
+    "INSERT INTO saga_engine.definition (name, version, fingerprint, document)"
+    " VALUES ('another', 1, 'x', '{}') RETURNING id"
+)
+OVERDUE = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, wake_at, definition_id, revision,
+        status, key, input, state)
+    SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
+        r.started_at, r.updated_at, clock_timestamp() - interval '1 hour', :other, r.revision,
+        r.status, 'key-' || n, r.input, r.state
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+WAITING = text(
+    """
+    INSERT INTO saga_engine.inbox
+        (run_id, kind, saga, version, fingerprint, definition_id, held, not_before, body)
+    SELECT gen_random_uuid(), w.kind, w.saga, w.version, w.fingerprint, w.definition_id, w.held,
+        clock_timestamp() + w.pause, '{}'
+    FROM generate_series(1, :number) AS n, (VALUES
+        ('start', 'place-order', 2, NULL, NULL, false, interval '-1 h'),
+        ('start', 'place-order', 1, 'another', NULL, false, interval '-1 h'),
+        ('start', 'another', NULL, NULL, NULL, false, interval '-1 h'),
+        ('start', 'place-order', NULL, NULL, NULL, false, interval '1 h'),
+        ('reply', NULL, NULL, NULL, 99, false, interval '-1 h'),
+        ('cancel', NULL, NULL, NULL, NULL, true, interval '-1 h'),
+        ('reply', NULL, NULL, NULL, NULL, false, interval '1 h')
+        ) AS w(kind, saga, version, fingerprint, definition_id, held, pause)"""
+)
+
+POLLED = {
+    "what is due": lambda tx, number: runs.lock_due(tx, [number], 200),
+    "the names of what is due": lambda tx, number: runs.due(tx, [number], 200),
+    "what will be due": lambda tx, number: runs.due_within(
+        tx, {number: timedelta(minutes=1)}, 1000
+    ),
+    "which sagas wait": lambda tx, number: inbox.sagas_waiting(tx, ["place-order"], [number]),
+    "the starts": lambda tx, number: inbox.take_starts(
+        tx, {"place-order": 100}, definition_ids=[number], limit=100
+    ),
+    "the requests": lambda tx, number: inbox.take(tx, definition_ids=[number], limit=100),
+    "a changed definition": lambda tx, _: definitions.register(tx, [ORDERS]),
+    "the runs of a rare saga": lambda tx, _: reading.runs(tx, limit=50, saga="place-order"),
+}
+
+
+async def made(postgres, name: str, left: int):
+    """A database in which some things wait for us, and *left* of each kind for others."""
+    url = await postgres.create_database(name)
+    await upgrade(url)
+    patient = Settings(database_timeout=120)
+    async with Database(url, patient) as database, database.transaction() as tx:
+        number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
+        other = (await tx.execute(OTHER)).scalar_one()
+        ours = (await begin(tx, number)).run_id
+        await tx.execute(OVERDUE, {"run_id": ours, "number": left, "other": other})
+        await tx.execute(WAITING, {"number": left})
+        await runs.rest(tx, ours, timedelta(seconds=-1))
+        start = Item("start", run_id(), {}, saga="place-order", version=1)
+        await inbox.record(tx, [start, Item("reply", ours, {}, definition_id=number)])
+    return url, number
+
+
+@pytest.fixture(scope="module")
+async def databases(postgres):
+    names = {"left_nothing": 0, "left_much": LEFT}
+    yield [await made(postgres, name, left) for name, left in names.items()]
+    for name in names:
+        await postgres.drop_database(name)
+
+
+async def pages(url: str, number: int, polled) -> tuple[int, object]:
+    """How many pages a statement touches, of tables and indexes; and what it finds."""
+    touched = text(
+        "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::integer"
+        " FROM pg_class AS c WHERE c.relnamespace = 'saga_engine'::regnamespace"
+    )
+    async with Database(url, Settings()) as database, database.transaction() as tx:
+        before = (await tx.execute(touched)).scalar_one()
+        found = await polled(tx, number)
+        read = (await tx.execute(touched)).scalar_one() - before
+    return read, len(found)
+
+
+@pytest.mark.parametrize("name", POLLED)
+async def test_what_others_have_left_costs_those_nothing_who_want_their_own(databases, name):
+    (empty, number), (full, same) = databases
+    alone, found = await pages(empty, number, POLLED[name])
+    beside, found_beside = await pages(full, same, POLLED[name])
+    assert found == found_beside
+    assert found, "there is something to find"
+    assert beside <= alone + ONE_MORE
