@@ -2,7 +2,11 @@
 
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+_VERSION = 7
+_MILLISECONDS_MAX = 253_402_300_799_999  # the end of the year 9999
 
 
 def uuid7() -> UUID:
@@ -12,3 +16,24 @@ def uuid7() -> UUID:
     high = (milliseconds << 16) | 0x7000 | (random >> 62)
     low = (0b10 << 62) | (random & (2**62 - 1))
     return UUID(int=(high << 64) | low)
+
+
+def misfit(run_id: UUID, now: datetime, *, age: timedelta, lead: timedelta) -> str | None:
+    """
+    Find out why an id cannot be the id of a new run, in a sentence with its fix; None: it can.
+
+    A run is kept in the month that its id names, so an id must be made when its run is asked for.
+
+    Args:
+        now: aware, from the database's clock.
+        age: how long ago it may have been made.
+        lead: how far its clock may be ahead.
+    """
+    fix = "Make it when you ask for the run: a UUID of version 7 (RFC 9562); use `key` for yours."
+    if run_id.version != _VERSION:
+        return f"The run_id {run_id} is not a UUID of version 7. {fix}"
+    milliseconds = min(run_id.int >> 80, _MILLISECONDS_MAX)
+    made_at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    if made_at < now - age or made_at > now + lead:
+        return f"The run_id {run_id} names the time {made_at:%Y-%m-%d %H:%M} UTC. {fix}"
+    return None

@@ -157,6 +157,33 @@ class Settings(BaseModel):
         description="Seconds before a rotated token key signs commands: two times maintenance, at"
         " which each worker reads it, so that every worker knows it before a reply comes with it",
     )
+    count_max: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
+        10_000,
+        description="Rows counted for one value of a gauge of what is in PostgreSQL; a gauge that"
+        " shows it means at least as many",
+    )
+    partitions_ahead: Annotated[int, Field(ge=1, le=60)] = Field(
+        12,
+        description="Months beyond this one that have their partitions: workers may be away for as"
+        " long before runs go to the default partition, which is never dropped",
+    )
+    partition_lock_timeout: Seconds = Field(
+        0.2,
+        description="Seconds to wait for a table when a month is made or dropped, before workers"
+        " pass and it is tried again: all that comes after it waits as well",
+    )
+    partition_lock_tries: Count = Field(
+        20, description="Tries to lock a table for that, before it is left to the next round"
+    )
+    run_id_age_days: Annotated[int, Field(ge=1, le=28)] = Field(
+        7,
+        description="Days since a client made a run id after which its start is refused: requests"
+        " may wait in the queue for as long. Older ids belong to months that may be gone",
+    )
+    run_id_lead: Seconds = Field(
+        86_400.0,
+        description="Seconds a run id may be ahead of the database's clock: clients' clocks differ",
+    )
     retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         0, description="Days finished runs are kept, at least; 0 keeps them for ever"
     )

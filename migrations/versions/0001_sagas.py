@@ -87,7 +87,9 @@ LANGUAGE sql IMMUTABLE STRICT AS $$
 $$"""
 
 # Rows that came before their partition are in the default one. They are taken out, the partition is
-# made, and they are put in again, in one transaction that holds both tables.
+# made, and they are put in again, in one transaction that holds both tables. PostgreSQL reads the
+# default partition whole while it holds them, so that must be small; it is, see `is_run_id`. The
+# parent is locked before its partitions, as by everybody else.
 _ADD_MONTH = """
 CREATE FUNCTION saga_engine.add_month(parent text, month timestamp) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -95,11 +97,16 @@ DECLARE
     suffix text := to_char(month, 'YYYY_MM');
     low uuid := saga_engine.month_bound(month);
     high uuid := saga_engine.month_bound(month + interval '1 month');
+    small constant bigint := 16 * 1024 * 1024;  -- read in some 20 ms
 BEGIN
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    EXECUTE format('LOCK TABLE saga_engine.%I IN ACCESS EXCLUSIVE MODE', parent);
+    -- Its size, because that leaves no lock behind: the parent comes first.
+    IF pg_relation_size(format('saga_engine.%I', parent || '_default')) > small THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY saga_engine.%I IN ACCESS EXCLUSIVE MODE', parent);
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
         RETURN false;  -- another worker made it while this one waited
     END IF;
@@ -115,17 +122,84 @@ BEGIN
     RETURN true;
 END $$"""
 
+# Run ids may be a week old when they arrive, so last month is there in the first days of a month.
+_MISSING_PARTITIONS = """
+CREATE FUNCTION saga_engine.missing_partitions(months_ahead integer)
+RETURNS TABLE (parent text, month timestamp)
+LANGUAGE sql AS $$
+    SELECT p.parent, m.month
+    FROM unnest(ARRAY['run', 'event']) WITH ORDINALITY AS p(parent, place),
+        generate_series(
+            date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC' - interval '7 days'),
+            date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')
+                + make_interval(months => months_ahead),
+            interval '1 month') AS m(month)
+    WHERE to_regclass(format('saga_engine.%I',
+        p.parent || '_' || to_char(m.month, 'YYYY_MM'))) IS NULL
+    ORDER BY p.place, m.month
+$$"""
+
 _ADD_PARTITIONS = """
 CREATE FUNCTION saga_engine.add_partitions(months_ahead integer) RETURNS integer
 LANGUAGE sql AS $$
     SELECT count(*) FILTER (WHERE saga_engine.add_month(parent, month))::integer
-    FROM unnest(ARRAY['run', 'event']) AS parent,
-        generate_series(
-            date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
-            date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')
-                + make_interval(months => months_ahead),
-            interval '1 month') AS month
+    FROM saga_engine.missing_partitions(months_ahead)
 $$"""
+
+# What a run id must be, so that it belongs to a month that has a partition: a UUIDv7 of about now.
+_IS_RUN_ID = """
+CREATE FUNCTION saga_engine.is_run_id(id uuid, age interval DEFAULT interval '7 days',
+    lead interval DEFAULT interval '1 day') RETURNS boolean
+LANGUAGE sql STABLE STRICT AS $$
+    SELECT substr(id::text, 15, 1) = '7'
+        AND id >= saga_engine.month_bound((clock_timestamp() AT TIME ZONE 'UTC') - age)
+        AND id <= saga_engine.month_bound((clock_timestamp() AT TIME ZONE 'UTC') + lead)
+$$"""
+
+# By definition, because that is how the index finds the few unfinished among the many finished.
+_MONTH_NEEDED = """
+CREATE FUNCTION saga_engine.month_needed(suffix text, cutoff timestamptz) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    low uuid := saga_engine.month_bound(to_date(suffix, 'YYYY_MM'));
+    high uuid := saga_engine.month_bound(to_date(suffix, 'YYYY_MM') + interval '1 month');
+    needed boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (
+            SELECT FROM saga_engine.definition AS d,
+                LATERAL (
+                    SELECT FROM saga_engine.%1$I AS r
+                    WHERE r.definition_id = d.id AND r.status IN (''running'', ''compensating'')
+                    LIMIT 1) AS unfinished)
+        OR EXISTS (SELECT FROM saga_engine.%1$I AS r WHERE r.finished_at > $1)
+        OR EXISTS (
+            SELECT FROM saga_engine.inbox AS i
+            WHERE i.kind = ''start'' AND i.run_id >= $2 AND i.run_id < $3)',
+        'run_' || suffix) INTO needed USING cutoff, low, high;
+    RETURN needed;
+END $$"""
+
+# The parents first, `run` before `event`: that is how workers lock them.
+_DETACH_MONTH = """
+CREATE FUNCTION saga_engine.detach_month(suffix text, cutoff timestamptz) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    parent text;
+BEGIN
+    LOCK TABLE ONLY saga_engine.run IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE ONLY saga_engine.event IN ACCESS EXCLUSIVE MODE;
+    IF NOT EXISTS (
+        SELECT FROM pg_class AS c
+        WHERE c.oid = to_regclass(format('saga_engine.%I', 'run_' || suffix)) AND c.relispartition
+    ) OR saga_engine.month_needed(suffix, cutoff) THEN
+        RETURN false;  -- another worker took it out, or a run has begun or ended meanwhile
+    END IF;
+    FOREACH parent IN ARRAY ARRAY['run', 'event'] LOOP
+        EXECUTE format('ALTER TABLE saga_engine.%I DETACH PARTITION saga_engine.%I',
+            parent, parent || '_' || suffix);
+    END LOOP;
+    RETURN true;
+END $$"""
 
 _RUN_KEY = """
 CREATE TABLE saga_engine.run_key (
@@ -504,11 +578,12 @@ _FOR_NO_ROLE_YET = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLI
 _STATEMENTS = (
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
     *("CREATE SEQUENCE saga_engine.event_position", _EVENT),
-    *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH, _ADD_PARTITIONS),
+    *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH, _MISSING_PARTITIONS, _ADD_PARTITIONS, _IS_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
-    "SELECT saga_engine.add_partitions(2)",
+    "SELECT saga_engine.add_partitions(12)",
     *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INCIDENT, _INCIDENT_OPEN),
+    *(_MONTH_NEEDED, _DETACH_MONTH),
     *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
     *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _FOR_NO_ROLE_YET),

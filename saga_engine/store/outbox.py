@@ -98,9 +98,9 @@ def _outgoing(row: Sequence[Any]) -> Outgoing:
     return Outgoing(number, Send(*to, command, key, orjson.loads(payload), due_at), created_at)
 
 
-async def backlog(tx: Transaction) -> Backlog:
-    """Count what waits, for the gauges."""
-    pending, oldest = (await tx.execute(_BACKLOG)).one()
+async def backlog(tx: Transaction, most: int = 10_000) -> Backlog:
+    """Count what waits, for the gauges: *most* at most."""
+    pending, oldest = (await tx.execute(_BACKLOG, {"most": most})).one()
     return Backlog(pending, oldest)
 
 
@@ -145,6 +145,7 @@ _CLAIM = text(
 
 _BACKLOG = text(
     """
-    SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-    FROM saga_engine.outbox"""
+    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.outbox LIMIT :most) AS few),
+        coalesce(extract(epoch FROM clock_timestamp() - (
+            SELECT created_at FROM saga_engine.outbox ORDER BY id LIMIT 1)), 0)::float8"""
 )

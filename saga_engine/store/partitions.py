@@ -1,89 +1,161 @@
 """
 Months of runs: made ahead of time, and dropped whole when nobody needs them any more.
 
-Nothing deletes runs or events one by one. A month is dropped when every run that began in it is
-finished and has been for the days of `retention_days`; its keys and incidents go before it. Runs
-with ids of another making are in the default partition, which stays.
+Nothing deletes runs or events one by one. A month is dropped when every run that began in it has
+been finished for the days of `retention_days` and no accepted start of that month waits. First the
+keys of those runs are released, then the month is taken out of the tables, then what is left of it
+is deleted in portions that nobody waits for. Tables are locked as workers lock them, `run` before
+`event` and each before its partitions, for a fraction of a second and again if that was too short.
+
+A key is released by one rule: its run was finished before the moment that was fixed when the month
+was looked at. A run that begins or ends in that month afterwards keeps its key and its month.
 """
 
+import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import text
 
+from saga_engine.errors import StoreBusy
 from saga_engine.store.database import Database, Transaction
 
-MONTHS_AHEAD = 2
-"""Partitions there are beyond this month's: a worker may be away for as long."""
+MONTHS_AHEAD = 12
+"""Partitions there are beyond this month's, unless the settings say otherwise."""
 
-_PAGE = 5000  # keys released in one transaction
+_PAGE = 5000  # rows in one transaction
+_PAUSE, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries of a lock
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a table's lock is waited for at once, in seconds, and how often it is tried."""
+
+    lock_timeout: float = 0.2
+    tries: int = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Maintained:
-    """What was done: partitions made, and months dropped as `2026_11`."""
+    """
+    What was done: partitions made, and months dropped as `2026_11`.
+
+    `missing` partitions could not be made, because too many rows are in the default partitions.
+    `tries` is how often tables had to be locked.
+    """
 
     made: int
     dropped: tuple[str, ...]
+    missing: int = 0
+    tries: int = 0
 
 
 async def maintain(
-    database: Database, *, retention_days: int, months_ahead: int = MONTHS_AHEAD
+    database: Database,
+    *,
+    retention_days: int,
+    months_ahead: int = MONTHS_AHEAD,
+    patience: Patience = Patience(),
 ) -> Maintained:
     """
     Make the partitions of the coming months and drop the months that are over.
 
-    Any number of workers may do it at once. A `retention_days` of 0 drops nothing.
+    Any number of workers may do it at once. A `retention_days` of 0 drops nothing. Where nothing is
+    to be done, no table is locked.
 
     Raises:
-        StoreUnavailable: the tables were busy; next time will do.
+        StoreBusy: the tables were busy at each try; next time will do.
+        StoreUnavailable: the database is away.
     """
+    locks = _Locks(database, patience)
     async with database.transaction() as tx:
-        await tx.execute(_IMPATIENT)
-        made: int = (await tx.execute(_ADD, {"months_ahead": months_ahead})).scalar_one()
+        missing: int = (await tx.execute(_MISSING, {"months_ahead": months_ahead})).scalar_one()
+    made = 0
+    if missing:
+        made = await locks.under(_ADD, {"months_ahead": months_ahead})
     if retention_days == 0:
-        return Maintained(made, ())
+        return Maintained(made, (), missing - made, locks.tries)
     async with database.transaction() as tx:
-        months = list((await tx.execute(_PAST, {"days": retention_days})).scalars())
-    dropped = [month for month in months if await _drop(database, month, retention_days)]
-    return Maintained(made, tuple(dropped))
+        cutoff: datetime = (await tx.execute(_CUTOFF, {"days": retention_days})).scalar_one()
+        months = list((await tx.execute(_PAST, {"cutoff": cutoff})).scalars())
+    for month in months:
+        await _take_out(database, locks, month, cutoff)
+    async with database.transaction() as tx:
+        detached = list((await tx.execute(_DETACHED)).scalars())
+    for month in detached:
+        await _delete(database, month)
+    return Maintained(made, tuple(detached), missing - made, locks.tries)
 
 
-async def _drop(database: Database, month: str, retention_days: int) -> bool:
+class _Locks:
+    """Statements that lock whole tables, tried until nobody was in the way."""
+
+    def __init__(self, database: Database, patience: Patience) -> None:
+        self.tries = 0
+        self._database = database
+        self._patience = patience
+
+    async def under(self, statement: object, arguments: dict[str, object]) -> int:
+        """Run it; what it returns."""
+        tried = 0
+        while True:
+            self.tries += 1
+            tried += 1
+            try:
+                async with self._database.transaction() as tx:
+                    timeout = f"{self._patience.lock_timeout * 1000:.0f}"
+                    await tx.execute(_IMPATIENT, {"timeout": timeout})
+                    found = await tx.execute(statement, arguments)  # type: ignore[call-overload]  # a text clause
+                    return int(found.scalar_one())
+            except StoreBusy:
+                if tried >= self._patience.tries:
+                    raise
+            await asyncio.sleep(min(_PAUSE_MAX, _PAUSE * 2**tried))  # the workers pass
+
+
+async def _take_out(database: Database, locks: _Locks, month: str, cutoff: datetime) -> None:
+    """Take a month out of the tables, unless it is needed."""
+    named = {"month": month, "cutoff": cutoff}
     async with database.transaction() as tx:
-        if await _needed(tx, month, retention_days):
-            return False
+        if (await tx.execute(_NEEDED, named)).scalar_one():
+            return
     after: str | None = "00000000-0000-0000-0000-000000000000"
     while after is not None:
         async with database.transaction() as tx:
-            after = await _release(tx, month, after)
-    async with database.transaction() as tx:
-        await tx.execute(_IMPATIENT)
-        await tx.execute(text(f"LOCK TABLE saga_engine.run_{month} IN ACCESS EXCLUSIVE MODE"))
-        if await _needed(tx, month, retention_days):
-            return False
-        for statement in _LEFTOVERS:
-            await tx.execute(text(statement.format(month=month)))
-    return True
+            after = await _release(tx, month, after, cutoff)
+    await locks.under(_DETACH, named)
 
 
-async def _needed(tx: Transaction, month: str, retention_days: int) -> bool:
-    """Whether a run of that month is unfinished, or was finished too recently."""
-    statement = text(_NEEDED.format(month=month))
-    return bool((await tx.execute(statement, {"days": retention_days})).scalar_one())
-
-
-async def _release(tx: Transaction, month: str, after: str) -> str | None:
+async def _release(tx: Transaction, month: str, after: str, cutoff: datetime) -> str | None:
     """Release one page of keys; the last run id of the page, None when there was no page."""
     statement = text(_RELEASE.format(month=month))
-    found = await tx.execute(statement, {"after": after, "page": _PAGE})
+    found = await tx.execute(statement, {"after": after, "page": _PAGE, "cutoff": cutoff})
     last: str | None = found.scalar_one_or_none()
     return last
 
 
+async def _delete(database: Database, month: str) -> None:
+    """Delete what is left of a month that has been taken out; nobody else can see it."""
+    for statement in (_INCIDENTS, _REQUESTS):
+        deleted = _PAGE
+        while deleted == _PAGE:
+            async with database.transaction() as tx:
+                done = await tx.execute(statement, {"month": month, "page": _PAGE})
+                deleted = done.rowcount
+    async with database.transaction() as tx:
+        await tx.execute(text(f"DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"))
+
+
 # Whoever waits for these locks holds up all who come after. Better to give up and come back.
-_IMPATIENT = text("SET LOCAL lock_timeout = '500ms'")
+_IMPATIENT = text("SELECT set_config('lock_timeout', :timeout, true)")
+
+_MISSING = text(
+    "SELECT count(*) FROM saga_engine.missing_partitions(CAST(:months_ahead AS integer))"
+)
 
 _ADD = text("SELECT saga_engine.add_partitions(CAST(:months_ahead AS integer))")
+
+_CUTOFF = text("SELECT clock_timestamp() - make_interval(days => CAST(:days AS integer))")
 
 # The names are ours, so they need no quotes below; the suffix is checked all the same.
 _PAST = text(
@@ -94,39 +166,59 @@ _PAST = text(
         WHERE i.inhparent = 'saga_engine.run'::regclass
             AND c.relname ~ '^run_[0-9]{4}_[0-9]{2}$') AS months
     WHERE to_date(month, 'YYYY_MM') + interval '1 month'
-        < clock_timestamp() AT TIME ZONE 'UTC' - make_interval(days => CAST(:days AS integer))
+        < CAST(:cutoff AS timestamptz) AT TIME ZONE 'UTC'
     ORDER BY month"""
 )
 
-_NEEDED = """
-    SELECT EXISTS (
-        SELECT FROM saga_engine.run_{month} WHERE status IN ('running', 'compensating'))
-    OR EXISTS (
-        SELECT FROM saga_engine.run_{month}
-        WHERE finished_at
-            > (SELECT clock_timestamp()) - make_interval(days => CAST(:days AS integer)))"""
+_DETACHED = text(
+    """
+    SELECT substr(c.relname, 5) FROM pg_class AS c
+    WHERE c.relnamespace = 'saga_engine'::regnamespace AND c.relkind = 'r'
+        AND NOT c.relispartition AND c.relname ~ '^run_[0-9]{4}_[0-9]{2}$'
+    ORDER BY 1"""
+)
+
+_NEEDED = text(
+    "SELECT saga_engine.month_needed(CAST(:month AS text), CAST(:cutoff AS timestamptz))"
+)
+
+_DETACH = text(
+    "SELECT saga_engine.detach_month(CAST(:month AS text), CAST(:cutoff AS timestamptz))::integer"
+)
 
 _RELEASE = """
     WITH page AS MATERIALIZED (
-        SELECT r.run_id, d.name, r.key
+        SELECT r.run_id, d.name, r.key, r.finished_at
         FROM saga_engine.run_{month} AS r
         JOIN saga_engine.definition AS d ON d.id = r.definition_id
         WHERE r.run_id > CAST(:after AS uuid) ORDER BY r.run_id LIMIT :page
     ), released AS (
         DELETE FROM saga_engine.run_key AS k USING page
         WHERE k.saga = page.name AND k.key = page.key AND k.run_id = page.run_id
+            AND page.finished_at <= CAST(:cutoff AS timestamptz)
     )
     SELECT run_id::text FROM page ORDER BY run_id DESC LIMIT 1"""
 
-_LEFTOVERS = (
-    """
-    DELETE FROM saga_engine.incident
-    WHERE run_id >= saga_engine.month_bound(to_date('{month}', 'YYYY_MM'))
-        AND run_id < saga_engine.month_bound(to_date('{month}', 'YYYY_MM') + interval '1 month')""",
-    """
-    DELETE FROM saga_engine.inbox
-    WHERE run_id >= saga_engine.month_bound(to_date('{month}', 'YYYY_MM'))
-        AND run_id < saga_engine.month_bound(to_date('{month}', 'YYYY_MM') + interval '1 month')""",
-    "DROP TABLE saga_engine.event_{month}",
-    "DROP TABLE saga_engine.run_{month}",
+_OF_MONTH = """
+    x.run_id >= saga_engine.month_bound(to_date(:month, 'YYYY_MM'))
+        AND x.run_id < saga_engine.month_bound(to_date(:month, 'YYYY_MM') + interval '1 month')
+        AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = x.run_id)"""
+
+_INCIDENTS = text(
+    f"""
+    DELETE FROM saga_engine.incident AS i USING (
+        SELECT x.run_id, x.number FROM saga_engine.incident AS x
+        WHERE {_OF_MONTH} LIMIT :page) AS old
+    WHERE i.run_id = old.run_id AND i.number = old.number"""  # noqa: S608 - a constant
+)
+
+_REQUESTS = text(
+    f"""
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT x.id FROM saga_engine.inbox AS x
+        WHERE x.kind <> 'start' AND {_OF_MONTH}
+            AND NOT EXISTS (
+                SELECT FROM saga_engine.inbox AS s
+                WHERE s.run_id = x.run_id AND s.kind = 'start')
+        LIMIT :page FOR UPDATE OF x SKIP LOCKED))"""  # noqa: S608 - a constant
 )

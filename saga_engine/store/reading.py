@@ -63,7 +63,8 @@ class Counts:
     `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga, `open_incidents`
     by saga, cause and step. `parked` is what
     waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
-    `starts_waiting` the starts, by saga.
+    `starts_waiting` the starts, by saga. `unpartitioned` are the runs in no month's partition. No
+    number is higher than the limit that was given: that one means at least as many.
     """
 
     runs: Mapping[tuple[str, Status], int]
@@ -78,6 +79,7 @@ class Counts:
     inbox: int
     inbox_oldest_age: float
     parked: int
+    unpartitioned: int
 
 
 async def runs(  # noqa: PLR0913 - one for each way to choose
@@ -175,23 +177,33 @@ async def show(tx: Transaction, run_id: str) -> RunDetail | None:
     )
 
 
-async def counts(tx: Transaction) -> Counts:
-    """Count what is unfinished, open or waiting; the finished is never looked at."""
-    unfinished = (await tx.execute(_UNFINISHED)).all()
+async def counts(tx: Transaction, most: int = 10_000) -> Counts:
+    """
+    Count what is unfinished, open or waiting; the finished is never looked at.
+
+    Args:
+        most: rows counted for one number at most.
+    """
+    limit = {"most": most}
+    unfinished = (await tx.execute(_UNFINISHED, limit)).all()
     ages: dict[str, float] = {}
-    for saga, _, _, age in unfinished:
+    numbers: dict[tuple[str, Status], int] = {}
+    for saga, status, number, age in unfinished:
         ages[saga] = max(age, ages.get(saga, 0.0))
-    backlog = await outbox.backlog(tx)
+        key = saga, Status(status)
+        numbers[key] = min(most, number + numbers.get(key, 0))
+    backlog = await outbox.backlog(tx, most)
+    unpartitioned = (await tx.execute(_UNPARTITIONED, limit)).scalar_one()
     return Counts(
-        {(saga, Status(status)): number for saga, status, number, _ in unfinished},
+        numbers,
         ages,
-        {tuple(group): number for *group, number in await tx.execute(_INCIDENTS)},
-        {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS)},
-        dict((await tx.execute(_STARTS_WAITING)).all()),
+        {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
+        {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS, limit)},
+        dict((await tx.execute(_STARTS_WAITING, limit)).all()),
         backlog.pending,
         backlog.oldest_age,
-        *(await tx.execute(_TIMERS)).one(),
-        *(await tx.execute(_INBOX)).one(),
+        *(await tx.execute(_TIMERS, limit)).one(),
+        *(*(await tx.execute(_INBOX, limit)).one(), unpartitioned),
     )
 
 
@@ -246,48 +258,87 @@ _PAGE = text(
 
 _MARKED = text("(strpos(run.input::text, :mark) > 0 OR strpos(run.state::text, :mark) > 0)")
 
+# Each count ends at a limit, and each oldest is found by an index: what others leave costs nothing.
 _UNFINISHED = text(
     """
-    SELECT d.name, r.status, sum(r.number)::integer,
-        extract(epoch FROM clock_timestamp() - min(r.oldest))::float8
-    FROM (
-        SELECT definition_id, status, count(*) AS number, min(started_at) AS oldest
-        FROM saga_engine.run WHERE status IN ('running', 'compensating')
-        GROUP BY definition_id, status) AS r
-    JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    GROUP BY d.name, r.status"""
+    SELECT d.name, s.status, u.number::integer,
+        extract(epoch FROM clock_timestamp() - u.oldest)::float8
+    FROM saga_engine.definition AS d,
+        unnest(ARRAY['running', 'compensating']) AS s(status),
+        LATERAL (
+            SELECT count(*) AS number, min(few.started_at) AS oldest FROM (
+                SELECT r.started_at FROM saga_engine.run AS r
+                WHERE r.definition_id = d.id AND r.status = s.status
+                ORDER BY r.run_id LIMIT :most) AS few) AS u
+    WHERE u.number > 0"""
 )
 
 _INCIDENTS = text(
     """
     SELECT d.name, i.cause, i.step, count(*)
-    FROM saga_engine.incident AS i
+    FROM (
+        SELECT run_id, cause, step FROM saga_engine.incident
+        WHERE resolved_at IS NULL ORDER BY opened_at LIMIT :most) AS i
     JOIN saga_engine.run AS r ON r.run_id = i.run_id
     JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    WHERE i.resolved_at IS NULL GROUP BY d.name, i.cause, i.step"""
+    GROUP BY d.name, i.cause, i.step"""
 )
 
+# From one queue and reason to the next by their index, whatever lies between.
 _LETTERS = text(
     """
-    SELECT queue, reason, count(*) FROM saga_engine.dead_letter
-    WHERE state = 'open' GROUP BY queue, reason"""
+    WITH RECURSIVE kinds AS (
+        (SELECT queue, reason FROM saga_engine.dead_letter
+            WHERE state = 'open' ORDER BY queue, reason LIMIT 1)
+        UNION ALL
+        SELECT n.queue, n.reason FROM kinds AS k, LATERAL (
+            SELECT l.queue, l.reason FROM saga_engine.dead_letter AS l
+            WHERE l.state = 'open' AND (l.queue, l.reason) > (k.queue, k.reason)
+            ORDER BY l.queue, l.reason LIMIT 1) AS n
+    )
+    SELECT k.queue, k.reason, (SELECT count(*) FROM (
+        SELECT FROM saga_engine.dead_letter AS l
+        WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason LIMIT :most) AS few)
+    FROM (SELECT queue, reason FROM kinds LIMIT 1000) AS k"""
 )
 
 _TIMERS = text(
     """
-    SELECT count(*), greatest(
-        coalesce(extract(epoch FROM clock_timestamp() - min(wake_at)), 0), 0)::float8
-    FROM saga_engine.run WHERE wake_at IS NOT NULL"""
+    SELECT least(CAST(:most AS bigint), coalesce(sum(u.number), 0)::bigint), greatest(
+        coalesce(extract(epoch FROM clock_timestamp() - min(u.earliest)), 0), 0)::float8
+    FROM saga_engine.definition AS d, LATERAL (
+        SELECT count(*) AS number, min(few.wake_at) AS earliest FROM (
+            SELECT r.wake_at FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.wake_at IS NOT NULL
+            ORDER BY r.wake_at LIMIT :most) AS few) AS u"""
 )
 
 _INBOX = text(
     """
-    SELECT count(*),
-        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8,
-        count(definition_id)
-    FROM saga_engine.inbox"""
+    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.inbox LIMIT :most) AS few),
+        coalesce(extract(epoch FROM clock_timestamp() - (
+            SELECT received_at FROM saga_engine.inbox ORDER BY id LIMIT 1)), 0)::float8,
+        (SELECT count(*) FROM (
+            SELECT FROM saga_engine.inbox
+            WHERE kind <> 'start' AND NOT held AND coalesce(definition_id, 0) > 0
+            LIMIT :most) AS few)"""
 )
 
 _STARTS_WAITING = text(
-    "SELECT saga, count(*)::integer FROM saga_engine.inbox WHERE kind = 'start' GROUP BY saga"
+    """
+    WITH RECURSIVE sagas AS (
+        (SELECT saga FROM saga_engine.inbox WHERE kind = 'start' ORDER BY saga LIMIT 1)
+        UNION ALL
+        SELECT n.saga FROM sagas AS s, LATERAL (
+            SELECT i.saga FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga > s.saga ORDER BY i.saga LIMIT 1) AS n
+    )
+    SELECT s.saga, (SELECT count(*) FROM (
+        SELECT FROM saga_engine.inbox AS i
+        WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
+    FROM (SELECT saga FROM sagas LIMIT 1000) AS s"""
+)
+
+_UNPARTITIONED = text(
+    "SELECT count(*)::integer FROM (SELECT FROM saga_engine.run_default LIMIT :most) AS few"
 )

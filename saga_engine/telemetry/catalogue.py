@@ -105,4 +105,5 @@ CATALOGUE: tuple[Metric, ...] = (
     _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
     _backlog("saga_timers_pending", "Runs that time alone will wake."),
     _backlog("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
+    _backlog("saga_runs_unpartitioned", "Runs in no month's partition; nothing drops them."),
 )

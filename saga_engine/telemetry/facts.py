@@ -382,6 +382,7 @@ class BacklogCounted:
     outbox_oldest_s: float = 0.0
     timers_pending: int = 0
     timer_overdue_s: float = 0.0
+    runs_unpartitioned: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -266,6 +266,7 @@ class Metrics:
         self._child("saga_outbox_oldest_age_seconds").set(fact.outbox_oldest_s)
         self._child("saga_timers_pending").set(fact.timers_pending)
         self._child("saga_timer_oldest_overdue_seconds").set(fact.timer_overdue_s)
+        self._child("saga_runs_unpartitioned").set(fact.runs_unpartitioned)
 
     def _incidents_open(self, fact: facts.BacklogCounted) -> Mapping[Any, float]:
         """By saga, cause and step; a saga without any has one series, without cause and step."""

@@ -85,7 +85,7 @@ async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 
 
 @ANSWERS.to(outbox, "_BACKLOG")
-async def _backlog(tx: Transaction, _: None) -> Sequence[Any]:
+async def _backlog(tx: Transaction, _: Arguments) -> Sequence[Any]:
     times = [row["created_at"] for _, row in tx.every("outbox")]
     return [(len(times), _age(tx, times))]
 
@@ -203,7 +203,7 @@ async def _look_at_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any
 
 
 @ANSWERS.to(inbox, "_KEEP_STARTS")
-async def _keep_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+async def _keep_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any] | int:
     starts = _starts(tx)
     for number in [starts[each] for each in arguments["run_ids"] if each in starts]:
         await tx.lock("inbox", number)
@@ -310,7 +310,7 @@ async def _dead_letters(tx: Transaction, arguments: Arguments) -> int:
 
 
 @ANSWERS.to(reading, "_UNFINISHED")
-async def _unfinished(tx: Transaction, _: None) -> Sequence[Any]:
+async def _unfinished(tx: Transaction, _: Arguments) -> Sequence[Any]:
     groups: dict[tuple[str, str], list[datetime]] = {}
     for _key, row in tx.every("run"):
         if row["status"] in UNFINISHED:
@@ -320,36 +320,32 @@ async def _unfinished(tx: Transaction, _: None) -> Sequence[Any]:
 
 
 @ANSWERS.to(reading, "_INCIDENTS", "_LETTERS")
-async def _none(_tx: Transaction, _: None) -> Sequence[Any]:
+async def _none(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return []
 
 
 @ANSWERS.to(reading, "_STARTS_WAITING")
-async def _starts_waiting(tx: Transaction, _: None) -> Sequence[Any]:
+async def _starts_waiting(tx: Transaction, _: Arguments) -> Sequence[Any]:
     starts = Counter(row["saga"] for _, row in tx.every("inbox") if row["kind"] == "start")
     return list(starts.items())
 
 
 @ANSWERS.to(reading, "_TIMERS")
-async def _timers(tx: Transaction, _: None) -> Sequence[Any]:
+async def _timers(tx: Transaction, _: Arguments) -> Sequence[Any]:
     times = [row["wake_at"] for _, row in tx.every("run") if row["wake_at"] is not None]
     return [(len(times), max(0.0, _age(tx, times)))]
 
 
 @ANSWERS.to(reading, "_INBOX")
-async def _inbox(tx: Transaction, _: None) -> Sequence[Any]:
+async def _inbox(tx: Transaction, _: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.every("inbox")]
     parked = sum(row["definition_id"] is not None for row in rows)
     return [(len(rows), _age(tx, [row["received_at"] for row in rows]), parked)]
 
 
-@ANSWERS.to(partitions, "_IMPATIENT")
-async def _impatient(_tx: Transaction, _: None) -> Sequence[Any]:
-    return []
-
-
-@ANSWERS.to(partitions, "_ADD")
-async def _add_partitions(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+@ANSWERS.to(reading, "_UNPARTITIONED")
+@ANSWERS.to(partitions, "_MISSING")
+async def _missing_partitions(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return [(0,)]
 
 

@@ -21,8 +21,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
+from saga_engine.identifiers import misfit
 from saga_engine.saga import event as events
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.run import StepStatus
@@ -66,6 +68,8 @@ class Admission:
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
         self._most = settings.runs_in_flight
+        self._id_age = timedelta(days=settings.run_id_age_days)
+        self._id_lead = timedelta(seconds=settings.run_id_lead)
         least = timedelta(seconds=settings.in_flight_horizon)
         self._horizons = {
             number: max(least, min(_longest(saga), LONGEST))
@@ -80,6 +84,10 @@ class Admission:
         self._undecided: Counter[str] = Counter()  # of those, what is in transactions not over
         self._waiting: set[str] = set()
         self.cut_off()  # as it was before it began
+
+    def misfit(self, run_id: str, now: datetime) -> str | None:
+        """Why an id cannot be that of a new run; None: it can."""
+        return misfit(UUID(run_id), now, age=self._id_age, lead=self._id_lead)
 
     async def look(self, tx: Transaction) -> None:
         """Count what is committed, unless that is known from a moment ago."""

@@ -25,6 +25,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Inboxed
+from saga_engine.store.partitions import Patience
 from saga_engine.store.suspects import Suspect
 from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
 from saga_engine.worker import pending
@@ -298,16 +299,27 @@ class Duties:
         return False
 
     async def maintenance(self) -> bool:
-        """Read the token keys, count for the gauges, make partitions, drop those past retention."""
+        """Read the token keys, count for the gauges, forget old suspects."""
         async with self._database.transaction() as tx:
             self._outbound.keys = await identity.token_keys(tx)
-        async with self._database.transaction() as tx:
-            self._tell(_backlog(await reading.counts(tx)))
-        days = self._settings.retention_days
-        await partitions.maintain(self._database, retention_days=days)
         if self._catalogue.suspected:
             async with self._database.transaction() as tx:
                 await suspects.expire(tx)
+        async with self._database.transaction() as tx:
+            self._tell(_backlog(await reading.counts(tx, self._settings.count_max)))
+        return False
+
+    async def partitions(self) -> bool:
+        """Make the partitions of coming months, drop the months that are past their retention."""
+        settings = self._settings
+        days = settings.retention_days
+        await partitions.maintain(
+            self._database,
+            # As long as its ids may still arrive, a month stays.
+            retention_days=max(days, settings.run_id_age_days + 1) if days else 0,
+            months_ahead=settings.partitions_ahead,
+            patience=Patience(settings.partition_lock_timeout, settings.partition_lock_tries),
+        )
         return False
 
 
@@ -326,6 +338,7 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
         outbox_oldest_s=counts.outbox_oldest_age,
         timers_pending=counts.timers_pending,
         timer_overdue_s=counts.timer_overdue,
+        runs_unpartitioned=counts.unpartitioned,
     )
 
 

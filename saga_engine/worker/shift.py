@@ -117,6 +117,7 @@ class Shift:
             ("flush", duties.flush, settings.outbox_flush),
             ("suspects", duties.suspects, settings.outbox_age / 4),
             ("maintenance", duties.maintenance, settings.maintenance),
+            ("partitions", duties.partitions, settings.maintenance),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume(group))

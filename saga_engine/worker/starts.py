@@ -81,6 +81,7 @@ class Starts:
 
     async def begin(self, arrivals: Sequence[Arrival]) -> None:
         """Start the runs that are asked for, once each."""
+        arrivals = await self._with_ids_that_fit(arrivals)
         elsewhere = [arrival for arrival in arrivals if self._startable(arrival) is None]
         if elsewhere:
             await self._pass_on(elsewhere)
@@ -98,6 +99,28 @@ class Starts:
             await self._insert()
         if self._again:
             await self._answer_again()
+
+    async def _with_ids_that_fit(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Leave out the starts of new runs whose id belongs to no month that is kept."""
+        problems = {
+            arrival.run_id: problem
+            for arrival in arrivals
+            if arrival.delivery is not None  # what was recorded has been looked at already
+            and (problem := self._admission.misfit(arrival.run_id, self._ledger.now))
+        }
+        if not problems:
+            return list(arrivals)
+        problems = {
+            run_id: problem
+            for run_id, problem in problems.items()
+            if run_id not in await inbox.known(self._tx, problems)  # asked for again
+        }
+        for arrival in arrivals:
+            if arrival.run_id in problems and arrival.delivery is not None:
+                text = problems[arrival.run_id]
+                self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
+                self._ledger.set_aside(arrival, "invalid_run_id", text)
+        return [each for each in arrivals if each.run_id not in problems or each.delivery is None]
 
     async def _decided(self, arrivals: Sequence[Arrival]) -> list[Begun]:
         """The starts that this worker can decide and that are not refused for their input."""

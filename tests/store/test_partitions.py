@@ -1,15 +1,19 @@
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import text
 
+from saga_engine.errors import StoreBusy
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome
-from saga_engine.store import inbox, journal, keys, partitions, reading
+from saga_engine.store import inbox, journal, keys, partitions, reading, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
 from saga_engine.store.keys import KeyWanted
-from tests.store.orders import INPUT, begin, happen
+from saga_engine.store.partitions import Maintained, Patience
+from tests.store.orders import INPUT, begin, happen, run_id
 
 PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
 RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
@@ -17,9 +21,39 @@ CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
 
 
 async def test_the_coming_months_are_there_and_made_once(database: Database):
-    made = await partitions.maintain(database, retention_days=0, months_ahead=5)
-    again = await partitions.maintain(database, retention_days=0, months_ahead=5)
+    made = await partitions.maintain(database, retention_days=0, months_ahead=15)
+    again = await partitions.maintain(database, retention_days=0, months_ahead=15)
     assert (made.made, again.made) == (2 * 3, 0)
+
+
+async def test_where_nothing_is_to_be_done_no_table_is_locked(database: Database):
+    async with database.transaction() as other:
+        await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
+        done = await partitions.maintain(database, retention_days=30)
+    assert done == Maintained(made=0, dropped=(), missing=0, tries=0)
+
+
+async def test_partitions_are_there_for_a_year(database: Database):
+    async with database.transaction() as tx:
+        missing = text("SELECT count(*) FROM saga_engine.missing_partitions(12)")
+        assert (await tx.execute(missing)).scalar_one() == 0
+
+
+async def test_a_month_is_not_made_while_the_default_partition_is_too_large_to_be_read(
+    database: Database, definition_id: int
+):
+    """PostgreSQL would read all of it, and nobody could work meanwhile."""
+    async with database.transaction() as tx:
+        run = await begin(tx, definition_id)
+        await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
+        await month(tx)
+        locks = text(
+            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
+            " AND mode = 'AccessExclusiveLock' AND relation = 'saga_engine.run'::regclass"
+        )
+        assert (await tx.execute(locks)).scalar_one() == 0
+        made = text("SELECT to_regclass('saga_engine.run_2020_01')")
+        assert (await tx.execute(made)).scalar_one() is None
 
 
 async def test_workers_that_make_a_month_at_once_make_it_once(
@@ -93,16 +127,157 @@ async def test_a_month_with_a_run_that_finished_lately_stays(
     assert (await partitions.maintain(database, retention_days=28)).dropped == ("2020_01",)
 
 
+async def test_a_month_with_an_accepted_start_that_waits_stays(
+    database: Database, definition_id: int
+):
+    await finished(database, definition_id)
+    start = Item("start", run_id(PAST), {"key": "w"}, saga="place-order", version=1)
+    async with database.transaction() as tx:
+        await keys.try_reserve(tx, [KeyWanted("place-order", "w", start.run_id, INPUT)])
+        await inbox.record(tx, [start])
+    assert (await partitions.maintain(database, retention_days=30)).dropped == ()
+    async with database.transaction() as tx:
+        ours = {"definition_ids": [definition_id], "limit": 9}
+        [taken] = await inbox.take_starts(tx, {"place-order": 9}, **ours)
+        assert taken.run_id == start.run_id
+        assert await reading.with_key(tx, "place-order", "w") == start.run_id
+    assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
+
+
+@pytest.mark.parametrize("before", [partitions._NEEDED, partitions._DETACH])
+async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
+    database: Database, definition_id: int, before: object
+):
+    """Whenever it begins: before the keys are released, or after that."""
+    await finished(database, definition_id)
+    begun = []
+
+    async def begins() -> None:
+        async with database.transaction() as tx:
+            run = await begin(tx, definition_id, key="new", at=PAST)
+            await keys.try_reserve(tx, [KeyWanted("place-order", "new", run.run_id, INPUT)])
+            begun.append(run.run_id)
+
+    interrupted = Interrupted(database, before, begins)
+    assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
+    async with database.transaction() as tx:
+        assert await reading.with_key(tx, "place-order", "new") == begun[0]
+        assert await homes(tx, begun[0]) == {"run_2020_01", "event_2020_01"}
+
+
+async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the_next(
+    database: Database, definition_id: int
+):
+    run_id = await finished(database, definition_id)
+
+    async def dies() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await partitions.maintain(
+            Interrupted(database, partitions._INCIDENTS, dies), retention_days=30
+        )
+    assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
+    async with database.transaction() as tx:
+        assert await reading.with_key(tx, "place-order", "k") is None
+        assert await reading.find(tx, run_id) is None
+
+
+async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut_off(
+    database: Database, definition_id: int
+):
+    """They lock runs, then events; so does this, and nobody waits for anybody in a circle."""
+    for _ in range(3):
+        await finished(database, definition_id, key=None)
+    stop, committed = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def work() -> None:
+        while not stop.is_set():
+            async with database.transaction() as tx:
+                await runs.lock_due(tx, [definition_id], 200)
+                await begin(tx, definition_id)
+            committed.release()
+
+    patience = Patience(lock_timeout=0.2, tries=1000)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(work())
+        for _ in range(20):
+            await committed.acquire()
+        done = await partitions.maintain(database, retention_days=30, patience=patience)
+        for _ in range(20):
+            await committed.acquire()
+        stop.set()
+    assert done.dropped == ("2020_01",)
+    async with database.transaction() as tx:
+        assert await partitions_of(tx, "2020_01") == set()
+
+
+async def test_a_month_gives_way_to_whoever_has_a_table_and_is_dropped_another_time(
+    database: Database, definition_id: int
+):
+    await finished(database, definition_id)
+    impatient = Patience(lock_timeout=0.01, tries=3)
+    async with database.transaction() as other:
+        await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
+        with pytest.raises(StoreBusy):
+            await partitions.maintain(database, retention_days=30, patience=impatient)
+        async with database.transaction() as tx:
+            await begin(tx, definition_id)  # nobody waits for those who gave up
+    done = await partitions.maintain(database, retention_days=30, patience=impatient)
+    assert (done.dropped, done.tries) == (("2020_01",), 1)
+
+
 async def test_without_a_retention_nothing_is_dropped(database: Database, definition_id: int):
     await finished(database, definition_id)
     assert (await partitions.maintain(database, retention_days=0)).dropped == ()
 
 
-async def finished(database: Database, definition_id: int, days: int = 365) -> str:
+STRAYS = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
+        revision, status, input, state)
+    SELECT gen_random_uuid(), r.started_at, r.updated_at, clock_timestamp(), r.definition_id,
+        r.revision, 'completed', to_jsonb(repeat(md5(n::text), 30)), '{}'
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+
+
+class Interrupted:
+    """A database right before one of whose statements something else happens, once."""
+
+    def __init__(self, database: Database, statement: object, meanwhile) -> None:
+        self._database = database
+        self._statement = statement
+        self._meanwhile = meanwhile
+
+    @asynccontextmanager
+    async def transaction(self):
+        async with self._database.transaction() as tx:
+            self._tx = tx
+            yield self
+
+    async def execute(self, statement: object, arguments=None):
+        if statement is self._statement and self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            await meanwhile()
+        return await self._tx.execute(statement, arguments)
+
+
+async def partitions_of(tx: Transaction, suffix: str) -> set[str]:
+    named = text("SELECT relname FROM pg_class WHERE relname LIKE '%' || CAST(:suffix AS text)")
+    return set((await tx.execute(named, {"suffix": suffix})).scalars())
+
+
+async def finished(
+    database: Database, definition_id: int, days: int = 365, key: str | None = "k"
+) -> str:
     async with database.transaction() as tx:
         await month(tx)
-        run_id = (await begin(tx, definition_id, key="k", at=PAST)).run_id
-        await keys.try_reserve(tx, [KeyWanted("place-order", "k", run_id, INPUT)])
+        run_id = (await begin(tx, definition_id, key=key, at=PAST)).run_id
+        if key is not None:
+            await keys.try_reserve(tx, [KeyWanted("place-order", key, run_id, INPUT)])
         for trigger in (RESERVED, CHARGED):
             await happen(tx, run_id, trigger)
         await tx.execute(

@@ -100,6 +100,7 @@ SAMPLES: tuple[Fact, ...] = (
         outbox_oldest_s=6.5,
         timers_pending=9,
         timer_overdue_s=7.5,
+        runs_unpartitioned=8,
     ),
     facts.LoopMeasured(lag_s=0.001),
     facts.ObserverFailed(observer="Metrics", problem="KeyError at metrics.py:1"),

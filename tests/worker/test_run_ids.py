@@ -1,0 +1,75 @@
+"""A run id belongs to a month that is kept: others are refused, with the fix."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.identifiers import misfit, uuid7
+from saga_engine.saga.vocabulary import Status
+from tests.store.orders import run_id
+
+NOW = datetime(2026, 11, 15, tzinfo=UTC)
+WEEK, DAY = timedelta(days=7), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("made_at", "fits"),
+    [
+        (NOW, True),
+        (NOW - WEEK, True),
+        (NOW + DAY, True),
+        (NOW - WEEK - timedelta(seconds=1), False),
+        (NOW + DAY + timedelta(seconds=1), False),
+        (datetime(1970, 1, 1, tzinfo=UTC), False),
+    ],
+)
+def test_a_run_id_is_made_when_its_run_is_asked_for(made_at, fits):
+    problem = misfit(UUID(run_id(made_at)), NOW, age=WEEK, lead=DAY)
+    assert (problem is None) == fits
+
+
+def days_old(days):
+    """A run id that would have been right so many days ago."""
+    ago = int(timedelta(days=days).total_seconds() * 1000)
+    return str(UUID(int=uuid7().int - (ago << 80)))
+
+
+@pytest.mark.parametrize("number", [0, 2**128 - 1])
+def test_any_uuid_has_an_answer(number):
+    assert misfit(UUID(int=number), NOW, age=WEEK, lead=DAY)
+    assert misfit(UUID(int=number & ~(0xF << 76) | 0x7 << 76), NOW, age=WEEK, lead=DAY)
+
+
+async def test_a_start_with_an_id_of_another_making_is_refused_and_told_the_fix(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    for wrong in (str(uuid4()), days_old(40)):
+        answer = await asker.ask("start", run_id=wrong, saga="parcel", key=wrong, input={})
+        assert (answer.outcome, answer.error.code) == ("invalid", "invalid")
+        assert "version 7" in answer.error.message
+        await worker.facts.dead_letter("invalid_run_id", run_id=wrong)
+        good = await asker.start(key=wrong)
+        assert await worker.facts.finished(good) == Status.COMPLETED
+    async with engine.database.transaction() as tx:
+        strays = text("SELECT count(*) FROM saga_engine.run_default")
+        assert (await tx.execute(strays)).scalar_one() == 0
+
+
+async def test_a_run_that_is_there_is_known_again_however_old_its_id_is(engine):
+    worker = await engine.worker(run_id_age_days=28)
+    asker, _ = await engine.asker(), await engine.shop()
+    old = days_old(20)
+    await asker.start(run_id=old)
+    await worker.facts.finished(old)
+    await worker.stop()
+    await engine.worker()
+    again = await asker.ask("start", run_id=old, saga="parcel", input={})
+    assert (again.outcome, again.status) == ("existing", "completed")
+
+
+async def test_the_database_says_the_same_of_an_id(engine):
+    ids = {str(uuid7()): True, str(uuid4()): False, run_id(datetime(2020, 1, 1, tzinfo=UTC)): False}
+    async with engine.database.transaction() as tx:
+        ask = text("SELECT saga_engine.is_run_id(CAST(:id AS uuid))")
+        assert {each: (await tx.execute(ask, {"id": each})).scalar_one() for each in ids} == ids
