@@ -187,6 +187,14 @@ class Settings(BaseModel):
     retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         0, description="Days finished runs are kept, at least; 0 keeps them for ever"
     )
+    dead_letter_days: Annotated[int, Field(ge=0, le=3650)] = Field(
+        30,
+        description="Days dead letters are kept after they were sent again or discarded; 0 keeps"
+        " them for ever. Open ones wait for a person; `dead-letters purge` deletes those too",
+    )
+    audit_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        730, description="Days the record of who did what is kept; 0 keeps it for ever"
+    )
     drain: Seconds = Field(
         25.0, description="Seconds to finish on SIGTERM; below Kubernetes' grace of 30"
     )

@@ -314,6 +314,11 @@ _DEAD_LETTER_OPEN = """
 CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, id)
     WHERE state = 'open'"""
 
+# What is to be deleted because it was settled long ago.
+_DEAD_LETTER_SETTLED = """
+CREATE INDEX dead_letter_settled ON saga_engine.dead_letter (resolved_at)
+    WHERE state <> 'open'"""
+
 _AUDIT = """
 CREATE TABLE saga_engine.audit (
     id uuid PRIMARY KEY,
@@ -341,6 +346,8 @@ CREATE TABLE saga_engine.suspect (
     function text NOT NULL,
     pardoned_by uuid
 )"""
+
+_AUDIT_AT = "CREATE INDEX audit_at ON saga_engine.audit (at)"
 
 _ENGINE = """
 CREATE TABLE saga_engine.engine (
@@ -545,10 +552,8 @@ END $$"""
 
 _SETTLE_DEAD_LETTERS = """
 CREATE FUNCTION saga_engine.settle_dead_letters(ids bigint[], new_state text, said_by text,
-    said_reason text) RETURNS integer
+    said_reason text) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    number integer;
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE
             OR new_state IN ('redriven', 'discarded') IS NOT TRUE
@@ -557,7 +562,7 @@ BEGIN
         RAISE 'What is said of dead letters is out of bounds.'
             USING ERRCODE = '22023', CONSTRAINT = 'settle_dead_letters';
     END IF;
-    WITH settled AS (
+    RETURN QUERY WITH settled AS (
         UPDATE saga_engine.dead_letter AS d SET state = new_state,
             resolved_at = clock_timestamp(), resolved_by = said_by, resolved_reason = said_reason
         WHERE d.id = ANY (ids) AND d.state = 'open' RETURNING d.id, d.run_id
@@ -569,8 +574,28 @@ BEGIN
             s.run_id, 'dead letter ' || s.id, said_reason, 'accepted', 'Done.'
         FROM settled AS s ORDER BY s.id
     )
-    SELECT count(*) INTO number FROM settled;
-    RETURN number;
+    SELECT s.id FROM settled AS s ORDER BY s.id;
+END $$"""
+
+_PURGE_DEAD_LETTERS = """
+CREATE FUNCTION saga_engine.purge_dead_letters(ids bigint[], said_by text, said_reason text)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone integer;
+BEGIN
+    IF cardinality(ids) <= 1000 IS NOT TRUE
+            OR octet_length(said_by) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(said_reason) <= 2000 IS NOT TRUE THEN
+        RAISE 'What is said of dead letters is out of bounds.'
+            USING ERRCODE = '22023', CONSTRAINT = 'purge_dead_letters';
+    END IF;
+    DELETE FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ids);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    INSERT INTO saga_engine.audit (id, by, role, action, target, reason, outcome, message)
+    VALUES (gen_random_uuid(), said_by, session_user, 'purge', gone || ' dead letters',
+        said_reason, 'accepted', 'Done.');
+    RETURN gone;
 END $$"""
 
 _FOR_NO_ROLE_YET = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
@@ -584,9 +609,10 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partitions(12)",
     *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INCIDENT, _INCIDENT_OPEN),
     *(_MONTH_NEEDED, _DETACH_MONTH),
-    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _AUDIT, _AUDIT_RUN, _SUSPECT, _ENGINE, _START_GRANT),
+    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED),
+    *(_AUDIT, _AUDIT_RUN, _AUDIT_AT, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
-    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _FOR_NO_ROLE_YET),
+    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _FOR_NO_ROLE_YET),
 )
 
 

@@ -16,18 +16,19 @@ from saga_engine.cli.selection import (
     Queue,
     ReasonCode,
     Which,
+    all_ids,
     chosen,
     confirmed,
 )
-from saga_engine.cli.settling import Redrive, discard_all
+from saga_engine.cli.settling import Redrive, discard_all, purge_all
 from saga_engine.cli.stored import database, transaction
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
-from saga_engine.store.dead_letters import StoredLetter
+from saga_engine.store.dead_letters import Alike, StoredLetter
 from saga_engine.worker.ledger import WRONG_SENDER
 
-app = App(name="dead-letters", help="Look at, send again or discard dead letters.")
+app = App(name="dead-letters", help="Look at, send again, discard or delete dead letters.")
 
 PARTLY_FAILED = 7
 LIMIT_MAX = 1000
@@ -149,6 +150,37 @@ async def discard(
             return 0
         failed = await discard_all(opened, ids, by=who, reason=reason)
     return _report("discarded", ids, failed, as_json=as_json)
+
+
+@app.command
+async def purge(  # noqa: PLR0913 - one for each way to choose
+    *,
+    reason: Reason,
+    state: Annotated[str, Parameter(help="discarded, redriven, open or all.")] = "discarded",
+    older_than: Annotated[int, Parameter(help="Only those that came so many days ago.")] = 30,
+    queue: Queue = None,
+    reason_code: ReasonCode = None,
+    dry_run: Annotated[bool, Parameter(help="Count them and do nothing.")] = False,
+    yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete dead letters for good, with their bodies; the record of it stays."""
+    if state not in ("open", "redriven", "discarded", "all") or older_than < 0:
+        raise ConfigurationError(
+            "--state is open, redriven, discarded or all, and --older-than is 0 days or more."
+        )
+    who = whoever(by)
+    alike = Alike(None if state == "all" else state, queue, reason_code, days=older_than)
+    async with database(Settings.load()) as opened:
+        ids = await all_ids(opened, alike)
+        if not confirmed(ids, "Delete", Which(everything=True, dry_run=dry_run, yes=yes)):
+            return
+        deleted = await purge_all(opened, ids, by=who, reason=reason)
+    if as_json:
+        document({"purged": deleted})
+    else:
+        line(f"{deleted} purged")
 
 
 def _report(done: str, ids: Sequence[int], failed: Mapping[int, str], *, as_json: bool) -> int:

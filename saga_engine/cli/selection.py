@@ -6,8 +6,8 @@ at a terminal has to agree.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,8 +16,9 @@ from saga_engine.cli.output import line, say
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
+from saga_engine.store.dead_letters import Alike
 
-PAGE = 1000
+PAGE = 10_000
 
 Queue = Annotated[str | None, Parameter(help="Only those that came from this queue.")]
 ReasonCode = Annotated[str | None, Parameter(help="Only those set aside for this reason.")]
@@ -96,26 +97,22 @@ async def _named(opened: Database, ids: Sequence[int]) -> list[int]:
 
 
 async def _alike(opened: Database, which: Which, unless: str | None) -> list[int]:
-    found: dict[int, str] = {}
+    common = Alike("open", which.queue, which.reason_code)
+    if which.reason_code is not None or unless is None:
+        return await all_ids(opened, common)
+    found = await all_ids(opened, replace(common, unless=unless))
+    left_out = len(await all_ids(opened, replace(common, reason=unless)))
+    if left_out:
+        say(f"Left out: {left_out} of {unless}. Name them, or --reason-code {unless}.")
+    return found
+
+
+async def all_ids(opened: Database, alike: Alike) -> list[int]:
+    """Find the ids of all dead letters that are alike, page by page, without their bodies."""
+    found: list[int] = []
     while True:
         async with opened.transaction() as tx:
-            page = await dead_letters.listing(
-                tx,
-                limit=PAGE,
-                queue=which.queue,
-                reason=which.reason_code,
-                before=min(found, default=None),
-            )
-        found |= {each.id: each.letter.reason for each in page}
+            page = await dead_letters.ids(tx, alike, limit=PAGE, after=found[-1] if found else 0)
+        found += page
         if len(page) < PAGE:
-            break
-    if which.reason_code is None:
-        return _without(found, unless)
-    return sorted(found)
-
-
-def _without(found: Mapping[int, str], reason: str | None) -> list[int]:
-    meant = sorted(each for each, its in found.items() if its != reason)
-    if left_out := len(found) - len(meant):
-        say(f"Left out: {left_out} of {reason}. Name them, or --reason-code {reason}.")
-    return meant
+            return found

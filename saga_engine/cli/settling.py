@@ -23,7 +23,11 @@ _COPIES = ("CC", "BCC")
 """Headers by which RabbitMQ sends a message to other queues as well."""
 REDRIVES = "x-saga-redrive-count"
 AT_ONCE = 50
-"""Letters in one transaction; one of them may have a megabyte."""
+"""Letters sent in one transaction."""
+BYTES_AT_ONCE = 8 * 1024 * 1024
+"""Bytes of their bodies in one transaction: all are in memory."""
+IDS_AT_ONCE = 1000
+"""Letters marked or deleted in one transaction; their bodies are not read."""
 
 _GONE = "Somebody else has sent it again or discarded it meanwhile."
 _WHY = {
@@ -45,8 +49,10 @@ class Redrive:
     async def send(self, ids: Sequence[int]) -> dict[int, str]:
         """Send them; those that were not, each with the problem in a sentence."""
         failed: dict[int, str] = {}
-        for start in range(0, len(ids), AT_ONCE):
-            some = ids[start : start + AT_ONCE]
+        async with self._opened.transaction() as tx:
+            portions = await dead_letters.portions(tx, ids, most=AT_ONCE, size=BYTES_AT_ONCE)
+        failed |= dict.fromkeys(set(ids) - {each for some in portions for each in some}, _GONE)
+        for some in portions:
             async with self._opened.transaction() as tx:
                 letters = await dead_letters.lock(tx, some)
                 failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
@@ -81,13 +87,22 @@ async def discard_all(
 ) -> dict[int, str]:
     """Mark them as not worth another try; those that were not open any more."""
     failed: dict[int, str] = {}
-    for start in range(0, len(ids), AT_ONCE):
-        some = ids[start : start + AT_ONCE]
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE]
         async with opened.transaction() as tx:
-            letters = await dead_letters.lock(tx, some)
-            failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
-            await dead_letters.discard(tx, [each.id for each in letters], by=by, reason=reason)
+            marked = await dead_letters.discard(tx, some, by=by, reason=reason)
+            failed |= dict.fromkeys(set(some) - marked, _GONE)
     return failed
+
+
+async def purge_all(opened: Database, ids: Sequence[int], *, by: str, reason: str) -> int:
+    """Delete dead letters for good, on record; how many there were."""
+    deleted = 0
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        async with opened.transaction() as tx:
+            some = ids[start : start + IDS_AT_ONCE]
+            deleted += await dead_letters.purge(tx, some, by=by, reason=reason)
+    return deleted
 
 
 def message_of(stored: StoredLetter) -> Message | str:

@@ -134,6 +134,64 @@ def _chosen(state: str | None, queue: str | None, reason: str | None) -> Select[
     return query
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Dead letters that have something in common; None: it does not matter."""
+
+    state: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    unless: str | None = None
+    days: int | None = None
+
+
+async def ids(tx: Transaction, alike: Alike, *, limit: int, after: int = 0) -> list[int]:
+    """
+    Find dead letters by what they have in common, the oldest first, without their bodies.
+
+    Args:
+        alike: `unless` is a reason that is left out, `days` how old they are at least.
+        after: the last id of the page before.
+    """
+    query = select(dead_letter.c.id).where(dead_letter.c.id > after, *_alike(alike))
+    found = await tx.execute(query.order_by(dead_letter.c.id).limit(limit))
+    return list(found.scalars())
+
+
+async def delete(tx: Transaction, numbers: Sequence[int]) -> int:
+    """Delete dead letters for good; how many there were."""
+    gone = await tx.execute(_DELETE, {"ids": sorted(numbers)})
+    return gone.rowcount
+
+
+async def settled_before(tx: Transaction, days: int, *, limit: int) -> list[int]:
+    """Find dead letters that were redriven or discarded more than *days* ago."""
+    found = await tx.execute(_SETTLED, {"days": days, "limit": limit})
+    return list(found.scalars())
+
+
+async def portions(
+    tx: Transaction, numbers: Sequence[int], *, most: int, size: int
+) -> list[list[int]]:
+    """
+    Divide dead letters so that a portion can be held in memory.
+
+    Args:
+        most: letters in a portion at most.
+        size: bytes of their bodies in a portion at most; a larger one is alone.
+    """
+    found = await tx.execute(_SIZES, {"ids": sorted(numbers)})
+    made: list[list[int]] = []
+    held = 0
+    for number, bytes_kept in found:
+        if not made or len(made[-1]) >= most or held + bytes_kept > size:
+            made.append([])
+            held = 0
+        made[-1].append(number)
+        held += bytes_kept
+    return made
+
+
 async def find(tx: Transaction, letter_id: int) -> StoredLetter | None:
     """Read one; None when there is none of that id."""
     row = (await tx.execute(_SELECT.where(dead_letter.c.id == letter_id))).one_or_none()
@@ -169,18 +227,40 @@ async def lock(tx: Transaction, ids: Sequence[int]) -> list[StoredLetter]:
 
 async def redriven(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
     """Mark open dead letters as sent again, on record; how many there were."""
-    return await _resolve(tx, ids, "redriven", by, reason)
+    return len(await _resolve(tx, ids, "redriven", by, reason))
 
 
-async def discard(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
-    """Mark open dead letters as not worth another try, on record; how many there were."""
+async def discard(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> set[int]:
+    """Mark open dead letters as not worth another try, on record; those that were open."""
     return await _resolve(tx, ids, "discarded", by, reason)
 
 
-async def _resolve(tx: Transaction, ids: Sequence[int], state: str, by: str, reason: str) -> int:
-    arguments = {"ids": list(ids), "state": state, "by": by, "reason": reason}
-    number: int = (await tx.execute(_SETTLE, arguments)).scalar_one()
+async def purge(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
+    """Delete dead letters for good, on record; how many there were."""
+    arguments = {"ids": list(ids), "by": by, "reason": reason}
+    number: int = (await tx.execute(_PURGE, arguments)).scalar_one()
     return number
+
+
+async def _resolve(
+    tx: Transaction, ids: Sequence[int], state: str, by: str, reason: str
+) -> set[int]:
+    arguments = {"ids": list(ids), "state": state, "by": by, "reason": reason}
+    return set((await tx.execute(_SETTLE, arguments)).scalars())
+
+
+def _alike(alike: Alike) -> list[Any]:
+    wanted = {"queue": alike.queue, "reason": alike.reason}
+    rules: list[Any] = [dead_letter.c[name] == each for name, each in wanted.items() if each]
+    if alike.state == "open":
+        rules.append(_OPEN)
+    elif alike.state is not None:
+        rules.append(dead_letter.c.state == alike.state)
+    if alike.unless is not None:
+        rules.append(dead_letter.c.reason != alike.unless)
+    if alike.days is not None:
+        rules.append(_OLD.bindparams(days=alike.days))
+    return rules
 
 
 def _letter(row: Any) -> StoredLetter:
@@ -224,6 +304,32 @@ _SETTLE = text(
     """
     SELECT saga_engine.settle_dead_letters(
         CAST(:ids AS bigint[]), CAST(:state AS text), CAST(:by AS text), CAST(:reason AS text))"""
+)
+
+_PURGE = text(
+    """
+    SELECT saga_engine.purge_dead_letters(
+        CAST(:ids AS bigint[]), CAST(:by AS text), CAST(:reason AS text))"""
+)
+
+_OLD = text(
+    "dead_letter.received_at < clock_timestamp() - make_interval(days => CAST(:days AS integer))"
+)
+
+_DELETE = text("DELETE FROM saga_engine.dead_letter WHERE id = ANY (CAST(:ids AS bigint[]))")
+
+_SETTLED = text(
+    """
+    SELECT id FROM saga_engine.dead_letter
+    WHERE state <> 'open'
+        AND resolved_at < (SELECT clock_timestamp()) - make_interval(days => CAST(:days AS integer))
+    ORDER BY resolved_at LIMIT :limit"""
+)
+
+_SIZES = text(
+    """
+    SELECT id, octet_length(body) FROM saga_engine.dead_letter
+    WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id"""
 )
 
 _RECORD = text(

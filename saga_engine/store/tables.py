@@ -239,6 +239,8 @@ Index(
     postgresql_where=text("state = 'open'"),
 )
 
+Index("dead_letter_settled", dead_letter.c.resolved_at, postgresql_where=text("state <> 'open'"))
+
 audit = Table(
     "audit",
     metadata,
@@ -254,6 +256,7 @@ audit = Table(
     Column("message", Text),
 )
 Index("audit_run", audit.c.run_id, postgresql_where=text("run_id IS NOT NULL"))
+Index("audit_at", audit.c.at)
 
 suspect = Table(
     "suspect",

@@ -12,7 +12,15 @@ from typing import Any
 
 import orjson
 
-from saga_engine.store import dead_letters, inbox, outbox, partitions, reading, suspects
+from saga_engine.store import (
+    audit,
+    dead_letters,
+    inbox,
+    outbox,
+    partitions,
+    reading,
+    suspects,
+)
 from saga_engine.testing.store import UNFINISHED
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, name_of
 
@@ -341,6 +349,12 @@ async def _inbox(tx: Transaction, _: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.every("inbox")]
     parked = sum(row["definition_id"] is not None for row in rows)
     return [(len(rows), _age(tx, [row["received_at"] for row in rows]), parked)]
+
+
+@ANSWERS.to(dead_letters, "_SETTLED")
+@ANSWERS.to(audit, "_OLD")
+async def _nothing_is_old(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+    return []
 
 
 @ANSWERS.to(reading, "_UNPARTITIONED")

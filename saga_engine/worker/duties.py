@@ -20,6 +20,7 @@ from saga_engine.store import (
     outbox,
     partitions,
     reading,
+    retention,
     runs,
     suspects,
 )
@@ -320,6 +321,13 @@ class Duties:
             months_ahead=settings.partitions_ahead,
             patience=Patience(settings.partition_lock_timeout, settings.partition_lock_tries),
         )
+        return False
+
+    async def purge(self) -> bool:
+        """Delete settled dead letters and audit records that are past their days."""
+        settings = self._settings
+        days = {"dead_letter_days": settings.dead_letter_days, "audit_days": settings.audit_days}
+        await retention.purge(self._database, **days)
         return False
 
 

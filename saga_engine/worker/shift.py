@@ -118,6 +118,7 @@ class Shift:
             ("suspects", duties.suspects, settings.outbox_age / 4),
             ("maintenance", duties.maintenance, settings.maintenance),
             ("partitions", duties.partitions, settings.maintenance),
+            ("purge", duties.purge, settings.maintenance),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume(group))

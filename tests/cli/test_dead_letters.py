@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.broker.connection import Link
 from saga_engine.broker.consumer import Consumer
@@ -9,7 +10,7 @@ from saga_engine.broker.topology import REQUESTS, participant_topology
 from saga_engine.broker.wire import Message, Published
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.dead_letters import Alike, DeadLetter
 from saga_engine.telemetry.facts import MessageDeadLettered, RunStarted
 from tests.cli.conftest import saga_engine
 
@@ -251,3 +252,26 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
         "saga.replies",
     )
     assert arrived.headers == {"kept": "as it was", "x-saga-redrive-count": 1}
+
+
+async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recorded):
+    await recorded(*[letter(body=b"x" * 9)] * 5)
+    async with Database(settings.require_database(), settings) as database:
+        async with database.transaction() as tx:
+            open_ones = await dead_letters.ids(tx, Alike("open"), limit=9)
+            await dead_letters.discard(tx, open_ones[:3], by="ann", reason="known bug")
+        url = {"database_url": settings.require_database()}
+        counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
+        assert "0 dead letters" in counted.stdout, "they are not old"
+        asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0", **url)
+        assert asked.code == 2
+        done = await saga_engine(
+            "dead-letters", "purge", *WHY, "--older-than", "0", "--yes", "--json", **url
+        )
+        assert done.json == {"purged": 3}
+        async with database.transaction() as tx:
+            assert await dead_letters.ids(tx, Alike(), limit=9) == open_ones[3:]
+            record = text("SELECT by, action, target, outcome FROM saga_engine.audit")
+            assert [tuple(row) for row in await tx.execute(record)] == [
+                ("ann", "purge", "3 dead letters", "accepted")
+            ]

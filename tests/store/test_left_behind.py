@@ -47,6 +47,12 @@ WAITING = text(
         ) AS w(kind, saga, version, fingerprint, definition_id, held, pause)"""
 )
 
+BLOCKS = text(
+    "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::integer"
+    " FROM pg_class AS c WHERE c.relnamespace IN"
+    " ('saga_engine'::regnamespace, 'pg_toast'::regnamespace)"
+)
+
 POLLED = {
     "what is due": lambda tx, number: runs.lock_due(tx, [number], 200),
     "the names of what is due": lambda tx, number: runs.due(tx, [number], 200),
@@ -90,14 +96,10 @@ async def databases(postgres):
 
 async def pages(url: str, number: int, polled) -> tuple[int, object]:
     """How many pages a statement touches, of tables and indexes; and what it finds."""
-    touched = text(
-        "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::integer"
-        " FROM pg_class AS c WHERE c.relnamespace = 'saga_engine'::regnamespace"
-    )
     async with Database(url, Settings()) as database, database.transaction() as tx:
-        before = (await tx.execute(touched)).scalar_one()
+        before = (await tx.execute(BLOCKS)).scalar_one()
         found = await polled(tx, number)
-        read = (await tx.execute(touched)).scalar_one() - before
+        read = (await tx.execute(BLOCKS)).scalar_one() - before
     return read, len(found)
 
 
