@@ -187,6 +187,11 @@ class Settings(BaseModel):
     retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         0, description="Days finished runs are kept, at least; 0 keeps them for ever"
     )
+    dead_letter_quota: Count = Field(
+        10_000,
+        description="Open dead letters kept of one queue, reason and sender; what comes beyond that"
+        " is counted in dead_letter_dropped and not kept, so that nobody can fill the database",
+    )
     dead_letter_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         30,
         description="Days dead letters are kept after they were sent again or discarded; 0 keeps"

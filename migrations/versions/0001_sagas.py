@@ -304,15 +304,28 @@ CREATE TABLE saga_engine.dead_letter (
     body_size bigint NOT NULL,
     truncated boolean NOT NULL,
     fingerprint text NOT NULL,
+    sender text NOT NULL DEFAULT '',
     resolved_at timestamptz,
     resolved_by text,
     resolved_reason text
 )"""
 
-# The queue and the reason are ours, so an index over them cannot be made too wide by a sender.
+# The queue and the reason are ours, and RabbitMQ has checked the sender's name, of 255 bytes at
+# most: no sender can make an index over them too wide.
 _DEAD_LETTER_OPEN = """
-CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, id)
+CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, sender, id)
     WHERE state = 'open'"""
+
+# What came beyond the quota of its sender, counted instead of kept.
+_DEAD_LETTER_DROPPED = """
+CREATE TABLE saga_engine.dead_letter_dropped (
+    queue text NOT NULL,
+    reason text NOT NULL,
+    sender text NOT NULL,
+    dropped bigint NOT NULL,
+    last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (queue, reason, sender)
+)"""
 
 # What is to be deleted because it was settled long ago.
 _DEAD_LETTER_SETTLED = """
@@ -598,6 +611,33 @@ BEGIN
     RETURN gone;
 END $$"""
 
+# A worker may delete what is past its days, and nothing younger than a day.
+_PURGE_OLD = """
+CREATE FUNCTION saga_engine.purge_old(letter_days integer, act_days integer, most integer)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    letters integer := 0;
+    acts integer := 0;
+BEGIN
+    IF letter_days >= 1 THEN
+        DELETE FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ARRAY(
+            SELECT o.id FROM saga_engine.dead_letter AS o
+            WHERE o.state <> 'open' AND o.resolved_at
+                < (SELECT clock_timestamp()) - make_interval(days => letter_days)
+            ORDER BY o.resolved_at LIMIT least(most, 1000)));
+        GET DIAGNOSTICS letters = ROW_COUNT;
+    END IF;
+    IF act_days >= 1 THEN
+        DELETE FROM saga_engine.audit AS a WHERE a.id = ANY (ARRAY(
+            SELECT o.id FROM saga_engine.audit AS o
+            WHERE o.at < (SELECT clock_timestamp()) - make_interval(days => act_days)
+            ORDER BY o.at LIMIT least(most, 1000)));
+        GET DIAGNOSTICS acts = ROW_COUNT;
+    END IF;
+    RETURN letters + acts;
+END $$"""
+
 _FOR_NO_ROLE_YET = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
 
 _STATEMENTS = (
@@ -609,10 +649,11 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partitions(12)",
     *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INCIDENT, _INCIDENT_OPEN),
     *(_MONTH_NEEDED, _DETACH_MONTH),
-    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED),
+    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED, _DEAD_LETTER_DROPPED),
     *(_AUDIT, _AUDIT_RUN, _AUDIT_AT, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
-    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _FOR_NO_ROLE_YET),
+    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _PURGE_OLD),
+    _FOR_NO_ROLE_YET,
 )
 
 

@@ -89,16 +89,6 @@ async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
         )
 
 
-async def older_than(tx: Transaction, days: int, *, limit: int) -> list[str]:
-    """Find acts that were recorded more than *days* ago."""
-    return list((await tx.execute(_OLD, {"days": days, "limit": limit})).scalars())
-
-
-async def delete(tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete acts for good; how many there were."""
-    return (await tx.execute(_DELETE, {"ids": list(ids)})).rowcount
-
-
 async def find(tx: Transaction, audit_id: str) -> Audited | None:
     """Read one act; None when it is not on record."""
     row = (await tx.execute(_SELECT.where(audit.c.id == audit_id))).one_or_none()
@@ -125,15 +115,6 @@ _SELECT = select(
     *(audit.c.id, audit.c.at, audit.c.by, audit.c.action, audit.c.run_id, audit.c.target),
     *(audit.c.reason, audit.c.outcome, audit.c.message, audit.c.role),
 )
-
-_OLD = text(
-    """
-    SELECT id::text FROM saga_engine.audit
-    WHERE at < (SELECT clock_timestamp()) - make_interval(days => CAST(:days AS integer))
-    ORDER BY at LIMIT :limit"""
-)
-
-_DELETE = text("DELETE FROM saga_engine.audit WHERE id = ANY (CAST(:ids AS uuid[]))")
 
 _RECORD = text(
     """

@@ -5,7 +5,8 @@ Recording never fails because of what a sender sent: text is made storable, a lo
 marked as cut.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -76,8 +77,15 @@ class LetterGroup:
     newest_id: int
 
 
-async def record(tx: Transaction, letters: Sequence[DeadLetter], keep: int) -> None:
-    """Record *letters*, with at most *keep* bytes of each body."""
+async def record(
+    tx: Transaction, letters: Sequence[DeadLetter], keep: int, quota: int = 100_000
+) -> None:
+    """
+    Record *letters*, with at most *keep* bytes of each body.
+
+    Of those that came from one queue, for one reason and from one sender *quota* are open at most;
+    what comes beyond that is counted and not kept.
+    """
     if not letters:
         return
     arguments: dict[str, list[Any]] = {
@@ -93,8 +101,36 @@ async def record(tx: Transaction, letters: Sequence[DeadLetter], keep: int) -> N
         "truncated": [len(letter.body[:keep]) < letter.body_size for letter in letters],
         "fingerprints": [_fingerprint(letter) for letter in letters],
         "signed": [letter.signed for letter in letters],
+        "senders": [storable(_sender(letter)) for letter in letters],
     }
-    await tx.execute(_RECORD, arguments)
+    kept = await tx.execute(_RECORD, {**arguments, "quota": quota})
+    if kept.rowcount < len(letters):
+        await _count_dropped(tx, letters, set(kept.scalars()))
+
+
+async def _count_dropped(
+    tx: Transaction, letters: Sequence[DeadLetter], places: Collection[int]
+) -> None:
+    """Count the letters that were not kept; *places* are those of the others, from 1."""
+    dropped = Counter(
+        (storable(letter.queue), storable(letter.reason), storable(_sender(letter)))
+        for place, letter in enumerate(letters, 1)
+        if place not in places
+    )
+    ordered = sorted(dropped)  # so that two transactions wait for each other in one order
+    arguments = {
+        "queues": [queue for queue, _, _ in ordered],
+        "reasons": [reason for _, reason, _ in ordered],
+        "senders": [sender for _, _, sender in ordered],
+        "numbers": [dropped[each] for each in ordered],
+    }
+    await tx.execute(_DROPPED, arguments)
+
+
+async def dropped(tx: Transaction) -> dict[tuple[str, str, str], int]:
+    """Read how many letters were not kept, by queue, reason and sender: those beyond quotas."""
+    rows = await tx.execute(_READ_DROPPED)
+    return {(queue, reason, sender): number for queue, reason, sender, number in rows}
 
 
 async def listing(
@@ -155,18 +191,6 @@ async def ids(tx: Transaction, alike: Alike, *, limit: int, after: int = 0) -> l
     """
     query = select(dead_letter.c.id).where(dead_letter.c.id > after, *_alike(alike))
     found = await tx.execute(query.order_by(dead_letter.c.id).limit(limit))
-    return list(found.scalars())
-
-
-async def delete(tx: Transaction, numbers: Sequence[int]) -> int:
-    """Delete dead letters for good; how many there were."""
-    gone = await tx.execute(_DELETE, {"ids": sorted(numbers)})
-    return gone.rowcount
-
-
-async def settled_before(tx: Transaction, days: int, *, limit: int) -> list[int]:
-    """Find dead letters that were redriven or discarded more than *days* ago."""
-    found = await tx.execute(_SETTLED, {"days": days, "limit": limit})
     return list(found.scalars())
 
 
@@ -269,6 +293,11 @@ def _letter(row: Any) -> StoredLetter:
     return StoredLetter(number, received_at, state, truncated, fingerprint, letter, at, by, why)
 
 
+def _sender(letter: DeadLetter) -> str:
+    """Who sent it, by RabbitMQ's word; empty where it names none."""
+    return str(letter.properties.get("user_id", ""))[:255]
+
+
 def _uuid(value: str | None) -> str | None:
     try:
         return value and str(UUID(value))
@@ -316,36 +345,61 @@ _OLD = text(
     "dead_letter.received_at < clock_timestamp() - make_interval(days => CAST(:days AS integer))"
 )
 
-_DELETE = text("DELETE FROM saga_engine.dead_letter WHERE id = ANY (CAST(:ids AS bigint[]))")
-
-_SETTLED = text(
-    """
-    SELECT id FROM saga_engine.dead_letter
-    WHERE state <> 'open'
-        AND resolved_at < (SELECT clock_timestamp()) - make_interval(days => CAST(:days AS integer))
-    ORDER BY resolved_at LIMIT :limit"""
-)
-
 _SIZES = text(
     """
     SELECT id, octet_length(body) FROM saga_engine.dead_letter
     WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id"""
 )
 
+# Each statement looks at as many open letters of a kind as the quota allows, by their index.
 _RECORD = text(
     """
-    INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type, exchange,
-        routing_key, detail, run_id, properties, headers, body, body_size, truncated, fingerprint,
-        signed)
-    SELECT u.queue, u.reason, u.message_id, u.correlation_id, u.type, u.exchange, u.routing_key,
-        u.detail, u.run_id, u.properties::jsonb, u.headers::jsonb, u.body, u.body_size,
-        u.truncated, u.fingerprint, u.signed
-    FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
-        CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
-        CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
-        CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
-        CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]), CAST(:fingerprints AS text[]),
-        CAST(:signed AS boolean[]))
-        AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
-            run_id, properties, headers, body, body_size, truncated, fingerprint, signed)"""
+    WITH given AS MATERIALIZED (
+        SELECT u.*, row_number() OVER (
+            PARTITION BY u.queue, u.reason, u.sender ORDER BY u.place) AS turn
+        FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
+            CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
+            CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
+            CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
+            CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]),
+            CAST(:fingerprints AS text[]), CAST(:senders AS text[]), CAST(:signed AS boolean[]))
+            WITH ORDINALITY
+            AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
+                run_id, properties, headers, body, body_size, truncated, fingerprint, sender,
+                signed, place)
+    ), kinds AS MATERIALIZED (
+        SELECT g.queue, g.reason, g.sender, (
+            SELECT count(*) FROM (
+                SELECT FROM saga_engine.dead_letter AS l
+                WHERE l.state = 'open' AND l.queue = g.queue AND l.reason = g.reason
+                    AND l.sender = g.sender LIMIT :quota) AS few) AS there
+        FROM given AS g GROUP BY g.queue, g.reason, g.sender
+    ), kept AS (
+        INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type,
+            exchange, routing_key, detail, run_id, properties, headers, body, body_size, truncated,
+            fingerprint, sender, signed)
+        SELECT g.queue, g.reason, g.message_id, g.correlation_id, g.type, g.exchange,
+            g.routing_key, g.detail, g.run_id, g.properties::jsonb, g.headers::jsonb, g.body,
+            g.body_size, g.truncated, g.fingerprint, g.sender, g.signed
+        FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
+        WHERE g.turn + k.there <= :quota ORDER BY g.place
+    )
+    SELECT g.place::integer FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
+    WHERE g.turn + k.there <= :quota"""
+)
+
+_DROPPED = text(
+    """
+    INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped)
+    SELECT u.queue, u.reason, u.sender, u.number
+    FROM unnest(CAST(:queues AS text[]), CAST(:reasons AS text[]), CAST(:senders AS text[]),
+        CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
+    ON CONFLICT (queue, reason, sender) DO UPDATE
+    SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp()"""
+)
+
+_READ_DROPPED = text(
+    """
+    SELECT queue, reason, sender, dropped FROM saga_engine.dead_letter_dropped
+    ORDER BY dropped DESC LIMIT 1000"""
 )

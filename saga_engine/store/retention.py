@@ -5,7 +5,8 @@ Deleted in portions, each in a transaction of its own, by ids that were looked u
 nothing is read or locked on the way, and nothing is written where nothing is old.
 """
 
-from saga_engine.store import audit, dead_letters
+from sqlalchemy import text
+
 from saga_engine.store.database import Database
 
 PORTION = 1000
@@ -24,16 +25,18 @@ async def purge(database: Database, *, dead_letter_days: int, audit_days: int) -
         audit_days: since they were recorded; 0 keeps them for ever.
     """
     deleted = 0
+    arguments = {"letter_days": dead_letter_days, "act_days": audit_days, "most": PORTION}
     for _ in range(PORTIONS):
-        portion = 0
         async with database.transaction() as tx:
-            if dead_letter_days:
-                letters = await dead_letters.settled_before(tx, dead_letter_days, limit=PORTION)
-                portion += await dead_letters.delete(tx, letters) if letters else 0
-            if audit_days:
-                acts = await audit.older_than(tx, audit_days, limit=PORTION)
-                portion += await audit.delete(tx, acts) if acts else 0
+            portion: int = (await tx.execute(_PURGE_OLD, arguments)).scalar_one()
         deleted += portion
         if not portion:
             break
     return deleted
+
+
+_PURGE_OLD = text(
+    """
+    SELECT saga_engine.purge_old(CAST(:letter_days AS integer), CAST(:act_days AS integer),
+        CAST(:most AS integer))"""
+)

@@ -227,6 +227,7 @@ dead_letter = Table(
     Column("body_size", BigInteger, nullable=False),
     Column("truncated", Boolean, nullable=False),
     Column("fingerprint", Text, nullable=False),
+    Column("sender", Text, nullable=False, server_default=""),
     Column("resolved_at", _moment()),
     Column("resolved_by", Text),
     Column("resolved_reason", Text),
@@ -235,11 +236,22 @@ Index(
     "dead_letter_open",
     dead_letter.c.queue,
     dead_letter.c.reason,
+    dead_letter.c.sender,
     dead_letter.c.id,
     postgresql_where=text("state = 'open'"),
 )
 
 Index("dead_letter_settled", dead_letter.c.resolved_at, postgresql_where=text("state <> 'open'"))
+
+dead_letter_dropped = Table(
+    "dead_letter_dropped",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("dropped", BigInteger, nullable=False),
+    Column("last_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+)
 
 audit = Table(
     "audit",

@@ -12,15 +12,7 @@ from typing import Any
 
 import orjson
 
-from saga_engine.store import (
-    audit,
-    dead_letters,
-    inbox,
-    outbox,
-    partitions,
-    reading,
-    suspects,
-)
+from saga_engine.store import dead_letters, inbox, outbox, partitions, reading, retention, suspects
 from saga_engine.testing.store import UNFINISHED
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, name_of
 
@@ -304,13 +296,13 @@ def _is_mine(row: Row, arguments: Arguments) -> bool:
 
 
 @ANSWERS.to(dead_letters, "_RECORD")
-async def _dead_letters(tx: Transaction, arguments: Arguments) -> int:
-    names = {name: name for name in arguments}
-    added = 0
+async def _dead_letters(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    names = {name: name for name in arguments if name != "quota"}
+    added: list[tuple[int]] = []
     for row in columns(names, arguments):
         number = tx.number("dead_letter")
         tx.put("dead_letter", number, {**row, "id": number, "state": "open"})
-        added += 1
+        added.append((len(added) + 1,))
     return added
 
 
@@ -351,10 +343,9 @@ async def _inbox(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return [(len(rows), _age(tx, [row["received_at"] for row in rows]), parked)]
 
 
-@ANSWERS.to(dead_letters, "_SETTLED")
-@ANSWERS.to(audit, "_OLD")
+@ANSWERS.to(retention, "_PURGE_OLD")
 async def _nothing_is_old(_tx: Transaction, _: Arguments) -> Sequence[Any]:
-    return []
+    return [(0,)]
 
 
 @ANSWERS.to(reading, "_UNPARTITIONED")

@@ -38,7 +38,7 @@ async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
         for number, send in zip(numbers, ledger.sends, strict=True)
     ]
     letters = [_dead_letter(letter) for letter in outcome.letters]
-    await dead_letters.record(tx, letters, settings.dead_letter_bytes)
+    await dead_letters.record(tx, letters, settings.dead_letter_bytes, settings.dead_letter_quota)
     waiting = [_item(arrival, ledger, timedelta()) for arrival in outcome.parked]
     waiting += [_held(arrival, ledger) for arrival in outcome.held]
     waiting += [_item(arrival, ledger, BUSY_PAUSE) for arrival in outcome.put_by]

@@ -414,11 +414,11 @@ TRIES = {
     "POLICY": "CREATE POLICY p ON saga_engine.{table}",
 }
 CALLED = {
-    "saga_worker": {"add_partitions"},
+    "saga_worker": {"add_partitions", "purge_old"},
     "saga_shop": {"request_start"},
     "saga_operator": {
         *("record_acts", "request_cancel", "request_resolve"),
-        *("lock_dead_letters", "settle_dead_letters"),
+        *("lock_dead_letters", "settle_dead_letters", "purge_dead_letters"),
     },
 }
 KEPT_FROM_WORKERS = {
@@ -426,6 +426,7 @@ KEPT_FROM_WORKERS = {
     "event": {"UPDATE", "DELETE"},
     "incident": {"DELETE"},
     "dead_letter": {"UPDATE", "DELETE"},
+    "dead_letter_dropped": {"DELETE"},
     "definition": {"UPDATE", "DELETE"},
     "audit": {"INSERT", "DELETE"},
     "engine": {"UPDATE", "DELETE"},

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from saga_engine.store import dead_letters
@@ -97,3 +99,20 @@ async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(data
         assert await listed(before=ids[1]) == [ids[0]]
         assert await listed(reason="a") == [ids[2], ids[0]]
         assert await listed(queue="other") == []
+
+
+async def test_beyond_the_quota_of_one_sender_letters_are_counted_and_not_kept(database: Database):
+    def of(sender: str, reason: str = "bad_request") -> DeadLetter:
+        return DeadLetter("q", reason, "", b"{}", 2, properties={"user_id": sender})
+
+    async with database.transaction() as tx:
+        await dead_letters.record(tx, [of("shop")] * 3, 9, quota=4)
+        await dead_letters.record(tx, [of("shop")] * 3 + [of("desk")] * 2, 9, quota=4)
+        await dead_letters.record(tx, [of("shop"), of("shop", "other")], 9, quota=4)
+        kept = await dead_letters.listing(tx, limit=99)
+        assert Counter(each.letter.properties["user_id"] for each in kept) == {"shop": 5, "desk": 2}
+        assert await dead_letters.dropped(tx) == {("q", "bad_request", "shop"): 3}
+        shops = [each.id for each in kept if each.letter.reason == "bad_request"]
+        await dead_letters.discard(tx, shops, by="ann", reason="known bug")
+        await dead_letters.record(tx, [of("shop")], 9, quota=4)
+        assert len(await dead_letters.listing(tx, limit=99)) == 2, "there is room again"
