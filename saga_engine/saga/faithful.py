@@ -19,7 +19,6 @@ _PLAIN: Mapping[str, frozenset[str]] = {
     "none": _META,
     "bool": _META,
     "int": _META,
-    "float": _META | {"allow_inf_nan"},
     "str": _META,
     "list": _META | {"items_schema", "fail_fast"},
     "dict": _META | {"keys_schema", "values_schema", "fail_fast"},
@@ -34,8 +33,13 @@ _PLAIN: Mapping[str, frozenset[str]] = {
 }
 """Kinds whose values need no look, with what may be said of each; anything else is looked at."""
 
-_EXACT = frozenset({*_PLAIN, "decimal", "uuid", "datetime", "date", "time", "timedelta"})
-"""Kinds of which no two values are written alike: compared as JSON, they need no other look."""
+_TIMES = frozenset({"datetime", "date", "time", "timedelta"})
+_EXACT = frozenset(_PLAIN) | _TIMES | {"decimal", "uuid"}
+"""
+Kinds of which no two values are written alike: compared as JSON, they need no other look.
+
+A float is not among them: an int beyond 53 bits that was assigned to it is written as another.
+"""
 
 _CONFIG = frozenset({"title", "strict", "frozen", "extra_fields_behavior", "serialize_by_alias"})
 _RECORDS = frozenset({"model", "dataclass", "typed-dict"})

@@ -10,6 +10,7 @@ a run exists.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +23,7 @@ from saga_engine.saga.same import fields_of, same, sort_sets
 from saga_engine.saga.trial import CONTEXT
 from saga_engine.saga.vocabulary import Json
 
+_EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
 _SUSPECT = re.compile(rb"NaN|Infinity|\\u0000|[0-9]{19}")
 """What the JSON of a value contains that JSON writers or databases may refuse; it may be text."""
 
@@ -132,7 +134,8 @@ class Payload:
         data = self._dumped(value)
         if faith.sets:
             data = sort_sets(value, data)
-        back = self._read(self._json(data))
+        body = self._json(data)
+        back = self._read(to_json(stored(data)) if _EXPONENT.search(body) else body)
         again = self._dumped(back)
         if faith.sets:
             again = sort_sets(back, again)
@@ -171,6 +174,16 @@ def written(data: Json) -> bytes | None:
     except (PydanticSerializationError, ValueError):
         return None  # half a surrogate pair
     return body if not _SUSPECT.search(body) or storable(data) else None
+
+
+def stored(data: Json) -> Json:
+    """As jsonb gives it back: whole numbers without exponents, and so as integers of 64 bits."""
+    if isinstance(data, float) and abs(data) >= 1e16:
+        whole = int(Decimal(repr(data)))
+        return whole if _is_number(whole) else data
+    if isinstance(data, Mapping):
+        return {name: stored(each) for name, each in data.items()}
+    return [stored(each) for each in data] if isinstance(data, list) else data
 
 
 def beyond(data: Json, limits: Limits) -> str:

@@ -84,7 +84,9 @@ async def test_a_model_goes_all_the_way_by_its_aliases(broker_url, migrated_url)
     own = Settings(database_url=migrated_url, broker_url=broker_url, poll=0.02)
     served = Echo()
     async with (
-        running(Worker([echo], own, Tell()), Service([served.participant], own, Tell())),
+        Worker([echo], own, Tell()) as working,
+        Service([served.participant], own, Tell()) as serving,
+        running(working, serving),
         Client(settings=own) as client,
     ):
         sent = await client.start("echo", ORDER, key="sent")
