@@ -19,6 +19,7 @@ _PLAIN: Mapping[str, frozenset[str]] = {
     "none": _META,
     "bool": _META,
     "int": _META,
+    "float": _META | {"allow_inf_nan"},
     "str": _META,
     "list": _META | {"items_schema", "fail_fast"},
     "dict": _META | {"keys_schema", "values_schema", "fail_fast"},
@@ -38,12 +39,12 @@ _EXACT = frozenset(_PLAIN) | _TIMES | {"decimal", "uuid"}
 """
 Kinds of which no two values are written alike: compared as JSON, they need no other look.
 
-A float is not among them: an int beyond 53 bits that was assigned to it is written as another.
+That holds for a float up to 15 digits: an int beyond 53 bits in its place is written as another.
 """
 
 _CONFIG = frozenset({"title", "strict", "frozen", "extra_fields_behavior", "serialize_by_alias"})
 _RECORDS = frozenset({"model", "dataclass", "typed-dict"})
-_SETS = frozenset({"set", "frozenset"})
+_SETS, _FLOATS = frozenset({"set", "frozenset"}), frozenset({"float"})
 _FUNCTIONS = frozenset({"function-before", "function-after", "function-wrap", "function-plain"})
 _WHOLES = _FUNCTIONS | {"set", "frozenset", "tuple", "union", "tagged-union", "chain", "dataclass"}
 """Kinds that are sound when their parts are."""
@@ -64,16 +65,18 @@ class Faith:
 
     `proven`: its values need no look. `exact`: no two of its values are written alike, so that one
     is the same when its JSON is. Neither holds when one of `classes` has been subclassed: of an
-    instance of the subclass only the fields of its parent are written. `sets`: it may hold sets.
+    instance of the subclass only the fields of its parent are written. `sets`, `floats`: it may
+    hold some.
     """
 
-    __slots__ = ("_classes", "_exact", "_proven", "sets")
+    __slots__ = ("_classes", "_exact", "_proven", "floats", "sets")
 
     def __init__(self, walk: "_Walk") -> None:
         self._proven = walk.proven
         self._exact = walk.exact
         self._classes = tuple(walk.classes)
         self.sets = walk.sets
+        self.floats = walk.floats
 
     @property
     def proven(self) -> bool:
@@ -98,7 +101,8 @@ def faith_in(schema: Any) -> Faith:
         Lost: no value of it, or of a part of it, can survive.
     """
     walk = _Walk()
-    walk.sets = _holds_sets(schema)
+    walk.sets = _holds(schema, _SETS)
+    walk.floats = _holds(schema, _FLOATS)
     try:
         walk.visit(schema, "", {})
     except (KeyError, TypeError, AttributeError, RecursionError):
@@ -110,7 +114,7 @@ def faith_in(schema: Any) -> Faith:
 class _Walk:
     def __init__(self) -> None:
         self.proven = self.exact = True
-        self.sets = False
+        self.sets = self.floats = False
         self.classes: dict[type, None] = {}
         self._definitions: list[Any] = []
 
@@ -291,11 +295,11 @@ def _does_more(schema: Any) -> bool:
     return isinstance(schema, list | tuple) and any(map(_does_more, schema))
 
 
-def _holds_sets(schema: Any) -> bool:
+def _holds(schema: Any, kinds: frozenset[str]) -> bool:
     if isinstance(schema, Mapping):
         inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
-        return schema.get("type") in _SETS or any(map(_holds_sets, inner))
-    return isinstance(schema, list | tuple) and any(map(_holds_sets, schema))
+        return schema.get("type") in kinds or any(_holds(each, kinds) for each in inner)
+    return isinstance(schema, list | tuple) and any(_holds(each, kinds) for each in schema)
 
 
 def _calls_the_author(schema: Any) -> bool:

@@ -412,7 +412,7 @@ class Plain(BaseModel):
         (Plain, True),
         (list[int], True),
         (Line, False),  # Parent has been subclassed
-        (Rate, False),
+        (Rate, True),
         (Tagged, False),
         (set[int], False),
         (Any, False),
