@@ -75,7 +75,7 @@ def _record(value: Any) -> Any:
 
 FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     ((NoneType, bool, bytes), lambda value: (type(value), value)),
-    ((int, float), lambda value: ("number", value + 0)),
+    ((int, float, complex), lambda value: ("number", value + 0)),  # -0.0 is 0
     (str, lambda value: ("text", str.__str__(value))),
     (
         (datetime, time),
@@ -96,11 +96,11 @@ def jsonb(body: bytes) -> bytes:
     def ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return dict(sorted(pairs, key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
-    class Number(float):
-        def __repr__(self) -> str:
-            return format(Decimal(repr(float(self))) + 0, "f")
+    def number(digits: str) -> float:
+        exact = Decimal(digits)
+        return int(exact) if "e" in digits.lower() and exact == int(exact) else float(digits)
 
-    read = json.loads(body, parse_float=Number, object_pairs_hook=ordered)
+    read = json.loads(body, parse_float=number, object_pairs_hook=ordered)
     return json.dumps(read, ensure_ascii=False).encode()
 
 
