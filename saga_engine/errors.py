@@ -10,7 +10,8 @@ Every error of saga-engine, and whose fault it is.
     ├── TimedOut             nobody answered in time              -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
-    │   │   └── StoreBusy            somebody else holds a row; nothing was written
+    │   │   ├── StoreBusy            somebody else holds a row; nothing was written
+    │   │   └── SerializationFailure another transaction was first: repeat the whole transaction
     │   ├── StoreRefused         the data can never be stored; set it aside
     │   └── SchemaMismatch       run `saga-engine migrate`
     ├── HandlersStuck        a participant's handlers do not end   -> correct them, start it again
@@ -90,6 +91,15 @@ class StoreBusy(StoreUnavailable):
 
 class StoreTooMuch(StoreError):
     """Together the runs are more than one transaction may read. Nothing was written; take fewer."""
+
+
+class SerializationFailure(StoreUnavailable):
+    """
+    Another transaction was first (SQLSTATE 40001), and this one can only be rolled back.
+
+    The caller repeats its own transaction from its beginning, as with every transaction at
+    REPEATABLE READ or SERIALIZABLE.
+    """
 
 
 class StoreRefused(StoreError):

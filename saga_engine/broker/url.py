@@ -15,6 +15,7 @@ def place(url: str) -> str:
     """Host, port and virtual host of a URL: what may be shown of it."""
     try:
         parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # as a resolver will
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
         return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
     except ValueError:

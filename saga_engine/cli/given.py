@@ -1,10 +1,12 @@
 """JSON that a user gives on the command line: as it stands, from @FILE, or from - (stdin)."""
 
+import errno
 import json
 import re
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
@@ -13,6 +15,9 @@ from saga_engine.saga.payload import storable
 from saga_engine.saga.vocabulary import Json
 
 _LONG = re.compile(rb"[0-9]{19}")
+
+READ_MAX = 134_217_728
+"""Bytes that are read of a file: the most that `body_bytes` can allow."""
 
 
 def json_of(typed: str, option: str) -> Json:
@@ -29,7 +34,7 @@ def json_of(typed: str, option: str) -> Json:
         exact: Json = json.loads(text) if _LONG.search(text) else read
     except OSError as error:
         raise ConfigurationError(
-            f"{option}: {typed[1:]} cannot be read: {error.strerror}."
+            f"{option}: {'stdin' if typed == '-' else typed[1:]} cannot be read: {error.strerror}."
         ) from None
     except ValueError as error:
         raise ConfigurationError(
@@ -61,7 +66,16 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def _bytes(typed: str) -> bytes:
     if typed == "-":
-        return sys.stdin.buffer.read()
+        return _bounded(sys.stdin.buffer)
     if typed.startswith("@"):
-        return Path(typed[1:]).read_bytes()
+        with Path(typed[1:]).open("rb") as file:
+            return _bounded(file)
     return typed.encode()
+
+
+def _bounded(file: BinaryIO) -> bytes:
+    """Read a file that may have no end, as a device has none."""
+    found = file.read(READ_MAX + 1)
+    if len(found) > READ_MAX:
+        raise OSError(errno.EFBIG, f"it has more than {READ_MAX} bytes")
+    return found

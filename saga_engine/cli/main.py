@@ -7,11 +7,12 @@ sentence and its exit code; anything else is a bug, and said to be one.
 """
 
 import asyncio
+import errno
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
+from saga_engine.cli import streams
 from saga_engine.errors import SagaEngineError
 from saga_engine.telemetry.redaction import one_line, redacted
 
@@ -29,7 +31,8 @@ Add --json to whatever reads, --debug to see the traceback of an error.
 
 Exit codes: 0 ok; 1 unexpected; 2 usage or configuration; 3 not found; 4 not possible in this state;
 5 database or broker out of reach; 6 the run ended, but not completed; 7 some of many failed;
-8 a check found problems; 9 handlers are stuck; 124 waited long enough; 130, 143 interrupted.
+8 a check found problems; 9 handlers are stuck; 10 the output cannot be written;
+124 waited long enough; 130, 143 interrupted.
 """
 
 _COMMANDS = (
@@ -75,10 +78,12 @@ def main() -> NoReturn:
     """Run the command that the arguments name, and exit with its code."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    streams.prepare()
     # The user's modules are found as `python -m` finds them: from where the command is given.
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    with suppress(OSError):  # that directory may have been removed
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
     sys.exit(run([each for each in arguments if each != "--debug"], debug=debug))
 
 
@@ -86,20 +91,25 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command; its exit code."""
     # What libraries log is not for whoever typed a command; a worker sets its own logs up.
     logging.getLogger().addHandler(logging.NullHandler())
+    code = 0
     try:
-        code = make_app()(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with streams.guarded():
+            code = _called(arguments)
     except CycloptsError as error:
         return _said(f"{_misuse(error)} See `saga-engine --help`.", 2)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except streams.ReaderGone:
+        return code
     except Exception as error:  # noqa: BLE001 - the last line of defence
         return _failed(error, debug=debug)
+    return code
+
+
+def _called(arguments: Sequence[str]) -> int:
+    code = make_app()(
+        arguments, exit_on_error=False, print_error=False, result_action="return_value"
+    )
     return code if isinstance(code, int) else 0
 
 
@@ -122,6 +132,8 @@ def _failed(error: Exception, *, debug: bool) -> int:
         error = error.exceptions[0]
     if isinstance(error, SagaEngineError):
         return _said(str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return _said("This process may not open enough files. Raise the limit (`ulimit -n`).", 2)
     return _said(
         f"This is a bug in saga-engine: {type(error).__name__}: {error}. Please report it, with"
         " what it prints when run again with --debug.",
@@ -132,5 +144,5 @@ def _failed(error: Exception, *, debug: bool) -> int:
 def _said(text: str, code: int) -> int:
     # What others wrote may be quoted in it, and what libraries say may hold a password.
     safe = "\n".join(one_line(redacted(line)) for line in text.splitlines())
-    print(f"saga-engine: {safe}", file=sys.stderr)  # noqa: T201 - the command line speaks
+    streams.talk(f"saga-engine: {safe}")
     return code

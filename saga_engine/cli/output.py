@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import orjson
 from cyclopts import Parameter
 
+from saga_engine.cli import streams
 from saga_engine.cli.layout import FOLDED, folded, lay_out
 
 SCHEMA_VERSION = 1
@@ -26,13 +27,17 @@ WHOLE = frozenset({"run", "incident", "id", "example", "setting"})
 # can only be inside a text, and mean the same when they are escaped.
 _FORGING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+_NOT_ASCII = re.compile("[^\x00-\x7e]")
+"""What is escaped for an output that cannot hold every character."""
+
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document instead.")]
 
 
 def document(fields: Mapping[str, Any]) -> None:
     """Print one document; times become RFC 3339."""
     written = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
-    line(_FORGING.sub(lambda found: f"\\u{ord(found[0]):04x}", written.decode()))
+    unsafe = _FORGING if _holds_everything(sys.stdout.encoding) else _NOT_ASCII
+    line(unsafe.sub(_escaped, written.decode()))
 
 
 def line(text: str) -> None:
@@ -42,7 +47,17 @@ def line(text: str) -> None:
 
 def say(text: str) -> None:
     """Say something to whoever sits there; it is no data."""
-    print(text, file=sys.stderr)  # noqa: T201 - the same
+    streams.talk(text)
+
+
+def _holds_everything(encoding: str | None) -> bool:
+    return (encoding or "utf-8").lower().replace("-", "").startswith(("utf8", "utf16", "utf32"))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Escape a character as JSON does: beyond the first plane in two halves."""
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:

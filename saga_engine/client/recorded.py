@@ -71,6 +71,9 @@ async def start_in(
         ConfigurationError: the codec of the settings is not usable, or the encoding of the database
             is not UTF8.
         StoreRefused: the role of this connection may not start that saga.
+        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction took the same
+            key first. Roll back and repeat the whole transaction; it then finds that run. At
+            SERIALIZABLE the caller's own commit can fail with SQLSTATE 40001 as well.
         StoreError: the database refused, or is not the engine's.
     """
     name, number = name_and_version(saga, version)

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from saga_engine.errors import ConfigurationError
 from saga_engine.store.hosts import first_that_will_do
 
 _HOST_ONLY = ("tcp_keepalives_", "tcp_user_timeout")
@@ -107,7 +108,13 @@ async def _opened(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> 
     connecting = first_that_will_do if isinstance(arguments.get("host"), list) else asyncpg.connect
     # SQLAlchemy has its own cache of statements; asyncpg's would name those of asyncpg itself.
     options = {"statement_cache_size": 0, "connection_class": Connection, **arguments}
-    opened: Connection = await connecting(server_settings=dict(settings), **options)
+    try:
+        opened: Connection = await connecting(server_settings=dict(settings), **options)
+    except KeyError:  # asyncpg looks the user of this process up, and a container may have none
+        raise ConfigurationError(
+            "The database URL names no user, and the user of this process has no name. Name the"
+            " user in the URL, as in postgresql+asyncpg://user@host/database."
+        ) from None
     return opened
 
 

@@ -6,6 +6,8 @@ ours are built from the code, the constraint and the address without its passwor
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -17,16 +19,20 @@ from saga_engine.errors import (
     ConfigurationError,
     SagaEngineError,
     SchemaMismatch,
+    SerializationFailure,
     StoreBusy,
     StoreRefused,
     StoreUnavailable,
 )
+
+PORT_MAX = 65_535
 
 _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCKED = "55P03"
 _NOT_THERE = ("08", "28", "3D", "57P", "53300", "25006")  # no connection, or one without writes
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
+_SERIALIZATION = "40001"
 _POOLER = (
     "If a connection pooler is in between, make the engine with prepared_statement_cache_size=0 and"
     " prepared_statement_name_func=lambda: '', as docs/operations.md shows"
@@ -132,7 +138,8 @@ def address(url: str) -> str:
     """
     try:
         parsed = make_url(url.strip())
-        parsed.get_dialect()().create_connect_args(parsed)  # reads host and port in the query
+        _, given = parsed.get_dialect()().create_connect_args(parsed)  # of the query as well
+        _check_places(given)
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigurationError(_NO_URL) from None
     if parsed.drivername != "postgresql+asyncpg":
@@ -144,6 +151,21 @@ def address(url: str) -> str:
     host = parsed.host or query.get("host", "localhost")
     port = parsed.port or query.get("port", 5432)
     return f"{parsed.username or ''}@{host}:{port}/{parsed.database or ''}"
+
+
+def _check_places(given: Mapping[str, Any]) -> None:
+    """Raise for hosts and ports that no resolver takes; ValueError for what cannot be shown."""
+    hosts, ports = given.get("host", ""), given.get("port", 5432)
+    for host in hosts if isinstance(hosts, list) else [hosts]:
+        if "\0" in host:
+            raise ValueError
+        if not host.startswith("/"):
+            host.encode("idna")
+    for port in ports if isinstance(ports, list) else [ports]:
+        if not 1 <= int(port) <= PORT_MAX:
+            raise ConfigurationError(
+                f"The database URL has the port {port}; a port is 1 to {PORT_MAX}."
+            )
 
 
 _NO_URL = (
@@ -171,6 +193,11 @@ def _by_code(error: asyncpg.PostgresError, where: str) -> SagaEngineError | None
         return StoreRefused(f"PostgreSQL refuses the data for good: {limit} (SQLSTATE {code}).")
     if code == _LOCKED:
         return StoreBusy(f"PostgreSQL at {where} did not get a lock in time (SQLSTATE {code}).")
+    if code == _SERIALIZATION:
+        return SerializationFailure(
+            f"PostgreSQL at {where} undid the transaction because another one was first (SQLSTATE"
+            f" {code}). Roll it back and repeat it from its beginning."
+        )
     for length in range(len(code), 1, -1):
         if code[:length] in _AWAY:
             return StoreUnavailable(

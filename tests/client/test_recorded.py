@@ -6,7 +6,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from saga_engine.client import start_in
-from saga_engine.errors import Conflict, InvalidInput, NotFound, SchemaMismatch
+from saga_engine.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SchemaMismatch,
+    SerializationFailure,
+)
 from saga_engine.saga.vocabulary import Status
 from tests.client.engine import Greeting, greet
 
@@ -147,3 +153,20 @@ async def test_a_run_whose_transaction_is_not_committed_yet_is_waited_for(shop, 
             await client.status(handle.run_id)
         waiting = group.create_task(client.result(handle.run_id, timeout=20))
     assert waiting.result().status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_at_a_stricter_level_the_second_of_two_that_want_one_key_repeats_its_transaction(
+    level, shop
+):
+    strict = shop.execution_options(isolation_level=level)
+    second = await strict.connect()
+    await second.execute(text("SELECT 1"))  # its snapshot is older than the first one's commit
+    async with strict.begin() as connection:
+        first = await start_in(connection, greet, ANN, key="a")
+    with pytest.raises(SerializationFailure, match="repeat it from its beginning"):
+        await start_in(second, greet, ANN, key="a")
+    await second.rollback()
+    again = await start_in(second, greet, ANN, key="a")
+    assert (again.run_id, again.existing) == (first.run_id, True)
+    await second.close()

@@ -22,6 +22,7 @@ from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.broker.faults import duplicate
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import ServerProcess, free_port
+from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.settings import Settings
 
@@ -95,7 +96,7 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-"))
         log = Path(directory) / "log"
         log.touch()
-        if settings.database_url is None and settings.broker_url is None:
+        if not settings.database_url and not settings.broker_url:
             server = await stack.enter_async_context(PostgresServer())
             broker = await stack.enter_async_context(DevelopmentBroker())
             _repeat_some_replies(broker)
@@ -103,10 +104,22 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
             shop = await server.create_database("shop")
             set_up = Stage(broker.url, database, shop, log, embedded=True)
         else:
+            _refuse_half(settings)
             database = settings.require_database()
             set_up = Stage(settings.require_broker(), database, database, log, embedded=False)
         stack.push_async_callback(set_up.close)
         yield set_up
+
+
+def _refuse_half(settings: Settings) -> None:
+    """Of two servers, one of the demo's own and one of the user's would be a strange pair."""
+    urls = {"DATABASE_URL": settings.database_url, "BROKER_URL": settings.broker_url}
+    given, missing = sorted(urls, key=lambda name: not urls[name])
+    if not urls[missing]:
+        raise ConfigurationError(
+            f"{PREFIX}{given} is set and {PREFIX}{missing} is not. Unset {PREFIX}{given} to run the"
+            f" demo on servers of its own, or set {PREFIX}{missing} to run it on yours."
+        )
 
 
 def find_examples() -> None:

@@ -1,0 +1,121 @@
+"""
+The standard streams of a command, usable in whatever state the caller left them.
+
+A stream that is closed leaves its number free, and the next socket would get it: what a library
+then writes to "stderr" would go to PostgreSQL. So each number is taken, by a file that refuses what
+the closed stream would have refused.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, TextIO, cast
+
+from saga_engine.errors import SagaEngineError
+
+
+class OutputFailed(SagaEngineError):
+    """stdout does not take what a command prints; what was asked for has been done."""
+
+    exit_code: ClassVar[int] = 10
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"The output cannot be written: {error.strerror or type(error).__name__}. What was"
+            " asked for has been done. Give the command another stdout to see it."
+        )
+
+
+def prepare() -> None:
+    """Take the numbers of closed streams, and let no character stop what is printed."""
+    for name, number, refusing in (
+        ("stdin", 0, os.O_WRONLY),
+        ("stdout", 1, os.O_RDONLY),
+        ("stderr", 2, os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            _take(number, refusing)
+            made = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115 - it stays open
+            setattr(sys, name, made)
+    if not os.environ.get("COLUMNS", "1").strip("0").isdecimal():
+        del os.environ["COLUMNS"]  # some terminals say that they have 0
+    for stream in (sys.stdout, sys.stderr):
+        given = cast("Any", stream)
+        if getattr(given, "errors", "") == "strict" and hasattr(given, "reconfigure"):
+            given.reconfigure(errors="backslashreplace")
+
+
+class ReaderGone(Exception):
+    """Nothing reads stdout any more; that is not a failure."""
+
+
+class _Guarded:
+    """A stream whose troubles are ours, so that no library takes them for its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._translated():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._translated():
+            self._stream.flush()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            forget(self._stream)  # or the interpreter would try again at its end, and exit with 120
+            gone = isinstance(error, BrokenPipeError)
+            raise ReaderGone if gone else OutputFailed(error) from None
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """
+    Have what is printed to stdout written, or raise.
+
+    Raises:
+        OutputFailed: stdout does not take it.
+        ReaderGone: its reader has gone.
+    """
+    given = sys.stdout
+    sys.stdout = cast("TextIO", _Guarded(given))
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = given
+
+
+def talk(text: str) -> None:
+    """Print one line to stderr, or lose it: that does not end a command."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks
+    except OSError:
+        forget(sys.stderr)
+
+
+def forget(stream: TextIO) -> None:
+    """Send what a stream has not written, and will write, to nowhere."""
+    with suppress(OSError, ValueError):  # a stream of a test may have no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _take(number: int, refusing: int) -> None:
+    try:
+        os.fstat(number)
+    except OSError:
+        opened = os.open(os.devnull, refusing)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
