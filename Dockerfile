@@ -1,5 +1,5 @@
 # The engine and its examples in one image; docker-compose.yml says which command each service runs.
-FROM python:3.13-slim
+FROM python:3.13.9-slim
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY saga_engine saga_engine

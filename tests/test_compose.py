@@ -1,18 +1,26 @@
 """docker-compose.yml says what it must, as far as that shows without a Docker engine."""
 
+import base64
+import hashlib
 import json
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 import yaml
 
+from saga_engine.broker.topology import policy
 from saga_engine.cli.main import _COMMANDS
-from saga_engine.settings import PREFIX, Settings
+from saga_engine.environment import PREFIX
+from saga_engine.settings import Settings
+from tests.cli.conftest import saga_engine
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
+DEFINITIONS = json.loads((ROOT / "deploy/rabbitmq/definitions.json").read_text())
 OURS = sorted(name for name, service in SERVICES.items() if service.get("image") == "saga-engine")
 SERVING = ("rabbitmq", "postgres", "worker", "participants")
 
@@ -22,9 +30,75 @@ def test_it_is_valid_by_the_compose_specification():
     jsonschema.Draft7Validator(schema).validate(COMPOSE)
 
 
-def test_it_has_rabbitmq_4_with_management_and_postgresql_18():
-    assert SERVICES["rabbitmq"]["image"] == "rabbitmq:4-management"
-    assert SERVICES["postgres"]["image"] == "postgres:18"
+def test_its_images_are_pinned_to_a_release():
+    named = {each["image"] for each in SERVICES.values()} - {"saga-engine"}
+    assert all(
+        re.fullmatch(r"(rabbitmq:4|postgres:18)(\.\d+)+(-management)?", each) for each in named
+    )
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_confined(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+    assert set(service.get("cap_add", ())) <= {
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "SETGID",
+        "SETUID",
+    }
+
+
+def test_every_service_of_ours_has_a_user_of_its_own_and_none_is_a_superuser():
+    urls = [
+        value
+        for name in OURS
+        for key, value in SERVICES[name]["environment"].items()
+        if key.endswith("_URL")
+    ]
+    users = [urlsplit(url).username for url in urls]
+    assert len(set(users)) == len(users)
+    roles = (ROOT / "deploy/postgres/roles.sql").read_text()
+    known = {each["name"] for each in DEFINITIONS["users"]}
+    assert all(f"CREATE ROLE {user} LOGIN" in roles or user in known for user in users)
+    assert "SUPERUSER" not in roles
+    assert all(each["tags"] == [] for each in DEFINITIONS["users"])
+
+
+def test_its_broker_has_the_policy_and_passwords_of_its_urls():
+    [found] = DEFINITIONS["policies"]
+    wanted = policy()
+    assert {name: found[name] for name in wanted} == wanted
+    for user in DEFINITIONS["users"]:
+        known = base64.b64decode(user["password_hash"])
+        assert hashlib.sha256(known[:4] + user["name"].encode()).digest() == known[4:]
+
+
+def test_its_rights_are_those_of_the_documentation():
+    page = (ROOT / "docs/security.md").read_text()
+    [granted] = re.findall(r"as the owner -->\n```sql\n(.*?)```", page, re.DOTALL)
+    assert (ROOT / "deploy/postgres/grants.sql").read_text().split("\n", 1)[1] == granted
+    for each in DEFINITIONS["permissions"]:
+        if each["user"] != "place-order":  # three services of the page's kind in one process
+            told = " ".join(f"'{each[name]}'" for name in ("configure", "write", "read"))
+            assert f"set_permissions -p shop {each['user']} {told}" in page
+
+
+async def test_a_real_broker_takes_its_definitions(rabbitmq, tmp_path):
+    tmp_path.chmod(0o755)
+    file = tmp_path / "definitions.json"
+    file.write_text(json.dumps(DEFINITIONS))
+    await rabbitmq.ctl("import_definitions", str(file))
+    url = urlsplit(rabbitmq.url_of("saga"))
+    for user in ("setup", "engine"):
+        broker = url._replace(netloc=f"{user}:{user}@127.0.0.1:{url.port}").geturl()
+        declared = await saga_engine("topology", "--declare", broker_url=broker)
+        assert declared.code == 0, declared.err
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -32,7 +106,7 @@ def test_every_command_of_ours_exists(name):
     command = SERVICES[name]["command"]
     assert command[0] in {known for known, *_ in _COMMANDS}
     for module in command[1:]:
-        assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+        assert module.startswith("--") or (ROOT / f"{module.replace('.', '/')}.py").exists()
 
 
 @pytest.mark.parametrize("name", SERVING)
@@ -40,11 +114,14 @@ def test_every_service_that_serves_says_when_it_is_ready(name):
     assert SERVICES[name]["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize("name", ["worker", "participants"])
-def test_what_needs_tables_waits_for_the_migration(name):
-    waits_for = SERVICES[name]["depends_on"]
-    assert waits_for["migrate"]["condition"] == "service_completed_successfully"
-    assert waits_for["rabbitmq"]["condition"] == "service_healthy"
+def test_the_worker_waits_for_its_tables_its_rights_and_its_queues():
+    def finished(name, other):
+        return SERVICES[name]["depends_on"][other]["condition"] == "service_completed_successfully"
+
+    assert finished("worker", "grants")
+    assert finished("grants", "migrate")
+    assert finished("worker", "topology")
+    assert finished("participants", "topology")
 
 
 @pytest.mark.parametrize("name", OURS)
