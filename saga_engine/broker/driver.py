@@ -7,8 +7,10 @@ them, which would look as if the caller had been told to stop.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import aiormq
@@ -36,6 +38,9 @@ _VERDICTS = (
 _BLOCKED = "_Connection__handle_connection_blocked"
 _UNBLOCKED = "_Connection__handle_connection_unblocked"
 
+_LOG = logging.getLogger("aiormq.connection")
+_OURS: ContextVar[bool] = ContextVar("_OURS", default=False)
+
 FRAMES = 100
 """Frames that wait between the connection's reader and a channel's; 13 MB at the very most."""
 
@@ -55,6 +60,27 @@ class Connection(aiormq.Connection):
         self, _: commands.Connection.Unblocked
     ) -> None:
         self.on_unblocked()
+
+
+def _is_heard(_: logging.LogRecord) -> bool:
+    """
+    Drop what aiormq logs of a connection of ours where no log is configured.
+
+    Python would then print it to stderr, a traceback at each lost connection, in the middle of what
+    the program prints. A connection of the program's own, and any configured log, gets everything.
+    """
+    return not _OURS.get() or _LOG.hasHandlers()
+
+
+@contextmanager
+def ours() -> Iterator[None]:
+    """Mark a connection that is opened within, and the tasks it begins, as one of ours."""
+    _LOG.addFilter(_is_heard)
+    before = _OURS.set(True)
+    try:
+        yield
+    finally:
+        _OURS.reset(before)
 
 
 def check() -> None:

@@ -43,7 +43,8 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
     try:
         with driver.translated(f"RabbitMQ at {where} is out of reach"):
             async with asyncio.timeout(seconds):
-                await connection.connect()
+                with driver.ours():
+                    await connection.connect()
     except BrokerUnavailable as error:
         if trouble := tls.problem(error.__cause__, tls.BROKER):
             raise BrokerUnavailable(f"RabbitMQ at {where} {trouble}.") from error.__cause__
