@@ -9,9 +9,10 @@ docs/protocol.md, section "Replies".
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from saga_engine.broker.body import Object, read_body, write_json
+from saga_engine.broker.body import read_body, write_json
 from saga_engine.broker.command import ReceivedCommand, fresh_message_id
-from saga_engine.broker.token import CommandRef, read_any
+from saga_engine.broker.failure import failure_json as failure_json
+from saga_engine.broker.token import CommandRef, read, read_any
 from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery, Message
@@ -79,11 +80,6 @@ def decode_reply(
         )
     found = _decode(delivery, ref, settings)
     return replace(found, ref=ref) if isinstance(found, Unreadable) else found
-
-
-def failure_json(failure: Failure) -> Object:
-    """Write a failure as the object that travels."""
-    return {"code": failure.code, "message": failure.message, "details": failure.details}
 
 
 def read_failure(body: Json) -> Failure | Unreadable:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
-from saga_engine.broker.reply import failure_json
+from saga_engine.broker.failure import failure_json
 from saga_engine.cli.given import json_of
 from saga_engine.cli.output import AsJson, cell, document, line, say
 from saga_engine.cli.stored import run_id_of

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -66,12 +65,18 @@ def make_app() -> App:
     app = App(
         name="saga-engine",
         help=HELP,
-        version=lambda: version("saga-engine"),
+        version=_version,
         default_parameter=Parameter(negative="", show_default=lambda value: value or None),
     )
     for name, place, text in _COMMANDS:
         app.command(f"saga_engine.cli.{place}", name=name, help=text)
     return app
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - it takes as long as a database module
+
+    return version("saga-engine")
 
 
 def main() -> NoReturn:

@@ -36,6 +36,28 @@ async def test_help_and_a_misuse_load_few_modules():
     assert len(misused - bare) < MODULES
 
 
+NOT_FOR_A_READER = ("aiormq", "pamqp", "aio_pika", "alembic", "rich", "uvicorn", "structlog")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("list",),
+        ("show", "0198c0de-0000-7000-8000-000000000001"),
+        ("incidents",),
+        ("resolve", "0198c0de-0000-7000-8000-000000000001/1", "retry", "--reason", "x"),
+    ],
+    ids=lambda typed: typed[0],
+)
+async def test_what_needs_only_the_database_loads_nothing_else(typed):
+    """What a broker, a migration, a terminal or a worker needs is not loaded for it."""
+    modules = await loaded(*typed)
+    assert "asyncpg" in modules
+    packages = {each.partition(".")[0] for each in modules}
+    assert packages.isdisjoint(NOT_FOR_A_READER)
+    assert not any(each.startswith("pydantic_settings") for each in modules)
+
+
 async def loaded(*arguments):
     """The modules that an interpreter loads for a command, or for nothing."""
     program = [str(COMMAND), *arguments] if arguments else ["-c", "pass"]
