@@ -15,11 +15,11 @@ SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_its_settings_are_settings_with_the_defaults_it_tells():
-    named = re.findall(rf"{PREFIX}(\w+)`(?: seconds)?(?: \((\d+))?", TEXT)
+    named = re.findall(rf"{PREFIX}(\w+)`(?: seconds)?(?: \(([\d.,]*\d))?", TEXT)
     assert len(named) > 5
     for name, told in named:
         field = Settings.model_fields[name.lower()]
-        assert not told or field.default == float(told), name
+        assert not told or field.default == float(told.replace(",", "")), name
 
 
 def test_its_metrics_are_metrics():
