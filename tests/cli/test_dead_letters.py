@@ -8,6 +8,7 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import REQUESTS, participant_topology
 from saga_engine.broker.wire import Message, Published
+from saga_engine.identifiers import uuid7
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import Alike, DeadLetter
@@ -75,7 +76,7 @@ async def test_what_nobody_can_read_is_listed_and_shown_with_its_bytes(engine):
 
 async def test_a_redriven_letter_arrives_as_it_was_and_is_done(engine):
     unknown = b'{"run_id": "%s", "saga": "greets", "input": {"name": "Ann"}}'
-    await garbage(engine, unknown % b"01a9c0de-0000-7000-8000-000000000001")
+    await garbage(engine, unknown % str(uuid7()).encode())
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert listed["reason"] == "unknown_saga"
     ran = await engine("dead-letters", "redrive", listed["id"], "--json", *WHY)
@@ -91,7 +92,7 @@ async def test_a_redriven_letter_arrives_as_it_was_and_is_done(engine):
 
 
 async def test_a_letter_that_can_be_handled_now_starts_its_run(engine, recorded):
-    run_id = b"01a9c0de-0000-7000-8000-000000000002"
+    run_id = str(uuid7()).encode()
     body = b'{"run_id": "%s", "saga": "greet", "input": {"name": "Ann"}}' % run_id
     await recorded(letter(body=body, body_size=len(body)))
     assert (await engine("dead-letters", "redrive", "--all", "--yes")).code == 0

@@ -1,7 +1,6 @@
 """Keys change while runs are in flight; one that is missing holds up what needs it and no more."""
 
 from contextlib import AsyncExitStack
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -11,6 +10,7 @@ from saga_engine.broker.reply import encode_reply
 from saga_engine.cli.settling import Redrive
 from saga_engine.client import Client, start_in
 from saga_engine.errors import Conflict, InvalidInput
+from saga_engine.identifiers import uuid7
 from saga_engine.saga.sealing import input_place
 from saga_engine.saga.trigger import Resolve
 from saga_engine.saga.vocabulary import Outcome, Resolution, Status
@@ -196,7 +196,7 @@ async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, bef
 
 async def test_a_run_id_asked_again_after_a_rotation_is_the_same_run(parties):
     await parties.all("k1")
-    asker, run_id = await parties.engine.asker(), str(uuid4())
+    asker, run_id = await parties.engine.asker(), str(uuid7())
     body = {"run_id": run_id, "saga": "order"}
     place = input_place("order", run_id)
 
@@ -266,7 +266,7 @@ async def test_what_waits_for_another_worker_waits_sealed(parties):
     await record_everything(parties.engine.database)
     other = await parties.engine.worker(**sealed("k1"))
     asker = await parties.engine.asker()
-    run_id = str(uuid4())
+    run_id = str(uuid7())
     start = {"run_id": run_id, "saga": "order", "input": {"card": SECRET}}
     await asker.send(("start", start))
     await other.facts.until(MessageParked, run_id=run_id)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from saga_engine.broker.reply import encode_reply
 from saga_engine.broker.token import shown
+from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, runs
@@ -164,7 +165,7 @@ async def test_a_request_that_cannot_be_read_is_answered_invalid_and_set_aside(e
 
 async def test_a_saga_nobody_knows_is_answered_and_set_aside(engine):
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    run_id = "0198c0de-0000-7000-8000-000000000001"
+    run_id = str(uuid7())
     answer = await asker.ask("start", run_id=run_id, saga="nothing", input={})
     assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
     await worker.facts.dead_letter("unknown_saga", run_id=run_id)
@@ -174,7 +175,7 @@ async def test_a_saga_nobody_knows_is_answered_and_set_aside(engine):
 async def test_a_key_too_long_for_an_index_is_answered_and_set_aside(engine):
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     key = "".join(chr(0x10000 + 7919 * n % 60_000) for n in range(1000))
-    run_id = "0198c0de-0000-7000-8000-000000000001"
+    run_id = str(uuid7())
     answer = await asker.ask("start", run_id=run_id, saga="parcel", input={}, key=key)
     assert (answer.outcome, "text_bytes" in answer.error.message) == ("invalid", True)
     await worker.facts.dead_letter("bad_request", queue="saga.requests")
