@@ -4,6 +4,7 @@ import pytest
 
 from saga_engine.cli import bulk
 from saga_engine.cli.bulk import Asked, Bulk, Pace, matching, rate_of
+from saga_engine.client import Client
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.sealing import PLAIN
 from saga_engine.saga.vocabulary import Resolution
@@ -17,9 +18,11 @@ SKIP = Asked(Resolution.SKIP, "ann", "the gateway is back")
 
 
 async def stuck(engine, number):
-    ids = [await engine.started("stuck") for _ in range(number)]
+    """The ids of new runs that wait for a person, in the order of their starts."""
+    async with Client(settings=engine.settings) as client:
+        handles = [await client.start("stuck", {"name": "Ann"}) for _ in range(number)]
     await engine.facts.until(IncidentOpened, number)
-    return ids
+    return [str(each.run_id) for each in handles]
 
 
 async def test_incidents_of_a_cause_are_resolved_by_one_command_after_a_preview(engine):
