@@ -23,7 +23,7 @@ from saga_engine.saga.payload import beyond
 from saga_engine.saga.sealing import Sealing, reply_place
 from saga_engine.saga.trigger import Resolve, trigger_data
 from saga_engine.saga.vocabulary import Json, Resolution
-from saga_engine.store import audit, inbox, incidents
+from saga_engine.store import audit, incidents, requests
 from saga_engine.store.audit import Act, Audited
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
@@ -194,7 +194,7 @@ class Bulk:
         acts = {str(uuid7()): each for each in some}
         async with self._opened.transaction() as tx:
             await audit.record(tx, [self._act(key, each) for key, each in acts.items()])
-            await inbox.record(tx, [self._item(key, each) for key, each in acts.items()])
+            await requests.record(tx, [self._item(key, each) for key, each in acts.items()])
         verdicts = await self._verdicts(list(acts))
         decided = [_decided(each, verdicts.get(key)) for key, each in acts.items()]
         return sorted(decided, key=lambda each: each.outcome == UNDECIDED)

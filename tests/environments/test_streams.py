@@ -139,7 +139,7 @@ async def test_a_broker_url_with_an_impossible_place_is_a_sentence(place):
     assert ("bug" in err, "hunter2" in err, len(err.splitlines())) == (False, False, 1), err
 
 
-@pytest.mark.parametrize("value", ["\udcff", "", " ", "\x1b[2J", "10" * 5000, "nan", "-1"])
+@pytest.mark.parametrize("value", ["\udcff", "", " ", "\x1b[2J", "9" * 5000, "nan", "-1"])
 @pytest.mark.parametrize(
     "name", ["DATABASE_URL", "BROKER_URL", "POLL", "PREFETCH", "HTTP_PORT", "REPLY_USERS", "DRAIN"]
 )
