@@ -14,7 +14,8 @@ from uuid import UUID
 
 from saga_engine.broker.body import Object, read_object, write_json
 from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.reply import failure_json, read_failure
+from saga_engine.broker.failure import failure_json
+from saga_engine.broker.reply import read_failure
 from saga_engine.broker.request import read_run_id
 from saga_engine.broker.topology import EVENTS, Binding
 from saga_engine.broker.unreadable import Reason, Unreadable

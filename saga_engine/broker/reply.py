@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from saga_engine.broker.body import read_body, write_json
 from saga_engine.broker.command import ReceivedCommand, fresh_message_id
-from saga_engine.broker.failure import failure_json as failure_json
+from saga_engine.broker.failure import failure_json
 from saga_engine.broker.token import CommandRef, read_any
 from saga_engine.broker.topology import REPLIES
 from saga_engine.broker.unreadable import Reason, Unreadable

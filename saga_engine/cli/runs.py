@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from saga_engine.broker.failure import failure_json
-from saga_engine.broker.reply import failure_json
 from saga_engine.cli.guidance import PAD, print_incident, shown_incident
 from saga_engine.cli.output import AsJson, cell, document, field, line, table
 from saga_engine.cli.paging import check_limit, options, page_json, page_of, tell_page

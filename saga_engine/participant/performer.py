@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
+from saga_engine.broker.failure import failure_json
 from saga_engine.broker.limits import limits_of
-from saga_engine.broker.reply import failure_json
 from saga_engine.participant import barrier, verdict
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.calls import Calls, Task

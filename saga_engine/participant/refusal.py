@@ -6,7 +6,8 @@ What any other exception says stays here: it may quote a payload or a password.
 """
 
 from saga_engine.broker.body import write_json
-from saga_engine.broker.reply import CODE_CHARACTERS, failure_json
+from saga_engine.broker.failure import failure_json
+from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.saga.limits import Limits, excess
 from saga_engine.saga.payload import storable
 from saga_engine.saga.run import Failure

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from saga_engine.broker.answer import Address
 from saga_engine.broker.body import write_json
-from saga_engine.broker.reply import OUTCOME, failure_json
+from saga_engine.broker.failure import failure_json
+from saga_engine.broker.reply import OUTCOME
 from saga_engine.broker.request import StartRequest, encode_request
 from saga_engine.broker.topology import REPLIES, REQUESTS
 from saga_engine.broker.wire import Delivery, Message
