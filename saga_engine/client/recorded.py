@@ -68,12 +68,10 @@ async def start_in(
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
-        ConfigurationError: the codec of the settings is not usable, or the encoding of the database
-            is not UTF8.
+        ConfigurationError: the codec is not usable, or the database's encoding is not UTF8.
         StoreRefused: the role of this connection may not start that saga.
-        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction took the same
-            key first. Roll back and repeat the whole transaction; it then finds that run. At
-            SERIALIZABLE the caller's own commit can fail with SQLSTATE 40001 as well.
+        SerializationFailure: at a stricter isolation level, another transaction took the key first:
+            roll back and repeat the whole transaction.
         StoreError: the database refused, or is not the engine's.
     """
     name, number = name_and_version(saga, version)
