@@ -50,7 +50,7 @@ async def start_in(
             await connection.execute(insert(orders).values(id="o-1"))
             handle = await start_in(connection, "place-order", order, key="o-1")
 
-    With a session, pass `await session.connection()`. Two that want the same key wait for each other.
+    With a session, pass `await session.connection()`. Two that want one key wait for each other.
 
     Args:
         connection: to the engine's database, in a transaction.

@@ -42,6 +42,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
 
     def use_pooler(self, wanted: Mapping[str, str]) -> None:
         """Set *wanted* in each transaction from now on, and keep nothing in the session."""
+        self._stmt_cache_enabled = False  # or asyncpg's own statements would have names
         self.session_name = f"{wanted.get('application_name', 'saga-engine')} {token_hex(4)}"
         in_force = {
             **_server_settings(wanted),
@@ -106,8 +107,7 @@ def is_prepared_for(adapter: Any) -> bool:
 
 async def _opened(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> Connection:
     connecting = first_that_will_do if isinstance(arguments.get("host"), list) else asyncpg.connect
-    # SQLAlchemy has its own cache of statements; asyncpg's would name those of asyncpg itself.
-    options = {"statement_cache_size": 0, "connection_class": Connection, **arguments}
+    options = {"connection_class": Connection, **arguments}
     try:
         opened: Connection = await connecting(server_settings=dict(settings), **options)
     except KeyError:  # asyncpg looks the user of this process up, and a container may have none
