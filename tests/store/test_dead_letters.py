@@ -80,7 +80,7 @@ async def test_a_letter_is_redriven_or_discarded_once(database: Database):
     async with database.transaction() as tx:
         assert await dead_letters.lock(tx, [one.id, two.id]) == [one, two]
         assert await dead_letters.redriven(tx, [one.id], by="ada", reason="fixed") == 1
-        assert await dead_letters.discard(tx, [one.id, two.id], by="ada", reason="junk") == 1
+        assert len(await dead_letters.discard(tx, [one.id, two.id], by="ada", reason="junk")) == 1
         assert await dead_letters.lock(tx, [one.id, two.id]) == []
         states = {each.id: each for each in await dead_letters.listing(tx, limit=9, state=None)}
     assert (states[one.id].state, states[one.id].resolved_reason) == ("redriven", "fixed")
