@@ -81,3 +81,5 @@ class IncidentCause(StrEnum):
     PAYLOAD_SEALED = "payload_sealed"
     REPLY_INVALID = "reply_invalid"
     REPLY_UNREADABLE = "reply_unreadable"
+    INPUT_INVALID = "input_invalid"
+    KEY_CONFLICT = "key_conflict"

@@ -21,7 +21,7 @@ from saga_engine.saga.event import Event
 from saga_engine.saga.run import Run
 from saga_engine.saga.sealing import PAYLOAD_SEALED, SealError, input_place, is_sealed
 from saga_engine.saga.trigger import Start
-from saga_engine.saga.vocabulary import Json, Status
+from saga_engine.saga.vocabulary import IncidentCause, Json, Status
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, inbox, keys, runs
 from saga_engine.store.database import Transaction
@@ -36,12 +36,6 @@ from saga_engine.worker.timeslice import Timeslice
 
 INPUT_SEALED = "input_sealed"
 """Why a start is set aside whose input is sealed with a key that is not here."""
-
-INPUT_INVALID = "input_invalid"
-"""Cause of an incident: an accepted input does not fit the definition the run is pinned to."""
-
-KEY_CONFLICT = "key_conflict"
-"""Cause of an incident: the key of an accepted start belongs to another run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +142,9 @@ class Starts:
             if decision.run is None and arrival.fingerprint is None:
                 await self._refuse_input(arrival, decision.refused or "")
             elif decision.run is None:
-                blocked = self._blocked(arrival, INPUT_INVALID, decision.refused or "")
+                blocked = self._blocked(
+                    arrival, IncidentCause.INPUT_INVALID, decision.refused or ""
+                )
                 decided.append(replace(blocked, given=given, unreadable=False))
             else:
                 row = StoredRun(decision.run, number, wake_at(saga, decision.run))
@@ -226,7 +222,7 @@ class Starts:
         if holder and arrival.fingerprint is not None:
             if holder.run_id != arrival.run_id:
                 text = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}."
-                begun = self._blocked(arrival, KEY_CONFLICT, text, keyless=True)
+                begun = self._blocked(arrival, IncidentCause.KEY_CONFLICT, text, keyless=True)
             self._begin_once(begun)
         elif holder and holder.problem:
             whose = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}, whose input"

@@ -11,7 +11,7 @@ from saga_engine import Saga
 from saga_engine.broker.limits import limits_of
 from saga_engine.saga.decide import decide
 from saga_engine.saga.limits import LIMITS, Limit, Limits, excess, nests_deeper, too_deep
-from saga_engine.saga.payload import beyond
+from saga_engine.saga.payload import beyond, storable
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.trigger import Start
 from saga_engine.settings import Settings
@@ -142,3 +142,9 @@ def test_nesting_alone_is_counted_in_the_same_way(value):
     assert not nests_deeper(body, deep)
     assert deep == 0 or nests_deeper(body, deep - 1)
     assert "body_depth" in too_deep(deep).sentence
+
+
+def test_text_that_is_not_whole_cannot_be_stored():
+    assert not storable({"a": ["\ud800"]})
+    assert not storable({"\ud800": 1})
+    assert storable({"a": ["\U0001f600", 1, None]})

@@ -10,6 +10,7 @@ from saga_engine.saga.run import (
     Run,
     StepRun,
     StepStatus,
+    first_open,
     restore,
     state_of,
 )
@@ -84,3 +85,16 @@ def test_whoever_waits_is_told_the_failure_or_else_the_reason():
     assert Cause("rejected", "a", Failure("no", "Sold out.")).told == Failure("no", "Sold out.")
     assert Cause("cancelled", by="ann", reason="why").told == Failure("cancelled", "why")
     assert Cause("deadline").told == Failure("deadline")
+
+
+def test_the_first_open_incident_is_told_without_what_a_client_must_not_see():
+    story = Story(sequence("a"))
+    assert first_open(story.run) is None
+    story.garbles("a")
+    found = first_open(story.run)
+    assert found is not None
+    assert found.text("r-1") == (
+        f"incident r-1/1: {story.incident.cause} at step a (action),"
+        f" since {story.now:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    assert story.incident.message not in repr(found)
