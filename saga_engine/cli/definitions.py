@@ -1,4 +1,4 @@
-"""`saga-engine check` and `graph`: what a module declares, without running it."""
+"""`saga-engine check`, `graph` and `schema`: what a module declares, without running it."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from saga_engine.cli.output import AsJson, document, line, say
 from saga_engine.errors import DefinitionError
 from saga_engine.loading import load
-from saga_engine.saga.definition import Saga, collecting
+from saga_engine.saga.definition import Order, Saga, collecting
 from saga_engine.saga.graph import ascii_art, dot, mermaid
 from saga_engine.worker.catalogue import problems_of, sound
 
@@ -73,6 +73,41 @@ def graph(
     """
     for saga in sound(load(module, Saga)):
         line(_DRAW[drawn](saga).rstrip("\n"))
+
+
+def schema(module: str, /) -> None:
+    """
+    Print what travels: the JSON Schema of inputs, commands and replies, as one document.
+
+    Args:
+        module: MODULE or MODULE:SAGA.
+    """
+    sagas = sound(load(module, Saga))
+    document({"sagas": [_schemas(saga) for saga in sagas]})
+
+
+def _schemas(saga: Saga) -> dict[str, Any]:
+    return {
+        "name": saga.name,
+        "version": saga.version,
+        "input": saga.input.schema("validation"),
+        "steps": [
+            {
+                "name": name,
+                "action": _order_schemas(step.action),
+                "compensation": step.undo and _order_schemas(step.undo),
+            }
+            for name, step in saga.steps.items()
+        ],
+    }
+
+
+def _order_schemas(order: Order) -> dict[str, Any]:
+    return {
+        "command": order.command,
+        "payload": order.mapping.payload.schema("serialization"),
+        "reply": order.reply.schema("validation"),
+    }
 
 
 def _saga_json(saga: Saga) -> dict[str, Any]:

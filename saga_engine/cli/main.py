@@ -54,6 +54,7 @@ _COMMANDS = (
     ("migrate", "migrate:migrate", "Bring the database to this version's schema."),
     ("check", "definitions:check", "Hold the sagas of a module against every rule."),
     ("graph", "definitions:graph", "Draw a saga."),
+    ("schema", "definitions:schema", "Print the JSON Schema of inputs, commands and replies."),
     ("topology", "topology:topology", "Show what exists on the broker."),
     ("config", "config:app", "Show the settings and where each comes from."),
     ("demo", "demo:demo", "Run real sagas on embedded servers and show what happens."),

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -123,6 +123,18 @@ class Payload:
         except Exception as error:  # noqa: BLE001 - serializers and `__eq__` are the author's
             text = f"{given} cannot be written as {what} ({type(error).__name__})"
             raise PayloadError(text) from None
+
+    def schema(self, mode: Literal["validation", "serialization"]) -> Json:
+        """
+        Give the JSON Schema (2020-12) of what is read (validation) or written (serialization).
+
+        A type that pydantic has no schema for may be any JSON: the empty schema.
+        """
+        try:
+            found: Json = self._adapter.json_schema(by_alias=True, mode=mode)
+        except PydanticUserError:
+            return {}
+        return found
 
     def _written(self, value: Any) -> Json:
         faith = self._faith

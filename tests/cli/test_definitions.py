@@ -118,3 +118,38 @@ async def test_a_saga_is_drawn(drawn, words):
     assert ran.code == 0
     assert words in ran.out
     assert "payment.refund" in ran.out
+
+
+TYPED = """
+from pydantic import BaseModel, Field
+from saga_engine import Saga
+
+class Order(BaseModel):
+    order_id: str = Field(alias="orderId")
+
+class Placed(BaseModel):
+    number: int
+
+orders = Saga("orders", version=1, input=Order)
+
+@orders.step(command="order.place", reply=Placed)
+def place(order: Order) -> Order:
+    return order
+
+@place.compensation(command="order.cancel")
+def cancel(order: Order, place: Placed | None) -> dict:
+    return {}
+"""
+
+
+async def test_the_schemas_of_what_travels_are_printed_with_the_names_on_the_wire(shop):
+    (shop / "typed.py").write_text(TYPED)
+    [saga] = (await saga_engine("schema", "typed", cwd=shop)).json["sagas"]
+    [step] = saga["steps"]
+    assert saga["input"]["required"] == ["orderId"]
+    assert (step["action"]["command"], step["action"]["payload"]["required"]) == (
+        "order.place",
+        ["orderId"],
+    )
+    assert step["action"]["reply"]["properties"]["number"]["type"] == "integer"
+    assert (step["compensation"]["command"], step["compensation"]["reply"]) == ("order.cancel", {})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 from saga_engine.saga.payload import Payload, PayloadError, name_of
@@ -180,3 +181,16 @@ def test_types_are_called_by_their_names():
     assert name_of(Line) == "Line"
     assert name_of(list[int]) == "list[int]"
     assert name_of(int | None) == "int | None"
+
+
+class Custom:
+    """A type of the author's own: pydantic validates it and has no JSON Schema of it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_):
+        return core_schema.no_info_plain_validator_function(lambda value: value)
+
+
+def test_the_schema_of_a_type_that_has_none_is_any_json():
+    assert Payload(Custom).schema("validation") == {}
+    assert Payload(int).schema("serialization") == {"type": "integer"}
