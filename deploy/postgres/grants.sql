@@ -17,7 +17,8 @@ GRANT USAGE ON SEQUENCE saga_engine.event_position TO saga_worker;
 -- The coming months' partitions are made with the owner's rights, whoever asks for them.
 ALTER FUNCTION saga_engine.add_partitions(integer)
     SECURITY DEFINER SET search_path = pg_catalog, saga_engine, pg_temp;
-GRANT EXECUTE ON FUNCTION saga_engine.add_partitions(integer) TO saga_worker;
+GRANT EXECUTE ON FUNCTION saga_engine.add_partitions(integer), saga_engine.missing_partitions
+    TO saga_worker;
 
 -- A worker counts dead letters beyond their quota, and deletes what is past its days.
 GRANT INSERT, UPDATE ON saga_engine.dead_letter_dropped TO saga_worker;

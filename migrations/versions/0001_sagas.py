@@ -516,8 +516,8 @@ $$"""
 _REQUEST_RESOLVE = """
 CREATE FUNCTION saga_engine.request_resolve(run_ids uuid[], audit_ids uuid[], bodies text[])
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT saga_engine.add_requests('resolve', ARRAY['retry', 'skip', 'complete', 'abandon'],
-        run_ids, audit_ids, bodies)
+    SELECT saga_engine.add_requests('resolve',
+        ARRAY['retry', 'skip', 'complete', 'reject', 'abandon'], run_ids, audit_ids, bodies)
 $$"""
 
 # As saga_engine.broker.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are

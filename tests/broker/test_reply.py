@@ -66,7 +66,7 @@ def test_foreign_correlation_id_is_nobody_s_reply():
 @pytest.mark.parametrize("outcome", ["unknown", "SUCCEEDED", "", 1, None, ["failed"], {"a": 1}])
 def test_unknown_outcome_is_unreadable_and_keeps_its_command(outcome):
     found = decode_reply(
-        delivery(correlation_id=TOKEN, headers={"saga-outcome": outcome}), KEY, SETTINGS
+        delivery(correlation_id=TOKEN, headers={"saga-outcome": outcome}), [KEY], SETTINGS
     )
     assert unreadable(found) == (Reason.BAD_OUTCOME, REF)
 
@@ -78,7 +78,9 @@ def test_unknown_outcome_is_unreadable_and_keeps_its_command(outcome):
 )  # fmt: skip
 def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
     found = decode_reply(
-        delivery(correlation_id=TOKEN, headers={"saga-outcome": "failed"}, body=body), KEY, SETTINGS
+        delivery(correlation_id=TOKEN, headers={"saga-outcome": "failed"}, body=body),
+        [KEY],
+        SETTINGS,
     )
     assert unreadable(found) == (Reason.BAD_ERROR, REF)
 

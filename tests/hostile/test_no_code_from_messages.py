@@ -26,6 +26,7 @@ ALLOWED = {
     ("saga_engine/cli/demo/play.py", "import_module"): "the demo's own example",
     ("saga_engine/cli/demo/stage.py", "find_spec"): "the same",
     ("saga_engine/embedded/programs.py", "find_spec"): "PostgreSQL's wheel",
+    ("saga_engine/cli/streams.py", "setattr"): "three words that stand there",
 }
 
 COMPUTED = {
@@ -34,7 +35,12 @@ COMPUTED = {
     "saga_engine/cli/config.py": "a setting, by the fields of Settings",
     "saga_engine/embedded/broker/arguments.py": "three words that stand there",
     "saga_engine/embedded/broker/virtual_host.py": "the same",
+    "saga_engine/cli/streams.py": "three words that stand there",
     "saga_engine/saga/record.py": "a field, by the fields of the record's class",
+    "saga_engine/saga/same.py": "a field, by the fields of the author's class",
+    "saga_engine/saga/trigger.py": "a field, by the fields of the trigger's class",
+    "saga_engine/store/incidents.py": "a column, by a tuple of names",
+    "saga_engine/store/suspects.py": "a column, by a tuple of names",
     "saga_engine/store/dead_letters.py": "a column, by a tuple of names",
     "saga_engine/testing/case.py": "three words that stand there",
     "saga_engine/telemetry/logs.py": "a field, by the fields of the fact's class",

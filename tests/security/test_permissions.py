@@ -414,7 +414,7 @@ TRIES = {
     "POLICY": "CREATE POLICY p ON saga_engine.{table}",
 }
 CALLED = {
-    "saga_worker": {"add_partitions", "purge_old"},
+    "saga_worker": {"add_partitions", "missing_partitions", "purge_old"},
     "saga_shop": {"request_start"},
     "saga_operator": {
         *("record_acts", "request_cancel", "request_resolve"),
@@ -575,7 +575,7 @@ ONE = "ARRAY[gen_random_uuid()]"
 
 
 def a_start(*, saga="'buy'", version="NULL", run=TODAY, key="NULL", kept="NULL", body="'{}'"):
-    arguments = f"{saga}, {version}, {run}, {key}, NULL, {kept}, {body}, true"
+    arguments = f"{saga}, {version}, {run}, {key}, NULL, {kept}, {body}, true, NULL"
     return ("saga_shop", f"SELECT saga_engine.request_start({arguments})")
 
 
@@ -630,7 +630,7 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
             for body in BODIES:
                 await connection.execute(
                     "SELECT saga_engine.request_start("
-                    "'buy', 1, $1, $2, NULL, sha256('x'), $3, true)",
+                    "'buy', 1, $1, $2, NULL, sha256('x'), $3, true, NULL)",
                     *(uuid7(), f"key {len(body)} {body[:20]}", body),
                 )
         async with roles.connected("saga_operator") as connection:

@@ -131,7 +131,7 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
     database: Database, definition_id: int
 ):
     await finished(database, definition_id)
-    start = Item("start", run_id(PAST), {"key": "w"}, saga="place-order", version=1)
+    start = Item("start", run_id(PAST), {}, saga="place-order", version=1, key="w")
     async with database.transaction() as tx:
         await keys.try_reserve(tx, [KeyWanted("place-order", "w", start.run_id, INPUT)])
         await inbox.record(tx, [start])

@@ -133,7 +133,7 @@ async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_
     holder, run_id = await asker.start(key="o-1"), str(uuid7())
     kind, body = trigger_data(Start(run_id, "o-1", {"n": 1}))
     mark = parcels().fingerprint
-    item = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark)
+    item = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-1")
     async with engine.database.transaction() as tx:
         await inbox.record(tx, [item])
     incident = await worker.facts.incident(run_id)
