@@ -29,6 +29,9 @@ class Secret(Generic[T]):
         Card(number="4111111111111111").number.get_secret_value()
 
     Equal to a Secret of an equal value.
+
+    Args:
+        value: what is secret; `get_secret_value` gives it back.
     """
 
     __slots__ = ("_value",)

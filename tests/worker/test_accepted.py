@@ -211,7 +211,7 @@ async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engi
     worker, _ = await engine.worker(), await engine.shop()
     run_id, mark = str(uuid7()), parcels().fingerprint
     kind, body = trigger_data(Start(run_id, "o-2", {"n": 1}))
-    waiting = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark)
+    waiting = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-2")
     cancel = Item("cancel", run_id, {"by": "Ada", "reason": "too late"}, held=True)
     async with engine.database.transaction() as holder:
         await holder.execute(
