@@ -228,3 +228,61 @@ async def test_a_module_that_does_not_import_is_named_with_exit_code_2(
     (line,) = ran.err.splitlines()
     assert line.startswith("saga-engine: Module 'broken' does not import: ")
     assert words in line
+
+
+STUCK = """
+import asyncio, itertools, time
+from saga_engine import Participant
+
+shop = Participant("shop")
+
+async def swallow():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            pass
+
+async def spin():
+    while True:
+        pass
+
+async def hang():
+    any(itertools.repeat(False))
+
+WAYS = {"thread": lambda: asyncio.to_thread(time.sleep, 3600), "swallow": swallow, "spin": spin,
+    "hang": hang}
+
+@shop.command("shop.do")
+async def do(command: dict) -> None:
+    print("called", flush=True)
+    await WAYS[command["way"]]()
+"""
+PASSED_ON = SAGAS.replace(
+    """    if given.way:
+        print("called", flush=True)
+    WAYS.get(given.way, str)()
+    return {}
+""",
+    """    return {"way": given.way}
+""",
+)
+
+
+@pytest.mark.parametrize("way", ["thread", "swallow", "spin", "hang"])
+async def test_a_participant_ends_within_its_drain_time_whatever_a_handler_does(
+    tmp_path, urls, way
+):
+    (tmp_path / "sagas.py").write_text(PASSED_ON)
+    (tmp_path / "services.py").write_text(STUCK)
+    arguments = ("participant", "services", "--port", "0")
+    async with (
+        serving(*arguments, cwd=tmp_path, **urls, drain="2") as participant,
+        worker(tmp_path, urls) as process,
+    ):
+        await told(participant, "process.ready")
+        await told(process, "process.ready")
+        await record(urls, {str(uuid7()): {"way": way}})
+        await until_called(participant)
+        participant.send_signal(signal.SIGTERM)
+        assert await ended(participant, 60) in (0, 143, -signal.SIGKILL)
