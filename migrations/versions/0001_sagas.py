@@ -348,7 +348,7 @@ CREATE TABLE saga_engine.audit (
 
 _AUDIT_RUN = "CREATE INDEX audit_run ON saga_engine.audit (run_id) WHERE run_id IS NOT NULL"
 
-# Runs whose code ended a worker; `times` of them are few, and pardoned_by is in `audit`.
+# Runs whose code ended a worker, `times` workers so far; a retry recorded after pardoned_at counts.
 _SUSPECT = """
 CREATE TABLE saga_engine.suspect (
     run_id uuid PRIMARY KEY,
@@ -357,7 +357,7 @@ CREATE TABLE saga_engine.suspect (
     step text NOT NULL,
     direction text NOT NULL,
     function text NOT NULL,
-    pardoned_by uuid
+    pardoned_at timestamptz
 )"""
 
 _AUDIT_AT = "CREATE INDEX audit_at ON saga_engine.audit (at)"

@@ -190,9 +190,14 @@ async def take_starts(
         **asdict(lengths),
     }
     taken = inboxed(await tx.execute(_TAKE_STARTS, arguments))
-    if taken:
-        await tx.execute(_LET_GO, {"run_ids": [item.run_id for item in taken]})
+    await let_go(tx, [item.run_id for item in taken])
     return taken
+
+
+async def let_go(tx: Transaction, run_ids: Sequence[str]) -> None:
+    """Have what is held behind the starts of these runs taken: the starts have had their turn."""
+    if run_ids:
+        await tx.execute(_LET_GO, {"run_ids": list(run_ids)})
 
 
 async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:

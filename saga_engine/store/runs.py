@@ -86,18 +86,24 @@ async def lock_free(
 
 
 async def lock_due(
-    tx: Transaction, definition_ids: Sequence[int], limit: int, *, most: int = ALL
+    tx: Transaction,
+    definition_ids: Sequence[int],
+    limit: int,
+    *,
+    most: int = ALL,
+    without: Collection[str] = (),
 ) -> dict[str, StoredRun]:
     """
     Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
 
-    After *most* bytes of inputs and states no further run is read; the rest stay due.
+    After *most* bytes of inputs and states no further run is read; the rest stay due. The runs
+    *without* are passed over.
 
     To be called after everything that waits: the runs come in the order of their times, and nobody
     may wait for a row while holding one with a higher id. This never waits.
     """
     arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": most}
-    rows = await tx.execute(_LOCK_DUE, arguments)
+    rows = await tx.execute(_LOCK_DUE, {**arguments, "without": sorted(without)})
     return _stored(row for row in rows if row[2] is not None)
 
 
@@ -122,7 +128,7 @@ async def due_within(
 
 async def due(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
     """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
-    arguments = {"definition_ids": list(definition_ids), "limit": limit}
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "without": []}
     return list((await tx.execute(_DUE, arguments)).scalars())
 
 
@@ -289,6 +295,7 @@ _EARLIEST = """
         LATERAL (
             SELECT r.run_id, r.wake_at FROM saga_engine.run AS r
             WHERE r.definition_id = d.id AND r.wake_at <= (SELECT clock_timestamp())
+                AND NOT r.run_id = ANY (CAST(:without AS uuid[]))
             ORDER BY r.wake_at LIMIT :limit) AS t
     ORDER BY t.wake_at LIMIT :limit"""
 
@@ -303,6 +310,7 @@ _LOCK_DUE = _up_to(
         LATERAL (
             SELECT r.* FROM saga_engine.run AS r
             WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
+                AND NOT r.run_id = ANY (CAST(:without AS uuid[]))
             ORDER BY r.wake_at LIMIT s.places FOR UPDATE OF r SKIP LOCKED) AS r
         JOIN saga_engine.definition AS d ON d.id = r.definition_id
     ORDER BY r.wake_at"""  # noqa: S608 - a constant

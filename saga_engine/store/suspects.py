@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import text
 
 from saga_engine.store.database import Transaction
-from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed
+from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed, let_go
 
 MOST = 1000
 """Rows that a worker knows of at once."""
@@ -46,6 +46,11 @@ async def accuse(tx: Transaction, suspect: Suspect) -> int:
 async def every(tx: Transaction) -> dict[str, Suspect]:
     """Read the suspects, at most MOST of them, by run id."""
     return _by_run(await tx.execute(_EVERY, {"most": MOST}))
+
+
+async def with_work(tx: Transaction) -> dict[str, Suspect]:
+    """Read the suspects for which something is recorded, or whose time has come; by run id."""
+    return _by_run(await tx.execute(_WITH_WORK, {"most": MOST}))
 
 
 async def among(tx: Transaction, run_ids: Collection[str]) -> dict[str, Suspect]:
@@ -82,11 +87,15 @@ async def take_of(
     """
     Take out the oldest item of the inbox that is of *run_id*, its start before all others.
 
+    What is held behind its start can be taken from now on.
+
     Args:
         definition_ids: the definitions that this worker has; what others can decide is left.
     """
     arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(lengths)}
-    return inboxed(await tx.execute(_TAKE_OF, arguments))
+    taken = inboxed(await tx.execute(_TAKE_OF, arguments))
+    await let_go(tx, [item.run_id for item in taken if item.kind == "start"])
+    return taken
 
 
 def _by_run(rows: Iterable[Any]) -> dict[str, Suspect]:
@@ -108,17 +117,31 @@ _COLUMNS = "run_id::text, step, direction, function, times FROM saga_engine.susp
 
 _EVERY = text(f"SELECT {_COLUMNS} ORDER BY at LIMIT :most")
 
+_WITH_WORK = text(
+    f"""
+    SELECT {_COLUMNS} AS s
+    WHERE EXISTS (SELECT FROM saga_engine.inbox AS i
+            WHERE i.run_id = s.run_id AND i.kind = 'start')
+        OR EXISTS (SELECT FROM saga_engine.inbox AS i
+            WHERE i.run_id = s.run_id AND i.kind <> 'start')
+        OR EXISTS (SELECT FROM saga_engine.run AS r
+            WHERE r.run_id = s.run_id AND r.wake_at <= (SELECT clock_timestamp()))
+    ORDER BY at LIMIT :most"""  # noqa: S608 - a constant
+)
+
 _AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
 _ACQUIT = text("DELETE FROM saga_engine.suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
 _PARDON = text(
     """
-    UPDATE saga_engine.suspect AS s SET times = 0, pardoned_by = i.audit_id
-    FROM saga_engine.inbox AS i JOIN saga_engine.audit AS a ON a.id = i.audit_id
-    WHERE s.run_id = CAST(:run_id AS uuid) AND i.run_id = s.run_id AND i.kind = 'resolve'
-        AND a.action = 'retry'
-        AND (i.audit_id > s.pardoned_by OR s.pardoned_by IS NULL)"""
+    UPDATE saga_engine.suspect AS s SET times = 0, pardoned_at = asked.at
+    FROM (
+        SELECT max(a.at) AS at
+        FROM saga_engine.inbox AS i JOIN saga_engine.audit AS a ON a.id = i.audit_id
+        WHERE i.run_id = CAST(:run_id AS uuid) AND i.kind = 'resolve' AND a.action = 'retry'
+    ) AS asked
+    WHERE s.run_id = CAST(:run_id AS uuid) AND asked.at > coalesce(s.pardoned_at, '-infinity')"""
 )
 
 _EXPIRE = text(
@@ -136,7 +159,8 @@ _TAKE_OF = text(
             WHEN i.kind = 'start' THEN EXISTS (
                 SELECT FROM saga_engine.definition AS d
                 WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
-                    AND d.name = i.saga AND coalesce(i.version, d.version) = d.version)
+                    AND d.name = i.saga AND coalesce(i.version, d.version) = d.version
+                    AND coalesce(i.fingerprint, d.fingerprint) = d.fingerprint)
             ELSE EXISTS (
                 SELECT FROM saga_engine.run AS r WHERE r.run_id = i.run_id
                     AND r.definition_id = ANY (CAST(:definition_ids AS integer[])))

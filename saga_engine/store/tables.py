@@ -279,7 +279,7 @@ suspect = Table(
     Column("step", Text, nullable=False),
     Column("direction", Text, nullable=False),
     Column("function", Text, nullable=False),
-    Column("pardoned_by", _uuid()),
+    Column("pardoned_at", _moment()),
 )
 
 engine = Table(

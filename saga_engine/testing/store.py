@@ -240,7 +240,10 @@ def _due_runs(tx: Transaction, arguments: Arguments) -> list[Row]:
     due = [
         row
         for _, row in tx.every("run")
-        if row["wake_at"] is not None and row["wake_at"] <= now and row["definition_id"] in ids
+        if row["wake_at"] is not None
+        and row["wake_at"] <= now
+        and row["definition_id"] in ids
+        and row["run_id"] not in arguments["without"]
     ]
     return sorted(due, key=lambda row: row["wake_at"])
 

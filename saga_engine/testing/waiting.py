@@ -24,7 +24,7 @@ ANSWERS = Answers()
 # suspects: no code of a simulated saga ends its process
 
 
-@ANSWERS.to(suspects, "_EVERY", "_AMONG")
+@ANSWERS.to(suspects, "_EVERY", "_AMONG", "_WITH_WORK")
 async def _no_suspects(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return []
 

@@ -156,7 +156,8 @@ class Batch:
         found = await runs.lock_free(self._tx, {suspect.run_id})
         self._ledger.stored.update(found)
         for stored in found.values():
-            if stored.wake_at is not None and stored.wake_at <= self._ledger.now:
+            ours = stored.definition_id in self._catalogue.sagas
+            if ours and stored.wake_at is not None and stored.wake_at <= self._ledger.now:
                 self._ledger.changed.add(suspect.run_id)
                 self._deal_with(Arrival(suspect.run_id, Woken()))
         await self._judge((), self._ledger.suspicion)
@@ -164,12 +165,13 @@ class Batch:
     async def take_due(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
         ledger = self._ledger
-        most = self._settings.batch_bytes
-        found = await runs.lock_due(self._tx, self._catalogue.ids, limit, most=most)
-        # A run that this transaction has in hand is not read again: it is not saved yet. One that
-        # has ended a worker is taken alone.
-        elsewhere = ledger.stored.keys() | self._catalogue.suspected
-        due = {run_id: run for run_id, run in found.items() if run_id not in elsewhere}
+        found = await runs.lock_due(
+            *(self._tx, self._catalogue.ids, limit),
+            most=self._settings.batch_bytes,
+            without=self._catalogue.suspected,  # a run that has ended a worker is taken alone
+        )
+        # A run that this transaction has in hand is not read again: it is not saved yet.
+        due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
         ledger.stored.update(due)
         turn = Timeslice()
         for run_id, stored in due.items():

@@ -264,8 +264,8 @@ class Duties:
     async def suspects(self) -> bool:
         """Deal with what waits for runs that have ended a worker, each of them alone."""
         async with self._database.transaction() as tx:
-            found = await suspects.every(tx)
-        self._catalogue.suspected = frozenset(found)
+            self._catalogue.suspected = frozenset(await suspects.every(tx))
+            found = await suspects.with_work(tx) if self._catalogue.suspected else {}
         for suspect in found.values():
             await self._take_suspect(suspect)
         return False

@@ -161,7 +161,7 @@ class Ledger:
             " not called again for this message; see the run's incidents and code.stuck in the log."
         )
         letters[:] = [each for each in letters if each.run_id != arrival.run_id]
-        self.put_aside(Letter(delivery, REASON, text, arrival.run_id))
+        self.put_aside(Letter(delivery, REASON, text, arrival.run_id, signed=is_signed(arrival)))
 
     def turn_away(self, arrival: Arrival, sentence: str) -> None:
         """Make a dead letter of what its sender may not send, and tell whoever waits."""

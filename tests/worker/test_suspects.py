@@ -1,5 +1,6 @@
 """Runs whose code has ended a worker: taken alone, and in the end without that code."""
 
+import asyncio
 import sys
 from datetime import timedelta
 
@@ -10,7 +11,9 @@ from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Resolve
 from saga_engine.saga.vocabulary import Resolution, Status
-from saga_engine.store import suspects
+from saga_engine.store import audit, inbox, runs, suspects
+from saga_engine.store.audit import Act
+from saga_engine.store.inbox import Item, Lengths
 from saga_engine.store.suspects import Suspect
 from saga_engine.telemetry.facts import (
     BatchProcessed,
@@ -109,14 +112,9 @@ async def test_a_request_of_a_person_is_worth_two_workers_and_no_more(engine):
     run_id, audit_id = str(uuid7()), str(uuid7())
     await accuse(engine, run_id, "send", "send", times=2)
     async with engine.database.transaction() as tx:
-        await tx.execute(
-            text(
-                "INSERT INTO saga_engine.inbox (run_id, kind, audit_id, body) VALUES"
-                " (CAST(:run_id AS uuid), 'resolve', CAST(:audit_id AS uuid),"
-                """ '{"resolution": "retry"}')"""
-            ),
-            {"run_id": run_id, "audit_id": audit_id},
-        )
+        await audit.record(tx, [Act(audit_id, "ada", "retry", "deployed", run_id)])
+        retry = {"resolution": "retry"}
+        await inbox.record(tx, [Item("resolve", run_id, retry, audit_id=audit_id)])
     times = []
     for _ in range(3):
         async with engine.database.transaction() as tx:
@@ -191,3 +189,65 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
         await tx.execute(text(old), {"fresh": fresh})
         await suspects.expire(tx)
     assert list(await accused(engine)) == [fresh]
+
+
+async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engine):
+    await engine.shop(COMMANDS)
+    first = await engine.worker(boxes())
+    await first.stop()
+    async with engine.database.transaction() as tx:
+        run_id = str((await start_in(tx, "box", {})).run_id)
+        await suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
+        cancel = {"by": "ada", "reason": "too late"}
+        await inbox.record(tx, [Item("cancel", run_id, cancel, held=True)])
+    worker = await engine.worker(boxes(), **QUICKLY)
+    assert (await worker.facts.finished(run_id)).finished
+    async with asyncio.timeout(60):
+        while await recorded(engine):
+            pass
+
+
+async def recorded(engine):
+    async with engine.database.transaction() as tx:
+        return (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one()
+
+
+async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to(engine):
+    await engine.shop(COMMANDS)
+    first = await engine.worker(boxes())
+    await first.stop()
+    async with engine.database.transaction() as tx:
+        run_id = str((await start_in(tx, "box", {})).run_id)
+        pinned = "UPDATE saga_engine.inbox SET fingerprint = 'another'"
+        await tx.execute(text(pinned))
+        mine = text("SELECT id FROM saga_engine.definition")
+        ids = list((await tx.execute(mine)).scalars())
+        assert await suspects.take_of(tx, run_id, ids, Lengths()) == []
+
+
+async def test_suspects_without_work_are_left_alone(engine):
+    await engine.shop(COMMANDS)
+    worker, asker = await engine.worker(boxes()), await engine.asker()
+    done = await asker.start("box")
+    await worker.facts.finished(done)
+    await accuse(engine, done, "send", "send", times=2)
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        waits = str((await start_in(tx, "box", {})).run_id)
+        await suspects.accuse(tx, Suspect(waits, "pack", "action", "pack"))
+        assert list(await suspects.with_work(tx)) == [waits]
+
+
+async def test_due_runs_of_suspects_hold_up_no_others(engine):
+    worker, asker = await engine.worker(boxes(SOON)), await engine.asker()
+    shop = await engine.shop(COMMANDS)
+    shop.answers["box.pack"] = keep_silent
+    held, other = await asker.start("box"), await asker.start("box")
+    await shop.until("box.pack", 2)
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
+        await tx.execute(text(past))
+        ids = list((await tx.execute(text("SELECT id FROM saga_engine.definition"))).scalars())
+        found = await runs.lock_due(tx, ids, 1, without={held})
+        assert list(found) == [other]

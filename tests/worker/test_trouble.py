@@ -16,7 +16,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, Resolve, Start, trigger_data
 from saga_engine.saga.vocabulary import Resolution, Status
 from saga_engine.settings import Settings
-from saga_engine.store import audit, dead_letters, inbox, outbox
+from saga_engine.store import audit, dead_letters, inbox, outbox, requests
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
@@ -51,9 +51,10 @@ async def operate(engine, run_id, trigger):
     """Put an operator's request on record, as the command line does; its id."""
     audit_id = str(uuid7())
     kind, body = trigger_data(trigger)
+    action = trigger.resolution.value if isinstance(trigger, Resolve) else kind
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [Act(audit_id, "ada", kind, "because", run_id)])
-        await inbox.record(tx, [Item(kind, run_id, body, audit_id=audit_id)])
+        await audit.record(tx, [Act(audit_id, trigger.by, action, trigger.reason, run_id)])
+        await requests.record(tx, [Item(kind, run_id, body, audit_id=audit_id)])
     return audit_id
 
 
