@@ -13,13 +13,14 @@ from itertools import chain, starmap
 from typing import TypeVar
 from uuid import UUID
 
-from saga_engine.broker.answer import Answer, Finished, encode_answer, encode_finished
+from saga_engine.broker.answer import Address, Answer, Finished, encode_answer, encode_finished
 from saga_engine.broker.command import Command, encode_command
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.token import CommandRef, mint
 from saga_engine.broker.wire import Message, Published
 from saga_engine.saga.effect import Send
 from saga_engine.saga.event import RunAbandoned, RunCompensated, RunCompleted
+from saga_engine.saga.limits import LIMITS, Limits, excess
 from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Replied, Returned, Trigger
 from saga_engine.saga.vocabulary import Outcome
@@ -47,9 +48,17 @@ class Outbound:
     correlation ids; they are replaced while the worker runs.
     """
 
-    def __init__(self, publisher: Publisher, keys: TokenKeys, most: int, tell: Tell) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        keys: TokenKeys,
+        most: int,
+        tell: Tell,
+        limits: Limits = LIMITS,
+    ) -> None:
         self._publisher = publisher
         self._most = most
+        self._limits = limits
         self.keys = keys
         self._tell = tell
         self.confirmed: list[int] = []
@@ -68,7 +77,7 @@ class Outbound:
         """
         answers = outcome.answers
         ends = list(map(_finished, _ended(outcome.recorded)))
-        told = chain(starmap(encode_answer, answers), map(encode_finished, ends))
+        told = chain(starmap(self._answer, answers), map(self._end, ends))
         results = await self.commands(outcome.commands, told)
         if Published.REFUSED in results:
             # Together, replies of a size that may travel can be more than may travel.
@@ -76,6 +85,19 @@ class Outbound:
             short += [encode_finished(_without_result(end)) for end in ends]
             pairs = zip(short, results, strict=True)
             await self.commands((), [each for each, result in pairs if result is Published.REFUSED])
+
+    def _answer(self, address: Address, answer: Answer) -> Message:
+        """Leave the result out where its reader would refuse to read so much."""
+        message = encode_answer(address, answer)
+        if excess(message.body, self._limits) is None:
+            return message
+        return encode_answer(address, _without_result(answer))
+
+    def _end(self, end: Finished) -> Message:
+        message = encode_finished(end)
+        if excess(message.body, self._limits) is None:
+            return message
+        return encode_finished(_without_result(end))
 
     async def commands(
         self, rows: Sequence[Outgoing], told: Iterable[Message] = (), *, again: bool = False

@@ -95,7 +95,10 @@ class Shift:
         tell: Tell,
     ) -> None:
         catalogue = registered.catalogue
-        self._outbound = outbound = Outbound(publisher, registered.keys, settings.batch_bytes, tell)
+        self._outbound = outbound = Outbound(
+            *(publisher, registered.keys, settings.batch_bytes, tell),
+            limits=catalogue.limits,
+        )
         self._sealing = catalogue.sealing
         self._consumer = consumer
         self._settings = settings

@@ -79,3 +79,18 @@ async def test_a_reply_waits_for_no_more_than_one_batch_of_requests(engine):
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     taken = worker.facts.of(MessagesConsumed, queue=REQUESTS)
     assert max(each.messages for each in taken) <= 3
+
+
+def many(command):
+    return [encode_reply(command, Outcome.SUCCEEDED, {str(each): "" for each in range(3_900)})]
+
+
+async def test_a_result_of_more_values_than_its_reader_takes_is_left_out_of_the_answer(engine):
+    """Each reply is within the limit; the three together are beyond it."""
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    for command in ("parcel.pack", "parcel.send", "parcel.tell"):
+        shop.answers[command] = many
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    answer = await asker.ask("status", run_id=run_id)
+    assert (answer.outcome, answer.status, answer.result) == ("existing", "completed", None)
