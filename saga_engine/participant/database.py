@@ -253,9 +253,10 @@ _SESSION_CHANGED = "saga_engine_session_changed"
 _ROLE = re.compile(
     r"(?is)\b(?:set|reset|discard)\b.{0,200}?\b(?:role|authorization|all)\b|\bset_config\b"
 )
+_COMMENT = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
 _SESSION = re.compile(
     r"(?i)(?:^|;)\s*(?:reset|discard|set\s+(?!local\b|transaction\b|constraints\b))"
-    r"|\bset_config\s*\((?![^)]*,\s*(?:true|'t'|'true')\s*\))"
+    r"|\bset_config\s*\((?!(?:[^()]|\([^()]*\))*,\s*(?:true|'t'|'true')\s*\))"
 )
 
 
@@ -269,9 +270,12 @@ def _is_astray(error: Exception) -> bool:
 
 
 def _note_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
-    if _ROLE.search(statement, 0, _LOOKED_AT):
+    beginning = statement[:_LOOKED_AT]
+    if "--" in beginning or "/*" in beginning:
+        beginning = _COMMENT.sub(" ", beginning)
+    if _ROLE.search(beginning):
         connection.info[barrier.ROLE_CHANGED] = True
-    if _SESSION.search(statement, 0, _LOOKED_AT):
+    if _SESSION.search(beginning):
         connection.info[_SESSION_CHANGED] = True
 
 

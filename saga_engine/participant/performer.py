@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.broker.body import write_json
@@ -247,6 +248,8 @@ class Performer:
     def _troubled(self, course: Course, error: Exception) -> Answer:
         """Answer a command that met trouble of the database, or a bug, outside its handler."""
         failure = verdict.fault(error)
+        if isinstance(error, PoolTimeoutError) and not course.begun:
+            raise Away  # its handlers have all connections: it comes again
         if is_away(error) and self.outage is not None:
             self.outage.begin(error)
             if not course.begun:

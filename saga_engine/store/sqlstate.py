@@ -30,7 +30,8 @@ PORT_MAX = 65_535
 _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCKED = "55P03"
-_NOT_THERE = ("08", "28", "3D", "57P", "53300", "25006")  # no connection, or one without writes
+# No connection, or one without writes; no room or no memory; an error of the server's system.
+_NOT_THERE = ("08", "28", "3D", "57P", "53", "58", "25006")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 _SERIALIZATION = "40001"
 _POOLER = (

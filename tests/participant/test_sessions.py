@@ -1,6 +1,7 @@
 """What a handler changes of its transaction or session: it works, or is refused in words."""
 
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import Participant, barrier
-from saga_engine.participant.database import Database
+from saga_engine.participant.database import _SESSION_CHANGED, Database, _note_changes
 from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound
@@ -275,3 +276,28 @@ async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines
     assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
     (trouble,) = desk.told.of(DatabaseTroubled)
     assert "migrate" not in trouble.problem
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("SET search_path = tenant", True),
+        ("/* app */ SET search_path = tenant", True),
+        ("-- who asks\nSET ROLE tenant", True),
+        ("SELECT 1; /* then */ set search_path = t", True),
+        ("SELECT set_config('search_path', 't', false)", True),
+        ("SELECT set_config('search_path', coalesce('t', 'u'), false)", True),
+        ("SET LOCAL search_path = tenant", False),
+        ("/* app */ SET LOCAL search_path = tenant", False),
+        ("SELECT set_config('search_path', 't', true)", False),
+        ("SELECT set_config('search_path', coalesce('t', 'u'), true)", False),
+        ("SELECT set_config('a.b', %(milliseconds)s, true)", False),
+        ("UPDATE t SET role = 'x'", False),
+    ],
+)
+def test_a_change_that_outlives_its_transaction_is_seen_whatever_stands_before_it(
+    statement, changes
+):
+    connection = SimpleNamespace(info={})
+    _note_changes(connection, None, statement)
+    assert bool(connection.info.get(_SESSION_CHANGED)) is changes
