@@ -11,7 +11,15 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from saga_engine import tls
 from saga_engine.environment import PREFIX, settings_in, unknown_in
@@ -21,6 +29,10 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Bytes = Annotated[int, Field(ge=1, le=134_217_728)]
 Users = Mapping[str, tuple[str, ...]]
+
+
+_IN_ORDER = (("mapping_timeout", "code_limit"),)
+"""Settings of which the first must be less than the second."""
 
 
 class Settings(BaseModel):
@@ -351,6 +363,14 @@ class Settings(BaseModel):
     def _trimmed(cls, url: object) -> object:
         """A Secret that was made of `echo URL | base64` ends with a line end."""
         return url.strip() if isinstance(url, str) else url
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Refuse limits that contradict each other: the shorter must have its effect first."""
+        for shorter, longer in _IN_ORDER:
+            if getattr(self, shorter) >= getattr(self, longer):
+                raise ValueError(f"{shorter} must be less than {longer}")
+        return self
 
     @field_validator("reply_users", "request_users", mode="before")
     @classmethod

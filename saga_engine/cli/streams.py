@@ -27,6 +27,10 @@ class OutputFailed(SagaEngineError):
         )
 
 
+_RAISING = ("strict", "surrogateescape", "surrogatepass")
+"""Ways to write a character that raise for some that the stream's encoding lacks."""
+
+
 def prepare() -> None:
     """Take the numbers of closed streams, and let no character stop what is printed."""
     for name, number, refusing in (
@@ -42,7 +46,7 @@ def prepare() -> None:
         del os.environ["COLUMNS"]  # some terminals say that they have 0
     for stream in (sys.stdout, sys.stderr):
         given = cast("Any", stream)
-        if getattr(given, "errors", "") == "strict" and hasattr(given, "reconfigure"):
+        if getattr(given, "errors", "") in _RAISING and hasattr(given, "reconfigure"):
             given.reconfigure(errors="backslashreplace")
 
 

@@ -128,13 +128,14 @@ class Payload:
         """
         Give the JSON Schema (2020-12) of what is read (validation) or written (serialization).
 
-        A type that pydantic has no schema for may be any JSON: the empty schema.
+        A type that pydantic has no schema for may be any JSON: the empty schema. So may one whose
+        schema raises, as the author's own schema functions may.
         """
         try:
             found: Json = self._adapter.json_schema(by_alias=True, mode=mode)
-        except PydanticUserError:
+        except Exception:  # noqa: BLE001 - the author's functions may raise anything
             return {}
-        return found
+        return found if written(found) is not None else {}
 
     def _written(self, value: Any) -> Json:
         faith = self._faith

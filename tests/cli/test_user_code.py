@@ -179,7 +179,7 @@ async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_worker_ends_within_its_drain_time_whatever_a_mapping_does(shop, urls, number):
-    slow = {"mapping_timeout": "60", "code_limit": "60", "drain": "2"}
+    slow = {"mapping_timeout": "60", "code_limit": "90", "drain": "2"}
     async with worker(shop, urls, **slow) as process:
         await told(process, "process.ready")
         run_id = str(uuid7())
