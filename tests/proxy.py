@@ -39,7 +39,7 @@ class Proxy:
         self.connections = self.cuts = self.meddled = 0
         self.delay_s = 0.0
         self.bytes_per_s = 0.0
-        self.unanswered = never
+        self.unanswered: Callable[[bytes], bool] = never
         self.answers_lost = 0
         self.down = Direction()  # what the server says
         self.up = Direction()  # what the client says

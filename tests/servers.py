@@ -111,8 +111,10 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty broker: the test runs on the development broker and on RabbitMQ."""
     # By name, so that RabbitMQ starts only when a test that needs it runs.
     if request.param == "rabbitmq":
-        return request.getfixturevalue("rabbitmq_url")
-    return request.getfixturevalue("development_broker").url
+        url: str = request.getfixturevalue("rabbitmq_url")
+    else:
+        url = request.getfixturevalue("development_broker").url
+    return url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,6 +12,7 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import participant_queue, participant_topology
 from saga_engine.broker.url import each_host
+from saga_engine.broker.wire import Delivery
 from saga_engine.settings import Settings
 
 TOPOLOGY = participant_topology("tests", ["tests.one", "tests.two"])
@@ -97,7 +98,7 @@ async def _connected(urls):
 
 async def take(consumer, count):
     """Exactly `count` deliveries."""
-    taken = []
+    taken: list[Delivery] = []
     async with asyncio.timeout(30):
         while len(taken) < count:
             taken += await consumer.take(count - len(taken))

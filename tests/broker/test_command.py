@@ -84,7 +84,9 @@ def test_a_deadline_of_any_day_arrives_as_it_was_sent(moment):
     command = replace(COMMAND, deadline=datetime.fromisoformat(moment))
     message = encode_command(command, "t")
     assert message.headers["saga-deadline"] == moment
-    assert decode_command(arrived(message), SETTINGS).command == command
+    found = decode_command(arrived(message), SETTINGS)
+    assert isinstance(found, ReceivedCommand)
+    assert found.command == command
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_deadline_of_any_day_arrives_as_it_was_sent(moment):
 )
 def test_a_deadline_beyond_the_calendar_is_unreadable(moment):
     message = encode_command(COMMAND, "t")
-    message.headers["saga-deadline"] = moment
+    message = replace(message, headers={**message.headers, "saga-deadline": moment})
     assert isinstance(decode_command(arrived(message), SETTINGS), Unreadable)
 
 
@@ -162,4 +164,6 @@ def test_a_name_beyond_name_bytes_is_refused_before_anything_is_done(changes):
 def test_a_traceparent_that_is_none_is_dropped(sent):
     sound = arrived(encode_command(COMMAND, "t"))
     headers = {**sound.headers, TRACEPARENT: sent}
-    assert decode_command(replace(sound, headers=headers), SETTINGS).traceparent == ""
+    found = decode_command(replace(sound, headers=headers), SETTINGS)
+    assert isinstance(found, ReceivedCommand)
+    assert found.traceparent == ""

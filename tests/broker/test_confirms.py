@@ -39,7 +39,7 @@ async def test_what_is_open_at_the_end_is_unknown_unless_it_came_back():
 @given(st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([C, N]))))
 async def test_first_word_of_the_broker_counts(words):
     batch = Batch(first=1, size=20)
-    expected = [None] * 20
+    expected: list[Published | None] = [None] * 20
     for tag, multiple, outcome in words:
         batch.settle(tag, outcome, multiple=multiple)
         for index in range(0 if multiple else tag - 1, tag):

@@ -2,11 +2,12 @@ import asyncio
 import ssl
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 
-from saga_engine.broker.connection import Link, Phase
+from saga_engine.broker.connection import Link, LinkState, Phase
 from saga_engine.broker.url import each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
@@ -14,12 +15,16 @@ from tests.broker.links import QUICK, Observed, link_to
 from tests.proxy import proxied
 
 
+def has_epoch(epoch: int, state: LinkState) -> bool:
+    return state.epoch == epoch
+
+
 async def test_link_comes_up_again_after_every_cut(broker_url):
     observer = Observed()
     async with proxied(broker_url) as proxy, link_to(proxy.url, observer=observer) as link:
         for epoch in (2, 3, 4):
             proxy.cut()
-            await observer.until(lambda state, epoch=epoch: state.epoch == epoch)
+            await observer.until(partial(has_epoch, epoch))
             assert not (await link.connection()).is_closed
     phases = [state.phase for state in observer.states]
     assert phases[0] is Phase.CONNECTED
@@ -297,7 +302,8 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
         used = await link.connection()
         given_up.on_blocked("low on memory")
         await link.flowing()
-        assert link.state.phase is Phase.CONNECTED
+        before = link.state.phase
+        assert before is Phase.CONNECTED
         used.on_blocked("low on memory")
         given_up.on_unblocked()
         assert link.state.phase is Phase.BLOCKED

@@ -50,15 +50,22 @@ def test_limits_of_the_document_are_those_of_the_code():
 
 
 def test_policy_of_the_document_is_that_of_the_code():
-    pattern, definition = re.search(
-        r"saga-engine '(.+?)' \\\s+'(\{.+?\})'", TEXT, re.DOTALL
-    ).groups()
+    found = re.search(r"saga-engine '(.+?)' \\\s+'(\{.+?\})'", TEXT, re.DOTALL)
+    assert found is not None
+    pattern, definition = found.groups()
     assert pattern == policy()["pattern"]
     assert json.loads(definition) == policy()["definition"]
 
 
+def shown(pattern: str) -> str:
+    """What the document shows at a pattern's group."""
+    found = re.search(pattern, TEXT)
+    assert found is not None
+    return found[1]
+
+
 def test_bytes_of_the_worked_example_are_its_text():
-    size = int(re.search(r"body-size=(\d+)", TEXT)[1])
-    raw = bytes.fromhex(re.search(r"content-body +((?:[0-9a-f]{2} ?)+)\n", TEXT)[1])
+    size = int(shown(r"body-size=(\d+)"))
+    raw = bytes.fromhex(shown(r"content-body +((?:[0-9a-f]{2} ?)+)\n"))
     assert len(raw) == size
     assert raw.decode() in TEXT

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from typing import Any
 
 import pamqp.frame
 import pytest
@@ -12,7 +13,7 @@ from saga_engine.broker.frames import RefusedMessage, acknowledged, published
 from saga_engine.broker.wire import Message
 from tests.broker.messages import message
 
-LIMITS = {"frame_max": 4096, "body_bytes": 20_000}
+LIMITS: dict[str, Any] = {"frame_max": 4096, "body_bytes": 20_000}
 SHORT = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60
 ).filter(lambda text: len(text.encode()) <= 255)

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,7 +23,7 @@ from tests.faults.processes import lasting
 from tests.proxy import proxied
 
 C, R, X, U = Published.CONFIRMED, Published.RETURNED, Published.REFUSED, Published.UNKNOWN
-POISON = {"headers": {"h": "v" * 20_000}}
+POISON: dict[str, Any] = {"headers": {"h": "v" * 20_000}}
 
 
 async def test_each_message_of_a_batch_has_its_own_outcome(broker_url):
@@ -170,9 +171,12 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
     async with publisher_to(development_broker.url, broker_confirm_timeout=0.5) as publisher:
         closed = []
         close_later = publisher._link.close_later
-        monkeypatch.setattr(
-            publisher._link, "close_later", lambda each: (closed.append(each), close_later(each))
-        )
+
+        def close_and_note(each):
+            closed.append(each)
+            close_later(each)
+
+        monkeypatch.setattr(publisher._link, "close_later", close_and_note)
         async with asyncio.TaskGroup() as group:
             for body in [b"no"] * 10 + [b"lost"] + [b"no"] * 10:
                 group.create_task(publisher.publish([message("tests.one", body)]))

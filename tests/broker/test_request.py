@@ -86,7 +86,9 @@ def test_answer_goes_nowhere_for_a_reply_to_that_is_no_queue_of_a_client(reply_t
 
 def test_forged_reply_to_does_not_reach_the_queue_of_a_participant():
     hostile = delivery(reply_to="saga.participant.payment", correlation_id="q")
-    message = encode_answer(address(hostile), Answer(AnswerOutcome.ACCEPTED))
+    named = address(hostile)
+    assert named is not None
+    message = encode_answer(named, Answer(AnswerOutcome.ACCEPTED))
     assert message.exchange == "saga.events"
     assert message.routing_key == "answer.saga.participant.payment"
 

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,9 @@ def environment(**settings: str | None) -> dict[str, str]:
     return kept | given
 
 
-async def saga_engine(*arguments: object, stdin: str = "", cwd: Path = CHECKOUT, **settings: str):
+async def saga_engine(
+    *arguments: object, stdin: str = "", cwd: Path = CHECKOUT, **settings: str
+) -> Ran:
     """Run one command to its end."""
     process = await asyncio.create_subprocess_exec(
         COMMAND,
@@ -85,8 +88,8 @@ class Engine:
         self.facts = Facts()
         self.greeter = Greeter()
 
-    async def __call__(self, *arguments: object, **more: object) -> Ran:
-        urls = {
+    async def __call__(self, *arguments: object, **more: Any) -> Ran:
+        urls: dict[str, Any] = {
             "database_url": self.settings.require_database(),
             "broker_url": self.settings.require_broker(),
         }

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -46,7 +47,7 @@ async def recorded(settings):
 
 
 def letter(**changes):
-    made = {
+    made: dict[str, Any] = {
         "queue": "saga.requests",
         "reason": "bad_request",
         "detail": "It is none.",

@@ -5,6 +5,7 @@ import signal
 import sys
 import urllib.request
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -153,6 +154,7 @@ async def test_the_second_signal_exits_even_when_the_loop_is_kept_busy():
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", BUSY), stdout=asyncio.subprocess.PIPE, env=environment()
     )
+    assert process.stdout is not None
     assert await process.stdout.readline() == b"begun\n"
     async with asyncio.timeout(30):
         while process.returncode is None:  # Two that come at once count as one.
@@ -166,7 +168,7 @@ async def test_the_second_signal_exits_even_when_the_loop_is_kept_busy():
 async def test_a_worker_that_cannot_run_says_what_to_set(urls, database_url, rabbitmq_url):
     wrong = rabbitmq_url.replace("guest:guest", "guest:secret7")
     database = urls["database_url"]
-    cases = (
+    cases: tuple[tuple[tuple[str, ...], dict[str, Any], int, str], ...] = (
         (("worker", SAGAS), {}, 2, "SAGA_ENGINE_DATABASE_URL is not set"),
         (("worker", SAGAS), {"database_url": database}, 2, "SAGA_ENGINE_BROKER_URL is not set"),
         (("participant", SERVICES), {}, 2, "SAGA_ENGINE_BROKER_URL is not set"),

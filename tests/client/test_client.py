@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.request import StartRequest, decode_request
 from saga_engine.broker.topology import ENGINE, REQUESTS
+from saga_engine.broker.wire import Delivery
 from saga_engine.client import Client
 from saga_engine.errors import (
     BrokerUnavailable,
@@ -153,14 +155,16 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
         asyncio.TaskGroup() as group,
     ):
         starting = group.create_task(client.start("greet", ANN))
-        received = []
+        received: list[Delivery] = []
         while len(received) < 2:  # The first one stays unanswered.
             received += await requests.take(10)
         first, second = [decode_request(each, settings) for each in received[:2]]
         assert isinstance(first, StartRequest)
         assert first == second
         answer = Answer(AnswerOutcome.EXISTING, first.run_id, Status.RUNNING)
-        await Publisher(link).publish([encode_answer(address(received[1]), answer)])
+        back = address(received[1])
+        assert back is not None
+        await Publisher(link).publish([encode_answer(back, answer)])
         handle = await starting
     assert (handle.run_id, handle.existing) == (first.run_id, False)
 
@@ -194,7 +198,7 @@ async def test_an_error_in_the_block_leaves_the_client_as_it_is(settings):
 
 async def test_a_client_learns_that_its_run_waits_for_a_person(client):
     handle = await client.start("stuck", {"name": "secret-name"})
-    seen = asyncio.Queue()
+    seen: asyncio.Queue[Any] = asyncio.Queue()
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         result = client.result(handle.run_id, on_incident=seen.put_nowait)
         waiting = group.create_task(result)

@@ -1,5 +1,6 @@
 import json
 import math
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -19,7 +20,7 @@ from tests.client.engine import Greeting, greet
 
 
 def nested(levels):
-    value = []
+    value: list[Any] = []
     for _ in range(levels):
         value = [value]
     return value

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -102,7 +103,7 @@ async def test_a_wrong_input_is_refused_with_the_definition_at_hand(shop):
             await start_in(connection, greet, {})
 
 
-DEEP = []
+DEEP: list[Any] = []
 for _ in range(100):
     DEEP = [DEEP]
 

@@ -56,7 +56,7 @@ class Shop:
     """The participant; `asked` are the payloads its handlers saw."""
 
     def __init__(self, database):
-        self.asked = []
+        self.asked: list[BaseModel] = []
         self.participant = shop = Participant("shop", database=database)
 
         @shop.command("stock.reserve")
@@ -80,7 +80,7 @@ class Shop:
         async def refund(command: Order) -> Receipt:
             return self._note(command)
 
-    def _note(self, command):
+    def _note(self, command: Order) -> Receipt:
         self.asked.append(command)
         return Receipt(number=command.card)
 

@@ -16,10 +16,16 @@ KEYS = {"payload_codec": "aes-gcm", "payload_keys": setting("k1")}
 WHY = ("--reason", "seen on the phone", "--by", "ann")
 
 
+class Sealing(Engine):
+    """A running engine, and its database."""
+
+    database: Database
+
+
 @pytest.fixture
 async def engine(rabbitmq_url, migrated_url):
     own = Settings(database_url=migrated_url, broker_url=rabbitmq_url, poll=0.02, **settings("k1"))
-    made = Engine(own)
+    made = Sealing(own)
     async with (
         Database(migrated_url, own) as database,
         worker(own, made.facts) as working,

@@ -5,6 +5,7 @@ import re
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_ur
 
 def test_the_pages_secret_travels_and_is_not_shown(capsys):
     block, _ = BLOCKS
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(compile(block, "docs/encryption.md", "exec"), scope)  # the page's own words
     assert capsys.readouterr().out == "number=Secret('**********') holder='Ann'\n"
     run = decide(scope["pay"], None, Start("r", None, {"number": "4111", "holder": "A"}), NOON).run

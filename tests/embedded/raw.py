@@ -8,6 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from pamqp import base, commands, frame
+from pamqp.common import FieldTable
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = b"\xce"
@@ -54,7 +55,9 @@ class RawClient:
     async def read_method(self) -> base.Frame:
         kind, payload = await self.read()
         assert kind == METHOD
-        return frame.unmarshal(struct.pack(">BHI", kind, 0, len(payload)) + payload + END)[2]
+        method = frame.unmarshal(struct.pack(">BHI", kind, 0, len(payload)) + payload + END)[2]
+        assert isinstance(method, base.Frame)
+        return method
 
     async def call(self, method: base.Frame, channel: int = 1) -> base.Frame:
         self.send(method, channel)
@@ -77,7 +80,7 @@ class RawClient:
     async def _log_in(self, vhost: str, heartbeat: int) -> None:
         self.send_bytes(b"AMQP\x00\x00\x09\x01")
         await self.read_method()
-        properties = {"capabilities": {"connection.blocked": True}}
+        properties: FieldTable = {"capabilities": {"connection.blocked": True}}
         answer = commands.Connection.StartOk(properties, "PLAIN", "\0guest\0guest", "en_US")
         await self.call(answer, 0)
         self.send(commands.Connection.TuneOk(2047, 131_072, heartbeat), 0)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import aio_pika
 import pytest
@@ -19,6 +20,7 @@ from aio_pika.exceptions import (
 )
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, InvalidFrameError
 from pamqp import commands
+from pamqp.common import FieldTable
 
 QUORUM = {"x-queue-type": "quorum"}
 PATIENCE = 10.0  # Seconds until a promise counts as broken.
@@ -60,10 +62,13 @@ class TestPublishing:
     async def test_an_unroutable_mandatory_publish_comes_back(self, channel):
         with pytest.raises(PublishError) as caught:
             await publish(channel, "nobody", b"who", message_id="m-1")
-        assert caught.value.message.delivery.reply_text == "NO_ROUTE"
-        assert caught.value.message.delivery.reply_code == 312
-        assert caught.value.message.body == b"who"
-        assert caught.value.message.header.properties.message_id == "m-1"
+        returned = caught.value.message
+        assert returned is not None
+        assert isinstance(returned.delivery, commands.Basic.Return)
+        assert returned.delivery.reply_text == "NO_ROUTE"
+        assert returned.delivery.reply_code == 312
+        assert returned.body == b"who"
+        assert returned.header.properties.message_id == "m-1"
 
     async def test_an_unroutable_publish_that_is_not_mandatory_is_confirmed(self, channel):
         message = aio_pika.Message(b"x")
@@ -104,7 +109,7 @@ class TestPublishing:
 
     async def test_every_property_arrives_as_it_was(self, channel):
         queue = await channel.declare_queue("properties")
-        properties = {
+        properties: dict[str, Any] = {
             "content_type": "application/json",
             "content_encoding": "utf-8",
             "delivery_mode": aio_pika.DeliveryMode.PERSISTENT,
@@ -342,6 +347,7 @@ class TestConsuming:
 
     async def test_consumers_take_turns(self, connection):
         arrivals = []
+        channel = await connection.channel()
         for _ in range(2):
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=10)
@@ -410,8 +416,11 @@ class TestDying:
     @pytest.mark.parametrize("where", ["queue", "message"])
     async def test_an_expired_message_dies_with_the_reason(self, channel, where):
         graves = await channel.declare_queue("graves")
-        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "graves"}
-        own = {"expiration": 0.05} if where == "message" else {}
+        arguments: FieldTable = {
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "graves",
+        }
+        own: dict[str, Any] = {"expiration": 0.05} if where == "message" else {}
         if where == "queue":
             arguments["x-message-ttl"] = 50
         await channel.declare_queue("waiting", arguments=arguments)

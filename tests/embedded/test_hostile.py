@@ -76,8 +76,10 @@ async def test_garbage_ends_its_sender_and_nobody_else(broker_url, garbage, capl
             # RabbitMQ leaves without a word when the method is unknown.
             for close in await client.read_to_the_end():
                 assert isinstance(close, commands.Connection.Close)
+                assert close.reply_code is not None
                 assert close.reply_code >= 500
-        assert await (await neighbour.channel()).declare_queue("unharmed")
+        queue = await (await neighbour.channel()).declare_queue("unharmed")
+        assert queue.name == "unharmed"
     assert "development broker failed" not in caplog.text
 
 
@@ -128,7 +130,8 @@ async def test_damaged_frames_never_break_the_broker(development_broker, caplog,
         client.send_bytes(bytes(damaged) + b"\xff" * 200_000)  # Fills any length it now claims.
         await client.read_to_the_end()
     async with await aio_pika.connect(development_broker.url) as other:
-        assert await (await other.channel()).declare_queue("unharmed")
+        queue = await (await other.channel()).declare_queue("unharmed")
+        assert queue.name == "unharmed"
     assert "development broker failed" not in caplog.text
 
 

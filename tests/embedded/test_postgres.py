@@ -182,6 +182,7 @@ async def test_a_killed_parent_leaves_no_postgres():
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE
     )
+    assert parent.stdout is not None
     pid, url = (await parent.stdout.readline()).split()
     parent.send_signal(signal.SIGKILL)
     await parent.wait()

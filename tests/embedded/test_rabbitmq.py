@@ -7,13 +7,14 @@ import sys
 
 import aio_pika
 import pytest
+from pamqp.common import FieldTable
 
 from saga_engine.embedded import rabbitmq as module
 from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import BrokerError, ConfigurationError
 from tests.processes import alive, ended
 
-QUORUM = {"x-queue-type": "quorum"}
+QUORUM: FieldTable = {"x-queue-type": "quorum"}
 
 
 @pytest.mark.rabbitmq
@@ -56,6 +57,7 @@ class TestNode:
         parent = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE
         )
+        assert parent.stdout is not None
         node, epmd, directory = (await parent.stdout.readline()).decode().split()
         parent.send_signal(signal.SIGKILL)
         await parent.wait()

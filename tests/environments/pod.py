@@ -13,7 +13,7 @@ SERVICES = {
 
 def kubernetes() -> dict[str, str]:
     """What the kubelet adds for each Service (`pkg/kubelet/envvars`)."""
-    added = {}
+    added: dict[str, str] = {}
     for number, (service, (port, name)) in enumerate(SERVICES.items(), 1):
         address = f"10.96.0.{number}"
         added |= {

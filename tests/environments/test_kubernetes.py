@@ -16,7 +16,7 @@ def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeyp
     for name, value in added.items():
         monkeypatch.setenv(name, value)
     assert Settings.load().http_port == 9464
-    assert Client("amqp://localhost/")
+    Client("amqp://localhost/")  # raises nothing
 
 
 @pytest.mark.parametrize(

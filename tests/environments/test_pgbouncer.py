@@ -23,7 +23,7 @@ from tests.participant.shop import Told
 from tests.participant.test_database import hold, is_free
 from tests.proxy import proxied
 
-MODES = {
+MODES: dict[str, dict[str, object]] = {
     "as installed": {},
     "parameters ignored": {"ignore_startup_parameters": IGNORED},
     "session mode": {
@@ -98,6 +98,7 @@ async def test_a_session_keeps_nothing_of_ours(bouncer, migrated_url):
 async def test_without_a_pooler_the_session_has_our_settings_and_begin_is_just_begin(migrated_url):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         driver = (await tx.get_raw_connection()).driver_connection
+        assert driver is not None
         assert (driver.is_pooled(), driver._begin) == (False, "")
         found = await tx.execute(SHOWN, {"names": list(OURS)})
         assert {row.name: row.current_setting for row in found} == OURS

@@ -23,6 +23,7 @@ async def test_what_stands_around_a_url_in_code_is_dropped(around, migrated_url,
     async with Database(around + migrated_url + around, Settings()):
         pass
     database = Participant("p", database=around + migrated_url + around).database
+    assert database is not None
     opened = ParticipantDatabase(database, Settings())
     await opened.prepare(create_barrier=True)
     await opened.close()

@@ -8,6 +8,7 @@
 
 import argparse
 import asyncio
+import io
 import logging
 import re
 import secrets
@@ -83,6 +84,7 @@ def main():
     given = parser.parse_args()
     if not any(re.fullmatch(given.only, fault.name) for fault in (*ALL, *CLUSTER)):
         parser.error(f"no fault is called {given.only!r}")
+    assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # as on a terminal, so that a file can be followed
     # The load's own connections are cut like all others, and aiormq would say so each time.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)

@@ -117,7 +117,7 @@ class Load:
     async def settle(self, *, patience=120.0):
         """Start nothing more, and wait until every run has ended or waits for a person."""
         self.pause = True
-        unsettled = []
+        unsettled: list[str] = []
 
         async def has_settled():
             if self._waiting:

@@ -152,6 +152,7 @@ class Program:
 
     async def drain(self):
         """SIGTERM; its exit code."""
+        assert self._supervisor is not None, "it was started"
         self._supervisor.cancel()
         if self._process.returncode is None:
             self._process.terminate()

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
@@ -126,7 +127,7 @@ class Site:
 
     async def set_policy(self, name="saga-engine", priority=None, **changes):
         """Set the policy that production has, or one that overrules it."""
-        ours = policy()
+        ours: dict[str, Any] = policy()
         definition = {**ours["definition"], **changes}
         await self.rabbit.ctl(
             *("set_policy", "-p", VHOST, name, ours["pattern"], json.dumps(definition)),
@@ -170,6 +171,7 @@ class Site:
         async with asyncio.timeout(patience):
             while True:
                 try:
+                    now: datetime
                     [[now]] = await self.execute("SELECT clock_timestamp()")
                 except AWAY:
                     await lasting(LOOK)

@@ -13,6 +13,7 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import ServerProcess
 from saga_engine.embedded.programs import postgres_programs, unprivileged_account
 from tests.faults.processes import eventually
+from tests.faults.site import Site
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Standby:
     """A second server that follows the first."""
 
     server: PostgresServer
-    site: object
+    site: Site
     promoted: bool = False
 
     async def promote(self):

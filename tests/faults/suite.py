@@ -52,7 +52,7 @@ class Suite:
     site: Site
     load: Load
     random: Random
-    tell: object = print
+    tell: Callable[[str], object] = print
     rows: list[Row] = field(default_factory=list)
     statuses: Counter = field(default_factory=Counter)
 
@@ -96,7 +96,8 @@ class Suite:
 
     def _compatible(self, faults):
         """Some faults of which no two need the same for themselves."""
-        chosen, needed = [], set()
+        chosen: list[Fault] = []
+        needed: set[str] = set()
         most = self.random.randint(2, AT_ONCE)
         for fault in self.random.sample(list(faults), k=len(faults)):
             if len(chosen) < most and needed.isdisjoint(fault.mixes):

@@ -66,7 +66,8 @@ async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half
                 group.create_task(meet(database, held))
         async with we.transaction() as tx:
             assert (await tx.execute(SESSIONS)).scalar_one() <= POOL + 1
-            written = dict((await tx.execute(WRITTEN)).all())
+            rows = (await tx.execute(WRITTEN)).all()
+            written = {row[0]: row[1] for row in rows}
     assert set(written.values()) == {3}
     assert written.keys() >= set(done)
 

@@ -83,7 +83,8 @@ async def desk(broker_url, database_url, directory, *, through=None):
             await eventually(programs[-1].is_ready)
         settings = Settings(broker_url=broker_url, client_timeout=30)
         client = await owned.enter_async_context(Client(settings=settings))
-        yield Desk(*programs, client, database_url)
+        worker, participant = programs
+        yield Desk(worker, participant, client, database_url)
 
 
 def files_of(running):

@@ -11,6 +11,7 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
     failures = (AssertionError("no"), TimeoutError("late"), StoreUnavailable("away"), bug)
     ways = (raising(each) for each in failures)
     faults = [(Fault(str(number), way), Random(0)) for number, way in enumerate((*ways, is_done))]
-    problems, over = await inject(None, faults)
+    no_site: Any = None  # these faults look at none
+    problems, over = await inject(no_site, faults)
     assert over == AT
     assert problems == [
         "AssertionError: no",

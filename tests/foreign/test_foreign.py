@@ -9,9 +9,11 @@ import sys
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 
 from examples.place_order.sagas import orders
 from saga_engine.broker.reply import encode_reply
@@ -121,8 +123,12 @@ async def test_an_order_whose_card_is_declined_is_rolled_back(payment, place):
 
 @pytest.mark.rabbitmq
 async def test_the_same_command_twice_is_performed_once(payment, rabbitmq_url):
-    headers = {"idempotency-key": "r/charge/action/1", "saga-run-id": "r", "saga-step": "charge"}
-    answers = asyncio.Queue()
+    headers: FieldTable = {
+        "idempotency-key": "r/charge/action/1",
+        "saga-run-id": "r",
+        "saga-step": "charge",
+    }
+    answers: asyncio.Queue[Any] = asyncio.Queue()
     async with raw_channel(rabbitmq_url) as channel:
         queue = (await channel.queue_declare(exclusive=True)).queue
         await channel.queue_bind(queue, "saga.replies", "here")
@@ -157,7 +163,8 @@ DOCUMENT = HERE.parents[1] / "docs" / "protocol.md"
 def from_the_document(name):
     """A function that docs/protocol.md shows."""
     found = re.search(rf"```python\n(def {name}\(.+?)```", DOCUMENT.read_text(), re.DOTALL)
-    names = {}
+    assert found is not None
+    names: dict[str, Any] = {}
     exec(found[1], names)
     return names[name]
 

@@ -1,6 +1,7 @@
 """A saga that takes whatever it is given and sends it on, and the worst that it can be given."""
 
 from datetime import timedelta
+from typing import Any
 
 import orjson
 
@@ -36,13 +37,13 @@ async def perform(given: dict[str, object]) -> dict[str, int]:
 
 
 def nested():
-    inner = []
+    inner: list[Any] = []
     for _ in range(DEPTH - 3):
         inner = [inner]
     return inner
 
 
-WORST = {
+WORST: dict[str, Any] = {
     "small objects": [{"a": number} for number in range(VALUES // 2)],
     "objects as large as fit": [{"a": "x" * 36} for _ in range(VALUES // 2)],
     "nested": [nested()] * (VALUES // DEPTH),

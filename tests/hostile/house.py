@@ -48,7 +48,7 @@ class Kit:
     """The participant of the kit; `received` are the payloads its handler was given."""
 
     def __init__(self):
-        self.received = []
+        self.received: list[Any] = []
         self.participant = Participant("kit")
 
         @self.participant.command("errand.run")

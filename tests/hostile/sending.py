@@ -115,4 +115,6 @@ class Sender:
         declared = await self._client.call(commands.Queue.Declare(queue=queue, passive=True))
         while isinstance(declared, commands.Basic.Ack):  # of what was written without waiting
             declared = await self._client.read_method()
+        assert isinstance(declared, commands.Queue.DeclareOk)
+        assert declared.message_count is not None
         return declared.message_count

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sys
+from typing import Any
 
 import pytest
 
@@ -164,9 +165,12 @@ async def test_what_strangers_sent_cannot_move_the_cursor_of_whoever_looks(
     command, typing, migrated_url
 ):
     evil = FORGING + "\n\u2028[red]x[/red]"
+    names: dict[str, Any] = dict.fromkeys(
+        ("message_id", "correlation_id", "type", "exchange", "routing_key"), evil
+    )
     letter = DeadLetter(
         *(evil, evil, evil, json.dumps([evil]).encode() + evil.encode(), 9),
-        **dict.fromkeys(("message_id", "correlation_id", "type", "exchange", "routing_key"), evil),
+        **names,
         properties={evil: evil},
         headers={evil: [evil, {evil: evil}]},
     )

@@ -6,6 +6,7 @@ with its sentence, does not need; the numbers are those of the list in docs/reli
 """
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from saga_engine.saga.rules import check
 from tests.growth import calls
 
 NAN = float("nan")
+WRONG_RETRY: Any = Retry
+"""Its fields get values of another type: the mistake under test."""
 FOREVER = timedelta.max
 
 
@@ -23,7 +26,10 @@ def saga_of(*steps, name="a", **options):
     """A saga with steps of these names, the first of which has the options."""
     saga = Saga(name, version=1, input=dict)
     for step in steps:
-        function = lambda order: {}  # noqa: ARG005, E731 - each needs a name of its own
+
+        def function(order):  # noqa: ARG001
+            return {}
+
         function.__name__ = step
         function.__annotations__ = {"order": dict, "return": dict}
         saga.step(**{"command": "do.it", "read_only": True, **options})(function)
@@ -123,8 +129,8 @@ def test_waits_that_never_end_or_never_begin_are_refused(timeout):
         Retry(attempts=-1),
         Retry(attempts=10**9),
         Retry(attempts=True),
-        Retry(attempts=NAN),
-        Retry(attempts=1e3),
+        WRONG_RETRY(attempts=NAN),
+        WRONG_RETRY(attempts=1e3),
         Retry(factor=0.99),
         Retry(factor=NAN),
         Retry(factor=float("inf")),
@@ -137,7 +143,7 @@ def test_waits_that_never_end_or_never_begin_are_refused(timeout):
         Retry(initial=timedelta(seconds=-1)),
         Retry(initial=timedelta.min),
         Retry(maximum=timedelta(days=31)),
-        Retry(initial=NAN),
+        WRONG_RETRY(initial=NAN),
         "always",
         10**9,
         None,

@@ -13,9 +13,9 @@ import pytest
 from saga_engine.broker.command import Command, encode_command, fresh_message_id
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS
-from saga_engine.broker.wire import Message
+from saga_engine.broker.wire import Delivery, Message
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Direction
+from saga_engine.saga.vocabulary import Direction, Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, reading
 from tests.broker.links import link_to
@@ -74,7 +74,9 @@ def process(engine, kind, path):
 
 def memory(pid):
     """The most memory a process ever had, in MB."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) // 1024
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
 
 
 async def flood(asker):
@@ -96,7 +98,7 @@ async def finished(engine):
     """How many runs have completed."""
     async with engine.database.transaction() as tx:
         counts = await reading.counts(tx)
-    return counts.runs.get(("parcel", "completed"), 0)
+    return counts.runs.get(("parcel", Status.COMPLETED), 0)
 
 
 @pytest.mark.rabbitmq
@@ -155,7 +157,7 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
         for kind in islice(cycle(WORST), number):
             outcomes = await asker._publisher.publish([command(kind)])
             assert outcomes == ["confirmed"]
-        replies = []
+        replies: list[Delivery] = []
         async with asyncio.timeout(PATIENCE):
             while len(replies) < number:
                 replies += await consumer.take(number)

@@ -127,6 +127,7 @@ def frames(draw):
     _, _, header = pamqp.frame.unmarshal(
         struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
     )
+    assert isinstance(header, pamqp.header.ContentHeader)
     key = draw(st.sampled_from(["start", "status", "x"]))
     method = commands.Basic.Deliver("tag", 1, False, "saga.requests", key)
     return delivered(method, header, body, SETTINGS, draw(st.sampled_from(QUEUES)), 1)

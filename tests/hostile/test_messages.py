@@ -8,13 +8,14 @@ The house says at the end that no connection was lost, nothing came twice and no
 import struct
 from collections import Counter
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from pamqp import commands
 
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters as store
+from saga_engine.store.document import dumps
 from saga_engine.telemetry.facts import MessageDeadLettered
 from tests.embedded.raw import BODY, HEADER, METHOD, RawClient
 from tests.hostile.bodies import REASONS
@@ -51,7 +52,7 @@ async def send_all(house, letters):
 def check_letters(found, expected):
     """Each is there once, with its reason and its bytes; `expected` maps names to both."""
     problems = []
-    by_digest = {}
+    by_digest: dict[Any, list[Any]] = {}
     for letter in found:
         by_digest.setdefault((digest(letter.body), letter.body_size), []).append(letter)
     for name, (body, reasons) in expected.items():
@@ -96,7 +97,7 @@ async def test_bodies_of_commands(house):
     assert await send_all(house, letters) == {}
     await house.service.told.until(lambda _: len(aside(house)) >= len(UNREADABLE))
     await house.end()
-    assert Counter(aside(house)) == Counter(why.value for _, why in UNREADABLE.values())
+    assert Counter(aside(house)) == Counter(why.value for _, why in UNREADABLE.values() if why)
 
 
 @pytest.mark.rabbitmq
@@ -167,7 +168,7 @@ async def test_properties_of_what_the_broker_gave_up(house):
     found = await house.settled(DEAD_LETTERS, len(taken))
     check_letters(found, {name: (letter.body, ["broker_other"]) for name, letter in taken.items()})
     for letter in found:
-        assert len(store.dumps(letter.headers)) < 3 * Settings().header_bytes
+        assert len(dumps(letter.headers)) < 3 * Settings().header_bytes
 
 
 @pytest.mark.rabbitmq

@@ -46,7 +46,7 @@ async def outage(place, url, seconds, *, copies_max, environment):
 
 async def others_meanwhile(place, seconds):
     """Ask for what must wait, and for that long one by one for what need not; what those took."""
-    waited = []
+    waited: list[float] = []
     await place.start(RUNS, saga="patient-order")
     until = place.clock() + seconds
     while place.clock() < until:

@@ -14,6 +14,7 @@ from saga_engine.broker.request import StartRequest, encode_request
 from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS, participant_queue
 from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Json
 from tests.broker.links import link_to, raw_channel
 from tests.faults.processes import ROOT, eventually, is_ready, lasting, program
 
@@ -25,7 +26,7 @@ class Stage:
     """One load: the programs it runs against, the runs it asked for."""
 
     def __init__(self, owned, database_url, broker_url, publisher, directory, settings):
-        self.asked = Counter()
+        self.asked: Counter[str] = Counter()
         self.clock = asyncio.get_running_loop().time
         self.environment = {
             "SAGA_ENGINE_DATABASE_URL": database_url,
@@ -65,7 +66,11 @@ class Stage:
         for first in range(0, number, PORTION):
             messages = []
             for _ in range(min(PORTION, number - first)):
-                order = {"order_id": f"{saga}-{self.asked[saga]}", "sku": "A1", "quantity": 1}
+                order: dict[str, Json] = {
+                    "order_id": f"{saga}-{self.asked[saga]}",
+                    "sku": "A1",
+                    "quantity": 1,
+                }
                 order |= {"amount": "9.90", "card": card}
                 self.asked[saga] += 1
                 messages.append(encode_request(StartRequest(uuid7(), saga, order)))
@@ -148,7 +153,7 @@ class Watch:
     """Looks at programs and queues now and then, and keeps the highest of each."""
 
     def __init__(self, stage, **programs):
-        self.peaks = Counter()
+        self.peaks: Counter[str] = Counter()
         self._stage, self._programs = stage, programs
 
     async def __aenter__(self):

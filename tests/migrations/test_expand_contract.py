@@ -71,7 +71,7 @@ async def test_the_database_knows_what_its_migrations_have_said(migrated_url):
         rows = await tx.execute(
             text("SELECT revision, oldest_code FROM saga_engine.schema_revision")
         )
-        said = dict(rows.all())
+        said = {row.revision: row.oldest_code for row in rows}
     assert said == {each.revision: each.module.oldest_code for each in LATER}
 
 

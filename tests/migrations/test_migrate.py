@@ -3,6 +3,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -62,7 +63,8 @@ def drift(connection: Connection) -> list:
     def ours(_, name: str | None, kind: str, reflected: bool, __) -> bool:
         return not (kind == "table" and reflected and PARTITION.fullmatch(name or ""))
 
-    connection.dialect.ischema_names = {**connection.dialect.ischema_names, "xid8": Xid8}
+    dialect: Any = connection.dialect  # that of PostgreSQL has the names, the general one has not
+    dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8}
     options = {
         "include_schemas": True,
         "include_object": ours,
@@ -70,7 +72,8 @@ def drift(connection: Connection) -> list:
         "compare_type": True,
     }
     context = MigrationContext.configure(connection, opts=options)
-    return compare_metadata(context, metadata)
+    found: list = compare_metadata(context, metadata)
+    return found
 
 
 def test_the_code_needs_the_newest_migration():
@@ -106,6 +109,7 @@ async def test_the_sql_alone_makes_the_same_database(database_url: str):
     script = migrate.sql()
     async with connecting.connect() as connection:
         raw = await connection.get_raw_connection()
+        assert raw.driver_connection is not None
         await raw.driver_connection.execute(script)
         await connection.rollback()
     async with connecting.connect() as connection:

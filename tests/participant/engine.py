@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from saga_engine.broker.command import encode_command
 from saga_engine.broker.connection import Link
@@ -44,7 +45,7 @@ class Engine:
 
     async def replies(self, count=1):
         """The next replies, read and acknowledged."""
-        found = []
+        found: list[Any] = []
         async with asyncio.timeout(30):
             while len(found) < count:
                 deliveries = await self.consumer.take(count - len(found))

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from contextlib import suppress
+from types import CoroutineType
 from typing import Annotated
 
 import pytest
@@ -78,7 +79,7 @@ async def in_a_task_group():
 
 
 async def in_a_task_nobody_awaits():
-    asyncio.get_running_loop().create_task(in_itself())
+    _ = asyncio.get_running_loop().create_task(in_itself())
     await turn_of_the_loop()
     exit_now()
 
@@ -176,7 +177,7 @@ async def test_a_refusal_whose_class_is_hostile_is_answered_with_its_name():
 
 async def test_a_refusal_that_was_changed_after_it_was_made_cannot_become_an_unreadable_reply():
     async def charge(_: Mood) -> None:
-        details = []
+        details: list[str] = []
         refusal = Failed("full", "It is full.", details)
         details.append("x" * 100_000)
         raise refusal
@@ -204,7 +205,7 @@ def test_a_group_that_holds_only_refusals_is_one(group, found):
 
 
 def test_a_group_that_is_nested_deeply_or_has_many_members_is_looked_at_in_bounds():
-    deep = NO
+    deep: Exception = NO
     for _ in range(5_000):
         deep = ExceptionGroup("", [deep])
     wide = ExceptionGroup("", [NO] * 5_000)
@@ -228,6 +229,7 @@ async def test_a_rejection_in_a_task_group_is_a_rejection():
 async def forgetful():
     """Time out as old libraries do: cancel the current task, and never take that back."""
     task = asyncio.current_task()
+    assert task is not None
     asyncio.get_running_loop().call_soon(task.cancel)
     with suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
@@ -366,6 +368,8 @@ async def test_the_same_failure_again_is_counted_and_no_second_warning():
 async def test_tasks_that_no_handler_started_are_left_alone():
     with exits_contained():
         task = asyncio.get_running_loop().create_task(turn_of_the_loop())
-        assert task.get_coro().__name__ == "turn_of_the_loop"
+        coroutine = task.get_coro()
+        assert isinstance(coroutine, CoroutineType)
+        assert coroutine.__name__ == "turn_of_the_loop"
         await task
     assert asyncio.get_running_loop().get_task_factory() is None

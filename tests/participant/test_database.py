@@ -24,6 +24,7 @@ async def test_what_is_said_of_a_database_has_no_password_wherever_the_url_has_i
     for given in (url, theirs):
         database = Database(given, Settings())
         problem = await database.problem()
+        assert problem is not None
         assert "me@127.0.0.1" in problem
         assert "hunter" not in problem
         await database.close()
@@ -57,7 +58,9 @@ async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ev
         with pytest.raises((TimeoutError, DBAPIError)):
             await be_cut_off(lost, proxy, other)
         async with asyncio.timeout(20), lost.transaction() as tx:
-            assert (await barrier.enter(tx, charge, undoes=False)).case is barrier.Case.REPEATED
+            answer = await barrier.enter(tx, charge, undoes=False)
+            assert answer is not None
+            assert answer.case is barrier.Case.REPEATED
         await lost.close()
         await other.close()
 

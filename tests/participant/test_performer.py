@@ -26,7 +26,7 @@ from tests.participant.shop import (
 
 
 def nested(levels):
-    value = []
+    value: list[Any] = []
     for _ in range(levels):
         value = [value]
     return value
@@ -142,7 +142,8 @@ async def test_a_result_that_does_not_fit_or_cannot_travel_fails(result):
 
     @participant.command("payment.charge")
     async def charge(_: ChargeCard) -> Charge:
-        return result
+        answered: Charge = result  # not always, on purpose
+        return answered
 
     outcome, body = await performed(participant)
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")

@@ -1,5 +1,7 @@
 """Replies are written a few at a time when they are large, and every command is acknowledged."""
 
+from typing import Any
+
 from saga_engine.participant.replies import Replies
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import MessagesPublished
@@ -10,7 +12,7 @@ NUMBER, SIZE = 6, 10_000
 
 
 async def test_large_replies_are_written_a_few_at_a_time(broker_url):
-    told = []
+    told: list[Any] = []
     async with publisher_to(broker_url) as publisher, consumer_of(broker_url) as consumer:
         await publisher.publish([message("tests.one") for _ in range(NUMBER)])
         commands = await take(consumer, NUMBER)

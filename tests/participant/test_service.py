@@ -410,7 +410,6 @@ async def test_several_participants_share_a_process(broker_url):
     async def reserve(_: ChargeCard) -> str:
         return "reserved"
 
-    shop.participants = [shop.participant, stock]
     async with engine_on(broker_url) as engine, service_of(broker_url, shop, Only(stock)):
         await engine.send(command(name="stock.reserve"))
         assert (await engine.reply()).body == "reserved"

@@ -2,12 +2,13 @@
 
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import Participant, barrier
@@ -23,12 +24,21 @@ class Asked(BaseModel):
     statements: list[str] = []
 
 
+class TenantsDesk(Desk):
+    """A desk of a tenant, and what stands behind it."""
+
+    role: str
+    tenant: "Tenant"
+    ledger: AsyncEngine
+    database: Database
+
+
 class Tenant:
     """A participant whose handler writes its ledger and runs the statements it is asked for."""
 
     def __init__(self, database):
         self.participant = Participant("payments", database=database)
-        self.seen = []
+        self.seen: list[Any] = []
 
         async def charge(asked: Asked, tx: AsyncConnection) -> str:
             self.seen.append((await tx.execute(_SESSION)).one())
@@ -89,7 +99,7 @@ async def tenants(database_url, given, **settings):
         )
         await database.prepare(create_barrier=True, **settings)
         tenant = Tenant(database_url)
-        desk = Desk(tenant, database, Told())
+        desk = TenantsDesk(tenant, database, Told())
         desk.role, desk.tenant, desk.ledger, desk.database = role, tenant, ledger, database
         try:
             yield desk

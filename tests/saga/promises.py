@@ -69,6 +69,8 @@ class Reading:
             case StopOvertaken():
                 assert self.past_pivot, "only the pivot overtakes a stop"
                 self.stopping = False
+            case _:
+                pass
 
     def _attempted(self, event: AttemptStarted) -> None:
         step = event.step

@@ -1,9 +1,10 @@
 """Sound sagas of any shape, for the property tests and the simulation."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -15,10 +16,11 @@ BROKEN: set[str] = set()
 
 DELAYS = [timedelta(), timedelta(seconds=1), timedelta(seconds=5)]
 TIMEOUTS = [timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=20)]
+FIRST: list[list[str] | None] = [None, []]
 DEADLINES = [None, None, timedelta(seconds=60), timedelta(seconds=2)]
 
 
-def mapping(name: str, needs: dict[str, type]):
+def mapping(name: str, needs: dict[str, Any]) -> Callable[..., dict]:
     """A mapping function of that name, with a parameter for each reply it needs."""
 
     def function(**values: object) -> dict:
@@ -29,7 +31,8 @@ def mapping(name: str, needs: dict[str, type]):
     plain = inspect.Parameter.KEYWORD_ONLY
     function.__name__ = name
     function.__annotations__ = {"order": dict, **needs, "return": dict}
-    function.__signature__ = inspect.Signature(
+    made: Any = function  # a function has no such attribute until one is set
+    made.__signature__ = inspect.Signature(
         [inspect.Parameter(each, plain) for each in ("order", *needs)]
     )
     return function
@@ -46,7 +49,7 @@ def random_saga(dice: Random, name: str = "random") -> Saga:
     saga = Saga(name, version=1, input=dict, deadline=dice.choice(DEADLINES))
     before = [f"a{n}" for n in range(dice.choice([2, 3, 4, 1, 0]))]
     for n, step in enumerate(before):
-        after = dice.choice([None, []]) if n == 0 else _some(dice, before[:n])
+        after: list[str] | None = dice.choice(FIRST) if n == 0 else _some(dice, before[:n])
         _add(dice, saga, step, after)
     if not before or _coin(dice):
         _add(dice, saga, "pivot", before, pivot=True)
@@ -109,5 +112,5 @@ def _ancestors(saga: Saga, after: Sequence[str]) -> list[str]:
     found = set(after)
     for name in reversed(list(saga.steps)):
         if name in found:
-            found.update(saga.steps[name].after or ())
+            found.update(str(each) for each in saga.steps[name].after or ())
     return sorted(found)

@@ -9,7 +9,7 @@ from saga_engine.saga.decide import begin_blocked, decide
 from saga_engine.saga.effect import effects, wake_at
 from saga_engine.saga.event import AttemptStarted, RunCompleted, RunStarted
 from saga_engine.saga.run import StepStatus
-from saga_engine.saga.trigger import Cancel, Garbled, Replied, Returned, Start, Woken
+from saga_engine.saga.trigger import Cancel, Garbled, Replied, Returned, Start, Trigger, Woken
 from saga_engine.saga.vocabulary import Outcome, Status
 from tests.saga.scenario import (
     ACTION,
@@ -71,6 +71,7 @@ def test_an_accepted_run_that_cannot_go_on_begins_with_incidents_at_its_first_st
         add(saga, name, after=after)
     decision = begin_blocked(saga, Start("r", "k", [1]), NOON, "input_invalid", "It does not fit.")
     run = decision.run
+    assert run is not None
     assert [(each.step, each.cause) for each in run.incidents.values()] == [
         ("a", "input_invalid"),
         ("b", "input_invalid"),
@@ -79,6 +80,7 @@ def test_an_accepted_run_that_cannot_go_on_begins_with_incidents_at_its_first_st
     assert not list(effects(run, decision.events))
     assert_replays(list(decision.events), run)
     undone = decide(saga, run, Cancel("Ada", "not what I meant"), NOON)
+    assert undone.run is not None
     assert undone.run.status is Status.COMPENSATED
 
 
@@ -109,7 +111,10 @@ def test_a_trigger_for_a_run_that_is_not_there_is_foreign(trigger):
 def test_what_answers_an_attempt_that_was_never_made_is_foreign(step, direction, attempt):
     story = Story(sequence("a", "b"))
     replies = [Replied(step, direction, attempt, outcome) for outcome in Outcome]
-    others = [Garbled(step, direction, attempt, "?"), Returned(step, direction, attempt)]
+    others: list[Trigger] = [
+        Garbled(step, direction, attempt, "?"),
+        Returned(step, direction, attempt),
+    ]
     for trigger in (*replies, *others):
         assert story.tell(trigger).ignored == "foreign"
 

@@ -26,7 +26,8 @@ def test_rule_6_siblings_in_flight_settle_before_anything_is_compensated():
     story.rejects("left")
     assert story.sent == []
     assert story.run.stop is not None
-    assert story.status is Status.RUNNING
+    before = story.status
+    assert before is Status.RUNNING
     story.succeeds("right")
     assert story.status is Status.COMPENSATING
     assert story.run.cause is not None

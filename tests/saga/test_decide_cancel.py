@@ -35,7 +35,8 @@ def test_rule_5_the_outcome_of_the_step_in_flight_is_awaited(stop):
     stop(story)
     assert isinstance(story.last.events[-1], RunStopping)
     assert story.sent == []
-    assert story.status is Status.RUNNING
+    before = story.status
+    assert before is Status.RUNNING
     story.succeeds("b")
     assert story.sent == ["undo.b#1"]
     assert story.status is Status.COMPENSATING
@@ -125,7 +126,8 @@ def test_rule_5_the_deadline_leaves_a_run_to_the_person_at_its_incident():
     story = story_of("a")
     story.garbles("a")
     story.wakes(timedelta(hours=1))
-    assert story.last.events == ()
+    before = story.last.events
+    assert before == ()
     story.resolves("retry")
     story.wakes(timedelta())
     assert isinstance(story.last.events[-1], RunStopping)

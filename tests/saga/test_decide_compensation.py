@@ -24,7 +24,8 @@ def test_p3_steps_are_compensated_in_reverse_order_one_after_the_other():
     assert story.sent == ["undo.b#1"]
     story.undone("b")
     assert story.sent == ["undo.a#1"]
-    assert story.status is Status.COMPENSATING
+    before = story.status
+    assert before is Status.COMPENSATING
     story.undone("a")
     assert story.status is Status.COMPENSATED
     assert story.run.finished_at == story.now

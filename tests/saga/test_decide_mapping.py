@@ -1,6 +1,7 @@
 """docs/semantics.md, 7: mapping functions, types and what participants answer may be anything."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -53,7 +54,7 @@ def flight(broken: list[Exception]) -> Saga:
 
 
 def test_rule_7_a_mapping_that_raises_opens_an_incident_on_that_run():
-    broken = [ValueError("row \0 is \ud800 odd")]
+    broken: list[Exception] = [ValueError("row \0 is \ud800 odd")]
     story = Story(flight(broken))
     story.succeeds("book", {"row": 4})
     assert story.incident.cause == "mapping_failed"
@@ -116,7 +117,8 @@ def test_rule_7_a_payload_that_cannot_travel_opens_an_incident(payload):
 
     @saga.step(command="do.it", read_only=True)
     def odd(order: dict) -> list:
-        return [payload] if not isinstance(payload, set) else payload
+        wrong: list = [payload] if not isinstance(payload, set) else payload  # type: ignore[assignment]  # the mistake under test
+        return wrong
 
     story = Story(saga)
     assert story.incident.cause == "mapping_failed"
@@ -182,9 +184,10 @@ def mended(reply: type) -> Saga:
     saga = Saga("mended", version=1, input=dict)
     add(saga, "a", reply=reply)
 
-    def b(a: reply) -> dict:
+    def b(a: Any) -> dict:
         return {"a": a.row}
 
+    b.__annotations__["a"] = reply
     saga.step(command="do.b", read_only=True)(b)
     return saga
 

@@ -57,6 +57,7 @@ def test_rule_3_after_the_pivot_the_deadline_has_passed_its_meaning():
     assert story.last.events == ()
     due = wake_at(story.saga, story.run)
     assert due is not None
+    assert story.run.deadline is not None
     assert due > story.run.deadline
 
 

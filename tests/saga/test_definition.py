@@ -3,6 +3,7 @@
 import inspect
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -144,7 +145,12 @@ class Reply(BaseModel):
 
 
 def variant(**changes) -> str:
-    options = {"name": "s", "version": 1, "command": "do.x", "undo": "undo.x"} | changes
+    options: dict[str, Any] = {
+        "name": "s",
+        "version": 1,
+        "command": "do.x",
+        "undo": "undo.x",
+    } | changes
     saga = Saga(
         options["name"],
         version=options["version"],
@@ -153,8 +159,11 @@ def variant(**changes) -> str:
     )
     add(saga, options.get("first", "first"))
 
-    def second(order: options.get("input", dict)) -> dict:
-        return options.get("payload", {})
+    def second(order: Any) -> dict:
+        payload: dict = options.get("payload", {})
+        return payload
+
+    second.__annotations__["order"] = options.get("input", dict)
 
     step = saga.step(
         command=options["command"],
@@ -223,9 +232,9 @@ def test_the_fingerprint_is_stored_so_it_never_changes_by_itself():
 
 def test_a_decorator_without_its_arguments_is_refused_at_the_function():
     def declare():
-        saga = Saga("a", version=1, input=dict)
+        wrong: Any = Saga("a", version=1, input=dict)
 
-        @saga.step  # here
+        @wrong.step  # here
         def book(order: dict) -> dict:
             return {}
 
@@ -242,9 +251,9 @@ def test_a_bare_compensation_is_refused_too():
 
 
 def test_what_is_no_function_and_has_no_arguments_is_refused_where_it_is_declared():
-    saga = Saga("a", version=1, input=dict)
+    wrong: Any = Saga("a", version=1, input=dict)
     with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
-        saga.step("seat.book")
+        wrong.step("seat.book")
     assert caught.value.where.startswith(f"{__file__}:")
 
 
@@ -267,7 +276,7 @@ def several_mistakes():
     def pay(order: dict, book: Reply) -> dict:
         return {}
 
-    @saga.step(command="do.it", read_only=True)
+    @saga.step(command="do.it", read_only=True)  # type: ignore[no-redef]  # the mistake under test
     def pay(order: dict, pay: Reply) -> dict:  # noqa: F811 - the mistake under test
         return {}
 

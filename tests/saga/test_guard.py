@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 import pytest
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -55,7 +56,7 @@ def leave() -> None:
     sys.exit(CARD)
 
 
-def raising(error: BaseException) -> object:
+def raising(error: BaseException) -> Callable[[], None]:
     def do() -> None:
         raise error
 
@@ -95,10 +96,10 @@ class Model(BaseModel):
         return step
 
 
-DOES: dict[str, object] = {}
+DOES: dict[str, Callable[[], object]] = {}
 
 
-def shop(mapping: object = lambda: None) -> Saga:
+def shop(mapping: Callable[[], object] = lambda: None) -> Saga:
     """Three steps; the mapping of `charge` calls *mapping*."""
     saga = Saga("shop", version=1, input=Model)
 
@@ -133,6 +134,7 @@ def test_whatever_the_validator_of_an_input_raises_the_start_is_refused(monkeypa
     monkeypatch.setitem(DOES, "input", do)
     decision = decide(shop(), None, Start("r", None, {"step": "input"}), NOON)
     assert decision.run is None
+    assert decision.refused is not None
     assert decision.refused.startswith("The input cannot be read")
     assert ODD_NAME.get(name, name) in decision.refused
     assert CARD not in decision.refused
@@ -155,6 +157,7 @@ def test_a_result_given_by_an_operator_is_refused_when_its_validator_exits(monke
     story.garbles("reserve")
     monkeypatch.setitem(DOES, "result", leave)
     refused = story.resolves("complete", result={"step": "result"})
+    assert refused.refused is not None
     assert refused.refused.startswith("The result cannot be read: Model raised SystemExit at ")
     assert story.run.incidents
 

@@ -1,6 +1,7 @@
 """Limits of a body, counted on its bytes, and applied by the writer."""
 
 import json
+from typing import Any
 
 import orjson
 import pytest
@@ -47,15 +48,21 @@ def values(value):
     return 1 + sum(map(values, inside(value) or ()))
 
 
+def exceeded(body: bytes, limits: Limits) -> Limit:
+    found = excess(body, limits)
+    assert found is not None
+    return found.limit
+
+
 @given(JSON, st.booleans())
 def test_depth_and_values_are_counted_as_the_decoded_body_has_them(value, spaced):
     body = json.dumps(value, indent=1).encode() if spaced else orjson.dumps(value)
     deep, many = depth(value), values(value)
     assert excess(body, Limits(depth=deep, values=many)) is None
     if deep:
-        assert excess(body, Limits(depth=deep - 1)).limit is Limit.DEPTH
+        assert exceeded(body, Limits(depth=deep - 1)) is Limit.DEPTH
     assert excess(body, Limits(values=many - 1)) is not None
-    assert excess(body, Limits(size=len(body) - 1)).limit is Limit.SIZE
+    assert exceeded(body, Limits(size=len(body) - 1)) is Limit.SIZE
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ class Reverse:
 
 
 def nested(levels):
-    value = {}
+    value: dict[str, Any] = {}
     for _ in range(levels):
         value = {"x": value}
     return value
@@ -107,7 +114,8 @@ def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits
 
     @saga.step(command="stock.reserve", pivot=True)
     def reserve(order: dict) -> dict:
-        return payload
+        travels: dict = payload
+        return travels
 
     decision = decide(saga, None, Start("r", None, {}), NOON, limits=limits)
     assert decision.run is not None
@@ -115,7 +123,9 @@ def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits
     assert incident.cause == "mapping_failed"
     assert problem in incident.message
     assert decision.run.steps["reserve"].action.attempts == 0
-    assert not decide(saga, None, Start("r", None, {}), NOON).run.incidents
+    unlimited = decide(saga, None, Start("r", None, {}), NOON).run
+    assert unlimited is not None
+    assert not unlimited.incidents
 
 
 def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
@@ -127,8 +137,10 @@ def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
 
     start = Start("r", None, {"$sealed": "x"})
     fits = decide(saga, None, start, NOON, Sealing(Reverse()), limits=Limits(values=10, depth=1))
+    assert fits.run is not None
     assert not fits.run.incidents
     long = decide(saga, None, start, NOON, Sealing(Reverse()), limits=Limits(size=90))
+    assert long.run is not None
     assert "body_bytes" in next(iter(long.run.incidents.values())).message
 
 

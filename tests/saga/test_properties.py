@@ -56,7 +56,7 @@ class AnyRun(RuleBasedStateMachine):
         assert again.events == (), "the same message twice is the same message"
         assert again.ignored or again.refused
 
-    def under_way(self, data):
+    def under_way(self, data) -> tuple[str, Direction, int] | None:
         """A command that awaits its answer, or None."""
         awaited = [
             (name, direction)

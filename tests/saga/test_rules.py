@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,10 @@ def test_a_wait_has_a_timeout(timeout):
     assert "timeout=timedelta(seconds=30)" in error.mend
 
 
+WRONG_RETRY: Any = Retry
+"""Its fields get values of another type: the mistake under test."""
+
+
 @pytest.mark.parametrize(
     ("retry", "problem"),
     [
@@ -122,11 +127,11 @@ def test_a_wait_has_a_timeout(timeout):
         (None, "None is no Retry"),
         (Retry(attempts=0), "attempts must be a whole number from 1 to 1000"),
         (Retry(attempts=1001), "attempts must be a whole number from 1 to 1000"),
-        (Retry(attempts=2.5), "attempts must be a whole number from 1 to 1000"),
-        (Retry(attempts="5"), "attempts, factor and jitter must be numbers"),
-        (Retry(factor="2"), "attempts, factor and jitter must be numbers"),
-        (Retry(initial=1), "initial and maximum must be timedeltas"),
-        (Retry(maximum=60), "initial and maximum must be timedeltas"),
+        (WRONG_RETRY(attempts=2.5), "attempts must be a whole number from 1 to 1000"),
+        (WRONG_RETRY(attempts="5"), "attempts, factor and jitter must be numbers"),
+        (WRONG_RETRY(factor="2"), "attempts, factor and jitter must be numbers"),
+        (WRONG_RETRY(initial=1), "initial and maximum must be timedeltas"),
+        (WRONG_RETRY(maximum=60), "initial and maximum must be timedeltas"),
         (Retry(initial=timedelta(-1)), "0 <= initial <= maximum <= 30 days must hold"),
         (Retry(initial=timedelta(hours=1)), "0 <= initial <= maximum <= 30 days must hold"),
         (Retry(maximum=timedelta(31)), "0 <= initial <= maximum <= 30 days must hold"),

@@ -166,8 +166,10 @@ def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
     ],
 )
 def test_a_parameter_may_be_written_as_the_reply_is(reply, parameter):
-    def pay(order: Order, book: parameter) -> dict:
+    def pay(order: Order, book: Any) -> dict:
         return {}
+
+    pay.__annotations__["book"] = parameter
 
     check(typed(pay, reply))
 
@@ -176,8 +178,10 @@ def test_a_parameter_may_be_written_as_the_reply_is(reply, parameter):
 def test_an_input_of_any_type_can_be_named(kind):
     saga = Saga("a", version=1, input=kind)
 
-    @saga.step(command="do.it", read_only=True)
-    def book(order: kind) -> dict:
+    def book(order: Any) -> dict:
         return {}
+
+    book.__annotations__["order"] = kind
+    saga.step(command="do.it", read_only=True)(book)
 
     check(saga)

@@ -19,7 +19,7 @@ from saga_engine.saga.trigger import (
     recorded_trigger,
     trigger_data,
 )
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
+from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
 
 A = Direction.ACTION
 EXAMPLES: list[Trigger] = [
@@ -64,8 +64,8 @@ def test_a_row_whose_data_is_no_object_raises_what_is_promised(data):
         recorded_trigger("woken", data, run_id="r")
 
 
-REPLY = {"step": "a", "direction": "action", "attempt": 1, "outcome": "succeeded"}
-FAILED = {**REPLY, "outcome": "failed", "failure": {"code": "no"}}
+REPLY: dict[str, Json] = {"step": "a", "direction": "action", "attempt": 1, "outcome": "succeeded"}
+FAILED: dict[str, Json] = {**REPLY, "outcome": "failed", "failure": {"code": "no"}}
 
 
 def test_replies_as_they_are_recorded_are_sound():

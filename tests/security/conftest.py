@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -43,7 +43,7 @@ class Secured:
     server: RabbitServer | PostgresServer
     plain_url: str
     shows: Pair
-    _reread: object
+    _reread: Callable[[], Awaitable[object]]
 
     async def show(self, pair: Pair) -> None:
         """Have the server show another certificate from now on."""
@@ -138,5 +138,5 @@ def database_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
     return f"{secured.plain_url}?{_query(given)}"
 
 
-def _query(given: dict[str, object]) -> str:
+def _query(given: Mapping[str, object]) -> str:
     return urlencode({name: str(value) for name, value in given.items() if value})

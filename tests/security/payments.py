@@ -20,6 +20,8 @@ async def charge_card(order: Order, tx: AsyncConnection) -> Any:
             raise Failed("flaky", "The bank is away.", {"order": order})
         case "unstorable":
             await tx.exec_driver_sql("SELECT CAST($1 AS int)", (order,))
+        case _:
+            pass
     return {"charged": order}
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in
 from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load
@@ -68,7 +69,7 @@ def rules():
 class Place:
     """The shop's virtual host, seen by each of its users."""
 
-    server: object
+    server: RabbitServer
 
     def url(self, user):
         return self.server.url_of("shop").replace("guest:guest", f"{user}:{SECRET}")
@@ -106,7 +107,7 @@ class Roles:
     async def connected(self, role):
         url = make_url(self.url(role))
         connection = await asyncpg.connect(
-            host=url.query["host"], port=int(url.query["port"]), user=role, database="saga"
+            host=url.query["host"], port=int(str(url.query["port"])), user=role, database="saga"
         )
         try:
             yield connection

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from saga_engine import Client
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
+from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade
@@ -52,7 +53,8 @@ def test_a_secret_is_found_in_base64(before):
 class Scene:
     """The programs at their most talkative, what was planted and what they printed."""
 
-    def __init__(self, server, place, printed: Path):
+    def __init__(self, server, place, printed: Path, rabbitmq: RabbitServer):
+        self.rabbitmq = rabbitmq
         self.server, self.place, self.printed = server, place, printed
         self.payload, self.key = canary("payload"), canary("key")
         self.broker_password, self.query = canary("broker"), canary("query")
@@ -131,8 +133,7 @@ def fetched(url):
 async def scene(rabbitmq, rabbitmq_url, tmp_path):
     async with PostgresServer(tcp=True) as server:
         await upgrade(server.url)
-        scene = Scene(server, rabbitmq_url, tmp_path)
-        scene.rabbitmq = rabbitmq
+        scene = Scene(server, rabbitmq_url, tmp_path, rabbitmq)
         vhost = rabbitmq_url.rsplit("/", 1)[1]
         await rabbitmq.ctl("add_user", "talker", scene.broker_password)
         await rabbitmq.ctl("set_permissions", "-p", vhost, "talker", ".*", ".*", ".*")
@@ -245,6 +246,7 @@ async def commands(scene):
     scene.log("config-show").write_text(ran.out)
     secret = canary("url")
     scene.planted.append(secret)
+    arguments: tuple[str, ...]
     for url in (
         f"postgresql+asyncpg://saga:{secret}@127.0.0.1:1/x",
         f"postgresql+asyncpg://saga:{secret}@[/x",

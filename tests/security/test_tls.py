@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -246,7 +247,7 @@ def test_a_password_that_is_encoded_hides_nothing():
 async def test_runs_complete_over_tls_to_both_servers(
     tls_rabbitmq, tls_postgres, certificates, tmp_path
 ):
-    settings = {
+    settings: dict[str, Any] = {
         "broker_url": broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client),
         "database_url": database_url(tls_postgres, certificates.ours.ca, certificates.client),
         "http_port": "0",

@@ -17,7 +17,7 @@ async def after(seconds, seen):
 
 
 def test_an_hour_takes_no_time_and_timers_come_in_order():
-    seen = []
+    seen: list[tuple[float, float]] = []
 
     async def main():
         async with asyncio.TaskGroup() as group:

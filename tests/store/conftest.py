@@ -33,7 +33,8 @@ def simulated() -> simulation.Database:
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Database:
-    return request.getfixturevalue(getattr(request, "param", "postgresql"))
+    chosen: Database = request.getfixturevalue(getattr(request, "param", "postgresql"))
+    return chosen
 
 
 @pytest.fixture

@@ -22,9 +22,12 @@ async def test_an_act_is_recorded_once_and_settled_once(database: Database):
         await audit.settle(tx, [Verdict(act.id, True, "done"), Verdict(act.id, False, "again")])
         await audit.settle(tx, [Verdict(act.id, False, "late")])
         settled = await audit.find(tx, act.id)
+        assert act.run_id is not None
         assert await audit.of_run(tx, act.run_id) == [settled]
         assert await audit.find(tx, str(uuid4())) is None
+    assert waiting is not None
     assert waiting.outcome is None
+    assert settled is not None
     assert (settled.outcome, settled.message, settled.by) == ("accepted", "done", "ada")
 
 
@@ -34,6 +37,7 @@ async def test_a_refusal_keeps_its_sentence(database: Database):
         await audit.record(tx, [act])
         await audit.settle(tx, [Verdict(act.id, False, "No such incident.")])
         found = await audit.find(tx, act.id)
+    assert found is not None
     assert (found.outcome, found.message) == ("refused", "No such incident.")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_st
 async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
     database: Database, definition_id: int
 ):
-    ours = {"definition_ids": [definition_id], "limit": 10, "most": MOST}
+    ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "most": MOST}
     starts = [Item("start", run_id(), TEXT, saga=ORDERS.name) for _ in range(5)]
     others = [Item("cancel", run_id(), TEXT, definition_id=definition_id) for _ in range(5)]
     async with database.transaction() as tx:

@@ -3,6 +3,7 @@ import asyncio
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
@@ -128,7 +129,7 @@ async def test_a_killed_session_is_unavailable_and_the_next_is_not(database: Dat
     with pytest.raises(StoreUnavailable):
         await be_killed()
     async with database.transaction() as tx:
-        assert await tx.execute(PID)
+        assert (await tx.execute(PID)).scalar_one()
 
 
 async def test_a_server_that_restarts_is_found_again():
@@ -253,6 +254,8 @@ async def test_a_bug_of_ours_stays_what_it_is(database: Database):
     with pytest.raises(Exception, match="syntax") as seen:
         async with database.transaction() as tx:
             await tx.execute(text("SELEKT"))
+    assert isinstance(seen.value, DBAPIError)
+    assert seen.value.orig is not None
     assert isinstance(seen.value.orig.__cause__, asyncpg.PostgresSyntaxError)
 
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from saga_engine.store.dead_letters import DeadLetter
 from tests.store.orders import run_id
 
 
-def letter(reason: str = "unreadable", **fields: object) -> DeadLetter:
+def letter(reason: str = "unreadable", **fields: Any) -> DeadLetter:
     return DeadLetter("saga.replies", reason, "It is not JSON.", b"{", 1, **fields)
 
 
@@ -92,7 +93,7 @@ async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(data
     ids = [each.id for each in found]
     async with database.transaction() as tx:
 
-        async def listed(**wanted: object) -> list[int]:
+        async def listed(**wanted: Any) -> list[int]:
             return [each.id for each in await dead_letters.listing(tx, limit=2, **wanted)]
 
         assert await listed() == ids[:0:-1]

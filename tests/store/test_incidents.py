@@ -3,7 +3,13 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
-from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandoned, RunCompensated
+from saga_engine.saga.event import (
+    Event,
+    IncidentOpened,
+    IncidentResolved,
+    RunAbandoned,
+    RunCompensated,
+)
 from saga_engine.saga.vocabulary import Direction, Resolution
 from saga_engine.store import incidents, runs
 from saga_engine.store.database import Database
@@ -56,7 +62,7 @@ async def test_abandoning_a_run_resolves_all_its_incidents_and_no_others(
         now = await runs.clock(tx)
         await incidents.record(tx, await opened(tx, run.run_id, 1, 2))
         await incidents.record(tx, await opened(tx, other.run_id, 1))
-        events = [
+        events: list[Event] = [
             IncidentResolved(1, Resolution.ABANDON, "ada", "this one"),
             RunAbandoned(now, "ada", "the rest"),
         ]

@@ -14,6 +14,7 @@ async def test_events_come_back_as_they_were_appended(database: Database):
         decision = started(now)
         await journal.append(tx, entries(decision, now))
         await journal.append(tx, [])
+        assert decision.run is not None
         found = await journal.read(tx, decision.run.run_id)
         assert await journal.read(tx, run_id()) == []
     assert [event.version for event in found] == [1, 2]

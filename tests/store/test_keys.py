@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.vocabulary import Json
 from saga_engine.store import inbox, keys, requests
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.keys import KeyHeld, KeyWanted
@@ -11,8 +12,8 @@ from tests.store.orders import BOTH, run_id
 
 pytestmark = BOTH
 
-INPUT = {"a": 1, "b": {"x": 1, "y": 2}}
-REORDERED = {"b": {"y": 2, "x": 1}, "a": 1}
+INPUT: dict[str, Json] = {"a": 1, "b": {"x": 1, "y": 2}}
+REORDERED: dict[str, Json] = {"b": {"y": 2, "x": 1}, "a": 1}
 
 
 async def recorded(tx: Transaction, wanted: KeyWanted) -> KeyHeld:

@@ -1,5 +1,6 @@
 """What runs all day stays quick however many runs have finished: it reads none of them."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -67,7 +68,7 @@ async def full(postgres):
     await postgres.drop_database("full")
 
 
-STATEMENTS = {
+STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "the newest": lambda tx, **_: reading.runs(tx, limit=50),
     "a page": lambda tx, done, **_: reading.runs(tx, limit=50, before=done),
     "the completed": lambda tx, **_: reading.runs(tx, limit=50, status=Status.COMPLETED),

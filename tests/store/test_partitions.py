@@ -1,9 +1,10 @@
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Executable, text
 
 from saga_engine.errors import StoreBusy
 from saga_engine.saga.trigger import Replied
@@ -137,7 +138,7 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
         await inbox.record(tx, [start])
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
-        ours = {"definition_ids": [definition_id], "limit": 9}
+        ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 9}
         [taken] = await inbox.take_starts(tx, {"place-order": 9}, **ours)
         assert taken.run_id == start.run_id
         assert await reading.with_key(tx, "place-order", "w") == start.run_id
@@ -146,7 +147,7 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
 
 @pytest.mark.parametrize("before", [partitions._NEEDED, partitions._DETACH])
 async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
-    database: Database, definition_id: int, before: object
+    database: Database, definition_id: int, before: Executable
 ):
     """Whenever it begins: before the keys are released, or after that."""
     await finished(database, definition_id)
@@ -158,7 +159,7 @@ async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
             await keys.try_reserve(tx, [KeyWanted("place-order", "new", run.run_id, INPUT)])
             begun.append(run.run_id)
 
-    interrupted = Interrupted(database, before, begins)
+    interrupted: Any = Interrupted(database, before, begins)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         assert await reading.with_key(tx, "place-order", "new") == begun[0]
@@ -173,10 +174,9 @@ async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the
     async def dies() -> None:
         raise ZeroDivisionError
 
+    interrupted: Any = Interrupted(database, partitions._INCIDENTS, dies)
     with pytest.raises(ZeroDivisionError):
-        await partitions.maintain(
-            Interrupted(database, partitions._INCIDENTS, dies), retention_days=30
-        )
+        await partitions.maintain(interrupted, retention_days=30)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
     async with database.transaction() as tx:
         assert await reading.with_key(tx, "place-order", "k") is None
@@ -247,7 +247,7 @@ STRAYS = text(
 class Interrupted:
     """A database right before one of whose statements something else happens, once."""
 
-    def __init__(self, database: Database, statement: object, meanwhile) -> None:
+    def __init__(self, database: Database, statement: Executable, meanwhile) -> None:
         self._database = database
         self._statement = statement
         self._meanwhile = meanwhile
@@ -258,7 +258,7 @@ class Interrupted:
             self._tx = tx
             yield self
 
-    async def execute(self, statement: object, arguments=None):
+    async def execute(self, statement: Executable, arguments=None):
         if statement is self._statement and self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()

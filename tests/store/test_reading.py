@@ -1,3 +1,5 @@
+from typing import Any
+
 from saga_engine.saga.run import Failure
 from saga_engine.saga.trigger import Garbled, Replied
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
@@ -25,7 +27,7 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
             await happen(tx, ids[1], trigger)
         await keys.try_reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
 
-        async def listed(**wanted: object) -> list[str]:
+        async def listed(**wanted: Any) -> list[str]:
             return [each.run_id for each in await reading.runs(tx, limit=3, **wanted)]
 
         assert await listed() == ids[:3]

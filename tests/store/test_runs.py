@@ -7,7 +7,7 @@ import pytest
 from saga_engine.errors import StoreUnavailable
 from saga_engine.saga.event import from_journal
 from saga_engine.saga.evolve import replay
-from saga_engine.saga.run import Failure
+from saga_engine.saga.run import Failure, Run
 from saga_engine.saga.trigger import Garbled, Replied
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.store import journal, runs
@@ -42,7 +42,9 @@ async def test_the_journal_replays_to_the_row(database: Database, definition_id:
     async with database.transaction() as tx:
         run = await begin(tx, definition_id, key="k")
         for trigger in story:
-            run = (await happen(tx, run.run_id, trigger)).run
+            after = (await happen(tx, run.run_id, trigger)).run
+            assert after is not None
+            run = after
     async with database.transaction() as tx:
         row = (await runs.look(tx, [run.run_id]))[run.run_id].run
         events = [from_journal(e.type, e.data) for e in await journal.read(tx, run.run_id)]
@@ -69,7 +71,9 @@ async def test_a_run_that_does_not_exist_is_left_out(database: Database, definit
     async with database.transaction() as tx:
         run = await begin(tx, definition_id)
         assert set(await runs.lock(tx, [run_id(), run.run_id])) == {run.run_id}
-        assert await runs.lock(tx, []) == await runs.status(tx, []) == await runs.look(tx, []) == {}
+        assert await runs.lock(tx, []) == {}
+        assert await runs.status(tx, []) == {}
+        assert await runs.look(tx, []) == {}
         assert await runs.insert(tx, []) == set()
 
 
@@ -87,10 +91,16 @@ async def test_due_runs_are_claimed_by_one_worker_each(database: Database, defin
     assert not first.keys() & second.keys()
 
 
+def begun(now: datetime) -> Run:
+    run = started(now).run
+    assert run is not None
+    return run
+
+
 async def test_a_run_is_inserted_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
         now = await runs.clock(tx)
-        old, new = (stored(started(now).run, definition_id) for _ in range(2))
+        old, new = (stored(begun(now), definition_id) for _ in range(2))
         assert await runs.insert(tx, [old]) == {old.run.run_id}
         assert await runs.insert(tx, [new, old]) == {new.run.run_id}
 
@@ -138,6 +148,7 @@ async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, defin
     async with database.transaction() as tx:
         run = await begin(tx, definition_id)
         before = (await runs.lock(tx, [run.run_id]))[run.run_id]
+        assert before.wake_at is not None
         later = replace(before, wake_at=before.wake_at + timedelta(hours=1))
         await runs.save(tx, [later])
         assert await wake(tx, run.run_id) == before.wake_at

@@ -1,6 +1,7 @@
 """One of each fact, made by hand so that a new field has to be thought of."""
 
 import typing
+from typing import Any
 
 from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
 from saga_engine.telemetry import facts
@@ -8,9 +9,9 @@ from saga_engine.telemetry.facts import Fact
 
 KINDS = typing.get_args(Fact)
 
-_RUN = {"saga": "place-order", "run_id": "run-1"}
-_ATTEMPT = {**_RUN, "step": "reserve", "direction": Direction.ACTION, "attempt": 2}
-_MESSAGE = {"message_id": "message-1", "correlation_id": "correlation-1"}
+_RUN: dict[str, Any] = {"saga": "place-order", "run_id": "run-1"}
+_ATTEMPT: dict[str, Any] = {**_RUN, "step": "reserve", "direction": Direction.ACTION, "attempt": 2}
+_MESSAGE: dict[str, Any] = {"message_id": "message-1", "correlation_id": "correlation-1"}
 
 SAMPLES: tuple[Fact, ...] = (
     facts.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),

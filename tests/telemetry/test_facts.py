@@ -65,10 +65,9 @@ def test_when_all_observers_raise_the_engine_does_not_notice():
 
 
 def test_an_error_of_ours_is_described_in_its_words_and_a_foreign_one_by_its_place():
-    try:
+    with pytest.raises(KeyError) as caught:
         fail(KeyError("canary"))
-    except KeyError as error:
-        foreign = described(error)
+    foreign = described(caught.value)
 
     assert described(StoreRefused("No such row.")) == "StoreRefused: No such row."
     assert foreign.startswith("KeyError at ")

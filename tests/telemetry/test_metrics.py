@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -260,7 +261,7 @@ def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
 def hostile(number: int) -> tuple[facts.Fact, ...]:
     text = f"canary-{number}"
     run = {"saga": text, "run_id": text}
-    at = {**run, "step": text, "direction": Direction.ACTION}
+    at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
     return (
         facts.RunStarted(version=number, **run),
         facts.RunCompensating(version=number, cause=text, **run),

@@ -22,10 +22,11 @@ from pydantic.fields import FieldInfo
 
 import saga_engine
 from saga_engine import errors
+from saga_engine.environment import PREFIX
 from saga_engine.saga.definition import Step
 from saga_engine.saga.retry import Retry
 from saga_engine.saga.vocabulary import Json
-from saga_engine.settings import PREFIX, Settings
+from saga_engine.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -37,7 +38,8 @@ the code by `make reference`; a test compares the two. Durations are `timedelta`
 seconds in settings; sizes are bytes.
 """
 
-PUBLIC = {name: getattr(saga_engine, name) for name in saga_engine.__all__} | {"Step": Step}
+_PACKAGE: Any = saga_engine  # its stub leaves out __all__
+PUBLIC = {name: getattr(saga_engine, name) for name in _PACKAGE.__all__} | {"Step": Step}
 """What a user imports, and the step that `Saga.step` returns."""
 
 _SECTION = re.compile(r"^(Args|Returns|Raises|Yields):$", re.MULTILINE)
@@ -99,7 +101,7 @@ def _public(name: str, found: Any) -> list[str]:
 
 def _is_built(found: type) -> bool:
     """Whether a user calls it: not a protocol to implement, and not an error to catch."""
-    own = inspect.isfunction(found.__init__)
+    own = inspect.isfunction(getattr(found, "__init__", None))
     return own and not getattr(found, "_is_protocol", False)
 
 

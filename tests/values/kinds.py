@@ -24,7 +24,7 @@ from ipaddress import (
 )
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -212,12 +212,19 @@ def models() -> st.SearchStrategy[Kind]:
     return _records(kinds())
 
 
+def _of(generic: Any, *arguments: Any) -> Any:
+    """The generic type with arguments that are known only here."""
+    return generic[arguments]
+
+
 def _around(inner: st.SearchStrategy[Kind]) -> st.SearchStrategy[Kind]:
     return st.one_of(
-        inner.map(lambda k: Kind(list[k.annotation], st.lists(k.values, max_size=3))),
-        inner.map(lambda k: Kind(deque[k.annotation], st.lists(k.values, max_size=3).map(deque))),
-        inner.map(lambda k: Kind(tuple[k.annotation, ...], st.lists(k.values).map(tuple))),
-        inner.map(lambda k: Kind(Sequence[k.annotation], st.lists(k.values, max_size=3))),
+        inner.map(lambda k: Kind(_of(list, k.annotation), st.lists(k.values, max_size=3))),
+        inner.map(
+            lambda k: Kind(_of(deque, k.annotation), st.lists(k.values, max_size=3).map(deque))
+        ),
+        inner.map(lambda k: Kind(_of(tuple, k.annotation, ...), st.lists(k.values).map(tuple))),
+        inner.map(lambda k: Kind(_of(Sequence, k.annotation), st.lists(k.values, max_size=3))),
         inner.map(_optional),
         st.sampled_from(HASHABLE).map(_set),
         st.sampled_from(HASHABLE).map(_frozen),
@@ -233,21 +240,21 @@ def _optional(k: Kind) -> Kind:
 
 
 def _set(k: Kind) -> Kind:
-    return Kind(set[k.annotation], st.sets(k.values, max_size=4))
+    return Kind(_of(set, k.annotation), st.sets(k.values, max_size=4))
 
 
 def _frozen(k: Kind) -> Kind:
-    return Kind(frozenset[k.annotation], st.frozensets(k.values, max_size=4))
+    return Kind(_of(frozenset, k.annotation), st.frozensets(k.values, max_size=4))
 
 
 def _pair(two: tuple[Kind, Kind]) -> Kind:
     one, other = two
-    return Kind(tuple[one.annotation, other.annotation], st.tuples(one.values, other.values))
+    return Kind(_of(tuple, one.annotation, other.annotation), st.tuples(one.values, other.values))
 
 
 def _union(two: tuple[Kind, Kind]) -> Kind:
     one, other = two
-    both = Union[one.annotation, other.annotation]  # noqa: UP007 - the members are known only here
+    both = _of(Union, one.annotation, other.annotation)
     return Kind(both, one.values | other.values)
 
 
@@ -256,12 +263,14 @@ def _mapping(two: tuple[Kind, Kind]) -> st.SearchStrategy[Kind]:
     made = st.dictionaries(key.values, value.values, max_size=3)
     return st.sampled_from(
         [
-            Kind(dict[key.annotation, value.annotation], made),
-            Kind(dict[str, value.annotation], st.dictionaries(TEXTS, value.values, max_size=3)),
-            Kind(Mapping[key.annotation, value.annotation], made),
-            Kind(OrderedDict[key.annotation, value.annotation], made.map(OrderedDict)),
+            Kind(_of(dict, key.annotation, value.annotation), made),
             Kind(
-                defaultdict[key.annotation, list[int]],
+                _of(dict, str, value.annotation), st.dictionaries(TEXTS, value.values, max_size=3)
+            ),
+            Kind(_of(Mapping, key.annotation, value.annotation), made),
+            Kind(_of(OrderedDict, key.annotation, value.annotation), made.map(OrderedDict)),
+            Kind(
+                _of(defaultdict, key.annotation, list[int]),
                 made.map(lambda found: defaultdict(list, {name: [1] for name in found})),
             ),
         ]
@@ -304,9 +313,8 @@ def _model(fields: dict[str, Kind]) -> st.SearchStrategy[Kind]:
         for name, each in fields.items():
             declared[name] = _declared(draw(st.sampled_from(SHAPES)), name, each, draw)
         config = draw(st.sampled_from(CONFIGS))
-        model = create_model(f"Model{next(_numbers)}", __config__=config, **declared)
-        if draw(st.integers(0, 9)) == 0:
-            model = _computing(model)
+        plain = create_model(f"Model{next(_numbers)}", __config__=config, **declared)
+        model: Any = _computing(plain) if draw(st.integers(0, 9)) == 0 else plain
         values = st.fixed_dictionaries({name: each.values for name, each in fields.items()})
         return Kind(model, values.map(lambda given: model.model_construct(**given)))
 
@@ -333,12 +341,14 @@ def _computing(model: type[BaseModel]) -> type[BaseModel]:
     def twice(_: BaseModel) -> int:
         return 2
 
-    inner = {"twice": computed_field(property(twice), return_type=int)}
+    inner = {"twice": computed_field(return_type=int)(property(twice))}
     return type(f"{model.__name__}C", (model,), inner | {"__module__": __name__})
 
 
 def _typed(fields: dict[str, Kind]) -> st.SearchStrategy[Kind]:
-    made = TypedDict(f"Typed{next(_numbers)}", {n: k.annotation for n, k in fields.items()})
+    made = cast("Any", TypedDict)(
+        f"Typed{next(_numbers)}", {n: k.annotation for n, k in fields.items()}
+    )
     return st.just(Kind(made, st.fixed_dictionaries({n: k.values for n, k in fields.items()})))
 
 
@@ -364,12 +374,12 @@ def _as(kind: Any, given: Any) -> Any:
 
 
 def _named(fields: dict[str, Kind]) -> st.SearchStrategy[Kind]:
-    made: Any = NamedTuple(
+    made = cast("Any", NamedTuple)(
         f"Named{next(_numbers)}", [(name, kind.annotation) for name, kind in fields.items()]
     )
     return st.just(Kind(made, st.builds(made, **{n: kind.values for n, kind in fields.items()})))
 
 
 def _root(inner: Kind) -> Kind:
-    model = RootModel[inner.annotation]
+    model = _of(RootModel, inner.annotation)
     return Kind(model, inner.values.map(lambda value: model.model_construct(value)))  # noqa: PLW0108

@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 from pamqp.commands import Basic
 
 from saga_engine.broker.answer import decode_event
-from saga_engine.broker.command import decode_command
+from saga_engine.broker.command import ReceivedCommand, decode_command
 from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.reply import encode_reply
@@ -123,7 +125,7 @@ class Shop:
     """
 
     def __init__(self, publisher):
-        self.answers = defaultdict(lambda: succeed)
+        self.answers: defaultdict[str, Callable[..., Any]] = defaultdict(lambda: succeed)
         self.received = []
         self._publisher = publisher
         self._news = asyncio.Event()
@@ -149,6 +151,7 @@ class Shop:
         while deliveries := await consumer.take(100):
             for delivery in deliveries:
                 command = decode_command(delivery, Settings())
+                assert isinstance(command, ReceivedCommand), command
                 self.received.append(command)
                 self._news.set()
                 await self._publisher.publish(self.answers[command.command.name](command))

@@ -140,6 +140,7 @@ async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_
     assert incident.cause == "key_conflict"
     async with engine.database.transaction() as tx:
         detail = await reading.show(tx, run_id)
+        assert detail is not None
         assert holder in detail.incidents[0].message
         assert detail.stored.run.key is None
         assert await reading.with_key(tx, "parcel", "o-1") == holder
@@ -186,7 +187,9 @@ async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(en
     await shop.publish(*succeed(command))
     assert await again.facts.finished(waiting) == Status.COMPLETED
     async with engine.database.transaction() as tx:
-        assert (await reading.show(tx, waiting)).stored.run.input == {"n": 2}
+        shown = await reading.show(tx, waiting)
+        assert shown is not None
+        assert shown.stored.run.input == {"n": 2}
 
 
 async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):

@@ -12,6 +12,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import inbox, journal, runs
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
+from saga_engine.telemetry.facts import Tell
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.arrival import Arrival, Intake, Question
 from saga_engine.worker.batch import Batch
@@ -86,7 +87,7 @@ class Desk:
 @pytest.fixture
 async def desk(migrated_url):
     async with Database(migrated_url, SETTINGS) as database:
-        registered = await register(database, [parcels()], PLAIN, lambda _: None)
+        registered = await register(database, [parcels()], PLAIN, Tell())
         yield Desk(database, registered.catalogue)
 
 

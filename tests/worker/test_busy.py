@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import text
 
@@ -54,6 +55,10 @@ async def test_a_run_that_somebody_has_locked_is_put_by_and_then_finished(engine
     assert await worker.facts.finished(run_id) == "completed"
 
 
+def measured_more_than(worker, before):
+    return len(worker.facts.of(LoopMeasured)) > before
+
+
 async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, development_broker):
     short = parcels(timeout=timedelta(milliseconds=200))
     worker, shop = await engine.worker(short), await engine.shop()
@@ -66,7 +71,7 @@ async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, dev
     settled = len(worker.facts.of(AttemptSettled))
     for _ in range(2):  # each is half a second: more than the timeout, and many looks at timers
         before = len(worker.facts.of(LoopMeasured))
-        await eventually(lambda before=before: len(worker.facts.of(LoopMeasured)) > before)
+        await eventually(partial(measured_more_than, worker, before))
     assert len(worker.facts.of(AttemptSettled)) == settled
     development_broker.faults.unblock_publishers()
     assert await worker.facts.until(AttemptSettled, run_id=str(run_id), outcome=Outcome.UNKNOWN)

@@ -57,6 +57,7 @@ async def kept(engine, run_id):
     async with engine.database.transaction() as tx:
         run = (await runs.look(tx, [run_id]))[run_id].run
     [incident] = run.incidents.values()
+    assert incident.kept is not None
     return incident.kept.body, incident.kept.outcome, incident.kept.unreadable
 
 

@@ -91,7 +91,7 @@ async def owner(migrated_url):
     url = make_url(migrated_url)
     connection = await asyncpg.connect(
         host=url.query.get("host", url.host),
-        port=int(url.query.get("port", url.port or 5432)),
+        port=int(str(url.query.get("port", url.port or 5432))),
         user=url.username,
         password=url.password,
         database=url.database,
@@ -147,7 +147,9 @@ async def test_a_request_of_an_operator_that_cannot_be_read_is_refused_on_record
     await worker.facts.until(OperatorAnswered, accepted=False, run_id=run_id)
     async with engine.database.transaction() as tx:
         found = await audit.find(tx, act)
+    assert found is not None
     assert found.outcome == "refused"
+    assert found.message is not None
     assert "nests deeper" in found.message
 
 
@@ -232,6 +234,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         " (saga = 'parcel' AND coalesce(version, 1) = 1 OR kind <> 'start') AND NOT EXISTS ("
         "SELECT FROM saga_engine.inbox AS s WHERE s.run_id = i.run_id AND s.kind = 'start')"
     )
+    rest = None
     for _ in range(100):
         rest = await owner.fetch(left, 0)
         if not rest:
@@ -239,7 +242,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         async with engine.database.transaction() as tx:
             honest.append(str((await start_in(tx, "parcel", {})).run_id))
         assert await worker.facts.finished(honest[-1]) == Status.COMPLETED
-    assert not rest
+    assert rest == []
     assert not worker.facts.of(FaultFound)
     await check_promises(engine.database, settled=False)
 

@@ -1,6 +1,7 @@
 """Who want the same run at once: two workers, fifty people, two versions of its definition."""
 
 import asyncio
+from functools import partial
 
 from sqlalchemy import text
 
@@ -47,9 +48,9 @@ async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
             async with asyncio.timeout(60):
                 while (await tx.execute(WAITING)).scalar_one() < len(workers):
                     pass
-        await eventually(lambda run_id=run_id: told(workers, RunFinished, run_id))
+        await eventually(partial(told, workers, RunFinished, run_id))
         assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
-        await eventually(lambda run_id=run_id: told(workers, MessageIgnored, run_id))
+        await eventually(partial(told, workers, MessageIgnored, run_id))
         assert [each.reason for each in told(workers, MessageIgnored, run_id)] == ["duplicate"]
     assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"] * 5
     await check_promises(anywhere.database)

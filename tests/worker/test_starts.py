@@ -140,6 +140,7 @@ async def test_a_start_is_committed_with_the_callers_own_rows(engine):
 
 async def test_a_start_whose_transaction_is_undone_never_was(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    handle = None
     try:
         async with engine.database.transaction() as tx:
             handle = await start_in(tx, "parcel", {}, key="p-1")
@@ -148,6 +149,7 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
         pass
     run_id = await asker.start(key="p-1", input={"to": "Bob"})
     assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert handle is not None
     assert not worker.facts.of(RunStarted, run_id=str(handle.run_id))
 
 

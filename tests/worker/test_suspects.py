@@ -31,9 +31,15 @@ COMMANDS = ("box.pack", "box.unpack", "box.send")
 SOON = timedelta(milliseconds=300)
 
 
-def boxes(timeout: timedelta = timedelta(minutes=1)) -> Saga:
+class Boxes(Saga):
+    """A saga that notes the `calls` of its mappings."""
+
+    calls: list[str]
+
+
+def boxes(timeout: timedelta = timedelta(minutes=1)) -> Boxes:
     """Two steps, the first with a compensation; their mappings count how often they are called."""
-    saga = Saga("box", version=1, input=dict)
+    saga = Boxes("box", version=1, input=dict)
     saga.calls = []
 
     @saga.step(command="box.pack", timeout=timeout, retry=Retry(attempts=1))

@@ -5,6 +5,7 @@ from datetime import timedelta
 from sqlalchemy import text
 
 from saga_engine.broker.token import read, shown
+from saga_engine.broker.wire import Message
 from saga_engine.cli.settling import message_of
 from saga_engine.saga.vocabulary import Status
 from saga_engine.store import dead_letters, identity
@@ -101,7 +102,9 @@ async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(en
         letters = {
             each.letter.reason: message_of(each) for each in await dead_letters.lock(tx, [1, 2])
         }
-    assert letters["foreign_correlation_id"].correlation_id == shown(command.correlation_id)
+    foreign = letters["foreign_correlation_id"]
+    assert isinstance(foreign, Message), foreign
+    assert foreign.correlation_id == shown(command.correlation_id)
     worker = await engine.worker()
     await shop.publish(letters["foreign_correlation_id"], letters["wrong_sender"])
     assert await worker.facts.finished(run_id) == Status.COMPLETED

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -33,7 +34,7 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     RunStarted,
 )
-from saga_engine.worker import shift, turnover
+from saga_engine.worker import intake, shift, turnover
 from tests.processes import ended
 from tests.proxy import proxied
 from tests.worker.engine import engine_on, keep_silent, reject, succeed
@@ -61,6 +62,7 @@ async def operate(engine, run_id, trigger):
 async def verdict(engine, audit_id):
     async with engine.database.transaction() as tx:
         found = await audit.find(tx, audit_id)
+    assert found is not None
     return found.outcome, found.message
 
 
@@ -340,8 +342,8 @@ async def test_a_database_too_slow_for_all_at_once_is_given_less(development_bro
             await asker.send(*(("start", each) for each in starts))
         else:
             async with engine.database.transaction() as tx:
-                starts = [Item("start", each, _start(each, parcel), "parcel") for each in run_ids]
-                await inbox.record(tx, starts)
+                items = [Item("start", each, _start(each, parcel), "parcel") for each in run_ids]
+                await inbox.record(tx, items)
         proxy.bytes_per_s = 1_000_000.0
         worker = await engine.worker(database_url=proxy.url)
         for run_id in run_ids:
@@ -418,7 +420,12 @@ async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(en
 async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     audit_id, run_id = str(uuid7()), str(uuid7())
-    rubbish = {"resolve": {"what": 1}, "start": {}, "reply": {"step": "x"}, "cancel": []}
+    rubbish: dict[str, Any] = {
+        "resolve": {"what": 1},
+        "start": {},
+        "reply": {"step": "x"},
+        "cancel": [],
+    }
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
         items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
@@ -429,7 +436,9 @@ async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(
     await worker.facts.until(MessageDeadLettered, len(rubbish), reason="bad_request")
     async with engine.database.transaction() as tx:
         found = await dead_letters.listing(tx, limit=10)
-        letters = [(await dead_letters.find(tx, each.id)).letter for each in found]
+        stored = [await dead_letters.find(tx, each.id) for each in found]
+    letters = [each.letter for each in stored if each is not None]
+    assert len(letters) == len(found)
     assert {each.type: json.loads(each.body) for each in letters} == rubbish
     assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
 
@@ -468,14 +477,14 @@ async def test_a_mapping_that_raises_needs_a_person_and_stops_nobody(engine):
 
 
 async def test_a_bug_in_one_batch_of_deliveries_is_told_and_the_others_go_on(engine, monkeypatch):
-    reading, bugs = shift.read, iter([KeyError("a bug")])
+    reading, bugs = intake.read_apart, iter([KeyError("a bug")])
 
-    def read_or_break(*arguments):
+    async def read_or_break(*arguments):
         for bug in bugs:
             raise bug
-        return reading(*arguments)
+        return await reading(*arguments)
 
-    monkeypatch.setattr(shift, "read", read_or_break)
+    monkeypatch.setattr(shift, "read_apart", read_or_break)
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     held = str(uuid7())
     [asked] = await asker.send(("start", {"run_id": held, "saga": "parcel", "input": {}}))
