@@ -7,11 +7,17 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     codec/        what seals payloads, where that is wanted
     worker/       what runs: a message becomes a decision, a commit, commands and an acknowledgement
     participant/  the other side, in the user's services
-    client        start, cancel and wait for runs from the user's code
+    client/       start, cancel and wait for runs from the user's code
     telemetry/    what is told: facts, logs, metrics, health
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
     testing/      the engine simulated: models of its servers, virtual time, faults from a seed
+    settings      every limit, timeout, batch and retry, with its unit and default
+    environment   which variables of the process environment are settings
+    loading       the user's modules, imported by name and searched for sagas or participants
+    identifiers   run ids
+    tls           TLS to RabbitMQ and PostgreSQL
+    errors        every error, and whose fault it is
 
 What a user imports is here, and is loaded when it is first asked for: the command line, which
 imports this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.

@@ -15,6 +15,7 @@ from saga_engine.settings import Settings
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "saga_engine"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PACKAGES = sorted(path for path in MODULES if path.name == "__init__.py")
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -51,6 +52,8 @@ SKIPPERS = {
 """Test modules that may skip, each with a reason."""
 
 SKIPS = ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail")
+ENTRY = re.compile(r"^    (\w+/?) {2,}\S", re.MULTILINE)
+"""A line of a package's map: a module, or a package with a slash behind it, and what it is for."""
 MACHINES = re.compile(r"(?<![\w.])/(work|home|root|Users|mnt)/")
 
 
@@ -65,6 +68,14 @@ def test_a_module_is_short_and_its_first_line_says_its_duty(module):
     first = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
     assert len(first.split()) >= 3, "it says nothing"
     assert first.endswith((".", ":", ",", "?")), first
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=relative)
+def test_the_docstring_of_a_package_names_each_of_its_modules_and_no_other(package):
+    named = ENTRY.findall(ast.get_docstring(ast.parse(package.read_text()), clean=False) or "")
+    modules = [path.stem for path in package.parent.glob("*.py") if path.stem[:2] != "__"]
+    packages = [f"{path.parent.name}/" for path in package.parent.glob("*/__init__.py")]
+    assert sorted(named) == sorted([*modules, *packages])
 
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)

@@ -10,15 +10,20 @@ any two of their effects, messages are lost, doubled and late. Then the faults e
 come to its end by itself, and the promises are held against what is on record. Nothing here waits,
 opens a socket or reads a clock: the same seed gives the same world, and an hour takes no time.
 
-    world        one world: processes, faults, peace, judgement; `client` asks for the runs
-    play         what is played: a saga, its input, and participants that answer by lot
-    faults       what goes wrong and where, by chance or the same again
-    case         a failing world as a file, and how it is made smaller
-    promises     P1 to P5 of every run; `witness` sees to P6 while it happens
-    process      a process that can die at every point
-    broker       the model of RabbitMQ, `tables` that of PostgreSQL
-    store        what the statements of the engine mean there; `waiting` and `barrier` have the rest
-    loop         virtual time
+    world      one world: processes, faults, peace, judgement
+    play       what is played: a saga, its input, and participants that answer by lot
+    client     the clients, which ask for the runs
+    faults     what goes wrong and where, by chance or the same again
+    case       a failing world as a file, and how it is made smaller
+    promises   P1 to P5 of every run
+    witness    P6, which is checked while a world runs
+    process    a process that can die at every point
+    broker     the model of RabbitMQ
+    tables     the model of PostgreSQL
+    store      what the store's statements of runs mean in that model
+    waiting    what the statements of outbox, inbox and dead letters mean there
+    barrier    what the statements of the barrier and of the services mean there
+    loop       virtual time
 """
 
 from saga_engine.testing.faults import Fault, Faults

@@ -1,9 +1,9 @@
 """
 A model of PostgreSQL: tables in memory, transactions at READ COMMITTED, row locks, lost answers.
 
-It knows no SQL. What each statement of the engine means is told by the modules that answer them
-(`store`, `participants`), in terms of the few things a transaction can do here: look, lock, put,
-delete. The store's contract tests run over this model and over PostgreSQL.
+It knows no SQL. What each statement of the engine means is defined by the modules that answer them
+(`store`, `waiting`, `barrier`), in terms of the few things a transaction can do here: look, lock,
+put, delete. The store's contract tests run over this model and over PostgreSQL.
 """
 
 import asyncio

@@ -347,13 +347,12 @@ class TestConsuming:
 
     async def test_consumers_take_turns(self, connection):
         arrivals = []
-        channel = await connection.channel()
-        for _ in range(2):
-            channel = await connection.channel()
+        channels = [await connection.channel() for _ in range(2)]
+        for channel in channels:
             await channel.set_qos(prefetch_count=10)
             arrivals.append(await consume(await channel.declare_queue("orders")))
         for _ in range(4):
-            await publish(channel, "orders")
+            await publish(channels[-1], "orders")
         for arrived in arrivals:
             assert await next_of(arrived)
             assert await next_of(arrived)

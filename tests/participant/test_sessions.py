@@ -308,6 +308,6 @@ async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines
 def test_a_change_that_outlives_its_transaction_is_seen_whatever_stands_before_it(
     statement, changes
 ):
-    connection = SimpleNamespace(info={})
+    connection: Any = SimpleNamespace(info={})
     _note_changes(connection, None, statement)
     assert bool(connection.info.get(_SESSION_CHANGED)) is changes

@@ -1,6 +1,7 @@
 """
 `saga-engine demo`: real sagas on real processes, with real trouble, and the accounts compared.
 
+    play     orders are placed, trouble is made, all ends, the accounts are compared
     orders   which orders are placed, and how each must end
     stage    the servers and processes it happens on
     show     what is shown while it happens
