@@ -136,8 +136,10 @@ def acknowledge_rubbish_and_keep_nothing(plant: Planting) -> None:
 
 @bug("P1")
 def never_sweep(plant: Planting) -> None:
-    async def nothing(tx: Transaction, age: timedelta, limit: int) -> list[Outgoing]:
-        del tx, age, limit
+    async def nothing(
+        tx: Transaction, age: timedelta, limit: int, *, most: int = outbox.ALL
+    ) -> list[Outgoing]:
+        del tx, age, limit, most
         return []
 
     plant.replace(outbox, "claim_left_behind", nothing)
@@ -173,8 +175,10 @@ def spend_a_wake_up_without_the_next(plant: Planting) -> None:
 
 @bug("P6")
 def know_nothing_of_starts_that_wait(plant: Planting) -> None:
-    async def none(tx: Transaction, run_ids: Collection[str]) -> dict[str, WaitingStart]:
-        del tx, run_ids
+    async def none(
+        tx: Transaction, run_ids: Collection[str], held: int = 0
+    ) -> dict[str, WaitingStart]:
+        del tx, run_ids, held
         return {}
 
     plant.replace(inbox, "starts_of", none)
