@@ -143,7 +143,7 @@ async def _delete(database: Database, month: str) -> None:
                 done = await tx.execute(statement, {"month": month, "page": _PAGE})
                 deleted = done.rowcount
     async with database.transaction() as tx:
-        await tx.execute(text(f"DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"))
+        await tx.execute(text(_DROP.format(month=month)))
 
 
 # Whoever waits for these locks holds up all who come after. Better to give up and come back.
@@ -198,6 +198,8 @@ _RELEASE = """
             AND page.finished_at <= CAST(:cutoff AS timestamptz)
     )
     SELECT run_id::text FROM page ORDER BY run_id DESC LIMIT 1"""
+
+_DROP = "DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"
 
 _OF_MONTH = """
     x.run_id >= saga_engine.month_bound(to_date(:month, 'YYYY_MM'))

@@ -20,7 +20,8 @@ from saga_engine.broker.request import (
     encode_request,
 )
 from saga_engine.broker.wire import Message
-from saga_engine.errors import StoreUnavailable
+from saga_engine.errors import StoreRefused, StoreUnavailable
+from saga_engine.saga.definition import Saga
 from saga_engine.store import requests
 from saga_engine.store.requests import StartWanted
 from saga_engine.testing.broker import Publisher
@@ -36,6 +37,9 @@ PATIENCE = 50
 CURIOUS, GLANCE = 0.5, 1.0
 """How many ask how a run stands that waits for its turn, and the seconds between, at the most."""
 
+NEWEST = 0.4
+"""How many starts name no version."""
+
 ASKING, KNOWN = "asking", "known"
 """Where answers go, and those that speak of a run which the engine had taken in before."""
 
@@ -44,7 +48,8 @@ class Client:
     """
     Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for.
 
-    `accepted` are the runs of which the engine has said so; to those it records it adds.
+    `accepted` are the runs of which the engine has said so, and the version it has named, if any;
+    to those it records it adds. `made` is when its run ids are made, in seconds.
     """
 
     def __init__(
@@ -53,27 +58,30 @@ class Client:
         database: Database,
         publisher: Publisher,
         dice: Random,
-        accepted: set[str],
+        accepted: dict[str, int | None],
+        made: float = 0.0,
     ) -> None:
         self._engine = engine
         self._accepted = accepted
+        self._made = made
         self._database = database
         self._publisher = publisher
         self._dice = dice
 
     async def start(self, play: Play, number: int, *, within: float) -> None:
         """Start a run *within* that time, by a message or as a caller's own transaction does."""
-        run_id, key = self._run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
+        run_id, key = self.run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
         recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
         await asyncio.sleep(self._dice.random() * within)
-        request = StartRequest(run_id, play.saga.name, play.input, play.saga.version, key)
+        version = None if self._dice.random() < NEWEST else play.saga.version
+        request = StartRequest(run_id, play.saga.name, play.input, version, key)
         for _ in range(PATIENCE):
             if self._is_there(str(run_id)):
                 break
-            await (self._record(request) if recorded else self._send(request))
+            await (self._record(request, play.saga) if recorded else self._send(request))
             await asyncio.sleep(ASK_AGAIN)
         if key is not None:
-            await self._send(replace(request, run_id=self._run_id(number)))  # the same by its key
+            await self._send(replace(request, run_id=self.run_id(number)))  # the same by its key
         if self._dice.random() < CURIOUS:
             await self._follow(run_id)
         if cancelled:
@@ -107,21 +115,28 @@ class Client:
         message = encode_request(request, reply_to=to, correlation_id=run_id, message_id=message_id)
         await self._publisher.publish([message])
 
-    async def _record(self, request: StartRequest) -> None:
-        run_id, saga = str(request.run_id), request.saga
+    async def _record(self, request: StartRequest, saga: Saga) -> None:
+        """Record a start as `start_in` does: by the saga's definition, or by its name alone."""
+        run_id, by_name = str(request.run_id), request.version is None
         start = StartWanted(
-            saga, request.version, run_id, request.key, request.input, request.input, known=False
+            *(request.saga, request.version, run_id, request.key, request.input, request.input),
+            known=by_name,
+            fingerprint=None if by_name else saga.fingerprint,
         )
         try:
             async with self._database.transaction() as tx:
-                await requests.start(cast("Any", tx), start)
-            self._accepted.add(run_id)
+                started = await requests.start(cast("Any", tx), start)
         except StoreUnavailable:
-            pass  # it is asked again
+            return  # it is asked again
+        except StoreRefused:
+            self._accepted.setdefault(run_id, None)  # it waits: it was committed all the same
+        else:
+            if started is not None:
+                self._accepted.setdefault(run_id, started.version)
 
-    def _run_id(self, number: int) -> UUID:
-        """A UUIDv7 that is the same in every simulation of the seed."""
-        milliseconds = int(BEGINNING.timestamp() * 1000) + number
+    def run_id(self, number: int) -> UUID:
+        """Make a UUIDv7 that is the same in every simulation of the seed; ten are of one second."""
+        milliseconds = int((BEGINNING.timestamp() + self._made + number // 10) * 1000) + number
         dice = self._dice.getrandbits(74)
         high = milliseconds << 16 | 0x7000 | dice >> 62
         return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     CRASH_AFTER = "crash_after"  # the process dies after it
     STOP = "stop"  # the process is told to finish what it has in hand and to end
     CUT = "cut"  # the connection is lost before the effect
+    TIMEOUT = "timeout"  # a statement takes long, with all that is locked, and is then cancelled
     CUT_AFTER = "cut_after"  # the effect happens, and its answer is lost
     OUTAGE = "outage"  # the broker takes no publishes of this process for a while
     NACKED = "nacked"
@@ -42,7 +43,7 @@ class Kind(StrEnum):
 
 
 KINDS: dict[Point, tuple[Kind, ...]] = {
-    Point.STATEMENT: (Kind.CRASH, Kind.CUT),
+    Point.STATEMENT: (Kind.CRASH, Kind.CUT, Kind.TIMEOUT),
     Point.COMMIT: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.CUT_AFTER),
     Point.PUBLISH: (Kind.CRASH, Kind.OUTAGE, Kind.STOP),
     Point.MESSAGE: (
@@ -51,7 +52,7 @@ KINDS: dict[Point, tuple[Kind, ...]] = {
     Point.CONFIRM: (Kind.CRASH, Kind.CUT),
     Point.SETTLE: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.STOP),
 }
-LONGEST = {Kind.DELAYED: 45.0, Kind.OUTAGE: 20.0}
+LONGEST = {Kind.DELAYED: 45.0, Kind.OUTAGE: 20.0, Kind.TIMEOUT: 10.0}
 """Seconds; a message may so outlive every attempt of its step, an outage a step's timeout."""
 
 STATEMENTS_SPARED = 0.8

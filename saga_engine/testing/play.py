@@ -83,7 +83,8 @@ class Lots:
 def participant(play: Play, database: Database, lots: Lots) -> Participant:
     """Make the participant that performs every command of a play."""
     there = "postgresql+asyncpg://simulated/services" if play.barrier else None
-    made = Participant(play.saga.name, database=there)
+    name, version = play.saga.name, play.saga.version
+    made = Participant(name if version == 1 else f"{name}-{version}", database=there)
     for step in play.saga.steps.values():
         _declare(made, play, step, _Performing(database, lots))
     return made

@@ -63,8 +63,8 @@ class Story:
 
 def stories(engine: Tables, ledger: Sequence[Row], plays: Sequence[Play]) -> list[Story]:
     """What is on record of every run."""
-    by_saga = {play.saga.name: play for play in plays}
-    sagas = {row["id"]: row["name"] for row in engine.rows["definition"].values()}
+    by_saga = {(play.saga.name, play.saga.version): play for play in plays}
+    sagas = {row["id"]: (row["name"], row["version"]) for row in engine.rows["definition"].values()}
     journals: dict[str, list[Row]] = defaultdict(list)
     for (run_id, _), event in sorted(engine.rows["event"].items()):
         journals[run_id].append(event)

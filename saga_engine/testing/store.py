@@ -12,8 +12,18 @@ from typing import Any
 
 import orjson
 
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import definitions, identity, incidents, journal, keys, requests, runs
+from saga_engine.errors import StoreRefused
+from saga_engine.saga.vocabulary import Resolution, Status
+from saga_engine.store import (
+    audit,
+    definitions,
+    identity,
+    incidents,
+    journal,
+    keys,
+    requests,
+    runs,
+)
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of, row_type
 
 TOKEN_KEY = bytes(32)
@@ -109,19 +119,20 @@ async def _clock(tx: Transaction, _: None) -> Sequence[Any]:
 @ANSWERS.to(runs, "_LOOK")
 async def _look(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     found = [tx.get("run", run_id) for run_id in arguments["run_ids"]]
-    return [_run(tx, row) for row in found if row]
+    return _up_to(tx, [row for row in found if row], arguments)
 
 
 @ANSWERS.to(runs, "_LOCK")
 async def _lock(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     there = [run_id for run_id in sorted(arguments["run_ids"]) if tx.get("run", run_id)]
     found = [await tx.lock("run", run_id) for run_id in there]
-    return [_run(tx, row) for row in found if row]
+    return _up_to(tx, [row for row in found if row], arguments)
 
 
 @ANSWERS.to(runs, "_LOCK_FREE")
 async def _lock_free(tx: Transaction, arguments: Arguments) -> Sequence[Any] | int:
-    return await _lock(tx, {"run_ids": [i for i in arguments["run_ids"] if tx.free("run", i)]})
+    free = [run_id for run_id in arguments["run_ids"] if tx.free("run", run_id)]
+    return await _lock(tx, {**arguments, "run_ids": free})
 
 
 @ANSWERS.to(runs, "_LOCK_DUE")
@@ -130,7 +141,7 @@ async def _lock_due(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     chosen = free[: arguments["limit"]]
     for row in chosen:
         tx.grab("run", row["run_id"])
-    return [_run(tx, row) for row in chosen]
+    return _up_to(tx, chosen, arguments)
 
 
 @ANSWERS.to(runs, "_DUE")
@@ -233,6 +244,17 @@ def _run(tx: Transaction, row: Row) -> tuple[Any, ...]:
         *(row["run_id"], *name_of(tx, row["definition_id"]), row["key"], row["started_at"]),
         *(row["deadline"], row["revision"], row["finished_at"]),
     )
+
+
+def _up_to(tx: Transaction, rows: Sequence[Row], arguments: Arguments) -> Sequence[Any]:
+    """The runs; of one that comes after `most` bytes, only that it is there."""
+    found, before = [], 0
+    for row in rows:
+        definition_id, wake_at, state, given, *others = _run(tx, row)
+        kept = (state, given) if before < arguments["most"] else (None, None)
+        found.append((definition_id, wake_at, *kept, *others))
+        before += len(state) + len(given)
+    return found
 
 
 def _due_runs(tx: Transaction, arguments: Arguments) -> list[Row]:
@@ -338,8 +360,10 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
     pinned, _, mark = max(versions, default=(arguments["version"], 0, None))
     if key is not None:
         await tx.lock("advisory", (name, key))
+        tx.look_again()
         row = {"saga": name, "key": key, "run_id": run_id, "input_digest": arguments["kept"]}
         if not await tx.insert("run_key", (name, key), row):
+            tx.look_again()
             held = tx.get("run_key", (name, key))
             assert held is not None, "its lock is ours"
             if held["run_id"] != run_id:
@@ -347,26 +371,78 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
                 same = held["input_digest"] == arguments["digest"] if plain else None
                 sealed = None if plain else held["input_digest"]
                 return [_Started("held", held["run_id"], pinned, same, sealed)]
-    number = tx.number("inbox")
-    columns_ = {"definition_id": None, "audit_id": None, "reply_to": None, "correlation_id": None}
-    row = {
-        **columns_,
-        "id": number,
-        "run_id": run_id,
-        "version": pinned,
-        "saga": name,
-        "kind": "start",
-        "key": key,
-        "body": arguments["body"],
-        "role": "client",
-        "fingerprint": arguments["fingerprint"] or mark,
-        "held": False,
-        "sender": None,
-        "received_at": tx.now,
-        "not_before": None,
-    }
-    tx.put("inbox", number, row)
+    if not await tx.insert("start", run_id, {}) or _start_waits(tx, run_id):
+        raise StoreRefused("That start waits already: inbox_start_run (23505).")
+    tx.delete("start", run_id)
+    add_to_inbox(
+        tx,
+        {
+            "run_id": run_id, "kind": "start", "saga": name, "version": pinned, "key": key,
+            "body": arguments["body"], "fingerprint": arguments["fingerprint"] or mark,
+            "role": "client",
+        },
+    )
     return [_Started("recorded", run_id, pinned, None, None)]
+
+
+INBOX: Row = {
+    "run_id": "", "kind": "", "body": "", "saga": None, "version": None, "definition_id": None,
+    "audit_id": None, "reply_to": None, "correlation_id": None, "sender": None, "key": None,
+    "role": None, "fingerprint": None, "held": False, "not_before": None,
+}
+"""The columns of the inbox, with their defaults."""
+
+
+def add_to_inbox(tx: Transaction, row: Row) -> None:
+    """Add a row to the inbox; the columns it does not name have their defaults."""
+    number = tx.number("inbox")
+    tx.put("inbox", number, {**INBOX, "id": number, "received_at": tx.now, **row})
+
+
+# operators
+
+
+@ANSWERS.to(audit, "_RECORD")
+async def _record_acts(tx: Transaction, arguments: Arguments) -> int:
+    names = {"ids": "id", "by": "by", "actions": "action", "run_ids": "run_id"}
+    for row in columns({**names, "targets": "target", "reasons": "reason"}, arguments):
+        nothing = {"outcome": None, "message": None, "verdicts": 0}
+        await tx.insert("audit", row["id"], {**row, **nothing, "role": "operator"})
+    return 1
+
+
+@ANSWERS.to(audit, "_SETTLE")
+async def _settle(tx: Transaction, arguments: Arguments) -> int:
+    """`verdicts` counts them, also those that come too late to change the row."""
+    names = {"ids": "id", "outcomes": "outcome", "messages": "message"}
+    for verdict in columns(names, arguments):
+        row = await tx.lock("audit", verdict["id"])
+        if row is not None:
+            settled = verdict if row["outcome"] is None else {}
+            tx.put("audit", row["id"], {**row, **settled, "verdicts": row["verdicts"] + 1})
+    return 1
+
+
+@ANSWERS.to(requests, "_CANCEL")
+async def _request_cancel(tx: Transaction, arguments: Arguments) -> int:
+    return _add_requests(tx, "cancel", ("cancel",), arguments)
+
+
+@ANSWERS.to(requests, "_RESOLVE")
+async def _request_resolve(tx: Transaction, arguments: Arguments) -> int:
+    return _add_requests(tx, "resolve", tuple(Resolution), arguments)
+
+
+def _add_requests(tx: Transaction, kind: str, allowed: Sequence[str], arguments: Arguments) -> int:
+    names = {"run_ids": "run_id", "audit_ids": "audit_id", "bodies": "body"}
+    for row in columns(names, arguments):
+        act = tx.get("audit", row["audit_id"])
+        if not act or act["run_id"] != row["run_id"] or act["action"] not in allowed:
+            raise StoreRefused("A request is out of bounds, or its act is not on record (22023).")
+        run = tx.get("run", row["run_id"])
+        pinned = run["definition_id"] if run else None
+        add_to_inbox(tx, {**row, "kind": kind, "definition_id": pinned, "role": "operator"})
+    return 1
 
 
 def _pairs(arguments: Arguments) -> Iterable[tuple[str, str]]:

@@ -4,9 +4,13 @@ A model of PostgreSQL: tables in memory, transactions at READ COMMITTED, row loc
 It knows no SQL. What each statement of the engine means is defined by the modules that answer them
 (`store`, `waiting`, `barrier`), in terms of the few things a transaction can do here: look, lock,
 put, delete. The store's contract tests run over this model and over PostgreSQL.
+
+A statement sees what was committed when it began (PostgreSQL manual, 13.2.1). If it waits for a
+lock, it reads the newest version of the row that it waited for, and the old version of all others.
 """
 
 import asyncio
+import re
 from collections import defaultdict, namedtuple
 from collections.abc import (
     AsyncIterator,
@@ -39,13 +43,34 @@ BEGINNING = datetime(2026, 11, 15, tzinfo=UTC)
 
 
 class Answers(dict[int, Answer]):
-    """What statements mean, by the identity of each; a statement lives as long as its module."""
+    """
+    What statements mean, by the identity of each; a statement lives as long as its module.
+
+    `templates` are the texts of which statements are made as they are needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.templates: dict[re.Pattern[str], Answer] = {}
 
     def to(self, module: ModuleType, *names: str) -> Callable[[Answer], Answer]:
         """Declare what statements of *module* mean, by their names, which need not be public."""
 
         def declare(answer: Answer) -> Answer:
             self.update((id(vars(module)[name]), answer) for name in names)
+            return answer
+
+        return declare
+
+    def to_template(self, module: ModuleType, name: str) -> Callable[[Answer], Answer]:
+        """Declare what the statements mean that are made of a text of *module* and a `month`."""
+
+        def declare(answer: Answer) -> Answer:
+            pattern = re.escape(vars(module)[name]).replace(
+                re.escape("{month}"), r"(?P<month>\w+?)", 1
+            )
+            pattern = pattern.replace(re.escape("{month}"), "(?P=month)")
+            self.templates[re.compile(pattern)] = answer
             return answer
 
         return declare
@@ -77,11 +102,24 @@ class Tables:
     """
 
     def __init__(self, *known: Answers) -> None:
-        self.answers = {name: answer for each in known for name, answer in each.items()}
+        self._answers = {name: answer for each in known for name, answer in each.items()}
+        self._templates = {
+            pattern: answer for each in known for pattern, answer in each.templates.items()
+        }
         self.rows: defaultdict[str, dict[Any, Row]] = defaultdict(dict)
         self.locks: dict[Place, Transaction] = {}
         self.committed: list[Callable[[Transaction], None]] = []
         self._numbers: defaultdict[str, int] = defaultdict(int)
+
+    def answer(self, statement: object, arguments: Any) -> tuple[Answer, Any]:
+        """Find what a statement means, and its arguments with the `month` that it names."""
+        known = self._answers.get(id(statement))
+        if known is not None:
+            return known, arguments
+        for pattern, made in self._templates.items():
+            if named := pattern.fullmatch(str(statement)):
+                return made, {**(arguments or {}), **named.groupdict()}
+        raise KeyError(f"The model does not know the statement {statement}.")
 
     def number(self, sequence: str) -> int:
         """Give the next number of a sequence; rolling back does not give it back."""
@@ -140,20 +178,34 @@ class Transaction:
         self._tables = tables
         self._patience = patience
         self._ended = asyncio.Event()
+        self._snapshot: dict[str, dict[Any, Row]] | None = None
+        self._waited_for: set[Place] = set()
 
     async def execute(self, statement: object, arguments: Any = None) -> Result:
         """
         Answer one of the statements that are known.
 
         Raises:
-            StoreUnavailable: the connection was cut; nothing of the transaction happens.
+            StoreUnavailable: the connection was cut, or the statement took too long; nothing of
+                the transaction happens.
             StoreBusy: somebody else holds a row for too long.
         """
         fault = await self.process.reach(Point.STATEMENT)
+        if fault is not None and fault.kind is Kind.TIMEOUT:
+            await asyncio.sleep(fault.seconds)  # what is locked stays locked
         if fault is not None or not self.is_active:
             self.end()
-            raise StoreUnavailable("The simulated connection was cut.")
-        return Result(await self._tables.answers[id(statement)](self, arguments))
+            raise StoreUnavailable("The simulated statement was cancelled, or cut off.")
+        answer, arguments = self._tables.answer(statement, arguments)
+        try:
+            return Result(await answer(self, arguments))
+        finally:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """See what is committed by now, as each statement does, also one inside a function."""
+        self._snapshot = None
+        self._waited_for.clear()
 
     def get_transaction(self) -> "Transaction":
         """Itself: SQLAlchemy tells connections and transactions apart."""
@@ -173,12 +225,17 @@ class Transaction:
         written = self.writes.get(table)
         if written and key in written:
             return written[key]
-        return self._tables.rows[table].get(key)
+        if self._snapshot is None or (table, key) in self._waited_for:
+            return self._tables.rows[table].get(key)
+        return self._snapshot.get(table, {}).get(key)
 
     def every(self, table: str) -> Iterator[tuple[Any, Row]]:
         """Look at all rows of a table, in the order they were put there."""
         written = self.writes.get(table) or {}
-        rows = self._tables.rows[table]
+        if self._snapshot is None:
+            rows = self._tables.rows[table]
+        else:
+            rows = self._snapshot.get(table, {})
         for key, row in rows.items():
             if key not in written:
                 yield key, row
@@ -201,12 +258,23 @@ class Transaction:
         """Lock a row, waiting for whoever has it; the row as it is then, if it is there."""
         while not self.free(table, key):
             await self._wait(self._tables.locks[table, key])
+            self._waited_for.add((table, key))
         self.grab(table, key)
         return self.get(table, key)
+
+    async def lock_table(self, table: str) -> None:
+        """Wait until nobody holds a row of a table."""
+        while others := [
+            holder
+            for place, holder in self._tables.locks.items()
+            if place[0] == table and holder is not self
+        ]:
+            await self._wait(others[0])
 
     async def insert(self, table: str, key: Hashable, row: Row) -> bool:
         """Put a row unless its key is taken, waiting for whoever is about to take it."""
         while True:
+            self._waited_for.add((table, key))  # an index has no snapshot
             holder = self._tables.locks.get((table, key), self)
             if holder is not self and key in holder.writes[table]:
                 await self._wait(holder)
@@ -268,6 +336,8 @@ class Transaction:
         self._ended.set()
 
     async def _wait(self, holder: "Transaction") -> None:
+        if self._snapshot is None:
+            self._snapshot = {table: dict(rows) for table, rows in self._tables.rows.items()}
         try:
             async with asyncio.timeout(self._patience):
                 await holder._ended.wait()  # noqa: SLF001 - another of its own kind

@@ -76,7 +76,7 @@ async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     ]
     names = ("created_at", "run_id", "saga", "version", "step", "direction", "attempt", "command")
     claimed = []
-    for row in old[:limit]:
+    for row in up_to(old[:limit], "payload", arguments):
         tx.grab("outbox", row["id"])
         tx.put("outbox", row["id"], {**row, "claimed_at": now})
         told = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
@@ -215,6 +215,15 @@ async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return _starts_found(tx, arguments)
 
 
+def up_to(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
+    """Leave out the rows that come after `most` bytes of a column."""
+    before = 0
+    for row in rows:
+        if before < arguments["most"]:
+            yield row
+        before += len(row[column].encode())
+
+
 def _starts_found(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     definitions = [row for _, row in tx.every("definition")]
     newest = {row["name"]: row["version"] for row in sorted(definitions, key=_version)}
@@ -223,8 +232,8 @@ def _starts_found(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
             *(row["run_id"], row["saga"], row["version"] or newest.get(row["saga"])),
             *(row["key"], min(_held(tx, row), arguments["held"])),
         )
-        for _, row in tx.every("inbox")
-        if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
+        for row in [tx.get("inbox", number) for number in _starts(tx).values()]
+        if row is not None and row["run_id"] in arguments["run_ids"]
     ]
 
 
@@ -252,8 +261,10 @@ def _waiting(tx: Transaction) -> Iterator[Row]:
 
 def _taken_out(tx: Transaction, rows: Iterable[Row], arguments: Arguments) -> Sequence[Any]:
     taken = []
-    for row in list(rows):
+    found = list(rows)
+    for row in found:
         tx.grab("inbox", row["id"])
+    for row in up_to(found, "body", arguments):
         tx.delete("inbox", row["id"])
         taken.append(_fetched(row, arguments))
     return taken
@@ -279,7 +290,9 @@ def _is_ripe(tx: Transaction, row: Row) -> bool:
 def _is_startable(tx: Transaction, row: Row, saga: str, arguments: Arguments) -> bool:
     if row["kind"] != "start" or row["saga"] != saga:
         return False
-    return row["version"] is None or any(
+    if row["version"] is None:
+        return row["fingerprint"] is None
+    return any(
         each["id"] in arguments["definition_ids"]
         and (each["name"], each["version"]) == (saga, row["version"])
         and row["fingerprint"] in (None, each["fingerprint"])

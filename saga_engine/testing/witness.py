@@ -21,6 +21,7 @@ from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.testing.broker import Broker
 from saga_engine.testing.client import KNOWN
+from saga_engine.testing.months import month_of
 from saga_engine.testing.process import Process
 from saga_engine.testing.tables import Row, Tables, Transaction
 
@@ -36,8 +37,8 @@ class Witness:
     Watches one simulation; `guarded` are the commands that are performed behind the barrier.
 
     `ledger` are the effects in the order of their commits, `violations` sentences that begin with
-    the promise they break, `accepted` the runs whose clients were told so, `digest` stands for
-    everything that happened.
+    the promise they break, `accepted` the runs whose clients were told so, with the version that
+    was named, `digest` stands for everything that happened.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Witness:
         self.violations: list[str] = []
         self.ledger: list[Row] = []
         self.counts: Counter[str] = Counter()
-        self.accepted: set[str] = set()
+        self.accepted: dict[str, int | None] = {}
         self._engine = engine
         self._services = services
         self._guarded = guarded
@@ -81,6 +82,7 @@ class Witness:
     def _engine_committed(self, tx: Transaction) -> None:
         self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
         self._decided.update(map(_command_of, _put(tx, "outbox")))
+        self._months(tx)
         self._ended.update(row["run_id"] for row in _put(tx, "run") if row["finished_at"])
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
@@ -90,6 +92,28 @@ class Witness:
         touched += [row["run_id"] for row in _put(tx, "inbox")]
         touched += [row["message_id"] for row in _put(tx, "dead_letter")]
         self._touched.update(dict.fromkeys(((tx.process, each) for each in touched), self._moment))
+
+    def _months(self, tx: Transaction) -> None:
+        """A month goes, or a key: no start of it may wait, and no run of it be under way."""
+        gone = {row["run_id"] for row in _put(tx, "detached run")}
+        taken = [number for number, row in tx.writes.get("inbox", {}).items() if row is None]
+        waiting = {
+            row["run_id"]
+            for number, row in self._engine.rows["inbox"].items()
+            if row["kind"] == "start" and number not in taken
+        }
+        if gone:
+            self.counts["months dropped"] += len(months := {month_of(each) for each in gone})
+            if months & {month_of(each) for each in waiting}:
+                self.violate("P1", "a month was dropped while a start of it waits")
+        for pair, row in tx.writes.get("run_key", {}).items():
+            if row is None and pair in self._engine.rows["run_key"]:
+                self._released(self._engine.rows["run_key"][pair]["run_id"], waiting)
+
+    def _released(self, run_id: str, waiting: Collection[str]) -> None:
+        run = self._engine.rows["run"].get(run_id)
+        if run_id in waiting or (run is not None and run["finished_at"] is None):
+            self.violate("P1", f"the key of run {run_id} was released before its run ended")
 
     def _left(self, row: Row | None) -> None:
         """A row leaves the outbox: its command is confirmed, or nobody waits for it any more."""
@@ -128,9 +152,13 @@ class Witness:
             if message.routing_key.split(".")[1] not in self._ended:
                 self.violate("P6", f"{message.routing_key} was told before it was committed")
             return
-        outcome, run_id = orjson.loads(message.body)["outcome"], message.correlation_id
+        said = orjson.loads(message.body)
+        outcome, run_id, version = said["outcome"], message.correlation_id, said["version"]
+        named = self.accepted.get(run_id)
+        if version is not None and said["run_id"] == run_id and named not in (None, version):
+            self.violate("P1", f"run {run_id} was accepted as {named}, and is {version}")
         if outcome == AnswerOutcome.ACCEPTED:
-            self.accepted.add(run_id)
+            self.accepted[run_id] = named or version
             waiting = [row["run_id"] for row in self._engine.rows["inbox"].values()]
             if run_id not in self._engine.rows["run"] and run_id not in waiting:
                 self.violate("P6", f"run {run_id} was accepted before that was committed")

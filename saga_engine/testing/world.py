@@ -33,18 +33,30 @@ from saga_engine.settings import Settings
 from saga_engine.store import database as real_database
 from saga_engine.store import runs
 from saga_engine.telemetry.facts import Fact, FaultFound, HandlerFailed, Tell
-from saga_engine.testing import barrier, loop, store, waiting
+from saga_engine.testing import barrier, hostile, loop, months, store, waiting
 from saga_engine.testing.broker import Broker, Consumer, Publisher
 from saga_engine.testing.client import Client, rubbish, set_aside
 from saga_engine.testing.faults import Fault, Faults, dice
+from saga_engine.testing.hostile import Hostile
+from saga_engine.testing.months import DETACHED, DROPPED, ID_AGE, KEEP
+from saga_engine.testing.operator import Operator, unsettled
 from saga_engine.testing.play import Lots, Play, participant
 from saga_engine.testing.process import Process
 from saga_engine.testing.promises import broken, stories
+from saga_engine.testing.rollout import Rollout
 from saga_engine.testing.tables import Database, Tables
 from saga_engine.testing.witness import Witness
 from saga_engine.worker.shift import QUEUES, Shift, register
 
 Life = Callable[[Process], Awaitable[None]]
+
+ACCEPTED = 120.0
+"""Seconds until which run ids are young enough, in a world with retention."""
+
+LAST = 200.0
+"""Seconds after which all versions are loaded there; months are dropped before and after."""
+
+RETENTION: dict[str, Any] = {"retention_days": 1, "maintenance": 15.0}
 
 STORM = 30.0
 """Seconds in which runs are started and faults strike."""
@@ -68,6 +80,9 @@ class Setup:
     How large a world is, and how often something goes wrong: once in `every` points.
 
     `places` is how many runs of a saga are under way at once; the others wait for their turn.
+    `hostile` rows are written by another role, and operators act `acts` times. With `retention` the
+    months of finished runs are dropped. `batch_bytes` is the setting: fewer are as good as larger
+    payloads.
     """
 
     seed: int
@@ -76,6 +91,10 @@ class Setup:
     participants: int = 2
     every: float = 50
     places: int = SETTINGS.runs_in_flight
+    hostile: int = 0
+    acts: int = 0
+    retention: bool = False
+    batch_bytes: int = SETTINGS.batch_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +126,15 @@ class World:
 
     def __init__(self, setup: Setup, plays: Sequence[Play], faults: Faults) -> None:
         self._setup = setup
-        self._settings = SETTINGS.model_copy(update={"runs_in_flight": setup.places})
+        changed: dict[str, Any] = {"runs_in_flight": setup.places, "batch_bytes": setup.batch_bytes}
+        if setup.retention:
+            changed |= RETENTION
+        self._settings = SETTINGS.model_copy(update=changed)
         self._plays = plays
+        self._rollout = Rollout(plays, LAST if setup.retention else STORM * 0.9)
         self._faults = faults
         self._dice = dice(setup.seed, "network")
-        self._engine = Tables(store.ANSWERS, waiting.ANSWERS)
+        self._engine = Tables(store.ANSWERS, waiting.ANSWERS, months.ANSWERS, hostile.ANSWERS)
         self._services = Tables(barrier.ANSWERS)
         self._broker = Broker(self._dice)
         self._broker.declare(ENGINE)
@@ -121,13 +144,14 @@ class World:
         self._group = asyncio.TaskGroup()
         self._processes: dict[str, Process] = {}
         self._over = False
+        self._hostile: Hostile | None = None
 
     async def happen(self) -> Outcome:
         """Let it happen, and hold it against the promises."""
         async with self._group:
             for number in range(self._setup.workers):
-                known = self._plays[number % 2 :] or self._plays  # some lack a definition
-                self._begin(f"worker {number}", partial(self._worker, known))
+                self._begin(f"worker {number}", partial(self._worker, number))
+            self._group.create_task(self._roll_out())
             for number in range(self._setup.participants):
                 self._begin(f"participant {number}", self._participant)
             async with asyncio.TaskGroup() as clients:
@@ -135,6 +159,7 @@ class World:
                 await asyncio.sleep(STORM)
                 self._faults.end()
                 self._lots.calm()
+                await asyncio.sleep(LAST - STORM if self._setup.retention else 0.0)
             await self._settle()
             self._over = True
             for process in self._processes.values():
@@ -156,6 +181,15 @@ class World:
             self._counts["stops" if process.alive else "crashes"] += 1
             await asyncio.sleep(process.down)
 
+    async def _roll_out(self) -> None:
+        """Replace the workers, one after the other, at each stage of the rollout."""
+        clock = asyncio.get_running_loop()
+        for at in self._rollout.times:
+            await asyncio.sleep(at - clock.time())
+            for number in range(self._setup.workers):
+                self._processes[f"worker {number}"].stop.set()
+                await asyncio.sleep(self._dice.random())
+
     async def _live(self, process: Process, life: Life) -> None:
         try:
             await life(process)
@@ -168,7 +202,8 @@ class World:
         finally:
             process.close()
 
-    async def _worker(self, plays: Sequence[Play], process: Process) -> None:
+    async def _worker(self, number: int, process: Process) -> None:
+        plays = self._rollout.loaded(number, asyncio.get_running_loop().time())
         database = cast(
             "real_database.Database",
             Database(self._engine, process, self._settings.database_lock_timeout),
@@ -227,12 +262,21 @@ class World:
         process = Process("client", self._faults, self._dice, mortal=False)
         publisher = Publisher(self._broker, process, self._settings.broker_confirm_timeout)
         database, accepted = Database(self._engine, process), self._witness.accepted
-        client = Client(self._engine, database, publisher, self._dice, accepted)
+        made = ACCEPTED - ID_AGE.total_seconds() if self._setup.retention else 0.0
+        client = Client(self._engine, database, publisher, self._dice, accepted, made)
         for number in range(self._setup.runs):
             play = self._plays[number % len(self._plays)]
             group.create_task(client.start(play, number, within=STORM * 0.8))
         for name in RUBBISH:
             group.create_task(client.throw_rubbish(name, within=STORM * 0.8))
+        if self._setup.hostile:
+            sagas = sorted({play.saga.name for play in self._plays})
+            by_lot = dice(self._setup.seed, "hostile")
+            self._hostile = Hostile(self._engine, database, by_lot, sagas, client.run_id)
+            group.create_task(self._hostile.write(self._setup.hostile, within=STORM * 0.8))
+        if self._setup.acts:
+            operator = Operator(self._engine, database, dice(self._setup.seed, "operator"))
+            group.create_task(operator.work(self._setup.acts, within=STORM * 1.5))
 
     # the end
 
@@ -261,12 +305,21 @@ class World:
             for (run_id, _), row in self._engine.rows["incident"].items()
             if row["resolved_at"] is None
         }
+        for table in KEEP:
+            for gone in (DETACHED, DROPPED):
+                self._engine.rows[table] |= self._engine.rows[f"{gone} {table}"]
         auditor = Database(self._engine, Process("auditor", self._faults, self._dice))
         async with auditor.transaction() as tx:
             found = await runs.look(cast("Any", tx), set(self._engine.rows["run"]))
         for story in stories(self._engine, self._witness.ledger, self._plays):
             run = found[story.row["run_id"]].run
             self._witness.violations.extend(broken(story, run, waiting))
+        self._witness.violations.extend(unsettled(self._engine))
+        self._witness.violations.extend(self._hostile.broken() if self._hostile else ())
+        for run_id, version in self._witness.accepted.items():
+            began = found[run_id].run.version if run_id in found else None
+            if began is None or version not in (None, began):
+                self._witness.violate("P1", f"run {run_id} was accepted as {version}, is {began}")
         if not {rubbish(name).message_id for name in RUBBISH} <= set_aside(self._engine):
             self._witness.violate("P7", "what nobody can read was not set aside")
         if len(found) != self._setup.runs:

@@ -44,9 +44,9 @@ def sagas(draw: st.DrawFn) -> Saga:
     return random_saga(draw(st.randoms(use_true_random=False)))
 
 
-def random_saga(dice: Random, name: str = "random") -> Saga:
+def random_saga(dice: Random, name: str = "random", version: int = 1) -> Saga:
     """Up to seven steps in a row or as a graph, with or without a pivot, some read-only."""
-    saga = Saga(name, version=1, input=dict, deadline=dice.choice(DEADLINES))
+    saga = Saga(name, version=version, input=dict, deadline=dice.choice(DEADLINES))
     before = [f"a{n}" for n in range(dice.choice([2, 3, 4, 1, 0]))]
     for n, step in enumerate(before):
         after: list[str] | None = dice.choice(FIRST) if n == 0 else _some(dice, before[:n])
@@ -92,8 +92,9 @@ def _add(
     for earlier in _ancestors(saga, after or ()):
         if dice.choice([False, False, True]):
             needs[earlier] = dice.choice([int, int | None])
+    commands = saga.name if saga.version == 1 else f"{saga.name}.v{saga.version}"
     step = saga.step(
-        command=f"{saga.name}.do.{name}",
+        command=f"{commands}.do.{name}",
         reply=int,
         timeout=dice.choice(TIMEOUTS),
         retry=_retry(dice),
@@ -104,7 +105,7 @@ def _add(
     if undo and not read_only and (not pivot or _coin(dice)):
         own = {name: int | None} if _coin(dice) else {}
         step.compensation(
-            command=f"{saga.name}.undo.{name}", timeout=dice.choice(TIMEOUTS), retry=_retry(dice)
+            command=f"{commands}.undo.{name}", timeout=dice.choice(TIMEOUTS), retry=_retry(dice)
         )(mapping(name, needs | own))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saga_engine.testing.case import Case, smaller
 from saga_engine.testing.faults import Faults
-from saga_engine.testing.world import Setup, simulate
+from saga_engine.testing.world import SETTINGS, Setup, simulate
 from tests.simulation.plays import plays_of
 
 REGRESSIONS = Path(__file__).parent / "regressions"
@@ -67,6 +67,10 @@ def setup_of(seed, runs):
         seed,
         runs=runs,
         **places,
+        hostile=runs // 3 if seed % 2 == 0 else 0,
+        acts=runs if seed % 4 < 2 else 0,
+        retention=seed % 6 == 0,
+        batch_bytes=2000 if seed % 7 == 0 else SETTINGS.batch_bytes,
         workers=1 + seed % 3,
         participants=1 + seed % 2,
         every=(30, 60, 120, 400)[seed % 4],

@@ -23,13 +23,20 @@ CREATE_ORDER = Play(
 
 
 def plays_of(seed):
-    """Three plays: an example and two random sagas, one of them without the barrier."""
+    """
+    Three plays: an example and two random sagas, one of them without the barrier.
+
+    Every third seed has a second version of one of them, which is rolled out.
+    """
     by_lot = dice(seed, "plays")
     example = by_lot.choice([PLACE_ORDER, CREATE_ORDER])
-    return [example, _random(by_lot, "one", True), _random(by_lot, "two", False)]
+    plays = [example, _random(by_lot, "one", True), _random(by_lot, "two", False)]
+    if seed % 3 == 0:
+        plays.append(_random(by_lot, "one", True, version=2))
+    return plays
 
 
-def _random(by_lot, name, barrier):
-    saga = random_saga(by_lot, name)
+def _random(by_lot, name, barrier, version=1):
+    saga = random_saga(by_lot, name, version)
     replies = {step.action.command: n for n, step in enumerate(saga.steps.values())}
     return Play(saga, {"n": 1}, replies, barrier)
