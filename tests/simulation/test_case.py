@@ -7,6 +7,7 @@ from saga_engine.testing.faults import Fault, Kind
 from saga_engine.testing.world import Setup, simulate
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import REGRESSIONS, campaign, retry, setup_of
+from tests.simulation.planting import Planting
 from tests.simulation.plays import plays_of
 
 KEPT = sorted(REGRESSIONS.glob("*.json"))
@@ -14,7 +15,7 @@ KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
     plant, _ = BUGS["take_a_failed_commit_for_done"]
-    plant(monkeypatch)
+    plant(Planting(monkeypatch))
     outcome = simulate(setup_of(1, 30), plays_of(1))
     case = smaller(Case(setup_of(1, 30), tuple(outcome.faults)), retry)
     assert len(outcome.faults) > 10
@@ -27,7 +28,7 @@ def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
 
 def test_a_campaign_reports_a_broken_promise_as_a_small_case(monkeypatch):
     plant, _ = BUGS["acknowledge_before_the_commit"]
-    plant(monkeypatch)
+    plant(Planting(monkeypatch))
     figures = campaign(base=0, seeds=1, runs=10)
     [case] = figures.cases
     assert (case.setup.runs, case.faults) == (1, ())
