@@ -37,6 +37,9 @@ PATIENCE = 50
 CURIOUS, GLANCE = 0.5, 1.0
 """How many ask how a run stands that waits for its turn, and the seconds between, at the most."""
 
+OF_A_SECOND = 2
+"""Run ids that name the same second."""
+
 NEWEST = 0.4
 """How many starts name no version."""
 
@@ -135,8 +138,10 @@ class Client:
                 self._accepted.setdefault(run_id, started.version)
 
     def run_id(self, number: int) -> UUID:
-        """Make a UUIDv7 that is the same in every simulation of the seed; ten are of one second."""
-        milliseconds = int((BEGINNING.timestamp() + self._made + number // 10) * 1000) + number
+        """Make a UUIDv7 that is the same in every simulation of the seed, a few of each second."""
+        milliseconds = (
+            int((BEGINNING.timestamp() + self._made + number // OF_A_SECOND) * 1000) + number
+        )
         dice = self._dice.getrandbits(74)
         high = milliseconds << 16 | 0x7000 | dice >> 62
         return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)

@@ -103,10 +103,15 @@ class Hostile:
             "saga": self._dice.choice(self._sagas) if starts or lot < 0.2 else None,
             "key": f"hostile {run_id}" if self._dice.random() < 0.5 else None,
             "version": 1 if lot < 0.3 else None,
-            "definition_id": 1 if lot < 0.1 else None,
+            "definition_id": self._definition() if lot < 0.1 else None,
             "correlation_id": "nobody" if lot < 0.1 else None,
             "body": self._dice.choice(BODIES),
         }
+
+    def _definition(self) -> int | None:
+        """Name a definition that a worker has; what names another one waits for that."""
+        ids = [row["id"] for row in self._engine.rows["definition"].values()]
+        return self._dice.choice(ids) if ids else None
 
     def broken(self) -> Iterator[str]:
         """Say which of the rows did not end as they must, in sentences as of `promises`."""

@@ -377,8 +377,13 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
     add_to_inbox(
         tx,
         {
-            "run_id": run_id, "kind": "start", "saga": name, "version": pinned, "key": key,
-            "body": arguments["body"], "fingerprint": arguments["fingerprint"] or mark,
+            "run_id": run_id,
+            "kind": "start",
+            "saga": name,
+            "version": pinned,
+            "key": key,
+            "body": arguments["body"],
+            "fingerprint": arguments["fingerprint"] or mark,
             "role": "client",
         },
     )
@@ -386,9 +391,21 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
 
 
 INBOX: Row = {
-    "run_id": "", "kind": "", "body": "", "saga": None, "version": None, "definition_id": None,
-    "audit_id": None, "reply_to": None, "correlation_id": None, "sender": None, "key": None,
-    "role": None, "fingerprint": None, "held": False, "not_before": None,
+    "run_id": "",
+    "kind": "",
+    "body": "",
+    "saga": None,
+    "version": None,
+    "definition_id": None,
+    "audit_id": None,
+    "reply_to": None,
+    "correlation_id": None,
+    "sender": None,
+    "key": None,
+    "role": None,
+    "fingerprint": None,
+    "held": False,
+    "not_before": None,
 }
 """The columns of the inbox, with their defaults."""
 

@@ -232,10 +232,8 @@ class Transaction:
     def every(self, table: str) -> Iterator[tuple[Any, Row]]:
         """Look at all rows of a table, in the order they were put there."""
         written = self.writes.get(table) or {}
-        if self._snapshot is None:
-            rows = self._tables.rows[table]
-        else:
-            rows = self._snapshot.get(table, {})
+        known = self._tables.rows if self._snapshot is None else self._snapshot
+        rows = known.get(table, {})
         for key, row in rows.items():
             if key not in written:
                 yield key, row

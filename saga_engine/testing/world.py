@@ -53,8 +53,8 @@ Life = Callable[[Process], Awaitable[None]]
 ACCEPTED = 120.0
 """Seconds until which run ids are young enough, in a world with retention."""
 
-LAST = 200.0
-"""Seconds after which all versions are loaded there; months are dropped before and after."""
+LAST, AFTER = 200.0, 60.0
+"""Seconds after which all versions are loaded there, and how much longer months are dropped."""
 
 RETENTION: dict[str, Any] = {"retention_days": 1, "maintenance": 15.0}
 
@@ -159,7 +159,7 @@ class World:
                 await asyncio.sleep(STORM)
                 self._faults.end()
                 self._lots.calm()
-                await asyncio.sleep(LAST - STORM if self._setup.retention else 0.0)
+                await asyncio.sleep(LAST + AFTER - STORM if self._setup.retention else 0.0)
             await self._settle()
             self._over = True
             for process in self._processes.values():

@@ -88,6 +88,8 @@ class Duties:
                 return await self._take_all_or_what_is_free()
         except AWAY:
             raise
+        except StoreTooMuch:
+            return True  # their runs are large: it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - the same
             self._tell(FaultFound(operation="waiting", problem=described(error)))
             return await self._take_one_recorded()

@@ -5,13 +5,16 @@ Each is planted for the time of a test, which must see the simulation find it.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import cast
 
+import orjson
+
+from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.wire import Delivery, Message, Published
 from saga_engine.errors import StoreUnavailable
@@ -33,22 +36,26 @@ from saga_engine.saga.sealing import PLAIN, Sealing
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.turn import Turn
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.settings import Settings
 from saga_engine.store import inbox, incidents, journal, keys, outbox, runs
 from saga_engine.store.database import Transaction
-from saga_engine.store.inbox import WaitingStart
+from saga_engine.store.inbox import Inboxed, Item, WaitingStart
 from saga_engine.store.journal import Entry
 from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import StoredRun
-from saga_engine.testing import tables
-from saga_engine.worker import batch, ledger, starts, turnover, writing
+from saga_engine.telemetry.facts import FaultFound, described
+from saga_engine.testing import months, tables
+from saga_engine.worker import batch, ledger, pending, starts, turnover, writing
 from saga_engine.worker.account import account
 from saga_engine.worker.arrival import Arrival, Intake, Letter
 from saga_engine.worker.batch import Batch
+from saga_engine.worker.duties import Duties
 from saga_engine.worker.intake import read
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.shift import Shift
+from saga_engine.worker.starts import Begun, Starts
 from saga_engine.worker.turnover import Turnover, Work
 from tests.simulation.planting import Planting
 
@@ -187,6 +194,118 @@ def know_nothing_of_starts_that_wait(plant: Planting) -> None:
 @bug("P5", "P7")
 def decide_without_the_lock(plant: Planting) -> None:
     plant.replace(runs, "lock", runs.look)
+
+
+@bug("P7")
+def decode_all_recorded_rows_together(plant: Planting) -> None:
+    """One body that is not JSON fails the batch, and the batch is all that anybody recorded."""
+    read_each = pending.read
+
+    def together(items: Iterable[Inboxed], settings: Settings) -> Intake:
+        rows = list(items)
+        orjson.loads(f"[{','.join(row.body for row in rows)}]")
+        return read_each(rows, settings)
+
+    plant.replace(pending, "read", together)
+
+
+@bug("P1")
+def choose_the_version_again_at_its_turn(plant: Planting) -> None:
+    """A start that names no version is kept as it came, not as it was accepted."""
+
+    def queue(self: Ledger, arrival: Arrival, run: Run) -> None:
+        self.hold(replace(arrival, answer_to=None))
+        status = ledger.status_of(run)
+        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
+
+    plant.replace(Ledger, "queue", queue)
+
+
+@bug("P1")
+def begin_the_newest_version_that_is_here(plant: Planting) -> None:
+    """A worker with a newer version begins with it what was accepted for an older one."""
+
+    def newest(self: Starts, arrival: Arrival) -> int | None:
+        return self._catalogue.startable(arrival.saga, None)
+
+    plant.replace(Starts, "_startable", newest)
+
+
+@bug("P1")
+def drop_a_month_although_a_start_waits(plant: Planting) -> None:
+    """The functions of the database that say so are in the model of it."""
+
+    def month_needed(tx: tables.Transaction, month: str, cutoff: datetime) -> bool:
+        runs_of = [row for key, row in tx.every("run") if months.month_of(key) == month]
+        ended = [row["finished_at"] for row in runs_of]
+        return any(at is None or at > cutoff for at in ended)
+
+    def is_left_over(tx: tables.Transaction, row: tables.Row) -> bool:
+        return tx.get("run", row["run_id"]) is None
+
+    plant.replace(months, "month_needed", month_needed)
+    plant.replace(months, "is_left_over", is_left_over)
+
+
+@bug("P1")
+def release_keys_of_runs_that_are_under_way(plant: Planting) -> None:
+    """A refused start gives back its key, whoever has begun with it meanwhile."""
+    consider = Starts._consider
+
+    async def releasing(self: Starts, begun: Begun, holder: KeyHeld | None) -> None:
+        await consider(self, begun, holder)
+        if holder is not None and holder.run_id != begun.arrival.run_id:
+            key = starts.start_of(begun.arrival).key
+            assert key is not None
+            model = cast("tables.Transaction", self._tx)
+            await model.lock("run_key", (begun.arrival.saga, key))
+            model.delete("run_key", (begun.arrival.saga, key))
+
+    plant.replace(Starts, "_consider", releasing)
+
+
+@bug("P1")
+def settle_no_act_that_is_refused(plant: Planting) -> None:
+    refuse = Ledger.refuse
+
+    def silent(
+        self: Ledger,
+        arrival: Arrival,
+        outcome: AnswerOutcome,
+        sentence: str,
+        run_id: str | None = None,
+    ) -> None:
+        refuse(self, replace(arrival, audit_id=None), outcome, sentence, run_id)
+
+    plant.replace(Ledger, "refuse", silent)
+
+
+@bug("P1")
+def forget_the_act_of_a_request_that_is_kept(plant: Planting) -> None:
+    """It is decided later, and its operator is never told."""
+    item = writing._item
+
+    def forgetting(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
+        return replace(item(arrival, ledger, delay), audit_id=None)
+
+    plant.replace(writing, "_item", forgetting)
+
+
+@bug("P7")
+def take_too_much_for_a_bug(plant: Planting) -> None:
+    """Recorded requests whose runs are together beyond `batch_bytes` are a fault of ours."""
+
+    async def waiting(self: Duties) -> bool:
+        try:
+            with self._waiting.tried():
+                return await self._take_all_or_what_is_free()
+        except turnover.AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in the code it replaces
+            self._tell(FaultFound(operation="waiting", problem=described(error)))
+            return await self._take_one_recorded()
+
+    plant.replace(Duties, "_take_what_was_recorded", waiting)
 
 
 # store

@@ -6,13 +6,18 @@ import json
 from saga_engine.broker.reply import encode_reply
 from saga_engine.broker.topology import REPLIES, REQUESTS
 from saga_engine.identifiers import uuid7
+from saga_engine.saga.trigger import Cancel, trigger_data
 from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.store import audit, requests
+from saga_engine.store.audit import Act
+from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import (
     DatabaseTroubled,
     FaultFound,
     MessageDeadLettered,
     MessagesConsumed,
     MessagesPublished,
+    OperatorAnswered,
 )
 from tests.worker.engine import keep_silent
 
@@ -54,8 +59,8 @@ async def test_many_large_runs_go_on_together_although_no_transaction_may_read_t
     worker = await engine.worker(batch_bytes=30_000)
     for each in starts:
         assert await worker.facts.finished(each["run_id"]) == Status.COMPLETED
-    for kind in (FaultFound, MessageDeadLettered, DatabaseTroubled):
-        assert worker.facts.of(kind) == []
+    for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
+        assert worker.facts.of(fact) == []
 
 
 async def test_a_reply_waits_for_no_more_than_one_batch_of_requests(engine):
@@ -94,3 +99,27 @@ async def test_a_result_of_more_values_than_its_reader_takes_is_left_out_of_the_
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     answer = await asker.ask("status", run_id=run_id)
     assert (answer.outcome, answer.status, answer.result) == ("existing", "completed", None)
+
+
+async def test_requests_recorded_for_many_large_runs_are_taken_a_few_at_a_time(engine):
+    """Together their runs are more than a transaction reads, which is no fault of anything."""
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    number, first = 12, await engine.worker()
+    run_ids = [str(uuid7()) for _ in range(number)]
+    given = {"saga": "parcel", "input": {"text": LARGE}}
+    await asker.ask_all(*[("start", {"run_id": each, **given}) for each in run_ids])
+    await shop.until("parcel.pack", number)
+    await first.stop()
+    kind, body = trigger_data(Cancel("ann", "a mistake"))
+    acts = {str(uuid7()): run_id for run_id in run_ids}
+    async with engine.database.transaction() as tx:
+        await audit.record(tx, [Act(key, "ann", kind, "", run) for key, run in acts.items()])
+        await requests.record(tx, [Item(kind, run, body, audit_id=a) for a, run in acts.items()])
+    worker = await engine.worker(batch_bytes=30_000)
+    await worker.facts.until(OperatorAnswered, number)
+    async with engine.database.transaction() as tx:
+        decided = await audit.decided(tx, list(acts))
+    assert [each.outcome for each in decided] == ["accepted"] * number
+    for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
+        assert worker.facts.of(fact) == []
