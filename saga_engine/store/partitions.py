@@ -214,13 +214,22 @@ _INCIDENTS = text(
     WHERE i.run_id = old.run_id AND i.number = old.number"""  # noqa: S608 - a constant
 )
 
+# Each row of the answer is one request that is deleted. An operator's act is settled with it.
 _REQUESTS = text(
     f"""
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-        SELECT x.id FROM saga_engine.inbox AS x
-        WHERE x.kind <> 'start' AND {_OF_MONTH}
-            AND NOT EXISTS (
-                SELECT FROM saga_engine.inbox AS s
-                WHERE s.run_id = x.run_id AND s.kind = 'start')
-        LIMIT :page FOR UPDATE OF x SKIP LOCKED))"""  # noqa: S608 - a constant
+    WITH gone AS (
+        DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+            SELECT x.id FROM saga_engine.inbox AS x
+            WHERE x.kind <> 'start' AND {_OF_MONTH}
+                AND NOT EXISTS (
+                    SELECT FROM saga_engine.inbox AS s
+                    WHERE s.run_id = x.run_id AND s.kind = 'start')
+            LIMIT :page FOR UPDATE OF x SKIP LOCKED))
+        RETURNING audit_id
+    ), settled AS (
+        UPDATE saga_engine.audit AS a SET outcome = 'refused',
+            message = 'The run was finished, and was dropped with its month.'
+        FROM gone WHERE a.id = gone.audit_id AND a.outcome IS NULL
+    )
+    SELECT audit_id FROM gone"""  # noqa: S608 - a constant
 )

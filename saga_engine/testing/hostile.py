@@ -110,7 +110,8 @@ class Hostile:
 
     def _definition(self) -> int | None:
         """Name a definition that a worker has; what names another one waits for that."""
-        ids = [row["id"] for row in self._engine.rows["definition"].values()]
+        rows = self._engine.rows["definition"].values()
+        ids = [row["id"] for row in rows if row["version"] == 1]
         return self._dice.choice(ids) if ids else None
 
     def broken(self) -> Iterator[str]:

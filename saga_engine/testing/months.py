@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from saga_engine.store import partitions
-from saga_engine.testing.store import UNFINISHED
+from saga_engine.testing.store import UNFINISHED, settle
 from saga_engine.testing.tables import Answers, Row, Transaction, name_of
 
 Arguments = Mapping[str, Any]
@@ -29,6 +29,8 @@ DETACHED, DROPPED = "detached", "dropped"
 """Where the rows of a month go: a table of their own, and then only the judge sees them."""
 
 KEEP = ("run", "event")
+
+GONE = "The run was finished, and was dropped with its month."
 
 
 def month_of(run_id: str) -> str:
@@ -115,13 +117,17 @@ async def _incidents(tx: Transaction, arguments: Arguments) -> int:
 
 
 @ANSWERS.to(partitions, "_REQUESTS")
-async def _requests(tx: Transaction, arguments: Arguments) -> int:
+async def _requests(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.every("inbox") if month_of(row["run_id"]) == arguments["month"]]
     old = [row["id"] for row in rows if is_left_over(tx, row) and tx.free("inbox", row["id"])]
+    acts = []
     for number in old[: arguments["page"]]:
         tx.grab("inbox", number)
+        acts.append((row := tx.get("inbox", number)) and row["audit_id"])
         tx.delete("inbox", number)
-    return len(old[: arguments["page"]])
+    verdicts = {"ids": acts, "outcomes": ["refused"] * len(acts), "messages": [GONE] * len(acts)}
+    await settle(tx, verdicts)
+    return [(act,) for act in acts]
 
 
 def is_left_over(tx: Transaction, row: Row) -> bool:

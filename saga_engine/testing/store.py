@@ -429,7 +429,7 @@ async def _record_acts(tx: Transaction, arguments: Arguments) -> int:
 
 
 @ANSWERS.to(audit, "_SETTLE")
-async def _settle(tx: Transaction, arguments: Arguments) -> int:
+async def settle(tx: Transaction, arguments: Arguments) -> int:
     """`verdicts` counts them, also those that come too late to change the row."""
     names = {"ids": "id", "outcomes": "outcome", "messages": "message"}
     for verdict in columns(names, arguments):

@@ -7,9 +7,11 @@ import pytest
 from sqlalchemy import Executable, text
 
 from saga_engine.errors import StoreBusy
+from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome
-from saga_engine.store import inbox, journal, keys, partitions, reading, runs
+from saga_engine.store import audit, inbox, journal, keys, partitions, reading, requests, runs
+from saga_engine.store.audit import Act
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
 from saga_engine.store.keys import KeyWanted
@@ -108,6 +110,20 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
         assert await journal.read(tx, run_id) == []
         assert await reading.with_key(tx, "place-order", "k") is None
         assert (await reading.counts(tx)).inbox == 0
+
+
+async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
+    database: Database, definition_id: int
+):
+    """It waits for a worker with the run's definition, which never comes."""
+    run_id, act = await finished(database, definition_id), str(uuid7())
+    async with database.transaction() as tx:
+        await audit.record(tx, [Act(act, "ann", "cancel", "a mistake", run_id)])
+        await requests.record(tx, [Item("cancel", run_id, {}, audit_id=act)])
+    await partitions.maintain(database, retention_days=30)
+    async with database.transaction() as tx:
+        [decided] = await audit.decided(tx, [act])
+    assert (decided.outcome, "dropped" in (decided.message or "")) == ("refused", True)
 
 
 async def test_a_month_with_an_unfinished_run_stays(database: Database, definition_id: int):
