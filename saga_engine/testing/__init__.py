@@ -11,6 +11,9 @@ come to its end by itself, and the promises are held against what is on record. 
 opens a socket or reads a clock: the same seed gives the same world, and an hour takes no time.
 
     world      one world: processes, faults, peace, judgement
+    rollout    which versions of the sagas the workers load as time passes
+    operator   who cancels runs and resolves incidents
+    hostile    who writes rows of any kind
     play       what is played: a saga, its input, and participants that answer by lot
     client     the clients, which ask for the runs
     faults     what goes wrong and where, by chance or the same again
@@ -22,6 +25,7 @@ opens a socket or reads a clock: the same seed gives the same world, and an hour
     tables     the model of PostgreSQL
     store      what the store's statements of runs mean in that model
     waiting    what the statements of outbox, inbox and dead letters mean there
+    months     what the functions of the monthly partitions mean there
     barrier    what the statements of the barrier and of the services mean there
     loop       virtual time
 """

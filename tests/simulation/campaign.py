@@ -70,7 +70,7 @@ def setup_of(seed, runs):
         hostile=runs // 3 if seed % 2 == 0 else 0,
         acts=runs if seed % 4 < 2 else 0,
         retention=seed % 6 == 0,
-        batch_bytes=2000 if seed % 7 == 0 else SETTINGS.batch_bytes,
+        batch_bytes=1000 if seed % 7 == 0 else SETTINGS.batch_bytes,
         workers=1 + seed % 3,
         participants=1 + seed % 2,
         every=(30, 60, 120, 400)[seed % 4],
