@@ -70,10 +70,11 @@ class _Shrinking:
                 size = max(1, size // 2)
 
     def shrink_the_world(self) -> None:
-        """Halve the runs and leave out processes, as long as it still fails."""
-        for name in ("runs", "workers", "participants"):
+        """Halve the runs and what is done to them, and the processes, as long as it still fails."""
+        least = {"acts": 0, "hostile": 0, "runs": 1, "workers": 1, "participants": 1}
+        for name, fewest in least.items():
             number = getattr(self.case.setup, name)
-            while number > 1 and self._fails(
+            while number > fewest and self._fails(
                 replace(self.case, setup=replace(self.case.setup, **{name: number // 2}))
             ):
                 number //= 2

@@ -16,11 +16,11 @@ KEPT = sorted(REGRESSIONS.glob("*.json"))
 def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
     plant, _ = BUGS["take_a_failed_commit_for_done"]
     plant(Planting(monkeypatch))
-    outcome = simulate(setup_of(1, 30), plays_of(1))
-    case = smaller(Case(setup_of(1, 30), tuple(outcome.faults)), retry)
+    outcome = simulate(setup_of(1, 10), plays_of(1))
+    case = smaller(Case(setup_of(1, 10), tuple(outcome.faults)), retry)
     assert len(outcome.faults) > 10
     assert len(case.faults) <= 3
-    assert case.setup.runs <= 30
+    assert case.setup.runs <= 10
     assert retry(case)
     monkeypatch.undo()
     assert not retry(case)
