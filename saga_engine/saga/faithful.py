@@ -141,9 +141,21 @@ class _Walk:
 
     def _judge(self, schema: Any) -> None:
         sound = schema["type"] in _EXACT and "serialization" not in schema and _is_sound(schema)
+        if schema["type"] == "nullable":
+            sound = sound and not self._reads_null(schema["schema"])
         self.exact = self.exact and sound
         keys = _PLAIN.get(schema["type"], frozenset())
         self.proven = self.proven and sound and schema.keys() <= keys
+
+    def _reads_null(self, schema: Any) -> bool:
+        """Whether null is a value of it, so that None around it is written alike."""
+        kind = schema["type"]
+        if kind == "definition-ref":
+            named = (each for each in self._definitions if each["ref"] == schema["schema_ref"])
+            return any(map(self._reads_null, named))
+        if kind == "default" or schema.get("root_model"):
+            return self._reads_null(schema["schema"])
+        return kind in ("none", "nullable")
 
     def _record(self, schema: Any, where: str, config: Any) -> None:
         config = schema.get("config") or config

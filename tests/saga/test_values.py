@@ -294,6 +294,14 @@ def test_what_its_type_reads_back_is_transported_unchanged(kind, value):
     assert type(back) is type(value)
 
 
+class Nothing(RootModel[None]):
+    pass
+
+
+class Maybe(RootModel[Nothing | None]):
+    """None itself, and Nothing in it, are both written as null."""
+
+
 class Rate(BaseModel):
     rate: float | None = None
 
@@ -356,6 +364,8 @@ class Raising(BaseModel):
         (Any, {1}, "arrive altered"),
         (Any, Camel(order_id="o"), "arrive altered"),
         (Text, changed(Text(text="a"), text=" a "), r"arrive altered.*\(text\)"),
+        (Maybe, Maybe(Nothing(None)), "arrive altered"),
+        (RootModel[Nothing | None], RootModel(Nothing(None)), "arrive altered"),
         (Parent, changed(Parent(name="a"), name=3), "cannot be written"),
         (Tagged, Tagged.model_construct(x=Decimal("NaN")), r"x: finite_number"),
         (Checked, changed(Checked(x=2), x=3), "body: assertion_error"),
