@@ -264,6 +264,10 @@ _INBOX_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id) WHERE kind <>
 _INBOX_START_RUN = """
 CREATE UNIQUE INDEX inbox_start_run ON saga_engine.inbox (run_id) WHERE kind = 'start'"""
 
+# An act has one request, wherever that waits.
+_INBOX_ACT = """
+CREATE UNIQUE INDEX inbox_act ON saga_engine.inbox (audit_id) WHERE audit_id IS NOT NULL"""
+
 _INCIDENT = """
 CREATE TABLE saga_engine.incident (
     run_id uuid NOT NULL,
@@ -484,27 +488,56 @@ BEGIN
     ON CONFLICT ON CONSTRAINT audit_pkey DO NOTHING;
 END $$"""
 
-# A request goes with an act that the same role has just put on record for the same run.
+# A request goes with an act that the same role has just put on record for the same run, says what
+# the act says, and is the only one of it. The text of a body may be anything, so a cast of it that
+# fails is a refusal. A worker may settle the act at this moment, so that is looked at last: the
+# unique index has waited for that worker by then.
 _ADD_REQUESTS = """
 CREATE FUNCTION saga_engine.add_requests(asked_kind text, allowed text[], run_ids uuid[],
     audit_ids uuid[], bodies text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    good boolean := false;
+    added integer;
 BEGIN
     IF cardinality(run_ids) <= 1000 IS NOT TRUE OR EXISTS (
             SELECT FROM unnest(run_ids, audit_ids, bodies) AS u(run_id, audit_id, body)
-            WHERE octet_length(u.body) <= 134217728 IS NOT TRUE OR NOT EXISTS (
+            WHERE u.run_id IS NULL OR u.audit_id IS NULL
+                OR octet_length(u.body) <= 4194304 IS NOT TRUE) THEN
+        RAISE 'A request is out of bounds: 1,000 at once, 4 MiB each.'
+            USING ERRCODE = '22023', CONSTRAINT = 'add_requests';
+    END IF;
+    BEGIN
+        good := NOT EXISTS (
+            SELECT FROM unnest(run_ids, audit_ids, bodies) AS u(run_id, audit_id, body),
+                LATERAL (SELECT u.body::jsonb AS said OFFSET 0) AS b
+            WHERE NOT EXISTS (
                 SELECT FROM saga_engine.audit AS a
                 WHERE a.id = u.audit_id AND a.role = session_user AND a.run_id = u.run_id
-                    AND a.outcome IS NULL AND a.action = ANY (allowed))) THEN
-        RAISE 'A request is out of bounds, or its act is not on record.'
-            USING ERRCODE = '22023', CONSTRAINT = 'add_requests';
+                    AND a.action = ANY (allowed) AND a.by = b.said ->> 'by'
+                    AND a.reason = b.said ->> 'reason'
+                    AND (asked_kind <> 'resolve' OR a.action = b.said ->> 'resolution')));
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        NULL;  -- not JSON, or JSON that PostgreSQL cannot read
+    END;
+    IF NOT good THEN
+        RAISE 'The act of a request is not on record, or says something else than the request.'
+            USING ERRCODE = '22023', CONSTRAINT = 'add_requests_act';
     END IF;
     INSERT INTO saga_engine.inbox (run_id, definition_id, kind, audit_id, body, role)
     SELECT u.run_id,
         (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id),
         asked_kind, u.audit_id, u.body, session_user
     FROM unnest(run_ids, audit_ids, bodies) WITH ORDINALITY AS u(run_id, audit_id, body, place)
-    ORDER BY u.place;
+    ORDER BY u.place
+    ON CONFLICT (audit_id) WHERE audit_id IS NOT NULL DO NOTHING;
+    GET DIAGNOSTICS added = ROW_COUNT;
+    IF added < cardinality(run_ids) OR EXISTS (
+            SELECT FROM saga_engine.audit AS a
+            WHERE a.id = ANY (audit_ids) AND a.outcome IS NOT NULL) THEN
+        RAISE 'An act has a request already, or is decided.'
+            USING ERRCODE = '22023', CONSTRAINT = 'add_requests_once';
+    END IF;
 END $$"""
 
 _REQUEST_CANCEL = """
@@ -647,7 +680,8 @@ _STATEMENTS = (
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(12)",
-    *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INCIDENT, _INCIDENT_OPEN),
+    *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INBOX_ACT),
+    *(_INCIDENT, _INCIDENT_OPEN),
     *(_MONTH_NEEDED, _DETACH_MONTH),
     *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED, _DEAD_LETTER_DROPPED),
     *(_AUDIT, _AUDIT_RUN, _AUDIT_AT, _SUSPECT, _ENGINE, _START_GRANT),

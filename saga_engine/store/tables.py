@@ -169,6 +169,7 @@ inbox = Table(
 )
 Index("inbox_run", inbox.c.run_id, postgresql_where=text("kind <> 'start'"))
 Index("inbox_start_run", inbox.c.run_id, unique=True, postgresql_where=text("kind = 'start'"))
+Index("inbox_act", inbox.c.audit_id, unique=True, postgresql_where=text("audit_id IS NOT NULL"))
 # Both have the rows that a worker can take now side by side: those of other definitions, those that
 # wait for a moment or for their start are not read on the way.
 Index(

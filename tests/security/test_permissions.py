@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shlex
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -622,6 +622,11 @@ BODIES = [
     *('{"input":{"sku":"\\u0000"}}', '{"input":' + "[" * 1100 + "]" * 1100 + "}"),
     *('{"input":"' + "x" * 600_000 + '"}', '{"input":' + "9" * 5000 + "}"),
 ]
+SAID = '{"by":"x","reason":"x","resolution":"skip"'
+RESULTS = [
+    *("", ', "result":' + "[" * 1100 + "]" * 1100, ', "result":' + "9" * 5000),
+    *(', "incident":"x"', ', "incident":1e400', ', "result":"' + "x" * 600_000 + '"'),
+]
 
 
 async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
@@ -635,27 +640,29 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
                     *(uuid7(), f"key {len(body)} {body[:20]}", body),
                 )
         async with roles.connected("saga_operator") as connection:
-            for body in BODIES:
+            for body in [*BODIES, *(SAID + each + "}" for each in RESULTS)]:
                 run_id, act = uuid7(), uuid7()
                 await connection.execute(
                     "SELECT saga_engine.record_acts($1, '{x}', '{skip}', $2, '{x}', '{x}')",
                     *([act], [run_id]),
                 )
-                await connection.execute(
-                    "SELECT saga_engine.request_resolve($1, $2, $3)", [run_id], [act], [body]
-                )
+                refused = pytest.raises(asyncpg.DataError) if body in BODIES else nullcontext()
+                with refused:
+                    await connection.execute(
+                        "SELECT saga_engine.request_resolve($1, $2, $3)", [run_id], [act], [body]
+                    )
         async with as_shop(roles) as connection:
             mine = await start_in(connection, "buy", {})
         sent = await shop.client.start("buy", {})
         for run_id in (mine.run_id, sent.run_id):
             ending = await shop.client.result(run_id, timeout=60)
             assert ending.status is Status.COMPLETED
-        await shop.worker.until(MessageDeadLettered, 2 * len(BODIES))
+        await shop.worker.until(MessageDeadLettered, len(BODIES) + len(RESULTS))
         assert not shop.worker.of(FaultFound)
         async with roles.connected("saga_owner") as owner:
             assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
             waiting = "SELECT count(*) FROM saga_engine.audit WHERE outcome IS NULL"
-            assert await owner.fetchval(waiting) == 0
+            assert await owner.fetchval(waiting) == len(BODIES), "of these no request was recorded"
             kept = "SELECT count(*) FROM saga_engine.run_key WHERE key LIKE 'key %'"
             assert await owner.fetchval(kept) == 0, "what never became a run gives its key back"
 

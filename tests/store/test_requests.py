@@ -1,0 +1,106 @@
+"""A request says what its act says: who, why and what; and an act has one request."""
+
+import json
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.errors import StoreRefused
+from saga_engine.saga.vocabulary import Resolution
+from saga_engine.store import audit, requests
+from saga_engine.store.audit import Act, Verdict
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
+from tests.store.orders import run_id
+
+SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
+DEEP = '{"by":"eve","reason":"why","resolution":"retry","result":' + "[" * 1_000_000
+ADD = text(
+    """
+    SELECT saga_engine.request_resolve(CAST(:run_ids AS uuid[]), CAST(:ids AS uuid[]),
+        CAST(:bodies AS text[]))"""
+)
+COUNT = text("SELECT count(*) FROM saga_engine.inbox")
+
+
+async def ask(database: Database, *bodies: str, act: Act | None = None) -> None:
+    """Record an act of Eve's, and requests with these bodies under it."""
+    act = act or Act(str(uuid4()), "eve", "retry", "why", run_id())
+    arguments = {
+        "run_ids": [act.run_id] * len(bodies),
+        "ids": [act.id] * len(bodies),
+        "bodies": list(bodies),
+    }
+    async with database.transaction() as tx:
+        await audit.record(tx, [act])
+        await tx.execute(ADD, arguments)
+
+
+async def waiting(database: Database) -> int:
+    async with database.transaction() as tx:
+        return (await tx.execute(COUNT)).scalar_one()
+
+
+FORGED = {
+    "another person": json.dumps({**SAID, "by": "alice"}),
+    "another person, said last": json.dumps(SAID)[:-1] + ', "\\u0062y": "alice"}',
+    "another reason": json.dumps({**SAID, "reason": "the chief wants it"}),
+    "another resolution": json.dumps({**SAID, "resolution": "abandon"}),
+    "no person": '{"resolution":"retry","reason":"why"}',
+    "no object": '["eve","retry","why"]',
+    "null": "null",
+    "no JSON": "{",
+    "NUL": json.dumps({**SAID, "result": "\0"}),
+    "a number beyond all numbers": json.dumps(SAID)[:-1] + ', "result": 1e999999999}',
+    "deep nesting": DEEP,
+    "too long": json.dumps({**SAID, "result": "x" * (4 * 1024 * 1024)}),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_request_that_says_another_thing_than_its_act_is_refused(
+    database: Database, forged
+):
+    with pytest.raises(StoreRefused):
+        await ask(database, FORGED[forged])
+    assert await waiting(database) == 0
+
+
+async def test_an_act_has_one_request(database: Database):
+    said = json.dumps(SAID)
+    with pytest.raises(StoreRefused):
+        await ask(database, *[said] * 1000)
+    act = Act(str(uuid4()), "eve", "retry", "why", run_id())
+    await ask(database, said, act=act)
+    with pytest.raises(StoreRefused):
+        await ask(database, said, act=act)
+    assert await waiting(database) == 1
+
+
+async def test_an_act_that_is_settled_has_no_further_request(database: Database):
+    act = Act(str(uuid4()), "eve", "retry", "why", run_id())
+    await ask(database, json.dumps(SAID), act=act)
+    async with database.transaction() as tx:
+        await tx.execute(text("DELETE FROM saga_engine.inbox"))
+        await audit.settle(tx, [Verdict(act.id, True, "done")])
+    with pytest.raises(StoreRefused):
+        await ask(database, json.dumps(SAID), act=act)
+    assert await waiting(database) == 0
+
+
+@pytest.mark.parametrize("resolution", Resolution)
+async def test_what_our_own_programs_write_is_recorded(database: Database, resolution):
+    act = Act(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
+    body = {**SAID, "resolution": resolution.value, "by": act.by, "reason": act.reason}
+    cancel = Act(str(uuid4()), "é\\", "cancel", "why", act.run_id)
+    async with database.transaction() as tx:
+        await audit.record(tx, [act, cancel])
+        await requests.record(
+            tx,
+            [
+                Item("resolve", act.run_id, body, audit_id=act.id),
+                Item("cancel", act.run_id, {"by": "é\\", "reason": "why"}, audit_id=cancel.id),
+            ],
+        )
+    assert await waiting(database) == 2
