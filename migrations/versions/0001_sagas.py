@@ -320,7 +320,8 @@ _DEAD_LETTER_OPEN = """
 CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, sender, id)
     WHERE state = 'open'"""
 
-# What came beyond the quota of its sender, counted instead of kept.
+# What came beyond the quota of its sender, counted instead of kept. At `full_at` a transaction
+# began that counted the open ones and found the quota used up.
 _DEAD_LETTER_DROPPED = """
 CREATE TABLE saga_engine.dead_letter_dropped (
     queue text NOT NULL,
@@ -328,6 +329,7 @@ CREATE TABLE saga_engine.dead_letter_dropped (
     sender text NOT NULL,
     dropped bigint NOT NULL,
     last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    full_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (queue, reason, sender)
 )"""
 
@@ -608,6 +610,9 @@ BEGIN
         RAISE 'What is said of dead letters is out of bounds.'
             USING ERRCODE = '22023', CONSTRAINT = 'settle_dead_letters';
     END IF;
+    -- In one order, so that no two wait for each other.
+    PERFORM FROM saga_engine.dead_letter AS d
+        WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE;
     RETURN QUERY WITH settled AS (
         UPDATE saga_engine.dead_letter AS d SET state = new_state,
             resolved_at = clock_timestamp(), resolved_by = said_by, resolved_reason = said_reason
@@ -628,7 +633,7 @@ CREATE FUNCTION saga_engine.purge_dead_letters(ids bigint[], said_by text, said_
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    gone integer;
+    gone bigint;
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE
             OR octet_length(said_by) BETWEEN 1 AND 2000 IS NOT TRUE
@@ -636,15 +641,27 @@ BEGIN
         RAISE 'What is said of dead letters is out of bounds.'
             USING ERRCODE = '22023', CONSTRAINT = 'purge_dead_letters';
     END IF;
-    DELETE FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ids);
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    INSERT INTO saga_engine.audit (id, by, role, action, target, reason, outcome, message)
-    VALUES (gen_random_uuid(), said_by, session_user, 'purge', gone || ' dead letters',
-        said_reason, 'accepted', 'Done.');
-    RETURN gone;
+    PERFORM FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ids) ORDER BY d.id FOR UPDATE;
+    WITH deleted AS (
+        DELETE FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ids)
+        RETURNING d.id, d.queue, d.reason
+    ), groups AS (
+        SELECT g.queue, g.reason, count(*) AS number, min(g.id) AS low, max(g.id) AS high
+        FROM deleted AS g GROUP BY g.queue, g.reason
+    ), recorded AS (
+        INSERT INTO saga_engine.audit (id, by, role, action, target, reason, outcome, message)
+        SELECT gen_random_uuid(), said_by, session_user, 'purge',
+            format('%s dead letters of %s (%s), ids %s to %s',
+                g.number, g.queue, g.reason, g.low, g.high),
+            said_reason, 'accepted', 'Done.'
+        FROM groups AS g
+    )
+    SELECT coalesce(sum(g.number), 0) INTO gone FROM groups AS g;
+    RETURN gone::integer;
 END $$"""
 
-# A worker may delete what is past its days, and nothing younger than a day.
+# A worker may delete what is past its days, and nothing younger than a day. An act that waits for
+# its decision stays, however old. What another transaction has locked is left for the next time.
 _PURGE_OLD = """
 CREATE FUNCTION saga_engine.purge_old(letter_days integer, act_days integer, most integer)
 RETURNS integer
@@ -658,14 +675,15 @@ BEGIN
             SELECT o.id FROM saga_engine.dead_letter AS o
             WHERE o.state <> 'open' AND o.resolved_at
                 < (SELECT clock_timestamp()) - make_interval(days => letter_days)
-            ORDER BY o.resolved_at LIMIT least(most, 1000)));
+            ORDER BY o.resolved_at LIMIT least(most, 1000) FOR UPDATE SKIP LOCKED));
         GET DIAGNOSTICS letters = ROW_COUNT;
     END IF;
     IF act_days >= 1 THEN
         DELETE FROM saga_engine.audit AS a WHERE a.id = ANY (ARRAY(
             SELECT o.id FROM saga_engine.audit AS o
             WHERE o.at < (SELECT clock_timestamp()) - make_interval(days => act_days)
-            ORDER BY o.at LIMIT least(most, 1000)));
+                AND o.outcome IS NOT NULL
+            ORDER BY o.at LIMIT least(most, 1000) FOR UPDATE SKIP LOCKED));
         GET DIAGNOSTICS acts = ROW_COUNT;
     END IF;
     RETURN letters + acts;

@@ -123,10 +123,14 @@ _RECORD = text(
         CAST(:reasons AS text[]))"""
 )
 
+# Locked in one order, so that two that settle the same acts do not wait for each other.
 _SETTLE = text(
     """
+    WITH held AS MATERIALIZED (
+        SELECT h.id FROM saga_engine.audit AS h
+        WHERE h.id = ANY (CAST(:ids AS uuid[])) AND h.outcome IS NULL ORDER BY h.id FOR UPDATE)
     UPDATE saga_engine.audit AS a SET outcome = u.outcome, message = u.message
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
+    FROM held, unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
         AS u(id, outcome, message)
-    WHERE a.id = u.id AND a.id = ANY (CAST(:ids AS uuid[])) AND a.outcome IS NULL"""
+    WHERE a.id = held.id AND u.id = held.id AND a.id = ANY (CAST(:ids AS uuid[]))"""
 )

@@ -30,7 +30,8 @@ class DeadLetter:
 
     `reason` is one of our own words, `detail` a sentence. `body_size` is what the sender sent; the
     body may be shorter. `signed`: its correlation id was made by this engine, and is kept without
-    the digest that makes it worth something.
+    the digest that makes it worth something. `sender` is whose quota it counts for; empty: that of
+    the user in its properties. `owed`: it is kept beyond the quota.
     """
 
     queue: str
@@ -47,6 +48,8 @@ class DeadLetter:
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
     signed: bool = False
+    sender: str = field(default="", compare=False)
+    owed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ async def record(
     Record *letters*, with at most *keep* bytes of each body.
 
     Of those that came from one queue, for one reason and from one sender *quota* are open at most;
-    what comes beyond that is counted and not kept.
+    what comes beyond that is counted and not kept, unless it is owed. A kind that was found full is
+    counted again after five seconds.
     """
     if not letters:
         return
@@ -102,6 +106,7 @@ async def record(
         "fingerprints": [_fingerprint(letter) for letter in letters],
         "signed": [letter.signed for letter in letters],
         "senders": [storable(_sender(letter)) for letter in letters],
+        "owed": [letter.owed for letter in letters],
     }
     kept = await tx.execute(_RECORD, {**arguments, "quota": quota})
     if kept.rowcount < len(letters):
@@ -166,7 +171,8 @@ def _chosen(state: str | None, queue: str | None, reason: str | None) -> Select[
     wanted = {"state": state, "queue": queue, "reason": reason}
     for name, value in wanted.items():
         if value is not None:
-            query = query.where(dead_letter.c[name] == value)
+            mine = name == "state" and value == "open"
+            query = query.where(_OPEN if mine else dead_letter.c[name] == value)
     return query
 
 
@@ -294,8 +300,11 @@ def _letter(row: Any) -> StoredLetter:
 
 
 def _sender(letter: DeadLetter) -> str:
-    """Who sent it, by RabbitMQ's word; empty where it names none."""
-    return str(letter.properties.get("user_id", ""))[:255]
+    """The role that recorded it, or who sent it by RabbitMQ's word; empty where it names none."""
+    if letter.sender:
+        return letter.sender[:255]
+    user = str(letter.properties.get("user_id", ""))
+    return (f"user:{user}" if user.startswith(("role:", "user:")) else user)[:255]
 
 
 def _uuid(value: str | None) -> str | None:
@@ -351,7 +360,9 @@ _SIZES = text(
     WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id"""
 )
 
-# Each statement looks at as many open letters of a kind as the quota allows, by their index.
+# Each statement looks at as many open letters of a kind as the quota allows, by their index; in a
+# flood the answer of the last one that looked holds for five seconds. It is the time at which the
+# transaction began that counts, so that _DROPPED knows whether this statement has looked.
 _RECORD = text(
     """
     WITH given AS MATERIALIZED (
@@ -362,17 +373,21 @@ _RECORD = text(
             CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
             CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
             CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]),
-            CAST(:fingerprints AS text[]), CAST(:senders AS text[]), CAST(:signed AS boolean[]))
-            WITH ORDINALITY
+            CAST(:fingerprints AS text[]), CAST(:senders AS text[]), CAST(:signed AS boolean[]),
+            CAST(:owed AS boolean[])) WITH ORDINALITY
             AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
                 run_id, properties, headers, body, body_size, truncated, fingerprint, sender,
-                signed, place)
+                signed, owed, place)
     ), kinds AS MATERIALIZED (
-        SELECT g.queue, g.reason, g.sender, (
+        SELECT g.queue, g.reason, g.sender, CASE WHEN EXISTS (
+            SELECT FROM saga_engine.dead_letter_dropped AS f
+            WHERE f.queue = g.queue AND f.reason = g.reason AND f.sender = g.sender
+                AND f.full_at > now() - interval '5 seconds') THEN CAST(:quota AS bigint)
+        ELSE (
             SELECT count(*) FROM (
                 SELECT FROM saga_engine.dead_letter AS l
                 WHERE l.state = 'open' AND l.queue = g.queue AND l.reason = g.reason
-                    AND l.sender = g.sender LIMIT :quota) AS few) AS there
+                    AND l.sender = g.sender LIMIT :quota) AS few) END AS there
         FROM given AS g GROUP BY g.queue, g.reason, g.sender
     ), kept AS (
         INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type,
@@ -382,10 +397,10 @@ _RECORD = text(
             g.routing_key, g.detail, g.run_id, g.properties::jsonb, g.headers::jsonb, g.body,
             g.body_size, g.truncated, g.fingerprint, g.sender, g.signed
         FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
-        WHERE g.turn + k.there <= :quota ORDER BY g.place
+        WHERE g.owed OR g.turn + k.there <= :quota ORDER BY g.place
     )
     SELECT g.place::integer FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
-    WHERE g.turn + k.there <= :quota"""
+    WHERE g.owed OR g.turn + k.there <= :quota"""
 )
 
 _DROPPED = text(
@@ -395,7 +410,9 @@ _DROPPED = text(
     FROM unnest(CAST(:queues AS text[]), CAST(:reasons AS text[]), CAST(:senders AS text[]),
         CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
     ON CONFLICT (queue, reason, sender) DO UPDATE
-    SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp()"""
+    SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp(),
+        full_at = CASE WHEN d.full_at > now() - interval '5 seconds'
+            THEN d.full_at ELSE now() END"""
 )
 
 _READ_DROPPED = text(

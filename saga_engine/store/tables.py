@@ -252,6 +252,7 @@ dead_letter_dropped = Table(
     Column("sender", Text, primary_key=True),
     Column("dropped", BigInteger, nullable=False),
     Column("last_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("full_at", _moment(), nullable=False, server_default=func.now()),
 )
 
 audit = Table(

@@ -70,6 +70,7 @@ class Letter:
 
     `answer_to` is where the sentence goes as well, when somebody waits for an answer. `signed`: its
     correlation id is one of this engine's, so that its digest can be left out and made again.
+    `role` is the role of PostgreSQL that recorded it. `owed`: it is kept beyond its sender's quota.
     """
 
     delivery: Delivery
@@ -78,6 +79,8 @@ class Letter:
     run_id: str | None = None
     answer_to: Address | None = None
     signed: bool = False
+    role: str | None = None
+    owed: bool = False
 
 
 Incoming: TypeAlias = Arrival | Question | Letter | Unread
@@ -102,6 +105,12 @@ class Intake:
 def is_signed(arrival: Arrival) -> bool:
     """Whether the message it came in has a correlation id of this engine's: `intake` has looked."""
     return arrival.delivery is not None and isinstance(arrival.trigger, Replied | Garbled)
+
+
+def is_accepted_start(arrival: Arrival) -> bool:
+    """Whether its sender counts on it to begin: it waited in PostgreSQL, pinned or by a role."""
+    kept = arrival.fingerprint is not None or arrival.role is not None
+    return kept and arrival.recorded is not None and isinstance(arrival.trigger, Start)
 
 
 def as_delivered(arrival: Arrival) -> Delivery | None:

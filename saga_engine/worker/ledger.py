@@ -12,6 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from saga_engine.broker.answer import Address, Answer, AnswerOutcome
+from saga_engine.broker.unreadable import Reason
 from saga_engine.saga.effect import Send, effects
 from saga_engine.saga.event import Event
 from saga_engine.saga.guard import CodeError, Watch
@@ -20,7 +21,7 @@ from saga_engine.saga.trigger import Garbled, Resolve, Start
 from saga_engine.store.inbox import WaitingStart
 from saga_engine.store.outbox import Outgoing
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.worker.arrival import Arrival, Letter, as_delivered, is_signed
+from saga_engine.worker.arrival import Arrival, Letter, as_delivered, is_accepted_start, is_signed
 from saga_engine.worker.suspicion import MOST, REASON, Suspicion
 
 WRONG_SENDER = "wrong_sender"
@@ -147,8 +148,14 @@ class Ledger:
         """Make a dead letter of the message it came in, or of the start that was recorded."""
         delivery = arrival.delivery or as_delivered(arrival)
         if delivery is not None:
-            signed = is_signed(arrival)
-            self.put_aside(Letter(delivery, reason, sentence, arrival.run_id, signed=signed))
+            letter = Letter(
+                *(delivery, reason, sentence, arrival.run_id),
+                signed=is_signed(arrival),
+                role=arrival.role,
+                # What cannot be read was never accepted; its sender could send it without end.
+                owed=is_accepted_start(arrival) and reason != Reason.BAD_REQUEST,
+            )
+            self.put_aside(letter)
 
     def condemn(self, arrival: Arrival) -> None:
         """Make a dead letter of a message whose call into the author's code is not made again."""
@@ -172,6 +179,7 @@ class Ledger:
         letter = Letter(
             *(delivery, WRONG_SENDER, sentence, arrival.run_id, arrival.answer_to),
             signed=is_signed(arrival),
+            role=arrival.role,
         )
         self.put_aside(letter)
 

@@ -93,7 +93,7 @@ def _held(arrival: Arrival, ledger: Ledger) -> Item:
 
 
 def _dead_letter(letter: Letter) -> DeadLetter:
-    delivery = letter.delivery
+    delivery, correlation_id = letter.delivery, letter.delivery.correlation_id
     return DeadLetter(
         delivery.queue,
         letter.reason,
@@ -102,13 +102,17 @@ def _dead_letter(letter: Letter) -> DeadLetter:
         delivery.size,
         run_id=letter.run_id,
         message_id=delivery.message_id,
-        correlation_id=shown(delivery.correlation_id),
+        # One that is not verified may be the token of a key that this worker has yet to read. It is
+        # kept as it came, so that it can be sent again; a verified one is signed anew then.
+        correlation_id=shown(correlation_id) if letter.signed else correlation_id,
         type=delivery.type,
         exchange=delivery.exchange,
         routing_key=delivery.routing_key,
         properties=_properties(delivery),
         headers=delivery.headers,
         signed=letter.signed,
+        sender=f"role:{letter.role}" if letter.role is not None else "",
+        owed=letter.owed,
     )
 
 

@@ -1,12 +1,15 @@
+import asyncio
 from collections import Counter
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
 from tests.store.orders import run_id
+from tests.store.test_left_behind import BLOCKS, ONE_MORE
 
 
 def letter(reason: str = "unreadable", **fields: Any) -> DeadLetter:
@@ -102,6 +105,11 @@ async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(data
         assert await listed(queue="other") == []
 
 
+FULL_LONG_AGO = text(
+    "UPDATE saga_engine.dead_letter_dropped SET full_at = full_at - interval '6 seconds'"
+)
+
+
 async def test_beyond_the_quota_of_one_sender_letters_are_counted_and_not_kept(database: Database):
     def of(sender: str, reason: str = "bad_request") -> DeadLetter:
         return DeadLetter("q", reason, "", b"{}", 2, properties={"user_id": sender})
@@ -115,5 +123,97 @@ async def test_beyond_the_quota_of_one_sender_letters_are_counted_and_not_kept(d
         assert await dead_letters.dropped(tx) == {("q", "bad_request", "shop"): 3}
         shops = [each.id for each in kept if each.letter.reason == "bad_request"]
         await dead_letters.discard(tx, shops, by="ann", reason="known bug")
+        await tx.execute(FULL_LONG_AGO)
         await dead_letters.record(tx, [of("shop")], 9, quota=4)
         assert len(await dead_letters.listing(tx, limit=99)) == 2, "there is room again"
+
+
+MANY_SETTLED = text(
+    """
+    INSERT INTO saga_engine.dead_letter (state, queue, reason, detail, message_id, correlation_id,
+        type, exchange, routing_key, properties, headers, body, body_size, truncated, fingerprint,
+        resolved_at)
+    SELECT 'discarded', 'saga.replies', 'a', '', '', '', '', '', '', '{}', '{}', '', 0, false, '',
+        clock_timestamp()
+    FROM generate_series(1, 20000)"""
+)
+
+
+async def test_the_open_letters_are_found_without_reading_those_that_are_settled(
+    database: Database,
+):
+    await add(database, letter("a"))
+    async with database.transaction() as tx:
+        await tx.execute(MANY_SETTLED)
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.dead_letter"))
+        await tx.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        assert len(await dead_letters.listing(tx, limit=50)) == 1
+        assert (await dead_letters.count(tx, 1000)).number == 1
+        assert (await tx.execute(BLOCKS)).scalar_one() - before < ONE_MORE
+
+
+async def test_a_purge_says_which_letters_it_deletes(database: Database):
+    letters = [letter("a"), letter("a"), letter("b")]
+    ids = [each.id for each in await add(database, *letters)]
+    async with database.transaction() as tx:
+        assert await dead_letters.purge(tx, [*ids, 10**9], by="ann", reason="space") == 3
+        said = await tx.execute(text("SELECT target FROM saga_engine.audit ORDER BY target"))
+    assert list(said.scalars()) == [
+        f"1 dead letters of saga.replies (b), ids {ids[2]} to {ids[2]}",
+        f"2 dead letters of saga.replies (a), ids {ids[0]} to {ids[1]}",
+    ]
+
+
+async def test_a_kind_that_is_full_is_not_counted_anew_for_some_seconds(database: Database):
+    await add(database, *[letter("a")] * 20_000)
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.dead_letter"))
+        await dead_letters.record(tx, [letter("a")], 9, quota=20_000)
+    async with database.transaction() as tx:
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        await dead_letters.record(tx, [letter("a")], 9, quota=20_000)
+        assert (await tx.execute(BLOCKS)).scalar_one() - before < 50
+        assert list((await dead_letters.dropped(tx)).values()) == [2]
+
+
+@pytest.mark.parametrize("doing", ["discard", "purge"])
+async def test_two_that_settle_the_same_letters_in_other_orders_do_not_deadlock(
+    database: Database, doing
+):
+    """The letters lie in another order on disk than their ids say."""
+    ids = [each.id for each in await add(database, *[letter("a")] * 3)]
+    async with database.transaction() as tx:
+        for number in reversed(ids):
+            await tx.execute(
+                text("UPDATE saga_engine.dead_letter SET detail = 'x' WHERE id = :id"),
+                {"id": number},
+            )
+    settle = getattr(dead_letters, doing)
+    async with database.transaction() as second, asyncio.TaskGroup() as group:
+        await second.execute(text("SET LOCAL enable_indexscan = off"))
+        await second.execute(text("SET LOCAL enable_bitmapscan = off"))
+        async with database.transaction() as first:
+            await first.execute(HOLD, {"id": ids[0]})
+            group.create_task(settle(second, ids, by="ann", reason="known bug"))
+            await until_one_waits(database)
+            await first.execute(HOLD, {"id": ids[2]})
+
+
+HOLD = text("SELECT FROM saga_engine.dead_letter WHERE id = :id FOR UPDATE NOWAIT")
+
+
+async def until_one_waits(database: Database) -> None:
+    """Wait until a transaction waits for a row of another."""
+    async with asyncio.timeout(60):
+        waiting = 0
+        while not waiting:
+            async with database.transaction() as tx:
+                waiting = (await tx.execute(WAITS)).scalar_one()
+
+
+WAITS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    " AND datname = current_database()"
+)

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from saga_engine.store import audit, dead_letters, retention
-from saga_engine.store.audit import Act
+from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.dead_letters import Alike, DeadLetter
 from tests.store.orders import run_id
@@ -36,14 +36,26 @@ async def test_settled_letters_and_acts_are_deleted_when_their_days_are_over(dat
     async with database.transaction() as tx:
         settled, waiting = await letters(tx, "a", "b")
         await dead_letters.discard(tx, [settled], by="ann", reason="known bug")
-        await audit.record(tx, [Act(run_id(), "ann", "discard", "known bug", None, "1")])
+        act = run_id()
+        await audit.record(tx, [Act(act, "ann", "discard", "known bug", None, "1")])
+        await audit.settle(tx, [Verdict(act, True, "Done.")])
         await age(tx, 30)
     kept = {"dead_letter_days": 31, "audit_days": 31}
     assert await retention.purge(database, **kept) == 0
     assert await retention.purge(database, dead_letter_days=0, audit_days=0) == 0
-    assert await retention.purge(database, dead_letter_days=29, audit_days=29) == 2
+    assert await retention.purge(database, dead_letter_days=29, audit_days=29) == 3
     async with database.transaction() as tx:
         assert await dead_letters.ids(tx, Alike(), limit=9) == [waiting]
+
+
+async def test_an_act_that_is_not_decided_yet_is_kept_however_old(database: Database):
+    act = Act(run_id(), "ann", "retry", "fixed", run_id(), "1")
+    async with database.transaction() as tx:
+        await audit.record(tx, [act])
+        await age(tx, 300)
+    assert await retention.purge(database, dead_letter_days=1, audit_days=1) == 0
+    async with database.transaction() as tx:
+        assert await audit.find(tx, act.id) is not None
 
 
 async def test_more_than_a_portion_is_deleted_in_several(database: Database, monkeypatch):

@@ -1,0 +1,54 @@
+"""What one sender leaves behind takes nothing from another, and no start that was accepted."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from sqlalchemy import text
+
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.trigger import Cancel, Start
+from saga_engine.settings import Settings
+from saga_engine.store import dead_letters
+from saga_engine.store.inbox import Inboxed
+from saga_engine.worker.arrival import Arrival
+from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.writing import write
+
+SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
+
+
+def recorded(role, trigger=None, fingerprint=None):
+    run_id = str(uuid7())
+    trigger = trigger or Cancel("x", "x")
+    row = Inboxed(
+        *(1, "cancel", run_id, "{}", 2, True, None, None, None, None, None, None, None, None),
+        *(role, fingerprint),
+    )
+    return Arrival(run_id, trigger, "buy", recorded=row, role=role, fingerprint=fingerprint)
+
+
+def start(role=None, fingerprint=None):
+    return recorded(role, Start(str(uuid7()), None, {}), fingerprint)
+
+
+async def set_aside(engine, *arrivals):
+    """Make dead letters of them, of which a sender may have one; how many there are by sender."""
+    ledger = Ledger(datetime(2026, 11, 15, tzinfo=UTC), Counter())
+    for each in arrivals:
+        ledger.set_aside(each, "engine_fault", "It is junk.")
+    async with engine.database.transaction() as tx:
+        await write(tx, ledger, Settings(dead_letter_quota=1))
+        return dict((await tx.execute(SENDERS)).all())
+
+
+async def test_the_junk_of_one_role_drops_nothing_of_another(engine):
+    kept = await set_aside(engine, *[recorded("shop")] * 9, recorded("desk"), recorded(None))
+    assert kept == {"role:shop": 1, "role:desk": 1, "": 1}
+    async with engine.database.transaction() as tx:
+        assert list((await dead_letters.dropped(tx)).values()) == [8]
+
+
+async def test_a_start_that_was_accepted_is_kept_beyond_the_quota(engine):
+    arrivals = [recorded("shop"), start("shop"), start("shop"), start(fingerprint="f")]
+    kept = await set_aside(engine, *arrivals, start(fingerprint="f"), start(), start())
+    assert kept == {"role:shop": 3, "": 2}
