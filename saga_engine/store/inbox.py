@@ -286,22 +286,32 @@ _COLUMNS = """
 RETURNING = f"""
     RETURNING {_COLUMNS}"""
 
+_RIPE = "coalesce(i.not_before, i.received_at)"
+
+# More than are taken, because other workers hold some of them: the first of those that are free are
+# locked, and no others. The rows come in the order of the candidates, so that LIMIT ends the locks.
+_SPARE = 1000
+
 # What names no definition goes to any worker: it looks the run up, and passes the request on to a
 # worker that has the definition, or holds it back while a start of that run waits.
 _TAKE = text(
-    """
+    f"""
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
-            SELECT t.id, t.size
-            FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+            SELECT t.id, t.size FROM (
+                SELECT c.id FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+                LATERAL (
+                    SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i
+                    WHERE i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
+                        AND {_RIPE} <= (SELECT clock_timestamp())
+                    ORDER BY {_RIPE}, i.id LIMIT :limit + {_SPARE}) AS c
+                ORDER BY c.ripe, c.id LIMIT :limit + {_SPARE}) AS c,
             LATERAL (
                 SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-                WHERE i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
-                    AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())
-                ORDER BY coalesce(i.not_before, i.received_at), i.id
-                LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
-            ORDER BY t.id LIMIT :limit) AS f) AS b
-        WHERE b.before < :most))"""  # noqa: S608 - a constant follows
+                WHERE i.id = c.id AND NOT i.held AND {_RIPE} <= (SELECT clock_timestamp())
+                FOR UPDATE OF i SKIP LOCKED) AS t
+            LIMIT :limit) AS f) AS b
+        WHERE b.before < :most))"""  # noqa: S608 - constants
     + RETURNING
 )
 
@@ -319,23 +329,26 @@ _PINNED = """
         AND coalesce(i.fingerprint, '') = p.fingerprint
         AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())"""
 
+# Locked are as many of each saga as it has places.
 _TAKE_STARTS = text(
     f"""
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
-            SELECT t.id, t.size FROM (
-                SELECT c.id, c.size, w.places,
-                    row_number() OVER (PARTITION BY w.saga ORDER BY c.ripe, c.id) AS place
-                FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[]))
-                    AS w(saga, places),
-                LATERAL ({_PINS}) AS p,
+            SELECT t.id, t.size
+            FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
+            LATERAL (
+                SELECT k.id, k.size FROM (
+                    SELECT c.id FROM ({_PINS}) AS p,
+                    LATERAL (
+                        SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i WHERE {_PINNED}
+                        ORDER BY {_RIPE}, i.id LIMIT w.places + {_SPARE}) AS c
+                    ORDER BY c.ripe, c.id LIMIT w.places + {_SPARE}) AS c,
                 LATERAL (
-                    SELECT i.id, octet_length(i.body) AS size,
-                        coalesce(i.not_before, i.received_at) AS ripe
-                    FROM saga_engine.inbox AS i WHERE {_PINNED}
-                    ORDER BY coalesce(i.not_before, i.received_at), i.id
-                    LIMIT w.places FOR UPDATE OF i SKIP LOCKED) AS c) AS t
-            WHERE t.place <= t.places ORDER BY t.id LIMIT :limit) AS f) AS b
+                    SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
+                    WHERE i.id = c.id AND {_RIPE} <= (SELECT clock_timestamp())
+                    FOR UPDATE OF i SKIP LOCKED) AS k
+                LIMIT w.places) AS t
+            ORDER BY t.id LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - constants
     + RETURNING
 )

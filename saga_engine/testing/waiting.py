@@ -253,8 +253,8 @@ def _version(definition: Row) -> int:
 
 
 def _waiting(tx: Transaction) -> Iterator[Row]:
-    """What may be taken out now, the oldest first."""
-    for number, row in sorted(tx.every("inbox")):
+    """What may be taken out now, what has waited longest first."""
+    for number, row in sorted(tx.every("inbox"), key=_ripe_since):
         if _is_ripe(tx, row) and tx.free("inbox", number):
             yield row
 
@@ -281,6 +281,11 @@ def _fetched(row: Row, arguments: Arguments) -> tuple[Any, ...]:
     body = row["body"] if whole else row["body"][: arguments["kept"]]
     others = (row[name] for name in names)
     return (row["id"], row["kind"], row["run_id"], body, size, whole, *others)
+
+
+def _ripe_since(item: tuple[Any, Row]) -> tuple[datetime, int]:
+    number, row = item
+    return row["not_before"] or row["received_at"], number
 
 
 def _is_ripe(tx: Transaction, row: Row) -> bool:

@@ -1,4 +1,5 @@
 import json
+from datetime import timedelta
 from uuid import uuid4
 
 from saga_engine.store import inbox
@@ -145,3 +146,33 @@ async def test_two_workers_take_different_items_oldest_first(database: Database)
     async with database.transaction() as one, database.transaction() as other:
         assert await take(one, sagas=["orders"], limit=3) == ids[:3]
         assert await take(other, sagas=["orders"], limit=3) == ids[3:]
+
+
+async def test_a_worker_holds_no_more_than_it_takes(database: Database):
+    """However many definitions and sagas it has, the others find the rest."""
+    numbers, sagas = range(1, 11), [f"saga-{n}" for n in range(10)]
+    others = [Item("cancel", run_id(), {}, definition_id=n) for n in numbers for _ in range(3)]
+    starts = [Item("start", run_id(), {}, saga=saga) for saga in sagas for _ in range(3)]
+    taken: list[str] = []
+    async with database.transaction() as tx:
+        await inbox.record(tx, others + starts)
+    async with database.transaction() as one, database.transaction() as two:
+        for tx in (one, two):
+            found = await inbox.take(tx, definition_ids=numbers, limit=15)
+            assert len(found) == 15
+            turns = dict.fromkeys(sagas, 2)
+            begun = await inbox.take_starts(tx, turns, definition_ids=[], limit=15)
+            assert len(begun) == 15 if tx is one else begun
+            taken += [each.run_id for each in found + begun]
+    assert len(set(taken)) == len(taken)
+
+
+async def test_what_has_waited_longest_is_taken_first(database: Database):
+    earlier, first, second = (Item("cancel", run_id(), {}) for _ in range(3))
+    async with database.transaction() as tx:
+        await inbox.record(tx, [earlier])
+        [found] = await inbox.take(tx, definition_ids=[], limit=1)
+        await inbox.record(tx, [second, first])
+        await inbox.rest(tx, [found.id + 2], timedelta(seconds=-1))
+        [found] = await inbox.take(tx, definition_ids=[], limit=1)
+    assert found.run_id == first.run_id
