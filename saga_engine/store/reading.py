@@ -128,6 +128,10 @@ async def count_runs(
     key: str | None = None,
 ) -> Total:
     """Count runs, up to *most*."""
+    if key is None and status is not None:
+        counted = {"status": status.value, "saga": saga, "more": most + 1}
+        number: int = (await tx.execute(_COUNT, counted)).scalar_one()
+        return Total(min(number, most), exact=number <= most)
     return await total(tx, await _chosen(tx, _SUMMARY, status=status, saga=saga, key=key), most)
 
 
@@ -254,6 +258,15 @@ _PAGE = text(
             ORDER BY r.run_id DESC LIMIT :limit) AS t
     WHERE d.name = coalesce(CAST(:saga AS text), d.name)
     ORDER BY t.run_id DESC LIMIT :limit"""
+)
+
+_COUNT = text(
+    """
+    SELECT count(*) FROM (
+        SELECT FROM saga_engine.definition AS d, LATERAL (
+            SELECT FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.status = :status LIMIT :more) AS t
+        WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :more) AS few"""
 )
 
 _MARKED = text("(strpos(run.input::text, :mark) > 0 OR strpos(run.state::text, :mark) > 0)")

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, reading, runs
+from saga_engine.store import definitions, inbox, reading, recovery, runs
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
 from saga_engine.store.migrate import upgrade
@@ -45,6 +46,17 @@ WAITING = text(
         ('cancel', NULL, NULL, NULL, NULL, true, interval '-1 h'),
         ('reply', NULL, NULL, NULL, NULL, false, interval '1 h')
         ) AS w(kind, saga, version, fingerprint, definition_id, held, pause)"""
+)
+
+FINISHED = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
+        revision, status, input, state)
+    SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
+        r.started_at, r.updated_at, clock_timestamp(), r.definition_id, 9, 'completed', r.input,
+        r.state
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
 )
 
 BLOCKS = text(
@@ -111,3 +123,37 @@ async def test_what_others_have_left_costs_those_nothing_who_want_their_own(data
     assert found == found_beside
     assert found, "there is something to find"
     assert beside <= alone + ONE_MORE
+
+
+async def test_what_is_finished_costs_those_nothing_who_want_the_unfinished(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        ours = (await begin(tx, definition_id)).run_id
+        await tx.execute(FINISHED, {"run_id": ours, "number": LEFT})
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.run"))
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        assert (await reading.count_runs(tx, 1000, status=Status.RUNNING)).number == 1
+        counted = (await tx.execute(BLOCKS)).scalar_one()
+        done, _ = await recovery._order_page(tx, recovery._FIRST)
+        ordered = (await tx.execute(BLOCKS)).scalar_one()
+    assert done.runs == 1
+    assert counted - before < ONE_MORE
+    assert ordered - counted < 3 * ONE_MORE
+
+
+async def test_the_unfinished_are_read_a_page_at_a_time(
+    database: Database, definition_id: int, monkeypatch
+):
+    """A page costs the same, however many come after it."""
+    monkeypatch.setattr(recovery, "_PAGE", 10)
+    async with database.transaction() as tx:
+        ours = (await begin(tx, definition_id)).run_id
+        await tx.execute(OVERDUE, {"run_id": ours, "number": LEFT, "other": definition_id})
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.run"))
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        done, _ = await recovery._order_page(tx, recovery._FIRST)
+        assert done.runs == 10
+        assert (await tx.execute(BLOCKS)).scalar_one() - before < 10 * ONE_MORE
