@@ -60,6 +60,7 @@ class Duties:
         self._waiting = Portion(settings.batch_size)
         self._due = Portion(settings.batch_size)
         self._swept = Portion(settings.batch_size)
+        self._starts_first = False
 
     async def waiting(self) -> bool:
         """
@@ -130,6 +131,8 @@ class Duties:
 
     async def _take_one_recorded(self) -> bool:
         """Take in the oldest request alone; one that breaks its batch is refused."""
+        # In turn, because either kind may come without end.
+        self._starts_first = not self._starts_first
         seen: list[Inboxed] = []
 
         async def take(tx: Transaction, batch: Batch) -> int:
@@ -229,10 +232,18 @@ class Duties:
         )
 
     async def _oldest_recorded(self, tx: Transaction) -> list[Inboxed]:
-        """Take out one thing, if there is any; a start without regard to its turn."""
+        """Take out one thing, if there is any: a start, or something else if it is its turn."""
+        if self._starts_first:
+            return await self._oldest_start(tx) or await self._oldest_other(tx)
+        return await self._oldest_other(tx) or await self._oldest_start(tx)
+
+    async def _oldest_other(self, tx: Transaction) -> list[Inboxed]:
         definitions, bounds = self._catalogue.ids, self._lengths
-        if other := await inbox.take(tx, definition_ids=definitions, limit=1, lengths=bounds):
-            return other
+        return await inbox.take(tx, definition_ids=definitions, limit=1, lengths=bounds)
+
+    async def _oldest_start(self, tx: Transaction) -> list[Inboxed]:
+        """Take out a start without regard to its turn."""
+        definitions, bounds = self._catalogue.ids, self._lengths
         waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
         turns = dict.fromkeys(sorted(waiting), 1)
         return await inbox.take_starts(

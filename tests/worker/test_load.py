@@ -8,7 +8,7 @@ from saga_engine.broker.topology import REPLIES, REQUESTS
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, trigger_data
 from saga_engine.saga.vocabulary import Outcome, Status
-from saga_engine.store import audit, requests
+from saga_engine.store import audit, inbox, requests
 from saga_engine.store.audit import Act
 from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import (
@@ -19,7 +19,7 @@ from saga_engine.telemetry.facts import (
     MessagesPublished,
     OperatorAnswered,
 )
-from tests.worker.engine import keep_silent
+from tests.worker.engine import keep_silent, reject
 
 LARGE = "é" * 5_000
 """About 10,000 bytes."""
@@ -61,6 +61,27 @@ async def test_many_large_runs_go_on_together_although_no_transaction_may_read_t
         assert await worker.facts.finished(each["run_id"]) == Status.COMPLETED
     for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
         assert worker.facts.of(fact) == []
+
+
+async def test_requests_for_many_large_runs_go_through_in_smaller_portions(engine):
+    """That no transaction may read all of those runs is a limit that was met, and no bug."""
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    number, first = 12, await engine.worker()
+    starts = [
+        {"run_id": str(uuid7()), "saga": "parcel", "input": {"text": LARGE}} for _ in range(number)
+    ]
+    await asker.ask_all(*[("start", each) for each in starts])
+    commands = await shop.until("parcel.pack", number)
+    await first.stop()
+    kind, body = trigger_data(Cancel("ada", "because"))
+    async with engine.database.transaction() as tx:
+        await inbox.record(tx, [Item(kind, each["run_id"], body) for each in starts])
+    worker = await engine.worker(batch_bytes=30_000)
+    await shop.publish(*[reply for command in commands for reply in reject(command)])
+    for each in starts:
+        assert await worker.facts.finished(each["run_id"]) == Status.COMPENSATED
+    assert worker.facts.of(FaultFound) == []
 
 
 async def test_a_reply_waits_for_no_more_than_one_batch_of_requests(engine):
