@@ -23,11 +23,15 @@ async def rotate_token_key(*, reason: Reason, by: By = None, as_json: AsJson = F
     settings = Settings.load()
     act = Act(str(uuid7()), whoever(by), "rotate-token-key", reason)
     async with database(settings) as opened, opened.transaction() as tx:
-        since = await identity.rotate_token_key(tx, timedelta(seconds=settings.token_key_delay))
+        delay = timedelta(seconds=settings.token_key_delay)
+        since = await identity.rotate_token_key(tx, delay)
         if since is None:
+            possible = await identity.rotation_possible_from(tx, delay)
             raise Conflict(
-                "The key of the last rotation does not sign yet, so nothing was changed. Wait until"
-                " SAGA_ENGINE_TOKEN_KEY_DELAY has passed since then, and rotate again."
+                "Nothing was changed: some worker may still sign with the key before the last"
+                " rotation, and replies to it would be refused. Rotate again from"
+                f" {possible:%Y-%m-%d %H:%M:%S} UTC, which is SAGA_ENGINE_TOKEN_KEY_DELAY after the"
+                " last new key began to sign."
             )
         await audit.record(tx, [act])
         told = f"The new key signs from {since:%Y-%m-%d %H:%M:%S} UTC."

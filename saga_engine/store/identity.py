@@ -40,12 +40,19 @@ async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None
     Make a new key, which signs after *delay*; from when on it does.
 
     Returns:
-        None when the last new key does not sign yet: nothing was changed. Its predecessor, with
-        which workers still sign, would not be accepted any more.
+        None when it is too early, and nothing was changed: until *delay* after the last new key
+        began to sign, some worker may not have read it and signs with its predecessor, which
+        would not be accepted any more. See `rotation_possible_from`.
     """
     await token_keys(tx)
     arguments = {"token_key": token_bytes(TOKEN_KEY_BYTES), "delay": delay}
     found: datetime | None = (await tx.execute(_ROTATE, arguments)).scalar_one_or_none()
+    return found
+
+
+async def rotation_possible_from(tx: Transaction, delay: timedelta) -> datetime:
+    """Read from when on `rotate_token_key` with that *delay* makes a new key."""
+    found: datetime = (await tx.execute(_POSSIBLE, {"delay": delay})).scalar_one()
     return found
 
 
@@ -65,10 +72,15 @@ _ID = text("SELECT id::text FROM saga_engine.engine")
 _MAKE = text(
     "INSERT INTO saga_engine.engine (token_key) VALUES (:token_key) ON CONFLICT (one) DO NOTHING"
 )
+_POSSIBLE = text(
+    "SELECT token_key_from + greatest(CAST(:delay AS interval), interval '0')"
+    " FROM saga_engine.engine"
+)
 _ROTATE = text(
     """
     UPDATE saga_engine.engine SET previous_token_key = token_key, token_key = :token_key,
         token_key_from = clock_timestamp() + CAST(:delay AS interval)
-    WHERE token_key_from <= clock_timestamp()
+    WHERE token_key_from + CAST(:delay AS interval) <= clock_timestamp()
+        AND token_key_from <= clock_timestamp()
     RETURNING token_key_from"""
 )

@@ -34,11 +34,13 @@ from saga_engine.telemetry.facts import (
     Tell,
     described,
 )
+from saga_engine.worker.arrival import Intake
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.duties import Duties
 from saga_engine.worker.intake import read_apart
 from saga_engine.worker.loop import repeat
 from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.token_keys import TokenKeyReader, has_unknown_token
 from saga_engine.worker.turnover import Turnover
 
 QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
@@ -99,6 +101,7 @@ class Shift:
             *(publisher, registered.keys, settings.batch_bytes, tell),
             limits=catalogue.limits,
         )
+        self._token_keys = TokenKeyReader(database, outbound, tell)
         self._sealing = catalogue.sealing
         self._consumer = consumer
         self._settings = settings
@@ -160,8 +163,7 @@ class Shift:
     async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
         try:
             _tell_consumed(self._tell, deliveries)
-            keys = self._outbound.keys.accepted
-            intake = await read_apart(deliveries, keys, self._settings, self._sealing)
+            intake = await self._read(deliveries)
             left = await self._turnover.take(intake)
             await self._consumer.settle(each for each in deliveries if each not in left)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches
@@ -170,6 +172,15 @@ class Shift:
             self._dealing -= 1
             self._slots.release()
             self._consumer.wake()
+
+    async def _read(self, deliveries: Sequence[Delivery]) -> Intake:
+        """Read a batch; again, if a token in it may be of a key that is newer than those here."""
+        keys = self._outbound.keys
+        intake = await read_apart(deliveries, keys.accepted, self._settings, self._sealing)
+        if has_unknown_token(intake) and await self._token_keys.newer_than(keys):
+            keys = self._outbound.keys
+            intake = await read_apart(deliveries, keys.accepted, self._settings, self._sealing)
+        return intake
 
     def _trouble(self, operation: str, error: Exception) -> None:
         if isinstance(error, SagaEngineError):

@@ -70,6 +70,25 @@ async def test_a_new_key_signs_after_its_delay_and_the_one_before_it_is_accepted
     assert first.hex() not in repr(third) + repr(second)
 
 
+async def test_a_key_that_workers_may_still_sign_with_is_not_disowned(database: Database):
+    """A worker that has not read the key of the last rotation yet signs with the one before."""
+    two, ago = (
+        timedelta(minutes=2),
+        text("UPDATE saga_engine.engine SET token_key_from = clock_timestamp() - interval '90 s'"),
+    )
+    async with database.transaction() as tx:
+        await identity.rotate_token_key(tx, two)
+        await tx.execute(ago)
+        before = await identity.token_keys(tx)
+        assert await identity.rotate_token_key(tx, two) is None
+        assert await identity.token_keys(tx) == before
+        at, now = (
+            await tx.execute(text("SELECT token_key_from, now() FROM saga_engine.engine"))
+        ).one()
+        assert await identity.rotation_possible_from(tx, two) == at + two > now
+        assert await identity.rotate_token_key(tx, two - timedelta(seconds=31)) is not None
+
+
 async def test_the_database_signs_as_the_engine_does(database: Database):
     key, ref = new_key(), CommandRef(uuid4(), "charge-é", Direction.COMPENSATION, 12)
     async with database.transaction() as tx:
