@@ -1,14 +1,24 @@
 """What a worker's periodic duties owe to everybody else who works on the same rows."""
 
 import asyncio
+from collections import Counter
 
 from sqlalchemy import text
 
+from saga_engine.client import start_in
+from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, trigger_data
 from saga_engine.saga.vocabulary import Status
-from saga_engine.store import inbox, outbox
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, identity, inbox, outbox
 from saga_engine.store.inbox import Item
-from tests.worker.engine import keep_silent, reject
+from saga_engine.telemetry.facts import Tell
+from saga_engine.worker.catalogue import Catalogue
+from saga_engine.worker.duties import Duties
+from saga_engine.worker.outbound import Outbound
+from saga_engine.worker.turnover import Turnover
+from tests.worker.engine import Facts, keep_silent, reject
+from tests.worker.parcels import parcels
 
 LOCK = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
 LOCK_NOW = text(LOCK.text + " NOWAIT")
@@ -50,3 +60,24 @@ async def eventually_one_is_put_by(engine):
         while not waits:
             async with engine.database.transaction() as tx:
                 waits = (await tx.execute(PUT_BY)).scalar_one()
+
+
+async def test_a_start_has_its_turn_however_many_cancels_come(engine):
+    """While something breaks the batch, what was recorded is taken one at a time."""
+    facts, settings, saga = Facts(), Settings(), parcels()
+    async with engine.database.transaction() as tx:
+        ids = await definitions.register(tx, [saga])
+        keys = await identity.token_keys(tx)
+        kind, body = trigger_data(Cancel("ada", "because"))
+        await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
+        await start_in(tx, "parcel", {})
+    catalogue = Catalogue({ids[saga.name, saga.version]: saga})
+    outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
+    common = (engine.database, catalogue)
+    turnover = Turnover(*common, outbound, settings, Tell(facts))
+    duties = Duties(*common, turnover, outbound, settings, Tell(facts))
+    for _ in range(2):
+        assert await duties._take_one_recorded()
+    async with engine.database.transaction() as tx:
+        left = (await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars()
+        assert Counter(left) == {"cancel": 8}
