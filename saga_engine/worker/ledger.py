@@ -168,7 +168,13 @@ class Ledger:
             " not called again for this message; see the run's incidents and code.stuck in the log."
         )
         letters[:] = [each for each in letters if each.run_id != arrival.run_id]
-        self.put_aside(Letter(delivery, REASON, text, arrival.run_id, signed=is_signed(arrival)))
+        letter = Letter(
+            *(delivery, REASON, text, arrival.run_id),
+            signed=is_signed(arrival),
+            role=arrival.role,
+            owed=is_accepted_start(arrival),
+        )
+        self.put_aside(letter)
 
     def turn_away(self, arrival: Arrival, sentence: str) -> None:
         """Make a dead letter of what its sender may not send, and tell whoever waits."""

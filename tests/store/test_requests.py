@@ -39,7 +39,8 @@ async def ask(database: Database, *bodies: str, act: Act | None = None) -> None:
 
 async def waiting(database: Database) -> int:
     async with database.transaction() as tx:
-        return (await tx.execute(COUNT)).scalar_one()
+        found: int = (await tx.execute(COUNT)).scalar_one()
+        return found
 
 
 FORGED = {
@@ -94,6 +95,7 @@ async def test_what_our_own_programs_write_is_recorded(database: Database, resol
     act = Act(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
     body = {**SAID, "resolution": resolution.value, "by": act.by, "reason": act.reason}
     cancel = Act(str(uuid4()), "é\\", "cancel", "why", act.run_id)
+    assert act.run_id is not None and cancel.run_id is not None
     async with database.transaction() as tx:
         await audit.record(tx, [act, cancel])
         await requests.record(

@@ -68,19 +68,18 @@ async def test_requests_for_many_large_runs_go_through_in_smaller_portions(engin
     shop, asker = await engine.shop(), await engine.asker()
     shop.answers["parcel.pack"] = keep_silent
     number, first = 12, await engine.worker()
-    starts = [
-        {"run_id": str(uuid7()), "saga": "parcel", "input": {"text": LARGE}} for _ in range(number)
-    ]
-    await asker.ask_all(*[("start", each) for each in starts])
+    run_ids = [str(uuid7()) for _ in range(number)]
+    given = {"saga": "parcel", "input": {"text": LARGE}}
+    await asker.ask_all(*[("start", {"run_id": each, **given}) for each in run_ids])
     commands = await shop.until("parcel.pack", number)
     await first.stop()
     kind, body = trigger_data(Cancel("ada", "because"))
     async with engine.database.transaction() as tx:
-        await inbox.record(tx, [Item(kind, each["run_id"], body) for each in starts])
+        await inbox.record(tx, [Item(kind, each, body) for each in run_ids])
     worker = await engine.worker(batch_bytes=30_000)
     await shop.publish(*[reply for command in commands for reply in reject(command)])
-    for each in starts:
-        assert await worker.facts.finished(each["run_id"]) == Status.COMPENSATED
+    for each in run_ids:
+        assert await worker.facts.finished(each) == Status.COMPENSATED
     assert worker.facts.of(FaultFound) == []
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 from sqlalchemy import text
 
@@ -123,6 +124,7 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
     [command] = await shop.until("parcel.send")
     async with engine.database.transaction() as tx:
         ref = read((await identity.token_keys(tx)).signing, command.correlation_id)
+    assert ref is not None
     token = mint(await rotate(engine), ref)
     await shop.publish(*[replace(reply, correlation_id=token) for reply in succeed(command)])
     assert await worker.facts.finished(run_id) == Status.COMPLETED
@@ -130,7 +132,7 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
 
 
 async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, monkeypatch):
-    outbound = SimpleNamespace()
+    outbound: Any = SimpleNamespace()
     async with engine.database.transaction() as tx:
         outbound.keys = before = await identity.token_keys(tx)
     reader = TokenKeyReader(engine.database, outbound, Tell())
