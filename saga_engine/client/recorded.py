@@ -57,8 +57,9 @@ async def start_in(
         saga: its name, or its definition, with which the input is validated.
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
-        version: the newest any worker has ever loaded, at the time of the call, when left out.
-            The run begins as that version, whatever is deployed before its turn comes.
+        version: when left out, the newest that workers have at the time of the call: one that
+            was seen in the last 10 minutes, or else the one that was seen last. The run begins as
+            that version, whatever is deployed before its turn comes.
         settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:
@@ -67,7 +68,8 @@ async def start_in(
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
-        ConfigurationError: the codec is not usable, or the database's encoding is not UTF8.
+        ConfigurationError: the codec is not usable, the database's encoding is not UTF8, or
+            workers have other steps under that version.
         StoreRefused: the role of this connection may not start that saga.
         SerializationFailure: at a stricter isolation level, another transaction took the key first:
             roll back and repeat the whole transaction.

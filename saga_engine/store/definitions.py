@@ -32,11 +32,13 @@ class KnownDefinition:
 
 async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, int], int]:
     """
-    Register *sagas*; their ids by name and version.
+    Register *sagas*; their ids by name and version. They are seen at this moment.
+
+    A start that waits for other steps of the same version keeps no worker from starting: it is
+    counted, see `reading.Counts.starts_stranded`.
 
     Raises:
-        ConfigurationError: one has other steps than unfinished runs of the same version, or than
-            starts of it that were accepted and wait.
+        ConfigurationError: one has other steps than unfinished runs of the same version.
     """
     if not sagas:
         return {}
@@ -57,6 +59,16 @@ async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, in
         )
     found = await tx.execute(_IDS, arguments)
     return {(name, version): number for number, name, version in found}
+
+
+async def seen(tx: Transaction, ids: Collection[int]) -> None:
+    """
+    Say that a worker has these definitions now; `request_start` pins to what was seen lately.
+
+    What another worker is writing, or has written within the last 30 s, is not written again.
+    """
+    if ids:
+        await tx.execute(_SEEN, {"ids": sorted(ids)})
 
 
 async def known(tx: Transaction) -> list[KnownDefinition]:
@@ -105,7 +117,17 @@ _REGISTER = text(
     FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
         CAST(:fingerprints AS text[]), CAST(:documents AS text[]))
         AS w(name, version, fingerprint, document)
-    ON CONFLICT (name, version, fingerprint) DO NOTHING"""
+    ON CONFLICT (name, version, fingerprint) DO UPDATE SET last_seen = excluded.last_seen"""
+)
+
+# One time for all of a worker: of those that are seen together the newest version counts.
+_SEEN = text(
+    """
+    UPDATE saga_engine.definition SET last_seen = now()
+    WHERE id = ANY (ARRAY(
+        SELECT d.id FROM saga_engine.definition AS d
+        WHERE d.id = ANY (CAST(:ids AS integer[])) AND d.last_seen < now() - interval '30 s'
+        FOR UPDATE SKIP LOCKED))"""
 )
 
 _IDS = text(
@@ -126,9 +148,5 @@ _CHANGED = text(
     WHERE EXISTS (
         SELECT FROM saga_engine.run AS r
         WHERE r.status IN ('running', 'compensating') AND r.definition_id = d.id)
-    OR EXISTS (
-        SELECT FROM saga_engine.inbox AS i
-        WHERE i.kind = 'start' AND i.saga = d.name AND coalesce(i.version, 0) = d.version
-            AND coalesce(i.fingerprint, '') = d.fingerprint)
     ORDER BY d.name, d.version LIMIT 1"""
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from saga_engine.errors import StoreRefused
+from saga_engine.errors import ConfigurationError, StoreRefused
 from saga_engine.saga.sealing import PLAIN, Sealing
 from saga_engine.saga.vocabulary import Json
 from saga_engine.store import keys
@@ -26,8 +26,9 @@ class StartWanted:
     """
     A start to record; `input` is sealed, `given` is what it was before.
 
-    A `version` of None is the newest on record. `known`: only when a worker has loaded the saga.
-    The start is pinned to the definition of that `fingerprint`; None: to the one on record.
+    A `version` of None is the newest that workers have now. `known`: only when a worker has loaded
+    the saga. The start is pinned to the definition of that `fingerprint`; None: to the one that
+    workers have.
     """
 
     saga: str
@@ -55,6 +56,7 @@ async def start(tx: Transaction, wanted: StartWanted, sealing: Sealing = PLAIN) 
     A key that another transaction has just reserved is waited for until that ends.
 
     Raises:
+        ConfigurationError: workers have other steps under that version.
         StoreRefused: the role may not start that saga, or the start is beyond a limit.
         StoreUnavailable: the key's run was dropped at this moment; try again.
         SealError: the codec cannot seal.
@@ -79,6 +81,12 @@ async def start(tx: Transaction, wanted: StartWanted, sealing: Sealing = PLAIN) 
         row = (await tx.execute(_START, {**arguments, "digest": keys.digest(wanted.given)})).one()
     if row.outcome == "unknown_saga":
         return None
+    if row.outcome == "mismatch":
+        raise ConfigurationError(
+            f"Workers have saga {wanted.saga!r} version {row.pinned} with other steps than this"
+            " process. Give the new steps the next version; if the steps here are the old ones,"
+            " deploy this process with the definition that the workers have."
+        )
     if row.outcome == "not_granted":
         raise StoreRefused(
             f"The role of this connection may not start saga {wanted.saga!r}. The owner of the"

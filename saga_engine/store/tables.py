@@ -63,6 +63,7 @@ definition = Table(
     Column("fingerprint", Text, nullable=False),
     Column("document", JSONB, nullable=False),
     Column("first_seen", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("last_seen", _moment(), nullable=False, server_default=func.now()),
     UniqueConstraint("name", "version", "fingerprint", name="definition_pinned"),
 )
 

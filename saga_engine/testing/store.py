@@ -7,7 +7,7 @@ kept as text with the keys of its objects in another order than they came, as js
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -33,6 +33,7 @@ Arguments = Mapping[str, Any]
 
 ANSWERS = Answers()
 UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
+LATELY = timedelta(minutes=10)  # how long a worker counts as there, see `request_start`
 _Changed = row_type("name version")
 _Started = row_type("outcome holder pinned same sealed")
 PLAIN_DIGEST = 32
@@ -62,23 +63,35 @@ async def _register(tx: Transaction, arguments: Arguments) -> int:
     made = 0
     for row in columns({**names, "documents": "document"}, arguments):
         key = (row["name"], row["version"], row["fingerprint"])
-        made += await tx.insert("definition", key, {**row, "id": tx.number("definition")})
+        row |= {"last_seen": tx.now}
+        if not await tx.insert("definition", key, {**row, "id": tx.number("definition")}):
+            before = await tx.lock("definition", key)
+            assert before is not None, "a definition is never deleted"
+            tx.put("definition", key, {**before, "last_seen": tx.now})
+        made += 1
     return made
+
+
+@ANSWERS.to(definitions, "_SEEN")
+async def _seen(tx: Transaction, arguments: Arguments) -> int:
+    seen = 0
+    for key, row in list(tx.every("definition")):
+        old = row["last_seen"] < tx.now - timedelta(seconds=30)
+        if row["id"] in arguments["ids"] and old and tx.free("definition", key):
+            tx.grab("definition", key)
+            tx.put("definition", key, {**row, "last_seen": tx.now})
+            seen += 1
+    return seen
 
 
 @ANSWERS.to(definitions, "_CHANGED")
 async def _changed(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     wanted = {(name, version): mark for name, version, mark in _pinned(arguments)}
     pinned = {row["definition_id"] for _, row in tx.every("run") if row["status"] in UNFINISHED}
-    accepted = {
-        (row["saga"], row["version"], row["fingerprint"])
-        for _, row in tx.every("inbox")
-        if row["kind"] == "start"
-    }
     changed = [
         _Changed(row["name"], row["version"])
         for _, row in tx.every("definition")
-        if (row["id"] in pinned or (row["name"], row["version"], row["fingerprint"]) in accepted)
+        if row["id"] in pinned
         and wanted.get((row["name"], row["version"]), row["fingerprint"]) != row["fingerprint"]
     ]
     return sorted(changed)[:1]
@@ -350,14 +363,10 @@ async def _release(tx: Transaction, arguments: Arguments) -> int:
 @ANSWERS.to(requests, "_START")
 async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     name, run_id, key = arguments["saga"], arguments["run_id"], arguments["key"]
-    versions = [
-        (row["version"], row["id"], row["fingerprint"])
-        for _, row in tx.every("definition")
-        if row["name"] == name and arguments["version"] in (None, row["version"])
-    ]
-    if not versions and arguments["known"]:
-        return [_Started("unknown_saga", None, None, None, None)]
-    pinned, _, mark = max(versions, default=(arguments["version"], 0, None))
+    pinned, mark = _pin(tx, arguments)
+    if pinned is None or mark is None:
+        outcome = "unknown_saga" if pinned is None else "mismatch"
+        return [_Started(outcome, None, pinned, None, None)]
     if key is not None:
         await tx.lock("advisory", (name, key))
         tx.look_again()
@@ -383,11 +392,37 @@ async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]
             "version": pinned,
             "key": key,
             "body": arguments["body"],
-            "fingerprint": arguments["fingerprint"] or mark,
+            "fingerprint": mark,
             "role": "client",
         },
     )
     return [_Started("recorded", run_id, pinned, None, None)]
+
+
+def _pin(tx: Transaction, arguments: Arguments) -> tuple[int | None, str | None]:
+    """Version and fingerprint; no version: it is not known, no fingerprint: it is another."""
+    asked, number = arguments["fingerprint"], arguments["version"]
+    rows = [
+        row
+        for _, row in tx.every("definition")
+        if row["name"] == arguments["saga"] and number in (None, row["version"])
+    ]
+    alive = {row["id"] for row in rows if row["last_seen"] > tx.now - LATELY}
+    if not rows:
+        known = arguments["known"] or number is None or asked is None
+        return (None, None) if known else (number, asked)
+
+    def order(row: Row) -> tuple[Any, ...]:
+        lives = row["id"] in alive
+        return lives, lives and row["version"], row["last_seen"], row["version"], row["id"]
+
+    best = max(rows, key=order)
+    if asked in (None, best["fingerprint"]):
+        return best["version"], best["fingerprint"]
+    mine = [row for row in rows if row["fingerprint"] == asked]
+    if not mine or (best["id"] in alive and mine[0]["id"] not in alive):
+        return best["version"], None
+    return best["version"], asked
 
 
 INBOX: Row = {

@@ -15,6 +15,7 @@ from functools import partial
 from saga_engine.errors import StoreBusy, StoreTooMuch
 from saga_engine.settings import Settings
 from saga_engine.store import (
+    definitions,
     identity,
     inbox,
     outbox,
@@ -313,9 +314,10 @@ class Duties:
         return False
 
     async def maintenance(self) -> bool:
-        """Read the token keys, count for the gauges, forget old suspects."""
+        """Read the token keys, say what is loaded, count for the gauges, forget old suspects."""
         async with self._database.transaction() as tx:
             self._outbound.keys = await identity.token_keys(tx)
+            await definitions.seen(tx, self._catalogue.ids)
         if self._catalogue.suspected:
             async with self._database.transaction() as tx:
                 await suspects.expire(tx)

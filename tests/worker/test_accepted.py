@@ -7,14 +7,13 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from saga_engine.client import start_in
-from saga_engine.errors import ConfigurationError
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.trigger import Start, trigger_data
 from saga_engine.saga.vocabulary import Status
 from saga_engine.store import definitions, inbox, reading
 from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.telemetry.facts import BacklogCounted, MessageDeadLettered, RunFinished, RunStarted
 from tests.worker.engine import keep_silent, succeed
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises
@@ -120,12 +119,33 @@ async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_
     assert begun.version == 1
 
 
-async def test_a_version_is_not_changed_while_an_accepted_start_of_it_waits(engine):
+async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_from_starting(
+    engine,
+):
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
-        await start_in(tx, "parcel", {"n": 1})
-    with pytest.raises(ConfigurationError, match="Give the new steps the next version"):
-        await register(engine, changed())
+        waiting = str((await start_in(tx, "parcel", {"n": 1})).run_id)
+    other = await engine.worker(changed())
+    async with engine.database.transaction() as tx:
+        mine = str((await start_in(tx, "parcel", {"n": 2})).run_id)
+    await engine.shop()
+    assert await other.facts.finished(mine) == Status.COMPLETED
+    assert not other.facts.of(RunStarted, run_id=waiting)
+    await other.stop()
+    again = await engine.worker(parcels())
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+
+
+async def test_a_worker_says_again_and_again_which_definitions_it_has(engine):
+    worker = await engine.worker(maintenance=0.05)
+    hour = text("UPDATE saga_engine.definition SET last_seen = now() - interval '1 hour'")
+    async with engine.database.transaction() as tx:
+        await tx.execute(hour)
+    counted = len(worker.facts.of(BacklogCounted))
+    await worker.facts.until(BacklogCounted, counted + 2)
+    lately = text("SELECT last_seen > now() - interval '5 minutes' FROM saga_engine.definition")
+    async with engine.database.transaction() as tx:
+        assert (await tx.execute(lately)).scalar_one() is True
 
 
 async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_an_incident(engine):

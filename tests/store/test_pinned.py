@@ -1,0 +1,164 @@
+"""Which definition a recorded start is pinned to, while workers come and go."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.client import start_in
+from saga_engine.errors import ConfigurationError, NotFound
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.definition import Saga
+from saga_engine.store import definitions, inbox, requests
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Lengths
+from saga_engine.store.requests import StartWanted
+from tests.store.orders import BOTH
+
+WHOLE = Lengths(10_000, 10_000, 1_000)
+
+
+def buying(command: str = "stock.take", version: int = 1) -> Saga:
+    saga = Saga("buy", version=version, input=dict)
+
+    @saga.step(command=command, reply=dict)
+    def take(order: dict) -> dict:
+        return order
+
+    return saga
+
+
+A, B, SECOND = buying(), buying("stock.grab"), buying("stock.order", 2)
+
+
+async def load(database: Database, *sagas: Saga) -> list[int]:
+    """Register as a worker does that starts."""
+    async with database.transaction() as tx:
+        return list((await definitions.register(tx, sagas)).values())
+
+
+async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
+    async with database.transaction() as tx:
+        changed = await tx.execute(
+            text(
+                "UPDATE saga_engine.definition SET last_seen = last_seen - interval '1 hour'"
+                " WHERE fingerprint = :fingerprint"
+            ),
+            {"fingerprint": saga.fingerprint},
+        )
+        assert changed.rowcount == 1
+
+
+async def takes(database: Database, ids: list[int]) -> int:
+    """How many starts a worker takes that has these definitions."""
+    async with database.transaction() as tx:
+        found = await inbox.take_starts(
+            tx, {"buy": 5}, definition_ids=ids, limit=5, lengths=WHOLE, most=1_000_000
+        )
+    return len(found)
+
+
+async def record(database: Database, saga: str | Saga, **more: object) -> int | None:
+    async with database.transaction() as tx:
+        return (await start_in(tx, saga, {"n": 1}, **more)).version
+
+
+def wanted(saga: Saga, **more: object) -> StartWanted:
+    mark = saga.fingerprint
+    start = StartWanted("buy", 1, str(uuid7()), None, {}, {}, known=False, fingerprint=mark)
+    return replace(start, **more)
+
+
+@BOTH
+async def test_a_start_that_waits_for_other_steps_keeps_no_worker_from_starting(
+    database: Database,
+):
+    await load(database, A)
+    async with database.transaction() as tx:
+        assert await requests.start(tx, wanted(A))
+    assert await load(database, B)
+
+
+@BOTH
+async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_loaded_last(
+    database: Database,
+):
+    for saga in (A, B):
+        await load(database, saga)
+    ids = await load(database, A)
+    async with database.transaction() as tx:
+        assert await requests.start(tx, wanted(A, fingerprint=None, version=None, known=True))
+    assert await takes(database, ids) == 1
+
+
+async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_workers_have(
+    database: Database,
+):
+    await load(database, A, SECOND)
+    assert await record(database, "buy") == 2
+    await was_seen_an_hour_ago(database, SECOND)
+    assert await record(database, "buy") == 1
+    assert await record(database, "buy", version=2) == 2
+
+
+async def test_while_no_worker_runs_a_start_by_name_is_of_the_version_seen_last(
+    database: Database,
+):
+    ids = await load(database, A, SECOND)
+    for saga in (A, SECOND, SECOND):
+        await was_seen_an_hour_ago(database, saga)
+    assert await record(database, "buy") == 1
+    await was_seen_an_hour_ago(database, A)
+    assert await record(database, "buy") == 2, "seen at the same time: the newest"
+    assert await definitions_seen(database, ids) == 2
+    assert await record(database, "buy") == 2
+
+
+async def definitions_seen(database: Database, ids: list[int]) -> int:
+    """Refresh as a worker does; how many are written."""
+    async with database.transaction() as tx:
+        await definitions.seen(tx, ids)
+    async with database.transaction() as tx:
+        query = (
+            "SELECT count(*) FROM saga_engine.definition WHERE last_seen > now() - interval '60 s'"
+        )
+        return int((await tx.execute(text(query))).scalar_one())
+
+
+@BOTH
+async def test_what_was_seen_just_now_is_not_written_again(database: Database):
+    ids = await load(database, A)
+    async with database.transaction() as tx:
+        await definitions.seen(tx, ids)
+        await definitions.seen(tx, [])
+    assert len(await load(database, A)) == 1
+
+
+async def test_a_start_with_other_steps_than_are_on_record_is_refused_at_once(database: Database):
+    await load(database, A)
+    with pytest.raises(ConfigurationError, match=r"'buy' version 1 .* next version"):
+        await record(database, B)
+
+
+async def test_a_start_with_the_steps_that_a_rollout_has_replaced_is_refused_at_once(
+    database: Database,
+):
+    await load(database, A)
+    await was_seen_an_hour_ago(database, A)
+    assert await record(database, A) == 1, "no worker is there; none has other steps"
+    await load(database, B)
+    with pytest.raises(ConfigurationError, match=r"'buy' version 1 .* next version"):
+        await record(database, A)
+    assert await record(database, B) == 1
+
+
+async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only(
+    database: Database,
+):
+    await load(database, A)
+    assert await record(database, SECOND) == 2
+    with pytest.raises(NotFound, match="'buy' version 2"):
+        await record(database, "buy", version=2)
+    async with database.transaction() as tx:
+        unknown = wanted(A, version=999, known=True, fingerprint="junk")
+        assert await requests.start(tx, unknown) is None
