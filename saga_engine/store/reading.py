@@ -63,8 +63,10 @@ class Counts:
     `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga, `open_incidents`
     by saga, cause and step. `parked` is what
     waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
-    `starts_waiting` the starts, by saga. `unpartitioned` are the runs in no month's partition. No
-    number is higher than the limit that was given: that one means at least as many.
+    `starts_waiting` the starts, by saga; `starts_stranded` are those of them that are pinned to a
+    definition that no worker had in the last ten minutes. `unpartitioned` are the runs in no
+    month's partition. No number is higher than the limit that was given: that one means at least
+    as many.
     """
 
     runs: Mapping[tuple[str, Status], int]
@@ -72,6 +74,7 @@ class Counts:
     open_incidents: Mapping[tuple[str, str, str], int]
     dead_letters: Mapping[tuple[str, str], int]
     starts_waiting: Mapping[str, int]
+    starts_stranded: Mapping[str, int]
     outbox_pending: int
     outbox_oldest_age: float
     timers_pending: int
@@ -204,6 +207,7 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
         {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
         {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS, limit)},
         dict((await tx.execute(_STARTS_WAITING, limit)).all()),
+        dict((await tx.execute(_STARTS_STRANDED, limit)).all()),
         backlog.pending,
         backlog.oldest_age,
         *(await tx.execute(_TIMERS, limit)).one(),
@@ -350,6 +354,34 @@ _STARTS_WAITING = text(
         SELECT FROM saga_engine.inbox AS i
         WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
     FROM (SELECT saga FROM sagas LIMIT 1000) AS s"""
+)
+
+# From one pin to the next by their index; what is not accepted yet has no fingerprint.
+_STARTS_STRANDED = text(
+    """
+    WITH RECURSIVE pins AS (
+        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
+            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
+        UNION ALL
+        SELECT n.saga, n.version, n.mark FROM pins AS p, LATERAL (
+            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
+            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+                AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
+                    > (p.saga, p.version, p.mark)
+            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
+    )
+    SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
+    FROM (SELECT saga, version, mark FROM pins LIMIT 1000) AS p, LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
+                AND coalesce(i.fingerprint, '') = p.mark LIMIT :most) AS few) AS c
+    WHERE p.mark <> '' AND NOT EXISTS (
+        SELECT FROM saga_engine.definition AS d
+        WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
+            AND d.last_seen > clock_timestamp() - interval '10 minutes')
+    GROUP BY p.saga"""
 )
 
 _UNPARTITIONED = text(

@@ -101,6 +101,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _backlog("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
     _backlog("saga_parked_open", "Messages parked for want of a definition."),
     _backlog("saga_starts_waiting", "Starts that wait for their turn.", "saga"),
+    _backlog("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
     _backlog("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
     _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
     _backlog("saga_timers_pending", "Runs that time alone will wake."),

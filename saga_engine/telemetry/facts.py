@@ -378,6 +378,7 @@ class BacklogCounted:
     dead_letters_open: Mapping[str, int] = field(default_factory=dict)  # by reason
     messages_parked: int = 0
     starts_waiting: Mapping[str, int] = field(default_factory=dict)  # by saga
+    starts_stranded: Mapping[str, int] = field(default_factory=dict)  # by saga
     outbox_pending: int = 0
     outbox_oldest_s: float = 0.0
     timers_pending: int = 0

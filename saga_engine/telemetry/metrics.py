@@ -259,6 +259,8 @@ class Metrics:
         self._replace("saga_incidents_open", self._incidents_open(fact))
         waiting = dict.fromkeys(self._sagas, 0) | dict(fact.starts_waiting)
         self._replace("saga_starts_waiting", {(saga,): n for saga, n in waiting.items()})
+        stranded = dict.fromkeys(self._sagas, 0) | dict(fact.starts_stranded)
+        self._replace("saga_starts_stranded", {(saga,): n for saga, n in stranded.items()})
         letters = {(self._code("reason", why),): n for why, n in fact.dead_letters_open.items()}
         self._replace("saga_dead_letters_open", letters)
         self._child("saga_parked_open").set(fact.messages_parked)

@@ -348,6 +348,23 @@ async def _starts_waiting(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return list(starts.items())
 
 
+@ANSWERS.to(reading, "_STARTS_STRANDED")
+async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
+    alive = {
+        (row["name"], row["version"], row["fingerprint"])
+        for _, row in tx.every("definition")
+        if row["last_seen"] > tx.now - timedelta(minutes=10)
+    }
+    starts = (row for _, row in tx.every("inbox") if row["kind"] == "start")
+    stranded = Counter(
+        row["saga"]
+        for row in starts
+        if row["fingerprint"] is not None
+        and (row["saga"], row["version"], row["fingerprint"]) not in alive
+    )
+    return list(stranded.items())
+
+
 @ANSWERS.to(reading, "_TIMERS")
 async def _timers(tx: Transaction, _: Arguments) -> Sequence[Any]:
     times = [row["wake_at"] for _, row in tx.every("run") if row["wake_at"] is not None]

@@ -357,6 +357,7 @@ def _backlog(counts: reading.Counts) -> BacklogCounted:
         dead_letters_open=letters,
         messages_parked=counts.parked,
         starts_waiting=counts.starts_waiting,
+        starts_stranded=counts.starts_stranded,
         outbox_pending=counts.outbox_pending,
         outbox_oldest_s=counts.outbox_oldest_age,
         timers_pending=counts.timers_pending,

@@ -1,6 +1,7 @@
 """Which definition a recorded start is pinned to, while workers come and go."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -9,9 +10,9 @@ from saga_engine.client import start_in
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
-from saga_engine.store import definitions, inbox, requests
+from saga_engine.store import audit, definitions, inbox, reading, requests
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Lengths
+from saga_engine.store.inbox import Item, Lengths
 from saga_engine.store.requests import StartWanted
 from tests.store.orders import BOTH
 
@@ -162,3 +163,47 @@ async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only
     async with database.transaction() as tx:
         unknown = wanted(A, version=999, known=True, fingerprint="junk")
         assert await requests.start(tx, unknown) is None
+
+
+async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
+    await load(database, A, SECOND)
+    for saga in (A, A, SECOND):
+        await record(database, saga)
+    async with database.transaction() as tx:
+        assert (await reading.counts(tx)).starts_stranded == {}
+    await was_seen_an_hour_ago(database, A)
+    async with database.transaction() as tx:
+        counts = await reading.counts(tx)
+    assert (counts.starts_stranded, counts.starts_waiting) == ({"buy": 2}, {"buy": 3})
+    async with database.transaction() as tx:
+        assert (await reading.counts(tx, most=1)).starts_stranded == {"buy": 1}
+
+
+async def test_the_sql_of_the_handbook_finds_and_cancels_a_start_that_no_worker_can_begin(
+    database: Database,
+):
+    await load(database, A)
+    await was_seen_an_hour_ago(database, A)
+    async with database.transaction() as tx:
+        run_id = str((await start_in(tx, A, {}, key="o-1")).run_id)
+        await inbox.record(tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)])
+        find = example("the starts that no worker can begin")[0]
+        [row] = (await tx.execute(text(find))).all()
+        assert (row.saga, row.version, row.fingerprint, row.count) == ("buy", 1, A.fingerprint, 1)
+        for statement in example("cancel a start that no worker can begin")[1:-1]:
+            await tx.execute(text(statement.replace(NO_RUN, run_id)))
+    async with database.transaction() as tx:
+        query = text("SELECT kind, held FROM saga_engine.inbox")
+        assert [tuple(row) for row in await tx.execute(query)] == [("cancel", False)]
+        assert await reading.with_key(tx, "buy", "o-1") is None
+        assert [each.outcome for each in await audit.of_run(tx, run_id)] == ["accepted"]
+
+
+NO_RUN = "00000000-0000-7000-8000-000000000000"
+HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def example(name: str) -> list[str]:
+    """The statements of an example."""
+    block = HANDBOOK.split(f"<!-- example: {name} -->\n```sql\n")[1].split("```")[0]
+    return [each for each in block.split(";\n") if each.strip()]

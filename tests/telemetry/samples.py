@@ -97,6 +97,7 @@ SAMPLES: tuple[Fact, ...] = (
         dead_letters_open={"malformed_json": 2},
         messages_parked=4,
         starts_waiting={"place-order": 6},
+        starts_stranded={"place-order": 2},
         outbox_pending=5,
         outbox_oldest_s=6.5,
         timers_pending=9,

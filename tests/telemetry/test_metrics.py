@@ -165,6 +165,7 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ("saga_dead_letters_open", {"reason": "malformed_json"}, 2),
         ("saga_parked_open", {}, 4),
         ("saga_starts_waiting", {"saga": "place-order"}, 6),
+        ("saga_starts_stranded", {"saga": "place-order"}, 2),
         ("saga_outbox_pending", {}, 5),
         ("saga_outbox_oldest_age_seconds", {}, 6.5),
         ("saga_timer_oldest_overdue_seconds", {}, 7.5),
