@@ -83,3 +83,4 @@ class IncidentCause(StrEnum):
     REPLY_UNREADABLE = "reply_unreadable"
     INPUT_INVALID = "input_invalid"
     KEY_CONFLICT = "key_conflict"
+    ENGINE_FAULT = "engine_fault"

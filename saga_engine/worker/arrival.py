@@ -27,7 +27,8 @@ class Arrival:
     `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
     sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
     is the message it came in, kept in case that message has to be set aside; `recorded` is the row
-    of PostgreSQL it came from. `sender` is the RabbitMQ user who sent it, empty if it named none;
+    of PostgreSQL it came from. `problem` is why a start that was accepted cannot go on.
+    `sender` is the RabbitMQ user who sent it, empty if it named none;
     None for what did not come over RabbitMQ. `role` is the role of PostgreSQL that recorded it.
     """
 
@@ -44,6 +45,7 @@ class Arrival:
     recorded: Inboxed | None = None
     role: str | None = None
     fingerprint: str | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

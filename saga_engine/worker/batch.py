@@ -35,6 +35,8 @@ from saga_engine.worker.starts import Starts
 from saga_engine.worker.suspicion import Suspected, Suspicion
 from saga_engine.worker.timeslice import Timeslice
 
+FAULT = "The engine could not handle it; see its log."
+
 FAULT_PAUSE = timedelta(minutes=5)
 """
 How long a run rests whose timers hit a bug of ours, so that it does not hit it without end: longer
@@ -193,9 +195,23 @@ class Batch:
         """Keep it in PostgreSQL for a moment later; this touches no run and no key."""
         self._ledger.put_by(arrival)
 
-    def refuse_as_fault(self, arrival: Arrival) -> None:
-        """Tell whoever asked that a bug of ours was in the way, and keep what would be lost."""
-        self._refuse(arrival, "The engine could not handle it; see its log.")
+    async def settle_as_fault(self, arrival: Arrival) -> None:
+        """
+        Deal with what hits a bug of ours: an accepted start is a run with an incident.
+
+        What else there is is refused, and kept where it would be lost.
+        """
+        if isinstance(arrival.trigger, Start) and arrival.fingerprint is not None:
+            await Starts(
+                *(self._tx, self._catalogue, self._admission, self._ledger), self._settings
+            ).begin_as_fault(arrival, FAULT)
+        else:
+            await self.refuse_as_fault(arrival)
+
+    async def refuse_as_fault(self, arrival: Arrival) -> None:
+        """Refuse what hits a bug of ours, and keep what would be lost; its key is free again."""
+        self._refuse(arrival, FAULT)
+        await self._release(arrival)
 
     def _refuse(self, arrival: Arrival, text: str) -> None:
         self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
@@ -205,6 +221,10 @@ class Batch:
         arrival = unread.arrival
         self._ledger.refuse(arrival, AnswerOutcome.INVALID, unread.sentence)
         self._ledger.set_aside(arrival, unread.reason, unread.sentence)
+        await self._release(arrival)
+
+    async def _release(self, arrival: Arrival) -> None:
+        """Give back the key of a start that was recorded and does not begin."""
         row = arrival.recorded
         if row is not None and row.kind == "start" and row.key is not None:
             await keys.release(self._tx, arrival.saga, row.key, arrival.run_id)

@@ -7,7 +7,7 @@ the work without knowing of each other.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -143,7 +143,7 @@ class Duties:
         try:
             return await self._turnover.once(take) > 0
         except StoreBusy:
-            await self._turnover.once(partial(self._settle_alone, seen, Batch.put_by))
+            await self._turnover.once(partial(self._settle_alone, seen, _put_by))
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - the same
@@ -153,20 +153,27 @@ class Duties:
         return True
 
     async def _refuse_alone(self, seen: Sequence[Inboxed]) -> None:
-        """Refuse the request that broke its batch; one that cannot even be refused rests."""
-        try:
-            await self._turnover.once(partial(self._settle_alone, seen, Batch.refuse_as_fault))
-        except AWAY:
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
-            self._tell(FaultFound(operation="recorded", problem=described(error)))
+        """
+        Begin the start that broke its batch as a run with an incident, or refuse the request.
+
+        One that cannot even be refused rests.
+        """
+        for settle in (Batch.settle_as_fault, Batch.refuse_as_fault):
+            try:
+                await self._turnover.once(partial(self._settle_alone, seen, settle))
+                break
+            except AWAY:
+                raise
+            except Exception as error:  # noqa: BLE001 - the same
+                self._tell(FaultFound(operation="recorded", problem=described(error)))
+        else:
             async with self._database.transaction() as tx:
                 await inbox.rest(tx, [item.id for item in seen], FAULT_PAUSE)
 
     async def _settle_alone(
         self,
         seen: Sequence[Inboxed],
-        settle: Callable[[Batch, Arrival], None],
+        settle: Callable[[Batch, Arrival], Awaitable[None]],
         tx: Transaction,
         batch: Batch,
     ) -> None:
@@ -175,7 +182,7 @@ class Duties:
             raise StoreBusy("Another worker has taken that request. Nothing was done.")
         for item in seen:
             found = pending.read_one(item, self._settings)
-            settle(batch, found.arrival if isinstance(found, Unread) else found)
+            await settle(batch, found.arrival if isinstance(found, Unread) else found)
 
     async def _take_in(self, batch: Batch, items: Sequence[Inboxed]) -> int:
         intake = pending.read(items, self._settings)
@@ -372,3 +379,7 @@ async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
 
 async def _nothing(_tx: Transaction, _batch: Batch) -> int:
     return 0
+
+
+async def _put_by(batch: Batch, arrival: Arrival) -> None:
+    batch.put_by(arrival)

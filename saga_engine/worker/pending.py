@@ -7,22 +7,38 @@ names neither its run nor its key.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from saga_engine.broker.answer import Address
 from saga_engine.broker.body import bounded_json
 from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.limits import Limits
+from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.trigger import Cancel, Resolve, Trigger, Woken, recorded_trigger
 from saga_engine.settings import Settings
 from saga_engine.store.inbox import Inboxed, Lengths
 from saga_engine.worker.arrival import Arrival, Intake, Unread
 
-OURS, OTHERS = 6, 2
+OTHERS = 2
 """
-How many times `body_bytes` a row may have. What came in a message is longer once it is kept:
-`1e15,` is written as `1000000000000000.0,`, and sealing makes four bytes of three. What another
-role records was written by our client, which holds the input to `body_bytes` before it is sealed.
+How many times `body_bytes` a row of another role may have: it was written by our client, which
+holds the input to `body_bytes` before it is sealed. Sealing makes four bytes of three.
 """
+
+ACCEPTED = Limits(2**30, 500, 10_000_000)
+"""
+What holds for a worker's own rows, whatever an operator has lowered since they were accepted:
+PostgreSQL keeps no longer text, and the settings allow no more.
+"""
+
+LENIENT = 4
+"""
+How many times the limit of values, or its default if that is more, an accepted start of another
+role may have, and how many times the length of its row with numbers written out: such a row is
+read in a worker's memory, whoever wrote it.
+"""
+
+TEXT_BYTES_MAX = 2000
+"""The highest that `text_bytes` can be; the columns are not longer."""
 
 AROUND = 16
 """Values and levels that a recorded reply has around the body it came with, with room to spare."""
@@ -31,7 +47,7 @@ AROUND = 16
 def lengths(settings: Settings) -> Lengths:
     """How much of a row's body is fetched."""
     longest = settings.body_bytes
-    return Lengths(longest * OURS, longest * OTHERS, min(longest, settings.dead_letter_bytes))
+    return Lengths(ACCEPTED.size, longest * OTHERS, min(longest, settings.dead_letter_bytes))
 
 
 def read(items: Iterable[Inboxed], settings: Settings) -> Intake:
@@ -51,17 +67,34 @@ def read_one(item: Inboxed, settings: Settings) -> Arrival | Unread:
     if not item.whole:
         text = f"The body has {item.size} bytes; body_bytes allows {settings.body_bytes}."
         return Unread(_arrival(item, Woken()), Reason.TOO_LARGE, text)
-    limits = Limits(
-        settings.body_bytes * OURS, settings.body_depth + AROUND, settings.body_values + AROUND
-    )
-    body = bounded_json(item.body.encode(), limits)
+    limits = ACCEPTED
+    if item.role is not None:
+        limits = Limits(settings.body_bytes * OTHERS, settings.body_depth, settings.body_values)
+    found = _within(item, limits, settings.text_bytes)
+    if isinstance(found, Arrival) or item.kind != "start" or item.fingerprint is None:
+        return found
+    # It was accepted: what does not fit a limit of now is for a person to decide.
+    accepted = _within(item, _lenient(item, settings), TEXT_BYTES_MAX)
+    return accepted if isinstance(accepted, Unread) else replace(accepted, problem=found.sentence)
+
+
+def _lenient(item: Inboxed, settings: Settings) -> Limits:
+    if item.role is None:
+        return ACCEPTED
+    values = max(settings.body_values, LIMITS.values)
+    return Limits(item.size * LENIENT, ACCEPTED.depth, values * LENIENT)
+
+
+def _within(item: Inboxed, limits: Limits, text_bytes: int) -> Arrival | Unread:
+    bounds = Limits(limits.size, limits.depth + AROUND, limits.values + AROUND)
+    body = bounded_json(item.body.encode(), bounds)
     if isinstance(body, Unreadable):
         return Unread(_arrival(item, Woken()), body.reason, body.sentence)
     try:
         trigger = recorded_trigger(item.kind, body, run_id=item.run_id, key=item.key)
     except ValueError as error:
         return Unread(_arrival(item, Woken()), Reason.BAD_REQUEST, str(error))
-    if item.role is not None and (problem := _too_long(item, trigger, settings.text_bytes)):
+    if item.role is not None and (problem := _too_long(item, trigger, text_bytes)):
         return Unread(_arrival(item, trigger), Reason.BAD_REQUEST, problem)
     return _arrival(item, trigger)
 

@@ -94,6 +94,15 @@ class Starts:
         if self._again:
             await self._answer_again()
 
+    async def begin_as_fault(self, arrival: Arrival, text: str) -> None:
+        """Begin a run that was accepted and whose start hits a bug of ours, without deciding it."""
+        begun = self._blocked(arrival, IncidentCause.ENGINE_FAULT, text)
+        self._begun[arrival.run_id] = begun
+        self._admission.let_in(arrival.saga, self._ledger.entering)
+        await self._insert()
+        for again, _ in self._again:
+            self._ledger.ignore(again.arrival, "duplicate")
+
     async def _with_ids_that_fit(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Leave out the starts of new runs whose id belongs to no month that is kept."""
         problems = {
@@ -123,6 +132,9 @@ class Starts:
             await turn.over()
             number = self._startable(arrival)
             if number is None:
+                continue
+            if arrival.problem:
+                decided.append(self._blocked(arrival, IncidentCause.INPUT_INVALID, arrival.problem))
                 continue
             try:
                 start, given = self._unsealed(arrival)

@@ -14,6 +14,7 @@ from saga_engine.saga.vocabulary import Status
 from saga_engine.store import definitions, inbox, reading
 from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import BacklogCounted, MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.worker import starts
 from tests.worker.engine import keep_silent, succeed
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises
@@ -256,3 +257,94 @@ async def put_by(engine):
     async with engine.database.transaction() as tx:
         query = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
         return (await tx.execute(query)).scalar_one() > 0
+
+
+async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_incident(
+    engine, monkeypatch
+):
+    """`decide` is total; here it is not, for one start."""
+    plant(monkeypatch, "decide")
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    async with engine.database.transaction() as tx:
+        broken = str((await start_in(tx, "parcel", BROKEN, key="o-1")).run_id)
+        sound = str((await start_in(tx, "parcel", {"n": 1})).run_id)
+    assert (await worker.facts.incident(broken)).cause == "engine_fault"
+    assert await worker.facts.finished(sound) == Status.COMPLETED
+    assert not worker.facts.of(MessageDeadLettered)
+    status = await asker.ask("status", run_id=broken)
+    assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")
+    monkeypatch.undo()
+    cancel = await asker.ask("cancel", run_id=broken, by="Ada", reason="too late")
+    assert cancel.outcome == "accepted"
+    assert await worker.facts.finished(broken) == Status.COMPENSATED
+    await check_promises(engine.database)
+
+
+async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_back(
+    engine, monkeypatch
+):
+    plant(monkeypatch, "decide", "begin_blocked")
+    worker, _ = await engine.worker(), await engine.shop()
+    async with engine.database.transaction() as tx:
+        broken = str((await start_in(tx, "parcel", BROKEN, key="o-1")).run_id)
+    await worker.facts.dead_letter("engine_fault", run_id=broken)
+    async with engine.database.transaction() as tx:
+        again = await start_in(tx, "parcel", {"n": 1}, key="o-1")
+    assert not again.existing
+    assert await worker.facts.finished(str(again.run_id)) == Status.COMPLETED
+
+
+BROKEN = {"n": 13}
+
+
+def plant(monkeypatch, *names):
+    """Put a bug into functions of `starts`: what they raise for one input."""
+    for name in names:
+        monkeypatch.setattr(starts, name, broken_for_one_input(getattr(starts, name)))
+
+
+def broken_for_one_input(function):
+    def broken(*arguments, **named):
+        if any(isinstance(each, Start) and each.input == BROKEN for each in arguments):
+            raise KeyError("a bug")
+        return function(*arguments, **named)
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("lowered", "key"),
+    [({"body_values": 10}, "o-1"), ({"body_depth": 2}, "o-1"), ({"text_bytes": 64}, "o" * 100)],
+    ids=lambda each: "".join(each) if isinstance(each, dict) else "",
+)
+async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_an_incident(
+    engine, lowered, key
+):
+    deep = {"n": 1, "to": "here"}
+    for _ in range(30):
+        deep = {"n": 1, "in": deep}
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        run_id = str((await start_in(tx, "parcel", deep, key=key)).run_id)
+    worker, asker = await engine.worker(**lowered), await engine.asker()
+    assert (await worker.facts.incident(run_id)).cause == "input_invalid"
+    async with engine.database.transaction() as tx:
+        detail = await reading.show(tx, run_id)
+        assert next(iter(lowered)) in detail.incidents[0].message
+        assert await reading.with_key(tx, "parcel", key) == run_id
+    assert not worker.facts.of(MessageDeadLettered)
+    cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="too late")
+    assert cancel.outcome == "accepted"
+
+
+async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
+    old, _, asker, _, _ = await one_waits(engine)
+    second = str(uuid7())
+    long = {"text": "x" * 100_000}
+    [answer] = await asker.ask_all(start(second, input=long, key="k" * 200))
+    assert answer.outcome == "accepted"
+    await old.stop()
+    lowered = {"body_bytes": 4096, "body_values": 10, "text_bytes": 64}
+    again = await engine.worker(runs_in_flight=5, **lowered)
+    await again.facts.until(RunStarted, run_id=second)
+    assert not again.facts.of(MessageDeadLettered)
