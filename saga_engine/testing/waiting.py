@@ -154,6 +154,21 @@ async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return _taken_out(tx, oldest[: arguments["limit"]], arguments)
 
 
+@ANSWERS.to(inbox, "_TAKE_UNKNOWN")
+async def _take_unknown(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    known = {(row["name"], row["version"], row["fingerprint"]) for _, row in tx.every("definition")}
+    old = [
+        row
+        for row in _waiting(tx)
+        if row["kind"] == "start"
+        and row["role"] is not None
+        and row["fingerprint"] is not None
+        and (row["saga"], row["version"], row["fingerprint"]) not in known
+        and row["received_at"] < tx.now - arguments["age"]
+    ]
+    return _taken_out(tx, old[: arguments["limit"]], arguments)
+
+
 @ANSWERS.to(inbox, "_REST")
 async def _rest(tx: Transaction, arguments: Arguments) -> int:
     rested = 0

@@ -345,9 +345,27 @@ class Duties:
         )
         return False
 
+    async def _set_unknown_starts_aside(self, tx: Transaction, batch: Batch) -> int:
+        """Make dead letters of starts whose definition no worker has loaded in all their days."""
+        days = self._settings.run_id_age_days
+        items = await inbox.take_unknown(
+            tx, timedelta(days=days), self._settings.batch_size, self._lengths
+        )
+        text = (
+            f"No worker has loaded the definition of this start within {days} days"
+            " (run_id_age_days). Load it in a worker, then start again."
+        )
+        found = [pending.read_one(item, self._settings) for item in items]
+        arrivals = [each.arrival if isinstance(each, Unread) else each for each in found]
+        unread = [Unread(each, "unknown_saga", text) for each in arrivals]
+        if unread:
+            await batch.take(Intake(unread=unread), patient=False)
+        return len(items)
+
     async def purge(self) -> bool:
-        """Delete settled dead letters and audit records that are past their days."""
+        """Delete what is past its days: settled dead letters, acts, starts of no definition."""
         settings = self._settings
+        await self._turnover.once(self._set_unknown_starts_aside)
         days = {"dead_letter_days": settings.dead_letter_days, "audit_days": settings.audit_days}
         await retention.purge(self._database, **days)
         return False

@@ -348,3 +348,33 @@ async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
     again = await engine.worker(runs_in_flight=5, **lowered)
     await again.facts.until(RunStarted, run_id=second)
     assert not again.facts.of(MessageDeadLettered)
+
+
+async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_without_end(engine):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        old = str((await start_in(tx, second(), {"n": 1, "address": "x"}, key="o-1")).run_id)
+        known = str((await start_in(tx, changed_name(), {}, key="o-1")).run_id)
+        await tx.execute(
+            text("UPDATE saga_engine.inbox SET received_at = now() - interval '8 days'")
+        )
+        new = str((await start_in(tx, second(), {"n": 1, "address": "x"}, key="o-2")).run_id)
+    await register(engine, changed_name())
+    worker = await engine.worker(maintenance=0.05)
+    await worker.facts.dead_letter("unknown_saga", run_id=old)
+    async with engine.database.transaction() as tx:
+        waiting = (await tx.execute(text("SELECT run_id::text FROM saga_engine.inbox"))).scalars()
+        assert set(waiting) == {known, new}
+        assert await reading.with_key(tx, "parcel", "o-1") is None
+        assert await reading.with_key(tx, "parcel", "o-2") == new
+        assert await reading.with_key(tx, "box", "o-1") == known
+
+
+def changed_name():
+    saga = Saga("box", version=1, input=dict)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def pack(parcel: dict) -> dict:
+        return parcel
+
+    return saga

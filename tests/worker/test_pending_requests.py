@@ -129,7 +129,7 @@ async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
     """What is kept of it is what is kept of a message."""
     worker, _ = await engine.worker(body_bytes=2000, dead_letter_bytes=100), await engine.shop()
     body = json.dumps({"input": {"sku": "x" * 5_000_000}})
-    await put(owner, run_id=uuid7(), kind="start", saga="parcel", body=body)
+    await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="shop", body=body)
     fact = await worker.facts.dead_letter("too_large")
     async with engine.database.transaction() as tx:
         [letter] = await dead_letters.listing(tx, limit=10)
