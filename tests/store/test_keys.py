@@ -19,7 +19,7 @@ REORDERED: dict[str, Json] = {"b": {"y": 2, "x": 1}, "a": 1}
 async def recorded(tx: Transaction, wanted: KeyWanted) -> KeyHeld:
     """Record a start that wants a key, as a caller does in its transaction."""
     name, key, run_id_, given = wanted.saga, wanted.key, wanted.run_id, wanted.input
-    start = StartWanted(name, 1, run_id_, key, given, given, known=False)
+    start = StartWanted(name, 1, run_id_, key, given, given, known=False, fingerprint="f")
     started = await requests.start(tx, start)
     assert started is not None
     return started.holder

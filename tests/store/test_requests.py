@@ -95,7 +95,8 @@ async def test_what_our_own_programs_write_is_recorded(database: Database, resol
     act = Act(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
     body = {**SAID, "resolution": resolution.value, "by": act.by, "reason": act.reason}
     cancel = Act(str(uuid4()), "é\\", "cancel", "why", act.run_id)
-    assert act.run_id is not None and cancel.run_id is not None
+    assert act.run_id is not None
+    assert cancel.run_id is not None
     async with database.transaction() as tx:
         await audit.record(tx, [act, cancel])
         await requests.record(
