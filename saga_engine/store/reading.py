@@ -15,7 +15,7 @@ from sqlalchemy import Select, false, literal_column, select, text
 
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Json, Status
-from saga_engine.store import audit, incidents, journal, outbox
+from saga_engine.store import audit, incidents, journal, outbox, stranded
 from saga_engine.store.audit import Audited
 from saga_engine.store.database import Transaction
 from saga_engine.store.incidents import StoredIncident
@@ -207,7 +207,7 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
         {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
         {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS, limit)},
         dict((await tx.execute(_STARTS_WAITING, limit)).all()),
-        dict((await tx.execute(_STARTS_STRANDED, limit)).all()),
+        await stranded.count(tx, most),
         backlog.pending,
         backlog.oldest_age,
         *(await tx.execute(_TIMERS, limit)).one(),
@@ -354,34 +354,6 @@ _STARTS_WAITING = text(
         SELECT FROM saga_engine.inbox AS i
         WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
     FROM (SELECT saga FROM sagas LIMIT 1000) AS s"""
-)
-
-# From one pin to the next by their index; what is not accepted yet has no fingerprint.
-_STARTS_STRANDED = text(
-    """
-    WITH RECURSIVE pins AS (
-        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
-            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
-        UNION ALL
-        SELECT n.saga, n.version, n.mark FROM pins AS p, LATERAL (
-            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
-                AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
-                    > (p.saga, p.version, p.mark)
-            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
-    )
-    SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
-    FROM (SELECT saga, version, mark FROM pins LIMIT 1000) AS p, LATERAL (
-        SELECT count(*) AS number FROM (
-            SELECT FROM saga_engine.inbox AS i
-            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
-                AND coalesce(i.fingerprint, '') = p.mark LIMIT :most) AS few) AS c
-    WHERE p.mark <> '' AND NOT EXISTS (
-        SELECT FROM saga_engine.definition AS d
-        WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
-            AND d.last_seen > clock_timestamp() - interval '10 minutes')
-    GROUP BY p.saga"""
 )
 
 _UNPARTITIONED = text(

@@ -12,7 +12,16 @@ from typing import Any
 
 import orjson
 
-from saga_engine.store import dead_letters, inbox, outbox, partitions, reading, retention, suspects
+from saga_engine.store import (
+    dead_letters,
+    inbox,
+    outbox,
+    partitions,
+    reading,
+    retention,
+    stranded,
+    suspects,
+)
 from saga_engine.testing.store import UNFINISHED
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, name_of
 
@@ -363,7 +372,7 @@ async def _starts_waiting(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return list(starts.items())
 
 
-@ANSWERS.to(reading, "_STARTS_STRANDED")
+@ANSWERS.to(stranded, "_COUNT")
 async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
     alive = {
         (row["name"], row["version"], row["fingerprint"])
