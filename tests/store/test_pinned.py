@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -59,12 +60,12 @@ async def takes(database: Database, ids: list[int]) -> int:
     return len(found)
 
 
-async def record(database: Database, saga: str | Saga, **more: object) -> int | None:
+async def record(database: Database, saga: str | Saga, **more: Any) -> int | None:
     async with database.transaction() as tx:
         return (await start_in(tx, saga, {"n": 1}, **more)).version
 
 
-def wanted(saga: Saga, **more: object) -> StartWanted:
+def wanted(saga: Saga, **more: Any) -> StartWanted:
     mark = saga.fingerprint
     start = StartWanted("buy", 1, str(uuid7()), None, {}, {}, known=False, fingerprint=mark)
     return replace(start, **more)
@@ -189,7 +190,7 @@ async def test_the_sql_of_the_handbook_finds_and_cancels_a_start_that_no_worker_
         await inbox.record(tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)])
         find = example("the starts that no worker can begin")[0]
         [row] = (await tx.execute(text(find))).all()
-        assert (row.saga, row.version, row.fingerprint, row.count) == ("buy", 1, A.fingerprint, 1)
+        assert tuple(row)[:4] == ("buy", 1, A.fingerprint, 1)
         for statement in example("cancel a start that no worker can begin")[1:-1]:
             await tx.execute(text(statement.replace(NO_RUN, run_id)))
     async with database.transaction() as tx:

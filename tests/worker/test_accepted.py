@@ -330,6 +330,7 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
     assert (await worker.facts.incident(run_id)).cause == "input_invalid"
     async with engine.database.transaction() as tx:
         detail = await reading.show(tx, run_id)
+        assert detail is not None
         assert next(iter(lowered)) in detail.incidents[0].message
         assert await reading.with_key(tx, "parcel", key) == run_id
     assert not worker.facts.of(MessageDeadLettered)
