@@ -416,10 +416,20 @@ class Plain(BaseModel):
     colour: Literal["a", "b"] = "a"
 
 
+class Part(BaseModel):
+    within: "Part | None" = None
+
+
+class Box(RootModel["Box | None"]):
+    pass
+
+
 @pytest.mark.parametrize(
     ("kind", "proven"),
     [
         (Plain, True),
+        (Part, True),
+        (Box, False),  # a box without a box is null, and so is no box
         (list[int], True),
         (Line, False),  # Parent has been subclassed
         (Rate, True),
