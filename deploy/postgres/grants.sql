@@ -9,6 +9,7 @@ GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.event, saga
     saga_engine.engine, saga_engine.suspect TO saga_worker;
 GRANT UPDATE ON saga_engine.run, saga_engine.outbox, saga_engine.inbox, saga_engine.incident,
     saga_engine.suspect TO saga_worker;
+GRANT UPDATE (last_seen) ON saga_engine.definition TO saga_worker;
 GRANT UPDATE (outcome, message) ON saga_engine.audit TO saga_worker;
 GRANT DELETE ON saga_engine.outbox, saga_engine.inbox, saga_engine.run_key, saga_engine.suspect
     TO saga_worker;

@@ -19,6 +19,7 @@ What is remembered: PostgreSQL, by SQLAlchemy Core over asyncpg, many rows at a 
     inbox          requests recorded for a worker, and what waits for one with the definition
     requests       requests recorded through the database's functions, which check them
     incidents      where runs wait for a person
+    stranded       accepted starts that wait for a definition no worker has had lately
     suspects       runs whose mapping function or validator ended a worker
     dead_letters   messages that cannot be handled
     audit          what persons asked for, and what became of it

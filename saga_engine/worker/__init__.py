@@ -19,6 +19,7 @@ What runs: from a delivery to its acknowledgement, in one transaction.
     writing     writes the ledger, one set-based statement for each kind of row
     outbound    after the commit: commands leave, answers and announcements are told
     account     what was committed, told as facts
+    token_keys  reads the keys of the correlation ids again when a token is of none that was read
     duties      timers, recorded requests, left-behind commands, dead letters, counts
     loop        the one waiting loop
     timeslice   how long one task computes before it yields to the event loop
