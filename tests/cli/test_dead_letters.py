@@ -270,10 +270,12 @@ async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recor
         done = await saga_engine(
             "dead-letters", "purge", *WHY, "--older-than", "0", "--yes", "--json", **url
         )
-        assert done.json == {"purged": 3}
+        assert done.json == {"purged": 3, "schema_version": 1}
         async with database.transaction() as tx:
             assert await dead_letters.ids(tx, Alike(), limit=9) == open_ones[3:]
-            record = text("SELECT by, action, target, outcome FROM saga_engine.audit")
+            record = text(
+                "SELECT by, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
+            )
             assert [tuple(row) for row in await tx.execute(record)] == [
-                ("ann", "purge", "3 dead letters", "accepted")
+                ("ann", "3 dead letters of saga.requests (bad_request), ids 1 to 3", "accepted")
             ]

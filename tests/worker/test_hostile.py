@@ -8,7 +8,6 @@ from aiormq.exceptions import ChannelPreconditionFailed
 from sqlalchemy import text
 
 from saga_engine.broker.reply import encode_reply
-from saga_engine.broker.token import shown
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
@@ -41,12 +40,11 @@ async def letters(engine):
 
 async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(anywhere):
     worker, shop, asker, run_id, command = await in_flight(anywhere)
-    forged = "x" + command.correlation_id[1:]
-    assert forged != command.correlation_id
+    forged = "xy"[command.correlation_id[0] == "x"] + command.correlation_id[1:]
     await anywhere.raw(b'{"did":"evil"}', correlation_id=forged, message_id="evil")
     await worker.facts.dead_letter("foreign_correlation_id", message_id="evil")
     [letter] = await letters(anywhere)
-    assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', shown(forged))
+    assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forged)
     await shop.publish(*succeed(command))
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     await goes_on(anywhere, worker, shop, asker)

@@ -132,14 +132,20 @@ async def test_requests_recorded_for_many_large_runs_are_taken_a_few_at_a_time(e
     await shop.until("parcel.pack", number)
     await first.stop()
     kind, body = trigger_data(Cancel("ann", "a mistake"))
-    acts = {str(uuid7()): run_id for run_id in run_ids}
+    acts = [Act(str(uuid7()), "ann", kind, "a mistake", each) for each in run_ids]
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [Act(key, "ann", kind, "", run) for key, run in acts.items()])
-        await requests.record(tx, [Item(kind, run, body, audit_id=a) for a, run in acts.items()])
+        await audit.record(tx, acts)
+        await requests.record(
+            tx,
+            [
+                Item(kind, run, body, audit_id=act.id)
+                for act, run in zip(acts, run_ids, strict=True)
+            ],
+        )
     worker = await engine.worker(batch_bytes=30_000)
     await worker.facts.until(OperatorAnswered, number)
     async with engine.database.transaction() as tx:
-        decided = await audit.decided(tx, list(acts))
+        decided = await audit.decided(tx, [act.id for act in acts])
     assert [each.outcome for each in decided] == ["accepted"] * number
     for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
         assert worker.facts.of(fact) == []
