@@ -119,7 +119,9 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     run_id, act = await finished(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
         await audit.record(tx, [Act(act, "ann", "cancel", "a mistake", run_id)])
-        await requests.record(tx, [Item("cancel", run_id, {}, audit_id=act)])
+        await requests.record(
+            tx, [Item("cancel", run_id, {"by": "ann", "reason": "a mistake"}, audit_id=act)]
+        )
     await partitions.maintain(database, retention_days=30)
     async with database.transaction() as tx:
         [decided] = await audit.decided(tx, [act])
