@@ -168,7 +168,7 @@ async def test_a_user_without_a_name_is_told_to_name_one_in_the_url():
     if os.geteuid():
         return
     script = (
-        "import os, saga_engine.cli.runs\n"
+        "import encodings.idna, os, saga_engine.cli.runs\n"
         "from saga_engine.cli.main import run\n"
         "os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
         "raise SystemExit(run(['list']))"
