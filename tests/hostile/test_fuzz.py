@@ -216,7 +216,8 @@ async def store(url, intake, most=2000):
     items = []
     for arrival in intake.arrivals[-most:]:
         kind, body = trigger_data(arrival.trigger)
-        items.append(Item(kind, arrival.run_id, body, saga=arrival.saga, version=arrival.version))
+        saga = arrival.saga or None
+        items.append(Item(kind, arrival.run_id, body, saga=saga, version=arrival.version))
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
         await dead_letters.record(tx, letters, SETTINGS.dead_letter_bytes)
         await inbox.record(tx, items)
