@@ -68,6 +68,9 @@ async def desk(broker_url, database_url, directory, *, through=None):
         "worker": {
             "SAGA_ENGINE_DATABASE_URL": database_url,
             "SAGA_ENGINE_BROKER_URL": through or broker_url,
+            # A mapping function that blocks is let through, so that the loop stands still.
+            "SAGA_ENGINE_MAPPING_TIMEOUT": str(BLOCKED_S + 4),
+            "SAGA_ENGINE_CODE_LIMIT": str(BLOCKED_S + 9),
         },
         "participant": {DATABASE: database_url},
     }
