@@ -200,21 +200,6 @@ async def let_go(tx: Transaction, run_ids: Sequence[str]) -> None:
         await tx.execute(_LET_GO, {"run_ids": list(run_ids)})
 
 
-async def take_unknown(
-    tx: Transaction, age: timedelta, limit: int, lengths: Lengths
-) -> list[Inboxed]:
-    """
-    Take out starts of other roles that are older than *age* and that no worker could ever begin.
-
-    They were recorded with a definition that no worker had loaded, and none has since.
-    """
-    arguments = {"age": age, "limit": limit, **asdict(lengths)}
-    taken = inboxed(await tx.execute(_TAKE_UNKNOWN, arguments))
-    if taken:
-        await tx.execute(_LET_GO, {"run_ids": [item.run_id for item in taken]})
-    return taken
-
-
 async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
     """Leave items alone for a while, without reading them."""
     await tx.execute(_REST, {"ids": list(numbers), "pause": pause})
@@ -365,36 +350,6 @@ _TAKE_STARTS = text(
                 LIMIT w.places) AS t
             ORDER BY t.id LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - constants
-    + RETURNING
-)
-
-# From one pin to the next by their index, as the gauge counts them.
-_TAKE_UNKNOWN = text(
-    """
-    WITH RECURSIVE pins AS (
-        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
-            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
-        UNION ALL
-        SELECT n.saga, n.version, n.mark FROM pins AS p, LATERAL (
-            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
-                AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
-                    > (p.saga, p.version, p.mark)
-            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
-    )
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-        SELECT t.id FROM pins AS p, LATERAL (
-            SELECT i.id FROM saga_engine.inbox AS i
-            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
-                AND coalesce(i.fingerprint, '') = p.mark AND i.role IS NOT NULL
-                AND i.received_at < clock_timestamp() - CAST(:age AS interval)
-            ORDER BY coalesce(i.not_before, i.received_at), i.id
-            LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
-        WHERE p.mark <> '' AND NOT EXISTS (
-            SELECT FROM saga_engine.definition AS d
-            WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark)
-        LIMIT :limit))"""  # noqa: S608 - a constant follows
     + RETURNING
 )
 

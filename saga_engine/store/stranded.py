@@ -1,8 +1,12 @@
-"""Accepted starts that wait for a definition that no worker has had lately."""
+"""Accepted starts that wait for a definition that no worker has had lately, or has ever had."""
+
+from dataclasses import asdict
+from datetime import timedelta
 
 from sqlalchemy import text
 
 from saga_engine.store.database import Transaction
+from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed, let_go
 
 
 async def count(tx: Transaction, most: int) -> dict[str, int]:
@@ -10,9 +14,22 @@ async def count(tx: Transaction, most: int) -> dict[str, int]:
     return dict((await tx.execute(_COUNT, {"most": most})).all())
 
 
-# From one pin to the next by their index; what is not accepted yet has no fingerprint.
-_COUNT = text(
+async def take_unknown(
+    tx: Transaction, age: timedelta, limit: int, lengths: Lengths
+) -> list[Inboxed]:
     """
+    Take out starts of other roles that are older than *age* and that no worker could ever begin.
+
+    They were recorded with a definition that no worker had loaded, and none has since.
+    """
+    arguments = {"age": age, "limit": limit, **asdict(lengths)}
+    taken = inboxed(await tx.execute(_TAKE_UNKNOWN, arguments))
+    await let_go(tx, [item.run_id for item in taken])
+    return taken
+
+
+# From one pin to the next by their index; what is not accepted yet has no fingerprint.
+_PINS = """
     WITH RECURSIVE pins AS (
         (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
             FROM saga_engine.inbox AS i WHERE i.kind = 'start'
@@ -24,7 +41,10 @@ _COUNT = text(
                 AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
                     > (p.saga, p.version, p.mark)
             ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
-    )
+    )"""
+
+_COUNT = text(
+    f"""{_PINS}
     SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
     FROM (SELECT saga, version, mark FROM pins LIMIT 1000) AS p, LATERAL (
         SELECT count(*) AS number FROM (
@@ -35,5 +55,22 @@ _COUNT = text(
         SELECT FROM saga_engine.definition AS d
         WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
             AND d.last_seen > clock_timestamp() - interval '10 minutes')
-    GROUP BY p.saga"""
+    GROUP BY p.saga"""  # noqa: S608 - constants
+)
+
+_TAKE_UNKNOWN = text(
+    f"""{_PINS}
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT t.id FROM pins AS p, LATERAL (
+            SELECT i.id FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
+                AND coalesce(i.fingerprint, '') = p.mark AND i.role IS NOT NULL
+                AND i.received_at < clock_timestamp() - CAST(:age AS interval)
+            ORDER BY coalesce(i.not_before, i.received_at), i.id
+            LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
+        WHERE p.mark <> '' AND NOT EXISTS (
+            SELECT FROM saga_engine.definition AS d
+            WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark)
+        LIMIT :limit))"""  # noqa: S608 - constants
+    + RETURNING
 )

@@ -163,7 +163,7 @@ async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     return _taken_out(tx, oldest[: arguments["limit"]], arguments)
 
 
-@ANSWERS.to(inbox, "_TAKE_UNKNOWN")
+@ANSWERS.to(stranded, "_TAKE_UNKNOWN")
 async def _take_unknown(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     known = {(row["name"], row["version"], row["fingerprint"]) for _, row in tx.every("definition")}
     old = [

@@ -23,6 +23,7 @@ from saga_engine.store import (
     reading,
     retention,
     runs,
+    stranded,
     suspects,
 )
 from saga_engine.store.database import Database, Transaction
@@ -348,7 +349,7 @@ class Duties:
     async def _set_unknown_starts_aside(self, tx: Transaction, batch: Batch) -> int:
         """Make dead letters of starts whose definition no worker has loaded in all their days."""
         days = self._settings.run_id_age_days
-        items = await inbox.take_unknown(
+        items = await stranded.take_unknown(
             tx, timedelta(days=days), self._settings.batch_size, self._lengths
         )
         text = (
