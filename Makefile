@@ -3,7 +3,6 @@
 # make faults  the fault suite: real processes and servers, every fault, a table; half an hour
 # make load    50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
-# make flood   a worker beside FLOOD_MESSAGES=1000 of the worst messages that are legal
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 # make lint types bench
 # make reference  writes docs/reference.md from the code
@@ -13,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 
-.PHONY: help demo test faults lint types bench fast flood fuzz load simulate reference clean
+.PHONY: help demo test faults lint types bench fast fuzz load simulate reference clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -53,10 +52,6 @@ fast: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py
-
-flood: $(VENV)/.dev
-	@sh tests/tools/rabbitmq.sh
-	@FLOOD_MESSAGES=$${FLOOD_MESSAGES:-1000} $(BIN)/pytest -q tests/hostile/test_flood.py
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check saga_engine migrations tests examples benchmarks

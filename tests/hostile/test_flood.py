@@ -1,12 +1,7 @@
-"""
-Hundreds of the worst legal messages: the runs under way go on, and nothing is lost or cut.
-
-`make flood` has a thousand of them.
-"""
+"""A thousand of the worst legal messages: the runs under way go on, and nothing is lost or cut."""
 
 import asyncio
 import json
-import os
 import re
 from collections import Counter
 from datetime import UTC, datetime
@@ -30,7 +25,7 @@ from tests.hostile.flood import BULK, BYTES, WORST, start
 from tests.worker.engine import engine_on, keep_silent, succeed
 from tests.worker.parcels import COMMANDS
 
-MESSAGES, HONEST, PORTION = int(os.environ.get("FLOOD_MESSAGES", "200")), 20, 20
+MESSAGES, HONEST, PORTION = 1000, 20, 20
 PATIENCE = 600.0
 MEMORY_MAX = 400
 UNHURRIED = {
@@ -114,7 +109,7 @@ async def finished(engine):
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(2 * PATIENCE)
-async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_flood_of_the_worst_messages(
+async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_the_worst_messages(
     rabbitmq_url, migrated_url, tmp_path
 ):
     async with engine_on(rabbitmq_url, migrated_url) as engine:

@@ -25,12 +25,12 @@ def test_there_are_enough_bugs():
     assert len(BUGS) >= 20
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 def test_without_a_bug_these_seeds_break_nothing():
     assert not [sentence for seed in SEEDS for sentence in broken(seed)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name, monkeypatch, record_property):
     plant, promises = BUGS[name]
