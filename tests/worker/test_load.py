@@ -45,34 +45,32 @@ async def test_answers_to_many_questions_are_written_a_few_at_a_time(engine):
     assert max(each.messages for each in written) <= 3
 
 
-async def test_many_large_runs_go_on_together_although_no_transaction_may_read_them_all(engine):
+async def large_runs(engine):
+    """Twelve runs that wait for their first reply, and no worker: the shop, ids and commands."""
     shop, asker = await engine.shop(), await engine.asker()
     shop.answers["parcel.pack"] = keep_silent
-    number, first = 12, await engine.worker()
-    starts = [
-        {"run_id": str(uuid7()), "saga": "parcel", "input": {"text": LARGE}} for _ in range(number)
-    ]
-    await asker.ask_all(*[("start", each) for each in starts])
-    commands = await shop.until("parcel.pack", number)
-    await first.stop()
+    worker = await engine.worker()
+    run_ids = [str(uuid7()) for _ in range(12)]
+    given = {"saga": "parcel", "input": {"text": LARGE}}
+    await asker.ask_all(*[("start", {"run_id": each, **given}) for each in run_ids])
+    commands = await shop.until("parcel.pack", len(run_ids))
+    await worker.stop()
+    return shop, run_ids, commands
+
+
+async def test_many_large_runs_go_on_together_although_no_transaction_may_read_them_all(engine):
+    shop, run_ids, commands = await large_runs(engine)
     await shop.publish(*[reply for command in commands for reply in large(command)])
     worker = await engine.worker(batch_bytes=30_000)
-    for each in starts:
-        assert await worker.facts.finished(each["run_id"]) == Status.COMPLETED
+    for each in run_ids:
+        assert await worker.facts.finished(each) == Status.COMPLETED
     for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
         assert worker.facts.of(fact) == []
 
 
 async def test_requests_for_many_large_runs_go_through_in_smaller_portions(engine):
     """That no transaction may read all of those runs is a limit that was met, and no bug."""
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
-    number, first = 12, await engine.worker()
-    run_ids = [str(uuid7()) for _ in range(number)]
-    given = {"saga": "parcel", "input": {"text": LARGE}}
-    await asker.ask_all(*[("start", {"run_id": each, **given}) for each in run_ids])
-    commands = await shop.until("parcel.pack", number)
-    await first.stop()
+    shop, run_ids, commands = await large_runs(engine)
     kind, body = trigger_data(Cancel("ada", "because"))
     async with engine.database.transaction() as tx:
         await inbox.record(tx, [Item(kind, each, body) for each in run_ids])
@@ -123,14 +121,7 @@ async def test_a_result_of_more_values_than_its_reader_takes_is_left_out_of_the_
 
 async def test_requests_recorded_for_many_large_runs_are_taken_a_few_at_a_time(engine):
     """Together their runs are more than a transaction reads, which is no fault of anything."""
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
-    number, first = 12, await engine.worker()
-    run_ids = [str(uuid7()) for _ in range(number)]
-    given = {"saga": "parcel", "input": {"text": LARGE}}
-    await asker.ask_all(*[("start", {"run_id": each, **given}) for each in run_ids])
-    await shop.until("parcel.pack", number)
-    await first.stop()
+    _, run_ids, _ = await large_runs(engine)
     kind, body = trigger_data(Cancel("ann", "a mistake"))
     acts = [Act(str(uuid7()), "ann", kind, "a mistake", each) for each in run_ids]
     async with engine.database.transaction() as tx:
@@ -143,9 +134,9 @@ async def test_requests_recorded_for_many_large_runs_are_taken_a_few_at_a_time(e
             ],
         )
     worker = await engine.worker(batch_bytes=30_000)
-    await worker.facts.until(OperatorAnswered, number)
+    await worker.facts.until(OperatorAnswered, len(run_ids))
     async with engine.database.transaction() as tx:
         decided = await audit.decided(tx, [act.id for act in acts])
-    assert [each.outcome for each in decided] == ["accepted"] * number
+    assert [each.outcome for each in decided] == ["accepted"] * len(run_ids)
     for fact in (FaultFound, MessageDeadLettered, DatabaseTroubled):
         assert worker.facts.of(fact) == []

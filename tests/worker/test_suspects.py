@@ -144,12 +144,16 @@ async def test_a_timer_whose_call_ended_two_workers_opens_an_incident(engine):
     assert (incident.cause, saga.calls) == ("mapping_failed", ["pack"])
 
 
+async def recorded_start(engine, tx):
+    """Record a start of the box that a worker had, which is gone; its run id."""
+    await (await engine.worker(boxes())).stop()
+    return str((await start_in(tx, "box", {})).run_id)
+
+
 async def test_a_call_that_ended_one_worker_is_made_once_more_and_forgotten_when_it_returns(engine):
     await engine.shop(COMMANDS)
-    first = await engine.worker(boxes())
-    await first.stop()
     async with engine.database.transaction() as tx:
-        run_id = str((await start_in(tx, "box", {})).run_id)
+        run_id = await recorded_start(engine, tx)
         await suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
     worker = await engine.worker(boxes(), **QUICKLY)
     assert await worker.facts.finished(run_id) is Status.COMPLETED
@@ -199,10 +203,8 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
 
 async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engine):
     await engine.shop(COMMANDS)
-    first = await engine.worker(boxes())
-    await first.stop()
     async with engine.database.transaction() as tx:
-        run_id = str((await start_in(tx, "box", {})).run_id)
+        run_id = await recorded_start(engine, tx)
         await suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
         cancel = {"by": "ada", "reason": "too late"}
         await inbox.record(tx, [Item("cancel", run_id, cancel, held=True)])
@@ -220,10 +222,8 @@ async def recorded(engine):
 
 async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to(engine):
     await engine.shop(COMMANDS)
-    first = await engine.worker(boxes())
-    await first.stop()
     async with engine.database.transaction() as tx:
-        run_id = str((await start_in(tx, "box", {})).run_id)
+        run_id = await recorded_start(engine, tx)
         pinned = "UPDATE saga_engine.inbox SET fingerprint = 'another'"
         await tx.execute(text(pinned))
         mine = text("SELECT id FROM saga_engine.definition")
