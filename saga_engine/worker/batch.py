@@ -134,8 +134,7 @@ class Batch:
     async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
         """Find the starts of runs that are not there, and those that have begun meanwhile."""
         most = self._settings.held_requests
-        self._waiting = await inbox.starts_of(self._tx, missing, most)
-        self._waiting |= self._ledger.waiting()
+        self._waiting = self._ledger.waiting() | await inbox.starts_of(self._tx, missing, most)
         # Each statement has a snapshot of its own: between two a start may have become a run.
         begun = set(missing) - self._waiting.keys()
         most = self._settings.batch_bytes
@@ -332,7 +331,7 @@ class Batch:
     async def _answer(self, questions: Sequence[Question]) -> None:
         found = await runs.status(self._tx, {each.run_id for each in questions})
         unknown = {each.run_id for each in questions} - found.keys()
-        waiting = await inbox.starts_of(self._tx, unknown) | self._ledger.waiting()
+        waiting = self._ledger.waiting() | await inbox.starts_of(self._tx, unknown)
         for run_id, start in waiting.items():
             if start.version is not None:
                 found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)

@@ -119,7 +119,11 @@ class Ledger:
         self.outcome.held.append(arrival)
 
     def waiting(self) -> dict[str, WaitingStart]:
-        """Find the starts that this transaction keeps for later, by run id."""
+        """
+        Find the starts that this transaction keeps for later, by run id.
+
+        What the inbox has of the same run goes before: it is pinned, and this one again is not.
+        """
         outcome, found = self.outcome, {}
         for arrival in (*outcome.held, *outcome.put_by, *outcome.parked):
             if isinstance(start := arrival.trigger, Start):

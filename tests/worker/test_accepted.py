@@ -16,7 +16,7 @@ from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import BacklogCounted, MessageDeadLettered, RunFinished, RunStarted
 from saga_engine.worker import starts
 from tests.worker.engine import keep_silent, succeed
-from tests.worker.parcels import parcels
+from tests.worker.parcels import fragile, parcels
 from tests.worker.promises import check_promises
 
 
@@ -89,6 +89,16 @@ async def test_an_accepted_start_begins_as_the_version_it_was_accepted_for(engin
     status = await asker.ask("status", run_id=waiting)
     assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
     assert not new.facts.of(MessageDeadLettered)
+
+
+async def test_a_start_that_waits_is_known_to_a_worker_that_keeps_the_same_again_for_others(engine):
+    """It has not loaded the saga: the start that comes again is pinned to nothing."""
+    worker, _, asker, _, waiting = await one_waits(engine)
+    await worker.stop()
+    _, asked = await asker.send(start(waiting), ("status", {"run_id": waiting}))
+    await engine.worker(fragile(len))
+    status = await asker.answer(asked)
+    assert (status.outcome, status.version) == ("existing", 1)
 
 
 async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_that_has_it(engine):
