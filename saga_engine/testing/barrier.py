@@ -3,7 +3,7 @@ What the barrier's statements mean in the model of PostgreSQL, and the statement
 
 `DID` writes one effect down. `REMEMBER` is the memory of a service that has no barrier of ours, but
 keeps to docs/protocol.md: it does nothing twice for one idempotency key and nothing after it was
-undone. It does not remember what it refused.
+undone. What it refused it refuses again, until a person has it tried with another key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,8 @@ from saga_engine.testing.tables import Answers, Transaction, jsonb, row_type
 Arguments = Mapping[str, Any]
 
 DID = text("an effect happens")
-REMEMBER = text("has it been done before, or undone")
+REMEMBER = text("has it been done before, or undone, or refused")
+REFUSED = text("it is refused after all")
 
 ANSWERS = Answers()
 
@@ -86,19 +87,29 @@ async def _did(tx: Transaction, arguments: Arguments) -> int:
 async def _remember(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     """Say `new` once for each direction, and then what it was; `never` for an undo of nothing."""
     place = (arguments["run_id"], arguments["step"])
-    row = await tx.lock("memory", place)
-    state = row["state"] if row else "never"
+    row = await tx.lock("memory", place) or {"state": "never", "refused": ()}
+    state = row["state"]
     if arguments["direction"] == Direction.ACTION.value:
-        key = arguments["idempotency_key"]
-        if state == "never" or (row and state == "done" and row["key"] != key):
-            tx.put("memory", place, {"state": "done", "key": key})
+        if arguments["idempotency_key"] in row["refused"]:
+            return [("refused",)]
+        if state == "never":
+            tx.put("memory", place, {**row, "state": "done"})
             return [("new",)]
         return [(state,)]
-    tx.put("memory", place, {"state": "undone"})
+    tx.put("memory", place, {**row, "state": "undone"})
     return [("new" if state == "done" else state,)]
 
 
-ANSWERS.update({id(DID): _did, id(REMEMBER): _remember})
+async def _refused(tx: Transaction, arguments: Arguments) -> int:
+    place = (arguments["run_id"], arguments["step"])
+    row = tx.get("memory", place)
+    assert row is not None, "it has been asked for"
+    keys = (*row["refused"], arguments["idempotency_key"])
+    tx.put("memory", place, {"state": "never", "refused": keys})
+    return 1
+
+
+ANSWERS.update({id(DID): _did, id(REMEMBER): _remember, id(REFUSED): _refused})
 
 
 def _try(tx: Transaction, lock: int) -> bool:

@@ -25,6 +25,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.store import requests
 from saga_engine.store.requests import StartWanted
 from saga_engine.testing.broker import Publisher
+from saga_engine.testing.months import ID_AGE
 from saga_engine.testing.play import Play
 from saga_engine.testing.tables import BEGINNING, Database, Tables
 
@@ -81,6 +82,9 @@ class Client:
         for _ in range(PATIENCE):
             if self._is_there(str(run_id)):
                 break
+            if self._is_too_old(run_id):
+                run_id = self.run_id(number, made=asyncio.get_running_loop().time())
+                request = replace(request, run_id=run_id)
             await (self._record(request, play.saga) if recorded else self._send(request))
             await asyncio.sleep(ASK_AGAIN)
         if key is not None:
@@ -102,6 +106,13 @@ class Client:
     def _is_there(self, run_id: str) -> bool:
         """Whether the engine has taken a run in: it has begun, or waits for its turn."""
         return run_id in self._engine.rows["run"] or run_id in self._accepted
+
+    def _is_too_old(self, run_id: UUID) -> bool:
+        """Whether a start with that id is refused, and none with it waits already."""
+        now, made = asyncio.get_running_loop().time(), (run_id.int >> 80) / 1000
+        waiting = (row["run_id"] for row in self._engine.rows["inbox"].values())
+        age = BEGINNING.timestamp() + now - made
+        return age > ID_AGE.total_seconds() and str(run_id) not in waiting
 
     async def throw_rubbish(self, exchange: str, *, within: float) -> None:
         """Send what nobody can read, until it is set aside."""
@@ -137,11 +148,10 @@ class Client:
             if started is not None:
                 self._accepted.setdefault(run_id, started.version)
 
-    def run_id(self, number: int) -> UUID:
+    def run_id(self, number: int, made: float | None = None) -> UUID:
         """Make a UUIDv7 that is the same in every simulation of the seed, a few of each second."""
-        milliseconds = (
-            int((BEGINNING.timestamp() + self._made + number // OF_A_SECOND) * 1000) + number
-        )
+        made = self._made if made is None else made
+        milliseconds = int((BEGINNING.timestamp() + made + number // OF_A_SECOND) * 1000) + number
         dice = self._dice.getrandbits(74)
         high = milliseconds << 16 | 0x7000 | dice >> 62
         return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)

@@ -18,7 +18,7 @@ from saga_engine.participant.participant import Participant
 from saga_engine.participant.refusal import Failed, Rejected
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.saga.vocabulary import Direction, Json
-from saga_engine.testing.barrier import DID, REMEMBER
+from saga_engine.testing.barrier import DID, REFUSED, REMEMBER
 from saga_engine.testing.tables import Database
 
 SLOWEST = 50.0
@@ -103,12 +103,24 @@ class _Performing:
 
     async def alone(self, context: CommandContext) -> None:
         await self._lots.dawdle(context)
+        refusal = None
         async with self._database.transaction() as tx:
             [(state,)] = await tx.execute(REMEMBER, _place(context))
+            acts = context.direction is Direction.ACTION
             if state == "new":
-                await self.behind_the_barrier(context, tx)
-            elif state == "undone" and context.direction is Direction.ACTION:
-                raise Rejected("undone", "It was undone before.")
+                try:
+                    await self._lots.meet(context)
+                except Rejected as error:
+                    if not acts:
+                        raise  # it is asked for again with the same key
+                    refusal = error
+                    await tx.execute(REFUSED, _place(context))
+                else:
+                    await tx.execute(DID, _place(context))
+            elif state in ("undone", "refused") and acts:
+                refusal = Rejected(state, f"It was {state} before.")
+        if refusal is not None:
+            raise refusal
 
 
 def _declare(made: Participant, play: Play, step: Step, performing: _Performing) -> None:
