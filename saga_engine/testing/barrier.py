@@ -3,7 +3,8 @@ What the barrier's statements mean in the model of PostgreSQL, and the statement
 
 `DID` writes one effect down. `REMEMBER` is the memory of a service that has no barrier of ours, but
 keeps to docs/protocol.md: it does nothing twice for one idempotency key and nothing after it was
-undone. What it refused it refuses again, until a person has it tried with another key.
+undone. What it refused it refuses again until a person has it tried with another key, or it forgets
+that, see `play.Lots`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,10 +91,11 @@ async def _remember(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     row = await tx.lock("memory", place) or {"state": "never", "refused": ()}
     state = row["state"]
     if arguments["direction"] == Direction.ACTION.value:
-        if arguments["idempotency_key"] in row["refused"]:
+        key = arguments["idempotency_key"]
+        if key in row["refused"]:
             return [("refused",)]
-        if state == "never":
-            tx.put("memory", place, {**row, "state": "done"})
+        if state == "never" or (state == "done" and row["key"] != key):
+            tx.put("memory", place, {**row, "state": "done", "key": key})
             return [("new",)]
         return [(state,)]
     tx.put("memory", place, {**row, "state": "undone"})

@@ -47,9 +47,16 @@ class Play:
 
 
 class Lots:
-    """What each attempt meets with: the same for the same seed, whatever else happens."""
+    """
+    What each attempt meets with: the same for the same seed, whatever else happens.
 
-    def __init__(self, seed: int) -> None:
+    `forgetful`: a service without the barrier forgets what it refused, and may do it after all when
+    an earlier attempt arrives late; the engine undoes it. docs/protocol.md demands that it
+    remembers, and where persons have refused steps tried again it has to: there it is done twice.
+    """
+
+    def __init__(self, seed: int, *, forgetful: bool) -> None:
+        self.forgetful = forgetful
         self._seed = seed
         self._calm = False
 
@@ -111,8 +118,8 @@ class _Performing:
                 try:
                     await self._lots.meet(context)
                 except Rejected as error:
-                    if not acts:
-                        raise  # it is asked for again with the same key
+                    if self._lots.forgetful or not acts:
+                        raise  # nothing of it is kept
                     refusal = error
                     await tx.execute(REFUSED, _place(context))
                 else:

@@ -129,6 +129,8 @@ def _undone(story: Story) -> Iterator[str]:
 
 
 def _in_wrong_order(story: Story, earlier: str, later: str) -> bool:
+    if story.said(later, ACTION, ("step_rejected",)):
+        return False  # Whoever forgets that it refused may do it after all, however late.
     undone, too_late = story.done(earlier, COMPENSATION), story.done(later, COMPENSATION)
     return bool(undone and too_late) and undone[0] < too_late[0]
 

@@ -138,7 +138,7 @@ class World:
         self._services = Tables(barrier.ANSWERS)
         self._broker = Broker(self._dice)
         self._broker.declare(ENGINE)
-        self._lots = Lots(setup.seed)
+        self._lots = Lots(setup.seed, forgetful=not setup.acts)
         self._witness = Witness(self._engine, self._services, self._broker, _guarded(plays))
         self._counts: Counter[str] = Counter()
         self._group = asyncio.TaskGroup()
