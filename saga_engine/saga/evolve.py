@@ -6,7 +6,6 @@ row (P5); `TRANSITIONS` is the one table of which status may follow which.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 from saga_engine.saga.event import (
@@ -29,6 +28,7 @@ from saga_engine.saga.event import (
     StepSucceeded,
     StopOvertaken,
 )
+from saga_engine.saga.record import changed
 from saga_engine.saga.run import Incident, Progress, Run, StepRun, StepStatus
 from saga_engine.saga.vocabulary import Direction, Resolution, Status
 
@@ -54,7 +54,7 @@ def evolve(run: Run | None, event: Event) -> Run:
         assert run is None, "a run starts once"
         return _started(event)
     assert run is not None, "a run starts with run_started"
-    return replace(_applied(run, event), revision=run.revision + 1)
+    return changed(_applied(run, event), revision=run.revision + 1)
 
 
 def replay(events: Iterable[Event]) -> Run | None:
@@ -100,44 +100,41 @@ def _applied(run: Run, event: Later) -> Run:  # noqa: C901, PLR0911, PLR0912 - o
         case IncidentResolved():
             return _incident_resolved(run, event)
         case RunStopping():
-            return replace(run, stop=event.cause)
+            return changed(run, stop=event.cause)
         case StopOvertaken():
-            return replace(run, stop=None)
+            return changed(run, stop=None)
         case RunCompensating():
             turned = _moved(run, Status.COMPENSATING)
-            return replace(turned, stop=None, cause=event.cause, finished_at=None)
+            return changed(turned, stop=None, cause=event.cause, finished_at=None)
         case RunCompleted():
             done = _moved(run, Status.COMPLETED)
-            return replace(done, result=event.result, finished_at=event.finished_at)
+            return changed(done, result=event.result, finished_at=event.finished_at)
         case RunCompensated():
-            return replace(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
+            return changed(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             return _abandoned(run, event)
 
 
 def _abandoned(run: Run, event: RunAbandoned) -> Run:
-    return replace(_moved(run, Status.ABANDONED), stop=None, finished_at=event.finished_at)
+    return changed(_moved(run, Status.ABANDONED), stop=None, finished_at=event.finished_at)
 
 
 def _moved(run: Run, status: Status) -> Run:
     assert status in TRANSITIONS[run.status], f"{run.status} cannot become {status}"
-    return replace(run, status=status)
+    return changed(run, status=status)
 
 
 def _progressed(run: Run, step: str, direction: Direction, change: Change) -> Run:
     before = run.steps[step]
     after = change(before.toward(direction))
-    changed = (
-        replace(before, action=after)
-        if direction is Direction.ACTION
-        else replace(before, compensation=after)
-    )
-    return replace(run, steps={**run.steps, step: changed})
+    name = "action" if direction is Direction.ACTION else "compensation"
+    progress = changed(before, **{name: after})
+    return changed(run, steps={**run.steps, step: progress})
 
 
 def _sent(event: AttemptStarted) -> Change:
     def change(before: Progress) -> Progress:
-        return replace(
+        return changed(
             before,
             status=StepStatus.IN_FLIGHT,
             attempts=event.attempt,
@@ -155,7 +152,7 @@ def _failed(event: AttemptFailed) -> Change:
     given_up = StepStatus(event.outcome)
 
     def change(before: Progress) -> Progress:
-        return replace(
+        return changed(
             before,
             status=given_up if event.retry_at is None else StepStatus.WAITING,
             due_at=event.retry_at,
@@ -168,7 +165,7 @@ def _failed(event: AttemptFailed) -> Change:
 
 def _succeeded(event: StepSucceeded | StepCompleted) -> Change:
     def change(before: Progress) -> Progress:
-        return replace(
+        return changed(
             before,
             status=StepStatus.SUCCEEDED,
             due_at=None,
@@ -183,7 +180,7 @@ def _succeeded(event: StepSucceeded | StepCompleted) -> Change:
 
 def _rejected(event: StepRejected) -> Change:
     def change(before: Progress) -> Progress:
-        return replace(
+        return changed(
             before,
             status=StepStatus.REJECTED,
             due_at=None,
@@ -197,7 +194,7 @@ def _rejected(event: StepRejected) -> Change:
 
 def _settled(final: StepStatus) -> Change:
     def change(before: Progress) -> Progress:
-        return replace(before, status=final, due_at=None, payload=None)
+        return changed(before, status=final, due_at=None, payload=None)
 
     return change
 
@@ -209,10 +206,10 @@ def _incident_opened(run: Run, event: IncidentOpened) -> Run:
     )
 
     def change(before: Progress) -> Progress:
-        return replace(before, status=StepStatus.BLOCKED, due_at=None)
+        return changed(before, status=StepStatus.BLOCKED, due_at=None)
 
     blocked = _progressed(run, event.step, event.direction, change)
-    return replace(
+    return changed(
         blocked,
         incidents={**run.incidents, event.number: incident},
         incidents_ever=run.incidents_ever + 1,
@@ -227,7 +224,7 @@ def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
         if event.resolution is not Resolution.RETRY:
             return before
         # The policy's attempts count anew, and only a rejection makes the command a new one.
-        return replace(
+        return changed(
             before,
             status=StepStatus.PENDING,
             spent=before.attempts,
@@ -235,4 +232,4 @@ def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
             payload=None if before.rejected else before.payload,
         )
 
-    return replace(_progressed(run, incident.step, incident.direction, change), incidents=others)
+    return changed(_progressed(run, incident.step, incident.direction, change), incidents=others)

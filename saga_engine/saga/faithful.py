@@ -90,7 +90,10 @@ class Faith:
 
     @property
     def _subclassed(self) -> bool:
-        return any(cls.__subclasses__() for cls in self._classes)
+        for cls in self._classes:  # noqa: SIM110 - asked of each payload; any() takes twice as long
+            if cls.__subclasses__():
+                return True
+        return False
 
 
 def faith_in(schema: Any) -> Faith:

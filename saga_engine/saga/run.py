@@ -6,12 +6,12 @@ stored as one JSON snapshot; `state_of` and `restore` are the two directions of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from saga_engine.saga.record import fields_from, to_data
+from saga_engine.saga.record import changed, fields_from, to_data
 from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status
 
 
@@ -198,8 +198,7 @@ STATE = ("steps", "stop", "cause", "incidents", "incidents_ever", "result")
 
 def state_of(run: Run) -> dict[str, Any]:
     """The part of a run that changes, as data for `restore`; times are still datetimes."""
-    data = to_data(run)
-    return {name: data[name] for name in STATE if name in data}
+    return to_data(run, STATE)
 
 
 def restore(identity: Run, state: Mapping[str, Any]) -> Run:
@@ -208,7 +207,7 @@ def restore(identity: Run, state: Mapping[str, Any]) -> Run:
 
     *identity* carries what has columns of its own: ids, input, revision, status and times.
     """
-    return replace(identity, **fields_from(Run, state))
+    return changed(identity, **fields_from(Run, state))
 
 
 def first_open(run: Run) -> OpenIncident | None:

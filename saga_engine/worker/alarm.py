@@ -29,6 +29,8 @@ HEADER = struct.Struct("=QI")
 NOTE_BYTES = 2048
 """Bytes of the memory that holds the note."""
 
+_NOTE = HEADER.size
+_pack_into = HEADER.pack_into
 _OURS = (__file__, guard.__file__)
 
 
@@ -76,9 +78,10 @@ class Alarm:
         self._call = call
         if self._memory is not None:
             written = written_note(call)
-            self._memory[HEADER.size : HEADER.size + len(written)] = written
+            length = len(written)
+            self._memory[_NOTE : _NOTE + length] = written
             self._number += 1
-            HEADER.pack_into(self._memory, 0, self._number, len(written))
+            _pack_into(self._memory, 0, self._number, length)
         if self._set and not self._ticking:
             self._ticking = True
             signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
@@ -88,7 +91,7 @@ class Alarm:
         self._call = None
         if self._memory is not None:
             self._number += 1
-            HEADER.pack_into(self._memory, 0, self._number, 0)
+            _pack_into(self._memory, 0, self._number, 0)
 
     def _ring(self, _number: int, frame: FrameType | None) -> None:
         """Count a tick; raise in the author's code, and never in the code that surrounds it."""
@@ -105,17 +108,14 @@ class Alarm:
 
 def written_note(call: Call) -> bytes:
     """Write a call for `read_note`."""
-    return "\0".join(_texts(call)).encode(errors="replace")[: NOTE_BYTES - HEADER.size]
-
-
-def _texts(call: Call) -> tuple[str, ...]:
     saga, run_id, step, direction, command, function, where = call
-    return saga, run_id, step, direction or "", command, function, where
+    texts = (saga, run_id, step, direction or "", command, function, where)
+    return "\0".join(texts).encode(errors="replace")[: NOTE_BYTES - _NOTE]
 
 
 def read_note(memory: mmap.mmap) -> tuple[int, list[str]]:
     """Read the number of the last note and its parts, in the order of Call's."""
     number, length = HEADER.unpack_from(memory, 0)
-    written = memory[HEADER.size : HEADER.size + min(length, NOTE_BYTES - HEADER.size)]
+    written = memory[_NOTE : _NOTE + min(length, NOTE_BYTES - _NOTE)]
     parts = written.decode(errors="replace").split("\0")
     return number, [*parts, *[""] * (len(Call._fields) - len(parts))]

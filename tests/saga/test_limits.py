@@ -1,6 +1,8 @@
 """Limits of a body, counted on its bytes, and applied by the writer."""
 
 import json
+from decimal import Decimal
+from math import inf
 from typing import Any
 
 import orjson
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from saga_engine import Saga
 from saga_engine.broker.limits import limits_of
 from saga_engine.saga.decide import decide
-from saga_engine.saga.limits import LIMITS, Limit, Limits, excess, nests_deeper, too_deep
+from saga_engine.saga.limits import LIMITS, LONGEST, Limit, Limits, excess, nests_deeper, too_deep
 from saga_engine.saga.payload import beyond, storable
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.trigger import Start
@@ -63,6 +65,13 @@ def test_depth_and_values_are_counted_as_the_decoded_body_has_them(value, spaced
         assert exceeded(body, Limits(depth=deep - 1)) is Limit.DEPTH
     assert excess(body, Limits(values=many - 1)) is not None
     assert exceeded(body, Limits(size=len(body) - 1)) is Limit.SIZE
+
+
+@given(st.lists(st.from_regex(r"[1-9](\.[0-9])?[eE][-+]?[0-9]{1,3}", fullmatch=True), min_size=1))
+def test_no_numbers_grow_by_more_than_is_looked_for(numbers):
+    body = f"[{','.join(numbers)}]".encode()
+    whole = sum(len(f"{Decimal(each):f}") + 1 for each in numbers if 0 < float(each) < inf)
+    assert whole <= len(body) * LONGEST
 
 
 @pytest.mark.parametrize(

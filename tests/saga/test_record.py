@@ -1,14 +1,15 @@
 """Records to data and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import orjson
 import pytest
 
-from saga_engine.saga.record import fields_from, from_data, to_data
+from saga_engine.saga.record import changed, fields_from, from_data, to_data
+from saga_engine.saga.run import Progress, StepRun
 from saga_engine.saga.vocabulary import Json
 
 
@@ -47,6 +48,41 @@ FULL = Tree(
 
 def test_fields_that_hold_their_default_are_left_out():
     assert to_data(Tree(NOON)) == {"planted": NOON}
+
+
+def test_only_the_fields_that_were_asked_for_are_written():
+    assert to_data(FULL, ("planted", "marks")) == {"planted": NOON, "marks": ["a", "b"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ringed:
+    rings: int = 0
+
+
+@pytest.mark.parametrize(
+    ("record", "values"),
+    [
+        (StepRun(), {"action": Progress(attempts=1)}),
+        (Progress(attempts=2), {"attempts": 3, "due_at": NOON}),
+        (Progress(attempts=2), {}),
+        (Ringed(), {"rings": 7}),
+        (Bare(), {}),
+    ],
+)
+def test_a_changed_record_differs_in_what_was_changed_only(record, values):
+    before = replace(record)
+    assert changed(record, **values) == replace(record, **values)
+    assert record == before
+
+
+def test_a_field_that_a_record_has_not_is_a_bug():
+    with pytest.raises(KeyError):
+        changed(Ringed(), bark=1)
 
 
 def test_data_is_what_any_json_writer_that_knows_datetime_takes():
