@@ -80,10 +80,15 @@ async def consumer_of(url, observer=None, queues=(QUEUE,), prefetch=None, urgent
 
 @asynccontextmanager
 async def raw_channel(url):
-    """A channel of aiormq, as another program might have it; to any host that answers."""
+    """
+    A channel of aiormq, as another program might have it; to any host that answers.
+
+    Each message is confirmed: what a quorum queue has not stored yet when its channel closes may be
+    lost.
+    """
     connection = await _connected(each_host(url))
     try:
-        yield await connection.channel(publisher_confirms=False)
+        yield await connection.channel(publisher_confirms=True)
     finally:
         await connection.close(ConnectionError("the test is over"))
 
