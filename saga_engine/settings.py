@@ -160,6 +160,18 @@ class Settings(BaseModel):
     maintenance: Seconds = Field(
         60.0, description="Seconds between counts for the gauges and looks at partitions"
     )
+    worker_heartbeat: Seconds = Field(
+        30.0,
+        description="Seconds between two writes with which a worker says that it runs and which"
+        " definitions it has: one small UPDATE, which workers with the same ones share",
+    )
+    worker_absent: Seconds = Field(
+        120.0,
+        description="Seconds without such a write after which no worker counts as having a"
+        " definition: start_in by name takes another version then, and saga_starts_stranded counts"
+        " what is pinned to it. At least 3 times worker_heartbeat, so that a worker may miss"
+        " one write",
+    )
     token_key_delay: Seconds = Field(
         120.0,
         description="Seconds before a rotated token key signs commands: two times maintenance, at"
@@ -365,6 +377,8 @@ class Settings(BaseModel):
         """Refuse limits that contradict each other: the shorter must have its effect first."""
         if self.mapping_timeout >= self.code_limit:
             raise ValueError("mapping_timeout must be less than code_limit")
+        if self.worker_absent < 3 * self.worker_heartbeat:
+            raise ValueError("worker_absent must be at least 3 times worker_heartbeat")
         return self
 
     @field_validator("reply_users", "request_users", mode="before")

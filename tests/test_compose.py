@@ -14,6 +14,8 @@ import yaml
 from saga_engine.broker.topology import policy
 from saga_engine.cli.main import _COMMANDS
 from saga_engine.environment import PREFIX
+from saga_engine.loading import load
+from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from tests.cli.conftest import saga_engine
 
@@ -88,6 +90,15 @@ def test_its_rights_are_those_of_the_documentation():
         if each["user"] != "place-order":  # three services of the page's kind in one process
             told = " ".join(f"'{each[name]}'" for name in ("configure", "write", "read"))
             assert f"set_permissions -p shop {each['user']} {told}" in page
+
+
+def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
+    granted = (ROOT / "deploy/postgres/grants.sql").read_text()
+    [_, *modules] = SERVICES["worker"]["command"]
+    sagas = [saga.name for module in modules for saga in load(module, Saga)]
+    assert sagas
+    for name in sagas:
+        assert f"('saga_shop', '{name}')" in granted
 
 
 async def test_a_real_broker_takes_its_definitions(rabbitmq, tmp_path):

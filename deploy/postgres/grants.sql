@@ -9,7 +9,7 @@ GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.event, saga
     saga_engine.engine, saga_engine.suspect TO saga_worker;
 GRANT UPDATE ON saga_engine.run, saga_engine.outbox, saga_engine.inbox, saga_engine.incident,
     saga_engine.suspect TO saga_worker;
-GRANT UPDATE (last_seen) ON saga_engine.definition TO saga_worker;
+GRANT UPDATE (last_seen, present_until) ON saga_engine.definition TO saga_worker;
 GRANT UPDATE (outcome, message) ON saga_engine.audit TO saga_worker;
 GRANT DELETE ON saga_engine.outbox, saga_engine.inbox, saga_engine.run_key, saga_engine.suspect
     TO saga_worker;
@@ -34,4 +34,5 @@ GRANT EXECUTE ON FUNCTION saga_engine.record_acts, saga_engine.request_cancel,
 
 -- A service that starts runs in its own transactions, with `start_in`: of these sagas only.
 GRANT EXECUTE ON FUNCTION saga_engine.request_start TO saga_shop;
-INSERT INTO saga_engine.start_grant (role, saga) VALUES ('saga_shop', 'buy') ON CONFLICT DO NOTHING;
+INSERT INTO saga_engine.start_grant (role, saga)
+    VALUES ('saga_shop', 'buy'), ('saga_shop', 'place-order') ON CONFLICT DO NOTHING;

@@ -20,6 +20,7 @@ CREATE TABLE saga_engine.definition (
     document jsonb NOT NULL,
     first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_seen timestamptz NOT NULL DEFAULT now(),
+    present_until timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT definition_pinned UNIQUE (name, version, fingerprint)
 )"""
 
@@ -403,9 +404,10 @@ $$"""
 
 # The lock stands for the key while no row does, as in store/keys.py. Each statement here sees what
 # was committed before it. What another run keeps of its input leaves here only when it is sealed.
-# A worker says every minute which definitions it has. A start is pinned to the newest version among
-# those seen in the last ten minutes, or else to the one seen last. The steps that a caller has must
-# be those that a worker had last: a start pinned to others would wait without end.
+# Workers write which definitions they have, and until when that counts. A start is pinned to the
+# newest version that a worker has, or else to the one seen last: a database that was away for
+# longer keeps no start out. The steps that a caller has must be those that a worker had last: a
+# start pinned to others would wait without end.
 _REQUEST_START = """
 CREATE FUNCTION saga_engine.request_start(asked_saga text, asked_version integer, asked_run uuid,
     asked_key text, digest bytea, kept bytea, asked_body text, must_be_known boolean,
@@ -418,7 +420,7 @@ DECLARE
     mark text;
     alive boolean;
     mine boolean;
-    lately timestamptz := clock_timestamp() - interval '10 minutes';
+    moment timestamptz := clock_timestamp();
 BEGIN
     IF octet_length(asked_fingerprint) BETWEEN 1 AND 100 IS FALSE
             OR octet_length(asked_saga) BETWEEN 1 AND 2000 IS NOT TRUE
@@ -437,11 +439,11 @@ BEGIN
         outcome := 'not_granted';
         RETURN;
     END IF;
-    SELECT d.version, d.fingerprint, d.last_seen > lately INTO pinned, mark, alive
+    SELECT d.version, d.fingerprint, d.present_until > moment INTO pinned, mark, alive
         FROM saga_engine.definition AS d
         WHERE d.name = asked_saga AND (asked_version IS NULL OR d.version = asked_version)
-        ORDER BY d.last_seen > lately DESC,
-            CASE WHEN d.last_seen > lately THEN d.version END DESC,
+        ORDER BY d.present_until > moment DESC,
+            CASE WHEN d.present_until > moment THEN d.version END DESC,
             d.last_seen DESC, d.version DESC, d.id DESC LIMIT 1;
     IF pinned IS NULL AND (must_be_known IS NOT FALSE OR asked_version IS NULL
             OR asked_fingerprint IS NULL) THEN
@@ -449,7 +451,7 @@ BEGIN
         RETURN;
     END IF;
     IF asked_fingerprint <> mark THEN
-        SELECT d.last_seen > lately INTO mine FROM saga_engine.definition AS d
+        SELECT d.present_until > moment INTO mine FROM saga_engine.definition AS d
             WHERE d.name = asked_saga AND d.version = pinned
                 AND d.fingerprint = asked_fingerprint;
         IF mine IS NULL OR (alive AND NOT mine) THEN

@@ -57,9 +57,10 @@ async def start_in(
         saga: its name, or its definition, with which the input is validated.
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
-        version: when left out, the newest that workers have at the time of the call: one that
-            was seen in the last 10 minutes, or else the one that was seen last. The run begins as
-            that version, whatever is deployed before its turn comes.
+        version: when left out, the newest that workers have at the time of the call, or else the
+            one that they had last. A worker counts for `worker_absent` seconds after it has written
+            that it has a version. The run begins as that version, whatever is deployed before its
+            turn comes.
         settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:

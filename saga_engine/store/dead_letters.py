@@ -18,9 +18,16 @@ from sqlalchemy import Select, func, select, text
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps, storable
 from saga_engine.store.tables import dead_letter
-from saga_engine.store.total import Total, total
+from saga_engine.store.total import GROUPS, Total, total
 
 _DETAIL = 2000  # characters: a sentence, and what it quotes
+
+FULL_FOR = 5
+"""
+Seconds for which a kind of dead letter that was found full is not counted again. In a flood each
+batch would count as many rows as the quota allows. After a purge, as long passes before letters of
+that kind are kept again, which a person who purges does not notice: so it is not a setting.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ async def record(
 
     Of those that came from one queue, for one reason and from one sender *quota* are open at most;
     what comes beyond that is counted and not kept, unless it is owed. A kind that was found full is
-    counted again after five seconds.
+    counted again after `FULL_FOR`.
     """
     if not letters:
         return
@@ -361,10 +368,10 @@ _SIZES = text(
 )
 
 # Each statement looks at as many open letters of a kind as the quota allows, by their index; in a
-# flood the answer of the last one that looked holds for five seconds. It is the time at which the
-# transaction began that counts, so that _DROPPED knows whether this statement has looked.
+# flood the answer of the last one that looked holds for FULL_FOR seconds. It is the time at which
+# the transaction began that counts, so that _DROPPED knows whether this statement has looked.
 _RECORD = text(
-    """
+    f"""
     WITH given AS MATERIALIZED (
         SELECT u.*, row_number() OVER (
             PARTITION BY u.queue, u.reason, u.sender ORDER BY u.place) AS turn
@@ -382,7 +389,7 @@ _RECORD = text(
         SELECT g.queue, g.reason, g.sender, CASE WHEN EXISTS (
             SELECT FROM saga_engine.dead_letter_dropped AS f
             WHERE f.queue = g.queue AND f.reason = g.reason AND f.sender = g.sender
-                AND f.full_at > now() - interval '5 seconds') THEN CAST(:quota AS bigint)
+                AND f.full_at > now() - interval '{FULL_FOR} seconds') THEN CAST(:quota AS bigint)
         ELSE (
             SELECT count(*) FROM (
                 SELECT FROM saga_engine.dead_letter AS l
@@ -400,23 +407,23 @@ _RECORD = text(
         WHERE g.owed OR g.turn + k.there <= :quota ORDER BY g.place
     )
     SELECT g.place::integer FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
-    WHERE g.owed OR g.turn + k.there <= :quota"""
+    WHERE g.owed OR g.turn + k.there <= :quota"""  # noqa: S608 - a constant
 )
 
 _DROPPED = text(
-    """
+    f"""
     INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped)
     SELECT u.queue, u.reason, u.sender, u.number
     FROM unnest(CAST(:queues AS text[]), CAST(:reasons AS text[]), CAST(:senders AS text[]),
         CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
     ON CONFLICT (queue, reason, sender) DO UPDATE
     SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp(),
-        full_at = CASE WHEN d.full_at > now() - interval '5 seconds'
-            THEN d.full_at ELSE now() END"""
+        full_at = CASE WHEN d.full_at > now() - interval '{FULL_FOR} seconds'
+            THEN d.full_at ELSE now() END"""  # noqa: S608 - a constant
 )
 
 _READ_DROPPED = text(
-    """
+    f"""
     SELECT queue, reason, sender, dropped FROM saga_engine.dead_letter_dropped
-    ORDER BY dropped DESC LIMIT 1000"""
+    ORDER BY dropped DESC LIMIT {GROUPS}"""  # noqa: S608 - a constant
 )

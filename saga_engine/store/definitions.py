@@ -6,7 +6,8 @@ definition, which is refused while runs of the first are unfinished: nobody coul
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select, text
@@ -14,6 +15,7 @@ from sqlalchemy import select, text
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.vocabulary import Direction
+from saga_engine.settings import Settings
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
 from saga_engine.store.tables import definition
@@ -30,7 +32,32 @@ class KnownDefinition:
     document: Mapping[str, Any]
 
 
-async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, int], int]:
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """
+    How long a worker counts as having its definitions after it has written that.
+
+    `absent` is how long. `fresh` is how long ago another worker must have written the same, so that
+    it is written again: half a heartbeat, so that what is not written is at most one and a half
+    heartbeats old at the next one, which is half of `absent` or less.
+    """
+
+    absent: timedelta
+    fresh: timedelta
+
+
+def presence_of(settings: Settings) -> Presence:
+    """Read it from `worker_absent` and `worker_heartbeat`."""
+    heartbeat = timedelta(seconds=settings.worker_heartbeat)
+    return Presence(timedelta(seconds=settings.worker_absent), heartbeat / 2)
+
+
+_DEFAULTS = presence_of(Settings.model_construct())
+
+
+async def register(
+    tx: Transaction, sagas: Sequence[Saga], presence: Presence = _DEFAULTS
+) -> dict[tuple[str, int], int]:
     """
     Register *sagas*; their ids by name and version. They are seen at this moment.
 
@@ -49,7 +76,8 @@ async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, in
         "fingerprints": [saga.fingerprint for saga in ordered],
     }
     documents = [dumps(document_of(saga)) for saga in ordered]
-    await tx.execute(_REGISTER, {**arguments, "documents": documents})
+    registered = {**arguments, "documents": documents, "absent": presence.absent}
+    await tx.execute(_REGISTER, registered)
     changed = (await tx.execute(_CHANGED, arguments)).first()
     if changed is not None:
         raise ConfigurationError(
@@ -61,14 +89,14 @@ async def register(tx: Transaction, sagas: Sequence[Saga]) -> dict[tuple[str, in
     return {(name, version): number for number, name, version in found}
 
 
-async def seen(tx: Transaction, ids: Collection[int]) -> None:
+async def seen(tx: Transaction, ids: Collection[int], presence: Presence = _DEFAULTS) -> None:
     """
-    Say that a worker has these definitions now; `request_start` pins to what was seen lately.
+    Say that a worker has these definitions now; `request_start` pins to what workers have.
 
-    What another worker is writing, or has written within the last 30 s, is not written again.
+    What another worker is writing, or has just written, is not written again.
     """
     if ids:
-        await tx.execute(_SEEN, {"ids": sorted(ids)})
+        await tx.execute(_SEEN, {"ids": sorted(ids), **asdict(presence)})
 
 
 async def known(tx: Transaction) -> list[KnownDefinition]:
@@ -112,21 +140,24 @@ _VERSIONS = text(
 
 _REGISTER = text(
     """
-    INSERT INTO saga_engine.definition (name, version, fingerprint, document)
-    SELECT w.name, w.version, w.fingerprint, w.document::jsonb
+    INSERT INTO saga_engine.definition (name, version, fingerprint, document, present_until)
+    SELECT w.name, w.version, w.fingerprint, w.document::jsonb, now() + CAST(:absent AS interval)
     FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
         CAST(:fingerprints AS text[]), CAST(:documents AS text[]))
         AS w(name, version, fingerprint, document)
-    ON CONFLICT (name, version, fingerprint) DO UPDATE SET last_seen = excluded.last_seen"""
+    ON CONFLICT (name, version, fingerprint) DO UPDATE
+    SET last_seen = excluded.last_seen, present_until = excluded.present_until"""
 )
 
 # One time for all of a worker: of those that are seen together the newest version counts.
 _SEEN = text(
     """
-    UPDATE saga_engine.definition SET last_seen = now()
+    UPDATE saga_engine.definition
+    SET last_seen = now(), present_until = now() + CAST(:absent AS interval)
     WHERE id = ANY (ARRAY(
         SELECT d.id FROM saga_engine.definition AS d
-        WHERE d.id = ANY (CAST(:ids AS integer[])) AND d.last_seen < now() - interval '30 s'
+        WHERE d.id = ANY (CAST(:ids AS integer[]))
+            AND d.last_seen < now() - CAST(:fresh AS interval)
         FOR UPDATE SKIP LOCKED))"""
 )
 

@@ -288,12 +288,17 @@ RETURNING = f"""
 
 _RIPE = "coalesce(i.not_before, i.received_at)"
 
-# More than are taken, because other workers hold some of them: the first of those that are free are
-# locked, and no others. The rows come in the order of the candidates, so that LIMIT ends the locks.
 _SPARE = 1000
+"""
+Rows a statement looks at beyond those it takes, because other workers hold some of them: five
+workers may hold a batch of the default size each. Where more are held, this worker takes fewer, and
+the rest at its next look. A row costs microseconds, so it is not a setting.
+"""
 
-# What names no definition goes to any worker: it looks the run up, and passes the request on to a
-# worker that has the definition, or holds it back while a start of that run waits.
+# The first of the candidates that are free are locked, and no others. The rows come in the order of
+# the candidates, so that LIMIT ends the locks. What names no definition goes to any worker: it
+# looks the run up, and passes the request on to a worker that has the definition, or holds it back
+# while a start of that run waits.
 _TAKE = text(
     f"""
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(

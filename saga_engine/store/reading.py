@@ -22,7 +22,7 @@ from saga_engine.store.incidents import StoredIncident
 from saga_engine.store.journal import Recorded
 from saga_engine.store.runs import StoredRun, failure_of, look
 from saga_engine.store.tables import definition, run, run_key
-from saga_engine.store.total import Total, total
+from saga_engine.store.total import GROUPS, Total, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Counts:
     by saga, cause and step. `parked` is what
     waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
     `starts_waiting` the starts, by saga; `starts_stranded` are those of them that are pinned to a
-    definition that no worker had in the last ten minutes. `unpartitioned` are the runs in no
+    definition that no worker has, see `definitions.Presence`. `unpartitioned` are the runs in no
     month's partition. No number is higher than the limit that was given: that one means at least
     as many.
     """
@@ -303,7 +303,7 @@ _INCIDENTS = text(
 
 # From one queue and reason to the next by their index, whatever lies between.
 _LETTERS = text(
-    """
+    f"""
     WITH RECURSIVE kinds AS (
         (SELECT queue, reason FROM saga_engine.dead_letter
             WHERE state = 'open' ORDER BY queue, reason LIMIT 1)
@@ -316,7 +316,7 @@ _LETTERS = text(
     SELECT k.queue, k.reason, (SELECT count(*) FROM (
         SELECT FROM saga_engine.dead_letter AS l
         WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason LIMIT :most) AS few)
-    FROM (SELECT queue, reason FROM kinds LIMIT 1000) AS k"""
+    FROM (SELECT queue, reason FROM kinds LIMIT {GROUPS}) AS k"""  # noqa: S608 - a constant
 )
 
 _TIMERS = text(
@@ -342,7 +342,7 @@ _INBOX = text(
 )
 
 _STARTS_WAITING = text(
-    """
+    f"""
     WITH RECURSIVE sagas AS (
         (SELECT saga FROM saga_engine.inbox WHERE kind = 'start' ORDER BY saga LIMIT 1)
         UNION ALL
@@ -353,7 +353,7 @@ _STARTS_WAITING = text(
     SELECT s.saga, (SELECT count(*) FROM (
         SELECT FROM saga_engine.inbox AS i
         WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
-    FROM (SELECT saga FROM sagas LIMIT 1000) AS s"""
+    FROM (SELECT saga FROM sagas LIMIT {GROUPS}) AS s"""  # noqa: S608 - a constant
 )
 
 _UNPARTITIONED = text(

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed, let_go
+from saga_engine.store.total import GROUPS
 
 
 async def count(tx: Transaction, most: int) -> dict[str, int]:
@@ -46,7 +47,7 @@ _PINS = """
 _COUNT = text(
     f"""{_PINS}
     SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
-    FROM (SELECT saga, version, mark FROM pins LIMIT 1000) AS p, LATERAL (
+    FROM (SELECT saga, version, mark FROM pins LIMIT {GROUPS}) AS p, LATERAL (
         SELECT count(*) AS number FROM (
             SELECT FROM saga_engine.inbox AS i
             WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
@@ -54,7 +55,7 @@ _COUNT = text(
     WHERE p.mark <> '' AND NOT EXISTS (
         SELECT FROM saga_engine.definition AS d
         WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
-            AND d.last_seen > clock_timestamp() - interval '10 minutes')
+            AND d.present_until > clock_timestamp())
     GROUP BY p.saga"""  # noqa: S608 - constants
 )
 

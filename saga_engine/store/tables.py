@@ -64,6 +64,7 @@ definition = Table(
     Column("document", JSONB, nullable=False),
     Column("first_seen", _moment(), nullable=False, server_default=func.clock_timestamp()),
     Column("last_seen", _moment(), nullable=False, server_default=func.now()),
+    Column("present_until", _moment(), nullable=False, server_default=func.now()),
     UniqueConstraint("name", "version", "fingerprint", name="definition_pinned"),
 )
 

@@ -7,6 +7,13 @@ from sqlalchemy import Select, func, literal_column, select
 
 from saga_engine.store.database import Transaction
 
+GROUPS = 1000
+"""
+Groups of one gauge that are counted, such as sagas with waiting starts. Each is a time series and
+an index scan; an engine has tens of them, and what others write can make more. So it is not a
+setting.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Total:

@@ -23,6 +23,7 @@ opens a socket or reads a clock: the same seed gives the same world, and an hour
     process    a process that can die at every point
     broker     the model of RabbitMQ
     tables     the model of PostgreSQL
+    bounds     what PostgreSQL's functions refuse of what other roles ask for
     store      what the store's statements of runs mean in that model
     waiting    what the statements of outbox, inbox and dead letters mean there
     months     what the functions of the monthly partitions mean there

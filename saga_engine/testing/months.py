@@ -71,6 +71,11 @@ def _ended_after(row: Row, cutoff: datetime) -> bool:
     return row["finished_at"] is not None and row["finished_at"] > cutoff
 
 
+@ANSWERS.to(partitions, "_SUMMARIZE")
+async def _summarize(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+    return [(None,)]  # there is one portion, whatever is in it
+
+
 @ANSWERS.to_template(partitions, "_RELEASE")
 async def _release(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     mine = [row for run_id, row in tx.every("run") if month_of(run_id) == arguments["month"]]

@@ -7,7 +7,7 @@ kept as text with the keys of its objects in another order than they came, as js
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from saga_engine.store import (
     requests,
     runs,
 )
+from saga_engine.testing import bounds
 from saga_engine.testing.tables import Answers, Row, Transaction, columns, jsonb, name_of, row_type
 
 TOKEN_KEY = bytes(32)
@@ -33,7 +34,6 @@ Arguments = Mapping[str, Any]
 
 ANSWERS = Answers()
 UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
-LATELY = timedelta(minutes=10)  # how long a worker counts as there, see `request_start`
 _Changed = row_type("name version")
 _Started = row_type("outcome holder pinned same sealed")
 PLAIN_DIGEST = 32
@@ -63,23 +63,24 @@ async def _register(tx: Transaction, arguments: Arguments) -> int:
     made = 0
     for row in columns({**names, "documents": "document"}, arguments):
         key = (row["name"], row["version"], row["fingerprint"])
-        row |= {"last_seen": tx.now}
-        if not await tx.insert("definition", key, {**row, "id": tx.number("definition")}):
+        seen = {"last_seen": tx.now, "present_until": tx.now + arguments["absent"]}
+        new = {**row, **seen, "id": tx.number("definition")}
+        if not await tx.insert("definition", key, new):
             before = await tx.lock("definition", key)
             assert before is not None, "a definition is never deleted"
-            tx.put("definition", key, {**before, "last_seen": tx.now})
+            tx.put("definition", key, {**before, **seen})
         made += 1
     return made
 
 
 @ANSWERS.to(definitions, "_SEEN")
 async def _seen(tx: Transaction, arguments: Arguments) -> int:
-    seen = 0
+    seen, until = 0, tx.now + arguments["absent"]
     for key, row in list(tx.every("definition")):
-        old = row["last_seen"] < tx.now - timedelta(seconds=30)
+        old = row["last_seen"] < tx.now - arguments["fresh"]
         if row["id"] in arguments["ids"] and old and tx.free("definition", key):
             tx.grab("definition", key)
-            tx.put("definition", key, {**row, "last_seen": tx.now})
+            tx.put("definition", key, {**row, "last_seen": tx.now, "present_until": until})
             seen += 1
     return seen
 
@@ -363,6 +364,7 @@ async def _release(tx: Transaction, arguments: Arguments) -> int:
 @ANSWERS.to(requests, "_START")
 async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     name, run_id, key = arguments["saga"], arguments["run_id"], arguments["key"]
+    bounds.check_start(arguments, tx.now)
     pinned, mark = _pin(tx, arguments)
     if pinned is None or mark is None:
         outcome = "unknown_saga" if pinned is None else "mismatch"
@@ -407,7 +409,7 @@ def _pin(tx: Transaction, arguments: Arguments) -> tuple[int | None, str | None]
         for _, row in tx.every("definition")
         if row["name"] == arguments["saga"] and number in (None, row["version"])
     ]
-    alive = {row["id"] for row in rows if row["last_seen"] > tx.now - LATELY}
+    alive = {row["id"] for row in rows if row["present_until"] > tx.now}
     if not rows:
         known = arguments["known"] or number is None or asked is None
         return (None, None) if known else (number, asked)
@@ -457,7 +459,9 @@ def add_to_inbox(tx: Transaction, row: Row) -> None:
 @ANSWERS.to(audit, "_RECORD")
 async def _record_acts(tx: Transaction, arguments: Arguments) -> int:
     names = {"ids": "id", "by": "by", "actions": "action", "run_ids": "run_id"}
-    for row in columns({**names, "targets": "target", "reasons": "reason"}, arguments):
+    rows = list(columns({**names, "targets": "target", "reasons": "reason"}, arguments))
+    bounds.check_acts(rows)
+    for row in rows:
         nothing = {"outcome": None, "message": None, "verdicts": 0}
         await tx.insert("audit", row["id"], {**row, **nothing, "role": "operator"})
     return 1
@@ -487,10 +491,19 @@ async def _request_resolve(tx: Transaction, arguments: Arguments) -> int:
 
 def _add_requests(tx: Transaction, kind: str, allowed: Sequence[str], arguments: Arguments) -> int:
     names = {"run_ids": "run_id", "audit_ids": "audit_id", "bodies": "body"}
-    for row in columns(names, arguments):
+    rows = list(columns(names, arguments))
+    bounds.check_requests(rows)
+    asked = {each["audit_id"] for _, each in tx.every("inbox")}
+    for row in rows:
         act = tx.get("audit", row["audit_id"])
-        if not act or act["run_id"] != row["run_id"] or act["action"] not in allowed:
-            raise StoreRefused("A request is out of bounds, or its act is not on record (22023).")
+        mine = act and act["run_id"] == row["run_id"] and act["role"] == "operator"
+        if not act or not mine or act["action"] not in allowed:
+            raise StoreRefused("The act of a request is not on record (22023).")
+        if not bounds.says(row["body"], act, kind):
+            raise StoreRefused("The act of a request says something else (22023).")
+        if act["outcome"] is not None or row["audit_id"] in asked:
+            raise StoreRefused("An act has a request already, or is decided (22023).")
+        asked.add(row["audit_id"])
         run = tx.get("run", row["run_id"])
         pinned = run["definition_id"] if run else None
         add_to_inbox(tx, {**row, "kind": kind, "definition_id": pinned, "role": "operator"})

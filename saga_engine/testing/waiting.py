@@ -377,7 +377,7 @@ async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
     alive = {
         (row["name"], row["version"], row["fingerprint"])
         for _, row in tx.every("definition")
-        if row["last_seen"] > tx.now - timedelta(minutes=10)
+        if row["present_until"] > tx.now
     }
     starts = (row for _, row in tx.every("inbox") if row["kind"] == "start")
     stranded = Counter(

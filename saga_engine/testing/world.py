@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from saga_engine.broker import consumer as real_consumer
 from saga_engine.broker import publisher as real_publisher
-from saga_engine.broker.limits import limits_of
 from saga_engine.broker.topology import (
     ENGINE,
     REPLIES,
@@ -210,8 +209,7 @@ class World:
         )
         tell = Tell(self._told)
         sagas = [play.saga for play in plays]
-        limits = limits_of(self._settings)
-        registered = await register(database, sagas, PLAIN, tell, limits)
+        registered = await register(database, sagas, PLAIN, tell, self._settings)
         publisher, consumer = self._connected(process, QUEUES, self._settings.prefetch)
         shift = Shift(registered, database, publisher, consumer, self._settings, tell)
         await shift.run(process.stop)

@@ -27,6 +27,7 @@ from saga_engine.store import (
     suspects,
 )
 from saga_engine.store.database import Database, Transaction
+from saga_engine.store.definitions import presence_of
 from saga_engine.store.inbox import Inboxed
 from saga_engine.store.partitions import Patience
 from saga_engine.store.suspects import Suspect
@@ -59,6 +60,7 @@ class Duties:
         self._settings = settings
         self._tell = tell
         self._lengths = pending.lengths(settings)
+        self._presence = presence_of(settings)
         self._waiting = Portion(settings.batch_size)
         self._due = Portion(settings.batch_size)
         self._swept = Portion(settings.batch_size)
@@ -322,15 +324,20 @@ class Duties:
         return False
 
     async def maintenance(self) -> bool:
-        """Read the token keys, say what is loaded, count for the gauges, forget old suspects."""
+        """Read the token keys, count for the gauges, forget old suspects."""
         async with self._database.transaction() as tx:
             self._outbound.keys = await identity.token_keys(tx)
-            await definitions.seen(tx, self._catalogue.ids)
         if self._catalogue.suspected:
             async with self._database.transaction() as tx:
                 await suspects.expire(tx)
         async with self._database.transaction() as tx:
             self._tell(_backlog(await reading.counts(tx, self._settings.count_max)))
+        return False
+
+    async def presence(self) -> bool:
+        """Say which definitions this worker has; it counts as having them for a while."""
+        async with self._database.transaction() as tx:
+            await definitions.seen(tx, self._catalogue.ids, self._presence)
         return False
 
     async def partitions(self) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.broker.consumer import Consumer
+from saga_engine.broker.limits import limits_of
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.room import Room
 from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
@@ -20,11 +21,11 @@ from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.guard import UNWATCHED, Watch
-from saga_engine.saga.limits import LIMITS, Limits
 from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, identity, suspects
 from saga_engine.store.database import Database
+from saga_engine.store.definitions import presence_of
 from saga_engine.store.identity import TokenKeys
 from saga_engine.telemetry.facts import (
     DatabaseTroubled,
@@ -59,7 +60,7 @@ async def register(
     sagas: Sequence[Saga],
     sealing: Sealing,
     tell: Tell,
-    limits: Limits = LIMITS,
+    settings: Settings,
     watch: Watch = UNWATCHED,
 ) -> Registered:
     """
@@ -70,12 +71,12 @@ async def register(
     """
     async with database.transaction() as tx:
         keys = await identity.token_keys(tx)
-        ids = await definitions.register(tx, sagas)
+        ids = await definitions.register(tx, sagas, presence_of(settings))
         suspected = frozenset(await suspects.every(tx))
     for saga in sagas:
         tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     found = {ids[saga.name, saga.version]: saga for saga in sagas}
-    catalogue = Catalogue(found, sealing, watch, limits)
+    catalogue = Catalogue(found, sealing, watch, limits_of(settings))
     catalogue.suspected = suspected
     return Registered(keys, catalogue)
 
@@ -122,6 +123,7 @@ class Shift:
             ("sweep", duties.sweep, settings.outbox_age / 4),
             ("flush", duties.flush, settings.outbox_flush),
             ("suspects", duties.suspects, settings.outbox_age / 4),
+            ("presence", duties.presence, settings.worker_heartbeat),
             ("maintenance", duties.maintenance, settings.maintenance),
             ("partitions", duties.partitions, settings.maintenance),
             ("purge", duties.purge, settings.maintenance),

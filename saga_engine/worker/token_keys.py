@@ -17,7 +17,11 @@ from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.turnover import AWAY
 
 AT_MOST_EVERY = 1.0
-"""Seconds from one reading to the next: a flood of forged tokens costs one statement a second."""
+"""
+Seconds from one reading to the next: a flood of forged tokens costs one statement a second. A reply
+with a key that is newer waits for it that long at most, and only if a rotation came between two
+rounds of `maintenance`; `token_key_delay` is what makes that rare. So it is not a setting.
+"""
 
 
 class TokenKeyReader:

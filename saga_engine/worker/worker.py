@@ -15,7 +15,6 @@ from typing import Self
 
 from saga_engine.broker.connection import Link, LinkState, Phase
 from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.limits import limits_of
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.codec.configured import sealing_of
@@ -127,11 +126,8 @@ class Worker:
         self._database = await owned.enter_async_context(
             Database(settings.require_database(), settings)
         )
-        limits = limits_of(settings)
         registered = await register(
-            *(self._database, self._sagas, self._sealing, self._tell),
-            limits=limits,
-            watch=self._watch,
+            *(self._database, self._sagas, self._sealing, self._tell), settings, self._watch
         )
         url = settings.require_broker()
         self._publish = await owned.enter_async_context(

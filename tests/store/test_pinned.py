@@ -1,6 +1,7 @@
 """Which definition a recorded start is pinned to, while workers come and go."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from saga_engine.client import start_in
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
+from saga_engine.settings import Settings
 from saga_engine.store import audit, definitions, inbox, reading, requests
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item, Lengths
@@ -43,7 +45,8 @@ async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
     async with database.transaction() as tx:
         changed = await tx.execute(
             text(
-                "UPDATE saga_engine.definition SET last_seen = last_seen - interval '1 hour'"
+                "UPDATE saga_engine.definition SET last_seen = last_seen - interval '1 hour',"
+                " present_until = present_until - interval '1 hour'"
                 " WHERE fingerprint = :fingerprint"
             ),
             {"fingerprint": saga.fingerprint},
@@ -114,6 +117,43 @@ async def test_while_no_worker_runs_a_start_by_name_is_of_the_version_seen_last(
     assert await record(database, "buy") == 2, "seen at the same time: the newest"
     assert await definitions_seen(database, ids) == 2
     assert await record(database, "buy") == 2
+
+
+async def test_a_database_that_was_away_for_long_keeps_no_start_out(database: Database):
+    """No worker could write that it is there; each start is of what was seen last."""
+    await load(database, A, SECOND)
+    for saga in (A, SECOND):
+        await was_seen_an_hour_ago(database, saga)
+    assert await record(database, "buy") == 2
+    assert await record(database, A) == 1
+    assert await record(database, SECOND) == 2
+    assert await record(database, "buy", version=1) == 1
+
+
+async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_left_for_two_minutes(
+    database: Database,
+):
+    """A worker counts as there until then, and no longer."""
+    await load(database, A, SECOND)
+    for seconds, version in ((60, 2), (61, 1)):
+        async with database.transaction() as tx:
+            passed = text(
+                "UPDATE saga_engine.definition SET"
+                " present_until = present_until - make_interval(secs => CAST(:passed AS integer)),"
+                " last_seen = last_seen - make_interval(secs => CAST(:passed AS integer))"
+            )
+            await tx.execute(passed, {"passed": seconds})
+            await definitions.register(tx, [A])
+        assert await record(database, "buy") == version
+
+
+async def test_a_worker_counts_as_there_for_as_long_as_its_setting_says(database: Database):
+    presence = definitions.presence_of(Settings(worker_heartbeat=7, worker_absent=300))
+    async with database.transaction() as tx:
+        await definitions.register(tx, [A], presence)
+        lasts = text("SELECT (present_until - last_seen)::text FROM saga_engine.definition")
+        assert (await tx.execute(lasts)).scalar_one() == "00:05:00"
+    assert presence.fresh < timedelta(seconds=7)
 
 
 async def definitions_seen(database: Database, ids: list[int]) -> int:

@@ -87,7 +87,7 @@ class Desk:
 @pytest.fixture
 async def desk(migrated_url):
     async with Database(migrated_url, SETTINGS) as database:
-        registered = await register(database, [parcels()], PLAIN, Tell())
+        registered = await register(database, [parcels()], PLAIN, Tell(), SETTINGS)
         yield Desk(database, registered.catalogue)
 
 

@@ -1,0 +1,23 @@
+"""Settings that depend on each other are held together by code."""
+
+import pytest
+
+from saga_engine.errors import ConfigurationError
+from saga_engine.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"mapping_timeout": 10.0}, "mapping_timeout must be less than code_limit"),
+        ({"worker_heartbeat": 41.0}, "worker_absent must be at least 3 times worker_heartbeat"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], sentence: str):
+    with pytest.raises(ConfigurationError, match=sentence):
+        Settings.load(**given)
+
+
+def test_a_worker_that_runs_counts_as_there_after_two_writes_that_failed():
+    defaults = Settings()
+    assert 3 * defaults.worker_heartbeat <= defaults.worker_absent
