@@ -3,7 +3,8 @@ Months of runs: made ahead of time, and dropped whole when nobody needs them any
 
 Nothing deletes runs or events one by one. A month is dropped when every run that began in it has
 been finished for the days of `retention_days` and no accepted start of that month waits. First the
-keys of those runs are released, then the month is taken out of the tables, then what is left of it
+index by which late finishers are found is completed and the keys of those runs are released, then
+the month is taken out of the tables, then what is left of it
 is deleted in portions that nobody waits for. Tables are locked as workers lock them, `run` before
 `event` and each before its partitions, for a fraction of a second and again if that was too short.
 
@@ -24,6 +25,11 @@ MONTHS_AHEAD = 12
 """Partitions there are beyond this month's, unless the settings say otherwise."""
 
 _PAGE = 5000  # rows in one transaction
+_RANGES = 256
+"""
+Ranges of a BRIN index that one transaction summarizes: 256 MB of the table, which take less than a
+second to read.
+"""
 _PAUSE, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries of a lock
 
 
@@ -119,11 +125,25 @@ async def _take_out(database: Database, locks: _Locks, month: str, cutoff: datet
     async with database.transaction() as tx:
         if (await tx.execute(_NEEDED, named)).scalar_one():
             return
+    await _summarize(database, month)
     after: str | None = "00000000-0000-0000-0000-000000000000"
     while after is not None:
         async with database.transaction() as tx:
             after = await _release(tx, month, after, cutoff)
     await locks.under(_DETACH, named)
+
+
+async def _summarize(database: Database, month: str) -> None:
+    """
+    Complete the index of the times at which runs finished, before its table is locked.
+
+    What no vacuum has summarized yet would be read row by row, while every worker waits.
+    """
+    first: int | None = 0
+    while first is not None:
+        async with database.transaction() as tx:
+            asked = {"month": month, "first": first, "ranges": _RANGES}
+            first = (await tx.execute(_SUMMARIZE, asked)).scalar_one()
 
 
 async def _release(tx: Transaction, month: str, after: str, cutoff: datetime) -> str | None:
@@ -184,6 +204,27 @@ _NEEDED = text(
 
 _DETACH = text(
     "SELECT saga_engine.detach_month(CAST(:month AS text), CAST(:cutoff AS timestamptz))::integer"
+)
+
+# The first page of the next portion; null when there is none.
+_SUMMARIZE = text(
+    """
+    WITH index AS MATERIALIZED (
+        SELECT i.indexrelid AS oid, pg_relation_size(i.indrelid) / 8192 AS pages,
+            coalesce((SELECT option_value::bigint FROM pg_options_to_table(c.reloptions)
+                WHERE option_name = 'pages_per_range'), 128) AS step
+        FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS a ON a.oid = c.relam
+        WHERE a.amname = 'brin'
+            AND i.indrelid = to_regclass('saga_engine.run_' || CAST(:month AS text))
+    ), done AS MATERIALIZED (
+        SELECT count(brin_summarize_range(x.oid, p.page)) AS ranges
+        FROM index AS x, LATERAL generate_series(CAST(:first AS bigint), least(x.pages - 1,
+            CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) - 1), x.step) AS p(page)
+    )
+    SELECT min(CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint))
+    FROM index AS x, done
+    WHERE CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) < x.pages"""
 )
 
 _RELEASE = """

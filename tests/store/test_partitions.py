@@ -128,6 +128,25 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     assert (decided.outcome, "dropped" in (decided.message or "")) == ("refused", True)
 
 
+async def test_a_months_index_is_complete_before_its_tables_are_locked(
+    database: Database, definition_id: int, monkeypatch
+):
+    """What is not in it would be read while every worker waits."""
+    monkeypatch.setattr(partitions, "_RANGES", 2)
+    run_id = await finished(database, definition_id)
+    async with database.transaction() as tx:
+        await tx.execute(MANY_OF_ITS_MONTH, {"run_id": run_id, "number": 6_000})
+    left: list[int] = []
+
+    async def looks() -> None:
+        async with database.transaction() as tx:
+            left.append((await tx.execute(UNSUMMARIZED)).scalar_one())
+
+    interrupted: Any = Interrupted(database, partitions._DETACH, looks)
+    assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ("2020_01",)
+    assert left == [0]
+
+
 async def test_a_month_with_an_unfinished_run_stays(database: Database, definition_id: int):
     old = await finished(database, definition_id)
     async with database.transaction() as tx:
@@ -250,6 +269,24 @@ async def test_without_a_retention_nothing_is_dropped(database: Database, defini
     await finished(database, definition_id)
     assert (await partitions.maintain(database, retention_days=0)).dropped == ()
 
+
+MANY_OF_ITS_MONTH = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
+        revision, status, input, state)
+    SELECT (left(r.run_id::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, r.started_at,
+        r.updated_at, r.finished_at, r.definition_id, r.revision, 'completed',
+        to_jsonb(repeat(md5(n::text), 30)), '{}'
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+
+# Summarizes them, and says how many ranges of pages it found that were not.
+UNSUMMARIZED = text(
+    "SELECT sum(brin_summarize_new_values(i.indexrelid))::integer FROM pg_index AS i"
+    " JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam"
+    " WHERE a.amname = 'brin' AND i.indrelid = 'saga_engine.run_2020_01'::regclass"
+)
 
 STRAYS = text(
     """
