@@ -34,35 +34,27 @@ async def read_apart(
     settings: Settings,
     sealing: Sealing = PLAIN,
 ) -> Intake:
-    """As `read`, one message at a time: between two, whatever else is ready has its turn."""
-    intake, turn = Intake(), Timeslice()
-    for delivery in deliveries:
-        _read_one(intake, delivery, keys, settings, sealing)
-        await turn.over()
-    return intake
-
-
-def read(
-    deliveries: Iterable[Delivery],
-    keys: Sequence[bytes],
-    settings: Settings,
-    sealing: Sealing = PLAIN,
-) -> Intake:
     """
-    Read a batch of deliveries.
+    Read a batch of deliveries one at a time: between two, whatever else is ready has its turn.
 
     Args:
         keys: the engine's, with one of which each genuine correlation id was made.
     """
-    intake = Intake()
+    intake, turn = Intake(), Timeslice()
     for delivery in deliveries:
-        _read_one(intake, delivery, keys, settings, sealing)
+        read_one(intake, delivery, keys, settings, sealing)
+        await turn.over()
     return intake
 
 
-def _read_one(
-    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
+def read_one(
+    intake: Intake,
+    delivery: Delivery,
+    keys: Sequence[bytes],
+    settings: Settings,
+    sealing: Sealing = PLAIN,
 ) -> None:
+    """Read one delivery into *intake*."""
     try:
         _read(intake, delivery, keys, settings, sealing)
     except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours

@@ -33,7 +33,7 @@ from saga_engine.store import dead_letters, inbox
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
 from saga_engine.worker.arrival import Intake
-from saga_engine.worker.intake import read
+from saga_engine.worker.intake import read_one
 from saga_engine.worker.writing import _dead_letter
 from tests.broker.messages import arrived, delivery
 from tests.hostile.bodies import REASONS
@@ -187,7 +187,8 @@ class Reading:
         for found in (command, event):
             if isinstance(found, Unreadable):
                 assert found.sentence.endswith(".")
-        intake = read([each], [KEY], SETTINGS)
+        intake = Intake()
+        read_one(intake, each, [KEY], SETTINGS)
         assert [letter for letter in intake.letters if letter.reason == "engine_fault"] == []
         unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.questions
         assert intake.letters or intake.arrivals or intake.questions or unanswered

@@ -51,7 +51,7 @@ from saga_engine.worker.account import account
 from saga_engine.worker.arrival import Arrival, Intake, Letter
 from saga_engine.worker.batch import Batch
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.intake import read
+from saga_engine.worker.intake import read_apart
 from saga_engine.worker.ledger import Ledger
 from saga_engine.worker.outbound import Outbound
 from saga_engine.worker.shift import Shift
@@ -82,7 +82,8 @@ def acknowledge_before_the_commit(plant: Planting) -> None:
     async def deal_with(self: Shift, deliveries: Sequence[Delivery]) -> None:
         await self._consumer.settle(deliveries)
         keys = self._outbound.keys.accepted
-        await self._turnover.take(read(deliveries, keys, self._settings, self._sealing))
+        intake = await read_apart(deliveries, keys, self._settings, self._sealing)
+        await self._turnover.take(intake)
         self._slots.release()
 
     plant.replace(Shift, "_deal_with", deal_with)
