@@ -41,6 +41,22 @@ SLEEPERS: dict[str, str] = {
 }
 """Test modules that may call sleep, each with a reason."""
 
+CLOCKS: dict[str, str] = {
+    "tests/faults/load.py": "it tells what was accepted lately from what a fault may have taken",
+    "tests/faults/suite.py": "it prints how far the suite is",
+    "tests/growth.py": "it compares two measurements of one process",
+    "tests/hostile/fuzzing.py": "it goes on for as long as it is asked to",
+    "tests/load/stage.py": "it measures, and nothing of `make test` runs it",
+    "tests/security/certificates.py": "certificates have dates",
+    "tests/simulation/__main__.py": "it makes a seed",
+    "tests/simulation/campaign.py": "it prints how many runs a second are simulated",
+    "tests/simulation/test_loop.py": "it reads the clock of the simulation",
+    "tests/simulation/test_promises.py": "it makes a seed",
+}
+"""Test modules that may read a clock, each with a reason: none judges how fast a machine is."""
+
+TIMES = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
+
 SKIPPERS = {
     "tests/servers.py": "RabbitMQ may be missing; on CI that is a failure",
     "tests/environments/pgbouncer.py": "PgBouncer may be missing; on CI that is a failure",
@@ -147,6 +163,44 @@ def test_no_test_sleeps_to_wait_or_skips_by_itself(path):
     if relative(path) not in SKIPPERS:
         skipping = [line for name, line in called if name in SKIPS]
         assert not skipping, "let tests/servers.py complain, which fails on CI"
+
+
+def clocks_read(source: str) -> list[int]:
+    """The lines that read a clock: one of the module time, or that of an event loop."""
+    found = []
+    names = {f"time.{each}{ns}" for each in TIMES for ns in ("", "_ns")}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            found += [node.lineno for each in node.names if f"time.{each.name}" in names]
+        elif isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value)
+            loops = node.attr == "time" and of.removesuffix("()").endswith("loop")
+            found += [node.lineno] if loops or ast.unparse(node) in names else []
+    return found
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_no_test_reads_a_clock_so_that_none_judges_how_fast_a_machine_is(path):
+    read = clocks_read(path.read_text())
+    assert not read or relative(path) in CLOCKS, "count, or wait for a signal"
+
+
+def test_every_test_module_that_may_read_a_clock_still_does():
+    assert [each for each in CLOCKS if not clocks_read((ROOT / each).read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from time import perf_counter",
+        "import time\ntime.monotonic()",
+        "clock = time.monotonic_ns",
+        "asyncio.get_running_loop().time()",
+        "self.loop.time",
+    ],
+)
+def test_a_clock_that_is_read_is_found(source):
+    assert clocks_read(source)
 
 
 def test_the_examples_in_the_readme_are_files():

@@ -93,20 +93,18 @@ async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(
 
 
 @pytest.mark.skipif(not may_have_a_network(), reason="`unshare --net` is not allowed here")
-@pytest.mark.parametrize(("gap_s", "found_within_s"), [(60, 9.5), (3, None)])
+@pytest.mark.parametrize(("gap_s", "listens_s", "found"), [(90, 80, True), (3, 14, False)])
 async def test_a_host_that_is_gone_is_found_and_one_that_was_silent_for_a_moment_is_kept(
-    gap_s, found_within_s
+    gap_s, listens_s, found
 ):
-    """In a network of its own, whose only cable is pulled."""
-    program = ("unshare", "--net", sys.executable, "-m", "tests.store.silence", str(gap_s))
-    process = await asyncio.create_subprocess_exec(*program, stdout=subprocess.PIPE)
-    async with asyncio.timeout(40):
+    """In a network of its own, whose only cable is pulled. By itself the kernel asks in hours."""
+    program = ("unshare", "--net", sys.executable, "-m", "tests.store.silence")
+    process = await asyncio.create_subprocess_exec(
+        *program, str(gap_s), str(listens_s), stdout=subprocess.PIPE
+    )
+    async with asyncio.timeout(110):
         printed, _ = await process.communicate()
-    found = json.loads(printed)
-    if found_within_s is None:
-        assert found is None
-    else:
-        assert 0 < found < found_within_s
+    assert json.loads(printed) is found
 
 
 async def test_a_server_that_takes_no_writes_is_left_by_every_connection(url):
