@@ -12,7 +12,7 @@ from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, identity, inbox, outbox
 from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.facts import FaultFound, Tell
 from saga_engine.worker.catalogue import Catalogue
 from saga_engine.worker.duties import Duties
 from saga_engine.worker.outbound import Outbound
@@ -52,6 +52,53 @@ async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(
     await worker.facts.incident(run_id, cause="unroutable")
     async with engine.database.transaction() as tx:
         assert (await outbox.backlog(tx)).pending == 0
+
+
+async def a_run_that_is_due(engine):
+    """Its command was sent once and not answered, and no worker is there."""
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start()
+    await shop.until("parcel.pack")
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(OVERDUE, {"run_id": run_id})
+    return shop
+
+
+async def test_timers_fire_while_the_recorded_requests_cannot_even_be_looked_at(engine):
+    """They come first, and their transaction is over before that of the requests begins."""
+    shop = await a_run_that_is_due(engine)
+    async with engine.database.transaction() as other:
+        await other.execute(text("LOCK TABLE saga_engine.inbox IN ACCESS EXCLUSIVE MODE"))
+        worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
+        assert len(await shop.until("parcel.pack", 2)) == 2
+    await worker.stop()
+
+
+async def test_timers_fire_while_every_attempt_to_take_recorded_requests_fails(engine):
+    shop = await a_run_that_is_due(engine)
+    async with engine.database.transaction() as tx:
+        for statement in REFUSE:
+            await tx.execute(text(statement))
+        kind, body = trigger_data(Cancel("ada", "because"))
+        await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(500)])
+    worker = await engine.worker()
+    await worker.facts.until(FaultFound)
+    assert len(await shop.until("parcel.pack", 2)) == 2
+    await worker.stop()
+
+
+OVERDUE = text(
+    "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour', state = jsonb_set("
+    "state, '{steps,pack,action,due_at}', '\"2020-01-01T00:00:00+00:00\"')"
+    " WHERE run_id = CAST(:run_id AS uuid)"
+)
+
+REFUSE = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''No.''; END'",
+    "CREATE TRIGGER stays BEFORE DELETE ON saga_engine.inbox EXECUTE FUNCTION refuse()",
+)
 
 
 async def eventually_one_is_put_by(engine):

@@ -8,7 +8,7 @@ from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Status
 from saga_engine.store import dead_letters, reading
-from saga_engine.telemetry.facts import RunStarted
+from saga_engine.telemetry.facts import FaultFound, RunStarted
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises
 
@@ -47,6 +47,25 @@ async def test_a_run_id_belongs_to_its_first_input(engine):
     await worker.facts.finished(run_id)
     third = await asker.ask("start", **start, input={"to": "Bob"})
     assert third.outcome == "conflict"
+
+
+async def test_a_start_of_an_unknown_saga_reads_no_document_of_the_known_ones(
+    engine,
+):
+    """Documents are as many and as large as what was ever loaded; such starts come unasked."""
+    worker, asker = await engine.worker(), await engine.asker()
+    hide = "ALTER TABLE saga_engine.definition RENAME COLUMN document TO hidden"
+    async with engine.database.transaction() as tx:
+        await tx.execute(text(hide))  # what reads it fails from here on
+    for more in ({}, {"version": 7}):
+        start = {"run_id": str(uuid7()), "saga": "unknown", "input": {}, **more}
+        assert (await asker.ask("start", **start)).outcome == "unknown_saga"
+    other = {"run_id": str(uuid7()), "saga": "parcel", "version": 7, "input": {}}
+    assert (await asker.ask("start", **other)).outcome == "unknown_saga"
+    assert not worker.facts.of(FaultFound)
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text(f"{hide.rpartition(' RENAME')[0]} RENAME COLUMN hidden TO document"))
 
 
 async def test_a_key_with_the_same_input_names_the_same_run(engine):

@@ -1,0 +1,26 @@
+"""What docs/protocol.md says a participant remembers, the barrier of the kit remembers."""
+
+from pathlib import Path
+
+from saga_engine.saga.vocabulary import Outcome
+from tests.participant.shop import command, desk_of, entries, ledger_in
+
+PAGE = " ".join((Path(__file__).parents[2] / "docs" / "protocol.md").read_text().split())
+
+
+async def test_a_failed_is_not_remembered_and_the_same_key_is_performed_when_it_comes_again(
+    database_url,
+):
+    assert (
+        "Remember `succeeded` and `rejected`; a `failed` is not remembered: the engine sends the"
+        " same key again because it wants the command tried again."
+    ) in PAGE
+    async with ledger_in(database_url) as engine, desk_of(engine) as (_, desk):
+        broken = command(payload={"order_id": "o-1", "card": "broken"})
+        outcomes = [(await desk(broken))[0] for _ in range(2)]
+        assert outcomes == [Outcome.FAILED] * 2
+        mended = command(broken.run_id, attempt=2)
+        assert (await desk(mended))[0] is Outcome.SUCCEEDED
+        again = await desk(command(broken.run_id, attempt=3))
+        assert again == await desk(mended)
+        assert await entries(engine) == [("o-1", 1)]

@@ -1,0 +1,114 @@
+"""What an incident says of a mapping or a reply that failed holds no value of a payload."""
+
+import json
+
+import pytest
+from pydantic import BaseModel
+
+from saga_engine.broker.reply import encode_reply
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.vocabulary import Outcome
+from tests.cli.conftest import saga_engine
+from tests.codec.rings import settings
+from tests.secrets import canary, leaks
+
+CODECS = {"without a codec": {}, "with a codec": settings("k1")}
+
+
+class Card(BaseModel):
+    number: int
+
+
+def quotes_its_input(parcel):
+    """A ValidationError, whose text quotes the value."""
+    return {"card": str(Card(number=parcel["card"]).number)}
+
+
+def raises_its_input(parcel):
+    raise RuntimeError(parcel["card"])
+
+
+def returns_what_cannot_travel(parcel):
+    return {parcel["card"]: float("nan")}
+
+
+def fails_deeper(parcel):
+    try:
+        return quotes_its_input(parcel)
+    except ValueError as error:
+        raise KeyError(str(error)) from error
+
+
+def fits(_parcel):
+    return {"card": 1}
+
+
+def saga_with(mapping):
+    saga = Saga("parcel", version=1, input=dict[str, str])
+
+    @saga.step(command="parcel.pack", reply=Card)
+    def pack(parcel: dict[str, str]) -> dict[str, float]:
+        return mapping(parcel)
+
+    @pack.compensation(command="parcel.unpack")
+    def unpack(parcel: dict[str, str]) -> dict[str, str]:
+        return parcel
+
+    return saga
+
+
+async def texts_of(engine, run_id, sealed):
+    """What the command line shows of the incident, and of the run's journal where it opened."""
+    url = {"database_url": engine.database_url}
+    listed = await saga_engine("incidents", "--json", **url, **sealed)
+    table = await saga_engine("incidents", **url, **sealed)
+    grouped = await saga_engine("incidents", "--by", "cause", "--json", **url, **sealed)
+    shown = (await saga_engine("show", run_id, "--json", **url, **sealed)).json
+    journal = [json.dumps(each) for each in shown["journal"]]
+    opened = [each for each in journal if "incident_opened" in each]
+    assert listed.json["incidents"]
+    assert opened
+    said = {
+        "incidents --json": listed.out,
+        "incidents": table.out,
+        "incidents --by cause": grouped.out,
+        "the journal": "\n".join(opened),
+        "the incidents of show": json.dumps(shown["incidents"]),
+    }
+    return said, "\n".join(journal)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    "mapping", [quotes_its_input, raises_its_input, returns_what_cannot_travel, fails_deeper]
+)
+async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, mapping, codec):
+    sealed, secret = CODECS[codec], canary("card")
+    worker = await engine.worker(saga_with(mapping), **sealed)
+    asker = await engine.asker()
+    run_id = await asker.start(input={"card": secret})
+    await worker.facts.incident(run_id, cause="mapping_failed")
+    said, journal = await texts_of(engine, run_id, sealed)
+    if sealed or mapping is not returns_what_cannot_travel:  # whose place is named, so its key
+        assert leaks(said, [secret]) == []
+    assert leaks({"told": str(worker.facts.told)}, [secret]) == []
+    if sealed:
+        assert leaks({"the whole journal": journal}, [secret]) == []
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
+    sealed, secret = CODECS[codec], canary("number")
+    worker, shop = await engine.worker(saga_with(fits), **sealed), await engine.shop()
+    shop.answers["parcel.pack"] = lambda command: [
+        encode_reply(command, Outcome.SUCCEEDED, {"number": secret})
+    ]
+    asker = await engine.asker()
+    run_id = await asker.start(input={"card": "c"})
+    await worker.facts.incident(run_id, cause="reply_invalid")
+    said, journal = await texts_of(engine, run_id, sealed)
+    del said["the journal"], said["the incidents of show"]  # who may read a run sees its reply
+    assert leaks(said, [secret]) == []
+    assert leaks({"told": str(worker.facts.told)}, [secret]) == []
+    if sealed:
+        assert leaks({"the whole journal": journal}, [secret]) == []
