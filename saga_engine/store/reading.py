@@ -188,10 +188,18 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
     """
     Count what is unfinished, open or waiting; the finished is never looked at.
 
+    The runs come last: from then on the months cannot be changed until *tx* ends, and no other
+    count may keep them waiting.
+
     Args:
         most: rows counted for one number at most.
     """
     limit = {"most": most}
+    letters = (await tx.execute(_LETTERS, limit)).all()
+    starts = dict((await tx.execute(_STARTS_WAITING, limit)).all())
+    starts_stranded = await stranded.count(tx, most)
+    backlog = await outbox.backlog(tx, most)
+    waiting = (await tx.execute(_INBOX, limit)).one()
     unfinished = (await tx.execute(_UNFINISHED, limit)).all()
     ages: dict[str, float] = {}
     numbers: dict[tuple[str, Status], int] = {}
@@ -199,19 +207,18 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
         ages[saga] = max(age, ages.get(saga, 0.0))
         key = saga, Status(status)
         numbers[key] = min(most, number + numbers.get(key, 0))
-    backlog = await outbox.backlog(tx, most)
     unpartitioned = (await tx.execute(_UNPARTITIONED, limit)).scalar_one()
     return Counts(
         numbers,
         ages,
         {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
-        {(queue, reason): number for queue, reason, number in await tx.execute(_LETTERS, limit)},
-        dict((await tx.execute(_STARTS_WAITING, limit)).all()),
-        await stranded.count(tx, most),
+        {(queue, reason): number for queue, reason, number in letters},
+        starts,
+        starts_stranded,
         backlog.pending,
         backlog.oldest_age,
         *(await tx.execute(_TIMERS, limit)).one(),
-        *(*(await tx.execute(_INBOX, limit)).one(), unpartitioned),
+        *(*waiting, unpartitioned),
     )
 
 

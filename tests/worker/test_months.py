@@ -126,7 +126,8 @@ async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
     )
     hangs = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND query LIKE '%u.oldest%' AND datname = current_database() AND pid <> pg_backend_pid()"
+        " AND query LIKE '%saga_engine.dead_letter AS l%' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
     )
 
     async def counting(tx):
@@ -136,7 +137,7 @@ async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
         maintenance=0.05, database_lock_timeout=600.0, database_timeout=600.0
     )
     async with engine.database.transaction() as other:
-        await other.execute(text("LOCK TABLE saga_engine.definition IN ACCESS EXCLUSIVE MODE"))
+        await other.execute(text("LOCK TABLE saga_engine.dead_letter IN ACCESS EXCLUSIVE MODE"))
         await eventually(engine.database, counting)
         async with engine.database.transaction() as tx:
             month = (await tx.execute(last)).scalar_one()
