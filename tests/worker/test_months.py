@@ -13,7 +13,7 @@ from saga_engine.saga.vocabulary import Status
 from saga_engine.store import definitions, reading
 from saga_engine.telemetry.facts import BacklogCounted
 from saga_engine.telemetry.metrics import Metrics
-from tests.cli.test_services import ended, serving
+from tests.cli.test_services import ended, serving, told
 from tests.store.orders import ORDERS
 from tests.store.test_partitions import finished, partitions_of
 from tests.telemetry.test_document import rules
@@ -90,14 +90,15 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
     engine,
 ):
     """Within the tries of one round, and with no statement of the worker's that failed."""
-    load = Load(await engine.asker(), await engine.shop())
     given = {"database_url": engine.database_url, "broker_url": engine.broker_url, **OFTEN}
     lines: list[dict[str, object]] = []
     async with (
         serving("worker", "tests.worker.parcel_sagas", "--port", "0", **given) as worker,
         asyncio.TaskGroup() as group,
     ):
+        await told(worker, "process.ready")
         group.create_task(log_of(worker, lines))
+        load = Load(await engine.asker(), await engine.shop())
         loading = group.create_task(load.run())
         old = await a_month_goes(engine, load)
         await loading
