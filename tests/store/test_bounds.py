@@ -6,9 +6,9 @@ The functions are SQL in the migrations, the model is saga_engine/testing/bounds
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -18,7 +18,7 @@ from saga_engine.store import audit, definitions, requests, runs
 from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database, Transaction
 from saga_engine.testing import bounds
-from tests.store.orders import BOTH, ORDERS
+from tests.store.orders import BOTH, ORDERS, run_id
 
 pytestmark = BOTH
 
@@ -148,9 +148,7 @@ async def start(database: Database, **given: Any) -> bool:
     async def work(tx: Transaction) -> None:
         await definitions.register(tx, [ORDERS])
         if "run_id" not in given:
-            now = (await runs.clock(tx)).astimezone(UTC)
-            made = int(now.timestamp() * 1000) + given.pop("shift", 0)
-            given["run_id"] = str(UUID(int=made << 80 | uuid7().int % 2**80))
+            given["run_id"] = run_id(await runs.clock(tx) + timedelta(hours=given.pop("hours", 0)))
         arguments = {
             "saga": ORDERS.name,
             "version": None,
@@ -175,4 +173,4 @@ async def test_a_start_is_held_to_the_same_bounds(database: Database, given: str
 
 @pytest.mark.parametrize("hours", [-25, -23, 23, 25])
 async def test_the_time_of_a_run_id_is_held_to_the_same_bounds(database: Database, hours: int):
-    assert await start(database, shift=hours * 3_600_000) is (abs(hours) > 24)
+    assert await start(database, hours=hours) is (abs(hours) > 24)

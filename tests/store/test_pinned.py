@@ -13,11 +13,11 @@ from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import audit, definitions, inbox, reading, requests
+from saga_engine.store import audit, definitions, inbox, reading, requests, runs
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item, Lengths
 from saga_engine.store.requests import StartWanted
-from tests.store.orders import BOTH
+from tests.store.orders import BOTH, run_id
 
 WHOLE = Lengths(10_000, 10_000, 1_000)
 
@@ -80,7 +80,7 @@ async def test_a_start_that_waits_for_other_steps_keeps_no_worker_from_starting(
 ):
     await load(database, A)
     async with database.transaction() as tx:
-        assert await requests.start(tx, wanted(A))
+        assert await requests.start(tx, wanted(A, run_id=run_id(await runs.clock(tx))))
     assert await load(database, B)
 
 
@@ -92,7 +92,9 @@ async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_lo
         await load(database, saga)
     ids = await load(database, A)
     async with database.transaction() as tx:
-        assert await requests.start(tx, wanted(A, fingerprint=None, version=None, known=True))
+        newest = wanted(A, fingerprint=None, version=None, known=True)
+        its_id = run_id(await runs.clock(tx))
+        assert await requests.start(tx, replace(newest, run_id=its_id))
     assert await takes(database, ids) == 1
 
 
