@@ -242,10 +242,10 @@ def test_a_reply_that_is_missing_where_it_is_needed_blocks_the_step():
     assert "there is no reply of step 'a'" in incident.message
 
 
-def typed_pivot() -> Saga:
-    """A pivot and a step behind it whose replies are integers."""
+def typed_pivot(reply: Any = int) -> Saga:
+    """A pivot of that reply, and a step behind it whose reply is an integer."""
     saga = Saga("typed", version=1, input=dict)
-    add(saga, "p", undo=False, pivot=True, reply=int)
+    add(saga, "p", undo=False, pivot=True, reply=reply)
     add(saga, "z", undo=False, reply=int)
     return saga
 
@@ -282,8 +282,10 @@ def test_a_retry_asks_the_participant_again_while_the_kept_reply_does_not_fit():
     assert story.sent == ["do.z#1"]
 
 
-def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again():
-    story = Story(typed_pivot())
+@pytest.mark.parametrize("reply", [int, str, Any])
+def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again(reply):
+    """Also where the text itself would fit: it is what arrived, not what was meant."""
+    story = Story(typed_pivot(reply))
     story.tell(Garbled("p", ACTION, 1, "Not JSON.", Outcome.REJECTED, "{broken"))
     assert story.incident.cause == "reply_unreadable"
     assert story.incident.kept == KeptReply(1, "{broken", Outcome.REJECTED, unreadable=True)
