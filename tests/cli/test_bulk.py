@@ -52,6 +52,12 @@ async def test_what_is_refused_is_named_and_exits_7(engine):
 
 async def test_only_the_incidents_that_are_meant_are_resolved(engine):
     first, second = await stuck(engine, 2)
+    for other in (
+        *(("--cause", "step_failed"), ("--step", "begin"), ("--saga", "greet")),
+        ("--older-than", "1h"),
+    ):
+        none = await engine("resolve", *other, "skip", "--yes", *WHY)
+        assert (none.code, none.err) == (0, "No open incident is meant.\n"), other
     ran = await engine("resolve", "--step", "lose", "--limit", 1, "skip", "--yes", "--json", *WHY)
     assert [each["run_id"] for each in ran.json["outcomes"]] == [first]
     left = (await engine("incidents", "--json")).json["incidents"]

@@ -10,6 +10,7 @@ from saga_engine.errors import StoreBusy
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.settings import Settings
 from saga_engine.store import audit, inbox, journal, keys, partitions, reading, requests, runs
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database, Transaction
@@ -263,6 +264,38 @@ async def test_a_month_gives_way_to_whoever_has_a_table_and_is_dropped_another_t
             await begin(tx, definition_id)  # nobody waits for those who gave up
     done = await partitions.maintain(database, retention_days=30, patience=impatient)
     assert (done.dropped, done.tries) == (("2020_01",), 1)
+
+
+WAITS = text(
+    "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'saga_engine.run'::regclass"
+)
+HOLDS = text(
+    "SELECT l.relation::regclass::text FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation"
+    " WHERE l.pid = :pid AND l.granted AND c.relnamespace = 'saga_engine'::regnamespace"
+)
+
+
+async def test_what_waits_to_drop_a_month_holds_nothing_that_a_worker_may_want_next(
+    migrated_url: str, database: Database, definition_id: int
+):
+    """A worker has locked runs by then, and their events come after them."""
+    await finished(database, definition_id)
+    patient = Patience(lock_timeout=60.0)
+    async with (
+        Database(migrated_url, Settings(database_timeout=60.0)) as unhurried,
+        asyncio.TaskGroup() as group,
+        unhurried.transaction() as worker,
+    ):
+        await worker.execute(text("LOCK TABLE ONLY saga_engine.run IN ROW EXCLUSIVE MODE"))
+        dropping = group.create_task(
+            partitions.maintain(unhurried, retention_days=30, patience=patient)
+        )
+        pid = None
+        while pid is None and not dropping.done():
+            pid = (await worker.execute(WAITS)).scalar_one_or_none()
+        held = (await worker.execute(HOLDS, {"pid": pid})).scalars()
+        assert list(held) == []
+    assert dropping.result().dropped == ("2020_01",)
 
 
 async def test_without_a_retention_nothing_is_dropped(database: Database, definition_id: int):

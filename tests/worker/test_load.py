@@ -43,6 +43,8 @@ async def test_answers_to_many_questions_are_written_a_few_at_a_time(engine):
     assert all(answer.result["pack"]["did"] == LARGE for answer in answers)
     written = [each for each in worker.facts.told[told:] if isinstance(each, MessagesPublished)]
     assert max(each.messages for each in written) <= 3
+    taken = [each for each in worker.facts.told[told:] if isinstance(each, MessagesConsumed)]
+    assert max(each.messages for each in taken) <= 3, "questions count as their answers"
 
 
 async def large_runs(engine):
