@@ -11,20 +11,16 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import TypeVar
 
+from saga_engine.alarm_signal import borrowed
 from saga_engine.errors import ConfigurationError, SagaEngineError
 
 Found = TypeVar("Found")
-
-
-IMPORT_TIMEOUT = 60.0
-"""Seconds an import may take unless the caller says otherwise; see the setting import_timeout."""
 
 GIVEN_UP = 3
 """Interrupts of one import; a module that swallows them all ends the process."""
@@ -34,13 +30,14 @@ class Interrupted(BaseException):
     """The import takes too long. No Exception, so that `except Exception` does not stop it."""
 
 
-def load(spec: str, kind: type[Found], timeout: float = IMPORT_TIMEOUT) -> list[Found]:
+def load(spec: str, kind: type[Found], timeout: float) -> list[Found]:
     """
     Import `MODULE[:NAME]` and return its objects of *kind*, in the order they are bound.
 
     Args:
-        timeout: seconds the import may take. A module that cannot be interrupted ends the process
-            with the sentence and exit code of the ConfigurationError.
+        timeout: seconds the import may take, from the setting import_timeout. A module that cannot
+            be interrupted ends the process with the sentence and exit code of the
+            ConfigurationError.
 
     Raises:
         ConfigurationError: it does not import, or has no such object.
@@ -96,9 +93,6 @@ def _import(name: str, timeout: float) -> ModuleType:
 @contextmanager
 def _interrupted(name: str, timeout: float) -> Iterator[None]:
     """Interrupt what takes too long, if this is the main thread; again, if that is swallowed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     interrupts = 0
 
     def ring(_number: int, _frame: FrameType | None) -> None:
@@ -109,13 +103,10 @@ def _interrupted(name: str, timeout: float) -> Iterator[None]:
             os._exit(ConfigurationError.exit_code)
         raise Interrupted
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, timeout, min(timeout, 1.0))
-    try:
+    with borrowed(ring) as rings:
+        if rings:
+            signal.setitimer(signal.ITIMER_REAL, timeout, min(timeout, 1.0))
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _too_long(name: str, timeout: float) -> str:

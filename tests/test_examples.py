@@ -23,8 +23,8 @@ from tests.client.engine import running
 async def shop(sagas: str, services: str, settings: Settings):
     """An example's saga and services at work, and a client."""
     async with (
-        Service(load(services, Participant), settings, Tell()) as service,
-        Worker(load(sagas, Saga), settings, Tell()) as worker,
+        Service(load(services, Participant, settings.import_timeout), settings, Tell()) as service,
+        Worker(load(sagas, Saga, settings.import_timeout), settings, Tell()) as worker,
         running(service, worker),
         Client(settings=settings) as client,
     ):

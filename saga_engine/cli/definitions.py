@@ -10,6 +10,7 @@ from saga_engine.errors import DefinitionError
 from saga_engine.loading import load
 from saga_engine.saga.definition import Order, Saga, collecting
 from saga_engine.saga.graph import ascii_art, dot, mermaid
+from saga_engine.settings import Settings
 from saga_engine.worker.catalogue import problems_of, sound
 
 PROBLEMS = 8
@@ -35,7 +36,7 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
     with collecting() as found:
         try:
-            sagas = load(module, Saga)
+            sagas = _sagas(module)
         except DefinitionError as error:
             sagas = []
             found.append(error)
@@ -71,7 +72,7 @@ def graph(
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    for saga in sound(load(module, Saga)):
+    for saga in sound(_sagas(module)):
         line(_DRAW[drawn](saga).rstrip("\n"))
 
 
@@ -82,8 +83,12 @@ def schema(module: str, /) -> None:
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    sagas = sound(load(module, Saga))
+    sagas = sound(_sagas(module))
     document({"sagas": [_schemas(saga) for saga in sagas]})
+
+
+def _sagas(module: str) -> list[Saga]:
+    return load(module, Saga, Settings.load().import_timeout)
 
 
 def _schemas(saga: Saga) -> dict[str, Any]:
@@ -121,4 +126,4 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
 
 
 def _problem_json(problem: DefinitionError) -> dict[str, str]:
-    return {"where": problem.where, "problem": problem.problem, "mend": problem.mend}
+    return {"where": problem.where, "problem": problem.problem, "fix": problem.mend}

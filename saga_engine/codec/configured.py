@@ -31,7 +31,7 @@ def sealing_of(settings: Settings) -> Sealing:
             "SAGA_ENGINE_PAYLOAD_KEYS is set, and nothing uses it. Set SAGA_ENGINE_PAYLOAD_CODEC to"
             " aes-gcm, or unset the keys."
         )
-    return PLAIN if name is None else Sealing(_named(name))
+    return PLAIN if name is None else Sealing(_named(name, settings.import_timeout))
 
 
 @cache
@@ -50,10 +50,10 @@ def _built_in(keys: str) -> Codec:
     return AesGcm(KeyRing.read(keys))
 
 
-def _named(name: str) -> Codec:
+def _named(name: str, import_timeout: float) -> Codec:
     if not name.partition(":")[2]:
         raise ConfigurationError(
             f"SAGA_ENGINE_PAYLOAD_CODEC is {name!r}: name an object as MODULE:NAME, or aes-gcm."
         )
-    [codec] = load(name, Codec)  # type: ignore[type-abstract]  # it is only looked for
+    [codec] = load(name, Codec, import_timeout)  # type: ignore[type-abstract]  # it is only looked for
     return codec

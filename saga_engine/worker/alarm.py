@@ -12,11 +12,11 @@ call is noted in memory that another process reads; see `cli.overseer`.
 import mmap
 import signal
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from saga_engine.alarm_signal import borrowed
 from saga_engine.saga import guard
 from saga_engine.saga.guard import Call, Overrun
 
@@ -55,17 +55,12 @@ class Alarm:
     @contextmanager
     def set(self) -> Iterator[None]:
         """Take SIGALRM for as long as the block lasts, if this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGALRM, self._ring)
-        self._set = True
-        try:
-            yield
-        finally:
-            self._set = self._ticking = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        with borrowed(self._ring) as rings:
+            self._set = rings
+            try:
+                yield
+            finally:
+                self._set = self._ticking = False
 
     @property
     def call(self) -> Call | None:

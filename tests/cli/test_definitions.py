@@ -38,7 +38,7 @@ async def test_a_broken_rule_exits_8_with_file_and_line(shop):
     assert f"{shop}/broken.py:" in ran.err
     told = await saga_engine("check", "broken", "--json", cwd=shop)
     assert (told.code, told.json["sound"]) == (8, False)
-    assert told.json["problems"][0]["mend"]
+    assert told.json["problems"][0]["fix"]
 
 
 SEVERAL = """

@@ -66,12 +66,29 @@ def test_a_process_that_was_stopped_gets_the_rest_of_its_time():
 
 def test_the_handler_and_the_timer_of_others_are_left_as_they_were():
     before = signal.getsignal(signal.SIGALRM)
-    alarm = Alarm(60.0)
-    with alarm.set():
-        guarded(alarm, CALL, int, "7")
-        assert signal.getitimer(signal.ITIMER_REAL)[1] == 15.0
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    rest = signal.setitimer(signal.ITIMER_REAL, 0)  # of the time limit of this test
+    try:
+        alarm = Alarm(60.0)
+        with alarm.set():
+            guarded(alarm, CALL, int, "7")
+            assert signal.getitimer(signal.ITIMER_REAL)[1] == 15.0
+        assert signal.getsignal(signal.SIGALRM) is before
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *rest)
+
+
+def test_a_timer_of_the_caller_goes_on_when_the_alarm_is_over():
+    rest = signal.setitimer(signal.ITIMER_REAL, 3600.0, 7.0)
+    try:
+        alarm = Alarm(60.0)
+        with alarm.set():
+            guarded(alarm, CALL, int, "7")
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *rest)
+    assert 0 < left <= 3600.0
+    assert interval == 7.0
 
 
 def test_an_idle_worker_has_no_timer():
