@@ -129,7 +129,9 @@ class Client:
         run_id = uuid7()
         place = input_place(name, str(run_id))
         given = self._sealing.sealed(input_json(saga, input), place)
-        request = StartRequest(run_id, name, given, number, key_text(key))
+        request = StartRequest(
+            run_id, name, given, number, key_text(key, self._settings.text_bytes)
+        )
         answer = await self._answered(
             request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."
         )

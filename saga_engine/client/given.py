@@ -16,9 +16,6 @@ from saga_engine.saga.limits import Limits
 from saga_engine.saga.payload import Payload, PayloadError, beyond, storable
 from saga_engine.saga.vocabulary import Json
 
-KEY_BYTES = 1000
-"""The longest key; docs/protocol.md, section "Requests"."""
-
 
 def name_and_version(saga: str | Saga, version: int | None) -> tuple[str, int | None]:
     """
@@ -70,15 +67,18 @@ def refuse_beyond(data: Json, limits: Limits) -> None:
         raise InvalidInput(f"The request is too large. {problem}")
 
 
-def key_text(key: str | None) -> str | None:
+def key_text(key: str | None, longest: int) -> str | None:
     """
     Check a business key.
+
+    Args:
+        longest: bytes, the setting text_bytes.
 
     Raises:
         InvalidInput: it is empty, too long or cannot be stored.
     """
-    if key is not None and (not storable(key) or not 0 < len(key.encode()) <= KEY_BYTES):
-        raise InvalidInput(f"A key is a text of 1 to {KEY_BYTES} bytes without NUL.")
+    if key is not None and (not storable(key) or not 0 < len(key.encode()) <= longest):
+        raise InvalidInput(f"A key is a text of 1 to {longest} bytes (text_bytes) without NUL.")
     return key
 
 

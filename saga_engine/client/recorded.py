@@ -65,7 +65,7 @@ async def start_in(
 
     Raises:
         InvalidInput: the input does not fit the saga, cannot be stored, or is beyond a limit that a
-            worker holds it to: `body_bytes`, `body_depth`, `body_values`.
+            worker holds it to: `body_bytes`, `body_depth`, `body_values`; for the key `text_bytes`.
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
@@ -80,9 +80,10 @@ async def start_in(
     sealing = sealing_of(settings) if settings else sealing_of_environment()
     run_id, given = str(uuid7()), input_json(saga, input)
     sealed = sealing.sealed(given, input_place(name, run_id))
-    refuse_beyond({"input": sealed}, limits_of(settings) if settings else _limits_of_environment())
+    limits, text_bytes = _limits_in(settings) if settings else _limits_of_environment()
+    refuse_beyond({"input": sealed}, limits)
     wanted = StartWanted(
-        *(name, number, run_id, key_text(key), sealed, given),
+        *(name, number, run_id, key_text(key, text_bytes), sealed, given),
         known=isinstance(saga, str),
         fingerprint=None if isinstance(saga, str) else saga.fingerprint,
     )
@@ -98,8 +99,13 @@ async def start_in(
 
 
 @cache
-def _limits_of_environment() -> Limits:
-    return limits_of(Settings.load())
+def _limits_of_environment() -> tuple[Limits, int]:
+    return _limits_in(Settings.load())
+
+
+def _limits_in(settings: Settings) -> tuple[Limits, int]:
+    """Give the limits of a body, and the bytes of a text."""
+    return limits_of(settings), settings.text_bytes
 
 
 @contextmanager

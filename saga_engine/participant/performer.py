@@ -28,6 +28,7 @@ from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.failure import failure_json
 from saga_engine.broker.limits import limits_of
+from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.participant import barrier, verdict
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.calls import Calls, Task
@@ -215,9 +216,13 @@ class Performer:
         if refusal is None:
             course.raised = error
             return _no(Outcome.FAILED, verdict.fault(error))
-        outcome, failure = verdict.refusal(refusal)
+        limits = limits_of(self._settings)
+        outcome, failure = verdict.refusal(refusal, limits)
         run_id = str(course.received.command.run_id)
-        return _no(outcome, self._sealing.sealed_failure(failure, run_id))
+        answer = _no(outcome, self._sealing.sealed_failure(failure, run_id))
+        if excess(answer.body, limits):  # sealing makes it longer
+            answer = _no(outcome, verdict.wordless(refusal))
+        return answer
 
     async def _done(self, handler: Handler, command: Command, tx: AsyncConnection | None) -> Answer:
         """Have the handler do it: it sees the payload unsealed, nobody else its result."""
@@ -323,11 +328,20 @@ def _named(received: ReceivedCommand) -> dict[str, Any]:
 
 
 def _code_of(answer: Answer) -> str:
-    """Give the code of an answer that is not a success."""
+    """
+    Give the code of an answer that is not a success; empty when it has none.
+
+    A repeated answer is what the participant's table holds, which another version, or another
+    program, may have written.
+    """
     if answer.outcome is Outcome.SUCCEEDED:
         return ""
-    code: str = orjson.loads(answer.body)["code"]
-    return code
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return ""
+    code = body.get("code") if isinstance(body, dict) else None
+    return code[:CODE_CHARACTERS] if isinstance(code, str) else ""
 
 
 def _no(outcome: Outcome, failure: Failure) -> Answer:

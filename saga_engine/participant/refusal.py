@@ -17,8 +17,12 @@ REFUSAL_BYTES = 65_536
 """What a refusal may need: it is for people to read, and is kept in the run's journal."""
 
 
-REFUSAL = Limits(size=REFUSAL_BYTES)
-"""The depth and the number of values are those of any body by default."""
+REFUSAL = Limits(size=REFUSAL_BYTES, depth=500, values=REFUSAL_BYTES)
+"""
+What no settings allow: a refusal is made before the settings are known.
+
+Those of the process hold it to their own limits when it is answered.
+"""
 
 
 class _Refusal(Exception):
@@ -54,15 +58,16 @@ class Failed(_Refusal):
     """Technical trouble: nothing was done that lasts, and asking again may help."""
 
 
-def travels(failure: Failure) -> bool:
-    """Whether a failure's code, message and details fit a reply."""
+def travels(failure: Failure, limits: Limits = REFUSAL) -> bool:
+    """Whether a failure's code, message and details fit a reply, whose body has *limits*."""
     if not _is_text(failure.code) or not 0 < len(failure.code) <= CODE_CHARACTERS:
         return False
     if not _is_text(failure.message):
         return False
     body = failure_json(failure)
     try:
-        return storable(body) and not excess(write_json(body), REFUSAL)
+        written = write_json(body)
+        return storable(body) and not excess(written, REFUSAL) and not excess(written, limits)
     except TypeError:
         return False
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.participant.calls import TaskExited
 from saga_engine.participant.refusal import Failed, Rejected, travels
+from saga_engine.saga.limits import Limits
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Outcome
 from saga_engine.store.sqlstate import code_of
@@ -38,14 +39,24 @@ def refusal_in(error: BaseException) -> Rejected | Failed | None:
     return chosen
 
 
-def refusal(error: Rejected | Failed) -> tuple[Outcome, Failure]:
-    """Give the outcome and the words of a refusal; only its class when the words cannot travel."""
+def refusal(error: Rejected | Failed, limits: Limits) -> tuple[Outcome, Failure]:
+    """
+    Give the outcome and the words of a refusal; only its class when the words cannot travel.
+
+    Args:
+        limits: of the body of a message, from the settings.
+    """
     outcome = Outcome.REJECTED if isinstance(error, Rejected) else Outcome.FAILED
     failure = getattr(error, "failure", None)
-    if isinstance(failure, Failure) and travels(failure):
+    if isinstance(failure, Failure) and travels(failure, limits):
         return outcome, failure
+    return outcome, wordless(error)
+
+
+def wordless(error: Rejected | Failed) -> Failure:
+    """Give a refusal without its words, which cannot travel: the name of its class."""
     name = _named(error)
-    return outcome, Failure(name, name)
+    return Failure(name, name)
 
 
 def fault(error: BaseException) -> Failure:

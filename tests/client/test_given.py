@@ -55,7 +55,13 @@ def test_a_version_must_be_that_of_the_definition():
 @pytest.mark.parametrize("key", ["", "x" * 1001, "a\0"])
 def test_a_key_that_cannot_be_kept_is_refused(key):
     with pytest.raises(InvalidInput, match="1 to 1000"):
-        key_text(key)
+        key_text(key, 1000)
+
+
+def test_a_key_is_held_to_the_setting_and_not_to_its_default():
+    assert key_text("x" * 2000, 2000) == "x" * 2000
+    with pytest.raises(InvalidInput, match=r"1 to 64 bytes \(text_bytes\)"):
+        key_text("x" * 65, 64)
 
 
 def test_a_run_id_is_a_uuid():

@@ -211,14 +211,17 @@ class Desk:
 
     async def __call__(self, asked: Command):
         """The outcome and the body of the reply."""
+        answer = await self.perform(asked)
+        return answer.outcome, orjson.loads(answer.body)
+
+    async def perform(self, asked: Command):
+        """The answer, with its body as it is sent."""
         received = ReceivedCommand(asked, "token", "saga.replies", "message", "")
         while True:
             try:
-                answer = await self._performer.perform(received)
+                return await self._performer.perform(received)
             except InHand:
                 self.waiting.set()
-            else:
-                return answer.outcome, orjson.loads(answer.body)
 
 
 @asynccontextmanager

@@ -133,6 +133,17 @@ async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engin
     assert await entries(engine) == []
 
 
+@pytest.mark.parametrize("reply", ["{}", "null", "[1]", '{"code": 7}', "1e999"])
+async def test_a_remembered_refusal_without_a_code_is_given_again(engine, desk, reply):
+    """Another version, or another program, may have written the row."""
+    charge = command(payload={"order_id": "o-1", "card": "declined"})
+    await desk(charge)
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE saga_barrier SET reply = :reply"), {"reply": reply})
+    answer = await desk.perform(charge)
+    assert (answer.outcome, answer.body) == (Outcome.REJECTED, reply.encode())
+
+
 class Interrupted:
     """A database of which somebody else makes use before its second transaction."""
 

@@ -186,6 +186,27 @@ async def test_a_refusal_that_was_changed_after_it_was_made_cannot_become_an_unr
     assert (outcome, body["code"]) == (Outcome.FAILED, "Failed")
 
 
+@pytest.mark.parametrize("limit", [{"body_depth": 2}, {"body_values": 5}, {"body_bytes": 60}])
+async def test_a_refusal_is_held_to_the_settings_and_not_to_their_defaults(limit):
+    async def charge(_: Mood) -> None:
+        raise Rejected("declined", "The card was declined.", {"why": [[1, 2, 3, 4, 5]]})
+
+    outcome, body = await Desk(Deck(charge), None, Told(), **limit)(command())
+    assert (outcome, body["code"]) == (Outcome.REJECTED, "Rejected")
+
+
+async def test_the_details_of_a_refusal_may_be_as_deep_as_the_settings_allow():
+    details: list[object] = []
+    for _ in range(100):
+        details = [details]
+
+    async def charge(_: Mood) -> None:
+        raise Rejected("declined", "The card was declined.", details)
+
+    outcome, body = await Desk(Deck(charge), None, Told(), body_depth=200)(command())
+    assert (outcome, body["code"], body["details"]) == (Outcome.REJECTED, "declined", details)
+
+
 NO, LATER = Rejected("no"), Failed("later")
 
 
@@ -359,9 +380,12 @@ async def test_the_same_failure_again_is_counted_and_no_second_warning():
     for _ in range(5):
         await desk(command())
     assert [fact.again for fact in desk.told.of(HandlerFailed)] == [None, True, True, True, True]
-    desk = Desk(Deck(charge), None, Told(), log_repeat=1e-9)
+    desk = Desk(Deck(charge), None, Told(), log_repeat=0.001)
     for _ in range(2):
         await desk(command())
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.001, over.set)
+        await over.wait()
     assert [fact.again for fact in desk.told.of(HandlerFailed)] == [None, None]
 
 
