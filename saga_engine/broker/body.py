@@ -17,7 +17,15 @@ import orjson
 from saga_engine.broker.limits import limits_of
 from saga_engine.broker.unreadable import Reason, Unreadable
 from saga_engine.broker.wire import Delivery
-from saga_engine.saga.limits import Excess, Limit, Limits, excess, nests_deeper, too_deep
+from saga_engine.saga.limits import (
+    Excess,
+    Limit,
+    Limits,
+    altered_integer,
+    excess,
+    nests_deeper,
+    too_deep,
+)
 from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
 
@@ -97,6 +105,12 @@ def _decoded(body: bytes) -> Json | Unreadable:
     if b"\\u0000" in body and _has_nul(value):
         return Unreadable(
             Reason.NOT_STORABLE, "A text in the body contains the character NUL (\\u0000)."
+        )
+    if altered_integer(body):
+        return Unreadable(
+            Reason.NOT_STORABLE,
+            "The body holds an integer beyond 64 bits, which would be altered. Send it as a text,"
+            " or with an exponent if a double is meant.",
         )
     return value
 

@@ -17,8 +17,14 @@ _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]+")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},'))
+_DIGITS = bytes(0x30 if 0x30 <= each <= 0x39 else 0x20 for each in range(256))
+_LONG = b"0" * 19
+"""Digits of the shortest integers beyond 64 bits, as _DIGITS writes them."""
+_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?([0-9]{19,})(?![0-9.eE])")
 _OPENING = frozenset(b"[{")
 _SPACE = b" \t\r\n"
+_DOUBLE_DIGITS = 308
+"""Digits of the longest integers that all doubles' range holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,28 @@ def _may_be_beyond(body: bytes, limits: Limits) -> bool:
         return True
     # Of n bytes at most (n + 1) / 2 are values, because something stands between two of them.
     return len(body) >= 2 * limits.values and likely_values(body) > limits.values
+
+
+def altered_integer(body: bytes) -> bool:
+    """
+    Whether a body of JSON holds an integer that JSON readers alter.
+
+    They read an integer beyond 64 bits as the nearest double. A double that is the integer, as that
+    of 2**64 is, alters nothing.
+    """
+    if _LONG not in body.translate(_DIGITS):
+        return False
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = b'"'.join(body.split(b'"')[::2])  # without what is in texts
+    return any(_inexact(found[0], found[1]) for found in _INTEGER.finditer(bare))
+
+
+def _inexact(written: bytes, digits: bytes) -> bool:
+    if len(digits) > _DOUBLE_DIGITS:
+        return True
+    number = int(written)
+    return not -(2**63) <= number < 2**64 and int(float(number)) != number
 
 
 def nests_deeper(body: bytes, depth: int) -> bool:

@@ -84,6 +84,14 @@ def test_depth_limit_is_exact(levels, limit, container):
     assert isinstance(found, Unreadable) is (max(levels, 1) > limit)
 
 
+def test_an_integer_that_would_be_altered_is_not_read():
+    found = read_json(b'{"amount": 123456789012345678901}', DEPTH)
+    assert isinstance(found, Unreadable)
+    assert found.reason is Reason.NOT_STORABLE
+    assert "integer beyond 64 bits" in found.sentence
+    assert "1234" not in found.sentence
+
+
 def test_escaped_backslash_before_u0000_is_no_nul():
     assert read_json(b'["\\\\u0000"]', DEPTH) == ["\\u0000"]
 

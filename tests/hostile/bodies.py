@@ -55,6 +55,8 @@ DEEP = {
 NOT_STORABLE = {
     "A7 NUL in a value": b'{"did": "\\u0000"}',
     "A7 NUL in a key": b'{"\\u0000": "it"}',
+    "A11 -2^63-1": b'{"n":"c","did":-9223372036854775809}',
+    "A11 2^64+1": b'{"n":"c","did":18446744073709551617}',
 }
 MANY = {
     "A10 numbers that are long without their exponents": b"[1e308" + b",1e-300" * 30_000 + b"]",
@@ -77,8 +79,8 @@ NO_OBJECT = {
 SOUND = {
     "A6 the last character of Unicode": text("\U0010ffff"),
     "A11 2^53+1": b'{"n":"a","did":9007199254740993}',
+    "A11 2^64, which is a double": b'{"n":"e","did":18446744073709551616}',
     "A11 2^63": b'{"n":"b","did":9223372036854775808}',
-    "A11 -2^63-1": b'{"n":"c","did":-9223372036854775809}',
     "A11 4,301 digits": b'{"n":"d","did":1.' + b"0" * 4301 + b"}",
     "A12 64 levels": nested(64),
     "A13 duplicate keys": b'{"did": "first", "did": "last"}',

@@ -13,13 +13,28 @@ from hypothesis import strategies as st
 from saga_engine import Saga
 from saga_engine.broker.limits import limits_of
 from saga_engine.saga.decide import decide
-from saga_engine.saga.limits import LIMITS, LONGEST, Limit, Limits, excess, nests_deeper, too_deep
+from saga_engine.saga.limits import (
+    LIMITS,
+    LONGEST,
+    Limit,
+    Limits,
+    altered_integer,
+    excess,
+    nests_deeper,
+    too_deep,
+)
 from saga_engine.saga.payload import beyond, storable
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.trigger import Start
 from saga_engine.settings import Settings
 from tests.saga.scenario import NOON
 
+INTEGERS = st.integers() | st.integers(60, 400).map(lambda bits: 2**bits)
+NUMBERS = (
+    INTEGERS
+    | st.tuples(INTEGERS, st.sampled_from([-1, 1])).map(sum)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 TEXT = st.text('a"\\[]{},: ', max_size=6)
 JSON = st.recursive(
     st.none()
@@ -169,3 +184,57 @@ def test_text_that_is_not_whole_cannot_be_stored():
     assert not storable({"a": ["\ud800"]})
     assert not storable({"\ud800": 1})
     assert storable({"a": ["\U0001f600", 1, None]})
+
+
+def numbers_in(value):
+    found, rest = [], [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, dict | list):
+            rest += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, int | float):
+            found.append(each)
+    return found
+
+
+@given(
+    st.recursive(
+        NUMBERS | st.text('1234567890-.e"\\', max_size=25),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text("1e-", max_size=2), inner)
+        ),
+        max_leaves=12,
+    )
+)
+def test_an_integer_is_read_as_it_was_written_or_said_to_be_altered(value):
+    body = json.dumps(value).encode()
+    altered = altered_integer(body)
+    try:
+        read = numbers_in(orjson.loads(body))
+    except orjson.JSONDecodeError:  # beyond a double
+        return
+    assert altered is (read != numbers_in(value))
+
+
+@pytest.mark.parametrize(
+    ("body", "altered"),
+    [
+        (b"18446744073709551615", False),
+        (b"18446744073709551616", False),  # 2**64, which a double equals
+        (b"18446744073709551617", True),
+        (b"-9223372036854775808", False),
+        (b"-9223372036854775809", True),
+        (b"123456789012345670001", True),
+        (b"1" * 309, True),
+        (b"0.1234567890123456789012", False),
+        (b"1e0000000000000000000000", False),
+        (b"1e-00000000000000000000000", False),
+        (b"123456789012345678901.0", False),
+        (b"123456789012345678901e1", False),
+        (b'"123456789012345678901"', False),
+        (b'{"123456789012345678901":"\\"123456789012345678901\\\\"}', False),
+        (b'["\\\\",123456789012345678901]', True),
+    ],
+)
+def test_which_integers_are_altered(body, altered):
+    assert altered_integer(body) is altered
