@@ -25,7 +25,9 @@ from saga_engine import tls
 from saga_engine.environment import PREFIX, settings_in, unknown_in
 from saga_engine.errors import ConfigurationError
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# PostgreSQL and timers count in milliseconds or less; a shorter time becomes 0 there, which means
+# that there is no timeout.
+Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Bytes = Annotated[int, Field(ge=1, le=134_217_728)]
 Users = Mapping[str, tuple[str, ...]]
