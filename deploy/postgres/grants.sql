@@ -29,8 +29,8 @@ GRANT EXECUTE ON FUNCTION saga_engine.purge_old TO saga_worker;
 GRANT SELECT ON ALL TABLES IN SCHEMA saga_engine TO saga_operator;
 REVOKE SELECT ON saga_engine.engine FROM saga_operator;
 GRANT EXECUTE ON FUNCTION saga_engine.record_acts, saga_engine.request_cancel,
-    saga_engine.request_resolve, saga_engine.lock_dead_letters, saga_engine.settle_dead_letters,
-    saga_engine.purge_dead_letters TO saga_operator;
+    saga_engine.cancel_start, saga_engine.request_resolve, saga_engine.lock_dead_letters,
+    saga_engine.settle_dead_letters, saga_engine.purge_dead_letters TO saga_operator;
 
 -- A service that starts runs in its own transactions, with `start_in`: of these sagas only.
 GRANT EXECUTE ON FUNCTION saga_engine.request_start TO saga_shop;

@@ -577,6 +577,46 @@ RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         ARRAY['retry', 'skip', 'complete', 'reject', 'abandon'], run_ids, audit_ids, bodies)
 $$"""
 
+# A start that waits for a definition that no worker has had in ten minutes: no worker can begin it,
+# and none decides a cancel of its run. It did not begin, so that nothing is to be undone. A worker
+# that takes the start at this moment holds its row, which is then gone.
+_CANCEL_START = """
+CREATE FUNCTION saga_engine.cancel_start(asked_run uuid, asked_act uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    start_saga text;
+    start_key text;
+BEGIN
+    PERFORM FROM saga_engine.audit AS a
+        WHERE a.id = asked_act AND a.role = session_user AND a.run_id = asked_run
+            AND a.action = 'cancel' AND a.outcome IS NULL FOR UPDATE;
+    IF NOT FOUND OR EXISTS (
+            SELECT FROM saga_engine.inbox AS i WHERE i.audit_id = asked_act) THEN
+        RAISE 'The act of a cancel is not on record, is decided, or has a request.'
+            USING ERRCODE = '22023', CONSTRAINT = 'cancel_start_act';
+    END IF;
+    DELETE FROM saga_engine.inbox AS i
+        WHERE i.run_id = asked_run AND i.kind = 'start' AND NOT EXISTS (
+            SELECT FROM saga_engine.definition AS d
+            WHERE d.name = i.saga AND (i.version IS NULL OR d.version = i.version)
+                AND (i.fingerprint IS NULL OR d.fingerprint = i.fingerprint)
+                AND d.last_seen > clock_timestamp() - interval '10 minutes')
+        RETURNING i.saga, i.key INTO start_saga, start_key;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM saga_engine.run_key AS k
+        WHERE k.saga = start_saga AND k.key = start_key AND k.run_id = asked_run
+            AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = asked_run);
+    UPDATE saga_engine.inbox SET held = false
+        WHERE run_id = asked_run AND kind <> 'start' AND held;
+    UPDATE saga_engine.audit SET outcome = 'accepted', message =
+            'The run did not begin: no worker had its definition in the last 10 minutes.'
+            || ' Its key is free again.'
+        WHERE id = asked_act;
+    RETURN true;
+END $$"""
+
 # As saga_engine.broker.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
 # written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
 _SIGN = """
@@ -726,6 +766,7 @@ _STATEMENTS = (
     *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED, _DEAD_LETTER_DROPPED),
     *(_AUDIT, _AUDIT_RUN, _AUDIT_AT, _SUSPECT, _ENGINE, _START_GRANT),
     *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
+    _CANCEL_START,
     *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _PURGE_OLD),
     _FOR_NO_ROLE_YET,
 )

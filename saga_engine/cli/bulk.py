@@ -16,6 +16,7 @@ from typing import Any
 
 from saga_engine.cli.incidents import name_of
 from saga_engine.cli.output import document, line, say, table
+from saga_engine.cli.paging import command_line
 from saga_engine.errors import ConfigurationError, TimedOut
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.limits import LIMITS, Limits
@@ -28,6 +29,7 @@ from saga_engine.store.audit import Act, Audited
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
 from saga_engine.store.incidents import Choice, StoredIncident
+from saga_engine.store.total import Total
 
 PORTION = 100
 """Incidents recorded in one transaction."""
@@ -83,6 +85,25 @@ class Decided:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The incidents that a command takes, and how many are chosen without its limit."""
+
+    found: Sequence[StoredIncident]
+    total: Total
+
+    @property
+    def some_left(self) -> bool:
+        """Whether the limit leaves some."""
+        return not self.total.exact or self.total.number > len(self.found)
+
+    @property
+    def text(self) -> str:
+        """How many there are, and of how many where the limit leaves some."""
+        of = f" of {self.total.text}" if self.some_left else ""
+        return f"{len(self.found):,}{of} incidents"
+
+
 def rate_of(typed: str) -> float:
     """
     Read a rate, as incidents per second: 5/s, 30/m, or a number for each second.
@@ -100,9 +121,16 @@ def rate_of(typed: str) -> float:
     return per_second
 
 
-async def matching(opened: Database, choice: Choice, limit: int) -> list[StoredIncident]:
-    """Read the open incidents that are meant, the oldest first, up to *limit*."""
+async def matching(opened: Database, choice: Choice, limit: int, most: int) -> Meant:
+    """
+    Read the open incidents that are meant, the oldest first, up to *limit*.
+
+    Args:
+        most: how many are counted, if that is more than *limit*.
+    """
     found: list[StoredIncident] = []
+    async with opened.transaction() as tx:
+        total = await incidents.count(tx, choice, max(limit, most))
     while len(found) < limit:
         some = min(PAGE, limit - len(found))
         after = found[-1] if found else None
@@ -111,7 +139,7 @@ async def matching(opened: Database, choice: Choice, limit: int) -> list[StoredI
         found += page
         if len(page) < some:
             break
-    return found
+    return Meant(found, total)
 
 
 def preview(found: Sequence[StoredIncident]) -> list[tuple[str, str, str, int]]:
@@ -120,18 +148,27 @@ def preview(found: Sequence[StoredIncident]) -> list[tuple[str, str, str, int]]:
     return [(*group, number) for group, number in counted.most_common()]
 
 
-def agreed(found: Sequence[StoredIncident], asked: Asked, *, yes: bool) -> bool:
+def say_next(meant: Meant, command: Sequence[str]) -> None:
+    """Say on stderr that the limit left some, and the command for the next ones."""
+    if meant.some_left:
+        say(
+            f"These are the oldest {meant.text} (--limit). For the next ones:"
+            f" {command_line(*command)}"
+        )
+
+
+def agreed(meant: Meant, asked: Asked, *, yes: bool) -> bool:
     """
     Show what would be done, and ask whether to go on.
 
     Raises:
         ConfigurationError: without a terminal there is no one to ask.
     """
-    for cause, step, saga, number in preview(found):
+    for cause, step, saga, number in preview(meant.found):
         say(f"{number} of saga {saga}, step {step}: {cause}")
-    if yes or not found:
+    if yes or not meant.found:
         return True
-    question = f"{asked.action.capitalize()} {len(found)} incidents?"
+    question = f"{asked.action.capitalize()} {meant.text}?"
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{question} Add --yes to do it, or --dry-run to see them only.")
     say(f"{question} [y/N]")
@@ -238,22 +275,28 @@ def progress_line(done: int, of: int) -> None:
         say(f"{done} of {of} decided")
 
 
-def print_preview(found: Sequence[StoredIncident], asked: Asked, *, as_json: bool) -> None:
+def print_preview(meant: Meant, asked: Asked, *, as_json: bool) -> None:
     """Print what would be done."""
-    groups = preview(found)
+    groups = preview(meant.found)
     if as_json:
         counted = [
             {"cause": cause, "step": step, "saga": saga, "count": number}
             for cause, step, saga, number in groups
         ]
-        document({"action": asked.action, "incidents": len(found), "groups": counted})
+        number = {"incidents": len(meant.found), **_total_json(meant)}
+        document({"action": asked.action, **number, "groups": counted})
         return
     table(("cause", "step", "saga", "incidents"), groups, empty="No open incident is meant.")
-    if found:
-        say(f"{len(found)} incidents. Nothing is done.")
+    if meant.found:
+        say(f"{meant.text}. Nothing is done.")
 
 
-def print_outcomes(decided: Sequence[Decided], asked: Asked, *, as_json: bool) -> int:
+def _total_json(meant: Meant) -> dict[str, Any]:
+    """Write how many are chosen without the limit."""
+    return {"total": meant.total.number, "total_exact": meant.total.exact}
+
+
+def print_outcomes(decided: Sequence[Decided], asked: Asked, meant: Meant, *, as_json: bool) -> int:
     """
     Print what became of each; the exit code.
 
@@ -262,7 +305,7 @@ def print_outcomes(decided: Sequence[Decided], asked: Asked, *, as_json: bool) -
     """
     number = Counter(each.outcome for each in decided)
     if as_json:
-        document(_outcomes_json(decided, asked, number))
+        document({**_outcomes_json(decided, asked, number), **_total_json(meant)})
     else:
         table(
             ("incident", "outcome", "why"),

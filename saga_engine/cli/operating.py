@@ -25,10 +25,12 @@ from saga_engine.cli.bulk import (
     progress_line,
     rate_of,
     resolution_of,
+    say_next,
 )
 from saga_engine.cli.given import json_of
 from saga_engine.cli.incidents import EVERY_OPEN_ONE, Which, name_of, open_incident
 from saga_engine.cli.output import AsJson, cell, document, line
+from saga_engine.cli.paging import options
 from saga_engine.cli.stored import database, no_run, run_id_of
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
@@ -36,7 +38,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, Trigger, trigger_data
 from saga_engine.saga.vocabulary import Resolution
 from saga_engine.settings import Settings
-from saga_engine.store import audit, reading, requests
+from saga_engine.store import audit, inbox, reading, requests, stranded
 from saga_engine.store.audit import Act, Audited
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
@@ -64,7 +66,8 @@ async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson 
     """
     Have a run undone: what is in flight is awaited, then what was done is compensated.
 
-    After its pivot a run can only go forward; then this is refused.
+    After its pivot a run can only go forward; then this is refused. A run that waits for a
+    definition that no worker has does not begin.
 
     Args:
         run: Its id.
@@ -73,9 +76,12 @@ async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson 
     act = Act(str(uuid7()), who, "cancel", reason, run_id)
     async with database(settings) as opened:
         async with opened.transaction() as tx:
-            if await reading.find(tx, run_id) is None:
+            there = await reading.find(tx, run_id) is not None
+            if not there and not await inbox.starts_of(tx, [run_id]):
                 raise no_run(run_id)
-            await _record(tx, act, Cancel(who, reason))
+            await audit.record(tx, [act])
+            if there or not await stranded.cancel(tx, run_id, act.id):
+                await _request(tx, act, Cancel(who, reason))
         _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
 
 
@@ -163,7 +169,8 @@ async def _resolve_one(incident: str, asked: Asked, *, as_json: bool) -> None:
                 *(str(uuid7()), asked.by, asked.action.value, asked.reason, found.run_id),
                 name_of(found),
             )
-            await _record(tx, act, trigger)
+            await audit.record(tx, [act])
+            await _request(tx, act, trigger)
         _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
 
 
@@ -173,22 +180,38 @@ async def _resolve_many(which: Which, doing: Doing, asked: Asked, *, as_json: bo
     pace = Pace(None if doing.rate is None else rate_of(doing.rate))
     choice, settings = which.choice(), Settings.load()
     async with database(settings) as opened:
-        found = await matching(opened, choice, doing.limit)
+        meant = await matching(opened, choice, doing.limit, settings.listing_count)
         if doing.dry_run:
-            print_preview(found, asked, as_json=as_json)
+            print_preview(meant, asked, as_json=as_json)
             return 0
-        if not agreed(found, asked, yes=doing.yes):
+        if not agreed(meant, asked, yes=doing.yes):
             return 0
         sealing, limits = sealing_of(settings), limits_of(settings)
         bulk = Bulk(opened, asked, sealing, settings.client_timeout, limits)
-        decided = await bulk.resolve(found, pace, progress_line)
-    return print_outcomes(decided, asked, as_json=as_json)
+        decided = await bulk.resolve(meant.found, pace, progress_line)
+    say_next(meant, _again(which, doing, asked))
+    return print_outcomes(decided, asked, meant, as_json=as_json)
 
 
-async def _record(tx: Transaction, act: Act, trigger: Trigger) -> None:
+def _again(which: Which, doing: Doing, asked: Asked) -> list[str]:
+    """Give the command for the incidents that the limit left; without the result, which is long."""
+    given = {
+        **which.given,
+        "--all": doing.everything,
+        "--limit": doing.limit,
+        "--rate": doing.rate,
+        "--reason": asked.reason,
+        "--by": asked.by,
+        "--yes": True,
+    }
+    result = ["--result", "RESULT"] if asked.action is Resolution.COMPLETE else []
+    return ["resolve", asked.action.value, *options(given), *result]
+
+
+async def _request(tx: Transaction, act: Act, trigger: Trigger) -> None:
+    """Record what a worker is to decide for an act that is on record."""
     assert act.run_id is not None, "whatever is done here is done to a run"
     kind, body = trigger_data(trigger)
-    await audit.record(tx, [act])
     await requests.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
 
 

@@ -1,4 +1,4 @@
-"""Accepted starts that wait for a definition that no worker has had lately, or has ever had."""
+"""Starts that wait for a definition that no worker has had lately, or has ever had."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -27,6 +27,24 @@ async def take_unknown(
     taken = inboxed(await tx.execute(_TAKE_UNKNOWN, arguments))
     await let_go(tx, [item.run_id for item in taken])
     return taken
+
+
+async def cancel(tx: Transaction, run_id: str, audit_id: str) -> bool:
+    """
+    Delete the start of a run that no worker can begin, and settle the act that asks for it.
+
+    Its key is free again, and what is held behind it is decided: there is no such run.
+
+    Returns:
+        Whether it did; False: there is no such start, or a worker had its definition in the last
+        10 minutes. Then the act is still to be decided.
+
+    Raises:
+        StoreRefused: the act is not on record for that run, by this role, or is decided.
+    """
+    arguments = {"run_id": run_id, "audit_id": audit_id}
+    cancelled: bool = (await tx.execute(_CANCEL, arguments)).scalar_one()
+    return cancelled
 
 
 # From one pin to the next by their index; what is not accepted yet has no fingerprint.
@@ -58,6 +76,8 @@ _COUNT = text(
             AND d.present_until > clock_timestamp())
     GROUP BY p.saga"""  # noqa: S608 - constants
 )
+
+_CANCEL = text("SELECT saga_engine.cancel_start(CAST(:run_id AS uuid), CAST(:audit_id AS uuid))")
 
 _TAKE_UNKNOWN = text(
     f"""{_PINS}

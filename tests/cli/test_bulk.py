@@ -1,5 +1,7 @@
 """`saga-engine resolve` for many incidents at once."""
 
+import shlex
+
 import pytest
 
 from saga_engine.cli import bulk
@@ -78,6 +80,24 @@ async def test_a_choice_that_is_no_choice_is_one_sentence(migrated_url):
         assert (ran.code, words in ran.err) == (2, True), ran
 
 
+async def test_a_limit_is_said_with_how_many_are_left_and_the_command_for_them(engine):
+    await stuck(engine, 3)
+    asked = ("resolve", "--step", "lose", "--limit", 2, "skip", *WHY)
+    seen = await engine(*asked, "--dry-run")
+    assert seen.err == "2 of 3 incidents. Nothing is done.\n"
+    seen = (await engine(*asked, "--dry-run", "--json")).json
+    assert (seen["incidents"], seen["total"], seen["total_exact"]) == (2, 3, True)
+    done = await engine(*asked, "--yes")
+    assert done.code == 0
+    command = done.err.splitlines()[-1].partition(" (--limit). For the next ones: saga-engine ")
+    assert command[0] == "These are the oldest 2 of 3 incidents"
+    rest = await engine(*shlex.split(command[2]), "--json")
+    assert (rest.code, rest.json["accepted"], rest.json["total"], rest.err) == (
+        *(0, 1, 1),
+        "1 of saga stuck, step lose: unroutable\n",
+    )
+
+
 class Clock:
     """A clock that only sleeping moves."""
 
@@ -97,7 +117,7 @@ async def test_a_rate_is_kept_by_the_clock_it_is_given(engine):
     await stuck(engine, 3)
     clock = Clock()
     async with Database(engine.settings.require_database(), engine.settings) as database:
-        found = await matching(database, Choice(), 10)
+        found = (await matching(database, Choice(), 10, 10)).found
         decided = await Bulk(database, SKIP, PLAIN, 60).resolve(
             found, Pace(rate_of("30/m"), clock, clock.sleep)
         )
@@ -111,7 +131,7 @@ async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(en
     await stuck(engine, 5)
     seen = []
     async with Database(engine.settings.require_database(), engine.settings) as database:
-        found = await matching(database, Choice(), 10)
+        found = (await matching(database, Choice(), 10, 10)).found
         assert len(found) == 5
         decided = await Bulk(database, SKIP, PLAIN, 60).resolve(
             found, Pace(), lambda done, of: seen.append((done, of))
@@ -125,7 +145,7 @@ async def test_without_a_worker_no_more_than_one_portion_is_recorded(engine, mon
     monkeypatch.setattr(bulk, "PORTION", 1)
     await stuck(engine, 2)
     async with Database(engine.settings.require_database(), engine.settings) as database:
-        found = await matching(database, Choice(), 10)
+        found = (await matching(database, Choice(), 10, 10)).found
         decided = await Bulk(database, SKIP, PLAIN, 0).resolve(found, Pace())
     assert [each.outcome for each in decided] == ["undecided", "not recorded"]
 

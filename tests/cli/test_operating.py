@@ -1,8 +1,11 @@
 from uuid import uuid4
 
+from saga_engine.client import start_in
+from saga_engine.store import audit, reading
+from saga_engine.store.database import Database
 from saga_engine.telemetry.facts import IncidentOpened, RunFinished
 from tests.cli.conftest import saga_engine
-from tests.client.engine import running, worker
+from tests.client.engine import held, running, worker
 
 WHY = ("--reason", "seen on the phone", "--by", "ann")
 
@@ -140,3 +143,19 @@ async def test_who_waits_for_a_run_on_the_command_line_reads_that_it_waits_for_a
         assert ran.err.count("waits for a person, incident") == 2  # while it waits, and at the end
         assert "unroutable at step lose (action), since 20" in ran.err
         assert "Bo" not in ran.err
+
+
+async def test_a_run_that_no_worker_can_begin_is_cancelled_without_one(settings):
+    """The service was rolled out before the worker, and the worker never came."""
+    url = settings.require_database()
+    async with Database(url, settings) as database, database.transaction() as tx:
+        run_id = str((await start_in(tx, held, {"name": "Ann"}, key="o-1")).run_id)
+    ran = await saga_engine("cancel", run_id, *WHY, "--json", database_url=url)
+    assert (ran.code, ran.json["outcome"], ran.json["action"]) == (0, "accepted", "cancel")
+    assert ran.json["message"].startswith("The run did not begin")
+    async with Database(url, settings) as database, database.transaction() as tx:
+        assert await reading.with_key(tx, "held", "o-1") is None
+        [act] = await audit.of_run(tx, run_id)
+    assert (act.by, act.reason, act.outcome) == ("ann", WHY[1], "accepted")
+    again = await saga_engine("cancel", run_id, *WHY, database_url=url)
+    assert (again.code, "There is no run" in again.err) == (3, True)

@@ -182,7 +182,7 @@ async def opened(place, roles, monkeypatch, *, answered_by="payments"):
             shop.settings("engine", "saga_worker", **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
-            participants = load(f"tests.security.{module}", Participant)
+            participants = load(f"tests.security.{module}", Participant, 60.0)
             await shop.run(
                 lambda settings, tell, given=participants: Service(given, settings, tell),
                 shop.settings(user),
@@ -418,7 +418,7 @@ CALLED = {
     "saga_worker": {"add_partitions", "missing_partitions", "purge_old"},
     "saga_shop": {"request_start"},
     "saga_operator": {
-        *("record_acts", "request_cancel", "request_resolve"),
+        *("record_acts", "request_cancel", "request_resolve", "cancel_start"),
         *("lock_dead_letters", "settle_dead_letters", "purge_dead_letters"),
     },
 }
@@ -603,6 +603,10 @@ HOSTILE_CALLS = {
     "acts without an end": operate("record_acts(NULL, NULL, NULL, NULL, NULL, NULL)"),
     "a cancel not on record": operate(f"request_cancel({ONE}, {ONE}, '{{x}}')"),
     "a cancel of nothing": operate("request_cancel(NULL, NULL, NULL)"),
+    "a cancel of a start not on record": operate(
+        "cancel_start(gen_random_uuid(), gen_random_uuid())"
+    ),
+    "a cancel of no start": operate("cancel_start(NULL, NULL)"),
     "arrays of two lengths": operate(f"request_resolve({ONE}, '{{}}', '{{x,y}}')"),
     "a state that is none": operate("settle_dead_letters('{1}', 'open', 'x', 'x')"),
     "letters without end": operate("lock_dead_letters(array_fill(1::bigint, '{2000}'))"),

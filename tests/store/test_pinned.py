@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in
-from saga_engine.errors import ConfigurationError, NotFound
+from saga_engine.errors import ConfigurationError, NotFound, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import audit, definitions, inbox, reading, requests, runs
+from saga_engine.store import audit, definitions, inbox, reading, requests, runs, stranded
+from saga_engine.store.audit import Act
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item, Lengths
 from saga_engine.store.requests import StartWanted
@@ -222,27 +223,69 @@ async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
         assert (await reading.counts(tx, most=1)).starts_stranded == {"buy": 1}
 
 
-async def test_the_sql_of_the_handbook_finds_and_cancels_a_start_that_no_worker_can_begin(
+async def cancelled(database: Database, run_id: str, saga_act: Act | None = None) -> bool:
+    act = saga_act or Act(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
+    async with database.transaction() as tx:
+        await audit.record(tx, [act])
+        return await stranded.cancel(tx, run_id, act.id)
+
+
+async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record(
     database: Database,
 ):
     await load(database, A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
         run_id = str((await start_in(tx, A, {}, key="o-1")).run_id)
+        other = str((await start_in(tx, A, {}, key="o-2")).run_id)
         await inbox.record(tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)])
-        find = example("the starts that no worker can begin")[0]
-        [row] = (await tx.execute(text(find))).all()
-        assert tuple(row)[:4] == ("buy", 1, A.fingerprint, 1)
-        for statement in example("cancel a start that no worker can begin")[1:-1]:
-            await tx.execute(text(statement.replace(NO_RUN, run_id)))
+        [found] = example("the starts that no worker can begin")
+        [row] = (await tx.execute(text(found))).all()
+        assert tuple(row)[:4] == ("buy", 1, A.fingerprint, 2)
+        [found] = example("the runs that no worker can begin")
+        assert [str(row.run_id) for row in await tx.execute(text(found))] == [run_id, other]
+    assert await cancelled(database, run_id)
     async with database.transaction() as tx:
-        query = text("SELECT kind, held FROM saga_engine.inbox")
-        assert [tuple(row) for row in await tx.execute(query)] == [("cancel", False)]
+        query = text("SELECT kind, run_id::text, held FROM saga_engine.inbox ORDER BY id")
+        left = [tuple(row) for row in await tx.execute(query)]
+        assert left == [("start", other, False), ("cancel", run_id, False)]
         assert await reading.with_key(tx, "buy", "o-1") is None
-        assert [each.outcome for each in await audit.of_run(tx, run_id)] == ["accepted"]
+        assert await reading.with_key(tx, "buy", "o-2") == other
+        [act] = await audit.of_run(tx, run_id)
+        assert (act.by, act.reason, act.outcome) == ("ann", "it is not wanted", "accepted")
+        assert (act.message or "").startswith("The run did not begin: no worker had its definition")
+    assert not await cancelled(database, run_id)  # there is none any more
 
 
-NO_RUN = "00000000-0000-7000-8000-000000000000"
+async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(database: Database):
+    await load(database, A)
+    await load(database, B)
+    await was_seen_an_hour_ago(database, B)
+    async with database.transaction() as tx:
+        run_id = str((await start_in(tx, A, {}, key="o-1")).run_id)
+    assert not await cancelled(database, run_id)
+    async with database.transaction() as tx:
+        assert set(await inbox.starts_of(tx, [run_id])) == {run_id}
+        assert await reading.with_key(tx, "buy", "o-1") == run_id
+        assert [each.outcome for each in await audit.of_run(tx, run_id)] == [None]
+
+
+@pytest.mark.parametrize("changes", [{"run_id": str(uuid7())}, {"action": "skip"}])
+async def test_a_start_is_cancelled_only_with_an_act_of_that_run_on_record(
+    database: Database, changes: dict[str, str]
+):
+    await load(database, A)
+    await was_seen_an_hour_ago(database, A)
+    async with database.transaction() as tx:
+        run_id = str((await start_in(tx, A, {})).run_id)
+    act = Act(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
+    with pytest.raises(StoreRefused):
+        await cancelled(database, run_id, replace(act, **changes))
+    assert await cancelled(database, run_id, act)
+    with pytest.raises(StoreRefused):  # it is decided
+        await cancelled(database, run_id, act)
+
+
 HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 

@@ -11,10 +11,11 @@ from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.trigger import Start, trigger_data
 from saga_engine.saga.vocabulary import Status
-from saga_engine.store import definitions, inbox, reading
+from saga_engine.store import audit, definitions, inbox, reading
 from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import MessageDeadLettered, RunFinished, RunStarted
 from saga_engine.worker import starts
+from tests.cli.conftest import saga_engine
 from tests.worker.engine import keep_silent, succeed
 from tests.worker.parcels import fragile, parcels
 from tests.worker.promises import check_promises
@@ -242,6 +243,27 @@ async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
     assert await worker.facts.finished(waiting) == Status.COMPENSATED
     assert (await asker.answer(sent[0])).outcome == "accepted"
     await check_promises(engine.database)
+
+
+async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(engine):
+    worker, shop, _, command, waiting = await one_waits(engine)
+    ran = await saga_engine(
+        *("cancel", waiting, "--reason", "too late", "--by", "ann"),
+        database_url=engine.database_url,
+        client_timeout="0.1",
+    )
+    assert (ran.code, "It is recorded and will be decided" in ran.err) == (124, True)
+    held = text("SELECT count(*) FROM saga_engine.inbox WHERE held AND kind = 'cancel'")
+    async with asyncio.timeout(60):
+        while True:
+            async with engine.database.transaction() as tx:
+                if (await tx.execute(held)).scalar_one():
+                    break
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(waiting) == Status.COMPENSATED
+    async with engine.database.transaction() as tx:
+        assert [each.outcome for each in await audit.of_run(tx, waiting)] == ["accepted"]
 
 
 async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engine):
