@@ -24,6 +24,7 @@ The command line: what `saga-engine` does, one module for each group of commands
     paging         one page of a listing, and the command for the next page
     output         one JSON document, or lines for people
     layout         how a table fits the width of a terminal
+    verdict        the sentence and the exit code of an error
     streams        the standard streams, usable in any state the caller left them in
     process        how a process that serves ends
     overseer       the process that ends a worker or participant when nothing inside can

@@ -127,7 +127,7 @@ async def redrive(
     url = settings.require_broker()
     async with database(settings) as opened:
         ids = await chosen(opened, letters, which, unless=WRONG_SENDER)
-        if not confirmed(ids, "Send again", which):
+        if not confirmed(ids, "Send again", which, as_json=as_json):
             return 0
         async with Link(url, name="publish", settings=settings) as link:
             failed = await Redrive(opened, Publisher(link), by=who, reason=reason).send(ids)
@@ -146,7 +146,7 @@ async def discard(
     settings, who = Settings.load(), whoever(by)
     async with database(settings) as opened:
         ids = await chosen(opened, letters, which)
-        if not confirmed(ids, "Discard", which):
+        if not confirmed(ids, "Discard", which, as_json=as_json):
             return 0
         failed = await discard_all(opened, ids, by=who, reason=reason)
     return _report("discarded", ids, failed, as_json=as_json)
@@ -174,7 +174,8 @@ async def purge(  # noqa: PLR0913 - one for each way to choose
     alike = Alike(None if state == "all" else state, queue, reason_code, days=older_than)
     async with database(Settings.load()) as opened:
         ids = await all_ids(opened, alike)
-        if not confirmed(ids, "Delete", Which(everything=True, dry_run=dry_run, yes=yes)):
+        which = Which(everything=True, dry_run=dry_run, yes=yes)
+        if not confirmed(ids, "Delete", which, as_json=as_json):
             return
         deleted = await purge_all(opened, ids, by=who, reason=reason)
     if as_json:

@@ -7,7 +7,6 @@ sentence and its exit code; anything else is a bug, and said to be one.
 """
 
 import asyncio
-import errno
 import logging
 import sys
 import traceback
@@ -20,8 +19,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
 from saga_engine.cli import streams
-from saga_engine.errors import SagaEngineError
-from saga_engine.telemetry.redaction import one_line, redacted
+from saga_engine.cli.verdict import failed, said
 
 HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
 
@@ -30,7 +28,7 @@ Add --json to whatever reads, --debug to see the traceback of an error.
 
 Exit codes: 0 ok; 1 unexpected; 2 usage or configuration; 3 not found; 4 not possible in this state;
 5 database or broker out of reach; 6 the run ended, but not completed; 7 some of many failed;
-8 a check found problems; 9 handlers are stuck; 10 the output cannot be written;
+8 a check found problems; 9 handlers are stuck; 10 done, but the output cannot be written;
 124 waited long enough; 130, 143 interrupted.
 """
 
@@ -97,19 +95,28 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command; its exit code."""
     # What libraries log is not for whoever typed a command; a worker sets its own logs up.
     logging.getLogger().addHandler(logging.NullHandler())
-    code = 0
-    try:
-        with streams.guarded():
-            code = _called(arguments)
-    except CycloptsError as error:
-        return _said(f"{_misuse(error)} See `saga-engine --help`.", 2)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return 130
-    except streams.ReaderGone:
-        return code
-    except Exception as error:  # noqa: BLE001 - the last line of defence
-        return _failed(error, debug=debug)
+    with streams.guarded() as output:
+        code = _ended(arguments, debug=debug)
+    if output.failure is not None:
+        lost = streams.not_written(output.failure, code)
+        said(str(lost))
+        return code or lost.exit_code
     return code
+
+
+def _ended(arguments: Sequence[str], *, debug: bool) -> int:
+    """Run one command, whatever it raises; its exit code."""
+    try:
+        return _called(arguments)
+    except CycloptsError as error:
+        said(f"{_misuse(error)} See `saga-engine --help`.")
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        return failed(error)
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        if debug:
+            traceback.print_exception(error)
+        return failed(error)
 
 
 def _called(arguments: Sequence[str]) -> int:
@@ -129,26 +136,3 @@ def _misuse(error: CycloptsError) -> str:
         return f"`{command}` needs {error.argument.name}."
     # What was typed may hold line ends, and some of its texts are drawn over several lines.
     return " ".join(str(error).split())
-
-
-def _failed(error: Exception, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, SagaEngineError):
-        return _said(str(error), error.exit_code)
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return _said("This process may not open enough files. Raise the limit (`ulimit -n`).", 2)
-    return _said(
-        f"This is a bug in saga-engine: {type(error).__name__}: {error}. Please report it, with"
-        " what it prints when run again with --debug.",
-        1,
-    )
-
-
-def _said(text: str, code: int) -> int:
-    # What others wrote may be quoted in it, and what libraries say may hold a password.
-    safe = "\n".join(one_line(redacted(line)) for line in text.splitlines())
-    streams.talk(f"saga-engine: {safe}")
-    return code

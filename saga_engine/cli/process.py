@@ -25,6 +25,7 @@ from types import FrameType
 
 import saga_engine
 from saga_engine.cli.overseer import LAST_SIGNAL
+from saga_engine.cli.verdict import failed, verdict_of
 from saga_engine.settings import Settings
 from saga_engine.worker.alarm import NOTE_BYTES
 
@@ -69,10 +70,21 @@ async def until_told(
         await run(stop)
     finally:
         if drain is not None:
-            error = sys.exc_info()[1]
-            end_after(LEAVING, getattr(error, "exit_code", 1) if error else 0)
+            end_after(LEAVING, *_ending(sys.exc_info()[1]))
         for number in heard:
             signal.signal(number, before[number])
+
+
+def _ending(error: BaseException | None) -> tuple[int, Callable[[], None]]:
+    """Give the exit code after *error*, and what says why if the main thread no longer can."""
+    if error is None:
+        return 0, lambda: None
+    ending = error
+
+    def say() -> None:
+        failed(ending)
+
+    return verdict_of(ending)[1], say
 
 
 def end_after(seconds: float, code: int, overdue: Callable[[], None] = lambda: None) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from saga_engine.cli.output import line, say
+from saga_engine.cli.output import document, line, say
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
@@ -64,15 +64,18 @@ async def chosen(
     return await _named(opened, ids) if ids else await _alike(opened, which, unless)
 
 
-def confirmed(ids: Sequence[int], doing: str, which: Which) -> bool:
+def confirmed(ids: Sequence[int], doing: str, which: Which, *, as_json: bool) -> bool:
     """
-    Say how many it is, and whether to go on.
+    Say how many it is, and whether to go on. A dry run prints the number, which is all it does.
 
     Raises:
         ConfigurationError: somebody would have to agree, and nobody is there.
     """
     if which.dry_run:
-        line(f"{len(ids)} dead letters")
+        if as_json:
+            document({"dead_letters": len(ids)})
+        else:
+            line(f"{len(ids)} dead letters")
         return False
     if not which.many or which.yes or not ids:
         return True

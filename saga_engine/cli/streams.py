@@ -20,12 +20,6 @@ class OutputFailed(SagaEngineError):
 
     exit_code: ClassVar[int] = 10
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(
-            f"The output cannot be written: {error.strerror or type(error).__name__}. What was"
-            " asked for has been done. Give the command another stdout to see it."
-        )
-
 
 _RAISING = ("strict", "surrogateescape", "surrogatepass")
 """Ways to write a character that raise for some that the stream's encoding lacks."""
@@ -50,53 +44,64 @@ def prepare() -> None:
             given.reconfigure(errors="backslashreplace")
 
 
-class ReaderGone(Exception):
-    """Nothing reads stdout any more; that is not a failure."""
+class Output:
+    """
+    A stdout whose troubles end no command: what it does not take is lost, and the command goes on.
 
-
-class _Guarded:
-    """A stream whose troubles are ours, so that no library takes them for its own."""
+    So a command does what it was asked for and exits with its own code, whether it is read or not.
+    `failure` is the first error; a reader that has gone is none.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._translated():
-            return self._stream.write(text)
+        with self._lost_on_error():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        with self._translated():
+        with self._lost_on_error():
             self._stream.flush()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _lost_on_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             forget(self._stream)  # or the interpreter would try again at its end, and exit with 120
-            gone = isinstance(error, BrokenPipeError)
-            raise ReaderGone if gone else OutputFailed(error) from None
+            if not isinstance(error, BrokenPipeError):
+                self.failure = self.failure or error
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """
-    Have what is printed to stdout written, or raise.
-
-    Raises:
-        OutputFailed: stdout does not take it.
-        ReaderGone: its reader has gone.
-    """
+def guarded() -> Iterator[Output]:
+    """Have an Output for stdout until the block ends; then everything is written, or lost."""
     given = sys.stdout
-    sys.stdout = cast("TextIO", _Guarded(given))
+    output = Output(given)
+    sys.stdout = cast("TextIO", output)
     try:
-        yield
-        sys.stdout.flush()
+        yield output
     finally:
+        output.flush()
         sys.stdout = given
+
+
+def not_written(error: OSError, code: int) -> OutputFailed:
+    """
+    Say that the output was lost, beside the command's own exit code.
+
+    Only after 0 it is known that what was asked for has been done.
+    """
+    done = "" if code else " What was asked for has been done."
+    return OutputFailed(
+        f"The output cannot be written: {error.strerror or type(error).__name__}.{done} Give the"
+        " command another stdout to see it."
+    )
 
 
 def talk(text: str) -> None:

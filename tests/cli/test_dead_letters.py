@@ -174,12 +174,29 @@ async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(en
     settings = {"database_url": url, "broker_url": broker_url}
     for choice in (("--all",), ("--queue", "saga.requests")):
         ran = await saga_engine(*again, *choice, "--dry-run", **settings)
-        assert ran.out == "1 dead letters\n"
+        assert ran.json["dead_letters"] == 1
         assert "Left out: 1 of wrong_sender" in ran.err
     ran = await saga_engine(*again, "--all", **settings)
     assert (ran.code, len(ran.json["redriven"])) == (0, 1)
     ran = await saga_engine(*again, "--reason-code", "wrong_sender", **settings)
     assert (ran.code, len(ran.json["redriven"])) == (0, 1)
+
+
+async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, recorded):
+    await recorded(letter())
+    url, broker_url = settings.require_database(), settings.require_broker()
+    for command in (("redrive", "--all"), ("discard", "--all", *WHY), ("purge", *WHY)):
+        ran = await saga_engine(
+            *("dead-letters", *command, "--dry-run", "--json"),
+            database_url=url,
+            broker_url=broker_url,
+        )
+        number = 0 if command[0] == "purge" else 1
+        assert (ran.code, ran.json["dead_letters"]) == (0, number)
+        text = await saga_engine(
+            "dead-letters", *command, "--dry-run", database_url=url, broker_url=broker_url
+        )
+        assert text.out == f"{number} dead letters\n"
 
 
 async def test_what_is_meant_has_to_be_said(settings):

@@ -230,6 +230,16 @@ async def test_a_module_that_does_not_import_is_named_with_exit_code_2(
     assert words in line
 
 
+@pytest.mark.parametrize("command", ["check", "graph", "schema"])
+async def test_what_reads_a_module_gives_its_import_as_long_as_a_worker_does(tmp_path, command):
+    (tmp_path / "hanging.py").write_text("import time; time.sleep(3600)")
+    ran = await saga_engine(command, "hanging", cwd=tmp_path, import_timeout="0.5")
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("saga-engine: Module 'hanging' does not import: it did not return")
+    assert "within 0.5 s (SAGA_ENGINE_IMPORT_TIMEOUT)" in line
+
+
 STUCK = """
 import asyncio, itertools, time
 from saga_engine import Participant
@@ -286,3 +296,28 @@ async def test_a_participant_ends_within_its_drain_time_whatever_a_handler_does(
         await until_called(participant)
         participant.send_signal(signal.SIGTERM)
         assert await ended(participant, 60) in (0, 143, -signal.SIGKILL)
+
+
+async def test_a_participant_that_ends_itself_says_why(tmp_path, urls):
+    (tmp_path / "sagas.py").write_text(PASSED_ON)
+    (tmp_path / "services.py").write_text(STUCK)
+    settings = {"participant_concurrency": "1", "participant_timeout": "0.2"}
+    async with (
+        serving(
+            *("participant", "services", "--port", "0"),
+            cwd=tmp_path,
+            **urls,
+            **settings,
+            participant_grace="0.2",
+        ) as participant,
+        worker(tmp_path, urls) as process,
+    ):
+        await told(participant, "process.ready")
+        await told(process, "process.ready")
+        await record(urls, {str(uuid7()): {"way": "swallow"}})
+        async with asyncio.timeout(60):
+            lines = (await participant.stderr.read()).decode().splitlines()
+        assert await ended(participant, 60) == 9
+    said = [line for line in lines if line.startswith("saga-engine: ")]
+    assert len(said) == 1, lines
+    assert "All 1 places for handlers (participant_concurrency) are taken" in said[0]

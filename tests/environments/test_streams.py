@@ -38,7 +38,7 @@ async def typed(script, **more):
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ("se config show >/dev/full", 10, FULL),
+        ("se config show >/dev/full", 10, FULL + ". What was asked for has been done."),
         ("se config show --json >/dev/full", 10, FULL),
         ("se --help >/dev/full", 10, FULL),
         ("se config show >&-", 10, CLOSED),
