@@ -234,8 +234,8 @@ class Settings(BaseModel):
     )
     import_timeout: Seconds = Field(
         60.0,
-        description="Seconds the import of a module with sagas or participants may take; the"
-        " largest libraries take a few",
+        description="Seconds the import of a module with sagas, participants or a codec may take;"
+        " the largest libraries take a few",
     )
     code_limit: Seconds = Field(
         10.0,

@@ -15,7 +15,7 @@ from saga_engine.errors import HandlersStuck
 from saga_engine.participant import Failed, Participant, Rejected
 from saga_engine.participant.calls import exits_contained
 from saga_engine.participant.verdict import fault, refusal_in
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.saga.vocabulary import Json, Outcome
 from saga_engine.telemetry.facts import (
     FaultFound,
     HandlerAbandoned,
@@ -196,7 +196,7 @@ async def test_a_refusal_is_held_to_the_settings_and_not_to_their_defaults(limit
 
 
 async def test_the_details_of_a_refusal_may_be_as_deep_as_the_settings_allow():
-    details: list[object] = []
+    details: Json = []
     for _ in range(100):
         details = [details]
 
