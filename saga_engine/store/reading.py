@@ -196,7 +196,7 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
     """
     limit = {"most": most}
     letters = (await tx.execute(_LETTERS, limit)).all()
-    starts = dict((await tx.execute(_STARTS_WAITING, limit)).all())
+    starts: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, limit)).all())
     starts_stranded = await stranded.count(tx, most)
     backlog = await outbox.backlog(tx, most)
     waiting = (await tx.execute(_INBOX, limit)).one()

@@ -48,7 +48,8 @@ def saga_with(mapping):
 
     @saga.step(command="parcel.pack", reply=Card)
     def pack(parcel: dict[str, str]) -> dict[str, float]:
-        return mapping(parcel)
+        found: dict[str, float] = mapping(parcel)
+        return found
 
     @pack.compensation(command="parcel.unpack")
     def unpack(parcel: dict[str, str]) -> dict[str, str]:
