@@ -95,7 +95,9 @@ def test_its_rights_are_those_of_the_documentation():
 def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
     granted = (ROOT / "deploy/postgres/grants.sql").read_text()
     [_, *modules] = SERVICES["worker"]["command"]
-    sagas = [saga.name for module in modules for saga in load(module, Saga, Settings().import_timeout)]
+    sagas = [
+        saga.name for module in modules for saga in load(module, Saga, Settings().import_timeout)
+    ]
     assert sagas
     for name in sagas:
         assert f"('saga_shop', '{name}')" in granted

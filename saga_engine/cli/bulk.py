@@ -26,9 +26,9 @@ from saga_engine.saga.trigger import Resolve, trigger_data
 from saga_engine.saga.vocabulary import Json, Resolution
 from saga_engine.store import audit, incidents, requests
 from saga_engine.store.audit import Act, Audited
-from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
 from saga_engine.store.incidents import Choice, StoredIncident
+from saga_engine.store.statement import Transactions
 from saga_engine.store.total import Total
 
 PORTION = 100
@@ -121,7 +121,7 @@ def rate_of(typed: str) -> float:
     return per_second
 
 
-async def matching(opened: Database, choice: Choice, limit: int, most: int) -> Meant:
+async def matching(opened: Transactions, choice: Choice, limit: int, most: int) -> Meant:
     """
     Read the open incidents that are meant, the oldest first, up to *limit*.
 
@@ -197,7 +197,7 @@ class Bulk:
 
     def __init__(
         self,
-        opened: Database,
+        opened: Transactions,
         asked: Asked,
         sealing: Sealing,
         patience: float,

@@ -21,10 +21,10 @@ from saga_engine.cli.selection import (
     confirmed,
 )
 from saga_engine.cli.settling import Redrive, discard_all, purge_all
-from saga_engine.cli.stored import database, transaction
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
+from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import Alike, StoredLetter
 from saga_engine.worker.ledger import WRONG_SENDER
 
@@ -60,7 +60,7 @@ async def list_letters(
         "queue": queue,
         "reason": reason_code,
     }
-    async with database(settings) as opened, opened.transaction() as tx:
+    async with _database(settings) as opened, opened.transaction() as tx:
         found = await dead_letters.listing(tx, limit=limit + 1, before=after, **wanted)
         total = await dead_letters.count(tx, settings.listing_count, **wanted)
     page = page_of(found, limit, total)
@@ -92,7 +92,7 @@ async def show(letter: int, /, *, as_json: AsJson = False) -> None:
     Args:
         letter: Its id.
     """
-    async with transaction() as tx:
+    async with _database(Settings.load()) as opened, opened.transaction() as tx:
         found = await dead_letters.find(tx, letter)
     if found is None:
         raise NotFound(f"There is no dead letter {letter}. `saga-engine dead-letters list`.")
@@ -125,7 +125,7 @@ async def redrive(
     """
     settings, who = Settings.load(), whoever(by)
     url = settings.require_broker()
-    async with database(settings) as opened:
+    async with _database(settings) as opened:
         ids = await chosen(opened, letters, which, unless=WRONG_SENDER)
         if not confirmed(ids, "Send again", which, as_json=as_json):
             return 0
@@ -144,7 +144,7 @@ async def discard(
 ) -> int:
     """Mark dead letters as not worth another try; they stay on record."""
     settings, who = Settings.load(), whoever(by)
-    async with database(settings) as opened:
+    async with _database(settings) as opened:
         ids = await chosen(opened, letters, which)
         if not confirmed(ids, "Discard", which, as_json=as_json):
             return 0
@@ -172,7 +172,7 @@ async def purge(  # noqa: PLR0913 - one for each way to choose
         )
     who = whoever(by)
     alike = Alike(None if state == "all" else state, queue, reason_code, days=older_than)
-    async with database(Settings.load()) as opened:
+    async with _database(Settings.load()) as opened:
         ids = await all_ids(opened, alike)
         which = Which(everything=True, dry_run=dry_run, yes=yes)
         if not confirmed(ids, "Delete", which, as_json=as_json):
@@ -224,3 +224,7 @@ def _body_json(body: bytes) -> dict[str, str]:
         return {"body": body.decode(), "body_encoding": "utf-8"}
     except UnicodeDecodeError:
         return {"body": base64.b64encode(body).decode(), "body_encoding": "base64"}
+
+
+def _database(settings: Settings) -> Database:
+    return Database(settings.require_database(), settings)

@@ -23,8 +23,8 @@ from saga_engine.errors import ConfigurationError, Conflict, NotFound
 from saga_engine.saga.vocabulary import IncidentCause, Resolution
 from saga_engine.settings import Settings
 from saga_engine.store import incidents as store
-from saga_engine.store.database import Transaction
 from saga_engine.store.incidents import Choice, IncidentGroup, StoredIncident
+from saga_engine.store.statement import Transaction
 from saga_engine.store.total import Total
 
 PER_RUN = 10_000

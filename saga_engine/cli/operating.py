@@ -40,8 +40,8 @@ from saga_engine.saga.vocabulary import Resolution
 from saga_engine.settings import Settings
 from saga_engine.store import audit, inbox, reading, requests, stranded
 from saga_engine.store.audit import Act, Audited
-from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
+from saga_engine.store.statement import Transaction, Transactions
 
 ACTIONS = """retry: read the kept reply again, or send the command again, with a fresh budget of
 attempts. skip: go on without it. complete: it was done by hand. reject: the participant did
@@ -215,7 +215,7 @@ async def _request(tx: Transaction, act: Act, trigger: Trigger) -> None:
     await requests.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
 
 
-async def _verdict(opened: Database, act: Act, seconds: float) -> Audited:
+async def _verdict(opened: Transactions, act: Act, seconds: float) -> Audited:
     """Wait until a worker has decided; it writes to PostgreSQL, which tells nobody (no NOTIFY)."""
     try:
         async with asyncio.timeout(seconds):

@@ -2,11 +2,11 @@
 
 from saga_engine.cli.operating import By, Reason, whoever
 from saga_engine.cli.output import AsJson, document, line
-from saga_engine.cli.stored import database
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import audit, recovery
 from saga_engine.store.audit import Act, Verdict
+from saga_engine.store.database import Database
 
 
 async def recover(*, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
@@ -17,7 +17,8 @@ async def recover(*, reason: Reason, by: By = None, as_json: AsJson = False) -> 
     under the same attempt. Safe at any time: a participant answers what it has done already.
     """
     act = Act(str(uuid7()), whoever(by), "recover", reason)
-    async with database(Settings.load()) as opened:
+    settings = Settings.load()
+    async with Database(settings.require_database(), settings) as opened:
         async with opened.transaction() as tx:
             await audit.record(tx, [act])
         done = await recovery.order_again(opened)

@@ -6,13 +6,14 @@ from uuid import UUID
 
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store.session import Session
+from saga_engine.store.statement import Transaction
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings) -> AsyncIterator[Session]:
     """Open the engine's database, checked to be usable."""
-    async with Database(settings.require_database(), settings) as opened:
+    async with Session(settings.require_database(), settings) as opened:
         yield opened
 
 

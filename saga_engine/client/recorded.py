@@ -29,9 +29,10 @@ from saga_engine.saga.limits import Limits
 from saga_engine.saga.sealing import input_place
 from saga_engine.settings import Settings
 from saga_engine.store import encoding, requests
+from saga_engine.store.database import Transaction
 from saga_engine.store.keys import KeyHeld
 from saga_engine.store.requests import StartWanted
-from saga_engine.store.sqlstate import translated
+from saga_engine.store.wrapped import translated
 
 
 async def start_in(
@@ -89,7 +90,7 @@ async def start_in(
     )
     with _told_as_ours():
         await encoding.check_opened(connection, "of the caller's connection")
-        started = await requests.start(connection, wanted, sealing)
+        started = await requests.start(Transaction(connection), wanted, sealing)
     if started is None:
         raise _unknown(name, number)
     if not started.holder.same_input:

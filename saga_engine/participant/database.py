@@ -20,8 +20,9 @@ from saga_engine.participant.watchdog import APPLICATION, Watchdog
 from saga_engine.settings import Settings
 from saga_engine.store import encoding, pooler
 from saga_engine.store.engine import engine_for
-from saga_engine.store.pool import COUNT, IDLE, INTERVAL, SILENCE_MS, Pool, discard
-from saga_engine.store.sqlstate import code_of, leads_astray, translated
+from saga_engine.store.liveness import COUNT, IDLE, INTERVAL, SILENCE_MS
+from saga_engine.store.pool import Pool, discard
+from saga_engine.store.wrapped import code_of, leads_astray, translated
 from saga_engine.telemetry.facts import Observer, described
 
 

@@ -49,7 +49,7 @@ from saga_engine.saga.sealing import (
 )
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.store.sqlstate import code_of, is_away
+from saga_engine.store.wrapped import code_of, is_away
 from saga_engine.telemetry.facts import (
     BarrierHit,
     DatabaseTroubled,

@@ -16,7 +16,7 @@ from saga_engine.participant.refusal import Failed, Rejected, travels
 from saga_engine.saga.limits import Limits
 from saga_engine.saga.run import Failure
 from saga_engine.saga.vocabulary import Outcome
-from saga_engine.store.sqlstate import code_of
+from saga_engine.store.wrapped import code_of
 
 LEAVES = 100
 """Exceptions of one group that are looked at."""

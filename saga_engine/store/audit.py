@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, text
-
-from saga_engine.store.database import Transaction
-from saga_engine.store.tables import audit
+from saga_engine.store.statement import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +88,33 @@ async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
 
 async def find(tx: Transaction, audit_id: str) -> Audited | None:
     """Read one act; None when it is not on record."""
-    row = (await tx.execute(_SELECT.where(audit.c.id == audit_id))).one_or_none()
+    row = (await tx.execute(_FIND, {"id": audit_id})).one_or_none()
     return None if row is None else _audited(row)
 
 
 async def decided(tx: Transaction, audit_ids: Sequence[str]) -> list[Audited]:
     """Read those of some acts that are decided."""
-    query = _SELECT.where(audit.c.id.in_(audit_ids), audit.c.outcome.is_not(None))
-    return [_audited(row) for row in await tx.execute(query)]
+    return [_audited(row) for row in await tx.execute(_DECIDED, {"ids": list(audit_ids)})]
 
 
 async def of_run(tx: Transaction, run_id: str) -> list[Audited]:
     """Read what persons did to a run, in order."""
-    query = _SELECT.where(audit.c.run_id == run_id).order_by(audit.c.at, audit.c.id)
-    return [_audited(row) for row in await tx.execute(query)]
+    return [_audited(row) for row in await tx.execute(_OF_RUN, {"run_id": run_id})]
 
 
 def _audited(row: Any) -> Audited:
     return Audited(*row)
 
 
-_SELECT = select(
-    *(audit.c.id, audit.c.at, audit.c.by, audit.c.action, audit.c.run_id, audit.c.target),
-    *(audit.c.reason, audit.c.outcome, audit.c.message, audit.c.role),
-)
+_SELECT = """
+    SELECT id::text, at, by, action, run_id::text, target, reason, outcome, message, role
+    FROM saga_engine.audit"""
+
+_FIND = text(f"{_SELECT} WHERE id = CAST(:id AS uuid)")
+
+_DECIDED = text(f"{_SELECT} WHERE id = ANY (CAST(:ids AS uuid[])) AND outcome IS NOT NULL")
+
+_OF_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY at, id")
 
 _RECORD = text(
     """

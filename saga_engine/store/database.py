@@ -8,25 +8,38 @@ COMMIT happened is not known, so the caller looks again by key.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.settings import Settings
-from saga_engine.store import encoding, schema
+from saga_engine.store import usable
 from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
+from saga_engine.store.limits import connecting
 from saga_engine.store.pool import Pool, discard
-from saga_engine.store.sqlstate import address, leads_astray, translated
+from saga_engine.store.statement import Statement
+from saga_engine.store.url import read
+from saga_engine.store.wrapped import leads_astray, translated
 
-Transaction: TypeAlias = AsyncConnection
-"""A connection inside a transaction; every function of this package takes one."""
+
+class Transaction:
+    """A connection of SQLAlchemy's inside a transaction, for the functions of this package."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+
+    async def execute(
+        self, statement: Statement | Executable, parameters: Mapping[str, Any] | None = None
+    ) -> CursorResult[Any]:
+        """Execute one statement: as text, or composed with SQLAlchemy."""
+        clause = statement.clause if isinstance(statement, Statement) else statement
+        return await self.connection.execute(clause, parameters)
 
 
 class Database:
@@ -37,7 +50,7 @@ class Database:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._where = address(url)
+        self._where = read(url).text
         self._timeout = settings.database_timeout
         self._engine = _engine(url, settings)
         self._pool = Pool(self._engine, settings)
@@ -71,7 +84,7 @@ class Database:
         begun = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout), self._begun() as connection:
-                yield connection
+                yield Transaction(connection)
         except Exception as error:
             if leads_astray(error):
                 self._pool.distrust(begun)
@@ -81,7 +94,7 @@ class Database:
             raise ours from None
 
     @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[Transaction]:
+    async def _begun(self) -> AsyncIterator[AsyncConnection]:
         connection = await self._pool.connect()
         try:
             unit = await connection.begin()
@@ -107,33 +120,10 @@ class Database:
                 its encoding is not UTF8, so it cannot hold every text.
         """
         async with self.transaction() as tx:
-            row = (await tx.execute(_CHECK)).one()
-            if row.synchronous_commit == "off":
-                raise ConfigurationError(
-                    f"synchronous_commit is off for {self._where}: a crash would lose commits that"
-                    " were confirmed. Set it to on for this role or database."
-                )
-            encoding.refuse(row.server_encoding, self._where)
-            if not row.migrated:
-                raise SchemaMismatch(
-                    f"The database {self._where} has no saga-engine schema."
-                    " Run `saga-engine migrate`."
-                )
-            problem = await tx.run_sync(schema.problem)
-        if problem:
-            raise SchemaMismatch(f"The database {self._where} {problem}")
-
-
-_CHECK = text(
-    """
-    SELECT current_setting('synchronous_commit') AS synchronous_commit,
-        current_setting('server_encoding') AS server_encoding,
-        to_regclass('saga_engine.alembic_version') IS NOT NULL AS migrated"""
-)
+            await usable.check(tx, self._where)
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:
-    timeout = f"{settings.database_timeout * 1000:.0f}"
     return engine_for(
         url,
         pool_size=settings.database_pool,
@@ -143,21 +133,5 @@ def _engine(url: str, settings: Settings) -> AsyncEngine:
         hide_parameters=True,
         json_serializer=dumps,
         json_deserializer=orjson.loads,
-        connect_args={
-            "timeout": settings.database_connect_timeout,
-            "command_timeout": settings.database_timeout,
-            "server_settings": {
-                "application_name": "saga-engine",
-                "timezone": "UTC",
-                "default_transaction_isolation": "read committed",
-                "statement_timeout": timeout,
-                "idle_in_transaction_session_timeout": timeout,
-                "lock_timeout": f"{settings.database_lock_timeout * 1000:.0f}",
-                # Every hot statement finds its rows by key, whatever the planner believes: a plan
-                # made while the tables were empty must not read all of them when they are full.
-                "plan_cache_mode": "force_generic_plan",
-                "enable_seqscan": "off",
-                "jit": "off",
-            },
-        },
+        connect_args=connecting(settings),
     )

@@ -13,12 +13,12 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import Select, func, literal, select, text
 
 from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps, storable
 from saga_engine.store.tables import dead_letter
-from saga_engine.store.total import GROUPS, Total, total
+from saga_engine.store.total import GROUPS, Total, total_of
 
 _DETAIL = 2000  # characters: a sentence, and what it quotes
 
@@ -170,7 +170,9 @@ async def count(
     reason: str | None = None,
 ) -> Total:
     """Count dead letters, up to *most*."""
-    return await total(tx, _chosen(state, queue, reason), most)
+    some = _chosen(state, queue, reason).with_only_columns(literal(1)).limit(most + 1).subquery()
+    counted = await tx.execute(select(func.count()).select_from(some))
+    return total_of(counted.scalar_one(), most)
 
 
 def _chosen(state: str | None, queue: str | None, reason: str | None) -> Select[Any]:

@@ -62,7 +62,7 @@ async def register(
     Register *sagas*; their ids by name and version. They are seen at this moment.
 
     A start that waits for other steps of the same version keeps no worker from starting: it is
-    counted, see `reading.Counts.starts_stranded`.
+    counted, see `gauges.Counts.starts_stranded`.
 
     Raises:
         ConfigurationError: one has other steps than unfinished runs of the same version.

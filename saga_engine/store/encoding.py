@@ -5,12 +5,22 @@ Of the others SQL_ASCII checks nothing and converts nothing, and each of the res
 character that it lacks, in the middle of a run.
 """
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import Any, Protocol
 
 from saga_engine.errors import ConfigurationError
 
 UTF8 = "UTF8"
+_ENCODING = "SELECT current_setting('server_encoding')"
+
+
+class Opened(Protocol):
+    """What is asked of SQLAlchemy's `AsyncConnection`."""
+
+    async def exec_driver_sql(self, statement: str) -> Any:
+        """Execute SQL as it is."""
+
+    async def get_raw_connection(self) -> Any:
+        """Return the pool's connection."""
 
 
 def refuse(server_encoding: str, where: str) -> None:
@@ -28,12 +38,12 @@ def refuse(server_encoding: str, where: str) -> None:
         )
 
 
-async def check(connection: AsyncConnection, where: str) -> None:
+async def check(connection: Opened, where: str) -> None:
     """Ask a database for its encoding, and refuse it as `refuse` does."""
-    refuse(await connection.scalar(_ENCODING), where)
+    refuse((await connection.exec_driver_sql(_ENCODING)).scalar_one(), where)
 
 
-async def check_opened(connection: AsyncConnection, where: str) -> None:
+async def check_opened(connection: Opened, where: str) -> None:
     """As `check`, without a question where the driver knows the answer: asyncpg was told it."""
     driver = (await connection.get_raw_connection()).driver_connection
     known = getattr(driver, "get_settings", None)
@@ -42,6 +52,3 @@ async def check_opened(connection: AsyncConnection, where: str) -> None:
         await check(connection, where)
     else:
         refuse(found, where)
-
-
-_ENCODING = text("SELECT current_setting('server_encoding')")

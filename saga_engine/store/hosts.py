@@ -7,22 +7,9 @@ asyncpg has one timeout for all hosts together, so that a first one that is sile
 it tries. Here each gets its share of it.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
-
-WRITABLE = "read-write"
-
-
-def connecting(url: str) -> Mapping[str, Any]:
-    """What `connect_args` needs besides, for a URL with several hosts; nothing for one."""
-    query = make_url(url).query
-    hosts = query.get("host", "")
-    if isinstance(hosts, str) and "," not in hosts:
-        return {}
-    return {} if "target_session_attrs" in query else {"target_session_attrs": WRITABLE}
 
 
 async def first_that_will_do(
@@ -41,5 +28,5 @@ async def first_that_will_do(
             )
         except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
             problem = error
-    assert problem, "SQLAlchemy gives several hosts"
+    assert problem, "there are several hosts"
     raise problem

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_bytes
 
-from sqlalchemy import text
-
-from saga_engine.store.database import Transaction
+from saga_engine.store.statement import Transaction, text
 
 TOKEN_KEY_BYTES = 32
 

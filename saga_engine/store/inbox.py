@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
-
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+from saga_engine.store.statement import Transaction, text
 
 ALL = 2**62
 """More bytes than any bodies have."""

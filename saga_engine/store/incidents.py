@@ -4,17 +4,14 @@ Incidents: the places where runs wait for a person, in a table that can be searc
 The journal is what counts; these rows follow from its events, in the same transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, Text, cast, func, literal, select, text, tuple_
-
 from saga_engine.saga.event import Event, IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.saga.vocabulary import Direction, Resolution
-from saga_engine.store.database import Transaction
-from saga_engine.store.tables import definition, incident, run
+from saga_engine.store.statement import Transaction, text
 from saga_engine.store.total import Total, total
 
 
@@ -99,23 +96,24 @@ async def listing(
     Args:
         after: the last one of the page before.
     """
-    query = _chosen(choice, run_id).order_by(*_PLACE).limit(limit)
+    chosen, arguments = _chosen(choice, run_id)
     if after is not None:
-        last = (after.opened_at, after.run_id, after.number)
-        query = query.where(tuple_(*_PLACE) > tuple_(*map(literal, last, _TYPES)))
-    return [_incident(row) for row in await tx.execute(query)]
+        chosen += _AFTER
+        arguments |= {"at": after.opened_at, "run": after.run_id, "number": after.number}
+    query = text(f"{_SELECT} {chosen} ORDER BY i.opened_at, i.run_id, i.number LIMIT :limit")
+    return [_incident(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
 
 
 async def find(tx: Transaction, run_id: str, number: int) -> StoredIncident | None:
     """Read one incident; None when there is none of that number."""
-    query = _chosen(OPEN, run_id).where(incident.c.number == number)
-    row = (await tx.execute(query)).one_or_none()
+    row = (await tx.execute(_FIND, {"run_id": run_id, "number": number})).one_or_none()
     return None if row is None else _incident(row)
 
 
 async def count(tx: Transaction, choice: Choice, most: int) -> Total:
     """Count incidents, up to *most*."""
-    return await total(tx, _chosen(choice), most)
+    chosen, arguments = _chosen(choice)
+    return await total(tx, f"{_FROM} {chosen}", arguments, most)
 
 
 async def groups(
@@ -127,51 +125,59 @@ async def groups(
     Args:
         by: one or more of cause, step and saga.
     """
-    common = [_COMMON[name] for name in by]
-    example = func.min(cast(incident.c.run_id, Text) + "/" + cast(incident.c.number, Text))
-    counted = (
-        _chosen(choice)
-        .with_only_columns(*common, func.count(), func.min(incident.c.opened_at), example)
-        .group_by(*common)
-        .order_by(func.count().desc(), *common)
-        .limit(limit)
+    chosen, arguments = _chosen(choice)
+    common = ", ".join(_COMMON[name] for name in by)
+    counted = text(
+        f"""
+        SELECT {common}, count(*), min(i.opened_at), min(i.run_id::text || '/' || i.number::text)
+        {_FROM} {chosen}
+        GROUP BY {common} ORDER BY count(*) DESC, {common} LIMIT :limit"""
     )
     return [
         IncidentGroup(dict(zip(by, row, strict=False)), *row[len(by) :])
-        for row in await tx.execute(counted)
+        for row in await tx.execute(counted, {**arguments, "limit": limit})
     ]
 
 
-def _chosen(choice: Choice, run_id: str | None = None) -> Select[Any]:
-    """Of a run no more is read than its key, so that this needs no right to payloads."""
-    query = (
-        select(
-            *(incident.c.run_id, definition.c.name, definition.c.version, run.c.key),
-            *(incident.c.number, incident.c.step, incident.c.direction, incident.c.cause),
-            *(incident.c.message, incident.c.opened_at, incident.c.resolved_at),
-            *(incident.c.resolution, incident.c.by, incident.c.reason),
-        )
-        .join(run, run.c.run_id == incident.c.run_id)
-        .join(definition, definition.c.id == run.c.definition_id)
-    )
+def _chosen(choice: Choice, run_id: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Write which incidents are meant as a WHERE clause and its arguments."""
+    rules, arguments = [], dict[str, Any]()
     if run_id is not None:
-        query = query.where(incident.c.run_id == run_id)
+        rules.append("i.run_id = CAST(:run_id AS uuid)")
+        arguments["run_id"] = run_id
     elif not choice.resolved:
-        query = query.where(incident.c.resolved_at.is_(None))
+        rules.append("i.resolved_at IS NULL")
     for name, column in _COMMON.items():
         if (wanted := getattr(choice, name)) is not None:
-            query = query.where(column == wanted)
+            rules.append(f"{column} = :{name}")
+            arguments[name] = wanted
     if choice.older_than is not None:
-        query = query.where(incident.c.opened_at <= func.now() - choice.older_than)
-    return query
+        rules.append("i.opened_at <= now() - CAST(:older_than AS interval)")
+        arguments["older_than"] = choice.older_than
+    return f"WHERE {' AND '.join(rules) or 'true'}", arguments
 
 
-_COMMON = {"cause": incident.c.cause, "step": incident.c.step, "saga": definition.c.name}
-_PLACE = (incident.c.opened_at, incident.c.run_id, incident.c.number)
-_TYPES = [column.type for column in _PLACE]
+_COMMON = {"cause": "i.cause", "step": "i.step", "saga": "d.name"}
+
+# Of a run no more is read than its key, so that this needs no right to payloads.
+_FROM = """
+    FROM saga_engine.incident AS i
+    JOIN saga_engine.run AS r ON r.run_id = i.run_id
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
+
+_SELECT = f"""
+    SELECT i.run_id::text, d.name, d.version, r.key, i.number, i.step, i.direction, i.cause,
+        i.message, i.opened_at, i.resolved_at, i.resolution, i.by, i.reason
+    {_FROM}"""
+
+_AFTER = """
+    AND (i.opened_at, i.run_id, i.number)
+        > (CAST(:at AS timestamptz), CAST(:run AS uuid), CAST(:number AS integer))"""
+
+_FIND = text(f"{_SELECT} WHERE i.run_id = CAST(:run_id AS uuid) AND i.number = :number")
 
 
-def _incident(columns: Sequence[Any]) -> StoredIncident:
+def _incident(columns: Iterable[Any]) -> StoredIncident:
     run_id, saga, version, key, number, step, direction, cause, message, opened_at, *end = columns
     resolved_at, resolution, by, reason = end
     return StoredIncident(

@@ -13,11 +13,10 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import text
 
 from saga_engine.saga.event import Event, as_data
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+from saga_engine.store.statement import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

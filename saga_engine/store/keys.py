@@ -18,13 +18,12 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from sqlalchemy import text
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.saga.sealing import PLAIN, SealError, Sealing, key_place
 from saga_engine.saga.vocabulary import Json
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+from saga_engine.store.statement import Transaction, text
 
 LOOKS = (0.0, 0.01, 0.04, 0.15)
 """Seconds before each look at a locked key: 0.2 in all, some ten times what a batch takes."""

@@ -10,6 +10,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
@@ -22,9 +23,11 @@ from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch, StoreBusy
 from saga_engine.store import encoding, schema
+from saga_engine.store.database import Transaction
 from saga_engine.store.engine import engine_for
-from saga_engine.store.sqlstate import address, translated
 from saga_engine.store.tables import SCHEMA
+from saga_engine.store.url import read
+from saga_engine.store.wrapped import translated
 
 LOCK_TIMEOUT = 1.0
 PATIENCE = 60.0
@@ -71,18 +74,28 @@ async def _upgrade_once(url: str, lock_timeout: float) -> None:
         # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
-        await connection.run_sync(_upgrade)
+        if await _is_behind(connection, await connection.run_sync(_revisions)):
+            await connection.run_sync(_upgrade)
 
 
 async def behind(url: str) -> str | None:
     """Tell what keeps the database from this version's schema; None when nothing does."""
     async with _connected(url) as connection:
-        return await connection.run_sync(_behind)
+        revisions = await connection.run_sync(_revisions)
+        try:
+            if not await _is_behind(connection, revisions):
+                return None
+        except SchemaMismatch as mismatch:
+            return str(mismatch)
+    have = (
+        f"is at revision {revisions.current}" if revisions.current else "has no saga-engine schema"
+    )
+    return f"The database {have}, this version needs {revisions.head}. Run `saga-engine migrate`."
 
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
-    where = address(url)
+    where = read(url).text
     engine = engine_for(
         url,
         poolclass=NullPool,
@@ -109,43 +122,40 @@ def sql() -> str:
     return written.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class _Revisions:
+    """The revision a database is at, the newest that this version has, and all that it has."""
+
+    current: str | None
+    head: str | None
+    known: frozenset[str]
+
+
+def _revisions(connection: Connection) -> _Revisions:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    scripts = ScriptDirectory.from_config(_config(io.StringIO()))
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return _Revisions(context.get_current_revision(), scripts.get_current_head(), known)
+
+
+async def _is_behind(connection: AsyncConnection, found: _Revisions) -> bool:
+    """
+    Whether migrations are missing.
+
+    Raises:
+        SchemaMismatch: a newer version has migrated it, and this one cannot go on with it.
+    """
+    if found.current is None or found.current in found.known:
+        return found.current != found.head
+    if problem := await schema.problem(Transaction(connection)):
+        raise SchemaMismatch(f"The database {problem}")
+    return False
+
+
 def _upgrade(connection: Connection) -> None:
     config = _config(io.StringIO())
-    current, head = _revisions(connection, config)
-    if current == head or _is_ahead(connection, current, config):
-        return
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _behind(connection: Connection) -> str | None:
-    config = _config(io.StringIO())
-    current, head = _revisions(connection, config)
-    try:
-        if current == head or _is_ahead(connection, current, config):
-            return None
-    except SchemaMismatch as mismatch:
-        return str(mismatch)
-    have = f"is at revision {current}" if current else "has no saga-engine schema"
-    return f"The database {have}, this version needs {head}. Run `saga-engine migrate`."
-
-
-def _revisions(connection: Connection, config: Config) -> tuple[str | None, str | None]:
-    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-    return (
-        context.get_current_revision(),
-        ScriptDirectory.from_config(config).get_current_head(),
-    )
-
-
-def _is_ahead(connection: Connection, current: str | None, config: Config) -> bool:
-    """Whether a newer version has migrated it, and left it so that this one can go on with it."""
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is None or current in known:
-        return False
-    if problem := schema.problem(connection):
-        raise SchemaMismatch(f"The database {problem}")
-    return True
 
 
 def _config(written: io.StringIO) -> Config:

@@ -12,12 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import text
 
 from saga_engine.saga.effect import Send
 from saga_engine.saga.vocabulary import Direction
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+from saga_engine.store.statement import Transaction, text
 
 ALL = 2**62
 """More bytes than any payloads have."""

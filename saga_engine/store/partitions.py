@@ -16,10 +16,9 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
-
 from saga_engine.errors import StoreBusy
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store.database import Database
+from saga_engine.store.statement import Transaction, text
 
 MONTHS_AHEAD = 12
 """Partitions there are beyond this month's, unless the settings say otherwise."""

@@ -5,14 +5,9 @@ A connection that leads astray is rarely alone: what makes the server silent, or
 into a standby, does it to the whole pool at once, and each would take its user as long to find out.
 So after one, all that were opened before are replaced when they are next wanted. One that has
 rested is asked first whether anybody is there: a firewall forgets it without telling us.
-
-Whoever waits for an answer may wait long, as a handler's statement may take long. Whether there is
-still a host that could give one, the kernel asks in the meantime (Linux manual, tcp(7)).
 """
 
 import asyncio
-import socket
-import sys
 import time
 from typing import Any
 
@@ -23,18 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from saga_engine.settings import Settings
-
-RESTED = 1.0
-"""Seconds without use after which a connection is asked; under load none is that old."""
-
-IDLE, INTERVAL, COUNT = 3, 1, 5
-"""
-Seconds of silence before a host is asked, seconds between two questions, and how many it may miss:
-one that is gone is found within 8 s, so that work goes on within 10, and a gap of 4 s is survived.
-"""
-
-SILENCE_MS = (IDLE + INTERVAL * COUNT) * 1000
-"""Milliseconds that what is sent may go unacknowledged; to the kernel it counts more than COUNT."""
+from saga_engine.store import liveness
 
 _OPENED, _USED = "saga_engine_opened", "saga_engine_used"
 _THERE = text("SELECT 1")
@@ -65,7 +49,7 @@ class Pool:
             connection = await self._engine.connect()
             info = (await connection.get_raw_connection()).info
             now = time.monotonic()
-            if now - info[_USED] < RESTED or await self._answers(connection):
+            if now - info[_USED] < liveness.RESTED or await self._answers(connection):
                 return connection
             self.distrust(now)
 
@@ -110,22 +94,7 @@ def _cut(connection: DBAPIConnection | None) -> None:
 
 def _opened(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
     entry.info[_OPENED] = entry.info[_USED] = time.monotonic()
-    driver: Any = connection.driver_connection
-    transport = getattr(driver, "_transport", None)  # asyncpg has no option for it
-    if opened := transport and transport.get_extra_info("socket"):
-        watch(opened)
-
-
-def watch(opened: socket.socket) -> None:
-    """Have the kernel end a connection whose other host is gone, as soon as Linux can."""
-    if opened.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if sys.platform == "linux":
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, COUNT)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+    liveness.watch_driver(connection.driver_connection)
 
 
 def _used(_: object, entry: ConnectionPoolEntry) -> None:

@@ -9,16 +9,14 @@ request to. A worker writes what it keeps for itself with `inbox.record`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from saga_engine.errors import ConfigurationError, StoreRefused
 from saga_engine.saga.sealing import PLAIN, Sealing
 from saga_engine.saga.vocabulary import Json
 from saga_engine.store import keys
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
 from saga_engine.store.inbox import Item
 from saga_engine.store.keys import KeyHeld, KeyWanted
+from saga_engine.store.statement import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

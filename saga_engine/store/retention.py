@@ -5,9 +5,8 @@ Deleted in portions, each in a transaction of its own, by ids that were looked u
 nothing is read or locked on the way, and nothing is written where nothing is old.
 """
 
-from sqlalchemy import text
-
 from saga_engine.store.database import Database
+from saga_engine.store.statement import text
 
 PORTION = 1000
 """Rows of each kind that are deleted in one transaction."""

@@ -13,14 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import TextClause, text
 
 from saga_engine.errors import StoreTooMuch, StoreUnavailable
 from saga_engine.saga.record import from_data
 from saga_engine.saga.run import Cause, Failure, OpenIncident, Run, restore, state_of
 from saga_engine.saga.vocabulary import Json, Status
-from saga_engine.store.database import Transaction
 from saga_engine.store.document import dumps
+from saga_engine.store.statement import Statement, Transaction, text
 
 ALL = 2**62
 """More bytes than any runs have."""
@@ -277,7 +276,7 @@ _UP_TO = """
         FROM ({}) AS found) AS counted"""
 
 
-def _up_to(query: str) -> TextClause:
+def _up_to(query: str) -> Statement:
     return text(_UP_TO.format(query))
 
 

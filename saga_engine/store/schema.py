@@ -6,14 +6,15 @@ on one database while a deployment rolls. A database that is behind has to be mi
 ahead says itself, in `schema_revision`, which code may still work on it.
 """
 
-from sqlalchemy import Connection, text
+from saga_engine.store.statement import Transaction, text
 
-from saga_engine.store.tables import REVISION
+REVISION = "0002"
+"""The newest migration: what this version of the code needs."""
 
 
-def problem(connection: Connection) -> str | None:
+async def problem(tx: Transaction) -> str | None:
     """Say what keeps this version from working on the database, as `is at ...`; None: nothing."""
-    found: str = connection.execute(_FOUND).scalar() or "none"
+    found: str = (await tx.execute(_FOUND)).scalar() or "none"
     if found == REVISION:
         return None
     if found == "none" or found < REVISION:
@@ -21,7 +22,7 @@ def problem(connection: Connection) -> str | None:
             f"is at revision {found}, this version needs {REVISION}."
             " Run `saga-engine migrate`, with this version."
         )
-    oldest_code = connection.execute(_OLDEST_CODE, {"found": found}).scalar()
+    oldest_code = (await tx.execute(_OLDEST_CODE, {"found": found})).scalar()
     if oldest_code is not None and oldest_code <= REVISION:
         return None
     return (

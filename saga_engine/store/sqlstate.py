@@ -2,21 +2,16 @@
 What an error of the database means to us, by its SQLSTATE (PostgreSQL manual, appendix A).
 
 The only place that knows the driver's errors. Their texts and details may quote stored values, so
-ours are built from the code, the constraint and the address without its password.
+ours are built from the code, the constraint and the address without its password. What SQLAlchemy
+has wrapped around an error is taken off in `wrapped`.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from saga_engine import tls
 from saga_engine.errors import (
-    ConfigurationError,
     SagaEngineError,
     SchemaMismatch,
     SerializationFailure,
@@ -24,8 +19,6 @@ from saga_engine.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-
-PORT_MAX = 65_535
 
 _SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
@@ -63,54 +56,48 @@ _AWAY = {
 }
 
 
-def translated(error: BaseException, where: str) -> SagaEngineError | None:
+def translated(error: BaseException | None, where: str) -> SagaEngineError | None:
     """
     Turn what the driver raised into ours; None for what is a bug, or not of the database at all.
 
     Args:
-        error: as it came out of SQLAlchemy or asyncpg.
-        where: the server, for the sentence; see `address`.
+        error: as it came out of asyncpg.
+        where: the server, for the sentence; see `url.Address.text`.
     """
-    if isinstance(error, PoolTimeoutError):
-        return StoreUnavailable(f"All connections to {where} are busy. Try again later.")
-    driver = _driver_error(error)
-    if isinstance(driver, asyncpg.PostgresError):
-        return _by_code(driver, where)
-    if isinstance(driver, asyncpg.DataError | UnicodeError):
+    if isinstance(error, asyncpg.PostgresError):
+        return _by_code(error, where)
+    if isinstance(error, asyncpg.DataError | UnicodeError):
         return StoreRefused("PostgreSQL cannot hold a value: it is outside its column's type.")
-    problem = _silence(driver)
+    problem = _silence(error)
     return StoreUnavailable(f"PostgreSQL at {where} {problem}.") if problem else None
 
 
-def leads_astray(error: BaseException) -> bool:
+def leads_astray(error: BaseException | None) -> bool:
     """
     Whether a connection must not be used again although it is open.
 
     It is silent, or leads to a server that takes no writes any more: a failover has happened, and
     a new connection finds the primary.
     """
-    driver = _driver_error(error)
-    return isinstance(driver, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
+    return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
-def code_of(error: BaseException) -> str:
+def code_of(error: BaseException | None) -> str:
     """Give the SQLSTATE of what the driver raised; empty when it has none."""
-    state = getattr(_driver_error(error), "sqlstate", None)
+    state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) and _SQLSTATE.fullmatch(state) else ""
 
 
-def is_away(error: BaseException) -> bool:
+def is_away(error: BaseException | None) -> bool:
     """
     Whether the database itself is not there or takes no writes, whatever the statement was.
 
     Args:
         error: of connecting, or of a statement; a TimeoutError counts as a silent server.
     """
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
     if state := code_of(error):
         return state.startswith(_NOT_THERE)
-    return bool(_silence(_driver_error(error)))
+    return bool(_silence(error))
 
 
 def _silence(error: BaseException | None) -> str:
@@ -128,58 +115,6 @@ def _silence(error: BaseException | None) -> str:
         return f"cannot be reached: {reason}. Start it, or check the database URL"
     lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
     return "lost the connection" if lost else ""
-
-
-def address(url: str) -> str:
-    """
-    Give user, host and database of a URL, without its password.
-
-    Raises:
-        ConfigurationError: it is no URL of PostgreSQL for asyncpg.
-    """
-    try:
-        parsed = make_url(url.strip())
-        _, given = parsed.get_dialect()().create_connect_args(parsed)  # of the query as well
-        _check_places(given)
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        raise ConfigurationError(_NO_URL) from None
-    if parsed.drivername != "postgresql+asyncpg":
-        raise ConfigurationError(_NO_URL)
-    query = {name: str(value) for name, value in parsed.query.items()}
-    hosts = parsed.query.get("host")
-    if isinstance(hosts, tuple):
-        return f"{parsed.username or ''}@{','.join(hosts)}/{parsed.database or ''}"
-    host = parsed.host or query.get("host", "localhost")
-    port = parsed.port or query.get("port", 5432)
-    return f"{parsed.username or ''}@{host}:{port}/{parsed.database or ''}"
-
-
-def _check_places(given: Mapping[str, Any]) -> None:
-    """Raise for hosts and ports that no resolver takes; ValueError for what cannot be shown."""
-    hosts, ports = given.get("host", ""), given.get("port", 5432)
-    for host in hosts if isinstance(hosts, list) else [hosts]:
-        if "\0" in host:
-            raise ValueError
-        if not host.startswith("/"):
-            host.encode("idna")
-    for port in ports if isinstance(ports, list) else [ports]:
-        if not 1 <= int(port) <= PORT_MAX:
-            raise ConfigurationError(
-                f"The database URL has the port {port}; a port is 1 to {PORT_MAX}."
-            )
-
-
-_NO_URL = (
-    "The database URL cannot be read."
-    " It has the form postgresql+asyncpg://user:password@host:5432/database"
-)
-
-
-def _driver_error(error: BaseException) -> BaseException | None:
-    """SQLAlchemy keeps its adapter's error in `orig`, and that has the driver's as its cause."""
-    if isinstance(error, DBAPIError):
-        return (error.orig and error.orig.__cause__) or error.orig
-    return None if isinstance(error, SQLAlchemyError) else error
 
 
 def _by_code(error: asyncpg.PostgresError, where: str) -> SagaEngineError | None:

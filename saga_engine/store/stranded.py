@@ -3,10 +3,8 @@
 from dataclasses import asdict
 from datetime import timedelta
 
-from sqlalchemy import text
-
-from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed, let_go
+from saga_engine.store.statement import Transaction, text
 from saga_engine.store.total import GROUPS
 
 

@@ -11,10 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import text
-
-from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import RETURNING, Inboxed, Lengths, inboxed, let_go
+from saga_engine.store.statement import Transaction, text
 
 MOST = 1000
 """Rows that a worker knows of at once."""

@@ -30,8 +30,6 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "saga_engine"
-REVISION = "0002"
-"""The newest migration: what this version of the code needs."""
 
 metadata = MetaData(schema=SCHEMA)
 

@@ -1,11 +1,10 @@
 """How many rows a listing has in all, counted at a bounded cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, literal_column, select
-
-from saga_engine.store.database import Transaction
+from saga_engine.store.statement import Transaction, text
 
 GROUPS = 1000
 """
@@ -28,9 +27,19 @@ class Total:
         return f"{self.number:,}" if self.exact else f"more than {self.number:,}"
 
 
-async def total(tx: Transaction, query: Select[Any], most: int) -> Total:
-    """Count the rows of *query*, of which no more than *most* and one are looked at."""
-    one: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True)
-    some = one.order_by(None).limit(most + 1).subquery()
-    number: int = (await tx.execute(select(func.count()).select_from(some))).scalar_one()
+async def total(tx: Transaction, query: str, arguments: Mapping[str, Any], most: int) -> Total:
+    """
+    Count the rows of a query, of which no more than *most* and one are looked at.
+
+    Args:
+        query: in SQL, from its FROM on.
+        arguments: its parameters; it has none of the name `more`.
+    """
+    counted = text(f"SELECT count(*) FROM (SELECT {query} LIMIT :more) AS few")  # noqa: S608 - ours
+    number: int = (await tx.execute(counted, {**arguments, "more": most + 1})).scalar_one()
+    return total_of(number, most)
+
+
+def total_of(number: int, most: int) -> Total:
+    """Make a total of a number that is not counted beyond *most* and one."""
     return Total(min(number, most), exact=number <= most)

@@ -14,10 +14,10 @@ import orjson
 
 from saga_engine.store import (
     dead_letters,
+    gauges,
     inbox,
     outbox,
     partitions,
-    reading,
     retention,
     stranded,
     suspects,
@@ -351,7 +351,7 @@ async def _dead_letters(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 # what the gauges count, and partitions, of which there are none
 
 
-@ANSWERS.to(reading, "_UNFINISHED")
+@ANSWERS.to(gauges, "_UNFINISHED")
 async def _unfinished(tx: Transaction, _: Arguments) -> Sequence[Any]:
     groups: dict[tuple[str, str], list[datetime]] = {}
     for _key, row in tx.every("run"):
@@ -361,12 +361,12 @@ async def _unfinished(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return [(*group, len(times), _age(tx, times)) for group, times in groups.items()]
 
 
-@ANSWERS.to(reading, "_INCIDENTS", "_LETTERS")
+@ANSWERS.to(gauges, "_INCIDENTS", "_LETTERS")
 async def _none(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return []
 
 
-@ANSWERS.to(reading, "_STARTS_WAITING")
+@ANSWERS.to(gauges, "_STARTS_WAITING")
 async def _starts_waiting(tx: Transaction, _: Arguments) -> Sequence[Any]:
     starts = Counter(row["saga"] for _, row in tx.every("inbox") if row["kind"] == "start")
     return list(starts.items())
@@ -389,13 +389,13 @@ async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return list(stranded.items())
 
 
-@ANSWERS.to(reading, "_TIMERS")
+@ANSWERS.to(gauges, "_TIMERS")
 async def _timers(tx: Transaction, _: Arguments) -> Sequence[Any]:
     times = [row["wake_at"] for _, row in tx.every("run") if row["wake_at"] is not None]
     return [(len(times), max(0.0, _age(tx, times)))]
 
 
-@ANSWERS.to(reading, "_INBOX")
+@ANSWERS.to(gauges, "_INBOX")
 async def _inbox(tx: Transaction, _: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.every("inbox")]
     parked = sum(row["definition_id"] is not None for row in rows)
@@ -407,7 +407,7 @@ async def _nothing_is_old(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return [(0,)]
 
 
-@ANSWERS.to(reading, "_UNPARTITIONED")
+@ANSWERS.to(gauges, "_UNPARTITIONED")
 @ANSWERS.to(partitions, "_MISSING")
 async def _missing_partitions(_tx: Transaction, _: Arguments) -> Sequence[Any]:
     return [(0,)]

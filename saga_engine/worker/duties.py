@@ -16,11 +16,11 @@ from saga_engine.errors import StoreBusy, StoreTooMuch
 from saga_engine.settings import Settings
 from saga_engine.store import (
     definitions,
+    gauges,
     identity,
     inbox,
     outbox,
     partitions,
-    reading,
     retention,
     runs,
     stranded,
@@ -331,7 +331,7 @@ class Duties:
             async with self._database.transaction() as tx:
                 await suspects.expire(tx)
         async with self._database.transaction() as tx:
-            self._tell(_backlog(await reading.counts(tx, self._settings.count_max)))
+            self._tell(_backlog(await gauges.counts(tx, self._settings.count_max)))
         return False
 
     async def presence(self) -> bool:
@@ -379,7 +379,7 @@ class Duties:
         return False
 
 
-def _backlog(counts: reading.Counts) -> BacklogCounted:
+def _backlog(counts: gauges.Counts) -> BacklogCounted:
     letters: Counter[str] = Counter()
     for (_, reason), number in counts.dead_letters.items():
         letters[reason] += number

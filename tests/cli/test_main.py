@@ -36,7 +36,12 @@ async def test_help_and_a_misuse_load_few_modules():
     assert len(misused - bare) < MODULES
 
 
-NOT_FOR_A_READER = ("aiormq", "pamqp", "aio_pika", "alembic", "rich", "uvicorn", "structlog")
+NOT_FOR_A_READER = (
+    *("sqlalchemy", "greenlet", "aiormq", "pamqp", "aio_pika", "alembic"),
+    *("rich", "uvicorn", "structlog", "prometheus_client"),
+)
+READER_MODULES = 400
+"""Beside those of a bare interpreter; the driver, pydantic and the command line are most."""
 
 
 @pytest.mark.parametrize(
@@ -49,21 +54,22 @@ NOT_FOR_A_READER = ("aiormq", "pamqp", "aio_pika", "alembic", "rich", "uvicorn",
     ],
     ids=lambda typed: typed[0],
 )
-async def test_what_needs_only_the_database_loads_nothing_else(typed):
+async def test_what_needs_only_the_database_loads_nothing_else(typed, migrated_url):
     """What a broker, a migration, a terminal or a worker needs is not loaded for it."""
-    modules = await loaded(*typed)
+    bare, modules = await loaded(), await loaded(*typed, database_url=migrated_url)
     assert "asyncpg" in modules
+    assert len(modules - bare) < READER_MODULES
     packages = {each.partition(".")[0] for each in modules}
     assert packages.isdisjoint(NOT_FOR_A_READER)
     assert not any(each.startswith("pydantic_settings") for each in modules)
 
 
-async def loaded(*arguments):
+async def loaded(*arguments, **settings):
     """The modules that an interpreter loads for a command, or for nothing."""
     program = [str(COMMAND), *arguments] if arguments else ["-c", "pass"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "importtime", *program),
-        env=environment(),
+        env=environment(**settings),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -185,10 +185,10 @@ async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, bef
     assert (again.run_id, again.existing) == (first.run_id, True)
     async with parties.engine.database.transaction() as tx:
         own = parties.own("k2", "k1")
-        recorded = await start_in(tx, "order", Order(), key="o-1", settings=own)
+        recorded = await start_in(tx.connection, "order", Order(), key="o-1", settings=own)
         assert (recorded.run_id, recorded.existing) == (first.run_id, True)
         with pytest.raises(Conflict, match="with another input"):
-            await start_in(tx, "order", Order(mood="declined"), key="o-1", settings=own)
+            await start_in(tx.connection, "order", Order(mood="declined"), key="o-1", settings=own)
     with pytest.raises(Conflict, match="with another input"):
         await parties.client.start("order", Order(mood="declined"), key="o-1")
     assert len(parties.of(RunStarted)) == 1
@@ -223,7 +223,7 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
     await parties.worker.facts.dead_letter("input_sealed")
     async with parties.engine.database.transaction() as tx:
         with pytest.raises(Conflict, match="key 'k1' is not in the key ring"):
-            await start_in(tx, "order", Order(), key="o-1", settings=parties.own("k2"))
+            await start_in(tx.connection, "order", Order(), key="o-1", settings=parties.own("k2"))
     unread = await parties.client.status(first.run_id)
     assert unread.status == Status.COMPLETED
     assert unread.result["charge"].keys() == {"$sealed"}
@@ -245,12 +245,14 @@ async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
 async def test_what_a_caller_recorded_in_plain_is_sealed_when_it_is_taken_in(parties):
     await parties.all("k1")
     async with parties.engine.database.transaction() as tx:
-        handle = await start_in(tx, "order", Order(), key="o-1", settings=parties.own())
+        handle = await start_in(tx.connection, "order", Order(), key="o-1", settings=parties.own())
     ending = await parties.client.result(handle.run_id, timeout=30)
     assert ending.status == Status.COMPLETED
     async with parties.engine.database.transaction() as tx:
         told = [entry.data for entry in await journal.read(tx, str(handle.run_id))]
-        again = await start_in(tx, "order", Order(), key="o-1", settings=parties.own("k1"))
+        again = await start_in(
+            tx.connection, "order", Order(), key="o-1", settings=parties.own("k1")
+        )
         columns = await tx.execute(text("SELECT input::text FROM saga_engine.run"))
         assert not shows([*map(repr, told), *columns.scalars()])
     assert again.existing

@@ -61,7 +61,7 @@ async def everything_happens(engine, sealed):
             for mood in ("fine", "declined", "failing", "raising")
         }
         async with engine.database.transaction() as tx:
-            recorded = await start_in(tx, "order", Order(), key="recorded", settings=own)
+            recorded = await start_in(tx.connection, "order", Order(), key="recorded", settings=own)
         with pytest.raises(InvalidInput):
             await client.start("order", {"card": [SECRET]})
         endings = {

@@ -79,7 +79,8 @@ async def test_connections_of_many_processes_share_few_sessions(bouncer, migrate
         async with Database(bouncer.url(migrated_url), Settings(database_pool=1)) as database:
             for _ in range(5):
                 async with database.transaction() as tx:
-                    assert await tx.scalar(text("SELECT CAST(:n AS int)"), {"n": number}) == number
+                    found = await tx.execute(text("SELECT CAST(:n AS int)"), {"n": number})
+                    assert found.scalar_one() == number
 
     async with asyncio.TaskGroup() as group:
         for number in range(4):
@@ -97,7 +98,7 @@ async def test_a_session_keeps_nothing_of_ours(bouncer, migrated_url):
 
 async def test_without_a_pooler_the_session_has_our_settings_and_begin_is_just_begin(migrated_url):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
-        driver = (await tx.get_raw_connection()).driver_connection
+        driver = (await tx.connection.get_raw_connection()).driver_connection
         assert driver is not None
         assert (driver.is_pooled(), driver._begin) == (False, "")
         found = await tx.execute(SHOWN, {"names": list(OURS)})

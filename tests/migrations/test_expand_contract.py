@@ -12,7 +12,7 @@ from saga_engine.errors import SchemaMismatch, StoreBusy
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from saga_engine.store.tables import REVISION
+from saga_engine.store.schema import REVISION
 from tests.migrations.schemas import migrate_to, migrations, pretend_newer, statements
 
 LATER = migrations()[1:]

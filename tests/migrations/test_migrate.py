@@ -20,7 +20,8 @@ from saga_engine.errors import ConfigurationError, SchemaMismatch, StoreUnavaila
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from saga_engine.store.tables import REVISION, SCHEMA, Xid8, metadata
+from saga_engine.store.schema import REVISION
+from saga_engine.store.tables import SCHEMA, Xid8, metadata
 
 PARTITION = re.compile(r"(run|event)_(default|\d{4}_\d{2})")
 MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"

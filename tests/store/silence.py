@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 
-from saga_engine.store.pool import watch
+from saga_engine.store.liveness import watch
 from tests.faults.processes import lasting
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1

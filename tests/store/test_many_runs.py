@@ -9,7 +9,7 @@ from sqlalchemy import text
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, incidents, keys, outbox, reading, runs
+from saga_engine.store import definitions, gauges, inbox, incidents, keys, outbox, reading, runs
 from saga_engine.store.database import Database
 from saga_engine.store.keys import KeyWanted
 from saga_engine.store.migrate import upgrade
@@ -79,7 +79,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "the one with a key": lambda tx, **_: reading.runs(tx, limit=50, key="key-77777"),
     "one": lambda tx, done, **_: reading.find(tx, done),
     "all of one": lambda tx, done, **_: reading.show(tx, done),
-    "the gauges": lambda tx, **_: reading.counts(tx),
+    "the gauges": lambda tx, **_: gauges.counts(tx),
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
     "a status": lambda tx, done, **_: runs.status(tx, [done]),
     "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),

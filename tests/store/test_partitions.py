@@ -11,7 +11,17 @@ from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Replied
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.store import audit, inbox, journal, keys, partitions, reading, requests, runs
+from saga_engine.store import (
+    audit,
+    gauges,
+    inbox,
+    journal,
+    keys,
+    partitions,
+    reading,
+    requests,
+    runs,
+)
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
@@ -110,7 +120,7 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
         assert await reading.find(tx, run_id) is None
         assert await journal.read(tx, run_id) == []
         assert await reading.with_key(tx, "place-order", "k") is None
-        assert (await reading.counts(tx)).inbox == 0
+        assert (await gauges.counts(tx)).inbox == 0
 
 
 async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(

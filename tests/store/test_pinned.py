@@ -13,7 +13,16 @@ from saga_engine.errors import ConfigurationError, NotFound, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import audit, definitions, inbox, reading, requests, runs, stranded
+from saga_engine.store import (
+    audit,
+    definitions,
+    gauges,
+    inbox,
+    reading,
+    requests,
+    runs,
+    stranded,
+)
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item, Lengths
@@ -66,7 +75,7 @@ async def takes(database: Database, ids: list[int]) -> int:
 
 async def record(database: Database, saga: str | Saga, **more: Any) -> int | None:
     async with database.transaction() as tx:
-        return (await start_in(tx, saga, {"n": 1}, **more)).version
+        return (await start_in(tx.connection, saga, {"n": 1}, **more)).version
 
 
 def wanted(saga: Saga, **more: Any) -> StartWanted:
@@ -214,13 +223,13 @@ async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
     for saga in (A, A, SECOND):
         await record(database, saga)
     async with database.transaction() as tx:
-        assert (await reading.counts(tx)).starts_stranded == {}
+        assert (await gauges.counts(tx)).starts_stranded == {}
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
-        counts = await reading.counts(tx)
+        counts = await gauges.counts(tx)
     assert (counts.starts_stranded, counts.starts_waiting) == ({"buy": 2}, {"buy": 3})
     async with database.transaction() as tx:
-        assert (await reading.counts(tx, most=1)).starts_stranded == {"buy": 1}
+        assert (await gauges.counts(tx, most=1)).starts_stranded == {"buy": 1}
 
 
 async def cancelled(database: Database, run_id: str, saga_act: Act | None = None) -> bool:
@@ -236,8 +245,8 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
     await load(database, A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
-        run_id = str((await start_in(tx, A, {}, key="o-1")).run_id)
-        other = str((await start_in(tx, A, {}, key="o-2")).run_id)
+        run_id = str((await start_in(tx.connection, A, {}, key="o-1")).run_id)
+        other = str((await start_in(tx.connection, A, {}, key="o-2")).run_id)
         await inbox.record(tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)])
         [found] = example("the starts that no worker can begin")
         [row] = (await tx.execute(text(found))).all()
@@ -262,7 +271,7 @@ async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(data
     await load(database, B)
     await was_seen_an_hour_ago(database, B)
     async with database.transaction() as tx:
-        run_id = str((await start_in(tx, A, {}, key="o-1")).run_id)
+        run_id = str((await start_in(tx.connection, A, {}, key="o-1")).run_id)
     assert not await cancelled(database, run_id)
     async with database.transaction() as tx:
         assert set(await inbox.starts_of(tx, [run_id])) == {run_id}
@@ -277,7 +286,7 @@ async def test_a_start_is_cancelled_only_with_an_act_of_that_run_on_record(
     await load(database, A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
-        run_id = str((await start_in(tx, A, {})).run_id)
+        run_id = str((await start_in(tx.connection, A, {})).run_id)
     act = Act(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
     with pytest.raises(StoreRefused):
         await cancelled(database, run_id, replace(act, **changes))

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
 from saga_engine.settings import Settings
-from saga_engine.store import pool
+from saga_engine.store import liveness
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from tests.proxy import proxied
@@ -79,17 +79,17 @@ async def test_one_silent_connection_is_enough_to_replace_them_all(url):
 
 async def test_who_uses_a_connection_that_has_rested_learns_nothing_of_its_death(url, monkeypatch):
     async with pooled(url) as (database, proxy):
-        monkeypatch.setattr(pool, "RESTED", 0.0)
+        monkeypatch.setattr(liveness, "RESTED", 0.0)
         proxy.vanish()
         await at_once(database)
 
 
 async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(url):
     async with pooled(url) as (database, _), database.transaction() as tx:
-        raw = (await tx.get_raw_connection()).driver_connection
+        raw = (await tx.connection.get_raw_connection()).driver_connection
         opened = raw._transport.get_extra_info("socket")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == pool.IDLE
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == liveness.IDLE
 
 
 @pytest.mark.skipif(not may_have_a_network(), reason="`unshare --net` is not allowed here")

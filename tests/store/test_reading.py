@@ -3,7 +3,17 @@ from typing import Any
 from saga_engine.saga.run import Failure
 from saga_engine.saga.trigger import Garbled, Replied
 from saga_engine.saga.vocabulary import Direction, Outcome, Status
-from saga_engine.store import audit, dead_letters, inbox, incidents, keys, outbox, reading, runs
+from saga_engine.store import (
+    audit,
+    dead_letters,
+    gauges,
+    inbox,
+    incidents,
+    keys,
+    outbox,
+    reading,
+    runs,
+)
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
@@ -75,7 +85,7 @@ async def test_the_gauges_count_what_is_unfinished_open_or_waiting(
         await inbox.record(tx, [Item("cancel", turned, {})])
         letters = [DeadLetter("q", "why", "", b"", 0)] * 2
         await dead_letters.record(tx, letters, 1)
-        counts = await reading.counts(tx)
+        counts = await gauges.counts(tx)
     assert counts.runs == {
         ("place-order", Status.RUNNING): 1,
         ("place-order", Status.COMPENSATING): 1,

@@ -122,7 +122,7 @@ async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_tha
 async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_call(engine, saga):
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
-        handle = await start_in(tx, saga, {"n": 1})
+        handle = await start_in(tx.connection, saga, {"n": 1})
     await register(engine, second())
     assert handle.version == 1
     worker, _ = await engine.worker(parcels(), second()), await engine.shop()
@@ -136,10 +136,10 @@ async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_f
 ):
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
-        waiting = str((await start_in(tx, "parcel", {"n": 1})).run_id)
+        waiting = str((await start_in(tx.connection, "parcel", {"n": 1})).run_id)
     other = await engine.worker(changed())
     async with engine.database.transaction() as tx:
-        mine = str((await start_in(tx, "parcel", {"n": 2})).run_id)
+        mine = str((await start_in(tx.connection, "parcel", {"n": 2})).run_id)
     await engine.shop()
     assert await other.facts.finished(mine) == Status.COMPLETED
     assert not other.facts.of(RunStarted, run_id=waiting)
@@ -302,8 +302,8 @@ async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_
     plant(monkeypatch, "decide")
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     async with engine.database.transaction() as tx:
-        broken = str((await start_in(tx, "parcel", BROKEN, key="o-1")).run_id)
-        sound = str((await start_in(tx, "parcel", {"n": 1})).run_id)
+        broken = str((await start_in(tx.connection, "parcel", BROKEN, key="o-1")).run_id)
+        sound = str((await start_in(tx.connection, "parcel", {"n": 1})).run_id)
     assert (await worker.facts.incident(broken)).cause == "engine_fault"
     assert await worker.facts.finished(sound) == Status.COMPLETED
     assert not worker.facts.of(MessageDeadLettered)
@@ -322,10 +322,10 @@ async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_ba
     plant(monkeypatch, "decide", "begin_blocked")
     worker, _ = await engine.worker(), await engine.shop()
     async with engine.database.transaction() as tx:
-        broken = str((await start_in(tx, "parcel", BROKEN, key="o-1")).run_id)
+        broken = str((await start_in(tx.connection, "parcel", BROKEN, key="o-1")).run_id)
     await worker.facts.dead_letter("engine_fault", run_id=broken)
     async with engine.database.transaction() as tx:
-        again = await start_in(tx, "parcel", {"n": 1}, key="o-1")
+        again = await start_in(tx.connection, "parcel", {"n": 1}, key="o-1")
     assert not again.existing
     assert await worker.facts.finished(str(again.run_id)) == Status.COMPLETED
 
@@ -361,7 +361,7 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
         deep = {"n": 1, "in": deep}
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
-        run_id = str((await start_in(tx, "parcel", deep, key=key)).run_id)
+        run_id = str((await start_in(tx.connection, "parcel", deep, key=key)).run_id)
     worker, asker = await engine.worker(**lowered), await engine.asker()
     assert (await worker.facts.incident(run_id)).cause == "input_invalid"
     async with engine.database.transaction() as tx:
@@ -390,12 +390,16 @@ async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
 async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_without_end(engine):
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
-        old = str((await start_in(tx, second(), {"n": 1, "address": "x"}, key="o-1")).run_id)
-        known = str((await start_in(tx, changed_name(), {}, key="o-1")).run_id)
+        old = str(
+            (await start_in(tx.connection, second(), {"n": 1, "address": "x"}, key="o-1")).run_id
+        )
+        known = str((await start_in(tx.connection, changed_name(), {}, key="o-1")).run_id)
         await tx.execute(
             text("UPDATE saga_engine.inbox SET received_at = now() - interval '8 days'")
         )
-        new = str((await start_in(tx, second(), {"n": 1, "address": "x"}, key="o-2")).run_id)
+        new = str(
+            (await start_in(tx.connection, second(), {"n": 1, "address": "x"}, key="o-2")).run_id
+        )
     await register(engine, changed_name())
     worker = await engine.worker(maintenance=0.05)
     await worker.facts.dead_letter("unknown_saga", run_id=old)

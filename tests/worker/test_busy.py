@@ -33,7 +33,7 @@ async def test_a_callers_open_transaction_holds_up_its_own_key_only(engine):
         for _ in range(8)
     ]
     async with asyncio.TaskGroup() as group, engine.database.transaction() as tx:
-        mine = await start_in(tx, "parcel", {"to": "Ada"}, key="k")
+        mine = await start_in(tx.connection, "parcel", {"to": "Ada"}, key="k")
         waiting = group.create_task(asker.ask_all(*requests))
         assert await other.start()
         assert not waiting.done()
@@ -88,7 +88,7 @@ async def test_runs_that_somebody_keeps_hold_up_no_start_that_waits(engine):
         await comes_true(lambda: _have_been_put_by(engine.database, 2))
         for _ in range(3):
             async with engine.database.transaction() as own:
-                mine = await start_in(own, "parcel", {"to": "Ada"}, key=str(uuid7()))
+                mine = await start_in(own.connection, "parcel", {"to": "Ada"}, key=str(uuid7()))
             assert await worker.facts.finished(str(mine.run_id))
     for each in kept:
         assert await worker.facts.finished(each) == "completed"

@@ -117,7 +117,7 @@ async def test_a_start_has_its_turn_however_many_cancels_come(engine):
         keys = await identity.token_keys(tx)
         kind, body = trigger_data(Cancel("ada", "because"))
         await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
-        await start_in(tx, "parcel", {})
+        await start_in(tx.connection, "parcel", {})
     catalogue = Catalogue({ids[saga.name, saga.version]: saga})
     outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
     common = (engine.database, catalogue)

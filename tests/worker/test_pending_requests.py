@@ -107,7 +107,7 @@ async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
     worker, _ = await engine.worker(), await engine.shop()
     assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="shop", body=body)
     async with engine.database.transaction() as tx:
-        mine = await start_in(tx, "parcel", {}, key="k")
+        mine = await start_in(tx.connection, "parcel", {}, key="k")
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(MessageDeadLettered)
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
@@ -120,7 +120,7 @@ async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
     body = json.dumps({"run_id": str(other), "key": "theirs", "input": {}})
     await put(owner, run_id=run_id, kind="start", saga="parcel", body=body)
     async with engine.database.transaction() as tx:
-        mine = await start_in(tx, "parcel", {})
+        mine = await start_in(tx.connection, "parcel", {})
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(MessageDeadLettered, run_id=str(run_id))
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.run") == 1
@@ -231,7 +231,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         admitted += await put(owner, **row, kind=kind, body=body)
         if number % 20 == 0 and len(honest) < HONEST:
             async with engine.database.transaction() as tx:
-                honest.append(str((await start_in(tx, "parcel", {})).run_id))
+                honest.append(str((await start_in(tx.connection, "parcel", {})).run_id))
             honest.append(await asker.start())
         if admitted >= ENOUGH and len(honest) == HONEST:
             break
@@ -253,7 +253,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         if not rest:
             break
         async with engine.database.transaction() as tx:
-            honest.append(str((await start_in(tx, "parcel", {})).run_id))
+            honest.append(str((await start_in(tx.connection, "parcel", {})).run_id))
         assert await worker.facts.finished(honest[-1]) == Status.COMPLETED
     assert rest == []
     assert not worker.facts.of(FaultFound)
@@ -268,6 +268,6 @@ async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(e
     await worker.facts.until(FaultFound, 2, operation="recorded")
     for _ in range(3):
         async with engine.database.transaction() as tx:
-            mine = await start_in(tx, "parcel", {})
+            mine = await start_in(tx.connection, "parcel", {})
         assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.inbox")

@@ -149,10 +149,10 @@ async def test_a_start_is_committed_with_the_callers_own_rows(engine):
     async with engine.database.transaction() as tx:
         await tx.execute(text("CREATE TABLE parcels (id text)"))
         await tx.execute(text("INSERT INTO parcels VALUES ('p-1')"))
-        handle = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
+        handle = await start_in(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
     assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
     async with engine.database.transaction() as tx:
-        again = await start_in(tx, "parcel", {"to": "Ada"}, key="p-1")
+        again = await start_in(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
     assert (again.run_id, again.existing) == (handle.run_id, True)
     await check_promises(engine.database)
 
@@ -162,7 +162,7 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
     handle = None
     try:
         async with engine.database.transaction() as tx:
-            handle = await start_in(tx, "parcel", {}, key="p-1")
+            handle = await start_in(tx.connection, "parcel", {}, key="p-1")
             raise ZeroDivisionError  # noqa: TRY301 - the caller's own trouble
     except ZeroDivisionError:
         pass
@@ -175,7 +175,7 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
 async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     async with engine.database.transaction() as tx:
-        handle = await start_in(tx, "parcel", {"to": []}, key="p-1")
+        handle = await start_in(tx.connection, "parcel", {"to": []}, key="p-1")
     run_id = str(handle.run_id)
     incident = await worker.facts.incident(run_id)
     assert (incident.step, incident.cause) == ("pack", "input_invalid")

@@ -147,7 +147,7 @@ async def test_a_timer_whose_call_ended_two_workers_opens_an_incident(engine):
 async def recorded_start(engine, tx):
     """Record a start of the box that a worker had, which is gone; its run id."""
     await (await engine.worker(boxes())).stop()
-    return str((await start_in(tx, "box", {})).run_id)
+    return str((await start_in(tx.connection, "box", {})).run_id)
 
 
 async def test_a_call_that_ended_one_worker_is_made_once_more_and_forgotten_when_it_returns(engine):
@@ -239,7 +239,7 @@ async def test_suspects_without_work_are_left_alone(engine):
     await accuse(engine, done, "send", "send", times=2)
     await worker.stop()
     async with engine.database.transaction() as tx:
-        waits = str((await start_in(tx, "box", {})).run_id)
+        waits = str((await start_in(tx.connection, "box", {})).run_id)
         await suspects.accuse(tx, Suspect(waits, "pack", "action", "pack"))
         assert list(await suspects.with_work(tx)) == [waits]
 

@@ -112,7 +112,7 @@ async def test_incidents_that_somebody_holds_keep_no_start_waiting(engine):
             await operate(engine, each, Resolve(1, Resolution.SKIP, "ada", "because"))
         for _ in range(3):
             async with engine.database.transaction() as own:
-                mine = await start_in(own, "parcel", {}, key=str(uuid7()))
+                mine = await start_in(own.connection, "parcel", {}, key=str(uuid7()))
             await worker.facts.until(RunStarted, run_id=str(mine.run_id))
         assert not worker.facts.of(OperatorAnswered)
     await worker.facts.until(OperatorAnswered, 2, accepted=True)
@@ -430,7 +430,7 @@ async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(
         await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
         items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
         await inbox.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
-        mine = await start_in(tx, "parcel", {}, key="k")
+        mine = await start_in(tx.connection, "parcel", {}, key="k")
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(OperatorAnswered, run_id=run_id, accepted=False)
     await worker.facts.until(MessageDeadLettered, len(rubbish), reason="bad_request")

@@ -1,0 +1,27 @@
+"""What a session of the engine's is held to by PostgreSQL, and how long connecting may take."""
+
+from typing import Any
+
+from saga_engine.settings import Settings
+
+
+def connecting(settings: Settings) -> dict[str, Any]:
+    """Give what `asyncpg.connect` takes besides an address."""
+    timeout = f"{settings.database_timeout * 1000:.0f}"
+    return {
+        "timeout": settings.database_connect_timeout,
+        "command_timeout": settings.database_timeout,
+        "server_settings": {
+            "application_name": "saga-engine",
+            "timezone": "UTC",
+            "default_transaction_isolation": "read committed",
+            "statement_timeout": timeout,
+            "idle_in_transaction_session_timeout": timeout,
+            "lock_timeout": f"{settings.database_lock_timeout * 1000:.0f}",
+            # Every hot statement finds its rows by key, whatever the planner believes: a plan
+            # made while the tables were empty must not read all of them when they are full.
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "jit": "off",
+        },
+    }

@@ -1,0 +1,212 @@
+"""
+One connection to PostgreSQL, for a process that executes a few statements and ends.
+
+It is used as `database.Database` is, refuses the same databases and raises the same errors, over
+the driver alone: a command of the command line ends before SQLAlchemy would be imported. There is
+one transaction at a time. A connection that is lost between two transactions is replaced.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+
+from saga_engine import tls
+from saga_engine.settings import Settings
+from saga_engine.store import liveness, pooler, usable
+from saga_engine.store.limits import connecting
+from saga_engine.store.sqlstate import leads_astray, translated
+from saga_engine.store.statement import Statement
+from saga_engine.store.url import read
+
+_ADAPTER_ONLY = "prepared_statement_cache_size"
+"""The parameter of a URL that is SQLAlchemy's and not the driver's."""
+
+
+class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
+    """A row whose columns are read by their places, or by their names as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Rows:
+    """What a statement has returned; `status` is PostgreSQL's word for it, as `UPDATE 3`."""
+
+    def __init__(self, rows: Sequence[Row], status: str) -> None:
+        self._rows = rows
+        self._status = status
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were returned, or changed."""
+        number = self._status.rpartition(" ")[2]
+        return int(number) if number.isdecimal() else len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def all(self) -> Sequence[Row]:
+        """Return all rows."""
+        return self._rows
+
+    def first(self) -> Row | None:
+        """Return the first row; None when there is none."""
+        return self._rows[0] if self._rows else None
+
+    def one(self) -> Row:
+        """Return the only row."""
+        (row,) = self._rows
+        return row
+
+    def one_or_none(self) -> Row | None:
+        """Return the only row; None when there is none."""
+        return self.one() if self._rows else None
+
+    def scalar(self) -> Any:
+        """Return the first column of the first row; None when there is none."""
+        return self._rows[0][0] if self._rows else None
+
+    def scalar_one(self) -> Any:
+        """Return the first column of the only row."""
+        return self.one()[0]
+
+    def scalar_one_or_none(self) -> Any:
+        """Return the first column of the only row; None when there is none."""
+        return self.one()[0] if self._rows else None
+
+    def scalars(self) -> list[Any]:
+        """Return the first column of all rows."""
+        return [row[0] for row in self._rows]
+
+
+class Transaction:
+    """The driver's connection inside a transaction, for the functions of this package."""
+
+    def __init__(self, driver: pooler.Connection, prepared: dict[str, Any]) -> None:
+        self._driver = driver
+        self._prepared = prepared
+
+    async def execute(
+        self, statement: Statement, parameters: Mapping[str, Any] | None = None
+    ) -> Rows:
+        """Execute one statement."""
+        sql, names = statement.numbered
+        given = parameters or {}
+        prepared = self._prepared.get(sql) or await self._driver.prepare(sql)
+        if not self._driver.is_pooled():  # a pooler may lead the next transaction elsewhere
+            self._prepared[sql] = prepared
+        rows = await prepared.fetch(*(given[name] for name in names))
+        return Rows(rows, prepared.get_statusmsg())
+
+
+class Session:
+    """
+    A connection to the engine's database; `async with` owns it.
+
+    Entering checks that the database can be used, see `usable.check`.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or a certificate it names.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        address = read(url)
+        self._where = address.text
+        self._files = tls.of_database(url)
+        self._arguments = {**address.arguments(), **connecting(settings), "record_class": Row}
+        self._arguments.pop(_ADAPTER_ONLY, None)
+        self._timeout = settings.database_timeout
+        self._patience = settings.database_connect_timeout
+        self._driver: pooler.Connection | None = None
+        self._used = 0.0
+        self._prepared: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with self.transaction() as tx:
+                await usable.check(tx, self._where)
+        except BaseException:
+            self._terminate()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._driver is not None:
+                await self._driver.close(timeout=self._patience)
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            self._terminate()  # what was committed stays so
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """
+        Open one transaction: committed when the block ends, undone when it raises.
+
+        Raises:
+            StoreUnavailable: try again later; whether it was committed is unknown.
+            StoreRefused: it can never be committed with this data.
+            SchemaMismatch: the tables are not those of this version.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._begun() as transaction:
+                yield transaction
+        except Exception as error:
+            ours = translated(error, self._where)
+            if ours is None:
+                raise
+            raise ours from None
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[Transaction]:
+        driver = await self._connected()
+        assert not driver.is_in_transaction(), "a session has one transaction at a time"
+        try:
+            await driver.execute("BEGIN")
+            yield Transaction(driver, self._prepared)
+            await driver.execute("COMMIT")
+        except BaseException as error:
+            # After a cancelled or unanswered statement a rollback would wait for its answer. The
+            # server undoes what a closed connection leaves.
+            if not isinstance(error, Exception) or leads_astray(error):
+                driver.terminate()
+            elif not driver.is_closed() and driver.is_in_transaction():
+                await driver.execute("ROLLBACK")
+            raise
+        finally:
+            self._used = asyncio.get_running_loop().time()
+
+    async def _connected(self) -> pooler.Connection:
+        if self._driver is None or not await self._answers(self._driver):
+            self._prepared.clear()
+            context = self._files is not None and tls.context(self._files)
+            self._driver = await pooler.connect(ssl=context, **self._arguments)
+            liveness.watch_driver(self._driver)
+        return self._driver
+
+    async def _answers(self, driver: pooler.Connection) -> bool:
+        """Whether a connection is open; one that has rested is asked."""
+        if driver.is_closed():
+            return False
+        if asyncio.get_running_loop().time() - self._used < liveness.RESTED:
+            return True
+        try:
+            await driver.execute("SELECT 1", timeout=self._patience)
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            driver.terminate()
+        return not driver.is_closed()
+
+    def _terminate(self) -> None:
+        if self._driver is not None:
+            self._driver.terminate()

@@ -1,0 +1,95 @@
+"""
+A statement as text, and what executes it.
+
+Most statements of this package are text with parameters such as `:run_id`. They are executed in two
+ways: by `database`, over SQLAlchemy's pool, in processes that serve; and by `session`, over the
+driver alone, in commands that end at once. SQLAlchemy is imported only for the first, because its
+import takes longer than such a command.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import cached_property
+from typing import Any, Protocol
+
+# As SQLAlchemy reads them: a cast, `value::type`, is not a parameter.
+_PARAMETER = re.compile(r"(?<![:\w]):(\w+)(?!:)")
+
+
+class Statement:
+    """One statement in SQL, whose parameters are written as `:name`."""
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+
+    def __str__(self) -> str:
+        return self.sql
+
+    @cached_property
+    def numbered(self) -> tuple[str, Sequence[str]]:
+        """The SQL as PostgreSQL takes it, with `$1` and so on, and their names in order."""
+        names = list(dict.fromkeys(_PARAMETER.findall(self.sql)))
+        return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", self.sql), names
+
+    @cached_property
+    def clause(self) -> Any:
+        """The same for SQLAlchemy, made once: it caches by what it has made of a statement."""
+        import sqlalchemy  # noqa: PLC0415 - see above
+
+        return sqlalchemy.text(self.sql)
+
+
+def text(sql: str) -> Statement:
+    """Make a statement."""
+    return Statement(sql)
+
+
+class Rows(Protocol):
+    """What a statement has returned, as SQLAlchemy's results are read."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were returned, or changed."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def all(self) -> Sequence[Any]:
+        """Return all rows."""
+
+    def first(self) -> Any:
+        """Return the first row; None when there is none."""
+
+    def one(self) -> Any:
+        """Return the only row."""
+
+    def one_or_none(self) -> Any:
+        """Return the only row; None when there is none."""
+
+    def scalar(self) -> Any:
+        """Return the first column of the first row; None when there is none."""
+
+    def scalar_one(self) -> Any:
+        """Return the first column of the only row."""
+
+    def scalar_one_or_none(self) -> Any:
+        """Return the first column of the only row; None when there is none."""
+
+    def scalars(self) -> Iterable[Any]:
+        """Return the first column of all rows."""
+
+
+class Transaction(Protocol):
+    """A connection inside a transaction; every function of this package takes one."""
+
+    async def execute(
+        self, statement: Statement, parameters: Mapping[str, Any] | None = None
+    ) -> Rows:
+        """Execute one statement."""
+
+
+class Transactions(Protocol):
+    """What opens one transaction after another."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open one transaction: committed when the block ends, undone when it raises."""
