@@ -138,7 +138,7 @@ async def test_our_limits_are_in_force(migrated_url, kind):
 @pytest.mark.parametrize(
     ("sql", "numbered", "names"),
     [
-        ("SELECT :a::text, :b, :a", "SELECT $1::text, $2, $1", ["a", "b"]),
+        ("SELECT (:a)::text, :b, :a", "SELECT ($1)::text, $2, $1", ["a", "b"]),
         ("SELECT '12:30', x::int[]", "SELECT '12:30', x::int[]", []),
         ("SELECT CAST(:a_b AS text)", "SELECT CAST($1 AS text)", ["a_b"]),
     ],
