@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import CursorResult, Executable
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.settings import Settings
@@ -23,7 +23,7 @@ from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
 from saga_engine.store.limits import connecting
 from saga_engine.store.pool import Pool, discard
-from saga_engine.store.statement import Statement
+from saga_engine.store.statement import Rows, Statement
 from saga_engine.store.url import read
 from saga_engine.store.wrapped import leads_astray, translated
 
@@ -36,10 +36,11 @@ class Transaction:
 
     async def execute(
         self, statement: Statement | Executable, parameters: Mapping[str, Any] | None = None
-    ) -> CursorResult[Any]:
+    ) -> Rows:
         """Execute one statement: as text, or composed with SQLAlchemy."""
         clause = statement.clause if isinstance(statement, Statement) else statement
-        return await self.connection.execute(clause, parameters)
+        rows: Rows = await self.connection.execute(clause, parameters)
+        return rows
 
 
 class Database:

@@ -18,7 +18,7 @@ from datetime import datetime
 
 from saga_engine.errors import StoreBusy
 from saga_engine.store.database import Database
-from saga_engine.store.statement import Transaction, text
+from saga_engine.store.statement import Statement, Transaction, text
 
 MONTHS_AHEAD = 12
 """Partitions there are beyond this month's, unless the settings say otherwise."""
@@ -100,7 +100,7 @@ class _Locks:
         self._database = database
         self._patience = patience
 
-    async def under(self, statement: object, arguments: dict[str, object]) -> int:
+    async def under(self, statement: Statement, arguments: dict[str, object]) -> int:
         """Run it; what it returns."""
         tried = 0
         while True:
@@ -110,7 +110,7 @@ class _Locks:
                 async with self._database.transaction() as tx:
                     timeout = f"{self._patience.lock_timeout * 1000:.0f}"
                     await tx.execute(_IMPATIENT, {"timeout": timeout})
-                    found = await tx.execute(statement, arguments)  # type: ignore[call-overload]  # a text clause
+                    found = await tx.execute(statement, arguments)
                     return int(found.scalar_one())
             except StoreBusy:
                 if tried >= self._patience.tries:

@@ -149,7 +149,7 @@ async def test_a_run_that_no_worker_can_begin_is_cancelled_without_one(settings)
     """The service was rolled out before the worker, and the worker never came."""
     url = settings.require_database()
     async with Database(url, settings) as database, database.transaction() as tx:
-        run_id = str((await start_in(tx, held, {"name": "Ann"}, key="o-1")).run_id)
+        run_id = str((await start_in(tx.connection, held, {"name": "Ann"}, key="o-1")).run_id)
     ran = await saga_engine("cancel", run_id, *WHY, "--json", database_url=url)
     assert (ran.code, ran.json["outcome"], ran.json["action"]) == (0, "accepted", "cancel")
     assert ran.json["message"].startswith("The run did not begin")

@@ -13,6 +13,7 @@ from functools import partial
 from typing import cast
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.broker.command import Command, ReceivedCommand
@@ -461,7 +462,7 @@ def have_no_barrier(plant: Planting) -> None:
 def undo_what_never_happened(plant: Planting) -> None:
     enter = barrier.enter
 
-    async def careless(tx: Transaction, command: Command, *, undoes: bool) -> Answer | None:
+    async def careless(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answer | None:
         del undoes
         return await enter(tx, command, undoes=False)
 
@@ -472,7 +473,7 @@ def undo_what_never_happened(plant: Planting) -> None:
 def leave_no_tombstone(plant: Planting) -> None:
     enter = barrier.enter
 
-    async def without(tx: Transaction, command: Command, *, undoes: bool) -> Answer | None:
+    async def without(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answer | None:
         answer = await enter(tx, command, undoes=undoes)
         if undoes and answer is barrier.EMPTY:
             model = cast("tables.Transaction", tx)
@@ -484,7 +485,9 @@ def leave_no_tombstone(plant: Planting) -> None:
 
 @bug("P3", "P4")
 def record_the_barrier_in_a_transaction_of_its_own(plant: Planting) -> None:
-    async def once(self: Performer, handler: Handler, course: Course, tx: Transaction) -> Answer:
+    async def once(
+        self: Performer, handler: Handler, course: Course, tx: AsyncConnection
+    ) -> Answer:
         assert self._database is not None
         async with self._database.transaction() as other:
             answer = await self._called(handler, course, other)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, text
+from sqlalchemy import text
 
 from saga_engine.errors import StoreBusy
 from saga_engine.identifiers import uuid7
@@ -27,6 +27,7 @@ from saga_engine.store.database import Database, Transaction
 from saga_engine.store.inbox import Item
 from saga_engine.store.keys import KeyWanted
 from saga_engine.store.partitions import Maintained, Patience
+from saga_engine.store.statement import Statement
 from tests.store.orders import INPUT, begin, happen, run_id
 
 PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
@@ -195,7 +196,7 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
 
 @pytest.mark.parametrize("before", [partitions._NEEDED, partitions._DETACH])
 async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
-    database: Database, definition_id: int, before: Executable
+    database: Database, definition_id: int, before: Statement
 ):
     """Whenever it begins: before the keys are released, or after that."""
     await finished(database, definition_id)
@@ -345,7 +346,7 @@ STRAYS = text(
 class Interrupted:
     """A database right before one of whose statements something else happens, once."""
 
-    def __init__(self, database: Database, statement: Executable, meanwhile) -> None:
+    def __init__(self, database: Database, statement: Statement, meanwhile) -> None:
         self._database = database
         self._statement = statement
         self._meanwhile = meanwhile
@@ -356,7 +357,7 @@ class Interrupted:
             self._tx = tx
             yield self
 
-    async def execute(self, statement: Executable, arguments=None):
+    async def execute(self, statement: Statement, arguments=None):
         if statement is self._statement and self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()
