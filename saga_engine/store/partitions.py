@@ -221,9 +221,11 @@ _SUMMARIZE = text(
         FROM index AS x, LATERAL generate_series(CAST(:first AS bigint), least(x.pages - 1,
             CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) - 1), x.step) AS p(page)
     )
-    SELECT min(CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint))
-    FROM index AS x, done
-    WHERE CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) < x.pages"""
+    SELECT min(CASE
+        WHEN (SELECT d.ranges FROM done AS d) IS NULL THEN NULL  -- so that it is done in any case
+        WHEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) < x.pages
+            THEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) END)
+    FROM index AS x"""
 )
 
 _RELEASE = """

@@ -383,8 +383,9 @@ async def finished(
             text(
                 "UPDATE saga_engine.run SET finished_at = clock_timestamp()"
                 " - make_interval(days => CAST(:days AS integer))"
+                " WHERE run_id = CAST(:run_id AS uuid)"
             ),
-            {"days": days},
+            {"days": days, "run_id": run_id},
         )
     return run_id
 
