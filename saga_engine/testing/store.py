@@ -364,7 +364,7 @@ async def _release(tx: Transaction, arguments: Arguments) -> int:
 @ANSWERS.to(requests, "_START")
 async def _request_start(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     name, run_id, key = arguments["saga"], arguments["run_id"], arguments["key"]
-    bounds.check_start(arguments, tx.now)
+    bounds.check_start(arguments)
     pinned, mark = _pin(tx, arguments)
     if pinned is None or mark is None:
         outcome = "unknown_saga" if pinned is None else "mismatch"

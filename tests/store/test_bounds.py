@@ -20,8 +20,6 @@ from saga_engine.store.database import Database, Transaction
 from saga_engine.testing import bounds
 from tests.store.orders import BOTH, ORDERS, run_id
 
-pytestmark = BOTH
-
 TEXT = "x" * bounds.TEXT
 SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
 FITS = {**SAID, "result": ""}
@@ -98,6 +96,7 @@ async def refuses(database: Database, work: Any) -> bool:
     return False
 
 
+@BOTH
 @pytest.mark.parametrize("given", ACTS)
 async def test_an_act_is_held_to_the_same_bounds(database: Database, given: str):
     acts, fits = ACTS[given]
@@ -113,6 +112,7 @@ async def ask(tx: Transaction, acts: Sequence[Act], bodies: Sequence[str]) -> No
     await tx.execute(requests._RESOLVE, arguments)
 
 
+@BOTH
 @pytest.mark.parametrize("given", BODIES)
 async def test_a_request_is_held_to_the_same_bounds(database: Database, given: str):
     body, fits = BODIES[given]
@@ -125,6 +125,7 @@ async def test_a_request_is_held_to_the_same_bounds(database: Database, given: s
     assert await refuses(database, work) is not fits
 
 
+@BOTH
 async def test_an_act_has_the_same_few_requests(database: Database):
     first, second, foreign, settled = act(), act(), act(action="cancel"), act()
     said = json.dumps(SAID)
@@ -165,6 +166,7 @@ async def start(database: Database, **given: Any) -> bool:
     return await refuses(database, work)
 
 
+@BOTH
 @pytest.mark.parametrize("given", STARTS)
 async def test_a_start_is_held_to_the_same_bounds(database: Database, given: str):
     arguments, fits = STARTS[given]
@@ -172,5 +174,5 @@ async def test_a_start_is_held_to_the_same_bounds(database: Database, given: str
 
 
 @pytest.mark.parametrize("hours", [-25, -23, 23, 25])
-async def test_the_time_of_a_run_id_is_held_to_the_same_bounds(database: Database, hours: int):
+async def test_the_time_of_a_run_id_is_that_of_now_or_nearly(database: Database, hours: int):
     assert await start(database, hours=hours) is (abs(hours) > 24)
