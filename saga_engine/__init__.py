@@ -14,6 +14,8 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     testing/      the engine simulated: models of its servers, virtual time, faults from a seed
     settings      every limit, timeout, batch and retry, with its unit and default
     environment   which variables of the process environment are settings
+    drain         how the seconds of a shutdown are divided
+    containment   what code of users may do to the event loop
     loading       the user's modules, imported by name and searched for sagas or participants
     identifiers   run ids
     tls           TLS to RabbitMQ and PostgreSQL

@@ -116,6 +116,12 @@ class HandlersStuck(SagaEngineError):
     exit_code = 9
 
 
+class ProcessDisturbed(SagaEngineError):
+    """Code of a user cancelled the process itself, which goes on no more."""
+
+    exit_code = 9
+
+
 class BrokerError(SagaEngineError):
     """RabbitMQ said no, or said nothing."""
 

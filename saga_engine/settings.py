@@ -359,8 +359,9 @@ class Settings(BaseModel):
 
     log_repeat: Seconds = Field(
         60.0,
-        description="Seconds between two warnings of the same failure of a handler; those between"
-        " are counted, and written at debug",
+        description="Seconds between two warnings of the same failure of a handler, and in which a"
+        " connection that comes and goes has 5 lines of a kind; the others are counted, and written"
+        " at debug",
     )
 
     def __init__(self, **arguments: Any) -> None:

@@ -27,5 +27,6 @@ The command line: what `saga-engine` does, one module for each group of commands
     verdict        the sentence and the exit code of an error
     streams        the standard streams, usable in any state the caller left them in
     process        how a process that serves ends
+    oversight      having an overseer beside this process
     overseer       the process that ends a worker or participant when nothing inside can
 """

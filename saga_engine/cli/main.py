@@ -28,8 +28,8 @@ Add --json to whatever reads, --debug to see the traceback of an error.
 
 Exit codes: 0 ok; 1 unexpected; 2 usage or configuration; 3 not found; 4 not possible in this state;
 5 database or broker out of reach; 6 the run ended, but not completed; 7 some of many failed;
-8 a check found problems; 9 handlers are stuck; 10 done, but the output cannot be written;
-124 waited long enough; 130, 143 interrupted.
+8 a check found problems; 9 user code stops the process; 10 done, but the output cannot be
+written; 124 waited long enough; 130, 143 interrupted.
 """
 
 _COMMANDS = (

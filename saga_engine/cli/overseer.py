@@ -7,8 +7,10 @@ interpreter write each signal it gets into a pipe. The overseer reads both. It e
 one call takes longer than `code_limit`, after it has recorded the run in PostgreSQL and has written
 `code.stuck` to the log, and when the parent is still there after `drain`. It ends with its parent.
 
-It counts ticks instead of comparing times, and none while its parent is stopped, so that a process
-that was frozen is not taken for one that hangs. Until it acts it imports nothing but what is here.
+Recording and writing are done by threads, so that neither a database that does not answer nor a
+slow import delays the end. It adds up the time between its looks instead of comparing times, at
+most two ticks for each and none while its parent is stopped, so that a process that was frozen is
+not taken for one that hangs. Until it acts it imports nothing but what is here.
 """
 
 import asyncio
@@ -18,19 +20,26 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from saga_engine.drain import Drain
+
 TICK = 0.25
 """Seconds between two looks."""
 
-GRACE = 1.0
-"""Seconds after `drain` before the parent is ended: it ends itself at `drain` if it can."""
-
 RECORDING = 5.0
 """Seconds to record a suspect in PostgreSQL; an unreachable database does not keep the parent."""
+
+LOGGING = 1.0
+"""Seconds to write the line that says so."""
+
+ENDING = 0.5
+"""Seconds that SIGKILL has, before LAST_SIGNAL is tried."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -42,88 +51,151 @@ The parent has the C library's `_exit` as its handler, so the exit code is the s
 
 
 def main() -> None:
-    """Watch the parent, as told by one line of JSON on stdin, until it is gone."""
+    """Watch the parent, as one document of JSON on stdin says, until it is gone."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    told, rest = _told()
     parent = os.getppid()
+    told = json.loads(sys.stdin.buffer.read())
     memory = mmap.mmap(told["memory"], 0) if told["memory"] is not None else None
-    watch = _Look(told, parent, memory)
-    ready = select.poll()
-    ready.register(0, select.POLLIN)
-    watch.signals(rest)
-    ticked = time.monotonic()
-    while os.getppid() == parent:
-        if ready.poll(TICK * 1000):
-            numbers = os.read(0, 4096)
-            if not numbers:
-                return  # the parent is gone, or needs no overseer any more
-            watch.signals(numbers)
-        if time.monotonic() - ticked >= TICK:
-            ticked = time.monotonic()
-            watch.tick()
+    watch = Overseer(told, parent, memory)
+    try:
+        while os.getppid() == parent and watch.look():
+            pass
+    finally:
+        os._exit(0)  # whatever a thread still does
 
 
-class _Look:
-    """What the overseer has seen of its parent."""
+class Overseer:
+    """
+    What the overseer has seen of its parent.
+
+    `told`: `limit` and `drain` in seconds; `draining`, the seconds since the parent's first signal,
+    or None; `signals`, the descriptor from which signals are read; `settings` for the database and
+    the log.
+    """
 
     def __init__(self, told: dict[str, Any], parent: int, memory: mmap.mmap | None) -> None:
         self._told, self._parent, self._memory = told, parent, memory
+        self._drain = Drain(told["drain"])
         self._note = 0
         self._in_call = 0.0
-        self._draining: float | None = None
+        self._draining: float | None = told["draining"]
+        self._accusation: Accusation | None = None
+        self._prepared = False
+        self._ticked = time.monotonic()
+        self._ready = select.poll()
+        self._ready.register(told["signals"], select.POLLIN)
+
+    def look(self) -> bool:
+        """Wait for a signal or a tick; False when the parent is gone, or needs it no more."""
+        if self._ready.poll(TICK * 1000):
+            numbers = os.read(self._told["signals"], 4096)
+            if not numbers:
+                return False
+            self.signals(numbers)
+        passed = time.monotonic() - self._ticked
+        if passed >= TICK:
+            self._ticked += passed
+            self.tick(min(passed, 2 * TICK))
+        return True
 
     def signals(self, numbers: bytes) -> None:
         """The parent got these signals."""
         if self._draining is None and any(number in STOPPING for number in numbers):
             self._draining = 0.0
 
-    def tick(self) -> None:
-        """Count, unless the parent is stopped, and end it when a limit is reached."""
+    def tick(self, seconds: float = TICK) -> None:
+        """Count these seconds, unless the parent is stopped, and end it when a limit is reached."""
         if _is_stopped(self._parent):
             return
         if self._draining is not None:
-            self._draining += TICK
+            self._draining += seconds
         note = self._number()
-        self._in_call = self._in_call + TICK if note == self._note and note % 2 else 0.0
+        self._in_call = self._in_call + seconds if note == self._note and note % 2 else 0.0
         self._note = note
-        if self._in_call >= self._told["limit"]:
-            self._stuck(note)
-        elif self._draining is not None and self._draining >= self._told["drain"] + GRACE:
-            if note % 2:
-                self._stuck(note)
+        self._judge(seconds)
+        if self._draining is not None and self._draining >= self._drain.seconds:
             _end(self._parent)
+
+    def _judge(self, seconds: float) -> None:
+        """Accuse a call that takes too long, and end the parent when that is done."""
+        accused = self._accusation
+        if accused is not None and accused.note != self._note:
+            accused = self._accusation = None  # it has returned after all
+        if accused is not None:
+            drain = self._drain
+            if accused.is_complete(seconds, self._left(drain.recorded), self._left(drain.left)):
+                _end(self._parent)
+        elif self._in_call and self._is_too_long():
+            assert self._memory is not None, "there is a note"
+            self._accusation = Accusation(self._told, self._note, self._memory)
+        elif self._in_call and self._draining is not None and not self._prepared:
+            self._prepared = True
+            _Deed(_imports)
+
+    def _is_too_long(self) -> bool:
+        stuck: bool = self._in_call >= self._told["limit"]
+        return stuck or (self._draining is not None and self._draining >= self._drain.accused)
+
+    def _left(self, moment: float) -> float:
+        """Seconds until a moment of the shutdown, if there is one."""
+        return float("inf") if self._draining is None else moment - self._draining
 
     def _number(self) -> int:
         return 0 if self._memory is None else int.from_bytes(self._memory[:8], sys.byteorder)
 
-    def _stuck(self, note: int) -> None:
-        from saga_engine.worker.alarm import read_note  # noqa: PLC0415 - see above
 
-        assert self._memory is not None, "there is a note"
-        _, call = read_note(self._memory)
+class Accusation:
+    """What is done about the call that `note` numbers: record it, then write of it."""
+
+    def __init__(self, told: dict[str, Any], note: int, memory: mmap.mmap) -> None:
+        self.note = note
+        self._told = told
+        self._written = bytes(memory)
+        self._age = 0.0
+        self._recording = _Deed(lambda: asyncio.run(_record(self._told, self._written)))
+        self._writing: _Deed | None = None
+
+    def is_complete(self, seconds: float, recording: float, writing: float) -> bool:
+        """
+        Whether all is done that can be, so many seconds after the last look.
+
+        Args:
+            recording: seconds that are left for recording it.
+            writing: seconds that are left for all.
+        """
+        self._age += seconds
+        if self._writing is not None:
+            return self._writing.done or self._age >= LOGGING or writing <= 0
+        if self._recording.done or self._age >= RECORDING or recording <= 0:
+            self._age = 0.0
+            recorded = self._recording.succeeded
+            self._writing = _Deed(lambda: _log(self._told, self._written, recorded=recorded))
+        return writing <= 0
+
+
+class _Deed:
+    """Something done by a thread of its own, which may fail or never end."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.done = self.succeeded = False
+        self._work = work
         try:
-            recorded = asyncio.run(_record(self._told, call))
-        except Exception:  # noqa: BLE001 - whatever is wrong, the parent is ended
-            recorded = False
-        if self._number() != note:
-            self._in_call = 0.0
-            return  # it has returned after all
-        with suppress(Exception):
-            _log(self._told, call, recorded=recorded)
-        _end(self._parent)
+            threading.Thread(target=self._do, daemon=True).start()
+        except RuntimeError:  # the system has no thread to give
+            self.done = True
+
+    def _do(self) -> None:
+        with suppress(BaseException):  # whatever is wrong, the parent is ended
+            self._work()
+            self.succeeded = True
+        self.done = True
 
 
-def _told() -> tuple[dict[str, Any], bytes]:
-    """The first line of stdin, and what came after it."""
-    written = b""
-    while b"\n" not in written:
-        more = os.read(0, 65_536)
-        if not more:
-            sys.exit(0)
-        written += more
-    line, _, rest = written.partition(b"\n")
-    return json.loads(line), rest
+def _imports() -> None:
+    """Import what is needed to record and to write, because that takes a while."""
+    from saga_engine.store import database, suspects  # noqa: F401, PLC0415 - see above
+    from saga_engine.telemetry import logs, outlet  # noqa: F401, PLC0415 - see above
 
 
 def _is_stopped(pid: int) -> bool:
@@ -141,13 +213,19 @@ def _settings(told: dict[str, Any]) -> Any:
     return Settings(**told["settings"])
 
 
-async def _record(told: dict[str, Any], call: list[str]) -> bool:
+def _call(written: bytes) -> list[str]:
+    from saga_engine.worker.alarm import read_note  # noqa: PLC0415 - see above
+
+    return read_note(written)[1]
+
+
+async def _record(told: dict[str, Any], written: bytes) -> None:
     """Record whose call it is, so that the next worker takes it alone."""
     from saga_engine.store import suspects  # noqa: PLC0415 - see above
     from saga_engine.store.database import Database  # noqa: PLC0415 - see above
 
     settings = _settings(told)
-    _, run_id, step, direction, _, function, _ = call
+    _, run_id, step, direction, _, function, _ = _call(written)
     suspect = suspects.Suspect(run_id, step, direction, function)
     async with (
         asyncio.timeout(RECORDING),
@@ -155,16 +233,15 @@ async def _record(told: dict[str, Any], call: list[str]) -> bool:
         database.transaction() as tx,
     ):
         await suspects.accuse(tx, suspect)
-    return True
 
 
-def _log(told: dict[str, Any], call: list[str], *, recorded: bool) -> None:
+def _log(told: dict[str, Any], written: bytes, *, recorded: bool) -> None:
     """Write `code.stuck` in the form of the parent's log."""
     from saga_engine.telemetry.facts import CodeStuck  # noqa: PLC0415 - see above
     from saga_engine.telemetry.logs import configure  # noqa: PLC0415 - see above
     from saga_engine.telemetry.outlet import unhurried  # noqa: PLC0415 - see above
 
-    saga, run_id, step, direction, command, function, _ = call
+    saga, run_id, step, direction, command, function, _ = _call(written)
     with unhurried(sys.stderr) as stream:
         configure(_settings(told), stream)(
             CodeStuck(
@@ -182,8 +259,9 @@ def _log(told: dict[str, Any], call: list[str], *, recorded: bool) -> None:
 
 def _end(parent: int) -> None:
     """End the parent, and then this process."""
-    os.kill(parent, signal.SIGKILL)
-    deadline = time.monotonic() + 1.0
+    with suppress(ProcessLookupError):
+        os.kill(parent, signal.SIGKILL)
+    deadline = time.monotonic() + ENDING
     while os.getppid() == parent and time.monotonic() < deadline:
         time.sleep(0.02)
     with suppress(ProcessLookupError):

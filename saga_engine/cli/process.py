@@ -4,30 +4,27 @@ How a process that serves ends: the first signal drains, the second exits, and t
 SIGTERM, SIGINT and SIGHUP (unless it was ignored, as `nohup` does) drain. The handlers are the
 interpreter's and not the event loop's, so that the second signal works even when the user's code
 keeps the loop busy. A process that has not drained when the time for it is over is ended by a
-thread of its own; if not even that runs, because code in C holds the interpreter, by its overseer.
-After it has drained, threads and executors that users left behind have LEAVING seconds to end.
+thread of its own; if not even that runs, because code in C holds the interpreter, by its overseer
+(see `oversight`). After it has drained, threads and executors that users left behind have LEAVING
+seconds to end, within `drain` if a signal began it.
 """
 
 import asyncio
-import ctypes
-import json
-import mmap
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
-import saga_engine
-from saga_engine.cli.overseer import LAST_SIGNAL
 from saga_engine.cli.verdict import failed, verdict_of
-from saga_engine.settings import Settings
-from saga_engine.worker.alarm import NOTE_BYTES
+from saga_engine.containment import Report, contained, run_on
+from saga_engine.drain import Drain
+from saga_engine.errors import ProcessDisturbed
+from saga_engine.telemetry.facts import described
 
 LEAVING = 5.0
 """Seconds for what is left when everything is drained: threads, executors, functions at exit."""
@@ -35,22 +32,118 @@ LEAVING = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def serve(main: Coroutine[Any, Any, None], report: Report) -> None:
+    """
+    Run *main* on a loop of its own, on which code of users cannot stop it.
+
+    Args:
+        report: called with what such code has tried.
+
+    Raises:
+        ProcessDisturbed: *main* was cancelled all the same.
+    """
+
+    def disturbed(error: BaseException) -> None:
+        stopped = isinstance(error, RuntimeError)
+        what = "The event loop was stopped" if stopped else f"A callback raised {described(error)}"
+        report(None, f"{what}. The loop goes on.")
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        with contained(report, loop, whole=True):
+            work = loop.create_task(main)
+            try:
+                run_on(loop, work, disturbed)
+            except asyncio.CancelledError:
+                raise ProcessDisturbed(
+                    "Code of a handler or a mapping cancelled the process from outside of its own"
+                    " context. The process ends, so that it is started again. The last lines of the"
+                    " log name what was in hand; let that code cancel its own tasks only."
+                ) from None
+
+
+class Ending:
+    """
+    The end of a process, kept by a thread that was started while there still were threads.
+
+    Args:
+        drain: the moments after the first signal; None: only `after` ends it.
+        overdue: called, in another thread, before it ends because a signal was that long ago.
+    """
+
+    def __init__(self, drain: Drain | None, overdue: Callable[[], None]) -> None:
+        self._drain = drain
+        self._overdue = overdue
+        self._told = threading.Event()
+        self._finished: int | None = None
+        self._say: Callable[[], None] = lambda: None
+        self._number = 0
+        self.began: float | None = None
+        """When the first signal came, on the monotonic clock."""
+        if drain is not None:
+            _thread(lambda: self._drained(drain))
+
+    def begin(self, number: int) -> None:
+        """Count from now on, because that signal came."""
+        self.began = time.monotonic()
+        self._number = number
+        self._told.set()
+
+    def after(self, seconds: float, code: int, say: Callable[[], None]) -> None:
+        """
+        End with *code* that many seconds from now, or earlier where `drain` is over.
+
+        Args:
+            say: called before that, to say why, if the main thread has not ended the process.
+        """
+        self._finished = code
+        self._say = say
+
+        def end() -> None:
+            time.sleep(seconds)
+            with suppress(BaseException):
+                say()
+            os._exit(code)
+
+        if self._drain is not None:
+            _thread(end)
+
+    def _drained(self, drain: Drain) -> None:
+        self._told.wait()
+        time.sleep(drain.left)
+        _thread(self._overdue if self._finished is None else self._say)
+        time.sleep(drain.ended - drain.left)
+        os._exit(128 + self._number if self._finished is None else self._finished)
+
+
+def _thread(work: Callable[[], object]) -> None:
+    def quietly() -> None:
+        with suppress(BaseException):
+            work()
+
+    with suppress(RuntimeError):  # no thread is to be had: the overseer does it
+        threading.Thread(target=quietly, name="saga-engine end", daemon=True).start()
+
+
 async def until_told(
     run: Callable[[asyncio.Event], Awaitable[None]],
     *,
     drain: float | None = None,
     overdue: Callable[[], None] = lambda: None,
+    began: Callable[[], None] = lambda: None,
 ) -> None:
     """
     Run until *run* returns; the event it gets is set by the first signal.
 
     Args:
-        drain: seconds after the first signal when the process ends with 128 and the signal's
-            number, whatever it does; None: never.
+        drain: seconds after the first signal within which the process ends with 128 and the
+            signal's number, whatever it does; None: never.
         overdue: called in another thread before it ends so, to say it in the log.
+        began: called at the first signal.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ending = Ending(None if drain is None else Drain(drain), overdue)
     told = False
 
     def hear(number: int, _frame: FrameType | None) -> None:
@@ -58,8 +151,8 @@ async def until_told(
         if told:
             os._exit(128 + number)
         told = True
-        if drain is not None:
-            end_after(drain, 128 + number, overdue)
+        ending.begin(number)
+        began()
         loop.call_soon_threadsafe(stop.set)
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -69,8 +162,7 @@ async def until_told(
     try:
         await run(stop)
     finally:
-        if drain is not None:
-            end_after(LEAVING, *_ending(sys.exc_info()[1]))
+        ending.after(LEAVING, *_ending(sys.exc_info()[1]))
         for number in heard:
             signal.signal(number, before[number])
 
@@ -85,91 +177,3 @@ def _ending(error: BaseException | None) -> tuple[int, Callable[[], None]]:
         failed(ending)
 
     return verdict_of(ending)[1], say
-
-
-def end_after(seconds: float, code: int, overdue: Callable[[], None] = lambda: None) -> None:
-    """End the process that many seconds from now, from a thread that does not keep it alive."""
-
-    def end() -> None:
-        threading.Event().wait(seconds)
-        with suppress(BaseException):
-            overdue()
-        os._exit(code)
-
-    threading.Thread(target=end, name="saga-engine end", daemon=True).start()
-
-
-@contextmanager
-def overseen(settings: Settings) -> Iterator[mmap.mmap]:
-    """
-    Have an overseer beside this process until the block ends.
-
-    Yields:
-        The memory in which calls into the author's code are noted; see `worker.alarm`.
-    """
-    with (
-        _shared(NOTE_BYTES) as descriptor,
-        mmap.mmap(descriptor, NOTE_BYTES) as memory,
-        _overseer(settings, descriptor) as pipe,
-    ):
-        before = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
-        _accept_last_signal()
-        try:
-            yield memory
-        finally:
-            signal.set_wakeup_fd(before)
-
-
-@contextmanager
-def _shared(size: int) -> Iterator[int]:
-    """Open memory that another process can have too, by its descriptor."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("saga-engine")
-    else:
-        descriptor, name = tempfile.mkstemp()
-        Path(name).unlink()
-    try:
-        os.ftruncate(descriptor, size)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _overseer(settings: Settings, memory: int) -> Iterator[int]:
-    """Start it; the descriptor of the pipe that it reads, which never blocks."""
-    root = str(Path(saga_engine.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "saga_engine.cli.overseer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-        pass_fds=(memory,),
-        start_new_session=True,
-    )
-    assert process.stdin is not None, "it was asked for"
-    with process, process.stdin as stdin:
-        url = settings.database_url
-        told = {
-            "memory": memory,
-            "limit": settings.code_limit,
-            "drain": settings.drain,
-            "settings": {
-                "database_url": url.get_secret_value() if url else None,
-                "log_format": settings.log_format,
-                "log_level": settings.log_level,
-            },
-        }
-        stdin.write(json.dumps(told).encode() + b"\n")
-        stdin.flush()
-        os.set_blocking(stdin.fileno(), False)
-        yield stdin.fileno()
-
-
-def _accept_last_signal() -> None:
-    """Let the overseer end this process where SIGKILL does not; see `overseer.LAST_SIGNAL`."""
-    with suppress(AttributeError, OSError, ValueError):
-        library = ctypes.CDLL(None)
-        library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-        library.signal(int(LAST_SIGNAL), ctypes.cast(library["_exit"], ctypes.c_void_p))

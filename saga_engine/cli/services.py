@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.process import overseen, until_told
+from saga_engine.broker.command import ReceivedCommand
+from saga_engine.cli.oversight import overseen
+from saga_engine.cli.process import serve, until_told
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load
 from saga_engine.participant import Participant
@@ -17,10 +19,11 @@ from saga_engine.saga.definition import Saga
 from saga_engine.saga.guard import Call, Watch
 from saga_engine.settings import Settings
 from saga_engine.telemetry.endpoint import Endpoint
-from saga_engine.telemetry.facts import CodeStuck, ProcessStopped, Tell
+from saga_engine.telemetry.facts import CodeContained, CodeStuck, ProcessStopped, Tell
 from saga_engine.telemetry.logs import configure
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.telemetry.outlet import leave, unhurried
+from saga_engine.telemetry.repeats import Repeats
 from saga_engine.worker.alarm import Alarm
 from saga_engine.worker.worker import Worker
 
@@ -32,7 +35,7 @@ Port = Annotated[
 Host = Annotated[str | None, Parameter(help="Address of the same.")]
 
 
-async def worker(*modules: str, port: Port = None, host: Host = None) -> None:
+def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     """
     Run sagas until told to stop.
 
@@ -45,10 +48,10 @@ async def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_database()
     settings.require_broker()
     sagas = _all(modules, Saga, settings)
-    await _serve(settings, "worker", lambda tell, watch: Worker(sagas, settings, tell, watch))
+    _serve(settings, "worker", lambda tell, watch: Worker(sagas, settings, tell, watch))
 
 
-async def participant(*modules: str, port: Port = None, host: Host = None) -> None:
+def participant(*modules: str, port: Port = None, host: Host = None) -> None:
     """
     Perform commands until told to stop.
 
@@ -60,16 +63,17 @@ async def participant(*modules: str, port: Port = None, host: Host = None) -> No
     settings = _settings(port, host)
     settings.require_broker()
     participants = _all(modules, Participant, settings)
-    await _serve(settings, "participant", lambda tell, _: Service(participants, settings, tell))
+    _serve(settings, "participant", lambda tell, _: Service(participants, settings, tell))
 
 
-async def _serve(
+def _serve(
     settings: Settings, program: str, make: Callable[[Tell, Watch], Worker | Service]
 ) -> None:
     """Connect it, answer on its HTTP port and run it, until told to stop."""
     metrics = Metrics()
 
     async def run(stop: asyncio.Event) -> None:
+        overseeing = asyncio.get_running_loop().create_task(oversight.keep(tell))
         async with make(tell, alarm) as served:
             endpoint = Endpoint(
                 *(settings.http_host, settings.http_port, served.readiness, metrics.render),
@@ -78,6 +82,7 @@ async def _serve(
             async with endpoint:
                 LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
                 await served.run(stop)
+        overseeing.cancel()
 
     def overdue() -> None:
         if call := alarm.call:
@@ -85,11 +90,39 @@ async def _serve(
         tell(ProcessStopped(program=program, clean=False))
         leave(stream)
 
-    with unhurried(sys.stderr) as stream, overseen(settings) as memory:
+    with unhurried(sys.stderr) as stream, overseen(settings) as oversight:
         tell = Tell(configure(settings, stream), metrics)
-        alarm = Alarm(settings.mapping_timeout, memory)
+        alarm = Alarm(settings.mapping_timeout, oversight.memory)
         with alarm.set():
-            await until_told(run, drain=settings.drain, overdue=overdue)
+            serve(
+                until_told(run, drain=settings.drain, overdue=overdue, began=oversight.begin),
+                Contained(tell, settings.log_repeat),
+            )
+
+
+class Contained:
+    """Tells of what code of users was prevented from doing; the same again is counted."""
+
+    def __init__(self, tell: Tell, interval: float) -> None:
+        self._tell = tell
+        self._repeats = Repeats(interval)
+
+    def __call__(self, caller: Call | ReceivedCommand | None, problem: str) -> None:
+        """Tell of a call, or of None where it is not known which one it was."""
+        names = _names(caller)
+        again = self._repeats.of(problem, names.get("saga"), names.get("command"))
+        if again is not None:
+            self._tell(CodeContained(problem=problem, repeats=again or None, **names))
+
+
+def _names(caller: Call | ReceivedCommand | None) -> dict[str, str]:
+    names = ("saga", "run_id", "step")
+    if isinstance(caller, Call):
+        return {name: getattr(caller, name) for name in (*names, "command", "function")}
+    if isinstance(caller, ReceivedCommand):
+        command = caller.command
+        return {name: str(getattr(command, name)) for name in names} | {"command": command.name}
+    return {}
 
 
 def _stuck(call: Call, seconds: float) -> CodeStuck:

@@ -18,7 +18,6 @@ The other side of a saga, in the user's services: commands performed once, and a
     outage        an outage of that database, during which commands wait
     waiting       commands that wait for another delivery of theirs
     replies       replies published in batches, and only then their commands acknowledged
-    repeats       failures that repeat, reported once and then now and then with their number
 
 Performers in other languages need docs/protocol.md and none of this.
 """

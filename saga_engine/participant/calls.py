@@ -6,26 +6,20 @@ cancellation, or raise SystemExit, which asyncio would otherwise let out of the 
 that is cancelled has `grace` seconds to end. After that it is abandoned: it goes on, and nothing
 waits for it.
 
-What cannot be contained: code that blocks the event loop, a signal, `os._exit`, and SystemExit in
-a callback that was given to the loop itself (`call_soon`, `call_later`).
+What a handler does to other tasks and to the loop is contained too, and what cannot be; see
+`saga_engine.containment`.
 """
 
 import asyncio
-import inspect
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeAlias, TypeVar
+
+from saga_engine.containment import CALL
 
 T = TypeVar("T")
 
 Task: TypeAlias = asyncio.Task[Any]
-
-_IN_CALL: ContextVar[bool] = ContextVar("saga_engine_in_call", default=False)
-
-
-class TaskExited(Exception):
-    """A task that a handler started raised SystemExit or KeyboardInterrupt, which is the cause."""
 
 
 class Calls:
@@ -39,15 +33,18 @@ class Calls:
         self.grace = grace
         self._tasks: dict[Task, asyncio.Future[None]] = {}
 
-    async def run(self, work: Coroutine[Any, Any, T], abandon: Callable[[Task], None]) -> T:
+    async def run(
+        self, name: object, work: Coroutine[Any, Any, T], abandon: Callable[[Task], None]
+    ) -> T:
         """
         Run a coroutine in a task of its own.
 
         Args:
+            name: an object of this call alone, which says what it is; the value of CALL.
             abandon: called with that task when this is cancelled and the task does not end.
         """
         context = copy_context()
-        context.run(_IN_CALL.set, True)  # noqa: FBT003 - the value itself
+        context.run(CALL.set, name)
         loop = asyncio.get_running_loop()
         task = loop.create_task(work, context=context)
         ended = loop.create_future()
@@ -71,32 +68,3 @@ class Calls:
         ended = self._tasks.pop(task)
         if not ended.done():
             ended.set_result(None)
-
-
-@contextmanager
-def exits_contained() -> Iterator[None]:
-    """Let no task that a handler starts end the event loop of the current thread."""
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory()
-
-    def factory(
-        loop: asyncio.AbstractEventLoop, work: Any, **options: Any
-    ) -> "asyncio.Future[Any]":
-        if _IN_CALL.get() and inspect.iscoroutine(work):
-            work = _without_exit(work)
-        if before is not None:
-            return before(loop, work, **options)
-        return asyncio.Task(work, loop=loop, **options)
-
-    loop.set_task_factory(factory)
-    try:
-        yield
-    finally:
-        loop.set_task_factory(before)
-
-
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise TaskExited from error

@@ -36,7 +36,6 @@ from saga_engine.participant.database import Database, Undone
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.outage import OPERATION, Away, Outage
 from saga_engine.participant.refusal import Failed
-from saga_engine.participant.repeats import Repeats
 from saga_engine.saga.limits import excess
 from saga_engine.saga.run import Failure
 from saga_engine.saga.sealing import (
@@ -59,6 +58,7 @@ from saga_engine.telemetry.facts import (
     HandlerFinished,
     Observer,
 )
+from saga_engine.telemetry.repeats import Repeats
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Performer:
         self._tell = tell
         self._sealing = sealing
         self._calls = Calls(settings.participant_grace)
-        self._repeats = Repeats(settings.log_repeat)
+        self._repeats = Repeats(settings.log_repeat, clock=_now)
         self.outage: Outage | None = None
         """Where commands wait while the database is away; without it they fail."""
 
@@ -193,7 +193,9 @@ class Performer:
     async def _called(self, handler: Handler, course: Course, tx: AsyncConnection | None) -> Answer:
         """Have the handler do it, in a task of its own."""
         course.begun = True
-        answer = await self._calls.run(self._answered(handler, course, tx), course.leave)
+        answer = await self._calls.run(
+            course.received, self._answered(handler, course, tx), course.leave
+        )
         if course.raised is not None:
             self._failed(handler, course, tx)
         return answer
@@ -311,6 +313,10 @@ class Performer:
                 **(_named(received) | {"command": name}),
             )
         )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _named(received: ReceivedCommand) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import Topology, participant_queue, participant_topology
 from saga_engine.codec.configured import sealing_of
+from saga_engine.containment import contained
+from saga_engine.drain import Drain
 from saga_engine.errors import ConfigurationError, HandlersStuck
-from saga_engine.participant.calls import exits_contained
 from saga_engine.participant.database import Database
 from saga_engine.participant.outage import Outage
 from saga_engine.participant.participant import Participant
@@ -34,8 +35,6 @@ from saga_engine.telemetry.facts import (
 )
 
 PROGRAM = "participant"
-LEAVING = 5.0
-"""Seconds of the `drain` setting that are kept for saying goodbye to broker and database."""
 
 
 class Service:
@@ -88,7 +87,7 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Perform commands until *stop* is set, then finish what is in hand within `drain`."""
-        with exits_contained():
+        with contained():
             clean = await self._run(stop)
         self._tell(ProcessStopped(program=PROGRAM, clean=clean))
         if self._shift.stuck.is_set():
@@ -126,16 +125,15 @@ class Service:
 
     async def _drained(self, working: asyncio.Task[None]) -> bool:
         """Finish what is in hand; what does not end in time is cancelled, and left if need be."""
-        leaving = min(LEAVING, self._settings.drain / 2)
-        self._leave_until = asyncio.get_running_loop().time() + self._settings.drain
-        seconds = 0.0 if self._shift.stuck.is_set() else self._settings.drain - leaving
+        drain, now = Drain(self._settings.drain), asyncio.get_running_loop().time()
+        self._leave_until = now + drain.left
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(now if self._shift.stuck.is_set() else now + drain.work):
                 await self._shift.drain()
                 await asyncio.wait((working,))
         except TimeoutError:
             for performer in self._performers.values():
-                performer.hurry(leaving / 3)
+                performer.hurry(drain.grace)
             working.cancel()
             return False
         return True

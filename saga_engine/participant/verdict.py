@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from saga_engine.broker.reply import CODE_CHARACTERS
-from saga_engine.participant.calls import TaskExited
+from saga_engine.containment import TaskExited
 from saga_engine.participant.refusal import Failed, Rejected, travels
 from saga_engine.saga.limits import Limits
 from saga_engine.saga.run import Failure

@@ -107,16 +107,17 @@ def guarded(watch: Watch, call: Call, work: Callable[..., Result], *arguments: A
         watch.enter(call)
         try:
             return work(*arguments)
+        except (PayloadError, SealError, CodeError, Overrun):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the author's code may raise anything
+            text = f"raised {class_name(error)}" + _place(error, call)
+            # Still watched: what it is about may be said by code of the author's.
+            raise CodeError(call, text, _misfit(error)) from None
         finally:
             watch.leave()
-    except (PayloadError, SealError, CodeError):
-        raise
     except Overrun as error:
         text = f"did not return within {error.seconds:g} s and was interrupted"
         raise CodeError(call, text + _place(error, call)) from None
-    except BaseException as error:  # noqa: BLE001 - the author's code may raise anything
-        text = f"raised {class_name(error)}" + _place(error, call)
-        raise CodeError(call, text, _misfit(error)) from None
 
 
 def class_name(error: BaseException) -> str:

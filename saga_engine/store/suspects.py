@@ -1,7 +1,7 @@
 """
 Runs whose mapping function or validator ended a worker, because it could not be interrupted.
 
-The watchdog of that worker records them before it ends the process. Workers look here at their
+The overseer of that worker records them before it ends the process. Workers look here at their
 start, every few seconds, and when a message is delivered again; never for a batch as usual. There
 is one row for each run, and each time costs a worker at least `code_limit` seconds, so there are
 few of them.

@@ -6,6 +6,7 @@ What is told: facts, and what becomes of them in logs, in metrics and on the HTT
     outlet      where log lines leave the process, without waiting for their reader
     redaction   what must not be shown: passwords, and characters that forge lines
     catalogue   every metric's name, kind, labels, buckets and help
+    repeats     what repeats: reported a few times, then now and then with the number in between
     metrics     facts as metrics, in a registry of their own
     endpoint    the HTTP port: /livez, /readyz, /startupz and /metrics
 """

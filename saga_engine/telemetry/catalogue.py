@@ -87,6 +87,13 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("saga_broker_reconnects_total", "Links that came back.", "role"),
     _counter("saga_db_errors_total", "Operations the database did not answer.", "operation"),
     _counter("saga_faults_total", "Bugs of ours that were contained.", "operation"),
+    _counter(
+        "saga_code_failures_total",
+        "Mappings and types that raised or were interrupted.",
+        *("saga", "step"),
+    ),
+    _counter("saga_code_contained_total", "Tries of user code to stop more than its own work."),
+    _counter("saga_overseers_lost_total", "Overseers that were gone or could not be started."),
     _histogram("saga_event_loop_lag_seconds", "How late the event loop comes round.", FAST),
     _gauge("saga_engine_build_info", "Always 1; the labels say what runs.", "version", "python"),
     _histogram(
@@ -102,6 +109,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _backlog("saga_parked_open", "Messages parked for want of a definition."),
     _backlog("saga_starts_waiting", "Starts that wait for their turn.", "saga"),
     _backlog("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
+    _backlog("saga_code_suspects", "Runs whose code ended a worker; they are taken alone."),
     _backlog("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
     _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
     _backlog("saga_timers_pending", "Runs that time alone will wake."),

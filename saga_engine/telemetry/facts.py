@@ -266,6 +266,36 @@ class CodeStuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodeContained:
+    """
+    Code of a user tried to stop more than its own work, and was not let.
+
+    `problem` says what it did. The names are those of the mapping or the command, and empty where
+    it is not known which one it was. `repeats` counts those since the last line of the same kind.
+    """
+
+    problem: str
+    saga: str = ""
+    run_id: str = ""
+    step: str = ""
+    command: str = ""
+    function: str = ""
+    repeats: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverseerLost:
+    """The process beside this one, its overseer, is gone or could not be started."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverseerStarted:
+    """There is an overseer again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseRecovered:
     """The database of a participant works again, `outage_s` after it was found to be away."""
 
@@ -379,6 +409,7 @@ class BacklogCounted:
     messages_parked: int = 0
     starts_waiting: Mapping[str, int] = field(default_factory=dict)  # by saga
     starts_stranded: Mapping[str, int] = field(default_factory=dict)  # by saga
+    code_suspects: int = 0
     outbox_pending: int = 0
     outbox_oldest_s: float = 0.0
     timers_pending: int = 0
@@ -409,7 +440,8 @@ Fact: TypeAlias = (
     | MessageIgnored | MessageParked | MessageDeadLettered
     | BatchProcessed | MessagesPublished | MessagesConsumed
     | LinkChanged | DatabaseTroubled | DatabaseRecovered | FaultFound
-    | CodeFailed | CodeStuck | ProcessReady | ProcessDraining | ProcessStopped
+    | CodeFailed | CodeStuck | CodeContained | OverseerLost | OverseerStarted
+    | ProcessReady | ProcessDraining | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
     | BacklogCounted | LoopMeasured | ObserverFailed
 )  # fmt: skip

@@ -22,6 +22,7 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry import facts
 from saga_engine.telemetry.facts import Fact, Observer
 from saga_engine.telemetry.redaction import one_line, redacted
+from saga_engine.telemetry.repeats import Repeats
 
 EVENTS: Mapping[type[Fact], tuple[str, int]] = {
     facts.DefinitionRegistered: ("definition.registered", logging.INFO),
@@ -47,6 +48,9 @@ EVENTS: Mapping[type[Fact], tuple[str, int]] = {
     facts.FaultFound: ("fault.found", logging.ERROR),
     facts.CodeFailed: ("code.failed", logging.ERROR),
     facts.CodeStuck: ("code.stuck", logging.ERROR),
+    facts.CodeContained: ("code.contained", logging.ERROR),
+    facts.OverseerLost: ("overseer.lost", logging.WARNING),
+    facts.OverseerStarted: ("overseer.started", logging.INFO),
     facts.ProcessReady: ("process.ready", logging.INFO),
     facts.ProcessDraining: ("process.draining", logging.INFO),
     facts.ProcessStopped: ("process.stopped", logging.INFO),
@@ -70,6 +74,12 @@ LIBRARIES: Mapping[str, int] = {
     "uvicorn": logging.ERROR,  # a warning there is a stranger's malformed request
 }
 """The lowest level of each library that is ever written, and whose exceptions lose their text."""
+
+BURST = 5
+"""
+Lines of one kind about a connection that are written in `log_repeat` seconds: an outage has two or
+three, and its end is to be seen; more of them say nothing new.
+"""
 
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in EVENTS}
 _EMPTY: tuple[object, ...] = (None, "")
@@ -101,22 +111,33 @@ def configure(settings: Settings, stream: TextIO | None = None) -> Observer:
             wrapper_class=structlog.make_filtering_bound_logger(lowest),
         ),
         lowest,
+        Repeats(settings.log_repeat, burst=BURST),
     )
 
 
 class LogSink:
-    """Writes each fact that reaches the lowest level as one line."""
+    """
+    Writes each fact that reaches the lowest level as one line.
 
-    def __init__(self, logger: Any, lowest: int) -> None:
+    Connections that come and go many times a second write BURST lines of a kind in `log_repeat`
+    seconds; the others are counted, and written at debug.
+    """
+
+    def __init__(self, logger: Any, lowest: int, repeats: Repeats) -> None:
         self._logger = logger
         self._lowest = lowest
+        self._repeats = repeats
         self._lost = 0
 
     def __call__(self, fact: Fact) -> None:
         """Write *fact*; keys without a value are left out. OSError: the stream does not take it."""
-        level = level_of(fact)
+        level, more = level_of(fact), {}
+        if kind := _connection(fact):
+            repeats = self._repeats.of(*kind)
+            level = logging.DEBUG if repeats is None else level
+            more = {"again": True} if repeats is None else {"repeats": repeats} if repeats else {}
         if level >= self._lowest:
-            self._write(level, EVENTS[type(fact)][0], keys_of(fact))
+            self._write(level, EVENTS[type(fact)][0], keys_of(fact) | more)
 
     def _write(self, level: int, event: str, keys: dict[str, Any]) -> None:
         try:
@@ -145,6 +166,17 @@ def level_of(fact: Fact) -> int:
             return logging.WARNING
         case _:
             return usual
+
+
+def _connection(fact: Fact) -> tuple[object, ...]:
+    """What a fact about a connection that comes and goes has in common with others."""
+    match fact:
+        case facts.DatabaseTroubled() | facts.DatabaseRecovered():
+            return type(fact), fact.operation
+        case facts.LinkChanged():
+            return type(fact), fact.role, fact.phase, bool(fact.problem)
+        case _:
+            return ()
 
 
 def keys_of(fact: Fact) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Metrics:
             self._count("saga_runs_finished_total", saga, ending, by=0)
         for cause in _CAUSES:
             self._count("saga_compensations_total", saga, cause, by=0)
+        for place in ("", *steps):  # the type of the input has no step
+            self._count("saga_code_failures_total", saga, place, by=0)
         for step in steps:
             labels = (saga, step, Direction.ACTION.value)
             self._count("saga_step_retries_total", *labels, by=0)
@@ -175,6 +177,9 @@ class Metrics:
             facts.FaultFound: lambda f: self._count(
                 "saga_faults_total", self._code("operation", f.operation)
             ),
+            facts.CodeFailed: self._code_failed,
+            facts.CodeContained: lambda _: self._count("saga_code_contained_total"),
+            facts.OverseerLost: lambda _: self._count("saga_overseers_lost_total"),
             facts.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
             facts.ProcessDraining: lambda _: self._child("saga_worker_ready").set(0),
             facts.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
@@ -214,6 +219,12 @@ class Metrics:
             self._count("saga_step_timeouts_total", *labels)
         elif fact.duration_s is not None:
             self._observe("saga_step_duration_seconds", fact.duration_s, *labels)
+
+    def _code_failed(self, fact: facts.CodeFailed) -> None:
+        known = not fact.step or (fact.saga, fact.step) in self._steps
+        self._count(
+            "saga_code_failures_total", self._saga(fact.saga), fact.step if known else OTHER
+        )
 
     def _operator_answered(self, fact: facts.OperatorAnswered) -> None:
         outcome = "accepted" if fact.accepted else "refused"
@@ -264,6 +275,7 @@ class Metrics:
         letters = {(self._code("reason", why),): n for why, n in fact.dead_letters_open.items()}
         self._replace("saga_dead_letters_open", letters)
         self._child("saga_parked_open").set(fact.messages_parked)
+        self._child("saga_code_suspects").set(fact.code_suspects)
         self._child("saga_outbox_pending").set(fact.outbox_pending)
         self._child("saga_outbox_oldest_age_seconds").set(fact.outbox_oldest_s)
         self._child("saga_timers_pending").set(fact.timers_pending)

@@ -14,11 +14,17 @@ import signal
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Token
 from types import FrameType
+from typing import Any
 
+from saga_engine import containment
 from saga_engine.alarm_signal import borrowed
+from saga_engine.containment import CALL
 from saga_engine.saga import guard
-from saga_engine.saga.guard import Call, Overrun
+from saga_engine.saga.guard import Call, Overrun, Watch
+from saga_engine.saga.sealing import Codec, SealError
+from saga_engine.saga.vocabulary import Direction
 
 FRACTIONS = 4
 """Ticks in a timeout. Code that swallows an Overrun gets another one with each further tick."""
@@ -31,7 +37,7 @@ NOTE_BYTES = 2048
 
 _NOTE = HEADER.size
 _pack_into = HEADER.pack_into
-_OURS = (__file__, guard.__file__)
+_OURS = (__file__, guard.__file__, containment.__file__)
 
 
 class Alarm:
@@ -49,6 +55,8 @@ class Alarm:
         self._number = 0
         self._ticks = 0
         self._call: Call | None = None
+        self._inner = 0
+        self._outside: Token[Any]
         self._set = False
         self._ticking = False
 
@@ -68,9 +76,13 @@ class Alarm:
         return self._call
 
     def enter(self, call: Call) -> None:
-        """Begin to watch a call."""
+        """Begin to watch a call; one that is made within another belongs to that one."""
+        if self._call is not None:
+            self._inner += 1
+            return
         self._ticks = 0
         self._call = call
+        self._outside = CALL.set(call)
         if self._memory is not None:
             written = written_note(call)
             length = len(written)
@@ -83,7 +95,11 @@ class Alarm:
 
     def leave(self) -> None:
         """End the watch."""
+        if self._inner:
+            self._inner -= 1
+            return
         self._call = None
+        CALL.reset(self._outside)
         if self._memory is not None:
             self._number += 1
             _pack_into(self._memory, 0, self._number, 0)
@@ -101,6 +117,47 @@ class Alarm:
             raise Overrun(self._timeout)
 
 
+class WatchedCodec:
+    """A codec of the user's whose calls are watched, and refused when they take too long."""
+
+    def __init__(self, codec: Codec, watch: Watch) -> None:
+        self._codec = codec
+        self._watch = watch
+
+    def seal(self, plain: bytes, place: str) -> str | None:
+        """As the codec's; SealError when it is interrupted."""
+        return self._watched("seal", "sealed", plain, place)
+
+    def unseal(self, sealed: str, place: str) -> bytes:
+        """As the codec's; SealError when it is interrupted."""
+        opened: bytes = self._watched("unseal", "unsealed", sealed, place)
+        return opened
+
+    def _watched(self, name: str, participle: str, value: Any, place: str) -> Any:
+        self._watch.enter(_call_of(self._codec, name, place))
+        try:
+            return getattr(self._codec, name)(value, place)
+        except Overrun as error:
+            raise SealError(
+                f"cannot be {participle}: the codec did not return within {error.seconds:g} s and"
+                " was interrupted"
+            ) from None
+        finally:
+            self._watch.leave()
+
+
+def _call_of(codec: Codec, name: str, place: str) -> Call:
+    """Name a call of a codec by the place that a value belongs to; see `saga.sealing`."""
+    function = f"{type(codec).__name__}.{name}"
+    kind, *parts = place.split("/", 3)
+    if kind in ("input", "key"):
+        saga, run_id = (*parts, "", "")[:2]
+        return Call(saga, run_id if kind == "input" else "", "", None, "", function, "")
+    run_id, step, direction = (*parts, "", "", "")[:3]
+    toward = Direction(direction) if direction else None
+    return Call("", run_id, step, toward, "", function, "")
+
+
 def written_note(call: Call) -> bytes:
     """Write a call for `read_note`."""
     saga, run_id, step, direction, command, function, where = call
@@ -108,7 +165,7 @@ def written_note(call: Call) -> bytes:
     return "\0".join(texts).encode(errors="replace")[: NOTE_BYTES - _NOTE]
 
 
-def read_note(memory: mmap.mmap) -> tuple[int, list[str]]:
+def read_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
     """Read the number of the last note and its parts, in the order of Call's."""
     number, length = HEADER.unpack_from(memory, 0)
     written = memory[_NOTE : _NOTE + min(length, NOTE_BYTES - _NOTE)]

@@ -331,7 +331,8 @@ class Duties:
             async with self._database.transaction() as tx:
                 await suspects.expire(tx)
         async with self._database.transaction() as tx:
-            self._tell(_backlog(await gauges.counts(tx, self._settings.count_max)))
+            counts = await gauges.counts(tx, self._settings.count_max)
+            self._tell(_backlog(counts, len(self._catalogue.suspected)))
         return False
 
     async def presence(self) -> bool:
@@ -379,7 +380,7 @@ class Duties:
         return False
 
 
-def _backlog(counts: gauges.Counts) -> BacklogCounted:
+def _backlog(counts: gauges.Counts, suspects: int) -> BacklogCounted:
     letters: Counter[str] = Counter()
     for (_, reason), number in counts.dead_letters.items():
         letters[reason] += number
@@ -391,6 +392,7 @@ def _backlog(counts: gauges.Counts) -> BacklogCounted:
         messages_parked=counts.parked,
         starts_waiting=counts.starts_waiting,
         starts_stranded=counts.starts_stranded,
+        code_suspects=suspects,
         outbox_pending=counts.outbox_pending,
         outbox_oldest_s=counts.outbox_oldest_age,
         timers_pending=counts.timers_pending,

@@ -9,7 +9,7 @@ what is then left unacknowledged is delivered again to another worker.
 import asyncio
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -18,9 +18,11 @@ from saga_engine.broker.consumer import Consumer
 from saga_engine.broker.publisher import Publisher
 from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.codec.configured import sealing_of
+from saga_engine.drain import Drain
 from saga_engine.errors import SagaEngineError
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.guard import UNWATCHED, Watch
+from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.facts import (
@@ -31,12 +33,10 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     Tell,
 )
+from saga_engine.worker.alarm import WatchedCodec
 from saga_engine.worker.catalogue import sound
 from saga_engine.worker.loop import pause
 from saga_engine.worker.shift import QUEUES, Shift, register
-
-LEAVING = 5.0
-"""Seconds of the `drain` setting that are kept for saying goodbye to broker and database."""
 
 LAG_INTERVAL = 1.0
 """Seconds the event loop is asked to wake us in, to see how late it comes round."""
@@ -69,10 +69,13 @@ class Worker:
         self._sagas = sound(sagas)
         self._settings = settings
         self._sealing = sealing_of(settings)
+        if self._sealing.codec is not None:
+            self._sealing = Sealing(WatchedCodec(self._sealing.codec, watch))
         self._tell = tell
         self._watch = watch
         self._owned = AsyncExitStack()
         self._draining = False
+        self._leave_until: float | None = None
         self._database: Database
         self._publish: Link
         self._consume_link: Link
@@ -90,7 +93,10 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._owned.aclose()
+        # What is still open when the time for leaving is over ends with the process.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._leave_until):
+                await self._owned.aclose()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then finish what is in hand within the `drain` setting."""
@@ -101,11 +107,20 @@ class Worker:
             await stop.wait()
             self._draining = True
             self._tell(ProcessDraining(program="worker"))
-            drain = self._settings.drain
-            done, _ = await asyncio.wait([working], timeout=max(drain - LEAVING, drain / 2))
-            if not done:
-                working.cancel()  # what is unacknowledged is delivered again, to another worker
-        self._tell(ProcessStopped(program="worker", clean=bool(done)))
+            clean = await self._drained(working)
+        self._tell(ProcessStopped(program="worker", clean=clean))
+
+    async def _drained(self, working: asyncio.Task[None]) -> bool:
+        """Finish what is in hand; whether that was done in time."""
+        drain, now = Drain(self._settings.drain), asyncio.get_running_loop().time()
+        self._leave_until = now + drain.left
+        try:
+            async with asyncio.timeout_at(now + drain.work):
+                await asyncio.wait((working,))
+        except TimeoutError:
+            working.cancel()  # what is unacknowledged is delivered again, to another worker
+            return False
+        return True
 
     async def _measure_loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

@@ -28,13 +28,14 @@ async def do(command: dict) -> None:
 
 
 @asynccontextmanager
-async def serving(*arguments, cwd=CHECKOUT, **settings):
-    """A process that serves, killed at the end if it is still there."""
+async def serving(*arguments, cwd=CHECKOUT, under=(), **settings):
+    """A process that serves, started by the command *under*; killed at the end if still there."""
     process = await asyncio.create_subprocess_exec(
-        COMMAND,
+        *(*under, COMMAND),
         *arguments,
         env=environment(log_format="json", **settings),
         cwd=cwd,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

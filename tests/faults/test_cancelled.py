@@ -1,7 +1,7 @@
 """Tasks are cancelled anywhere in their way to a server: what they held is given back."""
 
 import asyncio
-import random
+from collections import Counter
 
 import pytest
 from sqlalchemy import text
@@ -11,11 +11,13 @@ from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.broker.links import publisher_to
-from tests.faults.processes import lasting
 
-TASKS, AT_ONCE = 300, 10
+PLACES, AT_ONCE = 60, 10
 POOL = 4
-LONGEST_S = 0.05  # By then about half of them would be over.
+PLACES_OF_A_WRITE = 4
+"""Waits that a transaction has at the least: to begin, for three statements, to commit."""
+PLACES_OF_A_PUBLISH = 1
+"""It waits for its confirms."""
 SETTINGS = Settings(database_pool=POOL)
 ABANDONED = text(
     """
@@ -27,21 +29,73 @@ SESSIONS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_d
 WRITTEN = text("SELECT n, count(*) FROM written GROUP BY n")
 
 
+class Cut:
+    """
+    Work whose task is cancelled where it waits for the n-th time (`place`, from 1; 0: never).
+
+    `late`: when what it waits for is there, and before the task goes on; otherwise at once.
+    """
+
+    def __init__(self, work, place, *, late):
+        self._work, self._place, self._late = work, place, late
+        self._waits = 0
+        self.was_cut = False
+
+    def __await__(self):
+        steps = self._work.__await__()
+        error = None
+        while True:
+            try:
+                waited = steps.send(None) if error is None else steps.throw(error)
+            except StopIteration:
+                return
+            self._waits += 1
+            if self._waits == self._place:
+                self._cut(waited)
+            error = None
+            try:
+                yield waited
+            except BaseException as raised:  # noqa: BLE001 - it is passed on
+                error = raised
+
+    def _cut(self, waited):
+        self.was_cut = True
+        task = asyncio.current_task()
+        assert task is not None
+        if self._late and waited is not None:
+            waited.add_done_callback(lambda _: task.cancel())
+        else:
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+
 async def cut_short(work):
-    """Begin it some hundred times, and cancel each at a moment of its own; how many were."""
-    chance = random.Random(57)
-    cancelled = 0
-    for first in range(0, TASKS, AT_ONCE):
-        tasks = [asyncio.ensure_future(work(first + number)) for number in range(AT_ONCE)]
-        for task in tasks:
-            delay = chance.uniform(0, LONGEST_S)
-            asyncio.get_running_loop().call_later(delay, task.cancel)
-        await asyncio.wait(tasks)
-        cancelled += sum(task.cancelled() for task in tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.result()
-    return cancelled
+    """
+    Begin it many times, some of them at once, and cancel each at a place of its own.
+
+    One in AT_ONCE is never cancelled. How many places there are is found out, not assumed: the
+    last ones are beyond the end. Returns how many were cancelled where they were cut.
+    """
+    ends = Counter[str]()
+    for late in (False, True):
+        for first in range(0, PLACES, AT_ONCE):
+            cuts = [
+                Cut(work(first + number + late * PLACES), number and first + number, late=late)
+                for number in range(AT_ONCE)
+            ]
+            tasks = [asyncio.ensure_future(passed_on(each)) for each in cuts]
+            async with asyncio.timeout(300):
+                await asyncio.wait(tasks)
+            for cut, task in zip(cuts, tasks, strict=True):
+                ends["cancelled" if task.cancelled() else "done"] += 1
+                assert cut.was_cut or not task.cancelled(), "one was cancelled that was not cut"
+                if not task.cancelled():
+                    task.result()
+    assert ends["done"] >= 2 * PLACES / AT_ONCE
+    return ends["cancelled"]
+
+
+async def passed_on(cut):
+    await cut
 
 
 async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half_done(migrated_url):
@@ -54,13 +108,12 @@ async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half
             async with database.transaction() as tx:
                 for _ in range(3):
                     await tx.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
-                    await lasting(0.002)  # it thinks: between two statements one can be cut too
+                    await asyncio.sleep(0)  # between two statements one can be cut too
             done.append(number)
 
-        cancelled = await cut_short(write)
-        assert TASKS / 10 < cancelled < TASKS, "all or none were cancelled"
+        assert await cut_short(write) >= PLACES_OF_A_WRITE * 2
         await eventually_none(we, ABANDONED)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(300), asyncio.TaskGroup() as group:
             held = asyncio.Barrier(POOL)  # as many transactions at once as there are connections
             for _ in range(POOL):
                 group.create_task(meet(database, held))
@@ -79,7 +132,7 @@ async def meet(database, barrier):
 
 
 async def eventually_none(database, question):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         while True:
             async with database.transaction() as tx:
                 if not (await tx.execute(question)).scalar_one():
@@ -96,8 +149,7 @@ async def test_cancelled_publishes_leave_one_channel_that_works(rabbitmq, rabbit
         async def publish(_):
             await publisher.publish([message() for _ in range(20)])
 
-        cancelled = await cut_short(publish)
-        assert TASKS / 10 < cancelled < TASKS, "all or none were cancelled"
+        assert await cut_short(publish) >= PLACES_OF_A_PUBLISH * 2
         outcomes = await publisher.publish([message() for _ in range(50)])
         assert set(outcomes) == {Published.CONFIRMED}
 
@@ -106,6 +158,6 @@ async def test_cancelled_publishes_leave_one_channel_that_works(rabbitmq, rabbit
             listed = await rabbitmq.ctl("list_channels", "vhost")
             return listed.split().count(rabbitmq_url.rpartition("/")[2])
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while await channels() != 1:
                 pass

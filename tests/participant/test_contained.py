@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, PlainSerializer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from saga_engine.containment import contained
 from saga_engine.errors import HandlersStuck
 from saga_engine.participant import Failed, Participant, Rejected
-from saga_engine.participant.calls import exits_contained
 from saga_engine.participant.verdict import fault, refusal_in
 from saga_engine.saga.vocabulary import Json, Outcome
 from saga_engine.telemetry.facts import (
@@ -390,7 +390,7 @@ async def test_the_same_failure_again_is_counted_and_no_second_warning():
 
 
 async def test_tasks_that_no_handler_started_are_left_alone():
-    with exits_contained():
+    with contained():
         task = asyncio.get_running_loop().create_task(turn_of_the_loop())
         coroutine = task.get_coro()
         assert isinstance(coroutine, CoroutineType)

@@ -378,7 +378,7 @@ async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(bro
 
 
 async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
-    monkeypatch.setattr("saga_engine.participant.service.LEAVING", 0.1)
+    monkeypatch.setattr("saga_engine.drain.LEAVING", 0.1)
     shop = Shop()
     async with (
         sender_on(broker_url) as sender,

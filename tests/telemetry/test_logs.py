@@ -277,3 +277,34 @@ def test_a_stream_that_is_gone_harms_nobody(configure):
 
     Tell(sink)(facts.ProcessReady(program="worker"))
     logging.getLogger("user").warning("nobody hears")
+
+
+FLAPS = (
+    facts.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
+    facts.DatabaseRecovered(operation="participant", outage_s=0.01),
+    facts.LinkChanged(role="publish", phase="connecting", epoch=1, problem="It was lost."),
+)
+
+
+@pytest.mark.parametrize("fact", FLAPS, ids=lambda fact: type(fact).__name__)
+def test_a_connection_that_comes_and_goes_writes_a_bounded_number_of_lines(configure, fact):
+    observe, written = configure(log_format="json", log_level="info")
+
+    for _ in range(1_000):
+        observe(fact)
+
+    assert len(lines(written)) == logs.BURST
+
+
+def test_a_line_that_repeats_says_how_many_were_left_out(configure):
+    observe, written = configure(log_format="json", log_level="debug", log_repeat="86400")
+    for _ in range(8):
+        observe(FLAPS[0])
+    seen = observe._repeats._seen
+    seen.update({kind: (0.0, count) for kind, (_, count) in seen.items()})  # a day later
+    observe(FLAPS[0])
+
+    told = lines(written)
+    assert [line["level"] for line in told] == ["warning"] * 5 + ["debug"] * 3 + ["warning"]
+    assert [line.get("again") for line in told[5:8]] == [True] * 3
+    assert told[8]["repeats"] == 3

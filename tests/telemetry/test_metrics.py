@@ -165,6 +165,10 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ("saga_dead_letters_open", {"reason": "malformed_json"}, 2),
         ("saga_parked_open", {}, 4),
         ("saga_starts_waiting", {"saga": "place-order"}, 6),
+        ("saga_code_suspects", {}, 3),
+        ("saga_code_contained_total", {}, 1),
+        ("saga_overseers_lost_total", {}, 1),
+        ("saga_code_failures_total", {"saga": "place-order", "step": "charge"}, 1),
         ("saga_starts_stranded", {"saga": "place-order"}, 2),
         ("saga_outbox_pending", {}, 5),
         ("saga_outbox_oldest_age_seconds", {}, 6.5),
@@ -329,6 +333,26 @@ def test_codes_are_bounded_and_well_formed(page, make):
     # Two metrics have the label queue, and each keeps `other` beside the codes.
     assert page.series() - before <= 2 * (CODES_MAX + 1)
     assert b"not a code" not in page.metrics.render()[0]
+
+
+def test_failures_of_code_are_counted_by_names_that_are_declared(page):
+    page.metrics.know("shop", 1, ["charge"])
+    assert page.value("saga_code_failures_total", saga="shop", step="") == 0
+    assert page.value("saga_code_failures_total", saga="shop", step="charge") == 0
+    before = page.series()
+    for saga, step in [("shop", "charge"), ("shop", ""), ("shop", "s1"), ("s2", "s3"), ("s4", "")]:
+        page.tell(facts.CodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
+
+    labels = [
+        ("shop", "charge"),
+        ("shop", ""),
+        ("shop", "other"),
+        ("other", "other"),
+        ("other", ""),
+    ]
+    for saga, step in labels:
+        assert page.value("saga_code_failures_total", saga=saga, step=step) == 1
+    assert page.series() == before + 3
 
 
 def test_a_database_full_of_names_makes_a_bounded_number_of_series(page):

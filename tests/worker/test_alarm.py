@@ -9,8 +9,24 @@ import threading
 import pytest
 
 from saga_engine.saga.guard import Call, CodeError, guarded
+from saga_engine.saga.sealing import (
+    SealError,
+    Sealing,
+    command_place,
+    failure_place,
+    input_place,
+    key_place,
+    reply_place,
+)
 from saga_engine.saga.vocabulary import Direction
-from saga_engine.worker.alarm import FRACTIONS, NOTE_BYTES, Alarm, read_note, written_note
+from saga_engine.worker.alarm import (
+    FRACTIONS,
+    NOTE_BYTES,
+    Alarm,
+    WatchedCodec,
+    read_note,
+    written_note,
+)
 
 CALL = Call("shop", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1")
 SOON = 0.05
@@ -124,3 +140,72 @@ def test_a_note_is_of_a_bounded_length_whatever_a_function_is_called():
     _, parts = guarded(Alarm(60.0, memory), call, read_note, memory)
     assert parts[:5] == list(CALL[:5])
     assert len(parts) == len(CALL)
+
+
+class SlowCodec:
+    """Its calls never return."""
+
+    def seal(self, plain: bytes, place: str) -> str:
+        spin()
+        return f"{plain!r} {place}"
+
+    def unseal(self, sealed: str, place: str) -> bytes:
+        wait_for_ever()
+        return f"{sealed} {place}".encode()
+
+
+PLACES = [
+    (input_place("shop", "r-1"), ("shop", "r-1", "", None)),
+    (command_place("r-1", "charge", Direction.ACTION), ("", "r-1", "charge", Direction.ACTION)),
+    (reply_place("r-1", "charge", Direction.ACTION), ("", "r-1", "charge", Direction.ACTION)),
+    (failure_place("r-1"), ("", "r-1", "", None)),
+    (key_place("shop", "k/1"), ("shop", "", "", None)),
+]
+
+
+@pytest.mark.parametrize(("place", "named"), PLACES)
+def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, named):
+    memory = mmap.mmap(-1, NOTE_BYTES)
+    alarm = Alarm(SOON, memory)
+    noted = []
+
+    class Codec(SlowCodec):
+        def seal(self, plain: bytes, place: str) -> str:
+            noted.append(alarm.call)
+            return super().seal(plain, place)
+
+    sealing = Sealing(WatchedCodec(Codec(), alarm))
+    with alarm.set():
+        with pytest.raises(SealError, match=r"cannot be sealed: the codec did not return within"):
+            sealing.sealed({"card": 1}, place)
+        with pytest.raises(SealError, match=r"cannot be unsealed: the codec did not return within"):
+            sealing.unsealed({"$sealed": "x"}, place)
+    assert noted[0][:4] == named
+    assert noted[0].function == "Codec.seal"
+    assert alarm.call is None
+
+
+def test_a_codec_within_a_mapping_is_part_of_its_call():
+    alarm = Alarm(SOON)
+    sealing = Sealing(WatchedCodec(SlowCodec(), alarm))
+    with alarm.set():
+        with pytest.raises(SealError, match="did not return within"):
+            guarded(alarm, CALL, sealing.unsealed, {"$sealed": "x"}, ("failure", "r-1"))
+        assert alarm.call is None
+
+
+class ValidationError(Exception):
+    """Named like pydantic's, and it never says what it is about."""
+
+    def errors(self, **_: object) -> list[object]:
+        spin()
+        return []
+
+
+def test_an_error_that_does_not_say_what_it_is_about_is_interrupted():
+    def fail() -> None:
+        raise ValidationError
+
+    alarm = Alarm(SOON)
+    with alarm.set(), pytest.raises(CodeError, match="raised ValidationError"):
+        guarded(alarm, CALL, fail)
