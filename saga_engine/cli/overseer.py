@@ -115,7 +115,7 @@ class Overseer:
         self._note = note
         self._judge(seconds)
         if self._draining is not None and self._draining >= self._drain.seconds:
-            _end(self._parent)
+            self._end()
 
     def _judge(self, seconds: float) -> None:
         """Accuse a call that takes too long, and end the parent when that is done."""
@@ -125,13 +125,18 @@ class Overseer:
         if accused is not None:
             drain = self._drain
             if accused.is_complete(seconds, self._left(drain.recorded), self._left(drain.left)):
-                _end(self._parent)
+                self._end()
         elif self._in_call and self._is_too_long():
             assert self._memory is not None, "there is a note"
             self._accusation = Accusation(self._told, self._note, self._memory)
         elif self._in_call and self._draining is not None and not self._prepared:
             self._prepared = True
             _Deed(_imports)
+
+    def _end(self) -> None:
+        if self._accusation is not None:
+            self._accusation.write_at_once()
+        _end(self._parent)
 
     def _is_too_long(self) -> bool:
         stuck: bool = self._in_call >= self._told["limit"]
@@ -172,6 +177,25 @@ class Accusation:
             recorded = self._recording.succeeded
             self._writing = _Deed(lambda: _log(self._told, self._written, recorded=recorded))
         return writing <= 0
+
+    def write_at_once(self) -> None:
+        """Name the call in a plain line, unless the usual one was written in time."""
+        if self._writing is not None and self._writing.succeeded:
+            return
+        length = int.from_bytes(self._written[8:_HEADER], sys.byteorder)
+        parts = self._written[_HEADER : _HEADER + length].decode(errors="replace").split("\0")
+        names = ("saga", "run_id", "step", "direction", "command", "function")
+        line: dict[str, object] = {"level": "error", "event": "code.stuck"}
+        line |= dict(zip(names, parts, strict=False)) | {"recorded": self._recording.succeeded}
+        ready = select.poll()
+        ready.register(2, select.POLLOUT)
+        with suppress(OSError):
+            if ready.poll(0):
+                os.write(2, json.dumps(line).encode() + b"\n")
+
+
+_HEADER = 12
+"""Bytes in front of a note: see `worker.alarm`, which is not imported here."""
 
 
 class _Deed:

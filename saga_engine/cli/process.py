@@ -62,6 +62,18 @@ def serve(main: Coroutine[Any, Any, None], report: Report) -> None:
                 ) from None
 
 
+def end_at_once() -> None:
+    """
+    Have the signals that stop a process do so from now on, until others handle them.
+
+    The kernel drops them for the first process of a container unless it has handlers of its own, so
+    that one which is told to stop while it imports the user's modules would go on.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
 class Ending:
     """
     The end of a process, kept by a thread that was started while there still were threads.

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from saga_engine.broker.command import ReceivedCommand
 from saga_engine.cli.oversight import overseen
-from saga_engine.cli.process import serve, until_told
+from saga_engine.cli.process import end_at_once, serve, until_told
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load
 from saga_engine.participant import Participant
@@ -44,6 +44,7 @@ def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     Args:
         modules: MODULE or MODULE:SAGA, any number of them.
     """
+    end_at_once()
     settings = _settings(port, host)
     settings.require_database()
     settings.require_broker()
@@ -60,6 +61,7 @@ def participant(*modules: str, port: Port = None, host: Host = None) -> None:
     Args:
         modules: MODULE or MODULE:PARTICIPANT, any number of them.
     """
+    end_at_once()
     settings = _settings(port, host)
     settings.require_broker()
     participants = _all(modules, Participant, settings)

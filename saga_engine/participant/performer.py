@@ -97,7 +97,9 @@ class Performer:
         self._tell = tell
         self._sealing = sealing
         self._calls = Calls(settings.participant_grace)
-        self._repeats = Repeats(settings.log_repeat, clock=_now)
+        self._repeats = Repeats(
+            settings.log_repeat, clock=lambda: asyncio.get_running_loop().time()
+        )
         self.outage: Outage | None = None
         """Where commands wait while the database is away; without it they fail."""
 
@@ -193,9 +195,8 @@ class Performer:
     async def _called(self, handler: Handler, course: Course, tx: AsyncConnection | None) -> Answer:
         """Have the handler do it, in a task of its own."""
         course.begun = True
-        answer = await self._calls.run(
-            course.received, self._answered(handler, course, tx), course.leave
-        )
+        work = self._answered(handler, course, tx)
+        answer = await self._calls.run(course.received, work, course.leave)
         if course.raised is not None:
             self._failed(handler, course, tx)
         return answer
@@ -313,10 +314,6 @@ class Performer:
                 **(_named(received) | {"command": name}),
             )
         )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _named(received: ReceivedCommand) -> dict[str, Any]:

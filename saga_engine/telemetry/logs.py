@@ -131,7 +131,8 @@ class LogSink:
 
     def __call__(self, fact: Fact) -> None:
         """Write *fact*; keys without a value are left out. OSError: the stream does not take it."""
-        level, more = level_of(fact), {}
+        level = level_of(fact)
+        more: dict[str, Any] = {}
         if kind := _connection(fact):
             repeats = self._repeats.of(*kind)
             level = logging.DEBUG if repeats is None else level

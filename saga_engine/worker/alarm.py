@@ -126,7 +126,8 @@ class WatchedCodec:
 
     def seal(self, plain: bytes, place: str) -> str | None:
         """As the codec's; SealError when it is interrupted."""
-        return self._watched("seal", "sealed", plain, place)
+        sealed: str | None = self._watched("seal", "sealed", plain, place)
+        return sealed
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """As the codec's; SealError when it is interrupted."""

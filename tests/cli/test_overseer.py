@@ -1,5 +1,6 @@
 """The overseer ends a process in time, counted in its ticks; it may be lost, and come back."""
 
+import json
 import mmap
 import os
 import signal
@@ -87,6 +88,17 @@ def test_what_the_overseer_does_at_shutdown_fits_into_drain(silent, drain, in_ca
         if in_call:
             assert seconds >= Drain(drain).work, "the time of the work is the work's"
         assert found.child.wait() == -signal.SIGKILL
+
+
+def test_a_line_that_cannot_be_written_in_time_is_written_without_what_it_would_import(capfd):
+    with watched(in_call=True, limit=1.0) as found:
+        while not found.overseer._accusation:
+            found.overseer.tick(TICK)
+        found.overseer._accusation.write_at_once()
+        (line,) = [json.loads(each) for each in capfd.readouterr().err.splitlines()]
+        names = {name: line[name] for name in ("saga", "run_id", "step", "command", "function")}
+        assert line["event"] == "code.stuck"
+        assert names == {name: getattr(CALL, name) for name in names}
 
 
 def test_a_database_that_does_not_answer_delays_the_end_of_stuck_code_by_its_own_budget(silent):
@@ -263,3 +275,18 @@ async def test_the_first_process_of_a_container_ends_although_its_handler_never_
             (first,) = overseers_of(participant.pid)
             os.kill(first, signal.SIGTERM)
             assert await ended(participant, 300) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_the_first_process_of_a_container_ends_while_it_imports(tmp_path, urls, number):
+    (tmp_path / "sagas.py").write_text(
+        'print("importing", flush=True)\nopen("fifo").read()\n' + SAGAS
+    )
+    os.mkfifo(tmp_path / "fifo")
+    with first_process() as command:
+        arguments = ("worker", "sagas", "--port", "0")
+        async with serving(*arguments, cwd=tmp_path, under=command, **urls) as process:
+            assert await process.stdout.readline() == b"importing\n"
+            (first,) = overseers_of(process.pid)
+            os.kill(first, number)
+            assert await ended(process, 300) == 128 + number

@@ -11,6 +11,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.broker.links import publisher_to
+from tests.faults.processes import lasting
 
 PLACES, AT_ONCE = 60, 10
 POOL = 4
@@ -108,7 +109,7 @@ async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half
             async with database.transaction() as tx:
                 for _ in range(3):
                     await tx.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
-                    await asyncio.sleep(0)  # between two statements one can be cut too
+                    await lasting(0.0)  # between two statements one can be cut too
             done.append(number)
 
         assert await cut_short(write) >= PLACES_OF_A_WRITE * 2

@@ -167,10 +167,11 @@ PLACES = [
 def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, named):
     memory = mmap.mmap(-1, NOTE_BYTES)
     alarm = Alarm(SOON, memory)
-    noted = []
+    noted: list[Call] = []
 
     class Codec(SlowCodec):
         def seal(self, plain: bytes, place: str) -> str:
+            assert alarm.call is not None
             noted.append(alarm.call)
             return super().seal(plain, place)
 
