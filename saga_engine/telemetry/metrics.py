@@ -165,7 +165,6 @@ class Metrics:
             facts.MessageIgnored: lambda f: self._count(
                 "saga_duplicates_total", self._code("ignored", f.reason)
             ),
-            facts.MessageParked: lambda _: self._count("saga_parked_total"),
             facts.MessageDeadLettered: self._dead_lettered,
             facts.BatchProcessed: self._batch_processed,
             facts.MessagesPublished: self._published,
@@ -178,11 +177,7 @@ class Metrics:
                 "saga_faults_total", self._code("operation", f.operation)
             ),
             facts.CodeFailed: self._code_failed,
-            facts.CodeContained: lambda _: self._count("saga_code_contained_total"),
-            facts.OverseerLost: lambda _: self._count("saga_overseers_lost_total"),
-            facts.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
-            facts.ProcessDraining: lambda _: self._child("saga_worker_ready").set(0),
-            facts.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
+            **self._simple(),
             facts.HandlerFinished: lambda f: self._observe(
                 "saga_handler_duration_seconds", f.duration_s, self._command(f.command), f.outcome
             ),
@@ -197,6 +192,17 @@ class Metrics:
             ),
             facts.BacklogCounted: self._backlog_counted,
             facts.LoopMeasured: lambda f: self._observe("saga_event_loop_lag_seconds", f.lag_s),
+        }
+
+    def _simple(self) -> Mapping[type[Fact], Callable[[Any], None]]:
+        """What moves a metric without labels, whatever the fact says."""
+        return {
+            facts.MessageParked: lambda _: self._count("saga_parked_total"),
+            facts.CodeContained: lambda _: self._count("saga_code_contained_total"),
+            facts.OverseerLost: lambda _: self._count("saga_overseers_lost_total"),
+            facts.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
+            facts.ProcessDraining: lambda _: self._child("saga_worker_ready").set(0),
+            facts.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
         }
 
     def _run_started(self, fact: facts.RunStarted) -> None:

@@ -27,6 +27,12 @@ async def do(command: dict) -> None:
 """
 
 
+def _hear_all_signals():
+    """Have what is started hear SIGHUP, although the tests may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @asynccontextmanager
 async def serving(*arguments, cwd=CHECKOUT, under=(), **settings):
     """A process that serves, started by the command *under*; killed at the end if still there."""
@@ -38,6 +44,7 @@ async def serving(*arguments, cwd=CHECKOUT, under=(), **settings):
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_hear_all_signals,
     )
     try:
         yield process
