@@ -16,6 +16,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     environment   which variables of the process environment are settings
     drain         how the seconds of a shutdown are divided
     containment   what code of users may do to the event loop
+    alarm_signal  the signal and the timer that interrupt code, borrowed and given back
     loading       the user's modules, imported by name and searched for sagas or participants
     identifiers   run ids
     tls           TLS to RabbitMQ and PostgreSQL

@@ -78,13 +78,13 @@ def contained(
 
     loop.set_task_factory(_Factory(before, report, whole=whole))
     if whole:
-        setattr(loop, "stop", stop_it)  # noqa: B010 - a method, of this one object
+        loop.stop = stop_it  # type: ignore[method-assign]  # of this one object
     try:
         yield
     finally:
         loop.set_task_factory(before)
         if whole:
-            delattr(loop, "stop")
+            del loop.stop
 
 
 class _Factory:

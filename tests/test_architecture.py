@@ -47,6 +47,7 @@ CLOCKS: dict[str, str] = {
     "tests/growth.py": "it compares two measurements of one process",
     "tests/hostile/fuzzing.py": "it goes on for as long as it is asked to",
     "tests/load/stage.py": "it measures, and nothing of `make test` runs it",
+    "tests/cli/test_drain.py": "it reads which moments are given to waits",
     "tests/security/certificates.py": "certificates have dates",
     "tests/simulation/__main__.py": "it makes a seed",
     "tests/simulation/campaign.py": "it prints how many runs a second are simulated",

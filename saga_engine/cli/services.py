@@ -118,12 +118,13 @@ class Contained:
 
 
 def _names(caller: Call | ReceivedCommand | None) -> dict[str, str]:
-    names = ("saga", "run_id", "step")
     if isinstance(caller, Call):
-        return {name: getattr(caller, name) for name in (*names, "command", "function")}
+        of = {"saga": caller.saga, "run_id": caller.run_id, "step": caller.step}
+        return {**of, "command": caller.command, "function": caller.function}
     if isinstance(caller, ReceivedCommand):
         command = caller.command
-        return {name: str(getattr(command, name)) for name in names} | {"command": command.name}
+        of = {"saga": command.saga, "run_id": str(command.run_id), "step": command.step}
+        return {**of, "command": command.name}
     return {}
 
 

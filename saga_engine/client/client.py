@@ -127,11 +127,9 @@ class Client:
         """
         name, number = name_and_version(saga, version)
         run_id = uuid7()
-        place = input_place(name, str(run_id))
-        given = self._sealing.sealed(input_json(saga, input), place)
-        request = StartRequest(
-            run_id, name, given, number, key_text(key, self._settings.text_bytes)
-        )
+        held = key_text(key, self._settings.text_bytes)
+        given = self._sealing.sealed(input_json(saga, input), input_place(name, str(run_id)))
+        request = StartRequest(run_id, name, given, number, held)
         answer = await self._answered(
             request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."
         )

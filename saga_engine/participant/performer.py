@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-import orjson
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,7 +27,6 @@ from saga_engine.broker.body import write_json
 from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.broker.failure import failure_json
 from saga_engine.broker.limits import limits_of
-from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.participant import barrier, verdict
 from saga_engine.participant.barrier import IN_HAND, Answer, InHand
 from saga_engine.participant.calls import Calls, Task
@@ -310,7 +308,7 @@ class Performer:
             HandlerFinished(
                 outcome=answer.outcome,
                 duration_s=seconds,
-                code=_code_of(answer),
+                code=verdict.code_in(answer.body, answer.outcome),
                 **(_named(received) | {"command": name}),
             )
         )
@@ -328,23 +326,6 @@ def _named(received: ReceivedCommand) -> dict[str, Any]:
         "message_id": received.message_id,
         "correlation_id": received.correlation_id,
     }
-
-
-def _code_of(answer: Answer) -> str:
-    """
-    Give the code of an answer that is not a success; empty when it has none.
-
-    A repeated answer is what the participant's table holds, which another version, or another
-    program, may have written.
-    """
-    if answer.outcome is Outcome.SUCCEEDED:
-        return ""
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return ""
-    code = body.get("code") if isinstance(body, dict) else None
-    return code[:CODE_CHARACTERS] if isinstance(code, str) else ""
 
 
 def _no(outcome: Outcome, failure: Failure) -> Answer:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from types import TracebackType
 
+import orjson
+
 from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.containment import TaskExited
 from saga_engine.participant.refusal import Failed, Rejected, travels
@@ -95,6 +97,23 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield each
     if stack:  # too many to know them all
         yield error
+
+
+def code_in(body: bytes, outcome: Outcome) -> str:
+    """
+    Read the code in the body of an answer; empty when it has none, as that of a success.
+
+    A repeated answer is what the participant's table holds, which another version, or another
+    program, may have written.
+    """
+    if outcome is Outcome.SUCCEEDED:
+        return ""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    code = found.get("code") if isinstance(found, dict) else None
+    return code[:CODE_CHARACTERS] if isinstance(code, str) else ""
 
 
 def _named(error: BaseException) -> str:

@@ -126,18 +126,19 @@ class WatchedCodec:
 
     def seal(self, plain: bytes, place: str) -> str | None:
         """As the codec's; SealError when it is interrupted."""
-        sealed: str | None = self._watched("seal", "sealed", plain, place)
-        return sealed
+        with self._watched("seal", "sealed", place):
+            return self._codec.seal(plain, place)
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """As the codec's; SealError when it is interrupted."""
-        opened: bytes = self._watched("unseal", "unsealed", sealed, place)
-        return opened
+        with self._watched("unseal", "unsealed", place):
+            return self._codec.unseal(sealed, place)
 
-    def _watched(self, name: str, participle: str, value: Any, place: str) -> Any:
+    @contextmanager
+    def _watched(self, name: str, participle: str, place: str) -> Iterator[None]:
         self._watch.enter(_call_of(self._codec, name, place))
         try:
-            return getattr(self._codec, name)(value, place)
+            yield
         except Overrun as error:
             raise SealError(
                 f"cannot be {participle}: the codec did not return within {error.seconds:g} s and"

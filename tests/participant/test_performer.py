@@ -208,7 +208,7 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
         ("code", "\0"),
         ("code", "", object()),
         ("code", "", float("nan")),
-        ("code", "", nested(70)),
+        ("code", "", nested(501)),
     ],
 )
 def test_a_refusal_that_cannot_travel_is_refused_where_it_is_made(refusal, words):
