@@ -57,7 +57,7 @@ def contained(
     """
     Guard a loop, by default the running one, and the tasks that are made on it from now on.
 
-    Within another `contained` of the same loop this does nothing.
+    A loop that is guarded already stays as it is; it is guarded until the last of them has ended.
 
     Args:
         whole: the process is the engine's, so that the loop and each task that no call has started
@@ -65,35 +65,48 @@ def contained(
             other.
     """
     loop = loop or asyncio.get_running_loop()
-    before, stop = loop.get_task_factory(), loop.stop
-    if isinstance(before, _Factory):
-        yield
-        return
-
-    def stop_it() -> None:
-        if (caller := CALL.get()) is None:
-            stop()
-        else:
-            report(caller, "It stopped the event loop. The loop goes on.")
-
-    loop.set_task_factory(_Factory(before, report, whole=whole))
-    if whole:
-        loop.stop = stop_it  # type: ignore[method-assign]  # of this one object
+    factory = loop.get_task_factory()
+    if not isinstance(factory, _Factory):
+        factory = _Factory(loop, report, whole=whole)
+        factory.install()
+    factory.users += 1
     try:
         yield
     finally:
-        loop.set_task_factory(before)
-        if whole:
-            del loop.stop
+        factory.users -= 1
+        if not factory.users:
+            factory.remove()
 
 
 class _Factory:
     """Makes the tasks of a loop; guarded ones where the engine asks, or `Calls` for a handler."""
 
-    def __init__(self, before: Any, report: Report, *, whole: bool) -> None:
-        self._before = before
+    def __init__(self, loop: asyncio.AbstractEventLoop, report: Report, *, whole: bool) -> None:
+        self.users = 0
+        """How many `contained` go on."""
+        self._loop = loop
+        self._before: Any = loop.get_task_factory()
+        self._stop = loop.stop
         self._report = report
         self._whole = whole
+
+    def install(self) -> None:
+        """Guard the loop."""
+        self._loop.set_task_factory(self)
+        if self._whole:
+            self._loop.stop = self._stop_it  # type: ignore[method-assign]  # of this one object
+
+    def remove(self) -> None:
+        """Leave the loop as it was."""
+        self._loop.set_task_factory(self._before)
+        if self._whole:
+            del self._loop.stop
+
+    def _stop_it(self) -> None:
+        if (caller := CALL.get()) is None:
+            self._stop()
+        else:
+            self._report(caller, "It stopped the event loop. The loop goes on.")
 
     def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
         if CALL.get() is not None:

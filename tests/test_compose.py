@@ -109,10 +109,16 @@ async def test_a_real_broker_takes_its_definitions(rabbitmq, tmp_path):
     file.write_text(json.dumps(DEFINITIONS))
     await rabbitmq.ctl("import_definitions", str(file))
     url = urlsplit(rabbitmq.url_of("saga"))
-    for user in ("setup", "engine"):
-        broker = url._replace(netloc=f"{user}:{user}@127.0.0.1:{url.port}").geturl()
-        declared = await saga_engine("topology", "--declare", broker_url=broker)
-        assert declared.code == 0, declared.err
+    try:
+        for user in ("setup", "engine"):
+            broker = url._replace(netloc=f"{user}:{user}@127.0.0.1:{url.port}").geturl()
+            declared = await saga_engine("topology", "--declare", broker_url=broker)
+            assert declared.code == 0, declared.err
+    finally:  # the other tests of this session use the same broker
+        for each in DEFINITIONS["users"]:
+            await rabbitmq.ctl("delete_user", each["name"])
+        for each in DEFINITIONS["vhosts"]:
+            await rabbitmq.ctl("delete_vhost", each["name"])
 
 
 @pytest.mark.parametrize("name", OURS)

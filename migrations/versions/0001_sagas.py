@@ -595,12 +595,14 @@ BEGIN
         RAISE 'The act of a cancel is not on record, is decided, or has a request.'
             USING ERRCODE = '22023', CONSTRAINT = 'cancel_start_act';
     END IF;
+    -- Only what a role has recorded is there once: a message may come again, and begin the run.
     DELETE FROM saga_engine.inbox AS i
-        WHERE i.run_id = asked_run AND i.kind = 'start' AND NOT EXISTS (
+        WHERE i.run_id = asked_run AND i.kind = 'start' AND i.role IS NOT NULL AND NOT EXISTS (
             SELECT FROM saga_engine.definition AS d
             WHERE d.name = i.saga AND (i.version IS NULL OR d.version = i.version)
                 AND (i.fingerprint IS NULL OR d.fingerprint = i.fingerprint)
-                AND d.last_seen > clock_timestamp() - interval '10 minutes')
+                AND greatest(d.present_until, d.last_seen + interval '10 minutes')
+                    > clock_timestamp())
         RETURNING i.saga, i.key INTO start_saga, start_key;
     IF NOT FOUND THEN
         RETURN false;

@@ -76,8 +76,10 @@ async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson 
     act = Act(str(uuid7()), who, "cancel", reason, run_id)
     async with database(settings) as opened:
         async with opened.transaction() as tx:
+            # In this order: a start that begins in between is a run then.
+            waits = bool(await inbox.starts_of(tx, [run_id]))
             there = await reading.find(tx, run_id) is not None
-            if not there and not await inbox.starts_of(tx, [run_id]):
+            if not there and not waits:
                 raise no_run(run_id)
             await audit.record(tx, [act])
             if there or not await stranded.cancel(tx, run_id, act.id):

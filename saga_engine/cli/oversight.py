@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import saga_engine
-from saga_engine.cli.overseer import LAST_SIGNAL
+from saga_engine.cli.overseer import LAST_SIGNAL, STOPPING
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import OverseerLost, OverseerStarted, Tell
 from saga_engine.worker.alarm import NOTE_BYTES
@@ -148,8 +148,29 @@ def overseen(settings: Settings) -> Iterator[Oversight]:
         os.set_blocking(ours, False)
         before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         owned.callback(signal.set_wakeup_fd, before)
+        _not_in_children(owned)
         _accept_last_signal()
         yield oversight
+
+
+def _not_in_children(owned: ExitStack) -> None:
+    """
+    Have a child that the user's code forks handle its signals as any process does.
+
+    It would inherit the pipe: a signal to it, as `multiprocessing.Pool` sends to end its processes,
+    would be taken for one to this process. And it would inherit handlers that do not end it.
+    """
+    watched = [True]
+    owned.callback(watched.clear)
+
+    def in_child() -> None:
+        if watched:
+            signal.set_wakeup_fd(-1)
+            for number in (*STOPPING, signal.SIGALRM):
+                if callable(signal.getsignal(number)):
+                    signal.signal(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 @contextmanager

@@ -67,8 +67,11 @@ def end_at_once() -> None:
     Have the signals that stop a process do so from now on, until others handle them.
 
     The kernel drops them for the first process of a container unless it has handlers of its own, so
-    that one which is told to stop while it imports the user's modules would go on.
+    that one which is told to stop while it imports the user's modules would go on. In any other
+    process the default ends even code in C.
     """
+    if os.getpid() != 1 or threading.current_thread() is not threading.main_thread():
+        return
     for number in _SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, _: os._exit(128 + number))

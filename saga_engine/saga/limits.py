@@ -10,6 +10,7 @@ one look is enough.
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 # The closing quote is optional, so that a text without one is passed over once, and never again.
@@ -120,7 +121,8 @@ def _inexact(written: bytes, digits: bytes) -> bool:
     if len(digits) > _DOUBLE_DIGITS:
         return True
     number = int(written)
-    return not -(2**63) <= number < 2**64 and int(float(number)) != number
+    # What a double is written as, which is what leaves, has fewer digits than its exact value.
+    return not -(2**63) <= number < 2**64 and int(Decimal(repr(float(number)))) != number
 
 
 def nests_deeper(body: bytes, depth: int) -> bool:

@@ -59,7 +59,9 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
         if not self._begin or not query.startswith("BEGIN"):
             return str(await super().execute(query, *args, timeout=timeout))
         try:
-            return str(await super().execute(query + self._begin, timeout=timeout))
+            return str(
+                await super().execute(f"{query.rstrip(' ;')};{self._begin}", timeout=timeout)
+            )
         except asyncpg.PostgresError:
             # SQLAlchemy takes a BEGIN that failed for one that never began.
             if self.is_in_transaction():

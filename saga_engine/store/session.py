@@ -181,11 +181,21 @@ class Session:
             # server undoes what a closed connection leaves.
             if not isinstance(error, Exception) or leads_astray(error):
                 driver.terminate()
-            elif not driver.is_closed() and driver.is_in_transaction():
-                await driver.execute("ROLLBACK")
+            else:
+                await self._undo(driver)
             raise
         finally:
             self._used = asyncio.get_running_loop().time()
+
+    async def _undo(self, driver: pooler.Connection) -> None:
+        """Leave the transaction; what was prepared may not fit the tables any more."""
+        self._prepared.clear()
+        try:
+            if not driver.is_closed() and driver.is_in_transaction():
+                await driver.execute("ROLLBACK")
+        except BaseException:
+            driver.terminate()
+            raise
 
     async def _connected(self) -> pooler.Connection:
         if self._driver is None or not await self._answers(self._driver):

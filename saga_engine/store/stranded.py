@@ -34,8 +34,9 @@ async def cancel(tx: Transaction, run_id: str, audit_id: str) -> bool:
     Its key is free again, and what is held behind it is decided: there is no such run.
 
     Returns:
-        Whether it did; False: there is no such start, or a worker had its definition in the last
-        10 minutes. Then the act is still to be decided.
+        Whether it did; False: there is no such start, it came over RabbitMQ, from where it may come
+        again, or a worker had its definition in the last 10 minutes. Then the act is still to be
+        decided.
 
     Raises:
         StoreRefused: the act is not on record for that run, by this role, or is decided.

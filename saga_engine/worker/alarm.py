@@ -126,26 +126,30 @@ class WatchedCodec:
 
     def seal(self, plain: bytes, place: str) -> str | None:
         """As the codec's; SealError when it is interrupted."""
-        with self._watched("seal", "sealed", place):
+        self._watch.enter(_call_of(self._codec, "seal", place))
+        try:
             return self._codec.seal(plain, place)
+        except Overrun as error:
+            raise _interrupted("sealed", error) from None
+        finally:
+            self._watch.leave()
 
     def unseal(self, sealed: str, place: str) -> bytes:
         """As the codec's; SealError when it is interrupted."""
-        with self._watched("unseal", "unsealed", place):
-            return self._codec.unseal(sealed, place)
-
-    @contextmanager
-    def _watched(self, name: str, participle: str, place: str) -> Iterator[None]:
-        self._watch.enter(_call_of(self._codec, name, place))
+        self._watch.enter(_call_of(self._codec, "unseal", place))
         try:
-            yield
+            return self._codec.unseal(sealed, place)
         except Overrun as error:
-            raise SealError(
-                f"cannot be {participle}: the codec did not return within {error.seconds:g} s and"
-                " was interrupted"
-            ) from None
+            raise _interrupted("unsealed", error) from None
         finally:
             self._watch.leave()
+
+
+def _interrupted(participle: str, error: Overrun) -> SealError:
+    return SealError(
+        f"cannot be {participle}: the codec did not return within {error.seconds:g} s and was"
+        " interrupted"
+    )
 
 
 def _call_of(codec: Codec, name: str, place: str) -> Call:

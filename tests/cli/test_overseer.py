@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from saga_engine.cli.overseer import LOGGING, RECORDING, TICK, Overseer
+from saga_engine.cli.oversight import overseen
 from saga_engine.drain import Drain
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.guard import Call
+from saga_engine.settings import Settings
 from saga_engine.worker.alarm import NOTE_BYTES, Alarm
 from tests.cli.test_services import ended, serving, told
 from tests.cli.test_user_code import PASSED_ON, SAGAS, STUCK, record, until_called, worker
@@ -131,6 +133,26 @@ def test_the_moments_of_a_shutdown_follow_each_other_within_drain(seconds):
     assert moments == sorted(moments)
     assert moments[0] > 0
     assert drain.work + drain.grace <= drain.left
+
+
+def test_a_signal_to_a_forked_child_is_none_to_this_process():
+    """A `multiprocessing.Pool` in a handler ends its processes so."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with overseen(Settings()):
+            parent = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(parent, warn_on_full_buffer=False)
+            child = os.fork()
+            if not child:
+                kept = signal.set_wakeup_fd(-1) != -1
+                os.kill(os.getpid(), signal.SIGTERM)
+                os._exit(kept)
+            _, status = os.waitpid(child, 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert parent != -1
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
 
 
 def overseers_of(pid):

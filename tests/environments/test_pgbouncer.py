@@ -145,6 +145,7 @@ async def test_an_engine_runs_through_it(
             ends = [(await client.result(each.run_id, timeout=90)).status for each in handles]
         assert ends == ["completed", "completed", "compensated", "completed"]
         listed = await saga_engine("list", "--json", **urls)
+        assert listed.code == 0, listed.err
         assert {run["run_id"] for run in listed.json["runs"]} == {str(h.run_id) for h in handles}
         for process in (worker, participant):
             process.send_signal(signal.SIGTERM)

@@ -266,6 +266,30 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
     assert not await cancelled(database, run_id)  # there is none any more
 
 
+async def test_a_start_that_came_over_the_broker_and_may_come_again_is_not_deleted(
+    database: Database,
+):
+    await load(database, A)
+    await was_seen_an_hour_ago(database, A)
+    run_id = str(uuid7())
+    async with database.transaction() as tx:
+        start = Item("start", run_id, {"input": {}}, "buy", 1, fingerprint=A.fingerprint)
+        await inbox.record(tx, [start])
+    assert not await cancelled(database, run_id)
+    async with database.transaction() as tx:
+        assert set(await inbox.starts_of(tx, [run_id])) == {run_id}
+
+
+async def test_a_worker_that_speaks_seldom_keeps_its_starts_from_being_deleted(database: Database):
+    seldom = definitions.presence_of(Settings(worker_heartbeat=900, worker_absent=2700))
+    async with database.transaction() as tx:
+        await definitions.register(tx, [A], seldom)
+        old = text("UPDATE saga_engine.definition SET last_seen = now() - interval '14 minutes'")
+        await tx.execute(old)
+        run_id = str((await start_in(tx.connection, A, {})).run_id)
+    assert not await cancelled(database, run_id)
+
+
 async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(database: Database):
     await load(database, A)
     await load(database, B)
