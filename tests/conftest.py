@@ -1,6 +1,10 @@
 """Where every test finds its servers."""
 
+from collections.abc import Iterator
+
 import pytest
+
+from saga_engine.containment import CALL
 
 pytest_plugins = ["tests.servers"]
 
@@ -9,3 +13,10 @@ def pytest_sessionfinish(session, exitstatus):
     """A selection may leave nothing of one part of the tests: that is no failure."""
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.option.keyword:
         session.exitstatus = pytest.ExitCode.OK
+
+
+@pytest.fixture(autouse=True)
+def no_call_is_left() -> Iterator[None]:
+    """What a test begins in the name of user code it ends, or the next one could cancel nothing."""
+    yield
+    assert CALL.get() is None

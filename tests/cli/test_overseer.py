@@ -69,6 +69,8 @@ def watched(**options):
     try:
         yield found
     finally:
+        if found.alarm.call is not None:
+            found.alarm.leave()
         found.child.kill()
         found.child.communicate()
 
