@@ -79,7 +79,7 @@ NO_OBJECT = {
 SOUND = {
     "A6 the last character of Unicode": text("\U0010ffff"),
     "A11 2^53+1": b'{"n":"a","did":9007199254740993}',
-    "A11 2^64, which is a double": b'{"n":"e","did":18446744073709551616}',
+    "A11 a double in full": b'{"n":"e","did":18446744073709552000}',
     "A11 2^63": b'{"n":"b","did":9223372036854775808}',
     "A11 4,301 digits": b'{"n":"d","did":1.' + b"0" * 4301 + b"}",
     "A12 64 levels": nested(64),
