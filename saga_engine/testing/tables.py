@@ -342,6 +342,8 @@ class Transaction:
         except TimeoutError:
             self.end()
             raise StoreBusy("Somebody else holds a row of the simulated database.") from None
+        if not self.is_active:  # both ended at once: it can lock nothing any more
+            raise StoreUnavailable("The simulated connection was cut while it waited.")
 
 
 def name_of(tx: Transaction, definition_id: int) -> tuple[str, int, str]:
