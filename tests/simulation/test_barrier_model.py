@@ -1,5 +1,6 @@
 """What the model makes of the barrier's statements is what PostgreSQL makes of them."""
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,13 +10,14 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.broker.command import Command
+from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier as kit
 from saga_engine.participant.barrier import EMPTY, REFUSED, Answer, Case, InHand
 from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.testing import barrier as model
 from saga_engine.testing.faults import Faults, dice
 from saga_engine.testing.process import Process
-from saga_engine.testing.tables import Database, Tables
+from saga_engine.testing.tables import Database, Tables, Transaction
 
 DONE = Answer(Outcome.SUCCEEDED, b"1")
 NO = Answer(Outcome.REJECTED, b'{"code": "no"}')
@@ -118,3 +120,17 @@ async def test_whoever_comes_while_a_command_is_in_hand_is_told_to_come_again(be
         await kit.leave(tx, action, DONE)
     assert await perform(begin, action) == Answer(Outcome.SUCCEEDED, b"1", Case.REPEATED)
     assert await perform(begin, undo, undoes=True) is None
+
+
+async def test_a_simulated_transaction_that_was_cut_while_it_waited_locks_nothing():
+    process = Process("test", Faults(), dice(0, "network"))
+    tables = Tables(model.ANSWERS)
+    holder, waiting, other = (Transaction(tables, process, None) for _ in range(3))
+    holder.grab("run", 1)
+    locking = asyncio.ensure_future(waiting.lock("run", 1))
+    await asyncio.sleep(0)
+    holder.end()
+    waiting.end()
+    with pytest.raises(StoreUnavailable, match="was cut while it waited"):
+        await locking
+    assert other.free("run", 1)
