@@ -1,8 +1,8 @@
 """
 How the seconds of the `drain` setting are divided, so that a process is gone when they are over.
 
-Every wait of a shutdown ends at one of these moments, whoever waits: the work in hand, the
-goodbye to broker and database, the last lines of the log, and the overseer beside the process.
+Every wait of a shutdown ends at one of these moments: the work in hand, the closing of connections,
+the last lines of the log, and the overseer beside the process.
 """
 
 from dataclasses import dataclass

@@ -22,12 +22,9 @@ from typing import Any
 
 from saga_engine.cli.verdict import failed, verdict_of
 from saga_engine.containment import Report, contained, run_on
-from saga_engine.drain import Drain
+from saga_engine.drain import LEAVING, Drain
 from saga_engine.errors import ProcessDisturbed
 from saga_engine.telemetry.facts import described
-
-LEAVING = 5.0
-"""Seconds for what is left when everything is drained: threads, executors, functions at exit."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -36,8 +36,9 @@ def failed(error: BaseException) -> int:
     the one that ends a process whose other threads do not end.
     """
     text, code = verdict_of(error)
-    if text and not vars(_single(error)).setdefault(_SAID, False):
-        vars(_single(error))[_SAID] = True
+    known = vars(_single(error))
+    if text and _SAID not in known:
+        known[_SAID] = True
         said(text)
     return code
 

@@ -35,8 +35,6 @@ HEADER = struct.Struct("=QI")
 NOTE_BYTES = 2048
 """Bytes of the memory that holds the note."""
 
-_NOTE = HEADER.size
-_pack_into = HEADER.pack_into
 _OURS = (__file__, guard.__file__, containment.__file__)
 
 
@@ -85,10 +83,9 @@ class Alarm:
         self._outside = CALL.set(call)
         if self._memory is not None:
             written = written_note(call)
-            length = len(written)
-            self._memory[_NOTE : _NOTE + length] = written
+            self._memory[HEADER.size : HEADER.size + len(written)] = written
             self._number += 1
-            _pack_into(self._memory, 0, self._number, length)
+            HEADER.pack_into(self._memory, 0, self._number, len(written))
         if self._set and not self._ticking:
             self._ticking = True
             signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
@@ -102,7 +99,7 @@ class Alarm:
         CALL.reset(self._outside)
         if self._memory is not None:
             self._number += 1
-            _pack_into(self._memory, 0, self._number, 0)
+            HEADER.pack_into(self._memory, 0, self._number, 0)
 
     def _ring(self, _number: int, frame: FrameType | None) -> None:
         """Count a tick; raise in the author's code, and never in the code that surrounds it."""
@@ -168,12 +165,12 @@ def written_note(call: Call) -> bytes:
     """Write a call for `read_note`."""
     saga, run_id, step, direction, command, function, where = call
     texts = (saga, run_id, step, direction or "", command, function, where)
-    return "\0".join(texts).encode(errors="replace")[: NOTE_BYTES - _NOTE]
+    return "\0".join(texts).encode(errors="replace")[: NOTE_BYTES - HEADER.size]
 
 
 def read_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
     """Read the number of the last note and its parts, in the order of Call's."""
     number, length = HEADER.unpack_from(memory, 0)
-    written = memory[_NOTE : _NOTE + min(length, NOTE_BYTES - _NOTE)]
+    written = memory[HEADER.size : HEADER.size + min(length, NOTE_BYTES - HEADER.size)]
     parts = written.decode(errors="replace").split("\0")
     return number, [*parts, *[""] * (len(Call._fields) - len(parts))]

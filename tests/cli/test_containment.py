@@ -1,6 +1,7 @@
 """Code of users that cancels every task, or stops the event loop, stops nobody else's work."""
 
 import signal
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -95,11 +96,9 @@ async def started(urls, *more, given):
     return ran.out.split()[0]
 
 
-@pytest.mark.parametrize("way", [*PREVENTED, *STOPPED, "close"])
-@pytest.mark.parametrize("where", ["mapping", "handler"])
-async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_runs(
-    tmp_path, urls, where, way
-):
+@asynccontextmanager
+async def both(tmp_path, urls):
+    """A worker and a participant of that code, ready."""
     one, other = wrote(tmp_path)
     async with (
         serving(*one, cwd=tmp_path, **urls) as worker,
@@ -107,6 +106,15 @@ async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_r
     ):
         await told(worker, "process.ready")
         await told(participant, "process.ready")
+        yield worker, participant
+
+
+@pytest.mark.parametrize("way", [*PREVENTED, *STOPPED, "close"])
+@pytest.mark.parametrize("where", ["mapping", "handler"])
+async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_runs(
+    tmp_path, urls, where, way
+):
+    async with both(tmp_path, urls) as (worker, participant):
         run_id = str(uuid7())
         await record(urls, {run_id: {where: way}})
         process = worker if where == "mapping" else participant
@@ -128,13 +136,7 @@ async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_r
 
 
 async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_path, urls):
-    one, other = wrote(tmp_path)
-    async with (
-        serving(*one, cwd=tmp_path, **urls) as worker,
-        serving(*other, cwd=tmp_path, **urls) as participant,
-    ):
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+    async with both(tmp_path, urls) as (_, participant):
         beside, evil = str(uuid7()), str(uuid7())
         await record(urls, {beside: {"handler": "meet"}})
         assert await participant.stdout.readline() == b"met\n"
@@ -145,13 +147,7 @@ async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_
 
 
 async def test_a_process_that_is_cancelled_all_the_same_ends_with_a_line_and_code_9(tmp_path, urls):
-    one, other = wrote(tmp_path)
-    async with (
-        serving(*one, cwd=tmp_path, **urls) as worker,
-        serving(*other, cwd=tmp_path, **urls) as participant,
-    ):
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+    async with both(tmp_path, urls) as (_, participant):
         await record(urls, {str(uuid7()): {"handler": "sabotage"}})
         assert await ended(participant, 300) == 9
         written = (await participant.stderr.read()).decode()

@@ -127,10 +127,8 @@ async def test_a_simulated_transaction_that_was_cut_while_it_waited_locks_nothin
     tables = Tables(model.ANSWERS)
     holder, waiting, other = (Transaction(tables, process, None) for _ in range(3))
     holder.grab("run", 1)
-    locking = asyncio.ensure_future(waiting.lock("run", 1))
-    await asyncio.sleep(0)
-    holder.end()
-    waiting.end()
+    for each in (holder, waiting):
+        asyncio.get_running_loop().call_soon(each.end)
     with pytest.raises(StoreUnavailable, match="was cut while it waited"):
-        await locking
+        await waiting.lock("run", 1)
     assert other.free("run", 1)
