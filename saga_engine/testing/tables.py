@@ -5,8 +5,9 @@ It knows no SQL. What each statement of the engine means is defined by the modul
 (`store`, `waiting`, `barrier`), in terms of the few things a transaction can do here: look, lock,
 put, delete. The store's contract tests run over this model and over PostgreSQL.
 
-A statement sees what was committed when it began (PostgreSQL manual, 13.2.1). If it waits for a
-lock, it reads the newest version of the row that it waited for, and the old version of all others.
+A statement sees what was committed when it began (PostgreSQL manual, 13.2.1). Of a row that it
+locks it reads the newest version, whether it had to wait for that row, for another, or for none; of
+all others the old one.
 """
 
 import asyncio
@@ -179,7 +180,7 @@ class Transaction:
         self._patience = patience
         self._ended = asyncio.Event()
         self._snapshot: dict[str, dict[Any, Row]] | None = None
-        self._waited_for: set[Place] = set()
+        self._newest: set[Place] = set()
 
     async def execute(self, statement: object, arguments: Any = None) -> Result:
         """
@@ -205,7 +206,7 @@ class Transaction:
     def look_again(self) -> None:
         """See what is committed by now, as each statement does, also one inside a function."""
         self._snapshot = None
-        self._waited_for.clear()
+        self._newest.clear()
 
     def get_transaction(self) -> "Transaction":
         """Itself: SQLAlchemy tells connections and transactions apart."""
@@ -225,7 +226,7 @@ class Transaction:
         written = self.writes.get(table)
         if written and key in written:
             return written[key]
-        if self._snapshot is None or (table, key) in self._waited_for:
+        if self._snapshot is None or (table, key) in self._newest:
             return self._tables.rows[table].get(key)
         return self._snapshot.get(table, {}).get(key)
 
@@ -256,7 +257,7 @@ class Transaction:
         """Lock a row, waiting for whoever has it; the row as it is then, if it is there."""
         while not self.free(table, key):
             await self._wait(self._tables.locks[table, key])
-            self._waited_for.add((table, key))
+        self._newest.add((table, key))
         self.grab(table, key)
         return self.get(table, key)
 
@@ -272,7 +273,7 @@ class Transaction:
     async def insert(self, table: str, key: Hashable, row: Row) -> bool:
         """Put a row unless its key is taken, waiting for whoever is about to take it."""
         while True:
-            self._waited_for.add((table, key))  # an index has no snapshot
+            self._newest.add((table, key))  # an index has no snapshot
             holder = self._tables.locks.get((table, key), self)
             if holder is not self and key in holder.writes[table]:
                 await self._wait(holder)

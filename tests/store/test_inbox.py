@@ -1,3 +1,4 @@
+import asyncio
 import json
 from datetime import timedelta
 from uuid import uuid4
@@ -118,6 +119,27 @@ async def test_requests_that_are_held_are_counted_up_to_what_is_asked(database: 
         for most in (2, 9):
             waiting = await inbox.starts_of(tx, [start.run_id], most)
             assert waiting[start.run_id].held == min(most, 3)
+
+
+async def test_starts_that_are_taken_out_while_they_are_looked_for_do_not_wait_any_more(
+    database: Database,
+):
+    """All of them, although only the first is waited for: what is held must not wait for ever."""
+    items = [Item("start", run_id(), {}, saga="orders") for _ in range(2)]
+    async with database.transaction() as tx:
+        await inbox.record(tx, items)
+    looking, found = asyncio.Event(), []
+
+    async def look() -> None:
+        async with database.transaction() as tx:
+            looking.set()
+            found.append(await inbox.starts_of(tx, [item.run_id for item in items], 9))
+
+    async with asyncio.TaskGroup() as group, database.transaction() as tx:
+        assert len(await take(tx, sagas=["orders"])) == 2
+        group.create_task(look())
+        await looking.wait()
+    assert found == [{}]
 
 
 async def test_a_cancel_waits_for_the_start_that_was_recorded_before_it(
