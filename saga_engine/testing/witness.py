@@ -6,7 +6,7 @@ and its wire, and holds every publish and every acknowledgement against what is 
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ _SAID = {
     Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),
     Outcome.REJECTED.value: (Outcome.REJECTED.value, "compensated"),
 }
-"""What the barrier's row must say when a reply says that."""
+"""What the barrier's row must have said before a reply says that."""
 
 
 class Witness:
@@ -53,7 +53,8 @@ class Witness:
         self._guarded = guarded
         self._hash = hashlib.sha256()
         self._moment = 0
-        self._decided: set[tuple[Any, ...]] = set()
+        self._decided: dict[tuple[Any, ...], str] = {}  # with their idempotency keys
+        self._settled: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
         self._touched: dict[tuple[Process, str], int] = {}
         self._taken: dict[tuple[Process, str, int, int], int] = {}
         self._heard: set[tuple[Any, ...]] = set()
@@ -81,7 +82,9 @@ class Witness:
 
     def _engine_committed(self, tx: Transaction) -> None:
         self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
-        self._decided.update(map(_command_of, _put(tx, "outbox")))
+        self._decided.update(
+            (_command_of(row), row["idempotency_key"]) for row in _put(tx, "outbox")
+        )
         self._months(tx)
         self._ended.update(row["run_id"] for row in _put(tx, "run") if row["finished_at"])
         for number, row in tx.writes.get("outbox", {}).items():
@@ -130,6 +133,8 @@ class Witness:
     def _services_committed(self, tx: Transaction) -> None:
         self._note("effect", tx.process.name, len(tx.writes.get("effect", ())))
         self.ledger.extend(_put(tx, "effect"))
+        for row in _put(tx, "barrier"):
+            self._settled[str(row["run_id"]), row["step"], row["direction"]].append(row)
 
     def _published(self, process: Process, message: Message, outcome: Published) -> None:
         self._note("publish", process.name, message.exchange, message.routing_key, outcome)
@@ -166,12 +171,17 @@ class Witness:
             self.violate("P6", f"run {run_id} was accepted, and then unknown")
 
     def _replied(self, reply: Message) -> None:
+        """What the barrier has said may be told late: another attempt may have been made since."""
         said = str(reply.headers[OUTCOME])
-        run_id, step, direction = _place_of(reply.correlation_id)
-        stored = self._services.rows["barrier"].get((run_id, step, direction))
-        committed = stored is not None and stored["outcome"] in _SAID.get(said, ())
+        *place, attempt = _place_of(reply.correlation_id)
+        key = self._decided.get((*place, attempt))
+        committed = any(
+            row["outcome"] in _SAID.get(said, ())
+            and (row["outcome"] == "compensated" or _is_for(row, key, attempt))
+            for row in self._settled[tuple(place)]
+        )
         if said in _SAID and reply.type in self._guarded and not committed:
-            self.violate("P6", f"{said} of {run_id} {step} was told and is not committed")
+            self.violate("P6", f"{said} of {place} was told and is not committed")
 
     def _delivered(self, process: Process, delivery: Delivery) -> None:
         self._note("deliver", process.name, delivery.queue)
@@ -209,7 +219,7 @@ class Witness:
         """The run that a message means, and of a start the business key."""
         try:
             if delivery.queue == REPLIES:
-                return str(_place_of(delivery.correlation_id)[0]), ("", "")
+                return _place_of(delivery.correlation_id)[0], ("", "")
             body = orjson.loads(delivery.body)
             return body["run_id"], (body.get("saga", ""), body.get("key", ""))
         except (ValueError, IndexError):
@@ -224,8 +234,13 @@ def _command_of(row: Row) -> tuple[Any, ...]:
     return row["run_id"], row["step"], row["direction"], row["attempt"]
 
 
-def _place_of(token: str) -> tuple[UUID, str, str]:
-    """Which command a correlation id stands for: run, step and direction."""
-    _, run_id, letter, _, step = token.split(".", 4)
+def _is_for(row: Row, key: str | None, attempt: int) -> bool:
+    """Whether the barrier's row answers an attempt: it is of the same key, or of a later one."""
+    return bool(row["idempotency_key"] == key or row["attempt"] >= attempt)
+
+
+def _place_of(token: str) -> tuple[str, str, str, int]:
+    """Which command a correlation id stands for: run, step, direction and attempt."""
+    _, run_id, letter, attempt, step = token.split(".", 4)
     direction = Direction.ACTION if letter == "a" else Direction.COMPENSATION
-    return UUID(run_id), step, direction.value
+    return str(UUID(run_id)), step, direction.value, int(attempt)
