@@ -34,7 +34,9 @@ class AnswerOutcome(StrEnum):
     """What became of a request."""
 
     ACCEPTED = "accepted"  # the run was started, the cancel was recorded
-    EXISTING = "existing"  # the run is there already: `status` and `result` say how it stands
+    # The run is there already: `status` and `result` say how it stands. A start that named no
+    # version and has not begun has no status yet.
+    EXISTING = "existing"
     CONFLICT = "conflict"  # the key or the id is taken by a run with another input
     UNKNOWN_RUN = "unknown_run"
     UNKNOWN_SAGA = "unknown_saga"

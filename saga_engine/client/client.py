@@ -153,12 +153,14 @@ class Client:
             run_id: the run, as `start` returned it.
 
         Raises:
-            NotFound: there is no such run, or no worker has taken it in yet.
+            NotFound: there is no such run, or its start waits and no worker has accepted it yet.
             BrokerUnavailable, TimedOut: nobody answered.
         """
         request = StatusRequest(run_uuid(run_id))
         answer = await self._answered(request, "Nothing is known of the run.")
         ending = _ending(request.run_id, answer)
+        if ending is None and answer.outcome is AnswerOutcome.EXISTING:
+            raise NotFound(f"Run {request.run_id} has not begun yet: its start waits for a worker.")
         if ending is None:
             raise NotFound(_no_run(request.run_id))
         return ending.unsealed(self._sealing)
@@ -244,7 +246,8 @@ class Client:
                 return ending
             if ending:
                 seen(ending)
-            if answer and not ending and clock() >= patience:
+            unknown = answer and answer.outcome is not AnswerOutcome.EXISTING
+            if unknown and clock() >= patience:
                 raise NotFound(_no_run(run_id))
             await asyncio.wait([ended], timeout=self._settings.client_ask_again)
         told = ended.result()

@@ -99,7 +99,8 @@ class WaitingStart:
     """
     A start that waits: of which saga, with which key, and how many requests are held behind it.
 
-    Where no version was asked for it is the newest on record; None: of that saga there is none.
+    It has no version when none was asked for and nobody has accepted it: which one it begins with
+    is known when it begins.
     """
 
     saga: str
@@ -377,10 +378,7 @@ _SAGAS_WAITING = text(
 )
 
 _WAITING = """
-    SELECT i.run_id::text, i.saga,
-        coalesce(i.version, (
-            SELECT max(d.version) FROM saga_engine.definition AS d WHERE d.name = i.saga)),
-        i.key,
+    SELECT i.run_id::text, i.saga, i.version, i.key,
         (SELECT count(*) FROM (
             SELECT FROM saga_engine.inbox AS h
             WHERE h.run_id = i.run_id AND h.kind <> 'start' AND h.held LIMIT :held) AS held)

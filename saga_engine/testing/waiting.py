@@ -249,12 +249,10 @@ def up_to(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Ro
 
 
 def _starts_found(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    definitions = [row for _, row in tx.every("definition")]
-    newest = {row["name"]: row["version"] for row in sorted(definitions, key=_version)}
     return [
         (
-            *(row["run_id"], row["saga"], row["version"] or newest.get(row["saga"])),
-            *(row["key"], min(_held(tx, row), arguments["held"])),
+            *(row["run_id"], row["saga"], row["version"], row["key"]),
+            min(_held(tx, row), arguments["held"]),
         )
         for row in [tx.get("inbox", number) for number in _starts(tx).values()]
         if row is not None and row["run_id"] in arguments["run_ids"]
@@ -269,11 +267,6 @@ def _held(tx: Transaction, start: Row) -> int:
 def _starts(tx: Transaction) -> dict[str, int]:
     """The starts that wait, by run id."""
     return {row["run_id"]: number for number, row in tx.every("inbox") if row["kind"] == "start"}
-
-
-def _version(definition: Row) -> int:
-    version: int = definition["version"]
-    return version
 
 
 def _waiting(tx: Transaction) -> Iterator[Row]:

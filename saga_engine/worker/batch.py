@@ -338,5 +338,6 @@ class Batch:
         found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun
         for question in questions:
             status = found.get(question.run_id)
-            outcome = AnswerOutcome.EXISTING if status else AnswerOutcome.UNKNOWN_RUN
+            known = status is not None or question.run_id in waiting
+            outcome = AnswerOutcome.EXISTING if known else AnswerOutcome.UNKNOWN_RUN
             self._ledger.answer(question.answer_to, outcome, question.run_id, status)

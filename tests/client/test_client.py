@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from saga_engine.errors import (
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
+from saga_engine.store import inbox
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
 from tests.client.engine import Greeting, greet
 
 ANN = {"name": "Ann"}
@@ -96,6 +100,24 @@ async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(se
     async with Client(settings=hasty) as client:
         with pytest.raises(NotFound, match="There is no run"):
             await client.result(uuid7())
+
+
+@pytest.mark.usefixtures("greeter")
+async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_takes(settings):
+    """It named no version, so that nothing is told of it but that it is there."""
+    run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
+    waits = Item(
+        *("start", str(run_id), {"input": ANN}), saga="greet", delay=timedelta(seconds=1.5)
+    )
+    async with (
+        Database(settings.require_database(), settings) as database,
+        Client(settings=hasty) as client,
+    ):
+        async with database.transaction() as tx:
+            await inbox.record(tx, [waits])
+        with pytest.raises(NotFound, match="has not begun yet"):
+            await client.status(run_id)
+        assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED
 
 
 async def test_waiting_is_limited_and_the_run_goes_on(client, greeter):

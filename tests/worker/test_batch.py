@@ -1,15 +1,16 @@
 """Others commit between two statements of a batch: what it looks for is found all the same."""
 
 from collections import Counter
+from uuid import UUID
 
 import pytest
 
-from saga_engine.broker.answer import Address, AnswerOutcome
+from saga_engine.broker.answer import Address, Answer, AnswerOutcome
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.sealing import PLAIN
 from saga_engine.saga.trigger import Cancel, Start, trigger_data
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, journal, runs
+from saga_engine.store import definitions, inbox, journal, runs
 from saga_engine.store.database import Database
 from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import Tell
@@ -28,6 +29,10 @@ TO = Address("asker", "question")
 
 def start(run_id):
     return Start(run_id, None, {})
+
+
+def outcomes(answers):
+    return [answer.outcome for answer in answers]
 
 
 class Interrupted:
@@ -81,7 +86,7 @@ class Desk:
         batch = Batch(tx, self._catalogue, admission, ledger, SETTINGS)
         await batch.take(intake, patient=True)
         await write(tx, ledger, SETTINGS)
-        return [answer.outcome for _, answer in ledger.outcome.answers]
+        return [answer for _, answer in ledger.outcome.answers]
 
 
 @pytest.fixture
@@ -108,7 +113,7 @@ async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, wai
         interrupted_before=inbox._KEEP_STARTS,
         meanwhile=desk.begin_the_one_that_waits,
     )
-    assert answers == [AnswerOutcome.ACCEPTED]
+    assert outcomes(answers) == [AnswerOutcome.ACCEPTED]
     async with desk.database.transaction() as tx:
         kinds = [each.type for each in await journal.read(tx, waiting)]
     assert "run_stopping" in kinds
@@ -120,21 +125,34 @@ async def test_whoever_asks_hears_of_a_run_that_begins_while_it_is_looked_for(de
         interrupted_before=inbox._STARTS_OF,
         meanwhile=desk.begin_the_one_that_waits,
     )
-    assert answers == [AnswerOutcome.EXISTING]
+    assert outcomes(answers) == [AnswerOutcome.EXISTING]
 
 
 async def test_whoever_asks_a_worker_without_the_definition_hears_of_the_run_that_waits(
     desk, waiting
 ):
     other = Desk(desk.database, Catalogue({}, PLAIN))
-    assert await other.take(Intake(questions=[Question(waiting, TO)])) == [AnswerOutcome.EXISTING]
+    [answer] = await other.take(Intake(questions=[Question(waiting, TO)]))
+    assert (answer.outcome, answer.version) == (AnswerOutcome.EXISTING, 1)
+
+
+async def test_of_a_start_without_a_version_none_is_told_before_it_begins(desk):
+    """The newest on record may not be the one of the worker that begins it."""
+    run_id = str(uuid7())
+    kind, body = trigger_data(start(run_id))
+    async with desk.database.transaction() as tx:
+        await definitions.register(tx, [parcels(version=2)])
+        await inbox.record(tx, [Item(kind, run_id, body, saga="parcel")])
+    [answer] = await desk.take(Intake(questions=[Question(run_id, TO)]))
+    assert answer == Answer(AnswerOutcome.EXISTING, UUID(run_id))
 
 
 async def test_a_start_of_an_unknown_saga_reads_no_documents(desk):
     asked = Arrival(str(uuid7()), Start(str(uuid7()), None, {}), "unknown", None, answer_to=TO)
     async with desk.database.transaction() as tx:
         observed = Observed(tx)
-        assert await desk._take(observed, Intake([asked])) == [AnswerOutcome.UNKNOWN_SAGA]
+        answers = await desk._take(observed, Intake([asked]))
+    assert outcomes(answers) == [AnswerOutcome.UNKNOWN_SAGA]
     [looked_up] = [each for each in observed.statements if "saga_engine.definition" in each]
     assert "document" not in looked_up
     assert ":names" in looked_up
