@@ -207,6 +207,8 @@ class Desk:
     def __init__(self, shop, database, told, **changes):
         self.told = told
         self.waiting = asyncio.Event()  # set when a command has met one that is in hand
+        self._ends = asyncio.Condition()
+        self._performing = self._answered = 0
         self._performer = Performer(shop.participant.handlers, database, Settings(**changes), told)
 
     async def __call__(self, asked: Command):
@@ -218,10 +220,25 @@ class Desk:
         """The answer, with its body as it is sent."""
         received = ReceivedCommand(asked, "token", "saga.replies", "message", "")
         while True:
+            before = self._answered
             try:
-                return await self._performer.perform(received)
+                return await self._performed(received)
             except InHand:
                 self.waiting.set()
+            async with self._ends:  # Coming again at once would keep all of them from being done.
+                while self._performing and self._answered == before:
+                    await self._ends.wait()
+
+    async def _performed(self, received):
+        self._performing += 1
+        try:
+            answer = await self._performer.perform(received)
+            self._answered += 1
+            return answer
+        finally:
+            self._performing -= 1
+            async with self._ends:
+                self._ends.notify_all()
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ class Place:
         return self.server.url_of("shop").replace("guest:guest", f"{user}:{SECRET}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # like the node: its users can be added once
 async def place(rabbitmq):
     """RabbitMQ, set up by the commands of the page and by nothing else."""
     passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
