@@ -159,10 +159,8 @@ class Client:
         request = StatusRequest(run_uuid(run_id))
         answer = await self._answered(request, "Nothing is known of the run.")
         ending = _ending(request.run_id, answer)
-        if ending is None and answer.outcome is AnswerOutcome.EXISTING:
-            raise NotFound(f"Run {request.run_id} has not begun yet: its start waits for a worker.")
         if ending is None:
-            raise NotFound(_no_run(request.run_id))
+            raise NotFound(_no_run(request.run_id, waits=answer.outcome is AnswerOutcome.EXISTING))
         return ending.unsealed(self._sealing)
 
     async def result(
@@ -246,8 +244,7 @@ class Client:
                 return ending
             if ending:
                 seen(ending)
-            unknown = answer and answer.outcome is not AnswerOutcome.EXISTING
-            if unknown and clock() >= patience:
+            if answer and answer.outcome is not AnswerOutcome.EXISTING and clock() >= patience:
                 raise NotFound(_no_run(run_id))
             await asyncio.wait([ended], timeout=self._settings.client_ask_again)
         told = ended.result()
@@ -349,5 +346,5 @@ def _sentence(answer: Answer, otherwise: str) -> str:
     return answer.error.message if answer.error and answer.error.message else otherwise
 
 
-def _no_run(run_id: UUID) -> str:
-    return f"There is no run {run_id}."
+def _no_run(run_id: UUID, *, waits: bool = False) -> str:
+    return f"Run {run_id} has not begun yet." if waits else f"There is no run {run_id}."
