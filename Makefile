@@ -39,9 +39,9 @@ test: $(VENV)/.dev
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
-	@$(BIN)/pytest -q tests/saga --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
+	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=tests/faults -n 2 --dist worksteal $(TEST)
-	@$(BIN)/pytest -q tests/faults $(TEST)
+	@$(BIN)/pytest -q tests/faults -n 2 --dist worksteal $(TEST)
 
 load: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh

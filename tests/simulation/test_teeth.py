@@ -1,5 +1,7 @@
 """The simulation has teeth: it finds every bug that is planted, and nothing where there is none."""
 
+from functools import cache
+
 import pytest
 
 from saga_engine.participant import barrier
@@ -12,7 +14,17 @@ from tests.simulation.planting import DoesNotFit, Planting, breakdowns
 from tests.simulation.plays import plays_of
 
 SEEDS = range(96)
-"""Each bug is found in one of these, and without it none of them breaks a promise."""
+"""Each bug is found in one of these."""
+
+RARE = {
+    "begin_the_newest_version_that_is_here": (45,),
+    "complete_when_the_last_step_is_done": (10,),
+    "ignore_a_late_success": (62,),
+    "never_try_again_what_waits": (2,),
+    "take_a_rejected_compensation_for_done": (25,),
+    "take_too_much_for_a_bug": (7,),
+}
+"""Seeds that find what few do, or find it soon. They come first, and then all the others."""
 
 RUNS = 30
 
@@ -25,9 +37,9 @@ def test_there_are_enough_bugs():
     assert len(BUGS) >= 20
 
 
-@pytest.mark.timeout(300)
-def test_without_a_bug_these_seeds_break_nothing():
-    assert not [sentence for seed in SEEDS for sentence in broken(seed)]
+@cache
+def breaks_nothing(seed):
+    return not broken(seed)
 
 
 @pytest.mark.timeout(300)
@@ -35,14 +47,20 @@ def test_without_a_bug_these_seeds_break_nothing():
 def test_a_planted_bug_is_found(name, monkeypatch, record_property):
     plant, promises = BUGS[name]
     plant(Planting(monkeypatch))
-    for seed in SEEDS:
+    for seed in (*RARE.get(name, ()), *SEEDS):
         violations = broken(seed)
         assert not breakdowns(violations), "the replacement does not fit the engine"
         found = [sentence for sentence in violations if sentence.startswith(promises)]
         if found:
             record_property("found", f"seed {seed}: {found[0]}")
+            monkeypatch.undo()
+            assert breaks_nothing(seed)
             return
     raise AssertionError(f"{name} broke none of {promises} in {len(SEEDS)} seeds")
+
+
+def test_a_rare_seed_belongs_to_a_bug():
+    assert RARE.keys() <= BUGS.keys()
 
 
 def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
