@@ -37,6 +37,14 @@ def user_of(url: str) -> str:
     return unquote(parts.username or "") if by_password else ""
 
 
+def vhost_of(url: str) -> str:
+    """Name the virtual host of a URL, as the broker knows it."""
+    try:
+        return unquote(urlsplit(url).path[1:]) or "/"
+    except ValueError:
+        raise ConfigurationError(NO_URL) from None
+
+
 def each_host(url: str) -> tuple[str, ...]:
     """
     One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.

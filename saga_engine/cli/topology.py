@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from saga_engine.broker.connection import Link
 from saga_engine.broker.topology import ENGINE, policy
+from saga_engine.broker.url import vhost_of
 from saga_engine.cli.output import AsJson, document, line, say, table
 from saga_engine.settings import Settings
 
@@ -54,11 +55,12 @@ async def topology(
 
 
 def _policy(*, as_json: bool) -> None:
-    wanted = policy()
+    wanted, settings = policy(), Settings.load()
+    vhost = vhost_of(settings.require_broker()) if settings.broker_url else "/"
     if as_json:
-        document({"policy": wanted})
+        document({"policy": wanted, "vhost": vhost})
         return
-    words = ["rabbitmqctl", "set_policy", "--apply-to", str(wanted["apply-to"])]
+    words = ["rabbitmqctl", "set_policy", "-p", vhost, "--apply-to", str(wanted["apply-to"])]
     words += ["--priority", str(wanted["priority"]), str(wanted["name"]), str(wanted["pattern"])]
     words.append(json.dumps(wanted["definition"], separators=(",", ":")))
     line(shlex.join(words))

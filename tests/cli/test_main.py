@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+import shlex
 import sys
 
 import pytest
@@ -177,8 +178,20 @@ async def test_topology_prints_what_is_declared_and_the_policy():
     }
     policy = (await saga_engine("topology", "--policy", "--json")).json["policy"]
     command = (await saga_engine("topology", "--policy")).out
-    assert command.startswith("rabbitmqctl set_policy --apply-to queues --priority 10 saga-engine")
+    begin = "rabbitmqctl set_policy -p / --apply-to queues --priority 10 saga-engine"
+    assert command.startswith(begin)
     assert json.dumps(policy["definition"], separators=(",", ":")) in command
+
+
+@pytest.mark.parametrize(
+    ("path", "vhost"), [("", "/"), ("/", "/"), ("/shop", "shop"), ("/%2F", "/"), ("/a%20b", "a b")]
+)
+async def test_the_policy_is_for_the_virtual_host_of_the_url(path, vhost):
+    url = f"amqp://guest:guest@one:5672,two:5672{path}"
+    ran = await saga_engine("topology", "--policy", broker_url=url)
+    assert shlex.split(ran.out)[2:4] == ["-p", vhost]
+    ran = await saga_engine("topology", "--policy", "--json", broker_url=url)
+    assert ran.json["vhost"] == vhost
 
 
 async def test_the_manual_names_every_command_and_every_exit_code():
