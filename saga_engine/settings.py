@@ -146,7 +146,8 @@ class Settings(BaseModel):
     in_flight_horizon: Seconds = Field(
         60.0,
         description="Seconds within which something must be due of a run for it to count as under"
-        " way; one that waits longer, or for a person, takes no place",
+        " way, or the longest timeout of its saga, up to an hour, if that is more; one that waits"
+        " longer, or for a person, takes no place",
     )
     poll: Seconds = Field(
         0.1, description="Seconds between looks for due timers and recorded requests when idle"

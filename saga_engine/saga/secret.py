@@ -21,7 +21,9 @@ TRAVELS = "saga_engine.travels"
 
 class Secret(Generic[T]):
     """
-    A value that is sent and stored with the rest, sealed when a codec is set, and never shown.
+    A value that is sent and stored with the rest, and sealed when a codec is set.
+
+    It is hidden in `repr`, `str`, `model_dump_json`, logs and errors.
 
         class Card(BaseModel):
             number: Secret[str]

@@ -1,6 +1,7 @@
 """docs/encryption.md says what the code does."""
 
 import importlib
+import json
 import re
 import sys
 from itertools import pairwise
@@ -8,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.client import Client
+from saga_engine.codec.aesgcm import AesGcm
 from saga_engine.codec.keyring import KeyRing
+from saga_engine.identifiers import uuid7
 from saga_engine.saga.decide import decide
 from saga_engine.saga.trigger import Start
 from saga_engine.settings import Settings
+from saga_engine.store import dead_letters, inbox
+from saga_engine.store.database import Database
+from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.inbox import Item
 from tests.client.engine import Greeter, running, service, worker
 from tests.codec.rings import setting
 from tests.saga.scenario import NOON
@@ -54,6 +62,20 @@ async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_ur
     assert ending.result == {"say": {"said": "Hello, Ann"}}
     short, long = (module.codec.seal(b"7" * size, "a") for size in (2, 1024))
     assert len(short) == len(long)
+
+
+async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url):
+    [statement] = re.findall(r"^```sql\n(.*?);\n```", PAGE, re.MULTILINE | re.DOTALL)
+    async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
+        for key in ("2026-11", "2027-05"):
+            sealed = AesGcm(KeyRing.read(f"{key}={KEY}")).seal(b"7", "a place")
+            body = {"input": {"$sealed": sealed}}
+            await inbox.record(tx, [Item("start", str(uuid7()), body, saga="orders")])
+            letter = DeadLetter("saga.requests", "input_sealed", "", json.dumps(body).encode(), 99)
+            await dead_letters.record(tx, [letter], 1000, 1000)
+        await inbox.record(tx, [Item("start", str(uuid7()), {"input": 7}, saga="orders")])
+        [found] = await tx.execute(text(statement))
+    assert tuple(found) == (1, 1)
 
 
 def test_the_pages_secret_travels_and_is_not_shown(capsys):
