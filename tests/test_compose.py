@@ -13,6 +13,7 @@ import yaml
 
 from saga_engine.broker.topology import policy
 from saga_engine.cli.main import _COMMANDS
+from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.environment import PREFIX
 from saga_engine.loading import load
 from saga_engine.saga.definition import Saga
@@ -103,22 +104,18 @@ def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
         assert f"('saga_shop', '{name}')" in granted
 
 
-async def test_a_real_broker_takes_its_definitions(rabbitmq, tmp_path):
+@pytest.mark.usefixtures("rabbitmq_is_installed")
+async def test_a_real_broker_takes_its_definitions(tmp_path):
     tmp_path.chmod(0o755)
     file = tmp_path / "definitions.json"
     file.write_text(json.dumps(DEFINITIONS))
-    await rabbitmq.ctl("import_definitions", str(file))
-    url = urlsplit(rabbitmq.url_of("saga"))
-    try:
+    async with RabbitServer() as server:
+        await server.ctl("import_definitions", str(file))
+        url = urlsplit(server.url_of("saga"))
         for user in ("setup", "engine"):
             broker = url._replace(netloc=f"{user}:{user}@127.0.0.1:{url.port}").geturl()
             declared = await saga_engine("topology", "--declare", broker_url=broker)
             assert declared.code == 0, declared.err
-    finally:  # the other tests of this session use the same broker
-        for each in DEFINITIONS["users"]:
-            await rabbitmq.ctl("delete_user", each["name"])
-        for each in DEFINITIONS["vhosts"]:
-            await rabbitmq.ctl("delete_vhost", each["name"])
 
 
 @pytest.mark.parametrize("name", OURS)
