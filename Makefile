@@ -11,6 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
+SELECTION := tests/faults/test_selection.py
 
 .PHONY: help demo test faults lint types bench fast fuzz load simulate reference clean
 
@@ -40,8 +41,8 @@ test: $(VENV)/.dev
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
 	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
-	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=tests/faults -n 2 --dist worksteal $(TEST)
-	@$(BIN)/pytest -q tests/faults -n 2 --dist worksteal $(TEST)
+	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
+	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 load: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
