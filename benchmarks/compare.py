@@ -64,13 +64,18 @@ class Servers:
         self.postgres = postgres
         self._numbers = count(1)
 
-    async def fresh(self) -> Urls:
-        """An empty virtual host and an empty database."""
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Urls]:
+        """An empty virtual host and an empty database; those left behind would cost both sides."""
         name = f"compared_{next(self._numbers)}"
         await self.rabbit.ctl("add_vhost", name)
         await self.rabbit.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
         database = await self.postgres.create_database(name)
-        return Urls(self.rabbit.url_of(name), database, (self.rabbit.pid, self.postgres.pid))
+        try:
+            yield Urls(self.rabbit.url_of(name), database, (self.rabbit.pid, self.postgres.pid))
+        finally:
+            await self.rabbit.ctl("delete_vhost", name)
+            await self.postgres.drop_database(name)
 
 
 class Side:
@@ -111,16 +116,16 @@ async def measure(
     servers: Servers, side: Side, case: Case, runs: int, more: Mapping[str, str]
 ) -> dict[str, float]:
     """Milliseconds of processor time a run, by process."""
-    urls = await servers.fresh()
-    environment = {
-        **urls.environment,
-        **more,
-        "PLACE_ORDER_DATABASE_URL": urls.database if case.barrier else "",
-    }
     engine = (str(COUNTED), "worker", "examples.place_order.sagas", "--port", "0")
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
-    await side.migrate(environment)
     async with AsyncExitStack() as stack:
+        urls = await stack.enter_async_context(servers.fresh())
+        environment = {
+            **urls.environment,
+            **more,
+            "PLACE_ORDER_DATABASE_URL": urls.database if case.barrier else "",
+        }
+        await side.migrate(environment)
         pids = {"rabbitmq": urls.pids[0], "postgresql": urls.pids[1]}
         for name, arguments in (("worker", engine), ("participants", services)):
             started = side.running(*arguments, environment=environment)
