@@ -18,16 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from aiormq.channel import Channel
-
-from benchmarks.flood import KINDS, body
+from benchmarks.flood import KINDS, body, bulk
 from benchmarks.load import Load
 from benchmarks.processes import Urls, participants, running, servers
-from saga_engine.broker import driver
 from saga_engine.broker.command import fresh_message_id
 from saga_engine.broker.topology import REQUESTS
 from saga_engine.broker.wire import Message
 from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.statement import text
 
 HONEST, PORTION = 20, 40
 """Honest runs under way, and messages in one write."""
@@ -46,7 +46,8 @@ async def measure(urls: Urls, kind: str, messages: int) -> dict[str, object]:
             await load.start(HONEST)
             await _flood(load, kind, messages)
             [late] = await load.start(1)
-            seconds = await _seconds(load, [late])
+            async with Database(urls.database, Settings()) as database:
+                seconds = await _seconds(load, [late], database, messages)
         with report.open() as written:  # noqa: ASYNC230 - everything is over
             return {"case": f"hostile-{kind}", **seconds, **json.load(written)}
 
@@ -60,15 +61,22 @@ async def _flood(load: Load, kind: str, messages: int) -> None:
         await load.publish(portion)
 
 
-async def _seconds(load: Load, late: Sequence[UUID]) -> dict[str, float]:
-    """Until the runs under way, and the one that came after the flood, have ended."""
+async def _seconds(
+    load: Load, late: Sequence[UUID], database: Database, messages: int
+) -> dict[str, float]:
+    """
+    Until the runs under way, and the one that came after the flood, have ended.
+
+    That one has its turn when all messages before it are decided: taken from the queue they are
+    sooner, a prefetch at a time.
+    """
     begun = now = time.perf_counter()
     found, turn = {}, 0.0
     while load.begun:
         with suppress(TimeoutError):
             await load.end(0.05)
         now = time.perf_counter()
-        turn = turn or (0.0 if await _depth(load) else now)
+        turn = turn or (now if await _decided(database) >= messages else 0.0)
         if "honest_s" not in found and not load.begun.keys() - set(late):
             found["honest_s"] = round(now - begun, 2)
     found["late_s"] = round(now - begun, 2)
@@ -76,13 +84,19 @@ async def _seconds(load: Load, late: Sequence[UUID]) -> dict[str, float]:
     return found
 
 
-async def _depth(load: Load) -> int:
-    """How many requests no worker has."""
-    connection = await load.link.connection()
-    channel = await driver.open_channel(connection, Channel, 5.0)
-    declared = await channel.queue_declare(REQUESTS, passive=True)
-    await driver.close(channel, 5.0)
-    return declared.message_count or 0
+async def _decided(database: Database) -> int:
+    """How many starts of the flood have begun, or wait for their place in PostgreSQL."""
+    async with database.transaction() as tx:
+        decided: int = (await tx.execute(_DECIDED, {"saga": bulk.name})).scalar_one()
+    return decided
+
+
+_DECIDED = text(
+    """
+    SELECT (SELECT count(*) FROM saga_engine.run AS r
+            JOIN saga_engine.definition AS d ON d.id = r.definition_id WHERE d.name = :saga)
+        + (SELECT count(*) FROM saga_engine.inbox AS i WHERE i.kind = 'start' AND i.saga = :saga)"""
+)
 
 
 async def main() -> None:
