@@ -52,12 +52,13 @@ async def over_tcp() -> AsyncIterator[PostgresServer]:
         yield server
 
 
-async def test_it_runs_as_an_unprivileged_user_with_fsync_on(postgres):
-    owner = owner_of(postgres.pid)
-    assert owner != 0
-    assert owner == os.geteuid() or IS_ROOT
-    assert await ask(postgres.url, "SHOW fsync") == "on"
-    assert await ask(postgres.url, "SHOW listen_addresses") == ""
+async def test_it_runs_as_an_unprivileged_user_with_fsync_on():
+    async with PostgresServer() as server:
+        owner = owner_of(server.pid)
+        assert owner != 0
+        assert owner == os.geteuid() or IS_ROOT
+        assert await ask(server.url, "SHOW fsync") == "on"
+        assert await ask(server.url, "SHOW listen_addresses") == ""
 
 
 async def test_a_created_database_is_a_copy_of_its_template(postgres):
