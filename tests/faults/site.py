@@ -236,6 +236,7 @@ async def _member(owned, place, command, modules, number):
         "SAGA_ENGINE_DATABASE_URL" if command == "worker" else shop.DATABASE: store.url,
         "SAGA_ENGINE_LOG_LEVEL": "info",
         "SAGA_ENGINE_LOG_FORMAT": "json",
+        "SAGA_ENGINE_LOG_REPEAT": "0.001",  # each line is heard, however often its like came
     }
     program = Program(
         *(command, *modules, "--port", "0"),
