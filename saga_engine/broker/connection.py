@@ -192,6 +192,20 @@ class Link:
                 self.drop(connection, str(error))
             raise
 
+    async def restore(self, connection: Connection) -> None:
+        """
+        Declare the topology again; a connection on which the broker is silent is dropped.
+
+        Raises:
+            Silent: it was dropped.
+            TopologyMismatch, BrokerUnavailable: as `declare`.
+        """
+        try:
+            await declare(connection, self.topology, self.settings.broker_connect_timeout)
+        except driver.Silent as error:
+            self.drop(connection, str(error))
+            raise
+
     def close_later(self, resource: Connection | Channel) -> None:
         """
         Close a channel or a connection that is given up, without waiting for it.

@@ -19,7 +19,7 @@ from saga_engine.broker.connection import CLOSING, Link, Phase
 from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.room import Arrived, Room
-from saga_engine.broker.topology import Binding, declare
+from saga_engine.broker.topology import Binding
 from saga_engine.broker.watchdog import Watchdog
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import BrokerError, BrokerUnavailable
@@ -214,7 +214,7 @@ class Consumer:
         seconds = self._link.settings.broker_connect_timeout
         connection = await self._link.connection()
         if connection is self._connection:  # On a new one the link has just done it.
-            await declare(connection, self._link.topology, seconds)
+            await self._link.restore(connection)
         self._connection = connection
         channel = await driver.open_channel(connection, DeliveryChannel, seconds)
         try:

@@ -92,6 +92,10 @@ def check() -> None:
         )
 
 
+class Silent(BrokerUnavailable):
+    """The broker did not answer in time: nothing else will be heard over that connection."""
+
+
 @contextmanager
 def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
     """
@@ -108,7 +112,7 @@ def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
             raise
         raise BrokerUnavailable(f"{doing}: the connection was lost.") from None
     except TimeoutError as error:
-        raise BrokerUnavailable(f"{doing}: the broker did not answer in time.") from error
+        raise Silent(f"{doing}: the broker did not answer in time.") from error
     except (AMQPError, OSError, RuntimeError) as error:
         if verdicts and isinstance(error, _VERDICTS):
             raise

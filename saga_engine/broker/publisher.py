@@ -18,7 +18,6 @@ from saga_engine.broker.confirms import Batch, ConfirmChannel
 from saga_engine.broker.connection import Link, Phase
 from saga_engine.broker.driver import Connection
 from saga_engine.broker.frames import RefusedMessage, published
-from saga_engine.broker.topology import declare
 from saga_engine.broker.wire import Message, Published
 from saga_engine.errors import BrokerError
 
@@ -151,8 +150,7 @@ class Publisher:
         if self._channel is None or self._connection is not connection:
             if self._refused:
                 # A channel often ends because an exchange is gone.
-                seconds = self._link.settings.broker_connect_timeout
-                await declare(connection, self._link.topology, seconds)
+                await self._link.restore(connection)
                 self._refused = False
             channel = await self._link.open_channel(connection, ConfirmChannel, confirms=True)
             driver.when_closed(channel, lambda reason: self._closed(channel, reason))

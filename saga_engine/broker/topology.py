@@ -21,7 +21,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from saga_engine.broker.driver import Connection, close, open_channel, translated
+from saga_engine.broker.driver import Connection, Silent, close, open_channel, translated
 from saga_engine.errors import BrokerUnavailable, TopologyMismatch
 from saga_engine.saga.vocabulary import Json
 
@@ -175,7 +175,7 @@ class _Declaring:
 
     async def end(self) -> None:
         if self.channel and not await close(self.channel, self.seconds):
-            raise BrokerUnavailable("The topology was declared, and then the broker was silent.")
+            raise Silent("The topology was declared, and then the broker was silent.")
 
     async def exchange(self, exchange: Exchange) -> None:
         async def act(channel: Channel, *, passive: bool) -> None:

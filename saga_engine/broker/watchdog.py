@@ -23,7 +23,6 @@ from saga_engine.broker import driver
 from saga_engine.broker.connection import ANSWERING, Link
 from saga_engine.broker.deliveries import DeliveryChannel
 from saga_engine.broker.driver import Connection
-from saga_engine.broker.topology import declare
 from saga_engine.errors import BrokerError, BrokerUnavailable
 
 
@@ -53,8 +52,7 @@ class Watchdog:
             if messages and not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
             ready += messages
-        await self._restore()
-        return self._stall(channel, ready)
+        return await self._restore() or self._stall(channel, ready)
 
     async def _count(self, connection: Connection, queue: str) -> tuple[int, int]:
         channel = await driver.open_channel(connection, Channel, ANSWERING)
@@ -64,13 +62,14 @@ class Watchdog:
             raise BrokerUnavailable("The broker does not answer.")
         return found.message_count or 0, found.consumer_count or 0
 
-    async def _restore(self) -> None:
-        connection = await self._link.connection()
-        seconds = self._link.settings.broker_connect_timeout
+    async def _restore(self) -> str:
         try:
-            await declare(connection, self._link.topology, seconds)
+            await self._link.restore(await self._link.connection())
+        except driver.Silent as error:
+            return str(error)
         except BrokerError as error:
             self._link.report(str(error))  # Not ours to mend; what we consume goes on.
+        return ""
 
     def _stall(self, channel: DeliveryChannel, ready: int) -> str:
         stalled = ready > 0 and channel.held == 0 and channel.received == self._received

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from saga_engine.broker.connection import Link, LinkState, Phase
+from saga_engine.broker.driver import Silent
 from saga_engine.broker.url import each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
@@ -309,3 +310,15 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
         assert link.state.phase is Phase.BLOCKED
         used.on_unblocked()
         await link.flowing()
+
+
+async def test_a_connection_on_which_nobody_answers_a_declaration_is_dropped_at_once(broker_url):
+    """Or whoever asks the next question would wait for it as well."""
+    observer, hasty = Observed(), partial(link_to, broker_connect_timeout=0.5)
+    async with proxied(broker_url) as proxy, hasty(proxy.url, observer=observer) as link:
+        connection = await link.connection()
+        proxy.vanish()
+        with pytest.raises(Silent):
+            await link.restore(connection)
+        await observer.until(partial(has_epoch, 2))
+        await link.restore(await link.connection())
