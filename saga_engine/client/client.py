@@ -153,7 +153,7 @@ class Client:
             run_id: the run, as `start` returned it.
 
         Raises:
-            NotFound: there is no such run, or its start waits and no worker has accepted it yet.
+            NotFound: there is no such run, or no worker has accepted its start yet.
             BrokerUnavailable, TimedOut: nobody answered.
         """
         request = StatusRequest(run_uuid(run_id))

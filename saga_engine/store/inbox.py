@@ -99,8 +99,8 @@ class WaitingStart:
     """
     A start that waits: of which saga, with which key, and how many requests are held behind it.
 
-    It has no version when none was asked for and nobody has accepted it: which one it begins with
-    is known when it begins.
+    The version is None when the start named none and no worker has accepted it: the worker that
+    begins the run chooses the version.
     """
 
     saga: str

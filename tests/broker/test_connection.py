@@ -313,7 +313,7 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
 
 
 async def test_a_connection_on_which_nobody_answers_a_declaration_is_dropped_at_once(broker_url):
-    """Or whoever asks the next question would wait for it as well."""
+    """Otherwise the next question on that connection would wait for a timeout as well."""
     observer, hasty = Observed(), partial(link_to, broker_connect_timeout=0.5)
     async with proxied(broker_url) as proxy, hasty(proxy.url, observer=observer) as link:
         connection = await link.connection()

@@ -104,7 +104,7 @@ async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(se
 
 @pytest.mark.usefixtures("greeter")
 async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_takes(settings):
-    """It named no version, so that nothing is told of it but that it is there."""
+    """The start named no version, so the answer says only that it is there."""
     run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
     waits = Item(
         *("start", str(run_id), {"input": ANN}), saga="greet", delay=timedelta(seconds=1.5)

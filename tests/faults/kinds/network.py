@@ -9,9 +9,9 @@ from tests.faults.processes import eventually, lasting
 
 PATIENCE = 10.0  # Seconds in which somebody says something on every leg.
 TROUBLE = "link.changed|database.troubled|fault.found"
-
 REFUSED = "out of reach|cannot be reached|ConnectionRefused|(cut|lost) the connection"
 """A participant tells how an outage of its database began: with a connection that was cut."""
+
 LEGS = {
     "worker and RabbitMQ": lambda site, random: random.choice(site.workers).broker,
     "worker and PostgreSQL": lambda site, random: random.choice(site.workers).database,
