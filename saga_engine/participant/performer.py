@@ -231,7 +231,9 @@ class Performer:
         assert not isinstance(command.payload, bytes), "a command that arrived is decoded"
         try:
             payload = self._sealing.unsealed(command.payload, command_place(*place))
-            result = await handler(replace(command, payload=payload), tx)
+            if payload is not command.payload:
+                command = replace(command, payload=payload)
+            result = await handler(command, tx)
             body = write_json(self._sealing.sealed(result, reply_place(*place)))
         except SealError as error:
             raise Failed(PAYLOAD_SEALED, f"What it asks or gives {error}.") from None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from saga_engine.errors import DefinitionError
+from saga_engine.saga.limits import Limits
 from saga_engine.saga.payload import Payload, PayloadError
 from saga_engine.saga.vocabulary import Json
 
@@ -61,9 +62,9 @@ class Mapping:
                 mend=error.mend,
             ) from None
 
-    def __call__(self, values: Values[str, Any]) -> Json:
+    def __call__(self, values: Values[str, Any], limits: Limits | None = None) -> Json:
         """Map to the payload's JSON. Whatever the author's function raises, this raises."""
-        return self.payload.write(self.function(**values))
+        return self.payload.write(self.function(**values), limits)
 
 
 def place_of(function: Callable[..., Any]) -> str:

@@ -31,7 +31,7 @@ from saga_engine.saga.trigger import (
     Trigger,
     Woken,
 )
-from saga_engine.saga.turn import MESSAGE_MAX, Turn, deadline_of
+from saga_engine.saga.turn import INPUT, MESSAGE_MAX, Turn, deadline_of
 from saga_engine.saga.vocabulary import Direction, Outcome
 
 
@@ -102,7 +102,7 @@ def _start(
         given = sealing.unsealed(start.input, input_place(saga.name, start.run_id))
         kind = name_of(saga.input.kind)
         call = Call(saga.name, start.run_id, "", None, "", kind, saga.where)
-        guarded(watch, call, saga.input.read, given)
+        value = guarded(watch, call, saga.input.read, given)
     except CodeError as error:
         text = f"The input cannot be read: {error.call.function} {error.text}."
         return Decision(None, refused=text[:MESSAGE_MAX], failures=(error,))
@@ -111,6 +111,7 @@ def _start(
     except PayloadError as error:
         return Decision(None, refused=f"The input {sealing.told(error)}."[:MESSAGE_MAX])
     turn = _begun(saga, start, now, sealing, watch=watch, limits=limits)
+    turn.at_hand[INPUT] = given, value
     advance(turn)
     return _decided(turn)
 

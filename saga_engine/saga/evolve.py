@@ -6,7 +6,7 @@ row (P5); `TRANSITIONS` is the one table of which status may follow which.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from saga_engine.saga.event import (
     AttemptFailed,
@@ -54,7 +54,7 @@ def evolve(run: Run | None, event: Event) -> Run:
         assert run is None, "a run starts once"
         return _started(event)
     assert run is not None, "a run starts with run_started"
-    return changed(_applied(run, event), revision=run.revision + 1)
+    return _applied(run, event)
 
 
 def replay(events: Iterable[Event]) -> Run | None:
@@ -100,36 +100,39 @@ def _applied(run: Run, event: Later) -> Run:  # noqa: C901, PLR0911, PLR0912 - o
         case IncidentResolved():
             return _incident_resolved(run, event)
         case RunStopping():
-            return changed(run, stop=event.cause)
+            return _next(run, stop=event.cause)
         case StopOvertaken():
-            return changed(run, stop=None)
+            return _next(run, stop=None)
         case RunCompensating():
-            turned = _moved(run, Status.COMPENSATING)
-            return changed(turned, stop=None, cause=event.cause, finished_at=None)
+            return _moved(run, Status.COMPENSATING, stop=None, cause=event.cause, finished_at=None)
         case RunCompleted():
-            done = _moved(run, Status.COMPLETED)
-            return changed(done, result=event.result, finished_at=event.finished_at)
+            return _moved(run, Status.COMPLETED, result=event.result, finished_at=event.finished_at)
         case RunCompensated():
-            return changed(_moved(run, Status.COMPENSATED), finished_at=event.finished_at)
+            return _moved(run, Status.COMPENSATED, finished_at=event.finished_at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             return _abandoned(run, event)
 
 
 def _abandoned(run: Run, event: RunAbandoned) -> Run:
-    return changed(_moved(run, Status.ABANDONED), stop=None, finished_at=event.finished_at)
+    return _moved(run, Status.ABANDONED, stop=None, finished_at=event.finished_at)
 
 
-def _moved(run: Run, status: Status) -> Run:
+def _moved(run: Run, status: Status, **values: Any) -> Run:
     assert status in TRANSITIONS[run.status], f"{run.status} cannot become {status}"
-    return changed(run, status=status)
+    return _next(run, status=status, **values)
 
 
-def _progressed(run: Run, step: str, direction: Direction, change: Change) -> Run:
+def _next(run: Run, **values: Any) -> Run:
+    """Give the run these values; one copy for each event."""
+    return changed(run, revision=run.revision + 1, **values)
+
+
+def _progressed(run: Run, step: str, direction: Direction, change: Change, **values: Any) -> Run:
     before = run.steps[step]
     after = change(before.toward(direction))
     name = "action" if direction is Direction.ACTION else "compensation"
     progress = changed(before, **{name: after})
-    return changed(run, steps={**run.steps, step: progress})
+    return _next(run, steps={**run.steps, step: progress}, **values)
 
 
 def _sent(event: AttemptStarted) -> Change:
@@ -208,9 +211,8 @@ def _incident_opened(run: Run, event: IncidentOpened) -> Run:
     def change(before: Progress) -> Progress:
         return changed(before, status=StepStatus.BLOCKED, due_at=None)
 
-    blocked = _progressed(run, event.step, event.direction, change)
-    return changed(
-        blocked,
+    return _progressed(
+        *(run, event.step, event.direction, change),
         incidents={**run.incidents, event.number: incident},
         incidents_ever=run.incidents_ever + 1,
     )
@@ -232,4 +234,4 @@ def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
             payload=None if before.rejected else before.payload,
         )
 
-    return changed(_progressed(run, incident.step, incident.direction, change), incidents=others)
+    return _progressed(run, incident.step, incident.direction, change, incidents=others)

@@ -101,16 +101,16 @@ class Payload:
             text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
             raise PayloadError(text) from None
 
-    def write(self, value: Any) -> Json:
+    def write(self, value: Any, limits: Limits | None = None) -> Json:
         """
         Turn a value of the author's type into JSON from which the same value is read.
 
         Raises:
-            PayloadError: *value* is not of that type, would be altered on its way, or holds what
-                cannot be stored.
+            PayloadError: *value* is not of that type, would be altered on its way, holds what
+                cannot be stored, or is beyond *limits*, which hold when it is sent as it is.
         """
         try:
-            return self._written(value)
+            return self._written(value, limits)
         except PayloadError:
             raise
         except ValidationError as error:
@@ -137,7 +137,7 @@ class Payload:
             return {}
         return found if written(found) is not None else {}
 
-    def _written(self, value: Any) -> Json:
+    def _written(self, value: Any, limits: Limits | None) -> Json:
         faith = self._faith
         if faith.proven:
             # Without this look a forgotten return is written as null, and another model as {}.
@@ -149,6 +149,8 @@ class Payload:
         vague = faith.floats and _LONG.search(body)
         if not faith.proven or vague:
             self._prove(value, data, body, exact=faith.exact and not vague)
+        if limits is not None and (found := excess(body, limits)):
+            raise too_large(found.sentence)
         return data
 
     def _prove(self, value: Any, data: Json, body: bytes, *, exact: bool) -> None:
@@ -210,6 +212,11 @@ def beyond(data: Json, limits: Limits) -> str:
         return f"It holds {NOT_STORABLE}."
     found = excess(body, limits)
     return found.sentence if found else ""
+
+
+def too_large(sentence: str) -> PayloadError:
+    """What is raised for a payload that its participant would refuse to read."""
+    return PayloadError(f"the payload is too large to be sent: {sentence.rstrip('.')}")
 
 
 def storable(data: Json) -> bool:

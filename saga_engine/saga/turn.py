@@ -7,6 +7,7 @@ read `turn.run`, which already has every recorded event applied, and record more
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from saga_engine.saga.definition import Order, Saga
 from saga_engine.saga.event import (
@@ -18,7 +19,7 @@ from saga_engine.saga.event import (
 from saga_engine.saga.evolve import evolve
 from saga_engine.saga.guard import UNWATCHED, Call, CodeError, Watch, guarded
 from saga_engine.saga.limits import LIMITS, Limits
-from saga_engine.saga.payload import PayloadError, beyond, name_of
+from saga_engine.saga.payload import Payload, PayloadError, beyond, name_of, too_large
 from saga_engine.saga.run import (
     Cause,
     Failure,
@@ -44,6 +45,11 @@ from saga_engine.saga.vocabulary import Direction, Json, Outcome, Status, StepKi
 MESSAGE_MAX = 500
 """Characters of an error's text that are kept in the journal."""
 
+INPUT = ""
+"""Stands for the input where others are named by their step."""
+
+_NOTHING = object()
+
 
 @dataclass(slots=True)
 class Turn:
@@ -53,7 +59,8 @@ class Turn:
     `sealing` opens the payloads that mapping functions need and seals what they make, which is then
     held against `limits`. `watch` watches the calls into the author's code, `failures` are those
     that returned no value. `cause`:
-    something in this decision makes the run turn back; `course` carries it out.
+    something in this decision makes the run turn back; `course` carries it out. `at_hand` is what
+    was read a moment ago, by step or INPUT: the JSON, and the value that was made of it.
     """
 
     saga: Saga
@@ -65,6 +72,7 @@ class Turn:
     events: list[Event] = field(default_factory=list)
     failures: list[CodeError] = field(default_factory=list)
     cause: Cause | None = None
+    at_hand: dict[str, tuple[Json, Any]] = field(default_factory=dict)
 
     def record(self, event: Event) -> None:
         """Add an event; `run` is what it makes of the run."""
@@ -111,10 +119,9 @@ class Turn:
         if before.payload is None:
             try:
                 place = command_place(self.run.run_id, step, direction)
-                call = self.call(step, direction, order.mapping.function.__name__)
+                call = self.call(step, direction, order, order.mapping.function.__name__)
                 mapped = guarded(self.watch, call, self._map, order)
-                payload = self.sealing.sealed(mapped, place)
-                self._within(payload)
+                payload = self._sealed(mapped, place)
             except SealError as error:
                 self.block(step, direction, PAYLOAD_SEALED, f"The payload {error}.")
                 return
@@ -139,9 +146,9 @@ class Turn:
             )
         )
 
-    def call(self, step: str, direction: Direction, function: str) -> Call:
+    def call(self, step: str, direction: Direction, order: Order, function: str) -> Call:
         """Name a call into the author's code that is made for a direction of a step."""
-        order, run = self.order(step, direction), self.run
+        run = self.run
         return Call(*(run.saga, run.run_id, step, direction, order.command, function, order.where))
 
     def failed(self, error: CodeError) -> str:
@@ -156,14 +163,22 @@ class Turn:
         Raises:
             PayloadError, CodeError: it cannot be read.
         """
-        kind = self.order(step, direction).reply
-        guarded(self.watch, self.call(step, direction, name_of(kind.kind)), kind.read, body)
+        order = self.order(step, direction)
+        kind = order.reply
+        call = self.call(step, direction, order, name_of(kind.kind))
+        value = guarded(self.watch, call, kind.read, body)
+        if direction is Direction.ACTION:
+            self.at_hand[step] = body, value
 
-    def _within(self, payload: Json) -> None:
-        """Refuse a payload that its participant would refuse to read."""
-        problem = beyond(payload, self.limits)
+    def _sealed(self, payload: Json, place: Place) -> Json:
+        """Seal a payload; what is sent is held against the limits, and else has been."""
+        if self.sealing.codec is None:
+            return payload
+        sealed = self.sealing.sealed(payload, place)
+        problem = beyond(sealed, self.limits)
         if problem:
-            raise PayloadError(f"the payload is too large to be sent: {problem.rstrip('.')}")
+            raise too_large(problem)
+        return sealed
 
     def _map(self, order: Order) -> Json:
         run, values = self.run, {}
@@ -171,7 +186,7 @@ class Turn:
             name = parameter.name
             if name not in self.saga.steps:
                 given = self._unsealed(run.input, input_place(run.saga, run.run_id), "the input")
-                values[name] = self.saga.input.read(given)
+                values[name] = self._value(INPUT, self.saga.input, given)
                 continue
             source = self.step(name).action
             reply = None
@@ -181,10 +196,16 @@ class Turn:
             if reply is None and parameter.optional:
                 values[name] = None
             elif source.status is StepStatus.SUCCEEDED:
-                values[name] = self.order(name, Direction.ACTION).reply.read(reply)
+                kind = self.order(name, Direction.ACTION).reply
+                values[name] = self._value(name, kind, reply)
             else:
                 raise PayloadError(f"there is no reply of step {name!r}")
-        return order.mapping(values)
+        return order.mapping(values, None if self.sealing.codec else self.limits)
+
+    def _value(self, name: str, kind: Payload, data: Json) -> Any:
+        """Give each function a value of its own, as it may change it: the first what is at hand."""
+        known, value = self.at_hand.pop(name, (_NOTHING, None))
+        return value if known is data else kind.read(data)
 
     def _unsealed(self, value: Json, place: Place, what: str) -> Json:
         try:

@@ -82,12 +82,12 @@ async def test_a_backup_made_under_load_and_an_empty_broker_lose_nothing_that_is
     await upgrade(engine_url)
     backup = tmp_path / "backup"
     services = {"PLACE_ORDER_DATABASE_URL": database_url}  # which nobody restores
-    first = rabbitmq.url_of(await anext(rabbitmq_vhosts))
+    first = rabbitmq.url_of(await rabbitmq_vhosts.fresh())
     async with stage(engine_url, first, tmp_path, **services) as place:
         await until_the_loss(place, engine_url, backup)
     restored_url = await postgres.create_database("after_the_loss")
     await postgres_program("pg_restore", "--no-owner", str(backup), url=restored_url)
-    second = rabbitmq.url_of(await anext(rabbitmq_vhosts))
+    second = rabbitmq.url_of(await rabbitmq_vhosts.fresh())
     async with stage(restored_url, second, tmp_path, **services) as place:
         await after_the_loss(place, restored_url)
     async with Database(restored_url, Settings()) as database:
