@@ -35,7 +35,10 @@ CLOSING = 2.0
 """Seconds to say goodbye; the broker notices the closed socket just as well."""
 
 ANSWERING = 3.0
-"""Seconds a broker may take to open or close a channel; one that takes longer is taken for gone."""
+"""
+Seconds a broker may take to open or close a channel; one that takes longer is taken for gone. So
+long it has for each declaration as well; after that it is asked for a channel.
+"""
 
 C = TypeVar("C", bound=Channel)
 
@@ -160,7 +163,8 @@ class Link:
         Whoever waited for one that has been replaced since says nothing of the new one.
         """
         if connection is self._connection:
-            self.close_later(connection)
+            if not self._leaving:
+                self._tasks.create_task(driver.abandon(connection, ANSWERING))
             self._down(connection, problem)
 
     def ask(self, connection: AbstractConnection) -> None:
@@ -194,16 +198,18 @@ class Link:
 
     async def restore(self, connection: Connection) -> None:
         """
-        Declare the topology again; a connection on which the broker is silent is dropped.
+        Declare the topology again; when there is no answer, find out whether anybody is there.
+
+        A cluster in which one node hangs may answer no declaration for a minute, and delivers and
+        confirms meanwhile: only a connection on which no channel opens either is dropped.
 
         Raises:
-            Silent: it was dropped.
             TopologyMismatch, BrokerUnavailable: as `declare`.
         """
         try:
-            await declare(connection, self.topology, self.settings.broker_connect_timeout)
-        except driver.Silent as error:
-            self.drop(connection, str(error))
+            await declare(connection, self.topology, ANSWERING)
+        except (driver.Silent, asyncio.CancelledError):
+            self.ask(connection)  # whoever waits for it may have less time than that
             raise
 
     def close_later(self, resource: Connection | Channel) -> None:

@@ -93,7 +93,7 @@ def check() -> None:
 
 
 class Silent(BrokerUnavailable):
-    """The broker did not answer in time: nothing else will be heard over that connection."""
+    """The broker did not answer in time; whether it is there at all, this does not say."""
 
 
 @contextmanager
@@ -151,6 +151,17 @@ async def close(resource: Base, seconds: float) -> bool:
     except BrokerUnavailable as error:
         return not isinstance(error.__cause__, TimeoutError)
     return True
+
+
+async def abandon(connection: Connection, seconds: float) -> None:
+    """
+    Close a connection whose peer does not answer, in at most `seconds`.
+
+    aiormq waits two seconds for an answer to its goodbye, and so would all that wait for something
+    on this connection: it waits for nothing once nobody reads.
+    """
+    connection._reader_task.cancel()  # noqa: SLF001 - aiormq offers only the goodbye
+    await close(connection, seconds)
 
 
 def when_closed(resource: Base, tell: Callable[[str], None]) -> None:

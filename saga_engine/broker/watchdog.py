@@ -52,7 +52,8 @@ class Watchdog:
             if messages and not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
             ready += messages
-        return await self._restore() or self._stall(channel, ready)
+        await self._restore()
+        return self._stall(channel, ready)
 
     async def _count(self, connection: Connection, queue: str) -> tuple[int, int]:
         channel = await driver.open_channel(connection, Channel, ANSWERING)
@@ -62,14 +63,11 @@ class Watchdog:
             raise BrokerUnavailable("The broker does not answer.")
         return found.message_count or 0, found.consumer_count or 0
 
-    async def _restore(self) -> str:
+    async def _restore(self) -> None:
         try:
             await self._link.restore(await self._link.connection())
-        except driver.Silent as error:
-            return str(error)
         except BrokerError as error:
             self._link.report(str(error))  # Not ours to mend; what we consume goes on.
-        return ""
 
     def _stall(self, channel: DeliveryChannel, ready: int) -> str:
         stalled = ready > 0 and channel.held == 0 and channel.received == self._received

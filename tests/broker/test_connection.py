@@ -6,13 +6,15 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
+from aiormq.channel import Channel
 
+from saga_engine.broker import driver
 from saga_engine.broker.connection import Link, LinkState, Phase
-from saga_engine.broker.driver import Silent
 from saga_engine.broker.url import each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to
+from tests.faults.processes import lasting
 from tests.proxy import proxied
 
 
@@ -312,13 +314,29 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
         await link.flowing()
 
 
-async def test_a_connection_on_which_nobody_answers_a_declaration_is_dropped_at_once(broker_url):
-    """Otherwise the next question on that connection would wait for a timeout as well."""
-    observer, hasty = Observed(), partial(link_to, broker_connect_timeout=0.5)
-    async with proxied(broker_url) as proxy, hasty(proxy.url, observer=observer) as link:
+async def test_a_connection_on_which_nobody_answers_is_dropped_after_a_declaration(broker_url):
+    """Otherwise each question on that connection would wait for a timeout until its heartbeats."""
+    observer = Observed()
+    async with proxied(broker_url) as proxy, link_to(proxy.url, observer=observer) as link:
         connection = await link.connection()
         proxy.vanish()
-        with pytest.raises(Silent):
+        with pytest.raises(BrokerUnavailable):
             await link.restore(connection)
         await observer.until(partial(has_epoch, 2))
         await link.restore(await link.connection())
+
+
+async def test_what_waits_on_a_connection_that_is_given_up_waits_for_no_goodbye(broker_url):
+    async with proxied(broker_url) as proxy, link_to(proxy.url) as link:
+        connection = await link.connection()
+        proxy.vanish()
+
+        async def in_vain():
+            with pytest.raises(BrokerUnavailable):
+                await driver.open_channel(connection, Channel, 30)
+
+        # The driver would wait two seconds for the goodbye.
+        async with asyncio.timeout(1.5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(in_vain())
+            await lasting(0.1)  # by then it has asked
+            link.drop(connection, "it does not answer")

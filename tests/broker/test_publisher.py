@@ -385,6 +385,27 @@ async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out
             assert await publisher.publish([message("tests.one")]) == ["confirmed"]
 
 
+async def test_a_publisher_whose_time_is_over_while_nobody_declares_has_the_connection_dropped(
+    broker_url,
+):
+    """The time for confirms may be shorter than that for a declaration."""
+    observer = Observed()
+    async with (
+        proxied(broker_url) as proxy,
+        publisher_to(proxy.url, observer, broker_confirm_timeout=0.5) as publisher,
+    ):
+        assert await publisher.publish([message("tests.one")]) == ["confirmed"]
+        async with raw_channel(broker_url) as channel:
+            await channel.exchange_delete("saga.commands")
+        assert await publisher.publish([message("tests.one")]) == ["unknown"]
+        proxy.vanish()
+        assert await publisher.publish([message("tests.one")]) == ["unknown"]
+        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+            await observer.until(lambda state: state.epoch == 2)
+            while await publisher.publish([message("tests.one")]) != ["confirmed"]:
+                pass
+
+
 async def test_connection_is_kept_when_no_channel_opened_on_the_one_before(broker_url):
     observer = Observed()
     async with (
