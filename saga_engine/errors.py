@@ -6,6 +6,7 @@ Every error of saga-engine, and whose fault it is.
     ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
     ├── InvalidInput         the caller's data does not fit       -> correct it
     ├── NotFound             no such run, incident, dead letter   -> check the id
+    │   └── NotBegun             the run was asked for and waits      -> ask again, start nothing
     ├── Conflict             not possible in this state           -> look at the state it names
     ├── TimedOut             nobody answered in time              -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
@@ -61,6 +62,14 @@ class NotFound(SagaEngineError):
     """No run, incident or dead letter has that id."""
 
     exit_code = 3
+
+
+class NotBegun(NotFound):
+    """
+    The run was asked for, and begins by itself as soon as a worker takes its start in.
+
+    Whoever starts it again under another id has it done twice.
+    """
 
 
 class Conflict(SagaEngineError):

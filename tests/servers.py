@@ -166,17 +166,18 @@ class Vhosts:
     async def fresh(self) -> str:
         """Give one out."""
         if not self._fresh:
-            self._fresh = [f"test-{next(_numbers)}" for _ in range(_VHOSTS_AT_ONCE)]
+            used, self.used = self.used, []
+            made = [f"test-{next(_numbers)}" for _ in range(_VHOSTS_AT_ONCE)]
             every = ", ".join(['<<".*">>'] * 3)
             allow = f'set_permissions(<<"guest">>, V, {every}, <<"tests">>)'
-            delete = 'rabbit_vhost:delete(V, <<"tests">>)'
+            delete = 'catch rabbit_vhost:delete(V, <<"tests">>)'
             add = f'rabbit_vhost:add(V, <<"tests">>), rabbit_auth_backend_internal:{allow}'
             await self._server.ctl(
                 "eval",
-                f"[{delete} || V <- {_binaries(self.used)}],"
-                f" [begin {add} end || V <- {_binaries(self._fresh)}].",
+                f"[({delete}) || V <- {_binaries(used)}],"
+                f" [begin {add} end || V <- {_binaries(made)}].",
             )
-            self.used.clear()
+            self._fresh += made
         return self._fresh.pop()
 
 

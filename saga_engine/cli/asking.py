@@ -1,5 +1,6 @@
 """`saga-engine start` and `wait`: what a client does, over RabbitMQ alone."""
 
+from contextlib import suppress
 from time import monotonic
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from saga_engine.cli.given import json_of
 from saga_engine.cli.output import AsJson, cell, document, line, say
 from saga_engine.cli.stored import run_id_of
 from saga_engine.client import Client, Ending, Handle
+from saga_engine.errors import NotBegun
 from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 
@@ -77,7 +79,8 @@ async def wait(
     """
     run_id = UUID(run_id_of(run))
     async with Client(settings=Settings.load()) as client:
-        await client.status(run_id)  # what nobody knows is said at once
+        with suppress(NotBegun):
+            await client.status(run_id)  # what nobody knows is said at once
         ending = await client.result(run_id, timeout=timeout, on_incident=_tell_incident)
     return _tell_ending(ending, as_json=as_json)
 

@@ -34,6 +34,7 @@ from saga_engine.errors import (
     BrokerUnavailable,
     Conflict,
     InvalidInput,
+    NotBegun,
     NotFound,
     SagaEngineError,
     TimedOut,
@@ -153,14 +154,18 @@ class Client:
             run_id: the run, as `start` returned it.
 
         Raises:
-            NotFound: there is no such run, or no worker has accepted its start yet.
+            NotBegun: its start waits until a worker takes it in, and names no version. Do not
+                start it again; `result` waits for it.
+            NotFound: there is no such run.
             BrokerUnavailable, TimedOut: nobody answered.
         """
         request = StatusRequest(run_uuid(run_id))
         answer = await self._answered(request, "Nothing is known of the run.")
         ending = _ending(request.run_id, answer)
+        if ending is None and answer.outcome is AnswerOutcome.EXISTING:
+            raise NotBegun(f"Run {request.run_id} has not begun yet. It does so by itself.")
         if ending is None:
-            raise NotFound(_no_run(request.run_id, waits=answer.outcome is AnswerOutcome.EXISTING))
+            raise NotFound(_no_run(request.run_id))
         return ending.unsealed(self._sealing)
 
     async def result(
@@ -174,8 +179,9 @@ class Client:
         Wait until a run is finished: completed, compensated or abandoned.
 
         The announcement wakes it; because that is best effort, the status is asked for again every
-        `client_ask_again` seconds. A run nobody knows yet (its start may be recorded in a
-        transaction) is waited for during `client_timeout` seconds.
+        `client_ask_again` seconds. A run nobody knows yet (the transaction that records its start
+        may not be committed) is waited for during `client_timeout` seconds, one whose start waits
+        as long as one that goes on.
 
         Args:
             run_id: the run, as `start` or `start_in` returned it.
@@ -346,5 +352,5 @@ def _sentence(answer: Answer, otherwise: str) -> str:
     return answer.error.message if answer.error and answer.error.message else otherwise
 
 
-def _no_run(run_id: UUID, *, waits: bool = False) -> str:
-    return f"Run {run_id} has not begun yet." if waits else f"There is no run {run_id}."
+def _no_run(run_id: UUID) -> str:
+    return f"There is no run {run_id}."

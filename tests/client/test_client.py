@@ -17,6 +17,7 @@ from saga_engine.errors import (
     ConfigurationError,
     Conflict,
     InvalidInput,
+    NotBegun,
     NotFound,
     TimedOut,
 )
@@ -115,7 +116,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
     ):
         async with database.transaction() as tx:
             await inbox.record(tx, [waits])
-        with pytest.raises(NotFound, match="has not begun yet"):
+        with pytest.raises(NotBegun, match="has not begun yet"):
             await client.status(run_id)
         assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED
 

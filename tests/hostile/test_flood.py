@@ -140,7 +140,8 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
             assert await running.drain() == 0
         assert sum(log.consumed()) == MESSAGES + 1, "each was delivered once"
         assert max(log.consumed()) <= 1 + Settings().batch_bytes // BYTES
-        assert {each["epoch"] for each in log.of("link.changed")} == {1}, "no link was lost"
+        lost = [each for each in log.of("link.changed") if each["phase"] == "connecting"]
+        assert not lost, "RabbitMQ may have been short of memory, and cut nobody off"
         assert log.of("fault.found") == log.of("database.troubled") == []
         async with engine.database.transaction() as tx:
             assert await dead_letters.listing(tx, limit=1) == []

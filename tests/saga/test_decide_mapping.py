@@ -327,3 +327,42 @@ def test_reject_is_refused_where_the_run_can_only_go_on():
     other.rejects("b")
     other.garbles("a", COMPENSATION)
     assert "undid nothing" in (other.resolves("reject").refused or "")
+
+
+def greedy() -> Saga:
+    """Steps side by side whose mappings empty what they are given."""
+    saga = Saga("greedy", version=1, input=dict)
+
+    def taking(given: dict) -> dict:
+        lines = given["lines"]
+        taken, given["lines"] = list(lines), []
+        lines.clear()
+        return {"lines": taken}
+
+    @saga.step(command="do.one", reply=dict, after=[], read_only=True)
+    def one(order: dict) -> dict:
+        return taking(order)
+
+    @saga.step(command="do.other", after=[], read_only=True)
+    def other(order: dict) -> dict:
+        return taking(order)
+
+    @saga.step(command="do.left", after=[one], read_only=True)
+    def left(one: dict, order: dict) -> dict:
+        return taking(one) | {"order": taking(order)}
+
+    @saga.step(command="do.right", after=[one], read_only=True)
+    def right(one: dict, order: dict) -> dict:
+        return taking(one) | {"order": taking(order)}
+
+    return saga
+
+
+def test_rule_7_a_mapping_that_changes_what_it_is_given_changes_it_for_no_other():
+    story = Story(greedy(), {"lines": ["a", "b"]})
+    assert story.at("one").payload == story.at("other").payload == {"lines": ["a", "b"]}
+    story.succeeds("one", {"lines": ["c"]})
+    expected = {"lines": ["c"], "order": {"lines": ["a", "b"]}}
+    assert story.at("left").payload == story.at("right").payload == expected
+    assert story.run.input == {"lines": ["a", "b"]}
+    assert story.at("one").reply == {"lines": ["c"]}

@@ -9,7 +9,8 @@ from tests.faults.processes import eventually, lasting
 
 PATIENCE = 10.0  # Seconds in which somebody says something on every leg.
 TROUBLE = "link.changed|database.troubled|fault.found"
-REFUSED = "out of reach|cannot be reached|ConnectionRefused|(cut|lost) the connection"
+REFUSED = "out of reach|cannot be reached|ConnectionRefused"
+CUT = REFUSED + "|(cut|lost) the connection"
 """A participant tells how an outage of its database began: with a connection that was cut."""
 
 LEGS = {
@@ -100,7 +101,8 @@ async def refuse(leg, site, random):
     await lasting(random.uniform(2.0, 6.0))
     await proxy.accept()
     over = await site.now()
-    await hearing.anyone(TROUBLE, problem=REFUSED)
+    of_a_participant = any(proxy is each.database for each in site.participants)
+    await hearing.anyone(TROUBLE, problem=CUT if of_a_participant else REFUSED)
     return over
 
 
