@@ -27,7 +27,7 @@ from saga_engine.broker.request import (
 from saga_engine.broker.topology import CLIENT, client_topology
 from saga_engine.broker.wire import Published
 from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
-from saga_engine.client.handle import Ending, Handle
+from saga_engine.client.handle import Ending, Handle, ending_in
 from saga_engine.client.mailbox import Mailbox
 from saga_engine.codec.configured import sealing_of
 from saga_engine.errors import (
@@ -161,12 +161,12 @@ class Client:
         """
         request = StatusRequest(run_uuid(run_id))
         answer = await self._answered(request, "Nothing is known of the run.")
-        ending = _ending(request.run_id, answer)
-        if ending is None and answer.outcome is AnswerOutcome.EXISTING:
+        ending = ending_in(request.run_id, answer)
+        if ending:
+            return ending.unsealed(self._sealing)
+        if answer.outcome is AnswerOutcome.EXISTING:
             raise NotBegun(f"Run {request.run_id} has not begun yet. It does so by itself.")
-        if ending is None:
-            raise NotFound(_no_run(request.run_id))
-        return ending.unsealed(self._sealing)
+        raise _no_run(request.run_id)
 
     async def result(
         self,
@@ -225,7 +225,7 @@ class Client:
             case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
                 return answer.status
             case AnswerOutcome.UNKNOWN_RUN:
-                raise NotFound(_no_run(request.run_id))
+                raise _no_run(request.run_id)
             case AnswerOutcome.REFUSED:
                 raise Conflict(_sentence(answer, "The run cannot be cancelled any more."))
             case _:
@@ -245,13 +245,13 @@ class Client:
         patience = clock() + self._settings.client_timeout
         while not ended.done():
             answer = await self._ask(StatusRequest(run_id), ended)
-            ending = _ending(run_id, answer) if answer else None
+            ending = ending_in(run_id, answer) if answer else None
             if ending and ending.status.finished:
                 return ending
             if ending:
                 seen(ending)
             if answer and answer.outcome is not AnswerOutcome.EXISTING and clock() >= patience:
-                raise NotFound(_no_run(run_id))
+                raise _no_run(run_id)
             await asyncio.wait([ended], timeout=self._settings.client_ask_again)
         told = ended.result()
         return Ending(
@@ -311,15 +311,6 @@ class Client:
         )
 
 
-def _ending(run_id: UUID, told: Answer) -> Ending | None:
-    if told.status is None or told.saga is None or told.version is None:
-        return None
-    return Ending(
-        *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error),
-        *(told.open_incidents, told.incident),
-    )
-
-
 class _Seen:
     """How a run stood when the engine was last asked; it reports each new first incident."""
 
@@ -352,5 +343,5 @@ def _sentence(answer: Answer, otherwise: str) -> str:
     return answer.error.message if answer.error and answer.error.message else otherwise
 
 
-def _no_run(run_id: UUID) -> str:
-    return f"There is no run {run_id}."
+def _no_run(run_id: UUID) -> NotFound:
+    return NotFound(f"There is no run {run_id}.")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
 
+from saga_engine.broker.answer import Answer
 from saga_engine.saga.run import Failure, OpenIncident
 from saga_engine.saga.sealing import Sealing
 from saga_engine.saga.vocabulary import Json, Status
@@ -73,3 +74,13 @@ class Ending:
             result=sealing.readable_result(self.result, run_id),
             error=self.error and sealing.readable_failure(self.error, run_id),
         )
+
+
+def ending_in(run_id: UUID, told: Answer) -> Ending | None:
+    """Read how a run stands from an answer; None when it knows no run."""
+    if told.status is None or told.saga is None or told.version is None:
+        return None
+    return Ending(
+        *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error),
+        *(told.open_incidents, told.incident),
+    )
