@@ -41,7 +41,7 @@ test: $(VENV)/.dev
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
 	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
-	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=$(SELECTION) -n 3 --dist worksteal $(TEST)
+	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 load: $(VENV)/.dev

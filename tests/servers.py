@@ -37,6 +37,7 @@ async def postgres() -> AsyncIterator[PostgresServer]:
     async with PostgresServer() as server:
         administrator = await asyncpg.connect(server.url.replace("+asyncpg", ""))
         await administrator.execute("ALTER SYSTEM SET fsync = off")
+        await administrator.execute("ALTER SYSTEM SET full_page_writes = off")
         await administrator.execute("SELECT pg_reload_conf()")
         await administrator.close()
         yield server

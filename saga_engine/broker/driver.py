@@ -38,7 +38,7 @@ _VERDICTS = (
 _BLOCKED = "_Connection__handle_connection_blocked"
 _UNBLOCKED = "_Connection__handle_connection_unblocked"
 
-_LOG = logging.getLogger("aiormq.connection")
+_LOGS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
 _OURS: ContextVar[bool] = ContextVar("_OURS", default=False)
 
 FRAMES = 100
@@ -62,20 +62,21 @@ class Connection(aiormq.Connection):
         self.on_unblocked()
 
 
-def _is_heard(_: logging.LogRecord) -> bool:
+def _is_heard(record: logging.LogRecord) -> bool:
     """
     Drop what aiormq logs of a connection of ours where no log is configured.
 
     Python would then print it to stderr, a traceback at each lost connection, in the middle of what
     the program prints. A connection of the program's own, and any configured log, gets everything.
     """
-    return not _OURS.get() or _LOG.hasHandlers()
+    return not _OURS.get() or logging.getLogger(record.name).hasHandlers()
 
 
 @contextmanager
 def ours() -> Iterator[None]:
-    """Mark a connection that is opened within, and the tasks it begins, as one of ours."""
-    _LOG.addFilter(_is_heard)
+    """Mark what is called within, and a connection that is opened with its tasks, as ours."""
+    for name in _LOGS:
+        logging.getLogger(name).addFilter(_is_heard)
     before = _OURS.set(True)
     try:
         yield
@@ -85,7 +86,8 @@ def ours() -> Iterator[None]:
 
 def check() -> None:
     """Raise ConfigurationError when aiormq has moved the hooks that Connection overrides."""
-    if not (hasattr(aiormq.Connection, _BLOCKED) and hasattr(aiormq.Connection, _UNBLOCKED)):
+    needed = (_BLOCKED, _UNBLOCKED, "READER_CLOSE_TIMEOUT")
+    if not all(hasattr(aiormq.Connection, name) for name in needed):
         raise ConfigurationError(
             "This aiormq is another one than saga-engine was written for: it has no hook for a"
             " blocked connection. Install the version that saga-engine's requirements name."
@@ -105,7 +107,8 @@ def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
     knows what it means.
     """
     try:
-        yield
+        with ours():  # a call that is cancelled is logged in the context of whoever called
+            yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -158,9 +161,9 @@ async def abandon(connection: Connection, seconds: float) -> None:
     Close a connection whose peer does not answer, in at most `seconds`.
 
     aiormq waits two seconds for an answer to its goodbye, and so would all that wait for something
-    on this connection: it waits for nothing once nobody reads.
+    on this connection.
     """
-    connection._reader_task.cancel()  # noqa: SLF001 - aiormq offers only the goodbye
+    connection.READER_CLOSE_TIMEOUT = 0
     await close(connection, seconds)
 
 

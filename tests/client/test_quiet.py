@@ -32,9 +32,34 @@ print("done")
 """
 
 
-async def ran(set_up):
+LEAVING = """
+import asyncio
+from saga_engine import Client
+from saga_engine.embedded.broker import DevelopmentBroker
+from saga_engine.settings import Settings
+
+async def main():
+    async with DevelopmentBroker() as broker:
+        for turns in range(0, 240, 6):
+            async with Client(broker.url, settings=Settings(broker_backoff=0.001)) as client:
+                link = client._mailbox._link
+                epoch = link.state.epoch
+                broker._connections.cut()
+                while link.state.epoch == epoch:
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+SET_UP
+asyncio.run(main())
+print("done")
+"""
+"""Leaves a client at each moment of its consuming again."""
+
+
+async def ran(set_up, program=PROGRAM):
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM.replace("SET_UP", set_up)),
+        *(sys.executable, "-c", program.replace("SET_UP", set_up)),
         env=environment(),
         cwd=CHECKOUT,
         stdout=asyncio.subprocess.PIPE,
@@ -52,3 +77,7 @@ async def test_a_lost_connection_prints_nothing_where_no_log_is_configured():
 
 async def test_a_configured_log_gets_what_the_library_says():
     assert "reader exited" in await ran("import logging; logging.basicConfig()")
+
+
+async def test_a_client_that_is_left_while_it_connects_again_prints_nothing():
+    assert await ran("", LEAVING) == ""

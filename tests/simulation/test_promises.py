@@ -1,5 +1,5 @@
 """
-P1 to P7 over 10,000 simulated runs under faults, from a seed that is fresh each time.
+P1 to P7 over 6,000 simulated runs under faults, from a seed that is fresh each time.
 
 SIMULATION_SEED=... replays one. A case that is printed as JSON belongs into regressions/.
 """
@@ -12,7 +12,7 @@ import pytest
 from saga_engine.testing.faults import Kind
 from tests.simulation.campaign import campaign
 
-RUNS, PARTS, IN_EACH = 10_000, 4, 100
+RUNS, PARTS, IN_EACH = 6_000, 4, 100
 BASE = int(os.environ.get("SIMULATION_SEED") or time.time())
 SEEDS = RUNS // PARTS // IN_EACH
 
