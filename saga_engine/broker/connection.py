@@ -36,8 +36,8 @@ CLOSING = 2.0
 
 ANSWERING = 3.0
 """
-Seconds a broker may take to open or close a channel; one that takes longer is taken for gone. So
-long it has for each declaration as well; after that it is asked for a channel.
+Seconds a broker may take to open or close a channel; a broker that takes longer is taken for gone.
+A declaration on an open connection has the same time; after it a channel is opened as a test.
 """
 
 C = TypeVar("C", bound=Channel)
@@ -163,8 +163,8 @@ class Link:
         Whoever waited for one that has been replaced since says nothing of the new one.
         """
         if connection is self._connection:
-            if not self._leaving:
-                self._tasks.create_task(driver.abandon(connection, ANSWERING))
+            driver.expect_no_answer(connection)
+            self.close_later(connection)
             self._down(connection, problem)
 
     def ask(self, connection: AbstractConnection) -> None:
@@ -198,10 +198,10 @@ class Link:
 
     async def restore(self, connection: Connection) -> None:
         """
-        Declare the topology again; when there is no answer, find out whether anybody is there.
+        Declare the topology again. If RabbitMQ does not answer, test the connection with `ask`.
 
-        A cluster in which one node hangs may answer no declaration for a minute, and delivers and
-        confirms meanwhile: only a connection on which no channel opens either is dropped.
+        The connection is dropped only if that fails too: a cluster with one node that hangs may
+        answer no declaration for a minute, and still deliver and confirm messages.
 
         Raises:
             TopologyMismatch, BrokerUnavailable: as `declare`.
@@ -209,7 +209,7 @@ class Link:
         try:
             await declare(connection, self.topology, ANSWERING)
         except (driver.Silent, asyncio.CancelledError):
-            self.ask(connection)  # whoever waits for it may have less time than that
+            self.ask(connection)  # also when the caller gives up before ANSWERING is over
             raise
 
     def close_later(self, resource: Connection | Channel) -> None:

@@ -64,7 +64,7 @@ class Connection(aiormq.Connection):
 
 def _is_heard(record: logging.LogRecord) -> bool:
     """
-    Drop what aiormq logs of a connection of ours where no log is configured.
+    Drop what aiormq logs of connections and calls of ours where no log is configured.
 
     Python would then print it to stderr, a traceback at each lost connection, in the middle of what
     the program prints. A connection of the program's own, and any configured log, gets everything.
@@ -73,8 +73,13 @@ def _is_heard(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def ours() -> Iterator[None]:
-    """Mark what is called within, and a connection that is opened with its tasks, as ours."""
+def _ours() -> Iterator[None]:
+    """
+    Mark what is called within as ours.
+
+    The tasks of a connection that is opened here are marked with it. Calls are marked each by
+    itself: aiormq logs a cancelled call in the context of its caller.
+    """
     for name in _LOGS:
         logging.getLogger(name).addFilter(_is_heard)
     before = _OURS.set(True)
@@ -95,7 +100,7 @@ def check() -> None:
 
 
 class Silent(BrokerUnavailable):
-    """The broker did not answer in time; whether it is there at all, this does not say."""
+    """The broker did not answer one question in time. It may still answer others."""
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
     knows what it means.
     """
     try:
-        with ours():  # a call that is cancelled is logged in the context of whoever called
+        with _ours():
             yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
@@ -156,15 +161,13 @@ async def close(resource: Base, seconds: float) -> bool:
     return True
 
 
-async def abandon(connection: Connection, seconds: float) -> None:
+def expect_no_answer(connection: Connection) -> None:
     """
-    Close a connection whose peer does not answer, in at most `seconds`.
+    Let a connection close without an answer from its peer.
 
-    aiormq waits two seconds for an answer to its goodbye, and so would all that wait for something
-    on this connection.
+    aiormq waits two seconds for that answer, and so does everybody who waits on the connection.
     """
     connection.READER_CLOSE_TIMEOUT = 0
-    await close(connection, seconds)
 
 
 def when_closed(resource: Base, tell: Callable[[str], None]) -> None:

@@ -43,8 +43,7 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
     try:
         with driver.translated(f"RabbitMQ at {where} is out of reach"):
             async with asyncio.timeout(seconds):
-                with driver.ours():
-                    await connection.connect()
+                await connection.connect()
     except BrokerUnavailable as error:
         if trouble := tls.problem(error.__cause__, tls.BROKER):
             raise BrokerUnavailable(f"RabbitMQ at {where} {trouble}.") from error.__cause__

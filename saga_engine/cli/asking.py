@@ -80,7 +80,7 @@ async def wait(
     run_id = UUID(run_id_of(run))
     async with Client(settings=Settings.load()) as client:
         with suppress(NotBegun):
-            await client.status(run_id)  # what nobody knows is said at once
+            await client.status(run_id)  # an unknown run ends the command here, at once
         ending = await client.result(run_id, timeout=timeout, on_incident=_tell_incident)
     return _tell_ending(ending, as_json=as_json)
 

@@ -178,10 +178,10 @@ class Client:
         """
         Wait until a run is finished: completed, compensated or abandoned.
 
-        The announcement wakes it; because that is best effort, the status is asked for again every
-        `client_ask_again` seconds. A run nobody knows yet (the transaction that records its start
-        may not be committed) is waited for during `client_timeout` seconds, one whose start waits
-        as long as one that goes on.
+        The engine announces the end of a run. An announcement may be lost, so the status is asked
+        for again every `client_ask_again` seconds. A run that no worker knows is waited for during
+        `client_timeout` seconds: the transaction that records its start may not be committed yet.
+        A start that waits for a worker is waited for like a run.
 
         Args:
             run_id: the run, as `start` or `start_in` returned it.

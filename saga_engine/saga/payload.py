@@ -107,7 +107,7 @@ class Payload:
 
         Raises:
             PayloadError: *value* is not of that type, would be altered on its way, holds what
-                cannot be stored, or is beyond *limits*, which hold when it is sent as it is.
+                cannot be stored, or its JSON is beyond *limits* (None: not checked here).
         """
         try:
             return self._written(value, limits)
@@ -215,7 +215,7 @@ def beyond(data: Json, limits: Limits) -> str:
 
 
 def too_large(sentence: str) -> PayloadError:
-    """What is raised for a payload that its participant would refuse to read."""
+    """The error for a payload that its participant would refuse to read."""
     return PayloadError(f"the payload is too large to be sent: {sentence.rstrip('.')}")
 
 

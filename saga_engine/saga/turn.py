@@ -46,9 +46,7 @@ MESSAGE_MAX = 500
 """Characters of an error's text that are kept in the journal."""
 
 INPUT = ""
-"""Stands for the input where others are named by their step."""
-
-_NOTHING = object()
+"""The name of the run's input in `Turn.at_hand`; no step is called so."""
 
 
 @dataclass(slots=True)
@@ -59,8 +57,9 @@ class Turn:
     `sealing` opens the payloads that mapping functions need and seals what they make, which is then
     held against `limits`. `watch` watches the calls into the author's code, `failures` are those
     that returned no value. `cause`:
-    something in this decision makes the run turn back; `course` carries it out. `at_hand` is what
-    was read a moment ago, by step or INPUT: the JSON, and the value that was made of it.
+    something in this decision makes the run turn back; `course` carries it out. `at_hand` holds
+    what this decision has read and no mapping has used yet, by step or INPUT: the JSON and its
+    value.
     """
 
     saga: Saga
@@ -171,7 +170,7 @@ class Turn:
             self.at_hand[step] = body, value
 
     def _sealed(self, payload: Json, place: Place) -> Json:
-        """Seal a payload; what is sent is held against the limits, and else has been."""
+        """Seal a payload and check its size. Without a codec, `_map` has checked the size."""
         if self.sealing.codec is None:
             return payload
         sealed = self.sealing.sealed(payload, place)
@@ -200,12 +199,12 @@ class Turn:
                 values[name] = self._value(name, kind, reply)
             else:
                 raise PayloadError(f"there is no reply of step {name!r}")
-        return order.mapping(values, None if self.sealing.codec else self.limits)
+        return order.mapping(values, self.limits if self.sealing.codec is None else None)
 
     def _value(self, name: str, kind: Payload, data: Json) -> Any:
-        """Give each function a value of its own, as it may change it: the first what is at hand."""
-        known, value = self.at_hand.pop(name, (_NOTHING, None))
-        return value if known is data else kind.read(data)
+        """Read a value for one mapping, which may change it. Each value is handed out once."""
+        read = self.at_hand.pop(name, None)
+        return read[1] if read and read[0] is data else kind.read(data)
 
     def _unsealed(self, value: Json, place: Place, what: str) -> Json:
         try:

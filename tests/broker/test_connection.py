@@ -315,7 +315,7 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
 
 
 async def test_a_connection_on_which_nobody_answers_is_dropped_after_a_declaration(broker_url):
-    """Otherwise each question on that connection would wait for a timeout until its heartbeats."""
+    """Otherwise every call on it would time out until heartbeats are missed."""
     observer = Observed()
     async with proxied(broker_url) as proxy, link_to(proxy.url, observer=observer) as link:
         connection = await link.connection()

@@ -1,7 +1,14 @@
 import json
+from datetime import timedelta
 from uuid import uuid4
 
+from saga_engine.store import inbox
+from saga_engine.store.database import Database
+from saga_engine.store.inbox import Item
 from tests.cli.conftest import saga_engine
+
+BEFORE = timedelta(seconds=5)
+"""How long a start waits before its run begins; longer than the command takes to ask."""
 
 ANN = '{"name": "Ann"}'
 
@@ -68,6 +75,17 @@ async def test_waiting_ends_with_124_and_the_run_goes_on(engine):
     assert "it goes on" in ran.err
     engine.greeter.let_go.set()
     assert (await engine("wait", run_id)).code == 0
+
+
+async def test_an_accepted_start_that_waits_is_waited_for(engine):
+    run_id = str(uuid4())
+    start = Item("start", run_id, {"input": {"name": "Ann"}}, saga="greet", delay=BEFORE)
+    settings = engine.settings
+    async with Database(settings.require_database(), settings) as database:
+        async with database.transaction() as tx:
+            await inbox.record(tx, [start])
+        ran = await engine("wait", run_id)
+    assert (ran.code, ran.out) == (0, f"{run_id} completed\n"), ran.err
 
 
 async def test_waiting_for_no_run_exits_3(engine):

@@ -132,7 +132,7 @@ class House:
         return await self.sender.depth(queue) == 0
 
     def _lost_links(self):
-        """How often a link had to connect again; that RabbitMQ is short of memory is no such."""
+        """How often a link had to connect again. A link that RabbitMQ blocks is not lost."""
         told = [*self.worker.facts.of(LinkChanged), *self.service.told.of(LinkChanged)]
         return sum(fact.phase == "connecting" for fact in told)
 
