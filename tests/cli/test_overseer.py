@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -166,6 +166,20 @@ def overseers_of(pid):
     }
 
 
+def test_an_overseer_that_does_not_end_does_not_outlive_its_process():
+    with overseen(Settings()):
+        (overseer,) = (each for each in overseers_of(os.getpid()) if is_overseer(each))
+        os.kill(overseer, signal.SIGSTOP)
+    assert not is_overseer(overseer)
+
+
+def is_overseer(pid):
+    """Whether there is one of that process id."""
+    with suppress(FileNotFoundError):
+        return b"saga_engine.cli.overseer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 async def test_a_process_whose_overseer_is_killed_goes_on_with_another_one(tmp_path, urls):
     (tmp_path / "sagas.py").write_text(SAGAS)
     async with worker(tmp_path, urls, drain="86400") as process:
@@ -184,24 +198,44 @@ async def test_a_process_whose_overseer_is_killed_goes_on_with_another_one(tmp_p
         assert await ended(process, 300) == -signal.SIGKILL
 
 
+HANGS_LATE = (
+    STUCK
+    + """
+from pathlib import Path
+
+async def hang_late():
+    while not Path("late").exists():
+        try:
+            await asyncio.sleep(0.01)
+        except BaseException:
+            pass
+    await hang()
+
+WAYS["hang_late"] = hang_late
+"""
+)
+
+
 async def test_an_overseer_that_comes_late_knows_that_the_process_was_told_to_stop(tmp_path, urls):
+    """Code that holds the interpreter afterwards can be ended by nobody else."""
     (tmp_path / "sagas.py").write_text(PASSED_ON)
-    (tmp_path / "services.py").write_text(STUCK)
+    (tmp_path / "services.py").write_text(HANGS_LATE)
     arguments = ("participant", "services", "--port", "0")
     async with (
-        serving(*arguments, cwd=tmp_path, **urls, drain="8") as participant,
+        serving(*arguments, cwd=tmp_path, **urls, drain="12") as participant,
         worker(tmp_path, urls) as process,
     ):
         await told(participant, "process.ready")
         await told(process, "process.ready")
-        await record(urls, {str(uuid7()): {"way": "swallow"}})
+        await record(urls, {str(uuid7()): {"way": "hang_late"}})
         await until_called(participant)
         participant.send_signal(signal.SIGTERM)
         await told(participant, "process.draining")
         (overseer,) = overseers_of(participant.pid)
         os.kill(overseer, signal.SIGKILL)
-        await told(participant, "overseer.lost")
-        assert await ended(participant, 300) == 0
+        await told(participant, "overseer.started")
+        (tmp_path / "late").touch()
+        assert await ended(participant, 300) == -signal.SIGKILL
 
 
 REFUSED = """

@@ -28,7 +28,8 @@ PUT_BY = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NU
 
 
 async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
+    shop, asker = await engine.shop(), await engine.asker()
     shop.answers["parcel.pack"] = keep_silent
     first, second = sorted([await asker.start(), await asker.start()])
     await shop.until("parcel.pack", 2)
