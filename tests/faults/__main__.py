@@ -1,7 +1,7 @@
 """
 `make faults`: every kind of fault, then a mixture of them, and a table.
 
-1 when a promise broke, 2 when there is no such fault.
+1 when a promise broke, and then the logs stay; 2 when there is no such fault.
 
     python -m tests.faults --seed 7 --only 'SIGKILL.*'
 """
@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -88,8 +89,10 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)  # as on a terminal, so that a file can be followed
     # The load's own connections are cut like all others, and aiormq would say so each time.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="saga-faults-") as directory:
-        code = asyncio.run(run(given.seed, given.only, given.times, given.runs, Path(directory)))
+    directory = Path(tempfile.mkdtemp(prefix="saga-faults-"))
+    code = asyncio.run(run(given.seed, given.only, given.times, given.runs, directory))
+    if not code:
+        shutil.rmtree(directory)
     sys.exit(code)
 
 
