@@ -291,8 +291,10 @@ def first_process():
     yield command
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("program", ["worker", "participant"])
+@pytest.mark.parametrize(
+    ("program", "number"),
+    [("worker", signal.SIGTERM), ("participant", signal.SIGINT), ("worker", signal.SIGHUP)],
+)
 async def test_the_first_process_of_a_container_drains_and_keeps_no_zombie(
     tmp_path, urls, program, number
 ):

@@ -70,7 +70,13 @@ shop = Participant("shop")
 async def do(command: dict) -> None:
     pass
 """
-QUICK = {"mapping_timeout": "0.4", "code_limit": "3", "drain": "10", "poll": "0.02"}
+QUICK = {
+    "mapping_timeout": "0.4",
+    "code_limit": "3",
+    "drain": "10",
+    "poll": "0.02",
+    "log_repeat": "0.001",
+}
 
 
 @pytest.fixture
@@ -128,20 +134,21 @@ async def suspects_of(urls):
         return await suspects.every(tx)
 
 
-@pytest.mark.parametrize("way", ["exit", "sleep", "spin", "search"])
-async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls, way):
+async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls):
     async with worker(shop, urls) as process:
         await told(process, "process.ready")
-        broken = await started(urls, way=way)
-        line = await told(process, "code.failed")
-        assert (line["run_id"], line["saga"], line["step"]) == (broken, "shop", "do")
-        assert (line["direction"], line["command"], line["function"]) == ("action", "shop.do", "do")
-        problem = "raised SystemExit at" if way == "exit" else "did not return within 0.4 s"
-        assert problem in line["problem"]
-        [incident] = (await shown(urls, broken))["incidents"]
-        assert incident["cause"] == "mapping_failed"
-        assert f"{shop}/sagas.py:" in incident["message"]
-        await started(urls, "--wait")
+        for way in ("exit", "sleep", "spin", "search"):
+            broken = await started(urls, way=way)
+            line = await told(process, "code.failed")
+            assert (line["run_id"], line["saga"], line["step"]) == (broken, "shop", "do")
+            place = (line["direction"], line["command"], line["function"])
+            assert place == ("action", "shop.do", "do")
+            problem = "raised SystemExit at" if way == "exit" else "did not return within 0.4 s"
+            assert problem in line["problem"]
+            [incident] = (await shown(urls, broken))["incidents"]
+            assert incident["cause"] == "mapping_failed"
+            assert f"{shop}/sagas.py:" in incident["message"]
+            await started(urls, "--wait")
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
 
