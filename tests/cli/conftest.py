@@ -1,10 +1,10 @@
-"""The real command as a subprocess, and a whole engine in this process for it to talk to."""
+"""The real command as a process, and a whole engine in this process for it to talk to."""
 
 import asyncio
 import json
 import os
-import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pytest
 
 from saga_engine.settings import Settings
 from saga_engine.telemetry.facts import Fact
+from tests.cli.forked import Template
 from tests.client.engine import Greeter, running, service, worker
 
-COMMAND = Path(sys.executable).with_name("saga-engine")
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -42,23 +42,19 @@ def environment(**settings: str | None) -> dict[str, str]:
     return kept | given
 
 
+@cache
+def template() -> Template:
+    """The process that this one's commands are forks of."""
+    return Template()
+
+
 async def saga_engine(
     *arguments: object, stdin: str = "", cwd: Path = CHECKOUT, **settings: str
 ) -> Ran:
     """Run one command to its end."""
-    process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        *map(str, arguments),
-        env=environment(**settings),
-        cwd=cwd,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return Ran(process.returncode, out.decode(), err.decode())
+    typed = [*map(str, arguments)]
+    code, out, err = await template().run(typed, environment(**settings), cwd, stdin.encode())
+    return Ran(code, out.decode(), err.decode())
 
 
 class Facts:

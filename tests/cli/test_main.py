@@ -9,7 +9,8 @@ import pytest
 from saga_engine.cli.main import run
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import CHECKOUT, COMMAND, environment, saga_engine
+from tests.cli.conftest import CHECKOUT, environment, saga_engine
+from tests.cli.forked import COMMAND
 
 HEAVY = ("sqlalchemy", "aio_pika", "aiormq", "pydantic", "asyncpg", "alembic", "prometheus_client")
 MODULES = 420

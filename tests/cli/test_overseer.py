@@ -316,10 +316,11 @@ async def test_the_first_process_of_a_container_drains_and_keeps_no_zombie(
             assert await ended(process, 300) == 0
 
 
-@pytest.mark.parametrize(("way", "code"), [("spin", 143), ("hang", 64)])
+@pytest.mark.parametrize(("way", "codes"), [("spin", (143, 64)), ("hang", (64,))])
 async def test_the_first_process_of_a_container_ends_although_its_handler_never_does(
-    tmp_path, urls, way, code
+    tmp_path, urls, way, codes
 ):
+    """A thread of its own ends it, or its overseer, whichever is first; in C only that can."""
     (tmp_path / "sagas.py").write_text(PASSED_ON)
     (tmp_path / "services.py").write_text(STUCK)
     arguments = ("participant", "services", "--port", "0")
@@ -334,7 +335,7 @@ async def test_the_first_process_of_a_container_ends_although_its_handler_never_
             await until_called(participant)
             (first,) = overseers_of(participant.pid)
             os.kill(first, signal.SIGTERM)
-            assert await ended(participant, 300) == code
+            assert await ended(participant, 300) in codes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import CHECKOUT, COMMAND, environment, saga_engine
+from tests.cli.conftest import CHECKOUT, environment, saga_engine
+from tests.cli.forked import COMMAND
 
 SAGAS, SERVICES = "examples.place_order.sagas", "examples.place_order.services"
 ORDER = {"order_id": "o-1", "sku": "A1", "quantity": 1, "amount": "9.90"}

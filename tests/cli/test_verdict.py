@@ -9,7 +9,8 @@ import pytest
 from saga_engine.cli import streams
 from saga_engine.cli.verdict import failed, verdict_of
 from saga_engine.errors import HandlersStuck
-from tests.cli.conftest import CHECKOUT, COMMAND, environment
+from tests.cli.conftest import CHECKOUT, environment
+from tests.cli.forked import COMMAND
 from tests.cli.test_bulk import WHY, stuck
 
 LOST = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"]

@@ -13,7 +13,8 @@ from saga_engine.cli.output import document
 from saga_engine.embedded.process import free_port
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import CHECKOUT, COMMAND, environment
+from tests.cli.conftest import CHECKOUT, environment
+from tests.cli.forked import COMMAND
 
 FULL = "The output cannot be written: No space left on device"
 CLOSED = "The output cannot be written: Bad file descriptor"

@@ -1,0 +1,132 @@
+"""
+The command in a process that has imported what commands need: a fork of one that waits.
+
+Two thirds of what a short command costs are its imports, and the tests give hundreds of commands.
+All that follows them is the command's own: its process, arguments, environment, directory, streams
+and end. What an import itself does is seen by the tests that execute the command.
+
+    python -P tests/cli/forked.py DESCRIPTOR
+
+serves the socket DESCRIPTOR until nobody has its other end.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("saga-engine")
+SECONDS = 60.0  # In which a command ends.
+_MODULES = (
+    *("asking", "bulk", "config", "dead_letters", "definitions", "given", "guidance", "incidents"),
+    *("main", "migrate", "operating", "paging", "recover", "runs", "services", "settling"),
+    *("token_key", "topology"),
+)
+
+
+class Template:
+    """The process that waits; it ends with the one that made it."""
+
+    def __init__(self) -> None:
+        self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    async def run(
+        self, arguments: list[str], environment: dict[str, str], cwd: Path, stdin: bytes
+    ) -> tuple[int, bytes, bytes]:
+        """
+        Run one command; its exit code, and what it printed to stdout and to stderr.
+
+        Raises:
+            TimeoutError: it has not ended in time.
+        """
+        given = json.dumps([arguments, environment, str(cwd)]).encode()
+        ours, theirs = socket.socketpair()
+        with (
+            ours,
+            tempfile.TemporaryFile() as source,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            source.write(stdin)
+            source.seek(0)
+            with theirs:
+                files = [each.fileno() for each in (theirs, source, out, err)]
+                socket.send_fds(self._asked, [b"!"], files)
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(SECONDS):
+                await loop.sock_sendall(ours, given)
+                ours.shutdown(socket.SHUT_WR)
+                code = int(await loop.sock_recv(ours, 16))
+            printed = []
+            for each in (out, err):
+                each.seek(0)
+                printed.append(each.read())
+        return code, printed[0], printed[1]
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork for each command that is asked for. Returns in the process that is to become it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how the children ended
+    while True:
+        _, (conversation, *streams), _, _ = socket.recv_fds(asked, 1, 4)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            asked.close()
+            _keep(conversation, streams)
+            return
+        for each in (conversation, *streams):
+            os.close(each)
+
+
+def _keep(conversation: int, streams: list[int]) -> None:
+    """Fork once more, and tell how that process ends. Returns in it."""
+    with socket.socket(fileno=conversation) as asker:
+        given = b"".join(iter(lambda: asker.recv(65_536), b""))
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            with suppress(OSError):  # nobody waits any more
+                asker.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            os._exit(0)
+    for number, each in enumerate(streams):
+        os.dup2(each, number)
+        os.close(each)
+    arguments, environment, cwd = json.loads(given)
+    sys.argv = [str(COMMAND), *arguments]
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    invalidate_caches()
+
+
+def _ready() -> None:
+    """Have what a new interpreter has."""
+    sys.path.insert(0, str(COMMAND.parent))
+    sys.stdin = open(0)  # noqa: SIM115 - it stays open
+    sys.stdout = open(1, "w")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    for name in _MODULES:
+        import_module(f"saga_engine.cli.{name}")
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    except (ValueError, KeyboardInterrupt):  # no descriptors: nobody is there any more
+        sys.exit(0)
+    _ready()
+    import_module("saga_engine.cli.main").main()
