@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from functools import lru_cache
 
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
@@ -247,6 +248,9 @@ _PATH_HINT = "it may be set with ALTER ROLE"
 _LOOKED_AT = 4_000
 """Characters of a statement that are searched for changes of the session."""
 
+_REMEMBERED = 512
+"""Statements whose search is remembered, 2 MB of them: they are the same for each command."""
+
 _SESSION_CHANGED = "saga_engine_session_changed"
 
 # Statements that may change the role, and those whose changes outlive the transaction. The session
@@ -271,13 +275,19 @@ def _is_astray(error: Exception) -> bool:
 
 
 def _note_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
-    beginning = statement[:_LOOKED_AT]
+    role, session = _changes(statement[:_LOOKED_AT])
+    if role:
+        connection.info[barrier.ROLE_CHANGED] = True
+    if session:
+        connection.info[_SESSION_CHANGED] = True
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _changes(beginning: str) -> tuple[bool, bool]:
+    """Whether a statement that begins so may change the role, and what outlives a transaction."""
     if "--" in beginning or "/*" in beginning:
         beginning = _COMMENT.sub(" ", beginning)
-    if _ROLE.search(beginning):
-        connection.info[barrier.ROLE_CHANGED] = True
-    if _SESSION.search(beginning):
-        connection.info[_SESSION_CHANGED] = True
+    return bool(_ROLE.search(beginning)), bool(_SESSION.search(beginning))
 
 
 def _where(url: URL) -> str:
