@@ -145,9 +145,10 @@ async def leave(tx: AsyncConnection, command: Command, answer: Answer) -> bool:
     Returns:
         Whether this transaction is still the one that claimed it. If it is not, nothing is done.
     """
-    if ROLE in tx.info and tx.info.get(ROLE_CHANGED):
-        await tx.execute(_RESTORE, {"role": tx.info[ROLE]})
-    on: Statements = tx.info.get(STATEMENTS, WHEREVER)
+    noted = tx.info
+    if ROLE in noted and noted.get(ROLE_CHANGED):
+        await tx.execute(_RESTORE, {"role": noted[ROLE]})
+    on: Statements = noted.get(STATEMENTS, WHEREVER)
     recorded = {"outcome": answer.outcome.value, "reply": answer.body.decode()}
     left = await tx.execute(on.leave, _key(command) | recorded)
     return bool(left.rowcount)

@@ -196,9 +196,13 @@ class Database:
         role = None  # that of the session: sessions of ours are closed when it may have changed
         if not self._owned:
             role = await connection.scalar(_LET_GO, {"milliseconds": self._let_go})
-        connection.info[barrier.ROLE] = role
-        connection.info[barrier.STATEMENTS] = self._statements
-        connection.info[barrier.ROLE_CHANGED] = self._role_unknown
+        connection.info.update(
+            {
+                barrier.ROLE: role,
+                barrier.STATEMENTS: self._statements,
+                barrier.ROLE_CHANGED: self._role_unknown,
+            }
+        )
 
     async def _end(self, connection: AsyncConnection) -> None:
         """Give a connection back, or close it when its session's settings may have changed."""
