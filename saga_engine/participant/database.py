@@ -253,7 +253,7 @@ _LOOKED_AT = 4_000
 """Characters of a statement that are searched for changes of the session."""
 
 _REMEMBERED = 512
-"""Statements whose search is remembered, 2 MB of them: they are the same for each command."""
+"""Statements whose search is remembered: the same ones come with each command. 8 MB at most."""
 
 _SESSION_CHANGED = "saga_engine_session_changed"
 

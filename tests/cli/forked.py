@@ -7,7 +7,7 @@ and end. What an import itself does is seen by the tests that execute the comman
 
     python -P tests/cli/forked.py DESCRIPTOR
 
-serves the socket DESCRIPTOR until nobody has its other end.
+This serves the socket DESCRIPTOR until its other end is closed.
 """
 
 import asyncio
@@ -78,17 +78,25 @@ class Template:
         return code, printed[0], printed[1]
 
 
-def serve(asked: socket.socket) -> None:
-    """Fork for each command that is asked for. Returns in the process that is to become it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how the children ended
+def serve(asked: socket.socket) -> bool:
+    """
+    Fork for each command that is asked for.
+
+    Returns:
+        True in a process that is to become a command, False when the socket's other end is closed.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     while True:
-        _, (conversation, *streams), _, _ = socket.recv_fds(asked, 1, 4)
+        request, descriptors, _, _ = socket.recv_fds(asked, 1, 4)
+        if not request:
+            return False
+        conversation, *streams = descriptors
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             asked.close()
             _keep(conversation, streams)
-            return
-        for each in (conversation, *streams):
+            return True
+        for each in descriptors:
             os.close(each)
 
 
@@ -99,34 +107,23 @@ def _keep(conversation: int, streams: list[int]) -> None:
         child = os.fork()
         if child:
             _, status = os.waitpid(child, 0)
-            with suppress(OSError):  # nobody waits any more
+            with suppress(OSError):  # the caller has given up
                 asker.sendall(str(os.waitstatus_to_exitcode(status)).encode())
             os._exit(0)
-    for number, each in enumerate(streams):
+    for number, each in enumerate(streams):  # `sys.stdin` and its like use these numbers
         os.dup2(each, number)
         os.close(each)
     arguments, environment, cwd = json.loads(given)
     sys.argv = [str(COMMAND), *arguments]
+    sys.path.insert(0, str(COMMAND.parent))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     invalidate_caches()
 
 
-def _ready() -> None:
-    """Have what a new interpreter has."""
-    sys.path.insert(0, str(COMMAND.parent))
-    sys.stdin = open(0)  # noqa: SIM115 - it stays open
-    sys.stdout = open(1, "w")  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
-
-
 if __name__ == "__main__":
     for name in _MODULES:
         import_module(f"saga_engine.cli.{name}")
-    try:
-        serve(socket.socket(fileno=int(sys.argv[1])))
-    except (ValueError, KeyboardInterrupt):  # no descriptors: nobody is there any more
-        sys.exit(0)
-    _ready()
-    import_module("saga_engine.cli.main").main()
+    if serve(socket.socket(fileno=int(sys.argv[1]))):
+        import_module("saga_engine.cli.main").main()

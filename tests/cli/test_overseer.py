@@ -201,12 +201,13 @@ async def test_a_process_whose_overseer_is_killed_goes_on_with_another_one(tmp_p
 HANGS_LATE = (
     STUCK
     + """
-from pathlib import Path
+import sys
 
 async def hang_late():
-    while not Path("late").exists():
+    told = asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
+    while not told.done():
         try:
-            await asyncio.sleep(0.01)
+            await asyncio.wait([told])
         except BaseException:
             pass
     await hang()
@@ -234,7 +235,7 @@ async def test_an_overseer_that_comes_late_knows_that_the_process_was_told_to_st
         (overseer,) = overseers_of(participant.pid)
         os.kill(overseer, signal.SIGKILL)
         await told(participant, "overseer.started")
-        (tmp_path / "late").touch()
+        participant.stdin.write(b"\n")
         assert await ended(participant, 300) == -signal.SIGKILL
 
 

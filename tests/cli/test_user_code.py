@@ -70,13 +70,7 @@ shop = Participant("shop")
 async def do(command: dict) -> None:
     pass
 """
-QUICK = {
-    "mapping_timeout": "0.4",
-    "code_limit": "3",
-    "drain": "10",
-    "poll": "0.02",
-    "log_repeat": "0.001",
-}
+QUICK = {"mapping_timeout": "0.4", "code_limit": "3", "drain": "10", "poll": "0.02"}
 
 
 @pytest.fixture
@@ -135,7 +129,7 @@ async def suspects_of(urls):
 
 
 async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls):
-    async with worker(shop, urls) as process:
+    async with worker(shop, urls, log_repeat="0.001") as process:
         await told(process, "process.ready")
         for way in ("exit", "sleep", "spin", "search"):
             broken = await started(urls, way=way)
