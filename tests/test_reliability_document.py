@@ -53,3 +53,15 @@ def test_the_limits_that_are_named_are_settings():
     named = re.search(r"Limits are settings: (.*?)\(", DOCUMENT, re.DOTALL)
     assert named
     assert set(re.findall(r"`(\w+)`", named[1])) <= set(Settings.model_fields)
+
+
+def test_the_readme_and_the_page_show_one_measurement_of_the_faults():
+    section = DOCUMENT.split("## 4.")[1].split("## 5.")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    faults, waits = sum(int(row[1]) for row in rows), max(float(row[4]) for row in rows)
+    told = re.search(r"\*\*(\d+ faults, [\d,]+ runs, no violation);", section)
+    assert told
+    assert told[1].startswith(f"{faults} faults, ")
+    assert f"\n{waits} s.**" in section
+    readme = (ROOT / "README.md").read_text()
+    assert f"| {told[1]}; work went on within {waits} s after every fault |" in readme
