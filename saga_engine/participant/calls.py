@@ -31,7 +31,7 @@ class Calls:
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
-        self._tasks: dict[Task, asyncio.Future[None]] = {}
+        self._ends: dict[Task, asyncio.Future[None]] = {}
 
     async def run(
         self, name: object, work: Coroutine[Any, Any, T], abandon: Callable[[Task], None]
@@ -46,9 +46,9 @@ class Calls:
         context = copy_context()
         context.run(CALL.set, name)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(work, context=context)
         ended = loop.create_future()
-        self._tasks[task] = ended
+        task = loop.create_task(_until_ended(work, ended), context=context)
+        self._ends[task] = ended
         task.add_done_callback(self._note)
         try:
             await ended  # and not the task, to which a cancellation would be passed on
@@ -61,10 +61,22 @@ class Calls:
                     abandon(task)
             raise
         if task.cancelled():  # which is not ours: another handler has cancelled all tasks
+            work.close()  # it may not even have begun
             raise RuntimeError
         return task.result()
 
     def _note(self, task: Task) -> None:
-        ended = self._tasks.pop(task)
-        if not ended.done():
-            ended.set_result(None)
+        _end(self._ends.pop(task))  # one that was cancelled before it began has told nobody
+
+
+async def _until_ended(work: Coroutine[Any, Any, T], ended: asyncio.Future[None]) -> T:
+    """Tell of the end a turn of the event loop earlier than a callback of the task would."""
+    try:
+        return await work
+    finally:
+        _end(ended)
+
+
+def _end(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -76,8 +76,9 @@ class Shift:
                     limit = self._settings.participant_prefetch
                     for delivery in await self._consumer.take(limit, self._room):
                         handling.create_task(self._handle(delivery))
-                    # They are decoded as soon as the event loop comes round; before that no more.
-                    await asyncio.sleep(0)
+                    if self._consumer.waiting:
+                        # These are decoded when the event loop comes round; before that no more.
+                        await asyncio.sleep(0)
             self._replies.finish()
 
     async def drain(self) -> None:

@@ -215,6 +215,11 @@ class Consumer:
             queue.consumers[self] = None
         process.at_end(self._leave)
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that arrived and were not taken yet: none, one arrives when it is taken."""
+        return 0
+
     def wake(self) -> None:
         """Something may have become ready."""
         self._arrived.set()

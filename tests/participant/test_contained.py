@@ -1,6 +1,7 @@
 """What a handler does to its process, its task or its session stays its own affair."""
 
 import asyncio
+import gc
 import sys
 from contextlib import suppress
 from types import CoroutineType
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine.containment import contained
 from saga_engine.errors import HandlersStuck
 from saga_engine.participant import Failed, Participant, Rejected
+from saga_engine.participant.calls import Calls
 from saga_engine.participant.verdict import fault, refusal_in
 from saga_engine.saga.vocabulary import Json, Outcome
 from saga_engine.telemetry.facts import (
@@ -397,3 +399,20 @@ async def test_tasks_that_no_handler_started_are_left_alone():
         assert coroutine.__name__ == "turn_of_the_loop"
         await task
     assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_a_call_whose_task_is_cancelled_before_it_begins_is_over():
+    """Nothing warns of a coroutine that was never awaited: the tests would fail."""
+    calls = Calls(grace=1.0)
+
+    def cancel():
+        [task] = calls._ends
+        task.cancel()
+
+    async def work():
+        raise AssertionError("it was cancelled before")
+
+    asyncio.get_running_loop().call_soon(cancel)
+    with pytest.raises(RuntimeError):
+        await calls.run(object(), work(), lambda _: None)
+    gc.collect()
