@@ -4,6 +4,7 @@ What is remembered: PostgreSQL, over asyncpg, many rows at a time.
     database       the pool and its transactions, by SQLAlchemy, for processes that serve
     session        one connection and its transactions, for commands that end at once
     statement      a statement as text, and what executes it
+    rows           what the driver returns for one
     usable         what makes a database usable
     limits         what PostgreSQL holds a session of ours to
     url            the URL of a database, read

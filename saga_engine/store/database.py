@@ -18,27 +18,50 @@ from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.settings import Settings
-from saga_engine.store import usable
+from saga_engine.store import pooler, usable
 from saga_engine.store.document import dumps
 from saga_engine.store.engine import engine_for
 from saga_engine.store.limits import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.statement import Rows, Statement
 from saga_engine.store.url import read
-from saga_engine.store.wrapped import leads_astray, translated
+from saga_engine.store.wrapped import is_of_stale_statement, leads_astray, translated
 
 
 class Transaction:
-    """A connection of SQLAlchemy's inside a transaction, for the functions of this package."""
+    """
+    A transaction, for the functions of this package.
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    `connection` executes what is composed with SQLAlchemy; whoever made the transaction ends it, so
+    nobody else may call its `commit` or `rollback`. `driver` is the driver's connection beneath it,
+    where the transaction was begun by `Database`.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, driver: pooler.Connection | None = None
+    ) -> None:
         self.connection = connection
+        self._driver = driver
+
+    def close(self) -> None:
+        """Execute nothing more: the connection is somebody else's soon."""
+        self._driver = None
 
     async def execute(
         self, statement: Statement | Executable, parameters: Mapping[str, Any] | None = None
     ) -> Rows:
-        """Execute one statement: as text, or composed with SQLAlchemy."""
-        clause = statement.clause if isinstance(statement, Statement) else statement
+        """
+        Execute one statement: as text, or composed with SQLAlchemy.
+
+        Text goes to the driver past SQLAlchemy, which has nothing to add to it and would take as
+        much processor time again.
+        """
+        if not isinstance(statement, Statement):
+            clause = statement
+        elif self._driver is not None:
+            return await self._driver.run(statement, parameters)
+        else:
+            clause = statement.clause
         rows: Rows = await self.connection.execute(clause, parameters)
         return rows
 
@@ -84,8 +107,8 @@ class Database:
         """
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout), self._begun() as connection:
-                yield Transaction(connection)
+            async with asyncio.timeout(self._timeout), self._begun() as transaction:
+                yield transaction
         except Exception as error:
             if leads_astray(error):
                 self._pool.distrust(begun)
@@ -95,18 +118,27 @@ class Database:
             raise ours from None
 
     @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[AsyncConnection]:
+    async def _begun(self) -> AsyncIterator[Transaction]:
         connection = await self._pool.connect()
+        adapter: Any = (await connection.get_raw_connection()).dbapi_connection
+        transaction = Transaction(connection, adapter.driver_connection)
         try:
-            unit = await connection.begin()
-            yield connection
+            unit = adapter.driver_connection.transaction()
+            await unit.start()
+            adapter._transaction = unit  # noqa: SLF001 - or it would begin another
+            yield transaction
+            adapter._transaction = None  # noqa: SLF001 - there is nothing left to undo
             await unit.commit()
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket dead or in the middle of an answer, and a
             # rollback would wait for it. The server undoes what a closed connection leaves.
             await discard(connection)
             raise
+        except Exception as error:
+            await _undo(connection, adapter, error)
+            raise
         finally:
+            transaction.close()
             await connection.close()
 
     async def check(self) -> None:
@@ -122,6 +154,23 @@ class Database:
         """
         async with self.transaction() as tx:
             await usable.check(tx, self._where)
+
+
+async def _undo(connection: AsyncConnection, adapter: Any, error: Exception) -> None:
+    """Roll back. A connection on which that cannot be done, or BEGIN or COMMIT, is discarded."""
+    driver: pooler.Connection = adapter.driver_connection
+    if is_of_stale_statement(error):
+        driver.forget()
+    unit, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is undone here
+    if unit is None or driver.is_closed():
+        await discard(connection)
+        return
+    try:
+        await unit.rollback()
+    except BaseException as worse:
+        await discard(connection)
+        if not isinstance(worse, Exception):
+            raise
 
 
 def _engine(url: str, settings: Settings) -> AsyncEngine:

@@ -68,7 +68,12 @@ class Pool:
             return False  # whatever it is, a new connection will say so again
         finally:
             ending.cancel()
-        return True
+        driver: Any = asked and asked.driver_connection
+        if not driver.is_closed():
+            return True
+        await discard(connection)  # it was cut in the moment in which it answered
+        await connection.close()
+        return False
 
     def _check(
         self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection

@@ -17,9 +17,17 @@ import asyncpg
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.store.hosts import first_that_will_do
+from saga_engine.store.rows import Row, Rows
+from saga_engine.store.statement import Statement
 
 _HOST_ONLY = ("tcp_keepalives_", "tcp_user_timeout")
 """Settings of a socket: behind a pooler its socket is another one, and Unix sockets have none."""
+
+_KEPT_MAX = 500
+"""
+Statements that stay prepared on one connection. The engine has about a hundred, and makes a few for
+each month.
+"""
 
 _OWN_LOOKS = frozenset({"application_name", "timezone"})
 """Settings that PostgreSQL may show spelled otherwise; nothing that we promise depends on them."""
@@ -35,6 +43,10 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
 
     session_name: str | None = None
     _begin: str = ""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._kept: dict[str, Any] = {}
 
     def is_pooled(self) -> bool:
         """Whether it leads through a pooler."""
@@ -67,6 +79,27 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
             if self.is_in_transaction():
                 await super().execute("ROLLBACK", timeout=timeout)
             raise
+
+    async def run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> Rows:
+        """Execute one statement. It stays prepared, unless a pooler is in between."""
+        sql, names = statement.numbered
+        given = parameters or {}
+        prepared = self._kept.get(sql)
+        if prepared is None:
+            prepared = await self.prepare(sql, record_class=Row)
+            if not self.is_pooled():
+                self._keep(sql, prepared)
+        rows = await prepared.fetch(*[given[name] for name in names])
+        return Rows(rows, prepared.get_statusmsg())
+
+    def forget(self) -> None:
+        """Drop what is prepared; each statement is prepared again when it is executed."""
+        self._kept.clear()
+
+    def _keep(self, sql: str, prepared: Any) -> None:
+        if len(self._kept) >= _KEPT_MAX:
+            self.forget()
+        self._kept[sql] = prepared
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
         """Prepare as asyncpg does; behind a pooler without a name."""

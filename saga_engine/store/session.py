@@ -7,7 +7,7 @@ one transaction at a time. A connection that is lost between two transactions is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from saga_engine import tls
 from saga_engine.settings import Settings
 from saga_engine.store import liveness, pooler, usable
 from saga_engine.store.limits import connecting
+from saga_engine.store.rows import Rows
 from saga_engine.store.sqlstate import leads_astray, translated
 from saga_engine.store.statement import Statement
 from saga_engine.store.url import read
@@ -26,84 +27,17 @@ _ADAPTER_ONLY = "prepared_statement_cache_size"
 """The parameter of a URL that is SQLAlchemy's and not the driver's."""
 
 
-class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
-    """A row whose columns are read by their places, or by their names as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-class Rows:
-    """What a statement has returned; `status` is PostgreSQL's word for it, as `UPDATE 3`."""
-
-    def __init__(self, rows: Sequence[Row], status: str) -> None:
-        self._rows = rows
-        self._status = status
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows were returned, or changed."""
-        number = self._status.rpartition(" ")[2]
-        return int(number) if number.isdecimal() else len(self._rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._rows)
-
-    def all(self) -> Sequence[Row]:
-        """Return all rows."""
-        return self._rows
-
-    def first(self) -> Row | None:
-        """Return the first row; None when there is none."""
-        return self._rows[0] if self._rows else None
-
-    def one(self) -> Row:
-        """Return the only row."""
-        (row,) = self._rows
-        return row
-
-    def one_or_none(self) -> Row | None:
-        """Return the only row; None when there is none."""
-        return self.one() if self._rows else None
-
-    def scalar(self) -> Any:
-        """Return the first column of the first row; None when there is none."""
-        return self._rows[0][0] if self._rows else None
-
-    def scalar_one(self) -> Any:
-        """Return the first column of the only row."""
-        return self.one()[0]
-
-    def scalar_one_or_none(self) -> Any:
-        """Return the first column of the only row; None when there is none."""
-        return self.one()[0] if self._rows else None
-
-    def scalars(self) -> list[Any]:
-        """Return the first column of all rows."""
-        return [row[0] for row in self._rows]
-
-
 class Transaction:
     """The driver's connection inside a transaction, for the functions of this package."""
 
-    def __init__(self, driver: pooler.Connection, prepared: dict[str, Any]) -> None:
+    def __init__(self, driver: pooler.Connection) -> None:
         self._driver = driver
-        self._prepared = prepared
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
     ) -> Rows:
         """Execute one statement."""
-        sql, names = statement.numbered
-        given = parameters or {}
-        prepared = self._prepared.get(sql) or await self._driver.prepare(sql)
-        if not self._driver.is_pooled():  # a pooler may lead the next transaction elsewhere
-            self._prepared[sql] = prepared
-        rows = await prepared.fetch(*(given[name] for name in names))
-        return Rows(rows, prepared.get_statusmsg())
+        return await self._driver.run(statement, parameters)
 
 
 class Session:
@@ -120,13 +54,12 @@ class Session:
         address = read(url)
         self._where = address.text
         self._files = tls.of_database(url)
-        self._arguments = {**address.arguments(), **connecting(settings), "record_class": Row}
+        self._arguments = {**address.arguments(), **connecting(settings)}
         self._arguments.pop(_ADAPTER_ONLY, None)
         self._timeout = settings.database_timeout
         self._patience = settings.database_connect_timeout
         self._driver: pooler.Connection | None = None
         self._used = 0.0
-        self._prepared: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -174,7 +107,7 @@ class Session:
         assert not driver.is_in_transaction(), "a session has one transaction at a time"
         try:
             await driver.execute("BEGIN")
-            yield Transaction(driver, self._prepared)
+            yield Transaction(driver)
             await driver.execute("COMMIT")
         except BaseException as error:
             # After a cancelled or unanswered statement a rollback would wait for its answer. The
@@ -189,7 +122,7 @@ class Session:
 
     async def _undo(self, driver: pooler.Connection) -> None:
         """Leave the transaction; what was prepared may not fit the tables any more."""
-        self._prepared.clear()
+        driver.forget()
         try:
             if not driver.is_closed() and driver.is_in_transaction():
                 await driver.execute("ROLLBACK")
@@ -199,7 +132,6 @@ class Session:
 
     async def _connected(self) -> pooler.Connection:
         if self._driver is None or not await self._answers(self._driver):
-            self._prepared.clear()
             context = self._files is not None and tls.context(self._files)
             self._driver = await pooler.connect(ssl=context, **self._arguments)
             liveness.watch_driver(self._driver)

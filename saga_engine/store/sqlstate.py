@@ -27,6 +27,7 @@ _LOCKED = "55P03"
 _NOT_THERE = ("08", "28", "3D", "57P", "53", "58", "25006")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 _SERIALIZATION = "40001"
+_STALE = ("0A000", "26000")
 _POOLER = (
     "If a connection pooler is in between, make the engine with prepared_statement_cache_size=0 and"
     " prepared_statement_name_func=lambda: '', as docs/operations.md shows"
@@ -86,6 +87,12 @@ def code_of(error: BaseException | None) -> str:
     """Give the SQLSTATE of what the driver raised; empty when it has none."""
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) and _SQLSTATE.fullmatch(state) else ""
+
+
+def is_of_stale_statement(error: BaseException | None) -> bool:
+    """Whether what was prepared before is of no use: a table has changed, or it is forgotten."""
+    changed = isinstance(error, asyncpg.OutdatedSchemaCacheError)
+    return changed or code_of(error) in _STALE
 
 
 def is_away(error: BaseException | None) -> bool:

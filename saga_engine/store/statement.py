@@ -1,10 +1,10 @@
 """
 A statement as text, and what executes it.
 
-Most statements of this package are text with parameters such as `:run_id`. They are executed in two
-ways: by `database`, over SQLAlchemy's pool, in processes that serve; and by `session`, over the
-driver alone, in commands that end at once. SQLAlchemy is imported only for the first, because its
-import takes longer than such a command.
+Most statements of this package are text with parameters such as `:run_id`. The engine executes them
+over the driver (`pooler.Connection.run`), in the transactions of `database` and of `session`. What
+is recorded in a transaction of the user's goes over that one's connection of SQLAlchemy. SQLAlchemy
+is imported only where it is used: its import takes longer than a command of the command line.
 """
 
 import re

@@ -1,20 +1,24 @@
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
 from saga_engine.errors import (
     ConfigurationError,
+    NotFound,
     SchemaMismatch,
     StoreRefused,
     StoreUnavailable,
 )
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
+from saga_engine.store import pooler
+from saga_engine.store.database import Database, Transaction
+from saga_engine.store.statement import text
 
 PID = text("SELECT pg_backend_pid()")
 IDLE = text(
@@ -251,12 +255,96 @@ async def test_a_plan_that_a_schema_change_made_stale_is_worth_another_try(datab
 
 
 async def test_a_bug_of_ours_stays_what_it_is(database: Database):
-    with pytest.raises(Exception, match="syntax") as seen:
+    with pytest.raises(asyncpg.PostgresSyntaxError):
         async with database.transaction() as tx:
             await tx.execute(text("SELEKT"))
-    assert isinstance(seen.value, DBAPIError)
-    assert seen.value.orig is not None
-    assert isinstance(seen.value.orig.__cause__, asyncpg.PostgresSyntaxError)
+    with pytest.raises(DBAPIError, match="syntax"):
+        async with database.transaction() as tx:
+            await tx.execute(sqlalchemy.text("SELEKT"))
+
+
+async def test_text_and_what_is_composed_with_sqlalchemy_are_one_transaction(database: Database):
+    number = "SELECT pg_current_xact_id()::text"
+    status = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
+
+    async def both(first, second) -> None:
+        """Execute both and then fail."""
+        async with database.transaction() as tx:
+            one = (await tx.execute(first)).scalar_one()
+            assert (await tx.execute(second)).scalar_one() == one
+            seen.append(one)
+            raise NotFound("-")
+
+    seen: list[str] = []
+    statements = (text(number), sqlalchemy.text(number))
+    for first, second in (statements, statements[::-1]):
+        with pytest.raises(NotFound):
+            await both(first, second)
+        async with database.transaction() as tx:
+            seen.append((await tx.execute(first)).scalar_one())
+    async with database.transaction() as tx:
+        ends = [(await tx.execute(status, {"number": each})).scalar_one() for each in seen]
+    assert ends == ["aborted", "committed"] * 2
+
+
+async def test_a_block_that_leaves_a_statement_under_way_is_undone_and_harms_nobody(
+    migrated_url: str,
+):
+    async def linger(tx: Transaction, under_way: asyncio.Event) -> None:
+        under_way.set()
+        with suppress(asyncpg.PostgresConnectionError):
+            await tx.execute(text("SELECT pg_sleep(0.2)"))
+
+    async def leave(database: Database, group: asyncio.TaskGroup) -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("CREATE TABLE saga_engine.left_open ()"))
+            group.create_task(linger(tx, under_way := asyncio.Event()))
+            await under_way.wait()
+
+    async with Database(migrated_url, Settings(database_pool=1)) as database:
+        async with asyncio.TaskGroup() as group:
+            with suppress(StoreUnavailable):
+                await leave(database, group)
+        async with database.transaction() as tx:
+            there = text("SELECT to_regclass('saga_engine.left_open')::text")
+            assert (await tx.execute(there)).scalar_one() is None
+
+
+async def test_the_statements_that_stay_prepared_have_a_bound(database: Database, monkeypatch):
+    monkeypatch.setattr(pooler, "_KEPT_MAX", 3)
+    prepared = text("SELECT count(*) FROM pg_prepared_statements")
+    async with database.transaction() as tx:
+        for number in range(20):
+            await tx.execute(text(f"SELECT {number}"))
+        assert (await tx.execute(prepared)).scalar_one() <= 2 * 3
+
+
+@pytest.mark.parametrize("others", [text, sqlalchemy.text])
+async def test_a_transaction_that_is_over_executes_nothing(database: Database, others):
+    async with database.transaction() as tx:
+        pass
+    async with database.transaction():  # which has the same connection
+        with pytest.raises(ResourceClosedError):
+            await tx.execute(others("SELECT 1"))
+
+
+async def test_a_statement_is_prepared_once_on_a_connection_whatever_is_refused(
+    database: Database,
+):
+    prepared = text(
+        "SELECT count(*), sum(generic_plans) FROM pg_prepared_statements"
+        " WHERE statement LIKE '%generic_plans%'"
+    )
+    async with database.transaction() as tx:
+        await tx.execute(prepared)
+    with pytest.raises(StoreRefused):
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1 / 0"))
+    async with database.transaction() as tx:
+        for _ in range(4):
+            await tx.execute(prepared)
+        [known] = await tx.execute(prepared)
+    assert (known.count, known.sum) == (1, 6)
 
 
 async def test_cancelling_gives_the_connection_back(database: Database):

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
@@ -16,6 +17,8 @@ from saga_engine.settings import Settings
 from saga_engine.store import liveness
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
+from saga_engine.store.pool import Pool
+from saga_engine.store.statement import text
 from tests.proxy import proxied
 
 WRITE = text(
@@ -114,3 +117,53 @@ async def test_a_server_that_takes_no_writes_is_left_by_every_connection(url):
             await write(database)
         await at_once(database)
         assert proxy.connections == 2 * OPEN
+
+
+async def lost_at_begin(connection):
+    (await connection.get_raw_connection()).driver_connection.terminate()
+
+
+async def refused_at_begin(connection):
+    """As by a pooler that has no session left: BEGIN fails, and the connection stays open."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    monkey = pytest.MonkeyPatch()
+
+    async def refuse(_query, **_options):
+        monkey.undo()
+        raise asyncpg.TooManyConnectionsError
+
+    monkey.setattr(driver, "execute", refuse, raising=False)
+
+
+@pytest.mark.parametrize("trouble", [lost_at_begin, refused_at_begin])
+async def test_a_connection_that_fails_between_two_transactions_is_used_no_more(
+    url, trouble, monkeypatch
+):
+    connect = Pool.connect
+
+    async def troubled(self):
+        monkeypatch.undo()
+        connection = await connect(self)
+        await trouble(connection)
+        return connection
+
+    async with Database(url, Settings(database_pool=1)) as database:
+        monkeypatch.setattr(Pool, "connect", troubled)
+        with pytest.raises(StoreUnavailable):
+            await write(database)
+        await write(database)
+
+
+async def test_a_connection_that_is_cut_just_as_it_answers_is_replaced(url, monkeypatch):
+    """As when the process stood still while it asked."""
+    rollback = AsyncConnection.rollback
+
+    async def cut(self):
+        monkeypatch.undo()
+        await rollback(self)
+        (await self.get_raw_connection()).driver_connection.terminate()
+
+    async with Database(url, Settings(database_pool=1)) as database:
+        monkeypatch.setattr(liveness, "RESTED", 0.0)
+        monkeypatch.setattr(AsyncConnection, "rollback", cut)
+        await write(database)
