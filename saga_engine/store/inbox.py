@@ -212,6 +212,17 @@ async def sagas_waiting(
     return set((await tx.execute(_SAGAS_WAITING, arguments)).scalars())
 
 
+async def anything(tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]) -> bool:
+    """
+    Whether there is something that this worker could take: a start of *sagas*, or anything else.
+
+    A server that takes no writes is not believed to have nothing: it may be a standby that is late.
+    Whoever tries to take something learns what it is.
+    """
+    arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
+    return bool((await tx.execute(_ANYTHING, arguments)).scalar_one())
+
+
 async def starts_of(
     tx: Transaction, run_ids: Collection[str], held: int = 0
 ) -> dict[str, WaitingStart]:
@@ -287,6 +298,10 @@ RETURNING = f"""
 
 _RIPE = "coalesce(i.not_before, i.received_at)"
 
+_FOR_DEFINITION = f"""
+    i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
+        AND {_RIPE} <= (SELECT clock_timestamp())"""
+
 _SPARE = 1000
 """
 Rows a statement looks at beyond those it takes, because other workers hold some of them: five
@@ -306,8 +321,7 @@ _TAKE = text(
                 SELECT c.id FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
                 LATERAL (
                     SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i
-                    WHERE i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
-                        AND {_RIPE} <= (SELECT clock_timestamp())
+                    WHERE {_FOR_DEFINITION}
                     ORDER BY {_RIPE}, i.id LIMIT :limit + {_SPARE}) AS c
                 ORDER BY c.ripe, c.id LIMIT :limit + {_SPARE}) AS c,
             LATERAL (
@@ -369,12 +383,21 @@ _LET_GO = text(
     WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND held"""
 )
 
-_SAGAS_WAITING = text(
-    f"""
+_WITH_STARTS = f"""
     SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
     WHERE EXISTS (
         SELECT FROM ({_PINS}) AS p,
         LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_PINNED} LIMIT 1) AS c)"""  # noqa: S608
+
+_SAGAS_WAITING = text(_WITH_STARTS)
+
+_ANYTHING = text(
+    f"""
+    SELECT EXISTS (
+        SELECT FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_FOR_DEFINITION} LIMIT 1) AS c)
+    OR EXISTS ({_WITH_STARTS})
+    OR CAST(current_setting('transaction_read_only') AS boolean)"""  # noqa: S608 - constants
 )
 
 _WAITING = """

@@ -210,6 +210,13 @@ async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]
     ]
 
 
+@ANSWERS.to(inbox, "_ANYTHING")
+async def _anything(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+    rows = (row for _, row in tx.every("inbox") if row["kind"] != "start" and _is_ripe(tx, row))
+    others = any(_is_mine(row, arguments) for row in rows)
+    return [(others or bool(await _sagas_waiting(tx, arguments)),)]
+
+
 @ANSWERS.to(inbox, "_KNOWN")
 async def _known(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
     starts = _starts(tx)

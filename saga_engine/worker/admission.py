@@ -145,15 +145,19 @@ class Admission:
         """
         Database or broker are out of reach: nobody is to blame for what is late by that.
 
-        Until when is not known before something is committed again.
+        That is over with the next transaction that succeeds; while the broker is away, each look at
+        what waits says it again.
         """
         self._cut_off_until = float("inf")
 
+    def reconnected(self) -> None:
+        """A transaction has succeeded: if we were cut off, that was until now."""
+        self._cut_off_until = min(self._cut_off_until, asyncio.get_running_loop().time())
+
     def learn(self, ledger: Ledger) -> None:
         """See from what a batch settled whether there is room for more, or for less."""
-        now = asyncio.get_running_loop().time()
-        in_touch = now - self._cut_off_until
-        self._cut_off_until = min(self._cut_off_until, now)
+        in_touch = asyncio.get_running_loop().time() - self._cut_off_until
+        self.reconnected()
         for recorded in ledger.outcome.recorded:
             share = _share(recorded, ledger, in_touch)
             if share is None or SOON <= share <= LATE:

@@ -70,10 +70,24 @@ class Duties:
         """
         Deal with what waits in PostgreSQL: runs that are due, then requests that were recorded.
 
-        Each in a transaction of its own: whatever is wrong with the requests, timers fire.
+        Each in a transaction of its own: whatever is wrong with the requests, timers fire. Most
+        of the time there is neither, so one short transaction looks first.
         """
-        woken = await self._wake_due()
-        return await self._take_what_was_recorded() or woken
+        if self._outbound.blocked:
+            self._turnover.admission.cut_off()  # until now; the next look says so again
+        due, recorded = await self._turnover.look(self._what_waits)
+        woken = due and await self._wake_due()
+        return (recorded and await self._take_what_was_recorded()) or woken
+
+    async def _what_waits(self, tx: Transaction) -> tuple[bool, bool]:
+        """
+        Whether runs are due, and whether there may be requests.
+
+        While runs are due, the requests are not looked at: somebody may have locked their table.
+        """
+        definitions = self._catalogue.ids
+        due = bool(await runs.due(tx, definitions, 1))
+        return due, due or await inbox.anything(tx, self._catalogue.names, definitions)
 
     async def _wake_due(self) -> bool:
         try:
@@ -205,7 +219,6 @@ class Duties:
         outage costs each run one attempt, not all of them.
         """
         if self._outbound.blocked:
-            self._turnover.admission.cut_off()
             return 0
         return await batch.take_due(self._due.size)
 

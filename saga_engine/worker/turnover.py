@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 from saga_engine.broker.wire import Delivery
 from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
@@ -47,13 +48,14 @@ from saga_engine.worker.writing import write
 PAUSE_MIN, PAUSE_SURE = 0.05, 1.0
 """
 Seconds between two tries of a batch at the least: doubling from the first, up to the second. That
-others can commit shows that the database is there, not that it takes this one.
+the database answers others shows that it is there, not that it takes this one.
 """
 
 AWAY = (StoreUnavailable, SchemaMismatch)
 """What is waited out: the database is out of reach, or not what it should be yet."""
 
 Work = Callable[[Transaction, Batch], Awaitable[int | None]]
+Answer = TypeVar("Answer")
 
 
 class Turnover:
@@ -72,7 +74,7 @@ class Turnover:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
-        self._committed = asyncio.Event()
+        self._reached = asyncio.Event()
         self.admission = Admission(catalogue, settings)
 
     async def take(self, intake: Intake, failures: int = 0) -> list[Delivery]:
@@ -126,12 +128,10 @@ class Turnover:
                     decided = time.perf_counter()
         except BaseException as error:
             self._outbound.confirmed.extend(confirmed)
-            if isinstance(error, AWAY) and not isinstance(error, StoreBusy):
-                self.admission.cut_off()
+            self._out_of_reach(error)
             raise
         committed = time.perf_counter()
-        self._committed.set()
-        self._committed = asyncio.Event()
+        self._in_reach()
         await self._after(ledger)
         if number:
             self._tell(
@@ -144,6 +144,33 @@ class Turnover:
             )
         return number or 0
 
+    async def look(self, question: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+        """
+        Run one transaction that only reads; its answer.
+
+        Raises:
+            StoreUnavailable: it could not be read.
+        """
+        try:
+            async with self._database.transaction() as tx:
+                answer = await question(tx)
+        except BaseException as error:
+            self._out_of_reach(error)
+            raise
+        self._in_reach()
+        self.admission.reconnected()
+        return answer
+
+    def _in_reach(self) -> None:
+        """The database has answered: a batch that waits for it may try again."""
+        self._reached.set()
+        self._reached = asyncio.Event()
+
+    def _out_of_reach(self, error: BaseException) -> None:
+        """See whether a transaction failed because the database did not answer."""
+        if isinstance(error, AWAY) and not isinstance(error, StoreBusy):
+            self.admission.cut_off()
+
     async def _after(self, ledger: Ledger) -> None:
         """What follows a commit; a bug in it must not look as if nothing had been committed."""
         try:
@@ -154,14 +181,14 @@ class Turnover:
             self._tell(FaultFound(operation="publish", problem=described(error)))
 
     async def _pause(self, failures: int) -> None:
-        """Wait longer each time; what another batch has committed meanwhile, this one may too."""
-        committed = self._committed
+        """Wait longer each time, but not on once the database has answered another transaction."""
+        reached = self._reached
         longest = min(PAUSE_MAX, PAUSE_MIN * 2 ** min(failures, 16))
         least = min(PAUSE_SURE, longest / 2)
         await asyncio.sleep(least)
         try:
             async with asyncio.timeout(longest - least):
-                await committed.wait()
+                await reached.wait()
         except TimeoutError:
             pass  # it is tried again
 

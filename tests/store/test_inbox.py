@@ -78,6 +78,32 @@ async def test_an_accepted_start_stays_for_a_worker_with_the_definition_it_is_pi
         assert await inbox.sagas_waiting(tx, ["place-order"], [definition_id]) == set()
 
 
+async def test_there_is_something_for_a_worker_as_long_as_it_could_take_something(
+    database: Database, definition_id: int
+):
+    run, later = run_id(), timedelta(hours=1)
+
+    async def anything_for(*ids: int) -> bool:
+        return await inbox.anything(tx, ["place-order"], ids)
+
+    async with database.transaction() as tx:
+        await inbox.record(tx, [Item("start", run_id(), {}, saga="returns")])
+        await inbox.record(tx, [Item("start", run_id(), {}, saga="place-order", delay=later)])
+        await inbox.record(tx, [Item("cancel", run, {}, delay=later)])
+        await inbox.record(tx, [Item("cancel", run, {}, held=True)])
+        assert not await anything_for(definition_id)
+        await inbox.record(tx, [Item("reply", run, {}, definition_id=definition_id)])
+        assert await anything_for(definition_id)
+        assert not await anything_for(definition_id + 1)
+        await inbox.let_go(tx, [run])
+        assert await anything_for(definition_id + 1), "no definition: any worker may look at it"
+        assert len(await take(tx, definition_ids=[definition_id])) == 2
+        assert not await anything_for(definition_id)
+        await inbox.record(tx, [Item("start", run_id(), {}, saga="place-order", version=1)])
+        assert await anything_for(definition_id)
+        assert not await anything_for()
+
+
 async def test_no_more_starts_of_a_saga_are_taken_than_it_has_places_however_they_are_pinned(
     database: Database, definition_id: int
 ):

@@ -65,12 +65,18 @@ BLOCKS = text(
     " ('saga_engine'::regnamespace, 'pg_toast'::regnamespace)"
 )
 
+
+async def anything(tx, number: int) -> list[bool]:
+    return [True] if await inbox.anything(tx, ["place-order"], [number]) else []
+
+
 POLLED = {
     "what is due": lambda tx, number: runs.lock_due(tx, [number], 200),
     "the names of what is due": lambda tx, number: runs.due(tx, [number], 200),
     "what will be due": lambda tx, number: runs.due_within(
         tx, {number: timedelta(minutes=1)}, 1000
     ),
+    "whether anything waits": anything,
     "which sagas wait": lambda tx, number: inbox.sagas_waiting(tx, ["place-order"], [number]),
     "the starts": lambda tx, number: inbox.take_starts(
         tx, {"place-order": 100}, definition_ids=[number], limit=100

@@ -3,14 +3,16 @@
 import asyncio
 from collections import Counter
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in
+from saga_engine.errors import StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.trigger import Cancel, trigger_data
 from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, identity, inbox, outbox
+from saga_engine.store import definitions, identity, inbox, outbox, pooler
 from saga_engine.store.inbox import Item
 from saga_engine.telemetry.facts import AttemptSettled, FaultFound, Tell
 from saga_engine.worker.catalogue import Catalogue
@@ -112,20 +114,56 @@ async def eventually_one_is_put_by(engine):
 
 async def test_a_start_has_its_turn_however_many_cancels_come(engine):
     """While something breaks the batch, what was recorded is taken one at a time."""
-    facts, settings, saga = Facts(), Settings(), parcels()
+    duties = await duties_of(engine)
     async with engine.database.transaction() as tx:
-        ids = await definitions.register(tx, [saga])
-        keys = await identity.token_keys(tx)
         kind, body = trigger_data(Cancel("ada", "because"))
         await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
         await start_in(tx.connection, "parcel", {})
-    catalogue = Catalogue({ids[saga.name, saga.version]: saga})
-    outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
-    common = (engine.database, catalogue)
-    turnover = Turnover(*common, outbound, settings, Tell(facts))
-    duties = Duties(*common, turnover, outbound, settings, Tell(facts))
     for _ in range(2):
         assert await duties._take_one_recorded()
     async with engine.database.transaction() as tx:
         left = (await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars()
         assert Counter(left) == {"cancel": 8}
+
+
+async def test_a_worker_finds_out_by_two_statements_that_nothing_waits(engine, monkeypatch):
+    """It asks many times a second."""
+    duties, said = await duties_of(engine), []
+
+    def spied(name):
+        original = getattr(pooler.Connection, name)
+
+        async def say(self, statement, *arguments, **options):
+            said.append(str(statement).split()[0].strip(";"))
+            return await original(self, statement, *arguments, **options)
+
+        monkeypatch.setattr(pooler.Connection, name, say)
+
+    spied("execute")
+    spied("run")
+    assert not await duties.waiting()
+    assert said == ["BEGIN", "SELECT", "SELECT", "COMMIT"]
+
+
+async def test_a_server_that_takes_no_writes_is_found_out_although_nothing_waits(engine):
+    """After a failover the old connections may lead to a standby."""
+    duties = await duties_of(engine)
+    read_only = text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    async with engine.database.transaction() as tx:
+        await tx.execute(read_only)
+    with pytest.raises(StoreUnavailable, match="25006"):
+        await duties.waiting()
+    assert not await duties.waiting(), "over a new connection"
+
+
+async def duties_of(engine) -> Duties:
+    """The duties of a worker that does nothing by itself."""
+    facts, settings, saga = Facts(), Settings(), parcels()
+    async with engine.database.transaction() as tx:
+        ids = await definitions.register(tx, [saga])
+        keys = await identity.token_keys(tx)
+    catalogue = Catalogue({ids[saga.name, saga.version]: saga})
+    outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
+    common = (engine.database, catalogue)
+    turnover = Turnover(*common, outbound, settings, Tell(facts))
+    return Duties(*common, turnover, outbound, settings, Tell(facts))
