@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shlex
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,8 @@ async def opened(place, roles, monkeypatch, *, answered_by="payments"):
             shop.settings("engine", "saga_worker", **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
+            # What is imported already may have the URL of a server that is gone.
+            monkeypatch.delitem(sys.modules, f"tests.security.{module}", raising=False)
             participants = load(f"tests.security.{module}", Participant, 60.0)
             await shop.run(
                 lambda settings, tell, given=participants: Service(given, settings, tell),
