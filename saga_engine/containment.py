@@ -89,7 +89,6 @@ class _Factory:
         self._stop = loop.stop
         self._report = report
         self._whole = whole
-        self._guarded = type("GuardedTask", (GuardedTask,), {"report": staticmethod(report)})
 
     def install(self) -> None:
         """Guard the loop."""
@@ -116,9 +115,8 @@ class _Factory:
         call = None if context is None else context.get(CALL)
         if call is None and not self._whole:
             return self._made(loop, work, options)
-        task = self._guarded(work, loop=loop, **options)
-        if call is not None:
-            task.belongs_to = call
+        task = GuardedTask(work, loop=loop, **options)
+        task.report, task.belongs_to = self._report, call
         return task
 
     def _of_a_user(self, loop: Any, work: Any, options: dict[str, Any]) -> Any:

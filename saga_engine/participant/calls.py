@@ -66,7 +66,7 @@ class Calls:
         return task.result()
 
     def _note(self, task: Task) -> None:
-        _end(self._ends.pop(task))  # one that was cancelled before it began has told nobody
+        _end(self._ends.pop(task))  # for a task that was cancelled before it began
 
 
 async def _until_ended(work: Coroutine[Any, Any, T], ended: asyncio.Future[None]) -> T:

@@ -25,16 +25,16 @@ from saga_engine.store.limits import connecting
 from saga_engine.store.pool import Pool, discard
 from saga_engine.store.statement import Rows, Statement
 from saga_engine.store.url import read
-from saga_engine.store.wrapped import is_of_stale_statement, leads_astray, translated
+from saga_engine.store.wrapped import leads_astray, translated
 
 
 class Transaction:
     """
     A transaction, for the functions of this package.
 
-    `connection` executes what is composed with SQLAlchemy; whoever made the transaction ends it, so
-    nobody else may call its `commit` or `rollback`. `driver` is the driver's connection beneath it,
-    where the transaction was begun by `Database`.
+    `connection` executes what is composed with SQLAlchemy. Only whoever began the transaction may
+    commit it or roll it back. `driver` is the driver's connection beneath it, where `Database` has
+    begun it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Transaction:
         self._driver = driver
 
     def close(self) -> None:
-        """Execute nothing more: the connection is somebody else's soon."""
+        """Refuse further statements: the connection goes back to the pool."""
         self._driver = None
 
     async def execute(
@@ -56,12 +56,9 @@ class Transaction:
         Text goes to the driver past SQLAlchemy, which has nothing to add to it and would take as
         much processor time again.
         """
-        if not isinstance(statement, Statement):
-            clause = statement
-        elif self._driver is not None:
+        if isinstance(statement, Statement) and self._driver is not None:
             return await self._driver.run(statement, parameters)
-        else:
-            clause = statement.clause
+        clause = statement.clause if isinstance(statement, Statement) else statement
         rows: Rows = await self.connection.execute(clause, parameters)
         return rows
 
@@ -125,7 +122,7 @@ class Database:
         try:
             unit = adapter.driver_connection.transaction()
             await unit.start()
-            adapter._transaction = unit  # noqa: SLF001 - or it would begin another
+            adapter._transaction = unit  # noqa: SLF001 - SQLAlchemy would begin another
             yield transaction
             adapter._transaction = None  # noqa: SLF001 - there is nothing left to undo
             await unit.commit()
@@ -134,8 +131,8 @@ class Database:
             # rollback would wait for it. The server undoes what a closed connection leaves.
             await discard(connection)
             raise
-        except Exception as error:
-            await _undo(connection, adapter, error)
+        except Exception:
+            await _undo(connection, adapter)
             raise
         finally:
             transaction.close()
@@ -156,13 +153,10 @@ class Database:
             await usable.check(tx, self._where)
 
 
-async def _undo(connection: AsyncConnection, adapter: Any, error: Exception) -> None:
-    """Roll back. A connection on which that cannot be done, or BEGIN or COMMIT, is discarded."""
-    driver: pooler.Connection = adapter.driver_connection
-    if is_of_stale_statement(error):
-        driver.forget()
+async def _undo(connection: AsyncConnection, adapter: Any) -> None:
+    """Roll back. A connection on which BEGIN, COMMIT or this fails is discarded."""
     unit, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is undone here
-    if unit is None or driver.is_closed():
+    if unit is None or adapter.driver_connection.is_closed():
         await discard(connection)
         return
     try:

@@ -216,8 +216,8 @@ async def anything(tx: Transaction, sagas: Sequence[str], definition_ids: Sequen
     """
     Whether there is something that this worker could take: a start of *sagas*, or anything else.
 
-    A server that takes no writes is not believed to have nothing: it may be a standby that is late.
-    Whoever tries to take something learns what it is.
+    True on a server that takes no writes, too: it may be a standby that lags behind, and the
+    attempt to take something shows that.
     """
     arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
     return bool((await tx.execute(_ANYTHING, arguments)).scalar_one())

@@ -9,6 +9,7 @@ rested is asked first whether anybody is there: a firewall forgets it without te
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event, text
@@ -54,26 +55,21 @@ class Pool:
             self.distrust(now)
 
     async def _answers(self, connection: AsyncConnection) -> bool:
-        asked = (await connection.get_raw_connection()).dbapi_connection
+        asked: Any = (await connection.get_raw_connection()).dbapi_connection
         # Cut, not cancelled: after that SQLAlchemy would wait for a goodbye, two seconds more.
         ending = asyncio.get_running_loop().call_later(self._patience, _cut, asked)
+        answered = False
         try:
-            await connection.execute(_THERE)
-            await connection.rollback()
-        except BaseException as error:
-            await discard(connection)
-            await connection.close()
-            if not isinstance(error, Exception):
-                raise
-            return False  # whatever it is, a new connection will say so again
+            with suppress(Exception):  # whatever it is, a new connection will say so again
+                await connection.execute(_THERE)
+                await connection.rollback()
+                answered = not asked.driver_connection.is_closed()  # cut just as it answered
         finally:
             ending.cancel()
-        driver: Any = asked and asked.driver_connection
-        if not driver.is_closed():
-            return True
-        await discard(connection)  # it was cut in the moment in which it answered
-        await connection.close()
-        return False
+            if not answered:
+                await discard(connection)
+                await connection.close()
+        return answered
 
     def _check(
         self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection

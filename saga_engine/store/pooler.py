@@ -18,6 +18,7 @@ import asyncpg
 from saga_engine.errors import ConfigurationError
 from saga_engine.store.hosts import first_that_will_do
 from saga_engine.store.rows import Row, Rows
+from saga_engine.store.sqlstate import is_stale
 from saga_engine.store.statement import Statement
 
 _HOST_ONLY = ("tcp_keepalives_", "tcp_user_timeout")
@@ -89,16 +90,17 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
             prepared = await self.prepare(sql, record_class=Row)
             if not self.is_pooled():
                 self._keep(sql, prepared)
-        rows = await prepared.fetch(*[given[name] for name in names])
+        try:
+            rows = await prepared.fetch(*[given[name] for name in names])
+        except (asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+            if is_stale(error):
+                self._kept.clear()
+            raise
         return Rows(rows, prepared.get_statusmsg())
-
-    def forget(self) -> None:
-        """Drop what is prepared; each statement is prepared again when it is executed."""
-        self._kept.clear()
 
     def _keep(self, sql: str, prepared: Any) -> None:
         if len(self._kept) >= _KEPT_MAX:
-            self.forget()
+            self._kept.clear()
         self._kept[sql] = prepared
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:

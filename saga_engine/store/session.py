@@ -121,8 +121,7 @@ class Session:
             self._used = asyncio.get_running_loop().time()
 
     async def _undo(self, driver: pooler.Connection) -> None:
-        """Leave the transaction; what was prepared may not fit the tables any more."""
-        driver.forget()
+        """Leave the transaction."""
         try:
             if not driver.is_closed() and driver.is_in_transaction():
                 await driver.execute("ROLLBACK")

@@ -89,10 +89,9 @@ def code_of(error: BaseException | None) -> str:
     return state if isinstance(state, str) and _SQLSTATE.fullmatch(state) else ""
 
 
-def is_of_stale_statement(error: BaseException | None) -> bool:
-    """Whether what was prepared before is of no use: a table has changed, or it is forgotten."""
-    changed = isinstance(error, asyncpg.OutdatedSchemaCacheError)
-    return changed or code_of(error) in _STALE
+def is_stale(error: BaseException) -> bool:
+    """Whether a prepared statement is of no use any more: a table has changed, or it is gone."""
+    return isinstance(error, asyncpg.OutdatedSchemaCacheError) or code_of(error) in _STALE
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -29,11 +29,6 @@ def code_of(error: BaseException) -> str:
     return sqlstate.code_of(_driver_error(error))
 
 
-def is_of_stale_statement(error: BaseException) -> bool:
-    """As `sqlstate.is_of_stale_statement`."""
-    return sqlstate.is_of_stale_statement(_driver_error(error))
-
-
 def is_away(error: BaseException) -> bool:
     """As `sqlstate.is_away`; a connection that SQLAlchemy has given up is away too."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:

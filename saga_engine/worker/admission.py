@@ -157,7 +157,6 @@ class Admission:
     def learn(self, ledger: Ledger) -> None:
         """See from what a batch settled whether there is room for more, or for less."""
         in_touch = asyncio.get_running_loop().time() - self._cut_off_until
-        self.reconnected()
         for recorded in ledger.outcome.recorded:
             share = _share(recorded, ledger, in_touch)
             if share is None or SOON <= share <= LATE:

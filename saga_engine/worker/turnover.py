@@ -158,13 +158,13 @@ class Turnover:
             self._out_of_reach(error)
             raise
         self._in_reach()
-        self.admission.reconnected()
         return answer
 
     def _in_reach(self) -> None:
         """The database has answered: a batch that waits for it may try again."""
         self._reached.set()
         self._reached = asyncio.Event()
+        self.admission.reconnected()
 
     def _out_of_reach(self, error: BaseException) -> None:
         """See whether a transaction failed because the database did not answer."""

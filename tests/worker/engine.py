@@ -170,6 +170,12 @@ def fail(command):
     return [encode_reply(command, Outcome.FAILED, Failure("trouble", "It broke."))]
 
 
+def forged(command):
+    """Give a correlation id that looks like a command's and is no token of ours."""
+    first, others = command.correlation_id[0], command.correlation_id[1:]
+    return ("y" if first == "x" else "x") + others
+
+
 def keep_silent(_command):
     return []
 

@@ -13,7 +13,7 @@ from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, runs
 from saga_engine.telemetry.facts import MessageDeadLettered
-from tests.worker.engine import keep_silent, succeed
+from tests.worker.engine import forged, keep_silent, succeed
 from tests.worker.promises import check_promises
 
 
@@ -40,11 +40,10 @@ async def letters(engine):
 
 async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(anywhere):
     worker, shop, asker, run_id, command = await in_flight(anywhere)
-    forged = "xy"[command.correlation_id[0] == "x"] + command.correlation_id[1:]
-    await anywhere.raw(b'{"did":"evil"}', correlation_id=forged, message_id="evil")
+    await anywhere.raw(b'{"did":"evil"}', correlation_id=forged(command), message_id="evil")
     await worker.facts.dead_letter("foreign_correlation_id", message_id="evil")
     [letter] = await letters(anywhere)
-    assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forged)
+    assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forged(command))
     await shop.publish(*succeed(command))
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     await goes_on(anywhere, worker, shop, asker)
