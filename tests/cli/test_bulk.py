@@ -19,12 +19,15 @@ WHY = ("--reason", "the gateway is back", "--by", "ann")
 SKIP = Asked(Resolution.SKIP, "ann", "the gateway is back")
 
 
-async def stuck(engine, number):
-    """The ids of new runs that wait for a person, in the order of their starts."""
+async def stuck(engine, number=1):
+    """The ids of new runs that wait for a person, the one that has waited longest first."""
+    ids = []
     async with Client(settings=engine.settings) as client:
-        handles = [await client.start("stuck", {"name": "Ann"}) for _ in range(number)]
-    await engine.facts.until(IncidentOpened, number)
-    return [str(each.run_id) for each in handles]
+        for _ in range(number):
+            handle = await client.start("stuck", {"name": "Ann"})
+            ids.append(str(handle.run_id))
+            await engine.facts.until(IncidentOpened)
+    return ids
 
 
 async def test_incidents_of_a_cause_are_resolved_by_one_command_after_a_preview(engine):

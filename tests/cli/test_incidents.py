@@ -2,19 +2,10 @@
 
 import shlex
 
-from saga_engine.client import Client
 from saga_engine.saga.event import IncidentResolved
 from saga_engine.store import incidents
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import IncidentOpened
-
-
-async def stuck(engine, number=1):
-    """The ids of new runs that wait for a person, in the order of their starts."""
-    async with Client(settings=engine.settings) as client:
-        handles = [await client.start("stuck", {"name": "Ann"}) for _ in range(number)]
-    await engine.facts.until(IncidentOpened, number)
-    return [str(each.run_id) for each in handles]
+from tests.cli.test_bulk import stuck
 
 
 async def test_a_page_says_how_many_of_how_many_it_shows_and_prints_the_next_command(engine):
