@@ -91,8 +91,7 @@ class Duties:
 
     async def _wake_due(self) -> bool:
         try:
-            with self._due.tried():
-                return await self._turnover.once(self._take_due) > 0
+            return await self._due.learn(self._turnover.once(self._take_due)) > 0
         except AWAY:
             raise
         except StoreTooMuch:
@@ -103,8 +102,7 @@ class Duties:
 
     async def _take_what_was_recorded(self) -> bool:
         try:
-            with self._waiting.tried():
-                return await self._take_all_or_what_is_free()
+            return await self._take_all_or_what_is_free()
         except AWAY:
             raise
         except StoreTooMuch:
@@ -115,7 +113,7 @@ class Duties:
 
     async def _take_all_or_what_is_free(self) -> bool:
         try:
-            return await self._turnover.once(self._take_recorded) > 0
+            return await self._waiting.learn(self._turnover.once(self._take_recorded)) > 0
         except StoreBusy:
             return await self._past_the_busy()
 
@@ -128,7 +126,7 @@ class Duties:
         """
         worked = False
         with suppress(StoreBusy):  # a start is held too, and will be put by when it is the oldest
-            worked |= await self._turnover.once(self._take_starts) > 0
+            worked |= await self._waiting.learn(self._turnover.once(self._take_starts)) > 0
         return await self._take_one_recorded() or worked
 
     async def _wake_one_by_one(self) -> bool:
@@ -290,11 +288,15 @@ class Duties:
         """Send again what was committed but never confirmed, whoever committed it."""
         if self._outbound.blocked:
             return False
-        age = timedelta(seconds=self._settings.outbox_age)
-        with self._swept.tried():
+        age, most = timedelta(seconds=self._settings.outbox_age), self._settings.batch_bytes
+        rows: list[outbox.Outgoing] = []
+
+        async def claim() -> int:
             async with self._database.transaction() as tx:
-                most = self._settings.batch_bytes
-                rows = await outbox.claim_left_behind(tx, age, self._swept.size, most=most)
+                rows.extend(await outbox.claim_left_behind(tx, age, self._swept.size, most=most))
+            return len(rows)
+
+        await self._swept.learn(claim())
         await self._outbound.commands(rows, again=True)
         return bool(rows)
 

@@ -1,7 +1,6 @@
 """How much of what waits in PostgreSQL is taken at once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 
 from saga_engine.errors import StoreBusy, StoreTooMuch, StoreUnavailable
 
@@ -11,21 +10,26 @@ class Portion:
     How many are taken in one transaction, `size`, from 1 to *most*.
 
     A database that is away and one that is too slow for so much look the same. So what did not come
-    through is tried again with half of it, and each success adds an eighth. The same for runs that
-    together are too much to read. That somebody else holds a row says nothing of either.
+    through is tried again with half of it. The same for runs that together are too much to read.
+    That somebody else holds a row says nothing of either.
+
+    An eighth is added when as many as were allowed came through. Fewer, or none, do not show that
+    more would: after a timeout PostgreSQL may keep the rows locked for a while, and every try finds
+    nothing until then.
     """
 
     def __init__(self, most: int) -> None:
         self.size = self._most = most
 
-    @contextmanager
-    def tried(self) -> Iterator[None]:
-        """Surround one try, and learn from it."""
+    async def learn(self, trying: Awaitable[int]) -> int:
+        """Await one try; the number that came through, from which the size is learned."""
         try:
-            yield
+            number = await trying
         except StoreBusy:
             raise
         except (StoreTooMuch, StoreUnavailable):
             self.size = max(1, self.size // 2)
             raise
-        self.size = min(self._most, self.size + max(1, self.size // 8))
+        if number >= self.size:
+            self.size = min(self._most, self.size + max(1, self.size // 8))
+        return number

@@ -299,8 +299,7 @@ def take_too_much_for_a_bug(plant: Planting) -> None:
 
     async def waiting(self: Duties) -> bool:
         try:
-            with self._waiting.tried():
-                return await self._take_all_or_what_is_free()
+            return await self._take_all_or_what_is_free()
         except turnover.AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
