@@ -32,6 +32,14 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """The commands that were claimed, and how many rows were found: the others were deleted."""
+
+    claimed: list[Outgoing]
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """How much waits in the outbox, and for how many seconds the oldest has waited."""
 
@@ -74,7 +82,7 @@ async def delete(tx: Transaction, ids: Sequence[int]) -> None:
 
 async def claim_left_behind(
     tx: Transaction, age: timedelta, limit: int, *, most: int = ALL
-) -> list[Outgoing]:
+) -> LeftBehind:
     """
     Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
 
@@ -87,7 +95,7 @@ async def claim_left_behind(
     rows = (await tx.execute(_CLAIM, {"age": age, "limit": limit, "most": most})).all()
     await delete(tx, [number for number, awaited, *_ in rows if not awaited])
     claimed = [_outgoing([number, *others]) for number, awaited, *others in rows if awaited]
-    return sorted(claimed, key=lambda each: each.id)
+    return LeftBehind(sorted(claimed, key=lambda each: each.id), len(rows))
 
 
 def _outgoing(row: Sequence[Any]) -> Outgoing:

@@ -29,6 +29,7 @@ from saga_engine.store import (
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.definitions import presence_of
 from saga_engine.store.inbox import Inboxed
+from saga_engine.store.outbox import LeftBehind
 from saga_engine.store.partitions import Patience
 from saga_engine.store.suspects import Suspect
 from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
@@ -288,17 +289,18 @@ class Duties:
         """Send again what was committed but never confirmed, whoever committed it."""
         if self._outbound.blocked:
             return False
-        age, most = timedelta(seconds=self._settings.outbox_age), self._settings.batch_bytes
-        rows: list[outbox.Outgoing] = []
+        left: list[LeftBehind] = []
 
         async def claim() -> int:
+            age, most = timedelta(seconds=self._settings.outbox_age), self._settings.batch_bytes
             async with self._database.transaction() as tx:
-                rows.extend(await outbox.claim_left_behind(tx, age, self._swept.size, most=most))
-            return len(rows)
+                size = self._swept.size
+                left.append(await outbox.claim_left_behind(tx, age, size, most=most))
+            return left[0].found
 
-        await self._swept.learn(claim())
-        await self._outbound.commands(rows, again=True)
-        return bool(rows)
+        found = await self._swept.learn(claim())
+        await self._outbound.commands(left[0].claimed, again=True)
+        return found > 0
 
     async def suspects(self) -> bool:
         """Deal with what waits for runs that have ended a worker, each of them alone."""

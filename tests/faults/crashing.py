@@ -31,6 +31,11 @@ def found_something(_arguments: Sequence[Any], result: Any) -> bool:
     return bool(result)
 
 
+def claims_something(_arguments: Sequence[Any], result: Any) -> bool:
+    """The same for a sweep, some of which only delete."""
+    return bool(result.claimed)
+
+
 def decides(arguments: Sequence[Any], _result: Any) -> bool:
     """Most transactions only look whether anything is due; those that change a run count."""
     return any(isinstance(each, Ledger) and each.changed for each in arguments)
@@ -68,7 +73,7 @@ WORKER = {
     "after-confirm": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
     "after-ack": Place("after", "saga_engine.broker.consumer", "Consumer.settle"),
     # what a worker does besides
-    "in-sweep": Place("after", "saga_engine.store.outbox", "claim_left_behind", found_something),
+    "in-sweep": Place("after", "saga_engine.store.outbox", "claim_left_behind", claims_something),
     "in-timer-claim": Place("after", "saga_engine.store.runs", "lock_due", found_something),
     "in-dead-letter-intake": Place(
         "after", "saga_engine.store.dead_letters", "record", has_letters

@@ -43,7 +43,7 @@ from saga_engine.store.database import Transaction
 from saga_engine.store.inbox import Inboxed, Item, WaitingStart
 from saga_engine.store.journal import Entry
 from saga_engine.store.keys import KeyHeld, KeyWanted
-from saga_engine.store.outbox import Outgoing
+from saga_engine.store.outbox import LeftBehind, Outgoing
 from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.facts import FaultFound, described
 from saga_engine.testing import months, tables
@@ -147,9 +147,9 @@ def acknowledge_rubbish_and_keep_nothing(plant: Planting) -> None:
 def never_sweep(plant: Planting) -> None:
     async def nothing(
         tx: Transaction, age: timedelta, limit: int, *, most: int = outbox.ALL
-    ) -> list[Outgoing]:
+    ) -> LeftBehind:
         del tx, age, limit, most
-        return []
+        return LeftBehind([], 0)
 
     plant.replace(outbox, "claim_left_behind", nothing)
 

@@ -86,5 +86,5 @@ async def test_commands_left_behind_are_claimed_up_to_so_many_bytes(database: Da
         ids = await outbox.add(tx, [replace(send, attempt=number) for number in range(1, 6)])
     old = timedelta(0)
     async with database.transaction() as tx:
-        first = await outbox.claim_left_behind(tx, old, 10, most=MOST)
+        first = (await outbox.claim_left_behind(tx, old, 10, most=MOST)).claimed
         assert [each.id for each in first] == ids[:FIT]

@@ -3,12 +3,13 @@ from datetime import timedelta
 
 from saga_engine.store import outbox, runs
 from saga_engine.store.database import Database
-from saga_engine.store.outbox import Outgoing
+from saga_engine.store.outbox import LeftBehind, Outgoing
 from tests.store.orders import BOTH, begin, sends, started
 
 pytestmark = BOTH
 
 NOW = timedelta(0)
+NOTHING = LeftBehind([], 0)
 
 
 async def sample(database: Database, number: int) -> list:
@@ -23,7 +24,7 @@ async def test_commands_come_back_as_they_were_added_oldest_first(database: Data
         ids = await outbox.add(tx, wanted)
     assert ids == sorted(ids)
     async with database.transaction() as tx:
-        claimed = await outbox.claim_left_behind(tx, NOW, 100)
+        claimed = (await outbox.claim_left_behind(tx, NOW, 100)).claimed
     assert [(each.id, each.send) for each in claimed] == list(zip(ids, wanted, strict=True))
 
 
@@ -31,25 +32,25 @@ async def test_only_commands_of_that_age_are_claimed(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 1))
     async with database.transaction() as tx:
-        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == []
+        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == NOTHING
 
 
 async def test_a_claimed_command_is_left_alone_for_as_long(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 1))
     async with database.transaction() as tx:
-        assert len(await outbox.claim_left_behind(tx, NOW, 100)) == 1
+        assert (await outbox.claim_left_behind(tx, NOW, 100)).found == 1
     async with database.transaction() as tx:
-        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == []
-        assert len(await outbox.claim_left_behind(tx, NOW, 100)) == 1
+        assert await outbox.claim_left_behind(tx, timedelta(minutes=1), 100) == NOTHING
+        assert (await outbox.claim_left_behind(tx, NOW, 100)).found == 1
 
 
 async def test_two_sweeps_at_once_claim_different_commands(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 6))
     async with database.transaction() as one, database.transaction() as other:
-        first = await outbox.claim_left_behind(one, NOW, 4)
-        second = await outbox.claim_left_behind(other, NOW, 4)
+        first = (await outbox.claim_left_behind(one, NOW, 4)).claimed
+        second = (await outbox.claim_left_behind(other, NOW, 4)).claimed
     assert (len(first), len(second)) == (4, 2)
     assert not ids(first) & ids(second)
 
@@ -61,7 +62,7 @@ async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: 
         await outbox.delete(tx, added[:2])
         await outbox.delete(tx, [])
         backlog = await outbox.backlog(tx)
-        assert ids(await outbox.claim_left_behind(tx, NOW, 100)) == {added[2]}
+        assert ids((await outbox.claim_left_behind(tx, NOW, 100)).claimed) == {added[2]}
         await outbox.delete(tx, added)
         assert backlog.pending == 1
         assert backlog.oldest_age > 0
@@ -73,11 +74,11 @@ async def test_deleting_waits_for_nobody_who_holds_a_command(database: Database)
     async with database.transaction() as tx:
         added = await outbox.add(tx, await sample(database, 3))
     async with database.transaction() as sweep, database.transaction() as tx:
-        [held] = await outbox.claim_left_behind(sweep, NOW, 1)
+        [held] = (await outbox.claim_left_behind(sweep, NOW, 1)).claimed
         await outbox.delete(tx, added)
         assert (await outbox.backlog(tx)).pending == 1
     async with database.transaction() as tx:
-        assert ids(await outbox.claim_left_behind(tx, NOW, 100)) == {held.id}
+        assert ids((await outbox.claim_left_behind(tx, NOW, 100)).claimed) == {held.id}
 
 
 def ids(rows: list[Outgoing]) -> set[int]:
@@ -94,7 +95,7 @@ async def test_a_command_that_nobody_awaits_any_more_is_deleted_and_not_sent(
         others = [replace(awaited, attempt=2), replace(awaited, step="charge")]
         await outbox.add(tx, [*others, awaited])
     async with database.transaction() as tx:
-        claimed = await outbox.claim_left_behind(tx, NOW, 100)
-    assert [each.send for each in claimed] == [awaited]
+        left = await outbox.claim_left_behind(tx, NOW, 100)
+    assert ([each.send for each in left.claimed], left.found) == ([awaited], 3)
     async with database.transaction() as tx:
         assert (await outbox.backlog(tx)).pending == 1

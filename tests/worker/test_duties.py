@@ -156,6 +156,37 @@ async def test_a_server_that_takes_no_writes_is_found_out_although_nothing_waits
     assert not await duties.waiting(), "over a new connection"
 
 
+async def test_commands_that_no_run_awaits_do_not_slow_down_the_sweep(engine):
+    """They are deleted, which shows as well that a sweep of that size comes through."""
+    worker = await engine.worker()
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = keep_silent
+    run_id = await asker.start()
+    await shop.until("parcel.pack")
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("DELETE FROM saga_engine.outbox"))
+        await tx.execute(UNAWAITED, {"run_id": run_id})
+    duties = await duties_of(engine)
+    duties._swept.size = 1
+    sizes = []
+    while await duties.sweep():
+        sizes.append(duties._swept.size)
+    assert sizes == [2, 3, 3]
+    async with engine.database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 0
+
+
+UNAWAITED = text(
+    """
+    INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
+        command, idempotency_key, payload, created_at)
+    SELECT CAST(:run_id AS uuid), now(), 1, attempt, 'parcel', 'pack', 'action', 'parcel.pack',
+        'key', '{}', now() - interval '1 hour'
+    FROM generate_series(2, 6) AS attempt"""
+)
+
+
 async def duties_of(engine) -> Duties:
     """The duties of a worker that does nothing by itself."""
     facts, settings, saga = Facts(), Settings(), parcels()
