@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
-	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
+	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
@@ -55,9 +55,9 @@ fuzz: $(VENV)/.dev
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py
 
 lint: $(VENV)/.dev
-	@$(BIN)/ruff check saga_engine migrations tests examples benchmarks
-	@$(BIN)/ruff format --check saga_engine migrations tests examples benchmarks
-	@$(BIN)/codespell saga_engine migrations tests examples benchmarks docs README.md CHANGELOG.md
+	@$(BIN)/ruff check saga_engine simulation migrations tests examples benchmarks
+	@$(BIN)/ruff format --check saga_engine simulation migrations tests examples benchmarks
+	@$(BIN)/codespell saga_engine simulation migrations tests examples benchmarks docs README.md CHANGELOG.md
 	@$(BIN)/lint-imports --no-cache
 
 types: $(VENV)/.dev

@@ -28,7 +28,7 @@ from statistics import median
 from benchmarks.load import Load
 from benchmarks.processes import Urls, cpu_seconds, ended
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitServer
 
 COUNTED = Path(__file__).with_name("counted.py")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from examples.place_order.sagas import orders
 from saga_engine import Saga
-from saga_engine.broker.body import write_json
-from saga_engine.saga.vocabulary import Json
+from saga_engine.protocol.body import write_json
+from saga_engine.vocabulary import Json
 
 __all__ = ["KINDS", "bulk", "orders"]
 

@@ -21,13 +21,13 @@ from uuid import UUID
 from benchmarks.flood import KINDS, body, bulk
 from benchmarks.load import Load
 from benchmarks.processes import Urls, participants, running, servers
-from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.topology import REQUESTS
-from saga_engine.broker.wire import Message
 from saga_engine.identifiers import uuid7
+from saga_engine.postgres.statement import text
+from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.message import Message
+from saga_engine.protocol.topology import REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from saga_engine.store.statement import text
 
 HONEST, PORTION = 20, 40
 """Honest runs under way, and messages in one write."""

@@ -8,17 +8,17 @@ from typing import Self
 from uuid import UUID
 
 from benchmarks.processes import Urls
-from saga_engine.broker.answer import Answer, Finished, decode_event
-from saga_engine.broker.connection import Link
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.request import StartRequest, encode_request
-from saga_engine.broker.topology import ENGINE, EVENTS, Binding, client_topology
-from saga_engine.broker.unreadable import Unreadable
-from saga_engine.broker.wire import Message, Published
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Json
+from saga_engine.protocol.answer import Answer, Finished, decode_event
+from saga_engine.protocol.message import Message, Published
+from saga_engine.protocol.request import StartRequest, encode_request
+from saga_engine.protocol.topology import ENGINE, EVENTS, Binding, client_topology
+from saga_engine.protocol.unreadable import Unreadable
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Json
 
 QUEUE = "saga.benchmark"
 

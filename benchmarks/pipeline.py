@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack
 
 from benchmarks.load import Measured
 from benchmarks.processes import Urls, cpu_seconds, running
-from saga_engine.broker.command import fresh_message_id
-from saga_engine.broker.connection import Link
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import Queue, Topology
-from saga_engine.broker.wire import Delivery, Message
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.topology import Queue, Topology
 from saga_engine.settings import Settings
 
 REQUESTS, COMMANDS, ENDS = "bench.requests", "bench.commands", "bench.ends"

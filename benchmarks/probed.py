@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.flood import bulk, orders
 from saga_engine.settings import Settings
-from saga_engine.telemetry import facts
-from saga_engine.telemetry.facts import Fact, Tell
+from saga_engine.telemetry import events
+from saga_engine.telemetry.events import Fact, Tell
 from saga_engine.worker.worker import Worker
 
 EVERY = 0.005
@@ -42,14 +42,14 @@ class Probe:
     def told(self, fact: Fact) -> None:
         """Count a fact."""
         match fact:
-            case facts.LinkChanged():
+            case events.LinkChanged():
                 self.counts["reconnects"] += fact.epoch > 1
-            case facts.MessagesConsumed():
+            case events.MessagesConsumed():
                 self.counts["redelivered"] += fact.redelivered
                 self.largest[fact.queue] = max(self.largest[fact.queue], fact.messages)
-            case facts.MessageDeadLettered():
+            case events.MessageDeadLettered():
                 self.counts["dead letters"] += 1
-            case facts.FaultFound() | facts.DatabaseTroubled():
+            case events.FaultFound() | events.DatabaseTroubled():
                 self.counts["faults"] += 1
                 print(fact, file=sys.stderr, flush=True)
             case _:

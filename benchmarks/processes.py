@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitServer
 
 TICK = os.sysconf("SC_CLK_TCK")
 MIGRATE = ("-m", "saga_engine", "migrate")

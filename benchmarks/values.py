@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from saga_engine.saga.payload import Payload
+from saga_engine.payload.payload import Payload
 
 TIMES, REPEATS = 10_000, 9
 

@@ -1,20 +1,24 @@
 """
 Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
 
-    saga/         what a saga is and what comes next; pure
-    store/        what is remembered, in PostgreSQL
-    broker/       what travels, over RabbitMQ
-    codec/        what seals payloads, where that is wanted
+    vocabulary    the words of a run, and of a failure, that every room uses
+    payload/      typed payloads: JSON in, the author's types out, and back; pure
+    saga/         what an author declares: sagas, steps, retries; pure
+    decider/      what happens next: decide(saga, run, trigger, now) and evolve(run, event); pure
+    protocol/     the messages on the wire (docs/protocol.md), and the topology as data
+    amqp/         RabbitMQ: connections that are kept up, batches published and consumed
+    postgres/     reaching PostgreSQL: connecting, failover, the pool, its errors
+    store/        the tables of the engine and the statements on them
+    encryption/   payload codecs and key rings
     worker/       what runs: a message becomes a decision, a commit, commands and an acknowledgement
     participant/  the other side, in the user's services
     client/       start, cancel and wait for runs from the user's code
     telemetry/    what is told: facts, logs, metrics, health
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
-    testing/      the engine simulated: models of its servers, virtual time, faults from a seed
     settings      every limit, timeout, batch and retry, with its unit and default
     environment   which variables of the process environment are settings
-    drain         how the seconds of a shutdown are divided
+    shutdown      how the seconds of a shutdown are divided
     containment   what code of users may do to the event loop
     alarm_signal  the signal and the timer that interrupt code, borrowed and given back
     loading       the user's modules, imported by name and searched for sagas or participants
@@ -30,7 +34,7 @@ from importlib import import_module
 
 _PLACES = {
     "Client": "saga_engine.client",
-    "Codec": "saga_engine.saga.sealing",
+    "Codec": "saga_engine.payload.encryption",
     "CommandContext": "saga_engine.participant",
     "Ending": "saga_engine.client",
     "Failed": "saga_engine.participant",
@@ -39,8 +43,8 @@ _PLACES = {
     "Rejected": "saga_engine.participant",
     "Retry": "saga_engine.saga.retry",
     "Saga": "saga_engine.saga.definition",
-    "SealError": "saga_engine.saga.sealing",
-    "Secret": "saga_engine.saga.secret",
+    "SealError": "saga_engine.payload.encryption",
+    "Secret": "saga_engine.payload.secret",
     "start_in": "saga_engine.client",
 }
 

@@ -6,8 +6,8 @@ from saga_engine.participant import CommandContext as CommandContext
 from saga_engine.participant import Failed as Failed
 from saga_engine.participant import Participant as Participant
 from saga_engine.participant import Rejected as Rejected
+from saga_engine.payload.encryption import Codec as Codec
+from saga_engine.payload.encryption import SealError as SealError
+from saga_engine.payload.secret import Secret as Secret
 from saga_engine.saga.definition import Saga as Saga
 from saga_engine.saga.retry import Retry as Retry
-from saga_engine.saga.sealing import Codec as Codec
-from saga_engine.saga.sealing import SealError as SealError
-from saga_engine.saga.secret import Secret as Secret

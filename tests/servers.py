@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.rabbitmq import INSTALL, RabbitServer, rabbitmq_installed
+from tests.kit.rabbitmq import INSTALL, RabbitServer, rabbitmq_installed
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
 POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed"

@@ -21,18 +21,18 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES, FUNCTION_LINES = 350, 50
 LONGER: dict[str, str] = {
-    "saga_engine/telemetry/facts.py": "it is a list: one record for each fact",
+    "saga_engine/telemetry/events.py": "it is a list: one record for each fact",
     "saga_engine/settings.py": "it is a list: one field for each setting",
     "saga_engine/store/dead_letters.py": "half of it is SQL",
-    "saga_engine/store/inbox.py": "half of it is SQL",
-    "saga_engine/store/reading.py": "half of it is SQL",
+    "saga_engine/store/pending_requests.py": "half of it is SQL",
+    "saga_engine/store/run_queries.py": "half of it is SQL",
     "saga_engine/store/runs.py": "half of it is SQL",
-    "saga_engine/testing/store.py": "it is a list: one function for each statement",
-    "saga_engine/testing/tables.py": "what a transaction sees and what it locks belong together",
-    "saga_engine/testing/waiting.py": "it is a list: one function for each statement",
+    "simulation/run_model.py": "it is a list: one function for each statement",
+    "simulation/memory_database.py": "what a transaction sees and what it locks belong together",
+    "simulation/pending_model.py": "it is a list: one function for each statement",
     "saga_engine/worker/duties.py": "it is a list: one method for each duty",
     "saga_engine/worker/starts.py": "it has each way in which a start can end",
-    "saga_engine/client/recorded.py:start_in": "most of it says what it takes and raises",
+    "saga_engine/client/transactional.py:start_in": "most of it says what it takes and raises",
 }
 """Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""
 

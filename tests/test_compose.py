@@ -11,14 +11,14 @@ import jsonschema
 import pytest
 import yaml
 
-from saga_engine.broker.topology import policy
 from saga_engine.cli.main import _COMMANDS
-from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.environment import PREFIX
 from saga_engine.loading import load
+from saga_engine.protocol.topology import policy
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from tests.cli.conftest import saga_engine
+from tests.kit.rabbitmq import RabbitServer
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

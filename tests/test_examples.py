@@ -14,7 +14,7 @@ from saga_engine.participant import Participant
 from saga_engine.participant.service import Service
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.events import Tell
 from saga_engine.worker.worker import Worker
 from tests.client.engine import running
 

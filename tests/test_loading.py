@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from saga_engine.codec.configured import sealing_of
+from saga_engine.encryption.configuration import sealing_of
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load
 from saga_engine.saga.definition import Saga

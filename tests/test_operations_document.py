@@ -7,7 +7,7 @@ from saga_engine.cli.main import make_app
 from saga_engine.environment import PREFIX, injected
 from saga_engine.settings import Settings
 from saga_engine.store.schema import REVISION
-from saga_engine.telemetry.catalogue import CATALOGUE
+from saga_engine.telemetry.metric_catalogue import CATALOGUE
 from saga_engine.worker import admission
 from tests.cli.conftest import saga_engine
 

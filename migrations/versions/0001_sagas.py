@@ -619,7 +619,7 @@ BEGIN
     RETURN true;
 END $$"""
 
-# As saga_engine.broker.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
+# As saga_engine.protocol.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
 # written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
 _SIGN = """
 CREATE FUNCTION saga_engine.sign_token(token_key bytea, said text) RETURNS text

@@ -6,12 +6,9 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.broker.connection import Link
-from saga_engine.broker.publisher import Publisher
-from saga_engine.cli.operating import By, Reason, whoever
-from saga_engine.cli.output import AsJson, document, field, line, say, table
-from saga_engine.cli.paging import options, page_json, page_of, tell_page
-from saga_engine.cli.selection import (
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.cli.dead_letter_filter import (
     EVERY_ONE_NAMED,
     Queue,
     ReasonCode,
@@ -20,13 +17,16 @@ from saga_engine.cli.selection import (
     chosen,
     confirmed,
 )
-from saga_engine.cli.settling import Redrive, discard_all, purge_all
+from saga_engine.cli.operator import By, Reason, whoever
+from saga_engine.cli.output import AsJson, document, field, line, say, table
+from saga_engine.cli.paging import options, page_json, page_of, tell_page
+from saga_engine.cli.redrive import Redrive, discard_all, purge_all
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import Alike, StoredLetter
-from saga_engine.worker.ledger import WRONG_SENDER
+from saga_engine.worker.change_set import WRONG_SENDER
 
 app = App(name="dead-letters", help="Look at, send again, discard or delete dead letters.")
 

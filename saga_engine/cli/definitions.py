@@ -9,9 +9,9 @@ from saga_engine.cli.output import AsJson, document, line, say
 from saga_engine.errors import DefinitionError
 from saga_engine.loading import load
 from saga_engine.saga.definition import Order, Saga, collecting
-from saga_engine.saga.graph import ascii_art, dot, mermaid
+from saga_engine.saga.diagrams import ascii_art, dot, mermaid
 from saga_engine.settings import Settings
-from saga_engine.worker.catalogue import problems_of, sound
+from saga_engine.worker.registry import problems_of, sound
 
 PROBLEMS = 8
 

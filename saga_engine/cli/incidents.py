@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.given import duration_of
+from saga_engine.cli.database import database, run_id_of
+from saga_engine.cli.json_argument import duration_of
 from saga_engine.cli.output import AsJson, document, say, table
 from saga_engine.cli.paging import (
     Page,
@@ -18,14 +19,13 @@ from saga_engine.cli.paging import (
     page_of,
     tell_page,
 )
-from saga_engine.cli.stored import database, run_id_of
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
-from saga_engine.saga.vocabulary import IncidentCause, Resolution
+from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store import incidents as store
+from saga_engine.store.bounded_count import Total
 from saga_engine.store.incidents import Choice, IncidentGroup, StoredIncident
-from saga_engine.store.statement import Transaction
-from saga_engine.store.total import Total
+from saga_engine.vocabulary import IncidentCause, Resolution
 
 PER_RUN = 10_000
 """Incidents of one run that are looked through; a run has a handful."""

@@ -18,8 +18,8 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
-from saga_engine.cli import streams
-from saga_engine.cli.verdict import failed, said
+from saga_engine.cli import standard_streams
+from saga_engine.cli.exit_status import failed, said
 
 HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
 
@@ -82,7 +82,7 @@ def main() -> NoReturn:
     """Run the command that the arguments name, and exit with its code."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    streams.prepare()
+    standard_streams.prepare()
     # The user's modules are found as `python -m` finds them: from where the command is given.
     with suppress(OSError):  # that directory may have been removed
         here = str(Path.cwd())
@@ -95,10 +95,10 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command; its exit code."""
     # What libraries log is not for whoever typed a command; a worker sets its own logs up.
     logging.getLogger().addHandler(logging.NullHandler())
-    with streams.guarded() as output:
+    with standard_streams.guarded() as output:
         code = _ended(arguments, debug=debug)
     if output.failure is not None:
-        lost = streams.not_written(output.failure, code)
+        lost = standard_streams.not_written(output.failure, code)
         said(str(lost))
         return code or lost.exit_code
     return code

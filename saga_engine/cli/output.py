@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import orjson
 from cyclopts import Parameter
 
-from saga_engine.cli import streams
-from saga_engine.cli.layout import FOLDED, folded, lay_out
+from saga_engine.cli import standard_streams
+from saga_engine.cli.table_layout import FOLDED, folded, lay_out
 
 SCHEMA_VERSION = 1
 WHOLE = frozenset({"run", "incident", "id", "example", "setting"})
@@ -47,7 +47,7 @@ def line(text: str) -> None:
 
 def say(text: str) -> None:
     """Say something to whoever sits there; it is no data."""
-    streams.talk(text)
+    standard_streams.talk(text)
 
 
 def _holds_everything(encoding: str | None) -> bool:

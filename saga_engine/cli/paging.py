@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from saga_engine.cli.output import cell, say
 from saga_engine.errors import ConfigurationError
-from saga_engine.store.total import Total
+from saga_engine.store.bounded_count import Total
 
 Row = TypeVar("Row")
 

@@ -20,11 +20,11 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from saga_engine.cli.verdict import failed, verdict_of
+from saga_engine.cli.exit_status import failed, verdict_of
 from saga_engine.containment import Report, contained, run_on
-from saga_engine.drain import LEAVING, Drain
 from saga_engine.errors import ProcessDisturbed
-from saga_engine.telemetry.facts import described
+from saga_engine.shutdown import LEAVING, Drain
+from saga_engine.telemetry.events import described
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

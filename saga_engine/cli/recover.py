@@ -1,6 +1,6 @@
 """`saga-engine recover`: after the broker was lost, or the database was restored from a backup."""
 
-from saga_engine.cli.operating import By, Reason, whoever
+from saga_engine.cli.operator import By, Reason, whoever
 from saga_engine.cli.output import AsJson, document, line
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings

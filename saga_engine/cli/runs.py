@@ -6,23 +6,23 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.broker.failure import failure_json
-from saga_engine.cli.guidance import PAD, print_incident, shown_incident
+from saga_engine.cli.database import database, no_run, run_id_of, transaction
+from saga_engine.cli.incident_guidance import PAD, print_incident, shown_incident
 from saga_engine.cli.output import AsJson, cell, document, field, line, table
 from saga_engine.cli.paging import check_limit, options, page_json, page_of, tell_page
-from saga_engine.cli.stored import database, no_run, run_id_of, transaction
-from saga_engine.codec.configured import sealing_of
-from saga_engine.codec.keyring import mark_of
+from saga_engine.decider.run import Cause, Progress, Run, StepRun, StepStatus
+from saga_engine.encryption.configuration import sealing_of
+from saga_engine.encryption.keyring import mark_of
 from saga_engine.errors import NotFound
-from saga_engine.saga.record import to_data
-from saga_engine.saga.run import Cause, Progress, Run, StepRun, StepStatus
-from saga_engine.saga.sealing import PLAIN, Sealing, input_place, reply_place
-from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.payload.encryption import PLAIN, Sealing, input_place, reply_place
+from saga_engine.payload.serialization import to_data
+from saga_engine.protocol.failure import failure_json
 from saga_engine.settings import Settings
-from saga_engine.store import reading
+from saga_engine.store import run_queries
 from saga_engine.store.audit import Audited
 from saga_engine.store.journal import Recorded
-from saga_engine.store.reading import RunDetail, RunSummary
+from saga_engine.store.run_queries import RunDetail, RunSummary
+from saga_engine.vocabulary import Direction, Status
 
 LIMIT_MAX = 1000
 """Runs in one page; more only fill the memory of whoever reads them."""
@@ -48,13 +48,13 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
     mark = mark_of(sealed_with) if sealed_with else None
     settings = Settings.load()
     async with database(settings) as opened, opened.transaction() as tx:
-        found = await reading.runs(
+        found = await run_queries.runs(
             tx, limit=limit + 1, status=status, saga=saga, key=key, mark=mark, before=last
         )
         total = None  # sealed values are in no index, so that counting would read every run
         if mark is None:
             most = settings.listing_count
-            total = await reading.count_runs(tx, most, status=status, saga=saga, key=key)
+            total = await run_queries.count_runs(tx, most, status=status, saga=saga, key=key)
     page = page_of(found, limit, total)
     cursor = page.rows[-1].run_id if page.rows else None
     if as_json:
@@ -93,7 +93,7 @@ async def show(
     typed, slash, number = run.partition("/")
     run_id = run_id_of(typed)
     async with transaction() as tx:
-        detail = await reading.show(tx, run_id)
+        detail = await run_queries.show(tx, run_id)
     if detail is None:
         raise no_run(run_id)
     shown = _detail_json(detail, sealing_of(Settings.load()) if unseal else PLAIN)

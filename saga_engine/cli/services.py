@@ -8,23 +8,23 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.broker.command import ReceivedCommand
-from saga_engine.cli.oversight import overseen
 from saga_engine.cli.process import end_at_once, serve, until_told
+from saga_engine.cli.watchdog_process import overseen
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load
 from saga_engine.participant import Participant
 from saga_engine.participant.service import Service
+from saga_engine.payload.guard import Call, Watch
+from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.guard import Call, Watch
 from saga_engine.settings import Settings
 from saga_engine.telemetry.endpoint import Endpoint
-from saga_engine.telemetry.facts import CodeContained, CodeStuck, ProcessStopped, Tell
+from saga_engine.telemetry.events import CodeContained, CodeStuck, ProcessStopped, Tell
 from saga_engine.telemetry.logs import configure
 from saga_engine.telemetry.metrics import Metrics
-from saga_engine.telemetry.outlet import leave, unhurried
-from saga_engine.telemetry.repeats import Repeats
-from saga_engine.worker.alarm import Alarm
+from saga_engine.telemetry.nonblocking_stream import leave, unhurried
+from saga_engine.telemetry.throttle import Repeats
+from saga_engine.worker.time_limit import Alarm
 from saga_engine.worker.worker import Worker
 
 LOG = logging.getLogger("saga_engine")

@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from saga_engine.cli.operating import By, Reason, whoever
+from saga_engine.cli.database import database
+from saga_engine.cli.operator import By, Reason, whoever
 from saga_engine.cli.output import AsJson, document, line
-from saga_engine.cli.stored import database
 from saga_engine.errors import Conflict
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
-from saga_engine.store import audit, identity
+from saga_engine.store import audit, engine_identity
 from saga_engine.store.audit import Act, Verdict
 
 
@@ -24,9 +24,9 @@ async def rotate_token_key(*, reason: Reason, by: By = None, as_json: AsJson = F
     act = Act(str(uuid7()), whoever(by), "rotate-token-key", reason)
     async with database(settings) as opened, opened.transaction() as tx:
         delay = timedelta(seconds=settings.token_key_delay)
-        since = await identity.rotate_token_key(tx, delay)
+        since = await engine_identity.rotate_token_key(tx, delay)
         if since is None:
-            possible = await identity.rotation_possible_from(tx, delay)
+            possible = await engine_identity.rotation_possible_from(tx, delay)
             raise Conflict(
                 "Nothing was changed: some worker may still sign with the key before the last"
                 " rotation, and replies to it would be refused. Rotate again from"

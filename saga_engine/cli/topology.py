@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from saga_engine.broker.connection import Link
-from saga_engine.broker.topology import ENGINE, policy
-from saga_engine.broker.url import vhost_of
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.url import vhost_of
 from saga_engine.cli.output import AsJson, document, line, say, table
+from saga_engine.protocol.topology import ENGINE, policy
 from saga_engine.settings import Settings
 
 

@@ -1,17 +1,17 @@
 """
 The engine from the user's own code: start, wait, cancel.
 
-    client        Client: over RabbitMQ, with an answer
-    recorded      start_in: inside the caller's own transaction
-    mailbox       the client's queue, and who waits for what in it
-    given         what a caller hands over, as JSON
-    handle        what a caller gets back
+    client          Client: over RabbitMQ, with an answer
+    transactional   start_in: inside the caller's own transaction
+    answer_queue    the client's queue, and who waits for what in it
+    inputs          what a caller hands over, as JSON
+    handle          what a caller gets back
 
 No engine runs here: a worker does what is asked, now or when there is one.
 """
 
 from saga_engine.client.client import Client
 from saga_engine.client.handle import Ending, Handle
-from saga_engine.client.recorded import start_in
+from saga_engine.client.transactional import start_in
 
 __all__ = ["Client", "Ending", "Handle", "start_in"]

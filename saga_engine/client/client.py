@@ -13,23 +13,12 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
 
-from saga_engine.broker.answer import Answer, AnswerOutcome, Finished
-from saga_engine.broker.connection import Link, Phase
-from saga_engine.broker.limits import limits_of
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.request import (
-    CancelRequest,
-    Request,
-    StartRequest,
-    StatusRequest,
-    encode_request,
-)
-from saga_engine.broker.topology import CLIENT, client_topology
-from saga_engine.broker.wire import Published
-from saga_engine.client.given import input_json, key_text, name_and_version, run_uuid
+from saga_engine.amqp.connection import Link, Phase
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.client.answer_queue import Mailbox
 from saga_engine.client.handle import Ending, Handle, ending_in
-from saga_engine.client.mailbox import Mailbox
-from saga_engine.codec.configured import sealing_of
+from saga_engine.client.inputs import input_json, key_text, name_and_version, run_uuid
+from saga_engine.encryption.configuration import sealing_of
 from saga_engine.errors import (
     BrokerUnavailable,
     Conflict,
@@ -40,11 +29,22 @@ from saga_engine.errors import (
     TimedOut,
 )
 from saga_engine.identifiers import uuid7
+from saga_engine.payload.encryption import input_place
+from saga_engine.payload.limits import excess
+from saga_engine.protocol.answer import Answer, AnswerOutcome, Finished
+from saga_engine.protocol.limits import limits_of
+from saga_engine.protocol.message import Published
+from saga_engine.protocol.request import (
+    CancelRequest,
+    Request,
+    StartRequest,
+    StatusRequest,
+    encode_request,
+)
+from saga_engine.protocol.topology import CLIENT, client_topology
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.limits import excess
-from saga_engine.saga.sealing import input_place
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Status
 
 NO_WORKER = (
     "No worker has ever run on this broker: it has no queue for requests. Start one with"

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
 
-from saga_engine.broker.answer import Answer
-from saga_engine.saga.run import Failure, OpenIncident
-from saga_engine.saga.sealing import Sealing
-from saga_engine.saga.vocabulary import Json, Status
+from saga_engine.decider.run import OpenIncident
+from saga_engine.payload.encryption import Sealing
+from saga_engine.protocol.answer import Answer
+from saga_engine.vocabulary import Failure, Json, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 Servers that come with the engine: PostgreSQL, RabbitMQ when installed, a development broker.
 
     postgres   a private PostgreSQL, for the demo and for tests
-    rabbitmq   a private RabbitMQ node, for tests and benchmarks
     broker/    the development broker, in this process and in memory
     process    one server program as a child process
     programs   where PostgreSQL's programs are, and the account that runs them

@@ -37,10 +37,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from saga_engine.broker.command import Command
 from saga_engine.participant.calls import Task
-from saga_engine.participant.refusal import Failed
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.participant.errors import Failed
+from saga_engine.protocol.command import Command
+from saga_engine.vocabulary import Direction, Outcome
 
 metadata = MetaData()
 

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from saga_engine.broker.command import Command
-from saga_engine.saga.vocabulary import Direction
+from saga_engine.protocol.command import Command
+from saga_engine.vocabulary import Direction
 
 
 @dataclass(frozen=True, slots=True)

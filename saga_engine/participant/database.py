@@ -17,14 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 
 from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
-from saga_engine.participant.watchdog import APPLICATION, Watchdog
+from saga_engine.participant.lost_statements import APPLICATION, Watchdog
+from saga_engine.postgres import encoding, pgbouncer
+from saga_engine.postgres.connect import engine_for
+from saga_engine.postgres.keepalive import COUNT, IDLE, INTERVAL, SILENCE_MS
+from saga_engine.postgres.pool import Pool, discard
+from saga_engine.postgres.sqlalchemy_errors import code_of, leads_astray, translated
 from saga_engine.settings import Settings
-from saga_engine.store import encoding, pooler
-from saga_engine.store.engine import engine_for
-from saga_engine.store.liveness import COUNT, IDLE, INTERVAL, SILENCE_MS
-from saga_engine.store.pool import Pool, discard
-from saga_engine.store.wrapped import code_of, leads_astray, translated
-from saga_engine.telemetry.facts import Observer, described
+from saga_engine.telemetry.events import Observer, described
 
 
 class Undone(Exception):
@@ -125,7 +125,7 @@ class Database:
         async with self._engine.connect() as connection:
             opened = await connection.get_raw_connection()
             adapter, driver = opened.dbapi_connection, opened.driver_connection
-            if not await pooler.leads_through_one(driver) or pooler.is_prepared_for(adapter):
+            if not await pgbouncer.leads_through_one(driver) or pgbouncer.is_prepared_for(adapter):
                 return
         raise ConfigurationError(
             f"The engine for {self.where} connects through a connection pooler, where prepared"

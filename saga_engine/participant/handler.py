@@ -13,12 +13,12 @@ from typing import Any, get_type_hints
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.broker.command import Command
 from saga_engine.errors import DefinitionError
 from saga_engine.participant.context import CommandContext
-from saga_engine.participant.refusal import Failed
-from saga_engine.saga.payload import Payload, PayloadError
-from saga_engine.saga.vocabulary import Json
+from saga_engine.participant.errors import Failed
+from saga_engine.payload.payload import Payload, PayloadError
+from saga_engine.protocol.command import Command
+from saga_engine.vocabulary import Json
 
 Function = Callable[..., Any]
 

@@ -8,7 +8,7 @@ prefetch, and not returned: what is returned too often becomes a dead letter.
 import asyncio
 
 from saga_engine.participant.database import Database
-from saga_engine.telemetry.facts import DatabaseRecovered, DatabaseTroubled, Observer
+from saga_engine.telemetry.events import DatabaseRecovered, DatabaseTroubled, Observer
 
 OPERATION = "participant"
 

@@ -11,21 +11,21 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from saga_engine.broker.connection import Link, LinkState, Phase
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import Topology, participant_queue, participant_topology
-from saga_engine.codec.configured import sealing_of
+from saga_engine.amqp.connection import Link, LinkState, Phase
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.containment import contained
-from saga_engine.drain import Drain
+from saga_engine.encryption.configuration import sealing_of
 from saga_engine.errors import ConfigurationError, HandlersStuck
 from saga_engine.participant.database import Database
+from saga_engine.participant.dispatcher import Shift
+from saga_engine.participant.executor import Performer
 from saga_engine.participant.outage import Outage
 from saga_engine.participant.participant import Participant
-from saga_engine.participant.performer import Performer
-from saga_engine.participant.shift import Shift
+from saga_engine.protocol.topology import Topology, participant_queue, participant_topology
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import (
+from saga_engine.shutdown import Drain
+from saga_engine.telemetry.events import (
     HandlersRegistered,
     LinkChanged,
     Observer,

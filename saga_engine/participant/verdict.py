@@ -12,13 +12,12 @@ from types import TracebackType
 
 import orjson
 
-from saga_engine.broker.reply import CODE_CHARACTERS
 from saga_engine.containment import TaskExited
-from saga_engine.participant.refusal import Failed, Rejected, travels
-from saga_engine.saga.limits import Limits
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Outcome
-from saga_engine.store.wrapped import code_of
+from saga_engine.participant.errors import Failed, Rejected, travels
+from saga_engine.payload.limits import Limits
+from saga_engine.postgres.sqlalchemy_errors import code_of
+from saga_engine.protocol.reply import CODE_CHARACTERS
+from saga_engine.vocabulary import Failure, Outcome
 
 LEAVES = 100
 """Exceptions of one group that are looked at."""

@@ -12,12 +12,13 @@ import types
 from collections.abc import Callable
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.limits import Limits
-from saga_engine.saga.payload import Payload, PayloadError
-from saga_engine.saga.vocabulary import Json
+from saga_engine.payload.annotations import without_none
+from saga_engine.payload.limits import Limits
+from saga_engine.payload.payload import Payload, PayloadError
+from saga_engine.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +170,3 @@ def _parameter(parameter: inspect.Parameter, hints: Values[str, Any], where: str
         )
     kind, optional = without_none(hints[parameter.name])
     return Parameter(parameter.name, kind, optional)
-
-
-def without_none(kind: Any) -> tuple[Any, bool]:
-    """`X | None` gives (X, True); anything else (itself, False)."""
-    if get_origin(kind) not in (Union, types.UnionType):
-        return kind, kind is Any
-    members = [member for member in get_args(kind) if member is not type(None)]
-    optional = len(members) < len(get_args(kind))
-    return Union[tuple(members)], optional  # noqa: UP007 - the members are known only here

@@ -21,10 +21,10 @@ from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from saga_engine.errors import DefinitionError
+from saga_engine.payload.payload import Payload, PayloadError
 from saga_engine.saga.binding import Mapping, place_of, refuse_bare
-from saga_engine.saga.payload import Payload, PayloadError
 from saga_engine.saga.retry import Retry
-from saga_engine.saga.vocabulary import Direction, StepKind
+from saga_engine.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
 Declaring = TypeVar("Declaring", bound=Callable[..., Any])

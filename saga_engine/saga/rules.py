@@ -14,11 +14,12 @@ from types import UnionType
 from typing import Any
 
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.binding import Parameter, without_none
+from saga_engine.payload.annotations import without_none
+from saga_engine.payload.payload import name_of
+from saga_engine.saga.binding import Parameter
 from saga_engine.saga.definition import UNKNOWN, Order, Saga, Step
-from saga_engine.saga.payload import name_of
 from saga_engine.saga.retry import Retry
-from saga_engine.saga.vocabulary import Direction, StepKind
+from saga_engine.vocabulary import Direction, StepKind
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z", re.ASCII)

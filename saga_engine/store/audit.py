@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from saga_engine.store.statement import Transaction, text
+from saga_engine.postgres.statement import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,16 @@ import orjson
 from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from saga_engine.postgres import pgbouncer
+from saga_engine.postgres.connect import engine_for
+from saga_engine.postgres.pool import Pool, discard
+from saga_engine.postgres.session_limits import connecting
+from saga_engine.postgres.sqlalchemy_errors import leads_astray, translated
+from saga_engine.postgres.statement import Rows, Statement
+from saga_engine.postgres.url import read
 from saga_engine.settings import Settings
-from saga_engine.store import pooler, usable
-from saga_engine.store.document import dumps
-from saga_engine.store.engine import engine_for
-from saga_engine.store.limits import connecting
-from saga_engine.store.pool import Pool, discard
-from saga_engine.store.statement import Rows, Statement
-from saga_engine.store.url import read
-from saga_engine.store.wrapped import leads_astray, translated
+from saga_engine.store import database_check
+from saga_engine.store.json_column import dumps
 
 
 class Transaction:
@@ -38,7 +39,7 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: AsyncConnection, driver: pooler.Connection | None = None
+        self, connection: AsyncConnection, driver: pgbouncer.Connection | None = None
     ) -> None:
         self.connection = connection
         self._driver = driver
@@ -150,7 +151,7 @@ class Database:
                 its encoding is not UTF8, so it cannot hold every text.
         """
         async with self.transaction() as tx:
-            await usable.check(tx, self._where)
+            await database_check.check(tx, self._where)
 
 
 async def _undo(connection: AsyncConnection, adapter: Any) -> None:

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, literal, select, text
 
+from saga_engine.store.bounded_count import GROUPS, Total, total_of
 from saga_engine.store.database import Transaction
-from saga_engine.store.document import dumps, storable
+from saga_engine.store.json_column import dumps, storable
 from saga_engine.store.tables import dead_letter
-from saga_engine.store.total import GROUPS, Total, total_of
 
 _DETAIL = 2000  # characters: a sentence, and what it quotes
 

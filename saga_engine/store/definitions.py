@@ -14,11 +14,11 @@ from sqlalchemy import select, text
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.vocabulary import Direction
 from saga_engine.settings import Settings
 from saga_engine.store.database import Transaction
-from saga_engine.store.document import dumps
+from saga_engine.store.json_column import dumps
 from saga_engine.store.tables import definition
+from saga_engine.vocabulary import Direction
 
 
 @dataclass(frozen=True, slots=True)

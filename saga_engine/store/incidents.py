@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from saga_engine.saga.event import Event, IncidentOpened, IncidentResolved, RunAbandoned
-from saga_engine.saga.vocabulary import Direction, Resolution
-from saga_engine.store.statement import Transaction, text
-from saga_engine.store.total import Total, total
+from saga_engine.decider.events import Event, IncidentOpened, IncidentResolved, RunAbandoned
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.bounded_count import Total, total
+from saga_engine.vocabulary import Direction, Resolution
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from saga_engine.saga.event import Event, as_data
-from saga_engine.store.document import dumps
-from saga_engine.store.statement import Transaction, text
+from saga_engine.decider.events import Event, as_data
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.json_column import dumps
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch, StoreBusy
-from saga_engine.store import encoding, schema
+from saga_engine.postgres import encoding
+from saga_engine.postgres.connect import engine_for
+from saga_engine.postgres.sqlalchemy_errors import translated
+from saga_engine.postgres.url import read
+from saga_engine.store import schema
 from saga_engine.store.database import Transaction
-from saga_engine.store.engine import engine_for
 from saga_engine.store.tables import SCHEMA
-from saga_engine.store.url import read
-from saga_engine.store.wrapped import translated
 
 LOCK_TIMEOUT = 1.0
 PATIENCE = 60.0

@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
-from saga_engine.saga.effect import Send
-from saga_engine.saga.vocabulary import Direction
-from saga_engine.store.document import dumps
-from saga_engine.store.statement import Transaction, text
+from saga_engine.decider.effects import Send
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.json_column import dumps
+from saga_engine.vocabulary import Direction
 
 ALL = 2**62
 """More bytes than any payloads have."""

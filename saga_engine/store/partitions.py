@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.errors import StoreBusy
+from saga_engine.postgres.statement import Statement, Transaction, text
 from saga_engine.store.database import Database
-from saga_engine.store.statement import Statement, Transaction, text
 
 MONTHS_AHEAD = 12
 """Partitions there are beyond this month's, unless the settings say otherwise."""

@@ -8,8 +8,8 @@ already answers what it answered then. What was settled meanwhile, the sweep lea
 
 from dataclasses import dataclass
 
+from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.database import Database
-from saga_engine.store.statement import Transaction, text
 
 _PAGE = 500  # runs in one transaction
 _FIRST = "00000000-0000-0000-0000-000000000000"

@@ -5,8 +5,8 @@ Deleted in portions, each in a transaction of its own, by ids that were looked u
 nothing is read or locked on the way, and nothing is written where nothing is old.
 """
 
+from saga_engine.postgres.statement import text
 from saga_engine.store.database import Database
-from saga_engine.store.statement import text
 
 PORTION = 1000
 """Rows of each kind that are deleted in one transaction."""

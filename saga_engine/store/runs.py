@@ -14,12 +14,12 @@ from typing import Any
 
 import orjson
 
+from saga_engine.decider.run import Cause, OpenIncident, Run, restore, state_of
 from saga_engine.errors import StoreTooMuch, StoreUnavailable
-from saga_engine.saga.record import from_data
-from saga_engine.saga.run import Cause, Failure, OpenIncident, Run, restore, state_of
-from saga_engine.saga.vocabulary import Json, Status
-from saga_engine.store.document import dumps
-from saga_engine.store.statement import Statement, Transaction, text
+from saga_engine.payload.serialization import from_data
+from saga_engine.postgres.statement import Statement, Transaction, text
+from saga_engine.store.json_column import dumps
+from saga_engine.vocabulary import Failure, Json, Status
 
 ALL = 2**62
 """More bytes than any runs have."""

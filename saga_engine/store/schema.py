@@ -6,7 +6,7 @@ on one database while a deployment rolls. A database that is behind has to be mi
 ahead says itself, in `schema_revision`, which code may still work on it.
 """
 
-from saga_engine.store.statement import Transaction, text
+from saga_engine.postgres.statement import Transaction, text
 
 REVISION = "0002"
 """The newest migration: what this version of the code needs."""

@@ -15,13 +15,14 @@ from typing import Any, Self
 import asyncpg
 
 from saga_engine import tls
+from saga_engine.postgres import keepalive, pgbouncer
+from saga_engine.postgres.errors import leads_astray, translated
+from saga_engine.postgres.rows import Rows
+from saga_engine.postgres.session_limits import connecting
+from saga_engine.postgres.statement import Statement
+from saga_engine.postgres.url import read
 from saga_engine.settings import Settings
-from saga_engine.store import liveness, pooler, usable
-from saga_engine.store.limits import connecting
-from saga_engine.store.rows import Rows
-from saga_engine.store.sqlstate import leads_astray, translated
-from saga_engine.store.statement import Statement
-from saga_engine.store.url import read
+from saga_engine.store import database_check
 
 _ADAPTER_ONLY = "prepared_statement_cache_size"
 """The parameter of a URL that is SQLAlchemy's and not the driver's."""
@@ -30,7 +31,7 @@ _ADAPTER_ONLY = "prepared_statement_cache_size"
 class Transaction:
     """The driver's connection inside a transaction, for the functions of this package."""
 
-    def __init__(self, driver: pooler.Connection) -> None:
+    def __init__(self, driver: pgbouncer.Connection) -> None:
         self._driver = driver
 
     async def execute(
@@ -58,13 +59,13 @@ class Session:
         self._arguments.pop(_ADAPTER_ONLY, None)
         self._timeout = settings.database_timeout
         self._patience = settings.database_connect_timeout
-        self._driver: pooler.Connection | None = None
+        self._driver: pgbouncer.Connection | None = None
         self._used = 0.0
 
     async def __aenter__(self) -> Self:
         try:
             async with self.transaction() as tx:
-                await usable.check(tx, self._where)
+                await database_check.check(tx, self._where)
         except BaseException:
             self._terminate()
             raise
@@ -120,7 +121,7 @@ class Session:
         finally:
             self._used = asyncio.get_running_loop().time()
 
-    async def _undo(self, driver: pooler.Connection) -> None:
+    async def _undo(self, driver: pgbouncer.Connection) -> None:
         """Leave the transaction."""
         try:
             if not driver.is_closed() and driver.is_in_transaction():
@@ -129,18 +130,18 @@ class Session:
             driver.terminate()
             raise
 
-    async def _connected(self) -> pooler.Connection:
+    async def _connected(self) -> pgbouncer.Connection:
         if self._driver is None or not await self._answers(self._driver):
             context = self._files is not None and tls.context(self._files)
-            self._driver = await pooler.connect(ssl=context, **self._arguments)
-            liveness.watch_driver(self._driver)
+            self._driver = await pgbouncer.connect(ssl=context, **self._arguments)
+            keepalive.watch_driver(self._driver)
         return self._driver
 
-    async def _answers(self, driver: pooler.Connection) -> bool:
+    async def _answers(self, driver: pgbouncer.Connection) -> bool:
         """Whether a connection is open; one that has rested is asked."""
         if driver.is_closed():
             return False
-        if asyncio.get_running_loop().time() - self._used < liveness.RESTED:
+        if asyncio.get_running_loop().time() - self._used < keepalive.RESTED:
             return True
         try:
             await driver.execute("SELECT 1", timeout=self._patience)

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError
-from saga_engine.telemetry.facts import described
+from saga_engine.telemetry.events import described
 from saga_engine.telemetry.redaction import one_line, redacted
 
 Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]

@@ -17,50 +17,50 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
-from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry import facts
-from saga_engine.telemetry.facts import Fact, Observer
+from saga_engine.telemetry import events
+from saga_engine.telemetry.events import Fact, Observer
 from saga_engine.telemetry.redaction import one_line, redacted
-from saga_engine.telemetry.repeats import Repeats
+from saga_engine.telemetry.throttle import Repeats
+from saga_engine.vocabulary import Outcome
 
 EVENTS: Mapping[type[Fact], tuple[str, int]] = {
-    facts.DefinitionRegistered: ("definition.registered", logging.INFO),
-    facts.HandlersRegistered: ("handlers.registered", logging.INFO),
-    facts.RunStarted: ("run.started", logging.INFO),
-    facts.RunCompensating: ("run.compensating", logging.INFO),
-    facts.RunFinished: ("run.finished", logging.INFO),
-    facts.AttemptSent: ("attempt.sent", logging.DEBUG),
-    facts.AttemptSettled: ("attempt.settled", logging.DEBUG),
-    facts.RetryScheduled: ("retry.scheduled", logging.INFO),
-    facts.IncidentOpened: ("incident.opened", logging.ERROR),
-    facts.IncidentResolved: ("incident.resolved", logging.INFO),
-    facts.OperatorAnswered: ("operator.answered", logging.INFO),
-    facts.MessageIgnored: ("message.ignored", logging.DEBUG),
-    facts.MessageParked: ("message.parked", logging.WARNING),
-    facts.MessageDeadLettered: ("message.dead_lettered", logging.WARNING),
-    facts.BatchProcessed: ("batch.processed", logging.DEBUG),
-    facts.MessagesPublished: ("messages.published", logging.DEBUG),
-    facts.MessagesConsumed: ("messages.consumed", logging.DEBUG),
-    facts.LinkChanged: ("link.changed", logging.INFO),
-    facts.DatabaseTroubled: ("database.troubled", logging.WARNING),
-    facts.DatabaseRecovered: ("database.recovered", logging.INFO),
-    facts.FaultFound: ("fault.found", logging.ERROR),
-    facts.CodeFailed: ("code.failed", logging.ERROR),
-    facts.CodeStuck: ("code.stuck", logging.ERROR),
-    facts.CodeContained: ("code.contained", logging.ERROR),
-    facts.OverseerLost: ("overseer.lost", logging.WARNING),
-    facts.OverseerStarted: ("overseer.started", logging.INFO),
-    facts.ProcessReady: ("process.ready", logging.INFO),
-    facts.ProcessDraining: ("process.draining", logging.INFO),
-    facts.ProcessStopped: ("process.stopped", logging.INFO),
-    facts.HandlerFinished: ("handler.finished", logging.DEBUG),
-    facts.HandlerFailed: ("handler.failed", logging.WARNING),
-    facts.HandlerAbandoned: ("handler.abandoned", logging.WARNING),
-    facts.BarrierHit: ("barrier.hit", logging.DEBUG),
-    facts.BacklogCounted: ("backlog.counted", logging.DEBUG),
-    facts.LoopMeasured: ("loop.measured", logging.DEBUG),
-    facts.ObserverFailed: ("observer.failed", logging.ERROR),
+    events.DefinitionRegistered: ("definition.registered", logging.INFO),
+    events.HandlersRegistered: ("handlers.registered", logging.INFO),
+    events.RunStarted: ("run.started", logging.INFO),
+    events.RunCompensating: ("run.compensating", logging.INFO),
+    events.RunFinished: ("run.finished", logging.INFO),
+    events.AttemptSent: ("attempt.sent", logging.DEBUG),
+    events.AttemptSettled: ("attempt.settled", logging.DEBUG),
+    events.RetryScheduled: ("retry.scheduled", logging.INFO),
+    events.IncidentOpened: ("incident.opened", logging.ERROR),
+    events.IncidentResolved: ("incident.resolved", logging.INFO),
+    events.OperatorAnswered: ("operator.answered", logging.INFO),
+    events.MessageIgnored: ("message.ignored", logging.DEBUG),
+    events.MessageParked: ("message.parked", logging.WARNING),
+    events.MessageDeadLettered: ("message.dead_lettered", logging.WARNING),
+    events.BatchProcessed: ("batch.processed", logging.DEBUG),
+    events.MessagesPublished: ("messages.published", logging.DEBUG),
+    events.MessagesConsumed: ("messages.consumed", logging.DEBUG),
+    events.LinkChanged: ("link.changed", logging.INFO),
+    events.DatabaseTroubled: ("database.troubled", logging.WARNING),
+    events.DatabaseRecovered: ("database.recovered", logging.INFO),
+    events.FaultFound: ("fault.found", logging.ERROR),
+    events.CodeFailed: ("code.failed", logging.ERROR),
+    events.CodeStuck: ("code.stuck", logging.ERROR),
+    events.CodeContained: ("code.contained", logging.ERROR),
+    events.OverseerLost: ("overseer.lost", logging.WARNING),
+    events.OverseerStarted: ("overseer.started", logging.INFO),
+    events.ProcessReady: ("process.ready", logging.INFO),
+    events.ProcessDraining: ("process.draining", logging.INFO),
+    events.ProcessStopped: ("process.stopped", logging.INFO),
+    events.HandlerFinished: ("handler.finished", logging.DEBUG),
+    events.HandlerFailed: ("handler.failed", logging.WARNING),
+    events.HandlerAbandoned: ("handler.abandoned", logging.WARNING),
+    events.BarrierHit: ("barrier.hit", logging.DEBUG),
+    events.BacklogCounted: ("backlog.counted", logging.DEBUG),
+    events.LoopMeasured: ("loop.measured", logging.DEBUG),
+    events.ObserverFailed: ("observer.failed", logging.ERROR),
 }
 """Each fact's event name, and its level when nothing is wrong (see `level_of`)."""
 
@@ -155,15 +155,15 @@ def level_of(fact: Fact) -> int:
     """A fact's level: that of its kind, raised where this one is not what one hopes for."""
     usual = EVENTS[type(fact)][1]
     match fact:
-        case facts.AttemptSettled(outcome=outcome) | facts.HandlerFinished(outcome=outcome):
+        case events.AttemptSettled(outcome=outcome) | events.HandlerFinished(outcome=outcome):
             return usual if outcome is Outcome.SUCCEEDED else logging.INFO
-        case facts.LinkChanged(problem=problem):
+        case events.LinkChanged(problem=problem):
             return logging.WARNING if problem else usual
-        case facts.MessagesPublished(outcome=said):
+        case events.MessagesPublished(outcome=said):
             return usual if said == "confirmed" else logging.WARNING
-        case facts.HandlerFailed(again=True):
+        case events.HandlerFailed(again=True):
             return logging.DEBUG
-        case facts.ProcessStopped(clean=False):
+        case events.ProcessStopped(clean=False):
             return logging.WARNING
         case _:
             return usual
@@ -172,9 +172,9 @@ def level_of(fact: Fact) -> int:
 def _connection(fact: Fact) -> tuple[object, ...]:
     """What a fact about a connection that comes and goes has in common with others."""
     match fact:
-        case facts.DatabaseTroubled() | facts.DatabaseRecovered():
+        case events.DatabaseTroubled() | events.DatabaseRecovered():
             return type(fact), fact.operation
-        case facts.LinkChanged():
+        case events.LinkChanged():
             return type(fact), fact.role, fact.phase, bool(fact.problem)
         case _:
             return ()
@@ -262,6 +262,6 @@ def _exception(
     if library:
         line["event"] = str(line["event"]).split("\n", maxsplit=1)[0]
     if isinstance(error, BaseException):
-        shown = facts.described(error) if library else "".join(traceback.format_exception(error))
+        shown = events.described(error) if library else "".join(traceback.format_exception(error))
         line["exception"] = shown
     return line

@@ -19,10 +19,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
-from saga_engine.telemetry import facts
-from saga_engine.telemetry.catalogue import CATALOGUE, Metric
-from saga_engine.telemetry.facts import Fact
+from saga_engine.telemetry import events
+from saga_engine.telemetry.events import Fact
+from saga_engine.telemetry.metric_catalogue import CATALOGUE, Metric
+from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
 
 OTHER = "other"
 CODES_MAX = 64
@@ -147,65 +147,65 @@ class Metrics:
 
     def _table(self) -> Mapping[type[Fact], Callable[[Any], None]]:
         return {
-            facts.DefinitionRegistered: lambda f: self.know(f.saga, f.version, f.steps),
-            facts.HandlersRegistered: lambda f: self._commands.update(f.commands),
-            facts.RunStarted: self._run_started,
-            facts.RunCompensating: lambda f: self._count(
+            events.DefinitionRegistered: lambda f: self.know(f.saga, f.version, f.steps),
+            events.HandlersRegistered: lambda f: self._commands.update(f.commands),
+            events.RunStarted: self._run_started,
+            events.RunCompensating: lambda f: self._count(
                 "saga_compensations_total", self._saga(f.saga), _among(_CAUSES, f.cause)
             ),
-            facts.RunFinished: self._run_finished,
-            facts.AttemptSettled: self._attempt_settled,
-            facts.RetryScheduled: lambda f: self._count(
+            events.RunFinished: self._run_finished,
+            events.AttemptSettled: self._attempt_settled,
+            events.RetryScheduled: lambda f: self._count(
                 "saga_step_retries_total", *self._step(f.saga, f.step, f.direction)
             ),
-            facts.IncidentOpened: lambda f: self._count(
+            events.IncidentOpened: lambda f: self._count(
                 "saga_incidents_opened_total", self._saga(f.saga), self._code("cause", f.cause)
             ),
-            facts.OperatorAnswered: self._operator_answered,
-            facts.MessageIgnored: lambda f: self._count(
+            events.OperatorAnswered: self._operator_answered,
+            events.MessageIgnored: lambda f: self._count(
                 "saga_duplicates_total", self._code("ignored", f.reason)
             ),
-            facts.MessageDeadLettered: self._dead_lettered,
-            facts.BatchProcessed: self._batch_processed,
-            facts.MessagesPublished: self._published,
-            facts.MessagesConsumed: self._consumed,
-            facts.LinkChanged: self._link_changed,
-            facts.DatabaseTroubled: lambda f: self._count(
+            events.MessageDeadLettered: self._dead_lettered,
+            events.BatchProcessed: self._batch_processed,
+            events.MessagesPublished: self._published,
+            events.MessagesConsumed: self._consumed,
+            events.LinkChanged: self._link_changed,
+            events.DatabaseTroubled: lambda f: self._count(
                 "saga_db_errors_total", self._code("operation", f.operation)
             ),
-            facts.FaultFound: lambda f: self._count(
+            events.FaultFound: lambda f: self._count(
                 "saga_faults_total", self._code("operation", f.operation)
             ),
-            facts.CodeFailed: self._code_failed,
+            events.CodeFailed: self._code_failed,
             **self._simple(),
-            facts.HandlerFinished: lambda f: self._observe(
+            events.HandlerFinished: lambda f: self._observe(
                 "saga_handler_duration_seconds", f.duration_s, self._command(f.command), f.outcome
             ),
-            facts.HandlerFailed: lambda f: self._count(
+            events.HandlerFailed: lambda f: self._count(
                 "saga_handler_failures_total", self._command(f.command)
             ),
-            facts.HandlerAbandoned: lambda f: self._count(
+            events.HandlerAbandoned: lambda f: self._count(
                 "saga_handlers_abandoned_total", self._command(f.command)
             ),
-            facts.BarrierHit: lambda f: self._count(
+            events.BarrierHit: lambda f: self._count(
                 "saga_barrier_total", self._command(f.command), self._code("case", f.case)
             ),
-            facts.BacklogCounted: self._backlog_counted,
-            facts.LoopMeasured: lambda f: self._observe("saga_event_loop_lag_seconds", f.lag_s),
+            events.BacklogCounted: self._backlog_counted,
+            events.LoopMeasured: lambda f: self._observe("saga_event_loop_lag_seconds", f.lag_s),
         }
 
     def _simple(self) -> Mapping[type[Fact], Callable[[Any], None]]:
         """What moves a metric without labels, whatever the fact says."""
         return {
-            facts.MessageParked: lambda _: self._count("saga_parked_total"),
-            facts.CodeContained: lambda _: self._count("saga_code_contained_total"),
-            facts.OverseerLost: lambda _: self._count("saga_overseers_lost_total"),
-            facts.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
-            facts.ProcessDraining: lambda _: self._child("saga_worker_ready").set(0),
-            facts.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
+            events.MessageParked: lambda _: self._count("saga_parked_total"),
+            events.CodeContained: lambda _: self._count("saga_code_contained_total"),
+            events.OverseerLost: lambda _: self._count("saga_overseers_lost_total"),
+            events.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
+            events.ProcessDraining: lambda _: self._child("saga_worker_ready").set(0),
+            events.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
         }
 
-    def _run_started(self, fact: facts.RunStarted) -> None:
+    def _run_started(self, fact: events.RunStarted) -> None:
         known = (fact.saga, fact.version) in self._versions
         self._count(
             "saga_runs_started_total",
@@ -213,12 +213,12 @@ class Metrics:
             str(fact.version) if known else OTHER,
         )
 
-    def _run_finished(self, fact: facts.RunFinished) -> None:
+    def _run_finished(self, fact: events.RunFinished) -> None:
         labels = (self._saga(fact.saga), fact.status.value)
         self._count("saga_runs_finished_total", *labels)
         self._observe("saga_run_duration_seconds", fact.duration_s, *labels)
 
-    def _attempt_settled(self, fact: facts.AttemptSettled) -> None:
+    def _attempt_settled(self, fact: events.AttemptSettled) -> None:
         labels = self._step(fact.saga, fact.step, fact.direction.value)
         self._count("saga_step_attempts_total", *labels, fact.outcome.value)
         if fact.outcome is Outcome.UNKNOWN:
@@ -226,37 +226,37 @@ class Metrics:
         elif fact.duration_s is not None:
             self._observe("saga_step_duration_seconds", fact.duration_s, *labels)
 
-    def _code_failed(self, fact: facts.CodeFailed) -> None:
+    def _code_failed(self, fact: events.CodeFailed) -> None:
         known = not fact.step or (fact.saga, fact.step) in self._steps
         self._count(
             "saga_code_failures_total", self._saga(fact.saga), fact.step if known else OTHER
         )
 
-    def _operator_answered(self, fact: facts.OperatorAnswered) -> None:
+    def _operator_answered(self, fact: events.OperatorAnswered) -> None:
         outcome = "accepted" if fact.accepted else "refused"
         self._count("saga_operator_actions_total", _among(_ACTIONS, fact.action), outcome)
 
-    def _dead_lettered(self, fact: facts.MessageDeadLettered) -> None:
+    def _dead_lettered(self, fact: events.MessageDeadLettered) -> None:
         labels = (self._code("queue", fact.queue), self._code("reason", fact.reason))
         self._count("saga_dead_letters_total", *labels)
 
-    def _batch_processed(self, fact: facts.BatchProcessed) -> None:
+    def _batch_processed(self, fact: events.BatchProcessed) -> None:
         self._observe("saga_batch_size", fact.triggers)
         self._observe("saga_batch_duration_seconds", fact.decide_s, "decide")
         self._observe("saga_batch_duration_seconds", fact.commit_s, "commit")
         self._observe("saga_batch_duration_seconds", fact.publish_s, "publish")
 
-    def _published(self, fact: facts.MessagesPublished) -> None:
+    def _published(self, fact: events.MessagesPublished) -> None:
         exchange = self._code("exchange", fact.exchange or "default")
         outcome = self._code("published", fact.outcome)
         self._count("saga_messages_published_total", exchange, outcome, by=fact.messages)
 
-    def _consumed(self, fact: facts.MessagesConsumed) -> None:
+    def _consumed(self, fact: events.MessagesConsumed) -> None:
         queue = self._code("queue", fact.queue)
         self._count("saga_messages_consumed_total", queue, by=fact.messages)
         self._count("saga_messages_redelivered_total", queue, by=fact.redelivered)
 
-    def _link_changed(self, fact: facts.LinkChanged) -> None:
+    def _link_changed(self, fact: events.LinkChanged) -> None:
         role = _among(_ROLES, fact.role)
         up = fact.phase in ("connected", "blocked")
         self._child("saga_broker_connected", role).set(up)
@@ -265,7 +265,7 @@ class Metrics:
             self._count("saga_broker_reconnects_total", role)
             self._epochs[role] = fact.epoch
 
-    def _backlog_counted(self, fact: facts.BacklogCounted) -> None:
+    def _backlog_counted(self, fact: events.BacklogCounted) -> None:
         if "saga_runs" not in self._made:
             self._make(metric for metric in CATALOGUE if metric.backlog)
         unfinished = [status.value for status in Status if not status.finished]
@@ -288,7 +288,7 @@ class Metrics:
         self._child("saga_timer_oldest_overdue_seconds").set(fact.timer_overdue_s)
         self._child("saga_runs_unpartitioned").set(fact.runs_unpartitioned)
 
-    def _incidents_open(self, fact: facts.BacklogCounted) -> Mapping[Any, float]:
+    def _incidents_open(self, fact: events.BacklogCounted) -> Mapping[Any, float]:
         """By saga, cause and step; a saga without any has one series, without cause and step."""
         found: defaultdict[tuple[str, str, str], float] = defaultdict(float)
         for (saga, cause, step), number in fact.incidents_open.items():

@@ -24,16 +24,16 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from saga_engine.decider import events
+from saga_engine.decider.run import StepStatus
 from saga_engine.identifiers import misfit
-from saga_engine.saga import event as events
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, runs
+from saga_engine.store import pending_requests, runs
 from saga_engine.store.database import Transaction
-from saga_engine.worker.catalogue import Catalogue
-from saga_engine.worker.ledger import Ledger, Recorded
+from saga_engine.vocabulary import Outcome
+from saga_engine.worker.change_set import Ledger, Recorded
+from saga_engine.worker.registry import Catalogue
 
 FIRST = 100
 """Places to begin with: at the default timeout of 30 s, right for 7 commands a second or more."""
@@ -96,7 +96,9 @@ class Admission:
             return
         self._looked = now
         counted = self._let_in - self._undecided
-        waiting = await inbox.sagas_waiting(tx, self._catalogue.names, self._catalogue.ids)
+        waiting = await pending_requests.sagas_waiting(
+            tx, self._catalogue.names, self._catalogue.ids
+        )
         taken = await runs.due_within(tx, self._horizons, self._most)
         self._waiting, self._taken, self._counted = waiting, taken, counted
 

@@ -15,31 +15,31 @@ from functools import partial
 from saga_engine.errors import StoreBusy, StoreTooMuch
 from saga_engine.settings import Settings
 from saga_engine.store import (
+    backlog_counts,
+    crash_suspects,
     definitions,
-    gauges,
-    identity,
-    inbox,
+    engine_identity,
     outbox,
     partitions,
+    pending_requests,
     retention,
     runs,
-    stranded,
-    suspects,
+    stranded_starts,
 )
+from saga_engine.store.crash_suspects import Suspect
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.definitions import presence_of
-from saga_engine.store.inbox import Inboxed
 from saga_engine.store.outbox import LeftBehind
 from saga_engine.store.partitions import Patience
-from saga_engine.store.suspects import Suspect
-from saga_engine.telemetry.facts import BacklogCounted, FaultFound, Tell, described
-from saga_engine.worker import pending
-from saga_engine.worker.arrival import Arrival, Intake, Unread
-from saga_engine.worker.batch import FAULT_PAUSE, Batch
-from saga_engine.worker.catalogue import Catalogue
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.portion import Portion
-from saga_engine.worker.turnover import AWAY, Turnover
+from saga_engine.store.pending_requests import Inboxed
+from saga_engine.telemetry.events import BacklogCounted, FaultFound, Tell, described
+from saga_engine.worker import decode_pending
+from saga_engine.worker.adaptive_limit import Portion
+from saga_engine.worker.batch_runner import AWAY, Turnover
+from saga_engine.worker.batch_transaction import FAULT_PAUSE, Batch
+from saga_engine.worker.outbox_publisher import Outbound
+from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.work_item import Arrival, Intake, Unread
 
 
 class Duties:
@@ -60,7 +60,7 @@ class Duties:
         self._outbound = outbound
         self._settings = settings
         self._tell = tell
-        self._lengths = pending.lengths(settings)
+        self._lengths = decode_pending.lengths(settings)
         self._presence = presence_of(settings)
         self._waiting = Portion(settings.batch_size)
         self._due = Portion(settings.batch_size)
@@ -88,7 +88,7 @@ class Duties:
         """
         definitions = self._catalogue.ids
         due = bool(await runs.due(tx, definitions, 1))
-        return due, due or await inbox.anything(tx, self._catalogue.names, definitions)
+        return due, due or await pending_requests.anything(tx, self._catalogue.names, definitions)
 
     async def _wake_due(self) -> bool:
         try:
@@ -184,7 +184,7 @@ class Duties:
                 self._tell(FaultFound(operation="recorded", problem=described(error)))
         else:
             async with self._database.transaction() as tx:
-                await inbox.rest(tx, [item.id for item in seen], FAULT_PAUSE)
+                await pending_requests.rest(tx, [item.id for item in seen], FAULT_PAUSE)
 
     async def _settle_alone(
         self,
@@ -197,11 +197,11 @@ class Duties:
         if await self._oldest_recorded(tx) != seen:
             raise StoreBusy("Another worker has taken that request. Nothing was done.")
         for item in seen:
-            found = pending.read_one(item, self._settings)
+            found = decode_pending.read_one(item, self._settings)
             await settle(batch, found.arrival if isinstance(found, Unread) else found)
 
     async def _take_in(self, batch: Batch, items: Sequence[Inboxed]) -> int:
-        intake = pending.read(items, self._settings)
+        intake = decode_pending.read(items, self._settings)
         if alone := [each for each in intake.arrivals if batch.is_suspect(each.run_id)]:
             for each in alone:
                 batch.put_by(each)
@@ -225,7 +225,7 @@ class Duties:
         limit, definitions = self._waiting.size, self._catalogue.ids
         items = await self._starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
-        items += await inbox.take(
+        items += await pending_requests.take(
             tx,
             definition_ids=definitions,
             limit=limit,
@@ -240,12 +240,12 @@ class Duties:
     async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
         """Take out up to *limit* starts whose turn it is."""
         admission, definitions = self._turnover.admission, self._catalogue.ids
-        waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
+        waiting = await pending_requests.sagas_waiting(tx, self._catalogue.names, definitions)
         if not waiting:
             return []
         await admission.look(tx)
         turns = admission.turns(waiting, limit)
-        return await inbox.take_starts(
+        return await pending_requests.take_starts(
             tx,
             turns,
             definition_ids=definitions,
@@ -262,14 +262,14 @@ class Duties:
 
     async def _oldest_other(self, tx: Transaction) -> list[Inboxed]:
         definitions, bounds = self._catalogue.ids, self._lengths
-        return await inbox.take(tx, definition_ids=definitions, limit=1, lengths=bounds)
+        return await pending_requests.take(tx, definition_ids=definitions, limit=1, lengths=bounds)
 
     async def _oldest_start(self, tx: Transaction) -> list[Inboxed]:
         """Take out a start without regard to its turn."""
         definitions, bounds = self._catalogue.ids, self._lengths
-        waiting = await inbox.sagas_waiting(tx, self._catalogue.names, definitions)
+        waiting = await pending_requests.sagas_waiting(tx, self._catalogue.names, definitions)
         turns = dict.fromkeys(sorted(waiting), 1)
-        return await inbox.take_starts(
+        return await pending_requests.take_starts(
             tx, turns, definition_ids=definitions, limit=1, lengths=bounds
         )
 
@@ -305,8 +305,8 @@ class Duties:
     async def suspects(self) -> bool:
         """Deal with what waits for runs that have ended a worker, each of them alone."""
         async with self._database.transaction() as tx:
-            self._catalogue.suspected = frozenset(await suspects.every(tx))
-            found = await suspects.with_work(tx) if self._catalogue.suspected else {}
+            self._catalogue.suspected = frozenset(await crash_suspects.every(tx))
+            found = await crash_suspects.with_work(tx) if self._catalogue.suspected else {}
         for suspect in found.values():
             await self._take_suspect(suspect)
         return False
@@ -314,13 +314,13 @@ class Duties:
     async def _take_suspect(self, suspect: Suspect) -> None:
         run_id, definitions = suspect.run_id, self._catalogue.ids
         async with self._database.transaction() as tx:
-            await suspects.pardon(tx, run_id)
-            again = await suspects.among(tx, {run_id})
+            await crash_suspects.pardon(tx, run_id)
+            again = await crash_suspects.among(tx, {run_id})
 
         async def take(tx: Transaction, batch: Batch) -> None:
             for each in again.values():
-                items = await suspects.take_of(tx, run_id, definitions, self._lengths)
-                intake = pending.read(items, self._settings)
+                items = await crash_suspects.take_of(tx, run_id, definitions, self._lengths)
+                intake = decode_pending.read(items, self._settings)
                 if intake.unread:
                     await batch.take(intake, patient=True)
                 else:
@@ -343,12 +343,12 @@ class Duties:
     async def maintenance(self) -> bool:
         """Read the token keys, count for the gauges, forget old suspects."""
         async with self._database.transaction() as tx:
-            self._outbound.keys = await identity.token_keys(tx)
+            self._outbound.keys = await engine_identity.token_keys(tx)
         if self._catalogue.suspected:
             async with self._database.transaction() as tx:
-                await suspects.expire(tx)
+                await crash_suspects.expire(tx)
         async with self._database.transaction() as tx:
-            counts = await gauges.counts(tx, self._settings.count_max)
+            counts = await backlog_counts.counts(tx, self._settings.count_max)
             self._tell(_backlog(counts, len(self._catalogue.suspected)))
         return False
 
@@ -374,14 +374,14 @@ class Duties:
     async def _set_unknown_starts_aside(self, tx: Transaction, batch: Batch) -> int:
         """Make dead letters of starts whose definition no worker has loaded in all their days."""
         days = self._settings.run_id_age_days
-        items = await stranded.take_unknown(
+        items = await stranded_starts.take_unknown(
             tx, timedelta(days=days), self._settings.batch_size, self._lengths
         )
         text = (
             f"No worker has loaded the definition of this start within {days} days"
             " (run_id_age_days). Load it in a worker, then start again."
         )
-        found = [pending.read_one(item, self._settings) for item in items]
+        found = [decode_pending.read_one(item, self._settings) for item in items]
         arrivals = [each.arrival if isinstance(each, Unread) else each for each in found]
         unread = [Unread(each, "unknown_saga", text) for each in arrivals]
         if unread:
@@ -397,7 +397,7 @@ class Duties:
         return False
 
 
-def _backlog(counts: gauges.Counts, suspects: int) -> BacklogCounted:
+def _backlog(counts: backlog_counts.Counts, suspects: int) -> BacklogCounted:
     letters: Counter[str] = Counter()
     for (_, reason), number in counts.dead_letters.items():
         letters[reason] += number

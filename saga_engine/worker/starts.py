@@ -14,25 +14,25 @@ A start that was accepted is never refused: what keeps it from going on is an in
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from saga_engine.broker.answer import AnswerOutcome
-from saga_engine.saga.decide import begin_blocked, decide
-from saga_engine.saga.effect import wake_at
-from saga_engine.saga.event import Event
-from saga_engine.saga.run import Run
-from saga_engine.saga.sealing import PAYLOAD_SEALED, SealError, input_place, is_sealed
-from saga_engine.saga.trigger import Start
-from saga_engine.saga.vocabulary import IncidentCause, Json, Status
+from saga_engine.decider.decide import begin_blocked, decide
+from saga_engine.decider.effects import wake_at
+from saga_engine.decider.events import Event
+from saga_engine.decider.run import Run
+from saga_engine.decider.triggers import Start
+from saga_engine.payload.encryption import PAYLOAD_SEALED, SealError, input_place, is_sealed
+from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, keys, runs
+from saga_engine.store import business_keys, definitions, pending_requests, runs
+from saga_engine.store.business_keys import KeyHeld, KeyWanted
 from saga_engine.store.database import Transaction
-from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.worker import pending
+from saga_engine.vocabulary import IncidentCause, Json, Status
+from saga_engine.worker import decode_pending
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival, Unread
-from saga_engine.worker.catalogue import Catalogue
-from saga_engine.worker.ledger import Ledger, status_of
+from saga_engine.worker.change_set import Ledger, status_of
+from saga_engine.worker.registry import Catalogue
 from saga_engine.worker.timeslice import Timeslice
+from saga_engine.worker.work_item import Arrival, Unread
 
 INPUT_SEALED = "input_sealed"
 """Why a start is set aside whose input is sealed with a key that is not here."""
@@ -116,7 +116,7 @@ class Starts:
         problems = {
             run_id: problem
             for run_id, problem in problems.items()
-            if run_id not in await inbox.known(self._tx, problems)  # asked for again
+            if run_id not in await pending_requests.known(self._tx, problems)  # asked for again
         }
         for arrival in arrivals:
             if arrival.run_id in problems and arrival.delivery is not None:
@@ -216,7 +216,7 @@ class Starts:
         """Give the key of a start that is refused back, unless its run is there with that key."""
         key = start_of(arrival).key
         if key is not None:
-            await keys.release(self._tx, arrival.saga, key, arrival.run_id)
+            await business_keys.release(self._tx, arrival.saga, key, arrival.run_id)
 
     async def _reserve(self, starts: Sequence[Begun]) -> dict[str, KeyHeld | None]:
         """Who holds the key that each run wants, by the wanting run's id; None: that is not out."""
@@ -226,7 +226,7 @@ class Starts:
             if start.key is not None and not begun.unreadable:
                 saga = begun.arrival.saga
                 wanted.append(KeyWanted(saga, start.key, start.run_id, begun.given))
-        held = await keys.try_reserve(self._tx, wanted, self._catalogue.sealing)
+        held = await business_keys.try_reserve(self._tx, wanted, self._catalogue.sealing)
         return {each.run_id: holder for each, holder in zip(wanted, held, strict=True)}
 
     async def _consider(self, begun: Begun, holder: KeyHeld | None) -> None:
@@ -274,7 +274,7 @@ class Starts:
 
     async def _queue(self, later: Sequence[Begun]) -> None:
         """Let starts wait, unless their runs are there or wait already."""
-        there = await inbox.known(self._tx, [begun.arrival.run_id for begun in later])
+        there = await pending_requests.known(self._tx, [begun.arrival.run_id for begun in later])
         for begun in later:
             run_id = begun.arrival.run_id
             if run_id in there:
@@ -324,9 +324,9 @@ class Starts:
         await self._release(arrival)
 
     async def _look_at_the_waiting(self, run_ids: Collection[str]) -> dict[str, Arrival | Unread]:
-        lengths = pending.lengths(self._settings)
-        found = await inbox.look_at_starts(self._tx, run_ids, lengths)
-        return {each: pending.read_one(item, self._settings) for each, item in found.items()}
+        lengths = decode_pending.lengths(self._settings)
+        found = await pending_requests.look_at_starts(self._tx, run_ids, lengths)
+        return {each: decode_pending.read_one(item, self._settings) for each, item in found.items()}
 
     def _is_another(self, begun: Begun, run: Run | None, start: Arrival | Unread | None) -> bool:
         """Whether what has the id, a run or a start that waits, is not what a start asks for."""
@@ -341,7 +341,7 @@ class Starts:
             return True
         place = input_place(start.saga, begun.arrival.run_id)
         given = self._catalogue.sealing.unsealed(waits.input, place)
-        return not keys.equal_inputs(begun.given, given)
+        return not business_keys.equal_inputs(begun.given, given)
 
     def _is_what_it_wants(self, begun: Begun, run: Run) -> bool:
         """Whether a run is of the saga, the key and the input that a start asks for."""
@@ -351,7 +351,7 @@ class Starts:
             return True
         place = input_place(run.saga, run.run_id)
         given = self._catalogue.sealing.unsealed(run.input, place)
-        return keys.equal_inputs(begun.given, given)
+        return business_keys.equal_inputs(begun.given, given)
 
 
 def _waiting_status(start: Arrival) -> RunStatus | None:

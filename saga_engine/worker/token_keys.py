@@ -7,14 +7,14 @@ key begins to sign.
 
 import asyncio
 
-from saga_engine.broker.token import shown
-from saga_engine.store import identity
+from saga_engine.protocol.token import shown
+from saga_engine.store import engine_identity
 from saga_engine.store.database import Database
-from saga_engine.store.identity import TokenKeys
-from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound, Tell, described
-from saga_engine.worker.arrival import Intake
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.turnover import AWAY
+from saga_engine.store.engine_identity import TokenKeys
+from saga_engine.telemetry.events import DatabaseTroubled, FaultFound, Tell, described
+from saga_engine.worker.batch_runner import AWAY
+from saga_engine.worker.outbox_publisher import Outbound
+from saga_engine.worker.work_item import Intake
 
 AT_MOST_EVERY = 1.0
 """
@@ -54,7 +54,7 @@ class TokenKeyReader:
     async def _read(self) -> None:
         begun = asyncio.get_running_loop().time()
         async with self._database.transaction() as tx:
-            self._outbound.keys = await identity.token_keys(tx)
+            self._outbound.keys = await engine_identity.token_keys(tx)
         self._read_at = begun
 
 

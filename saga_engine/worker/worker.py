@@ -13,19 +13,19 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from saga_engine.broker.connection import Link, LinkState, Phase
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
-from saga_engine.codec.configured import sealing_of
-from saga_engine.drain import Drain
+from saga_engine.amqp.connection import Link, LinkState, Phase
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.encryption.configuration import sealing_of
 from saga_engine.errors import SagaEngineError
+from saga_engine.payload.encryption import Sealing
+from saga_engine.payload.guard import UNWATCHED, Watch
+from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.guard import UNWATCHED, Watch
-from saga_engine.saga.sealing import Sealing
 from saga_engine.settings import Settings
+from saga_engine.shutdown import Drain
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     LinkChanged,
     LoopMeasured,
     ProcessDraining,
@@ -33,10 +33,10 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     Tell,
 )
-from saga_engine.worker.alarm import WatchedCodec
-from saga_engine.worker.catalogue import sound
-from saga_engine.worker.loop import pause
-from saga_engine.worker.shift import QUEUES, Shift, register
+from saga_engine.worker.loops import QUEUES, Shift, register
+from saga_engine.worker.periodic import pause
+from saga_engine.worker.registry import sound
+from saga_engine.worker.time_limit import WatchedCodec
 
 LAG_INTERVAL = 1.0
 """Seconds the event loop is asked to wake us in, to see how late it comes round."""

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import aiormq
 from aiormq.exceptions import AMQPConnectionError
 
-from saga_engine.broker.connection import Link, LinkState
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import participant_queue, participant_topology
-from saga_engine.broker.url import each_host
-from saga_engine.broker.wire import Delivery
+from saga_engine.amqp.connection import Link, LinkState
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.url import each_host
+from saga_engine.protocol.message import Delivery
+from saga_engine.protocol.topology import participant_queue, participant_topology
 from saga_engine.settings import Settings
 
 TOPOLOGY = participant_topology("tests", ["tests.one", "tests.two"])

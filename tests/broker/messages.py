@@ -3,7 +3,7 @@
 from dataclasses import replace
 from uuid import uuid4
 
-from saga_engine.broker.wire import Delivery, Message
+from saga_engine.protocol.message import Delivery, Message
 
 _DELIVERY = Delivery(
     queue="saga.replies",

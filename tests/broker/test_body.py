@@ -5,15 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.broker.body import (
-    beyond_limits,
-    read_body,
-    read_json,
-    read_object,
-    write_json,
-)
-from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.limits import likely_values
+from saga_engine.payload.limits import likely_values
+from saga_engine.protocol.body import beyond_limits, read_body, read_json, read_object, write_json
+from saga_engine.protocol.unreadable import Reason, Unreadable
 from saga_engine.settings import Settings
 from tests.broker.messages import delivery
 

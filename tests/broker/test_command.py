@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.broker.command import (
+from saga_engine.protocol.command import (
     IDEMPOTENCY_KEY,
     SAGA,
     STEP,
@@ -16,9 +16,9 @@ from saga_engine.broker.command import (
     decode_command,
     encode_command,
 )
-from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.vocabulary import Direction
+from saga_engine.protocol.unreadable import Reason, Unreadable
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction
 from tests.broker.messages import arrived
 
 SETTINGS = Settings()

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.broker.confirms import Batch
-from saga_engine.broker.wire import Published
+from saga_engine.amqp.confirm_channel import Batch
+from saga_engine.protocol.message import Published
 
 C, R, N, U = Published.CONFIRMED, Published.RETURNED, Published.NACKED, Published.UNKNOWN
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 from aiormq.channel import Channel
 
-from saga_engine.broker import driver
-from saga_engine.broker.connection import Link, LinkState, Phase
-from saga_engine.broker.url import each_host, place, user_of, with_heartbeat
+from saga_engine.amqp import driver
+from saga_engine.amqp.connection import Link, LinkState, Phase
+from saga_engine.amqp.url import each_host, place, user_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
 from tests.broker.links import QUICK, Observed, link_to

@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from saga_engine.broker.room import Room
-from saga_engine.broker.topology import (
+from saga_engine.amqp.batch_budget import Room
+from saga_engine.errors import BrokerUnavailable
+from saga_engine.protocol.topology import (
     CLIENT,
     COMMANDS,
     EVENTS,
@@ -14,7 +15,6 @@ from saga_engine.broker.topology import (
     Topology,
     client_topology,
 )
-from saga_engine.errors import BrokerUnavailable
 from tests.broker.links import (
     QUEUE,
     Observed,

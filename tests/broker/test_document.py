@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from saga_engine.broker import command
-from saga_engine.broker.answer import AnswerOutcome
-from saga_engine.broker.frames import HEADERS_BYTES
-from saga_engine.broker.topology import ENGINE, policy
-from saga_engine.broker.unreadable import Reason
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.amqp.frames import HEADERS_BYTES
+from saga_engine.protocol import command
+from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.topology import ENGINE, policy
+from saga_engine.protocol.unreadable import Reason
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Outcome, Status
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 HEADERS = [

@@ -9,8 +9,8 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from saga_engine.broker.frames import RefusedMessage, acknowledged, published
-from saga_engine.broker.wire import Message
+from saga_engine.amqp.frames import RefusedMessage, acknowledged, published
+from saga_engine.protocol.message import Message
 from tests.broker.messages import message
 
 LIMITS: dict[str, Any] = {"frame_max": 4096, "body_bytes": 20_000}

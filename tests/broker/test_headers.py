@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from saga_engine.broker.headers import CUT, read_headers
-from saga_engine.broker.tolerant import UNDECODABLE, Table
+from saga_engine.amqp.headers import CUT, read_headers
+from saga_engine.amqp.tolerant_decoding import UNDECODABLE, Table
 from saga_engine.settings import Settings
 
 SETTINGS = Settings()

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from itertools import pairwise
 
-from saga_engine.broker.connection import Phase
+from saga_engine.amqp.connection import Phase
 from tests.broker.links import eventually, link_to
 from tests.faults.processes import lasting
 from tests.proxy import proxied

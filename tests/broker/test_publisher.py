@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 from pamqp import commands
 
-from saga_engine.broker.connection import Phase
-from saga_engine.broker.wire import Published
+from saga_engine.amqp.connection import Phase
 from saga_engine.embedded.broker.faults import refuse
+from saga_engine.protocol.message import Published
 from tests.broker.links import (
     TOPOLOGY,
     Observed,
@@ -149,7 +149,7 @@ async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
 async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_it(
     development_broker, monkeypatch
 ):
-    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
     development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
     async with publisher_to(development_broker.url) as publisher:
         assert await publisher.publish([message("tests.one")]) == [C]
@@ -165,7 +165,7 @@ async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_i
 async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
     development_broker, monkeypatch
 ):
-    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
     development_broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=20)
     development_broker.faults.on_publish(lambda sent: sent.body == b"lost", lambda _: None)
     async with publisher_to(development_broker.url, broker_confirm_timeout=0.5) as publisher:
@@ -189,7 +189,7 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
 @asynccontextmanager
 async def letting_go(broker, monkeypatch, held, **settings):
     """A publisher that lets go of the channel on which it hears a no; `held` is in flight on it."""
-    monkeypatch.setattr("saga_engine.broker.publisher.REFUSING", 0.0)
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
     broker.faults.on_publish(lambda sent: sent.body == b"held", held)
     broker.faults.on_publish(lambda sent: sent.body == b"no", refuse, times=1)
     observer = Observed()

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.broker.command import Command, ReceivedCommand
-from saga_engine.broker.reply import Reply, decode_reply, encode_reply
-from saga_engine.broker.token import CommandRef, mint
-from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.reply import Reply, decode_reply, encode_reply
+from saga_engine.protocol.token import CommandRef, mint
+from saga_engine.protocol.unreadable import Reason, Unreadable
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction, Failure, Outcome
 from tests.broker.messages import arrived, delivery
 
 SETTINGS = Settings()

@@ -4,7 +4,8 @@ from uuid import UUID
 import orjson
 import pytest
 
-from saga_engine.broker.answer import (
+from saga_engine.decider.run import OpenIncident
+from saga_engine.protocol.answer import (
     Address,
     Answer,
     AnswerOutcome,
@@ -15,17 +16,16 @@ from saga_engine.broker.answer import (
     encode_finished,
     finished_binding,
 )
-from saga_engine.broker.request import (
+from saga_engine.protocol.request import (
     CancelRequest,
     StartRequest,
     StatusRequest,
     decode_request,
     encode_request,
 )
-from saga_engine.broker.unreadable import Reason, Unreadable
-from saga_engine.saga.run import Failure, OpenIncident
-from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.protocol.unreadable import Reason, Unreadable
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction, Failure, Status
 from tests.broker.messages import arrived, delivery
 
 SETTINGS = Settings()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saga_engine.broker.token import CommandRef, mint, new_key, read, read_any, shown
-from saga_engine.saga.vocabulary import Direction
+from saga_engine.protocol.token import CommandRef, mint, new_key, read, read_any, shown
+from saga_engine.vocabulary import Direction
 
 KEY = b"k" * 32
 STEPS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,63}", fullmatch=True)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pamqp import decode
 from pamqp.header import ContentHeader
 
-from saga_engine.broker import tolerant
-from saga_engine.broker.headers import read_headers
-from saga_engine.broker.tolerant import UNDECODABLE, plain
+from saga_engine.amqp import tolerant_decoding
+from saga_engine.amqp.headers import read_headers
+from saga_engine.amqp.tolerant_decoding import UNDECODABLE, plain
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
 from tests.hostile.properties import (
@@ -27,7 +27,7 @@ from tests.hostile.properties import (
 
 @pytest.fixture(autouse=True)
 def _installed():
-    tolerant.install()
+    tolerant_decoding.install()
 
 
 def frame(payload):
@@ -128,4 +128,4 @@ def test_innocent_headers_are_read_as_ever():
 def test_start_fails_when_pamqp_has_moved(monkeypatch):
     monkeypatch.setattr(decode, "by_type", lambda *_: (0, None))
     with pytest.raises(ConfigurationError, match="pamqp"):
-        tolerant.install()
+        tolerant_decoding.install()

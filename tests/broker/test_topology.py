@@ -3,14 +3,9 @@ import re
 
 import pytest
 
-from saga_engine.broker import topology
-from saga_engine.broker.topology import (
-    ENGINE,
-    Topology,
-    participant_topology,
-    policy,
-)
 from saga_engine.errors import BrokerUnavailable, TopologyMismatch
+from saga_engine.protocol import topology
+from saga_engine.protocol.topology import ENGINE, Topology, participant_topology, policy
 from tests.broker.links import link_to, publisher_to, raw_channel
 from tests.broker.messages import message
 

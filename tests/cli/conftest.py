@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import Fact
+from saga_engine.telemetry.events import Fact
 from tests.cli.forked import Template
 from tests.client.engine import Greeter, running, service, worker
 

@@ -2,9 +2,9 @@ import json
 from datetime import timedelta
 from uuid import uuid4
 
-from saga_engine.store import inbox
+from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
 from tests.cli.conftest import saga_engine
 
 BEFORE = timedelta(seconds=5)
@@ -83,7 +83,7 @@ async def test_an_accepted_start_that_waits_is_waited_for(engine):
     settings = engine.settings
     async with Database(settings.require_database(), settings) as database:
         async with database.transaction() as tx:
-            await inbox.record(tx, [start])
+            await pending_requests.record(tx, [start])
         ran = await engine("wait", run_id)
     assert (ran.code, ran.out) == (0, f"{run_id} completed\n"), ran.err
 

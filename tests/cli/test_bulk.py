@@ -4,15 +4,15 @@ import shlex
 
 import pytest
 
-from saga_engine.cli import bulk
-from saga_engine.cli.bulk import Asked, Bulk, Pace, matching, rate_of
+from saga_engine.cli import bulk_resolve
+from saga_engine.cli.bulk_resolve import Asked, Bulk, Pace, matching, rate_of
 from saga_engine.client import Client
 from saga_engine.errors import ConfigurationError
-from saga_engine.saga.sealing import PLAIN
-from saga_engine.saga.vocabulary import Resolution
+from saga_engine.payload.encryption import PLAIN
 from saga_engine.store.database import Database
 from saga_engine.store.incidents import Choice
-from saga_engine.telemetry.facts import IncidentOpened, OperatorAnswered, RunFinished
+from saga_engine.telemetry.events import IncidentOpened, OperatorAnswered, RunFinished
+from saga_engine.vocabulary import Resolution
 from tests.cli.conftest import saga_engine
 
 WHY = ("--reason", "the gateway is back", "--by", "ann")
@@ -129,8 +129,8 @@ async def test_a_rate_is_kept_by_the_clock_it_is_given(engine):
 
 
 async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(engine, monkeypatch):
-    monkeypatch.setattr(bulk, "PORTION", 2)
-    monkeypatch.setattr(bulk, "PAGE", 2)
+    monkeypatch.setattr(bulk_resolve, "PORTION", 2)
+    monkeypatch.setattr(bulk_resolve, "PAGE", 2)
     await stuck(engine, 5)
     seen = []
     async with Database(engine.settings.require_database(), engine.settings) as database:
@@ -145,7 +145,7 @@ async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(en
 
 
 async def test_without_a_worker_no_more_than_one_portion_is_recorded(engine, monkeypatch):
-    monkeypatch.setattr(bulk, "PORTION", 1)
+    monkeypatch.setattr(bulk_resolve, "PORTION", 1)
     await stuck(engine, 2)
     async with Database(engine.settings.require_database(), engine.settings) as database:
         found = (await matching(database, Choice(), 10, 10)).found

@@ -4,16 +4,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga_engine.broker.connection import Link
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.topology import REQUESTS, participant_topology
-from saga_engine.broker.wire import Message, Published
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.message import Message, Published
+from saga_engine.protocol.topology import REQUESTS, participant_topology
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import Alike, DeadLetter
-from saga_engine.telemetry.facts import MessageDeadLettered, RunStarted
+from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.cli.conftest import saga_engine
 
 WHY = ("--reason", "known bug", "--by", "ann")

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from saga_engine.drain import Drain
 from saga_engine.participant.service import Service
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import ProcessDraining, Tell
+from saga_engine.shutdown import Drain
+from saga_engine.telemetry.events import ProcessDraining, Tell
 from saga_engine.worker.worker import Worker
 from tests.cli.conftest import Facts
 from tests.client.engine import Greeter, worker

@@ -3,12 +3,12 @@
 import dataclasses
 from datetime import UTC, datetime
 
-from saga_engine.cli.guidance import commands, print_incident, shown_incident
+from saga_engine.cli.incident_guidance import commands, print_incident, shown_incident
 from saga_engine.cli.incidents import incident_json
-from saga_engine.saga.run import Incident, KeptReply, Run
-from saga_engine.saga.sealing import PLAIN
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.decider.run import Incident, KeptReply, Run
+from saga_engine.payload.encryption import PLAIN
 from saga_engine.store.incidents import StoredIncident
+from saga_engine.vocabulary import Direction, Outcome
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 RUN_ID = "0198c0de-0000-7000-8000-000000000001"

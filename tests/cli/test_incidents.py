@@ -2,7 +2,7 @@
 
 import shlex
 
-from saga_engine.saga.event import IncidentResolved
+from saga_engine.decider.events import IncidentResolved
 from saga_engine.store import incidents
 from saga_engine.store.database import Database
 from tests.cli.test_bulk import stuck

@@ -1,9 +1,9 @@
 from uuid import uuid4
 
 from saga_engine.client import start_in
-from saga_engine.store import audit, reading
+from saga_engine.store import audit, run_queries
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import IncidentOpened, RunFinished
+from saga_engine.telemetry.events import IncidentOpened, RunFinished
 from tests.cli.conftest import saga_engine
 from tests.client.engine import held, running, worker
 
@@ -154,7 +154,7 @@ async def test_a_run_that_no_worker_can_begin_is_cancelled_without_one(settings)
     assert (ran.code, ran.json["outcome"], ran.json["action"]) == (0, "accepted", "cancel")
     assert ran.json["message"].startswith("The run did not begin")
     async with Database(url, settings) as database, database.transaction() as tx:
-        assert await reading.with_key(tx, "held", "o-1") is None
+        assert await run_queries.with_key(tx, "held", "o-1") is None
         [act] = await audit.of_run(tx, run_id)
     assert (act.by, act.reason, act.outcome) == ("ann", WHY[1], "accepted")
     again = await saga_engine("cancel", run_id, *WHY, database_url=url)

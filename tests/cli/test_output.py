@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 from rich.cells import cell_len
 
-from saga_engine.broker.wire import Message
 from saga_engine.cli.config import masked
 from saga_engine.cli.output import cell, table
-from saga_engine.cli.settling import message_of
+from saga_engine.cli.redrive import message_of
+from saga_engine.protocol.message import Message
 from saga_engine.store.dead_letters import DeadLetter, StoredLetter
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from saga_engine.cli.overseer import LOGGING, RECORDING, TICK, Overseer
-from saga_engine.cli.oversight import overseen
-from saga_engine.drain import Drain
+from saga_engine.cli.watchdog import LOGGING, RECORDING, TICK, Overseer
+from saga_engine.cli.watchdog_process import overseen
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.guard import Call
+from saga_engine.payload.guard import Call
 from saga_engine.settings import Settings
-from saga_engine.worker.alarm import NOTE_BYTES, Alarm
+from saga_engine.shutdown import Drain
+from saga_engine.worker.time_limit import NOTE_BYTES, Alarm
 from tests.cli.test_services import ended, serving, told
 from tests.cli.test_user_code import PASSED_ON, SAGAS, STUCK, record, until_called, worker
 
@@ -176,7 +176,7 @@ def test_an_overseer_that_does_not_end_does_not_outlive_its_process():
 def is_overseer(pid):
     """Whether there is one of that process id."""
     with suppress(FileNotFoundError):
-        return b"saga_engine.cli.overseer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"saga_engine.cli.watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

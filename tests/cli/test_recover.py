@@ -3,7 +3,7 @@ import asyncio
 from sqlalchemy import text
 
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import RunFinished
+from saga_engine.telemetry.events import RunFinished
 
 WHY = ("--reason", "the broker was rebuilt", "--by", "ann")
 

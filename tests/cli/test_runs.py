@@ -2,9 +2,9 @@ import re
 from uuid import uuid4
 
 from saga_engine.cli import runs
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Status
-from saga_engine.telemetry.facts import AttemptSent, RetryScheduled, RunFinished
+from saga_engine.decider.run import StepStatus
+from saga_engine.telemetry.events import AttemptSent, RetryScheduled, RunFinished
+from saga_engine.vocabulary import Status
 from tests.cli.conftest import saga_engine
 
 

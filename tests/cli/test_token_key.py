@@ -1,7 +1,7 @@
 from sqlalchemy import text
 
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import RunFinished
+from saga_engine.telemetry.events import RunFinished
 
 
 async def test_the_token_key_is_rotated_on_record_and_once_in_its_delay(engine):

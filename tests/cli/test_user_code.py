@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.wire import Message
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
-from saga_engine.store import suspects
+from saga_engine.store import crash_suspects
 from saga_engine.store.database import Database
 from tests.broker.links import link_to
 from tests.cli.conftest import saga_engine
@@ -125,7 +125,7 @@ async def until_called(process):
 async def suspects_of(urls):
     settings = Settings(database_url=urls["database_url"])
     async with Database(urls["database_url"], settings) as database, database.transaction() as tx:
-        return await suspects.every(tx)
+        return await crash_suspects.every(tx)
 
 
 async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls):

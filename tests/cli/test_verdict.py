@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from saga_engine.cli import streams
-from saga_engine.cli.verdict import failed, verdict_of
+from saga_engine.cli import standard_streams
+from saga_engine.cli.exit_status import failed, verdict_of
 from saga_engine.errors import HandlersStuck
 from tests.cli.conftest import CHECKOUT, environment
 from tests.cli.forked import COMMAND
@@ -62,5 +62,5 @@ def test_an_error_is_said_once_however_many_threads_say_it(capsys):
 
 def test_only_what_succeeded_is_said_to_be_done():
     full = OSError(28, "No space left on device")
-    assert "has been done" in str(streams.not_written(full, 0))
-    assert "has been done" not in str(streams.not_written(full, 7))
+    assert "has been done" in str(standard_streams.not_written(full, 0))
+    assert "has been done" not in str(standard_streams.not_written(full, 7))

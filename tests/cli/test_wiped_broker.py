@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from saga_engine.embedded.rabbitmq import RabbitServer
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ORDER, SAGAS, SERVICES, serving, told
 from tests.faults.processes import eventually
+from tests.kit.rabbitmq import RabbitServer
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "operations.md").read_text().split())
 

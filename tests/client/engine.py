@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from saga_engine import Participant, Rejected, Retry, Saga
 from saga_engine.participant.service import Service
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import Observer, Tell
+from saga_engine.telemetry.events import Observer, Tell
 from saga_engine.worker.worker import Worker
 
 

@@ -4,13 +4,9 @@ from typing import Any
 
 import pytest
 
-from saga_engine.broker.answer import Answer, AnswerOutcome, address, encode_answer
-from saga_engine.broker.connection import Link
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.request import StartRequest, decode_request
-from saga_engine.broker.topology import ENGINE, REQUESTS
-from saga_engine.broker.wire import Delivery
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.client import Client
 from saga_engine.errors import (
     BrokerUnavailable,
@@ -22,11 +18,15 @@ from saga_engine.errors import (
     TimedOut,
 )
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Status
+from saga_engine.protocol.answer import Answer, AnswerOutcome, address, encode_answer
+from saga_engine.protocol.message import Delivery
+from saga_engine.protocol.request import StartRequest, decode_request
+from saga_engine.protocol.topology import ENGINE, REQUESTS
 from saga_engine.settings import Settings
-from saga_engine.store import inbox
+from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Status
 from tests.client.engine import Greeting, greet
 
 ANN = {"name": "Ann"}
@@ -115,7 +115,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
         Client(settings=hasty) as client,
     ):
         async with database.transaction() as tx:
-            await inbox.record(tx, [waits])
+            await pending_requests.record(tx, [waits])
         with pytest.raises(NotBegun, match="has not begun yet"):
             await client.status(run_id)
         assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from pydantic.alias_generators import to_camel
 
 from saga_engine import Saga, Secret
-from saga_engine.client.given import (
+from saga_engine.client.inputs import (
     input_json,
     key_text,
     name_and_version,
@@ -15,7 +15,7 @@ from saga_engine.client.given import (
     run_uuid,
 )
 from saga_engine.errors import ConfigurationError, InvalidInput
-from saga_engine.saga.limits import LIMITS
+from saga_engine.payload.limits import LIMITS
 from tests.client.engine import Greeting, greet
 
 

@@ -14,7 +14,7 @@ from saga_engine.errors import (
     SchemaMismatch,
     SerializationFailure,
 )
-from saga_engine.saga.vocabulary import Status
+from saga_engine.vocabulary import Status
 from tests.client.engine import Greeting, greet
 
 ANN = {"name": "Ann"}

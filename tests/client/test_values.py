@@ -10,9 +10,9 @@ from pydantic.alias_generators import to_camel
 from saga_engine import Client, Participant, Saga, Secret
 from saga_engine.client import start_in
 from saga_engine.participant.service import Service
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import Tell
+from saga_engine.telemetry.events import Tell
+from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
 from tests.client.engine import running
 from tests.client.test_recorded import database
@@ -102,7 +102,7 @@ async def test_a_model_goes_all_the_way_by_its_aliases(broker_url, migrated_url)
 
 
 PROGRAM = """
-from saga_engine.saga.payload import Payload
+from saga_engine.payload.payload import Payload
 print(Payload(set[str]).write({"pear", "fig", "apple", "kiwi", "date"}))
 """
 

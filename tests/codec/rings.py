@@ -2,9 +2,9 @@
 
 import base64
 
-from saga_engine.codec.aesgcm import AesGcm
-from saga_engine.codec.keyring import KeyRing
-from saga_engine.saga.sealing import Sealing
+from saga_engine.encryption.aesgcm import AesGcm
+from saga_engine.encryption.keyring import KeyRing
+from saga_engine.payload.encryption import Sealing
 
 KEYS = {key_id: bytes([number]) * 32 for number, key_id in enumerate(("k1", "k2", "k3"), 1)}
 

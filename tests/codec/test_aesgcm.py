@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.codec.aesgcm import AesGcm
-from saga_engine.codec.keyring import KeyRing
-from saga_engine.saga.sealing import PLAIN, SEALED, SealError, is_sealed
+from saga_engine.encryption.aesgcm import AesGcm
+from saga_engine.encryption.keyring import KeyRing
+from saga_engine.payload.encryption import PLAIN, SEALED, SealError, is_sealed
 from tests.codec.rings import KEYS, ring, sealing
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import IncidentOpened, RunFinished
+from saga_engine.telemetry.events import IncidentOpened, RunFinished
 from tests.cli.conftest import Engine, saga_engine
 from tests.client.engine import running, service, worker
 from tests.codec.rings import setting, settings

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from saga_engine.codec.configured import sealing_of, sealing_of_environment
+from saga_engine.encryption.configuration import sealing_of, sealing_of_environment
 from saga_engine.errors import ConfigurationError
-from saga_engine.saga.sealing import PLAIN, SealError
+from saga_engine.payload.encryption import PLAIN, SealError
 from saga_engine.settings import Settings
 from tests.codec.rings import sealing, setting, settings
 
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said(codec, keys, problem):
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "saga_engine.codec.aesgcm", raising=False)
+    monkeypatch.delitem(sys.modules, "saga_engine.encryption.aesgcm", raising=False)
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(ConfigurationError, match=r"saga-engine\[crypto\]"):
         sealing_of(Settings(**settings("k1")))

@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.client import Client
-from saga_engine.codec.aesgcm import AesGcm
-from saga_engine.codec.keyring import KeyRing
+from saga_engine.decider.decide import decide
+from saga_engine.decider.triggers import Start
+from saga_engine.encryption.aesgcm import AesGcm
+from saga_engine.encryption.keyring import KeyRing
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.decide import decide
-from saga_engine.saga.trigger import Start
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, inbox
+from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
 from tests.client.engine import Greeter, running, service, worker
 from tests.codec.rings import setting
 from tests.saga.scenario import NOON
@@ -70,10 +70,12 @@ async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url
         for key in ("2026-11", "2027-05"):
             sealed = AesGcm(KeyRing.read(f"{key}={KEY}")).seal(b"7", "a place")
             body = {"input": {"$sealed": sealed}}
-            await inbox.record(tx, [Item("start", str(uuid7()), body, saga="orders")])
+            await pending_requests.record(tx, [Item("start", str(uuid7()), body, saga="orders")])
             letter = DeadLetter("saga.requests", "input_sealed", "", json.dumps(body).encode(), 99)
             await dead_letters.record(tx, [letter], 1000, 1000)
-        await inbox.record(tx, [Item("start", str(uuid7()), {"input": 7}, saga="orders")])
+        await pending_requests.record(
+            tx, [Item("start", str(uuid7()), {"input": 7}, saga="orders")]
+        )
         [found] = await tx.execute(text(statement))
     assert tuple(found) == (1, 1)
 

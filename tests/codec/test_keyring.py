@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from saga_engine.codec.keyring import KeyRing
+from saga_engine.encryption.keyring import KeyRing
 from saga_engine.errors import ConfigurationError
 from tests.codec.rings import KEYS, setting
 

@@ -5,18 +5,18 @@ from contextlib import AsyncExitStack
 import pytest
 from sqlalchemy import text
 
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.reply import encode_reply
-from saga_engine.cli.settling import Redrive
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.cli.redrive import Redrive
 from saga_engine.client import Client, start_in
+from saga_engine.decider.triggers import Resolve
 from saga_engine.errors import Conflict, InvalidInput
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.sealing import input_place
-from saga_engine.saga.trigger import Resolve
-from saga_engine.saga.vocabulary import Outcome, Resolution, Status
+from saga_engine.payload.encryption import input_place
+from saga_engine.protocol.reply import encode_reply
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, journal
-from saga_engine.telemetry.facts import IncidentOpened, MessageParked, RunFinished, RunStarted
+from saga_engine.telemetry.events import IncidentOpened, MessageParked, RunFinished, RunStarted
+from saga_engine.vocabulary import Outcome, Resolution, Status
 from tests.broker.links import link_to
 from tests.codec.rings import sealing, settings
 from tests.codec.shop import SECRET, Order, Shop, ever_written, orders, record_everything, shows

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from saga_engine.client import Client, start_in
 from saga_engine.errors import InvalidInput
 from saga_engine.participant import barrier
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import IncidentOpened
+from saga_engine.telemetry.events import IncidentOpened
+from saga_engine.vocabulary import Status
 from tests.codec.rings import settings
 from tests.codec.shop import (
     SECRET,

@@ -8,7 +8,7 @@ import aio_pika
 import pytest
 from pamqp import commands, frame
 
-from saga_engine.broker import tolerant
+from saga_engine.amqp import tolerant_decoding
 from saga_engine.embedded.broker.exchange import Exchange
 from tests.embedded.raw import BODY, CLOSE, HEADER, METHOD, RawClient
 from tests.hostile.properties import PROPERTIES, content_header
@@ -102,7 +102,7 @@ async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker)
 
 
 async def test_a_queue_name_that_cannot_be_said_back_is_refused(development_broker, caplog):
-    tolerant.install()  # as in a worker's process: undecodable bytes become characters
+    tolerant_decoding.install()  # as in a worker's process: undecodable bytes become characters
     async with RawClient.connect(development_broker.url) as client:
         whole = frame.marshal(commands.Queue.Declare(queue="orders"), 1)
         client.send_bytes(whole.replace(b"orders", b"or\xffers"))

@@ -9,9 +9,9 @@ import aio_pika
 import pytest
 from pamqp.common import FieldTable
 
-from saga_engine.embedded import rabbitmq as module
-from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import BrokerError, ConfigurationError
+from tests.kit import rabbitmq as module
+from tests.kit.rabbitmq import RabbitServer
 from tests.processes import alive, ended
 
 QUORUM: FieldTable = {"x-queue-type": "quorum"}
@@ -75,7 +75,7 @@ async def test_without_rabbitmq_the_error_names_the_command(monkeypatch):
 
 PARENT = """
 import asyncio
-from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitServer
 
 async def main():
     async with RabbitServer() as server:

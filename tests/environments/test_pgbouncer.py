@@ -14,7 +14,7 @@ from saga_engine.participant.database import Database as ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import DatabaseTroubled
+from saga_engine.telemetry.events import DatabaseTroubled
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ended, serving, told
 from tests.environments.pgbouncer import IGNORED, bouncing

@@ -18,12 +18,12 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from saga_engine.embedded.rabbitmq import RabbitServer
 from tests.faults.catalogue import ALL, CLUSTER, GROUPS
 from tests.faults.cluster import RabbitCluster
 from tests.faults.load import Load
 from tests.faults.site import site
 from tests.faults.suite import HEADER, Suite, leaks, table
+from tests.kit.rabbitmq import RabbitServer
 
 RUNS = 10_000
 MIX, HELPINGS = 12, 2  # Faults in one helping of the mixture, and helpings at the least.

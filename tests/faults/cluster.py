@@ -6,9 +6,9 @@ import signal
 from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
-from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import BrokerError
 from tests.faults.processes import eventually
+from tests.kit.rabbitmq import RabbitServer
 
 FIRST, *OTHERS = ("one", "two", "three")
 STRANGE = "erlang:set_cookie('{0}', strange), erlang:disconnect_node('{0}')."

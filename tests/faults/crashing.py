@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from saga_engine.worker.ledger import Ledger
+from saga_engine.worker.change_set import Ledger
 
 
 def always(_arguments: Sequence[Any], _result: Any) -> bool:
@@ -63,15 +63,15 @@ class Place:
 
 WORKER = {
     # a delivery, from its arrival to its acknowledgement
-    "after-receive": Place("before", "saga_engine.worker.turnover", "Turnover.take"),
-    "after-decide": Place("before", "saga_engine.worker.turnover", "write", decides),
-    "before-commit": Place("after", "saga_engine.worker.turnover", "write", decides),
+    "after-receive": Place("before", "saga_engine.worker.batch_runner", "Turnover.take"),
+    "after-decide": Place("before", "saga_engine.worker.batch_runner", "write", decides),
+    "before-commit": Place("after", "saga_engine.worker.batch_runner", "write", decides),
     "after-commit": Place(
-        "before", "saga_engine.worker.turnover", "Turnover._after", leaves_commands
+        "before", "saga_engine.worker.batch_runner", "Turnover._after", leaves_commands
     ),
-    "after-publish": Place("after", "saga_engine.broker.confirms", "ConfirmChannel.send"),
-    "after-confirm": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
-    "after-ack": Place("after", "saga_engine.broker.consumer", "Consumer.settle"),
+    "after-publish": Place("after", "saga_engine.amqp.confirm_channel", "ConfirmChannel.send"),
+    "after-confirm": Place("before", "saga_engine.amqp.consumer", "Consumer.settle"),
+    "after-ack": Place("after", "saga_engine.amqp.consumer", "Consumer.settle"),
     # what a worker does besides
     "in-sweep": Place("after", "saga_engine.store.outbox", "claim_left_behind", claims_something),
     "in-timer-claim": Place("after", "saga_engine.store.runs", "lock_due", found_something),
@@ -82,8 +82,8 @@ WORKER = {
 PARTICIPANT = {
     "before-effect": Place("after", "saga_engine.participant.barrier", "enter"),
     "after-effect": Place("before", "saga_engine.participant.barrier", "leave"),
-    "before-reply": Place("before", "saga_engine.participant.replies", "Replies.add"),
-    "after-reply": Place("before", "saga_engine.broker.consumer", "Consumer.settle"),
+    "before-reply": Place("before", "saga_engine.participant.reply_publisher", "Replies.add"),
+    "after-reply": Place("before", "saga_engine.amqp.consumer", "Consumer.settle"),
 }
 PLACES = WORKER | PARTICIPANT
 

@@ -7,10 +7,10 @@ from random import Random
 from time import monotonic
 from uuid import UUID
 
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.request import StartRequest, encode_request
-from saga_engine.broker.topology import CLIENT
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.request import StartRequest, encode_request
+from saga_engine.protocol.topology import CLIENT
 from tests.broker.links import link_to
 from tests.faults import shop
 from tests.faults.processes import eventually, lasting

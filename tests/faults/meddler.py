@@ -13,7 +13,7 @@ from random import Random
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from saga_engine.broker.topology import COMMANDS, REPLIES, participant_queue
+from saga_engine.protocol.topology import COMMANDS, REPLIES, participant_queue
 from tests.faults import shop
 from tests.faults.processes import lasting
 

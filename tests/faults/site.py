@@ -19,14 +19,14 @@ from uuid import uuid4
 import asyncpg
 from pamqp.commands import Basic
 
-from saga_engine.broker.topology import REPLIES, REQUESTS, policy
-from saga_engine.broker.url import each_host
+from saga_engine.amqp.url import each_host
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.rabbitmq import RabbitServer
+from saga_engine.protocol.topology import REPLIES, REQUESTS, policy
 from saga_engine.store.migrate import upgrade
 from tests.broker.links import raw_channel
 from tests.faults import shop
 from tests.faults.processes import Program, eventually, lasting
+from tests.kit.rabbitmq import RabbitServer
 from tests.proxy import Proxy
 
 WORKERS, PARTICIPANTS = 2, 2

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import text
 
-from saga_engine.broker.wire import Message, Published
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.message import Message, Published
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.broker.links import publisher_to

@@ -16,7 +16,7 @@ def told(**keys):
 @pytest.mark.parametrize(
     ("operation", "problem", "bugs"),
     [
-        ("publish", "KeyError at /x/saga_engine/worker/turnover.py:127", 1),
+        ("publish", "KeyError at /x/saga_engine/worker/batch_runner.py:127", 1),
         ("participant", "KeyError at /x/lib/asyncio/tasks.py:1", 1),
         ("bank.charge", "KeyError at /x/saga_engine/participant/barrier.py:3", 1),
         ("bank.charge", "InvalidRequestError at /x/lib/sqlalchemy/engine/base.py:3", 1),

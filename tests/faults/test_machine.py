@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from saga_engine import Client
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Status
 from tests.faults.blocked import BLOCKED_S, DATABASE, errands
 from tests.faults.processes import eventually, program
 from tests.faults.site import plainly

@@ -8,14 +8,14 @@ import pytest
 
 from examples.place_order.ledger import effects
 from saga_engine.embedded.programs import postgres_programs, unprivileged_account
-from saga_engine.embedded.rabbitmq import RabbitServer
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
+from saga_engine.vocabulary import Status
 from tests.cli.conftest import saga_engine
 from tests.faults.processes import eventually
+from tests.kit.rabbitmq import RabbitServer
 from tests.load.stage import stage, table
 from tests.worker.promises import check_promises
 

@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.errors import BrokerError
+from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.store import incidents, journal, outbox, runs
 from saga_engine.store.database import Database
+from saga_engine.vocabulary import Status
 from tests.broker.links import raw_channel
 from tests.faults import shop
 from tests.faults.contained import Contained

@@ -16,8 +16,8 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from examples.place_order.sagas import orders
-from saga_engine.broker.reply import encode_reply
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.vocabulary import Outcome, Status
 from tests.broker.links import raw_channel
 from tests.worker.engine import engine_on
 from tests.worker.promises import check_promises

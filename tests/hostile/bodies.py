@@ -9,7 +9,7 @@ import gzip
 import pickle
 from itertools import count
 
-from saga_engine.broker.unreadable import Reason
+from saga_engine.protocol.unreadable import Reason
 
 _numbers = count()
 

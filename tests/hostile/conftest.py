@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from saga_engine.broker.topology import policy
+from saga_engine.protocol.topology import policy
 from tests.hostile.house import house_on
 from tests.worker.engine import engine_on
 

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from saga_engine.broker.command import Command, encode_command
-from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.identifiers import uuid7
 from saga_engine.participant import Participant
+from saga_engine.protocol.command import Command, encode_command
+from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.vocabulary import Direction, Status
 from saga_engine.store import dead_letters
-from saga_engine.telemetry.facts import LinkChanged, MessageDeadLettered, MessagesConsumed
+from saga_engine.telemetry.events import LinkChanged, MessageDeadLettered, MessagesConsumed
+from saga_engine.vocabulary import Direction, Status
 from tests.embedded.raw import RawClient
 from tests.faults.processes import eventually
 from tests.hostile.properties import CORRELATION_ID, shortstr

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from saga_engine import Participant, Retry, Saga
-from saga_engine.broker.topology import participant_topology
 from saga_engine.errors import DefinitionError
+from saga_engine.protocol.topology import participant_topology
 from saga_engine.saga.rules import check
 from tests.growth import calls
 

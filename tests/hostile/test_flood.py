@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from saga_engine.broker.command import Command, encode_command, fresh_message_id
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS
-from saga_engine.broker.wire import Delivery, Message
+from saga_engine.amqp.consumer import Consumer
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Direction
+from saga_engine.protocol.command import Command, encode_command, fresh_message_id
+from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.topology import ENGINE, REPLIES, REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
+from saga_engine.vocabulary import Direction
 from tests.broker.links import link_to
 from tests.faults.processes import eventually, program
 from tests.hostile.flood import BULK, BYTES, WORST, start

@@ -16,25 +16,24 @@ import pytest
 from hypothesis import strategies as st
 from pamqp import commands
 
-from saga_engine.broker import tolerant
-from saga_engine.broker.answer import decode_event
-from saga_engine.broker.command import Command, ReceivedCommand, decode_command, encode_command
-from saga_engine.broker.deliveries import delivered
-from saga_engine.broker.reply import encode_reply
-from saga_engine.broker.request import CancelRequest, StartRequest, StatusRequest, encode_request
-from saga_engine.broker.token import CommandRef, mint
-from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
-from saga_engine.broker.unreadable import Unreadable
-from saga_engine.saga.run import Failure
-from saga_engine.saga.trigger import trigger_data
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.amqp import tolerant_decoding
+from saga_engine.amqp.delivery_channel import delivered
+from saga_engine.decider.triggers import trigger_data
+from saga_engine.protocol.answer import decode_event
+from saga_engine.protocol.command import Command, ReceivedCommand, decode_command, encode_command
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, encode_request
+from saga_engine.protocol.token import CommandRef, mint
+from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
+from saga_engine.protocol.unreadable import Unreadable
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, inbox
+from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
-from saga_engine.worker.arrival import Intake
-from saga_engine.worker.intake import read_one
-from saga_engine.worker.writing import _dead_letter
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.worker.decode import read_one
+from saga_engine.worker.flush import _dead_letter
+from saga_engine.worker.work_item import Intake
 from tests.broker.messages import arrived, delivery
 from tests.hostile.bodies import REASONS
 from tests.hostile.fuzzing import fuzz
@@ -201,7 +200,7 @@ class Reading:
 
 @pytest.fixture(autouse=True)
 def _installed():
-    tolerant.install()
+    tolerant_decoding.install()
 
 
 @pytest.mark.parametrize("arriving", [deliveries, frames, mutants])
@@ -221,7 +220,7 @@ async def store(url, intake, most=2000):
         items.append(Item(kind, arrival.run_id, body, saga=saga, version=arrival.version))
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
         await dead_letters.record(tx, letters, SETTINGS.dead_letter_bytes)
-        await inbox.record(tx, items)
+        await pending_requests.record(tx, items)
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
         stored = await dead_letters.listing(tx, limit=most)
     assert sorted(each.letter.body for each in stored) == sorted(each.body for each in letters)

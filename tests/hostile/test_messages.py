@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from saga_engine.broker.topology import DEAD_LETTERS, REPLIES, REQUESTS
+from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.settings import Settings
-from saga_engine.store.document import dumps
-from saga_engine.telemetry.facts import MessageDeadLettered
+from saga_engine.store.json_column import dumps
+from saga_engine.telemetry.events import MessageDeadLettered
 from tests.embedded.raw import BODY, HEADER, METHOD, RawClient
 from tests.hostile.bodies import REASONS
 from tests.hostile.house import KIT, digest

@@ -23,10 +23,10 @@ READS_OBJECTS = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle"
 ALLOWED = {
     ("saga_engine/__init__.py", "import_module"): "the names of this package's own exports",
     ("saga_engine/loading.py", "import_module"): "the module named on the command line",
-    ("saga_engine/cli/demo/play.py", "import_module"): "the demo's own example",
-    ("saga_engine/cli/demo/stage.py", "find_spec"): "the same",
+    ("saga_engine/cli/demo/scenario.py", "import_module"): "the demo's own example",
+    ("saga_engine/cli/demo/servers.py", "find_spec"): "the same",
     ("saga_engine/embedded/programs.py", "find_spec"): "PostgreSQL's wheel",
-    ("saga_engine/cli/streams.py", "setattr"): "three words that stand there",
+    ("saga_engine/cli/standard_streams.py", "setattr"): "three words that stand there",
 }
 
 COMPUTED = {
@@ -35,20 +35,20 @@ COMPUTED = {
     "saga_engine/cli/config.py": "a setting, by the fields of Settings",
     "saga_engine/embedded/broker/arguments.py": "three words that stand there",
     "saga_engine/embedded/broker/virtual_host.py": "the same",
-    "saga_engine/cli/streams.py": "three words that stand there",
-    "saga_engine/saga/record.py": "a field, by the fields of the record's class",
-    "saga_engine/saga/same.py": "a field, by the fields of the author's class",
-    "saga_engine/saga/trigger.py": "a field, by the fields of the trigger's class",
+    "saga_engine/cli/standard_streams.py": "three words that stand there",
+    "saga_engine/payload/serialization.py": "a field, by the fields of the record's class",
+    "saga_engine/payload/equality.py": "a field, by the fields of the author's class",
+    "saga_engine/decider/triggers.py": "a field, by the fields of the trigger's class",
     "saga_engine/store/incidents.py": "a column, by a tuple of names",
-    "saga_engine/store/suspects.py": "a column, by a tuple of names",
+    "saga_engine/store/crash_suspects.py": "a column, by a tuple of names",
     "saga_engine/store/dead_letters.py": "a column, by a tuple of names",
-    "saga_engine/testing/case.py": "three words that stand there",
+    "simulation/repro.py": "three words that stand there",
     "saga_engine/telemetry/logs.py": "a field, by the fields of the fact's class",
 }
 """Modules that look an attribute up by a computed name, and where the name comes from."""
 
 FORMATS = {
-    "saga_engine/saga/graph.py": "a shape of Mermaid's; the label is put into it",
+    "saga_engine/saga/diagrams.py": "a shape of Mermaid's; the label is put into it",
     "saga_engine/tls.py": "sentences of ours, by OpenSSL's numbers; the words are those of a URL",
     "saga_engine/store/partitions.py": "a statement of ours; the month comes from the catalogue",
 }

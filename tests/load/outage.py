@@ -3,7 +3,7 @@
 import pytest
 
 from examples.place_order.ledger import effects
-from saga_engine.broker.topology import participant_queue
+from saga_engine.protocol.topology import participant_queue
 from tests.faults.processes import lasting
 from tests.load.stage import stage, table
 

@@ -9,12 +9,12 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.request import StartRequest, encode_request
-from saga_engine.broker.topology import ENGINE, REPLIES, REQUESTS, participant_queue
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Json
+from saga_engine.protocol.request import StartRequest, encode_request
+from saga_engine.protocol.topology import ENGINE, REPLIES, REQUESTS, participant_queue
+from saga_engine.vocabulary import Json
 from tests.broker.links import link_to, raw_channel
 from tests.faults.processes import ROOT, eventually, is_ready, lasting, program
 

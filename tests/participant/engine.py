@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from saga_engine.broker.command import encode_command
-from saga_engine.broker.connection import Link
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.reply import decode_reply
-from saga_engine.broker.token import CommandRef, mint
-from saga_engine.broker.topology import ENGINE, REPLIES
-from saga_engine.broker.wire import Published
+from saga_engine.amqp.connection import Link
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.participant.service import Service
+from saga_engine.protocol.command import encode_command
+from saga_engine.protocol.message import Published
+from saga_engine.protocol.reply import decode_reply
+from saga_engine.protocol.token import CommandRef, mint
+from saga_engine.protocol.topology import ENGINE, REPLIES
 from saga_engine.settings import Settings
 from tests.participant.shop import Told
 

@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from saga_engine.broker.command import Command, ReceivedCommand
 from saga_engine.participant import CommandContext, Failed, Participant, Rejected
 from saga_engine.participant.barrier import InHand
 from saga_engine.participant.database import Database
-from saga_engine.participant.performer import Performer
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.participant.executor import Performer
+from saga_engine.protocol.command import Command, ReceivedCommand
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction, Outcome
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 

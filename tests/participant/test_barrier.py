@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from saga_engine.participant import barrier
 from saga_engine.participant.database import Database
-from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import BarrierHit
+from saga_engine.telemetry.events import BarrierHit
+from saga_engine.vocabulary import Outcome
 from tests.participant.shop import Desk, Told, command, desk_of, entries, ledger_in, refund_of
 
 DECLINED = {"code": "declined", "message": "The card was declined.", "details": {"card": "visa"}}

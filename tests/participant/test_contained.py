@@ -17,13 +17,13 @@ from saga_engine.errors import HandlersStuck
 from saga_engine.participant import Failed, Participant, Rejected
 from saga_engine.participant.calls import Calls
 from saga_engine.participant.verdict import fault, refusal_in
-from saga_engine.saga.vocabulary import Json, Outcome
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     FaultFound,
     HandlerAbandoned,
     HandlerFailed,
     HandlerFinished,
 )
+from saga_engine.vocabulary import Json, Outcome
 from tests.participant.engine import engine_on, service_of
 from tests.participant.shop import Desk, Told, command, entries, ledger_in
 

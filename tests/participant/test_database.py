@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
-from saga_engine.participant import barrier, watchdog
+from saga_engine.participant import barrier, lost_statements
 from saga_engine.participant.database import Database
-from saga_engine.participant.refusal import Rejected
+from saga_engine.participant.errors import Rejected
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import DatabaseTroubled
+from saga_engine.telemetry.events import DatabaseTroubled
 from tests.faults.processes import lasting
 from tests.participant.shop import Told, command
 from tests.proxy import Proxy, proxied
@@ -196,7 +196,7 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
     async with watched() as (database, proxy, told):
         if way == "a wire":
             proxy.narrow()
-            monkeypatch.setattr(watchdog, "DRIP", 1e9)
+            monkeypatch.setattr(lost_statements, "DRIP", 1e9)
         proxy.bytes_per_s = 1_000_000
         async with database.transaction() as tx:
             stored = await tx.scalar(text("SELECT length(:large)"), {"large": large})

@@ -9,8 +9,8 @@ from sqlalchemy import inspect, text
 
 from saga_engine.loading import load
 from saga_engine.participant import Participant, barrier
-from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Outcome
 from tests.participant.engine import engine_on
 from tests.participant.shop import command, ledger_in, refund_of
 

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.participant import CommandContext, Failed, Participant, Rejected
 from saga_engine.participant.database import Database
-from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import FaultFound, HandlerFailed, HandlerFinished
+from saga_engine.telemetry.events import FaultFound, HandlerFailed, HandlerFinished
+from saga_engine.vocabulary import Direction, Outcome
 from tests.participant.shop import (
     FAR,
     Charge,

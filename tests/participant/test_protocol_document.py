@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.vocabulary import Outcome
 from tests.participant.shop import command, desk_of, entries, ledger_in
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "protocol.md").read_text().split())

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from saga_engine.participant.replies import Replies
+from saga_engine.participant.reply_publisher import Replies
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import MessagesPublished
+from saga_engine.telemetry.events import MessagesPublished
 from tests.broker.links import consumer_of, publisher_to, take
 from tests.broker.messages import message
 

@@ -3,16 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.topology import DEAD_LETTERS, ENGINE, REPLIES
+from saga_engine.amqp.consumer import Consumer
 from saga_engine.embedded.broker.faults import refuse
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.participant import Participant, barrier
 from saga_engine.participant.service import Service
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE, REPLIES
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     BarrierHit,
     DatabaseRecovered,
     DatabaseTroubled,
@@ -25,6 +24,7 @@ from saga_engine.telemetry.facts import (
     ProcessDraining,
     ProcessStopped,
 )
+from saga_engine.vocabulary import Outcome
 from tests.broker.links import link_to, raw_channel
 from tests.faults.processes import lasting
 from tests.participant.engine import engine_on, sender_on, service_of
@@ -378,7 +378,7 @@ async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(bro
 
 
 async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
-    monkeypatch.setattr("saga_engine.drain.LEAVING", 0.1)
+    monkeypatch.setattr("saga_engine.shutdown.LEAVING", 0.1)
     shop = Shop()
     async with (
         sender_on(broker_url) as sender,

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import Participant, barrier
 from saga_engine.participant.database import _SESSION_CHANGED, Database, _note_changes
-from saga_engine.saga.vocabulary import Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import DatabaseTroubled, FaultFound
+from saga_engine.telemetry.events import DatabaseTroubled, FaultFound
+from saga_engine.vocabulary import Outcome
 from tests.participant.shop import Desk, Told, command, entries, ledger_in, refund_of
 
 

@@ -8,8 +8,8 @@ names the promise.
 from collections import Counter, defaultdict
 
 from saga_engine import Saga
-from saga_engine.saga.effect import Send, wake_at
-from saga_engine.saga.event import (
+from saga_engine.decider.effects import Send, wake_at
+from saga_engine.decider.events import (
     AttemptFailed,
     AttemptStarted,
     Event,
@@ -23,8 +23,8 @@ from saga_engine.saga.event import (
     StepSucceeded,
     StopOvertaken,
 )
-from saga_engine.saga.run import Run, StepStatus
-from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.decider.run import Run, StepStatus
+from saga_engine.vocabulary import Direction, Status
 
 
 class Reading:

@@ -12,14 +12,12 @@ from typing import Any
 import orjson
 
 from saga_engine import Retry, Saga
-from saga_engine.saga.decide import Decision, decide
-from saga_engine.saga.effect import Send, effects, wake_at
-from saga_engine.saga.event import Event, as_data, from_journal
-from saga_engine.saga.evolve import replay
-from saga_engine.saga.rules import check
-from saga_engine.saga.run import Failure, Incident, Progress, Run, restore, state_of
-from saga_engine.saga.sealing import PLAIN
-from saga_engine.saga.trigger import (
+from saga_engine.decider.decide import Decision, decide
+from saga_engine.decider.effects import Send, effects, wake_at
+from saga_engine.decider.events import Event, as_data, from_journal
+from saga_engine.decider.evolve import replay
+from saga_engine.decider.run import Incident, Progress, Run, restore, state_of
+from saga_engine.decider.triggers import (
     Cancel,
     Garbled,
     Replied,
@@ -29,7 +27,9 @@ from saga_engine.saga.trigger import (
     Trigger,
     Woken,
 )
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
+from saga_engine.payload.encryption import PLAIN
+from saga_engine.saga.rules import check
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TWICE = Retry(attempts=2, initial=timedelta(seconds=1), jitter=0)

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.binding import Mapping, Parameter, place_of, without_none
-from saga_engine.saga.payload import PayloadError
+from saga_engine.payload.annotations import without_none
+from saga_engine.payload.payload import PayloadError
+from saga_engine.saga.binding import Mapping, Parameter, place_of
 
 
 class Order(BaseModel):

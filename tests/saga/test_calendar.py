@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from saga_engine.saga.effect import wake_at
+from saga_engine.decider.effects import wake_at
 from saga_engine.saga.rules import TIMEOUT_MAX
-from saga_engine.saga.vocabulary import Status
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import TIMEOUT, Story, sequence
 
 LONGEST = TIMEOUT_MAX * 12

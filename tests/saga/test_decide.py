@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 
 from saga_engine import Saga
-from saga_engine.saga.decide import begin_blocked, decide
-from saga_engine.saga.effect import effects, wake_at
-from saga_engine.saga.event import AttemptStarted, RunCompleted, RunStarted
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.trigger import Cancel, Garbled, Replied, Returned, Start, Trigger, Woken
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.decider.decide import begin_blocked, decide
+from saga_engine.decider.effects import effects, wake_at
+from saga_engine.decider.events import AttemptStarted, RunCompleted, RunStarted
+from saga_engine.decider.run import StepStatus
+from saga_engine.decider.triggers import Cancel, Garbled, Replied, Returned, Start, Trigger, Woken
+from saga_engine.vocabulary import Outcome, Status
 from tests.saga.scenario import (
     ACTION,
     COMPENSATION,

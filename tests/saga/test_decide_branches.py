@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from saga_engine import Retry, Saga
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import COMPENSATION, TWICE, Story, add, fork
 
 

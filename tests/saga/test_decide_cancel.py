@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from saga_engine.saga.event import RunStopping, StopOvertaken
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.decider.events import RunStopping, StopOvertaken
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Direction, Status
 from tests.saga.scenario import TIMEOUT, Story, fork, sequence
 
 

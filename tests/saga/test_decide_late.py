@@ -1,9 +1,9 @@
 """docs/semantics.md, 4: a success that arrives after its step was given up."""
 
 from saga_engine import Saga
-from saga_engine.saga.event import RunCompensating, StepSucceeded
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.events import RunCompensating, StepSucceeded
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import ACTION, COMPENSATION, Story, add, fork, sequence
 
 

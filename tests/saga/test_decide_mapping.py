@@ -7,11 +7,11 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from saga_engine import Saga
-from saga_engine.saga.decide import decide
+from saga_engine.decider.decide import decide
+from saga_engine.decider.run import Cause, KeptReply, Progress, StepRun, StepStatus
+from saga_engine.decider.triggers import Garbled, Resolve
 from saga_engine.saga.rules import check
-from saga_engine.saga.run import Cause, Failure, KeptReply, Progress, StepRun, StepStatus
-from saga_engine.saga.trigger import Garbled, Resolve
-from saga_engine.saga.vocabulary import Outcome, Resolution, Status
+from saga_engine.vocabulary import Failure, Outcome, Resolution, Status
 from tests.saga.scenario import ACTION, COMPENSATION, Story, add, sequence
 
 

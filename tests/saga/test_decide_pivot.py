@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from saga_engine import Saga
-from saga_engine.saga.effect import wake_at
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.effects import wake_at
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import COMPENSATION, Story, add, sequence
 
 

@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from saga_engine.saga.event import AttemptFailed
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.decider.events import AttemptFailed
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Outcome, Status
 from tests.saga.scenario import NOON, TIMEOUT, Story, sequence
 
 

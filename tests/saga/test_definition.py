@@ -12,7 +12,7 @@ from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.definition import collecting
 from saga_engine.saga.rules import problems
-from saga_engine.saga.vocabulary import Direction, StepKind
+from saga_engine.vocabulary import Direction, StepKind
 from tests.saga.scenario import add, fork, sequence
 
 

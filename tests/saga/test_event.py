@@ -6,7 +6,7 @@ from typing import get_args
 import orjson
 import pytest
 
-from saga_engine.saga.event import (
+from saga_engine.decider.events import (
     EVENTS,
     AttemptFailed,
     AttemptStarted,
@@ -28,8 +28,8 @@ from saga_engine.saga.event import (
     as_data,
     from_journal,
 )
-from saga_engine.saga.run import Cause, Failure, KeptReply
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
+from saga_engine.decider.run import Cause, KeptReply
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 A, C = Direction.ACTION, Direction.COMPENSATION

@@ -2,10 +2,10 @@
 
 import pytest
 
-from saga_engine.saga.event import RunCompensated, RunStarted, RunStopping
-from saga_engine.saga.evolve import TRANSITIONS, evolve, replay
-from saga_engine.saga.run import Cause
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.events import RunCompensated, RunStarted, RunStopping
+from saga_engine.decider.evolve import TRANSITIONS, evolve, replay
+from saga_engine.decider.run import Cause
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import NOON, Story, sequence
 
 

@@ -3,8 +3,9 @@
 from itertools import pairwise
 
 from saga_engine import Saga
-from saga_engine.saga.evolve import TRANSITIONS
-from saga_engine.saga.graph import ascii_art, dot, mermaid, statuses
+from saga_engine.decider.diagrams import statuses
+from saga_engine.decider.evolve import TRANSITIONS
+from saga_engine.saga.diagrams import ascii_art, dot, mermaid
 from tests.saga.scenario import add, fork
 
 

@@ -8,11 +8,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from saga_engine import Saga
-from saga_engine.saga.decide import decide
-from saga_engine.saga.guard import Call, CodeError, Overrun, guarded
-from saga_engine.saga.sealing import SealError, Sealing
-from saga_engine.saga.trigger import Start
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.decide import decide
+from saga_engine.decider.triggers import Start
+from saga_engine.payload.encryption import SealError, Sealing
+from saga_engine.payload.guard import Call, CodeError, Overrun, guarded
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import ACTION, NOON, Story
 
 CARD = "4111111111111111"

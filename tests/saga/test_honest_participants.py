@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine import Saga
-from saga_engine.saga.effect import Send, wake_at
-from saga_engine.saga.run import Failure
-from saga_engine.saga.trigger import Cancel, Replied, Resolve, Returned, Trigger, Woken
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
+from saga_engine.decider.effects import Send, wake_at
+from saga_engine.decider.triggers import Cancel, Replied, Resolve, Returned, Trigger, Woken
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
 from tests.saga.promises import Reading, assert_promises
 from tests.saga.random_sagas import BROKEN, sagas
 from tests.saga.scenario import Story

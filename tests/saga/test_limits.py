@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine import Saga
-from saga_engine.broker.limits import limits_of
-from saga_engine.saga.decide import decide
-from saga_engine.saga.limits import (
+from saga_engine.decider.decide import decide
+from saga_engine.decider.triggers import Start
+from saga_engine.payload.encryption import Sealing
+from saga_engine.payload.limits import (
     LIMITS,
     LONGEST,
     Limit,
@@ -23,9 +24,8 @@ from saga_engine.saga.limits import (
     nests_deeper,
     too_deep,
 )
-from saga_engine.saga.payload import beyond, storable
-from saga_engine.saga.sealing import Sealing
-from saga_engine.saga.trigger import Start
+from saga_engine.payload.payload import beyond, storable
+from saga_engine.protocol.limits import limits_of
 from saga_engine.settings import Settings
 from tests.saga.scenario import NOON
 

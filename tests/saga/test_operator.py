@@ -7,10 +7,10 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine import Saga
-from saga_engine.saga import turn as turn_module
-from saga_engine.saga.event import IncidentOpened, IncidentResolved, RunAbandoned
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import IncidentCause, Resolution, Status
+from saga_engine.decider import decision as turn_module
+from saga_engine.decider.events import IncidentOpened, IncidentResolved, RunAbandoned
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import IncidentCause, Resolution, Status
 from tests.saga.scenario import COMPENSATION, Story, add, fork, sequence
 
 

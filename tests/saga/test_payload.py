@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from saga_engine.saga.payload import Payload, PayloadError, name_of
+from saga_engine.payload.payload import Payload, PayloadError, name_of
 
 
 class Line(BaseModel):

@@ -5,11 +5,11 @@ from datetime import timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from saga_engine.saga.effect import wake_at
-from saga_engine.saga.event import IncidentResolved
-from saga_engine.saga.run import Failure, StepStatus
-from saga_engine.saga.trigger import Cancel, Garbled, Replied, Resolve, Returned, Start
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution
+from saga_engine.decider.effects import wake_at
+from saga_engine.decider.events import IncidentResolved
+from saga_engine.decider.run import StepStatus
+from saga_engine.decider.triggers import Cancel, Garbled, Replied, Resolve, Returned, Start
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution
 from tests.saga.promises import Reading, assert_one_command, assert_promises
 from tests.saga.random_sagas import BROKEN, sagas
 from tests.saga.scenario import Story

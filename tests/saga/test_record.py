@@ -8,9 +8,9 @@ from enum import StrEnum
 import orjson
 import pytest
 
-from saga_engine.saga.record import changed, fields_from, from_data, to_data
-from saga_engine.saga.run import Progress, StepRun
-from saga_engine.saga.vocabulary import Json
+from saga_engine.decider.run import Progress, StepRun
+from saga_engine.payload.serialization import changed, fields_from, from_data, to_data
+from saga_engine.vocabulary import Json
 
 
 class Colour(StrEnum):

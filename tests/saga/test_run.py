@@ -2,10 +2,9 @@
 
 from dataclasses import fields, replace
 
-from saga_engine.saga.run import (
+from saga_engine.decider.run import (
     STATE,
     Cause,
-    Failure,
     Progress,
     Run,
     StepRun,
@@ -14,7 +13,7 @@ from saga_engine.saga.run import (
     restore,
     state_of,
 )
-from saga_engine.saga.vocabulary import Direction, Status
+from saga_engine.vocabulary import Direction, Failure, Status
 from tests.saga.scenario import Story, fork, sequence
 
 COLUMNS = {

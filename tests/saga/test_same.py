@@ -19,9 +19,9 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from saga_engine import Secret
-from saga_engine.saga.faithful import faith_in
-from saga_engine.saga.payload import Payload, PayloadError
-from saga_engine.saga.same import same, sort_sets
+from saga_engine.payload.equality import same, sort_sets
+from saga_engine.payload.payload import Payload, PayloadError
+from saga_engine.payload.round_trip import faith_in
 
 
 @pydantic_dataclass(slots=True)

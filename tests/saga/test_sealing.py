@@ -7,10 +7,11 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine import Saga
-from saga_engine.saga.decide import decide
-from saga_engine.saga.event import as_data
-from saga_engine.saga.run import Failure, state_of
-from saga_engine.saga.sealing import (
+from saga_engine.decider.decide import decide
+from saga_engine.decider.events import as_data
+from saga_engine.decider.run import state_of
+from saga_engine.decider.triggers import Replied, Start
+from saga_engine.payload.encryption import (
     PAYLOAD_SEALED,
     PLAIN,
     SealError,
@@ -22,8 +23,7 @@ from saga_engine.saga.sealing import (
     key_place,
     reply_place,
 )
-from saga_engine.saga.trigger import Replied, Start
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.vocabulary import Failure, Outcome
 from tests.codec.rings import sealing
 from tests.saga.scenario import ACTION, COMPENSATION, NOON, TWICE, Story
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from saga_engine import Secret
-from saga_engine.saga.payload import Payload, PayloadError
+from saga_engine.payload.payload import Payload, PayloadError
 
 CARD = "4111111111111111"
 

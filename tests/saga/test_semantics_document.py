@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from saga_engine import Saga
-from saga_engine.saga.run import StepStatus
-from saga_engine.saga.vocabulary import Status
+from saga_engine.decider.run import StepStatus
+from saga_engine.vocabulary import Status
 from tests.saga.scenario import COMPENSATION, Story, add, sequence
 from tests.saga.test_operator import needy
 

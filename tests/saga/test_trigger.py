@@ -5,8 +5,7 @@ from typing import get_args
 import orjson
 import pytest
 
-from saga_engine.saga.run import Failure
-from saga_engine.saga.trigger import (
+from saga_engine.decider.triggers import (
     TRIGGERS,
     Cancel,
     Garbled,
@@ -19,7 +18,7 @@ from saga_engine.saga.trigger import (
     recorded_trigger,
     trigger_data,
 )
-from saga_engine.saga.vocabulary import Direction, Json, Outcome, Resolution
+from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
 
 A = Direction.ACTION
 EXAMPLES: list[Trigger] = [

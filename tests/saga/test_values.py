@@ -37,7 +37,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
-from saga_engine.saga.payload import Payload, PayloadError
+from saga_engine.payload.payload import Payload, PayloadError
 
 
 def arrived(kind, value):

@@ -14,7 +14,7 @@ import pytest
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
 from saga_engine.embedded.programs import unprivileged_account
-from saga_engine.embedded.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitServer
 from tests.security.certificates import Authority, Pair
 
 HOUR = timedelta(hours=1)

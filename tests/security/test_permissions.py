@@ -18,26 +18,26 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load
 from saga_engine.participant.service import Service
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.partitions import maintain
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     FaultFound,
     LinkChanged,
     MessageDeadLettered,
     ProcessReady,
     Tell,
 )
+from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
 from tests.broker.links import raw_channel
 from tests.cli.conftest import saga_engine
+from tests.kit.rabbitmq import RabbitServer
 from tests.security.shop import buying
 from tests.worker.engine import EAGER, Facts
 

@@ -5,9 +5,9 @@ import asyncio
 import asyncpg
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.saga.vocabulary import Status
 from saga_engine.store.migrate import upgrade
-from saga_engine.telemetry.facts import DatabaseTroubled
+from saga_engine.telemetry.events import DatabaseTroubled
+from saga_engine.vocabulary import Status
 from tests.faults.site import plainly
 from tests.worker.engine import engine_on, keep_silent, succeed
 

@@ -16,13 +16,13 @@ from sqlalchemy.engine import make_url
 from saga_engine import Client
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
-from saga_engine.embedded.rabbitmq import RabbitServer
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade
 from tests.broker.links import raw_channel
 from tests.cli.conftest import environment, saga_engine
 from tests.faults.processes import eventually, program
+from tests.kit.rabbitmq import RabbitServer
 from tests.secrets import canary, leaks, leaks_in
 
 ORDERS = {

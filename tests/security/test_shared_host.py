@@ -6,7 +6,7 @@ from saga_engine.saga.retry import Retry
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import MessageDeadLettered, RunStarted
+from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.worker.engine import engine_on
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from saga_engine import Client, tls
-from saga_engine.broker.connection import Link, Phase
+from saga_engine.amqp.connection import Link, Phase
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database

@@ -15,49 +15,56 @@ from typing import cast
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.broker.answer import AnswerOutcome
-from saga_engine.broker.command import Command, ReceivedCommand
-from saga_engine.broker.wire import Delivery, Message, Published
+from saga_engine.decider import decide, effects, progress, replies
+from saga_engine.decider.decide import Decision
+from saga_engine.decider.decision import Turn
+from saga_engine.decider.effects import Send
+from saga_engine.decider.events import Event, RunCompleted
+from saga_engine.decider.progress import _owed
+from saga_engine.decider.replies import LATE
+from saga_engine.decider.run import Run, StepRun, StepStatus
+from saga_engine.decider.triggers import Replied
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import Answer
 from saga_engine.participant.database import Undone
+from saga_engine.participant.executor import Course, Performer
 from saga_engine.participant.handler import Handler
-from saga_engine.participant.performer import Course, Performer
-from saga_engine.participant.replies import Replies, _Held
-from saga_engine.saga import course, decide, effect, reply
-from saga_engine.saga.course import _owed
-from saga_engine.saga.decide import Decision
+from saga_engine.participant.reply_publisher import Replies, _Held
+from saga_engine.payload.encryption import PLAIN, Sealing
+from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.message import Delivery, Message, Published
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.effect import Send
-from saga_engine.saga.event import Event, RunCompleted
-from saga_engine.saga.reply import LATE
-from saga_engine.saga.run import Run, StepRun, StepStatus
-from saga_engine.saga.sealing import PLAIN, Sealing
-from saga_engine.saga.trigger import Replied
-from saga_engine.saga.turn import Turn
-from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.settings import Settings
-from saga_engine.store import inbox, incidents, journal, keys, outbox, runs
+from saga_engine.store import business_keys, incidents, journal, outbox, pending_requests, runs
+from saga_engine.store.business_keys import KeyHeld, KeyWanted
 from saga_engine.store.database import Transaction
-from saga_engine.store.inbox import Inboxed, Item, WaitingStart
 from saga_engine.store.journal import Entry
-from saga_engine.store.keys import KeyHeld, KeyWanted
 from saga_engine.store.outbox import LeftBehind, Outgoing
+from saga_engine.store.pending_requests import Inboxed, Item, WaitingStart
 from saga_engine.store.runs import StoredRun
-from saga_engine.telemetry.facts import FaultFound, described
-from saga_engine.testing import months, tables
-from saga_engine.worker import batch, ledger, pending, starts, turnover, writing
-from saga_engine.worker.account import account
-from saga_engine.worker.arrival import Arrival, Intake, Letter
-from saga_engine.worker.batch import Batch
+from saga_engine.telemetry.events import FaultFound, described
+from saga_engine.vocabulary import Direction, Outcome, Status
+from saga_engine.worker import (
+    batch_runner,
+    batch_transaction,
+    change_set,
+    decode_pending,
+    flush,
+    starts,
+)
+from saga_engine.worker.batch_runner import Turnover, Work
+from saga_engine.worker.batch_transaction import Batch
+from saga_engine.worker.change_set import Ledger
+from saga_engine.worker.decode import read_apart
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.intake import read_apart
-from saga_engine.worker.ledger import Ledger
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.shift import Shift
+from saga_engine.worker.emit import account
+from saga_engine.worker.loops import Shift
+from saga_engine.worker.outbox_publisher import Outbound
 from saga_engine.worker.starts import Begun, Starts
-from saga_engine.worker.turnover import Turnover, Work
+from saga_engine.worker.work_item import Arrival, Intake, Letter
+from simulation import memory_database, partition_model
 from tests.simulation.planting import Planting
 
 Plant = Callable[[Planting], None]
@@ -98,7 +105,7 @@ def publish_before_the_commit(plant: Planting) -> None:
                 found = Ledger(await runs.clock(tx), entering)
                 batch = Batch(tx, self._catalogue, self.admission, found, self._settings)
                 number = await work(tx, batch)
-                await writing.write(tx, found, self._settings)
+                await flush.write(tx, found, self._settings)
                 await outbox.delete(tx, self._outbound.confirmed)
                 await self._outbound.send(found.outcome)
         account(self._tell, found)
@@ -112,7 +119,7 @@ def take_a_failed_commit_for_done(plant: Planting) -> None:
     async def take(self: Turnover, intake: Intake, failures: int = 0) -> list[Delivery]:
         del failures
         with suppress(StoreUnavailable):
-            await self.once(partial(turnover._taken, intake, patient=True))
+            await self.once(partial(batch_runner._taken, intake, patient=True))
         return []
 
     plant.replace(Turnover, "take", take)
@@ -162,7 +169,7 @@ def lose_timers_in_a_crash(plant: Planting) -> None:
         del saga, run
         return None
 
-    plant.replace(batch, "wake_at", never)
+    plant.replace(batch_transaction, "wake_at", never)
     plant.replace(starts, "wake_at", never)
 
 
@@ -190,7 +197,7 @@ def know_nothing_of_starts_that_wait(plant: Planting) -> None:
         del tx, run_ids, held
         return {}
 
-    plant.replace(inbox, "starts_of", none)
+    plant.replace(pending_requests, "starts_of", none)
 
 
 @bug("P5", "P7")
@@ -201,14 +208,14 @@ def decide_without_the_lock(plant: Planting) -> None:
 @bug("P7")
 def decode_all_recorded_rows_together(plant: Planting) -> None:
     """One body that is not JSON fails the batch, and the batch is all that anybody recorded."""
-    read_each = pending.read
+    read_each = decode_pending.read
 
     def together(items: Iterable[Inboxed], settings: Settings) -> Intake:
         rows = list(items)
         orjson.loads(f"[{','.join(row.body for row in rows)}]")
         return read_each(rows, settings)
 
-    plant.replace(pending, "read", together)
+    plant.replace(decode_pending, "read", together)
 
 
 @bug("P1")
@@ -217,7 +224,7 @@ def choose_the_version_again_at_its_turn(plant: Planting) -> None:
 
     def queue(self: Ledger, arrival: Arrival, run: Run) -> None:
         self.hold(replace(arrival, answer_to=None))
-        status = ledger.status_of(run)
+        status = change_set.status_of(run)
         self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
 
     plant.replace(Ledger, "queue", queue)
@@ -237,16 +244,16 @@ def begin_the_newest_version_that_is_here(plant: Planting) -> None:
 def drop_a_month_although_a_start_waits(plant: Planting) -> None:
     """The functions of the database that say so are in the model of it."""
 
-    def month_needed(tx: tables.Transaction, month: str, cutoff: datetime) -> bool:
-        runs_of = [row for key, row in tx.every("run") if months.month_of(key) == month]
+    def month_needed(tx: memory_database.Transaction, month: str, cutoff: datetime) -> bool:
+        runs_of = [row for key, row in tx.every("run") if partition_model.month_of(key) == month]
         ended = [row["finished_at"] for row in runs_of]
         return any(at is None or at > cutoff for at in ended)
 
-    def is_left_over(tx: tables.Transaction, row: tables.Row) -> bool:
+    def is_left_over(tx: memory_database.Transaction, row: memory_database.Row) -> bool:
         return tx.get("run", row["run_id"]) is None
 
-    plant.replace(months, "month_needed", month_needed)
-    plant.replace(months, "is_left_over", is_left_over)
+    plant.replace(partition_model, "month_needed", month_needed)
+    plant.replace(partition_model, "is_left_over", is_left_over)
 
 
 @bug("P1")
@@ -259,7 +266,7 @@ def release_keys_of_runs_that_are_under_way(plant: Planting) -> None:
         if holder is not None and holder.run_id != begun.arrival.run_id:
             key = starts.start_of(begun.arrival).key
             assert key is not None
-            model = cast("tables.Transaction", self._tx)
+            model = cast("memory_database.Transaction", self._tx)
             await model.lock("run_key", (begun.arrival.saga, key))
             model.delete("run_key", (begun.arrival.saga, key))
 
@@ -285,12 +292,12 @@ def settle_no_act_that_is_refused(plant: Planting) -> None:
 @bug("P1")
 def forget_the_act_of_a_request_that_is_kept(plant: Planting) -> None:
     """It is decided later, and its operator is never told."""
-    item = writing._item
+    item = flush._item
 
     def forgetting(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
         return replace(item(arrival, ledger, delay), audit_id=None)
 
-    plant.replace(writing, "_item", forgetting)
+    plant.replace(flush, "_item", forgetting)
 
 
 @bug("P7")
@@ -300,7 +307,7 @@ def take_too_much_for_a_bug(plant: Planting) -> None:
     async def waiting(self: Duties) -> bool:
         try:
             return await self._take_all_or_what_is_free()
-        except turnover.AWAY:
+        except batch_runner.AWAY:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
             self._tell(FaultFound(operation="waiting", problem=described(error)))
@@ -339,7 +346,7 @@ def give_a_key_to_everyone_who_asks(plant: Planting) -> None:
         del tx, sealing
         return [KeyHeld(each.run_id, same_input=True) for each in wanted]
 
-    plant.replace(keys, "try_reserve", everyone)
+    plant.replace(business_keys, "try_reserve", everyone)
 
 
 # core
@@ -354,7 +361,7 @@ def compensate_in_forward_order(plant: Planting) -> None:
             if pending and _owed(turn, name) and not waits:
                 yield name
 
-    plant.replace(course, "_due_to_be_undone", forward)
+    plant.replace(progress, "_due_to_be_undone", forward)
 
 
 @bug("P3")
@@ -364,7 +371,7 @@ def compensate_everything_at_once(plant: Planting) -> None:
             if turn.step(name).compensation.status is StepStatus.PENDING and _owed(turn, name):
                 yield name
 
-    plant.replace(course, "_due_to_be_undone", at_once)
+    plant.replace(progress, "_due_to_be_undone", at_once)
 
 
 @bug("P3")
@@ -373,7 +380,7 @@ def ignore_a_late_success(plant: Planting) -> None:
         del turn, reply
         return LATE
 
-    plant.replace(reply, "_after_giving_up", late)
+    plant.replace(replies, "_after_giving_up", late)
 
 
 @bug("P3")
@@ -394,7 +401,7 @@ def take_a_compensation_for_done_when_it_is_sent(plant: Planting) -> None:
 
 @bug("P3", "P2", "P4")
 def take_a_rejected_compensation_for_done(plant: Planting) -> None:
-    replied = reply.replied
+    replied = replies.replied
 
     def hopeful(turn: Turn, reply: Replied) -> str | None:
         if reply.direction is Direction.COMPENSATION and reply.outcome is Outcome.REJECTED:
@@ -406,13 +413,13 @@ def take_a_rejected_compensation_for_done(plant: Planting) -> None:
 
 @bug("P4")
 def give_every_attempt_a_key_of_its_own(plant: Planting) -> None:
-    effects = effect.effects
+    ordered = effects.effects
 
     def unstable(run: Run, events: Sequence[Event]) -> Iterator[Send]:
-        for send in effects(run, events):
+        for send in ordered(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 
-    plant.replace(ledger, "effects", unstable)
+    plant.replace(change_set, "effects", unstable)
 
 
 @bug("P1")
@@ -428,7 +435,7 @@ def never_try_again_what_waits(plant: Planting) -> None:
 @bug("P2", "P3")
 def complete_when_the_last_step_is_done(plant: Planting) -> None:
     """The other branches of the graph may still be under way."""
-    advance = course.advance
+    advance = progress.advance
 
     def early(turn: Turn) -> None:
         last = list(turn.saga.steps)[-1]
@@ -475,7 +482,7 @@ def leave_no_tombstone(plant: Planting) -> None:
     async def without(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answer | None:
         answer = await enter(tx, command, undoes=undoes)
         if undoes and answer is barrier.EMPTY:
-            model = cast("tables.Transaction", tx)
+            model = cast("memory_database.Transaction", tx)
             model.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
         return answer
 

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saga_engine.testing.case import Case, smaller
-from saga_engine.testing.faults import Faults
-from saga_engine.testing.world import SETTINGS, Setup, simulate
+from simulation.faults import Faults
+from simulation.repro import Case, smaller
+from simulation.world import SETTINGS, Setup, simulate
 from tests.simulation.plays import plays_of
 
 REGRESSIONS = Path(__file__).parent / "regressions"

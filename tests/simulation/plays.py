@@ -2,8 +2,8 @@
 
 from examples.create_order.sagas import create_order
 from examples.place_order.sagas import orders
-from saga_engine.testing.faults import dice
-from saga_engine.testing.play import Play
+from simulation.faults import dice
+from simulation.workload import Play
 from tests.saga.random_sagas import random_saga
 
 PLACE_ORDER = Play(

@@ -9,15 +9,15 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine.broker.command import Command
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier as kit
 from saga_engine.participant.barrier import EMPTY, REFUSED, Answer, Case, InHand
-from saga_engine.saga.vocabulary import Direction, Outcome
-from saga_engine.testing import barrier as model
-from saga_engine.testing.faults import Faults, dice
-from saga_engine.testing.process import Process
-from saga_engine.testing.tables import Database, Tables, Transaction
+from saga_engine.protocol.command import Command
+from saga_engine.vocabulary import Direction, Outcome
+from simulation import barrier_model as model
+from simulation.faults import Faults, dice
+from simulation.memory_database import Database, Tables, Transaction
+from simulation.process import Process
 
 DONE = Answer(Outcome.SUCCEEDED, b"1")
 NO = Answer(Outcome.REJECTED, b'{"code": "no"}')

@@ -4,11 +4,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from saga_engine.broker.topology import ENGINE
-from saga_engine.broker.wire import Published
-from saga_engine.testing.broker import Broker, Consumer, Publisher
-from saga_engine.testing.faults import Faults, dice
-from saga_engine.testing.process import Process
+from saga_engine.protocol.message import Published
+from saga_engine.protocol.topology import ENGINE
+from simulation.broker_model import Broker, Consumer, Publisher
+from simulation.faults import Faults, dice
+from simulation.process import Process
 from tests.broker import links
 from tests.broker.links import QUEUE, TOPOLOGY, take
 from tests.broker.messages import message

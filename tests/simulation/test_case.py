@@ -2,9 +2,9 @@
 
 import pytest
 
-from saga_engine.testing.case import Case, read, smaller
-from saga_engine.testing.faults import Fault, Kind
-from saga_engine.testing.world import Setup, simulate
+from simulation.faults import Fault, Kind
+from simulation.repro import Case, read, smaller
+from simulation.world import Setup, simulate
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import REGRESSIONS, campaign, retry, setup_of
 from tests.simulation.planting import Planting

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from saga_engine.testing.loop import DeadlockError, run
+from simulation.virtual_time import DeadlockError, run
 
 
 async def after(seconds, seen):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from saga_engine.testing.faults import Kind
+from simulation.faults import Kind
 from tests.simulation.campaign import campaign
 
 RUNS, PARTS, IN_EACH = 6_000, 4, 100

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saga_engine.testing.play import Play
-from saga_engine.testing.world import Setup, simulate
+from simulation.workload import Play
+from simulation.world import Setup, simulate
 from tests.saga.random_sagas import sagas
 
 

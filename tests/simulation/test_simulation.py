@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from saga_engine.testing.faults import Faults
-from saga_engine.testing.world import Setup, simulate
+from simulation.faults import Faults
+from simulation.world import Setup, simulate
 from tests.simulation.plays import PLACE_ORDER, plays_of
 
 ROOT = Path(__file__).parents[2]
 AGAIN = """
-from saga_engine.testing.world import Setup, simulate
+from simulation.world import Setup, simulate
 from tests.simulation.plays import plays_of
 print(simulate(Setup({seed}), plays_of({seed})).digest)
 """

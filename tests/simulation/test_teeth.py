@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 
 from saga_engine.participant import barrier
-from saga_engine.testing.world import simulate
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.turnover import Turnover
+from saga_engine.worker.batch_runner import Turnover
+from saga_engine.worker.outbox_publisher import Outbound
+from simulation.world import simulate
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import setup_of
 from tests.simulation.planting import DoesNotFit, Planting, breakdowns

@@ -1,7 +1,7 @@
 """
 A database with our tables, for every test of the store.
 
-What the model of PostgreSQL in saga_engine.testing has to keep as well is marked with `BOTH`.
+What the model of PostgreSQL in simulation has to keep as well is marked with `BOTH`.
 """
 
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ import pytest
 from saga_engine.settings import Settings
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
-from saga_engine.testing import store, waiting
-from saga_engine.testing import tables as simulation
-from saga_engine.testing.faults import Faults, dice
-from saga_engine.testing.process import Process
+from simulation import memory_database as simulation
+from simulation import pending_model, run_model
+from simulation.faults import Faults, dice
+from simulation.process import Process
 from tests.store.orders import ORDERS
 
 
@@ -27,7 +27,7 @@ async def postgresql(migrated_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def simulated() -> simulation.Database:
     process = Process("test", Faults(), dice(0, "network"))
-    tables = simulation.Tables(store.ANSWERS, waiting.ANSWERS)
+    tables = simulation.Tables(run_model.ANSWERS, pending_model.ANSWERS)
     return simulation.Database(tables, process, patience=2.0)
 
 

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from saga_engine.saga.decide import Decision, decide
+from saga_engine.decider.decide import Decision, decide
+from saga_engine.decider.effects import Send, effects, wake_at
+from saga_engine.decider.run import Run
+from saga_engine.decider.triggers import Start, Trigger
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.effect import Send, effects, wake_at
-from saga_engine.saga.run import Run
-from saga_engine.saga.trigger import Start, Trigger
 from saga_engine.store import journal, runs
 from saga_engine.store.database import Transaction
 from saga_engine.store.journal import Entry

@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 
-from saga_engine.store.liveness import watch
+from saga_engine.postgres.keepalive import watch
 from tests.faults.processes import lasting
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1

@@ -3,11 +3,11 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from saga_engine.broker.token import CommandRef, mint, new_key, shown
-from saga_engine.saga.vocabulary import Direction
-from saga_engine.store import audit, identity
+from saga_engine.protocol.token import CommandRef, mint, new_key, shown
+from saga_engine.store import audit, engine_identity
 from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database
+from saga_engine.vocabulary import Direction
 from tests.store.orders import run_id
 
 
@@ -43,11 +43,11 @@ async def test_a_refusal_keeps_its_sentence(database: Database):
 
 async def test_every_worker_has_the_same_key_and_the_same_engine(database: Database):
     async with database.transaction() as tx:
-        first = await identity.token_keys(tx), await identity.engine_id(tx)
+        first = await engine_identity.token_keys(tx), await engine_identity.engine_id(tx)
     async with database.transaction() as tx:
-        assert (await identity.token_keys(tx), await identity.engine_id(tx)) == first
+        assert (await engine_identity.token_keys(tx), await engine_identity.engine_id(tx)) == first
     assert first[0].accepted == (first[0].signing,)
-    assert len(first[0].signing) == identity.TOKEN_KEY_BYTES
+    assert len(first[0].signing) == engine_identity.TOKEN_KEY_BYTES
 
 
 async def test_a_new_key_signs_after_its_delay_and_the_one_before_it_is_accepted(
@@ -55,14 +55,16 @@ async def test_a_new_key_signs_after_its_delay_and_the_one_before_it_is_accepted
 ):
     hour, now = timedelta(hours=1), timedelta()
     async with database.transaction() as tx:
-        [first] = (await identity.token_keys(tx)).accepted
-        assert await identity.rotate_token_key(tx, hour) is not None
-        waiting = await identity.token_keys(tx)
-        assert await identity.rotate_token_key(tx, now) is None, "the last one does not sign yet"
+        [first] = (await engine_identity.token_keys(tx)).accepted
+        assert await engine_identity.rotate_token_key(tx, hour) is not None
+        waiting = await engine_identity.token_keys(tx)
+        assert await engine_identity.rotate_token_key(tx, now) is None, (
+            "the last one does not sign yet"
+        )
         await tx.execute(text("UPDATE saga_engine.engine SET token_key_from = '-infinity'"))
-        second = await identity.token_keys(tx)
-        assert await identity.rotate_token_key(tx, now) is not None
-        third = await identity.token_keys(tx)
+        second = await engine_identity.token_keys(tx)
+        assert await engine_identity.rotate_token_key(tx, now) is not None
+        third = await engine_identity.token_keys(tx)
     assert (waiting.signing, waiting.accepted[1]) == (first, first)
     assert second.accepted == waiting.accepted
     assert second.signing == waiting.accepted[0] != first
@@ -77,16 +79,16 @@ async def test_a_key_that_workers_may_still_sign_with_is_not_disowned(database: 
         text("UPDATE saga_engine.engine SET token_key_from = clock_timestamp() - interval '90 s'"),
     )
     async with database.transaction() as tx:
-        await identity.rotate_token_key(tx, two)
+        await engine_identity.rotate_token_key(tx, two)
         await tx.execute(ago)
-        before = await identity.token_keys(tx)
-        assert await identity.rotate_token_key(tx, two) is None
-        assert await identity.token_keys(tx) == before
+        before = await engine_identity.token_keys(tx)
+        assert await engine_identity.rotate_token_key(tx, two) is None
+        assert await engine_identity.token_keys(tx) == before
         at, now = (
             await tx.execute(text("SELECT token_key_from, now() FROM saga_engine.engine"))
         ).one()
-        assert await identity.rotation_possible_from(tx, two) == at + two > now
-        assert await identity.rotate_token_key(tx, two - timedelta(seconds=31)) is not None
+        assert await engine_identity.rotation_possible_from(tx, two) == at + two > now
+        assert await engine_identity.rotate_token_key(tx, two - timedelta(seconds=31)) is not None
 
 
 async def test_the_database_signs_as_the_engine_does(database: Database):

@@ -1,7 +1,7 @@
 """
 What the functions of PostgreSQL refuse, the model of it refuses too: at each bound and one beyond.
 
-The functions are SQL in the migrations, the model is saga_engine/testing/bounds.py.
+The functions are SQL in the migrations, the model is simulation/request_checks.py.
 """
 
 import json
@@ -14,16 +14,16 @@ import pytest
 
 from saga_engine.errors import StoreRefused
 from saga_engine.identifiers import uuid7
-from saga_engine.store import audit, definitions, requests, runs
+from saga_engine.store import audit, checked_requests, definitions, runs
 from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database, Transaction
-from saga_engine.testing import bounds
+from simulation import request_checks
 from tests.store.orders import BOTH, ORDERS, run_id
 
-TEXT = "x" * bounds.TEXT
+TEXT = "x" * request_checks.TEXT
 SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
 FITS = {**SAID, "result": ""}
-FITS["result"] = "x" * (bounds.REQUEST - len(json.dumps(FITS)))
+FITS["result"] = "x" * (request_checks.REQUEST - len(json.dumps(FITS)))
 
 
 def act(**more: Any) -> Act:
@@ -33,8 +33,8 @@ def act(**more: Any) -> Act:
 ACT = {"by": "eve", "action": "retry", "reason": "why", "run_id": str(uuid7())}
 
 ACTS: dict[str, tuple[list[Act], bool]] = {
-    "as many as may be": ([act() for _ in range(bounds.AT_ONCE)], True),
-    "one too many": ([act() for _ in range(bounds.AT_ONCE + 1)], False),
+    "as many as may be": ([act() for _ in range(request_checks.AT_ONCE)], True),
+    "one too many": ([act() for _ in range(request_checks.AT_ONCE + 1)], False),
     "a long name": ([act(by=TEXT)], True),
     "a name that is too long": ([act(by=TEXT + "x")], False),
     "a name of few characters and too many bytes": ([act(by="ä" * 1001)], False),
@@ -109,7 +109,7 @@ async def ask(tx: Transaction, acts: Sequence[Act], bodies: Sequence[str]) -> No
         "audit_ids": [each.id for each in acts],
         "bodies": list(bodies),
     }
-    await tx.execute(requests._RESOLVE, arguments)
+    await tx.execute(checked_requests._RESOLVE, arguments)
 
 
 @BOTH
@@ -136,7 +136,7 @@ async def test_an_act_has_the_same_few_requests(database: Database):
     for acts in ([first], [second, second], [foreign], [settled], [act()]):
         bodies = [said] * len(acts)
         assert await refuses(database, lambda tx, acts=acts, bodies=bodies: ask(tx, acts, bodies))
-    many = [act() for _ in range(bounds.AT_ONCE)]
+    many = [act() for _ in range(request_checks.AT_ONCE)]
     async with database.transaction() as tx:
         await audit.record(tx, many)
         await ask(tx, many, [said] * len(many))
@@ -161,7 +161,7 @@ async def start(database: Database, **given: Any) -> bool:
             "fingerprint": None,
             **given,
         }
-        await tx.execute(requests._START, arguments)
+        await tx.execute(checked_requests._START, arguments)
 
     return await refuses(database, work)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from saga_engine.decider.decide import decide
+from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreTooMuch
-from saga_engine.saga.decide import decide
-from saga_engine.saga.trigger import Start
-from saga_engine.store import inbox, outbox, runs
+from saga_engine.store import outbox, pending_requests, runs
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
 from tests.store.orders import INPUT, ORDERS, run_id, sends, started, stored
 
 TEXT = {"text": "é" * 5_000}  # 10,000 bytes as text, and far less as PostgreSQL compresses it
@@ -66,8 +66,8 @@ async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
     starts = [Item("start", run_id(), TEXT, saga=ORDERS.name) for _ in range(5)]
     others = [Item("cancel", run_id(), TEXT, definition_id=definition_id) for _ in range(5)]
     async with database.transaction() as tx:
-        await inbox.record(tx, [*starts, *others])
-        for items, take in ((others, inbox.take), (starts, _take_starts)):
+        await pending_requests.record(tx, [*starts, *others])
+        for items, take in ((others, pending_requests.take), (starts, _take_starts)):
             taken = [[item.run_id for item in await take(tx, **ours)] for _ in range(3)]
             assert taken == [
                 [item.run_id for item in items[:FIT]],
@@ -77,7 +77,7 @@ async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
 
 
 async def _take_starts(tx, **ours):
-    return await inbox.take_starts(tx, {ORDERS.name: 10}, **ours)
+    return await pending_requests.take_starts(tx, {ORDERS.name: 10}, **ours)
 
 
 async def test_commands_left_behind_are_claimed_up_to_so_many_bytes(database: Database):

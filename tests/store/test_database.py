@@ -15,10 +15,10 @@ from saga_engine.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from saga_engine.postgres import pgbouncer
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
-from saga_engine.store import pooler
 from saga_engine.store.database import Database, Transaction
-from saga_engine.store.statement import text
 
 PID = text("SELECT pg_backend_pid()")
 IDLE = text(
@@ -311,7 +311,7 @@ async def test_a_block_that_leaves_a_statement_under_way_is_undone_and_harms_nob
 
 
 async def test_the_statements_that_stay_prepared_have_a_bound(database: Database, monkeypatch):
-    monkeypatch.setattr(pooler, "_KEPT_MAX", 3)
+    monkeypatch.setattr(pgbouncer, "_KEPT_MAX", 3)
     prepared = text("SELECT count(*) FROM pg_prepared_statements")
     async with database.transaction() as tx:
         for number in range(20):

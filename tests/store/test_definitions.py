@@ -1,11 +1,11 @@
 import pytest
 
+from saga_engine.decider.triggers import Replied
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.trigger import Replied
-from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
+from saga_engine.vocabulary import Direction, Outcome
 from tests.store.orders import BOTH, ORDERS, begin, happen
 
 

@@ -10,10 +10,10 @@ from sqlalchemy import text
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import database as participant
+from saga_engine.postgres.url import read
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.store.url import read
 from tests.proxy import proxied
 
 QUICK = {"database_connect_timeout": 1.0}

@@ -2,9 +2,9 @@
 
 from sqlalchemy import text
 
-from saga_engine.saga.trigger import Replied
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.decider.triggers import Replied
 from saga_engine.store.database import Database, Transaction
+from saga_engine.vocabulary import Direction, Outcome
 from tests.store.orders import begin, happen
 
 RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})

@@ -3,9 +3,9 @@ import json
 from datetime import timedelta
 from uuid import uuid4
 
-from saga_engine.store import inbox
+from saga_engine.store import pending_requests
 from saga_engine.store.database import Database, Transaction
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
 from tests.store.orders import BOTH, ORDERS, begin, run_id
 
 pytestmark = BOTH
@@ -14,8 +14,8 @@ pytestmark = BOTH
 async def take(tx: Transaction, *, sagas=(), definition_ids=(), limit=100) -> list[str]:
     """Take out starts of *sagas*, whoever's turn it is, and then everything else."""
     ours = {"definition_ids": definition_ids, "limit": limit}
-    found = await inbox.take_starts(tx, dict.fromkeys(sagas, limit), **ours)
-    found += await inbox.take(tx, **ours)
+    found = await pending_requests.take_starts(tx, dict.fromkeys(sagas, limit), **ours)
+    found += await pending_requests.take(tx, **ours)
     return [item.run_id for item in found]
 
 
@@ -28,9 +28,9 @@ async def test_an_item_comes_out_once_as_it_went_in(database: Database):
         audit_id=str(uuid4()),
     )
     async with database.transaction() as tx:
-        await inbox.record(tx, [])
-        await inbox.record(tx, [item])
-        [found] = await inbox.take_starts(tx, {"orders": 9}, definition_ids=[], limit=9)
+        await pending_requests.record(tx, [])
+        await pending_requests.record(tx, [item])
+        [found] = await pending_requests.take_starts(tx, {"orders": 9}, definition_ids=[], limit=9)
         assert await take(tx, sagas=["orders"]) == []
     assert (found.kind, found.run_id, json.loads(found.body)) == (item.kind, item.run_id, item.body)
     assert (found.size, found.whole, found.key, found.role) == (20, True, "k", None)
@@ -44,7 +44,7 @@ async def test_a_start_goes_to_a_worker_that_has_its_saga_and_version(
         Item("start", run_id(), {}, saga="place-order", version=v) for v in (None, 1, 2)
     )
     async with database.transaction() as tx:
-        await inbox.record(tx, [newest, exact, other])
+        await pending_requests.record(tx, [newest, exact, other])
         assert await take(tx, sagas=["returns"], definition_ids=[definition_id + 1]) == []
         found = await take(tx, sagas=["place-order"], definition_ids=[definition_id])
         assert found == [newest.run_id, exact.run_id]
@@ -55,8 +55,10 @@ async def test_what_belongs_to_a_run_goes_to_a_worker_that_has_its_definition(
 ):
     async with database.transaction() as tx:
         run = await begin(tx, definition_id)
-        await inbox.record(tx, [Item("cancel", run.run_id, {})])
-        await inbox.record(tx, [Item("reply", run.run_id, {}, definition_id=definition_id)])
+        await pending_requests.record(tx, [Item("cancel", run.run_id, {})])
+        await pending_requests.record(
+            tx, [Item("reply", run.run_id, {}, definition_id=definition_id)]
+        )
         assert await take(tx, sagas=["place-order"], definition_ids=[definition_id + 1]) == []
         assert len(await take(tx, definition_ids=[definition_id])) == 2
 
@@ -69,13 +71,15 @@ async def test_an_accepted_start_stays_for_a_worker_with_the_definition_it_is_pi
         for mark in (ORDERS.fingerprint, "another")
     )
     async with database.transaction() as tx:
-        await inbox.record(tx, [other, ours])
-        assert await inbox.sagas_waiting(tx, ["place-order"], []) == set()
-        assert await inbox.sagas_waiting(tx, ["place-order"], [definition_id]) == {"place-order"}
+        await pending_requests.record(tx, [other, ours])
+        assert await pending_requests.sagas_waiting(tx, ["place-order"], []) == set()
+        assert await pending_requests.sagas_waiting(tx, ["place-order"], [definition_id]) == {
+            "place-order"
+        }
         assert await take(tx, sagas=["place-order"], definition_ids=[definition_id]) == [
             ours.run_id
         ]
-        assert await inbox.sagas_waiting(tx, ["place-order"], [definition_id]) == set()
+        assert await pending_requests.sagas_waiting(tx, ["place-order"], [definition_id]) == set()
 
 
 async def test_there_is_something_for_a_worker_as_long_as_it_could_take_something(
@@ -84,22 +88,26 @@ async def test_there_is_something_for_a_worker_as_long_as_it_could_take_somethin
     run, later = run_id(), timedelta(hours=1)
 
     async def anything_for(*ids: int) -> bool:
-        return await inbox.anything(tx, ["place-order"], ids)
+        return await pending_requests.anything(tx, ["place-order"], ids)
 
     async with database.transaction() as tx:
-        await inbox.record(tx, [Item("start", run_id(), {}, saga="returns")])
-        await inbox.record(tx, [Item("start", run_id(), {}, saga="place-order", delay=later)])
-        await inbox.record(tx, [Item("cancel", run, {}, delay=later)])
-        await inbox.record(tx, [Item("cancel", run, {}, held=True)])
+        await pending_requests.record(tx, [Item("start", run_id(), {}, saga="returns")])
+        await pending_requests.record(
+            tx, [Item("start", run_id(), {}, saga="place-order", delay=later)]
+        )
+        await pending_requests.record(tx, [Item("cancel", run, {}, delay=later)])
+        await pending_requests.record(tx, [Item("cancel", run, {}, held=True)])
         assert not await anything_for(definition_id)
-        await inbox.record(tx, [Item("reply", run, {}, definition_id=definition_id)])
+        await pending_requests.record(tx, [Item("reply", run, {}, definition_id=definition_id)])
         assert await anything_for(definition_id)
         assert not await anything_for(definition_id + 1)
-        await inbox.let_go(tx, [run])
+        await pending_requests.let_go(tx, [run])
         assert await anything_for(definition_id + 1), "no definition: any worker may look at it"
         assert len(await take(tx, definition_ids=[definition_id])) == 2
         assert not await anything_for(definition_id)
-        await inbox.record(tx, [Item("start", run_id(), {}, saga="place-order", version=1)])
+        await pending_requests.record(
+            tx, [Item("start", run_id(), {}, saga="place-order", version=1)]
+        )
         assert await anything_for(definition_id)
         assert not await anything_for()
 
@@ -113,8 +121,8 @@ async def test_no_more_starts_of_a_saga_are_taken_than_it_has_places_however_the
         for version, mark in pins
     ]
     async with database.transaction() as tx:
-        await inbox.record(tx, items)
-        found = await inbox.take_starts(
+        await pending_requests.record(tx, items)
+        found = await pending_requests.take_starts(
             tx, {"place-order": 4}, definition_ids=[definition_id], limit=100
         )
         assert [item.run_id for item in found] == [item.run_id for item in items[:4]]
@@ -125,15 +133,15 @@ async def test_a_start_that_waits_is_recorded_once_however_often_it_is_asked_for
 ):
     start = Item("start", run_id(), {"input": {"n": 1}}, saga="orders", key="k")
     async with database.transaction() as tx:
-        await inbox.record(tx, [start, start])
+        await pending_requests.record(tx, [start, start])
     async with database.transaction() as tx:
-        await inbox.record(tx, [start])
-        found = await inbox.look_at_starts(tx, [start.run_id, run_id()])
+        await pending_requests.record(tx, [start])
+        found = await pending_requests.look_at_starts(tx, [start.run_id, run_id()])
         assert list(found) == [start.run_id]
         waits = found[start.run_id]
         assert (waits.saga, waits.version, waits.key) == ("orders", None, "k")
         assert json.loads(waits.body) == {"input": {"n": 1}}
-        assert await inbox.known(tx, [start.run_id, run_id()]) == {start.run_id}
+        assert await pending_requests.known(tx, [start.run_id, run_id()]) == {start.run_id}
         assert len(await take(tx, sagas=["orders"])) == 1
 
 
@@ -141,9 +149,9 @@ async def test_requests_that_are_held_are_counted_up_to_what_is_asked(database: 
     start = Item("start", run_id(), {}, saga="orders", version=2)
     cancel = Item("cancel", start.run_id, {}, held=True)
     async with database.transaction() as tx:
-        await inbox.record(tx, [start, *[cancel] * 3])
+        await pending_requests.record(tx, [start, *[cancel] * 3])
         for most in (2, 9):
-            waiting = await inbox.starts_of(tx, [start.run_id], most)
+            waiting = await pending_requests.starts_of(tx, [start.run_id], most)
             assert waiting[start.run_id].held == min(most, 3)
 
 
@@ -153,13 +161,13 @@ async def test_starts_that_are_taken_out_while_they_are_looked_for_do_not_wait_a
     """All of them, although only the first is waited for: what is held must not wait for ever."""
     items = [Item("start", run_id(), {}, saga="orders") for _ in range(2)]
     async with database.transaction() as tx:
-        await inbox.record(tx, items)
+        await pending_requests.record(tx, items)
     looking, found = asyncio.Event(), []
 
     async def look() -> None:
         async with database.transaction() as tx:
             looking.set()
-            found.append(await inbox.starts_of(tx, [item.run_id for item in items], 9))
+            found.append(await pending_requests.starts_of(tx, [item.run_id for item in items], 9))
 
     async with asyncio.TaskGroup() as group, database.transaction() as tx:
         assert len(await take(tx, sagas=["orders"])) == 2
@@ -174,7 +182,7 @@ async def test_a_cancel_waits_for_the_start_that_was_recorded_before_it(
     start = Item("start", run_id(), {}, saga="place-order")
     cancel = Item("cancel", start.run_id, {}, held=True)
     async with database.transaction() as tx:
-        await inbox.record(tx, [start, cancel])
+        await pending_requests.record(tx, [start, cancel])
         assert await take(tx, definition_ids=[definition_id]) == []
         found = await take(tx, sagas=["place-order"], definition_ids=[definition_id])
         assert found == [start.run_id, cancel.run_id]
@@ -182,7 +190,7 @@ async def test_a_cancel_waits_for_the_start_that_was_recorded_before_it(
 
 async def test_what_belongs_to_no_run_at_all_goes_to_anyone(database: Database):
     async with database.transaction() as tx:
-        await inbox.record(tx, [Item("cancel", run_id(), {})])
+        await pending_requests.record(tx, [Item("cancel", run_id(), {})])
         assert len(await take(tx)) == 1
 
 
@@ -190,7 +198,7 @@ async def test_two_workers_take_different_items_oldest_first(database: Database)
     items = [Item("start", run_id(), {}, saga="orders") for _ in range(5)]
     ids = [item.run_id for item in items]
     async with database.transaction() as tx:
-        await inbox.record(tx, items)
+        await pending_requests.record(tx, items)
     async with database.transaction() as one, database.transaction() as other:
         assert await take(one, sagas=["orders"], limit=3) == ids[:3]
         assert await take(other, sagas=["orders"], limit=3) == ids[3:]
@@ -203,13 +211,13 @@ async def test_a_worker_holds_no_more_than_it_takes(database: Database):
     starts = [Item("start", run_id(), {}, saga=saga) for saga in sagas for _ in range(3)]
     taken: list[str] = []
     async with database.transaction() as tx:
-        await inbox.record(tx, others + starts)
+        await pending_requests.record(tx, others + starts)
     async with database.transaction() as one, database.transaction() as two:
         for tx in (one, two):
-            found = await inbox.take(tx, definition_ids=numbers, limit=15)
+            found = await pending_requests.take(tx, definition_ids=numbers, limit=15)
             assert len(found) == 15
             turns = dict.fromkeys(sagas, 2)
-            begun = await inbox.take_starts(tx, turns, definition_ids=[], limit=15)
+            begun = await pending_requests.take_starts(tx, turns, definition_ids=[], limit=15)
             assert len(begun) == 15 if tx is one else begun
             taken += [each.run_id for each in found + begun]
     assert len(set(taken)) == len(taken)
@@ -218,9 +226,9 @@ async def test_a_worker_holds_no_more_than_it_takes(database: Database):
 async def test_what_has_waited_longest_is_taken_first(database: Database):
     earlier, first, second = (Item("cancel", run_id(), {}) for _ in range(3))
     async with database.transaction() as tx:
-        await inbox.record(tx, [earlier])
-        [found] = await inbox.take(tx, definition_ids=[], limit=1)
-        await inbox.record(tx, [second, first])
-        await inbox.rest(tx, [found.id + 2], timedelta(seconds=-1))
-        [found] = await inbox.take(tx, definition_ids=[], limit=1)
+        await pending_requests.record(tx, [earlier])
+        [found] = await pending_requests.take(tx, definition_ids=[], limit=1)
+        await pending_requests.record(tx, [second, first])
+        await pending_requests.rest(tx, [found.id + 2], timedelta(seconds=-1))
+        [found] = await pending_requests.take(tx, definition_ids=[], limit=1)
     assert found.run_id == first.run_id

@@ -3,18 +3,18 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
-from saga_engine.saga.event import (
+from saga_engine.decider.events import (
     Event,
     IncidentOpened,
     IncidentResolved,
     RunAbandoned,
     RunCompensated,
 )
-from saga_engine.saga.vocabulary import Direction, Resolution
 from saga_engine.store import incidents, runs
+from saga_engine.store.bounded_count import Total
 from saga_engine.store.database import Database
 from saga_engine.store.incidents import Choice
-from saga_engine.store.total import Total
+from saga_engine.vocabulary import Direction, Resolution
 from tests.store.orders import begin
 
 

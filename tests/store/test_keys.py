@@ -3,11 +3,11 @@ import asyncio
 import pytest
 
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Json
-from saga_engine.store import inbox, keys, requests
+from saga_engine.store import business_keys, checked_requests, pending_requests
+from saga_engine.store.business_keys import KeyHeld, KeyWanted
+from saga_engine.store.checked_requests import StartWanted
 from saga_engine.store.database import Database, Transaction
-from saga_engine.store.keys import KeyHeld, KeyWanted
-from saga_engine.store.requests import StartWanted
+from saga_engine.vocabulary import Json
 from tests.store.orders import BOTH, run_id
 
 pytestmark = BOTH
@@ -20,7 +20,7 @@ async def recorded(tx: Transaction, wanted: KeyWanted) -> KeyHeld:
     """Record a start that wants a key, as a caller does in its transaction."""
     name, key, run_id_, given = wanted.saga, wanted.key, wanted.run_id, wanted.input
     start = StartWanted(name, 1, run_id_, key, given, given, known=False, fingerprint="f")
-    started = await requests.start(tx, start)
+    started = await checked_requests.start(tx, start)
     assert started is not None
     return started.holder
 
@@ -33,37 +33,37 @@ async def test_a_start_that_is_recorded_holds_its_key(database: Database):
         assert await recorded(tx, mine) == KeyHeld(mine.run_id, True)
         assert await recorded(tx, again) == KeyHeld(mine.run_id, True)
         assert await recorded(tx, other) == KeyHeld(mine.run_id, False)
-        assert await keys.try_reserve(tx, [again]) == [KeyHeld(mine.run_id, True)]
+        assert await business_keys.try_reserve(tx, [again]) == [KeyHeld(mine.run_id, True)]
 
 
 async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(database: Database):
     async with database.transaction() as tx:
         start = StartWanted("nothing", None, str(uuid7()), "k", {}, {}, known=True)
-        assert await requests.start(tx, start) is None
-        assert await keys.try_reserve(tx, [KeyWanted("nothing", "k", run_id(), {})]) != []
-        assert await inbox.starts_of(tx, [start.run_id]) == {}
+        assert await checked_requests.start(tx, start) is None
+        assert await business_keys.try_reserve(tx, [KeyWanted("nothing", "k", run_id(), {})]) != []
+        assert await pending_requests.starts_of(tx, [start.run_id]) == {}
 
 
 async def test_a_free_key_goes_to_whoever_wants_it(database: Database):
     mine = KeyWanted("orders", "o-1", run_id(), INPUT)
     async with database.transaction() as tx:
-        assert await keys.try_reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
-        assert await keys.try_reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
-        assert await keys.try_reserve(tx, []) == []
+        assert await business_keys.try_reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
+        assert await business_keys.try_reserve(tx, [mine]) == [KeyHeld(mine.run_id, True)]
+        assert await business_keys.try_reserve(tx, []) == []
 
 
 async def test_the_same_key_with_the_same_input_finds_the_same_run(database: Database):
     first, again = (KeyWanted("orders", "o-1", run_id(), i) for i in (INPUT, REORDERED))
     async with database.transaction() as tx:
-        await keys.try_reserve(tx, [first])
+        await business_keys.try_reserve(tx, [first])
     async with database.transaction() as tx:
-        assert await keys.try_reserve(tx, [again]) == [KeyHeld(first.run_id, True)]
+        assert await business_keys.try_reserve(tx, [again]) == [KeyHeld(first.run_id, True)]
 
 
 async def test_the_same_key_with_another_input_is_a_conflict(database: Database):
     first, other = (KeyWanted("orders", "o-1", run_id(), i) for i in (INPUT, {"a": 2}))
     async with database.transaction() as tx:
-        assert await keys.try_reserve(tx, [first, other]) == [
+        assert await business_keys.try_reserve(tx, [first, other]) == [
             KeyHeld(first.run_id, True),
             KeyHeld(first.run_id, False),
         ]
@@ -89,15 +89,17 @@ async def test_inputs_are_equal_as_json_is_however_a_number_is_written(
 ):
     one, other = (KeyWanted("orders", "o-1", run_id(), {"n": each}) for each in (first, second))
     async with database.transaction() as tx:
-        await keys.try_reserve(tx, [one])
-        assert await keys.try_reserve(tx, [other]) == [KeyHeld(one.run_id, equal)]
-    assert keys.equal_inputs(one.input, other.input) is equal
+        await business_keys.try_reserve(tx, [one])
+        assert await business_keys.try_reserve(tx, [other]) == [KeyHeld(one.run_id, equal)]
+    assert business_keys.equal_inputs(one.input, other.input) is equal
 
 
 async def test_a_key_of_another_saga_is_another_key(database: Database):
     wanted = [KeyWanted(saga, "o-1", run_id(), INPUT) for saga in ("orders", "returns")]
     async with database.transaction() as tx:
-        assert await keys.try_reserve(tx, wanted) == [KeyHeld(each.run_id, True) for each in wanted]
+        assert await business_keys.try_reserve(tx, wanted) == [
+            KeyHeld(each.run_id, True) for each in wanted
+        ]
 
 
 async def test_of_two_at_once_the_second_finds_what_the_first_committed(database: Database):
@@ -124,13 +126,13 @@ async def test_a_key_that_was_not_committed_is_free_again(database: Database):
 
     async def fail() -> None:
         async with database.transaction() as tx:
-            await keys.try_reserve(tx, [first])
+            await business_keys.try_reserve(tx, [first])
             raise LookupError
 
     with pytest.raises(LookupError):
         await fail()
     async with database.transaction() as tx:
-        assert await keys.try_reserve(tx, [second]) == [KeyHeld(second.run_id, True)]
+        assert await business_keys.try_reserve(tx, [second]) == [KeyHeld(second.run_id, True)]
 
 
 async def test_many_that_want_the_same_keys_do_not_deadlock(database: Database):
@@ -138,7 +140,7 @@ async def test_many_that_want_the_same_keys_do_not_deadlock(database: Database):
 
     async def want(ordered: list[str]) -> None:
         async with database.transaction() as tx:
-            await keys.try_reserve(
+            await business_keys.try_reserve(
                 tx, [KeyWanted("orders", name, run_id(), INPUT) for name in ordered]
             )
 

@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from saga_engine.saga.vocabulary import Status
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, reading, recovery, runs
+from saga_engine.store import definitions, pending_requests, recovery, run_queries, runs
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
 from saga_engine.store.migrate import upgrade
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Status
 from tests.store.orders import ORDERS, begin, run_id
 
 LEFT = 20_000
@@ -67,7 +67,7 @@ BLOCKS = text(
 
 
 async def anything(tx, number: int) -> list[bool]:
-    return [True] if await inbox.anything(tx, ["place-order"], [number]) else []
+    return [True] if await pending_requests.anything(tx, ["place-order"], [number]) else []
 
 
 POLLED = {
@@ -77,13 +77,17 @@ POLLED = {
         tx, {number: timedelta(minutes=1)}, 1000
     ),
     "whether anything waits": anything,
-    "which sagas wait": lambda tx, number: inbox.sagas_waiting(tx, ["place-order"], [number]),
-    "the starts": lambda tx, number: inbox.take_starts(
+    "which sagas wait": lambda tx, number: pending_requests.sagas_waiting(
+        tx, ["place-order"], [number]
+    ),
+    "the starts": lambda tx, number: pending_requests.take_starts(
         tx, {"place-order": 100}, definition_ids=[number], limit=100
     ),
-    "the requests": lambda tx, number: inbox.take(tx, definition_ids=[number], limit=100),
+    "the requests": lambda tx, number: pending_requests.take(
+        tx, definition_ids=[number], limit=100
+    ),
     "a changed definition": lambda tx, _: definitions.register(tx, [ORDERS]),
-    "the runs of a rare saga": lambda tx, _: reading.runs(tx, limit=50, saga="place-order"),
+    "the runs of a rare saga": lambda tx, _: run_queries.runs(tx, limit=50, saga="place-order"),
 }
 
 
@@ -100,7 +104,7 @@ async def made(postgres, name: str, left: int):
         await tx.execute(WAITING, {"number": left})
         await runs.rest(tx, ours, timedelta(seconds=-1))
         start = Item("start", run_id(), {}, saga="place-order", version=1)
-        await inbox.record(tx, [start, Item("reply", ours, {}, definition_id=number)])
+        await pending_requests.record(tx, [start, Item("reply", ours, {}, definition_id=number)])
     return url, number
 
 
@@ -140,7 +144,7 @@ async def test_what_is_finished_costs_those_nothing_who_want_the_unfinished(
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.run"))
         before = (await tx.execute(BLOCKS)).scalar_one()
-        assert (await reading.count_runs(tx, 1000, status=Status.RUNNING)).number == 1
+        assert (await run_queries.count_runs(tx, 1000, status=Status.RUNNING)).number == 1
         counted = (await tx.execute(BLOCKS)).scalar_one()
         done, _ = await recovery._order_page(tx, recovery._FIRST)
         ordered = (await tx.execute(BLOCKS)).scalar_one()

@@ -6,13 +6,22 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from saga_engine.saga.trigger import Replied
-from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.decider.triggers import Replied
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, gauges, inbox, incidents, keys, outbox, reading, runs
+from saga_engine.store import (
+    backlog_counts,
+    business_keys,
+    definitions,
+    incidents,
+    outbox,
+    pending_requests,
+    run_queries,
+    runs,
+)
+from saga_engine.store.business_keys import KeyWanted
 from saga_engine.store.database import Database
-from saga_engine.store.keys import KeyWanted
 from saga_engine.store.migrate import upgrade
+from saga_engine.vocabulary import Direction, Outcome, Status
 from tests.store.orders import INPUT, ORDERS, begin, happen, run_id
 
 FINISHED = 200_000
@@ -69,26 +78,30 @@ async def full(postgres):
 
 
 STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
-    "the newest": lambda tx, **_: reading.runs(tx, limit=50),
-    "a page": lambda tx, done, **_: reading.runs(tx, limit=50, before=done),
-    "the completed": lambda tx, **_: reading.runs(tx, limit=50, status=Status.COMPLETED),
-    "the unfinished": lambda tx, **_: reading.runs(tx, limit=50, status=Status.RUNNING),
-    "the compensated, none": lambda tx, **_: reading.runs(tx, limit=50, status=Status.COMPENSATED),
-    "those of a saga": lambda tx, **_: reading.runs(tx, limit=50, saga="place-order"),
-    "those of no saga": lambda tx, **_: reading.runs(tx, limit=50, saga="nobody"),
-    "the one with a key": lambda tx, **_: reading.runs(tx, limit=50, key="key-77777"),
-    "one": lambda tx, done, **_: reading.find(tx, done),
-    "all of one": lambda tx, done, **_: reading.show(tx, done),
-    "the gauges": lambda tx, **_: gauges.counts(tx),
+    "the newest": lambda tx, **_: run_queries.runs(tx, limit=50),
+    "a page": lambda tx, done, **_: run_queries.runs(tx, limit=50, before=done),
+    "the completed": lambda tx, **_: run_queries.runs(tx, limit=50, status=Status.COMPLETED),
+    "the unfinished": lambda tx, **_: run_queries.runs(tx, limit=50, status=Status.RUNNING),
+    "the compensated, none": lambda tx, **_: run_queries.runs(
+        tx, limit=50, status=Status.COMPENSATED
+    ),
+    "those of a saga": lambda tx, **_: run_queries.runs(tx, limit=50, saga="place-order"),
+    "those of no saga": lambda tx, **_: run_queries.runs(tx, limit=50, saga="nobody"),
+    "the one with a key": lambda tx, **_: run_queries.runs(tx, limit=50, key="key-77777"),
+    "one": lambda tx, done, **_: run_queries.find(tx, done),
+    "all of one": lambda tx, done, **_: run_queries.show(tx, done),
+    "the gauges": lambda tx, **_: backlog_counts.counts(tx),
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
     "a status": lambda tx, done, **_: runs.status(tx, [done]),
     "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
     "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "the sweep": lambda tx, **_: outbox.claim_left_behind(tx, timedelta(seconds=8), 100),
-    "the inbox": lambda tx, **_: inbox.starts_of(tx, [run_id()]),
-    "what waits": lambda tx, number, **_: inbox.take(tx, definition_ids=[number], limit=100),
+    "the inbox": lambda tx, **_: pending_requests.starts_of(tx, [run_id()]),
+    "what waits": lambda tx, number, **_: pending_requests.take(
+        tx, definition_ids=[number], limit=100
+    ),
     "the incidents": lambda tx, **_: incidents.listing(tx, limit=50),
-    "a key": lambda tx, **_: keys.try_reserve(
+    "a key": lambda tx, **_: business_keys.try_reserve(
         tx, [KeyWanted("place-order", "key-5", run_id(), INPUT)]
     ),
 }

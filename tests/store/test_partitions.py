@@ -6,28 +6,28 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from saga_engine.decider.triggers import Replied
 from saga_engine.errors import StoreBusy
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Replied
-from saga_engine.saga.vocabulary import Direction, Outcome
+from saga_engine.postgres.statement import Statement
 from saga_engine.settings import Settings
 from saga_engine.store import (
     audit,
-    gauges,
-    inbox,
+    backlog_counts,
+    business_keys,
+    checked_requests,
     journal,
-    keys,
     partitions,
-    reading,
-    requests,
+    pending_requests,
+    run_queries,
     runs,
 )
 from saga_engine.store.audit import Act
+from saga_engine.store.business_keys import KeyWanted
 from saga_engine.store.database import Database, Transaction
-from saga_engine.store.inbox import Item
-from saga_engine.store.keys import KeyWanted
 from saga_engine.store.partitions import Maintained, Patience
-from saga_engine.store.statement import Statement
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Direction, Outcome
 from tests.store.orders import INPUT, begin, happen, run_id
 
 PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
@@ -114,14 +114,14 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
 ):
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await inbox.record(tx, [Item("cancel", run_id, {})])
+        await pending_requests.record(tx, [Item("cancel", run_id, {})])
     done = await partitions.maintain(database, retention_days=30)
     assert done.dropped == ("2020_01",)
     async with database.transaction() as tx:
-        assert await reading.find(tx, run_id) is None
+        assert await run_queries.find(tx, run_id) is None
         assert await journal.read(tx, run_id) == []
-        assert await reading.with_key(tx, "place-order", "k") is None
-        assert (await gauges.counts(tx)).inbox == 0
+        assert await run_queries.with_key(tx, "place-order", "k") is None
+        assert (await backlog_counts.counts(tx)).inbox == 0
 
 
 async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
@@ -131,7 +131,7 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     run_id, act = await finished(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
         await audit.record(tx, [Act(act, "ann", "cancel", "a mistake", run_id)])
-        await requests.record(
+        await checked_requests.record(
             tx, [Item("cancel", run_id, {"by": "ann", "reason": "a mistake"}, audit_id=act)]
         )
     await partitions.maintain(database, retention_days=30)
@@ -165,8 +165,8 @@ async def test_a_month_with_an_unfinished_run_stays(database: Database, definiti
         await begin(tx, definition_id, at=PAST)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
-        assert await reading.find(tx, old) is not None
-        assert await reading.with_key(tx, "place-order", "k") == old
+        assert await run_queries.find(tx, old) is not None
+        assert await run_queries.with_key(tx, "place-order", "k") == old
 
 
 async def test_a_month_with_a_run_that_finished_lately_stays(
@@ -183,14 +183,14 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
     await finished(database, definition_id)
     start = Item("start", run_id(PAST), {}, saga="place-order", version=1, key="w")
     async with database.transaction() as tx:
-        await keys.try_reserve(tx, [KeyWanted("place-order", "w", start.run_id, INPUT)])
-        await inbox.record(tx, [start])
+        await business_keys.try_reserve(tx, [KeyWanted("place-order", "w", start.run_id, INPUT)])
+        await pending_requests.record(tx, [start])
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 9}
-        [taken] = await inbox.take_starts(tx, {"place-order": 9}, **ours)
+        [taken] = await pending_requests.take_starts(tx, {"place-order": 9}, **ours)
         assert taken.run_id == start.run_id
-        assert await reading.with_key(tx, "place-order", "w") == start.run_id
+        assert await run_queries.with_key(tx, "place-order", "w") == start.run_id
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
 
 
@@ -205,13 +205,15 @@ async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
     async def begins() -> None:
         async with database.transaction() as tx:
             run = await begin(tx, definition_id, key="new", at=PAST)
-            await keys.try_reserve(tx, [KeyWanted("place-order", "new", run.run_id, INPUT)])
+            await business_keys.try_reserve(
+                tx, [KeyWanted("place-order", "new", run.run_id, INPUT)]
+            )
             begun.append(run.run_id)
 
     interrupted: Any = Interrupted(database, before, begins)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
-        assert await reading.with_key(tx, "place-order", "new") == begun[0]
+        assert await run_queries.with_key(tx, "place-order", "new") == begun[0]
         assert await homes(tx, begun[0]) == {"run_2020_01", "event_2020_01"}
 
 
@@ -228,8 +230,8 @@ async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the
         await partitions.maintain(interrupted, retention_days=30)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
     async with database.transaction() as tx:
-        assert await reading.with_key(tx, "place-order", "k") is None
-        assert await reading.find(tx, run_id) is None
+        assert await run_queries.with_key(tx, "place-order", "k") is None
+        assert await run_queries.find(tx, run_id) is None
 
 
 async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut_off(
@@ -376,7 +378,7 @@ async def finished(
         await month(tx)
         run_id = (await begin(tx, definition_id, key=key, at=PAST)).run_id
         if key is not None:
-            await keys.try_reserve(tx, [KeyWanted("place-order", key, run_id, INPUT)])
+            await business_keys.try_reserve(tx, [KeyWanted("place-order", key, run_id, INPUT)])
         for trigger in (RESERVED, CHARGED):
             await happen(tx, run_id, trigger)
         await tx.execute(

@@ -15,18 +15,18 @@ from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import (
     audit,
+    backlog_counts,
+    checked_requests,
     definitions,
-    gauges,
-    inbox,
-    reading,
-    requests,
+    pending_requests,
+    run_queries,
     runs,
-    stranded,
+    stranded_starts,
 )
 from saga_engine.store.audit import Act
+from saga_engine.store.checked_requests import StartWanted
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item, Lengths
-from saga_engine.store.requests import StartWanted
+from saga_engine.store.pending_requests import Item, Lengths
 from tests.store.orders import BOTH, run_id
 
 WHOLE = Lengths(10_000, 10_000, 1_000)
@@ -67,7 +67,7 @@ async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
 async def takes(database: Database, ids: list[int]) -> int:
     """How many starts a worker takes that has these definitions."""
     async with database.transaction() as tx:
-        found = await inbox.take_starts(
+        found = await pending_requests.take_starts(
             tx, {"buy": 5}, definition_ids=ids, limit=5, lengths=WHOLE, most=1_000_000
         )
     return len(found)
@@ -90,7 +90,7 @@ async def test_a_start_that_waits_for_other_steps_keeps_no_worker_from_starting(
 ):
     await load(database, A)
     async with database.transaction() as tx:
-        assert await requests.start(tx, wanted(A, run_id=run_id(await runs.clock(tx))))
+        assert await checked_requests.start(tx, wanted(A, run_id=run_id(await runs.clock(tx))))
     assert await load(database, B)
 
 
@@ -104,7 +104,7 @@ async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_lo
     async with database.transaction() as tx:
         newest = wanted(A, fingerprint=None, version=None, known=True)
         its_id = run_id(await runs.clock(tx))
-        assert await requests.start(tx, replace(newest, run_id=its_id))
+        assert await checked_requests.start(tx, replace(newest, run_id=its_id))
     assert await takes(database, ids) == 1
 
 
@@ -215,7 +215,7 @@ async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only
         await record(database, "buy", version=2)
     async with database.transaction() as tx:
         unknown = wanted(A, version=999, known=True, fingerprint="junk")
-        assert await requests.start(tx, unknown) is None
+        assert await checked_requests.start(tx, unknown) is None
 
 
 async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
@@ -223,20 +223,20 @@ async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
     for saga in (A, A, SECOND):
         await record(database, saga)
     async with database.transaction() as tx:
-        assert (await gauges.counts(tx)).starts_stranded == {}
+        assert (await backlog_counts.counts(tx)).starts_stranded == {}
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
-        counts = await gauges.counts(tx)
+        counts = await backlog_counts.counts(tx)
     assert (counts.starts_stranded, counts.starts_waiting) == ({"buy": 2}, {"buy": 3})
     async with database.transaction() as tx:
-        assert (await gauges.counts(tx, most=1)).starts_stranded == {"buy": 1}
+        assert (await backlog_counts.counts(tx, most=1)).starts_stranded == {"buy": 1}
 
 
 async def cancelled(database: Database, run_id: str, saga_act: Act | None = None) -> bool:
     act = saga_act or Act(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
     async with database.transaction() as tx:
         await audit.record(tx, [act])
-        return await stranded.cancel(tx, run_id, act.id)
+        return await stranded_starts.cancel(tx, run_id, act.id)
 
 
 async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record(
@@ -247,7 +247,9 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
     async with database.transaction() as tx:
         run_id = str((await start_in(tx.connection, A, {}, key="o-1")).run_id)
         other = str((await start_in(tx.connection, A, {}, key="o-2")).run_id)
-        await inbox.record(tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)])
+        await pending_requests.record(
+            tx, [Item("cancel", run_id, {"by": "a", "reason": "b"}, held=True)]
+        )
         [found] = example("the starts that no worker can begin")
         [row] = (await tx.execute(text(found))).all()
         assert tuple(row)[:4] == ("buy", 1, A.fingerprint, 2)
@@ -258,8 +260,8 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
         query = text("SELECT kind, run_id::text, held FROM saga_engine.inbox ORDER BY id")
         left = [tuple(row) for row in await tx.execute(query)]
         assert left == [("start", other, False), ("cancel", run_id, False)]
-        assert await reading.with_key(tx, "buy", "o-1") is None
-        assert await reading.with_key(tx, "buy", "o-2") == other
+        assert await run_queries.with_key(tx, "buy", "o-1") is None
+        assert await run_queries.with_key(tx, "buy", "o-2") == other
         [act] = await audit.of_run(tx, run_id)
         assert (act.by, act.reason, act.outcome) == ("ann", "it is not wanted", "accepted")
         assert (act.message or "").startswith("The run did not begin: no worker had its definition")
@@ -274,10 +276,10 @@ async def test_a_start_that_came_over_the_broker_and_may_come_again_is_not_delet
     run_id = str(uuid7())
     async with database.transaction() as tx:
         start = Item("start", run_id, {"input": {}}, "buy", 1, fingerprint=A.fingerprint)
-        await inbox.record(tx, [start])
+        await pending_requests.record(tx, [start])
     assert not await cancelled(database, run_id)
     async with database.transaction() as tx:
-        assert set(await inbox.starts_of(tx, [run_id])) == {run_id}
+        assert set(await pending_requests.starts_of(tx, [run_id])) == {run_id}
 
 
 async def test_a_worker_that_speaks_seldom_keeps_its_starts_from_being_deleted(database: Database):
@@ -298,8 +300,8 @@ async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(data
         run_id = str((await start_in(tx.connection, A, {}, key="o-1")).run_id)
     assert not await cancelled(database, run_id)
     async with database.transaction() as tx:
-        assert set(await inbox.starts_of(tx, [run_id])) == {run_id}
-        assert await reading.with_key(tx, "buy", "o-1") == run_id
+        assert set(await pending_requests.starts_of(tx, [run_id])) == {run_id}
+        assert await run_queries.with_key(tx, "buy", "o-1") == run_id
         assert [each.outcome for each in await audit.of_run(tx, run_id)] == [None]
 
 

@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
+from saga_engine.postgres import keepalive
+from saga_engine.postgres.pool import Pool
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
-from saga_engine.store import liveness
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.store.pool import Pool
-from saga_engine.store.statement import text
 from tests.proxy import proxied
 
 WRITE = text(
@@ -82,7 +82,7 @@ async def test_one_silent_connection_is_enough_to_replace_them_all(url):
 
 async def test_who_uses_a_connection_that_has_rested_learns_nothing_of_its_death(url, monkeypatch):
     async with pooled(url) as (database, proxy):
-        monkeypatch.setattr(liveness, "RESTED", 0.0)
+        monkeypatch.setattr(keepalive, "RESTED", 0.0)
         proxy.vanish()
         await at_once(database)
 
@@ -92,7 +92,7 @@ async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(
         raw = (await tx.connection.get_raw_connection()).driver_connection
         opened = raw._transport.get_extra_info("socket")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == liveness.IDLE
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive.IDLE
 
 
 @pytest.mark.skipif(not may_have_a_network(), reason="`unshare --net` is not allowed here")
@@ -164,6 +164,6 @@ async def test_a_connection_that_is_cut_just_as_it_answers_is_replaced(url, monk
         (await self.get_raw_connection()).driver_connection.terminate()
 
     async with Database(url, Settings(database_pool=1)) as database:
-        monkeypatch.setattr(liveness, "RESTED", 0.0)
+        monkeypatch.setattr(keepalive, "RESTED", 0.0)
         monkeypatch.setattr(AsyncConnection, "rollback", cut)
         await write(database)

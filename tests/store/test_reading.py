@@ -1,24 +1,23 @@
 from typing import Any
 
-from saga_engine.saga.run import Failure
-from saga_engine.saga.trigger import Garbled, Replied
-from saga_engine.saga.vocabulary import Direction, Outcome, Status
+from saga_engine.decider.triggers import Garbled, Replied
 from saga_engine.store import (
     audit,
+    backlog_counts,
+    business_keys,
     dead_letters,
-    gauges,
-    inbox,
     incidents,
-    keys,
     outbox,
-    reading,
+    pending_requests,
+    run_queries,
     runs,
 )
 from saga_engine.store.audit import Act
+from saga_engine.store.business_keys import KeyWanted
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.inbox import Item
-from saga_engine.store.keys import KeyWanted
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.store.orders import INPUT, begin, happen, run_id, sends, started
 
 RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
@@ -35,10 +34,10 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
             await happen(tx, ids[0], trigger)
         for trigger in (RESERVED, DECLINED):
             await happen(tx, ids[1], trigger)
-        await keys.try_reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
+        await business_keys.try_reserve(tx, [KeyWanted("place-order", "k", ids[2], INPUT)])
 
         async def listed(**wanted: Any) -> list[str]:
-            return [each.run_id for each in await reading.runs(tx, limit=3, **wanted)]
+            return [each.run_id for each in await run_queries.runs(tx, limit=3, **wanted)]
 
         assert await listed() == ids[:3]
         assert await listed(before=ids[2]) == [ids[3]]
@@ -46,8 +45,8 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
         assert await listed(status=Status.RUNNING, saga="place-order") == ids[2:]
         assert await listed(saga="returns") == []
         assert await listed(key="k") == [ids[2]]
-        found = await reading.find(tx, ids[1])
-        assert await reading.find(tx, run_id()) is None
+        found = await run_queries.find(tx, ids[1])
+        assert await run_queries.find(tx, run_id()) is None
     assert found is not None
     assert (found.status, found.failure) == (Status.COMPENSATING, Failure("declined"))
     assert (found.saga, found.version, found.open_incidents) == ("place-order", 1, 0)
@@ -61,8 +60,8 @@ async def test_showing_a_run_shows_everything_on_record(database: Database, defi
         await incidents.record(tx, [(run.run_id, event) for event in decision.events])
         act = Act("5f0f8a5e-0000-4000-8000-000000000000", "ada", "cancel", "why", run.run_id)
         await audit.record(tx, [act])
-        shown = await reading.show(tx, run.run_id)
-        assert await reading.show(tx, run_id()) is None
+        shown = await run_queries.show(tx, run.run_id)
+        assert await run_queries.show(tx, run_id()) is None
     assert shown is not None
     assert shown.stored.run == decision.run
     assert [step["name"] for step in shown.document["steps"]] == ["reserve", "charge"]
@@ -81,11 +80,11 @@ async def test_the_gauges_count_what_is_unfinished_open_or_waiting(
         for trigger in (RESERVED, DECLINED):
             await happen(tx, turned, trigger)
         await outbox.add(tx, sends(started(await runs.clock(tx))))
-        await inbox.record(tx, [Item("start", run_id(), {}, saga="x")])
-        await inbox.record(tx, [Item("cancel", turned, {})])
+        await pending_requests.record(tx, [Item("start", run_id(), {}, saga="x")])
+        await pending_requests.record(tx, [Item("cancel", turned, {})])
         letters = [DeadLetter("q", "why", "", b"", 0)] * 2
         await dead_letters.record(tx, letters, 1)
-        counts = await gauges.counts(tx)
+        counts = await backlog_counts.counts(tx)
     assert counts.runs == {
         ("place-order", Status.RUNNING): 1,
         ("place-order", Status.COMPENSATING): 1,

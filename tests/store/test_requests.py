@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.errors import StoreRefused
-from saga_engine.saga.vocabulary import Resolution
-from saga_engine.store import audit, requests
+from saga_engine.store import audit, checked_requests
 from saga_engine.store.audit import Act, Verdict
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
+from saga_engine.store.pending_requests import Item
+from saga_engine.vocabulary import Resolution
 from tests.store.orders import run_id
 
 SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
@@ -99,7 +99,7 @@ async def test_what_our_own_programs_write_is_recorded(database: Database, resol
     assert cancel.run_id is not None
     async with database.transaction() as tx:
         await audit.record(tx, [act, cancel])
-        await requests.record(
+        await checked_requests.record(
             tx,
             [
                 Item("resolve", act.run_id, body, audit_id=act.id),

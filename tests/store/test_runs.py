@@ -4,15 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from saga_engine.decider.events import from_journal
+from saga_engine.decider.evolve import replay
+from saga_engine.decider.run import Run
+from saga_engine.decider.triggers import Garbled, Replied
 from saga_engine.errors import StoreUnavailable
-from saga_engine.saga.event import from_journal
-from saga_engine.saga.evolve import replay
-from saga_engine.saga.run import Failure, Run
-from saga_engine.saga.trigger import Garbled, Replied
-from saga_engine.saga.vocabulary import Direction, Outcome, Status
 from saga_engine.store import journal, runs
 from saga_engine.store.database import Database, Transaction
 from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.store.orders import BOTH, begin, happen, run_id, started, stored
 
 pytestmark = BOTH

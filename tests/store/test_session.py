@@ -6,11 +6,11 @@ import pytest
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, NotFound, SchemaMismatch, StoreUnavailable
+from saga_engine.postgres import keepalive
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
-from saga_engine.store import liveness
 from saga_engine.store.database import Database
 from saga_engine.store.session import Session
-from saga_engine.store.statement import text
 from tests.proxy import proxied
 
 PID = text("SELECT pg_backend_pid()")
@@ -80,7 +80,7 @@ async def write_and_wait(session):
 
 @pytest.mark.parametrize("rested", [0.0, 3600.0])
 async def test_a_connection_that_was_cut_meanwhile_is_replaced(session, rested, monkeypatch):
-    monkeypatch.setattr(liveness, "RESTED", rested)
+    monkeypatch.setattr(keepalive, "RESTED", rested)
     async with session.transaction() as tx:
         pid = (await tx.execute(PID)).scalar_one()
     session._driver.terminate()
@@ -89,7 +89,7 @@ async def test_a_connection_that_was_cut_meanwhile_is_replaced(session, rested, 
 
 
 async def test_a_connection_that_rested_is_asked_before_it_is_used(monkeypatch):
-    monkeypatch.setattr(liveness, "RESTED", 0.0)
+    monkeypatch.setattr(keepalive, "RESTED", 0.0)
     async with PostgresServer(tcp=True) as server, proxied(server.url) as proxy:
         opened = Session(proxy.url, Settings(database_connect_timeout=0.5))
         async with opened.transaction() as tx:

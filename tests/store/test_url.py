@@ -5,7 +5,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from saga_engine.errors import ConfigurationError
-from saga_engine.store.url import read
+from saga_engine.postgres.url import read
 
 PREFIX = "postgresql+asyncpg://"
 

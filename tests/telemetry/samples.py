@@ -3,9 +3,9 @@
 import typing
 from typing import Any
 
-from saga_engine.saga.vocabulary import Direction, Outcome, Resolution, Status
-from saga_engine.telemetry import facts
-from saga_engine.telemetry.facts import Fact
+from saga_engine.telemetry import events
+from saga_engine.telemetry.events import Fact
+from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
 
 KINDS = typing.get_args(Fact)
 
@@ -14,32 +14,32 @@ _ATTEMPT: dict[str, Any] = {**_RUN, "step": "reserve", "direction": Direction.AC
 _MESSAGE: dict[str, Any] = {"message_id": "message-1", "correlation_id": "correlation-1"}
 
 SAMPLES: tuple[Fact, ...] = (
-    facts.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),
-    facts.HandlersRegistered(commands=("payment.charge",)),
-    facts.RunStarted(version=1, **_RUN),
-    facts.RunCompensating(version=1, cause="rejected", step="charge", **_RUN),
-    facts.RunFinished(version=1, status=Status.COMPLETED, duration_s=0.25, **_RUN),
-    facts.AttemptSent(**_ATTEMPT, **_MESSAGE),
-    facts.AttemptSettled(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
-    facts.RetryScheduled(delay_s=1.5, **_ATTEMPT),
-    facts.IncidentOpened(step="ship", direction=Direction.ACTION, cause="step_failed", **_RUN),
-    facts.IncidentResolved(
+    events.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),
+    events.HandlersRegistered(commands=("payment.charge",)),
+    events.RunStarted(version=1, **_RUN),
+    events.RunCompensating(version=1, cause="rejected", step="charge", **_RUN),
+    events.RunFinished(version=1, status=Status.COMPLETED, duration_s=0.25, **_RUN),
+    events.AttemptSent(**_ATTEMPT, **_MESSAGE),
+    events.AttemptSettled(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
+    events.RetryScheduled(delay_s=1.5, **_ATTEMPT),
+    events.IncidentOpened(step="ship", direction=Direction.ACTION, cause="step_failed", **_RUN),
+    events.IncidentResolved(
         step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
     ),
-    facts.OperatorAnswered(action="cancel", accepted=True, run_id="run-1"),
-    facts.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
-    facts.MessageParked(version=2, message_id="message-1", **_RUN),
-    facts.MessageDeadLettered(
+    events.OperatorAnswered(action="cancel", accepted=True, run_id="run-1"),
+    events.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
+    events.MessageParked(version=2, message_id="message-1", **_RUN),
+    events.MessageDeadLettered(
         queue="saga.replies", reason="malformed_json", problem="The body is no JSON.", **_MESSAGE
     ),
-    facts.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
-    facts.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
-    facts.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
-    facts.LinkChanged(role="publish", phase="connected", epoch=1),
-    facts.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
-    facts.DatabaseRecovered(operation="participant", outage_s=4.5),
-    facts.FaultFound(operation="decide", problem="KeyError at decide.py:1", run_id="run-1"),
-    facts.CodeFailed(
+    events.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
+    events.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
+    events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
+    events.LinkChanged(role="publish", phase="connected", epoch=1),
+    events.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
+    events.DatabaseRecovered(operation="participant", outage_s=4.5),
+    events.FaultFound(operation="decide", problem="KeyError at decide.py:1", run_id="run-1"),
+    events.CodeFailed(
         step="charge",
         direction=Direction.ACTION,
         command="payment.charge",
@@ -47,7 +47,7 @@ SAMPLES: tuple[Fact, ...] = (
         problem="raised SystemExit at sagas.py:1",
         **_RUN,
     ),
-    facts.CodeStuck(
+    events.CodeStuck(
         step="charge",
         direction="action",
         command="payment.charge",
@@ -56,7 +56,7 @@ SAMPLES: tuple[Fact, ...] = (
         recorded=True,
         **_RUN,
     ),
-    facts.CodeContained(
+    events.CodeContained(
         problem="It cancelled a task of the process.",
         step="charge",
         command="payment.charge",
@@ -64,12 +64,12 @@ SAMPLES: tuple[Fact, ...] = (
         repeats=2,
         **_RUN,
     ),
-    facts.OverseerLost(problem="It ended with -9."),
-    facts.OverseerStarted(),
-    facts.ProcessReady(program="worker"),
-    facts.ProcessDraining(program="worker"),
-    facts.ProcessStopped(program="worker", clean=True),
-    facts.HandlerFinished(
+    events.OverseerLost(problem="It ended with -9."),
+    events.OverseerStarted(),
+    events.ProcessReady(program="worker"),
+    events.ProcessDraining(program="worker"),
+    events.ProcessStopped(program="worker", clean=True),
+    events.HandlerFinished(
         command="payment.charge",
         outcome=Outcome.SUCCEEDED,
         duration_s=0.01,
@@ -78,7 +78,7 @@ SAMPLES: tuple[Fact, ...] = (
         **_RUN,
         **_MESSAGE,
     ),
-    facts.HandlerFailed(
+    events.HandlerFailed(
         command="payment.charge",
         code="OSError",
         problem="OSError at payments.py:7",
@@ -88,7 +88,7 @@ SAMPLES: tuple[Fact, ...] = (
         **_RUN,
         **_MESSAGE,
     ),
-    facts.HandlerAbandoned(
+    events.HandlerAbandoned(
         command="payment.charge",
         problem="The process stops.",
         running=True,
@@ -97,10 +97,10 @@ SAMPLES: tuple[Fact, ...] = (
         **_RUN,
         **_MESSAGE,
     ),
-    facts.BarrierHit(
+    events.BarrierHit(
         command="payment.charge", case="repeated", run_id="run-1", message_id="message-1"
     ),
-    facts.BacklogCounted(
+    events.BacklogCounted(
         runs={("place-order", "running"): 3},
         run_oldest_s={"place-order": 8.5},
         incidents_open={("place-order", "step_failed", "charge"): 1},
@@ -115,8 +115,8 @@ SAMPLES: tuple[Fact, ...] = (
         timer_overdue_s=7.5,
         runs_unpartitioned=8,
     ),
-    facts.LoopMeasured(lag_s=0.001),
-    facts.ObserverFailed(observer="Metrics", problem="KeyError at metrics.py:1"),
+    events.LoopMeasured(lag_s=0.001),
+    events.ObserverFailed(observer="Metrics", problem="KeyError at metrics.py:1"),
 )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from saga_engine.telemetry.catalogue import CATALOGUE
 from saga_engine.telemetry.logs import EVENTS
+from saga_engine.telemetry.metric_catalogue import CATALOGUE
 from tests.telemetry.samples import KINDS
 from tests.telemetry.test_metrics import promtool
 

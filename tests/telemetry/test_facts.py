@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from saga_engine.errors import StoreRefused
-from saga_engine.telemetry.facts import Fact, ObserverFailed, ProcessReady, Tell, described
+from saga_engine.telemetry.events import Fact, ObserverFailed, ProcessReady, Tell, described
 from tests.telemetry.samples import KINDS, SAMPLES, fail
 
 READY = ProcessReady(program="worker")

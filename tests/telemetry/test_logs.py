@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from saga_engine.saga.vocabulary import Direction, Outcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry import facts, logs
-from saga_engine.telemetry.facts import Observer, Tell
+from saga_engine.telemetry import events, logs
+from saga_engine.telemetry.events import Observer, Tell
+from saga_engine.vocabulary import Direction, Outcome
 from tests.telemetry.samples import KINDS, SAMPLES, fail
 
 IDENTITIES = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
@@ -77,7 +77,7 @@ def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
 
     stream = Full()
     sink, written = configure(stream, log_format="json")
-    fact = facts.ProcessReady(program="worker")
+    fact = events.ProcessReady(program="worker")
     sink(fact)
     stream.full = True
     for _ in range(3):
@@ -107,7 +107,7 @@ def test_the_keys_of_a_line_are_the_names_of_the_fact(configure, fact):
 def test_what_has_no_value_has_no_key_but_0_and_false_are_values(configure):
     sink, written = configure(log_format="json")
 
-    sink(facts.OperatorAnswered(action="cancel", accepted=False))
+    sink(events.OperatorAnswered(action="cancel", accepted=False))
 
     [line] = lines(written)
     assert line["accepted"] is False
@@ -122,8 +122,8 @@ def test_below_the_lowest_level_nothing_is_written(configure):
     assert {line["level"] for line in lines(written)} == {"warning", "error"}
 
 
-def settled(outcome: Outcome) -> facts.AttemptSettled:
-    return facts.AttemptSettled(
+def settled(outcome: Outcome) -> events.AttemptSettled:
+    return events.AttemptSettled(
         saga="s", step="a", direction=Direction.ACTION, attempt=1, run_id="r", outcome=outcome
     )
 
@@ -133,9 +133,9 @@ def settled(outcome: Outcome) -> facts.AttemptSettled:
     [
         (settled(Outcome.SUCCEEDED), logging.DEBUG),
         (settled(Outcome.UNKNOWN), logging.INFO),
-        (facts.MessagesPublished(exchange="e", outcome="returned", messages=1), logging.WARNING),
-        (facts.LinkChanged(role="publish", phase="connecting", epoch=1, problem="cut"), 30),
-        (facts.ProcessStopped(program="worker", clean=False), logging.WARNING),
+        (events.MessagesPublished(exchange="e", outcome="returned", messages=1), logging.WARNING),
+        (events.LinkChanged(role="publish", phase="connecting", epoch=1, problem="cut"), 30),
+        (events.ProcessStopped(program="worker", clean=False), logging.WARNING),
     ],
 )
 def test_the_level_rises_where_something_is_wrong(fact, level):
@@ -146,7 +146,7 @@ def test_the_level_rises_where_something_is_wrong(fact, level):
 def test_nobody_can_forge_a_line_through_a_fact(configure, form):
     sink, written = configure(log_format=form)
 
-    sink(facts.MessageDeadLettered(queue=NASTY, reason="r", problem=NASTY, message_id=NASTY))
+    sink(events.MessageDeadLettered(queue=NASTY, reason="r", problem=NASTY, message_id=NASTY))
 
     assert len(written.getvalue().splitlines()) == 1
     assert not set(written.getvalue()) & {"\r", "\x1b", "\u202e", "\ud800"}
@@ -169,7 +169,7 @@ def test_passwords_do_not_show_whoever_writes_them(configure, form):
     sink, written = configure(log_format=form)
     url = "amqp://user:canary@host/"
 
-    sink(facts.LinkChanged(role="publish", phase="connecting", epoch=0, problem=f"no {url}"))
+    sink(events.LinkChanged(role="publish", phase="connecting", epoch=0, problem=f"no {url}"))
     logging.getLogger("user").error("cannot reach %s", url)
     try:
         fail(ValueError(url))
@@ -246,9 +246,9 @@ def test_configuring_twice_writes_each_line_once(configure):
 
 def test_auto_is_json_unless_a_person_watches(configure):
     sink, file = configure(log_format="auto")
-    sink(facts.ProcessReady(program="worker"))
+    sink(events.ProcessReady(program="worker"))
     watched, screen = configure(Screen(), log_format="auto")
-    watched(facts.ProcessReady(program="worker"))
+    watched(events.ProcessReady(program="worker"))
 
     assert lines(file)[0]["event"] == "process.ready"
     assert "process.ready" in screen.getvalue()
@@ -259,11 +259,11 @@ def test_numbers_beyond_json_and_odd_values_are_written_all_the_same(configure):
     sink, written = configure(log_format="json", log_level="debug")
 
     sink(
-        facts.HandlerFinished(
+        events.HandlerFinished(
             command="c", outcome=Outcome.SUCCEEDED, duration_s=float("nan"), attempt=2**70
         )
     )
-    sink(facts.BacklogCounted(runs={("a\nb", "running"): 1}))
+    sink(events.BacklogCounted(runs={("a\nb", "running"): 1}))
 
     first, second = lines(written)
     assert first["attempt"] == str(2**70)
@@ -275,14 +275,14 @@ def test_a_stream_that_is_gone_harms_nobody(configure):
     sink, _ = configure(stream, log_format="json")
     stream.close()
 
-    Tell(sink)(facts.ProcessReady(program="worker"))
+    Tell(sink)(events.ProcessReady(program="worker"))
     logging.getLogger("user").warning("nobody hears")
 
 
 FLAPS = (
-    facts.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
-    facts.DatabaseRecovered(operation="participant", outage_s=0.01),
-    facts.LinkChanged(role="publish", phase="connecting", epoch=1, problem="It was lost."),
+    events.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
+    events.DatabaseRecovered(operation="participant", outage_s=0.01),
+    events.LinkChanged(role="publish", phase="connecting", epoch=1, problem="It was lost."),
 )
 
 

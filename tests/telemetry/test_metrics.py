@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from saga_engine.saga.vocabulary import Direction, Outcome, Status
-from saga_engine.telemetry import facts
-from saga_engine.telemetry.catalogue import CATALOGUE
+from saga_engine.telemetry import events
+from saga_engine.telemetry.metric_catalogue import CATALOGUE
 from saga_engine.telemetry.metrics import CODES_MAX, SAGAS_MAX, Metrics
+from saga_engine.vocabulary import Direction, Outcome, Status
 from tests.telemetry.samples import SAMPLES
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -28,7 +28,7 @@ class Page:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
 
-    def tell(self, *told: facts.Fact) -> None:
+    def tell(self, *told: events.Fact) -> None:
         for fact in told:
             self.metrics(fact)
 
@@ -201,7 +201,7 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
     labels = {"saga": "trip", "step": "book", "direction": "action"}
 
     page.tell(
-        facts.AttemptSettled(
+        events.AttemptSettled(
             saga="trip",
             step="book",
             direction=Direction.ACTION,
@@ -217,8 +217,8 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
     assert page.value("saga_step_duration_seconds_count", **labels) is None
 
 
-def link(phase: str, epoch: int) -> facts.LinkChanged:
-    return facts.LinkChanged(role="publish", phase=phase, epoch=epoch)
+def link(phase: str, epoch: int) -> events.LinkChanged:
+    return events.LinkChanged(role="publish", phase=phase, epoch=epoch)
 
 
 def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_unblocked(page):
@@ -233,15 +233,15 @@ def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_
 
 
 def test_ready_is_1_only_between_ready_and_draining(page):
-    page.tell(facts.ProcessReady(program="worker"))
+    page.tell(events.ProcessReady(program="worker"))
     assert page.value("saga_worker_ready") == 1
 
-    page.tell(facts.ProcessDraining(program="worker"))
+    page.tell(events.ProcessDraining(program="worker"))
     assert page.value("saga_worker_ready") == 0
 
 
 def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
-    told.tell(facts.BacklogCounted())
+    told.tell(events.BacklogCounted())
 
     assert told.value("saga_runs", saga="place-order", status="running") == 0
     assert told.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
@@ -252,7 +252,7 @@ def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
 
 def test_open_incidents_of_steps_that_are_not_known_here_make_one_series(told):
     found = {("place-order", "step_failed", f"step-{n}"): 2 for n in range(50)}
-    told.tell(facts.BacklogCounted(incidents_open=found))
+    told.tell(events.BacklogCounted(incidents_open=found))
 
     other = {"saga": "place-order", "cause": "step_failed", "step": "other"}
     assert told.value("saga_incidents_open", **other) == 100
@@ -263,22 +263,22 @@ def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
     assert b"saga_outbox_pending" not in page.metrics.render()[0]
 
 
-def hostile(number: int) -> tuple[facts.Fact, ...]:
+def hostile(number: int) -> tuple[events.Fact, ...]:
     text = f"canary-{number}"
     run = {"saga": text, "run_id": text}
     at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
     return (
-        facts.RunStarted(version=number, **run),
-        facts.RunCompensating(version=number, cause=text, **run),
-        facts.RunFinished(version=number, status=Status.COMPLETED, duration_s=1, **run),
-        facts.AttemptSettled(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
-        facts.RetryScheduled(attempt=number, delay_s=1, **at),
-        facts.OperatorAnswered(action=text, accepted=True),
-        facts.LinkChanged(role=text, phase="connected", epoch=number),
-        facts.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
-        facts.HandlerFailed(command=text, code=text, problem=text),
-        facts.HandlerAbandoned(command=text, problem=text, running=True),
-        facts.BarrierHit(command=text, case="repeated"),
+        events.RunStarted(version=number, **run),
+        events.RunCompensating(version=number, cause=text, **run),
+        events.RunFinished(version=number, status=Status.COMPLETED, duration_s=1, **run),
+        events.AttemptSettled(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
+        events.RetryScheduled(attempt=number, delay_s=1, **at),
+        events.OperatorAnswered(action=text, accepted=True),
+        events.LinkChanged(role=text, phase="connected", epoch=number),
+        events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
+        events.HandlerFailed(command=text, code=text, problem=text),
+        events.HandlerAbandoned(command=text, problem=text, running=True),
+        events.BarrierHit(command=text, case="repeated"),
     )
 
 
@@ -295,7 +295,7 @@ def test_names_that_nobody_registered_make_one_series_whatever_they_are(page):
 
 def test_an_unknown_step_of_a_known_saga_is_other(told):
     told.tell(
-        facts.RetryScheduled(
+        events.RetryScheduled(
             saga="place-order",
             step="canary",
             direction=Direction.ACTION,
@@ -312,15 +312,15 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda text: facts.MessageDeadLettered(queue=text, reason="r"),
-        lambda text: facts.MessageDeadLettered(queue="q", reason=text),
-        lambda text: facts.MessageIgnored(reason=text),
-        lambda text: facts.DatabaseTroubled(operation=text, problem=""),
-        lambda text: facts.FaultFound(operation=text, problem=""),
-        lambda text: facts.MessagesPublished(exchange=text, outcome="confirmed", messages=1),
-        lambda text: facts.MessagesConsumed(queue=text, messages=1),
-        lambda text: facts.BarrierHit(command="c", case=text),
-        lambda text: facts.IncidentOpened(
+        lambda text: events.MessageDeadLettered(queue=text, reason="r"),
+        lambda text: events.MessageDeadLettered(queue="q", reason=text),
+        lambda text: events.MessageIgnored(reason=text),
+        lambda text: events.DatabaseTroubled(operation=text, problem=""),
+        lambda text: events.FaultFound(operation=text, problem=""),
+        lambda text: events.MessagesPublished(exchange=text, outcome="confirmed", messages=1),
+        lambda text: events.MessagesConsumed(queue=text, messages=1),
+        lambda text: events.BarrierHit(command="c", case=text),
+        lambda text: events.IncidentOpened(
             saga="s", step="s", direction=Direction.ACTION, run_id="r", cause=text
         ),
     ],
@@ -341,7 +341,7 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
     assert page.value("saga_code_failures_total", saga="shop", step="charge") == 0
     before = page.series()
     for saga, step in [("shop", "charge"), ("shop", ""), ("shop", "s1"), ("s2", "s3"), ("s4", "")]:
-        page.tell(facts.CodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
+        page.tell(events.CodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
 
     labels = [
         ("shop", "charge"),
@@ -358,7 +358,7 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
 def test_a_database_full_of_names_makes_a_bounded_number_of_series(page):
     many = {(f"saga-{number:05}", "running"): 1 for number in range(10 * SAGAS_MAX)}
 
-    page.tell(facts.BacklogCounted(runs=many))
+    page.tell(events.BacklogCounted(runs=many))
 
     assert page.series("saga_runs{") == SAGAS_MAX + 1
     assert page.value("saga_runs", saga="other", status="running") == 9 * SAGAS_MAX

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from saga_engine.telemetry.outlet import KEPT, Outlet, unhurried
+from saga_engine.telemetry.nonblocking_stream import KEPT, Outlet, unhurried
 
 LINE = "a line of the log " * 5
 ENOUGH = 2 * KEPT // len(LINE)

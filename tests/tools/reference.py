@@ -25,8 +25,8 @@ from saga_engine import errors
 from saga_engine.environment import PREFIX
 from saga_engine.saga.definition import Step
 from saga_engine.saga.retry import Retry
-from saga_engine.saga.vocabulary import Json
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Json
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference.md"
 

@@ -26,7 +26,7 @@ from hypothesis.errors import HypothesisWarning
 from pydantic import BaseModel
 
 from saga_engine import Secret
-from saga_engine.saga.payload import Payload, PayloadError
+from saga_engine.payload.payload import Payload, PayloadError
 from tests.values.kinds import Kind, kinds, models
 
 MODELS = int(os.environ.get("VALUES_MODELS", "2000"))

@@ -10,23 +10,17 @@ from uuid import uuid4
 
 from pamqp.commands import Basic
 
-from saga_engine.broker.answer import decode_event
-from saga_engine.broker.command import ReceivedCommand, decode_command
-from saga_engine.broker.consumer import Consumer
-from saga_engine.broker.publisher import Publisher
-from saga_engine.broker.reply import encode_reply
-from saga_engine.broker.topology import (
-    client_topology,
-    participant_queue,
-    participant_topology,
-)
-from saga_engine.broker.wire import Message
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.protocol.answer import decode_event
+from saga_engine.protocol.command import ReceivedCommand, decode_command
+from saga_engine.protocol.message import Message
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.protocol.topology import client_topology, participant_queue, participant_topology
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     IncidentOpened,
     MessageDeadLettered,
     MessageIgnored,
@@ -34,6 +28,7 @@ from saga_engine.telemetry.facts import (
     RunFinished,
     Tell,
 )
+from saga_engine.vocabulary import Failure, Outcome
 from saga_engine.worker.worker import Worker
 from tests.broker.links import link_to, raw_channel
 from tests.worker.parcels import COMMANDS, parcels

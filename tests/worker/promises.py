@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from saga_engine.saga.event import from_journal
-from saga_engine.saga.evolve import replay
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import incidents, reading
+from saga_engine.decider.events import from_journal
+from saga_engine.decider.evolve import replay
+from saga_engine.store import incidents, run_queries
+from saga_engine.vocabulary import Status
 
 _EVERY = 100_000
 
@@ -29,8 +29,8 @@ async def check_promises(database, *, settled=True):
         # A run in flight and its journal must be read as of one moment.
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         waiting = {each.run_id for each in await incidents.listing(tx, limit=_EVERY)}
-        for summary in await reading.runs(tx, limit=_EVERY):
-            detail = await reading.show(tx, summary.run_id)
+        for summary in await run_queries.runs(tx, limit=_EVERY):
+            detail = await run_queries.show(tx, summary.run_id)
             runs[summary.run_id] = detail
             check_run(detail, waiting if settled else None)
     return runs

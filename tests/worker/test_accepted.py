@@ -7,13 +7,13 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from saga_engine.client import start_in
+from saga_engine.decider.triggers import Start, trigger_data
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.trigger import Start, trigger_data
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import audit, definitions, inbox, reading
-from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.store import audit, definitions, pending_requests, run_queries
+from saga_engine.store.pending_requests import Item
+from saga_engine.telemetry.events import MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.vocabulary import Status
 from saga_engine.worker import starts
 from tests.cli.conftest import saga_engine
 from tests.worker.engine import keep_silent, succeed
@@ -171,15 +171,15 @@ async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_
     mark = parcels().fingerprint
     item = Item(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-1")
     async with engine.database.transaction() as tx:
-        await inbox.record(tx, [item])
+        await pending_requests.record(tx, [item])
     incident = await worker.facts.incident(run_id)
     assert incident.cause == "key_conflict"
     async with engine.database.transaction() as tx:
-        detail = await reading.show(tx, run_id)
+        detail = await run_queries.show(tx, run_id)
         assert detail is not None
         assert holder in detail.incidents[0].message
         assert detail.stored.run.key is None
-        assert await reading.with_key(tx, "parcel", "o-1") == holder
+        assert await run_queries.with_key(tx, "parcel", "o-1") == holder
 
 
 async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(engine):
@@ -223,7 +223,7 @@ async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(en
     await shop.publish(*succeed(command))
     assert await again.facts.finished(waiting) == Status.COMPLETED
     async with engine.database.transaction() as tx:
-        shown = await reading.show(tx, waiting)
+        shown = await run_queries.show(tx, waiting)
         assert shown is not None
         assert shown.stored.run.input == {"n": 2}
 
@@ -281,7 +281,7 @@ async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engi
             )
         )
         async with engine.database.transaction() as tx:
-            await inbox.record(tx, [waiting, cancel])
+            await pending_requests.record(tx, [waiting, cancel])
         async with asyncio.timeout(60):
             while not await put_by(engine):
                 pass
@@ -365,10 +365,10 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
     worker, asker = await engine.worker(**lowered), await engine.asker()
     assert (await worker.facts.incident(run_id)).cause == "input_invalid"
     async with engine.database.transaction() as tx:
-        detail = await reading.show(tx, run_id)
+        detail = await run_queries.show(tx, run_id)
         assert detail is not None
         assert next(iter(lowered)) in detail.incidents[0].message
-        assert await reading.with_key(tx, "parcel", key) == run_id
+        assert await run_queries.with_key(tx, "parcel", key) == run_id
     assert not worker.facts.of(MessageDeadLettered)
     cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="too late")
     assert cancel.outcome == "accepted"
@@ -406,9 +406,9 @@ async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_w
     async with engine.database.transaction() as tx:
         waiting = (await tx.execute(text("SELECT run_id::text FROM saga_engine.inbox"))).scalars()
         assert set(waiting) == {known, new}
-        assert await reading.with_key(tx, "parcel", "o-1") is None
-        assert await reading.with_key(tx, "parcel", "o-2") == new
-        assert await reading.with_key(tx, "box", "o-1") == known
+        assert await run_queries.with_key(tx, "parcel", "o-1") is None
+        assert await run_queries.with_key(tx, "parcel", "o-2") == new
+        assert await run_queries.with_key(tx, "box", "o-1") == known
 
 
 def changed_name():

@@ -6,9 +6,8 @@ from sqlalchemy import text
 
 from saga_engine.client import Client
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Outcome, Status
 from saga_engine.settings import Settings
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     AttemptSettled,
     BacklogCounted,
     DatabaseTroubled,
@@ -16,6 +15,7 @@ from saga_engine.telemetry.facts import (
     RunFinished,
     RunStarted,
 )
+from saga_engine.vocabulary import Outcome, Status
 from tests.broker.links import eventually
 from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed

@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from saga_engine.saga.guard import Call, CodeError, guarded
-from saga_engine.saga.sealing import (
+from saga_engine.payload.encryption import (
     SealError,
     Sealing,
     command_place,
@@ -18,8 +17,9 @@ from saga_engine.saga.sealing import (
     key_place,
     reply_place,
 )
-from saga_engine.saga.vocabulary import Direction
-from saga_engine.worker.alarm import (
+from saga_engine.payload.guard import Call, CodeError, guarded
+from saga_engine.vocabulary import Direction
+from saga_engine.worker.time_limit import (
     FRACTIONS,
     NOTE_BYTES,
     Alarm,

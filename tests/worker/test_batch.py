@@ -5,22 +5,22 @@ from uuid import UUID
 
 import pytest
 
-from saga_engine.broker.answer import Address, Answer, AnswerOutcome
+from saga_engine.decider.triggers import Cancel, Start, trigger_data
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.sealing import PLAIN
-from saga_engine.saga.trigger import Cancel, Start, trigger_data
+from saga_engine.payload.encryption import PLAIN
+from saga_engine.protocol.answer import Address, Answer, AnswerOutcome
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, inbox, journal, runs
+from saga_engine.store import definitions, journal, pending_requests, runs
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import Tell
+from saga_engine.store.pending_requests import Item
+from saga_engine.telemetry.events import Tell
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.arrival import Arrival, Intake, Question
-from saga_engine.worker.batch import Batch
-from saga_engine.worker.catalogue import Catalogue
-from saga_engine.worker.ledger import Ledger
-from saga_engine.worker.shift import register
-from saga_engine.worker.writing import write
+from saga_engine.worker.batch_transaction import Batch
+from saga_engine.worker.change_set import Ledger
+from saga_engine.worker.flush import write
+from saga_engine.worker.loops import register
+from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.work_item import Arrival, Intake, Question
 from tests.worker.parcels import parcels
 
 SETTINGS = Settings()
@@ -77,7 +77,7 @@ class Desk:
         """Its turn has come: its start leaves the inbox and is a run."""
         async with self.database.transaction() as tx:
             turns, ids = {"parcel": 1}, self._catalogue.ids
-            [item] = await inbox.take_starts(tx, turns, definition_ids=ids, limit=1)
+            [item] = await pending_requests.take_starts(tx, turns, definition_ids=ids, limit=1)
             await self._take(tx, Intake([Arrival(item.run_id, start(item.run_id), "parcel", 1)]))
 
     async def _take(self, tx, intake):
@@ -102,7 +102,7 @@ async def waiting(desk):
     run_id = str(uuid7())
     kind, body = trigger_data(start(run_id))
     async with desk.database.transaction() as tx:
-        await inbox.record(tx, [Item(kind, run_id, body, saga="parcel", version=1)])
+        await pending_requests.record(tx, [Item(kind, run_id, body, saga="parcel", version=1)])
     return run_id
 
 
@@ -110,7 +110,7 @@ async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, wai
     cancel = Arrival(waiting, Cancel("Ada", "too late"), answer_to=TO)
     answers = await desk.take(
         Intake([cancel]),
-        interrupted_before=inbox._KEEP_STARTS,
+        interrupted_before=pending_requests._KEEP_STARTS,
         meanwhile=desk.begin_the_one_that_waits,
     )
     assert outcomes(answers) == [AnswerOutcome.ACCEPTED]
@@ -122,7 +122,7 @@ async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, wai
 async def test_whoever_asks_hears_of_a_run_that_begins_while_it_is_looked_for(desk, waiting):
     answers = await desk.take(
         Intake(questions=[Question(waiting, TO)]),
-        interrupted_before=inbox._STARTS_OF,
+        interrupted_before=pending_requests._STARTS_OF,
         meanwhile=desk.begin_the_one_that_waits,
     )
     assert outcomes(answers) == [AnswerOutcome.EXISTING]
@@ -142,7 +142,7 @@ async def test_of_a_start_without_a_version_none_is_told_before_it_begins(desk):
     kind, body = trigger_data(start(run_id))
     async with desk.database.transaction() as tx:
         await definitions.register(tx, [parcels(version=2)])
-        await inbox.record(tx, [Item(kind, run_id, body, saga="parcel")])
+        await pending_requests.record(tx, [Item(kind, run_id, body, saga="parcel")])
     [answer] = await desk.take(Intake(questions=[Question(run_id, TO)]))
     assert answer == Answer(AnswerOutcome.EXISTING, UUID(run_id))
 

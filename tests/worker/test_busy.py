@@ -6,18 +6,18 @@ from functools import partial
 
 from sqlalchemy import text
 
-from saga_engine.broker.topology import REPLIES
-from saga_engine.broker.wire import Message
 from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Outcome
-from saga_engine.telemetry.facts import (
+from saga_engine.protocol.message import Message
+from saga_engine.protocol.topology import REPLIES
+from saga_engine.telemetry.events import (
     AttemptSettled,
     DatabaseTroubled,
     LinkChanged,
     LoopMeasured,
     MessageDeadLettered,
 )
+from saga_engine.vocabulary import Outcome
 from tests.broker.links import eventually
 from tests.faults.processes import eventually as comes_true
 from tests.worker.engine import keep_silent, succeed

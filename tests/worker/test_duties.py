@@ -7,18 +7,19 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in
+from saga_engine.decider.triggers import Cancel, trigger_data
 from saga_engine.errors import StoreUnavailable
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Cancel, trigger_data
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.postgres import pgbouncer
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, identity, inbox, outbox, pooler
-from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import AttemptSettled, FaultFound, Tell
-from saga_engine.worker.catalogue import Catalogue
+from saga_engine.store import definitions, engine_identity, outbox, pending_requests
+from saga_engine.store.pending_requests import Item
+from saga_engine.telemetry.events import AttemptSettled, FaultFound, Tell
+from saga_engine.vocabulary import Outcome, Status
+from saga_engine.worker.batch_runner import Turnover
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.outbound import Outbound
-from saga_engine.worker.turnover import Turnover
+from saga_engine.worker.outbox_publisher import Outbound
+from saga_engine.worker.registry import Catalogue
 from tests.worker.engine import Facts, keep_silent, reject
 from tests.worker.parcels import parcels
 
@@ -40,7 +41,7 @@ async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(en
         await other.execute(LOCK, {"run_id": first})
         async with engine.database.transaction() as tx:
             await tx.execute(DUE, {"run_id": second})
-            await inbox.record(tx, [Item(kind, first, body)])
+            await pending_requests.record(tx, [Item(kind, first, body)])
         await eventually_one_is_put_by(engine)
         # Its timer may have it for one short turn, never while what waits for the first is open.
         await other.execute(LOCK, {"run_id": second})
@@ -85,7 +86,7 @@ async def test_timers_fire_while_every_attempt_to_take_recorded_requests_fails(e
         for statement in REFUSE:
             await tx.execute(text(statement))
         kind, body = trigger_data(Cancel("ada", "because"))
-        await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(500)])
+        await pending_requests.record(tx, [Item(kind, str(uuid7()), body) for _ in range(500)])
     worker = await engine.worker()
     await worker.facts.until(FaultFound)
     assert len(await shop.until("parcel.pack", 2)) == 2
@@ -117,7 +118,7 @@ async def test_a_start_has_its_turn_however_many_cancels_come(engine):
     duties = await duties_of(engine)
     async with engine.database.transaction() as tx:
         kind, body = trigger_data(Cancel("ada", "because"))
-        await inbox.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
+        await pending_requests.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
         await start_in(tx.connection, "parcel", {})
     for _ in range(2):
         assert await duties._take_one_recorded()
@@ -131,13 +132,13 @@ async def test_a_worker_finds_out_by_two_statements_that_nothing_waits(engine, m
     duties, said = await duties_of(engine), []
 
     def spied(name):
-        original = getattr(pooler.Connection, name)
+        original = getattr(pgbouncer.Connection, name)
 
         async def say(self, statement, *arguments, **options):
             said.append(str(statement).split()[0].strip(";"))
             return await original(self, statement, *arguments, **options)
 
-        monkeypatch.setattr(pooler.Connection, name, say)
+        monkeypatch.setattr(pgbouncer.Connection, name, say)
 
     spied("execute")
     spied("run")
@@ -192,7 +193,7 @@ async def duties_of(engine) -> Duties:
     facts, settings, saga = Facts(), Settings(), parcels()
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])
-        keys = await identity.token_keys(tx)
+        keys = await engine_identity.token_keys(tx)
     catalogue = Catalogue({ids[saga.name, saga.version]: saga})
     outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
     common = (engine.database, catalogue)

@@ -7,12 +7,12 @@ import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 from sqlalchemy import text
 
-from saga_engine.broker.reply import encode_reply
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Outcome, Status
+from saga_engine.protocol.reply import encode_reply
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, runs
-from saga_engine.telemetry.facts import MessageDeadLettered
+from saga_engine.telemetry.events import MessageDeadLettered
+from saga_engine.vocabulary import Outcome, Status
 from tests.worker.engine import forged, keep_silent, succeed
 from tests.worker.promises import check_promises
 

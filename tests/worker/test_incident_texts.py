@@ -5,9 +5,9 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from saga_engine.broker.reply import encode_reply
+from saga_engine.protocol.reply import encode_reply
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.vocabulary import Outcome
+from saga_engine.vocabulary import Outcome
 from tests.cli.conftest import saga_engine
 from tests.codec.rings import settings
 from tests.secrets import canary, leaks

@@ -3,15 +3,14 @@
 import asyncio
 import json
 
-from saga_engine.broker.reply import encode_reply
-from saga_engine.broker.topology import REPLIES, REQUESTS
+from saga_engine.decider.triggers import Cancel, trigger_data
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Cancel, trigger_data
-from saga_engine.saga.vocabulary import Outcome, Status
-from saga_engine.store import audit, inbox, requests
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.protocol.topology import REPLIES, REQUESTS
+from saga_engine.store import audit, checked_requests, pending_requests
 from saga_engine.store.audit import Act
-from saga_engine.store.inbox import Item
-from saga_engine.telemetry.facts import (
+from saga_engine.store.pending_requests import Item
+from saga_engine.telemetry.events import (
     DatabaseTroubled,
     FaultFound,
     MessageDeadLettered,
@@ -19,6 +18,7 @@ from saga_engine.telemetry.facts import (
     MessagesPublished,
     OperatorAnswered,
 )
+from saga_engine.vocabulary import Outcome, Status
 from tests.worker.engine import keep_silent, reject
 
 LARGE = "é" * 5_000
@@ -75,7 +75,7 @@ async def test_requests_for_many_large_runs_go_through_in_smaller_portions(engin
     shop, run_ids, commands = await large_runs(engine)
     kind, body = trigger_data(Cancel("ada", "because"))
     async with engine.database.transaction() as tx:
-        await inbox.record(tx, [Item(kind, each, body) for each in run_ids])
+        await pending_requests.record(tx, [Item(kind, each, body) for each in run_ids])
     worker = await engine.worker(batch_bytes=30_000)
     await shop.publish(*[reply for command in commands for reply in reject(command)])
     for each in run_ids:
@@ -128,7 +128,7 @@ async def test_requests_recorded_for_many_large_runs_are_taken_a_few_at_a_time(e
     acts = [Act(str(uuid7()), "ann", kind, "a mistake", each) for each in run_ids]
     async with engine.database.transaction() as tx:
         await audit.record(tx, acts)
-        await requests.record(
+        await checked_requests.record(
             tx,
             [
                 Item(kind, run, body, audit_id=act.id)

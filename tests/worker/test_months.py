@@ -9,10 +9,10 @@ from uuid import uuid4
 import yaml
 from sqlalchemy import text
 
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import definitions, reading
-from saga_engine.telemetry.facts import BacklogCounted
+from saga_engine.store import definitions, run_queries
+from saga_engine.telemetry.events import BacklogCounted
 from saga_engine.telemetry.metrics import Metrics
+from saga_engine.vocabulary import Status
 from tests.cli.test_services import ended, serving, told
 from tests.store.orders import ORDERS
 from tests.store.test_partitions import finished, partitions_of
@@ -107,8 +107,8 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
         assert await ended(worker) == 0
     assert [each for each in lines if each["event"] in TROUBLE] == []
     async with engine.database.transaction() as tx:
-        assert await reading.find(tx, old) is None
-        began = [await reading.find(tx, run_id) for run_id in load.run_ids]
+        assert await run_queries.find(tx, old) is None
+        began = [await run_queries.find(tx, run_id) for run_id in load.run_ids]
     assert {each and each.status for each in began} == {Status.COMPLETED}
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from saga_engine.saga.event import RunCompensated, RunCompensating
-from saga_engine.saga.run import Cause, Run
-from saga_engine.saga.vocabulary import Status
-from saga_engine.worker.ledger import Recorded
-from saga_engine.worker.outbound import _ended
+from saga_engine.decider.events import RunCompensated, RunCompensating
+from saga_engine.decider.run import Cause, Run
+from saga_engine.vocabulary import Status
+from saga_engine.worker.change_set import Recorded
+from saga_engine.worker.outbox_publisher import _ended
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 BACK = Run("r-1", "parcel", 1, "f", None, {}, NOW, None, status=Status.COMPENSATING)

@@ -18,10 +18,10 @@ from sqlalchemy.engine import make_url
 
 from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Status
 from saga_engine.store import audit, dead_letters
 from saga_engine.store.audit import Act
-from saga_engine.telemetry.facts import FaultFound, MessageDeadLettered, OperatorAnswered
+from saga_engine.telemetry.events import FaultFound, MessageDeadLettered, OperatorAnswered
+from saga_engine.vocabulary import Status
 from tests.worker.promises import check_promises
 
 DEEP = '{"by":"x","reason":' + "[" * 1100 + "]" * 1100 + "}"

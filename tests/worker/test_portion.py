@@ -3,7 +3,7 @@
 import pytest
 
 from saga_engine.errors import StoreBusy, StoreUnavailable
-from saga_engine.worker.portion import Portion
+from saga_engine.worker.adaptive_limit import Portion
 
 
 async def taken(number):

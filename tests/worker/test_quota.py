@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
+from saga_engine.decider.triggers import Cancel, Start
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Cancel, Start
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
-from saga_engine.store.inbox import Inboxed
-from saga_engine.worker.arrival import Arrival
-from saga_engine.worker.ledger import Ledger
-from saga_engine.worker.writing import write
+from saga_engine.store.pending_requests import Inboxed
+from saga_engine.worker.change_set import Ledger
+from saga_engine.worker.flush import write
+from saga_engine.worker.work_item import Arrival
 
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from saga_engine.broker.topology import COMMANDS, participant_queue
-from saga_engine.saga.vocabulary import Status
+from saga_engine.protocol.topology import COMMANDS, participant_queue
 from saga_engine.store import outbox, recovery
-from saga_engine.telemetry.facts import AttemptSent, MessagesPublished
+from saga_engine.telemetry.events import AttemptSent, MessagesPublished
+from saga_engine.vocabulary import Status
 from tests.broker.links import raw_channel
 from tests.faults.processes import lasting
 from tests.worker.engine import keep_silent, reject, succeed

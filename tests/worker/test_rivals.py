@@ -5,10 +5,9 @@ from functools import partial
 
 from sqlalchemy import text
 
+from saga_engine.decider.triggers import Cancel, Resolve
 from saga_engine.saga.definition import Saga
-from saga_engine.saga.trigger import Cancel, Resolve
-from saga_engine.saga.vocabulary import Resolution, Status
-from saga_engine.telemetry.facts import (
+from saga_engine.telemetry.events import (
     IncidentOpened,
     MessageIgnored,
     MessageParked,
@@ -16,6 +15,7 @@ from saga_engine.telemetry.facts import (
     OperatorAnswered,
     RunFinished,
 )
+from saga_engine.vocabulary import Resolution, Status
 from tests.broker.links import eventually
 from tests.worker.engine import keep_silent, reject, reply_twice, succeed
 from tests.worker.parcels import COMMANDS, parcels

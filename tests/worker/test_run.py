@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from saga_engine.saga.vocabulary import Status
-from saga_engine.telemetry.facts import AttemptSettled, MessageIgnored
+from saga_engine.telemetry.events import AttemptSettled, MessageIgnored
+from saga_engine.vocabulary import Status
 from tests.worker.engine import fail, keep_silent, reject, reply_twice, succeed
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.identifiers import misfit, uuid7
-from saga_engine.saga.vocabulary import Status
+from saga_engine.vocabulary import Status
 from tests.store.orders import run_id
 
 NOW = datetime(2026, 11, 15, tzinfo=UTC)

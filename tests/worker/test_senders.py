@@ -5,12 +5,12 @@ import json
 import pytest
 from sqlalchemy import text
 
-from saga_engine.broker.answer import AnswerOutcome
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Status
+from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.store import dead_letters, journal
-from saga_engine.telemetry.facts import IncidentOpened, MessageDeadLettered, MessageParked
-from saga_engine.worker.senders import stranger
+from saga_engine.telemetry.events import IncidentOpened, MessageDeadLettered, MessageParked
+from saga_engine.vocabulary import Status
+from saga_engine.worker.authorization import stranger
 from tests.worker.engine import keep_silent, reject, succeed
 from tests.worker.parcels import fragile
 

@@ -6,9 +6,9 @@ from sqlalchemy import text
 
 from saga_engine.client import start_in
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import dead_letters, reading
-from saga_engine.telemetry.facts import FaultFound, RunStarted
+from saga_engine.store import dead_letters, run_queries
+from saga_engine.telemetry.events import FaultFound, RunStarted
+from saga_engine.vocabulary import Status
 from tests.worker.parcels import parcels
 from tests.worker.promises import check_promises
 
@@ -183,7 +183,7 @@ async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engi
     assert (status.outcome, status.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
         assert await dead_letters.listing(tx, limit=10) == []
-        assert await reading.with_key(tx, "parcel", "p-1") == run_id
+        assert await run_queries.with_key(tx, "parcel", "p-1") == run_id
     cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="not what I meant")
     assert cancel.outcome == "accepted"
     assert await worker.facts.finished(run_id) == Status.COMPENSATED

@@ -8,14 +8,13 @@ from sqlalchemy import text
 
 from saga_engine import Retry, Saga
 from saga_engine.client import start_in
+from saga_engine.decider.triggers import Resolve
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Resolve
-from saga_engine.saga.vocabulary import Resolution, Status
-from saga_engine.store import audit, inbox, runs, suspects
+from saga_engine.store import audit, crash_suspects, pending_requests, runs
 from saga_engine.store.audit import Act
-from saga_engine.store.inbox import Item, Lengths
-from saga_engine.store.suspects import Suspect
-from saga_engine.telemetry.facts import (
+from saga_engine.store.crash_suspects import Suspect
+from saga_engine.store.pending_requests import Item, Lengths
+from saga_engine.telemetry.events import (
     BatchProcessed,
     CodeFailed,
     IncidentOpened,
@@ -23,6 +22,7 @@ from saga_engine.telemetry.facts import (
     MessageDeadLettered,
     OperatorAnswered,
 )
+from saga_engine.vocabulary import Resolution, Status
 from tests.worker.engine import keep_silent
 from tests.worker.test_trouble import operate, verdict
 
@@ -66,12 +66,12 @@ async def accuse(engine, run_id, step, function, *, times, direction="action"):
     """Have it on record that a call has ended workers, as their overseers record it."""
     async with engine.database.transaction() as tx:
         for _ in range(times):
-            await suspects.accuse(tx, Suspect(run_id, step, direction, function))
+            await crash_suspects.accuse(tx, Suspect(run_id, step, direction, function))
 
 
 async def accused(engine):
     async with engine.database.transaction() as tx:
-        return await suspects.every(tx)
+        return await crash_suspects.every(tx)
 
 
 async def test_a_mapping_that_exits_is_an_incident_and_a_line_and_its_neighbours_complete(engine):
@@ -120,11 +120,11 @@ async def test_a_request_of_a_person_is_worth_two_workers_and_no_more(engine):
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, "ada", "retry", "deployed", run_id)])
         retry = {"resolution": "retry"}
-        await inbox.record(tx, [Item("resolve", run_id, retry, audit_id=audit_id)])
+        await pending_requests.record(tx, [Item("resolve", run_id, retry, audit_id=audit_id)])
     times = []
     for _ in range(3):
         async with engine.database.transaction() as tx:
-            await suspects.pardon(tx, run_id)
+            await crash_suspects.pardon(tx, run_id)
         times.append((await accused(engine))[run_id].times)
         await accuse(engine, run_id, "send", "send", times=1)
     assert times == [0, 1, 2]
@@ -154,7 +154,7 @@ async def test_a_call_that_ended_one_worker_is_made_once_more_and_forgotten_when
     await engine.shop(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
-        await suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
+        await crash_suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
     worker = await engine.worker(boxes(), **QUICKLY)
     assert await worker.facts.finished(run_id) is Status.COMPLETED
     assert await accused(engine) == {}
@@ -197,7 +197,7 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
     async with engine.database.transaction() as tx:
         old = "UPDATE saga_engine.suspect SET at = at - interval '2 days' WHERE run_id <> :fresh"
         await tx.execute(text(old), {"fresh": fresh})
-        await suspects.expire(tx)
+        await crash_suspects.expire(tx)
     assert list(await accused(engine)) == [fresh]
 
 
@@ -205,9 +205,9 @@ async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engi
     await engine.shop(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
-        await suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
+        await crash_suspects.accuse(tx, Suspect(run_id, "pack", "action", "pack"))
         cancel = {"by": "ada", "reason": "too late"}
-        await inbox.record(tx, [Item("cancel", run_id, cancel, held=True)])
+        await pending_requests.record(tx, [Item("cancel", run_id, cancel, held=True)])
     worker = await engine.worker(boxes(), **QUICKLY)
     assert (await worker.facts.finished(run_id)).finished
     async with asyncio.timeout(60):
@@ -228,7 +228,7 @@ async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to
         await tx.execute(text(pinned))
         mine = text("SELECT id FROM saga_engine.definition")
         ids = list((await tx.execute(mine)).scalars())
-        assert await suspects.take_of(tx, run_id, ids, Lengths()) == []
+        assert await crash_suspects.take_of(tx, run_id, ids, Lengths()) == []
 
 
 async def test_suspects_without_work_are_left_alone(engine):
@@ -240,8 +240,8 @@ async def test_suspects_without_work_are_left_alone(engine):
     await worker.stop()
     async with engine.database.transaction() as tx:
         waits = str((await start_in(tx.connection, "box", {})).run_id)
-        await suspects.accuse(tx, Suspect(waits, "pack", "action", "pack"))
-        assert list(await suspects.with_work(tx)) == [waits]
+        await crash_suspects.accuse(tx, Suspect(waits, "pack", "action", "pack"))
+        assert list(await crash_suspects.with_work(tx)) == [waits]
 
 
 async def test_due_runs_of_suspects_hold_up_no_others(engine):

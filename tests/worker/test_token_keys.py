@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import text
 
-from saga_engine.broker.token import mint, read, shown
-from saga_engine.broker.wire import Message
-from saga_engine.cli.settling import message_of
-from saga_engine.saga.vocabulary import Status
-from saga_engine.store import dead_letters, identity
-from saga_engine.telemetry.facts import MessageDeadLettered, Tell
+from saga_engine.cli.redrive import message_of
+from saga_engine.protocol.message import Message
+from saga_engine.protocol.token import mint, read, shown
+from saga_engine.store import dead_letters, engine_identity
+from saga_engine.telemetry.events import MessageDeadLettered, Tell
+from saga_engine.vocabulary import Status
 from saga_engine.worker import token_keys
 from saga_engine.worker.token_keys import TokenKeyReader
 from tests.worker.engine import forged, keep_silent, succeed
@@ -23,8 +23,8 @@ NOW = timedelta()
 async def rotate(engine):
     """Rotate the key; the one that signs from now on."""
     async with engine.database.transaction() as tx:
-        assert await identity.rotate_token_key(tx, NOW) is not None
-        return (await identity.token_keys(tx)).signing
+        assert await engine_identity.rotate_token_key(tx, NOW) is not None
+        return (await engine_identity.token_keys(tx)).signing
 
 
 async def signed_with(key, asker, shop):
@@ -122,7 +122,7 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
     run_id = await asker.start()
     [command] = await shop.until("parcel.send")
     async with engine.database.transaction() as tx:
-        ref = read((await identity.token_keys(tx)).signing, command.correlation_id)
+        ref = read((await engine_identity.token_keys(tx)).signing, command.correlation_id)
     assert ref is not None
     token = mint(await rotate(engine), ref)
     await shop.publish(*[replace(reply, correlation_id=token) for reply in succeed(command)])
@@ -133,7 +133,7 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
 async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, monkeypatch):
     outbound: Any = SimpleNamespace()
     async with engine.database.transaction() as tx:
-        outbound.keys = before = await identity.token_keys(tx)
+        outbound.keys = before = await engine_identity.token_keys(tx)
     reader = TokenKeyReader(engine.database, outbound, Tell())
     monkeypatch.setattr(token_keys, "AT_MOST_EVERY", 3600.0)
     assert not await reader.newer_than(before)

@@ -11,18 +11,17 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in
+from saga_engine.decider.triggers import Cancel, Resolve, Start, trigger_data
 from saga_engine.embedded.broker.faults import lose, refuse
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.identifiers import uuid7
-from saga_engine.saga.trigger import Cancel, Resolve, Start, trigger_data
-from saga_engine.saga.vocabulary import Resolution, Status
 from saga_engine.settings import Settings
-from saga_engine.store import audit, dead_letters, inbox, outbox, requests
+from saga_engine.store import audit, checked_requests, dead_letters, outbox, pending_requests
 from saga_engine.store.audit import Act
 from saga_engine.store.database import Database
-from saga_engine.store.inbox import Item
 from saga_engine.store.migrate import upgrade
-from saga_engine.telemetry.facts import (
+from saga_engine.store.pending_requests import Item
+from saga_engine.telemetry.events import (
     DatabaseTroubled,
     FaultFound,
     IncidentResolved,
@@ -34,7 +33,8 @@ from saga_engine.telemetry.facts import (
     ProcessStopped,
     RunStarted,
 )
-from saga_engine.worker import intake, shift, turnover
+from saga_engine.vocabulary import Resolution, Status
+from saga_engine.worker import batch_runner, decode, loops
 from tests.processes import ended
 from tests.proxy import proxied
 from tests.worker.engine import engine_on, keep_silent, reject, succeed
@@ -55,7 +55,7 @@ async def operate(engine, run_id, trigger):
     action = trigger.resolution.value if isinstance(trigger, Resolve) else kind
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, trigger.by, action, trigger.reason, run_id)])
-        await requests.record(tx, [Item(kind, run_id, body, audit_id=audit_id)])
+        await checked_requests.record(tx, [Item(kind, run_id, body, audit_id=audit_id)])
     return audit_id
 
 
@@ -300,7 +300,7 @@ async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_c
     engine, monkeypatch
 ):
     for pause in ("PAUSE_MIN", "PAUSE_MAX"):
-        monkeypatch.setattr(turnover, pause, 600.0)  # longer than this test waits for anything
+        monkeypatch.setattr(batch_runner, pause, 600.0)  # longer than this test waits for anything
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
     shop.answers["parcel.tell"] = keep_silent
     first, second = await asker.start(), await asker.start()
@@ -343,7 +343,7 @@ async def test_a_database_too_slow_for_all_at_once_is_given_less(development_bro
         else:
             async with engine.database.transaction() as tx:
                 items = [Item("start", each, _start(each, parcel), "parcel") for each in run_ids]
-                await inbox.record(tx, items)
+                await pending_requests.record(tx, items)
         proxy.bytes_per_s = 1_000_000.0
         worker = await engine.worker(database_url=proxy.url)
         for run_id in run_ids:
@@ -429,7 +429,7 @@ async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(
     async with engine.database.transaction() as tx:
         await audit.record(tx, [Act(audit_id, "ada", "retry", "because", run_id)])
         items = [Item(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
-        await inbox.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
+        await pending_requests.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
         mine = await start_in(tx.connection, "parcel", {}, key="k")
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(OperatorAnswered, run_id=run_id, accepted=False)
@@ -477,14 +477,14 @@ async def test_a_mapping_that_raises_needs_a_person_and_stops_nobody(engine):
 
 
 async def test_a_bug_in_one_batch_of_deliveries_is_told_and_the_others_go_on(engine, monkeypatch):
-    reading, bugs = intake.read_apart, iter([KeyError("a bug")])
+    reading, bugs = decode.read_apart, iter([KeyError("a bug")])
 
     async def read_or_break(*arguments):
         for bug in bugs:
             raise bug
         return await reading(*arguments)
 
-    monkeypatch.setattr(shift, "read_apart", read_or_break)
+    monkeypatch.setattr(loops, "read_apart", read_or_break)
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     held = str(uuid7())
     [asked] = await asker.send(("start", {"run_id": held, "saga": "parcel", "input": {}}))

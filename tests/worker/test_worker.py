@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from saga_engine.telemetry.facts import MessagesConsumed, ProcessStopped
+from saga_engine.telemetry.events import MessagesConsumed, ProcessStopped
 from tests.worker.engine import keep_silent, succeed
 
 DRAIN = 3.0

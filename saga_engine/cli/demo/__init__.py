@@ -1,18 +1,18 @@
 """
 `saga-engine demo`: real sagas on real processes, with real trouble, and the accounts compared.
 
-    play     orders are placed, trouble is made, all ends, the accounts are compared
-    orders   which orders are placed, and how each must end
-    stage    the servers and processes it happens on
-    show     what is shown while it happens
-    verdict  the services' own ledgers, compared with what the engine says
+    scenario     orders are placed, trouble is made, all ends, the accounts are compared
+    orders       which orders are placed, and how each must end
+    servers      the servers and processes it happens on
+    display      what is shown while it happens
+    comparison   the services' own ledgers, compared with what the engine says
 """
 
 import asyncio
 import signal
 import sys
 
-from saga_engine.cli.demo.play import play
+from saga_engine.cli.demo.scenario import play
 from saga_engine.cli.output import say
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from saga_engine.saga.vocabulary import Status
+from saga_engine.vocabulary import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What befalls a cluster of RabbitMQ nodes, as long as most of them live, and when they do not."""
 
-from saga_engine.broker.topology import REPLIES
+from saga_engine.protocol.topology import REPLIES
 from tests.faults.fault import RESTART_RESUMES_S, Fault
 from tests.faults.hearing import Hearing
 from tests.faults.processes import eventually, lasting

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from saga_engine.broker.topology import participant_queue
+from saga_engine.protocol.topology import participant_queue
 from tests.faults import shop
 from tests.faults.fault import RABBITMQ, Fault
 from tests.faults.meddler import meddling, seldom

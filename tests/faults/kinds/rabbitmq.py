@@ -5,7 +5,7 @@ import signal
 from contextlib import asynccontextmanager
 from functools import partial
 
-from saga_engine.broker.topology import (
+from saga_engine.protocol.topology import (
     COMMANDS,
     DEAD_LETTERS,
     REPLIES,

@@ -1,9 +1,0 @@
-"""How a failure is written as the object that travels, for what needs no connection to a broker."""
-
-from saga_engine.saga.run import Failure
-from saga_engine.saga.vocabulary import Json
-
-
-def failure_json(failure: Failure) -> dict[str, Json]:
-    """Write a failure as {code, message, details}."""
-    return {"code": failure.code, "message": failure.message, "details": failure.details}

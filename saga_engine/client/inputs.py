@@ -1,0 +1,128 @@
+"""
+What a caller hands over, as JSON: checked as far as the caller's side can.
+
+With a Saga object the input is validated here and now; by name only the engine can tell. JSON goes
+as it came, without defaults filled in, so that the same input has the same digest whoever sends it.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from saga_engine.errors import ConfigurationError, InvalidInput
+from saga_engine.payload.limits import Limits
+from saga_engine.payload.payload import Payload, PayloadError, beyond, storable
+from saga_engine.saga.definition import Saga
+from saga_engine.vocabulary import Json
+
+
+def name_and_version(saga: str | Saga, version: int | None) -> tuple[str, int | None]:
+    """
+    Which saga is meant.
+
+    Raises:
+        ConfigurationError: *version* contradicts the Saga object.
+    """
+    if isinstance(saga, str):
+        return saga, version
+    if version not in (None, saga.version):
+        raise ConfigurationError(
+            f"Version {version} was asked for with the definition of version {saga.version}."
+            " Leave the version out, or name the saga by a string."
+        )
+    return saga.name, saga.version
+
+
+def input_json(saga: str | Saga, given: object) -> Json:
+    """
+    Turn an input into JSON.
+
+    Raises:
+        InvalidInput: it does not fit the saga, would be altered on its way, or is nothing that JSON
+            and PostgreSQL can hold.
+    """
+    try:
+        data = _written(saga, given)
+    except PayloadError as error:
+        name = saga if isinstance(saga, str) else saga.name
+        raise InvalidInput(f"The input of saga {name!r} {error}.") from None
+    if not _is_json(data) or not storable(data):
+        raise InvalidInput(
+            "The input is not JSON that can be stored: it holds another type, a NUL, half a"
+            " character, NaN or Infinity. Give a pydantic model, or plain JSON values."
+        )
+    return data
+
+
+def refuse_beyond(data: Json, limits: Limits) -> None:
+    """
+    Hold what is sent or stored against the limits of those who read it.
+
+    Raises:
+        InvalidInput: it is beyond one of them.
+    """
+    problem = beyond(data, limits)
+    if problem:
+        raise InvalidInput(f"The request is too large. {problem}")
+
+
+def key_text(key: str | None, longest: int) -> str | None:
+    """
+    Check a business key.
+
+    Args:
+        longest: bytes, the setting text_bytes.
+
+    Raises:
+        InvalidInput: it is empty, too long or cannot be stored.
+    """
+    if key is not None and (not storable(key) or not 0 < len(key.encode()) <= longest):
+        raise InvalidInput(f"A key is a text of 1 to {longest} bytes (text_bytes) without NUL.")
+    return key
+
+
+def run_uuid(run_id: UUID | str) -> UUID:
+    """
+    Read a run id.
+
+    Raises:
+        InvalidInput: it is no UUID.
+    """
+    try:
+        return run_id if isinstance(run_id, UUID) else UUID(run_id)
+    except ValueError:
+        raise InvalidInput(f"{run_id!r} is no run id, which is a UUID.") from None
+
+
+def _written(saga: str | Saga, given: object) -> Json:
+    if _is_json(given):
+        if isinstance(saga, Saga):
+            saga.input.read(given)  # type: ignore[arg-type]  # just looked at
+        return given  # type: ignore[return-value]  # the same
+    if isinstance(saga, Saga):
+        return saga.input.write(saga.input.accept(given))
+    if hasattr(type(given), "__pydantic_core_schema__"):
+        kind: Any = type(given)
+        return _payload(kind).write(given)  # by name only the instance says what it is
+    return given  # type: ignore[return-value]  # `input_json` looks
+
+
+@lru_cache(maxsize=256)
+def _payload(kind: type) -> Payload:
+    return Payload(kind)
+
+
+def _is_json(value: object) -> bool:
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, Mapping):
+            if not all(isinstance(key, str) for key in each):
+                return False
+            rest += each.values()
+        elif isinstance(each, list | tuple):
+            rest += each
+        elif each is not None and not isinstance(each, bool | str | float | int):
+            return False
+    return True

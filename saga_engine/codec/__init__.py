@@ -1,7 +1,0 @@
-"""
-What seals payloads, behind the two methods of `saga.sealing.Codec`.
-
-    configured   the codec that the settings name
-    keyring      keys by id: the first seals, all of them open
-    aesgcm       AES-256-GCM, deterministic; needs the extra `saga-engine[crypto]`
-"""

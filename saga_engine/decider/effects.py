@@ -1,0 +1,61 @@
+"""What a decision's events mean outside the run: commands to send, and when to look again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from saga_engine.decider.decision import deadline_of
+from saga_engine.decider.events import AttemptStarted, Event
+from saga_engine.decider.run import Run
+from saga_engine.saga.definition import Saga
+from saga_engine.vocabulary import Direction, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One command to send. Its idempotency key is the same for every attempt of a round."""
+
+    run_id: str
+    saga: str
+    version: int
+    step: str
+    direction: Direction
+    attempt: int
+    command: str
+    idempotency_key: str
+    payload: Json
+    due_at: datetime
+
+
+def effects(run: Run, events: Sequence[Event]) -> Iterator[Send]:
+    """The commands that *events* order; *run* is what they led to."""
+    for event in events:
+        if isinstance(event, AttemptStarted):
+            yield Send(
+                run.run_id,
+                run.saga,
+                run.version,
+                event.step,
+                event.direction,
+                event.attempt,
+                event.command,
+                f"{run.run_id}/{event.step}/{event.direction}/{event.round}",
+                run.steps[event.step].toward(event.direction).payload,
+                event.due_at,
+            )
+
+
+def wake_at(saga: Saga, run: Run) -> datetime | None:
+    """When time alone will next change the run; None when only a message or a person can."""
+    if run.status.finished:
+        return None
+    times = [
+        progress.due_at
+        for step in run.steps.values()
+        for progress in (step.action, step.compensation)
+        if progress.due_at is not None
+    ]
+    deadline = deadline_of(saga, run)
+    if deadline is not None:
+        times.append(deadline)
+    return min(times, default=None)

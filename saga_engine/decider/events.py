@@ -1,0 +1,234 @@
+"""
+What is recorded of a run: the closed set of events its journal is made of.
+
+An event says what happened, in the past tense, with everything `evolve` needs and nothing it could
+work out. `as_data` and `from_journal` are its two directions; the type names are stored for ever,
+so they are spelled out in EVENTS rather than taken from the classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from saga_engine.decider.run import Cause, KeptReply
+from saga_engine.payload.serialization import from_data, to_data
+from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run was accepted."""
+
+    run_id: str
+    saga: str
+    version: int
+    fingerprint: str
+    key: str | None
+    input: Json
+    steps: tuple[str, ...]
+    started_at: datetime
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A command was ordered; it leaves with this decision. `payload` only with a round's first."""
+
+    step: str
+    direction: Direction
+    attempt: int
+    round: int
+    command: str
+    due_at: datetime
+    payload: Json = None
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """
+    An attempt came to nothing that is known.
+
+    `outcome` is failed or unknown. `retry_at` is when it is tried again; None: it is given up.
+    `returned`: it was sent for the first time and the broker had no queue for it, so nothing was
+    done.
+    """
+
+    step: str
+    direction: Direction
+    attempt: int
+    outcome: Outcome
+    failure: Failure
+    retry_at: datetime | None = None
+    returned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepSucceeded:
+    """The participant confirmed it; `late` when the step had been given up before."""
+
+    step: str
+    direction: Direction
+    attempt: int
+    reply: Json = None
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepRejected:
+    """
+    A business no: nothing was done, and asking again is no use.
+
+    `attempt` is 0 where an operator said so instead of the participant.
+    """
+
+    step: str
+    direction: Direction
+    attempt: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StepGivenUp:
+    """The run turns back, so a step that was waiting or blocked is not tried again."""
+
+    step: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """An operator let the run go on without it."""
+
+    step: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    """An operator did it by hand."""
+
+    step: str
+    direction: Direction
+    reply: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopping:
+    """The run will turn back as soon as what is in flight has settled."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class StopOvertaken:
+    """The pivot succeeded while the run was stopping: there is no way back any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompensating:
+    """Backward recovery began."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOpened:
+    """The run cannot go on at this step without a person; `kept` is the reply that is why."""
+
+    number: int
+    step: str
+    direction: Direction
+    cause: str
+    message: str
+    opened_at: datetime
+    kept: KeptReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentResolved:
+    """A person acted; `by` is `saga-engine` where events made the question pointless."""
+
+    number: int
+    resolution: Resolution | None
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompleted:
+    """Every step succeeded or was skipped."""
+
+    finished_at: datetime
+    result: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompensated:
+    """Every step that may have taken effect has been undone."""
+
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunAbandoned:
+    """An operator closed the run; its effects stay as they are."""
+
+    finished_at: datetime
+    by: str
+    reason: str
+
+
+Later: TypeAlias = (
+    AttemptStarted
+    | AttemptFailed
+    | StepSucceeded
+    | StepRejected
+    | StepGivenUp
+    | StepSkipped
+    | StepCompleted
+    | RunStopping
+    | StopOvertaken
+    | RunCompensating
+    | IncidentOpened
+    | IncidentResolved
+    | RunCompleted
+    | RunCompensated
+    | RunAbandoned
+)
+"""What can follow a run's first event."""
+
+Event: TypeAlias = RunStarted | Later
+
+EVENTS: Mapping[str, type[Event]] = {
+    "run_started": RunStarted,
+    "attempt_started": AttemptStarted,
+    "attempt_failed": AttemptFailed,
+    "step_succeeded": StepSucceeded,
+    "step_rejected": StepRejected,
+    "step_given_up": StepGivenUp,
+    "step_skipped": StepSkipped,
+    "step_completed": StepCompleted,
+    "run_stopping": RunStopping,
+    "stop_overtaken": StopOvertaken,
+    "run_compensating": RunCompensating,
+    "incident_opened": IncidentOpened,
+    "incident_resolved": IncidentResolved,
+    "run_completed": RunCompleted,
+    "run_compensated": RunCompensated,
+    "run_abandoned": RunAbandoned,
+}
+_NAMES = {kind: name for name, kind in EVENTS.items()}
+
+
+def as_data(event: Event) -> tuple[str, dict[str, Any]]:
+    """The event's type name and data, for the journal."""
+    return _NAMES[type(event)], to_data(event)
+
+
+def from_journal(name: str, data: Mapping[str, Any]) -> Event:
+    """The event that `as_data` wrote."""
+    return from_data(EVENTS[name], data)

@@ -1,0 +1,180 @@
+"""
+Whether a value arrived as it was given; and sets in one order, whichever process writes them.
+
+Stricter than `==`, which finds (1, 2) and a NamedTuple alike and ignores what a class does not
+compare; and wider for datetimes, which differ for `==` in the hour that a zone's clock repeats.
+Two numbers, or two texts, are the same when they are equal: JSON has one kind of each.
+"""
+
+import dataclasses
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import chain, zip_longest
+from typing import Any
+
+from saga_engine.payload.secret import Secret
+from saga_engine.vocabulary import Json
+
+_MISSING = object()
+
+_SIMPLE = frozenset({str, int, float, bool, bytes, Decimal})
+"""What `==` compares as one would expect."""
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same; whatever their classes' `__eq__` raises, this raises."""
+    kind = type(one)
+    if one is other:
+        return True
+    if kind in _SIMPLE and type(other) is kind:
+        return bool(one == other)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return False
+    if kind is type(other) and isinstance(getattr(kind, "__pydantic_fields__", None), dict):
+        return _models(one, other)
+    for kinds, compare in _FAMILIES:
+        if isinstance(one, kinds) and isinstance(other, kinds):
+            return compare(one, other)
+    return kind is type(other) and _objects(one, other)
+
+
+def _objects(one: Any, other: Any) -> bool:
+    fields = fields_of(one)
+    return bool(one == other) if fields is None else _alike(fields, fields_of(other) or ())
+
+
+def _models(one: Any, other: Any) -> bool:
+    """Their fields, and what `extra="allow"` kept; private attributes are no part of a value."""
+    if not hasattr(one, "__dict__"):
+        return _alike(fields_of(one) or (), fields_of(other) or ())
+    mine, theirs = one.__dict__, other.__dict__
+    for name in type(one).__pydantic_fields__:
+        if not same(mine.get(name, _MISSING), theirs.get(name, _MISSING)):
+            return False
+    extra, others = (getattr(each, "__pydantic_extra__", None) or {} for each in (one, other))
+    return not (extra or others) or _mappings(extra, others)
+
+
+def _alike(fields: Iterable[tuple[str, Any]], others: Iterable[tuple[str, Any]]) -> bool:
+    """Whether fields, which come in one order for one class, are the same."""
+    pairs = zip_longest(fields, others, fillvalue=("", _MISSING))
+    return all(mine == theirs and same(one, other) for (mine, one), (theirs, other) in pairs)
+
+
+def _moments(one: Any, other: Any) -> bool:
+    """The same hands of the clock at the same distance from UTC; the name of a zone is no part."""
+    offsets = one.utcoffset(), other.utcoffset()
+    return offsets[0] == offsets[1] and bool(
+        one.replace(tzinfo=None, fold=0) == other.replace(tzinfo=None, fold=0)
+    )
+
+
+def _mappings(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    if isinstance(one, OrderedDict) and len(one) > 1:
+        return False  # jsonb keeps no order of keys
+    keys = {key: key for key in other}
+    return len(one) == len(other) and all(
+        key in keys and same(key, keys[key]) and same(value, other[key])
+        for key, value in one.items()
+    )
+
+
+def _sets(one: Any, other: Any) -> bool:
+    members = {each: each for each in other}
+    return len(one) == len(other) and all(
+        each in members and same(each, members[each]) for each in one
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(one == other)
+
+
+def _secrets(one: Secret[Any], other: Secret[Any]) -> bool:
+    return same(one.get_secret_value(), other.get_secret_value())
+
+
+def _dates(one: date, other: date) -> bool:
+    return type(one) is type(other) and one == other
+
+
+_FAMILIES: tuple[tuple[Any, Callable[[Any, Any], bool]], ...] = (
+    (str, _equal),
+    ((int, float), _equal),
+    (datetime, _moments),
+    (time, _moments),
+    (date, _dates),
+    (dict, _mappings),
+    ((set, frozenset), _sets),
+    (Secret, _secrets),
+)
+
+
+def fields_of(value: Any) -> Iterable[tuple[str, Any]] | None:
+    """What a value consists of, by name; None when its class says that itself, or nothing does."""
+    if isinstance(value, list | tuple) or type(value).__name__ == "deque":
+        return ((str(place), each) for place, each in enumerate(value))
+    if isinstance(value, dict):
+        return ((str(name), each) for name, each in value.items())
+    declared = getattr(type(value), "__pydantic_fields__", None)
+    if isinstance(declared, dict):
+        extra = sorted((getattr(value, "__pydantic_extra__", None) or {}).items())
+        return chain(_present(value, declared), extra)
+    if dataclasses.is_dataclass(value):
+        return _present(value, [each.name for each in dataclasses.fields(value)])
+    compares: Any = type(value).__eq__
+    if compares is object.__eq__ and hasattr(value, "__dict__"):
+        inner: dict[str, Any] = vars(value)
+        return iter(inner.items())
+    return None
+
+
+def _present(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(value, name)) for name in names if hasattr(value, name))
+
+
+def sort_sets(value: Any, data: Json) -> Json:
+    """Put what was written of the sets in *value* in the order of their members' JSON."""
+    if isinstance(value, Secret):
+        return sort_sets(value.get_secret_value(), data)
+    if isinstance(data, list):
+        if isinstance(value, set | frozenset | list | tuple) or type(value).__name__ == "deque":
+            data = _inner(value, data)
+        if isinstance(value, set | frozenset):
+            return sorted(data, key=_text)
+    if getattr(type(value), "__pydantic_root_model__", False):
+        return sort_sets(value.root, data)
+    return _sorted_object(value, data) if isinstance(data, dict) else data
+
+
+def _inner(values: Iterable[Any], data: list[Json]) -> list[Json]:
+    members = list(values)
+    if len(members) != len(data):
+        return data  # a serializer of the author's made something else of it
+    return [sort_sets(member, each) for member, each in zip(members, data, strict=True)]
+
+
+def _sorted_object(value: Any, data: dict[str, Json]) -> Json:
+    if isinstance(value, dict):
+        if len(value) != len(data):
+            return data
+        pairs = zip(value.values(), data.items(), strict=True)
+        return {name: sort_sets(member, each) for member, (name, each) in pairs}
+    declared = getattr(type(value), "__pydantic_fields__", None)
+    if isinstance(declared, dict):
+        found = dict(data)
+        for name, field in declared.items():
+            written = getattr(field, "serialization_alias", None) or name
+            if written in found:
+                found[written] = sort_sets(getattr(value, name, None), found[written])
+        return found
+    if dataclasses.is_dataclass(value):
+        return {name: sort_sets(getattr(value, name, None), each) for name, each in data.items()}
+    return data
+
+
+def _text(data: Json) -> str:
+    return json.dumps(data, sort_keys=True)

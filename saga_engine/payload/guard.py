@@ -1,0 +1,155 @@
+"""
+Calls into the author's code: mapping functions, and the validators and serializers of payloads.
+
+That code may raise anything, SystemExit and asyncio.CancelledError included, or not return. Every
+call of the core goes through `guarded`, which turns all of it into one error that the decision
+answers with an incident of that run. What interrupts a call that takes too long is I/O, so it is
+passed in as a Watch; the core has none of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from saga_engine.payload.encryption import SealError
+from saga_engine.payload.payload import PayloadError
+from saga_engine.vocabulary import Direction
+
+Result = TypeVar("Result")
+
+NAME_MAX = 100
+"""Characters of an exception's class name that are kept."""
+
+_PACKAGE = __file__.rpartition("/payload/")[0] + "/"
+
+
+class Call(NamedTuple):
+    """
+    One call into the author's code.
+
+    `step`, `direction` and `command` are empty for a run's input. `function` is the name of the
+    mapping function or of the type that is read; `where` is the `file:line` of its declaration.
+    """
+
+    saga: str
+    run_id: str
+    step: str
+    direction: Direction | None
+    command: str
+    function: str
+    where: str
+
+
+class Overrun(BaseException):
+    """
+    Raised by a Watch inside the author's code when a call takes too long.
+
+    No Exception, so that `except Exception` does not stop it. `seconds` is what a call may take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class CodeError(Exception):
+    """
+    The author's code did not return a value.
+
+    `text` says what it did, as the end of a sentence: the class of an exception and its place. It
+    holds no value and no text of an exception, because both may quote a payload. `detail` names
+    the places in a payload, and so the keys of its objects, and the rules that they break.
+    """
+
+    def __init__(self, call: Call, text: str, detail: str = "") -> None:
+        super().__init__(f"{call.where} {text}")
+        self.call = call
+        self.text = text
+        self.detail = detail
+
+
+class Watch(Protocol):
+    """Watches calls, one at a time."""
+
+    def enter(self, call: Call) -> None:
+        """
+        Begin to watch a call. It may raise Overrun inside the call from now on.
+
+        Raises:
+            CodeError: the call must not be made.
+        """
+
+    def leave(self) -> None:
+        """End the watch. Nothing is raised after this."""
+
+
+class Unwatched:
+    """A Watch that lets every call take as long as it takes."""
+
+    def enter(self, call: Call) -> None:
+        """Let it begin."""
+
+    def leave(self) -> None:
+        """Let it end."""
+
+
+UNWATCHED = Unwatched()
+
+
+def guarded(watch: Watch, call: Call, work: Callable[..., Result], *arguments: Any) -> Result:
+    """
+    Call *work* with *arguments*, which calls the author's code.
+
+    Raises:
+        PayloadError, SealError: as *work* does.
+        CodeError: everything else that it raises, and a call that was interrupted or refused.
+    """
+    try:
+        watch.enter(call)
+        try:
+            return work(*arguments)
+        except (PayloadError, SealError, CodeError, Overrun):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the author's code may raise anything
+            text = f"raised {class_name(error)}" + _place(error, call)
+            # Still watched: what it is about may be said by code of the author's.
+            raise CodeError(call, text, _misfit(error)) from None
+        finally:
+            watch.leave()
+    except Overrun as error:
+        text = f"did not return within {error.seconds:g} s and was interrupted"
+        raise CodeError(call, text + _place(error, call)) from None
+
+
+def class_name(error: BaseException) -> str:
+    """Name the class of an exception: printable, of a bounded length, without calling its code."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return "".join(each if each.isprintable() else "?" for each in name[:NAME_MAX])
+
+
+def _misfit(error: BaseException) -> str:
+    """Name what a pydantic ValidationError is about, without its values; empty for all others."""
+    if class_name(error) != "ValidationError":
+        return ""
+    describe: Any = error
+    try:
+        problems = describe.errors(include_input=False, include_url=False, include_context=False)
+        # A custom validator's message may quote the value; the code of its type cannot.
+        named = [f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in problems[:3]]
+    except BaseException:  # noqa: BLE001 - another class of that name
+        return ""
+    return f" ({'; '.join(named)}{' and more' if len(problems) > 3 else ''})"
+
+
+def _place(error: BaseException, call: Call) -> str:
+    """Where in the author's code it was raised: in the file of the declaration, or else last."""
+    own, last = "", ""
+    trace = BaseException.__dict__["__traceback__"].__get__(error)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        place = f" at {file}:{trace.tb_lineno}"
+        if file == call.where.rpartition(":")[0]:
+            own = place
+        elif not file.startswith(_PACKAGE) and "/site-packages/" not in file:
+            last = place
+        trace = trace.tb_next
+    return own or last

@@ -1,0 +1,170 @@
+"""
+What clients ask of the engine over RabbitMQ: to start a run, to cancel one, how one stands.
+
+Rule: a request names its run by an id the client chose, so that asking twice is asking once. The
+contract is docs/protocol.md, section "Requests". The engine's side of it is `answer`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+from saga_engine.protocol.body import Object, read_object, write_json
+from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.topology import REQUESTS
+from saga_engine.protocol.unreadable import Reason, Unreadable
+from saga_engine.settings import Settings
+from saga_engine.vocabulary import Json
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """Start a run; without a version, the newest the engine knows."""
+
+    run_id: UUID
+    saga: str
+    input: Json = field(repr=False)
+    version: int | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Undo a run; `by` and `reason` go on record."""
+
+    run_id: UUID
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """Tell how a run stands."""
+
+    run_id: UUID
+
+
+Request: TypeAlias = StartRequest | CancelRequest | StatusRequest
+
+
+def encode_request(
+    request: Request, *, reply_to: str = "", correlation_id: str = "", message_id: str = ""
+) -> Message:
+    """Write a request; its answer goes to `reply_to` (see docs/protocol.md, "Answers")."""
+    verb, body = _encoded(request)
+    return Message(
+        exchange=REQUESTS,
+        routing_key=verb,
+        body=write_json({"run_id": str(request.run_id), **body}),
+        message_id=message_id or fresh_message_id(),
+        type=verb,
+        correlation_id=correlation_id,
+        reply_to=reply_to,
+    )
+
+
+def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadable:
+    """Read a request; its verb is the routing key, or the type when it came another way."""
+    read = _VERBS.get(delivery.routing_key) or _VERBS.get(delivery.type)
+    if read is None:
+        return Unreadable(
+            Reason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
+        )
+    body = read_object(delivery, settings)
+    if isinstance(body, Unreadable):
+        return body
+    try:
+        return read(_Fields(body, settings.text_bytes))
+    except _BadFieldError as error:
+        return Unreadable(Reason.BAD_REQUEST, str(error))
+
+
+def is_status(delivery: Delivery) -> bool:
+    """Whether it asks for a run's status, whose answer may be larger than the question."""
+    return delivery.routing_key == "status" or delivery.type == "status"
+
+
+def read_run_id(body: Object) -> UUID | None:
+    """Read `run_id`; None unless it is a UUID in its canonical form."""
+    text = body.get("run_id")
+    try:
+        run_id = UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return run_id if str(run_id) == text else None
+
+
+def _encoded(request: Request) -> tuple[str, Object]:
+    match request:
+        case StartRequest():
+            return "start", {
+                "saga": request.saga,
+                "version": request.version,
+                "key": request.key,
+                "input": request.input,
+            }
+        case CancelRequest():
+            return "cancel", {"reason": request.reason, "by": request.by}
+        case StatusRequest():
+            return "status", {}
+
+
+class _BadFieldError(Exception):
+    def __init__(self, name: str, must: str) -> None:
+        super().__init__(f"The field {name} must be {must}.")
+
+
+class _Fields:
+    """The fields of a request, its texts of `longest` bytes at the most."""
+
+    def __init__(self, body: Object, longest: int) -> None:
+        self.body = body
+        self._longest = longest
+
+    @property
+    def run_id(self) -> UUID:
+        run_id = read_run_id(self.body)
+        if run_id is None:
+            raise _BadFieldError("run_id", "a UUID in lower case with hyphens")
+        return run_id
+
+    def text(self, name: str) -> str:
+        value = self.body.get(name)
+        if not isinstance(value, str) or not 0 < len(value.encode()) <= self._longest:
+            raise _BadFieldError(name, f"a text of 1 to {self._longest} bytes (text_bytes)")
+        return value
+
+
+def _start(fields: _Fields) -> StartRequest:
+    body = fields.body
+    version = body.get("version")
+    if version is not None and (
+        not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 2**31
+    ):
+        raise _BadFieldError("version", "null or an integer from 1")
+    if "input" not in body:
+        raise _BadFieldError("input", "there")
+    return StartRequest(
+        run_id=fields.run_id,
+        saga=fields.text("saga"),
+        input=body["input"],
+        version=version,
+        key=None if body.get("key") is None else fields.text("key"),
+    )
+
+
+def _cancel(fields: _Fields) -> CancelRequest:
+    return CancelRequest(fields.run_id, fields.text("reason"), fields.text("by"))
+
+
+def _status(fields: _Fields) -> StatusRequest:
+    return StatusRequest(fields.run_id)
+
+
+_VERBS: dict[str, Callable[[_Fields], Request]] = {
+    "start": _start,
+    "cancel": _cancel,
+    "status": _status,
+}

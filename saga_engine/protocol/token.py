@@ -1,0 +1,85 @@
+"""
+The correlation id of a command: a token that only the engine can make.
+
+Rule: whoever answers a command copies the token, and can answer nothing but that command. It is
+readable and not secret; a keyed digest (HMAC-SHA-256, 128 bits; RFC 2104, section 5 allows cutting
+it to half) covers the run, the step, the direction and the attempt. The key lives in PostgreSQL.
+"""
+
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from saga_engine.vocabulary import Direction
+
+KEY_BYTES = 32
+
+_PURPOSE = b"saga-engine correlation id 1\0"
+_DIGEST_LENGTH = 22
+_SAID = re.compile(r"[0-9a-f]{32}\.[ac]\.[0-9]{1,20}\.", re.ASCII)
+_LETTERS = {Direction.ACTION: "a", Direction.COMPENSATION: "c"}
+_DIRECTIONS = {letter: direction for direction, letter in _LETTERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRef:
+    """Which command of which run: `attempt` counts from 1 in each direction of a step."""
+
+    run_id: UUID
+    step: str
+    direction: Direction
+    attempt: int
+
+
+def new_key() -> bytes:
+    """Make a key for `mint` and `read`."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def mint(key: bytes, ref: CommandRef) -> str:
+    """
+    Make the token of a command.
+
+    Returns:
+        ASCII, `<digest>.<run id>.<a or c>.<attempt>.<step>`; at most 140 characters for a step name
+        of 64, where AMQP allows 255.
+    """
+    text = f"{ref.run_id.hex}.{_LETTERS[ref.direction]}.{ref.attempt}.{ref.step}"
+    return f"{_digest(key, text)}.{text}"
+
+
+def read(key: bytes, token: str) -> CommandRef | None:
+    """Return the command a token was minted for, or None if it was not minted with this key."""
+    digest, _, text = token.partition(".")
+    if not hmac.compare_digest(digest.encode(), _digest(key, text).encode()):
+        return None
+    run_id, letter, attempt, step = text.split(".", 3)
+    return CommandRef(UUID(run_id), step, _DIRECTIONS[letter], int(attempt))
+
+
+def read_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
+    """As `read`, with the keys that are accepted: the current one, and the one before it."""
+    for key in keys:
+        if (found := read(key, token)) is not None:
+            return found
+    return None
+
+
+def shown(token: str) -> str:
+    """
+    What may be logged and kept of a correlation id: the command that a token is for.
+
+    A token is a bearer token: its digest, which lets anyone answer the command, is left out. Any
+    other correlation id is returned as it is.
+    """
+    digest, _, text = token.partition(".")
+    return text if len(digest) == _DIGEST_LENGTH and _SAID.match(text) else token
+
+
+def _digest(key: bytes, text: str) -> str:
+    digest = hmac.digest(key, _PURPOSE + text.encode(), "sha256")[:16]
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,163 @@
+"""What the gauges show: how much is unfinished, open or waiting. Ages are seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store import outbox, stranded_starts
+from saga_engine.store.bounded_count import GROUPS
+from saga_engine.vocabulary import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """
+    What the gauges show.
+
+    `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga, `open_incidents`
+    by saga, cause and step. `parked` is what
+    waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
+    `starts_waiting` the starts, by saga; `starts_stranded` are those of them that are pinned to a
+    definition that no worker has, see `definitions.Presence`. `unpartitioned` are the runs in no
+    month's partition. No number is higher than the limit that was given: that one means at least
+    as many.
+    """
+
+    runs: Mapping[tuple[str, Status], int]
+    oldest_run_age: Mapping[str, float]
+    open_incidents: Mapping[tuple[str, str, str], int]
+    dead_letters: Mapping[tuple[str, str], int]
+    starts_waiting: Mapping[str, int]
+    starts_stranded: Mapping[str, int]
+    outbox_pending: int
+    outbox_oldest_age: float
+    timers_pending: int
+    timer_overdue: float
+    inbox: int
+    inbox_oldest_age: float
+    parked: int
+    unpartitioned: int
+
+
+async def counts(tx: Transaction, most: int = 10_000) -> Counts:
+    """
+    Count what is unfinished, open or waiting; the finished is never looked at.
+
+    The runs come last: from then on the months cannot be changed until *tx* ends, and no other
+    count may keep them waiting.
+
+    Args:
+        most: rows counted for one number at most.
+    """
+    limit = {"most": most}
+    letters = (await tx.execute(_LETTERS, limit)).all()
+    starts: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, limit)).all())
+    starts_stranded = await stranded_starts.count(tx, most)
+    backlog = await outbox.backlog(tx, most)
+    waiting = (await tx.execute(_INBOX, limit)).one()
+    unfinished = (await tx.execute(_UNFINISHED, limit)).all()
+    ages: dict[str, float] = {}
+    numbers: dict[tuple[str, Status], int] = {}
+    for saga, status, number, age in unfinished:
+        ages[saga] = max(age, ages.get(saga, 0.0))
+        key = saga, Status(status)
+        numbers[key] = min(most, number + numbers.get(key, 0))
+    unpartitioned = (await tx.execute(_UNPARTITIONED, limit)).scalar_one()
+    return Counts(
+        numbers,
+        ages,
+        {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
+        {(queue, reason): number for queue, reason, number in letters},
+        starts,
+        starts_stranded,
+        backlog.pending,
+        backlog.oldest_age,
+        *(await tx.execute(_TIMERS, limit)).one(),
+        *(*waiting, unpartitioned),
+    )
+
+
+# Each count ends at a limit, and each oldest is found by an index: what others leave costs nothing.
+_UNFINISHED = text(
+    """
+    SELECT d.name, s.status, u.number::integer,
+        extract(epoch FROM clock_timestamp() - u.oldest)::float8
+    FROM saga_engine.definition AS d,
+        unnest(ARRAY['running', 'compensating']) AS s(status),
+        LATERAL (
+            SELECT count(*) AS number, min(few.started_at) AS oldest FROM (
+                SELECT r.started_at FROM saga_engine.run AS r
+                WHERE r.definition_id = d.id AND r.status = s.status
+                ORDER BY r.run_id LIMIT :most) AS few) AS u
+    WHERE u.number > 0"""
+)
+
+_INCIDENTS = text(
+    """
+    SELECT d.name, i.cause, i.step, count(*)
+    FROM (
+        SELECT run_id, cause, step FROM saga_engine.incident
+        WHERE resolved_at IS NULL ORDER BY opened_at LIMIT :most) AS i
+    JOIN saga_engine.run AS r ON r.run_id = i.run_id
+    JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    GROUP BY d.name, i.cause, i.step"""
+)
+
+# From one queue and reason to the next by their index, whatever lies between.
+_LETTERS = text(
+    f"""
+    WITH RECURSIVE kinds AS (
+        (SELECT queue, reason FROM saga_engine.dead_letter
+            WHERE state = 'open' ORDER BY queue, reason LIMIT 1)
+        UNION ALL
+        SELECT n.queue, n.reason FROM kinds AS k, LATERAL (
+            SELECT l.queue, l.reason FROM saga_engine.dead_letter AS l
+            WHERE l.state = 'open' AND (l.queue, l.reason) > (k.queue, k.reason)
+            ORDER BY l.queue, l.reason LIMIT 1) AS n
+    )
+    SELECT k.queue, k.reason, (SELECT count(*) FROM (
+        SELECT FROM saga_engine.dead_letter AS l
+        WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason LIMIT :most) AS few)
+    FROM (SELECT queue, reason FROM kinds LIMIT {GROUPS}) AS k"""  # noqa: S608 - a constant
+)
+
+_TIMERS = text(
+    """
+    SELECT least(CAST(:most AS bigint), coalesce(sum(u.number), 0)::bigint), greatest(
+        coalesce(extract(epoch FROM clock_timestamp() - min(u.earliest)), 0), 0)::float8
+    FROM saga_engine.definition AS d, LATERAL (
+        SELECT count(*) AS number, min(few.wake_at) AS earliest FROM (
+            SELECT r.wake_at FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.wake_at IS NOT NULL
+            ORDER BY r.wake_at LIMIT :most) AS few) AS u"""
+)
+
+_INBOX = text(
+    """
+    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.inbox LIMIT :most) AS few),
+        coalesce(extract(epoch FROM clock_timestamp() - (
+            SELECT received_at FROM saga_engine.inbox ORDER BY id LIMIT 1)), 0)::float8,
+        (SELECT count(*) FROM (
+            SELECT FROM saga_engine.inbox
+            WHERE kind <> 'start' AND NOT held AND coalesce(definition_id, 0) > 0
+            LIMIT :most) AS few)"""
+)
+
+_STARTS_WAITING = text(
+    f"""
+    WITH RECURSIVE sagas AS (
+        (SELECT saga FROM saga_engine.inbox WHERE kind = 'start' ORDER BY saga LIMIT 1)
+        UNION ALL
+        SELECT n.saga FROM sagas AS s, LATERAL (
+            SELECT i.saga FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga > s.saga ORDER BY i.saga LIMIT 1) AS n
+    )
+    SELECT s.saga, (SELECT count(*) FROM (
+        SELECT FROM saga_engine.inbox AS i
+        WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
+    FROM (SELECT saga FROM sagas LIMIT {GROUPS}) AS s"""  # noqa: S608 - a constant
+)
+
+_UNPARTITIONED = text(
+    "SELECT count(*)::integer FROM (SELECT FROM saga_engine.run_default LIMIT :most) AS few"
+)

@@ -1,0 +1,168 @@
+"""
+Runs whose mapping function or validator ended a worker, because it could not be interrupted.
+
+The overseer of that worker records them before it ends the process. Workers look here at their
+start, every few seconds, and when a message is delivered again; never for a batch as usual. There
+is one row for each run, and each time costs a worker at least `code_limit` seconds, so there are
+few of them.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.pending_requests import RETURNING, Inboxed, Lengths, inboxed, let_go
+
+MOST = 1000
+"""Rows that a worker knows of at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """
+    The call that was being made, as in `saga.guard.Call`, and how many workers it has ended.
+
+    `step` and `direction` are empty for the validator of a run's input.
+    """
+
+    run_id: str
+    step: str
+    direction: str
+    function: str
+    times: int = 0
+
+
+async def accuse(tx: Transaction, suspect: Suspect) -> int:
+    """Record that a call ended a worker; how often it has. Another call of the run begins at 1."""
+    names = ("run_id", "step", "direction", "function")
+    arguments = {name: getattr(suspect, name) for name in names}
+    times: int = (await tx.execute(_ACCUSE, arguments)).scalar_one()
+    return times
+
+
+async def every(tx: Transaction) -> dict[str, Suspect]:
+    """Read the suspects, at most MOST of them, by run id."""
+    return _by_run(await tx.execute(_EVERY, {"most": MOST}))
+
+
+async def with_work(tx: Transaction) -> dict[str, Suspect]:
+    """Read the suspects for which something is recorded, or whose time has come; by run id."""
+    return _by_run(await tx.execute(_WITH_WORK, {"most": MOST}))
+
+
+async def among(tx: Transaction, run_ids: Collection[str]) -> dict[str, Suspect]:
+    """Read those of *run_ids* that are suspects."""
+    if not run_ids:
+        return {}
+    return _by_run(await tx.execute(_AMONG, {"run_ids": sorted(run_ids)}))
+
+
+async def acquit(tx: Transaction, run_ids: Collection[str]) -> None:
+    """Forget suspects whose call has returned."""
+    if run_ids:
+        await tx.execute(_ACQUIT, {"run_ids": sorted(run_ids)})
+
+
+async def pardon(tx: Transaction, run_id: str) -> None:
+    """
+    Have a call made again when an operator has recorded a `retry`, once for each such request.
+
+    To be committed before the request is taken: it is not forgotten when the call ends a worker
+    again.
+    """
+    await tx.execute(_PARDON, {"run_id": run_id})
+
+
+async def expire(tx: Transaction) -> None:
+    """Forget suspects of a day ago whose run is finished, or never began."""
+    await tx.execute(_EXPIRE)
+
+
+async def take_of(
+    tx: Transaction, run_id: str, definition_ids: Sequence[int], lengths: Lengths
+) -> list[Inboxed]:
+    """
+    Take out the oldest item of the inbox that is of *run_id*, its start before all others.
+
+    What is held behind its start can be taken from now on.
+
+    Args:
+        definition_ids: the definitions that this worker has; what others can decide is left.
+    """
+    arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(lengths)}
+    taken = inboxed(await tx.execute(_TAKE_OF, arguments))
+    await let_go(tx, [item.run_id for item in taken if item.kind == "start"])
+    return taken
+
+
+def _by_run(rows: Iterable[Any]) -> dict[str, Suspect]:
+    return {row[0]: Suspect(*row) for row in rows}
+
+
+_ACCUSE = text(
+    """
+    INSERT INTO saga_engine.suspect AS s (run_id, step, direction, function, times)
+    VALUES (CAST(:run_id AS uuid), :step, :direction, :function, 1)
+    ON CONFLICT (run_id) DO UPDATE SET step = excluded.step, direction = excluded.direction,
+        function = excluded.function, at = clock_timestamp(),
+        times = CASE WHEN (s.step, s.direction, s.function)
+            = (excluded.step, excluded.direction, excluded.function) THEN s.times + 1 ELSE 1 END
+    RETURNING times"""
+)
+
+_COLUMNS = "run_id::text, step, direction, function, times FROM saga_engine.suspect"
+
+_EVERY = text(f"SELECT {_COLUMNS} ORDER BY at LIMIT :most")
+
+_WITH_WORK = text(
+    f"""
+    SELECT {_COLUMNS} AS s
+    WHERE EXISTS (SELECT FROM saga_engine.inbox AS i
+            WHERE i.run_id = s.run_id AND i.kind = 'start')
+        OR EXISTS (SELECT FROM saga_engine.inbox AS i
+            WHERE i.run_id = s.run_id AND i.kind <> 'start')
+        OR EXISTS (SELECT FROM saga_engine.run AS r
+            WHERE r.run_id = s.run_id AND r.wake_at <= (SELECT clock_timestamp()))
+    ORDER BY at LIMIT :most"""  # noqa: S608 - a constant
+)
+
+_AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+
+_ACQUIT = text("DELETE FROM saga_engine.suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+
+_PARDON = text(
+    """
+    UPDATE saga_engine.suspect AS s SET times = 0, pardoned_at = asked.at
+    FROM (
+        SELECT max(a.at) AS at
+        FROM saga_engine.inbox AS i JOIN saga_engine.audit AS a ON a.id = i.audit_id
+        WHERE i.run_id = CAST(:run_id AS uuid) AND i.kind = 'resolve' AND a.action = 'retry'
+    ) AS asked
+    WHERE s.run_id = CAST(:run_id AS uuid) AND asked.at > coalesce(s.pardoned_at, '-infinity')"""
+)
+
+_EXPIRE = text(
+    """
+    DELETE FROM saga_engine.suspect AS s
+    WHERE s.at < clock_timestamp() - interval '1 day' AND NOT EXISTS (
+        SELECT FROM saga_engine.run AS r WHERE r.run_id = s.run_id AND r.finished_at IS NULL)"""
+)
+
+_TAKE_OF = text(
+    """
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT i.id FROM saga_engine.inbox AS i
+        WHERE i.run_id = CAST(:run_id AS uuid) AND CASE
+            WHEN i.kind = 'start' THEN EXISTS (
+                SELECT FROM saga_engine.definition AS d
+                WHERE d.id = ANY (CAST(:definition_ids AS integer[]))
+                    AND d.name = i.saga AND coalesce(i.version, d.version) = d.version
+                    AND coalesce(i.fingerprint, d.fingerprint) = d.fingerprint)
+            ELSE EXISTS (
+                SELECT FROM saga_engine.run AS r WHERE r.run_id = i.run_id
+                    AND r.definition_id = ANY (CAST(:definition_ids AS integer[])))
+            END
+        ORDER BY i.kind <> 'start', i.id LIMIT 1 FOR UPDATE OF i SKIP LOCKED))"""  # noqa: S608 - a constant follows
+    + RETURNING
+)

@@ -1,0 +1,84 @@
+"""
+What this engine is known by: one row, made by whoever comes first and then the same for all.
+
+The key of the correlation ids can be rotated. A new key signs only after a delay, in which every
+worker reads it, and the key before it is accepted until the next rotation.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from secrets import token_bytes
+
+from saga_engine.postgres.statement import Transaction, text
+
+TOKEN_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """The keys of the correlation ids. Whoever has one that is accepted can answer any command."""
+
+    signing: bytes = field(repr=False)
+    accepted: tuple[bytes, ...] = field(repr=False)
+
+
+async def token_keys(tx: Transaction) -> TokenKeys:
+    """Read the keys that sign and check correlation ids; the first is made here."""
+    row = (await tx.execute(_READ)).first()
+    if row is None:
+        await tx.execute(_MAKE, {"token_key": token_bytes(TOKEN_KEY_BYTES)})
+        row = (await tx.execute(_READ)).one()
+    current, previous, in_force = row
+    accepted = tuple(bytes(key) for key in (current, previous) if key is not None)
+    return TokenKeys(accepted[0] if in_force or previous is None else accepted[1], accepted)
+
+
+async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None:
+    """
+    Make a new key, which signs after *delay*; from when on it does.
+
+    Returns:
+        None when it is too early, and nothing was changed: until *delay* after the last new key
+        began to sign, some worker may not have read it and signs with its predecessor, which
+        would not be accepted any more. See `rotation_possible_from`.
+    """
+    await token_keys(tx)
+    arguments = {"token_key": token_bytes(TOKEN_KEY_BYTES), "delay": delay}
+    found: datetime | None = (await tx.execute(_ROTATE, arguments)).scalar_one_or_none()
+    return found
+
+
+async def rotation_possible_from(tx: Transaction, delay: timedelta) -> datetime:
+    """Read from when on `rotate_token_key` with that *delay* makes a new key."""
+    found: datetime = (await tx.execute(_POSSIBLE, {"delay": delay})).scalar_one()
+    return found
+
+
+async def engine_id(tx: Transaction) -> str:
+    """Read the id of this engine: the same for every worker on this database."""
+    await token_keys(tx)
+    found: str = (await tx.execute(_ID)).scalar_one()
+    return found
+
+
+_READ = text(
+    """
+    SELECT token_key, previous_token_key, token_key_from <= clock_timestamp()
+    FROM saga_engine.engine"""
+)
+_ID = text("SELECT id::text FROM saga_engine.engine")
+_MAKE = text(
+    "INSERT INTO saga_engine.engine (token_key) VALUES (:token_key) ON CONFLICT (one) DO NOTHING"
+)
+_POSSIBLE = text(
+    "SELECT token_key_from + greatest(CAST(:delay AS interval), interval '0')"
+    " FROM saga_engine.engine"
+)
+_ROTATE = text(
+    """
+    UPDATE saga_engine.engine SET previous_token_key = token_key, token_key = :token_key,
+        token_key_from = clock_timestamp() + CAST(:delay AS interval)
+    WHERE token_key_from + CAST(:delay AS interval) <= clock_timestamp()
+        AND token_key_from <= clock_timestamp()
+    RETURNING token_key_from"""
+)

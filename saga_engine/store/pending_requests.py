@@ -1,0 +1,427 @@
+"""
+What waits in PostgreSQL for a worker, instead of in a queue.
+
+Starts that a caller recorded in its own transaction, requests of operators, and whatever arrived at
+a worker without the definition it is for: nothing is requeued in a loop, nothing is guessed. A
+worker takes what it has the definition for and decides it in the same transaction.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.json_column import dumps
+
+ALL = 2**62
+"""More bytes than any bodies have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """
+    One thing to record.
+
+    `kind` and `body` are those of `trigger_data`. A start names its saga, and its version unless
+    the newest will do, and its business key, if it has one; everything else belongs to a run, whose
+    definition is looked up when it is not given. `fingerprint` is that of the definition an
+    accepted start is pinned to; a start without one has not been accepted yet. `audit_id` is the
+    record that is to be settled with the decision; `reply_to` and `correlation_id` say where an
+    answer is waited for. `sender` is the RabbitMQ user of the message it came in, None for what
+    came by no message; `role` the role of PostgreSQL that recorded it, None for what the engine
+    itself keeps. It is not taken before `delay` is over. `held`: it is not taken before the start
+    of its run is.
+    """
+
+    kind: str
+    run_id: str
+    body: dict[str, Any]
+    saga: str | None = None
+    version: int | None = None
+    definition_id: int | None = None
+    audit_id: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    sender: str | None = None
+    key: str | None = None
+    role: str | None = None
+    delay: timedelta = timedelta()
+    fingerprint: str | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inboxed:
+    """
+    One thing that was recorded, as `Item`.
+
+    Others than the engine may have written it: `body` is its text as it stands there, `size` the
+    length of that in bytes. A body that is longer than allowed is cut, and `whole` is False.
+    """
+
+    id: int
+    kind: str
+    run_id: str
+    body: str
+    size: int
+    whole: bool
+    saga: str | None
+    version: int | None
+    definition_id: int | None
+    audit_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    sender: str | None
+    key: str | None
+    role: str | None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """
+    How much of a body is fetched, in bytes.
+
+    Args:
+        ours: the longest that the engine itself may have recorded.
+        others: the longest of another role.
+        kept: how much is read of a longer one, for the record.
+    """
+
+    ours: int = 1_572_864
+    others: int = 524_288
+    kept: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStart:
+    """
+    A start that waits: of which saga, with which key, and how many requests are held behind it.
+
+    The version is None when the start named none and no worker has accepted it: the worker that
+    begins the run chooses the version.
+    """
+
+    saga: str
+    version: int | None
+    key: str | None
+    held: int = 0
+
+
+async def record(tx: Transaction, items: Sequence[Item]) -> None:
+    """Record *items*, in order. The start of a run that waits already is not recorded again."""
+    if not items:
+        return
+    await tx.execute(
+        _RECORD,
+        {
+            "run_ids": [item.run_id for item in items],
+            "definition_ids": [item.definition_id for item in items],
+            "versions": [item.version for item in items],
+            "sagas": [item.saga for item in items],
+            "kinds": [item.kind for item in items],
+            "audit_ids": [item.audit_id for item in items],
+            "reply_to": [item.reply_to for item in items],
+            "correlation_ids": [item.correlation_id for item in items],
+            "senders": [item.sender for item in items],
+            "keys": [item.key for item in items],
+            "roles": [item.role for item in items],
+            "delays": [item.delay for item in items],
+            "fingerprints": [item.fingerprint for item in items],
+            "held": [item.held for item in items],
+            "bodies": [dumps(item.body) for item in items],
+        },
+    )
+
+
+async def take(
+    tx: Transaction,
+    *,
+    definition_ids: Sequence[int],
+    limit: int,
+    lengths: Lengths = Lengths(),
+    most: int = ALL,
+) -> list[Inboxed]:
+    """
+    Take out up to *limit* items that are no starts and that this worker can decide, oldest first.
+
+    Args:
+        definition_ids: the definitions it has.
+        most: bytes of bodies after which no further item is taken.
+    """
+    arguments = {
+        "definition_ids": list(definition_ids),
+        "limit": limit,
+        "most": most,
+        **asdict(lengths),
+    }
+    return inboxed(await tx.execute(_TAKE, arguments))
+
+
+async def take_starts(
+    tx: Transaction,
+    turns: Mapping[str, int],
+    *,
+    definition_ids: Sequence[int],
+    limit: int,
+    lengths: Lengths = Lengths(),
+    most: int = ALL,
+) -> list[Inboxed]:
+    """
+    Take out up to *limit* starts that this worker can decide, oldest first.
+
+    What is held behind them can be taken from now on, in this transaction too.
+
+    Args:
+        turns: how many of each saga at most, by its name.
+        definition_ids: the definitions it has. A start that is pinned to another one stays.
+        most: bytes of bodies after which no further start is taken.
+    """
+    if not turns:
+        return []
+    arguments = {
+        "sagas": list(turns),
+        "limits": list(turns.values()),
+        "definition_ids": list(definition_ids),
+        "limit": limit,
+        "most": most,
+        **asdict(lengths),
+    }
+    taken = inboxed(await tx.execute(_TAKE_STARTS, arguments))
+    await let_go(tx, [item.run_id for item in taken])
+    return taken
+
+
+async def let_go(tx: Transaction, run_ids: Sequence[str]) -> None:
+    """Have what is held behind the starts of these runs taken: the starts have had their turn."""
+    if run_ids:
+        await tx.execute(_LET_GO, {"run_ids": list(run_ids)})
+
+
+async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
+    """Leave items alone for a while, without reading them."""
+    await tx.execute(_REST, {"ids": list(numbers), "pause": pause})
+
+
+async def sagas_waiting(
+    tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]
+) -> set[str]:
+    """Which of *sagas* have starts that wait, and that this worker could take."""
+    arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
+    return set((await tx.execute(_SAGAS_WAITING, arguments)).scalars())
+
+
+async def anything(tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]) -> bool:
+    """
+    Whether there is something that this worker could take: a start of *sagas*, or anything else.
+
+    True on a server that takes no writes, too: it may be a standby that lags behind, and the
+    attempt to take something shows that.
+    """
+    arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
+    return bool((await tx.execute(_ANYTHING, arguments)).scalar_one())
+
+
+async def starts_of(
+    tx: Transaction, run_ids: Collection[str], held: int = 0
+) -> dict[str, WaitingStart]:
+    """
+    Find the starts that wait of these runs, by run id; the others are left out.
+
+    Args:
+        held: how many held requests are counted at most. If there may be any, the starts are
+            locked, so that none is taken out before this transaction has recorded what it holds.
+    """
+    if not run_ids:
+        return {}
+    statement = _KEEP_STARTS if held else _STARTS_OF
+    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "held": held})
+    return {run_id: WaitingStart(*others) for run_id, *others in rows}
+
+
+async def known(tx: Transaction, run_ids: Collection[str]) -> set[str]:
+    """Find which of these runs are there, or wait to begin."""
+    return set((await tx.execute(_KNOWN, {"run_ids": sorted(run_ids)})).scalars())
+
+
+async def look_at_starts(
+    tx: Transaction, run_ids: Collection[str], lengths: Lengths = Lengths()
+) -> dict[str, Inboxed]:
+    """Read the starts that wait of these runs, by run id, and leave them where they are."""
+    if not run_ids:
+        return {}
+    rows = await tx.execute(_LOOK_AT_STARTS, {"run_ids": sorted(run_ids), **asdict(lengths)})
+    return {item.run_id: item for item in inboxed(rows)}
+
+
+def inboxed(rows: Iterable[Any]) -> list[Inboxed]:
+    """Read the rows that a statement found, the oldest first."""
+    return sorted((Inboxed(*row) for row in rows), key=lambda item: item.id)
+
+
+_RECORD = text(
+    """
+    INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
+        reply_to, correlation_id, sender, key, role, fingerprint, held, not_before)
+    SELECT u.run_id,
+        coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
+            (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
+        u.version, u.saga, u.kind, u.audit_id, u.body,
+        u.reply_to, u.correlation_id, u.sender, u.key, u.role, u.fingerprint, u.held,
+        CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
+        CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
+        CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
+        CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
+        CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[]),
+        CAST(:fingerprints AS text[]), CAST(:held AS boolean[])) WITH ORDINALITY
+        AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
+            sender, key, role, delay, fingerprint, held, place)
+    ORDER BY u.place
+    ON CONFLICT DO NOTHING"""
+)
+
+# A body is looked at by its length before any of it leaves the server: others may have written it.
+_COLUMNS = """
+    id, kind, run_id::text,
+        CASE WHEN octet_length(body) <= {longest}
+            THEN body ELSE substr(body, 1, CAST(:kept AS integer)) END,
+        octet_length(body), octet_length(body) <= {longest},
+        saga, version, definition_id, audit_id::text, reply_to, correlation_id, left(sender, 1000),
+        key, role, fingerprint""".format(
+    longest="CASE WHEN role IS NULL THEN CAST(:ours AS integer) ELSE CAST(:others AS integer) END"
+)
+
+RETURNING = f"""
+    RETURNING {_COLUMNS}"""
+
+_RIPE = "coalesce(i.not_before, i.received_at)"
+
+_FOR_DEFINITION = f"""
+    i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
+        AND {_RIPE} <= (SELECT clock_timestamp())"""
+
+_SPARE = 1000
+"""
+Rows a statement looks at beyond those it takes, because other workers hold some of them: five
+workers may hold a batch of the default size each. Where more are held, this worker takes fewer, and
+the rest at its next look. A row costs microseconds, so it is not a setting.
+"""
+
+# The first of the candidates that are free are locked, and no others. The rows come in the order of
+# the candidates, so that LIMIT ends the locks. What names no definition goes to any worker: it
+# looks the run up, and passes the request on to a worker that has the definition, or holds it back
+# while a start of that run waits.
+_TAKE = text(
+    f"""
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
+            SELECT t.id, t.size FROM (
+                SELECT c.id FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+                LATERAL (
+                    SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i
+                    WHERE {_FOR_DEFINITION}
+                    ORDER BY {_RIPE}, i.id LIMIT :limit + {_SPARE}) AS c
+                ORDER BY c.ripe, c.id LIMIT :limit + {_SPARE}) AS c,
+            LATERAL (
+                SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
+                WHERE i.id = c.id AND NOT i.held AND {_RIPE} <= (SELECT clock_timestamp())
+                FOR UPDATE OF i SKIP LOCKED) AS t
+            LIMIT :limit) AS f) AS b
+        WHERE b.before < :most))"""  # noqa: S608 - constants
+    + RETURNING
+)
+
+# The starts that a worker can take: those pinned to a definition that it has, those that are not
+# accepted yet and ask for a version that it has, and those that ask for the newest.
+_PINS = """
+    SELECT 0 AS version, '' AS fingerprint
+    UNION ALL
+    SELECT d.version, f.fingerprint
+    FROM saga_engine.definition AS d, unnest(ARRAY['', d.fingerprint]) AS f(fingerprint)
+    WHERE d.id = ANY (CAST(:definition_ids AS integer[])) AND d.name = w.saga"""
+
+_PINNED = """
+    i.kind = 'start' AND i.saga = w.saga AND coalesce(i.version, 0) = p.version
+        AND coalesce(i.fingerprint, '') = p.fingerprint
+        AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())"""
+
+# Locked are as many of each saga as it has places.
+_TAKE_STARTS = text(
+    f"""
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
+            SELECT t.id, t.size
+            FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
+            LATERAL (
+                SELECT k.id, k.size FROM (
+                    SELECT c.id FROM ({_PINS}) AS p,
+                    LATERAL (
+                        SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i WHERE {_PINNED}
+                        ORDER BY {_RIPE}, i.id LIMIT w.places + {_SPARE}) AS c
+                    ORDER BY c.ripe, c.id LIMIT w.places + {_SPARE}) AS c,
+                LATERAL (
+                    SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
+                    WHERE i.id = c.id AND {_RIPE} <= (SELECT clock_timestamp())
+                    FOR UPDATE OF i SKIP LOCKED) AS k
+                LIMIT w.places) AS t
+            ORDER BY t.id LIMIT :limit) AS f) AS b
+        WHERE b.before < :most))"""  # noqa: S608 - constants
+    + RETURNING
+)
+
+_REST = text(
+    """
+    UPDATE saga_engine.inbox SET not_before = clock_timestamp() + CAST(:pause AS interval)
+    WHERE id = ANY (CAST(:ids AS bigint[]))"""
+)
+
+_LET_GO = text(
+    """
+    UPDATE saga_engine.inbox SET held = false
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND held"""
+)
+
+_WITH_STARTS = f"""
+    SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
+    WHERE EXISTS (
+        SELECT FROM ({_PINS}) AS p,
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_PINNED} LIMIT 1) AS c)"""  # noqa: S608
+
+_SAGAS_WAITING = text(_WITH_STARTS)
+
+_ANYTHING = text(
+    f"""
+    SELECT EXISTS (
+        SELECT FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_FOR_DEFINITION} LIMIT 1) AS c)
+    OR EXISTS ({_WITH_STARTS})
+    OR CAST(current_setting('transaction_read_only') AS boolean)"""  # noqa: S608 - constants
+)
+
+_WAITING = """
+    SELECT i.run_id::text, i.saga, i.version, i.key,
+        (SELECT count(*) FROM (
+            SELECT FROM saga_engine.inbox AS h
+            WHERE h.run_id = i.run_id AND h.kind <> 'start' AND h.held LIMIT :held) AS held)
+    FROM saga_engine.inbox AS i
+    WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
+
+_STARTS_OF = text(_WAITING)
+
+_KEEP_STARTS = text(f"{_WAITING} ORDER BY i.run_id FOR KEY SHARE OF i")
+
+_KNOWN = text(
+    """
+    SELECT u.id::text FROM unnest(CAST(:run_ids AS uuid[])) AS u(id)
+    WHERE EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = u.id)
+        OR EXISTS (
+            SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.id AND i.kind = 'start')"""
+)
+
+_LOOK_AT_STARTS = text(
+    f"""
+    SELECT {_COLUMNS} FROM saga_engine.inbox
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""  # noqa: S608 - a constant
+)

@@ -1,0 +1,237 @@
+"""
+What the command line shows, as plain values. Nothing here locks or changes anything.
+
+Lists come in pages by the last id seen, and find what they show by an index, so that ten million
+finished runs cost no more than ten. Times are aware.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store import audit, incidents, journal
+from saga_engine.store.audit import Audited
+from saga_engine.store.bounded_count import Total, total, total_of
+from saga_engine.store.incidents import StoredIncident
+from saga_engine.store.journal import Recorded
+from saga_engine.store.runs import StoredRun, failure_of, look
+from saga_engine.vocabulary import Failure, Json, Status
+
+NO_RUN = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of a list of runs."""
+
+    run_id: str
+    saga: str
+    version: int
+    key: str | None
+    status: Status
+    revision: int
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    deadline: datetime | None
+    open_incidents: int
+    result: Json
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """Everything on record about one run; `document` is that of `definitions.document_of`."""
+
+    stored: StoredRun
+    document: Mapping[str, Any]
+    journal: Sequence[Recorded]
+    incidents: Sequence[StoredIncident]
+    audit: Sequence[Audited]
+
+
+async def runs(  # noqa: PLR0913 - one for each way to choose
+    tx: Transaction,
+    *,
+    limit: int,
+    status: Status | None = None,
+    saga: str | None = None,
+    key: str | None = None,
+    mark: str | None = None,
+    before: str | None = None,
+) -> list[RunSummary]:
+    """
+    Read runs, the newest first; `before` is the last run id of the page before.
+
+    The newest is the one whose start was asked for last: a run id is a UUIDv7, so it begins with
+    that time, and the primary key is the order.
+
+    `mark` is how a text begins that is a value in the run's input or state. No index knows of those
+    texts: together with a status of unfinished runs it is quick, alone it reads every run.
+    """
+    if mark is None and key is None and (status is not None or saga is not None):
+        page = {
+            "statuses": [status.value] if status else [each.value for each in Status],
+            "limit": limit,
+        }
+        page |= {"saga": saga, "before": before}
+        rules, arguments = [_THESE], _named((await tx.execute(_PAGE, page)).scalars())
+    else:
+        rules, arguments = await _chosen(tx, status=status, saga=saga, key=key)
+        if mark is not None:
+            rules.append(_MARKED)
+            arguments["mark"] = f'"{mark}'
+        if before is not None:
+            rules.append("r.run_id < CAST(:before AS uuid)")
+            arguments["before"] = before
+    query = text(f"{_SUMMARY} {_where(rules)} ORDER BY r.run_id DESC LIMIT :limit")
+    return [_summary(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
+
+
+async def count_runs(
+    tx: Transaction,
+    most: int,
+    *,
+    status: Status | None = None,
+    saga: str | None = None,
+    key: str | None = None,
+) -> Total:
+    """Count runs, up to *most*."""
+    if key is None and status is not None:
+        counted = {"status": status.value, "saga": saga, "more": most + 1}
+        number: int = (await tx.execute(_COUNT, counted)).scalar_one()
+        return total_of(number, most)
+    rules, arguments = await _chosen(tx, status=status, saga=saga, key=key)
+    return await total(tx, f"{_FROM} {_where(rules)}", arguments, most)
+
+
+async def _chosen(
+    tx: Transaction, *, status: Status | None, saga: str | None, key: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    """Say which runs are meant, as conditions in SQL and their arguments."""
+    rules, arguments = [], dict[str, Any]()
+    if status is not None:
+        rules.append("r.status = :status")
+        arguments["status"] = status.value
+    if saga is not None:
+        rules.append("r.definition_id = ANY (CAST(:pinned AS integer[]))")
+        arguments["pinned"] = list((await tx.execute(_PINNED, {"saga": saga})).scalars())
+    if key is not None:
+        # In every saga: that is what the index of keys can do.
+        rules.append(_THESE)
+        arguments |= _named((await tx.execute(_WITH_KEY, {"key": key})).scalars())
+    return rules, arguments
+
+
+def _named(run_ids: Iterable[str]) -> dict[str, Any]:
+    """The arguments of _THESE."""
+    found = sorted(run_ids)
+    return {
+        "run_ids": found,
+        "first": min(found, default=NO_RUN),
+        "last": max(found, default=NO_RUN),
+    }
+
+
+def _where(rules: Sequence[str]) -> str:
+    return f"WHERE {' AND '.join(rules)}" if rules else ""
+
+
+async def find(tx: Transaction, run_id: str) -> RunSummary | None:
+    """Read one run in short; None when there is none of that id."""
+    row = (await tx.execute(_FIND, {"run_id": run_id})).one_or_none()
+    return None if row is None else _summary(row)
+
+
+async def with_key(tx: Transaction, saga: str, key: str) -> str | None:
+    """Find the run that holds a key of a saga; it may still be waiting for a worker."""
+    held = await tx.execute(_HOLDER, {"saga": saga, "key": key})
+    found: str | None = held.scalar_one_or_none()
+    return found
+
+
+async def show(tx: Transaction, run_id: str) -> RunDetail | None:
+    """Read everything about one run; None when there is none of that id."""
+    stored = (await look(tx, [run_id])).get(run_id)
+    if stored is None:
+        return None
+    pinned = await tx.execute(_DOCUMENT, {"id": stored.definition_id})
+    return RunDetail(
+        stored,
+        orjson.loads(pinned.scalar_one()),
+        await journal.read(tx, run_id),
+        await incidents.listing(tx, run_id=run_id, limit=stored.run.incidents_ever + 1),
+        await audit.of_run(tx, run_id),
+    )
+
+
+def _summary(row: Any) -> RunSummary:
+    *columns, incidents_open, status, result, cause = row
+    run_id, saga, version, key, revision, started_at, updated_at, finished_at, deadline = columns
+    return RunSummary(
+        *(run_id, saga, version, key, Status(status), revision),
+        *(started_at, updated_at, finished_at, deadline, incidents_open),
+        orjson.loads(result),
+        failure_of(orjson.loads(cause)),
+    )
+
+
+_FROM = """
+    FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
+
+_SUMMARY = f"""
+    SELECT r.run_id::text, d.name, d.version, r.key, r.revision,
+        r.started_at, r.updated_at, r.finished_at, r.deadline,
+        (SELECT count(*) FROM jsonb_object_keys(coalesce(r.state -> 'incidents', '{{}}'))),
+        r.status, coalesce(r.state -> 'result', 'null')::text,
+        coalesce(r.state -> 'cause', 'null')::text
+    {_FROM}"""  # noqa: S608 - a constant
+
+_FIND = text(f"{_SUMMARY} WHERE r.run_id = CAST(:run_id AS uuid)")
+
+_DOCUMENT = text("SELECT document::text FROM saga_engine.definition WHERE id = :id")
+
+_PINNED = text("SELECT id FROM saga_engine.definition WHERE name = :saga")
+
+_HOLDER = text("SELECT run_id::text FROM saga_engine.run_key WHERE saga = :saga AND key = :key")
+
+_WITH_KEY = text(
+    """
+    SELECT run_id::text FROM saga_engine.run_key
+    WHERE saga IN (SELECT DISTINCT name FROM saga_engine.definition) AND key = :key"""
+)
+
+# Without bounds every partition is searched: an array that is a parameter prunes none.
+_THESE = """
+    r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+
+# Of each definition and status by itself the newest, by their index; of those the newest.
+_PAGE = text(
+    """
+    SELECT t.run_id::text
+    FROM saga_engine.definition AS d, unnest(CAST(:statuses AS text[])) AS s(status),
+        LATERAL (
+            SELECT r.run_id FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.status = s.status
+                AND r.run_id < coalesce(CAST(:before AS uuid),
+                    'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+            ORDER BY r.run_id DESC LIMIT :limit) AS t
+    WHERE d.name = coalesce(CAST(:saga AS text), d.name)
+    ORDER BY t.run_id DESC LIMIT :limit"""
+)
+
+_COUNT = text(
+    """
+    SELECT count(*) FROM (
+        SELECT FROM saga_engine.definition AS d, LATERAL (
+            SELECT FROM saga_engine.run AS r
+            WHERE r.definition_id = d.id AND r.status = :status LIMIT :more) AS t
+        WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :more) AS few"""
+)
+
+_MARKED = "(strpos(r.input::text, :mark) > 0 OR strpos(r.state::text, :mark) > 0)"

@@ -1,0 +1,96 @@
+"""Starts that wait for a definition that no worker has had lately, or has ever had."""
+
+from dataclasses import asdict
+from datetime import timedelta
+
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.bounded_count import GROUPS
+from saga_engine.store.pending_requests import RETURNING, Inboxed, Lengths, inboxed, let_go
+
+
+async def count(tx: Transaction, most: int) -> dict[str, int]:
+    """Count them by saga, up to *most*."""
+    return dict((await tx.execute(_COUNT, {"most": most})).all())
+
+
+async def take_unknown(
+    tx: Transaction, age: timedelta, limit: int, lengths: Lengths
+) -> list[Inboxed]:
+    """
+    Take out starts of other roles that are older than *age* and that no worker could ever begin.
+
+    They were recorded with a definition that no worker had loaded, and none has since.
+    """
+    arguments = {"age": age, "limit": limit, **asdict(lengths)}
+    taken = inboxed(await tx.execute(_TAKE_UNKNOWN, arguments))
+    await let_go(tx, [item.run_id for item in taken])
+    return taken
+
+
+async def cancel(tx: Transaction, run_id: str, audit_id: str) -> bool:
+    """
+    Delete the start of a run that no worker can begin, and settle the act that asks for it.
+
+    Its key is free again, and what is held behind it is decided: there is no such run.
+
+    Returns:
+        Whether it did; False: there is no such start, it came over RabbitMQ, from where it may come
+        again, or a worker had its definition in the last 10 minutes. Then the act is still to be
+        decided.
+
+    Raises:
+        StoreRefused: the act is not on record for that run, by this role, or is decided.
+    """
+    arguments = {"run_id": run_id, "audit_id": audit_id}
+    cancelled: bool = (await tx.execute(_CANCEL, arguments)).scalar_one()
+    return cancelled
+
+
+# From one pin to the next by their index; what is not accepted yet has no fingerprint.
+_PINS = """
+    WITH RECURSIVE pins AS (
+        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
+            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
+        UNION ALL
+        SELECT n.saga, n.version, n.mark FROM pins AS p, LATERAL (
+            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
+            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+                AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
+                    > (p.saga, p.version, p.mark)
+            ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
+    )"""
+
+_COUNT = text(
+    f"""{_PINS}
+    SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
+    FROM (SELECT saga, version, mark FROM pins LIMIT {GROUPS}) AS p, LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
+                AND coalesce(i.fingerprint, '') = p.mark LIMIT :most) AS few) AS c
+    WHERE p.mark <> '' AND NOT EXISTS (
+        SELECT FROM saga_engine.definition AS d
+        WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
+            AND d.present_until > clock_timestamp())
+    GROUP BY p.saga"""  # noqa: S608 - constants
+)
+
+_CANCEL = text("SELECT saga_engine.cancel_start(CAST(:run_id AS uuid), CAST(:audit_id AS uuid))")
+
+_TAKE_UNKNOWN = text(
+    f"""{_PINS}
+    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+        SELECT t.id FROM pins AS p, LATERAL (
+            SELECT i.id FROM saga_engine.inbox AS i
+            WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
+                AND coalesce(i.fingerprint, '') = p.mark AND i.role IS NOT NULL
+                AND i.received_at < clock_timestamp() - CAST(:age AS interval)
+            ORDER BY coalesce(i.not_before, i.received_at), i.id
+            LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
+        WHERE p.mark <> '' AND NOT EXISTS (
+            SELECT FROM saga_engine.definition AS d
+            WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark)
+        LIMIT :limit))"""  # noqa: S608 - constants
+    + RETURNING
+)
