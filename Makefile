@@ -40,8 +40,8 @@ test: $(VENV)/.dev
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
-	@$(BIN)/pytest -q tests/saga -n 2 --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
-	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
+	@$(BIN)/pytest -q tests/saga tests/decider tests/payload -n 2 --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
+	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=tests/decider --ignore=tests/payload --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 load: $(VENV)/.dev
@@ -49,7 +49,7 @@ load: $(VENV)/.dev
 	@$(BIN)/pytest -q -s tests/load/spike.py tests/load/outage.py tests/load/rolling.py $(LOAD)
 
 fast: $(VENV)/.dev
-	@$(BIN)/pytest -q tests/saga
+	@$(BIN)/pytest -q tests/saga tests/decider tests/payload
 
 fuzz: $(VENV)/.dev
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py

@@ -22,10 +22,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import hostile
-from benchmarks.commands import measure_commands
-from benchmarks.load import Load, Measured
-from benchmarks.pipeline import bare_pipeline
-from benchmarks.processes import cpu_seconds, engine, servers
+from benchmarks.baseline import measure_baseline
+from benchmarks.cli_commands import measure_commands
+from benchmarks.load_generator import LoadGenerator, Measurement
+from benchmarks.processes import cpu_seconds, run_engine, start_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,21 @@ class Case:
     name: str
     card: str
     barrier: bool
-    at_once: int
+    runs_in_flight: int
 
     @property
-    def ends(self) -> str:
+    def expected_status(self) -> str:
         """How each of its runs must end."""
         return "completed" if self.card == "ok" else "compensated"
 
 
 CASES = (
-    Case("complete", "ok", barrier=False, at_once=400),
-    Case("complete-barrier", "ok", barrier=True, at_once=400),
-    Case("rollback", "declined-late", barrier=False, at_once=400),
-    Case("rollback-barrier", "declined-late", barrier=True, at_once=400),
-    Case("latency", "ok", barrier=False, at_once=1),
-    Case("latency-barrier", "ok", barrier=True, at_once=1),
+    Case("complete", "ok", barrier=False, runs_in_flight=400),
+    Case("complete-barrier", "ok", barrier=True, runs_in_flight=400),
+    Case("rollback", "declined-late", barrier=False, runs_in_flight=400),
+    Case("rollback-barrier", "declined-late", barrier=True, runs_in_flight=400),
+    Case("latency", "ok", barrier=False, runs_in_flight=1),
+    Case("latency-barrier", "ok", barrier=True, runs_in_flight=1),
 )
 
 
@@ -61,49 +61,56 @@ async def main() -> None:
     parser.add_argument("--case", action="append", choices=names)
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     arguments = parser.parse_args()
-    wanted = arguments.case or names
-    chosen = [case for case in CASES if case.name in wanted]
-    if chosen:
-        await measure(chosen, arguments)
-    if "hostile" in wanted:
-        async with servers() as urls:
+    case_names = arguments.case or names
+    cases = [case for case in CASES if case.name in case_names]
+    if cases:
+        await measure(cases, arguments)
+    if "hostile" in case_names:
+        async with start_servers() as urls:
             print(json.dumps(await hostile.measure(urls, "objects-and-texts", 1000)), flush=True)
-    if "cli" in wanted:
-        async with servers() as urls:
+    if "cli" in case_names:
+        async with start_servers() as urls:
             await measure_commands(urls)
 
 
-async def measure(chosen: Sequence[Case], arguments: argparse.Namespace) -> None:
+async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
     """Measure the cases of honest runs, beside a pipeline."""
-    async with servers() as urls:
-        limit = await bare_pipeline(urls, runs=arguments.runs)
-        tell("pipeline", limit, {})
-        for case in chosen:
-            runs = min(arguments.runs, 300) if case.at_once == 1 else arguments.runs
+    async with start_servers() as urls:
+        baseline = await measure_baseline(urls, runs=arguments.runs)
+        print_result("pipeline", baseline, {})
+        for case in cases:
+            runs = min(arguments.runs, 300) if case.runs_in_flight == 1 else arguments.runs
             async with (
-                engine(urls, workers=arguments.workers, barrier=case.barrier) as pids,
-                Load(urls, card=case.card, ends=case.ends) as load,
+                run_engine(urls, workers=arguments.workers, barrier=case.barrier) as pids,
+                LoadGenerator(urls, card=case.card, expected_status=case.expected_status) as load,
             ):
-                await load.run(min(200, runs), at_once=min(50, case.at_once))  # to warm up
-                before = {name: cpu_of(each) for name, each in pids.items()}
-                measured = await load.run(runs, at_once=case.at_once)
-                spent = {name: cpu_of(each) - before[name] for name, each in pids.items()}
-                measured.cpu_s = sum(spent.values())
-            share = measured.runs_per_s / limit.runs_per_s
-            more: dict[str, object] = {
-                "cpu_ms_a_run": {name: round(s * 1000 / runs, 2) for name, s in spent.items()}
+                await load.run(
+                    min(200, runs), max_in_flight=min(50, case.runs_in_flight)
+                )  # to warm up
+                before = {name: total_cpu_seconds(each) for name, each in pids.items()}
+                measured = await load.run(runs, max_in_flight=case.runs_in_flight)
+                cpu_by_process = {
+                    name: total_cpu_seconds(each) - before[name] for name, each in pids.items()
+                }
+                measured.cpu_s = sum(cpu_by_process.values())
+            pipeline_share = measured.runs_per_s / baseline.runs_per_s
+            extra_fields: dict[str, object] = {
+                "cpu_ms_a_run": {
+                    name: round(seconds * 1000 / runs, 2)
+                    for name, seconds in cpu_by_process.items()
+                }
             }
-            if case.at_once > 1:
-                more["of_pipeline"] = round(share, 2)
-            tell(case.name, measured, more)
+            if case.runs_in_flight > 1:
+                extra_fields["of_pipeline"] = round(pipeline_share, 2)
+            print_result(case.name, measured, extra_fields)
 
 
-def cpu_of(pids: Iterable[int]) -> float:
+def total_cpu_seconds(pids: Iterable[int]) -> float:
     """Seconds of processor time of some processes."""
     return sum(map(cpu_seconds, pids))
 
 
-def tell(case: str, measured: Measured, more: Mapping[str, object]) -> None:
+def print_result(case: str, measured: Measurement, extra_fields: Mapping[str, object]) -> None:
     """Print one line."""
     line = {
         "case": case,
@@ -113,7 +120,7 @@ def tell(case: str, measured: Measured, more: Mapping[str, object]) -> None:
         "p99_ms": round(measured.percentile(99), 1),
         "cpu_s": round(measured.cpu_s, 2),
     }
-    print(json.dumps({**line, **more}), flush=True)
+    print(json.dumps({**line, **extra_fields}), flush=True)
 
 
 asyncio.run(main())

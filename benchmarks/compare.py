@@ -25,12 +25,12 @@ from math import comb
 from pathlib import Path
 from statistics import median
 
-from benchmarks.load import Load
-from benchmarks.processes import Urls, cpu_seconds, ended
+from benchmarks.load_generator import LoadGenerator
+from benchmarks.processes import ServerUrls, cpu_seconds, terminate
 from saga_engine.embedded.postgres import PostgresServer
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitMQServer
 
-COUNTED = Path(__file__).with_name("counted.py")
+STATEMENT_COUNTER = Path(__file__).with_name("counted.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,57 +40,59 @@ class Case:
     name: str
     card: str
     barrier: bool
-    at_once: int
+    runs_in_flight: int
 
 
 CASES = (
-    Case("success", "ok", barrier=False, at_once=200),
-    Case("success-barrier", "ok", barrier=True, at_once=200),
-    Case("rollback", "declined-late", barrier=False, at_once=200),
-    Case("rollback-barrier", "declined-late", barrier=True, at_once=200),
-    Case("one-at-a-time", "ok", barrier=False, at_once=1),
+    Case("success", "ok", barrier=False, runs_in_flight=200),
+    Case("success-barrier", "ok", barrier=True, runs_in_flight=200),
+    Case("rollback", "declined-late", barrier=False, runs_in_flight=200),
+    Case("rollback-barrier", "declined-late", barrier=True, runs_in_flight=200),
+    Case("one-at-a-time", "ok", barrier=False, runs_in_flight=1),
 )
-SIDES = ("before", "after")
-TRIES = 3
-WARM = 100
+SIDE_NAMES = ("before", "after")
+MAX_ATTEMPTS = 3
+WARMUP_RUNS = 100
 """Runs before those that count."""
 
 
-class Servers:
+class SharedServers:
     """One RabbitMQ and one PostgreSQL for all of it."""
 
-    def __init__(self, rabbit: RabbitServer, postgres: PostgresServer) -> None:
+    def __init__(self, rabbit: RabbitMQServer, postgres: PostgresServer) -> None:
         self.rabbit = rabbit
         self.postgres = postgres
         self._numbers = count(1)
 
     @asynccontextmanager
-    async def fresh(self) -> AsyncIterator[Urls]:
+    async def isolated_urls(self) -> AsyncIterator[ServerUrls]:
         """An empty virtual host and an empty database; those left behind would cost both sides."""
         name = f"compared_{next(self._numbers)}"
-        await self.rabbit.ctl("add_vhost", name)
-        await self.rabbit.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        await self.rabbit.rabbitmqctl("add_vhost", name)
+        await self.rabbit.rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
         database = await self.postgres.create_database(name)
         try:
-            yield Urls(self.rabbit.url_of(name), database, (self.rabbit.pid, self.postgres.pid))
+            yield ServerUrls(
+                self.rabbit.url_of(name), database, (self.rabbit.pid, self.postgres.pid)
+            )
         finally:
-            await self.rabbit.ctl("delete_vhost", name)
+            await self.rabbit.rabbitmqctl("delete_vhost", name)
             await self.postgres.drop_database(name)
 
 
-class Side:
+class Checkout:
     """One checkout; what it starts runs its code."""
 
-    def __init__(self, checkout: Path) -> None:
-        self.checkout = checkout.resolve()
-        own = self.checkout / ".venv/bin/python"
-        self.python = str(own) if own.exists() else sys.executable
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        venv_python = self.path / ".venv/bin/python"
+        self.python = str(venv_python) if venv_python.exists() else sys.executable
 
     async def migrate(self, environment: Mapping[str, str]) -> None:
         """Make its tables."""
         process = await self._start(("-m", "saga_engine", "migrate"), environment)
         if await process.wait():
-            raise SystemExit(f"{self.checkout}: `saga-engine migrate` failed.")
+            raise SystemExit(f"{self.path}: `saga-engine migrate` failed.")
 
     @asynccontextmanager
     async def running(self, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
@@ -99,114 +101,132 @@ class Side:
         try:
             yield process.pid
         finally:
-            await ended(process)
+            await terminate(process)
 
     async def _start(
         self, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(self.python, *arguments),
-            env={**os.environ, "PYTHONPATH": str(self.checkout), **environment},
-            cwd=self.checkout,
+            env={**os.environ, "PYTHONPATH": str(self.path), **environment},
+            cwd=self.path,
             stdout=asyncio.subprocess.DEVNULL,
         )
 
 
 async def measure(
-    servers: Servers, side: Side, case: Case, runs: int, more: Mapping[str, str]
+    servers: SharedServers,
+    checkout: Checkout,
+    case: Case,
+    runs: int,
+    extra_environment: Mapping[str, str],
 ) -> dict[str, float]:
     """Milliseconds of processor time a run, by process."""
-    engine = (str(COUNTED), "worker", "examples.place_order.sagas", "--port", "0")
+    engine = (str(STATEMENT_COUNTER), "worker", "examples.place_order.sagas", "--port", "0")
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
     async with AsyncExitStack() as stack:
-        urls = await stack.enter_async_context(servers.fresh())
+        urls = await stack.enter_async_context(servers.isolated_urls())
         environment = {
             **urls.environment,
-            **more,
-            "PLACE_ORDER_DATABASE_URL": urls.database if case.barrier else "",
+            **extra_environment,
+            "PLACE_ORDER_DATABASE_URL": urls.database_url if case.barrier else "",
         }
-        await side.migrate(environment)
+        await checkout.migrate(environment)
         pids = {"rabbitmq": urls.pids[0], "postgresql": urls.pids[1]}
         for name, arguments in (("worker", engine), ("participants", services)):
-            started = side.running(*arguments, environment=environment)
+            started = checkout.running(*arguments, environment=environment)
             pids[name] = await stack.enter_async_context(started)
-        ends = "completed" if case.card == "ok" else "compensated"
-        load = await stack.enter_async_context(Load(urls, card=case.card, ends=ends))
-        await load.run(min(WARM, runs), at_once=min(20, case.at_once))
+        expected_status = "completed" if case.card == "ok" else "compensated"
+        load = await stack.enter_async_context(
+            LoadGenerator(urls, card=case.card, expected_status=expected_status)
+        )
+        await load.run(min(WARMUP_RUNS, runs), max_in_flight=min(20, case.runs_in_flight))
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        await load.run(runs, at_once=case.at_once)
+        await load.run(runs, max_in_flight=case.runs_in_flight)
         return {name: (cpu_seconds(pid) - before[name]) * 1000 / runs for name, pid in pids.items()}
 
 
-async def _measured(servers: Servers, side: Side, case: Case, runs: int) -> dict[str, float]:
+async def _measure_with_retries(
+    servers: SharedServers, checkout: Checkout, case: Case, runs: int
+) -> dict[str, float]:
     """Measure, and again if a run ended in another way, as on a machine that is too busy."""
-    for _ in range(TRIES - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         try:
-            return await measure(servers, side, case, runs, {})
+            return await measure(servers, checkout, case, runs, {})
         except SystemExit as error:
-            print(f"{side.checkout}: {error}; it is measured again.", file=sys.stderr, flush=True)
-    return await measure(servers, side, case, runs, {})
+            print(f"{checkout.path}: {error}; it is measured again.", file=sys.stderr, flush=True)
+    return await measure(servers, checkout, case, runs, {})
 
 
-def relative(found: Mapping[str, float]) -> float:
+def relative_cost(cpu_ms: Mapping[str, float]) -> float:
     """All that is the engine's doing, by what RabbitMQ took for the same messages."""
-    return (found["worker"] + found["participants"] + found["postgresql"]) / found["rabbitmq"]
+    return (cpu_ms["worker"] + cpu_ms["participants"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
 
 
-def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+def confidence_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     """The shortest interval between two of the ordered ratios that holds the median with 95 %."""
-    ordered, number = sorted(ratios), len(ratios)
-    rank, outside = 0, 2.0 / 2**number
-    while outside + 2 * comb(number, rank + 1) / 2**number <= 0.05 and 2 * (rank + 2) < number:
+    ordered, count_of_ratios = sorted(ratios), len(ratios)
+    rank, outside_probability = 0, 2.0 / 2**count_of_ratios
+    while (
+        outside_probability + 2 * comb(count_of_ratios, rank + 1) / 2**count_of_ratios <= 0.05
+        and 2 * (rank + 2) < count_of_ratios
+    ):
         rank += 1
-        outside += 2 * comb(number, rank) / 2**number
-    return ordered[rank], ordered[number - 1 - rank], 1 - outside
+        outside_probability += 2 * comb(count_of_ratios, rank) / 2**count_of_ratios
+    return ordered[rank], ordered[count_of_ratios - 1 - rank], 1 - outside_probability
 
 
 async def compare(
-    servers: Servers, sides: Mapping[str, Side], case: Case, pairs: int, runs: int
+    servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, pairs: int, runs: int
 ) -> None:
     """Measure pairs of one case and print what was found."""
-    found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+    measurements: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(pairs):
-        for name in SIDES if number % 2 == 0 else SIDES[::-1]:
-            found[name].append(await _measured(servers, sides[name], case, runs))
-    for name in SIDES:
-        shown = {
-            process: round(median(each[process] for each in found[name]), 3)
-            for process in found[name][0]
+        for name in SIDE_NAMES if number % 2 == 0 else SIDE_NAMES[::-1]:
+            measurements[name].append(
+                await _measure_with_retries(servers, checkouts[name], case, runs)
+            )
+    for name in SIDE_NAMES:
+        medians = {
+            process: round(median(each[process] for each in measurements[name]), 3)
+            for process in measurements[name][0]
         }
-        shown["relative"] = round(median(map(relative, found[name])), 3)
-        tell(case=case.name, side=name, cpu_ms_a_run=shown)
+        medians["relative"] = round(median(map(relative_cost, measurements[name])), 3)
+        print_result(case=case.name, side=name, cpu_ms_a_run=medians)
     ratios = [
-        relative(after) / relative(before)
-        for before, after in zip(found["before"], found["after"], strict=True)
+        relative_cost(after) / relative_cost(before)
+        for before, after in zip(measurements["before"], measurements["after"], strict=True)
     ]
-    low, high, sure = interval(ratios)
-    tell(
+    low, high, coverage = confidence_interval(ratios)
+    print_result(
         case=case.name,
         pairs=pairs,
         ratio=round(median(ratios), 3),
         interval=[round(low, 3), round(high, 3)],
-        coverage=round(sure, 3),
+        coverage=round(coverage, 3),
     )
 
 
-async def statements(servers: Servers, sides: Mapping[str, Side], case: Case, runs: int) -> None:
+async def print_statement_counts(
+    servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, runs: int
+) -> None:
     """Print the statements and round trips of the worker, a run and a transaction."""
-    for name, side in sides.items():
+    for name, checkout in checkouts.items():
         report = Path.cwd() / f".statements-{name}"
         # What is done when idle would blur it; commands that time out are of no matter here.
-        more = {"STATEMENTS_REPORT": str(report), "SAGA_ENGINE_MAINTENANCE": "3600"}
-        await measure(servers, side, case, runs, more)
-        counted = json.loads(report.read_text())
+        extra_environment = {
+            "STATEMENTS_REPORT": str(report),
+            "SAGA_ENGINE_MAINTENANCE_INTERVAL": "3600",
+        }
+        await measure(servers, checkout, case, runs, extra_environment)
+        counts = json.loads(report.read_text())
         report.unlink()
-        tell(case=case.name, side=name, **counted)
+        print_result(case=case.name, side=name, **counts)
 
 
-def tell(**line: object) -> None:
+def print_result(**fields: object) -> None:
     """Print one line."""
-    print(json.dumps(line), flush=True)
+    print(json.dumps(fields), flush=True)
 
 
 async def main() -> None:
@@ -218,18 +238,18 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="a tenth of it, one at a time")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
     parser.add_argument("--statements", action="store_true", help="count them, once, instead")
-    given = parser.parse_args()
-    sides = {"before": Side(given.before), "after": Side(given.after)}
-    async with RabbitServer() as rabbit, PostgresServer() as postgres:
-        servers = Servers(rabbit, postgres)
+    arguments = parser.parse_args()
+    checkouts = {"before": Checkout(arguments.before), "after": Checkout(arguments.after)}
+    async with RabbitMQServer() as rabbit, PostgresServer() as postgres:
+        servers = SharedServers(rabbit, postgres)
         for case in CASES:
-            if given.case and case.name not in given.case:
+            if arguments.case and case.name not in arguments.case:
                 continue
-            runs = max(1, given.runs // 10) if case.at_once == 1 else given.runs
-            if given.statements:
-                await statements(servers, sides, case, runs)
+            runs = max(1, arguments.runs // 10) if case.runs_in_flight == 1 else arguments.runs
+            if arguments.statements:
+                await print_statement_counts(servers, checkouts, case, runs)
             else:
-                await compare(servers, sides, case, given.pairs, runs)
+                await compare(servers, checkouts, case, arguments.pairs, runs)
 
 
 if __name__ == "__main__":

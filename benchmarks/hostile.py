@@ -18,51 +18,53 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from benchmarks.flood import KINDS, body, bulk
-from benchmarks.load import Load
-from benchmarks.processes import Urls, participants, running, servers
+from benchmarks.costly_messages import INPUT_KINDS, costly_input, start_body
+from benchmarks.load_generator import LoadGenerator
+from benchmarks.processes import ServerUrls, run_participants, run_process, start_servers
 from saga_engine.identifiers import uuid7
 from saga_engine.postgres.statement import text
-from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 
-HONEST, PORTION = 20, 40
+NORMAL_RUNS, BATCH_SIZE = 20, 40
 """Honest runs under way, and messages in one write."""
 
 
-async def measure(urls: Urls, kind: str, messages: int) -> dict[str, object]:
+async def measure(urls: ServerUrls, kind: str, messages: int) -> dict[str, object]:
     """Measure one kind."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report")
         async with (
-            participants(urls, barrier=False),
-            running("-m", "benchmarks.probed", str(report), environment=urls.environment),
-            Load(urls, card="ok", ends="completed") as load,
+            run_participants(urls, barrier=False),
+            run_process(
+                "-m", "benchmarks.instrumented_worker", str(report), environment=urls.environment
+            ),
+            LoadGenerator(urls, card="ok", expected_status="completed") as load,
         ):
-            await load.run(100, at_once=20)
-            await load.start(HONEST)
-            await _flood(load, kind, messages)
-            [late] = await load.start(1)
-            async with Database(urls.database, Settings()) as database:
-                seconds = await _seconds(load, [late], database, messages)
+            await load.run(100, max_in_flight=20)
+            await load.start_runs(NORMAL_RUNS)
+            await _publish_messages(load, kind, messages)
+            [last_run_id] = await load.start_runs(1)
+            async with Database(urls.database_url, Settings()) as database:
+                seconds = await _wait_seconds(load, [last_run_id], database, messages)
         with report.open() as written:  # noqa: ASYNC230 - everything is over
             return {"case": f"hostile-{kind}", **seconds, **json.load(written)}
 
 
-async def _flood(load: Load, kind: str, messages: int) -> None:
-    for first in range(0, messages, PORTION):
-        portion = [
-            Message(REQUESTS, "start", body(str(uuid7()), kind), fresh_message_id(), "start")
-            for _ in range(min(PORTION, messages - first))
+async def _publish_messages(load: LoadGenerator, kind: str, messages: int) -> None:
+    for first in range(0, messages, BATCH_SIZE):
+        batch = [
+            Message(REQUESTS, "start", start_body(str(uuid7()), kind), new_message_id(), "start")
+            for _ in range(min(BATCH_SIZE, messages - first))
         ]
-        await load.publish(portion)
+        await load.publish(batch)
 
 
-async def _seconds(
-    load: Load, late: Sequence[UUID], database: Database, messages: int
+async def _wait_seconds(
+    load: LoadGenerator, last_run_ids: Sequence[UUID], database: Database, messages: int
 ) -> dict[str, float]:
     """
     Until the runs under way, and the one that came after the flood, have ended.
@@ -70,28 +72,30 @@ async def _seconds(
     That one has its turn when all messages before it are decided: taken from the queue they are
     sooner, a prefetch at a time.
     """
-    begun = now = time.perf_counter()
-    found, turn = {}, 0.0
-    while load.begun:
+    started_at = now = time.perf_counter()
+    figures, decided_at = {}, 0.0
+    while load.started_at:
         with suppress(TimeoutError):
-            await load.end(0.05)
+            await load.wait_for_results(0.05)
         now = time.perf_counter()
-        turn = turn or (now if await _decided(database) >= messages else 0.0)
-        if "honest_s" not in found and not load.begun.keys() - set(late):
-            found["honest_s"] = round(now - begun, 2)
-    found["late_s"] = round(now - begun, 2)
-    found["late_after_its_turn_s"] = round(now - (turn or now), 2)
-    return found
+        decided_at = decided_at or (now if await _decided_starts(database) >= messages else 0.0)
+        if "honest_s" not in figures and not load.started_at.keys() - set(last_run_ids):
+            figures["honest_s"] = round(now - started_at, 2)
+    figures["late_s"] = round(now - started_at, 2)
+    figures["late_after_its_turn_s"] = round(now - (decided_at or now), 2)
+    return figures
 
 
-async def _decided(database: Database) -> int:
+async def _decided_starts(database: Database) -> int:
     """How many starts of the flood have begun, or wait for their place in PostgreSQL."""
     async with database.transaction() as tx:
-        decided: int = (await tx.execute(_DECIDED, {"saga": bulk.name})).scalar_one()
+        decided: int = (
+            await tx.execute(_DECIDED_STARTS_SQL, {"saga": costly_input.name})
+        ).scalar_one()
     return decided
 
 
-_DECIDED = text(
+_DECIDED_STARTS_SQL = text(
     """
     SELECT (SELECT count(*) FROM saga_engine.run AS r
             JOIN saga_engine.definition AS d ON d.id = r.definition_id WHERE d.name = :saga)
@@ -102,11 +106,11 @@ _DECIDED = text(
 async def main() -> None:
     """Measure the kinds that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile")
-    parser.add_argument("--kind", action="append", choices=list(KINDS))
+    parser.add_argument("--kind", action="append", choices=list(INPUT_KINDS))
     parser.add_argument("--messages", type=int, default=1000)
     arguments = parser.parse_args()
-    for kind in arguments.kind or KINDS:
-        async with servers() as urls:
+    for kind in arguments.kind or INPUT_KINDS:
+        async with start_servers() as urls:
             print(json.dumps(await measure(urls, kind, arguments.messages)), flush=True)
 
 

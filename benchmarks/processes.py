@@ -9,92 +9,94 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saga_engine.embedded.postgres import PostgresServer
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitMQServer
 
-TICK = os.sysconf("SC_CLK_TCK")
+CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MIGRATE = ("-m", "saga_engine", "migrate")
 
 
 @dataclass(frozen=True, slots=True)
-class Urls:
+class ServerUrls:
     """Where the servers are, and their process ids."""
 
-    broker: str
-    database: str
+    broker_url: str
+    database_url: str
     pids: tuple[int, ...]
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What a process of the engine needs to find them."""
         return {
-            "SAGA_ENGINE_DATABASE_URL": self.database,
-            "SAGA_ENGINE_BROKER_URL": self.broker,
+            "SAGA_ENGINE_DATABASE_URL": self.database_url,
+            "SAGA_ENGINE_BROKER_URL": self.broker_url,
             "SAGA_ENGINE_LOG_LEVEL": "warning",
         }
 
 
 @asynccontextmanager
-async def servers() -> AsyncIterator[Urls]:
+async def start_servers() -> AsyncIterator[ServerUrls]:
     """A private RabbitMQ with quorum queues and a private PostgreSQL with fsync."""
-    async with RabbitServer() as rabbit, PostgresServer() as postgres:
-        yield Urls(rabbit.url, postgres.url, (rabbit.pid, postgres.pid))
+    async with RabbitMQServer() as rabbit, PostgresServer() as postgres:
+        yield ServerUrls(rabbit.url, postgres.url, (rabbit.pid, postgres.pid))
 
 
 @asynccontextmanager
-async def engine(
-    urls: Urls, *, workers: int, barrier: bool
+async def run_engine(
+    urls: ServerUrls, *, workers: int, barrier: bool
 ) -> AsyncIterator[Mapping[str, Sequence[int]]]:
     """Workers and one process of participants; gives the process ids of everything, by role."""
     environment = {
         **urls.environment,
-        "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
+        "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
     }
-    await (await python(*MIGRATE, environment=environment)).wait()
+    await (await start_python(*MIGRATE, environment=environment)).wait()
     command = ("-m", "saga_engine")
     async with AsyncExitStack() as stack:
         rabbit, postgres = urls.pids
         pids = {"rabbitmq": [rabbit], "postgresql": [postgres], "worker": [], "participants": []}
         for _ in range(workers):
             worker = (*command, "worker", "examples.place_order.sagas", "--port", "0")
-            started = running(*worker, environment=environment)
+            started = run_process(*worker, environment=environment)
             pids["worker"].append(await stack.enter_async_context(started))
         services = (*command, "participant", "benchmarks.services", "--port", "0")
-        started = running(*services, environment=environment)
+        started = run_process(*services, environment=environment)
         pids["participants"].append(await stack.enter_async_context(started))
         yield pids
 
 
 @asynccontextmanager
-async def participants(urls: Urls, *, barrier: bool) -> AsyncIterator[int]:
+async def run_participants(urls: ServerUrls, *, barrier: bool) -> AsyncIterator[int]:
     """The tables, and one process of participants; its pid."""
     environment = {
         **urls.environment,
-        "PLACE_ORDER_DATABASE_URL": urls.database if barrier else "",
+        "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
     }
-    await (await python(*MIGRATE, environment=environment)).wait()
+    await (await start_python(*MIGRATE, environment=environment)).wait()
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
-    async with running(*services, environment=environment) as pid:
+    async with run_process(*services, environment=environment) as pid:
         yield pid
 
 
 @asynccontextmanager
-async def running(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
+async def run_process(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
     """A Python process for the time of the block; its pid."""
-    process = await python(*arguments, environment=environment)
+    process = await start_python(*arguments, environment=environment)
     try:
         yield process.pid
     finally:
-        await ended(process)
+        await terminate(process)
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
+async def terminate(process: asyncio.subprocess.Process) -> None:
     """End a process, in order."""
     if process.returncode is None:
         process.terminate()
     await process.wait()
 
 
-async def python(*arguments: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def start_python(
+    *arguments: str, environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     """Start this Python with *arguments*, from the directory that holds `examples`."""
     root = Path(__file__).parent.parent
     return await asyncio.create_subprocess_exec(
@@ -118,4 +120,4 @@ def cpu_seconds(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     # Its own, then those of its children that have ended.
-    return sum(map(int, fields[11:15])) / TICK + sum(map(cpu_seconds, children))
+    return sum(map(int, fields[11:15])) / CLOCK_TICKS_PER_SECOND + sum(map(cpu_seconds, children))

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from saga_engine.store.tables import SCHEMA, metadata
 
-_MAKE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"
+_CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"
 
 connection = context.config.attributes.get("connection")
 if connection is None:
@@ -25,7 +25,7 @@ else:
 
 with context.begin_transaction():
     if connection is None:
-        context.execute(_MAKE_SCHEMA)
+        context.execute(_CREATE_SCHEMA)
     else:
-        connection.execute(text(_MAKE_SCHEMA))
+        connection.execute(text(_CREATE_SCHEMA))
     context.run_migrations()

@@ -32,7 +32,7 @@ imports this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type
 
 from importlib import import_module
 
-_PLACES = {
+_MODULES = {
     "Client": "saga_engine.client",
     "Codec": "saga_engine.payload.encryption",
     "CommandContext": "saga_engine.participant",
@@ -66,6 +66,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'saga_engine' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

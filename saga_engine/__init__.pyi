@@ -1,13 +1,13 @@
 from saga_engine.client import Client as Client
-from saga_engine.client import Ending as Ending
-from saga_engine.client import Handle as Handle
-from saga_engine.client import start_in as start_in
+from saga_engine.client import RunHandle as RunHandle
+from saga_engine.client import RunResult as RunResult
+from saga_engine.client import start_in_transaction as start_in_transaction
 from saga_engine.participant import CommandContext as CommandContext
 from saga_engine.participant import Failed as Failed
 from saga_engine.participant import Participant as Participant
 from saga_engine.participant import Rejected as Rejected
 from saga_engine.payload.encryption import Codec as Codec
-from saga_engine.payload.encryption import SealError as SealError
+from saga_engine.payload.encryption import EncryptionError as EncryptionError
 from saga_engine.payload.secret import Secret as Secret
 from saga_engine.saga.definition import Saga as Saga
 from saga_engine.saga.retry import Retry as Retry

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-AT_ONCE = 1e-6
+SHORTEST_DELAY = 1e-6
 """Seconds; the shortest time of an interval timer. 0 would disarm it."""
 
 
 @contextmanager
-def borrowed(ring: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
+def borrow_alarm(handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
     """
     Have *ring* handle SIGALRM until the block ends; the timer is disarmed at its beginning.
 
@@ -26,19 +26,19 @@ def borrowed(ring: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
         Whether it does. Only the main thread may set a handler, and a handler that was not set from
         Python could not be restored; then nothing is changed.
     """
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGALRM)
-    if not here or before is None:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous_handler = signal.getsignal(signal.SIGALRM)
+    if not in_main_thread or previous_handler is None:
         yield False
         return
-    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
-    since = time.monotonic()
-    signal.signal(signal.SIGALRM, ring)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    started_at = time.monotonic()
+    signal.signal(signal.SIGALRM, handler)
     try:
         yield True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        if left:
-            passed = time.monotonic() - since
-            signal.setitimer(signal.ITIMER_REAL, max(left - passed, AT_ONCE), interval)
+        signal.signal(signal.SIGALRM, previous_handler)
+        if remaining:
+            elapsed = time.monotonic() - started_at
+            signal.setitimer(signal.ITIMER_REAL, max(remaining - elapsed, SHORTEST_DELAY), interval)

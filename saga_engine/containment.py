@@ -20,14 +20,14 @@ from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-CALL: ContextVar[Any] = ContextVar("saga_engine_call", default=None)
+CURRENT_CALL: ContextVar[Any] = ContextVar("saga_engine_call", default=None)
 """The call of user code that the current code belongs to; None: it is the engine's."""
 
-Report: TypeAlias = Callable[[Any, str], None]
+ReportCallback: TypeAlias = Callable[[Any, str], None]
 """Called with the value of CALL and a sentence when something was prevented; from any thread."""
 
 
-def ignore(_call: Any, _problem: str) -> None:
+def ignore_report(_call: Any, _problem: str) -> None:
     """Report nothing."""
 
 
@@ -38,21 +38,24 @@ class TaskExited(Exception):
 class GuardedTask(asyncio.Task[Any]):
     """A task that only the engine can cancel, and the call whose code runs in it."""
 
-    belongs_to: Any = None
-    report: Report = staticmethod(ignore)
+    owner: Any = None
+    report: ReportCallback = staticmethod(ignore_report)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """As of every task; False, and nothing is done, for code of another call."""
-        caller = CALL.get()
-        if caller is not None and caller is not self.belongs_to and not self.done():
+        caller = CURRENT_CALL.get()
+        if caller is not None and caller is not self.owner and not self.done():
             self.report(caller, "It cancelled a task that is not its own. Nothing was cancelled.")
             return False
         return super().cancel(msg)
 
 
 @contextmanager
-def contained(
-    report: Report = ignore, loop: asyncio.AbstractEventLoop | None = None, *, whole: bool = False
+def guard_event_loop(
+    report: ReportCallback = ignore_report,
+    loop: asyncio.AbstractEventLoop | None = None,
+    *,
+    owns_loop: bool = False,
 ) -> Iterator[None]:
     """
     Guard a loop, by default the running one, and the tasks that are made on it from now on.
@@ -66,81 +69,83 @@ def contained(
     """
     loop = loop or asyncio.get_running_loop()
     factory = loop.get_task_factory()
-    if not isinstance(factory, _Factory):
-        factory = _Factory(loop, report, whole=whole)
+    if not isinstance(factory, _GuardedTaskFactory):
+        factory = _GuardedTaskFactory(loop, report, owns_loop=owns_loop)
         factory.install()
-    factory.users += 1
+    factory.guard_count += 1
     try:
         yield
     finally:
-        factory.users -= 1
-        if not factory.users:
+        factory.guard_count -= 1
+        if not factory.guard_count:
             factory.remove()
 
 
-class _Factory:
+class _GuardedTaskFactory:
     """Makes the tasks of a loop; guarded ones where the engine asks, or `Calls` for a handler."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, report: Report, *, whole: bool) -> None:
-        self.users = 0
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, report: ReportCallback, *, owns_loop: bool
+    ) -> None:
+        self.guard_count = 0
         """How many `contained` go on."""
         self._loop = loop
-        self._before: Any = loop.get_task_factory()
-        self._stop = loop.stop
+        self._previous_factory: Any = loop.get_task_factory()
+        self._original_stop = loop.stop
         self._report = report
-        self._whole = whole
+        self._owns_loop = owns_loop
 
     def install(self) -> None:
         """Guard the loop."""
         self._loop.set_task_factory(self)
-        if self._whole:
-            self._loop.stop = self._stop_it  # type: ignore[method-assign]  # of this one object
+        if self._owns_loop:
+            self._loop.stop = self._guarded_stop  # type: ignore[method-assign]  # of this one object
 
     def remove(self) -> None:
         """Leave the loop as it was."""
-        self._loop.set_task_factory(self._before)
-        if self._whole:
+        self._loop.set_task_factory(self._previous_factory)
+        if self._owns_loop:
             del self._loop.stop
 
-    def _stop_it(self) -> None:
-        if (caller := CALL.get()) is None:
-            self._stop()
+    def _guarded_stop(self) -> None:
+        if (caller := CURRENT_CALL.get()) is None:
+            self._original_stop()
         else:
             self._report(caller, "It stopped the event loop. The loop goes on.")
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
-        if CALL.get() is not None:
-            return self._of_a_user(loop, work, options)
+    def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        if CURRENT_CALL.get() is not None:
+            return self._make_user_task(loop, coroutine, options)
         context = options.get("context")
-        call = None if context is None else context.get(CALL)
-        if call is None and not self._whole:
-            return self._made(loop, work, options)
-        task = GuardedTask(work, loop=loop, **options)
-        task.report, task.belongs_to = self._report, call
+        call = None if context is None else context.get(CURRENT_CALL)
+        if call is None and not self._owns_loop:
+            return self._make_task(loop, coroutine, options)
+        task = GuardedTask(coroutine, loop=loop, **options)
+        task.report, task.owner = self._report, call
         return task
 
-    def _of_a_user(self, loop: Any, work: Any, options: dict[str, Any]) -> Any:
-        if inspect.iscoroutine(work):
-            work = _without_exit(work)
-        return self._made(loop, work, options)
+    def _make_user_task(self, loop: Any, coroutine: Any, options: dict[str, Any]) -> Any:
+        if inspect.iscoroutine(coroutine):
+            coroutine = _convert_exit(coroutine)
+        return self._make_task(loop, coroutine, options)
 
-    def _made(self, loop: Any, work: Any, options: dict[str, Any]) -> Any:
-        if self._before is not None:
-            return self._before(loop, work, **options)
-        return asyncio.Task(work, loop=loop, **options)
+    def _make_task(self, loop: Any, coroutine: Any, options: dict[str, Any]) -> Any:
+        if self._previous_factory is not None:
+            return self._previous_factory(loop, coroutine, **options)
+        return asyncio.Task(coroutine, loop=loop, **options)
 
 
-async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+async def _convert_exit(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
-        return await work
+        return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
         raise TaskExited from error
 
 
-def run_on(
+def run_until_done(
     loop: asyncio.AbstractEventLoop,
-    work: "asyncio.Task[T]",
-    disturbed: Callable[[BaseException], None],
+    task: "asyncio.Task[T]",
+    on_stopped: Callable[[BaseException], None],
 ) -> T:
     """
     Run a loop until *work* is done, whatever stops the loop before that.
@@ -152,12 +157,12 @@ def run_on(
     """
     while True:
         try:
-            return loop.run_until_complete(work)
+            return loop.run_until_complete(task)
         except SystemExit as error:
-            if work.done():
+            if task.done():
                 raise
-            disturbed(error)
+            on_stopped(error)
         except RuntimeError as error:
-            if work.done() or loop.is_closed():
+            if task.done() or loop.is_closed():
                 raise
-            disturbed(error)
+            on_stopped(error)

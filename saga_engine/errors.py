@@ -39,11 +39,11 @@ class DefinitionError(SagaEngineError):
 
     exit_code = 2
 
-    def __init__(self, problem: str, *, where: str, mend: str) -> None:
-        super().__init__(f"{where}: {problem} {mend}")
+    def __init__(self, problem: str, *, location: str, fix: str) -> None:
+        super().__init__(f"{location}: {problem} {fix}")
         self.problem = problem
-        self.where = where
-        self.mend = mend
+        self.location = location
+        self.fix = fix
 
 
 class ConfigurationError(SagaEngineError):
@@ -64,7 +64,7 @@ class NotFound(SagaEngineError):
     exit_code = 3
 
 
-class NotBegun(NotFound):
+class NotStarted(NotFound):
     """
     The run was asked for, and begins by itself as soon as a worker takes its start in.
 
@@ -94,11 +94,11 @@ class StoreUnavailable(StoreError):
     """Out of reach, or cut off. Whether a COMMIT happened is unknown: look by key."""
 
 
-class StoreBusy(StoreUnavailable):
+class StoreLockTimeout(StoreUnavailable):
     """Somebody else holds a row that is needed. Nothing was written; put it by and try again."""
 
 
-class StoreTooMuch(StoreError):
+class StoreReadTooLarge(StoreError):
     """Together the runs are more than one transaction may read. Nothing was written; take fewer."""
 
 
@@ -125,7 +125,7 @@ class HandlersStuck(SagaEngineError):
     exit_code = 9
 
 
-class ProcessDisturbed(SagaEngineError):
+class ProcessCancelled(SagaEngineError):
     """Code of a user cancelled the process itself, which goes on no more."""
 
     exit_code = 9

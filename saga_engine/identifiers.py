@@ -5,8 +5,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-_VERSION = 7
-_MILLISECONDS_MAX = 253_402_300_799_999  # the end of the year 9999
+_UUID_VERSION = 7
+_MAX_MILLISECONDS = 253_402_300_799_999  # the end of the year 9999
 
 
 def uuid7() -> UUID:
@@ -18,7 +18,9 @@ def uuid7() -> UUID:
     return UUID(int=(high << 64) | low)
 
 
-def misfit(run_id: UUID, now: datetime, *, age: timedelta, lead: timedelta) -> str | None:
+def invalid_run_id_reason(
+    run_id: UUID, now: datetime, *, max_age: timedelta, max_clock_lead: timedelta
+) -> str | None:
     """
     Find out why an id cannot be the id of a new run, in a sentence with its fix; None: it can.
 
@@ -30,10 +32,10 @@ def misfit(run_id: UUID, now: datetime, *, age: timedelta, lead: timedelta) -> s
         lead: how far its clock may be ahead.
     """
     fix = "Make it when you ask for the run: a UUID of version 7 (RFC 9562); use `key` for yours."
-    if run_id.version != _VERSION:
+    if run_id.version != _UUID_VERSION:
         return f"The run_id {run_id} is not a UUID of version 7. {fix}"
-    milliseconds = min(run_id.int >> 80, _MILLISECONDS_MAX)
+    milliseconds = min(run_id.int >> 80, _MAX_MILLISECONDS)
     made_at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    if made_at < now - age or made_at > now + lead:
+    if made_at < now - max_age or made_at > now + max_clock_lead:
         return f"The run_id {run_id} names the time {made_at:%Y-%m-%d %H:%M} UTC. {fix}"
     return None

@@ -17,20 +17,20 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import TypeVar
 
-from saga_engine.alarm_signal import borrowed
+from saga_engine.alarm_signal import borrow_alarm
 from saga_engine.errors import ConfigurationError, SagaEngineError
 
 Found = TypeVar("Found")
 
-GIVEN_UP = 3
+MAX_INTERRUPTS = 3
 """Interrupts of one import; a module that swallows them all ends the process."""
 
 
-class Interrupted(BaseException):
+class ImportInterrupted(BaseException):
     """The import takes too long. No Exception, so that `except Exception` does not stop it."""
 
 
-def load(spec: str, kind: type[Found], timeout: float) -> list[Found]:
+def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
     """
     Import `MODULE[:NAME]` and return its objects of *kind*, in the order they are bound.
 
@@ -44,7 +44,7 @@ def load(spec: str, kind: type[Found], timeout: float) -> list[Found]:
         DefinitionError: an object in it breaks a rule while it is declared.
     """
     name, _, attribute = spec.partition(":")
-    _no_file(name, attribute)
+    _refuse_file_path(name, attribute)
     module = _import(name, timeout)
     if attribute:
         found = getattr(module, attribute, None)
@@ -59,7 +59,7 @@ def load(spec: str, kind: type[Found], timeout: float) -> list[Found]:
     return list(objects.values())
 
 
-def _no_file(name: str, attribute: str) -> None:
+def _refuse_file_path(name: str, attribute: str) -> None:
     """Refuse a path, and say which module it is."""
     if "/" not in name and not name.endswith(".py"):
         return
@@ -73,56 +73,59 @@ def _no_file(name: str, attribute: str) -> None:
 
 def _import(name: str, timeout: float) -> ModuleType:
     try:
-        with _interrupted(name, timeout):
+        with _interrupt_after_timeout(name, timeout):
             return importlib.import_module(name)
     except (SagaEngineError, KeyboardInterrupt):
         raise
-    except Interrupted:
-        raise ConfigurationError(_too_long(name, timeout)) from None
+    except ImportInterrupted:
+        raise ConfigurationError(_import_timeout_message(name, timeout)) from None
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigurationError(
                 f"There is no module {name!r}. Run the command in the directory that holds"
                 f" {name.partition('.')[0]!r}, or set PYTHONPATH."
             ) from None
-        raise ConfigurationError(_does_not_import(name, error)) from error
+        raise ConfigurationError(_import_error_message(name, error)) from error
     except BaseException as error:
-        raise ConfigurationError(_does_not_import(name, error)) from error
+        raise ConfigurationError(_import_error_message(name, error)) from error
 
 
 @contextmanager
-def _interrupted(name: str, timeout: float) -> Iterator[None]:
+def _interrupt_after_timeout(name: str, timeout: float) -> Iterator[None]:
     """Interrupt what takes too long, if this is the main thread; again, if that is swallowed."""
     interrupts = 0
 
-    def ring(_number: int, _frame: FrameType | None) -> None:
+    def on_alarm(_number: int, _frame: FrameType | None) -> None:
         nonlocal interrupts
         interrupts += 1
-        if interrupts > GIVEN_UP:
-            os.write(sys.stderr.fileno(), f"saga-engine: {_too_long(name, timeout)}\n".encode())
+        if interrupts > MAX_INTERRUPTS:
+            os.write(
+                sys.stderr.fileno(),
+                f"saga-engine: {_import_timeout_message(name, timeout)}\n".encode(),
+            )
             os._exit(ConfigurationError.exit_code)
-        raise Interrupted
+        raise ImportInterrupted
 
-    with borrowed(ring) as rings:
-        if rings:
+    with borrow_alarm(on_alarm) as alarm_available:
+        if alarm_available:
             signal.setitimer(signal.ITIMER_REAL, timeout, min(timeout, 1.0))
         yield
 
 
-def _too_long(name: str, timeout: float) -> str:
+def _import_timeout_message(name: str, timeout: float) -> str:
     return (
         f"Module {name!r} does not import: it did not return within {timeout:g} s"
         " (SAGA_ENGINE_IMPORT_TIMEOUT). Take what it waits for out of the module's top level."
     )
 
 
-def _does_not_import(name: str, error: BaseException) -> str:
+def _import_error_message(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"Module {name!r} does not import: {error.filename}:{error.lineno}: {error.msg}."
     last = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{last.filename}:{last.lineno}"
+    location = f"{last.filename}:{last.lineno}"
     try:
         text = f": {error}"
     except BaseException:  # noqa: BLE001 - its text is made by the user's code as well
         text = ""
-    return f"Module {name!r} does not import: {type(error).__name__[:100]}{text} ({where})."
+    return f"Module {name!r} does not import: {type(error).__name__[:100]}{text} ({location})."

@@ -17,133 +17,154 @@ from saga_engine.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class UrlParameterNames:
     """What the parameters are called in a URL's query, and what the URL is called."""
 
     ca: str
     certificate: str
     key: str
-    url: str
+    url_name: str
 
 
-BROKER = Words("cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_URL")
+BROKER_PARAMETERS = UrlParameterNames("cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_URL")
 """As aiormq calls them; RabbitMQ's own clients are close to it."""
 
-DATABASE = Words("sslrootcert", "sslcert", "sslkey", "the database URL")
+DATABASE_PARAMETERS = UrlParameterNames("sslrootcert", "sslcert", "sslkey", "the database URL")
 """As libpq calls them (PostgreSQL manual, 32.1.2), and so psql."""
 
 SSLMODE = "sslmode"
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class TlsFiles:
     """
     PEM files by path: the authorities to trust, and the certificate to show with its key.
 
     Without `ca`, the system's authorities are trusted. Without `key`, it is in `certificate`.
     """
 
-    words: Words
+    parameter_names: UrlParameterNames
     ca: str = ""
     certificate: str = ""
     key: str = ""
 
 
-def of_broker(url: str) -> Files | None:
+def broker_tls_files(url: str) -> TlsFiles | None:
     """
     What the URL of RabbitMQ says of TLS; None for `amqp://`.
 
     Raises:
         ConfigurationError: it asks for something else than verified TLS.
     """
-    given = _query(url, BROKER)
-    known = {BROKER.ca, BROKER.certificate, BROKER.key}
-    for name in given:
-        if name not in known and _ABOUT_TLS.search(name):
+    parameters = _query_parameters(url, BROKER_PARAMETERS)
+    tls_parameters = {BROKER_PARAMETERS.ca, BROKER_PARAMETERS.certificate, BROKER_PARAMETERS.key}
+    for name in parameters:
+        if name not in tls_parameters and _TLS_PARAMETER_PATTERN.search(name):
             raise ConfigurationError(
-                f"{BROKER.url} has the parameter {name}, which is not for it: certificates are"
-                f" always checked. Its parameters are {', '.join(sorted(known))}."
+                f"{BROKER_PARAMETERS.url_name} has the parameter {name}, which is not for it:"
+                " certificates are"
+                f" always checked. Its parameters are {', '.join(sorted(tls_parameters))}."
             )
-    secure = urlsplit(url).scheme == "amqps"
-    if known & given.keys() and not secure:
+    uses_tls = urlsplit(url).scheme == "amqps"
+    if tls_parameters & parameters.keys() and not uses_tls:
         raise ConfigurationError(
-            f"{BROKER.url} names certificates, but amqp:// is without TLS. Say amqps://."
+            f"{BROKER_PARAMETERS.url_name} names certificates, but amqp:// is without TLS. Say amqps://."
         )
-    return _files(BROKER, given) if secure else None
+    return _tls_files(BROKER_PARAMETERS, parameters) if uses_tls else None
 
 
-def of_database(url: str) -> Files | None:
+def database_tls_files(url: str) -> TlsFiles | None:
     """
     What the URL of PostgreSQL says of TLS; None when it says nothing, or `sslmode=disable`.
 
     Raises:
         ConfigurationError: it asks for something else than verified TLS.
     """
-    given = _query(url, DATABASE)
-    known = {SSLMODE, DATABASE.ca, DATABASE.certificate, DATABASE.key}
-    for name in given:
-        if name not in known and _ABOUT_TLS.search(name):
+    parameters = _query_parameters(url, DATABASE_PARAMETERS)
+    tls_parameters = {
+        SSLMODE,
+        DATABASE_PARAMETERS.ca,
+        DATABASE_PARAMETERS.certificate,
+        DATABASE_PARAMETERS.key,
+    }
+    for name in parameters:
+        if name not in tls_parameters and _TLS_PARAMETER_PATTERN.search(name):
             raise ConfigurationError(
                 f"The database URL has the parameter {name}, which is not for it. For TLS say"
                 " sslmode=verify-full; sslrootcert, sslcert and sslkey name files."
             )
-    mode = given.get(SSLMODE, "disable")
+    mode = parameters.get(SSLMODE, "disable")
     if mode not in ("disable", "verify-full"):
         raise ConfigurationError(
             "The database URL has an sslmode that does not make sure who answers, or is none. Say"
             " sslmode=verify-full, or disable for a connection that needs no TLS."
         )
-    if mode == "disable" and (known - {SSLMODE}) & given.keys():
+    if mode == "disable" and (tls_parameters - {SSLMODE}) & parameters.keys():
         raise ConfigurationError(
             "The database URL names certificates without asking for TLS. Say sslmode=verify-full."
         )
-    return _files(DATABASE, given) if mode == "verify-full" else None
+    return _tls_files(DATABASE_PARAMETERS, parameters) if mode == "verify-full" else None
 
 
-def context(files: Files) -> ssl.SSLContext:
+def create_ssl_context(files: TlsFiles) -> ssl.SSLContext:
     """
     Read the files.
 
     Raises:
         ConfigurationError: one cannot be read, or is not what it should be; the text says which.
     """
-    words = files.words
+    parameter_names = files.parameter_names
     try:
-        made = ssl.create_default_context(cafile=files.ca or None)
+        ssl_context = ssl.create_default_context(cafile=files.ca or None)
     except OSError as error:
-        raise ConfigurationError(_unread(words, words.ca, files.ca, error)) from None
+        raise ConfigurationError(
+            _unusable_file_message(parameter_names, parameter_names.ca, files.ca, error)
+        ) from None
     if files.certificate:
         try:
             # A key that wants a passphrase must not make a service ask for it on its terminal.
-            made.load_cert_chain(files.certificate, files.key or None, password="")
+            ssl_context.load_cert_chain(files.certificate, files.key or None, password="")
         except OSError as error:
-            names, path = f"{words.certificate} or {words.key}", files.key or files.certificate
-            raise ConfigurationError(_unread(words, names, path, error)) from None
-    return made
+            names, path = (
+                f"{parameter_names.certificate} or {parameter_names.key}",
+                files.key or files.certificate,
+            )
+            raise ConfigurationError(
+                _unusable_file_message(parameter_names, names, path, error)
+            ) from None
+    return ssl_context
 
 
-def problem(error: BaseException | None, words: Words) -> str:
+def handshake_problem(error: BaseException | None, parameter_names: UrlParameterNames) -> str:
     """
     What is wrong with a handshake, as the rest of a sentence that begins with the server.
 
     Empty when the error, and what it came from, is not about TLS.
     """
-    for each in _chain(error):
+    for each in _exception_chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
-            said = _CERTIFICATE.get(each.verify_code, "").format(ca=words.ca, url=words.url)
-            return f"shows a certificate that {said or f'is not valid: {each.verify_message}'}"
+            problem_text = _CERTIFICATE_PROBLEMS.get(each.verify_code, "").format(
+                ca=parameter_names.ca, url=parameter_names.url_name
+            )
+            return (
+                f"shows a certificate that {problem_text or f'is not valid: {each.verify_message}'}"
+            )
         if isinstance(each, ssl.SSLError):
             reason = str(each.reason or "no reason given")
-            for pattern, text in _HANDSHAKE.items():
+            for pattern, text in _HANDSHAKE_PROBLEMS.items():
                 if re.search(pattern, reason):
-                    return text.format(certificate=words.certificate, key=words.key, url=words.url)
+                    return text.format(
+                        certificate=parameter_names.certificate,
+                        key=parameter_names.key,
+                        url=parameter_names.url_name,
+                    )
             return f"does not agree on TLS with us: {reason.replace('_', ' ').lower()}"
     return ""
 
 
-_ABOUT_TLS = re.compile(r"(?i)ssl|tls|verif|cert|ca(file|path|data)|keyfile")
+_TLS_PARAMETER_PATTERN = re.compile(r"(?i)ssl|tls|verif|cert|ca(file|path|data)|keyfile")
 
-_CERTIFICATE: Mapping[int, str] = MappingProxyType(
+_CERTIFICATE_PROBLEMS: Mapping[int, str] = MappingProxyType(
     {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
         9: "is not valid yet. Correct the clocks, or renew the certificate",
         10: "has expired. Renew the server's certificate",
@@ -155,7 +176,7 @@ _CERTIFICATE: Mapping[int, str] = MappingProxyType(
         64: "is for another host. Correct the host in {url}, or the certificate",
     }
 )
-_HANDSHAKE: Mapping[str, str] = MappingProxyType(
+_HANDSHAKE_PROBLEMS: Mapping[str, str] = MappingProxyType(
     {
         "WRONG_VERSION|RECORD_LAYER|UNEXPECTED_EOF|HTTP_REQUEST|PACKET_LENGTH": (
             "does not speak TLS on this port. Correct the port in {url}, or switch TLS on there"
@@ -171,45 +192,55 @@ _HANDSHAKE: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _query(url: str, words: Words) -> dict[str, str]:
+def _query_parameters(url: str, parameter_names: UrlParameterNames) -> dict[str, str]:
     """
     Read a URL's parameters, of one that all parsers read alike.
 
     Some end the host at the first of / ? #, some only after the last @; then a password with one
     of these would hide what is asked for here, while the driver connects.
     """
-    _, *after = re.split("[/?#]", url.partition("://")[2])
-    if "@" in "".join(after):
+    _, *after_authority = re.split("[/?#]", url.partition("://")[2])
+    if "@" in "".join(after_authority):
         raise ConfigurationError(
-            f"{words.url} has an @ after a / or ? or #. In a user's name, a password or a parameter"
+            f"{parameter_names.url_name} has an @ after a / or ? or #. In a user's name, a"
+            " password or a parameter"
             " write them as %40, %2F, %3F and %23."
         )
     try:
         return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     except ValueError:
-        raise ConfigurationError(f"{words.url} cannot be read: it is no URL.") from None
+        raise ConfigurationError(
+            f"{parameter_names.url_name} cannot be read: it is no URL."
+        ) from None
 
 
-def _files(words: Words, given: Mapping[str, str]) -> Files:
+def _tls_files(parameter_names: UrlParameterNames, parameters: Mapping[str, str]) -> TlsFiles:
     ca, certificate, key = (
-        given.get(each, "") for each in (words.ca, words.certificate, words.key)
+        parameters.get(each, "")
+        for each in (parameter_names.ca, parameter_names.certificate, parameter_names.key)
     )
     if key and not certificate:
         raise ConfigurationError(
-            f"{words.url} has {words.key} without {words.certificate}. Name the certificate too."
+            f"{parameter_names.url_name} has {parameter_names.key} without"
+            f" {parameter_names.certificate}. Name the certificate too."
         )
-    return Files(words, ca, certificate, key)
+    return TlsFiles(parameter_names, ca, certificate, key)
 
 
-def _unread(words: Words, names: str, path: str, error: OSError) -> str:
+def _unusable_file_message(
+    parameter_names: UrlParameterNames, wrong_parameters: str, path: str, error: OSError
+) -> str:
     if isinstance(error, ssl.SSLError):
-        why = "it is no PEM file, its key does not fit it, or the key wants a passphrase"
+        reason = "it is no PEM file, its key does not fit it, or the key wants a passphrase"
     else:
-        why = error.strerror or type(error).__name__
-    return f"The file {path!r} cannot be used: {why}. Correct {names} in {words.url}."
+        reason = error.strerror or type(error).__name__
+    return (
+        f"The file {path!r} cannot be used: {reason}. Correct {wrong_parameters} in"
+        f" {parameter_names.url_name}."
+    )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: list[BaseException] = []  # a driver may raise an error from what came of it
     while error is not None and error not in seen:
         yield error

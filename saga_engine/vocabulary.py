@@ -23,7 +23,7 @@ class Status(StrEnum):
     ABANDONED = "abandoned"
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Nothing more will be sent, unless a late success proves an effect nobody will undo."""
         return self not in (Status.RUNNING, Status.COMPENSATING)
 
@@ -79,12 +79,12 @@ class IncidentCause(StrEnum):
     NOT_COMPENSATABLE = "not_compensatable"
     UNROUTABLE = "unroutable"
     MAPPING_FAILED = "mapping_failed"
-    PAYLOAD_SEALED = "payload_sealed"
+    DECRYPTION_FAILED = "payload_sealed"
     REPLY_INVALID = "reply_invalid"
     REPLY_UNREADABLE = "reply_unreadable"
     INPUT_INVALID = "input_invalid"
     KEY_CONFLICT = "key_conflict"
-    ENGINE_FAULT = "engine_fault"
+    INTERNAL_ERROR = "engine_fault"
 
 
 @dataclass(frozen=True, slots=True)

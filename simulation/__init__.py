@@ -31,8 +31,8 @@ opens a socket or reads a clock: the same seed gives the same world, and an hour
     virtual_time      virtual time
 """
 
-from simulation.faults import Fault, Faults
-from simulation.workload import Play
-from simulation.world import Outcome, Setup, simulate
+from simulation.faults import Fault, FaultInjector
+from simulation.workload import Workload
+from simulation.world import SimulationConfig, SimulationResult, simulate
 
-__all__ = ["Fault", "Faults", "Outcome", "Play", "Setup", "simulate"]
+__all__ = ["Fault", "FaultInjector", "SimulationConfig", "SimulationResult", "Workload", "simulate"]

@@ -12,7 +12,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from saga_engine.errors import StoreRefused, StoreUnavailable
-from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.request import (
     CancelRequest,
@@ -23,28 +23,28 @@ from saga_engine.protocol.request import (
 )
 from saga_engine.saga.definition import Saga
 from saga_engine.store import checked_requests
-from saga_engine.store.checked_requests import StartWanted
-from simulation.broker_model import Publisher
-from simulation.memory_database import BEGINNING, Database, Tables
-from simulation.partition_model import ID_AGE
-from simulation.workload import Play
+from saga_engine.store.checked_requests import NewStart
+from simulation.broker_model import PublisherModel
+from simulation.memory_database import TIME_ZERO, MemoryDatabase, MemoryDatabaseClient
+from simulation.partition_model import MAX_RUN_ID_AGE
+from simulation.workload import Workload
 
-ASK_AGAIN = 5.0
+RETRY_INTERVAL_S = 5.0
 """Seconds after which a client that sees no run asks for it again."""
 
-PATIENCE = 50
+MAX_TRIES = 50
 """How often it does."""
 
-CURIOUS, GLANCE = 0.5, 1.0
+POLLING_SHARE, MAX_POLL_INTERVAL_S = 0.5, 1.0
 """How many ask how a run stands that waits for its turn, and the seconds between, at the most."""
 
-OF_A_SECOND = 2
+RUN_IDS_PER_SECOND = 2
 """Run ids that name the same second."""
 
-NEWEST = 0.4
+UNVERSIONED_SHARE = 0.4
 """How many starts name no version."""
 
-ASKING, KNOWN = "asking", "known"
+REPLY_TO, KNOWN_REPLY_TO = "asking", "known"
 """Where answers go, and those that speak of a run which the engine had taken in before."""
 
 
@@ -58,110 +58,127 @@ class Client:
 
     def __init__(
         self,
-        engine: Tables,
-        database: Database,
-        publisher: Publisher,
-        dice: Random,
-        accepted: dict[str, int | None],
-        made: float = 0.0,
+        engine_db: MemoryDatabase,
+        database: MemoryDatabaseClient,
+        publisher: PublisherModel,
+        rng: Random,
+        accepted_versions: dict[str, int | None],
+        run_ids_made_at: float = 0.0,
     ) -> None:
-        self._engine = engine
-        self._accepted = accepted
-        self._made = made
+        self._engine_db = engine_db
+        self._accepted_versions = accepted_versions
+        self._run_ids_made_at = run_ids_made_at
         self._database = database
         self._publisher = publisher
-        self._dice = dice
+        self._rng = rng
 
-    async def start(self, play: Play, number: int, *, within: float) -> None:
+    async def start(self, workload: Workload, number: int, *, within: float) -> None:
         """Start a run *within* that time, by a message or as a caller's own transaction does."""
-        run_id, key = self.run_id(number), f"key-{number}" if self._dice.random() < 0.5 else None
-        recorded, cancelled = self._dice.random() < 0.1, self._dice.random() < 0.15
-        await asyncio.sleep(self._dice.random() * within)
-        version = None if self._dice.random() < NEWEST else play.saga.version
-        request = StartRequest(run_id, play.saga.name, play.input, version, key)
-        for _ in range(PATIENCE):
-            if self._is_there(str(run_id)):
+        run_id, key = (
+            self.make_run_id(number),
+            f"key-{number}" if self._rng.random() < 0.5 else None,
+        )
+        in_transaction, cancelled = self._rng.random() < 0.1, self._rng.random() < 0.15
+        await asyncio.sleep(self._rng.random() * within)
+        version = None if self._rng.random() < UNVERSIONED_SHARE else workload.saga.version
+        request = StartRequest(run_id, workload.saga.name, workload.input, version, key)
+        for _ in range(MAX_TRIES):
+            if self._is_accepted(str(run_id)):
                 break
             if self._is_too_old(run_id):
-                run_id = self.run_id(number, made=asyncio.get_running_loop().time())
+                run_id = self.make_run_id(number, made_at=asyncio.get_running_loop().time())
                 request = replace(request, run_id=run_id)
-            await (self._record(request, play.saga) if recorded else self._send(request))
-            await asyncio.sleep(ASK_AGAIN)
+            await (
+                self._start_in_transaction(request, workload.saga)
+                if in_transaction
+                else self._send(request)
+            )
+            await asyncio.sleep(RETRY_INTERVAL_S)
         if key is not None:
-            await self._send(replace(request, run_id=self.run_id(number)))  # the same by its key
-        if self._dice.random() < CURIOUS:
-            await self._follow(run_id)
+            await self._send(
+                replace(request, run_id=self.make_run_id(number))
+            )  # the same by its key
+        if self._rng.random() < POLLING_SHARE:
+            await self._poll_status(run_id)
         if cancelled:
-            await asyncio.sleep(self._dice.random() * 10)
-            await self._send(CancelRequest(run_id, "the lot says so", "the client"), to=KNOWN)
+            await asyncio.sleep(self._rng.random() * 10)
+            await self._send(
+                CancelRequest(run_id, "the lot says so", "the client"), reply_to=KNOWN_REPLY_TO
+            )
 
-    async def _follow(self, run_id: UUID) -> None:
+    async def _poll_status(self, run_id: UUID) -> None:
         """Ask for a run that waits for its turn, again and again until it has begun."""
-        for _ in range(PATIENCE):
-            if str(run_id) in self._engine.rows["run"]:
+        for _ in range(MAX_TRIES):
+            if str(run_id) in self._engine_db.rows["run"]:
                 return
-            await self._send(StatusRequest(run_id), to=KNOWN)
-            await asyncio.sleep(self._dice.random() * GLANCE)
+            await self._send(StatusRequest(run_id), reply_to=KNOWN_REPLY_TO)
+            await asyncio.sleep(self._rng.random() * MAX_POLL_INTERVAL_S)
 
-    def _is_there(self, run_id: str) -> bool:
+    def _is_accepted(self, run_id: str) -> bool:
         """Whether the engine has taken a run in: it has begun, or waits for its turn."""
-        return run_id in self._engine.rows["run"] or run_id in self._accepted
+        return run_id in self._engine_db.rows["run"] or run_id in self._accepted_versions
 
     def _is_too_old(self, run_id: UUID) -> bool:
         """Whether a start with that id is refused, and none with it waits already."""
-        now, made = asyncio.get_running_loop().time(), (run_id.int >> 80) / 1000
-        waiting = (row["run_id"] for row in self._engine.rows["inbox"].values())
-        age = BEGINNING.timestamp() + now - made
-        return age > ID_AGE.total_seconds() and str(run_id) not in waiting
+        now, made_at = asyncio.get_running_loop().time(), (run_id.int >> 80) / 1000
+        waiting = (row["run_id"] for row in self._engine_db.rows["inbox"].values())
+        age = TIME_ZERO.timestamp() + now - made_at
+        return age > MAX_RUN_ID_AGE.total_seconds() and str(run_id) not in waiting
 
-    async def throw_rubbish(self, exchange: str, *, within: float) -> None:
+    async def send_malformed(self, exchange: str, *, within: float) -> None:
         """Send what nobody can read, until it is set aside."""
-        await asyncio.sleep(self._dice.random() * within)
-        message = rubbish(exchange)
-        for _ in range(PATIENCE):
-            if message.message_id in set_aside(self._engine):
+        await asyncio.sleep(self._rng.random() * within)
+        message = malformed_message(exchange)
+        for _ in range(MAX_TRIES):
+            if message.message_id in dead_lettered_ids(self._engine_db):
                 return
             await self._publisher.publish([message])
-            await asyncio.sleep(ASK_AGAIN)
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
-    async def _send(self, request: Request, *, to: str = ASKING) -> None:
-        run_id, message_id = str(request.run_id), fresh_message_id()
-        message = encode_request(request, reply_to=to, correlation_id=run_id, message_id=message_id)
+    async def _send(self, request: Request, *, reply_to: str = REPLY_TO) -> None:
+        run_id, message_id = str(request.run_id), new_message_id()
+        message = encode_request(
+            request, reply_to=reply_to, correlation_id=run_id, message_id=message_id
+        )
         await self._publisher.publish([message])
 
-    async def _record(self, request: StartRequest, saga: Saga) -> None:
+    async def _start_in_transaction(self, request: StartRequest, saga: Saga) -> None:
         """Record a start as `start_in` does: by the saga's definition, or by its name alone."""
         run_id, by_name = str(request.run_id), request.version is None
-        start = StartWanted(
+        start = NewStart(
             *(request.saga, request.version, run_id, request.key, request.input, request.input),
-            known=by_name,
+            must_be_known=by_name,
             fingerprint=None if by_name else saga.fingerprint,
         )
         try:
             async with self._database.transaction() as tx:
-                started = await checked_requests.start(cast("Any", tx), start)
+                started = await checked_requests.record_start(cast("Any", tx), start)
         except StoreUnavailable:
             return  # it is asked again
         except StoreRefused:
-            self._accepted.setdefault(run_id, None)  # it waits: it was committed all the same
+            self._accepted_versions.setdefault(
+                run_id, None
+            )  # it waits: it was committed all the same
         else:
             if started is not None:
-                self._accepted.setdefault(run_id, started.version)
+                self._accepted_versions.setdefault(run_id, started.version)
 
-    def run_id(self, number: int, made: float | None = None) -> UUID:
+    def make_run_id(self, number: int, made_at: float | None = None) -> UUID:
         """Make a UUIDv7 that is the same in every simulation of the seed, a few of each second."""
-        made = self._made if made is None else made
-        milliseconds = int((BEGINNING.timestamp() + made + number // OF_A_SECOND) * 1000) + number
-        dice = self._dice.getrandbits(74)
-        high = milliseconds << 16 | 0x7000 | dice >> 62
-        return UUID(int=high << 64 | 0b10 << 62 | dice & 2**62 - 1)
+        made_at = self._run_ids_made_at if made_at is None else made_at
+        milliseconds = (
+            int((TIME_ZERO.timestamp() + made_at + number // RUN_IDS_PER_SECOND) * 1000) + number
+        )
+        random_bits = self._rng.getrandbits(74)
+        high = milliseconds << 16 | 0x7000 | random_bits >> 62
+        return UUID(int=high << 64 | 0b10 << 62 | random_bits & 2**62 - 1)
 
 
-def rubbish(exchange: str) -> Message:
+def malformed_message(exchange: str) -> Message:
     """Make what nobody can read."""
     return Message(exchange, exchange, b'{"rubb', f"rubbish for {exchange}")
 
 
-def set_aside(engine: Tables) -> set[str]:
+def dead_lettered_ids(engine_db: MemoryDatabase) -> set[str]:
     """The messages that are among the dead letters."""
-    return {row["message_id"] for row in engine.rows["dead_letter"].values()}
+    return {row["message_id"] for row in engine_db.rows["dead_letter"].values()}

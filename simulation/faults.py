@@ -13,7 +13,7 @@ from enum import StrEnum
 from random import Random
 
 
-class Point(StrEnum):
+class FaultPoint(StrEnum):
     """Where a fault can strike."""
 
     STATEMENT = "statement"
@@ -21,47 +21,66 @@ class Point(StrEnum):
     PUBLISH = "publish"
     MESSAGE = "message"  # each of those that are published together
     CONFIRM = "confirm"
-    SETTLE = "settle"
+    ACKNOWLEDGE = "settle"
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What strikes."""
 
     CRASH = "crash"  # the process dies before the effect
     CRASH_AFTER = "crash_after"  # the process dies after it
-    STOP = "stop"  # the process is told to finish what it has in hand and to end
-    CUT = "cut"  # the connection is lost before the effect
+    SHUTDOWN = "stop"  # the process is told to finish what it has in hand and to end
+    DISCONNECT = "cut"  # the connection is lost before the effect
     TIMEOUT = "timeout"  # a statement takes long, with all that is locked, and is then cancelled
-    CUT_AFTER = "cut_after"  # the effect happens, and its answer is lost
+    DISCONNECT_AFTER = "cut_after"  # the effect happens, and its answer is lost
     OUTAGE = "outage"  # the broker takes no publishes of this process for a while
     NACKED = "nacked"
-    RETURNED = "returned"  # no queue is bound for it, for a moment
-    LOST = "lost"  # before its confirm
-    VANISHED = "vanished"  # after its confirm: a broker can (F7), and must cost no more than time
-    DOUBLED = "doubled"
+    UNROUTABLE = "returned"  # no queue is bound for it, for a moment
+    LOST_BEFORE_CONFIRM = "lost"  # before its confirm
+    LOST_AFTER_CONFIRM = (
+        "vanished"  # after its confirm: a broker can (F7), and must cost no more than time
+    )
+    DUPLICATED = "doubled"
     DELAYED = "delayed"
 
 
-KINDS: dict[Point, tuple[Kind, ...]] = {
-    Point.STATEMENT: (Kind.CRASH, Kind.CUT, Kind.TIMEOUT),
-    Point.COMMIT: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.CUT_AFTER),
-    Point.PUBLISH: (Kind.CRASH, Kind.OUTAGE, Kind.STOP),
-    Point.MESSAGE: (
-        *(Kind.NACKED, Kind.RETURNED, Kind.LOST, Kind.VANISHED, Kind.DOUBLED, Kind.DELAYED),
+KINDS_BY_POINT: dict[FaultPoint, tuple[FaultKind, ...]] = {
+    FaultPoint.STATEMENT: (FaultKind.CRASH, FaultKind.DISCONNECT, FaultKind.TIMEOUT),
+    FaultPoint.COMMIT: (
+        FaultKind.CRASH,
+        FaultKind.CRASH_AFTER,
+        FaultKind.DISCONNECT,
+        FaultKind.DISCONNECT_AFTER,
     ),
-    Point.CONFIRM: (Kind.CRASH, Kind.CUT),
-    Point.SETTLE: (Kind.CRASH, Kind.CRASH_AFTER, Kind.CUT, Kind.STOP),
+    FaultPoint.PUBLISH: (FaultKind.CRASH, FaultKind.OUTAGE, FaultKind.SHUTDOWN),
+    FaultPoint.MESSAGE: (
+        *(
+            FaultKind.NACKED,
+            FaultKind.UNROUTABLE,
+            FaultKind.LOST_BEFORE_CONFIRM,
+            FaultKind.LOST_AFTER_CONFIRM,
+            FaultKind.DUPLICATED,
+            FaultKind.DELAYED,
+        ),
+    ),
+    FaultPoint.CONFIRM: (FaultKind.CRASH, FaultKind.DISCONNECT),
+    FaultPoint.ACKNOWLEDGE: (
+        FaultKind.CRASH,
+        FaultKind.CRASH_AFTER,
+        FaultKind.DISCONNECT,
+        FaultKind.SHUTDOWN,
+    ),
 }
-LONGEST = {Kind.DELAYED: 45.0, Kind.OUTAGE: 20.0, Kind.TIMEOUT: 10.0}
+MAX_SECONDS = {FaultKind.DELAYED: 45.0, FaultKind.OUTAGE: 20.0, FaultKind.TIMEOUT: 10.0}
 """Seconds; a message may so outlive every attempt of its step, an outage a step's timeout."""
 
-STATEMENTS_SPARED = 0.8
+STATEMENT_SKIP_SHARE = 0.8
 """How often a fault that is due at a statement waits for the next point."""
 
-MESSAGES_SHARE = 0.3
+MESSAGE_INTERVAL_FACTOR = 0.3
 """Messages meet with a fault more often than other points, by this share of `every`."""
 
-DOWN = 5.0
+MAX_DOWNTIME_S = 5.0
 """Seconds a process is down at the most."""
 
 
@@ -69,17 +88,17 @@ DOWN = 5.0
 class Fault:
     """One fault: at which point, what, and for how many seconds where that means something."""
 
-    number: int
-    kind: Kind
+    point_number: int
+    kind: FaultKind
     seconds: float
 
 
-def dice(seed: int, purpose: str) -> Random:
+def seeded_random(seed: int, purpose: str) -> Random:
     """Dice that fall the same for the same seed, whatever is drawn for other purposes."""
     return Random(f"{seed}/{purpose}")  # noqa: S311 - to be foreseen is what they are for
 
 
-class Faults:
+class FaultInjector:
     """
     The faults of one simulation; `met` are those that struck.
 
@@ -89,45 +108,45 @@ class Faults:
     """
 
     def __init__(
-        self, dice: Random | None = None, *, every: float = 50, planned: Iterable[Fault] = ()
+        self, rng: Random | None = None, *, interval: float = 50, planned: Iterable[Fault] = ()
     ) -> None:
-        self._dice = dice
-        self._every = every
-        self._planned = {fault.number: fault for fault in planned}
-        self._over = False
-        self._spared = {True: 0, False: 0}
-        self.points = 0
-        self.met: list[Fault] = []
+        self._rng = rng
+        self._interval = interval
+        self._planned = {fault.point_number: fault for fault in planned}
+        self._disabled = False
+        self._points_until_next = {True: 0, False: 0}
+        self.points_passed = 0
+        self.injected: list[Fault] = []
         self.counts: Counter[str] = Counter()
 
-    def at(self, point: Point) -> Fault | None:
+    def pass_point(self, point: FaultPoint) -> Fault | None:
         """Pass a point; what strikes there, if anything."""
-        number = self.points
-        self.points += 1
-        if self._over:
+        number = self.points_passed
+        self.points_passed += 1
+        if self._disabled:
             return None
-        fault = self._planned.get(number) if self._dice is None else self._drawn(number, point)
-        if fault is None or fault.kind not in KINDS[point]:
+        fault = self._planned.get(number) if self._rng is None else self._sample(number, point)
+        if fault is None or fault.kind not in KINDS_BY_POINT[point]:
             return None
-        self.met.append(fault)
+        self.injected.append(fault)
         self.counts[f"{fault.kind} at {point}"] += 1
         return fault
 
-    def end(self) -> None:
+    def disable(self) -> None:
         """From now on nothing goes wrong."""
-        self._over = True
+        self._disabled = True
 
-    def _drawn(self, number: int, point: Point) -> Fault | None:
-        dice = self._dice
-        assert dice is not None, "planned faults are not drawn"
-        messages = point is Point.MESSAGE
-        self._spared[messages] -= 1
-        if self._spared[messages] > 0:
+    def _sample(self, number: int, point: FaultPoint) -> Fault | None:
+        rng = self._rng
+        assert rng is not None, "planned faults are not drawn"
+        is_message = point is FaultPoint.MESSAGE
+        self._points_until_next[is_message] -= 1
+        if self._points_until_next[is_message] > 0:
             return None
-        if point is Point.STATEMENT and dice.random() < STATEMENTS_SPARED:
+        if point is FaultPoint.STATEMENT and rng.random() < STATEMENT_SKIP_SHARE:
             return None
-        every = self._every * MESSAGES_SHARE if messages else self._every
-        self._spared[messages] = int(dice.expovariate(1 / every))
-        kind = dice.choice(KINDS[point])
-        seconds = dice.uniform(0, LONGEST.get(kind, DOWN))
+        interval = self._interval * MESSAGE_INTERVAL_FACTOR if is_message else self._interval
+        self._points_until_next[is_message] = int(rng.expovariate(1 / interval))
+        kind = rng.choice(KINDS_BY_POINT[point])
+        seconds = rng.uniform(0, MAX_SECONDS.get(kind, MAX_DOWNTIME_S))
         return Fault(number, kind, round(seconds, 3))

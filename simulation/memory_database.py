@@ -30,20 +30,20 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from saga_engine.errors import StoreBusy, StoreRefused, StoreUnavailable
-from simulation.faults import Kind, Point
-from simulation.process import Process
+from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
+from simulation.faults import FaultKind, FaultPoint
+from simulation.process import SimulatedProcess
 
 Row: TypeAlias = dict[str, Any]
-Place: TypeAlias = tuple[str, Any]
+RowRef: TypeAlias = tuple[str, Any]
 """A row's table and its key."""
-Answer: TypeAlias = Callable[["Transaction", Any], Awaitable[Sequence[Any] | int]]
+StatementHandler: TypeAlias = Callable[["MemoryTransaction", Any], Awaitable[Sequence[Any] | int]]
 
-BEGINNING = datetime(2026, 11, 15, tzinfo=UTC)
+TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """When virtual time is 0."""
 
 
-class Answers(dict[int, Answer]):
+class StatementHandlers(dict[int, StatementHandler]):
     """
     What statements mean, by the identity of each; a statement lives as long as its module.
 
@@ -52,27 +52,31 @@ class Answers(dict[int, Answer]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.templates: dict[re.Pattern[str], Answer] = {}
+        self.templates: dict[re.Pattern[str], StatementHandler] = {}
 
-    def to(self, module: ModuleType, *names: str) -> Callable[[Answer], Answer]:
+    def handles(
+        self, module: ModuleType, *names: str
+    ) -> Callable[[StatementHandler], StatementHandler]:
         """Declare what statements of *module* mean, by their names, which need not be public."""
 
-        def declare(answer: Answer) -> Answer:
-            self.update((id(vars(module)[name]), answer) for name in names)
-            return answer
+        def declare(handler: StatementHandler) -> StatementHandler:
+            self.update((id(vars(module)[name]), handler) for name in names)
+            return handler
 
         return declare
 
-    def to_template(self, module: ModuleType, name: str) -> Callable[[Answer], Answer]:
+    def handles_template(
+        self, module: ModuleType, name: str
+    ) -> Callable[[StatementHandler], StatementHandler]:
         """Declare what the statements mean that are made of a text of *module* and a `month`."""
 
-        def declare(answer: Answer) -> Answer:
+        def declare(handler: StatementHandler) -> StatementHandler:
             pattern = re.escape(vars(module)[name]).replace(
                 re.escape("{month}"), r"(?P<month>\w+?)", 1
             )
             pattern = pattern.replace(re.escape("{month}"), "(?P=month)")
-            self.templates[re.compile(pattern)] = answer
-            return answer
+            self.templates[re.compile(pattern)] = handler
+            return handler
 
         return declare
 
@@ -87,14 +91,14 @@ def jsonb(text: str) -> str:
     return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def columns(names: Mapping[str, str], arguments: Mapping[str, Any]) -> Iterable[Row]:
+def unnest(columns_by_array: Mapping[str, str], arguments: Mapping[str, Any]) -> Iterable[Row]:
     """Turn arrays side by side into rows; *names* are the columns by the names of the arrays."""
-    arrays = [arguments[array] for array in names]
+    arrays = [arguments[array] for array in columns_by_array]
     for values in zip(*arrays, strict=True):
-        yield dict(zip(names.values(), values, strict=True))
+        yield dict(zip(columns_by_array.values(), values, strict=True))
 
 
-class Tables:
+class MemoryDatabase:
     """
     One database that knows some statements.
 
@@ -102,38 +106,42 @@ class Tables:
     `committed` are told of each transaction right before its commit happens.
     """
 
-    def __init__(self, *known: Answers) -> None:
-        self._answers = {name: answer for each in known for name, answer in each.items()}
+    def __init__(self, *handler_sets: StatementHandlers) -> None:
+        self._handlers = {
+            name: handler for handlers in handler_sets for name, handler in handlers.items()
+        }
         self._templates = {
-            pattern: answer for each in known for pattern, answer in each.templates.items()
+            pattern: handler
+            for handlers in handler_sets
+            for pattern, handler in handlers.templates.items()
         }
         self.rows: defaultdict[str, dict[Any, Row]] = defaultdict(dict)
-        self.locks: dict[Place, Transaction] = {}
-        self.committed: list[Callable[[Transaction], None]] = []
-        self._numbers: defaultdict[str, int] = defaultdict(int)
+        self.locks: dict[RowRef, MemoryTransaction] = {}
+        self.on_commit: list[Callable[[MemoryTransaction], None]] = []
+        self._sequences: defaultdict[str, int] = defaultdict(int)
 
-    def answer(self, statement: object, arguments: Any) -> tuple[Answer, Any]:
+    def handler_for(self, statement: object, arguments: Any) -> tuple[StatementHandler, Any]:
         """Find what a statement means, and its arguments with the `month` that it names."""
-        known = self._answers.get(id(statement))
-        if known is not None:
-            return known, arguments
+        handler = self._handlers.get(id(statement))
+        if handler is not None:
+            return handler, arguments
         for pattern, made in self._templates.items():
             if named := pattern.fullmatch(str(statement)):
                 return made, {**(arguments or {}), **named.groupdict()}
         raise KeyError(f"The model does not know the statement {statement}.")
 
-    def number(self, sequence: str) -> int:
+    def next_value(self, sequence: str) -> int:
         """Give the next number of a sequence; rolling back does not give it back."""
-        self._numbers[sequence] += 1
-        return self._numbers[sequence]
+        self._sequences[sequence] += 1
+        return self._sequences[sequence]
 
 
 class Result:
     """What a statement returned, read as SQLAlchemy's results are."""
 
-    def __init__(self, answer: Sequence[Any] | int) -> None:
-        self._rows = [] if isinstance(answer, int) else answer
-        self.rowcount = answer if isinstance(answer, int) else len(answer)
+    def __init__(self, rows_or_count: Sequence[Any] | int) -> None:
+        self._rows = [] if isinstance(rows_or_count, int) else rows_or_count
+        self.rowcount = rows_or_count if isinstance(rows_or_count, int) else len(rows_or_count)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._rows)
@@ -162,25 +170,27 @@ class Result:
     scalar_one_or_none = scalar
 
 
-class Transaction:
+class MemoryTransaction:
     """
     One transaction: what it writes is its own until it commits, what it locks it keeps to its end.
 
     It is what the engine takes for a connection inside a transaction.
     """
 
-    def __init__(self, tables: Tables, process: Process, patience: float | None) -> None:
+    def __init__(
+        self, database: MemoryDatabase, process: SimulatedProcess, lock_timeout: float | None
+    ) -> None:
         self.process = process
         self.is_active = True
         self.invalidated = False
         self.info: dict[str, Any] = {}  # of a session; what is not known of it is not in there
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
-        self.locked: list[Place] = []
-        self._tables = tables
-        self._patience = patience
+        self.locked_rows: list[RowRef] = []
+        self._database = database
+        self._lock_timeout = lock_timeout
         self._ended = asyncio.Event()
         self._snapshot: dict[str, dict[Any, Row]] | None = None
-        self._newest: set[Place] = set()
+        self._read_latest: set[RowRef] = set()
 
     async def execute(self, statement: object, arguments: Any = None) -> Result:
         """
@@ -191,102 +201,102 @@ class Transaction:
                 the transaction happens.
             StoreBusy: somebody else holds a row for too long.
         """
-        fault = await self.process.reach(Point.STATEMENT)
-        if fault is not None and fault.kind is Kind.TIMEOUT:
+        fault = await self.process.pass_point(FaultPoint.STATEMENT)
+        if fault is not None and fault.kind is FaultKind.TIMEOUT:
             await asyncio.sleep(fault.seconds)  # what is locked stays locked
         if fault is not None or not self.is_active:
-            self.end()
+            self.release()
             raise StoreUnavailable("The simulated statement was cancelled, or cut off.")
-        answer, arguments = self._tables.answer(statement, arguments)
+        handler, arguments = self._database.handler_for(statement, arguments)
         try:
-            return Result(await answer(self, arguments))
+            return Result(await handler(self, arguments))
         finally:
-            self.look_again()
+            self.refresh_snapshot()
 
-    def look_again(self) -> None:
+    def refresh_snapshot(self) -> None:
         """See what is committed by now, as each statement does, also one inside a function."""
         self._snapshot = None
-        self._newest.clear()
+        self._read_latest.clear()
 
-    def get_transaction(self) -> "Transaction":
+    def get_transaction(self) -> "MemoryTransaction":
         """Itself: SQLAlchemy tells connections and transactions apart."""
         return self
 
     @property
     def now(self) -> datetime:
         """The database's clock."""
-        return BEGINNING + timedelta(seconds=asyncio.get_running_loop().time())
+        return TIME_ZERO + timedelta(seconds=asyncio.get_running_loop().time())
 
-    def number(self, sequence: str) -> int:
+    def next_value(self, sequence: str) -> int:
         """Give the next number of a sequence."""
-        return self._tables.number(sequence)
+        return self._database.next_value(sequence)
 
     def get(self, table: str, key: Hashable) -> Row | None:
         """Look at a row: its own, or the committed one."""
-        written = self.writes.get(table)
-        if written and key in written:
-            return written[key]
-        if self._snapshot is None or (table, key) in self._newest:
-            return self._tables.rows[table].get(key)
+        writes = self.writes.get(table)
+        if writes and key in writes:
+            return writes[key]
+        if self._snapshot is None or (table, key) in self._read_latest:
+            return self._database.rows[table].get(key)
         return self._snapshot.get(table, {}).get(key)
 
-    def every(self, table: str) -> Iterator[tuple[Any, Row]]:
+    def scan(self, table: str) -> Iterator[tuple[Any, Row]]:
         """Look at all rows of a table, in the order they were put there."""
-        written = self.writes.get(table) or {}
-        known = self._tables.rows if self._snapshot is None else self._snapshot
-        rows = known.get(table, {})
+        writes = self.writes.get(table) or {}
+        committed = self._database.rows if self._snapshot is None else self._snapshot
+        rows = committed.get(table, {})
         for key, row in rows.items():
-            if key not in written:
+            if key not in writes:
                 yield key, row
-        for key, changed in written.items():
-            if changed is not None:
-                yield key, changed
+        for key, new_row in writes.items():
+            if new_row is not None:
+                yield key, new_row
 
-    def free(self, table: str, key: Hashable) -> bool:
+    def is_lockable(self, table: str, key: Hashable) -> bool:
         """Whether nobody else holds the row."""
-        return self._tables.locks.get((table, key), self) is self
+        return self._database.locks.get((table, key), self) is self
 
-    def grab(self, table: str, key: Hashable) -> None:
+    def lock_unlocked(self, table: str, key: Hashable) -> None:
         """Lock a row that is free."""
-        place = (table, key)
-        if place not in self._tables.locks:
-            self._tables.locks[place] = self
-            self.locked.append(place)
+        row_ref = (table, key)
+        if row_ref not in self._database.locks:
+            self._database.locks[row_ref] = self
+            self.locked_rows.append(row_ref)
 
     async def lock(self, table: str, key: Hashable) -> Row | None:
         """Lock a row, waiting for whoever has it; the row as it is then, if it is there."""
-        while not self.free(table, key):
-            await self._wait(self._tables.locks[table, key])
-        self._newest.add((table, key))
-        self.grab(table, key)
+        while not self.is_lockable(table, key):
+            await self._wait_for(self._database.locks[table, key])
+        self._read_latest.add((table, key))
+        self.lock_unlocked(table, key)
         return self.get(table, key)
 
     async def lock_table(self, table: str) -> None:
         """Wait until nobody holds a row of a table."""
-        while others := [
+        while holders := [
             holder
-            for place, holder in self._tables.locks.items()
-            if place[0] == table and holder is not self
+            for row_ref, holder in self._database.locks.items()
+            if row_ref[0] == table and holder is not self
         ]:
-            await self._wait(others[0])
+            await self._wait_for(holders[0])
 
     async def insert(self, table: str, key: Hashable, row: Row) -> bool:
         """Put a row unless its key is taken, waiting for whoever is about to take it."""
         while True:
-            self._newest.add((table, key))  # an index has no snapshot
-            holder = self._tables.locks.get((table, key), self)
+            self._read_latest.add((table, key))  # an index has no snapshot
+            holder = self._database.locks.get((table, key), self)
             if holder is not self and key in holder.writes[table]:
-                await self._wait(holder)
+                await self._wait_for(holder)
             elif self.get(table, key) is not None:
                 return False
             elif holder is not self:
-                await self._wait(holder)
+                await self._wait_for(holder)
             else:
-                self.grab(table, key)
+                self.lock_unlocked(table, key)
                 self.put(table, key, row)
                 return True
 
-    async def insert_new(self, table: str, key: Hashable, row: Row) -> None:
+    async def insert_or_fail(self, table: str, key: Hashable, row: Row) -> None:
         """Put a row whose key nobody may have."""
         if not await self.insert(table, key, row):
             raise StoreRefused(f"The simulated table {table} has that key already (23505).")
@@ -306,56 +316,56 @@ class Transaction:
         Raises:
             StoreUnavailable: the connection was cut; whether it was committed only we know.
         """
-        fault = await self.process.reach(Point.COMMIT)
-        if not self.is_active or (fault is not None and fault.kind is Kind.CUT):
-            self.end()
+        fault = await self.process.pass_point(FaultPoint.COMMIT)
+        if not self.is_active or (fault is not None and fault.kind is FaultKind.DISCONNECT):
+            self.release()
             raise StoreUnavailable("The simulated connection was cut before the commit.")
-        for told in self._tables.committed:
-            told(self)
-        for table, written in self.writes.items():
-            rows = self._tables.rows[table]
-            for key, row in written.items():
+        for callback in self._database.on_commit:
+            callback(self)
+        for table, writes in self.writes.items():
+            rows = self._database.rows[table]
+            for key, row in writes.items():
                 if row is None:
                     rows.pop(key, None)
                 else:
                     rows[key] = row
-        self.end()
+        self.release()
         if fault is not None:
-            if fault.kind is Kind.CRASH_AFTER:
-                self.process.die(fault)
+            if fault.kind is FaultKind.CRASH_AFTER:
+                self.process.crash(fault)
             raise StoreUnavailable("The simulated connection was cut after the commit.")
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Forget what is not committed and let go of everything that is locked."""
         self.is_active = False
-        for place in self.locked:
-            if self._tables.locks.get(place) is self:
-                del self._tables.locks[place]
-        self.locked = []
+        for row_ref in self.locked_rows:
+            if self._database.locks.get(row_ref) is self:
+                del self._database.locks[row_ref]
+        self.locked_rows = []
         self._ended.set()
 
-    async def _wait(self, holder: "Transaction") -> None:
+    async def _wait_for(self, holder: "MemoryTransaction") -> None:
         if self._snapshot is None:
-            self._snapshot = {table: dict(rows) for table, rows in self._tables.rows.items()}
+            self._snapshot = {table: dict(rows) for table, rows in self._database.rows.items()}
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._lock_timeout):
                 await holder._ended.wait()  # noqa: SLF001 - another of its own kind
         except TimeoutError:
-            self.end()
-            raise StoreBusy("Somebody else holds a row of the simulated database.") from None
+            self.release()
+            raise StoreLockTimeout("Somebody else holds a row of the simulated database.") from None
         if not self.is_active:  # both ended at once: it can lock nothing any more
             raise StoreUnavailable("The simulated connection was cut while it waited.")
 
 
-def name_of(tx: Transaction, definition_id: int) -> tuple[str, int, str]:
+def definition_of(tx: MemoryTransaction, definition_id: int) -> tuple[str, int, str]:
     """Look up the name, version and fingerprint of a definition."""
-    for _, row in tx.every("definition"):
+    for _, row in tx.scan("definition"):
         if row["id"] == definition_id:
             return row["name"], row["version"], row["fingerprint"]
     raise KeyError(definition_id)
 
 
-class Database:
+class MemoryDatabaseClient:
     """
     One process's way to a database.
 
@@ -363,26 +373,28 @@ class Database:
         patience: seconds to wait for a row that somebody else holds; None: as long as it takes.
     """
 
-    def __init__(self, tables: Tables, process: Process, patience: float | None = None) -> None:
-        self._tables = tables
+    def __init__(
+        self, database: MemoryDatabase, process: SimulatedProcess, lock_timeout: float | None = None
+    ) -> None:
+        self._database = database
         self._process = process
-        self._patience = patience
-        self._open: dict[Transaction, None] = {}
-        process.at_end(self._end_all)
+        self._lock_timeout = lock_timeout
+        self._open_transactions: dict[MemoryTransaction, None] = {}
+        process.on_exit(self._release_all)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
         """Open one transaction: committed when the block ends, undone when it raises."""
-        transaction = Transaction(self._tables, self._process, self._patience)
-        self._open[transaction] = None
+        transaction = MemoryTransaction(self._database, self._process, self._lock_timeout)
+        self._open_transactions[transaction] = None
         try:
             yield transaction
             await transaction.commit()
         finally:
-            transaction.end()
-            self._open.pop(transaction, None)
+            transaction.release()
+            self._open_transactions.pop(transaction, None)
 
-    def _end_all(self) -> None:
+    def _release_all(self) -> None:
         """The server undoes what the connections of a dead process leave."""
-        for transaction in self._open:
-            transaction.end()
+        for transaction in self._open_transactions:
+            transaction.release()

@@ -13,26 +13,31 @@ from uuid import UUID
 
 import orjson
 
-from saga_engine.protocol.answer import ANSWER, FINISHED, AnswerOutcome
-from saga_engine.protocol.command import ATTEMPT, DIRECTION, RUN_ID, STEP
-from saga_engine.protocol.message import Delivery, Message, Published
-from saga_engine.protocol.reply import OUTCOME
+from saga_engine.protocol.answer import ANSWER_TYPE, RUN_FINISHED_TYPE, AnswerOutcome
+from saga_engine.protocol.command import (
+    ATTEMPT_HEADER,
+    DIRECTION_HEADER,
+    RUN_ID_HEADER,
+    STEP_HEADER,
+)
+from saga_engine.protocol.message import Delivery, Message, PublishOutcome
+from saga_engine.protocol.reply import OUTCOME_HEADER
 from saga_engine.protocol.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIES, REQUESTS
 from saga_engine.vocabulary import Direction, Outcome
-from simulation.broker_model import Broker
-from simulation.client import KNOWN
-from simulation.memory_database import Row, Tables, Transaction
-from simulation.partition_model import month_of
-from simulation.process import Process
+from simulation.broker_model import BrokerModel
+from simulation.client import KNOWN_REPLY_TO
+from simulation.memory_database import MemoryDatabase, MemoryTransaction, Row
+from simulation.partition_model import month_of_run
+from simulation.process import SimulatedProcess
 
-_SAID = {
+_BARRIER_OUTCOMES = {
     Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),
     Outcome.REJECTED.value: (Outcome.REJECTED.value, "compensated"),
 }
 """What the barrier's row must have said before a reply says that."""
 
 
-class Witness:
+class Monitor:
     """
     Watches one simulation; `guarded` are the commands that are performed behind the barrier.
 
@@ -42,205 +47,247 @@ class Witness:
     """
 
     def __init__(
-        self, engine: Tables, services: Tables, broker: Broker, guarded: Collection[str]
+        self,
+        engine_db: MemoryDatabase,
+        services_db: MemoryDatabase,
+        broker: BrokerModel,
+        barrier_commands: Collection[str],
     ) -> None:
         self.violations: list[str] = []
-        self.ledger: list[Row] = []
+        self.effects: list[Row] = []
         self.counts: Counter[str] = Counter()
-        self.accepted: dict[str, int | None] = {}
-        self._engine = engine
-        self._services = services
-        self._guarded = guarded
+        self.accepted_versions: dict[str, int | None] = {}
+        self._engine_db = engine_db
+        self._services_db = services_db
+        self._barrier_commands = barrier_commands
         self._hash = hashlib.sha256()
-        self._moment = 0
-        self._decided: dict[tuple[Any, ...], str] = {}  # with their idempotency keys
-        self._settled: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
-        self._touched: dict[tuple[Process, str], int] = {}
-        self._taken: dict[tuple[Process, str, int, int], int] = {}
-        self._heard: set[tuple[Any, ...]] = set()
-        self._answered: set[str] = set()
-        self._ended: set[str] = set()  # a late success may have opened some of them again
-        engine.committed.append(self._engine_committed)
-        services.committed.append(self._services_committed)
-        broker.published.append(self._published)
-        broker.delivered.append(self._delivered)
-        broker.acknowledged.append(self._acknowledged)
+        self._sequence = 0
+        self._idempotency_keys: dict[tuple[Any, ...], str] = {}  # with their idempotency keys
+        self._barrier_rows: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+        self._last_written: dict[tuple[SimulatedProcess, str], int] = {}
+        self._delivered_at: dict[tuple[SimulatedProcess, str, int, int], int] = {}
+        self._published_commands: set[tuple[Any, ...]] = set()
+        self._confirmed_replies: set[str] = set()
+        self._finished_runs: set[str] = set()  # a late success may have opened some of them again
+        engine_db.on_commit.append(self._on_engine_commit)
+        services_db.on_commit.append(self._on_services_commit)
+        broker.on_published.append(self._on_published)
+        broker.on_delivered.append(self._on_delivered)
+        broker.on_acknowledged.append(self._on_acknowledged)
 
     @property
     def digest(self) -> str:
         """The same for two simulations in which the same happened."""
         return self._hash.hexdigest()
 
-    def violate(self, promise: str, what: str) -> None:
+    def record_violation(self, promise: str, what: str) -> None:
         """Note that a promise is broken."""
         self.violations.append(f"{promise}: {what}")
 
-    def _note(self, *what: object) -> None:
-        self._moment += 1
+    def _record(self, *what: object) -> None:
+        self._sequence += 1
         self.counts[str(what[0])] += 1
         self._hash.update(repr(what).encode())
 
-    def _engine_committed(self, tx: Transaction) -> None:
-        self._note("commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()])
-        self._decided.update(
-            (_command_of(row), row["idempotency_key"]) for row in _put(tx, "outbox")
+    def _on_engine_commit(self, tx: MemoryTransaction) -> None:
+        self._record(
+            "commit", tx.process.name, [(name, len(new)) for name, new in tx.writes.items()]
         )
-        self._months(tx)
-        self._ended.update(row["run_id"] for row in _put(tx, "run") if row["finished_at"])
+        self._idempotency_keys.update(
+            (_command_ref(row), row["idempotency_key"]) for row in _written_rows(tx, "outbox")
+        )
+        self._check_dropped_months(tx)
+        self._finished_runs.update(
+            row["run_id"] for row in _written_rows(tx, "run") if row["finished_at"]
+        )
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
-                self._left(self._engine.rows["outbox"].get(number))
-        self.counts["wait for a worker with the definition"] += len(_put(tx, "inbox"))
-        touched = [key for table, key in tx.locked if table == "run"]
-        touched += [row["run_id"] for row in _put(tx, "inbox")]
-        touched += [row["message_id"] for row in _put(tx, "dead_letter")]
-        self._touched.update(dict.fromkeys(((tx.process, each) for each in touched), self._moment))
-
-    def _months(self, tx: Transaction) -> None:
-        """A month goes, or a key: no start of it may wait, and no run of it be under way."""
-        gone = {row["run_id"] for row in _put(tx, "detached run")}
-        taken = [number for number, row in tx.writes.get("inbox", {}).items() if row is None]
-        waiting = {
-            row["run_id"]
-            for number, row in self._engine.rows["inbox"].items()
-            if row["kind"] == "start" and number not in taken
-        }
-        if gone:
-            self.counts["months dropped"] += len(months := {month_of(each) for each in gone})
-            if months & {month_of(each) for each in waiting}:
-                self.violate("P1", "a month was dropped while a start of it waits")
-        for pair, row in tx.writes.get("run_key", {}).items():
-            if row is None and pair in self._engine.rows["run_key"]:
-                self._released(self._engine.rows["run_key"][pair]["run_id"], waiting)
-
-    def _released(self, run_id: str, waiting: Collection[str]) -> None:
-        run = self._engine.rows["run"].get(run_id)
-        if run_id in waiting or (run is not None and run["finished_at"] is None):
-            self.violate("P1", f"the key of run {run_id} was released before its run ended")
-
-    def _left(self, row: Row | None) -> None:
-        """A row leaves the outbox: its command is confirmed, or nobody waits for it any more."""
-        command = _command_of(row) if row else ()
-        if row and command not in self._heard and self._awaited(row):
-            self.violate("P6", f"command {command} was forgotten before it was confirmed")
-
-    def _awaited(self, command: Row) -> bool:
-        run = orjson.loads(self._engine.rows["run"][command["run_id"]]["state"])
-        progress = run["steps"][command["step"]].get(command["direction"], {})
-        wanted = ("in_flight", command["attempt"])
-        return (progress.get("status"), progress.get("attempts")) == wanted
-
-    def _services_committed(self, tx: Transaction) -> None:
-        self._note("effect", tx.process.name, len(tx.writes.get("effect", ())))
-        self.ledger.extend(_put(tx, "effect"))
-        for row in _put(tx, "barrier"):
-            self._settled[str(row["run_id"]), row["step"], row["direction"]].append(row)
-
-    def _published(self, process: Process, message: Message, outcome: Published) -> None:
-        self._note("publish", process.name, message.exchange, message.routing_key, outcome)
-        if message.exchange == COMMANDS:
-            place = tuple(message.headers[name] for name in (RUN_ID, STEP, DIRECTION, ATTEMPT))
-            if outcome is not Published.UNKNOWN:
-                self._heard.add(place)
-            if place not in self._decided:
-                self.violate("P6", f"command {place} left before its decision was committed")
-        elif message.exchange == EVENTS:
-            self._told(message)
-        elif message.exchange == REPLIES and message.headers:
-            self._replied(message)
-            if outcome is Published.CONFIRMED:
-                self._answered.add(message.correlation_id)
-
-    def _told(self, message: Message) -> None:
-        """A client is told that a run has ended, or what the engine makes of a request."""
-        if message.type == FINISHED:
-            if message.routing_key.split(".")[1] not in self._ended:
-                self.violate("P6", f"{message.routing_key} was told before it was committed")
-            return
-        said = orjson.loads(message.body)
-        outcome, run_id, version = said["outcome"], message.correlation_id, said["version"]
-        named = self.accepted.get(run_id)
-        if version is not None and said["run_id"] == run_id and named not in (None, version):
-            self.violate("P1", f"run {run_id} was accepted as {named}, and is {version}")
-        if outcome == AnswerOutcome.ACCEPTED:
-            self.accepted[run_id] = named or version
-            waiting = [row["run_id"] for row in self._engine.rows["inbox"].values()]
-            if run_id not in self._engine.rows["run"] and run_id not in waiting:
-                self.violate("P6", f"run {run_id} was accepted before that was committed")
-        elif outcome == AnswerOutcome.UNKNOWN_RUN and message.routing_key == f"{ANSWER}.{KNOWN}":
-            self.violate("P6", f"run {run_id} was accepted, and then unknown")
-
-    def _replied(self, reply: Message) -> None:
-        """What the barrier has said may be told late: another attempt may have been made since."""
-        said = str(reply.headers[OUTCOME])
-        *place, attempt = _place_of(reply.correlation_id)
-        key = self._decided.get((*place, attempt))
-        committed = any(
-            row["outcome"] in _SAID.get(said, ())
-            and (row["outcome"] == "compensated" or _is_for(row, key, attempt))
-            for row in self._settled[tuple(place)]
+                self._check_outbox_delete(self._engine_db.rows["outbox"].get(number))
+        self.counts["wait for a worker with the definition"] += len(_written_rows(tx, "inbox"))
+        written_ids = [key for table, key in tx.locked_rows if table == "run"]
+        written_ids += [row["run_id"] for row in _written_rows(tx, "inbox")]
+        written_ids += [row["message_id"] for row in _written_rows(tx, "dead_letter")]
+        self._last_written.update(
+            dict.fromkeys(((tx.process, each) for each in written_ids), self._sequence)
         )
-        if said in _SAID and reply.type in self._guarded and not committed:
-            self.violate("P6", f"{said} of {place} was told and is not committed")
 
-    def _delivered(self, process: Process, delivery: Delivery) -> None:
-        self._note("deliver", process.name, delivery.queue)
-        self._taken[process, delivery.queue, delivery.epoch, delivery.tag] = self._moment
+    def _check_dropped_months(self, tx: MemoryTransaction) -> None:
+        """A month goes, or a key: no start of it may wait, and no run of it be under way."""
+        dropped_runs = {row["run_id"] for row in _written_rows(tx, "detached run")}
+        deleted_requests = [
+            number for number, row in tx.writes.get("inbox", {}).items() if row is None
+        ]
+        pending_starts = {
+            row["run_id"]
+            for number, row in self._engine_db.rows["inbox"].items()
+            if row["kind"] == "start" and number not in deleted_requests
+        }
+        if dropped_runs:
+            self.counts["months dropped"] += len(
+                months := {month_of_run(each) for each in dropped_runs}
+            )
+            if months & {month_of_run(each) for each in pending_starts}:
+                self.record_violation("P1", "a month was dropped while a start of it waits")
+        for pair, row in tx.writes.get("run_key", {}).items():
+            if row is None and pair in self._engine_db.rows["run_key"]:
+                self._check_released_key(
+                    self._engine_db.rows["run_key"][pair]["run_id"], pending_starts
+                )
 
-    def _acknowledged(self, process: Process, delivery: Delivery) -> None:
-        self._note("acknowledge", process.name, delivery.queue)
-        taken = self._taken.pop((process, delivery.queue, delivery.epoch, delivery.tag))
-        if not self._dealt_with(process, delivery, taken):
-            self.violate("P6", f"{delivery.type} of {delivery.queue} was acknowledged too soon")
+    def _check_released_key(self, run_id: str, pending_starts: Collection[str]) -> None:
+        run = self._engine_db.rows["run"].get(run_id)
+        if run_id in pending_starts or (run is not None and run["finished_at"] is None):
+            self.record_violation(
+                "P1", f"the key of run {run_id} was released before its run ended"
+            )
 
-    def _dealt_with(self, process: Process, delivery: Delivery, since: int) -> bool:
+    def _check_outbox_delete(self, row: Row | None) -> None:
+        """A row leaves the outbox: its command is confirmed, or nobody waits for it any more."""
+        command = _command_ref(row) if row else ()
+        if row and command not in self._published_commands and self._is_awaited(row):
+            self.record_violation("P6", f"command {command} was forgotten before it was confirmed")
+
+    def _is_awaited(self, command: Row) -> bool:
+        run = orjson.loads(self._engine_db.rows["run"][command["run_id"]]["state"])
+        progress = run["steps"][command["step"]].get(command["direction"], {})
+        expected = ("in_flight", command["attempt"])
+        return (progress.get("status"), progress.get("attempts")) == expected
+
+    def _on_services_commit(self, tx: MemoryTransaction) -> None:
+        self._record("effect", tx.process.name, len(tx.writes.get("effect", ())))
+        self.effects.extend(_written_rows(tx, "effect"))
+        for row in _written_rows(tx, "barrier"):
+            self._barrier_rows[str(row["run_id"]), row["step"], row["direction"]].append(row)
+
+    def _on_published(
+        self, process: SimulatedProcess, message: Message, outcome: PublishOutcome
+    ) -> None:
+        self._record("publish", process.name, message.exchange, message.routing_key, outcome)
+        if message.exchange == COMMANDS:
+            command_ref = tuple(
+                message.headers[name]
+                for name in (RUN_ID_HEADER, STEP_HEADER, DIRECTION_HEADER, ATTEMPT_HEADER)
+            )
+            if outcome is not PublishOutcome.UNKNOWN:
+                self._published_commands.add(command_ref)
+            if command_ref not in self._idempotency_keys:
+                self.record_violation(
+                    "P6", f"command {command_ref} left before its decision was committed"
+                )
+        elif message.exchange == EVENTS:
+            self._check_client_message(message)
+        elif message.exchange == REPLIES and message.headers:
+            self._check_reply(message)
+            if outcome is PublishOutcome.CONFIRMED:
+                self._confirmed_replies.add(message.correlation_id)
+
+    def _check_client_message(self, message: Message) -> None:
+        """A client is told that a run has ended, or what the engine makes of a request."""
+        if message.type == RUN_FINISHED_TYPE:
+            if message.routing_key.split(".")[1] not in self._finished_runs:
+                self.record_violation(
+                    "P6", f"{message.routing_key} was told before it was committed"
+                )
+            return
+        answer = orjson.loads(message.body)
+        outcome, run_id, version = answer["outcome"], message.correlation_id, answer["version"]
+        accepted_version = self.accepted_versions.get(run_id)
+        if (
+            version is not None
+            and answer["run_id"] == run_id
+            and accepted_version not in (None, version)
+        ):
+            self.record_violation(
+                "P1", f"run {run_id} was accepted as {accepted_version}, and is {version}"
+            )
+        if outcome == AnswerOutcome.ACCEPTED:
+            self.accepted_versions[run_id] = accepted_version or version
+            pending_run_ids = [row["run_id"] for row in self._engine_db.rows["inbox"].values()]
+            if run_id not in self._engine_db.rows["run"] and run_id not in pending_run_ids:
+                self.record_violation("P6", f"run {run_id} was accepted before that was committed")
+        elif (
+            outcome == AnswerOutcome.UNKNOWN_RUN
+            and message.routing_key == f"{ANSWER_TYPE}.{KNOWN_REPLY_TO}"
+        ):
+            self.record_violation("P6", f"run {run_id} was accepted, and then unknown")
+
+    def _check_reply(self, reply: Message) -> None:
+        """What the barrier has said may be told late: another attempt may have been made since."""
+        outcome = str(reply.headers[OUTCOME_HEADER])
+        *command_ref, attempt = _parse_token(reply.correlation_id)
+        key = self._idempotency_keys.get((*command_ref, attempt))
+        committed = any(
+            row["outcome"] in _BARRIER_OUTCOMES.get(outcome, ())
+            and (row["outcome"] == "compensated" or _covers_attempt(row, key, attempt))
+            for row in self._barrier_rows[tuple(command_ref)]
+        )
+        if outcome in _BARRIER_OUTCOMES and reply.type in self._barrier_commands and not committed:
+            self.record_violation("P6", f"{outcome} of {command_ref} was told and is not committed")
+
+    def _on_delivered(self, process: SimulatedProcess, delivery: Delivery) -> None:
+        self._record("deliver", process.name, delivery.queue)
+        self._delivered_at[process, delivery.queue, delivery.generation, delivery.delivery_tag] = (
+            self._sequence
+        )
+
+    def _on_acknowledged(self, process: SimulatedProcess, delivery: Delivery) -> None:
+        self._record("acknowledge", process.name, delivery.queue)
+        delivered_at = self._delivered_at.pop(
+            (process, delivery.queue, delivery.generation, delivery.delivery_tag)
+        )
+        if not self._is_handled(process, delivery, delivered_at):
+            self.record_violation(
+                "P6", f"{delivery.type} of {delivery.queue} was acknowledged too soon"
+            )
+
+    def _is_handled(self, process: SimulatedProcess, delivery: Delivery, since: int) -> bool:
         """Whether what a message means was committed between its delivery and now."""
         if delivery.queue not in (REPLIES, REQUESTS, DEAD_LETTERS):
-            return delivery.correlation_id in self._answered
+            return delivery.correlation_id in self._confirmed_replies
         if delivery.type == "status":
             return True  # it changes nothing
-        if self._touched.get((process, delivery.message_id), 0) > since:
+        if self._last_written.get((process, delivery.message_id), 0) > since:
             return True
         if delivery.queue == DEAD_LETTERS:
             return False
-        run_id, key = self._meant(delivery)
-        if self._touched.get((process, run_id), 0) > since:
+        run_id, key = self._run_and_key(delivery)
+        if self._last_written.get((process, run_id), 0) > since:
             return True
-        there = run_id in self._engine.rows["run"]
-        held = key in self._engine.rows["run_key"] or self._waits(run_id)
-        return (there or held) if delivery.routing_key == "start" else not there
+        run_exists = run_id in self._engine_db.rows["run"]
+        is_reserved = key in self._engine_db.rows["run_key"] or self._start_is_pending(run_id)
+        return (run_exists or is_reserved) if delivery.routing_key == "start" else not run_exists
 
-    def _waits(self, run_id: str) -> bool:
+    def _start_is_pending(self, run_id: str) -> bool:
         """Whether the start of that run waits in PostgreSQL."""
-        rows = self._engine.rows["inbox"].values()
+        rows = self._engine_db.rows["inbox"].values()
         return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
-    def _meant(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
+    def _run_and_key(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
         """The run that a message means, and of a start the business key."""
         try:
             if delivery.queue == REPLIES:
-                return _place_of(delivery.correlation_id)[0], ("", "")
+                return _parse_token(delivery.correlation_id)[0], ("", "")
             body = orjson.loads(delivery.body)
             return body["run_id"], (body.get("saga", ""), body.get("key", ""))
         except (ValueError, IndexError):
             return "", ("", "")  # rubbish
 
 
-def _put(tx: Transaction, table: str) -> list[Row]:
+def _written_rows(tx: MemoryTransaction, table: str) -> list[Row]:
     return [row for row in tx.writes.get(table, {}).values() if row is not None]
 
 
-def _command_of(row: Row) -> tuple[Any, ...]:
+def _command_ref(row: Row) -> tuple[Any, ...]:
     return row["run_id"], row["step"], row["direction"], row["attempt"]
 
 
-def _is_for(row: Row, key: str | None, attempt: int) -> bool:
+def _covers_attempt(row: Row, key: str | None, attempt: int) -> bool:
     """Whether the barrier's row answers an attempt: it is of the same key, or of a later one."""
     return bool(row["idempotency_key"] == key or row["attempt"] >= attempt)
 
 
-def _place_of(token: str) -> tuple[str, str, str, int]:
+def _parse_token(token: str) -> tuple[str, str, str, int]:
     """Which command a correlation id stands for: run, step, direction and attempt."""
-    _, run_id, letter, attempt, step = token.split(".", 4)
-    direction = Direction.ACTION if letter == "a" else Direction.COMPENSATION
+    _, run_id, direction_code, attempt, step = token.split(".", 4)
+    direction = Direction.ACTION if direction_code == "a" else Direction.COMPENSATION
     return str(UUID(run_id)), step, direction.value, int(attempt)

@@ -15,85 +15,94 @@ from uuid import UUID
 
 import orjson
 
-from saga_engine.decider.triggers import Cancel, Resolve, trigger_data
+from saga_engine.decider.triggers import Cancel, ResolveIncident, serialize_trigger
 from saga_engine.errors import StoreRefused, StoreUnavailable
 from saga_engine.store import audit, checked_requests
-from saga_engine.store.audit import Act
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.audit import OperatorAction
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Resolution
-from simulation.memory_database import Database, Row, Tables
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, Row
 
-NAME = "the operator"
+OPERATOR_NAME = "the operator"
 
-WISHES = (Resolution.RETRY, Resolution.RETRY, Resolution.RETRY, Resolution.ABANDON)
+RESOLUTIONS = (Resolution.RETRY, Resolution.RETRY, Resolution.RETRY, Resolution.ABANDON)
 """What is asked for an incident, by lot."""
 
-CANCELS, MISTAKEN = 0.3, 0.1
+CANCEL_SHARE, INVALID_SHARE = 0.3, 0.1
 """How many acts are cancels, and how many name what is not there."""
 
 
 class Operator:
     """Acts on runs and incidents; `acts` is how often."""
 
-    def __init__(self, engine: Tables, database: Database, dice: Random) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine_db: MemoryDatabase, database: MemoryDatabaseClient, rng: Random
+    ) -> None:
+        self._engine_db = engine_db
         self._database = database
-        self._dice = dice
+        self._rng = rng
 
-    async def work(self, acts: int, *, within: float) -> None:
+    async def run(self, actions: int, *, within: float) -> None:
         """Act that many times *within* that time."""
-        for number in range(acts):
-            await asyncio.sleep(self._dice.random() * 2 * within / acts)
-            wanted = self._wanted(f"act {number}")
-            if wanted is not None:
-                await self._record(*wanted)
+        for number in range(actions):
+            await asyncio.sleep(self._rng.random() * 2 * within / actions)
+            request = self._choose_request(f"act {number}")
+            if request is not None:
+                await self._record(*request)
 
-    def _wanted(self, reason: str) -> tuple[str, Cancel | Resolve] | None:
-        lot = self._dice.random()
-        if lot < CANCELS:
-            run_ids = [*self._engine.rows["run"], *self._waiting()]
-            return (self._dice.choice(run_ids), Cancel(NAME, reason)) if run_ids else None
-        if lot < CANCELS + MISTAKEN:
-            unknown = str(UUID(int=self._dice.getrandbits(128), version=4))
-            return unknown, Resolve(1, Resolution.RETRY, NAME, reason)
-        rows = self._engine.rows["incident"].values()
-        found = [row for row in rows if row["resolved_at"] is None]
-        return self._resolution(self._dice.choice(found), reason) if found else None
+    def _choose_request(self, reason: str) -> tuple[str, Cancel | ResolveIncident] | None:
+        sample = self._rng.random()
+        if sample < CANCEL_SHARE:
+            run_ids = [*self._engine_db.rows["run"], *self._pending_starts()]
+            return (self._rng.choice(run_ids), Cancel(OPERATOR_NAME, reason)) if run_ids else None
+        if sample < CANCEL_SHARE + INVALID_SHARE:
+            unknown = str(UUID(int=self._rng.getrandbits(128), version=4))
+            return unknown, ResolveIncident(1, Resolution.RETRY, OPERATOR_NAME, reason)
+        rows = self._engine_db.rows["incident"].values()
+        open_incidents = [row for row in rows if row["resolved_at"] is None]
+        return (
+            self._resolution(self._rng.choice(open_incidents), reason) if open_incidents else None
+        )
 
-    def _resolution(self, incident: Row, reason: str) -> tuple[str, Resolve]:
-        wish = self._dice.choice(WISHES)
-        if incident["direction"] == Direction.COMPENSATION and self._dice.random() < MISTAKEN:
-            wish = Resolution.REJECT  # which is refused
-        return incident["run_id"], Resolve(incident["number"], wish, NAME, reason)
+    def _resolution(self, incident: Row, reason: str) -> tuple[str, ResolveIncident]:
+        resolution = self._rng.choice(RESOLUTIONS)
+        if incident["direction"] == Direction.COMPENSATION and self._rng.random() < INVALID_SHARE:
+            resolution = Resolution.REJECT  # which is refused
+        return incident["run_id"], ResolveIncident(
+            incident["number"], resolution, OPERATOR_NAME, reason
+        )
 
-    def _waiting(self) -> list[str]:
-        rows = self._engine.rows["inbox"].values()
+    def _pending_starts(self) -> list[str]:
+        rows = self._engine_db.rows["inbox"].values()
         return [row["run_id"] for row in rows if row["kind"] == "start" and row["role"] is None]
 
-    async def _record(self, run_id: str, trigger: Cancel | Resolve) -> None:
-        kind, body = trigger_data(trigger)
-        number = str(UUID(int=self._dice.getrandbits(128), version=4))
-        action = trigger.resolution.value if isinstance(trigger, Resolve) else kind
-        act = Act(number, trigger.by, action, trigger.reason, run_id)
+    async def _record(self, run_id: str, trigger: Cancel | ResolveIncident) -> None:
+        kind, body = serialize_trigger(trigger)
+        audit_id = str(UUID(int=self._rng.getrandbits(128), version=4))
+        action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else kind
+        audit_record = OperatorAction(audit_id, trigger.operator, action, trigger.reason, run_id)
         try:
             async with self._database.transaction() as tx:
-                await audit.record(cast("Any", tx), [act])
-                item = Item(kind, run_id, body, audit_id=number)
-                await checked_requests.record(cast("Any", tx), [item])
+                await audit.record(cast("Any", tx), [audit_record])
+                item = NewRequest(kind, run_id, body, audit_id=audit_id)
+                await checked_requests.record_operator_requests(cast("Any", tx), [item])
         except (StoreUnavailable, StoreRefused):
             pass  # it acts again
 
 
-def unsettled(engine: Tables) -> Iterator[str]:
+def audit_violations(engine_db: MemoryDatabase) -> Iterator[str]:
     """Say which acts were not settled as their verdicts say, in sentences as of `promises`."""
-    events = engine.rows["event"].values()
-    closed = [event["data"] for event in events if event["type"] == "incident_resolved"]
-    reasons = Counter(orjson.loads(data)["reason"] for data in closed)
-    for act in engine.rows["audit"].values():
-        named = f"act {act['action']} of run {act['run_id']}"
-        if act["verdicts"] != 1:
-            yield f"P1: {named} has {act['verdicts']} verdicts"
-        elif act["action"] not in ("cancel", Resolution.ABANDON.value):
-            wanted = int(act["outcome"] == "accepted")
-            if reasons[act["reason"]] != wanted:
-                yield f"P5: {named} was {act['outcome']} and is {reasons[act['reason']]} times in"
+    events = engine_db.rows["event"].values()
+    resolutions = [event["data"] for event in events if event["type"] == "incident_resolved"]
+    reasons = Counter(orjson.loads(data)["reason"] for data in resolutions)
+    for audit_row in engine_db.rows["audit"].values():
+        label = f"act {audit_row['action']} of run {audit_row['run_id']}"
+        if audit_row["verdicts"] != 1:
+            yield f"P1: {label} has {audit_row['verdicts']} verdicts"
+        elif audit_row["action"] not in ("cancel", Resolution.ABANDON.value):
+            expected = int(audit_row["outcome"] == "accepted")
+            if reasons[audit_row["reason"]] != expected:
+                yield (
+                    f"P5: {label} was {audit_row['outcome']} and is"
+                    f" {reasons[audit_row['reason']]} times in"
+                )

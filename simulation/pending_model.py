@@ -22,27 +22,33 @@ from saga_engine.store import (
     retention,
     stranded_starts,
 )
-from simulation.memory_database import Answers, Row, Transaction, columns, name_of
+from simulation.memory_database import (
+    MemoryTransaction,
+    Row,
+    StatementHandlers,
+    definition_of,
+    unnest,
+)
 from simulation.run_model import UNFINISHED
 
 Arguments = Mapping[str, Any]
 
-ANSWERS = Answers()
+HANDLERS = StatementHandlers()
 
 
 # suspects: no code of a simulated saga ends its process
 
 
-@ANSWERS.to(crash_suspects, "_EVERY", "_AMONG", "_WITH_WORK")
-async def _no_suspects(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(crash_suspects, "_READ_ALL", "_READ_AMONG", "_READ_WITH_WORK")
+async def _no_crash_suspects(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     return []
 
 
 # outbox
 
 
-@ANSWERS.to(outbox, "_ADD")
-async def _add(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(outbox, "_ADD")
+async def _add_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     names = {
         "run_ids": "run_id",
         "sagas": "saga",
@@ -56,64 +62,64 @@ async def _add(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
         "due": "due_at",
     }
     numbers = []
-    for row in columns(names, arguments):
-        row |= {"id": tx.number("outbox"), "created_at": tx.now, "claimed_at": None}
+    for row in unnest(names, arguments):
+        row |= {"id": tx.next_value("outbox"), "created_at": tx.now, "claimed_at": None}
         tx.put("outbox", row["id"], row)
         numbers.append((row["id"],))
     return numbers
 
 
-@ANSWERS.to(outbox, "_DELETE")
-async def _delete(tx: Transaction, arguments: Arguments) -> int:
+@HANDLERS.handles(outbox, "_DELETE")
+async def _delete_commands(tx: MemoryTransaction, arguments: Arguments) -> int:
     deleted = 0
     for number in arguments["ids"]:
-        if tx.get("outbox", number) is not None and tx.free("outbox", number):
-            tx.grab("outbox", number)
+        if tx.get("outbox", number) is not None and tx.is_lockable("outbox", number):
+            tx.lock_unlocked("outbox", number)
             tx.delete("outbox", number)
             deleted += 1
     return deleted
 
 
-@ANSWERS.to(outbox, "_CLAIM")
-async def _claim(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(outbox, "_CLAIM_STALE")
+async def _claim_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     now, limit = tx.now, arguments["limit"]
     old = [
         row
-        for number, row in sorted(tx.every("outbox"))
+        for number, row in sorted(tx.scan("outbox"))
         if (row["claimed_at"] or row["created_at"]) <= now - arguments["age"]
-        and tx.free("outbox", number)
+        and tx.is_lockable("outbox", number)
     ]
     names = ("created_at", "run_id", "saga", "version", "step", "direction", "attempt", "command")
     claimed = []
-    for row in up_to(old[:limit], "payload", arguments):
-        tx.grab("outbox", row["id"])
+    for row in limit_bytes(old[:limit], "payload", arguments):
+        tx.lock_unlocked("outbox", row["id"])
         tx.put("outbox", row["id"], {**row, "claimed_at": now})
-        told = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
-        claimed.append((row["id"], _awaited(tx, row), *told))
+        values = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
+        claimed.append((row["id"], _is_awaited(tx, row), *values))
     return claimed
 
 
-@ANSWERS.to(outbox, "_BACKLOG")
-async def _backlog(tx: Transaction, _: Arguments) -> Sequence[Any]:
-    times = [row["created_at"] for _, row in tx.every("outbox")]
-    return [(len(times), _age(tx, times))]
+@HANDLERS.handles(outbox, "_BACKLOG")
+async def _outbox_backlog(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
+    times = [row["created_at"] for _, row in tx.scan("outbox")]
+    return [(len(times), _oldest_age(tx, times))]
 
 
-def _awaited(tx: Transaction, command: Row) -> bool:
+def _is_awaited(tx: MemoryTransaction, command: Row) -> bool:
     run = tx.get("run", command["run_id"])
     if run is None:
         return True
     step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
     progress = step.get(command["direction"], {})
-    wanted = ("in_flight", command["attempt"])
-    return (progress.get("status"), progress.get("attempts")) == wanted
+    expected = ("in_flight", command["attempt"])
+    return (progress.get("status"), progress.get("attempts")) == expected
 
 
 # inbox
 
 
-@ANSWERS.to(pending_requests, "_RECORD")
-async def _record(tx: Transaction, arguments: Arguments) -> int:
+@HANDLERS.handles(pending_requests, "_RECORD")
+async def _add_pending_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
     names = {
         "run_ids": "run_id",
         "definition_ids": "definition_id",
@@ -132,77 +138,81 @@ async def _record(tx: Transaction, arguments: Arguments) -> int:
         "held": "held",
     }
     added = 0
-    for row in columns(names, arguments):
+    for row in unnest(names, arguments):
         run = tx.get("run", row["run_id"])
         if row["definition_id"] is None and row["kind"] != "start" and run is not None:
             row["definition_id"] = run["definition_id"]
         delay = row.pop("delay")
-        if row["kind"] == "start" and row["run_id"] in _starts(tx):
+        if row["kind"] == "start" and row["run_id"] in _pending_start_ids(tx):
             continue
-        row |= {"id": tx.number("inbox"), "received_at": tx.now}
+        row |= {"id": tx.next_value("inbox"), "received_at": tx.now}
         row["not_before"] = tx.now + delay if delay > timedelta() else None
         tx.put("inbox", row["id"], row)
         added += 1
     return added
 
 
-@ANSWERS.to(pending_requests, "_TAKE")
-async def _take(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    mine = (row for row in _waiting(tx) if row["kind"] != "start" and _is_mine(row, arguments))
-    return _taken_out(tx, islice(mine, arguments["limit"]), arguments)
+@HANDLERS.handles(pending_requests, "_TAKE")
+async def _take_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    eligible = (
+        row
+        for row in _takeable(tx)
+        if row["kind"] != "start" and _is_for_loaded_definition(row, arguments)
+    )
+    return _delete_returning(tx, islice(eligible, arguments["limit"]), arguments)
 
 
-@ANSWERS.to(pending_requests, "_TAKE_STARTS")
-async def _take_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    chosen: list[Row] = []
-    rows = list(_waiting(tx))
-    for saga, places in zip(arguments["sagas"], arguments["limits"], strict=True):
-        mine = (row for row in rows if _is_startable(tx, row, saga, arguments))
-        chosen += islice(mine, places)
-    oldest = sorted(chosen, key=lambda row: row["id"])
-    return _taken_out(tx, oldest[: arguments["limit"]], arguments)
+@HANDLERS.handles(pending_requests, "_TAKE_STARTS")
+async def _take_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    selected: list[Row] = []
+    rows = list(_takeable(tx))
+    for saga, limit in zip(arguments["sagas"], arguments["limits"], strict=True):
+        eligible = (row for row in rows if _is_startable(tx, row, saga, arguments))
+        selected += islice(eligible, limit)
+    oldest = sorted(selected, key=lambda row: row["id"])
+    return _delete_returning(tx, oldest[: arguments["limit"]], arguments)
 
 
-@ANSWERS.to(stranded_starts, "_TAKE_UNKNOWN")
-async def _take_unknown(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    known = {(row["name"], row["version"], row["fingerprint"]) for _, row in tx.every("definition")}
+@HANDLERS.handles(stranded_starts, "_TAKE_WITHOUT_DEFINITION")
+async def _take_unknown(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    known = {(row["name"], row["version"], row["fingerprint"]) for _, row in tx.scan("definition")}
     old = [
         row
-        for row in _waiting(tx)
+        for row in _takeable(tx)
         if row["kind"] == "start"
         and row["role"] is not None
         and row["fingerprint"] is not None
         and (row["saga"], row["version"], row["fingerprint"]) not in known
         and row["received_at"] < tx.now - arguments["age"]
     ]
-    return _taken_out(tx, old[: arguments["limit"]], arguments)
+    return _delete_returning(tx, old[: arguments["limit"]], arguments)
 
 
-@ANSWERS.to(pending_requests, "_REST")
-async def _rest(tx: Transaction, arguments: Arguments) -> int:
-    rested = 0
+@HANDLERS.handles(pending_requests, "_DEFER")
+async def _defer_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
+    deferred = 0
     for number in arguments["ids"]:
         row = await tx.lock("inbox", number)
         if row is not None:
             tx.put("inbox", number, {**row, "not_before": tx.now + arguments["pause"]})
-            rested += 1
-    return rested
+            deferred += 1
+    return deferred
 
 
-@ANSWERS.to(pending_requests, "_LET_GO")
-async def _let_go(tx: Transaction, arguments: Arguments) -> int:
-    let_go = 0
-    for number, row in list(tx.every("inbox")):
+@HANDLERS.handles(pending_requests, "_UNBLOCK_REQUESTS")
+async def _release_held(tx: MemoryTransaction, arguments: Arguments) -> int:
+    released = 0
+    for number, row in list(tx.scan("inbox")):
         if row["run_id"] in arguments["run_ids"] and row["kind"] != "start" and row["held"]:
             await tx.lock("inbox", number)
             tx.put("inbox", number, {**row, "held": False})
-            let_go += 1
-    return let_go
+            released += 1
+    return released
 
 
-@ANSWERS.to(pending_requests, "_SAGAS_WAITING")
-async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.every("inbox") if _is_ripe(tx, row)]
+@HANDLERS.handles(pending_requests, "_SAGAS_WITH_STARTS")
+async def _sagas_with_pending_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    rows = [row for _, row in tx.scan("inbox") if _is_due(tx, row)]
     return [
         (saga,)
         for saga in arguments["sagas"]
@@ -210,43 +220,43 @@ async def _sagas_waiting(tx: Transaction, arguments: Arguments) -> Sequence[Any]
     ]
 
 
-@ANSWERS.to(pending_requests, "_ANYTHING")
-async def _anything(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    rows = (row for _, row in tx.every("inbox") if row["kind"] != "start" and _is_ripe(tx, row))
-    others = any(_is_mine(row, arguments) for row in rows)
-    return [(others or bool(await _sagas_waiting(tx, arguments)),)]
+@HANDLERS.handles(pending_requests, "_HAS_WORK")
+async def _anything_pending(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    rows = (row for _, row in tx.scan("inbox") if row["kind"] != "start" and _is_due(tx, row))
+    has_request = any(_is_for_loaded_definition(row, arguments) for row in rows)
+    return [(has_request or bool(await _sagas_with_pending_starts(tx, arguments)),)]
 
 
-@ANSWERS.to(pending_requests, "_KNOWN")
-async def _known(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    starts = _starts(tx)
+@HANDLERS.handles(pending_requests, "_EXISTING_RUNS")
+async def _existing_runs(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    starts = _pending_start_ids(tx)
     ids = arguments["run_ids"]
     return [(each,) for each in ids if each in starts or tx.get("run", each) is not None]
 
 
-@ANSWERS.to(pending_requests, "_LOOK_AT_STARTS")
-async def _look_at_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(pending_requests, "_READ_STARTS")
+async def _read_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [
-        _fetched(row, arguments)
-        for _, row in tx.every("inbox")
+        _returned_columns(row, arguments)
+        for _, row in tx.scan("inbox")
         if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
     ]
 
 
-@ANSWERS.to(pending_requests, "_KEEP_STARTS")
-async def _keep_starts(tx: Transaction, arguments: Arguments) -> Sequence[Any] | int:
-    starts = _starts(tx)
+@HANDLERS.handles(pending_requests, "_FIND_AND_LOCK_STARTS")
+async def _lock_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any] | int:
+    starts = _pending_start_ids(tx)
     for number in [starts[each] for each in arguments["run_ids"] if each in starts]:
         await tx.lock("inbox", number)
-    return _starts_found(tx, arguments)
+    return _start_rows(tx, arguments)
 
 
-@ANSWERS.to(pending_requests, "_STARTS_OF")
-async def _starts_of(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
-    return _starts_found(tx, arguments)
+@HANDLERS.handles(pending_requests, "_FIND_STARTS")
+async def _read_pending_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
+    return _start_rows(tx, arguments)
 
 
-def up_to(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
+def limit_bytes(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
     """Leave out the rows that come after `most` bytes of a column."""
     before = 0
     for row in rows:
@@ -255,68 +265,70 @@ def up_to(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Ro
         before += len(row[column].encode())
 
 
-def _starts_found(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+def _start_rows(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [
         (
             *(row["run_id"], row["saga"], row["version"], row["key"]),
-            min(_held(tx, row), arguments["held"]),
+            min(_count_held(tx, row), arguments["held"]),
         )
-        for row in [tx.get("inbox", number) for number in _starts(tx).values()]
+        for row in [tx.get("inbox", number) for number in _pending_start_ids(tx).values()]
         if row is not None and row["run_id"] in arguments["run_ids"]
     ]
 
 
-def _held(tx: Transaction, start: Row) -> int:
-    rows = (row for _, row in tx.every("inbox"))
+def _count_held(tx: MemoryTransaction, start: Row) -> int:
+    rows = (row for _, row in tx.scan("inbox"))
     return sum(row["run_id"] == start["run_id"] and row["held"] for row in rows)
 
 
-def _starts(tx: Transaction) -> dict[str, int]:
+def _pending_start_ids(tx: MemoryTransaction) -> dict[str, int]:
     """The starts that wait, by run id."""
-    return {row["run_id"]: number for number, row in tx.every("inbox") if row["kind"] == "start"}
+    return {row["run_id"]: number for number, row in tx.scan("inbox") if row["kind"] == "start"}
 
 
-def _waiting(tx: Transaction) -> Iterator[Row]:
+def _takeable(tx: MemoryTransaction) -> Iterator[Row]:
     """What may be taken out now, what has waited longest first."""
-    for number, row in sorted(tx.every("inbox"), key=_ripe_since):
-        if _is_ripe(tx, row) and tx.free("inbox", number):
+    for number, row in sorted(tx.scan("inbox"), key=_due_since):
+        if _is_due(tx, row) and tx.is_lockable("inbox", number):
             yield row
 
 
-def _taken_out(tx: Transaction, rows: Iterable[Row], arguments: Arguments) -> Sequence[Any]:
-    taken = []
+def _delete_returning(
+    tx: MemoryTransaction, rows: Iterable[Row], arguments: Arguments
+) -> Sequence[Any]:
+    returned = []
     found = list(rows)
     for row in found:
-        tx.grab("inbox", row["id"])
-    for row in up_to(found, "body", arguments):
+        tx.lock_unlocked("inbox", row["id"])
+    for row in limit_bytes(found, "body", arguments):
         tx.delete("inbox", row["id"])
-        taken.append(_fetched(row, arguments))
-    return taken
+        returned.append(_returned_columns(row, arguments))
+    return returned
 
 
-def _fetched(row: Row, arguments: Arguments) -> tuple[Any, ...]:
+def _returned_columns(row: Row, arguments: Arguments) -> tuple[Any, ...]:
     """The columns that the real statements return, of a long body only the beginning."""
     names = (
         *("saga", "version", "definition_id", "audit_id", "reply_to", "correlation_id"),
         *("sender", "key", "role", "fingerprint"),
     )
     size = len(row["body"].encode())
-    whole = size <= arguments["ours" if row["role"] is None else "others"]
-    body = row["body"] if whole else row["body"][: arguments["kept"]]
+    is_complete = size <= arguments["engine_bytes" if row["role"] is None else "role_bytes"]
+    body = row["body"] if is_complete else row["body"][: arguments["excerpt_bytes"]]
     others = (row[name] for name in names)
-    return (row["id"], row["kind"], row["run_id"], body, size, whole, *others)
+    return (row["id"], row["kind"], row["run_id"], body, size, is_complete, *others)
 
 
-def _ripe_since(item: tuple[Any, Row]) -> tuple[datetime, int]:
+def _due_since(item: tuple[Any, Row]) -> tuple[datetime, int]:
     number, row = item
     return row["not_before"] or row["received_at"], number
 
 
-def _is_ripe(tx: Transaction, row: Row) -> bool:
+def _is_due(tx: MemoryTransaction, row: Row) -> bool:
     return row["not_before"] is None or row["not_before"] <= tx.now
 
 
-def _is_startable(tx: Transaction, row: Row, saga: str, arguments: Arguments) -> bool:
+def _is_startable(tx: MemoryTransaction, row: Row, saga: str, arguments: Arguments) -> bool:
     if row["kind"] != "start" or row["saga"] != saga:
         return False
     if row["version"] is None:
@@ -325,11 +337,11 @@ def _is_startable(tx: Transaction, row: Row, saga: str, arguments: Arguments) ->
         each["id"] in arguments["definition_ids"]
         and (each["name"], each["version"]) == (saga, row["version"])
         and row["fingerprint"] in (None, each["fingerprint"])
-        for _, each in tx.every("definition")
+        for _, each in tx.scan("definition")
     )
 
 
-def _is_mine(row: Row, arguments: Arguments) -> bool:
+def _is_for_loaded_definition(row: Row, arguments: Arguments) -> bool:
     ids = arguments["definition_ids"]
     return not row["held"] and (row["definition_id"] is None or row["definition_id"] in ids)
 
@@ -337,12 +349,12 @@ def _is_mine(row: Row, arguments: Arguments) -> bool:
 # dead letters
 
 
-@ANSWERS.to(dead_letters, "_RECORD")
-async def _dead_letters(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(dead_letters, "_RECORD")
+async def _add_dead_letters(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     names = {name: name for name in arguments if name != "quota"}
     added: list[tuple[int]] = []
-    for row in columns(names, arguments):
-        number = tx.number("dead_letter")
+    for row in unnest(names, arguments):
+        number = tx.next_value("dead_letter")
         tx.put("dead_letter", number, {**row, "id": number, "state": "open"})
         added.append((len(added) + 1,))
     return added
@@ -351,35 +363,35 @@ async def _dead_letters(tx: Transaction, arguments: Arguments) -> Sequence[Any]:
 # what the gauges count, and partitions, of which there are none
 
 
-@ANSWERS.to(backlog_counts, "_UNFINISHED")
-async def _unfinished(tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(backlog_counts, "_UNFINISHED")
+async def _unfinished(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     groups: dict[tuple[str, str], list[datetime]] = {}
-    for _key, row in tx.every("run"):
+    for _key, row in tx.scan("run"):
         if row["status"] in UNFINISHED:
-            name = name_of(tx, row["definition_id"])[0]
+            name = definition_of(tx, row["definition_id"])[0]
             groups.setdefault((name, row["status"]), []).append(row["started_at"])
-    return [(*group, len(times), _age(tx, times)) for group, times in groups.items()]
+    return [(*group, len(times), _oldest_age(tx, times)) for group, times in groups.items()]
 
 
-@ANSWERS.to(backlog_counts, "_INCIDENTS", "_LETTERS")
-async def _none(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(backlog_counts, "_OPEN_INCIDENTS", "_DEAD_LETTERS")
+async def _no_rows(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     return []
 
 
-@ANSWERS.to(backlog_counts, "_STARTS_WAITING")
-async def _starts_waiting(tx: Transaction, _: Arguments) -> Sequence[Any]:
-    starts = Counter(row["saga"] for _, row in tx.every("inbox") if row["kind"] == "start")
+@HANDLERS.handles(backlog_counts, "_STARTS_WAITING")
+async def _pending_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
+    starts = Counter(row["saga"] for _, row in tx.scan("inbox") if row["kind"] == "start")
     return list(starts.items())
 
 
-@ANSWERS.to(stranded_starts, "_COUNT")
-async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(stranded_starts, "_COUNT")
+async def _stranded_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     alive = {
         (row["name"], row["version"], row["fingerprint"])
-        for _, row in tx.every("definition")
+        for _, row in tx.scan("definition")
         if row["present_until"] > tx.now
     }
-    starts = (row for _, row in tx.every("inbox") if row["kind"] == "start")
+    starts = (row for _, row in tx.scan("inbox") if row["kind"] == "start")
     stranded = Counter(
         row["saga"]
         for row in starts
@@ -389,29 +401,29 @@ async def _starts_stranded(tx: Transaction, _: Arguments) -> Sequence[Any]:
     return list(stranded.items())
 
 
-@ANSWERS.to(backlog_counts, "_TIMERS")
-async def _timers(tx: Transaction, _: Arguments) -> Sequence[Any]:
-    times = [row["wake_at"] for _, row in tx.every("run") if row["wake_at"] is not None]
-    return [(len(times), max(0.0, _age(tx, times)))]
+@HANDLERS.handles(backlog_counts, "_TIMERS")
+async def _due_timers(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
+    times = [row["wake_at"] for _, row in tx.scan("run") if row["wake_at"] is not None]
+    return [(len(times), max(0.0, _oldest_age(tx, times)))]
 
 
-@ANSWERS.to(backlog_counts, "_INBOX")
-async def _inbox(tx: Transaction, _: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.every("inbox")]
-    parked = sum(row["definition_id"] is not None for row in rows)
-    return [(len(rows), _age(tx, [row["received_at"] for row in rows]), parked)]
+@HANDLERS.handles(backlog_counts, "_PENDING_REQUESTS")
+async def _pending_request_counts(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
+    rows = [row for _, row in tx.scan("inbox")]
+    awaiting_definition = sum(row["definition_id"] is not None for row in rows)
+    return [(len(rows), _oldest_age(tx, [row["received_at"] for row in rows]), awaiting_definition)]
 
 
-@ANSWERS.to(retention, "_PURGE_OLD")
-async def _nothing_is_old(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(retention, "_PURGE_EXPIRED")
+async def _purge_nothing(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     return [(0,)]
 
 
-@ANSWERS.to(backlog_counts, "_UNPARTITIONED")
-@ANSWERS.to(partitions, "_MISSING")
-async def _missing_partitions(_tx: Transaction, _: Arguments) -> Sequence[Any]:
+@HANDLERS.handles(backlog_counts, "_UNPARTITIONED")
+@HANDLERS.handles(partitions, "_COUNT_MISSING")
+async def _missing_partitions(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
     return [(0,)]
 
 
-def _age(tx: Transaction, times: Sequence[datetime]) -> float:
+def _oldest_age(tx: MemoryTransaction, times: Sequence[datetime]) -> float:
     return (tx.now - min(times)).total_seconds() if times else 0.0

@@ -9,16 +9,16 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
-from simulation.faults import Fault, Faults, Kind, Point
+from simulation.faults import Fault, FaultInjector, FaultKind, FaultPoint
 
-PAUSES = 0.3
+PAUSE_SHARE = 0.3
 """How many of the points take time, so that others come in between."""
 
-LATENCY = 0.004
+MAX_PAUSE_S = 0.004
 """Seconds such a point takes at the most."""
 
 
-class Process:
+class SimulatedProcess:
     """
     One life of a worker, a participant or a client; `stop` is set when it is told to end.
 
@@ -26,71 +26,73 @@ class Process:
         mortal: whether faults kill it.
     """
 
-    def __init__(self, name: str, faults: Faults, dice: Random, *, mortal: bool = True) -> None:
+    def __init__(
+        self, name: str, faults: FaultInjector, rng: Random, *, can_crash: bool = True
+    ) -> None:
         self.name = name
         self.faults = faults
         self.alive = True
         self.stop = asyncio.Event()
-        self.down = 0.0
-        self._dice = dice
-        self._mortal = mortal
-        self._endings: list[Callable[[], None]] = []
+        self.downtime = 0.0
+        self._rng = rng
+        self._can_crash = can_crash
+        self._exit_callbacks: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, task: asyncio.Task[None]) -> None:
+    def attach_task(self, task: asyncio.Task[None]) -> None:
         """Its life is that task."""
         self._task = task
 
-    def at_end(self, ending: Callable[[], None]) -> None:
+    def on_exit(self, callback: Callable[[], None]) -> None:
         """Have *ending* called when it dies or has ended."""
-        self._endings.append(ending)
+        self._exit_callbacks.append(callback)
 
-    async def reach(self, point: Point) -> Fault | None:
+    async def pass_point(self, point: FaultPoint) -> Fault | None:
         """
         Come to a point, which may take time; the fault that strikes there and is not its death.
 
         Raises:
             CancelledError: it is dead.
         """
-        self.check()
-        if self._dice.random() < PAUSES:
-            await asyncio.sleep(self._dice.random() * LATENCY)
-            self.check()
-        return self.strike(point)
+        self.raise_if_crashed()
+        if self._rng.random() < PAUSE_SHARE:
+            await asyncio.sleep(self._rng.random() * MAX_PAUSE_S)
+            self.raise_if_crashed()
+        return self.pass_point_now(point)
 
-    def strike(self, point: Point) -> Fault | None:
+    def pass_point_now(self, point: FaultPoint) -> Fault | None:
         """As `reach`, at once."""
-        fault = self.faults.at(point)
-        if fault is not None and fault.kind is Kind.CRASH:
-            self.die(fault)
-        if fault is not None and fault.kind is Kind.STOP:
+        fault = self.faults.pass_point(point)
+        if fault is not None and fault.kind is FaultKind.CRASH:
+            self.crash(fault)
+        if fault is not None and fault.kind is FaultKind.SHUTDOWN:
             self.stop.set()
             return None
         return fault
 
-    def die(self, fault: Fault) -> None:
+    def crash(self, fault: Fault) -> None:
         """
         End at once, to come back after the fault's seconds.
 
         Raises:
             CancelledError: unless it is immortal.
         """
-        if not self._mortal:
+        if not self._can_crash:
             return
-        self.down = fault.seconds
+        self.downtime = fault.seconds
         self.alive = False
         self.close()
         if self._task is not None:
             self._task.cancel()
-        self.check()
+        self.raise_if_crashed()
 
     def close(self) -> None:
         """Close its connections: its transactions are undone, and its deliveries come back."""
-        endings, self._endings = self._endings, []
-        for ending in endings:
-            ending()
+        callbacks, self._exit_callbacks = self._exit_callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def check(self) -> None:
+    def raise_if_crashed(self) -> None:
         """Raise CancelledError when it is dead."""
         if not self.alive:
             raise asyncio.CancelledError

@@ -8,34 +8,39 @@ alone, then the second beside it or in its place, then the first alone again, an
 from collections import Counter
 from collections.abc import Sequence
 
-from simulation.workload import Play
+from simulation.workload import Workload
 
-OUT, BACK = 6.0, 16.0
+ROLLOUT_AT_S, ROLLBACK_AT_S = 6.0, 16.0
 """Seconds after which the second version comes, and after which it goes again."""
 
 
 class Rollout:
     """The stages of one world; from `last` seconds on all versions are loaded for good."""
 
-    def __init__(self, plays: Sequence[Play], last: float) -> None:
-        self._plays = plays
-        number = Counter(play.saga.name for play in plays)
-        self._several = {name for name, versions in number.items() if versions > 1}
-        self.times = (OUT, BACK, last) if self._several else ()
+    def __init__(self, workloads: Sequence[Workload], all_versions_at: float) -> None:
+        self._workloads = workloads
+        version_counts = Counter(play.saga.name for play in workloads)
+        self._multi_version_sagas = {
+            name for name, versions in version_counts.items() if versions > 1
+        }
+        self.restart_times = (
+            (ROLLOUT_AT_S, ROLLBACK_AT_S, all_versions_at) if self._multi_version_sagas else ()
+        )
 
-    def loaded(self, worker: int, now: float) -> Sequence[Play]:
+    def workloads_for(self, worker: int, now: float) -> Sequence[Workload]:
         """What a worker loads that begins now; every second one lacks the first of the plays."""
-        plays = self._plays[worker % 2 :] or self._plays
-        versions = self._versions(worker, now)
+        workloads = self._workloads[worker % 2 :] or self._workloads
+        versions = self._versions_for(worker, now)
         return [
-            play
-            for play in plays
-            if play.saga.name not in self._several or play.saga.version in versions
+            workload
+            for workload in workloads
+            if workload.saga.name not in self._multi_version_sagas
+            or workload.saga.version in versions
         ]
 
-    def _versions(self, worker: int, now: float) -> tuple[int, ...]:
-        if not self.times or now >= self.times[-1]:
+    def _versions_for(self, worker: int, now: float) -> tuple[int, ...]:
+        if not self.restart_times or now >= self.restart_times[-1]:
             return (1, 2)
-        if now < OUT or now >= BACK:
+        if now < ROLLOUT_AT_S or now >= ROLLBACK_AT_S:
             return (1,)
         return (2,) if worker % 2 else (1, 2)

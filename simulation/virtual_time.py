@@ -18,32 +18,32 @@ class DeadlockError(Exception):
     """Nothing is ready and no timer runs: every task waits for another."""
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose `time` is virtual; it begins at 0."""
 
     def __init__(self) -> None:
         self._now = 0.0
-        super().__init__(_Jump(self))
+        super().__init__(_VirtualTimeSelector(self))
 
     def time(self) -> float:
         """Seconds of virtual time."""
         return self._now
 
-    def jump(self, seconds: float | None) -> None:
+    def advance(self, seconds: float | None) -> None:
         """Let that time pass; None: nothing will ever happen any more."""
         if seconds is None:
             raise DeadlockError("Every task waits for another, and no timer runs.")
         self._now += max(0.0, seconds)
 
 
-class _Jump(selectors.BaseSelector):
+class _VirtualTimeSelector(selectors.BaseSelector):
     """Passes time instead of waiting for files, of which the loop itself registers one."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualTimeLoop) -> None:
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._loop.jump(timeout)
+        self._loop.advance(timeout)
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -66,5 +66,5 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         DeadlockError: it can never end.
     """
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

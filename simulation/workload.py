@@ -18,21 +18,24 @@ from saga_engine.participant.errors import Failed, Rejected
 from saga_engine.participant.participant import Participant
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
-from simulation.barrier_model import DID, REFUSED, REMEMBER
-from simulation.memory_database import Database
+from simulation.barrier_model import DEDUPLICATE, INSERT_EFFECT, RECORD_REJECTION
+from simulation.memory_database import MemoryDatabaseClient
 
-SLOWEST = 50.0
+MAX_DELAY_S = 50.0
 """Seconds a slow participant takes at the most: longer than most steps wait."""
 
-SHARES = {Direction.ACTION: (0.07, 0.15, 0.21), Direction.COMPENSATION: (0.01, 0.11, 0.15)}
+OUTCOME_THRESHOLDS = {
+    Direction.ACTION: (0.07, 0.15, 0.21),
+    Direction.COMPENSATION: (0.01, 0.11, 0.15),
+}
 """Up to where a lot between 0 and 1 means rejected, failed and slow; all above is done at once."""
 
-DAWDLING = 0.3
+DELAYED_SHARE = 0.3
 """How many commands a service without the barrier lets lie, so that a later attempt overtakes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class Workload:
     """
     A saga to simulate.
 
@@ -46,7 +49,7 @@ class Play:
     barrier: bool = True
 
 
-class Lots:
+class SampledOutcomes:
     """
     What each attempt meets with: the same for the same seed, whatever else happens.
 
@@ -55,107 +58,114 @@ class Lots:
     remembers, and where persons have refused steps tried again it has to: there it is done twice.
     """
 
-    def __init__(self, seed: int, *, forgetful: bool) -> None:
-        self.forgetful = forgetful
+    def __init__(self, seed: int, *, forgets_rejections: bool) -> None:
+        self.forgets_rejections = forgets_rejections
         self._seed = seed
-        self._calm = False
+        self._disabled = False
 
-    def calm(self) -> None:
+    def disable(self) -> None:
         """From now on everything is done at once."""
-        self._calm = True
+        self._disabled = True
 
-    async def meet(self, context: CommandContext) -> None:
+    async def apply(self, context: CommandContext) -> None:
         """Let an attempt meet with its lot, after what it did and before that is committed."""
-        if self._calm:
+        if self._disabled:
             return
-        lot = self._draw(context, "lot")
-        rejected, failed, slow = SHARES[context.direction]
-        if lot < rejected:
+        sample = self._sample(context, "lot")
+        rejected, failed, slow = OUTCOME_THRESHOLDS[context.direction]
+        if sample < rejected:
             raise Rejected("no", "The lot says no.")
-        if lot < failed:
+        if sample < failed:
             raise Failed("trouble", "The lot says that it fails.")
-        if lot < slow:
-            await asyncio.sleep(self._draw(context, "slow") * SLOWEST)
+        if sample < slow:
+            await asyncio.sleep(self._sample(context, "slow") * MAX_DELAY_S)
 
-    async def dawdle(self, context: CommandContext) -> None:
+    async def delay(self, context: CommandContext) -> None:
         """Let an attempt lie for a while before anything is done about it."""
-        if not self._calm and self._draw(context, "lie") < DAWDLING:
-            await asyncio.sleep(self._draw(context, "long") * SLOWEST)
+        if not self._disabled and self._sample(context, "lie") < DELAYED_SHARE:
+            await asyncio.sleep(self._sample(context, "long") * MAX_DELAY_S)
 
-    def _draw(self, context: CommandContext, what: str) -> float:
-        text = f"{self._seed}/{what}/{context.idempotency_key}/{context.attempt}"
+    def _sample(self, context: CommandContext, purpose: str) -> float:
+        text = f"{self._seed}/{purpose}/{context.idempotency_key}/{context.attempt}"
         return zlib.crc32(text.encode()) / 0xFFFFFFFF
 
 
-def participant(play: Play, database: Database, lots: Lots) -> Participant:
+def make_participant(
+    workload: Workload, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes
+) -> Participant:
     """Make the participant that performs every command of a play."""
-    there = "postgresql+asyncpg://simulated/services" if play.barrier else None
-    name, version = play.saga.name, play.saga.version
-    made = Participant(name if version == 1 else f"{name}-{version}", database=there)
-    for step in play.saga.steps.values():
-        _declare(made, play, step, _Performing(database, lots))
-    return made
+    database_url = "postgresql+asyncpg://simulated/services" if workload.barrier else None
+    name, version = workload.saga.name, workload.saga.version
+    definition = Participant(name if version == 1 else f"{name}-{version}", database=database_url)
+    for step in workload.saga.steps.values():
+        _declare_handlers(definition, workload, step, _HandlerBehavior(database, sampled_outcomes))
+    return definition
 
 
-class _Performing:
+class _HandlerBehavior:
     """What a handler does: it writes the effect down, and meets with its lot."""
 
-    def __init__(self, database: Database, lots: Lots) -> None:
+    def __init__(self, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes) -> None:
         self._database = database
-        self._lots = lots
+        self._sampled_outcomes = sampled_outcomes
 
-    async def behind_the_barrier(self, context: CommandContext, tx: Any) -> None:
-        await tx.execute(DID, _place(context))
-        await self._lots.meet(context)
+    async def with_barrier(self, context: CommandContext, tx: Any) -> None:
+        await tx.execute(INSERT_EFFECT, _command_columns(context))
+        await self._sampled_outcomes.apply(context)
 
-    async def alone(self, context: CommandContext) -> None:
-        await self._lots.dawdle(context)
-        refusal = None
+    async def without_barrier(self, context: CommandContext) -> None:
+        await self._sampled_outcomes.delay(context)
+        rejection = None
         async with self._database.transaction() as tx:
-            [(state,)] = await tx.execute(REMEMBER, _place(context))
-            acts = context.direction is Direction.ACTION
+            [(state,)] = await tx.execute(DEDUPLICATE, _command_columns(context))
+            is_action = context.direction is Direction.ACTION
             if state == "new":
                 try:
-                    await self._lots.meet(context)
+                    await self._sampled_outcomes.apply(context)
                 except Rejected as error:
-                    if self._lots.forgetful or not acts:
+                    if self._sampled_outcomes.forgets_rejections or not is_action:
                         raise  # nothing of it is kept
-                    refusal = error
-                    await tx.execute(REFUSED, _place(context))
+                    rejection = error
+                    await tx.execute(RECORD_REJECTION, _command_columns(context))
                 else:
-                    await tx.execute(DID, _place(context))
-            elif state in ("undone", "refused") and acts:
-                refusal = Rejected(state, f"It was {state} before.")
-        if refusal is not None:
-            raise refusal
+                    await tx.execute(INSERT_EFFECT, _command_columns(context))
+            elif state in ("undone", "refused") and is_action:
+                rejection = Rejected(state, f"It was {state} before.")
+        if rejection is not None:
+            raise rejection
 
 
-def _declare(made: Participant, play: Play, step: Step, performing: _Performing) -> None:
+def _declare_handlers(
+    definition: Participant, workload: Workload, step: Step, behavior: _HandlerBehavior
+) -> None:
     """Declare a step's handlers, and its compensation as one where the barrier can know of it."""
-    action, undo = step.action.command, step.undo and step.undo.command
-    reply = play.replies.get(action)
+    action, compensation = (
+        step.action_spec.command,
+        step.compensation_spec and step.compensation_spec.command,
+    )
+    reply = workload.replies.get(action)
 
-    if play.barrier:
+    if workload.barrier:
 
-        @made.command(action)
-        async def act(_: Any, tx: AsyncConnection, context: CommandContext) -> Any:
-            await performing.behind_the_barrier(context, tx)
+        @definition.command(action)
+        async def handle(_: Any, tx: AsyncConnection, context: CommandContext) -> Any:
+            await behavior.with_barrier(context, tx)
             return reply
 
-        if undo:
-            made.compensation(undo, of=action)(act)
+        if compensation:
+            definition.compensation(compensation, of=action)(handle)
     else:
 
-        @made.command(action)
-        async def act_alone(_: Any, context: CommandContext) -> Any:
-            await performing.alone(context)
+        @definition.command(action)
+        async def handle_without_barrier(_: Any, context: CommandContext) -> Any:
+            await behavior.without_barrier(context)
             return reply
 
-        if undo:
-            made.command(undo)(act_alone)
+        if compensation:
+            definition.command(compensation)(handle_without_barrier)
 
 
-def _place(context: CommandContext) -> dict[str, Any]:
+def _command_columns(context: CommandContext) -> dict[str, Any]:
     return {
         "run_id": str(context.run_id),
         "step": context.step,

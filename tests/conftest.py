@@ -4,9 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from saga_engine.containment import CALL
+from saga_engine.containment import CURRENT_CALL
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = [
+    "tests.kit.servers",
+    "tests.kit.database_fixtures",
+    "tests.kit.hypothesis_profiles",
+]
 
 
 def pytest_sessionfinish(session, exitstatus):
@@ -16,7 +20,7 @@ def pytest_sessionfinish(session, exitstatus):
 
 
 @pytest.fixture(autouse=True)
-def no_call_is_left() -> Iterator[None]:
+def no_pending_calls() -> Iterator[None]:
     """What a test begins in the name of user code it ends, or the next one could cancel nothing."""
     yield
-    assert CALL.get() is None
+    assert CURRENT_CALL.get() is None

@@ -42,16 +42,17 @@ SLEEPERS: dict[str, str] = {
 """Test modules that may call sleep, each with a reason."""
 
 CLOCKS: dict[str, str] = {
-    "tests/faults/load.py": "it tells what was accepted lately from what a fault may have taken",
+    "tests/faults/load_generator.py": "it tells what was accepted lately from what a fault may"
+    " have taken",
     "tests/faults/suite.py": "it prints how far the suite is",
-    "tests/growth.py": "it compares two measurements of one process",
+    "tests/kit/growth.py": "it compares two measurements of one process",
     "tests/hostile/fuzzing.py": "it goes on for as long as it is asked to",
-    "tests/load/stage.py": "it measures, and nothing of `make test` runs it",
-    "tests/cli/test_drain.py": "it reads which moments are given to waits",
+    "tests/kit/load_environment.py": "it measures, and nothing of `make test` runs it",
+    "tests/test_shutdown.py": "it reads which moments are given to waits",
     "tests/security/certificates.py": "certificates have dates",
     "tests/simulation/__main__.py": "it makes a seed",
     "tests/simulation/campaign.py": "it prints how many runs a second are simulated",
-    "tests/simulation/test_loop.py": "it reads the clock of the simulation",
+    "tests/simulation/test_virtual_time.py": "it reads the clock of the simulation",
     "tests/simulation/test_promises.py": "it makes a seed",
 }
 """Test modules that may read a clock, each with a reason: none judges how fast a machine is."""
@@ -59,15 +60,15 @@ CLOCKS: dict[str, str] = {
 TIMES = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 
 SKIPPERS = {
-    "tests/servers.py": "RabbitMQ may be missing; on CI that is a failure",
+    "tests/kit/servers.py": "RabbitMQ may be missing; on CI that is a failure",
     "tests/environments/pgbouncer.py": "PgBouncer may be missing; on CI that is a failure",
-    "tests/cli/test_overseer.py": "a machine may not let us have a PID namespace; on CI that fails",
+    "tests/cli/test_watchdog.py": "a machine may not let us have a PID namespace; on CI that fails",
     "tests/embedded/test_postgres.py": "what root does, only root can test",
     "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
     "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",
     "tests/faults/test_mixed_versions.py": "the history may be missing; on CI that is a failure",
     "tests/foreign/test_foreign.py": "Node.js may be missing; on CI that is a failure",
-    "tests/store/test_pool.py": "a container may not let us have a network of our own",
+    "tests/postgres/test_pool.py": "a container may not let us have a network of our own",
 }
 """Test modules that may skip, each with a reason."""
 
@@ -164,7 +165,7 @@ def test_no_test_sleeps_to_wait_or_skips_by_itself(path):
         assert not sleeping, "wait for a signal"
     if relative(path) not in SKIPPERS:
         skipping = [line for name, line in called if name in SKIPS]
-        assert not skipping, "let tests/servers.py complain, which fails on CI"
+        assert not skipping, "let tests/kit/servers.py complain, which fails on CI"
 
 
 def clocks_read(source: str) -> list[int]:

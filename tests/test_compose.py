@@ -13,12 +13,12 @@ import yaml
 
 from saga_engine.cli.main import _COMMANDS
 from saga_engine.environment import PREFIX
-from saga_engine.loading import load
-from saga_engine.protocol.topology import policy
+from saga_engine.loading import load_objects
+from saga_engine.protocol.topology import queue_policy
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from tests.cli.conftest import saga_engine
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitMQServer
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -76,7 +76,7 @@ def test_every_service_of_ours_has_a_user_of_its_own_and_none_is_a_superuser():
 
 def test_its_broker_has_the_policy_and_passwords_of_its_urls():
     [found] = DEFINITIONS["policies"]
-    wanted = policy()
+    wanted = queue_policy()
     assert {name: found[name] for name in wanted} == wanted
     for user in DEFINITIONS["users"]:
         known = base64.b64decode(user["password_hash"])
@@ -97,7 +97,9 @@ def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
     granted = (ROOT / "deploy/postgres/grants.sql").read_text()
     [_, *modules] = SERVICES["worker"]["command"]
     sagas = [
-        saga.name for module in modules for saga in load(module, Saga, Settings().import_timeout)
+        saga.name
+        for module in modules
+        for saga in load_objects(module, Saga, Settings().import_timeout)
     ]
     assert sagas
     for name in sagas:
@@ -109,13 +111,13 @@ async def test_a_real_broker_takes_its_definitions(tmp_path):
     tmp_path.chmod(0o755)
     file = tmp_path / "definitions.json"
     file.write_text(json.dumps(DEFINITIONS))
-    async with RabbitServer() as server:
-        await server.ctl("import_definitions", str(file))
+    async with RabbitMQServer() as server:
+        await server.rabbitmqctl("import_definitions", str(file))
         url = urlsplit(server.url_of("saga"))
         for user in ("setup", "engine"):
             broker = url._replace(netloc=f"{user}:{user}@127.0.0.1:{url.port}").geturl()
             declared = await saga_engine("topology", "--declare", broker_url=broker)
-            assert declared.code == 0, declared.err
+            assert declared.exit_code == 0, declared.err
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -148,7 +150,7 @@ def test_every_setting_is_one(name):
 
 
 def test_a_drain_has_the_time_it_may_take():
-    assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > Settings().drain
+    assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > Settings().shutdown_timeout
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

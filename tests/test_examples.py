@@ -9,23 +9,25 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client
-from saga_engine.loading import load
+from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
-from saga_engine.participant.service import Service
+from saga_engine.participant.service import ParticipantService
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import Tell
+from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.worker import Worker
-from tests.client.engine import running
+from tests.kit.greeter import run_services
 
 
 @asynccontextmanager
 async def shop(sagas: str, services: str, settings: Settings):
     """An example's saga and services at work, and a client."""
     async with (
-        Service(load(services, Participant, settings.import_timeout), settings, Tell()) as service,
-        Worker(load(sagas, Saga, settings.import_timeout), settings, Tell()) as worker,
-        running(service, worker),
+        ParticipantService(
+            load_objects(services, Participant, settings.import_timeout), settings, Emitter()
+        ) as service,
+        Worker(load_objects(sagas, Saga, settings.import_timeout), settings, Emitter()) as worker,
+        run_services(service, worker),
         Client(settings=settings) as client,
     ):
         yield client
@@ -60,7 +62,7 @@ async def test_the_readme_client_books_both_trips(settings, monkeypatch):
 
 async def test_the_readme_reservation_and_its_run_are_committed_together(settings, monkeypatch):
     monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", settings.require_database())
-    module = importlib.import_module("examples.trip.reserve")
+    module = importlib.import_module("examples.trip.start_in_transaction")
     async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
         await module.main()
         handle = await client.start("book-trip", {"trip_id": "t-3", "city": "Porto"}, key="t-3")

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from saga_engine.cli.main import make_app
-from saga_engine.environment import PREFIX, injected
+from saga_engine.environment import PREFIX, is_injected
 from saga_engine.settings import Settings
 from saga_engine.store.schema import REVISION
-from saga_engine.telemetry.metric_catalogue import CATALOGUE
+from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.worker import admission
 from tests.cli.conftest import saga_engine
 
@@ -19,22 +19,22 @@ def test_its_settings_are_settings_with_the_defaults_it_tells():
     named = re.findall(rf"{PREFIX}(\w+)`(?: seconds)?(?: \(([\d.,]*\d))?", TEXT)
     assert len(named) > 5
     for name, told in named:
-        if injected(f"{PREFIX}{name}", ""):
+        if is_injected(f"{PREFIX}{name}", ""):
             continue
         field = Settings.model_fields[name.lower()]
         assert not told or field.default == float(told.replace(",", "")), name
 
 
 def test_its_metrics_are_metrics():
-    names = {each.name for each in CATALOGUE}
+    names = {each.name for each in METRIC_CATALOGUE}
     for name in re.findall(r"\bsaga_[a-z_]+(?:_total|_open|_seconds|_waiting)\b", TEXT):
         assert name in names, name
 
 
 def test_its_places_are_those_of_the_code():
-    assert f"begins with {admission.FIRST} places" in TEXT
-    assert f"never fewer than {admission.LEAST}" in TEXT
-    assert (admission.SOON, admission.LATE) == (0.25, 0.5)
+    assert f"begins with {admission.INITIAL_SLOTS} places" in TEXT
+    assert f"never fewer than {admission.MIN_SLOTS}" in TEXT
+    assert (admission.FAST_SHARE, admission.SLOW_SHARE) == (0.25, 0.5)
 
 
 async def test_its_commands_work(migrated_url):
@@ -46,7 +46,7 @@ async def test_its_commands_work(migrated_url):
         arguments = re.findall(r'"([^"]*)"|(\S+)', command)
         given = [quoted or plain for quoted, plain in arguments][1:]
         ran = await saga_engine(*given, database_url=migrated_url)
-        assert ran.code == 0, f"{command}: {ran.err}"
+        assert ran.exit_code == 0, f"{command}: {ran.err}"
 
 
 def test_it_tells_of_the_newest_migrations_it_has_to():

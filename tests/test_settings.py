@@ -9,8 +9,11 @@ from saga_engine.settings import Settings
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"mapping_timeout": 10.0}, "mapping_timeout must be less than code_limit"),
-        ({"worker_heartbeat": 41.0}, "worker_absent must be at least 3 times worker_heartbeat"),
+        ({"mapping_timeout": 10.0}, "mapping_timeout must be less than mapping_hard_timeout"),
+        (
+            {"worker_heartbeat_interval": 41.0},
+            "worker_heartbeat_timeout must be at least 3 times worker_heartbeat_interval",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], sentence: str):
@@ -20,4 +23,4 @@ def test_settings_that_contradict_each_other_are_refused(given: dict[str, object
 
 def test_a_worker_that_runs_counts_as_there_after_two_writes_that_failed():
     defaults = Settings()
-    assert 3 * defaults.worker_heartbeat <= defaults.worker_absent
+    assert 3 * defaults.worker_heartbeat_interval <= defaults.worker_heartbeat_timeout

@@ -15,7 +15,11 @@ TIMES = [
 
 
 def test_there_are_times():
-    assert {"participant_timeout", "database_timeout", "mapping_timeout"} <= set(TIMES)
+    assert {
+        "participant_handler_timeout",
+        "database_transaction_timeout",
+        "mapping_timeout",
+    } <= set(TIMES)
 
 
 @pytest.mark.parametrize("name", TIMES)

@@ -16,10 +16,10 @@ from examples.place_order.messages import (
 )
 from saga_engine import Retry, Saga
 
-orders = Saga("place-order", version=1, input=PlaceOrder, deadline=timedelta(minutes=10))
+place_order = Saga("place-order", version=1, input=PlaceOrder, deadline=timedelta(minutes=10))
 
 
-@orders.step(command="inventory.reserve", reply=Reservation)
+@place_order.step(command="inventory.reserve", reply=Reservation)
 def reserve(order: PlaceOrder) -> ReserveStock:
     return ReserveStock(order_id=order.order_id, sku=order.sku, quantity=order.quantity)
 
@@ -29,7 +29,7 @@ def release(order: PlaceOrder) -> ReleaseStock:
     return ReleaseStock(order_id=order.order_id)
 
 
-@orders.step(
+@place_order.step(
     command="payment.charge",
     reply=Charge,
     timeout=timedelta(seconds=5),
@@ -44,7 +44,7 @@ def refund(order: PlaceOrder) -> RefundCard:
     return RefundCard(order_id=order.order_id)
 
 
-@orders.step(command="order.confirm", reply=Confirmation)
+@place_order.step(command="order.confirm", reply=Confirmation)
 def confirm(order: PlaceOrder, reserve: Reservation, charge: Charge) -> ConfirmOrder:
     return ConfirmOrder(
         order_id=order.order_id,

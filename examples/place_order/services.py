@@ -9,7 +9,7 @@ import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from examples.place_order.ledger import database, record
+from examples.place_order.effect_log import create_database_engine, record_effect
 from examples.place_order.messages import (
     CancelOrder,
     Charge,
@@ -23,9 +23,9 @@ from examples.place_order.messages import (
 )
 from saga_engine import CommandContext, Participant, Rejected
 
-SILENCE = 18  # seconds: longer than the saga's three attempts of 5 s
+SLOW_CHARGE_SECONDS = 18  # seconds: longer than the saga's three attempts of 5 s
 
-engine = database()
+engine = create_database_engine()
 inventory = Participant("inventory", database=engine)
 payments = Participant("payments", database=engine)
 orders = Participant("orders", database=engine)
@@ -35,13 +35,13 @@ orders = Participant("orders", database=engine)
 async def reserve(command: ReserveStock, tx: AsyncConnection) -> Reservation:
     if command.sku == "NONE":
         raise Rejected("out_of_stock", "There is none left.")
-    await record(tx, command.order_id, "reserve")
+    await record_effect(tx, command.order_id, "reserve")
     return Reservation(reservation_id=f"r-{command.order_id}")
 
 
 @inventory.compensation("inventory.release", of="inventory.reserve")
 async def release(command: ReleaseStock, tx: AsyncConnection) -> None:
-    await record(tx, command.order_id, "release")
+    await record_effect(tx, command.order_id, "release")
 
 
 @payments.command("payment.charge")
@@ -50,23 +50,23 @@ async def charge(command: ChargeCard, tx: AsyncConnection, context: CommandConte
         raise Rejected("card_declined", "The bank says no.")
     if command.card == "flaky" and context.attempt <= 2:
         raise ConnectionError("the bank's gateway hung up")
-    await record(tx, command.order_id, "charge")
+    await record_effect(tx, command.order_id, "charge")
     if command.card == "silent":
-        await asyncio.sleep(SILENCE)
+        await asyncio.sleep(SLOW_CHARGE_SECONDS)
     return Charge(charge_id=f"c-{command.order_id}")
 
 
 @payments.compensation("payment.refund", of="payment.charge")
 async def refund(command: RefundCard, tx: AsyncConnection) -> None:
-    await record(tx, command.order_id, "refund")
+    await record_effect(tx, command.order_id, "refund")
 
 
 @orders.command("order.confirm")
 async def confirm(command: ConfirmOrder, tx: AsyncConnection) -> Confirmation:
-    await record(tx, command.order_id, "confirm")
+    await record_effect(tx, command.order_id, "confirm")
     return Confirmation(order_id=command.order_id)
 
 
 @orders.compensation("order.cancel", of="order.confirm")
 async def cancel(command: CancelOrder, tx: AsyncConnection) -> None:
-    await record(tx, command.order_id, "cancel")
+    await record_effect(tx, command.order_id, "cancel")

@@ -7,8 +7,8 @@ from saga_engine import Client
 async def book(trip: Trip) -> str:
     async with Client() as client:
         handle = await client.start(trips, trip, key=trip.trip_id)
-        ending = await client.result(handle.run_id, timeout=60)
-        return ending.status
+        result = await client.result(handle.run_id, timeout=60)
+        return result.status
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ $$"""
 # made, and they are put in again, in one transaction that holds both tables. PostgreSQL reads the
 # default partition whole while it holds them, so that must be small; it is, see `is_run_id`. The
 # parent is locked before its partitions, as by everybody else.
-_ADD_MONTH = """
+_ADD_MONTH_PARTITION = """
 CREATE FUNCTION saga_engine.add_month(parent text, month timestamp) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -149,7 +149,7 @@ LANGUAGE sql AS $$
 $$"""
 
 # What a run id must be, so that it belongs to a month that has a partition: a UUIDv7 of about now.
-_IS_RUN_ID = """
+_IS_VALID_RUN_ID = """
 CREATE FUNCTION saga_engine.is_run_id(id uuid, age interval DEFAULT interval '7 days',
     lead interval DEFAULT interval '1 day') RETURNS boolean
 LANGUAGE sql STABLE STRICT AS $$
@@ -203,7 +203,7 @@ BEGIN
     RETURN true;
 END $$"""
 
-_RUN_KEY = """
+_BUSINESS_KEY = """
 CREATE TABLE saga_engine.run_key (
     saga text NOT NULL,
     key text NOT NULL,
@@ -231,7 +231,7 @@ CREATE TABLE saga_engine.outbox (
 
 # Services and operators write rows by way of functions, and workers read them. The columns hold
 # what a worker can read, however a row came there; the body is only text, read row by row.
-_INBOX = """
+_PENDING_REQUEST = """
 CREATE TABLE saga_engine.inbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id uuid NOT NULL,
@@ -260,14 +260,14 @@ CREATE TABLE saga_engine.inbox (
         AND not_before BETWEEN '2000-01-01Z' AND '3000-01-01Z')
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
-_INBOX_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id) WHERE kind <> 'start'"
+_PENDING_REQUEST_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id) WHERE kind <> 'start'"
 
 # A start that is asked for again while it waits is not stored again.
-_INBOX_START_RUN = """
+_PENDING_REQUEST_START_RUN = """
 CREATE UNIQUE INDEX inbox_start_run ON saga_engine.inbox (run_id) WHERE kind = 'start'"""
 
 # An act has one request, wherever that waits.
-_INBOX_ACT = """
+_PENDING_REQUEST_AUDIT = """
 CREATE UNIQUE INDEX inbox_act ON saga_engine.inbox (audit_id) WHERE audit_id IS NOT NULL"""
 
 _INCIDENT = """
@@ -336,7 +336,7 @@ CREATE TABLE saga_engine.dead_letter_dropped (
 )"""
 
 # What is to be deleted because it was settled long ago.
-_DEAD_LETTER_SETTLED = """
+_DEAD_LETTER_RESOLVED = """
 CREATE INDEX dead_letter_settled ON saga_engine.dead_letter (resolved_at)
     WHERE state <> 'open'"""
 
@@ -357,7 +357,7 @@ CREATE TABLE saga_engine.audit (
 _AUDIT_RUN = "CREATE INDEX audit_run ON saga_engine.audit (run_id) WHERE run_id IS NOT NULL"
 
 # Runs whose code ended a worker, `times` workers so far; a retry recorded after pardoned_at counts.
-_SUSPECT = """
+_CRASH_SUSPECT = """
 CREATE TABLE saga_engine.suspect (
     run_id uuid PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -368,9 +368,9 @@ CREATE TABLE saga_engine.suspect (
     pardoned_at timestamptz
 )"""
 
-_AUDIT_AT = "CREATE INDEX audit_at ON saga_engine.audit (at)"
+_AUDIT_RECORDED_AT = "CREATE INDEX audit_at ON saga_engine.audit (at)"
 
-_ENGINE = """
+_ENGINE_IDENTITY = """
 CREATE TABLE saga_engine.engine (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -491,7 +491,7 @@ BEGIN
     holder := asked_run;
 END $$"""
 
-_RECORD_ACTS = """
+_RECORD_ACTIONS = """
 CREATE FUNCTION saga_engine.record_acts(ids uuid[], said_by text[], actions text[],
     run_ids uuid[], targets text[], reasons text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -516,7 +516,7 @@ END $$"""
 # the act says, and is the only one of it. The text of a body may be anything, so a cast of it that
 # fails is a refusal. A worker may settle the act at this moment, so that is looked at last: the
 # unique index has waited for that worker by then.
-_ADD_REQUESTS = """
+_ADD_OPERATOR_REQUESTS = """
 CREATE FUNCTION saga_engine.add_requests(asked_kind text, allowed text[], run_ids uuid[],
     audit_ids uuid[], bodies text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -538,7 +538,7 @@ BEGIN
             WHERE NOT EXISTS (
                 SELECT FROM saga_engine.audit AS a
                 WHERE a.id = u.audit_id AND a.role = session_user AND a.run_id = u.run_id
-                    AND a.action = ANY (allowed) AND a.by = b.said ->> 'by'
+                    AND a.action = ANY (allowed) AND a.by = b.said ->> 'operator'
                     AND a.reason = b.said ->> 'reason'
                     AND (asked_kind <> 'resolve' OR a.action = b.said ->> 'resolution')));
     EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
@@ -621,7 +621,7 @@ END $$"""
 
 # As saga_engine.protocol.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
 # written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
-_SIGN = """
+_SIGN_TOKEN = """
 CREATE FUNCTION saga_engine.sign_token(token_key bytea, said text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -662,7 +662,7 @@ BEGIN
     END LOOP;
 END $$"""
 
-_SETTLE_DEAD_LETTERS = """
+_RESOLVE_DEAD_LETTERS = """
 CREATE FUNCTION saga_engine.settle_dead_letters(ids bigint[], new_state text, said_by text,
     said_reason text) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -726,7 +726,7 @@ END $$"""
 
 # A worker may delete what is past its days, and nothing younger than a day. An act that waits for
 # its decision stays, however old. What another transaction has locked is left for the next time.
-_PURGE_OLD = """
+_PURGE_EXPIRED = """
 CREATE FUNCTION saga_engine.purge_old(letter_days integer, act_days integer, most integer)
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -753,24 +753,45 @@ BEGIN
     RETURN letters + acts;
 END $$"""
 
-_FOR_NO_ROLE_YET = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
+_REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
 
 _STATEMENTS = (
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
     *("CREATE SEQUENCE saga_engine.event_position", _EVENT),
-    *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH, _MISSING_PARTITIONS, _ADD_PARTITIONS, _IS_RUN_ID),
+    *(
+        _ADD_PARTITION,
+        _MONTH_BOUND,
+        _ADD_MONTH_PARTITION,
+        _MISSING_PARTITIONS,
+        _ADD_PARTITIONS,
+        _IS_VALID_RUN_ID,
+    ),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(12)",
-    *(_RUN_KEY, _OUTBOX, _INBOX, _INBOX_RUN, _INBOX_START_RUN, _INBOX_ACT),
+    *(
+        _BUSINESS_KEY,
+        _OUTBOX,
+        _PENDING_REQUEST,
+        _PENDING_REQUEST_RUN,
+        _PENDING_REQUEST_START_RUN,
+        _PENDING_REQUEST_AUDIT,
+    ),
     *(_INCIDENT, _INCIDENT_OPEN),
     *(_MONTH_NEEDED, _DETACH_MONTH),
-    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_SETTLED, _DEAD_LETTER_DROPPED),
-    *(_AUDIT, _AUDIT_RUN, _AUDIT_AT, _SUSPECT, _ENGINE, _START_GRANT),
-    *(_MAY_START, _REQUEST_START, _RECORD_ACTS, _ADD_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
+    *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_RESOLVED, _DEAD_LETTER_DROPPED),
+    *(_AUDIT, _AUDIT_RUN, _AUDIT_RECORDED_AT, _CRASH_SUSPECT, _ENGINE_IDENTITY, _START_GRANT),
+    *(
+        _MAY_START,
+        _REQUEST_START,
+        _RECORD_ACTIONS,
+        _ADD_OPERATOR_REQUESTS,
+        _REQUEST_CANCEL,
+        _REQUEST_RESOLVE,
+    ),
     _CANCEL_START,
-    *(_SIGN, _LOCK_DEAD_LETTERS, _SETTLE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _PURGE_OLD),
-    _FOR_NO_ROLE_YET,
+    *(_SIGN_TOKEN, _LOCK_DEAD_LETTERS, _RESOLVE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _PURGE_EXPIRED),
+    _REVOKE_FROM_PUBLIC,
 )
 
 

@@ -12,7 +12,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-oldest_code = "0001"
+min_code_revision = "0001"
 
 _SCHEMA_REVISION = """
 CREATE TABLE saga_engine.schema_revision (
@@ -22,21 +22,27 @@ CREATE TABLE saga_engine.schema_revision (
 )"""
 
 # Fifty thousand starts may wait: nobody may have to read past them to find something else.
-_INBOX_START = """
+_PENDING_REQUEST_START = """
 CREATE INDEX inbox_start ON saga_engine.inbox (saga, coalesce(version, 0),
     coalesce(fingerprint, ''), coalesce(not_before, received_at), id) WHERE kind = 'start'"""
 
-_INBOX_OTHER = """
+_PENDING_REQUEST_OTHER = """
 CREATE INDEX inbox_other ON saga_engine.inbox (coalesce(definition_id, 0),
     coalesce(not_before, received_at), id) WHERE kind <> 'start' AND NOT held"""
 
 # Whoever said it, by RabbitMQ's word; not in the body, which the code before this reads strictly.
-_INBOX_SENDER = "ALTER TABLE saga_engine.inbox ADD COLUMN sender text"
+_PENDING_REQUEST_SENDER = "ALTER TABLE saga_engine.inbox ADD COLUMN sender text"
 
-_SAY = "INSERT INTO saga_engine.schema_revision VALUES ('0002', '0001')"
+_RECORD_REVISION = "INSERT INTO saga_engine.schema_revision VALUES ('0002', '0001')"
 
 
 def upgrade() -> None:
     """Add them."""
-    for statement in (_SCHEMA_REVISION, _INBOX_START, _INBOX_OTHER, _INBOX_SENDER, _SAY):
+    for statement in (
+        _SCHEMA_REVISION,
+        _PENDING_REQUEST_START,
+        _PENDING_REQUEST_OTHER,
+        _PENDING_REQUEST_SENDER,
+        _RECORD_REVISION,
+    ):
         op.execute(statement)

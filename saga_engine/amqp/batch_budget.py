@@ -9,28 +9,28 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from saga_engine.payload.limits import likely_values
+from saga_engine.payload.limits import max_value_count
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.request import is_status
+from saga_engine.protocol.request import is_status_request
 
-ENOUGH = 2**62
+NO_LIMIT = 2**62
 """More bytes and values than there are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class BatchBudget:
     """
     The bytes and values of the bodies in one batch, at most; a first delivery always has room.
 
     `answer` is how many bytes the answer to a question for a run's status counts.
     """
 
-    bytes: int = ENOUGH
-    values: int = ENOUGH
-    answer: int = 0
+    max_bytes: int = NO_LIMIT
+    max_values: int = NO_LIMIT
+    status_answer_bytes: int = 0
 
 
-class Arrived:
+class DeliveryBuffer:
     """
     Deliveries that arrived and were not taken yet.
 
@@ -39,56 +39,64 @@ class Arrived:
     """
 
     def __init__(self, urgent: Collection[str]) -> None:
-        self._names = urgent
-        self._urgent: deque[Delivery] = deque()
-        self._others: deque[Delivery] = deque()
-        self._passed_over = False
+        self._urgent_queues = urgent
+        self._urgent_deliveries: deque[Delivery] = deque()
+        self._other_deliveries: deque[Delivery] = deque()
+        self._others_first = False
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._others)
+        return len(self._urgent_deliveries) + len(self._other_deliveries)
 
     def append(self, delivery: Delivery) -> None:
         """Add one that has just arrived."""
-        (self._urgent if delivery.queue in self._names else self._others).append(delivery)
+        (
+            self._urgent_deliveries
+            if delivery.queue in self._urgent_queues
+            else self._other_deliveries
+        ).append(delivery)
 
     def clear(self) -> None:
         """Forget them all."""
-        self._urgent.clear()
-        self._others.clear()
+        self._urgent_deliveries.clear()
+        self._other_deliveries.clear()
 
-    def take(self, limit: int, room: Room, *, only_urgent: bool) -> list[Delivery]:
+    def take(self, limit: int, budget: BatchBudget, *, only_urgent: bool) -> list[Delivery]:
         """Take out up to *limit* for which there is room."""
-        taking = _Taking(limit, room)
+        batch = _BatchFill(limit, budget)
         if only_urgent:
-            taking.of(self._urgent)
-        elif self._passed_over:
-            taking.of(self._others)
-            taking.of(self._urgent)
-            self._passed_over = False
+            batch.take_from(self._urgent_deliveries)
+        elif self._others_first:
+            batch.take_from(self._other_deliveries)
+            batch.take_from(self._urgent_deliveries)
+            self._others_first = False
         else:
-            taking.of(self._urgent)
-            self._passed_over = bool(self._others) and not taking.of(self._others)
-        return taking.taken
+            batch.take_from(self._urgent_deliveries)
+            self._others_first = bool(self._other_deliveries) and not batch.take_from(
+                self._other_deliveries
+            )
+        return batch.taken
 
 
-class _Taking:
-    def __init__(self, limit: int, room: Room) -> None:
+class _BatchFill:
+    def __init__(self, limit: int, budget: BatchBudget) -> None:
         self.taken: list[Delivery] = []
         self._limit = limit
-        self._bytes, self._values = room.bytes, room.values
-        self._room = room
+        self._bytes_left, self._values_left = budget.max_bytes, budget.max_values
+        self._budget = budget
         self._full = False
 
-    def of(self, deliveries: deque[Delivery]) -> int:
+    def take_from(self, deliveries: deque[Delivery]) -> int:
         """Take from the front what there is room for; how many."""
-        before = len(self.taken)
+        taken_before = len(self.taken)
         while deliveries and not self._full and len(self.taken) < self._limit:
-            self._count(deliveries[0])
+            self._charge(deliveries[0])
             if not self._full:
                 self.taken.append(deliveries.popleft())
-        return len(self.taken) - before
+        return len(self.taken) - taken_before
 
-    def _count(self, delivery: Delivery) -> None:
-        self._bytes -= len(delivery.body) + (self._room.answer if is_status(delivery) else 0)
-        self._values -= likely_values(delivery.body)
-        self._full = bool(self.taken) and (self._bytes < 0 or self._values < 0)
+    def _charge(self, delivery: Delivery) -> None:
+        self._bytes_left -= len(delivery.body) + (
+            self._budget.status_answer_bytes if is_status_request(delivery) else 0
+        )
+        self._values_left -= max_value_count(delivery.body)
+        self._full = bool(self.taken) and (self._bytes_left < 0 or self._values_left < 0)

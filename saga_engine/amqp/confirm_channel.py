@@ -17,65 +17,65 @@ from aiormq.channel import Channel
 from pamqp import commands
 from pamqp.header import ContentHeader
 
-from saga_engine.protocol.message import Published
+from saga_engine.protocol.message import PublishOutcome
 
 
-class Batch:
+class ConfirmBatch:
     """Messages written together, with delivery tags from `first` on; `done` when all settled."""
 
-    def __init__(self, first: int, size: int) -> None:
-        self.first = first
-        self.outcomes: list[Published | None] = [None] * size
-        self.done = asyncio.get_running_loop().create_future()
-        self._returned: set[int] = set()
-        self._low = 0
-        self._open = size
+    def __init__(self, first_tag: int, size: int) -> None:
+        self.first_tag = first_tag
+        self.outcomes: list[PublishOutcome | None] = [None] * size
+        self.completed = asyncio.get_running_loop().create_future()
+        self._unroutable: set[int] = set()
+        self._first_open = 0
+        self._open_count = size
 
     @property
-    def end(self) -> int:
+    def end_tag(self) -> int:
         """The tag after its last one."""
-        return self.first + len(self.outcomes)
+        return self.first_tag + len(self.outcomes)
 
     @property
-    def unheard(self) -> bool:
+    def has_no_response(self) -> bool:
         """Whether the broker has said nothing of it yet."""
-        return self._open == len(self.outcomes)
+        return self._open_count == len(self.outcomes)
 
-    def returned(self, tag: int) -> None:
+    def mark_unroutable(self, tag: int) -> None:
         """Note that no queue took the message; its acknowledgement is still to come."""
-        self._returned.add(tag - self.first)
+        self._unroutable.add(tag - self.first_tag)
 
-    def settle(self, tag: int, outcome: Published, *, multiple: bool) -> None:
+    def resolve(self, tag: int, outcome: PublishOutcome, *, multiple: bool) -> None:
         """Settle one message, or all up to it."""
-        last = min(tag, self.end - 1) - self.first
-        for index in range(self._low if multiple else last, last + 1):
-            self._settle(index, outcome)
+        last_index = min(tag, self.end_tag - 1) - self.first_tag
+        for index in range(self._first_open if multiple else last_index, last_index + 1):
+            self._resolve_one(index, outcome)
         if multiple:
-            self._low = last + 1
+            self._first_open = last_index + 1
 
-    def give_up(self) -> None:
+    def resolve_as_unknown(self) -> None:
         """Settle what is open as unknown, except what is known to have come back."""
-        self.settle(self.end, Published.UNKNOWN, multiple=True)
+        self.resolve(self.end_tag, PublishOutcome.UNKNOWN, multiple=True)
 
-    def _settle(self, index: int, outcome: Published) -> None:
+    def _resolve_one(self, index: int, outcome: PublishOutcome) -> None:
         if self.outcomes[index] is not None:
             return
-        self.outcomes[index] = Published.RETURNED if index in self._returned else outcome
-        self._open -= 1
-        if not self._open and not self.done.done():
-            self.done.set_result(None)
+        self.outcomes[index] = PublishOutcome.UNROUTABLE if index in self._unroutable else outcome
+        self._open_count -= 1
+        if not self._open_count and not self.completed.done():
+            self.completed.set_result(None)
 
 
 class ConfirmChannel(Channel):
     """aiormq's channel with its accounting of single messages replaced by that of batches."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._batches: deque[Batch] = deque()
-        self._tags: dict[str, int] = {}
-        self._next = 1
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._batches: deque[ConfirmBatch] = deque()
+        self._tag_by_message_id: dict[str, int] = {}
+        self._next_tag = 1
 
-    async def send(self, message_ids: Sequence[str], payload: bytes) -> Batch:
+    async def send_batch(self, message_ids: Sequence[str], payload: bytes) -> ConfirmBatch:
         """
         Write the frames of a batch; `message_ids` in the order of its messages.
 
@@ -83,9 +83,11 @@ class ConfirmChannel(Channel):
         """
         await self.write_queue.put(ChannelFrame(payload=payload, should_close=False))
         # Nothing is awaited from here on, so no confirm can arrive before the batch is known.
-        batch = Batch(self._next, len(message_ids))
-        self._tags.update(zip(message_ids, range(batch.first, batch.end), strict=True))
-        self._next = batch.end
+        batch = ConfirmBatch(self._next_tag, len(message_ids))
+        self._tag_by_message_id.update(
+            zip(message_ids, range(batch.first_tag, batch.end_tag), strict=True)
+        )
+        self._next_tag = batch.end_tag
         self._batches.append(batch)
         return batch
 
@@ -94,30 +96,30 @@ class ConfirmChannel(Channel):
         """Whether nothing awaits its confirm."""
         return not self._batches
 
-    def in_flight(self, message_id: str) -> bool:
+    def is_in_flight(self, message_id: str) -> bool:
         """Whether a message of that id awaits its confirm: a second one could not be told apart."""
-        return message_id in self._tags
+        return message_id in self._tag_by_message_id
 
-    def forget(self, message_ids: Sequence[str]) -> None:
+    def forget_messages(self, message_ids: Sequence[str]) -> None:
         """The batch of these messages is settled."""
         for message_id in message_ids:
-            self._tags.pop(message_id, None)
+            self._tag_by_message_id.pop(message_id, None)
 
-    def give_up(self) -> None:
+    def resolve_all_as_unknown(self) -> None:
         """Settle everything in flight as unknown; the channel is not used again."""
         for batch in self._batches:
-            batch.give_up()
+            batch.resolve_as_unknown()
         self._batches.clear()
 
     async def _on_confirm_frame(self, frame: Any) -> None:
         confirmed = isinstance(frame, commands.Basic.Ack)
-        outcome = Published.CONFIRMED if confirmed else Published.NACKED
+        outcome = PublishOutcome.CONFIRMED if confirmed else PublishOutcome.NACKED
         for batch in self._batches:
-            if batch.first > frame.delivery_tag:
+            if batch.first_tag > frame.delivery_tag:
                 break
-            if frame.multiple or frame.delivery_tag < batch.end:
-                batch.settle(frame.delivery_tag, outcome, multiple=frame.multiple)
-        while self._batches and self._batches[0].done.done():
+            if frame.multiple or frame.delivery_tag < batch.end_tag:
+                batch.resolve(frame.delivery_tag, outcome, multiple=frame.multiple)
+        while self._batches and self._batches[0].completed.done():
             self._batches.popleft()
 
     async def _on_return_frame(self, frame: commands.Basic.Return) -> None:
@@ -125,7 +127,7 @@ class ConfirmChannel(Channel):
         if not isinstance(header, ContentHeader):
             raise TypeError(f"The broker sent {header!r} where a content header belongs.")
         await self._read_content(frame, header)
-        tag = self._tags.get(header.properties.message_id or "")
+        tag = self._tag_by_message_id.get(header.properties.message_id or "")
         for batch in self._batches:
-            if tag is not None and batch.first <= tag < batch.end:
-                batch.returned(tag)
+            if tag is not None and batch.first_tag <= tag < batch.end_tag:
+                batch.mark_unroutable(tag)

@@ -24,18 +24,18 @@ from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
 
 from saga_engine.amqp import driver, tolerant_decoding
-from saga_engine.amqp.declare import declare
-from saga_engine.amqp.driver import Connection
-from saga_engine.amqp.handshake import connect
-from saga_engine.amqp.url import each_host, user_of, with_heartbeat
+from saga_engine.amqp.declare import declare_topology
+from saga_engine.amqp.driver import AmqpConnection
+from saga_engine.amqp.handshake import open_connection
+from saga_engine.amqp.url import split_hosts, username_of, with_heartbeat
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 
-CLOSING = 2.0
+CLOSE_TIMEOUT = 2.0
 """Seconds to say goodbye; the broker notices the closed socket just as well."""
 
-ANSWERING = 3.0
+RPC_TIMEOUT = 3.0
 """
 Seconds a broker may take to open or close a channel; a broker that takes longer is taken for gone.
 A declaration on an open connection has the same time; after it a channel is opened as a test.
@@ -44,7 +44,7 @@ A declaration on an open connection has the same time; after it a channel is ope
 C = TypeVar("C", bound=Channel)
 
 
-class Phase(StrEnum):
+class ConnectionState(StrEnum):
     """Where a link stands."""
 
     CONNECTING = "connecting"
@@ -54,7 +54,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
+class ConnectionStatus:
     """
     What an observer is told, at each change and at each failed attempt.
 
@@ -62,20 +62,20 @@ class LinkState:
     a sentence what keeps the link from working, without secrets; it is empty when it works.
     """
 
-    link: str
-    phase: Phase
-    epoch: int
+    name: str
+    state: ConnectionState
+    generation: int
     problem: str = ""
 
 
-Observer = Callable[[LinkState], None]
+StatusObserver = Callable[[ConnectionStatus], None]
 
 
-def ignore(_: LinkState) -> None:
+def ignore_status(_: ConnectionStatus) -> None:
     """Observe nothing."""
 
 
-class Link:
+class SupervisedConnection:
     """
     A supervised connection; `async with` owns it.
 
@@ -94,36 +94,36 @@ class Link:
         name: str,
         settings: Settings,
         topology: Topology | None = None,
-        on_state: Observer = ignore,
-        patient: bool = False,
+        on_status: StatusObserver = ignore_status,
+        wait_for_broker: bool = False,
     ) -> None:
         self.name = name
         self.settings = settings
         self.topology = topology or Topology()
-        self.state = LinkState(name, Phase.CONNECTING, 0)
+        self.status = ConnectionStatus(name, ConnectionState.CONNECTING, 0)
         url = url.strip()  # as in the settings: a line end of a file is not part of it
-        self.user = user_of(url)
-        self._urls = deque(
-            with_heartbeat(each, settings.broker_heartbeat) for each in each_host(url)
+        self.username = username_of(url)
+        self._host_urls = deque(
+            with_heartbeat(host_url, settings.broker_heartbeat) for host_url in split_hosts(url)
         )
-        self._urls.rotate(randrange(len(self._urls)))  # noqa: S311 - no secret depends on it
-        self._on_state = on_state
-        self._patient = patient
-        self._connection: Connection | None = None
-        self._up = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._flowing = asyncio.Event()
-        self._leaving = False
+        self._host_urls.rotate(randrange(len(self._host_urls)))  # noqa: S311 - no secret depends on it
+        self._on_status = on_status
+        self._wait_for_broker = wait_for_broker
+        self._connection: AmqpConnection | None = None
+        self._connected = asyncio.Event()
+        self._disconnected = asyncio.Event()
+        self._publishable = asyncio.Event()
+        self._closing = False
         self._tasks = asyncio.TaskGroup()
-        self._asking: asyncio.Task[None] | None = None
-        self._supervisor: asyncio.Task[None]
+        self._probe_task: asyncio.Task[None] | None = None
+        self._supervisor_task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        tolerant_decoding.install()
-        driver.check()
-        await self._connect(first=True)
+        tolerant_decoding.install_decoders()
+        driver.check_aiormq_hooks()
+        await self._connect(initial=True)
         await self._tasks.__aenter__()
-        self._supervisor = self._tasks.create_task(self._supervise())
+        self._supervisor_task = self._tasks.create_task(self._supervise())
         return self
 
     async def __aexit__(
@@ -132,56 +132,56 @@ class Link:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._leaving = True
-        self._supervisor.cancel()
-        self._up.clear()
-        self._flowing.clear()
+        self._closing = True
+        self._supervisor_task.cancel()
+        self._connected.clear()
+        self._publishable.clear()
         if self._connection:
-            await driver.close(self._connection, CLOSING)
+            await driver.close(self._connection, CLOSE_TIMEOUT)
         # The task group is not told of the error: it would leave wrapped in an exception group.
         await self._tasks.__aexit__(None, None, None)
-        self._tell(Phase.CLOSED)
+        self._set_status(ConnectionState.CLOSED)
 
-    async def connection(self) -> Connection:
+    async def wait_connected(self) -> AmqpConnection:
         """Wait until the link is up and return its connection."""
-        while not (self._connection and self._up.is_set()):
-            await self._up.wait()
+        while not (self._connection and self._connected.is_set()):
+            await self._connected.wait()
         return self._connection
 
-    async def flowing(self) -> None:
+    async def wait_publishable(self) -> None:
         """Wait until the link is up and the broker takes publishes."""
-        await self._flowing.wait()
+        await self._publishable.wait()
 
-    def report(self, problem: str) -> None:
+    def report_problem(self, problem: str) -> None:
         """Tell the observer of a problem that is a channel's; an empty one says that it is over."""
-        if not self._leaving:
-            self._tell(self.state.phase, problem)
+        if not self._closing:
+            self._set_status(self.status.state, problem)
 
-    def drop(self, connection: AbstractConnection, problem: str) -> None:
+    def drop_connection(self, connection: AbstractConnection, problem: str) -> None:
         """
         Give a connection up, because it does not answer; the link opens another one.
 
         Whoever waited for one that has been replaced since says nothing of the new one.
         """
         if connection is self._connection:
-            driver.expect_no_answer(connection)
-            self.close_later(connection)
-            self._down(connection, problem)
+            driver.skip_close_handshake(connection)
+            self.close_in_background(connection)
+            self._connection_lost(connection, problem)
 
-    def ask(self, connection: AbstractConnection) -> None:
+    def probe(self, connection: AbstractConnection) -> None:
         """
         Find out whether a connection on which nothing is heard leads anywhere; else drop it.
 
         A broker that blocks publishers does not read the question either.
         """
-        ours = self._connection
-        if ours is None or ours is not connection or self._asking:
+        current = self._connection
+        if current is None or current is not connection or self._probe_task:
             return
-        if self.state.phase is Phase.CONNECTED and not self._leaving:
-            self._asking = self._tasks.create_task(self._ask(ours))
+        if self.status.state is ConnectionState.CONNECTED and not self._closing:
+            self._probe_task = self._tasks.create_task(self._probe(current))
 
     async def open_channel(
-        self, connection: Connection, kind: type[C], *, confirms: bool = False
+        self, connection: AmqpConnection, channel_class: type[C], *, confirm_mode: bool = False
     ) -> C:
         """
         Open a channel; a connection on which none can be opened is dropped.
@@ -190,14 +190,16 @@ class Link:
             BrokerUnavailable: it was not opened.
         """
         try:
-            return await driver.open_channel(connection, kind, ANSWERING, confirms=confirms)
+            return await driver.open_channel(
+                connection, channel_class, RPC_TIMEOUT, confirm_mode=confirm_mode
+            )
         except BrokerError as error:
             # What closed it says better why it is gone.
-            if self.state.phase is Phase.CONNECTED and not connection.is_closed:
-                self.drop(connection, str(error))
+            if self.status.state is ConnectionState.CONNECTED and not connection.is_closed:
+                self.drop_connection(connection, str(error))
             raise
 
-    async def restore(self, connection: Connection) -> None:
+    async def redeclare_topology(self, connection: AmqpConnection) -> None:
         """
         Declare the topology again. If RabbitMQ does not answer, test the connection with `ask`.
 
@@ -208,105 +210,109 @@ class Link:
             TopologyMismatch, BrokerUnavailable: as `declare`.
         """
         try:
-            await declare(connection, self.topology, ANSWERING)
-        except (driver.Silent, asyncio.CancelledError):
-            self.ask(connection)  # also when the caller gives up before ANSWERING is over
+            await declare_topology(connection, self.topology, RPC_TIMEOUT)
+        except (driver.BrokerTimeout, asyncio.CancelledError):
+            self.probe(connection)  # also when the caller gives up before ANSWERING is over
             raise
 
-    def close_later(self, resource: Connection | Channel) -> None:
+    def close_in_background(self, resource: AmqpConnection | Channel) -> None:
         """
         Close a channel or a connection that is given up, without waiting for it.
 
         A peer that does not even answer to a channel's close is gone: its connection is dropped.
         Heartbeats find that as well, but only after three of them.
         """
-        if not self._leaving:
+        if not self._closing:
             self._tasks.create_task(self._close(resource))
 
-    async def _ask(self, connection: Connection) -> None:
+    async def _probe(self, connection: AmqpConnection) -> None:
         try:
             await self._close(await self.open_channel(connection, Channel))
         except BrokerError:
             pass  # it is dropped, or blocked, or was gone before
         finally:
-            self._asking = None
+            self._probe_task = None
 
-    async def _close(self, resource: Connection | Channel) -> None:
-        closed = await driver.close(resource, ANSWERING)
+    async def _close(self, resource: AmqpConnection | Channel) -> None:
+        closed = await driver.close(resource, RPC_TIMEOUT)
         if not closed and isinstance(resource, Channel):
-            self.drop(resource.connection, "it does not answer")
+            self.drop_connection(resource.connection, "it does not answer")
 
     async def _supervise(self) -> None:
         while True:
-            await self._lost.wait()
-            await self._connect(first=False)
+            await self._disconnected.wait()
+            await self._connect(initial=False)
 
-    async def _connect(self, *, first: bool) -> None:
+    async def _connect(self, *, initial: bool) -> None:
         failures = 0
         while True:
             try:
                 await self._open()
             except (BrokerError, ConfigurationError) as error:
-                self._urls.rotate(-1)
-                if first and not self._may_wait(error, failures):
+                self._host_urls.rotate(-1)
+                if initial and not self._may_retry_initial(error, failures):
                     raise
-                self._tell(Phase.CONNECTING, str(error))
+                self._set_status(ConnectionState.CONNECTING, str(error))
             else:
                 return
-            await asyncio.sleep(self.pause(failures))
+            await asyncio.sleep(self.backoff_delay(failures))
             failures += 1
 
-    def _may_wait(self, error: Exception, failures: int) -> bool:
+    def _may_retry_initial(self, error: Exception, failures: int) -> bool:
         """Whether the first connection is tried again after so many failures before this one."""
-        untried = failures + 1 < len(self._urls)
-        return isinstance(error, BrokerUnavailable) and (self._patient or untried)
+        has_untried_host = failures + 1 < len(self._host_urls)
+        return isinstance(error, BrokerUnavailable) and (self._wait_for_broker or has_untried_host)
 
-    def pause(self, failures: int) -> float:
+    def backoff_delay(self, failures: int) -> float:
         """Seconds before the next attempt: doubling, capped, and spread so that no herd forms."""
-        longest = self.settings.broker_backoff_max
-        delay = min(longest, self.settings.broker_backoff * 2.0 ** min(failures, 32))
+        max_delay = self.settings.broker_reconnect_backoff_max
+        delay = min(max_delay, self.settings.broker_reconnect_backoff * 2.0 ** min(failures, 32))
         return delay * uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
 
     async def _open(self) -> None:
-        connection = await connect(self._urls[0], self.name, self.settings.broker_connect_timeout)
+        connection = await open_connection(
+            self._host_urls[0], self.name, self.settings.broker_connect_timeout
+        )
         try:
-            await declare(connection, self.topology, self.settings.broker_connect_timeout)
+            await declare_topology(connection, self.topology, self.settings.broker_connect_timeout)
         except BaseException:
-            await driver.close(connection, CLOSING)
+            await driver.close(connection, CLOSE_TIMEOUT)
             raise
-        connection.on_blocked = lambda reason: self._blocked(connection, reason)
-        connection.on_unblocked = lambda: self._unblocked(connection)
+        connection.on_blocked = lambda reason: self._connection_blocked(connection, reason)
+        connection.on_unblocked = lambda: self._connection_unblocked(connection)
         self._connection = connection
-        self._lost.clear()
-        self._up.set()
-        self._flowing.set()
-        self._tell(Phase.CONNECTED, epoch=self.state.epoch + 1)
-        driver.when_closed(connection, lambda reason: self._down(connection, reason))
+        self._disconnected.clear()
+        self._connected.set()
+        self._publishable.set()
+        self._set_status(ConnectionState.CONNECTED, generation=self.status.generation + 1)
+        driver.on_closed(connection, lambda reason: self._connection_lost(connection, reason))
 
-    def _down(self, connection: Connection, reason: str) -> None:
-        if connection is not self._connection or self._leaving:
+    def _connection_lost(self, connection: AmqpConnection, reason: str) -> None:
+        if connection is not self._connection or self._closing:
             return
         self._connection = None
-        self._urls.rotate(-1)
-        self._up.clear()
-        self._flowing.clear()
-        self._lost.set()
-        self._tell(Phase.CONNECTING, f"The connection was lost: {reason}.")
+        self._host_urls.rotate(-1)
+        self._connected.clear()
+        self._publishable.clear()
+        self._disconnected.set()
+        self._set_status(ConnectionState.CONNECTING, f"The connection was lost: {reason}.")
 
-    def _blocked(self, connection: Connection, reason: str) -> None:
+    def _connection_blocked(self, connection: AmqpConnection, reason: str) -> None:
         if connection is not self._connection:
             return  # one that was given up says so while it is being closed
-        self._flowing.clear()
-        self._tell(Phase.BLOCKED, f"The broker takes no publishes: {reason}.")
+        self._publishable.clear()
+        self._set_status(ConnectionState.BLOCKED, f"The broker takes no publishes: {reason}.")
 
-    def _unblocked(self, connection: Connection) -> None:
+    def _connection_unblocked(self, connection: AmqpConnection) -> None:
         if connection is not self._connection:
             return
-        self._flowing.set()
-        self._tell(Phase.CONNECTED)
+        self._publishable.set()
+        self._set_status(ConnectionState.CONNECTED)
 
-    def _tell(self, phase: Phase, problem: str = "", *, epoch: int | None = None) -> None:
-        self.state = LinkState(
-            self.name, phase, self.state.epoch if epoch is None else epoch, problem
+    def _set_status(
+        self, state: ConnectionState, problem: str = "", *, generation: int | None = None
+    ) -> None:
+        self.status = ConnectionStatus(
+            self.name, state, self.status.generation if generation is None else generation, problem
         )
-        self._on_state(self.state)
+        self._on_status(self.status)

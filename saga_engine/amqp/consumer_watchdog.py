@@ -20,58 +20,70 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
 from saga_engine.amqp import driver
-from saga_engine.amqp.connection import ANSWERING, Link
+from saga_engine.amqp.connection import RPC_TIMEOUT, SupervisedConnection
 from saga_engine.amqp.delivery_channel import DeliveryChannel
-from saga_engine.amqp.driver import Connection
+from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.errors import BrokerError, BrokerUnavailable
 
 
-class Watchdog:
+class ConsumerWatchdog:
     """Looks at `queues` over `link` when told to."""
 
-    def __init__(self, link: Link, queues: Sequence[str]) -> None:
-        self._link = link
+    def __init__(self, connection: SupervisedConnection, queues: Sequence[str]) -> None:
+        self._supervised = connection
         self._queues = queues
-        self._received = -1
-        self._stalled = False
+        self._last_received_count = -1
+        self._was_stalled = False
 
-    async def look(self, channel: DeliveryChannel) -> str:
+    async def check(self, channel: DeliveryChannel) -> str:
         """What is wrong with the consuming of `channel`, in a sentence; empty when nothing is."""
-        ready = 0
-        connection = await self._link.connection()
+        ready_count = 0
+        connection = await self._supervised.wait_connected()
         for queue in self._queues:
             try:
-                messages, consumers = await self._count(connection, queue)
+                messages, consumers = await self._count_messages_and_consumers(connection, queue)
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
                 continue  # This user may consume the queue but not look at it.
             except BrokerUnavailable as error:
-                self._link.drop(connection, str(error))
+                self._supervised.drop_connection(connection, str(error))
                 return str(error)  # or the consuming channel would hear of it seconds later
             if messages and not consumers:
                 return f"Queue {queue!r} has no consumer, not even us."
-            ready += messages
-        await self._restore()
-        return self._stall(channel, ready)
+            ready_count += messages
+        await self._redeclare_topology()
+        return self._stall_problem(channel, ready_count)
 
-    async def _count(self, connection: Connection, queue: str) -> tuple[int, int]:
-        channel = await driver.open_channel(connection, Channel, ANSWERING)
-        with driver.translated("The broker does not answer", verdicts=True):
-            found = await channel.queue_declare(queue, passive=True, timeout=ANSWERING)
-        if not await driver.close(channel, ANSWERING):
+    async def _count_messages_and_consumers(
+        self, connection: AmqpConnection, queue: str
+    ) -> tuple[int, int]:
+        channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
+        with driver.translate_errors("The broker does not answer", allow_refusals=True):
+            declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT)
+        if not await driver.close(channel, RPC_TIMEOUT):
             raise BrokerUnavailable("The broker does not answer.")
-        return found.message_count or 0, found.consumer_count or 0
+        return declared.message_count or 0, declared.consumer_count or 0
 
-    async def _restore(self) -> None:
+    async def _redeclare_topology(self) -> None:
         try:
-            await self._link.restore(await self._link.connection())
+            await self._supervised.redeclare_topology(await self._supervised.wait_connected())
         except BrokerError as error:
-            self._link.report(str(error))  # Not ours to mend; what we consume goes on.
+            self._supervised.report_problem(
+                str(error)
+            )  # Not ours to mend; what we consume goes on.
 
-    def _stall(self, channel: DeliveryChannel, ready: int) -> str:
-        stalled = ready > 0 and channel.held == 0 and channel.received == self._received
+    def _stall_problem(self, channel: DeliveryChannel, ready_count: int) -> str:
+        stalled = (
+            ready_count > 0
+            and channel.unacked_count == 0
+            and channel.received_count == self._last_received_count
+        )
         # Twice, because a message may be ready for a moment on its way to us.
-        twice = stalled and self._stalled
-        self._received, self._stalled = channel.received, stalled
-        return f"{ready} messages are ready and the broker sends us none." if twice else ""
+        stalled_twice = stalled and self._was_stalled
+        self._last_received_count, self._was_stalled = channel.received_count, stalled
+        return (
+            f"{ready_count} messages are ready and the broker sends us none."
+            if stalled_twice
+            else ""
+        )

@@ -12,12 +12,18 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from saga_engine.amqp.driver import Connection, Silent, close, open_channel, translated
+from saga_engine.amqp.driver import (
+    AmqpConnection,
+    BrokerTimeout,
+    close,
+    open_channel,
+    translate_errors,
+)
 from saga_engine.errors import BrokerUnavailable, TopologyMismatch
 from saga_engine.protocol.topology import Binding, Exchange, Queue, Topology
 
 
-async def declare(connection: Connection, topology: Topology, seconds: float) -> None:
+async def declare_topology(connection: AmqpConnection, topology: Topology, seconds: float) -> None:
     """
     Declare what is missing and check what exists, each in at most `seconds`.
 
@@ -25,30 +31,30 @@ async def declare(connection: Connection, topology: Topology, seconds: float) ->
         TopologyMismatch: it exists with other arguments; RabbitMQ cannot change them.
         BrokerUnavailable: forbidden and missing, or the connection was lost.
     """
-    declaring = _Declaring(connection, seconds)
+    declarer = _Declarer(connection, seconds)
     for exchange in topology.exchanges:
-        await declaring.exchange(exchange)
+        await declarer.declare_exchange(exchange)
     for queue in topology.queues:
-        await declaring.queue(queue)
+        await declarer.declare_queue(queue)
     for binding in topology.bindings:
-        await declaring.binding(binding)
-    await declaring.end()
+        await declarer.declare_binding(binding)
+    await declarer.close_channel()
 
 
 @dataclass(slots=True)
-class _Declaring:
+class _Declarer:
     """A refused declaration closes its channel, so each one after it has another."""
 
-    connection: Connection
+    connection: AmqpConnection
     seconds: float
     channel: Channel | None = None
 
-    async def end(self) -> None:
+    async def close_channel(self) -> None:
         if self.channel and not await close(self.channel, self.seconds):
-            raise Silent("The topology was declared, and then the broker was silent.")
+            raise BrokerTimeout("The topology was declared, and then the broker was silent.")
 
-    async def exchange(self, exchange: Exchange) -> None:
-        async def act(channel: Channel, *, passive: bool) -> None:
+    async def declare_exchange(self, exchange: Exchange) -> None:
+        async def send_declare(channel: Channel, *, passive: bool) -> None:
             await channel.exchange_declare(
                 exchange.name,
                 exchange_type=exchange.kind,
@@ -57,12 +63,12 @@ class _Declaring:
                 timeout=self.seconds,
             )
 
-        await self._declare(f"exchange {exchange.name!r}", act)
+        await self._declare_or_check(f"exchange {exchange.name!r}", send_declare)
 
-    async def queue(self, queue: Queue) -> None:
+    async def declare_queue(self, queue: Queue) -> None:
         arguments: dict[str, Any] = {} if queue.exclusive else {"x-queue-type": "quorum"}
 
-        async def act(channel: Channel, *, passive: bool) -> None:
+        async def send_declare(channel: Channel, *, passive: bool) -> None:
             await channel.queue_declare(
                 queue.name,
                 durable=not queue.exclusive,
@@ -72,51 +78,59 @@ class _Declaring:
                 timeout=self.seconds,
             )
 
-        await self._declare(f"queue {queue.name!r}", act)
+        await self._declare_or_check(f"queue {queue.name!r}", send_declare)
 
-    async def binding(self, binding: Binding) -> None:
-        async def act(channel: Channel, *, passive: bool) -> None:
+    async def declare_binding(self, binding: Binding) -> None:
+        async def send_bind(channel: Channel, *, passive: bool) -> None:
             # Whether a binding exists cannot be asked; if it does not, publishes come back.
             if not passive:
                 await channel.queue_bind(
-                    binding.queue, binding.exchange, binding.key, timeout=self.seconds
+                    binding.queue, binding.exchange, binding.binding_key, timeout=self.seconds
                 )
 
-        await self._declare(f"binding of queue {binding.queue!r} to {binding.exchange!r}", act)
+        await self._declare_or_check(
+            f"binding of queue {binding.queue!r} to {binding.exchange!r}", send_bind
+        )
 
-    async def _declare(self, what: str, act: Callable[..., Awaitable[None]]) -> None:
+    async def _declare_or_check(
+        self, description: str, operation: Callable[..., Awaitable[None]]
+    ) -> None:
         try:
-            await self._on_channel(what, act, passive=False)
+            await self._run_on_channel(description, operation, passive=False)
         except ChannelPreconditionFailed as error:
-            raise TopologyMismatch(_mismatch(what, error)) from error
+            raise TopologyMismatch(_mismatch_message(description, error)) from error
         except ChannelAccessRefused:
-            await self._look(what, act)
+            await self._check_exists(description, operation)
         except (ChannelLockedResource, ChannelNotFoundEntity) as error:
-            raise BrokerUnavailable(f"The {what} could not be declared: {error}.") from error
+            raise BrokerUnavailable(f"The {description} could not be declared: {error}.") from error
 
-    async def _look(self, what: str, act: Callable[..., Awaitable[None]]) -> None:
+    async def _check_exists(
+        self, description: str, operation: Callable[..., Awaitable[None]]
+    ) -> None:
         try:
-            await self._on_channel(what, act, passive=True)
+            await self._run_on_channel(description, operation, passive=True)
         except (ChannelNotFoundEntity, ChannelAccessRefused) as error:
             raise BrokerUnavailable(
-                f"The {what} does not exist and this user may not declare it. Grant the permissions"
+                f"The {description} does not exist and this user may not declare it. Grant the"
+                " permissions"
                 " that docs/security.md lists, or let a user declare it that may"
                 " (`saga-engine topology --declare`), or start once with its URL."
             ) from error
 
-    async def _on_channel(
-        self, what: str, act: Callable[..., Awaitable[None]], *, passive: bool
+    async def _run_on_channel(
+        self, description: str, operation: Callable[..., Awaitable[None]], *, passive: bool
     ) -> None:
         channel, self.channel = self.channel, None
         channel = channel or await open_channel(self.connection, Channel, self.seconds)
-        with translated(f"The {what} could not be declared", verdicts=True):
-            await act(channel, passive=passive)
+        with translate_errors(f"The {description} could not be declared", allow_refusals=True):
+            await operation(channel, passive=passive)
         self.channel = channel
 
 
-def _mismatch(what: str, error: Exception) -> str:
+def _mismatch_message(description: str, error: Exception) -> str:
     return (
-        f"The {what} exists with other arguments than saga-engine's, and RabbitMQ cannot change"
+        f"The {description} exists with other arguments than saga-engine's, and RabbitMQ cannot"
+        " change"
         f" them. The broker says: {error}. Drain and delete it, then start again; limits belong"
         " into a policy (docs/protocol.md)."
     )

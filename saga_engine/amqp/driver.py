@@ -29,23 +29,23 @@ from saga_engine.errors import BrokerUnavailable, ConfigurationError
 
 C = TypeVar("C", bound=Channel)
 
-_VERDICTS = (
+_DECLARATION_REFUSALS = (
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelLockedResource,
     ChannelPreconditionFailed,
 )
-_BLOCKED = "_Connection__handle_connection_blocked"
-_UNBLOCKED = "_Connection__handle_connection_unblocked"
+_BLOCKED_HOOK = "_Connection__handle_connection_blocked"
+_UNBLOCKED_HOOK = "_Connection__handle_connection_unblocked"
 
-_LOGS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
-_OURS: ContextVar[bool] = ContextVar("_OURS", default=False)
+_AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
+_IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_OURS", default=False)
 
-FRAMES = 100
+FRAME_BUFFER_SIZE = 100
 """Frames that wait between the connection's reader and a channel's; 13 MB at the very most."""
 
 
-class Connection(aiormq.Connection):
+class AmqpConnection(aiormq.Connection):
     """aiormq's connection, which also tells when the broker blocks publishers and when it ends."""
 
     on_blocked: Callable[[str], None]
@@ -62,49 +62,49 @@ class Connection(aiormq.Connection):
         self.on_unblocked()
 
 
-def _is_heard(record: logging.LogRecord) -> bool:
+def _keep_log_record(record: logging.LogRecord) -> bool:
     """
     Drop what aiormq logs of connections and calls of ours where no log is configured.
 
     Python would then print it to stderr, a traceback at each lost connection, in the middle of what
     the program prints. A connection of the program's own, and any configured log, gets everything.
     """
-    return not _OURS.get() or logging.getLogger(record.name).hasHandlers()
+    return not _IN_ENGINE_CALL.get() or logging.getLogger(record.name).hasHandlers()
 
 
 @contextmanager
-def _ours() -> Iterator[None]:
+def _mark_engine_call() -> Iterator[None]:
     """
     Mark what is called within as ours.
 
     The tasks of a connection that is opened here are marked with it. Calls are marked each by
     itself: aiormq logs a cancelled call in the context of its caller.
     """
-    for name in _LOGS:
-        logging.getLogger(name).addFilter(_is_heard)
-    before = _OURS.set(True)
+    for name in _AIORMQ_LOGGERS:
+        logging.getLogger(name).addFilter(_keep_log_record)
+    reset_token = _IN_ENGINE_CALL.set(True)
     try:
         yield
     finally:
-        _OURS.reset(before)
+        _IN_ENGINE_CALL.reset(reset_token)
 
 
-def check() -> None:
+def check_aiormq_hooks() -> None:
     """Raise ConfigurationError when aiormq has moved the hooks that Connection overrides."""
-    needed = (_BLOCKED, _UNBLOCKED, "READER_CLOSE_TIMEOUT")
-    if not all(hasattr(aiormq.Connection, name) for name in needed):
+    required_hooks = (_BLOCKED_HOOK, _UNBLOCKED_HOOK, "READER_CLOSE_TIMEOUT")
+    if not all(hasattr(aiormq.Connection, name) for name in required_hooks):
         raise ConfigurationError(
             "This aiormq is another one than saga-engine was written for: it has no hook for a"
             " blocked connection. Install the version that saga-engine's requirements name."
         )
 
 
-class Silent(BrokerUnavailable):
+class BrokerTimeout(BrokerUnavailable):
     """The broker did not answer one question in time. It may still answer others."""
 
 
 @contextmanager
-def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
+def translate_errors(action: str, *, allow_refusals: bool = False) -> Iterator[None]:
     """
     Turn the driver's errors into BrokerUnavailable, its text beginning with `doing`.
 
@@ -112,30 +112,36 @@ def translated(doing: str, *, verdicts: bool = False) -> Iterator[None]:
     knows what it means.
     """
     try:
-        with _ours():
+        with _mark_engine_call():
             yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise BrokerUnavailable(f"{doing}: the connection was lost.") from None
+        raise BrokerUnavailable(f"{action}: the connection was lost.") from None
     except TimeoutError as error:
-        raise Silent(f"{doing}: the broker did not answer in time.") from error
+        raise BrokerTimeout(f"{action}: the broker did not answer in time.") from error
     except (AMQPError, OSError, RuntimeError) as error:
-        if verdicts and isinstance(error, _VERDICTS):
+        if allow_refusals and isinstance(error, _DECLARATION_REFUSALS):
             raise
-        raise BrokerUnavailable(f"{doing}: {str(error) or 'the connection was lost'}.") from error
+        raise BrokerUnavailable(f"{action}: {str(error) or 'the connection was lost'}.") from error
 
 
 async def open_channel(
-    connection: Connection, kind: type[C], seconds: float, *, confirms: bool = False
+    connection: AmqpConnection,
+    channel_class: type[C],
+    seconds: float,
+    *,
+    confirm_mode: bool = False,
 ) -> C:
     """Open a channel of our own `kind`; aiormq itself knows only its own."""
-    with translated("A channel could not be opened"):
+    with translate_errors("A channel could not be opened"):
         if connection.is_closed:
             raise ConnectionError("the connection was lost")
         number = max(connection.channels, default=0) + 1
-        channel = kind(connection, number, frame_buffer=FRAMES, publisher_confirms=confirms)
+        channel = channel_class(
+            connection, number, frame_buffer=FRAME_BUFFER_SIZE, publisher_confirms=confirm_mode
+        )
         connection.channels[number] = channel
         async with asyncio.timeout(seconds):
             await channel.open()
@@ -152,7 +158,7 @@ async def close(resource: Base, seconds: float) -> bool:
         that number then.
     """
     try:
-        with translated("It could not be closed"):
+        with translate_errors("It could not be closed"):
             async with asyncio.timeout(seconds):
                 # Without a reason, aiormq would cancel whoever waits on it.
                 await resource.close(ConnectionError("closed by saga-engine"))
@@ -161,7 +167,7 @@ async def close(resource: Base, seconds: float) -> bool:
     return True
 
 
-def expect_no_answer(connection: Connection) -> None:
+def skip_close_handshake(connection: AmqpConnection) -> None:
     """
     Let a connection close without an answer from its peer.
 
@@ -170,11 +176,11 @@ def expect_no_answer(connection: Connection) -> None:
     connection.READER_CLOSE_TIMEOUT = 0
 
 
-def when_closed(resource: Base, tell: Callable[[str], None]) -> None:
+def on_closed(resource: Base, callback: Callable[[str], None]) -> None:
     """Call `tell` once, with the reason in words, when a channel or a connection is closed."""
 
-    def ended(future: asyncio.Future[object]) -> None:
+    def notify(future: asyncio.Future[object]) -> None:
         error = None if future.cancelled() else future.exception()
-        tell(str(error) if error and str(error) else "the connection was lost")
+        callback(str(error) if error and str(error) else "the connection was lost")
 
-    resource.closing.add_done_callback(ended)
+    resource.closing.add_done_callback(notify)

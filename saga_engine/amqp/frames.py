@@ -14,33 +14,39 @@ from pamqp.constants import FRAME_END_CHAR
 
 from saga_engine.protocol.message import Message
 
-HEADERS_BYTES = 16_384
+MAX_HEADER_BYTES = 16_384
 """Headers of one message at most; far below frame_max, which is 128 KiB and may be set to 8."""
 
-_SHORT = 255
-_FRAME = struct.Struct(">BHI")
-_PUBLISH = struct.Struct(">HHH")
-_HEADER = struct.Struct(">HHQH")
+_MAX_SHORTSTR_BYTES = 255
+_FRAME_PREFIX = struct.Struct(">BHI")
+_PUBLISH_HEAD = struct.Struct(">HHH")
+_CONTENT_HEADER_HEAD = struct.Struct(">HHQH")
 _INT32 = struct.Struct(">ci")
 _INT64 = struct.Struct(">cq")
-_LONG = struct.Struct(">cI")
-_ACK = struct.Struct(">BHIHHQBc")
+_LONGSTR_HEAD = struct.Struct(">cI")
+_ACK_FRAME = struct.Struct(">BHIHHQBc")
 
-_METHOD, _CONTENT, _BODY = 1, 2, 3
-_BASIC, _BASIC_PUBLISH, _BASIC_ACK, _BASIC_REJECT = 60, 40, 80, 90
-_CONTENT_TYPE = b"\x10application/json"
-_APP_ID = b"\x0bsaga-engine"
-_PERSISTENT = b"\x02"
-_ALWAYS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 3
-_CORRELATION_ID, _REPLY_TO, _TIMESTAMP, _TYPE, _USER_ID = 1 << 10, 1 << 9, 1 << 6, 1 << 5, 1 << 4
+_FRAME_METHOD, _FRAME_HEADER, _FRAME_BODY = 1, 2, 3
+_BASIC_CLASS, _BASIC_PUBLISH, _BASIC_ACK, _BASIC_REJECT = 60, 40, 80, 90
+_CONTENT_TYPE_BYTES = b"\x10application/json"
+_APP_ID_BYTES = b"\x0bsaga-engine"
+_PERSISTENT_BYTES = b"\x02"
+_ALWAYS_SET_FLAGS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 3
+_CORRELATION_ID_FLAG, _REPLY_TO_FLAG, _TIMESTAMP_FLAG, _TYPE_FLAG, _USER_ID_FLAG = (
+    1 << 10,
+    1 << 9,
+    1 << 6,
+    1 << 5,
+    1 << 4,
+)
 
 
-class RefusedMessage(ValueError):
+class UnpublishableMessage(ValueError):
     """A message breaks a limit; the text says which. It never reaches the broker."""
 
 
-def published(
-    message: Message, channel: int, *, frame_max: int, body_bytes: int, user_id: str = ""
+def encode_publish(
+    message: Message, channel: int, *, frame_max: int, max_body_bytes: int, user_id: str = ""
 ) -> bytes:
     """
     Frame one message for `channel`.
@@ -50,103 +56,116 @@ def published(
 
     Raises:
         RefusedMessage: a routing key or an id beyond 255 bytes, headers beyond 16 KiB or of another
-            type than str, int and bool, a body beyond `body_bytes`, text that is not Unicode.
+            type than str, int and bool, a body beyond `max_body_bytes`, text that is not Unicode.
     """
-    if len(message.body) > body_bytes:
-        raise RefusedMessage(f"Its body has {len(message.body)} bytes; {body_bytes} are allowed.")
+    if len(message.body) > max_body_bytes:
+        raise UnpublishableMessage(
+            f"Its body has {len(message.body)} bytes; {max_body_bytes} are allowed."
+        )
     method = (
-        _PUBLISH.pack(_BASIC, _BASIC_PUBLISH, 0)
-        + _name(message.exchange, "exchange")
-        + _shortstr(message.routing_key, "routing key")
+        _PUBLISH_HEAD.pack(_BASIC_CLASS, _BASIC_PUBLISH, 0)
+        + _cached_shortstr(message.exchange, "exchange")
+        + _encode_shortstr(message.routing_key, "routing key")
         + (b"\x01" if message.mandatory else b"\x00")
     )
-    parts = [_frame(_METHOD, channel, method), _frame(_CONTENT, channel, _header(message, user_id))]
-    room = frame_max - 8
+    parts = [
+        _encode_frame(_FRAME_METHOD, channel, method),
+        _encode_frame(_FRAME_HEADER, channel, _content_header(message, user_id)),
+    ]
+    max_chunk_bytes = frame_max - 8
     parts += [
-        _frame(_BODY, channel, message.body[start : start + room])
-        for start in range(0, len(message.body), room)
+        _encode_frame(_FRAME_BODY, channel, message.body[start : start + max_chunk_bytes])
+        for start in range(0, len(message.body), max_chunk_bytes)
     ]
     return b"".join(parts)
 
 
-def acknowledged(channel: int, tag: int, *, multiple: bool) -> bytes:
+def encode_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Frame the acknowledgement of `tag`, and of all before it if `multiple`."""
-    return _ACK.pack(_METHOD, channel, 13, _BASIC, _BASIC_ACK, tag, multiple, FRAME_END_CHAR)
+    return _ACK_FRAME.pack(
+        _FRAME_METHOD, channel, 13, _BASIC_CLASS, _BASIC_ACK, tag, multiple, FRAME_END_CHAR
+    )
 
 
-def rejected(channel: int, tag: int) -> bytes:
+def encode_reject(channel: int, tag: int) -> bytes:
     """Frame the rejection of `tag` without a second try: the queue's policy dead-letters it."""
-    return _ACK.pack(_METHOD, channel, 13, _BASIC, _BASIC_REJECT, tag, 0, FRAME_END_CHAR)
+    return _ACK_FRAME.pack(
+        _FRAME_METHOD, channel, 13, _BASIC_CLASS, _BASIC_REJECT, tag, 0, FRAME_END_CHAR
+    )
 
 
-def _header(message: Message, user_id: str) -> bytes:
-    flags = _ALWAYS
-    early = late = b""
+def _content_header(message: Message, user_id: str) -> bytes:
+    flags = _ALWAYS_SET_FLAGS
+    before_message_id = after_message_id = b""
     if message.correlation_id:
-        flags |= _CORRELATION_ID
-        early = _shortstr(message.correlation_id, "correlation id")
+        flags |= _CORRELATION_ID_FLAG
+        before_message_id = _encode_shortstr(message.correlation_id, "correlation id")
     if message.reply_to:
-        flags |= _REPLY_TO
-        early += _name(message.reply_to, "reply_to")
+        flags |= _REPLY_TO_FLAG
+        before_message_id += _cached_shortstr(message.reply_to, "reply_to")
     if message.timestamp:
-        flags |= _TIMESTAMP
-        late = struct.pack(">Q", int(message.timestamp.timestamp()))
+        flags |= _TIMESTAMP_FLAG
+        after_message_id = struct.pack(">Q", int(message.timestamp.timestamp()))
     if message.type:
-        flags |= _TYPE
-        late += _name(message.type, "type")
+        flags |= _TYPE_FLAG
+        after_message_id += _cached_shortstr(message.type, "type")
     if user_id:
-        flags |= _USER_ID
-        late += _name(user_id, "user id")
+        flags |= _USER_ID_FLAG
+        after_message_id += _cached_shortstr(user_id, "user id")
     return b"".join(
         (
-            _HEADER.pack(_BASIC, 0, len(message.body), flags),
-            _CONTENT_TYPE,
-            _table(message),
-            _PERSISTENT,
-            early,
-            _shortstr(message.message_id, "message id"),
-            late,
-            _APP_ID,
+            _CONTENT_HEADER_HEAD.pack(_BASIC_CLASS, 0, len(message.body), flags),
+            _CONTENT_TYPE_BYTES,
+            _encode_table(message),
+            _PERSISTENT_BYTES,
+            before_message_id,
+            _encode_shortstr(message.message_id, "message id"),
+            after_message_id,
+            _APP_ID_BYTES,
         )
     )
 
 
-def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return _FRAME.pack(kind, channel, len(payload)) + payload + FRAME_END_CHAR
+def _encode_frame(frame_type: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME_PREFIX.pack(frame_type, channel, len(payload)) + payload + FRAME_END_CHAR
 
 
-def _shortstr(text: str, what: str) -> bytes:
-    encoded = _utf8(text, what)
-    if len(encoded) > _SHORT:
-        raise RefusedMessage(f"Its {what} has {len(encoded)} bytes; {_SHORT} are allowed.")
+def _encode_shortstr(text: str, field_name: str) -> bytes:
+    encoded = _encode_utf8(text, field_name)
+    if len(encoded) > _MAX_SHORTSTR_BYTES:
+        raise UnpublishableMessage(
+            f"Its {field_name} has {len(encoded)} bytes; {_MAX_SHORTSTR_BYTES} are allowed."
+        )
     return bytes((len(encoded),)) + encoded
 
 
-def _utf8(text: str, what: str) -> bytes:
+def _encode_utf8(text: str, field_name: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise RefusedMessage(f"Its {what} is not Unicode.") from None
+        raise UnpublishableMessage(f"Its {field_name} is not Unicode.") from None
 
 
-def _table(message: Message) -> bytes:
+def _encode_table(message: Message) -> bytes:
     table = b"".join(
-        _name(name, "header's name") + _value(name, value)
+        _cached_shortstr(name, "header's name") + _encode_value(name, value)
         for name, value in message.headers.items()
     )
-    if len(table) > HEADERS_BYTES:
-        raise RefusedMessage(f"Its headers have {len(table)} bytes; {HEADERS_BYTES} are allowed.")
+    if len(table) > MAX_HEADER_BYTES:
+        raise UnpublishableMessage(
+            f"Its headers have {len(table)} bytes; {MAX_HEADER_BYTES} are allowed."
+        )
     return struct.pack(">I", len(table)) + table
 
 
 # A process uses a few dozen names of headers, exchanges and commands over and over.
-_name = lru_cache(maxsize=512)(_shortstr)
+_cached_shortstr = lru_cache(maxsize=512)(_encode_shortstr)
 
 
-def _value(name: str, value: object) -> bytes:
+def _encode_value(name: str, value: object) -> bytes:
     if isinstance(value, str):
-        encoded = _utf8(value, f"header {name!r}")
-        return _LONG.pack(b"S", len(encoded)) + encoded
+        encoded = _encode_utf8(value, f"header {name!r}")
+        return _LONGSTR_HEAD.pack(b"S", len(encoded)) + encoded
     if isinstance(value, bool):
         return b"t\x01" if value else b"t\x00"
     if isinstance(value, int):
@@ -154,4 +173,6 @@ def _value(name: str, value: object) -> bytes:
             return _INT32.pack(b"I", value)
         if -(2**63) <= value < 2**63:
             return _INT64.pack(b"l", value)
-    raise RefusedMessage(f"Its header {name!r} is neither text, nor a 64-bit integer, nor a bool.")
+    raise UnpublishableMessage(
+        f"Its header {name!r} is neither text, nor a 64-bit integer, nor a bool."
+    )

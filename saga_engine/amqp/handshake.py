@@ -10,12 +10,12 @@ from aiormq.exceptions import (
 
 from saga_engine import tls
 from saga_engine.amqp import driver
-from saga_engine.amqp.driver import Connection
-from saga_engine.amqp.url import NO_URL, place
+from saga_engine.amqp.driver import AmqpConnection
+from saga_engine.amqp.url import INVALID_URL, display_address
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 
 
-async def connect(url: str, name: str, seconds: float) -> Connection:
+async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection:
     """
     Open one connection.
 
@@ -23,59 +23,64 @@ async def connect(url: str, name: str, seconds: float) -> Connection:
         ConfigurationError: the broker refuses the password or the virtual host, or the URL is none.
         BrokerUnavailable: out of reach, or TLS failed.
     """
-    where = place(url)
+    address = display_address(url)
     try:
-        secured = tls.of_broker(url)
-        connection = Connection(
+        tls_settings = tls.broker_tls_files(url)
+        connection = AmqpConnection(
             url,
-            context=tls.context(secured) if secured else None,
+            context=tls.create_ssl_context(tls_settings) if tls_settings else None,
             client_properties={
                 "product": "saga-engine",
                 "connection_name": f"saga-engine {name}",
             },
         )
-        connection.on_blocked = _unobserved
-        connection.on_unblocked = _unobserved
+        connection.on_blocked = _ignore_blocked
+        connection.on_unblocked = _ignore_blocked
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
-        raise ConfigurationError(NO_URL) from None
+        raise ConfigurationError(INVALID_URL) from None
     try:
-        with driver.translated(f"RabbitMQ at {where} is out of reach"):
+        with driver.translate_errors(f"RabbitMQ at {address} is out of reach"):
             async with asyncio.timeout(seconds):
                 await connection.connect()
     except BrokerUnavailable as error:
-        if trouble := tls.problem(error.__cause__, tls.BROKER):
-            raise BrokerUnavailable(f"RabbitMQ at {where} {trouble}.") from error.__cause__
-        refusal = _refusal(error.__cause__, where)
-        away = f"{error} Start it, or correct SAGA_ENGINE_BROKER_URL.{_hint(error, url)}"
+        if tls_problem := tls.handshake_problem(error.__cause__, tls.BROKER_PARAMETERS):
+            raise BrokerUnavailable(f"RabbitMQ at {address} {tls_problem}.") from error.__cause__
+        configuration_problem = _configuration_problem(error.__cause__, address)
+        unreachable = (
+            f"{error} Start it, or correct"
+            f" SAGA_ENGINE_BROKER_URL.{_connection_reset_hint(error, url)}"
+        )
         raise (
-            ConfigurationError(refusal) if refusal else BrokerUnavailable(away)
+            ConfigurationError(configuration_problem)
+            if configuration_problem
+            else BrokerUnavailable(unreachable)
         ) from error.__cause__
     return connection
 
 
-def _unobserved(*_: str) -> None:
+def _ignore_blocked(*_: str) -> None:
     """A connection that is blocked while it is being opened just makes opening take longer."""
 
 
-def _refusal(error: BaseException | None, where: str) -> str:
+def _configuration_problem(error: BaseException | None, address: str) -> str:
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return (
-            f"RabbitMQ at {where} refuses this user or password."
+            f"RabbitMQ at {address} refuses this user or password."
             " Correct them in SAGA_ENGINE_BROKER_URL."
         )
     # To a virtual host that it does not let us into, the broker answers with Connection.Close.
     if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         return (
-            f"RabbitMQ at {where} has no such virtual host, or does not let this user into it."
+            f"RabbitMQ at {address} has no such virtual host, or does not let this user into it."
             " Create it (`rabbitmqctl add_vhost`), grant the permissions (`rabbitmqctl"
             " set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
         )
     return ""
 
 
-def _hint(error: BaseException, url: str) -> str:
+def _connection_reset_hint(error: BaseException, url: str) -> str:
     """What else it may be when the server ends a connection that has just begun."""
     cause = error.__cause__
     if not isinstance(

@@ -14,49 +14,49 @@ import asyncio
 from collections.abc import Sequence
 
 from saga_engine.amqp import driver
-from saga_engine.amqp.confirm_channel import Batch, ConfirmChannel
-from saga_engine.amqp.connection import Link, Phase
-from saga_engine.amqp.driver import Connection
-from saga_engine.amqp.frames import RefusedMessage, published
+from saga_engine.amqp.confirm_channel import ConfirmBatch, ConfirmChannel
+from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
+from saga_engine.amqp.driver import AmqpConnection
+from saga_engine.amqp.frames import UnpublishableMessage, encode_publish
 from saga_engine.errors import BrokerError
-from saga_engine.protocol.message import Message, Published
+from saga_engine.protocol.message import Message, PublishOutcome
 
-SMALLEST_FRAME_MAX = 4096
+MIN_FRAME_MAX = 4096
 """What AMQP guarantees; used for looking at a message before there is a connection."""
 
-ASKING = 0.4
+PROBE_AFTER_SHARE = 0.4
 """Share of the time for confirms after which the broker is asked, to know by its end."""
 
-REFUSING = 1.0
+MIN_CHANNEL_AGE = 1.0
 """Seconds for which a channel that refuses a message is used at the least."""
 
 
 class Publisher:
     """Publishes over one link; any number of callers at once."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: SupervisedConnection) -> None:
+        self._supervised = connection
         self._channel: ConfirmChannel | None = None
-        self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
-        self._refused = False
-        self._opened_at = 0.0
-        self._retired: set[ConfirmChannel] = set()
+        self._connection: AmqpConnection | None = None
+        self._send_lock = asyncio.Lock()
+        self._must_redeclare = False
+        self._channel_opened_at = 0.0
+        self._retired_channels: set[ConfirmChannel] = set()
 
     @property
     def blocked(self) -> bool:
         """Whether publishing pauses, because the broker said so or is out of reach."""
-        return self._link.state.phase is not Phase.CONNECTED
+        return self._supervised.status.state is not ConnectionState.CONNECTED
 
-    def refusal(self, message: Message) -> str:
+    def unpublishable_reason(self, message: Message) -> str:
         """Why this message can never be published, in a sentence; empty when it can."""
         try:
-            self._frames(message, 1, SMALLEST_FRAME_MAX)
-        except RefusedMessage as error:
+            self._encode_message(message, 1, MIN_FRAME_MAX)
+        except UnpublishableMessage as error:
             return str(error)
         return ""
 
-    async def publish(self, messages: Sequence[Message]) -> list[Published]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """
         Publish a batch and wait for its confirms, for broker_confirm_timeout seconds in all.
 
@@ -64,111 +64,126 @@ class Publisher:
             One outcome for each message, in their order. While the broker is out of reach or takes
             no publishes, the outcome is UNKNOWN after the timeout.
         """
-        outcomes = [Published.UNKNOWN] * len(messages)
+        outcomes = [PublishOutcome.UNKNOWN] * len(messages)
         try:
-            async with asyncio.timeout(self._link.settings.broker_confirm_timeout):
+            async with asyncio.timeout(self._supervised.settings.broker_confirm_timeout):
                 await self._publish(messages, outcomes)
         except TimeoutError:
-            self._link.report("The broker did not confirm in time; what was sent is unknown.")
+            self._supervised.report_problem(
+                "The broker did not confirm in time; what was sent is unknown."
+            )
         except BrokerError as error:
-            self._link.report(str(error))
+            self._supervised.report_problem(str(error))
         return outcomes
 
-    async def _publish(self, messages: Sequence[Message], outcomes: list[Published]) -> None:
-        async with self._turn:
-            channel = await self._open()
-            chosen, payload = self._framed(channel, messages, outcomes)
-            if not chosen:
+    async def _publish(self, messages: Sequence[Message], outcomes: list[PublishOutcome]) -> None:
+        async with self._send_lock:
+            channel = await self._usable_channel()
+            sent_indexes, payload = self._encode_batch(channel, messages, outcomes)
+            if not sent_indexes:
                 return
-            message_ids = [messages[index].message_id for index in chosen]
-            batch = await channel.send(message_ids, payload)
+            message_ids = [messages[index].message_id for index in sent_indexes]
+            batch = await channel.send_batch(message_ids, payload)
         try:
-            await self._confirmed(batch, channel)
+            await self._wait_for_confirms(batch, channel)
         finally:
-            unsettled = not batch.done.done() or batch.done.cancelled()
-            if unsettled and self._link.state.phase is not Phase.BLOCKED:
-                self._discard(channel)
-            channel.forget(message_ids)
-            self._retire(channel, batch)
-            for index, outcome in zip(chosen, batch.outcomes, strict=True):
-                outcomes[index] = outcome or Published.UNKNOWN
+            incomplete = not batch.completed.done() or batch.completed.cancelled()
+            if incomplete and self._supervised.status.state is not ConnectionState.BLOCKED:
+                self._discard_channel(channel)
+            channel.forget_messages(message_ids)
+            self._retire_channels(channel, batch)
+            for index, outcome in zip(sent_indexes, batch.outcomes, strict=True):
+                outcomes[index] = outcome or PublishOutcome.UNKNOWN
 
-    async def _confirmed(self, batch: Batch, channel: ConfirmChannel) -> None:
+    async def _wait_for_confirms(self, batch: ConfirmBatch, channel: ConfirmChannel) -> None:
         """Wait for its confirms; while there is none for long, ask whether anybody is there."""
         await asyncio.wait(
-            [batch.done], timeout=ASKING * self._link.settings.broker_confirm_timeout
+            [batch.completed],
+            timeout=PROBE_AFTER_SHARE * self._supervised.settings.broker_confirm_timeout,
         )
-        if not batch.done.done():
-            if batch.unheard:  # or it is only slow, and reads the question after all the rest
-                self._link.ask(channel.connection)
-            await batch.done
+        if not batch.completed.done():
+            if (
+                batch.has_no_response
+            ):  # or it is only slow, and reads the question after all the rest
+                self._supervised.probe(channel.connection)
+            await batch.completed
 
-    def _retire(self, channel: ConfirmChannel, batch: Batch) -> None:
+    def _retire_channels(self, channel: ConfirmChannel, batch: ConfirmBatch) -> None:
         """
         Let go of a channel that refuses, and close those on which nothing is in flight any more.
 
         In a cluster a channel may refuse for ever after its queue has another leader (seen with
         RabbitMQ 3.10), and a new one does not. A queue that is full refuses on that as well.
         """
-        refused = Published.NACKED in batch.outcomes
-        age = asyncio.get_running_loop().time() - self._opened_at
-        if refused and channel is self._channel and age > REFUSING:
+        nacked = PublishOutcome.NACKED in batch.outcomes
+        age = asyncio.get_running_loop().time() - self._channel_opened_at
+        if nacked and channel is self._channel and age > MIN_CHANNEL_AGE:
             self._channel = None
-            self._retired.add(channel)
-        if self._link.state.phase is Phase.BLOCKED:
+            self._retired_channels.add(channel)
+        if self._supervised.status.state is ConnectionState.BLOCKED:
             return  # it reads no close either, and would be taken for gone
         # All of them: of a batch that was given up while the broker blocked, nobody else hears.
-        for idle in [each for each in self._retired if each.is_idle]:
-            self._retired.remove(idle)  # it must not be closed twice, see `driver.close`
-            self._link.close_later(idle)
+        for idle in [each for each in self._retired_channels if each.is_idle]:
+            self._retired_channels.remove(idle)  # it must not be closed twice, see `driver.close`
+            self._supervised.close_in_background(idle)
 
-    def _framed(
-        self, channel: ConfirmChannel, messages: Sequence[Message], outcomes: list[Published]
+    def _encode_batch(
+        self, channel: ConfirmChannel, messages: Sequence[Message], outcomes: list[PublishOutcome]
     ) -> tuple[list[int], bytes]:
-        chosen: dict[str, int] = {}
+        index_by_message_id: dict[str, int] = {}
         frames: list[bytes] = []
         frame_max = channel.connection.connection_tune.frame_max
         for index, message in enumerate(messages):
-            if message.message_id in chosen or channel.in_flight(message.message_id):
+            if message.message_id in index_by_message_id or channel.is_in_flight(
+                message.message_id
+            ):
                 continue  # Its twin is on its way; two returns of one id cannot be told apart.
             try:
-                frames.append(self._frames(message, channel.number, frame_max))
-            except RefusedMessage:
-                outcomes[index] = Published.REFUSED
+                frames.append(self._encode_message(message, channel.number, frame_max))
+            except UnpublishableMessage:
+                outcomes[index] = PublishOutcome.UNPUBLISHABLE
             else:
-                chosen[message.message_id] = index
-        return list(chosen.values()), b"".join(frames)
+                index_by_message_id[message.message_id] = index
+        return list(index_by_message_id.values()), b"".join(frames)
 
-    def _frames(self, message: Message, channel: int, frame_max: int) -> bytes:
-        link = self._link
-        limit = link.settings.body_bytes
-        return published(message, channel, frame_max=frame_max, body_bytes=limit, user_id=link.user)
+    def _encode_message(self, message: Message, channel: int, frame_max: int) -> bytes:
+        connection = self._supervised
+        max_body_bytes = connection.settings.max_body_bytes
+        return encode_publish(
+            message,
+            channel,
+            frame_max=frame_max,
+            max_body_bytes=max_body_bytes,
+            user_id=connection.username,
+        )
 
-    async def _open(self) -> ConfirmChannel:
-        await self._link.flowing()
-        connection = await self._link.connection()
+    async def _usable_channel(self) -> ConfirmChannel:
+        await self._supervised.wait_publishable()
+        connection = await self._supervised.wait_connected()
         if self._channel is None or self._connection is not connection:
-            if self._refused:
+            if self._must_redeclare:
                 # A channel often ends because an exchange is gone.
-                await self._link.restore(connection)
-                self._refused = False
-            channel = await self._link.open_channel(connection, ConfirmChannel, confirms=True)
-            driver.when_closed(channel, lambda reason: self._closed(channel, reason))
+                await self._supervised.redeclare_topology(connection)
+                self._must_redeclare = False
+            channel = await self._supervised.open_channel(
+                connection, ConfirmChannel, confirm_mode=True
+            )
+            driver.on_closed(channel, lambda reason: self._channel_closed(channel, reason))
             self._channel, self._connection = channel, connection
-            self._opened_at = asyncio.get_running_loop().time()
+            self._channel_opened_at = asyncio.get_running_loop().time()
         return self._channel
 
-    def _closed(self, channel: ConfirmChannel, reason: str) -> None:
-        channel.give_up()
-        self._retired.discard(channel)
+    def _channel_closed(self, channel: ConfirmChannel, reason: str) -> None:
+        channel.resolve_all_as_unknown()
+        self._retired_channels.discard(channel)
         if channel is self._channel:
             self._channel = None
-            self._refused = self._link.state.phase is Phase.CONNECTED
-            if self._refused:
-                self._link.report(f"The publishing channel was closed: {reason}.")
+            self._must_redeclare = self._supervised.status.state is ConnectionState.CONNECTED
+            if self._must_redeclare:
+                self._supervised.report_problem(f"The publishing channel was closed: {reason}.")
 
-    def _discard(self, channel: ConfirmChannel) -> None:
-        channel.give_up()
+    def _discard_channel(self, channel: ConfirmChannel) -> None:
+        channel.resolve_all_as_unknown()
         if channel is self._channel:
             self._channel = None
-            self._link.close_later(channel)
+            self._supervised.close_in_background(channel)

@@ -23,10 +23,10 @@ from pamqp.header import ContentHeader
 from saga_engine.errors import ConfigurationError
 from saga_engine.vocabulary import Json
 
-UNDECODABLE = "x-undecodable"
+UNDECODABLE_HEADER = "x-undecodable"
 """A header of ours beside those of a table of which something could not be read."""
 
-DEEPEST = 32
+MAX_TABLE_DEPTH = 32
 """Tables within tables that are read; what lies deeper becomes an ellipsis."""
 
 _HOSTILE_FRAME = (
@@ -36,7 +36,7 @@ _HOSTILE_FRAME = (
 )
 """A header frame that breaks pamqp four times: header key, correlation id, reply_to, timestamp."""
 
-_SIZES = {
+_FIXED_SIZES = {
     **dict.fromkeys((b"V", b"\x00"), 0),
     **dict.fromkeys((b"t", b"b", b"B"), 1),
     **dict.fromkeys((b"s", b"u"), 2),
@@ -45,190 +45,197 @@ _SIZES = {
     b"D": 5,
 }
 """Bytes of a value in a table, by its type; RabbitMQ's reading of AMQP 0-9-1, as in pamqp."""
-_COUNTED = (b"S", b"x", b"A", b"F")
+_LENGTH_PREFIXED_TYPES = (b"S", b"x", b"A", b"F")
 """Those that begin with their length, 4 bytes."""
 
-_MOVED = (
+_UNSUPPORTED_PAMQP = (
     "This pamqp is another one than saga-engine was written for: its decoders could not be"
     " replaced. Install the version that saga-engine's requirements name."
 )
 
-_stock_timestamp = decode.timestamp
-_stock_octet = decode.octet
-_stock_header = ContentHeader.unmarshal
+_original_timestamp = decode.timestamp
+_original_octet = decode.octet
+_original_header = ContentHeader.unmarshal
 
 
-def install() -> None:
+def install_decoders() -> None:
     """
     Replace pamqp's decoders; a second call changes nothing.
 
     Raises:
         ConfigurationError: pamqp is another version than the one this was written for.
     """
-    decode.METHODS.update(table=_table, timestamp=_timestamp, shortstr=_shortstr, octet=_octet)
-    decode.TABLE_MAPPING[b"T"] = _timestamp
-    ContentHeader.unmarshal = _header  # type: ignore[method-assign]  # that is the patch
+    decode.METHODS.update(
+        table=_decode_table,
+        timestamp=_decode_timestamp,
+        shortstr=_decode_shortstr,
+        octet=_decode_octet,
+    )
+    decode.TABLE_MAPPING[b"T"] = _decode_timestamp
+    ContentHeader.unmarshal = _unmarshal_header  # type: ignore[method-assign]  # that is the patch
     try:
         _, _, frame = pamqp.frame.unmarshal(_HOSTILE_FRAME)
     except Exception as error:
-        raise ConfigurationError(_MOVED) from error
+        raise ConfigurationError(_UNSUPPORTED_PAMQP) from error
     if not isinstance(frame, ContentHeader) or (
         frame.body_size,
         frame.properties.correlation_id,
         frame.properties.headers,
-    ) != (5, "\ufffd(", {"\ufffd\ufffd": "v", UNDECODABLE: True}):
-        raise ConfigurationError(_MOVED)
+    ) != (5, "\ufffd(", {"\ufffd\ufffd": "v", UNDECODABLE_HEADER: True}):
+        raise ConfigurationError(_UNSUPPORTED_PAMQP)
 
 
-def plain(value: Any, depth: int = 0) -> Json:
+def to_json(value: Any, depth: int = 0) -> Json:
     """What a header holds, as JSON that PostgreSQL can store; never raises."""
     match value:
         case str():
-            found: Json = value.replace("\0", "\ufffd")
+            converted: Json = value.replace("\0", "\ufffd")
         case None | bool() | int():
-            found = value
+            converted = value
         case float():
-            found = value if isfinite(value) else str(value)
+            converted = value if isfinite(value) else str(value)
         case bytes() | bytearray():
-            found = plain(value.decode("utf-8", "backslashreplace"))
-        case list() if depth < DEEPEST:
-            found = [plain(item, depth + 1) for item in value]
-        case dict() if depth < DEEPEST:
-            found = {
-                str(key).replace("\0", "\ufffd"): plain(item, depth + 1)
+            converted = to_json(value.decode("utf-8", "backslashreplace"))
+        case list() if depth < MAX_TABLE_DEPTH:
+            converted = [to_json(item, depth + 1) for item in value]
+        case dict() if depth < MAX_TABLE_DEPTH:
+            converted = {
+                str(key).replace("\0", "\ufffd"): to_json(item, depth + 1)
                 for key, item in value.items()
             }
         case _:
-            found = str(value) if isinstance(value, datetime | Decimal) else "…"
-    return found
+            converted = str(value) if isinstance(value, datetime | Decimal) else "…"
+    return converted
 
 
-def _header(self: ContentHeader, data: bytes) -> None:
+def _unmarshal_header(self: ContentHeader, data: bytes) -> None:
     try:
-        _stock_header(self, data)
+        _original_header(self, data)
     except Exception:  # noqa: BLE001 - flags cut short; whatever it is, only this message is bad
-        self.properties.headers = {UNDECODABLE: True}
+        self.properties.headers = {UNDECODABLE_HEADER: True}
 
 
-class _Unread(str):
+class _UndecodableType(str):
     """What stands where something could not be read."""
 
     __slots__ = ()
 
 
-_UNREAD = _Unread("…")
+_UNDECODABLE_VALUE = _UndecodableType("…")
 
 
-class Table(dict[str, Any]):
+class HeaderTable(dict[str, Any]):
     """A header table; `size` is its length in bytes as it was sent."""
 
-    size = 0
+    size_bytes = 0
 
 
-class _CutShortError(Exception):
+class _TruncatedTableError(Exception):
     """Nothing that follows in this table can be found."""
 
 
-def _table(value: bytes) -> tuple[int, Any]:
+def _decode_table(value: bytes) -> tuple[int, Any]:
     end = 4 + int.from_bytes(value[:4], "big")
-    table = _entries(value[4:end], 0)
-    table.size = end
+    table = _decode_entries(value[4:end], 0)
+    table.size_bytes = end
     if end > len(value):
-        table[UNDECODABLE] = True
+        table[UNDECODABLE_HEADER] = True
     return end, table
 
 
-def _entries(data: bytes, depth: int) -> Table:
-    found = Table()
-    place = 0
+def _decode_entries(data: bytes, depth: int) -> HeaderTable:
+    entries = HeaderTable()
+    offset = 0
     try:
-        while place < len(data):
-            name_end = place + 1 + data[place]
-            kind, start, end = _extent(data, name_end)
-            name, whole = _name(data[place + 1 : name_end])
-            found[name] = _value(kind, data[start:end], depth + 1)
-            if not whole or _marked(found[name]):
-                found[UNDECODABLE] = True
-            place = end
-    except _CutShortError:
-        found[UNDECODABLE] = True
-    return found
+        while offset < len(data):
+            name_end = offset + 1 + data[offset]
+            type_code, start, end = _value_extent(data, name_end)
+            name, is_utf8 = _decode_name(data[offset + 1 : name_end])
+            entries[name] = _decode_value(type_code, data[start:end], depth + 1)
+            if not is_utf8 or _has_undecodable(entries[name]):
+                entries[UNDECODABLE_HEADER] = True
+            offset = end
+    except _TruncatedTableError:
+        entries[UNDECODABLE_HEADER] = True
+    return entries
 
 
-def _items(data: bytes, depth: int) -> list[Any]:
-    found = []
-    place = 0
+def _decode_array(data: bytes, depth: int) -> list[Any]:
+    items = []
+    offset = 0
     try:
-        while place < len(data):
-            kind, start, place = _extent(data, place)
-            found.append(_value(kind, data[start:place], depth + 1))
-    except _CutShortError:
-        found.append(_UNREAD)
-    return found
+        while offset < len(data):
+            type_code, start, offset = _value_extent(data, offset)
+            items.append(_decode_value(type_code, data[start:offset], depth + 1))
+    except _TruncatedTableError:
+        items.append(_UNDECODABLE_VALUE)
+    return items
 
 
-def _extent(data: bytes, place: int) -> tuple[bytes, int, int]:
+def _value_extent(data: bytes, offset: int) -> tuple[bytes, int, int]:
     """The type of the value at `place`, and where its bytes begin and end."""
-    kind, start = data[place : place + 1], place + 1
-    size = _SIZES.get(kind, -1)
-    if kind in _COUNTED:
+    type_code, start = data[offset : offset + 1], offset + 1
+    size = _FIXED_SIZES.get(type_code, -1)
+    if type_code in _LENGTH_PREFIXED_TYPES:
         size = int.from_bytes(data[start : start + 4], "big")
         start += 4
     end = start + size
     if size < 0 or end > len(data):
-        raise _CutShortError
-    return kind, start, end
+        raise _TruncatedTableError
+    return type_code, start, end
 
 
-def _name(data: bytes) -> tuple[str, bool]:
+def _decode_name(data: bytes) -> tuple[str, bool]:
     try:
         return data.decode(), True
     except UnicodeDecodeError:
         return data.decode("utf-8", "replace"), False
 
 
-def _value(kind: bytes, data: bytes, depth: int) -> Any:
-    if kind in (b"F", b"A") and depth > DEEPEST:
-        return _UNREAD
-    match kind:
+def _decode_value(type_code: bytes, data: bytes, depth: int) -> Any:
+    if type_code in (b"F", b"A") and depth > MAX_TABLE_DEPTH:
+        return _UNDECODABLE_VALUE
+    match type_code:
         case b"F":
-            return _entries(data, depth)
+            return _decode_entries(data, depth)
         case b"A":
-            return _items(data, depth)
+            return _decode_array(data, depth)
         case b"S":
-            return _text(data)
+            return _decode_text(data)
         case b"x":
             return data
         case _:
-            _, value = decode.TABLE_MAPPING[kind](data)
+            _, value = decode.TABLE_MAPPING[type_code](data)
             return value
 
 
-def _text(data: bytes) -> str | bytes:
+def _decode_text(data: bytes) -> str | bytes:
     try:
         return data.decode()
     except UnicodeDecodeError:
         return data
 
 
-def _marked(value: Any) -> bool:
+def _has_undecodable(value: Any) -> bool:
     """Whether something in a value could not be read."""
     if isinstance(value, list):
-        return any(map(_marked, value))
-    return isinstance(value, _Unread) or (isinstance(value, Table) and UNDECODABLE in value)
+        return any(map(_has_undecodable, value))
+    return isinstance(value, _UndecodableType) or (
+        isinstance(value, HeaderTable) and UNDECODABLE_HEADER in value
+    )
 
 
-def _timestamp(value: bytes) -> tuple[int, Any]:
+def _decode_timestamp(value: bytes) -> tuple[int, Any]:
     try:
-        return _stock_timestamp(value)
+        return _original_timestamp(value)
     except Exception:  # noqa: BLE001 - ValueError, OverflowError and OSError, by the year
         return 8, None
 
 
-def _shortstr(value: bytes) -> tuple[int, str]:
+def _decode_shortstr(value: bytes) -> tuple[int, str]:
     end = 1 + value[0] if value else 0
     return end, value[1:end].decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
-def _octet(value: bytes) -> tuple[int, Any]:
-    return _stock_octet(value) if value else (0, None)
+def _decode_octet(value: bytes) -> tuple[int, Any]:
+    return _original_octet(value) if value else (0, None)

@@ -8,10 +8,12 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from saga_engine.errors import ConfigurationError
 
-NO_URL = "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
+INVALID_URL = (
+    "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
+)
 
 
-def place(url: str) -> str:
+def display_address(url: str) -> str:
     """Host, port and virtual host of a URL: what may be shown of it."""
     try:
         parts = urlsplit(url)
@@ -19,10 +21,10 @@ def place(url: str) -> str:
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
         return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
     except ValueError:
-        raise ConfigurationError(NO_URL) from None
+        raise ConfigurationError(INVALID_URL) from None
 
 
-def user_of(url: str) -> str:
+def username_of(url: str) -> str:
     """
     The user as whom a URL connects, as far as the URL knows.
 
@@ -32,9 +34,9 @@ def user_of(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigurationError(NO_URL) from None
-    by_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
-    return unquote(parts.username or "") if by_password else ""
+        raise ConfigurationError(INVALID_URL) from None
+    uses_password = dict(parse_qsl(parts.query)).get("auth", "plain") == "plain"
+    return unquote(parts.username or "") if uses_password else ""
 
 
 def vhost_of(url: str) -> str:
@@ -42,26 +44,30 @@ def vhost_of(url: str) -> str:
     try:
         return unquote(urlsplit(url).path[1:]) or "/"
     except ValueError:
-        raise ConfigurationError(NO_URL) from None
+        raise ConfigurationError(INVALID_URL) from None
 
 
-def each_host(url: str) -> tuple[str, ...]:
+def split_hosts(url: str) -> tuple[str, ...]:
     """
     One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.
 
     Raises:
         ConfigurationError: there is a comma and no host before or after it.
     """
-    scheme, divider, rest = url.partition("://")
-    end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
-    credentials, at, named = rest[:end].rpartition("@")
-    hosts = [host.strip() for host in named.split(",")]
+    scheme, separator, rest = url.partition("://")
+    authority_end = next(
+        (index for index, character in enumerate(rest) if character in "/?#"), len(rest)
+    )
+    credentials, at_sign, host_list = rest[:authority_end].rpartition("@")
+    hosts = [host.strip() for host in host_list.split(",")]
     if len(hosts) > 1 and not all(hosts):
         raise ConfigurationError(
             "SAGA_ENGINE_BROKER_URL has a comma without a host beside it. Name each node once:"
             " amqp://user:password@one:5672,two:5672,three:5672/"
         )
-    return tuple(f"{scheme}{divider}{credentials}{at}{host}{rest[end:]}" for host in hosts)
+    return tuple(
+        f"{scheme}{separator}{credentials}{at_sign}{host}{rest[authority_end:]}" for host in hosts
+    )
 
 
 def with_heartbeat(url: str, seconds: int) -> str:
@@ -69,6 +75,6 @@ def with_heartbeat(url: str, seconds: int) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigurationError(NO_URL) from None
+        raise ConfigurationError(INVALID_URL) from None
     query = [pair for pair in parse_qsl(parts.query) if pair[0] != "heartbeat"]
     return parts._replace(query=urlencode([*query, ("heartbeat", str(seconds))])).geturl()

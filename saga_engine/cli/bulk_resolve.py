@@ -14,47 +14,47 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from saga_engine.cli.incidents import name_of
-from saga_engine.cli.output import document, line, say, table
+from saga_engine.cli.incidents import format_incident_id
+from saga_engine.cli.output import print_json, print_line, print_stderr, print_table
 from saga_engine.cli.paging import command_line
-from saga_engine.decider.triggers import Resolve, trigger_data
+from saga_engine.decider.triggers import ResolveIncident, serialize_trigger
 from saga_engine.errors import ConfigurationError, TimedOut
 from saga_engine.identifiers import uuid7
-from saga_engine.payload.encryption import Sealing, reply_place
-from saga_engine.payload.limits import LIMITS, Limits
-from saga_engine.payload.payload import beyond
-from saga_engine.postgres.statement import Transactions
+from saga_engine.payload.encryption import PayloadEncryption, reply_associated_data
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
+from saga_engine.payload.payload import limit_problem
+from saga_engine.postgres.statement import TransactionSource
 from saga_engine.store import audit, checked_requests, incidents
-from saga_engine.store.audit import Act, Audited
-from saga_engine.store.bounded_count import Total
-from saga_engine.store.incidents import Choice, StoredIncident
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.audit import AuditRecord, OperatorAction
+from saga_engine.store.bounded_count import BoundedCount
+from saga_engine.store.incidents import IncidentFilter, StoredIncident
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Json, Resolution
 
-PORTION = 100
+BATCH_SIZE = 100
 """Incidents recorded in one transaction."""
-PAGE = 1000
+PAGE_SIZE = 1000
 """Incidents read in one statement."""
-LOOK_AGAIN = 0.1
+POLL_INTERVAL = 0.1
 """Seconds between looks for the verdicts of a portion; a worker decides in about as often."""
-PARTLY_FAILED = 7
+EXIT_PARTIAL_FAILURE = 7
 
 NOT_RECORDED = "not recorded"
 UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResolutionRequest:
     """What is to be done to each incident, by whom and why; `result` goes with complete."""
 
     action: Resolution
-    by: str
+    operator: str
     reason: str
     result: Json = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RateLimiter:
     """
     How fast portions follow each other: `per_second` incidents, None for as fast as decided.
 
@@ -62,22 +62,24 @@ class Pace:
     """
 
     per_second: float | None = None
-    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     @property
-    def portion(self) -> int:
+    def batch_size(self) -> int:
         """Incidents at once: no more than one second's."""
-        return PORTION if self.per_second is None else min(PORTION, max(1, int(self.per_second)))
+        return (
+            BATCH_SIZE if self.per_second is None else min(BATCH_SIZE, max(1, int(self.per_second)))
+        )
 
-    async def turn(self, began: float, done: int) -> None:
+    async def wait(self, started_at: float, resolved_count: int) -> None:
         """Wait until the next portion may be recorded, *done* incidents after *began*."""
-        if self.per_second is not None and done:
-            await self.sleep(max(0.0, began + done / self.per_second - self.clock()))
+        if self.per_second is not None and resolved_count:
+            await self.sleep(max(0.0, started_at + resolved_count / self.per_second - self.now()))
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class ResolutionOutcome:
     """What became of one incident: accepted, refused, undecided or not recorded, and a sentence."""
 
     incident: StoredIncident
@@ -86,32 +88,32 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class IncidentSelection:
     """The incidents that a command takes, and how many are chosen without its limit."""
 
-    found: Sequence[StoredIncident]
-    total: Total
+    incidents: Sequence[StoredIncident]
+    total: BoundedCount
 
     @property
-    def some_left(self) -> bool:
+    def has_more(self) -> bool:
         """Whether the limit leaves some."""
-        return not self.total.exact or self.total.number > len(self.found)
+        return not self.total.exact or self.total.count > len(self.incidents)
 
     @property
-    def text(self) -> str:
+    def description(self) -> str:
         """How many there are, and of how many where the limit leaves some."""
-        of = f" of {self.total.text}" if self.some_left else ""
-        return f"{len(self.found):,}{of} incidents"
+        of_total = f" of {self.total.display}" if self.has_more else ""
+        return f"{len(self.incidents):,}{of_total} incidents"
 
 
-def rate_of(typed: str) -> float:
+def parse_rate(text: str) -> float:
     """
     Read a rate, as incidents per second: 5/s, 30/m, or a number for each second.
 
     Raises:
         ConfigurationError: it is something else, or not above 0.
     """
-    number, _, unit = typed.partition("/")
+    number, _, unit = text.partition("/")
     try:
         per_second = float(number) / {"": 1, "s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
@@ -121,226 +123,261 @@ def rate_of(typed: str) -> float:
     return per_second
 
 
-async def matching(opened: Transactions, choice: Choice, limit: int, most: int) -> Meant:
+async def select_incidents(
+    database: TransactionSource, criteria: IncidentFilter, limit: int, count_limit: int
+) -> IncidentSelection:
     """
     Read the open incidents that are meant, the oldest first, up to *limit*.
 
     Args:
         most: how many are counted, if that is more than *limit*.
     """
-    found: list[StoredIncident] = []
-    async with opened.transaction() as tx:
-        total = await incidents.count(tx, choice, max(limit, most))
-    while len(found) < limit:
-        some = min(PAGE, limit - len(found))
-        after = found[-1] if found else None
-        async with opened.transaction() as tx:
-            page = await incidents.listing(tx, choice, limit=some, after=after)
-        found += page
-        if len(page) < some:
+    selected: list[StoredIncident] = []
+    async with database.transaction() as tx:
+        total = await incidents.count(tx, criteria, max(limit, count_limit))
+    while len(selected) < limit:
+        page_size = min(PAGE_SIZE, limit - len(selected))
+        last = selected[-1] if selected else None
+        async with database.transaction() as tx:
+            page = await incidents.read_page(tx, criteria, limit=page_size, after=last)
+        selected += page
+        if len(page) < page_size:
             break
-    return Meant(found, total)
+    return IncidentSelection(selected, total)
 
 
-def preview(found: Sequence[StoredIncident]) -> list[tuple[str, str, str, int]]:
+def count_by_group(incidents_found: Sequence[StoredIncident]) -> list[tuple[str, str, str, int]]:
     """Count incidents by cause, step and saga, the largest group first."""
-    counted = Counter((each.cause, each.step, each.saga) for each in found)
-    return [(*group, number) for group, number in counted.most_common()]
+    counts = Counter((each.cause, each.step, each.saga) for each in incidents_found)
+    return [(*group, count) for group, count in counts.most_common()]
 
 
-def say_next(meant: Meant, command: Sequence[str]) -> None:
+def print_next_command(selection: IncidentSelection, command: Sequence[str]) -> None:
     """Say on stderr that the limit left some, and the command for the next ones."""
-    if meant.some_left:
-        say(
-            f"These are the oldest {meant.text} (--limit). For the next ones:"
+    if selection.has_more:
+        print_stderr(
+            f"These are the oldest {selection.description} (--limit). For the next ones:"
             f" {command_line(*command)}"
         )
 
 
-def agreed(meant: Meant, asked: Asked, *, yes: bool) -> bool:
+def confirm_resolution(
+    selection: IncidentSelection, request: ResolutionRequest, *, yes: bool
+) -> bool:
     """
     Show what would be done, and ask whether to go on.
 
     Raises:
         ConfigurationError: without a terminal there is no one to ask.
     """
-    for cause, step, saga, number in preview(meant.found):
-        say(f"{number} of saga {saga}, step {step}: {cause}")
-    if yes or not meant.found:
+    for cause, step, saga, count in count_by_group(selection.incidents):
+        print_stderr(f"{count} of saga {saga}, step {step}: {cause}")
+    if yes or not selection.incidents:
         return True
-    question = f"{asked.action.capitalize()} {meant.text}?"
+    question = f"{request.action.capitalize()} {selection.description}?"
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{question} Add --yes to do it, or --dry-run to see them only.")
-    say(f"{question} [y/N]")
+    print_stderr(f"{question} [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def resolution_of(
-    incident: StoredIncident, asked: Asked, sealing: Sealing, limits: Limits
-) -> Resolve:
+def build_resolve_trigger(
+    incident: StoredIncident,
+    request: ResolutionRequest,
+    encryption: PayloadEncryption,
+    limits: BodyLimits,
+) -> ResolveIncident:
     """
     What is asked of one incident, with the result sealed for its place.
 
     Raises:
         ConfigurationError: the result is beyond a limit.
     """
-    place = reply_place(incident.run_id, incident.step, incident.direction)
-    sealed = sealing.sealed(asked.result, place)
-    problem = beyond(sealed, limits)
+    associated_data = reply_associated_data(incident.run_id, incident.step, incident.direction)
+    encrypted = encryption.encrypt(request.result, associated_data)
+    problem = limit_problem(encrypted, limits)
     if problem:
         raise ConfigurationError(f"--result cannot be kept. {problem}")
-    return Resolve(incident.number, asked.action, asked.by, asked.reason, sealed)
+    return ResolveIncident(
+        incident.number, request.action, request.operator, request.reason, encrypted
+    )
 
 
-class Bulk:
+class BulkResolver:
     """Resolves many incidents as *asked*; a portion is given *patience* seconds to be decided."""
 
     def __init__(
         self,
-        opened: Transactions,
-        asked: Asked,
-        sealing: Sealing,
-        patience: float,
-        limits: Limits = LIMITS,
+        database: TransactionSource,
+        request: ResolutionRequest,
+        encryption: PayloadEncryption,
+        verdict_timeout: float,
+        limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._opened = opened
-        self._asked = asked
-        self._sealing = sealing
+        self._database = database
+        self._request = request
+        self._encryption = encryption
         self._limits = limits
-        self._patience = patience
+        self._verdict_timeout = verdict_timeout
 
     async def resolve(
         self,
-        found: Sequence[StoredIncident],
-        pace: Pace,
-        progress: Callable[[int, int], None] = lambda _done, _of: None,
-    ) -> list[Decided]:
+        selected: Sequence[StoredIncident],
+        rate_limiter: RateLimiter,
+        on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+    ) -> list[ResolutionOutcome]:
         """Resolve them; once a portion is not decided in time, what is left is not recorded."""
-        decided: list[Decided] = []
-        began, size = pace.clock(), pace.portion
-        for start in range(0, len(found), size):
-            await pace.turn(began, start)
-            decided += await self._portion(found[start : start + size])
-            progress(len(decided), len(found))
-            if decided[-1].outcome == UNDECIDED:
+        outcomes: list[ResolutionOutcome] = []
+        started_at, batch_size = rate_limiter.now(), rate_limiter.batch_size
+        for start in range(0, len(selected), batch_size):
+            await rate_limiter.wait(started_at, start)
+            outcomes += await self._resolve_batch(selected[start : start + batch_size])
+            on_progress(len(outcomes), len(selected))
+            if outcomes[-1].outcome == UNDECIDED:
                 break
-        left = found[len(decided) :]
-        return [*decided, *(Decided(each, NOT_RECORDED) for each in left)]
+        remaining = selected[len(outcomes) :]
+        return [*outcomes, *(ResolutionOutcome(each, NOT_RECORDED) for each in remaining)]
 
-    async def _portion(self, some: Sequence[StoredIncident]) -> list[Decided]:
-        acts = {str(uuid7()): each for each in some}
-        async with self._opened.transaction() as tx:
-            await audit.record(tx, [self._act(key, each) for key, each in acts.items()])
-            await checked_requests.record(tx, [self._item(key, each) for key, each in acts.items()])
-        verdicts = await self._verdicts(list(acts))
-        decided = [_decided(each, verdicts.get(key)) for key, each in acts.items()]
-        return sorted(decided, key=lambda each: each.outcome == UNDECIDED)
+    async def _resolve_batch(self, batch: Sequence[StoredIncident]) -> list[ResolutionOutcome]:
+        by_audit_id = {str(uuid7()): each for each in batch}
+        async with self._database.transaction() as tx:
+            await audit.record(
+                tx, [self._audit_entry(audit_id, each) for audit_id, each in by_audit_id.items()]
+            )
+            await checked_requests.record_operator_requests(
+                tx,
+                [self._pending_request(audit_id, each) for audit_id, each in by_audit_id.items()],
+            )
+        verdicts = await self._wait_for_verdicts(list(by_audit_id))
+        outcomes = [
+            _outcome_of(each, verdicts.get(audit_id)) for audit_id, each in by_audit_id.items()
+        ]
+        return sorted(outcomes, key=lambda each: each.outcome == UNDECIDED)
 
-    def _act(self, key: str, incident: StoredIncident) -> Act:
-        asked = self._asked
-        return Act(
-            *(key, asked.by, asked.action.value, asked.reason, incident.run_id, name_of(incident))
+    def _audit_entry(self, audit_id: str, incident: StoredIncident) -> OperatorAction:
+        request = self._request
+        return OperatorAction(
+            *(
+                audit_id,
+                request.operator,
+                request.action.value,
+                request.reason,
+                incident.run_id,
+                format_incident_id(incident),
+            )
         )
 
-    def _item(self, key: str, incident: StoredIncident) -> Item:
-        trigger = resolution_of(incident, self._asked, self._sealing, self._limits)
-        kind, body = trigger_data(trigger)
-        return Item(kind, incident.run_id, body, audit_id=key)
+    def _pending_request(self, audit_id: str, incident: StoredIncident) -> NewRequest:
+        trigger = build_resolve_trigger(incident, self._request, self._encryption, self._limits)
+        kind, body = serialize_trigger(trigger)
+        return NewRequest(kind, incident.run_id, body, audit_id=audit_id)
 
-    async def _verdicts(self, keys: Sequence[str]) -> Mapping[str, Audited]:
+    async def _wait_for_verdicts(self, audit_ids: Sequence[str]) -> Mapping[str, AuditRecord]:
         """Wait until all are decided, or for `patience` seconds."""
-        found: dict[str, Audited] = {}
+        verdicts: dict[str, AuditRecord] = {}
         try:
-            async with asyncio.timeout(self._patience):
-                while len(found) < len(keys):
-                    left = [key for key in keys if key not in found]
-                    async with self._opened.transaction() as tx:
-                        found |= {each.id: each for each in await audit.decided(tx, left)}
-                    if len(found) < len(keys):
-                        await asyncio.sleep(LOOK_AGAIN)
+            async with asyncio.timeout(self._verdict_timeout):
+                while len(verdicts) < len(audit_ids):
+                    remaining = [audit_id for audit_id in audit_ids if audit_id not in verdicts]
+                    async with self._database.transaction() as tx:
+                        verdicts |= {
+                            each.id: each for each in await audit.find_decided(tx, remaining)
+                        }
+                    if len(verdicts) < len(audit_ids):
+                        await asyncio.sleep(POLL_INTERVAL)
         except TimeoutError:
             pass  # those are recorded and not decided
-        return found
+        return verdicts
 
 
-def _decided(incident: StoredIncident, verdict: Audited | None) -> Decided:
+def _outcome_of(incident: StoredIncident, verdict: AuditRecord | None) -> ResolutionOutcome:
     if verdict is None:
-        return Decided(incident, UNDECIDED, "It is recorded, and a worker decides it later.")
-    return Decided(incident, verdict.outcome or UNDECIDED, verdict.message or "")
+        return ResolutionOutcome(
+            incident, UNDECIDED, "It is recorded, and a worker decides it later."
+        )
+    return ResolutionOutcome(incident, verdict.outcome or UNDECIDED, verdict.message or "")
 
 
-def progress_line(done: int, of: int) -> None:
+def print_progress(decided_count: int, total: int) -> None:
     """Say how far it is, where there is more than one portion."""
-    if of > PORTION or done < of:
-        say(f"{done} of {of} decided")
+    if total > BATCH_SIZE or decided_count < total:
+        print_stderr(f"{decided_count} of {total} decided")
 
 
-def print_preview(meant: Meant, asked: Asked, *, as_json: bool) -> None:
+def print_preview(
+    selection: IncidentSelection, request: ResolutionRequest, *, as_json: bool
+) -> None:
     """Print what would be done."""
-    groups = preview(meant.found)
+    groups = count_by_group(selection.incidents)
     if as_json:
-        counted = [
+        groups_json = [
             {"cause": cause, "step": step, "saga": saga, "count": number}
             for cause, step, saga, number in groups
         ]
-        number = {"incidents": len(meant.found), **_total_json(meant)}
-        document({"action": asked.action, **number, "groups": counted})
+        number = {"incidents": len(selection.incidents), **_total_json(selection)}
+        print_json({"action": request.action, **number, "groups": groups_json})
         return
-    table(("cause", "step", "saga", "incidents"), groups, empty="No open incident is meant.")
-    if meant.found:
-        say(f"{meant.text}. Nothing is done.")
+    print_table(("cause", "step", "saga", "incidents"), groups, empty="No open incident is meant.")
+    if selection.incidents:
+        print_stderr(f"{selection.description}. Nothing is done.")
 
 
-def _total_json(meant: Meant) -> dict[str, Any]:
+def _total_json(selection: IncidentSelection) -> dict[str, Any]:
     """Write how many are chosen without the limit."""
-    return {"total": meant.total.number, "total_exact": meant.total.exact}
+    return {"total": selection.total.count, "total_exact": selection.total.exact}
 
 
-def print_outcomes(decided: Sequence[Decided], asked: Asked, meant: Meant, *, as_json: bool) -> int:
+def print_outcomes(
+    outcomes: Sequence[ResolutionOutcome],
+    request: ResolutionRequest,
+    selection: IncidentSelection,
+    *,
+    as_json: bool,
+) -> int:
     """
     Print what became of each; the exit code.
 
     Raises:
         TimedOut: none was refused, but a worker has not decided all of them.
     """
-    number = Counter(each.outcome for each in decided)
+    counts = Counter(each.outcome for each in outcomes)
     if as_json:
-        document({**_outcomes_json(decided, asked, number), **_total_json(meant)})
+        print_json({**_outcomes_json(outcomes, request, counts), **_total_json(selection)})
     else:
-        table(
+        print_table(
             ("incident", "outcome", "why"),
-            [(name_of(each.incident), each.outcome, each.message) for each in decided],
+            [(format_incident_id(each.incident), each.outcome, each.message) for each in outcomes],
             empty="No open incident is meant.",
         )
-        parts = [f"{count} {outcome}" for outcome, count in number.items()]
+        parts = [f"{count} {outcome}" for outcome, count in counts.items()]
         if parts:
-            line(", ".join(parts))
-    if number["refused"]:
-        return PARTLY_FAILED
-    if number[UNDECIDED] or number[NOT_RECORDED]:
+            print_line(", ".join(parts))
+    if counts["refused"]:
+        return EXIT_PARTIAL_FAILURE
+    if counts[UNDECIDED] or counts[NOT_RECORDED]:
         raise TimedOut(
-            f"No worker has decided {number[UNDECIDED]} incidents in time; those are recorded."
-            f" {number[NOT_RECORDED]} are not recorded: give the same command again."
+            f"No worker has decided {counts[UNDECIDED]} incidents in time; those are recorded."
+            f" {counts[NOT_RECORDED]} are not recorded: give the same command again."
         )
     return 0
 
 
 def _outcomes_json(
-    decided: Sequence[Decided], asked: Asked, number: Counter[str]
+    outcomes: Sequence[ResolutionOutcome], request: ResolutionRequest, counts: Counter[str]
 ) -> dict[str, Any]:
     return {
-        "action": asked.action,
-        "accepted": number["accepted"],
-        "refused": number["refused"],
-        "undecided": number[UNDECIDED],
-        "not_recorded": number[NOT_RECORDED],
+        "action": request.action,
+        "accepted": counts["accepted"],
+        "refused": counts["refused"],
+        "undecided": counts[UNDECIDED],
+        "not_recorded": counts[NOT_RECORDED],
         "outcomes": [
             {
-                "id": name_of(each.incident),
+                "id": format_incident_id(each.incident),
                 "run_id": each.incident.run_id,
                 "outcome": each.outcome.replace(" ", "_"),
                 "message": each.message,
             }
-            for each in decided
+            for each in outcomes
         ],
     }

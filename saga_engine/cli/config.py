@@ -9,8 +9,8 @@ from typing import Any
 from cyclopts import App
 from pydantic import SecretStr
 
-from saga_engine.cli.output import AsJson, document, table
-from saga_engine.environment import PREFIX, settings_in
+from saga_engine.cli.output import AsJson, print_json, print_table
+from saga_engine.environment import PREFIX, settings_from
 from saga_engine.settings import Settings
 
 app = App(name="config", help="Show the settings and where each comes from.")
@@ -22,9 +22,9 @@ def show(*, as_json: AsJson = False) -> None:
     settings = Settings.load()
     rows = [_row(name, settings) for name in Settings.model_fields]
     if as_json:
-        document({"settings": rows})
+        print_json({"settings": rows})
         return
-    table(
+    print_table(
         ("setting", "value", "source", "meaning"),
         [(row["name"], row["value"], row["source"], row["meaning"]) for row in rows],
         empty="",
@@ -36,19 +36,19 @@ def _row(name: str, settings: Settings) -> dict[str, Any]:
     variable = PREFIX + name.upper()
     return {
         "name": variable,
-        "value": _shown(value),
-        "source": "environment" if name in settings_in(os.environ) else "default",
+        "value": _display_value(value),
+        "source": "environment" if name in settings_from(os.environ) else "default",
         "meaning": Settings.model_fields[name].description,
     }
 
 
-def _shown(value: object) -> object:
+def _display_value(value: object) -> object:
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
+        return mask_url(value.get_secret_value())
     return json.dumps(value) if isinstance(value, Mapping) else value
 
 
-def masked(url: str) -> str:
+def mask_url(url: str) -> str:
     """
     Show of a URL what is no secret: not the password, and not the query, which may hold one.
 
@@ -58,8 +58,8 @@ def masked(url: str) -> str:
     scheme, divider, rest = url.partition("://")
     if not divider:
         return "***"
-    credentials, at, address = rest.rpartition("@")
-    name = re.split("[:/?#]", credentials, maxsplit=1)[0]
-    password = ":***" if name != credentials else ""
-    place, query, _ = address.partition("#")[0].partition("?")
-    return f"{scheme}://{name}{password}{at}{place}{query and '?***'}"
+    credentials, at_sign, address = rest.rpartition("@")
+    user_name = re.split("[:/?#]", credentials, maxsplit=1)[0]
+    password = ":***" if user_name != credentials else ""
+    host_and_path, query, _ = address.partition("#")[0].partition("?")
+    return f"{scheme}://{user_name}{password}{at_sign}{host_and_path}{query and '?***'}"

@@ -11,20 +11,20 @@ from saga_engine.store.session import Session
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Session]:
+async def open_database(settings: Settings) -> AsyncIterator[Session]:
     """Open the engine's database, checked to be usable."""
-    async with Session(settings.require_database(), settings) as opened:
-        yield opened
+    async with Session(settings.require_database_url(), settings) as session:
+        yield session
 
 
 @asynccontextmanager
-async def transaction() -> AsyncIterator[Transaction]:
+async def open_transaction() -> AsyncIterator[Transaction]:
     """Open the engine's database for one transaction."""
-    async with database(Settings.load()) as opened, opened.transaction() as tx:
+    async with open_database(Settings.load()) as session, session.transaction() as tx:
         yield tx
 
 
-def run_id_of(typed: str) -> str:
+def parse_run_id(text: str) -> str:
     """
     Read a run id.
 
@@ -32,15 +32,15 @@ def run_id_of(typed: str) -> str:
         ConfigurationError: it is no UUID.
     """
     try:
-        return str(UUID(typed))
+        return str(UUID(text))
     except ValueError:
         raise ConfigurationError(
-            f"{typed!r} is no run id, which is a UUID. `saga-engine list` shows them;"
+            f"{text!r} is no run id, which is a UUID. `saga-engine list` shows them;"
             " `saga-engine list --key KEY` finds one by its key."
         ) from None
 
 
-def no_run(run_id: str) -> NotFound:
+def run_not_found(run_id: str) -> NotFound:
     """Say that there is no such run."""
     return NotFound(
         f"There is no run {run_id}. `saga-engine list` shows the newest; one that was just"

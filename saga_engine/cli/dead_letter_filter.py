@@ -12,40 +12,44 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from saga_engine.cli.output import document, line, say
+from saga_engine.cli.output import print_json, print_line, print_stderr
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import Alike
+from saga_engine.store.dead_letters import DeadLetterFilter
 
-PAGE = 10_000
+PAGE_SIZE = 10_000
 
-Queue = Annotated[str | None, Parameter(help="Only those that came from this queue.")]
-ReasonCode = Annotated[str | None, Parameter(help="Only those set aside for this reason.")]
+QueueOption = Annotated[str | None, Parameter(help="Only those that came from this queue.")]
+ReasonCodeOption = Annotated[str | None, Parameter(help="Only those set aside for this reason.")]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
+class DeadLetterSelectionOptions:
     """How many are chosen at once, and whether to go on without asking."""
 
-    queue: Queue = None
-    reason_code: ReasonCode = None
-    everything: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
+    queue: QueueOption = None
+    reason_code: ReasonCodeOption = None
+    all_open: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
     dry_run: Annotated[bool, Parameter(help="Count them and do nothing.")] = False
     yes: Annotated[bool, Parameter(help="Do not ask.")] = False
 
     @property
-    def many(self) -> bool:
+    def is_bulk(self) -> bool:
         """Whether they are chosen by what they have in common."""
-        return self.everything or self.queue is not None or self.reason_code is not None
+        return self.all_open or self.queue is not None or self.reason_code is not None
 
 
-EVERY_ONE_NAMED = Which()
+NO_BULK_SELECTION = DeadLetterSelectionOptions()
 
 
-async def chosen(
-    opened: Database, ids: Sequence[int], which: Which, *, unless: str | None = None
+async def select_ids(
+    database: Database,
+    ids: Sequence[int],
+    selection: DeadLetterSelectionOptions,
+    *,
+    excluded_reason: str | None = None,
 ) -> list[int]:
     """
     Find the ids of the open dead letters that are meant.
@@ -57,65 +61,78 @@ async def chosen(
         ConfigurationError: neither ids nor a choice, or both.
         NotFound, Conflict: one that is named does not exist, or is not open.
     """
-    if bool(ids) == which.many:
+    if bool(ids) == selection.is_bulk:
         raise ConfigurationError(
             "Name dead letters by their ids, or choose many with --queue, --reason-code or --all."
         )
-    return await _named(opened, ids) if ids else await _alike(opened, which, unless)
+    return (
+        await _check_named(database, ids)
+        if ids
+        else await _select_matching(database, selection, excluded_reason)
+    )
 
 
-def confirmed(ids: Sequence[int], doing: str, which: Which, *, as_json: bool) -> bool:
+def confirm_selection(
+    ids: Sequence[int], verb: str, selection: DeadLetterSelectionOptions, *, as_json: bool
+) -> bool:
     """
     Say how many it is, and whether to go on. A dry run prints the number, which is all it does.
 
     Raises:
         ConfigurationError: somebody would have to agree, and nobody is there.
     """
-    if which.dry_run:
+    if selection.dry_run:
         if as_json:
-            document({"dead_letters": len(ids)})
+            print_json({"dead_letters": len(ids)})
         else:
-            line(f"{len(ids)} dead letters")
+            print_line(f"{len(ids)} dead letters")
         return False
-    if not which.many or which.yes or not ids:
+    if not selection.is_bulk or selection.yes or not ids:
         return True
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{doing} {len(ids)} dead letters? Add --yes to do it, or --dry-run to count only."
+            f"{verb} {len(ids)} dead letters? Add --yes to do it, or --dry-run to count only."
         )
-    say(f"{doing} {len(ids)} dead letters? [y/N]")
+    print_stderr(f"{verb} {len(ids)} dead letters? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-async def _named(opened: Database, ids: Sequence[int]) -> list[int]:
-    wanted = sorted(set(ids))
-    async with opened.transaction() as tx:
-        for each in wanted:
-            found = await dead_letters.find(tx, each)
-            if found is None:
+async def _check_named(database: Database, ids: Sequence[int]) -> list[int]:
+    unique_ids = sorted(set(ids))
+    async with database.transaction() as tx:
+        for each in unique_ids:
+            stored = await dead_letters.find(tx, each)
+            if stored is None:
                 raise NotFound(f"There is no dead letter {each}. `saga-engine dead-letters list`.")
-            if found.state != "open":
-                raise Conflict(f"Dead letter {each} is {found.state} by {found.resolved_by}.")
-    return wanted
+            if stored.state != "open":
+                raise Conflict(f"Dead letter {each} is {stored.state} by {stored.resolved_by}.")
+    return unique_ids
 
 
-async def _alike(opened: Database, which: Which, unless: str | None) -> list[int]:
-    common = Alike("open", which.queue, which.reason_code)
-    if which.reason_code is not None or unless is None:
-        return await all_ids(opened, common)
-    found = await all_ids(opened, replace(common, unless=unless))
-    left_out = len(await all_ids(opened, replace(common, reason=unless)))
-    if left_out:
-        say(f"Left out: {left_out} of {unless}. Name them, or --reason-code {unless}.")
-    return found
+async def _select_matching(
+    database: Database, selection: DeadLetterSelectionOptions, excluded_reason: str | None
+) -> list[int]:
+    criteria = DeadLetterFilter("open", selection.queue, selection.reason_code)
+    if selection.reason_code is not None or excluded_reason is None:
+        return await all_ids(database, criteria)
+    selected_ids = await all_ids(database, replace(criteria, excluded_reason=excluded_reason))
+    excluded_count = len(await all_ids(database, replace(criteria, reason=excluded_reason)))
+    if excluded_count:
+        print_stderr(
+            f"Left out: {excluded_count} of {excluded_reason}. Name them, or --reason-code"
+            f" {excluded_reason}."
+        )
+    return selected_ids
 
 
-async def all_ids(opened: Database, alike: Alike) -> list[int]:
+async def all_ids(database: Database, criteria: DeadLetterFilter) -> list[int]:
     """Find the ids of all dead letters that are alike, page by page, without their bodies."""
-    found: list[int] = []
+    all_found: list[int] = []
     while True:
-        async with opened.transaction() as tx:
-            page = await dead_letters.ids(tx, alike, limit=PAGE, after=found[-1] if found else 0)
-        found += page
-        if len(page) < PAGE:
-            return found
+        async with database.transaction() as tx:
+            page = await dead_letters.find_ids(
+                tx, criteria, limit=PAGE_SIZE, after_id=all_found[-1] if all_found else 0
+            )
+        all_found += page
+        if len(page) < PAGE_SIZE:
+            return all_found

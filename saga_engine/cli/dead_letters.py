@@ -6,42 +6,49 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.cli.dead_letter_filter import (
-    EVERY_ONE_NAMED,
-    Queue,
-    ReasonCode,
-    Which,
+    NO_BULK_SELECTION,
+    DeadLetterSelectionOptions,
+    QueueOption,
+    ReasonCodeOption,
     all_ids,
-    chosen,
-    confirmed,
+    confirm_selection,
+    select_ids,
 )
-from saga_engine.cli.operator import By, Reason, whoever
-from saga_engine.cli.output import AsJson, document, field, line, say, table
-from saga_engine.cli.paging import options, page_json, page_of, tell_page
-from saga_engine.cli.redrive import Redrive, discard_all, purge_all
+from saga_engine.cli.operator import Operator, Reason, operator_or_login_name
+from saga_engine.cli.output import (
+    AsJson,
+    print_field,
+    print_json,
+    print_line,
+    print_stderr,
+    print_table,
+)
+from saga_engine.cli.paging import make_page, option_words, page_json, print_page_summary
+from saga_engine.cli.redrive import Redriver, discard_all, purge_all
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import Alike, StoredLetter
-from saga_engine.worker.change_set import WRONG_SENDER
+from saga_engine.store.dead_letters import DeadLetterFilter, StoredDeadLetter
+from saga_engine.worker.change_set import UNAUTHORIZED_SENDER
 
 app = App(name="dead-letters", help="Look at, send again, discard or delete dead letters.")
 
-PARTLY_FAILED = 7
+EXIT_PARTIAL_FAILURE = 7
 LIMIT_MAX = 1000
 
 # Without json_list a bracket would be read as JSON, however deep it nests.
-Id = Annotated[int, Parameter(help="Its id, as `list` shows it.", json_list=False)]
+DeadLetterId = Annotated[int, Parameter(help="Its id, as `list` shows it.", json_list=False)]
 
 
 @app.command(name="list")
-async def list_letters(
+async def list_dead_letters(
     *,
-    queue: Queue = None,
-    reason_code: ReasonCode = None,
+    queue: QueueOption = None,
+    reason_code: ReasonCodeOption = None,
     state: Annotated[str, Parameter(help="open, redriven, discarded or all.")] = "open",
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 100,
     after: Annotated[
@@ -55,66 +62,80 @@ async def list_letters(
             f"--state is open, redriven, discarded or all, and --limit is 1 to {LIMIT_MAX}."
         )
     settings = Settings.load()
-    wanted = {
+    criteria = {
         "state": None if state == "all" else state,
         "queue": queue,
         "reason": reason_code,
     }
-    async with _database(settings) as opened, opened.transaction() as tx:
-        found = await dead_letters.listing(tx, limit=limit + 1, before=after, **wanted)
-        total = await dead_letters.count(tx, settings.listing_count, **wanted)
-    page = page_of(found, limit, total)
+    async with _open_database(settings) as database, database.transaction() as tx:
+        rows = await dead_letters.read_page(tx, limit=limit + 1, before_id=after, **criteria)
+        total = await dead_letters.count(tx, settings.max_listing_total, **criteria)
+    page = make_page(rows, limit, total)
     cursor = page.rows[-1].id if page.rows else None
     if as_json:
-        letters = [_letter_json(each) for each in page.rows]
-        document({"dead_letters": letters, **page_json(page, cursor)})
+        dead_letters_json = [_dead_letter_json(each) for each in page.rows]
+        print_json({"dead_letters": dead_letters_json, **page_json(page, cursor)})
         return
-    table(
+    print_table(
         ("id", "received", "queue", "reason", "type", "bytes", "run", "what is wrong"),
         [
             (
-                *(each.id, each.received_at, each.letter.queue, each.letter.reason),
-                *(each.letter.type, each.letter.body_size, each.letter.run_id, each.letter.detail),
+                *(each.id, each.received_at, each.message.queue, each.message.reason),
+                *(
+                    each.message.type,
+                    each.message.body_size,
+                    each.message.run_id,
+                    each.message.detail,
+                ),
             )
             for each in page.rows
         ],
         empty="No dead letters.",
     )
-    given = {"--queue": queue, "--reason-code": reason_code, "--state": state, "--limit": limit}
-    tell_page(page, "dead letters", ["dead-letters", "list", *options(given)], cursor)
+    option_values = {
+        "--queue": queue,
+        "--reason-code": reason_code,
+        "--state": state,
+        "--limit": limit,
+    }
+    print_page_summary(
+        page, "dead letters", ["dead-letters", "list", *option_words(option_values)], cursor
+    )
 
 
 @app.command
-async def show(letter: int, /, *, as_json: AsJson = False) -> None:
+async def show(dead_letter_id: int, /, *, as_json: AsJson = False) -> None:
     """
     Show one dead letter with its headers and its body.
 
     Args:
         letter: Its id.
     """
-    async with _database(Settings.load()) as opened, opened.transaction() as tx:
-        found = await dead_letters.find(tx, letter)
-    if found is None:
-        raise NotFound(f"There is no dead letter {letter}. `saga-engine dead-letters list`.")
-    shown = {
-        **_letter_json(found),
-        "properties": found.letter.properties,
-        "headers": found.letter.headers,
-        **_body_json(found.letter.body),
+    async with _open_database(Settings.load()) as database, database.transaction() as tx:
+        stored = await dead_letters.find(tx, dead_letter_id)
+    if stored is None:
+        raise NotFound(
+            f"There is no dead letter {dead_letter_id}. `saga-engine dead-letters list`."
+        )
+    detail = {
+        **_dead_letter_json(stored),
+        "properties": stored.message.properties,
+        "headers": stored.message.headers,
+        **_body_json(stored.message.body),
     }
     if as_json:
-        document(shown)
+        print_json(detail)
         return
-    for name, value in shown.items():
-        field(name, value, pad=16)
+    for name, value in detail.items():
+        print_field(name, value, label_width=16)
 
 
 @app.command
 async def redrive(
-    *letters: Id,
-    which: Which = EVERY_ONE_NAMED,
+    *dead_letter_ids: DeadLetterId,
+    selection: DeadLetterSelectionOptions = NO_BULK_SELECTION,
     reason: Reason = "redriven",
-    by: By = None,
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -123,33 +144,39 @@ async def redrive(
     What its sender may not send is left out unless it is named: sent again, it is believed as what
     your user sends. Exit 7 when some could not be sent; those stay open.
     """
-    settings, who = Settings.load(), whoever(by)
-    url = settings.require_broker()
-    async with _database(settings) as opened:
-        ids = await chosen(opened, letters, which, unless=WRONG_SENDER)
-        if not confirmed(ids, "Send again", which, as_json=as_json):
+    settings, operator_name = Settings.load(), operator_or_login_name(operator)
+    broker_url = settings.require_broker_url()
+    async with _open_database(settings) as database:
+        ids = await select_ids(
+            database, dead_letter_ids, selection, excluded_reason=UNAUTHORIZED_SENDER
+        )
+        if not confirm_selection(ids, "Send again", selection, as_json=as_json):
             return 0
-        async with Link(url, name="publish", settings=settings) as link:
-            failed = await Redrive(opened, Publisher(link), by=who, reason=reason).send(ids)
-    return _report("redriven", ids, failed, as_json=as_json)
+        async with SupervisedConnection(
+            broker_url, name="publish", settings=settings
+        ) as connection:
+            failed = await Redriver(
+                database, Publisher(connection), operator=operator_name, reason=reason
+            ).send(ids)
+    return _print_result("redriven", ids, failed, as_json=as_json)
 
 
 @app.command
 async def discard(
-    *letters: Id,
+    *dead_letter_ids: DeadLetterId,
     reason: Reason,
-    which: Which = EVERY_ONE_NAMED,
-    by: By = None,
+    selection: DeadLetterSelectionOptions = NO_BULK_SELECTION,
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> int:
     """Mark dead letters as not worth another try; they stay on record."""
-    settings, who = Settings.load(), whoever(by)
-    async with _database(settings) as opened:
-        ids = await chosen(opened, letters, which)
-        if not confirmed(ids, "Discard", which, as_json=as_json):
+    settings, operator_name = Settings.load(), operator_or_login_name(operator)
+    async with _open_database(settings) as database:
+        ids = await select_ids(database, dead_letter_ids, selection)
+        if not confirm_selection(ids, "Discard", selection, as_json=as_json):
             return 0
-        failed = await discard_all(opened, ids, by=who, reason=reason)
-    return _report("discarded", ids, failed, as_json=as_json)
+        failed = await discard_all(database, ids, operator=operator_name, reason=reason)
+    return _print_result("discarded", ids, failed, as_json=as_json)
 
 
 @app.command
@@ -158,11 +185,11 @@ async def purge(  # noqa: PLR0913 - one for each way to choose
     reason: Reason,
     state: Annotated[str, Parameter(help="discarded, redriven, open or all.")] = "discarded",
     older_than: Annotated[int, Parameter(help="Only those that came so many days ago.")] = 30,
-    queue: Queue = None,
-    reason_code: ReasonCode = None,
+    queue: QueueOption = None,
+    reason_code: ReasonCodeOption = None,
     dry_run: Annotated[bool, Parameter(help="Count them and do nothing.")] = False,
     yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
-    by: By = None,
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete dead letters for good, with their bodies; the record of it stays."""
@@ -170,48 +197,52 @@ async def purge(  # noqa: PLR0913 - one for each way to choose
         raise ConfigurationError(
             "--state is open, redriven, discarded or all, and --older-than is 0 days or more."
         )
-    who = whoever(by)
-    alike = Alike(None if state == "all" else state, queue, reason_code, days=older_than)
-    async with _database(Settings.load()) as opened:
-        ids = await all_ids(opened, alike)
-        which = Which(everything=True, dry_run=dry_run, yes=yes)
-        if not confirmed(ids, "Delete", which, as_json=as_json):
+    operator_name = operator_or_login_name(operator)
+    criteria = DeadLetterFilter(
+        None if state == "all" else state, queue, reason_code, min_age_days=older_than
+    )
+    async with _open_database(Settings.load()) as database:
+        ids = await all_ids(database, criteria)
+        selection = DeadLetterSelectionOptions(all_open=True, dry_run=dry_run, yes=yes)
+        if not confirm_selection(ids, "Delete", selection, as_json=as_json):
             return
-        deleted = await purge_all(opened, ids, by=who, reason=reason)
+        deleted = await purge_all(database, ids, operator=operator_name, reason=reason)
     if as_json:
-        document({"purged": deleted})
+        print_json({"purged": deleted})
     else:
-        line(f"{deleted} purged")
+        print_line(f"{deleted} purged")
 
 
-def _report(done: str, ids: Sequence[int], failed: Mapping[int, str], *, as_json: bool) -> int:
-    succeeded = [each for each in ids if each not in failed]
+def _print_result(
+    outcome: str, ids: Sequence[int], problems: Mapping[int, str], *, as_json: bool
+) -> int:
+    succeeded = [each for each in ids if each not in problems]
     if as_json:
-        problems = [{"id": each, "problem": problem} for each, problem in failed.items()]
-        document({done: succeeded, "failed": problems})
+        problems_json = [{"id": each, "problem": problem} for each, problem in problems.items()]
+        print_json({outcome: succeeded, "failed": problems_json})
     else:
-        line(f"{len(succeeded)} {done}, {len(failed)} failed")
-        for each, problem in failed.items():
-            say(f"dead letter {each}: {problem}")
-    return PARTLY_FAILED if failed else 0
+        print_line(f"{len(succeeded)} {outcome}, {len(problems)} failed")
+        for each, problem in problems.items():
+            print_stderr(f"dead letter {each}: {problem}")
+    return EXIT_PARTIAL_FAILURE if problems else 0
 
 
-def _letter_json(stored: StoredLetter) -> dict[str, Any]:
-    letter = stored.letter
+def _dead_letter_json(stored: StoredDeadLetter) -> dict[str, Any]:
+    dead_letter = stored.message
     return {
         "id": stored.id,
         "received_at": stored.received_at,
         "state": stored.state,
-        "queue": letter.queue,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "run_id": letter.run_id,
-        "message_id": letter.message_id,
-        "correlation_id": letter.correlation_id,
-        "type": letter.type,
-        "exchange": letter.exchange,
-        "routing_key": letter.routing_key,
-        "body_size": letter.body_size,
+        "queue": dead_letter.queue,
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
+        "run_id": dead_letter.run_id,
+        "message_id": dead_letter.message_id,
+        "correlation_id": dead_letter.correlation_id,
+        "type": dead_letter.type,
+        "exchange": dead_letter.exchange,
+        "routing_key": dead_letter.routing_key,
+        "body_size": dead_letter.body_size,
         "truncated": stored.truncated,
         "resolved_at": stored.resolved_at,
         "resolved_by": stored.resolved_by,
@@ -226,5 +257,5 @@ def _body_json(body: bytes) -> dict[str, str]:
         return {"body": base64.b64encode(body).decode(), "body_encoding": "base64"}
 
 
-def _database(settings: Settings) -> Database:
-    return Database(settings.require_database(), settings)
+def _open_database(settings: Settings) -> Database:
+    return Database(settings.require_database_url(), settings)

@@ -5,18 +5,18 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.output import AsJson, document, line, say
+from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError
-from saga_engine.loading import load
-from saga_engine.saga.definition import Order, Saga, collecting
-from saga_engine.saga.diagrams import ascii_art, dot, mermaid
+from saga_engine.loading import load_objects
+from saga_engine.saga.definition import CommandSpec, Saga, collect_errors
+from saga_engine.saga.diagrams import ascii_table, dot, mermaid
 from saga_engine.settings import Settings
-from saga_engine.worker.registry import problems_of, sound
+from saga_engine.worker.registry import definition_problems, validated
 
-PROBLEMS = 8
+EXIT_PROBLEMS_FOUND = 8
 
 
-class Format(StrEnum):
+class GraphFormat(StrEnum):
     """How a saga is drawn."""
 
     MERMAID = "mermaid"
@@ -24,7 +24,7 @@ class Format(StrEnum):
     ASCII = "ascii"
 
 
-_DRAW = {Format.MERMAID: mermaid, Format.DOT: dot, Format.ASCII: ascii_art}
+_RENDERERS = {GraphFormat.MERMAID: mermaid, GraphFormat.DOT: dot, GraphFormat.ASCII: ascii_table}
 
 
 def check(module: str, /, *, as_json: AsJson = False) -> int:
@@ -34,37 +34,37 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    with collecting() as found:
+    with collect_errors() as problems:
         try:
-            sagas = _sagas(module)
+            sagas = _load_sagas(module)
         except DefinitionError as error:
             sagas = []
-            found.append(error)
-    found.extend(problems_of(sagas))
+            problems.append(error)
+    problems.extend(definition_problems(sagas))
     if as_json:
-        document(
+        print_json(
             {
-                "sound": not found,
-                "sagas": [] if found else [_saga_json(each) for each in sagas],
-                "problems": [_problem_json(each) for each in found],
+                "sound": not problems,
+                "sagas": [] if problems else [_saga_json(each) for each in sagas],
+                "problems": [_problem_json(each) for each in problems],
             }
         )
-    elif found:
-        for each in found:
-            say(str(each))
+    elif problems:
+        for each in problems:
+            print_stderr(str(each))
     else:
         for saga in sagas:
-            line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, sound")
-    return PROBLEMS if found else 0
+            print_line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, sound")
+    return EXIT_PROBLEMS_FOUND if problems else 0
 
 
 def graph(
     module: str,
     /,
     *,
-    drawn: Annotated[
-        Format, Parameter(name="--format", help="For documents, Graphviz or a terminal.")
-    ] = Format.ASCII,
+    graph_format: Annotated[
+        GraphFormat, Parameter(name="--format", help="For documents, Graphviz or a terminal.")
+    ] = GraphFormat.ASCII,
 ) -> None:
     """
     Draw the sagas of a module.
@@ -72,8 +72,8 @@ def graph(
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    for saga in sound(_sagas(module)):
-        line(_DRAW[drawn](saga).rstrip("\n"))
+    for saga in validated(_load_sagas(module)):
+        print_line(_RENDERERS[graph_format](saga).rstrip("\n"))
 
 
 def schema(module: str, /) -> None:
@@ -83,35 +83,35 @@ def schema(module: str, /) -> None:
     Args:
         module: MODULE or MODULE:SAGA.
     """
-    sagas = sound(_sagas(module))
-    document({"sagas": [_schemas(saga) for saga in sagas]})
+    sagas = validated(_load_sagas(module))
+    print_json({"sagas": [_saga_schemas(saga) for saga in sagas]})
 
 
-def _sagas(module: str) -> list[Saga]:
-    return load(module, Saga, Settings.load().import_timeout)
+def _load_sagas(module: str) -> list[Saga]:
+    return load_objects(module, Saga, Settings.load().import_timeout)
 
 
-def _schemas(saga: Saga) -> dict[str, Any]:
+def _saga_schemas(saga: Saga) -> dict[str, Any]:
     return {
         "name": saga.name,
         "version": saga.version,
-        "input": saga.input.schema("validation"),
+        "input": saga.input_type.schema("validation"),
         "steps": [
             {
                 "name": name,
-                "action": _order_schemas(step.action),
-                "compensation": step.undo and _order_schemas(step.undo),
+                "action": _command_schemas(step.action_spec),
+                "compensation": step.compensation_spec and _command_schemas(step.compensation_spec),
             }
             for name, step in saga.steps.items()
         ],
     }
 
 
-def _order_schemas(order: Order) -> dict[str, Any]:
+def _command_schemas(spec: CommandSpec) -> dict[str, Any]:
     return {
-        "command": order.command,
-        "payload": order.mapping.payload.schema("serialization"),
-        "reply": order.reply.schema("validation"),
+        "command": spec.command,
+        "payload": spec.mapping.payload_type.schema("serialization"),
+        "reply": spec.reply_type.schema("validation"),
     }
 
 
@@ -120,10 +120,10 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
         "name": saga.name,
         "version": saga.version,
         "fingerprint": saga.fingerprint,
-        "where": saga.where,
+        "where": saga.source_location,
         "steps": list(saga.steps),
     }
 
 
 def _problem_json(problem: DefinitionError) -> dict[str, str]:
-    return {"where": problem.where, "problem": problem.problem, "fix": problem.mend}
+    return {"where": problem.location, "problem": problem.problem, "fix": problem.fix}

@@ -7,38 +7,38 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.database import database, run_id_of
-from saga_engine.cli.json_argument import duration_of
-from saga_engine.cli.output import AsJson, document, say, table
+from saga_engine.cli.database import open_database, parse_run_id
+from saga_engine.cli.json_argument import parse_duration
+from saga_engine.cli.output import AsJson, print_json, print_stderr, print_table
 from saga_engine.cli.paging import (
     Page,
     check_limit,
     command_line,
-    options,
+    make_page,
+    option_words,
     page_json,
-    page_of,
-    tell_page,
+    print_page_summary,
 )
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store import incidents as store
-from saga_engine.store.bounded_count import Total
-from saga_engine.store.incidents import Choice, IncidentGroup, StoredIncident
+from saga_engine.store.bounded_count import BoundedCount
+from saga_engine.store.incidents import IncidentFilter, IncidentGroup, StoredIncident
 from saga_engine.vocabulary import IncidentCause, Resolution
 
-PER_RUN = 10_000
+INCIDENTS_MAX = 10_000
 """Incidents of one run that are looked through; a run has a handful."""
-DIGITS_MAX = 9
+NUMBER_DIGITS_MAX = 9
 """Of the number of an incident."""
-OPEN = "open"
+STATE_OPEN = "open"
 """The state of an incident that waits for a person; the other is "closed"."""
 
-USUAL = {IncidentCause.NOT_COMPENSATABLE.value: Resolution.COMPLETE}
+DEFAULT_RESOLUTIONS = {IncidentCause.NOT_COMPENSATABLE.value: Resolution.COMPLETE}
 """The usual resolution of a cause; of all others it is retry (docs/semantics.md, "Incidents")."""
 
 
-class By(StrEnum):
+class GroupBy(StrEnum):
     """What incidents may have in common."""
 
     CAUSE = "cause"
@@ -48,7 +48,7 @@ class By(StrEnum):
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
+class IncidentFilterOptions:
     """Which incidents are meant, by what they have in common."""
 
     cause: Annotated[IncidentCause | None, Parameter(help="Only those of this cause.")] = None
@@ -58,16 +58,22 @@ class Which:
         str | None, Parameter(help="Only those opened at least so long ago: 90s, 10m, 2h, 1d.")
     ] = None
 
-    def choice(self, *, resolved: bool = False) -> Choice:
+    def to_criteria(self, *, resolved: bool = False) -> IncidentFilter:
         """Choose in the store; raises ConfigurationError for what is no duration."""
-        age = None if self.older_than is None else duration_of(self.older_than, "--older-than")
+        min_age = (
+            None if self.older_than is None else parse_duration(self.older_than, "--older-than")
+        )
         cause = self.cause and self.cause.value
-        return Choice(
-            saga=self.saga, cause=cause, step=self.step, older_than=age, resolved=resolved
+        return IncidentFilter(
+            saga=self.saga,
+            cause=cause,
+            step=self.step,
+            older_than=min_age,
+            include_resolved=resolved,
         )
 
     @property
-    def given(self) -> dict[str, object]:
+    def option_values(self) -> dict[str, object]:
         """The options, for a command line."""
         return {
             "--cause": self.cause,
@@ -77,15 +83,17 @@ class Which:
         }
 
 
-EVERY_OPEN_ONE = Which()
+NO_INCIDENT_FILTER = IncidentFilterOptions()
 
 
-async def incidents(
+async def list_incidents(
     *,
-    everything: Annotated[bool, Parameter(name="--all", help="The resolved ones as well.")] = False,
-    which: Which = EVERY_OPEN_ONE,
-    by: Annotated[
-        list[By] | None,
+    include_resolved: Annotated[
+        bool, Parameter(name="--all", help="The resolved ones as well.")
+    ] = False,
+    incident_filter: IncidentFilterOptions = NO_INCIDENT_FILTER,
+    group_by: Annotated[
+        list[GroupBy] | None,
         # Without json_list a bracket would be read as JSON, however deep it nests.
         Parameter(
             help="Count them by what they have in common; may be given several times.",
@@ -97,113 +105,134 @@ async def incidents(
     as_json: AsJson = False,
 ) -> None:
     """List incidents, the oldest first; `resolve` acts on one, or on many at once."""
-    check_limit(limit, PER_RUN)
-    choice, settings = which.choice(resolved=everything), Settings.load()
-    given = {"--all": everything, **which.given, "--limit": limit}
-    async with database(settings) as opened, opened.transaction() as tx:
-        total = await store.count(tx, choice, settings.listing_count)
-        if by:
-            names = list(dict.fromkeys(each.value for each in by))
-            groups = await store.groups(tx, choice, names, limit=limit + 1)
-            _print_groups(page_of(groups, limit, None), total, names, which, as_json=as_json)
+    check_limit(limit, INCIDENTS_MAX)
+    criteria, settings = incident_filter.to_criteria(resolved=include_resolved), Settings.load()
+    option_values = {"--all": include_resolved, **incident_filter.option_values, "--limit": limit}
+    async with open_database(settings) as database, database.transaction() as tx:
+        total = await store.count(tx, criteria, settings.max_listing_total)
+        if group_by:
+            group_names = list(dict.fromkeys(each.value for each in group_by))
+            groups = await store.count_groups(tx, criteria, group_names, limit=limit + 1)
+            _print_groups(
+                make_page(groups, limit, None), total, group_names, incident_filter, as_json=as_json
+            )
             return
-        last = await _named(tx, after) if after else None
-        found = await store.listing(tx, choice, limit=limit + 1, after=last)
-    page = page_of(found, limit, total)
-    cursor = name_of(page.rows[-1]) if page.rows else None
+        last = await _find_incident(tx, after) if after else None
+        rows = await store.read_page(tx, criteria, limit=limit + 1, after=last)
+    page = make_page(rows, limit, total)
+    cursor = format_incident_id(page.rows[-1]) if page.rows else None
     if as_json:
-        shown = [incident_json(each) for each in page.rows]
-        document({"incidents": shown, **page_json(page, cursor)})
+        incidents_json = [incident_json(each) for each in page.rows]
+        print_json({"incidents": incidents_json, **page_json(page, cursor)})
         return
-    table(
+    print_table(
         ("incident", "saga", "key", "step", "direction", "cause", "opened", "what to know"),
         [
             (
-                *(name_of(each), each.saga, each.key, each.step, each.direction, each.cause),
-                *(each.opened_at, end_of(each) or each.message),
+                *(
+                    format_incident_id(each),
+                    each.saga,
+                    each.key,
+                    each.step,
+                    each.direction,
+                    each.cause,
+                ),
+                *(each.opened_at, incident_resolution_text(each) or each.message),
             )
             for each in page.rows
         ],
         empty="Nothing waits for a person.",
     )
-    tell_page(page, "incidents", ["incidents", *options(given)], cursor)
+    print_page_summary(page, "incidents", ["incidents", *option_words(option_values)], cursor)
 
 
 def _print_groups(
     page: Page[IncidentGroup],
-    total: Total,
-    names: Sequence[str],
-    which: Which,
+    total: BoundedCount,
+    group_names: Sequence[str],
+    incident_filter: IncidentFilterOptions,
     *,
     as_json: bool,
 ) -> None:
     if as_json:
-        shown = [
+        groups_json = [
             {
-                **each.common,
+                **each.shared_values,
                 "count": each.count,
-                "oldest": each.oldest,
+                "oldest": each.oldest_opened_at,
                 "example": each.example,
-                "resolve": _command_for(each, which),
+                "resolve": _resolve_command(each, incident_filter),
             }
             for each in page.rows
         ]
-        sums = {"total": total.number, "total_exact": total.exact, "more_groups": page.following}
-        document({"by": list(names), "groups": shown, **sums})
+        totals = {"total": total.count, "total_exact": total.exact, "more_groups": page.has_more}
+        print_json({"by": list(group_names), "groups": groups_json, **totals})
         return
-    table(
-        (*names, "incidents", "oldest", "example", "to resolve them"),
+    print_table(
+        (*group_names, "incidents", "oldest", "example", "to resolve them"),
         [
             (
-                *(each.common[name] for name in names),
-                *(each.count, each.oldest, each.example, _command_for(each, which)),
+                *(each.shared_values[name] for name in group_names),
+                *(
+                    each.count,
+                    each.oldest_opened_at,
+                    each.example,
+                    _resolve_command(each, incident_filter),
+                ),
             )
             for each in page.rows
         ],
         empty="Nothing waits for a person.",
     )
     if page.rows:
-        more = " There are more groups: --limit shows them." if page.following else ""
-        say(f"{len(page.rows)} groups of {total.text} incidents.{more}")
+        more_hint = " There are more groups: --limit shows them." if page.has_more else ""
+        print_stderr(f"{len(page.rows)} groups of {total.display} incidents.{more_hint}")
 
 
-def _command_for(group: IncidentGroup, which: Which) -> str:
+def _resolve_command(group: IncidentGroup, incident_filter: IncidentFilterOptions) -> str:
     """Write the command that resolves a group in the usual way; `--dry-run` shows what it does."""
-    chosen = {**which.given, **{f"--{name}": value for name, value in group.common.items()}}
-    action = USUAL.get(group.common.get("cause", ""), Resolution.RETRY)
-    return command_line("resolve", *options(chosen), action, "--reason", "WHY", "--dry-run")
+    option_values = {
+        **incident_filter.option_values,
+        **{f"--{name}": value for name, value in group.shared_values.items()},
+    }
+    action = DEFAULT_RESOLUTIONS.get(group.shared_values.get("cause", ""), Resolution.RETRY)
+    return command_line(
+        "resolve", *option_words(option_values), action, "--reason", "WHY", "--dry-run"
+    )
 
 
-async def _named(tx: Transaction, typed: str) -> StoredIncident:
-    run, slash, number = typed.partition("/")
-    found = await store.find(tx, run_id_of(run), _number(number)) if slash else None
-    if found is None:
-        raise NotFound(f"There is no incident {typed!r} to go on after. Leave --after out.")
-    return found
+async def _find_incident(tx: Transaction, incident_id: str) -> StoredIncident:
+    run_text, separator, number = incident_id.partition("/")
+    stored = (
+        await store.find(tx, parse_run_id(run_text), _parse_number(number)) if separator else None
+    )
+    if stored is None:
+        raise NotFound(f"There is no incident {incident_id!r} to go on after. Leave --after out.")
+    return stored
 
 
-def name_of(incident: StoredIncident) -> str:
+def format_incident_id(incident: StoredIncident) -> str:
     """Name an incident for the command line."""
     return f"{incident.run_id}/{incident.number}"
 
 
-def ended(resolution: str | None, by: str | None, reason: str | None) -> str:
+def format_resolution(resolution: str | None, operator: str | None, reason: str | None) -> str:
     """Say how an incident was closed, by whom and why; without a resolution the engine did it."""
-    how = f"{resolution or 'closed'} by {by}"
-    return f"{how}: {reason}" if reason else how
+    action_text = f"{resolution or 'closed'} by {operator}"
+    return f"{action_text}: {reason}" if reason else action_text
 
 
-def end_of(incident: StoredIncident) -> str | None:
+def incident_resolution_text(incident: StoredIncident) -> str | None:
     """Say how it was closed; None while it is open."""
     if incident.resolved_at is None:
         return None
-    return ended(incident.resolution, incident.by, incident.reason)
+    return format_resolution(incident.resolution, incident.operator, incident.reason)
 
 
 def incident_json(incident: StoredIncident) -> dict[str, Any]:
     """Write an incident for a document."""
     return {
-        "id": name_of(incident),
+        "id": format_incident_id(incident),
         "run_id": incident.run_id,
         "number": incident.number,
         "saga": incident.saga,
@@ -213,16 +242,16 @@ def incident_json(incident: StoredIncident) -> dict[str, Any]:
         "direction": incident.direction,
         "cause": incident.cause,
         "message": incident.message,
-        "state": OPEN if incident.resolved_at is None else "closed",
+        "state": STATE_OPEN if incident.resolved_at is None else "closed",
         "opened_at": incident.opened_at,
         "resolved_at": incident.resolved_at,
         "resolution": incident.resolution,
-        "by": incident.by,
+        "by": incident.operator,
         "reason": incident.reason,
     }
 
 
-async def open_incident(tx: Transaction, typed: str) -> StoredIncident:
+async def find_open_incident(tx: Transaction, incident_id: str) -> StoredIncident:
     """
     Find the open incident that RUN/NUMBER names, or RUN when it has just one.
 
@@ -230,30 +259,39 @@ async def open_incident(tx: Transaction, typed: str) -> StoredIncident:
         NotFound: there is none of that name.
         Conflict: it is resolved, or RUN has several.
     """
-    run, slash, number = typed.partition("/")
-    run_id = run_id_of(run)
-    found = await store.listing(tx, run_id=run_id, limit=PER_RUN)
-    if slash:
-        return _numbered(found, typed, _number(number))
-    waiting = [each for each in found if each.resolved_at is None]
-    if not waiting:
+    run_text, separator, number = incident_id.partition("/")
+    run_id = parse_run_id(run_text)
+    run_incidents = await store.read_page(tx, run_id=run_id, limit=INCIDENTS_MAX)
+    if separator:
+        return _open_incident_numbered(run_incidents, incident_id, _parse_number(number))
+    open_incidents = [each for each in run_incidents if each.resolved_at is None]
+    if not open_incidents:
         raise NotFound(f"Run {run_id} has no open incident; there is nothing to resolve.")
-    if len(waiting) > 1:
-        names = ", ".join(map(name_of, waiting))
-        raise Conflict(f"Run {run_id} has {len(waiting)} open incidents. Name one of {names}.")
-    return waiting[0]
+    if len(open_incidents) > 1:
+        open_ids = ", ".join(map(format_incident_id, open_incidents))
+        raise Conflict(
+            f"Run {run_id} has {len(open_incidents)} open incidents. Name one of {open_ids}."
+        )
+    return open_incidents[0]
 
 
-def _number(typed: str) -> int:
-    if not typed.isdecimal() or len(typed) > DIGITS_MAX:
-        raise ConfigurationError(f"{typed!r} is no number of an incident, as in RUN/1.")
-    return int(typed)
+def _parse_number(text: str) -> int:
+    if not text.isdecimal() or len(text) > NUMBER_DIGITS_MAX:
+        raise ConfigurationError(f"{text!r} is no number of an incident, as in RUN/1.")
+    return int(text)
 
 
-def _numbered(found: list[StoredIncident], typed: str, number: int) -> StoredIncident:
-    for each in found:
+def _open_incident_numbered(
+    run_incidents: list[StoredIncident], incident_id: str, number: int
+) -> StoredIncident:
+    for each in run_incidents:
         if each.number == number:
             if each.resolved_at is not None:
-                raise Conflict(f"Incident {name_of(each)} is resolved already: {end_of(each)}.")
+                raise Conflict(
+                    f"Incident {format_incident_id(each)} is resolved already:"
+                    f" {incident_resolution_text(each)}."
+                )
             return each
-    raise NotFound(f"There is no incident {typed}. `saga-engine incidents` lists the open ones.")
+    raise NotFound(
+        f"There is no incident {incident_id}. `saga-engine incidents` lists the open ones."
+    )

@@ -19,7 +19,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
 from saga_engine.cli import standard_streams
-from saga_engine.cli.exit_status import failed, said
+from saga_engine.cli.exit_status import print_error, print_failure
 
 HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
 
@@ -67,8 +67,8 @@ def make_app() -> App:
         version=_version,
         default_parameter=Parameter(negative="", show_default=lambda value: value or None),
     )
-    for name, place, text in _COMMANDS:
-        app.command(f"saga_engine.cli.{place}", name=name, help=text)
+    for name, target, text in _COMMANDS:
+        app.command(f"saga_engine.cli.{target}", name=name, help=text)
     return app
 
 
@@ -82,55 +82,58 @@ def main() -> NoReturn:
     """Run the command that the arguments name, and exit with its code."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    standard_streams.prepare()
+    standard_streams.prepare_standard_streams()
     # The user's modules are found as `python -m` finds them: from where the command is given.
     with suppress(OSError):  # that directory may have been removed
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
-    sys.exit(run([each for each in arguments if each != "--debug"], debug=debug))
+        working_directory = str(Path.cwd())
+        if working_directory not in sys.path:
+            sys.path.insert(0, working_directory)
+    sys.exit(run_command([each for each in arguments if each != "--debug"], debug=debug))
 
 
-def run(arguments: Sequence[str], *, debug: bool = False) -> int:
+def run_command(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command; its exit code."""
     # What libraries log is not for whoever typed a command; a worker sets its own logs up.
     logging.getLogger().addHandler(logging.NullHandler())
-    with standard_streams.guarded() as output:
-        code = _ended(arguments, debug=debug)
+    with standard_streams.tolerant_stdout() as output:
+        code = _run_handling_errors(arguments, debug=debug)
     if output.failure is not None:
-        lost = standard_streams.not_written(output.failure, code)
-        said(str(lost))
-        return code or lost.exit_code
+        output_error = standard_streams.output_error(output.failure, code)
+        print_error(str(output_error))
+        return code or output_error.exit_code
     return code
 
 
-def _ended(arguments: Sequence[str], *, debug: bool) -> int:
+def _run_handling_errors(arguments: Sequence[str], *, debug: bool) -> int:
     """Run one command, whatever it raises; its exit code."""
     try:
-        return _called(arguments)
+        return _invoke(arguments)
     except CycloptsError as error:
-        said(f"{_misuse(error)} See `saga-engine --help`.")
+        print_error(f"{_usage_message(error)} See `saga-engine --help`.")
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        return failed(error)
+        return print_failure(error)
     except Exception as error:  # noqa: BLE001 - the last line of defence
         if debug:
             traceback.print_exception(error)
-        return failed(error)
+        return print_failure(error)
 
 
-def _called(arguments: Sequence[str]) -> int:
+def _invoke(arguments: Sequence[str]) -> int:
     code = make_app()(
         arguments, exit_on_error=False, print_error=False, result_action="return_value"
     )
     return code if isinstance(code, int) else 0
 
 
-def _misuse(error: CycloptsError) -> str:
+def _usage_message(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         typed = error.unused_tokens[0]  # its own text would import every command there is
-        close = get_close_matches(typed, error.app or (), n=1)
-        return f"There is no command {typed!r}.{f' Did you mean {close[0]}?' if close else ''}"
+        close_matches = get_close_matches(typed, error.app or (), n=1)
+        return (
+            "There is no command"
+            f" {typed!r}.{f' Did you mean {close_matches[0]}?' if close_matches else ''}"
+        )
     if isinstance(error, MissingArgumentError) and error.argument:
         command = " ".join(error.command_chain or ())
         return f"`{command}` needs {error.argument.name}."

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from saga_engine.cli.output import line, say
+from saga_engine.cli.output import print_line, print_stderr
 from saga_engine.settings import Settings
-from saga_engine.store.migrate import behind, sql, upgrade
+from saga_engine.store.migrate import outdated_reason, upgrade, upgrade_sql
 
-PROBLEMS = 8
+EXIT_PROBLEMS_FOUND = 8
 
 
 async def migrate(
@@ -23,16 +23,18 @@ async def migrate(
 ) -> int:
     """Bring the database to this version's schema; several may do it at once."""
     if as_sql:
-        line(sql())
+        print_line(upgrade_sql())
         return 0
     settings = Settings.load()
-    url = settings.require_database()
+    url = settings.require_database_url()
     if check:
-        missing = await behind(url)
-        say(missing or "The database is at this version's schema.")
-        return PROBLEMS if missing else 0
+        problem = await outdated_reason(url)
+        print_stderr(problem or "The database is at this version's schema.")
+        return EXIT_PROBLEMS_FOUND if problem else 0
     await upgrade(
-        url, lock_timeout=settings.migrate_lock_timeout, patience=settings.migrate_patience
+        url,
+        lock_timeout=settings.migrate_lock_timeout,
+        retry_window=settings.migrate_lock_retry_timeout,
     )
-    say("The database is at this version's schema.")
+    print_stderr("The database is at this version's schema.")
     return 0

@@ -14,29 +14,34 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from saga_engine.cli.bulk_resolve import (
-    Asked,
-    Bulk,
-    Pace,
-    agreed,
-    matching,
+    BulkResolver,
+    RateLimiter,
+    ResolutionRequest,
+    build_resolve_trigger,
+    confirm_resolution,
+    parse_rate,
+    print_next_command,
     print_outcomes,
     print_preview,
-    progress_line,
-    rate_of,
-    resolution_of,
-    say_next,
+    print_progress,
+    select_incidents,
 )
-from saga_engine.cli.database import database, no_run, run_id_of
-from saga_engine.cli.incidents import EVERY_OPEN_ONE, Which, name_of, open_incident
-from saga_engine.cli.json_argument import json_of
-from saga_engine.cli.output import AsJson, cell, document, line
-from saga_engine.cli.paging import options
-from saga_engine.decider.triggers import Cancel, Trigger, trigger_data
-from saga_engine.encryption.configuration import sealing_of
+from saga_engine.cli.database import open_database, parse_run_id, run_not_found
+from saga_engine.cli.incidents import (
+    NO_INCIDENT_FILTER,
+    IncidentFilterOptions,
+    find_open_incident,
+    format_incident_id,
+)
+from saga_engine.cli.json_argument import parse_json
+from saga_engine.cli.output import AsJson, format_cell, print_json, print_line
+from saga_engine.cli.paging import option_words
+from saga_engine.decider.triggers import Cancel, Trigger, serialize_trigger
+from saga_engine.encryption.configuration import encryption_from
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
 from saga_engine.identifiers import uuid7
-from saga_engine.postgres.statement import Transaction, Transactions
-from saga_engine.protocol.limits import limits_of
+from saga_engine.postgres.statement import Transaction, TransactionSource
+from saga_engine.protocol.limits import body_limits
 from saga_engine.settings import Settings
 from saga_engine.store import (
     audit,
@@ -45,30 +50,32 @@ from saga_engine.store import (
     run_queries,
     stranded_starts,
 )
-from saga_engine.store.audit import Act, Audited
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.audit import AuditRecord, OperatorAction
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Resolution
 
-ACTIONS = """retry: read the kept reply again, or send the command again, with a fresh budget of
-attempts. skip: go on without it. complete: it was done by hand. reject: the participant did
-nothing, so turn back. abandon: close the run and leave its effects as they are."""
+ACTIONS_HELP = """retry: read the kept reply again, or send the command again, with a fresh
+budget of attempts. skip: go on without it. complete: it was done by hand. reject: the participant
+did nothing, so compensate. abandon: close the run and leave its effects as they are."""
 
-LOOK_AGAIN = 0.1
+POLL_INTERVAL = 0.1
 """Seconds between looks for the verdict; a worker takes recorded requests in about as often."""
 
 Reason = Annotated[str, Parameter(help="Why; it is kept on record.")]
-By = Annotated[str | None, Parameter(help="Who; the user of this shell when left out.")]
+Operator = Annotated[str | None, Parameter(help="Who; the user of this shell when left out.")]
 
 
-def whoever(by: str | None) -> str:
+def operator_or_login_name(operator: str | None) -> str:
     """Tell who acts."""
     try:
-        return by or getuser()
+        return operator or getuser()
     except (KeyError, OSError):  # a container's user often has no name
         raise ConfigurationError("This user has no name. Say who you are with --by.") from None
 
 
-async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+async def cancel(
+    run: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
+) -> None:
     """
     Have a run undone: what is in flight is awaited, then what was done is compensated.
 
@@ -78,41 +85,47 @@ async def cancel(run: str, /, *, reason: Reason, by: By = None, as_json: AsJson 
     Args:
         run: Its id.
     """
-    run_id, settings, who = run_id_of(run), Settings.load(), whoever(by)
-    act = Act(str(uuid7()), who, "cancel", reason, run_id)
-    async with database(settings) as opened:
-        async with opened.transaction() as tx:
+    run_id, settings, operator_name = (
+        parse_run_id(run),
+        Settings.load(),
+        operator_or_login_name(operator),
+    )
+    audit_entry = OperatorAction(str(uuid7()), operator_name, "cancel", reason, run_id)
+    async with open_database(settings) as database:
+        async with database.transaction() as tx:
             # In this order: a start that begins in between is a run then.
-            waits = bool(await pending_requests.starts_of(tx, [run_id]))
-            there = await run_queries.find(tx, run_id) is not None
-            if not there and not waits:
-                raise no_run(run_id)
-            await audit.record(tx, [act])
-            if there or not await stranded_starts.cancel(tx, run_id, act.id):
-                await _request(tx, act, Cancel(who, reason))
-        _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
+            has_pending_start = bool(await pending_requests.find_starts(tx, [run_id]))
+            run_exists = await run_queries.find(tx, run_id) is not None
+            if not run_exists and not has_pending_start:
+                raise run_not_found(run_id)
+            await audit.record(tx, [audit_entry])
+            if run_exists or not await stranded_starts.cancel_start(tx, run_id, audit_entry.id):
+                await _record_request(tx, audit_entry, Cancel(operator_name, reason))
+        _print_verdict(
+            await _wait_for_verdict(database, audit_entry, settings.client_timeout), as_json=as_json
+        )
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doing:
+class BulkOptions:
     """How many are resolved at once, and whether to go on without asking."""
 
-    everything: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
+    all_open: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
     dry_run: Annotated[bool, Parameter(help="Show which are meant and do nothing.")] = False
     yes: Annotated[bool, Parameter(help="Do not ask.")] = False
     rate: Annotated[str | None, Parameter(help="No more than so many: 5/s, 30/m or 100/h.")] = None
     limit: Annotated[int, Parameter(help="Only the oldest so many, at most 100000.")] = 10_000
 
 
-ONE = Doing()
-LIMIT_MAX = 100_000
+DEFAULT_BULK_OPTIONS = BulkOptions()
+BULK_LIMIT_MAX = 100_000
 """Incidents that one command resolves; each takes a kilobyte of its memory."""
 
 
 async def resolve(
     *incident_and_action: Annotated[
-        str, Parameter(name="INCIDENT ACTION", help=ACTIONS, json_list=False)
+        str, Parameter(name="INCIDENT ACTION", help=ACTIONS_HELP, json_list=False)
     ],
     reason: Reason,
     result: Annotated[
@@ -122,9 +135,9 @@ async def resolve(
             help="For complete: the step's reply, as JSON, @FILE or -.",
         ),
     ] = None,
-    which: Which = EVERY_OPEN_ONE,
-    doing: Doing = ONE,
-    by: By = None,
+    incident_filter: IncidentFilterOptions = NO_INCIDENT_FILTER,
+    bulk_options: BulkOptions = DEFAULT_BULK_OPTIONS,
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -134,117 +147,142 @@ async def resolve(
     it, choose many with --cause, --step, --saga, --older-than or --all; exit 7 when some of them
     were refused.
     """
-    incident, action = _words(incident_and_action)
+    incident_id, action = _parse_words(incident_and_action)
     if result is not None and action is not Resolution.COMPLETE:
         raise ConfigurationError(f"--result goes with complete, not with {action}.")
-    given = None if result is None else json_of(result, "--result")
-    asked = Asked(action, whoever(by), reason, given)
-    many = doing.everything or which != EVERY_OPEN_ONE
-    if many == (incident is not None):
+    result_data = None if result is None else parse_json(result, "--result")
+    request = ResolutionRequest(action, operator_or_login_name(operator), reason, result_data)
+    is_bulk = bulk_options.all_open or incident_filter != NO_INCIDENT_FILTER
+    if is_bulk == (incident_id is not None):
         raise ConfigurationError(
             "Name one incident, or choose many with --cause, --step, --saga, --older-than or --all."
         )
-    if incident is not None:
-        if doing != ONE:
+    if incident_id is not None:
+        if bulk_options != DEFAULT_BULK_OPTIONS:
             raise ConfigurationError("--dry-run, --yes, --rate and --limit are for many incidents.")
-        await _resolve_one(incident, asked, as_json=as_json)
+        await _resolve_one(incident_id, request, as_json=as_json)
         return 0
-    return await _resolve_many(which, doing, asked, as_json=as_json)
+    return await _resolve_many(incident_filter, bulk_options, request, as_json=as_json)
 
 
-def _words(typed: Sequence[str]) -> tuple[str | None, Resolution]:
+def _parse_words(words: Sequence[str]) -> tuple[str | None, Resolution]:
     """Read [INCIDENT] ACTION."""
     actions = ", ".join(Resolution)
-    if not typed:
+    if not words:
         raise ConfigurationError(f"`resolve` needs an ACTION: {actions}.")
-    *named, action = typed
+    *incident_ids, action = words
     if action not in list(Resolution):
         raise ConfigurationError(f"{action!r} is not an action, which is one of {actions}.")
-    if len(named) > 1:
+    if len(incident_ids) > 1:
         raise ConfigurationError(
             "Name one incident. To resolve many, choose them by --cause, --step or --saga."
         )
-    return (named[0] if named else None), Resolution(action)
+    return (incident_ids[0] if incident_ids else None), Resolution(action)
 
 
-async def _resolve_one(incident: str, asked: Asked, *, as_json: bool) -> None:
+async def _resolve_one(incident_id: str, request: ResolutionRequest, *, as_json: bool) -> None:
     settings = Settings.load()
-    async with database(settings) as opened:
-        async with opened.transaction() as tx:
-            found = await open_incident(tx, incident)
-            trigger = resolution_of(found, asked, sealing_of(settings), limits_of(settings))
-            act = Act(
-                *(str(uuid7()), asked.by, asked.action.value, asked.reason, found.run_id),
-                name_of(found),
+    async with open_database(settings) as database:
+        async with database.transaction() as tx:
+            stored = await find_open_incident(tx, incident_id)
+            trigger = build_resolve_trigger(
+                stored, request, encryption_from(settings), body_limits(settings)
             )
-            await audit.record(tx, [act])
-            await _request(tx, act, trigger)
-        _report(await _verdict(opened, act, settings.client_timeout), as_json=as_json)
+            audit_entry = OperatorAction(
+                *(
+                    str(uuid7()),
+                    request.operator,
+                    request.action.value,
+                    request.reason,
+                    stored.run_id,
+                ),
+                format_incident_id(stored),
+            )
+            await audit.record(tx, [audit_entry])
+            await _record_request(tx, audit_entry, trigger)
+        _print_verdict(
+            await _wait_for_verdict(database, audit_entry, settings.client_timeout), as_json=as_json
+        )
 
 
-async def _resolve_many(which: Which, doing: Doing, asked: Asked, *, as_json: bool) -> int:
-    if not 1 <= doing.limit <= LIMIT_MAX:
-        raise ConfigurationError(f"--limit is 1 to {LIMIT_MAX}.")
-    pace = Pace(None if doing.rate is None else rate_of(doing.rate))
-    choice, settings = which.choice(), Settings.load()
-    async with database(settings) as opened:
-        meant = await matching(opened, choice, doing.limit, settings.listing_count)
-        if doing.dry_run:
-            print_preview(meant, asked, as_json=as_json)
+async def _resolve_many(
+    incident_filter: IncidentFilterOptions,
+    bulk_options: BulkOptions,
+    request: ResolutionRequest,
+    *,
+    as_json: bool,
+) -> int:
+    if not 1 <= bulk_options.limit <= BULK_LIMIT_MAX:
+        raise ConfigurationError(f"--limit is 1 to {BULK_LIMIT_MAX}.")
+    rate_limiter = RateLimiter(None if bulk_options.rate is None else parse_rate(bulk_options.rate))
+    criteria, settings = incident_filter.to_criteria(), Settings.load()
+    async with open_database(settings) as database:
+        selection = await select_incidents(
+            database, criteria, bulk_options.limit, settings.max_listing_total
+        )
+        if bulk_options.dry_run:
+            print_preview(selection, request, as_json=as_json)
             return 0
-        if not agreed(meant, asked, yes=doing.yes):
+        if not confirm_resolution(selection, request, yes=bulk_options.yes):
             return 0
-        sealing, limits = sealing_of(settings), limits_of(settings)
-        bulk = Bulk(opened, asked, sealing, settings.client_timeout, limits)
-        decided = await bulk.resolve(meant.found, pace, progress_line)
-    say_next(meant, _again(which, doing, asked))
-    return print_outcomes(decided, asked, meant, as_json=as_json)
+        encryption, limits = encryption_from(settings), body_limits(settings)
+        resolver = BulkResolver(database, request, encryption, settings.client_timeout, limits)
+        outcomes = await resolver.resolve(selection.incidents, rate_limiter, print_progress)
+    print_next_command(selection, _next_command(incident_filter, bulk_options, request))
+    return print_outcomes(outcomes, request, selection, as_json=as_json)
 
 
-def _again(which: Which, doing: Doing, asked: Asked) -> list[str]:
+def _next_command(
+    incident_filter: IncidentFilterOptions, bulk_options: BulkOptions, request: ResolutionRequest
+) -> list[str]:
     """Give the command for the incidents that the limit left; without the result, which is long."""
-    given = {
-        **which.given,
-        "--all": doing.everything,
-        "--limit": doing.limit,
-        "--rate": doing.rate,
-        "--reason": asked.reason,
-        "--by": asked.by,
+    option_values = {
+        **incident_filter.option_values,
+        "--all": bulk_options.all_open,
+        "--limit": bulk_options.limit,
+        "--rate": bulk_options.rate,
+        "--reason": request.reason,
+        "--by": request.operator,
         "--yes": True,
     }
-    result = ["--result", "RESULT"] if asked.action is Resolution.COMPLETE else []
-    return ["resolve", asked.action.value, *options(given), *result]
+    result_option = ["--result", "RESULT"] if request.action is Resolution.COMPLETE else []
+    return ["resolve", request.action.value, *option_words(option_values), *result_option]
 
 
-async def _request(tx: Transaction, act: Act, trigger: Trigger) -> None:
+async def _record_request(tx: Transaction, audit_entry: OperatorAction, trigger: Trigger) -> None:
     """Record what a worker is to decide for an act that is on record."""
-    assert act.run_id is not None, "whatever is done here is done to a run"
-    kind, body = trigger_data(trigger)
-    await checked_requests.record(tx, [Item(kind, act.run_id, body, audit_id=act.id)])
+    assert audit_entry.run_id is not None, "whatever is done here is done to a run"
+    kind, body = serialize_trigger(trigger)
+    await checked_requests.record_operator_requests(
+        tx, [NewRequest(kind, audit_entry.run_id, body, audit_id=audit_entry.id)]
+    )
 
 
-async def _verdict(opened: Transactions, act: Act, seconds: float) -> Audited:
+async def _wait_for_verdict(
+    database: TransactionSource, audit_entry: OperatorAction, seconds: float
+) -> AuditRecord:
     """Wait until a worker has decided; it writes to PostgreSQL, which tells nobody (no NOTIFY)."""
     try:
         async with asyncio.timeout(seconds):
             while True:
-                async with opened.transaction() as tx:
-                    found = await audit.find(tx, act.id)
-                if found is not None and found.outcome is not None:
-                    return found
-                await asyncio.sleep(LOOK_AGAIN)
+                async with database.transaction() as tx:
+                    audited = await audit.find(tx, audit_entry.id)
+                if audited is not None and audited.outcome is not None:
+                    return audited
+                await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
         raise TimedOut(
             f"No worker has decided it in {seconds:g} seconds. It is recorded and will be decided"
-            f" by the next worker that has the run's saga. `saga-engine show {act.run_id}` tells."
+            " by the next worker that has the run's saga. `saga-engine show"
+            f" {audit_entry.run_id}` tells."
         ) from None
 
 
-def _report(verdict: Audited, *, as_json: bool) -> None:
+def _print_verdict(verdict: AuditRecord, *, as_json: bool) -> None:
     if verdict.outcome != "accepted":
         raise Conflict(f"Refused: {verdict.message}")
     if as_json:
-        document(
+        print_json(
             {
                 "run_id": verdict.run_id,
                 "action": verdict.action,
@@ -254,4 +292,6 @@ def _report(verdict: Audited, *, as_json: bool) -> None:
             }
         )
     else:
-        line(cell(f"The {verdict.action} is accepted. {verdict.message or ''}".strip()))
+        print_line(
+            format_cell(f"The {verdict.action} is accepted. {verdict.message or ''}".strip())
+        )

@@ -17,73 +17,77 @@ import orjson
 from cyclopts import Parameter
 
 from saga_engine.cli import standard_streams
-from saga_engine.cli.table_layout import FOLDED, folded, lay_out
+from saga_engine.cli.table_layout import FOLD_WIDTH, layout_table, wrap_text
 
 SCHEMA_VERSION = 1
-WHOLE = frozenset({"run", "incident", "id", "example", "setting"})
+UNFOLDED_COLUMNS = frozenset({"run", "incident", "id", "example", "setting"})
 """Columns of ids and names, which are never folded: a person copies them."""
 
 # Beyond those that JSON escapes anyway: DEL and C1, separators, direction marks and overrides. They
 # can only be inside a text, and mean the same when they are escaped.
-_FORGING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE_CHARACTERS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-_NOT_ASCII = re.compile("[^\x00-\x7e]")
+_NON_ASCII = re.compile("[^\x00-\x7e]")
 """What is escaped for an output that cannot hold every character."""
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document instead.")]
 
 
-def document(fields: Mapping[str, Any]) -> None:
+def print_json(fields: Mapping[str, Any]) -> None:
     """Print one document; times become RFC 3339."""
-    written = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
-    unsafe = _FORGING if _holds_everything(sys.stdout.encoding) else _NOT_ASCII
-    line(unsafe.sub(_escaped, written.decode()))
+    encoded = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
+    escaped_characters = _UNSAFE_CHARACTERS if _is_unicode(sys.stdout.encoding) else _NON_ASCII
+    print_line(escaped_characters.sub(_escape_match, encoded.decode()))
 
 
-def line(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line of data."""
     print(text)  # noqa: T201 - the command line speaks
 
 
-def say(text: str) -> None:
+def print_stderr(text: str) -> None:
     """Say something to whoever sits there; it is no data."""
-    standard_streams.talk(text)
+    standard_streams.write_stderr(text)
 
 
-def _holds_everything(encoding: str | None) -> bool:
+def _is_unicode(encoding: str | None) -> bool:
     return (encoding or "utf-8").lower().replace("-", "").startswith(("utf8", "utf16", "utf32"))
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape_match(matched: re.Match[str]) -> str:
     """Escape a character as JSON does: beyond the first plane in two halves."""
-    units = found[0].encode("utf-16-be", "surrogatepass")
+    units = matched[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
     """Print rows, or say on stderr that there are none."""
     if not rows:
-        say(empty)
+        print_stderr(empty)
         return
-    cells = [[cell(value) for value in row] for row in rows]
+    cells = [[format_cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for each in (columns, *cells):
-            line("\t".join(each))
+            print_line("\t".join(each))
         return
-    for drawn in lay_out(columns, cells, get_terminal_size().columns, WHOLE):
-        line(drawn)
+    for rendered in layout_table(columns, cells, get_terminal_size().columns, UNFOLDED_COLUMNS):
+        print_line(rendered)
 
 
-def field(name: str, value: object, *, pad: int = 12) -> None:
+def print_field(name: str, value: object, *, label_width: int = 12) -> None:
     """Print a name and its value; on a terminal a long value is folded beside its name."""
-    text, room = cell(value), get_terminal_size().columns - pad - 1
-    lines = folded(text, room) if sys.stdout.isatty() and room >= FOLDED else [text]
-    line(f"{name:{pad}} {lines[0]}")
+    text, value_width = format_cell(value), get_terminal_size().columns - label_width - 1
+    lines = (
+        wrap_text(text, value_width)
+        if sys.stdout.isatty() and value_width >= FOLD_WIDTH
+        else [text]
+    )
+    print_line(f"{name:{label_width}} {lines[0]}")
     for each in lines[1:]:
-        line(f"{'':{pad}} {each}")
+        print_line(f"{'':{label_width}} {each}")
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """Write one value on one line, without control characters: others chose what is in it."""
     if value is None:
         return "-"

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from saga_engine.cli.output import cell, say
+from saga_engine.cli.output import format_cell, print_stderr
 from saga_engine.errors import ConfigurationError
-from saga_engine.store.bounded_count import Total
+from saga_engine.store.bounded_count import BoundedCount
 
 Row = TypeVar("Row")
 
@@ -26,36 +26,38 @@ class Page(Generic[Row]):
     """
 
     rows: Sequence[Row]
-    total: Total | None
-    following: bool
+    total: BoundedCount | None
+    has_more: bool
 
 
-def check_limit(limit: int, most: int) -> None:
+def check_limit(limit: int, maximum: int) -> None:
     """
     Check the number of rows of a page.
 
     Raises:
         ConfigurationError: it is not from 1 to *most*.
     """
-    if not 1 <= limit <= most:
-        raise ConfigurationError(f"--limit is 1 to {most}. --after shows the next page.")
+    if not 1 <= limit <= maximum:
+        raise ConfigurationError(f"--limit is 1 to {maximum}. --after shows the next page.")
 
 
-def page_of(found: Sequence[Row], limit: int, total: Total | None) -> Page[Row]:
+def make_page(rows: Sequence[Row], limit: int, total: BoundedCount | None) -> Page[Row]:
     """Make a page of *limit* rows; *found* has one more where more rows follow."""
-    return Page(found[:limit], total, len(found) > limit)
+    return Page(rows[:limit], total, len(rows) > limit)
 
 
 def page_json(page: Page[Any], cursor: str | int | None) -> dict[str, Any]:
     """Write what a document says of its page; *cursor* names the last row."""
     return {
-        "total": page.total.number if page.total else None,
+        "total": page.total.count if page.total else None,
         "total_exact": page.total.exact if page.total else None,
-        "next": cursor if page.following else None,
+        "next": cursor if page.has_more else None,
     }
 
 
-def tell_page(page: Page[Any], noun: str, command: Sequence[str], cursor: str | int | None) -> None:
+def print_page_summary(
+    page: Page[Any], noun: str, command: Sequence[str], cursor: str | int | None
+) -> None:
     """
     Say on stderr how many of how many are shown, and how to see the next.
 
@@ -65,11 +67,11 @@ def tell_page(page: Page[Any], noun: str, command: Sequence[str], cursor: str | 
     """
     if not page.rows:
         return
-    of = f" of {page.total.text}" if page.total else ""
-    text = f"{len(page.rows)}{of} {noun}."
-    if page.following and cursor is not None:
+    of_total = f" of {page.total.display}" if page.total else ""
+    text = f"{len(page.rows)}{of_total} {noun}."
+    if page.has_more and cursor is not None:
         text += f" Next page: {command_line(*command, '--after', str(cursor))}"
-    say(cell(text))
+    print_stderr(format_cell(text))
 
 
 def command_line(*words: str) -> str:
@@ -77,10 +79,10 @@ def command_line(*words: str) -> str:
     return shlex.join(["saga-engine", *words])
 
 
-def options(given: Mapping[str, object]) -> list[str]:
+def option_words(option_values: Mapping[str, object]) -> list[str]:
     """The options that were given, as words of a command line: None and False were not."""
     words: list[str] = []
-    for name, value in given.items():
+    for name, value in option_values.items():
         if value is True:
             words.append(name)
         elif value is not None and value is not False:

@@ -6,7 +6,7 @@ interpreter's and not the event loop's, so that the second signal works even whe
 keeps the loop busy. A process that has not drained when the time for it is over is ended by a
 thread of its own; if not even that runs, because code in C holds the interpreter, by its overseer
 (see `oversight`). After it has drained, threads and executors that users left behind have LEAVING
-seconds to end, within `drain` if a signal began it.
+seconds to end, within `shutdown_timeout` if a signal began it.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from saga_engine.cli.exit_status import failed, verdict_of
-from saga_engine.containment import Report, contained, run_on
-from saga_engine.errors import ProcessDisturbed
-from saga_engine.shutdown import LEAVING, Drain
-from saga_engine.telemetry.events import described
+from saga_engine.cli.exit_status import message_and_exit_code, print_failure
+from saga_engine.containment import ReportCallback, guard_event_loop, run_until_done
+from saga_engine.errors import ProcessCancelled
+from saga_engine.shutdown import SHUTDOWN_RESERVE, ShutdownSchedule
+from saga_engine.telemetry.events import describe_error
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve(main: Coroutine[Any, Any, None], report: Report) -> None:
+def run_contained(main: Coroutine[Any, Any, None], report: ReportCallback) -> None:
     """
     Run *main* on a loop of its own, on which code of users cannot stop it.
 
@@ -40,26 +40,30 @@ def serve(main: Coroutine[Any, Any, None], report: Report) -> None:
         ProcessDisturbed: *main* was cancelled all the same.
     """
 
-    def disturbed(error: BaseException) -> None:
+    def report_disturbance(error: BaseException) -> None:
         stopped = isinstance(error, RuntimeError)
-        what = "The event loop was stopped" if stopped else f"A callback raised {described(error)}"
-        report(None, f"{what}. The loop goes on.")
+        problem = (
+            "The event loop was stopped"
+            if stopped
+            else f"A callback raised {describe_error(error)}"
+        )
+        report(None, f"{problem}. The loop goes on.")
 
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        with contained(report, loop, whole=True):
-            work = loop.create_task(main)
+        with guard_event_loop(report, loop, owns_loop=True):
+            task = loop.create_task(main)
             try:
-                run_on(loop, work, disturbed)
+                run_until_done(loop, task, report_disturbance)
             except asyncio.CancelledError:
-                raise ProcessDisturbed(
+                raise ProcessCancelled(
                     "Code of a handler or a mapping cancelled the process from outside of its own"
                     " context. The process ends, so that it is started again. The last lines of the"
                     " log name what was in hand; let that code cancel its own tasks only."
                 ) from None
 
 
-def end_at_once() -> None:
+def exit_on_stop_signals() -> None:
     """
     Have the signals that stop a process do so from now on, until others handle them.
 
@@ -69,12 +73,12 @@ def end_at_once() -> None:
     """
     if os.getpid() != 1 or threading.current_thread() is not threading.main_thread():
         return
-    for number in _SIGNALS:
+    for number in _STOP_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
-class Ending:
+class ForcedExit:
     """
     The end of a process, kept by a thread that was started while there still were threads.
 
@@ -83,66 +87,66 @@ class Ending:
         overdue: called, in another thread, before it ends because a signal was that long ago.
     """
 
-    def __init__(self, drain: Drain | None, overdue: Callable[[], None]) -> None:
-        self._drain = drain
-        self._overdue = overdue
-        self._told = threading.Event()
-        self._finished: int | None = None
-        self._say: Callable[[], None] = lambda: None
-        self._number = 0
-        self.began: float | None = None
+    def __init__(self, deadlines: ShutdownSchedule | None, on_timeout: Callable[[], None]) -> None:
+        self._deadlines = deadlines
+        self._on_timeout = on_timeout
+        self._signaled = threading.Event()
+        self._exit_code: int | None = None
+        self._report_error: Callable[[], None] = lambda: None
+        self._signal_number = 0
+        self.first_signal_at: float | None = None
         """When the first signal came, on the monotonic clock."""
-        if drain is not None:
-            _thread(lambda: self._drained(drain))
+        if deadlines is not None:
+            _start_thread(lambda: self._enforce_deadlines(deadlines))
 
-    def begin(self, number: int) -> None:
+    def on_signal(self, signal_number: int) -> None:
         """Count from now on, because that signal came."""
-        self.began = time.monotonic()
-        self._number = number
-        self._told.set()
+        self.first_signal_at = time.monotonic()
+        self._signal_number = signal_number
+        self._signaled.set()
 
-    def after(self, seconds: float, code: int, say: Callable[[], None]) -> None:
+    def exit_after(self, seconds: float, exit_code: int, report_error: Callable[[], None]) -> None:
         """
-        End with *code* that many seconds from now, or earlier where `drain` is over.
+        End with *code* that many seconds from now, or earlier where `shutdown_timeout` is over.
 
         Args:
             say: called before that, to say why, if the main thread has not ended the process.
         """
-        self._finished = code
-        self._say = say
+        self._exit_code = exit_code
+        self._report_error = report_error
 
-        def end() -> None:
+        def exit_process() -> None:
             time.sleep(seconds)
             with suppress(BaseException):
-                say()
-            os._exit(code)
+                report_error()
+            os._exit(exit_code)
 
-        if self._drain is not None:
-            _thread(end)
+        if self._deadlines is not None:
+            _start_thread(exit_process)
 
-    def _drained(self, drain: Drain) -> None:
-        self._told.wait()
-        time.sleep(drain.left)
-        _thread(self._overdue if self._finished is None else self._say)
-        time.sleep(drain.ended - drain.left)
-        os._exit(128 + self._number if self._finished is None else self._finished)
+    def _enforce_deadlines(self, deadlines: ShutdownSchedule) -> None:
+        self._signaled.wait()
+        time.sleep(deadlines.close_deadline)
+        _start_thread(self._on_timeout if self._exit_code is None else self._report_error)
+        time.sleep(deadlines.exit_deadline - deadlines.close_deadline)
+        os._exit(128 + self._signal_number if self._exit_code is None else self._exit_code)
 
 
-def _thread(work: Callable[[], object]) -> None:
-    def quietly() -> None:
+def _start_thread(work: Callable[[], object]) -> None:
+    def ignore_errors() -> None:
         with suppress(BaseException):
             work()
 
     with suppress(RuntimeError):  # no thread is to be had: the overseer does it
-        threading.Thread(target=quietly, name="saga-engine end", daemon=True).start()
+        threading.Thread(target=ignore_errors, name="saga-engine end", daemon=True).start()
 
 
-async def until_told(
+async def run_until_signaled(
     run: Callable[[asyncio.Event], Awaitable[None]],
     *,
-    drain: float | None = None,
-    overdue: Callable[[], None] = lambda: None,
-    began: Callable[[], None] = lambda: None,
+    shutdown_timeout: float | None = None,
+    on_timeout: Callable[[], None] = lambda: None,
+    on_signal: Callable[[], None] = lambda: None,
 ) -> None:
     """
     Run until *run* returns; the event it gets is set by the first signal.
@@ -155,37 +159,43 @@ async def until_told(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    ending = Ending(None if drain is None else Drain(drain), overdue)
-    told = False
+    forced_exit = ForcedExit(
+        None if shutdown_timeout is None else ShutdownSchedule(shutdown_timeout), on_timeout
+    )
+    signaled = False
 
-    def hear(number: int, _frame: FrameType | None) -> None:
-        nonlocal told
-        if told:
+    def handle_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal signaled
+        if signaled:
             os._exit(128 + number)
-        told = True
-        ending.begin(number)
-        began()
+        signaled = True
+        forced_exit.on_signal(number)
+        on_signal()
         loop.call_soon_threadsafe(stop.set)
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heard = [each for each in _SIGNALS if each != signal.SIGHUP or before[each] != signal.SIG_IGN]
-    for number in heard:
-        signal.signal(number, hear)
+    previous_handlers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    handled_signals = [
+        each
+        for each in _STOP_SIGNALS
+        if each != signal.SIGHUP or previous_handlers[each] != signal.SIG_IGN
+    ]
+    for number in handled_signals:
+        signal.signal(number, handle_signal)
     try:
         await run(stop)
     finally:
-        ending.after(LEAVING, *_ending(sys.exc_info()[1]))
-        for number in heard:
-            signal.signal(number, before[number])
+        forced_exit.exit_after(SHUTDOWN_RESERVE, *_exit_code_and_report(sys.exc_info()[1]))
+        for number in handled_signals:
+            signal.signal(number, previous_handlers[number])
 
 
-def _ending(error: BaseException | None) -> tuple[int, Callable[[], None]]:
+def _exit_code_and_report(error: BaseException | None) -> tuple[int, Callable[[], None]]:
     """Give the exit code after *error*, and what says why if the main thread no longer can."""
     if error is None:
         return 0, lambda: None
-    ending = error
+    exit_error = error
 
-    def say() -> None:
-        failed(ending)
+    def report_error() -> None:
+        print_failure(exit_error)
 
-    return verdict_of(ending)[1], say
+    return message_and_exit_code(exit_error)[1], report_error

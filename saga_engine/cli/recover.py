@@ -1,31 +1,33 @@
 """`saga-engine recover`: after the broker was lost, or the database was restored from a backup."""
 
-from saga_engine.cli.operator import By, Reason, whoever
-from saga_engine.cli.output import AsJson, document, line
+from saga_engine.cli.operator import Operator, Reason, operator_or_login_name
+from saga_engine.cli.output import AsJson, print_json, print_line
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import audit, recovery
-from saga_engine.store.audit import Act, Verdict
+from saga_engine.store.audit import ActionOutcome, OperatorAction
 from saga_engine.store.database import Database
 
 
-async def recover(*, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+async def recover(*, reason: Reason, operator: Operator = None, as_json: AsJson = False) -> None:
     """
     Send again, now, every command that a run awaits an answer to.
 
     Without it each is sent again when its timeout is over, as another attempt; with it at once and
     under the same attempt. Safe at any time: a participant answers what it has done already.
     """
-    act = Act(str(uuid7()), whoever(by), "recover", reason)
+    audit_entry = OperatorAction(str(uuid7()), operator_or_login_name(operator), "recover", reason)
     settings = Settings.load()
-    async with Database(settings.require_database(), settings) as opened:
-        async with opened.transaction() as tx:
-            await audit.record(tx, [act])
-        done = await recovery.order_again(opened)
-        told = f"{done.commands} commands of {done.runs} runs are ordered again."
-        async with opened.transaction() as tx:
-            await audit.settle(tx, [Verdict(act.id, accepted=True, message=told)])
+    async with Database(settings.require_database_url(), settings) as database:
+        async with database.transaction() as tx:
+            await audit.record(tx, [audit_entry])
+        resent = await recovery.resend_in_flight(database)
+        message = f"{resent.commands} commands of {resent.runs} runs are ordered again."
+        async with database.transaction() as tx:
+            await audit.record_outcomes(
+                tx, [ActionOutcome(audit_entry.id, accepted=True, message=message)]
+            )
     if as_json:
-        document({"action": act.action, "runs": done.runs, "commands": done.commands})
+        print_json({"action": audit_entry.action, "runs": resent.runs, "commands": resent.commands})
     else:
-        line(f"{told} The next sweep of a worker sends them.")
+        print_line(f"{message} The next sweep of a worker sends them.")

@@ -9,151 +9,168 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from saga_engine.amqp.headers import BROKERS, CUT
+from saga_engine.amqp.headers import BROKER_HEADER_PREFIXES, TRUNCATED_HEADER
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.amqp.tolerant_decoding import UNDECODABLE
-from saga_engine.protocol.command import fresh_message_id
-from saga_engine.protocol.message import Message, Published
+from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER
+from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import StoredLetter
+from saga_engine.store.dead_letters import StoredDeadLetter
 
-_COPIES = ("CC", "BCC")
+_COPY_HEADERS = ("CC", "BCC")
 """Headers by which RabbitMQ sends a message to other queues as well."""
-REDRIVES = "x-saga-redrive-count"
-AT_ONCE = 50
+REDRIVE_COUNT_HEADER = "x-saga-redrive-count"
+MESSAGES_PER_TRANSACTION = 50
 """Letters sent in one transaction."""
-BYTES_AT_ONCE = 8 * 1024 * 1024
+BYTES_PER_TRANSACTION = 8 * 1024 * 1024
 """Bytes of their bodies in one transaction: all are in memory."""
-IDS_AT_ONCE = 1000
+IDS_PER_TRANSACTION = 1000
 """Letters marked or deleted in one transaction; their bodies are not read."""
 
-_GONE = "Somebody else has sent it again or discarded it meanwhile."
-_WHY = {
-    Published.RETURNED: "No queue takes it: the one it came from is gone, or unbound.",
-    Published.NACKED: "The broker declined it; its queue may be full. Try again later.",
-    Published.UNKNOWN: "The broker did not confirm it; it may have arrived. Sending twice is safe.",
+_ALREADY_RESOLVED = "Somebody else has sent it again or discarded it meanwhile."
+_PUBLISH_PROBLEMS = {
+    PublishOutcome.UNROUTABLE: "No queue takes it: the one it came from is gone, or unbound.",
+    PublishOutcome.NACKED: "The broker declined it; its queue may be full. Try again later.",
+    PublishOutcome.UNKNOWN: "The broker did not confirm it; it may have arrived. Sending twice"
+    " is safe.",
 }
 
 
-class Redrive:
+class Redriver:
     """Sends dead letters again, by *by* for *reason*."""
 
-    def __init__(self, opened: Database, publisher: Publisher, *, by: str, reason: str) -> None:
-        self._opened = opened
+    def __init__(
+        self, database: Database, publisher: Publisher, *, operator: str, reason: str
+    ) -> None:
+        self._database = database
         self._publisher = publisher
-        self._by = by
+        self._operator = operator
         self._reason = reason
 
     async def send(self, ids: Sequence[int]) -> dict[int, str]:
         """Send them; those that were not, each with the problem in a sentence."""
-        failed: dict[int, str] = {}
-        async with self._opened.transaction() as tx:
-            portions = await dead_letters.portions(tx, ids, most=AT_ONCE, size=BYTES_AT_ONCE)
-        failed |= dict.fromkeys(set(ids) - {each for some in portions for each in some}, _GONE)
-        for some in portions:
-            async with self._opened.transaction() as tx:
-                letters = await dead_letters.lock(tx, some)
-                failed |= dict.fromkeys(set(some) - {each.id for each in letters}, _GONE)
-                problems = await self._publish(letters)
-                failed |= problems
-                sent = [each for each in letters if each.id not in problems]
-                await dead_letters.redriven(
-                    tx, [each.id for each in sent], by=self._by, reason=self._reason
+        problems: dict[int, str] = {}
+        async with self._database.transaction() as tx:
+            batches = await dead_letters.split_by_size(
+                tx, ids, max_letters=MESSAGES_PER_TRANSACTION, max_bytes=BYTES_PER_TRANSACTION
+            )
+        problems |= dict.fromkeys(
+            set(ids) - {each for batch in batches for each in batch}, _ALREADY_RESOLVED
+        )
+        for batch in batches:
+            async with self._database.transaction() as tx:
+                locked = await dead_letters.lock_open(tx, batch)
+                problems |= dict.fromkeys(
+                    set(batch) - {each.id for each in locked}, _ALREADY_RESOLVED
                 )
-        return failed
+                publish_problems = await self._publish(locked)
+                problems |= publish_problems
+                sent = [each for each in locked if each.id not in publish_problems]
+                await dead_letters.mark_redriven(
+                    tx, [each.id for each in sent], operator=self._operator, reason=self._reason
+                )
+        return problems
 
-    async def _publish(self, letters: Sequence[StoredLetter]) -> dict[int, str]:
+    async def _publish(self, stored_messages: Sequence[StoredDeadLetter]) -> dict[int, str]:
         """Publish what can be, for each exchange by itself: one that is gone closes the channel."""
         problems: dict[int, str] = {}
-        groups: dict[str, list[tuple[int, Message]]] = {}
-        for each in letters:
-            message = message_of(each)
+        by_exchange: dict[str, list[tuple[int, Message]]] = {}
+        for each in stored_messages:
+            message = rebuild_message(each)
             if isinstance(message, str):
                 problems[each.id] = message
             else:
-                groups.setdefault(message.exchange, []).append((each.id, message))
-        for group in groups.values():
+                by_exchange.setdefault(message.exchange, []).append((each.id, message))
+        for group in by_exchange.values():
             outcomes = await self._publisher.publish([message for _, message in group])
-            for (number, message), outcome in zip(group, outcomes, strict=True):
-                if outcome is not Published.CONFIRMED:
-                    problems[number] = _WHY.get(outcome) or self._publisher.refusal(message)
+            for (dead_letter_id, message), outcome in zip(group, outcomes, strict=True):
+                if outcome is not PublishOutcome.CONFIRMED:
+                    problems[dead_letter_id] = _PUBLISH_PROBLEMS.get(
+                        outcome
+                    ) or self._publisher.unpublishable_reason(message)
         return problems
 
 
 async def discard_all(
-    opened: Database, ids: Sequence[int], *, by: str, reason: str
+    database: Database, ids: Sequence[int], *, operator: str, reason: str
 ) -> dict[int, str]:
     """Mark them as not worth another try; those that were not open any more."""
-    failed: dict[int, str] = {}
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        some = ids[start : start + IDS_AT_ONCE]
-        async with opened.transaction() as tx:
-            marked = await dead_letters.discard(tx, some, by=by, reason=reason)
-            failed |= dict.fromkeys(set(some) - marked, _GONE)
-    return failed
+    problems: dict[int, str] = {}
+    for start in range(0, len(ids), IDS_PER_TRANSACTION):
+        batch = ids[start : start + IDS_PER_TRANSACTION]
+        async with database.transaction() as tx:
+            discarded_ids = await dead_letters.mark_discarded(
+                tx, batch, operator=operator, reason=reason
+            )
+            problems |= dict.fromkeys(set(batch) - discarded_ids, _ALREADY_RESOLVED)
+    return problems
 
 
-async def purge_all(opened: Database, ids: Sequence[int], *, by: str, reason: str) -> int:
+async def purge_all(database: Database, ids: Sequence[int], *, operator: str, reason: str) -> int:
     """Delete dead letters for good, on record; how many there were."""
     deleted = 0
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        async with opened.transaction() as tx:
-            some = ids[start : start + IDS_AT_ONCE]
-            deleted += await dead_letters.purge(tx, some, by=by, reason=reason)
+    for start in range(0, len(ids), IDS_PER_TRANSACTION):
+        async with database.transaction() as tx:
+            batch = ids[start : start + IDS_PER_TRANSACTION]
+            deleted += await dead_letters.purge(tx, batch, operator=operator, reason=reason)
     return deleted
 
 
-def message_of(stored: StoredLetter) -> Message | str:
+def rebuild_message(stored: StoredDeadLetter) -> Message | str:
     """
     Make the message of a dead letter again: the same bytes to where it came from.
 
     Returns:
         A sentence instead, when that cannot be done.
     """
-    letter = stored.letter
+    dead_letter = stored.message
     if stored.truncated:
-        return f"Only {len(letter.body)} of its {letter.body_size} bytes were kept."
-    if {UNDECODABLE, CUT} & letter.headers.keys():
+        return f"Only {len(dead_letter.body)} of its {dead_letter.body_size} bytes were kept."
+    if {UNDECODABLE_HEADER, TRUNCATED_HEADER} & dead_letter.headers.keys():
         return "Not all of its headers were kept."
-    exchange, routing_key = letter.exchange, letter.routing_key
-    if letter.queue == DEAD_LETTERS:
+    exchange, routing_key = dead_letter.exchange, dead_letter.routing_key
+    if dead_letter.queue == DEAD_LETTERS:
         # The broker gave it up in one queue; its exchange would send it to others as well.
-        exchange, routing_key = "", _queue_of_death(letter.headers)
+        exchange, routing_key = "", _dead_lettering_queue(dead_letter.headers)
         if not routing_key:
             return "It did not come from a queue of saga-engine's."
-    sent_at = letter.properties.get("timestamp")
+    sent_at = dead_letter.properties.get("timestamp")
     return Message(
         exchange=exchange,
         routing_key=routing_key,
-        body=letter.body,
-        message_id=fresh_message_id(),
-        type=letter.type,
-        correlation_id=letter.correlation_id,
-        reply_to=letter.properties.get("reply_to", ""),
-        headers=_headers(letter.headers),
+        body=dead_letter.body,
+        message_id=new_message_id(),
+        type=dead_letter.type,
+        correlation_id=dead_letter.correlation_id,
+        reply_to=dead_letter.properties.get("reply_to", ""),
+        headers=_redrive_headers(dead_letter.headers),
         timestamp=datetime.fromisoformat(sent_at) if sent_at else None,
     )
 
 
-def _queue_of_death(headers: Mapping[str, Any]) -> str:
+def _dead_lettering_queue(headers: Mapping[str, Any]) -> str:
     """Where RabbitMQ says it died; a sender can write that header too, so only our queues count."""
-    deaths = headers.get("x-death")
-    newest = deaths[0] if isinstance(deaths, list) and deaths else None
-    queue = newest.get("queue") if isinstance(newest, dict) else None
-    ours = (REPLIES, REQUESTS)
-    if isinstance(queue, str) and (queue in ours or queue.startswith(participant_queue(""))):
+    x_death = headers.get("x-death")
+    latest_death = x_death[0] if isinstance(x_death, list) and x_death else None
+    queue = latest_death.get("queue") if isinstance(latest_death, dict) else None
+    engine_queues = (REPLIES, REQUESTS)
+    if isinstance(queue, str) and (
+        queue in engine_queues or queue.startswith(participant_queue(""))
+    ):
         return queue
     return ""
 
 
-def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+def _redrive_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: value
         for name, value in headers.items()
-        if name not in _COPIES and not name.startswith(BROKERS)
+        if name not in _COPY_HEADERS and not name.startswith(BROKER_HEADER_PREFIXES)
     }
-    before = kept.get(REDRIVES)
-    kept[REDRIVES] = before + 1 if isinstance(before, int) and before < 2**31 else 1
+    previous_count = kept.get(REDRIVE_COUNT_HEADER)
+    kept[REDRIVE_COUNT_HEADER] = (
+        previous_count + 1 if isinstance(previous_count, int) and previous_count < 2**31 else 1
+    )
     return kept

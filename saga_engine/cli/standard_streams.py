@@ -15,36 +15,38 @@ from typing import Any, ClassVar, TextIO, cast
 from saga_engine.errors import SagaEngineError
 
 
-class OutputFailed(SagaEngineError):
+class OutputError(SagaEngineError):
     """stdout does not take what a command prints; what was asked for has been done."""
 
     exit_code: ClassVar[int] = 10
 
 
-_RAISING = ("strict", "surrogateescape", "surrogatepass")
+_RAISING_ERROR_HANDLERS = ("strict", "surrogateescape", "surrogatepass")
 """Ways to write a character that raise for some that the stream's encoding lacks."""
 
 
-def prepare() -> None:
+def prepare_standard_streams() -> None:
     """Take the numbers of closed streams, and let no character stop what is printed."""
-    for name, number, refusing in (
+    for name, descriptor, open_flags in (
         ("stdin", 0, os.O_WRONLY),
         ("stdout", 1, os.O_RDONLY),
         ("stderr", 2, os.O_WRONLY),
     ):
         if getattr(sys, name) is None:
-            _take(number, refusing)
-            made = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115 - it stays open
-            setattr(sys, name, made)
+            _occupy_descriptor(descriptor, open_flags)
+            placeholder = open(descriptor, "r" if descriptor == 0 else "w", closefd=False)  # noqa: SIM115 - it stays open
+            setattr(sys, name, placeholder)
     if not os.environ.get("COLUMNS", "1").strip("0").isdecimal():
         del os.environ["COLUMNS"]  # some terminals say that they have 0
     for stream in (sys.stdout, sys.stderr):
-        given = cast("Any", stream)
-        if getattr(given, "errors", "") in _RAISING and hasattr(given, "reconfigure"):
-            given.reconfigure(errors="backslashreplace")
+        reconfigurable = cast("Any", stream)
+        if getattr(reconfigurable, "errors", "") in _RAISING_ERROR_HANDLERS and hasattr(
+            reconfigurable, "reconfigure"
+        ):
+            reconfigurable.reconfigure(errors="backslashreplace")
 
 
-class Output:
+class TolerantStdout:
     """
     A stdout whose troubles end no command: what it does not take is lost, and the command goes on.
 
@@ -60,71 +62,74 @@ class Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._lost_on_error():
+        with self._discard_on_error():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._lost_on_error():
+        with self._discard_on_error():
             self._stream.flush()
 
     @contextmanager
-    def _lost_on_error(self) -> Iterator[None]:
+    def _discard_on_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            forget(self._stream)  # or the interpreter would try again at its end, and exit with 120
+            redirect_to_devnull(
+                self._stream
+            )  # or the interpreter would try again at its end, and exit with 120
             if not isinstance(error, BrokenPipeError):
                 self.failure = self.failure or error
 
 
 @contextmanager
-def guarded() -> Iterator[Output]:
+def tolerant_stdout() -> Iterator[TolerantStdout]:
     """Have an Output for stdout until the block ends; then everything is written, or lost."""
-    given = sys.stdout
-    output = Output(given)
+    original = sys.stdout
+    output = TolerantStdout(original)
     sys.stdout = cast("TextIO", output)
     try:
         yield output
     finally:
         output.flush()
-        sys.stdout = given
+        sys.stdout = original
 
 
-def not_written(error: OSError, code: int) -> OutputFailed:
+def output_error(error: OSError, exit_code: int) -> OutputError:
     """
     Say that the output was lost, beside the command's own exit code.
 
     Only after 0 it is known that what was asked for has been done.
     """
-    done = "" if code else " What was asked for has been done."
-    return OutputFailed(
-        f"The output cannot be written: {error.strerror or type(error).__name__}.{done} Give the"
+    done_text = "" if exit_code else " What was asked for has been done."
+    return OutputError(
+        f"The output cannot be written: {error.strerror or type(error).__name__}.{done_text}"
+        " Give the"
         " command another stdout to see it."
     )
 
 
-def talk(text: str) -> None:
+def write_stderr(text: str) -> None:
     """Print one line to stderr, or lose it: that does not end a command."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks
     except OSError:
-        forget(sys.stderr)
+        redirect_to_devnull(sys.stderr)
 
 
-def forget(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """Send what a stream has not written, and will write, to nowhere."""
     with suppress(OSError, ValueError):  # a stream of a test may have no number
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
 
 
-def _take(number: int, refusing: int) -> None:
+def _occupy_descriptor(descriptor: int, open_flags: int) -> None:
     try:
-        os.fstat(number)
+        os.fstat(descriptor)
     except OSError:
-        opened = os.open(os.devnull, refusing)
-        if opened != number:
-            os.dup2(opened, number)
-            os.close(opened)
+        devnull = os.open(os.devnull, open_flags)
+        if devnull != descriptor:
+            os.dup2(devnull, descriptor)
+            os.close(devnull)

@@ -7,16 +7,16 @@ from uuid import UUID
 
 from cyclopts import Parameter
 
-from saga_engine.cli.database import run_id_of
-from saga_engine.cli.json_argument import json_of
-from saga_engine.cli.output import AsJson, cell, document, line, say
-from saga_engine.client import Client, Ending, Handle
-from saga_engine.errors import NotBegun
+from saga_engine.cli.database import parse_run_id
+from saga_engine.cli.json_argument import parse_json
+from saga_engine.cli.output import AsJson, format_cell, print_json, print_line, print_stderr
+from saga_engine.client import Client, RunHandle, RunResult
+from saga_engine.errors import NotStarted
 from saga_engine.protocol.failure import failure_json
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Status
 
-NOT_COMPLETED = 6
+EXIT_NOT_COMPLETED = 6
 
 Timeout = Annotated[
     float | None, Parameter(help="Seconds to wait at the most; without it, for ever.")
@@ -27,7 +27,7 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
     saga: str,
     /,
     *,
-    given: Annotated[
+    input_argument: Annotated[
         str,
         Parameter(name="--input", allow_leading_hyphen=True, help="JSON, @FILE, or - for stdin."),
     ],
@@ -47,21 +47,27 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
     Args:
         saga: Its name.
     """
-    read = json_of(given, "--input")
-    settings, began = Settings.load(), monotonic()
+    input_data = parse_json(input_argument, "--input")
+    settings, started_at = Settings.load(), monotonic()
     if timeout is not None:
-        patience = min(timeout, settings.client_timeout)
-        settings = settings.model_copy(update={"client_timeout": patience})
+        client_timeout = min(timeout, settings.client_timeout)
+        settings = settings.model_copy(update={"client_timeout": client_timeout})
     async with Client(settings=settings) as client:
-        handle = await client.start(saga, read, key=key, version=version)
+        handle = await client.start(saga, input_data, key=key, version=version)
         if not wait:
-            _tell_start(handle, as_json=as_json)
+            _print_started(handle, as_json=as_json)
             return 0
         if not as_json:
-            say(f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}.")
-        left = None if timeout is None else max(0.1, round(timeout - (monotonic() - began), 1))
-        ending = await client.result(handle.run_id, timeout=left, on_incident=_tell_incident)
-    return _tell_ending(ending, as_json=as_json, existing=handle.existing)
+            print_stderr(
+                f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}."
+            )
+        remaining = (
+            None if timeout is None else max(0.1, round(timeout - (monotonic() - started_at), 1))
+        )
+        result = await client.result(
+            handle.run_id, timeout=remaining, on_incident=_print_open_incident
+        )
+    return _print_result(result, as_json=as_json, existing=handle.existing)
 
 
 async def wait(
@@ -77,26 +83,28 @@ async def wait(
     Args:
         run: Its id.
     """
-    run_id = UUID(run_id_of(run))
+    run_id = UUID(parse_run_id(run))
     async with Client(settings=Settings.load()) as client:
-        with suppress(NotBegun):
+        with suppress(NotStarted):
             await client.status(run_id)  # an unknown run ends the command here, at once
-        ending = await client.result(run_id, timeout=timeout, on_incident=_tell_incident)
-    return _tell_ending(ending, as_json=as_json)
+        result = await client.result(run_id, timeout=timeout, on_incident=_print_open_incident)
+    return _print_result(result, as_json=as_json)
 
 
-def _tell_incident(ending: Ending) -> None:
+def _print_open_incident(result: RunResult) -> None:
     """Say on stderr that the run waits for a person; this command goes on waiting."""
-    if ending.incident is not None:
-        text = ending.incident.text(str(ending.run_id))
-        say(cell(f"Run {ending.run_id} waits for a person, {text}. Still waiting."))
+    if result.incident is not None:
+        incident_text = result.incident.text(str(result.run_id))
+        print_stderr(
+            format_cell(f"Run {result.run_id} waits for a person, {incident_text}. Still waiting.")
+        )
 
 
-def _tell_start(handle: Handle, *, as_json: bool) -> None:
+def _print_started(handle: RunHandle, *, as_json: bool) -> None:
     if not as_json:
-        line(str(handle.run_id))
+        print_line(str(handle.run_id))
         return
-    document(
+    print_json(
         {
             "run_id": handle.run_id,
             "saga": handle.saga,
@@ -110,23 +118,23 @@ def _tell_start(handle: Handle, *, as_json: bool) -> None:
     )
 
 
-def _tell_ending(ending: Ending, *, as_json: bool, **more: Any) -> int:
-    error = failure_json(ending.error) if ending.error else None
+def _print_result(result: RunResult, *, as_json: bool, **extra_fields: Any) -> int:
+    error = failure_json(result.error) if result.error else None
     if as_json:
-        document(
+        print_json(
             {
-                "run_id": ending.run_id,
-                "saga": ending.saga,
-                "version": ending.version,
-                "key": ending.key,
-                "status": ending.status,
-                "result": ending.result,
+                "run_id": result.run_id,
+                "saga": result.saga,
+                "version": result.version,
+                "key": result.key,
+                "status": result.status,
+                "result": result.result,
                 "error": error,
-                **more,
+                **extra_fields,
             }
         )
     else:
-        line(f"{ending.run_id} {ending.status}")
-        if ending.error:
-            say(cell(f"{ending.error.code}: {ending.error.message}"))
-    return 0 if ending.status is Status.COMPLETED else NOT_COMPLETED
+        print_line(f"{result.run_id} {result.status}")
+        if result.error:
+            print_stderr(format_cell(f"{result.error.code}: {result.error.message}"))
+    return 0 if result.status is Status.COMPLETED else EXIT_NOT_COMPLETED

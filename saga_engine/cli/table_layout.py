@@ -9,19 +9,19 @@ further ones, each indented. Widths are those of a terminal's cells: a wide char
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 
-GAP = 2
+COLUMN_GAP = 2
 """Cells between two columns."""
 INDENT = 2
 """Cells before the second and later lines of a row."""
-FOLDED = 24
+FOLD_WIDTH = 24
 """Cells that a column is folded to before it goes to another line."""
 
 
-def lay_out(
+def layout_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     width: int,
-    whole: Collection[str],
+    unfolded_columns: Collection[str],
 ) -> Iterator[str]:
     """
     Lay out a table, its header first.
@@ -33,22 +33,25 @@ def lay_out(
     """
     from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and needed on terminals only
 
-    natural = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
-    least = [
-        wide if place == 0 or name in whole else min(wide, FOLDED, max(1, width - INDENT))
-        for place, (name, wide) in enumerate(zip(columns, natural, strict=True))
+    natural_widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    minimum_widths = [
+        natural_width
+        if index == 0 or name in unfolded_columns
+        else min(natural_width, FOLD_WIDTH, max(1, width - INDENT))
+        for index, (name, natural_width) in enumerate(zip(columns, natural_widths, strict=True))
     ]
-    if sum(natural) + GAP * (len(natural) - 1) <= width:
-        least = natural
-    groups = [
-        (room, _widened(places, natural, least, room)) for room, places in _grouped(least, width)
+    if sum(natural_widths) + COLUMN_GAP * (len(natural_widths) - 1) <= width:
+        minimum_widths = natural_widths
+    row_lines = [
+        (line_width, _distribute_spare_width(indexes, natural_widths, minimum_widths, line_width))
+        for line_width, indexes in _split_columns(minimum_widths, width)
     ]
     for row in (columns, *rows):
-        for place, (_, widths) in enumerate(groups):
-            yield from _lines(row, widths, " " * INDENT if place else "")
+        for index, (_, widths) in enumerate(row_lines):
+            yield from _render_row(row, widths, " " * INDENT if index else "")
 
 
-def folded(text: str, width: int) -> list[str]:
+def wrap_text(text: str, width: int) -> list[str]:
     """Break a text at spaces into lines of at most *width* cells, and a longer word in it."""
     from rich.cells import cell_len, chop_cells  # noqa: PLC0415 - the same
 
@@ -60,46 +63,49 @@ def folded(text: str, width: int) -> list[str]:
             continue
         if current:
             lines.append(current)
-        *full, current = chop_cells(word, width) or [""]
-        lines += full
+        *full_lines, current = chop_cells(word, width) or [""]
+        lines += full_lines
     return [*lines, current]
 
 
-def _grouped(least: Sequence[int], width: int) -> list[tuple[int, list[int]]]:
+def _split_columns(minimum_widths: Sequence[int], width: int) -> list[tuple[int, list[int]]]:
     """Which columns stand on which line of a row, and how many cells that line has."""
-    groups: list[tuple[int, list[int]]] = [(width, [])]
-    used = 0
-    for place, need in enumerate(least):
-        room, places = groups[-1]
-        if places and used + GAP + need > room:
-            room, places = width - INDENT, []
-            groups.append((room, places))
-            used = 0
-        used += need + (GAP if places else 0)
-        places.append(place)
-    return groups
+    row_lines: list[tuple[int, list[int]]] = [(width, [])]
+    used_width = 0
+    for index, minimum_width in enumerate(minimum_widths):
+        line_width, indexes = row_lines[-1]
+        if indexes and used_width + COLUMN_GAP + minimum_width > line_width:
+            line_width, indexes = width - INDENT, []
+            row_lines.append((line_width, indexes))
+            used_width = 0
+        used_width += minimum_width + (COLUMN_GAP if indexes else 0)
+        indexes.append(index)
+    return row_lines
 
 
-def _widened(
-    places: Sequence[int], natural: Sequence[int], least: Sequence[int], room: int
+def _distribute_spare_width(
+    indexes: Sequence[int],
+    natural_widths: Sequence[int],
+    minimum_widths: Sequence[int],
+    line_width: int,
 ) -> dict[int, int]:
     """Give what is left of a line to its columns, the last first."""
-    widths = {place: least[place] for place in places}
-    spare = room - sum(widths.values()) - GAP * (len(places) - 1)
-    for place in reversed(places):
-        more = max(0, min(spare, natural[place] - widths[place]))
-        widths[place] += more
-        spare -= more
+    widths = {index: minimum_widths[index] for index in indexes}
+    spare = line_width - sum(widths.values()) - COLUMN_GAP * (len(indexes) - 1)
+    for index in reversed(indexes):
+        extra = max(0, min(spare, natural_widths[index] - widths[index]))
+        widths[index] += extra
+        spare -= extra
     return widths
 
 
-def _lines(row: Sequence[str], widths: dict[int, int], indent: str) -> Iterator[str]:
+def _render_row(row: Sequence[str], widths: dict[int, int], indent: str) -> Iterator[str]:
     from rich.cells import cell_len  # noqa: PLC0415 - the same
 
-    columns = [folded(row[place], wide) for place, wide in widths.items()]
+    columns = [wrap_text(row[index], column_width) for index, column_width in widths.items()]
     for cells in zip_longest(*columns, fillvalue=""):
         padded = [
-            each + " " * (wide - cell_len(each))
-            for each, wide in zip(cells, widths.values(), strict=True)
+            each + " " * (column_width - cell_len(each))
+            for each, column_width in zip(cells, widths.values(), strict=True)
         ]
-        yield (indent + (" " * GAP).join(padded)).rstrip()
+        yield (indent + (" " * COLUMN_GAP).join(padded)).rstrip()

@@ -6,16 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.url import vhost_of
-from saga_engine.cli.output import AsJson, document, line, say, table
-from saga_engine.protocol.topology import ENGINE, policy
+from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr, print_table
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, queue_policy
 from saga_engine.settings import Settings
 
 
-async def topology(
+async def show_topology(
     *,
-    do_declare: Annotated[
+    declare: Annotated[
         bool, Parameter(name="--declare", help="Declare them, so that workers need not.")
     ] = False,
     as_policy: Annotated[
@@ -24,43 +24,56 @@ async def topology(
     as_json: AsJson = False,
 ) -> None:
     """Show the exchanges, queues and bindings that a worker declares; nothing is contacted."""
-    if do_declare:
+    if declare:
         settings = Settings.load()
-        async with Link(
-            settings.require_broker(), name="publish", settings=settings, topology=ENGINE
+        async with SupervisedConnection(
+            settings.require_broker_url(),
+            name="publish",
+            settings=settings,
+            topology=ENGINE_TOPOLOGY,
         ):
-            say("Everything that workers need is declared.")
+            print_stderr("Everything that workers need is declared.")
         return
     if as_policy:
-        _policy(as_json=as_json)
+        _print_policy(as_json=as_json)
         return
     if as_json:
-        document(
+        print_json(
             {
-                "exchanges": [{"name": each.name, "kind": each.kind} for each in ENGINE.exchanges],
-                "queues": [{"name": each.name, "type": "quorum"} for each in ENGINE.queues],
+                "exchanges": [
+                    {"name": each.name, "kind": each.kind} for each in ENGINE_TOPOLOGY.exchanges
+                ],
+                "queues": [
+                    {"name": each.name, "type": "quorum"} for each in ENGINE_TOPOLOGY.queues
+                ],
                 "bindings": [
-                    {"queue": each.queue, "exchange": each.exchange, "key": each.key}
-                    for each in ENGINE.bindings
+                    {"queue": each.queue, "exchange": each.exchange, "key": each.binding_key}
+                    for each in ENGINE_TOPOLOGY.bindings
                 ],
             }
         )
         return
-    rows = [("exchange", each.name, each.kind.value) for each in ENGINE.exchanges]
-    rows += [("queue", each.name, "quorum") for each in ENGINE.queues]
+    rows = [("exchange", each.name, each.kind.value) for each in ENGINE_TOPOLOGY.exchanges]
+    rows += [("queue", each.name, "quorum") for each in ENGINE_TOPOLOGY.queues]
     rows += [
-        ("binding", each.queue, f"{each.exchange} {each.key}".strip()) for each in ENGINE.bindings
+        ("binding", each.queue, f"{each.exchange} {each.binding_key}".strip())
+        for each in ENGINE_TOPOLOGY.bindings
     ]
-    table(("what", "name", "how"), rows, empty="")
+    print_table(("what", "name", "how"), rows, empty="")
 
 
-def _policy(*, as_json: bool) -> None:
-    wanted, settings = policy(), Settings.load()
-    vhost = vhost_of(settings.require_broker()) if settings.broker_url else "/"
+def _print_policy(*, as_json: bool) -> None:
+    wanted_policy, settings = queue_policy(), Settings.load()
+    vhost = vhost_of(settings.require_broker_url()) if settings.broker_url else "/"
     if as_json:
-        document({"policy": wanted, "vhost": vhost})
+        print_json({"policy": wanted_policy, "vhost": vhost})
         return
-    words = ["rabbitmqctl", "set_policy", "-p", vhost, "--apply-to", str(wanted["apply-to"])]
-    words += ["--priority", str(wanted["priority"]), str(wanted["name"]), str(wanted["pattern"])]
-    words.append(json.dumps(wanted["definition"], separators=(",", ":")))
-    line(shlex.join(words))
+    words = ["rabbitmqctl", "set_policy", "-p", vhost, "--apply-to", str(wanted_policy["apply-to"])]
+    words += [
+        "--priority",
+        str(wanted_policy["priority"]),
+        str(wanted_policy["name"]),
+        str(wanted_policy["pattern"]),
+    ]
+    words.append(json.dumps(wanted_policy["definition"], separators=(",", ":")))
+    print_line(shlex.join(words))

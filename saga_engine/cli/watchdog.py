@@ -4,8 +4,10 @@ The process beside a worker or participant that ends it when nothing inside it c
 Code in C that does not return holds the interpreter: no signal handler, thread or timer of Python
 runs. So the service notes each call into the author's code in shared memory, and lets the
 interpreter write each signal it gets into a pipe. The overseer reads both. It ends its parent when
-one call takes longer than `code_limit`, after it has recorded the run in PostgreSQL and has written
-`code.stuck` to the log, and when the parent is still there after `drain`. It ends with its parent.
+one call takes longer than `mapping_hard_timeout`, after it has recorded the run in PostgreSQL and
+has written
+`code.stuck` to the log, and when the parent is still there after `shutdown_timeout`. It ends with
+its parent.
 
 Recording and writing are done by threads, so that neither a database that does not answer nor a
 slow import delays the end. It adds up the time between its looks instead of comparing times, at
@@ -27,23 +29,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from saga_engine.shutdown import Drain
+from saga_engine.shutdown import ShutdownSchedule
 
-TICK = 0.25
+POLL_INTERVAL = 0.25
 """Seconds between two looks."""
 
-RECORDING = 5.0
+RECORD_TIMEOUT = 5.0
 """Seconds to record a suspect in PostgreSQL; an unreachable database does not keep the parent."""
 
-LOGGING = 1.0
+LOG_TIMEOUT = 1.0
 """Seconds to write the line that says so."""
 
-ENDING = 0.5
+KILL_TIMEOUT = 0.5
 """Seconds that SIGKILL has, before LAST_SIGNAL is tried."""
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-LAST_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGKILL)
+FALLBACK_KILL_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGKILL)
 """
 Ends the first process of a container, which the kernel protects from SIGKILL by its own children.
 The parent has the C library's `_exit` as its handler, so the exit code is the signal's number.
@@ -52,116 +54,137 @@ The parent has the C library's `_exit` as its handler, so the exit code is the s
 
 def main() -> None:
     """Watch the parent, as one document of JSON on stdin says, until it is gone."""
-    for number in STOPPING:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
-    told = json.loads(sys.stdin.buffer.read())
-    memory = mmap.mmap(told["memory"], 0) if told["memory"] is not None else None
-    watch = Overseer(told, parent, memory)
+    config = json.loads(sys.stdin.buffer.read())
+    memory = mmap.mmap(config["memory"], 0) if config["memory"] is not None else None
+    watchdog = Watchdog(config, parent, memory)
     try:
-        while os.getppid() == parent and watch.look():
+        while os.getppid() == parent and watchdog.poll():
             pass
     finally:
         os._exit(0)  # whatever a thread still does
 
 
-class Overseer:
+class Watchdog:
     """
     What the overseer has seen of its parent.
 
-    `told`: `limit` and `drain` in seconds; `draining`, the seconds since the parent's first signal,
+    `told`: `limit` and `shutdown_timeout` in seconds; `draining`, the seconds since the parent's
+    first signal,
     or None; `signals`, the descriptor from which signals are read; `settings` for the database and
     the log.
     """
 
-    def __init__(self, told: dict[str, Any], parent: int, memory: mmap.mmap | None) -> None:
-        self._told, self._parent, self._memory = told, parent, memory
-        self._drain = Drain(told["drain"])
-        self._note = 0
-        self._in_call = 0.0
-        self._draining: float | None = told["draining"]
-        self._accusation: Accusation | None = None
-        self._prepared = False
-        self._ticked = time.monotonic()
-        self._ready = select.poll()
-        self._ready.register(told["signals"], select.POLLIN)
+    def __init__(self, config: dict[str, Any], parent: int, memory: mmap.mmap | None) -> None:
+        self._config, self._parent, self._memory = config, parent, memory
+        self._shutdown_deadlines = ShutdownSchedule(config["drain"])
+        self._call_number = 0
+        self._call_seconds = 0.0
+        self._shutdown_elapsed: float | None = config["draining"]
+        self._stuck_call: StuckCallReport | None = None
+        self._imports_started = False
+        self._last_tick_at = time.monotonic()
+        self._signal_poll = select.poll()
+        self._signal_poll.register(config["signals"], select.POLLIN)
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Wait for a signal or a tick; False when the parent is gone, or needs it no more."""
-        if self._ready.poll(TICK * 1000):
-            numbers = os.read(self._told["signals"], 4096)
-            if not numbers:
+        if self._signal_poll.poll(POLL_INTERVAL * 1000):
+            signal_numbers = os.read(self._config["signals"], 4096)
+            if not signal_numbers:
                 return False
-            self.signals(numbers)
-        passed = time.monotonic() - self._ticked
-        if passed >= TICK:
-            self._ticked += passed
-            self.tick(min(passed, 2 * TICK))
+            self.on_signals(signal_numbers)
+        elapsed = time.monotonic() - self._last_tick_at
+        if elapsed >= POLL_INTERVAL:
+            self._last_tick_at += elapsed
+            self.tick(min(elapsed, 2 * POLL_INTERVAL))
         return True
 
-    def signals(self, numbers: bytes) -> None:
+    def on_signals(self, signal_numbers: bytes) -> None:
         """The parent got these signals."""
-        if self._draining is None and any(number in STOPPING for number in numbers):
-            self._draining = 0.0
+        if self._shutdown_elapsed is None and any(
+            number in STOP_SIGNALS for number in signal_numbers
+        ):
+            self._shutdown_elapsed = 0.0
 
-    def tick(self, seconds: float = TICK) -> None:
+    def tick(self, seconds: float = POLL_INTERVAL) -> None:
         """Count these seconds, unless the parent is stopped, and end it when a limit is reached."""
         if _is_stopped(self._parent):
             return
-        if self._draining is not None:
-            self._draining += seconds
-        note = self._number()
-        self._in_call = self._in_call + seconds if note == self._note and note % 2 else 0.0
-        self._note = note
-        self._judge(seconds)
-        if self._draining is not None and self._draining >= self._drain.seconds:
-            self._end()
+        if self._shutdown_elapsed is not None:
+            self._shutdown_elapsed += seconds
+        call_number = self._read_call_number()
+        self._call_seconds = (
+            self._call_seconds + seconds
+            if call_number == self._call_number and call_number % 2
+            else 0.0
+        )
+        self._call_number = call_number
+        self._check_call(seconds)
+        if (
+            self._shutdown_elapsed is not None
+            and self._shutdown_elapsed >= self._shutdown_deadlines.shutdown_timeout
+        ):
+            self._kill_parent()
 
-    def _judge(self, seconds: float) -> None:
+    def _check_call(self, seconds: float) -> None:
         """Accuse a call that takes too long, and end the parent when that is done."""
-        accused = self._accusation
-        if accused is not None and accused.note != self._note:
-            accused = self._accusation = None  # it has returned after all
-        if accused is not None:
-            drain = self._drain
-            if accused.is_complete(seconds, self._left(drain.recorded), self._left(drain.left)):
-                self._end()
-        elif self._in_call and self._is_too_long():
+        stuck_call = self._stuck_call
+        if stuck_call is not None and stuck_call.call_number != self._call_number:
+            stuck_call = self._stuck_call = None  # it has returned after all
+        if stuck_call is not None:
+            deadlines = self._shutdown_deadlines
+            if stuck_call.is_complete(
+                seconds,
+                self._seconds_until(deadlines.suspect_recording_deadline),
+                self._seconds_until(deadlines.close_deadline),
+            ):
+                self._kill_parent()
+        elif self._call_seconds and self._call_timed_out():
             assert self._memory is not None, "there is a note"
-            self._accusation = Accusation(self._told, self._note, self._memory)
-        elif self._in_call and self._draining is not None and not self._prepared:
-            self._prepared = True
-            _Deed(_imports)
+            self._stuck_call = StuckCallReport(self._config, self._call_number, self._memory)
+        elif (
+            self._call_seconds and self._shutdown_elapsed is not None and not self._imports_started
+        ):
+            self._imports_started = True
+            _BackgroundTask(_preload_imports)
 
-    def _end(self) -> None:
-        if self._accusation is not None:
-            self._accusation.write_at_once()
-        _end(self._parent)
+    def _kill_parent(self) -> None:
+        if self._stuck_call is not None:
+            self._stuck_call.write_fallback_line()
+        _kill_and_exit(self._parent)
 
-    def _is_too_long(self) -> bool:
-        stuck: bool = self._in_call >= self._told["limit"]
-        return stuck or (self._draining is not None and self._draining >= self._drain.accused)
+    def _call_timed_out(self) -> bool:
+        over_limit: bool = self._call_seconds >= self._config["limit"]
+        return over_limit or (
+            self._shutdown_elapsed is not None
+            and self._shutdown_elapsed >= self._shutdown_deadlines.suspect_recording_at
+        )
 
-    def _left(self, moment: float) -> float:
+    def _seconds_until(self, deadline: float) -> float:
         """Seconds until a moment of the shutdown, if there is one."""
-        return float("inf") if self._draining is None else moment - self._draining
+        return float("inf") if self._shutdown_elapsed is None else deadline - self._shutdown_elapsed
 
-    def _number(self) -> int:
+    def _read_call_number(self) -> int:
         return 0 if self._memory is None else int.from_bytes(self._memory[:8], sys.byteorder)
 
 
-class Accusation:
+class StuckCallReport:
     """What is done about the call that `note` numbers: record it, then write of it."""
 
-    def __init__(self, told: dict[str, Any], note: int, memory: mmap.mmap) -> None:
-        self.note = note
-        self._told = told
-        self._written = bytes(memory)
-        self._age = 0.0
-        self._recording = _Deed(lambda: asyncio.run(_record(self._told, self._written)))
-        self._writing: _Deed | None = None
+    def __init__(self, config: dict[str, Any], call_number: int, memory: mmap.mmap) -> None:
+        self.call_number = call_number
+        self._config = config
+        self._snapshot = bytes(memory)
+        self._stage_elapsed = 0.0
+        self._record_task = _BackgroundTask(
+            lambda: asyncio.run(_record_suspect(self._config, self._snapshot))
+        )
+        self._log_task: _BackgroundTask | None = None
 
-    def is_complete(self, seconds: float, recording: float, writing: float) -> bool:
+    def is_complete(self, seconds: float, record_seconds_left: float, seconds_left: float) -> bool:
         """
         Whether all is done that can be, so many seconds after the last look.
 
@@ -169,54 +192,64 @@ class Accusation:
             recording: seconds that are left for recording it.
             writing: seconds that are left for all.
         """
-        self._age += seconds
-        if self._writing is not None:
-            return self._writing.done or self._age >= LOGGING or writing <= 0
-        if self._recording.done or self._age >= RECORDING or recording <= 0:
-            self._age = 0.0
-            recorded = self._recording.succeeded
-            self._writing = _Deed(lambda: _log(self._told, self._written, recorded=recorded))
-        return writing <= 0
+        self._stage_elapsed += seconds
+        if self._log_task is not None:
+            return self._log_task.done or self._stage_elapsed >= LOG_TIMEOUT or seconds_left <= 0
+        if (
+            self._record_task.done
+            or self._stage_elapsed >= RECORD_TIMEOUT
+            or record_seconds_left <= 0
+        ):
+            self._stage_elapsed = 0.0
+            recorded = self._record_task.succeeded
+            self._log_task = _BackgroundTask(
+                lambda: _log_stuck_call(self._config, self._snapshot, recorded=recorded)
+            )
+        return seconds_left <= 0
 
-    def write_at_once(self) -> None:
+    def write_fallback_line(self) -> None:
         """Name the call in a plain line, unless the usual one was written in time."""
-        if self._writing is not None and self._writing.succeeded:
+        if self._log_task is not None and self._log_task.succeeded:
             return
-        length = int.from_bytes(self._written[8:_HEADER], sys.byteorder)
-        parts = self._written[_HEADER : _HEADER + length].decode(errors="replace").split("\0")
+        length = int.from_bytes(self._snapshot[8:_HEADER_BYTES], sys.byteorder)
+        values = (
+            self._snapshot[_HEADER_BYTES : _HEADER_BYTES + length]
+            .decode(errors="replace")
+            .split("\0")
+        )
         names = ("saga", "run_id", "step", "direction", "command", "function")
         line: dict[str, object] = {"level": "error", "event": "code.stuck"}
-        line |= dict(zip(names, parts, strict=False)) | {"recorded": self._recording.succeeded}
-        ready = select.poll()
-        ready.register(2, select.POLLOUT)
+        line |= dict(zip(names, values, strict=False)) | {"recorded": self._record_task.succeeded}
+        stderr_poll = select.poll()
+        stderr_poll.register(2, select.POLLOUT)
         with suppress(OSError):
-            if ready.poll(0):
+            if stderr_poll.poll(0):
                 os.write(2, json.dumps(line).encode() + b"\n")
 
 
-_HEADER = 12
+_HEADER_BYTES = 12
 """Bytes in front of a note: see `worker.alarm`, which is not imported here."""
 
 
-class _Deed:
+class _BackgroundTask:
     """Something done by a thread of its own, which may fail or never end."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.done = self.succeeded = False
         self._work = work
         try:
-            threading.Thread(target=self._do, daemon=True).start()
+            threading.Thread(target=self._run, daemon=True).start()
         except RuntimeError:  # the system has no thread to give
             self.done = True
 
-    def _do(self) -> None:
+    def _run(self) -> None:
         with suppress(BaseException):  # whatever is wrong, the parent is ended
             self._work()
             self.succeeded = True
         self.done = True
 
 
-def _imports() -> None:
+def _preload_imports() -> None:
     """Import what is needed to record and to write, because that takes a while."""
     from saga_engine.store import crash_suspects  # noqa: F401, PLC0415 - see above
     from saga_engine.telemetry import logs, nonblocking_stream  # noqa: F401, PLC0415 - see above
@@ -231,66 +264,66 @@ def _is_stopped(pid: int) -> bool:
     return fields[0] in ("T", "t")
 
 
-def _settings(told: dict[str, Any]) -> Any:
+def _settings(config: dict[str, Any]) -> Any:
     from saga_engine.settings import Settings  # noqa: PLC0415 - see above
 
-    return Settings(**told["settings"])
+    return Settings(**config["settings"])
 
 
-def _call(written: bytes) -> list[str]:
-    from saga_engine.worker.time_limit import read_note  # noqa: PLC0415 - see above
+def _read_call(snapshot: bytes) -> list[str]:
+    from saga_engine.worker.time_limit import decode_call_note  # noqa: PLC0415 - see above
 
-    return read_note(written)[1]
+    return decode_call_note(snapshot)[1]
 
 
-async def _record(told: dict[str, Any], written: bytes) -> None:
+async def _record_suspect(config: dict[str, Any], snapshot: bytes) -> None:
     """Record whose call it is, so that the next worker takes it alone."""
     from saga_engine.store import crash_suspects  # noqa: PLC0415 - see above
     from saga_engine.store.database import Database  # noqa: PLC0415 - see above
 
-    settings = _settings(told)
-    _, run_id, step, direction, _, function, _ = _call(written)
-    suspect = crash_suspects.Suspect(run_id, step, direction, function)
+    settings = _settings(config)
+    _, run_id, step, direction, _, function, _ = _read_call(snapshot)
+    suspect = crash_suspects.CrashSuspect(run_id, step, direction, function)
     async with (
-        asyncio.timeout(RECORDING),
+        asyncio.timeout(RECORD_TIMEOUT),
         Database(settings.require_database(), settings) as database,
         database.transaction() as tx,
     ):
-        await crash_suspects.accuse(tx, suspect)
+        await crash_suspects.record_crash(tx, suspect)
 
 
-def _log(told: dict[str, Any], written: bytes, *, recorded: bool) -> None:
+def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) -> None:
     """Write `code.stuck` in the form of the parent's log."""
-    from saga_engine.telemetry.events import CodeStuck  # noqa: PLC0415 - see above
-    from saga_engine.telemetry.logs import configure  # noqa: PLC0415 - see above
-    from saga_engine.telemetry.nonblocking_stream import unhurried  # noqa: PLC0415 - see above
+    from saga_engine.telemetry.events import UserCodeHung  # noqa: PLC0415 - see above
+    from saga_engine.telemetry.logs import configure_logging  # noqa: PLC0415 - see above
+    from saga_engine.telemetry.nonblocking_stream import nonblocking_writer  # noqa: PLC0415 - see above
 
-    saga, run_id, step, direction, command, function, _ = _call(written)
-    with unhurried(sys.stderr) as stream:
-        configure(_settings(told), stream)(
-            CodeStuck(
+    saga, run_id, step, direction, command, function, _ = _read_call(snapshot)
+    with nonblocking_writer(sys.stderr) as stream:
+        configure_logging(_settings(config), stream)(
+            UserCodeHung(
                 saga=saga,
                 run_id=run_id,
                 step=step,
                 direction=direction,
                 command=command,
                 function=function,
-                limit_s=told["limit"],
+                limit_s=config["limit"],
                 recorded=recorded,
             )
         )
 
 
-def _end(parent: int) -> None:
+def _kill_and_exit(parent: int) -> None:
     """End the parent, and then this process."""
     with suppress(ProcessLookupError):
         os.kill(parent, signal.SIGKILL)
-    deadline = time.monotonic() + ENDING
+    deadline = time.monotonic() + KILL_TIMEOUT
     while os.getppid() == parent and time.monotonic() < deadline:
         time.sleep(0.02)
     with suppress(ProcessLookupError):
         if os.getppid() == parent:
-            os.kill(parent, LAST_SIGNAL)
+            os.kill(parent, FALLBACK_KILL_SIGNAL)
     sys.exit(0)
 
 

@@ -21,64 +21,64 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import saga_engine
-from saga_engine.cli.watchdog import LAST_SIGNAL, STOPPING
+from saga_engine.cli.watchdog import FALLBACK_KILL_SIGNAL, STOP_SIGNALS
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import OverseerLost, OverseerStarted, Tell
-from saga_engine.worker.time_limit import NOTE_BYTES
+from saga_engine.telemetry.events import Emitter, WatchdogLost, WatchdogRestarted
+from saga_engine.worker.time_limit import CALL_NOTE_BYTES
 
-LOOK = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two looks whether it is still there."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
 """Seconds before another is started: a system that is short of memory is not asked more often."""
 
-PARTING = 1.0
+EXIT_TIMEOUT = 1.0
 """Seconds that an overseer has to end by itself when it is needed no more."""
 
 
-class Oversight:
+class WatchdogProcess:
     """
     The overseer of this process.
 
     `memory` is where calls into the author's code are noted; see `worker.alarm`.
     """
 
-    def __init__(self, settings: Settings, memory: int, signals: int) -> None:
-        self.memory = mmap.mmap(memory, NOTE_BYTES)
+    def __init__(self, settings: Settings, memory_fd: int, signal_fd: int) -> None:
+        self.memory = mmap.mmap(memory_fd, CALL_NOTE_BYTES)
         self._settings = settings
-        self._memory, self._signals = memory, signals
+        self._memory_fd, self._signal_fd = memory_fd, signal_fd
         self._process: subprocess.Popen[bytes] | None = None
-        self._began: float | None = None
+        self._shutdown_started_at: float | None = None
         self.problem = self._start()
 
-    def begin(self) -> None:
+    def on_shutdown(self) -> None:
         """Note that this process was told to stop just now: a new overseer will not know it."""
-        self._began = time.monotonic()
+        self._shutdown_started_at = time.monotonic()
 
-    async def keep(self, tell: Tell) -> None:
+    async def supervise(self, emit: Emitter) -> None:
         """Start another one when it is gone, until cancelled; one line for it, however long."""
-        pause = FIRST_PAUSE
+        delay = INITIAL_RESTART_DELAY
         while True:
             if self.problem:
-                tell(OverseerLost(problem=self.problem))
-                pause = await self._again(pause)
-                tell(OverseerStarted())
+                emit(WatchdogLost(problem=self.problem))
+                delay = await self._restart(delay)
+                emit(WatchdogRestarted())
             started = time.monotonic()
             while not self.problem:
-                await asyncio.sleep(LOOK)
-                self.problem = self._lost()
-            if time.monotonic() - started > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
+                await asyncio.sleep(CHECK_INTERVAL)
+                self.problem = self._exit_problem()
+            if time.monotonic() - started > MAX_RESTART_DELAY:
+                delay = INITIAL_RESTART_DELAY
 
-    async def _again(self, pause: float) -> float:
+    async def _restart(self, delay: float) -> float:
         while True:
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(delay)
+            delay = min(MAX_RESTART_DELAY, delay * 2)
             self.problem = self._start()
             if not self.problem:
-                return pause
+                return delay
 
-    def _lost(self) -> str:
+    def _exit_problem(self) -> str:
         """Why there is none, in a sentence; empty while there is. Asking takes its zombie away."""
         assert self._process is not None, "it was started"
         code = self._process.poll()
@@ -94,87 +94,92 @@ class Oversight:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
-                pass_fds=(self._memory, self._signals),
+                pass_fds=(self._memory_fd, self._signal_fd),
                 start_new_session=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
             return f"It cannot be started: {type(error).__name__}: {error}."
         self._process = process
         assert process.stdin is not None, "it was asked for"
-        with suppress(OSError), process.stdin as stdin:  # of one that is gone, `poll` tells
-            stdin.write(self._told())
+        with (
+            suppress(OSError),
+            process.stdin as stdin,
+        ):  # of one that is gone, `poll_interval` tells
+            stdin.write(self._config_json())
         return ""
 
-    def _told(self) -> bytes:
+    def _config_json(self) -> bytes:
         settings = self._settings
         url = settings.database_url
-        told = {
-            "memory": self._memory,
-            "signals": self._signals,
-            "limit": settings.code_limit,
-            "drain": settings.drain,
-            "draining": None if self._began is None else time.monotonic() - self._began,
+        config = {
+            "memory": self._memory_fd,
+            "signals": self._signal_fd,
+            "limit": settings.mapping_hard_timeout,
+            "drain": settings.shutdown_timeout,
+            "draining": None
+            if self._shutdown_started_at is None
+            else time.monotonic() - self._shutdown_started_at,
             "settings": {
                 "database_url": url.get_secret_value() if url else None,
                 "log_format": settings.log_format,
                 "log_level": settings.log_level,
             },
         }
-        return json.dumps(told).encode()
+        return json.dumps(config).encode()
 
-    def part(self) -> None:
+    def wait_or_kill(self) -> None:
         """Wait until it has ended, after the pipe was closed; end it when it does not."""
         process = self._process
         if process is None:
             return
         try:
-            process.wait(PARTING)
+            process.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 @contextmanager
-def overseen(settings: Settings) -> Iterator[Oversight]:
+def watchdog_process(settings: Settings) -> Iterator[WatchdogProcess]:
     """Have an overseer beside this process until the block ends."""
-    with ExitStack() as owned:
-        memory = owned.enter_context(_shared(NOTE_BYTES))
-        signals, ours = os.pipe()
-        owned.callback(os.close, signals)
-        oversight = Oversight(settings, memory, signals)
-        owned.callback(oversight.memory.close)
-        owned.callback(oversight.part)
-        owned.callback(os.close, ours)
-        os.set_blocking(ours, False)
-        before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        owned.callback(signal.set_wakeup_fd, before)
-        _not_in_children(owned)
-        _accept_last_signal()
-        yield oversight
+    with ExitStack() as stack:
+        memory_fd = stack.enter_context(_shared_memory_fd(CALL_NOTE_BYTES))
+        signal_read_fd, signal_write_fd = os.pipe()
+        stack.callback(os.close, signal_read_fd)
+        watchdog = WatchdogProcess(settings, memory_fd, signal_read_fd)
+        stack.callback(watchdog.memory.close)
+        stack.callback(watchdog.wait_or_kill)
+        stack.callback(os.close, signal_write_fd)
+        os.set_blocking(signal_write_fd, False)
+        previous_fd = signal.set_wakeup_fd(signal_write_fd, warn_on_full_buffer=False)
+        stack.callback(signal.set_wakeup_fd, previous_fd)
+        _reset_signals_in_children(stack)
+        _handle_fallback_signal()
+        yield watchdog
 
 
-def _not_in_children(owned: ExitStack) -> None:
+def _reset_signals_in_children(stack: ExitStack) -> None:
     """
     Have a child that the user's code forks handle its signals as any process does.
 
     It would inherit the pipe: a signal to it, as `multiprocessing.Pool` sends to end its processes,
     would be taken for one to this process. And it would inherit handlers that do not end it.
     """
-    watched = [True]
-    owned.callback(watched.clear)
+    active = [True]
+    stack.callback(active.clear)
 
-    def in_child() -> None:
-        if watched:
+    def reset_signals() -> None:
+        if active:
             signal.set_wakeup_fd(-1)
-            for number in (*STOPPING, signal.SIGALRM):
+            for number in (*STOP_SIGNALS, signal.SIGALRM):
                 if callable(signal.getsignal(number)):
                     signal.signal(number, signal.SIG_DFL)
 
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(after_in_child=reset_signals)
 
 
 @contextmanager
-def _shared(size: int) -> Iterator[int]:
+def _shared_memory_fd(size: int) -> Iterator[int]:
     """Open memory that another process can have too, by its descriptor."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("saga-engine")
@@ -188,9 +193,9 @@ def _shared(size: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _accept_last_signal() -> None:
+def _handle_fallback_signal() -> None:
     """Let the overseer end this process where SIGKILL does not; see `overseer.LAST_SIGNAL`."""
     with suppress(AttributeError, OSError, ValueError):
-        library = ctypes.CDLL(None)
-        library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-        library.signal(int(LAST_SIGNAL), ctypes.cast(library["_exit"], ctypes.c_void_p))
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        libc.signal(int(FALLBACK_KILL_SIGNAL), ctypes.cast(libc["_exit"], ctypes.c_void_p))

@@ -11,7 +11,7 @@ No engine runs here: a worker does what is asked, now or when there is one.
 """
 
 from saga_engine.client.client import Client
-from saga_engine.client.handle import Ending, Handle
-from saga_engine.client.transactional import start_in
+from saga_engine.client.handle import RunHandle, RunResult
+from saga_engine.client.transactional import start_in_transaction
 
-__all__ = ["Client", "Ending", "Handle", "start_in"]
+__all__ = ["Client", "RunHandle", "RunResult", "start_in_transaction"]

@@ -12,32 +12,39 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.errors import BrokerUnavailable
-from saga_engine.protocol.answer import Answer, Finished, decode_event, finished_binding
+from saga_engine.protocol.answer import (
+    Answer,
+    RunFinishedMessage,
+    decode_client_message,
+    run_finished_binding,
+)
 from saga_engine.protocol.message import Delivery
 
-AT_ONCE = 100
-"""Deliveries held, and read before they are acknowledged; times body_bytes it bounds the memory."""
+PREFETCH = 100
+"""
+Deliveries held, and read before they are acknowledged; times max_body_bytes it bounds the memory.
+"""
 
 
-class Mailbox:
+class AnswerQueue:
     """Reads `queue`, which the topology of *link* declares; `async with` owns it."""
 
-    def __init__(self, link: Link, queue: str) -> None:
+    def __init__(self, connection: SupervisedConnection, queue: str) -> None:
         self.queue = queue
-        self._link = link
-        self._consumer = Consumer(link, [queue], prefetch=AT_ONCE)
-        self._answers: dict[str, asyncio.Future[Answer]] = {}
-        self._endings: dict[UUID, set[asyncio.Future[Finished]]] = {}
-        self._tasks = asyncio.TaskGroup()
-        self._reading: asyncio.Task[None]
+        self._connection = connection
+        self._consumer = Consumer(connection, [queue], prefetch=PREFETCH)
+        self._answer_waiters: dict[str, asyncio.Future[Answer]] = {}
+        self._finished_waiters: dict[UUID, set[asyncio.Future[RunFinishedMessage]]] = {}
+        self._task_group = asyncio.TaskGroup()
+        self._read_task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         await self._consumer.__aenter__()
-        await self._tasks.__aenter__()
-        self._reading = self._tasks.create_task(self._read())
+        await self._task_group.__aenter__()
+        self._read_task = self._task_group.create_task(self._read())
         return self
 
     async def __aexit__(
@@ -46,51 +53,53 @@ class Mailbox:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._reading.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        self._read_task.cancel()
+        await self._task_group.__aexit__(None, None, None)
         await self._consumer.__aexit__(None, None, None)
 
     @contextmanager
-    def answer(self, correlation_id: str) -> Iterator[asyncio.Future[Answer]]:
+    def expect_answer(self, correlation_id: str) -> Iterator[asyncio.Future[Answer]]:
         """Wait for the answer with that correlation id; the first one counts."""
-        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[correlation_id] = waiting
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answer_waiters[correlation_id] = future
         try:
-            yield waiting
+            yield future
         finally:
-            del self._answers[correlation_id]
+            del self._answer_waiters[correlation_id]
 
     @asynccontextmanager
-    async def ending(self, run_id: UUID) -> AsyncIterator[asyncio.Future[Finished]]:
+    async def expect_finished(
+        self, run_id: UUID
+    ) -> AsyncIterator[asyncio.Future[RunFinishedMessage]]:
         """Wait for the announcement that a run is finished, whoever else waits for the same."""
-        waiting: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
-        self._endings.setdefault(run_id, set()).add(waiting)
-        binding = finished_binding(self.queue, run_id)
+        future: asyncio.Future[RunFinishedMessage] = asyncio.get_running_loop().create_future()
+        self._finished_waiters.setdefault(run_id, set()).add(future)
+        binding = run_finished_binding(self.queue, run_id)
         try:
             with suppress(BrokerUnavailable):  # it is bound when the broker is back
                 await self._consumer.bind(binding)
-            yield waiting
+            yield future
         finally:
-            others = self._endings[run_id]
-            others.discard(waiting)
-            if not others:
-                del self._endings[run_id]
+            futures = self._finished_waiters[run_id]
+            futures.discard(future)
+            if not futures:
+                del self._finished_waiters[run_id]
                 await self._consumer.unbind(binding)
 
     async def _read(self) -> None:
-        while deliveries := await self._consumer.take(AT_ONCE):
+        while deliveries := await self._consumer.take(PREFETCH):
             for delivery in deliveries:
-                self._hand_over(delivery)
-            await self._consumer.settle(deliveries)
+                self._dispatch(delivery)
+            await self._consumer.acknowledge(deliveries)
 
-    def _hand_over(self, delivery: Delivery) -> None:
-        match decode_event(delivery, self._link.settings):
+    def _dispatch(self, delivery: Delivery) -> None:
+        match decode_client_message(delivery, self._connection.settings):
             case Answer() as answer:
-                waiting = self._answers.get(delivery.correlation_id)
-                if waiting and not waiting.done():
-                    waiting.set_result(answer)
-            case Finished() as finished:
-                for each in self._endings.get(finished.run_id, ()):
+                future = self._answer_waiters.get(delivery.correlation_id)
+                if future and not future.done():
+                    future.set_result(answer)
+            case RunFinishedMessage() as finished:
+                for each in self._finished_waiters.get(finished.run_id, ()):
                     if not each.done():
                         each.set_result(finished)
             case _:

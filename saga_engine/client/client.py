@@ -13,27 +13,27 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
 
-from saga_engine.amqp.connection import Link, Phase
+from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.client.answer_queue import Mailbox
-from saga_engine.client.handle import Ending, Handle, ending_in
-from saga_engine.client.inputs import input_json, key_text, name_and_version, run_uuid
-from saga_engine.encryption.configuration import sealing_of
+from saga_engine.client.answer_queue import AnswerQueue
+from saga_engine.client.handle import RunHandle, RunResult, run_result_from
+from saga_engine.client.inputs import checked_key, input_json, name_and_version, parse_run_id
+from saga_engine.encryption.configuration import encryption_from
 from saga_engine.errors import (
     BrokerUnavailable,
     Conflict,
     InvalidInput,
-    NotBegun,
     NotFound,
+    NotStarted,
     SagaEngineError,
     TimedOut,
 )
 from saga_engine.identifiers import uuid7
-from saga_engine.payload.encryption import input_place
-from saga_engine.payload.limits import excess
-from saga_engine.protocol.answer import Answer, AnswerOutcome, Finished
-from saga_engine.protocol.limits import limits_of
-from saga_engine.protocol.message import Published
+from saga_engine.payload.encryption import input_associated_data
+from saga_engine.payload.limits import find_violation
+from saga_engine.protocol.answer import Answer, AnswerOutcome, RunFinishedMessage
+from saga_engine.protocol.limits import body_limits
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.protocol.request import (
     CancelRequest,
     Request,
@@ -41,12 +41,12 @@ from saga_engine.protocol.request import (
     StatusRequest,
     encode_request,
 )
-from saga_engine.protocol.topology import CLIENT, client_topology
+from saga_engine.protocol.topology import CLIENT_TOPOLOGY, client_topology
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Status
 
-NO_WORKER = (
+NO_WORKER_MESSAGE = (
     "No worker has ever run on this broker: it has no queue for requests. Start one with"
     " `saga-engine worker MODULE`, or correct SAGA_ENGINE_BROKER_URL."
 )
@@ -71,26 +71,33 @@ class Client:
 
     def __init__(self, broker_url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
-        self._sealing = sealing_of(self._settings)
-        self._url = broker_url or self._settings.require_broker()
-        self._owned = AsyncExitStack()
-        self._publishing: Link
+        self._encryption = encryption_from(self._settings)
+        self._url = broker_url or self._settings.require_broker_url()
+        self._exit_stack = AsyncExitStack()
+        self._publish_connection: SupervisedConnection
         self._publisher: Publisher
-        self._mailbox: Mailbox
-        self._unheard_since: float | None = None
+        self._answer_queue: AnswerQueue
+        self._unroutable_since: float | None = None
 
     async def __aenter__(self) -> Self:
         queue = f"saga.client.{uuid4().hex}"
-        async with AsyncExitStack() as owned:
-            publishing, consuming = (
-                Link(self._url, name=name, settings=self._settings, topology=topology)
-                for name, topology in (("publish", CLIENT), ("consume", client_topology(queue)))
+        async with AsyncExitStack() as exit_stack:
+            publish_connection, consume_connection = (
+                SupervisedConnection(
+                    self._url, name=name, settings=self._settings, topology=topology
+                )
+                for name, topology in (
+                    ("publish", CLIENT_TOPOLOGY),
+                    ("consume", client_topology(queue)),
+                )
             )
-            self._publishing = await owned.enter_async_context(publishing)
-            self._publisher = Publisher(publishing)
-            await owned.enter_async_context(consuming)
-            self._mailbox = await owned.enter_async_context(Mailbox(consuming, queue))
-            self._owned = owned.pop_all()
+            self._publish_connection = await exit_stack.enter_async_context(publish_connection)
+            self._publisher = Publisher(publish_connection)
+            await exit_stack.enter_async_context(consume_connection)
+            self._answer_queue = await exit_stack.enter_async_context(
+                AnswerQueue(consume_connection, queue)
+            )
+            self._exit_stack = exit_stack.pop_all()
         return self
 
     async def __aexit__(
@@ -99,7 +106,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._owned.aclose()
+        await self._exit_stack.aclose()
 
     async def start(
         self,
@@ -108,7 +115,7 @@ class Client:
         *,
         key: str | None = None,
         version: int | None = None,
-    ) -> Handle:
+    ) -> RunHandle:
         """
         Start a run and wait until the engine has it.
 
@@ -126,27 +133,40 @@ class Client:
             BrokerUnavailable: out of reach, or no worker has ever run on this broker.
             TimedOut: no worker answered in `client_timeout`; the run starts when there is one.
         """
-        name, number = name_and_version(saga, version)
+        name, requested_version = name_and_version(saga, version)
         run_id = uuid7()
-        held = key_text(key, self._settings.text_bytes)
-        given = self._sealing.sealed(input_json(saga, input), input_place(name, str(run_id)))
-        request = StartRequest(run_id, name, given, number, held)
-        answer = await self._answered(
+        checked_business_key = checked_key(key, self._settings.max_request_text_bytes)
+        encrypted_input = self._encryption.encrypt(
+            input_json(saga, input), input_associated_data(name, str(run_id))
+        )
+        request = StartRequest(
+            run_id, name, encrypted_input, requested_version, checked_business_key
+        )
+        answer = await self._ask_with_timeout(
             request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."
         )
         match answer.outcome:
             case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
-                found = answer.run_id or run_id
-                existing = found != run_id
-                return Handle(found, name, answer.version or number, key, existing, answer.status)
+                actual_run_id = answer.run_id or run_id
+                existing = actual_run_id != run_id
+                return RunHandle(
+                    actual_run_id,
+                    name,
+                    answer.version or requested_version,
+                    key,
+                    existing,
+                    answer.status,
+                )
             case AnswerOutcome.CONFLICT:
-                raise Conflict(_sentence(answer, "The key belongs to a run with another input."))
+                raise Conflict(
+                    _message_or_default(answer, "The key belongs to a run with another input.")
+                )
             case AnswerOutcome.UNKNOWN_SAGA:
-                raise NotFound(_sentence(answer, f"No worker knows saga {name!r}."))
+                raise NotFound(_message_or_default(answer, f"No worker knows saga {name!r}."))
             case _:
-                raise InvalidInput(_sentence(answer, "The engine refuses the request."))
+                raise InvalidInput(_message_or_default(answer, "The engine refuses the request."))
 
-    async def status(self, run_id: UUID | str) -> Ending:
+    async def status(self, run_id: UUID | str) -> RunResult:
         """
         Ask how a run stands.
 
@@ -159,27 +179,28 @@ class Client:
             NotFound: there is no such run.
             BrokerUnavailable, TimedOut: nobody answered.
         """
-        request = StatusRequest(run_uuid(run_id))
-        answer = await self._answered(request, "Nothing is known of the run.")
-        ending = ending_in(request.run_id, answer)
-        if ending:
-            return ending.unsealed(self._sealing)
+        request = StatusRequest(parse_run_id(run_id))
+        answer = await self._ask_with_timeout(request, "Nothing is known of the run.")
+        run_result = run_result_from(request.run_id, answer)
+        if run_result:
+            return run_result.decrypted(self._encryption)
         if answer.outcome is AnswerOutcome.EXISTING:
-            raise NotBegun(f"Run {request.run_id} has not begun yet. It does so by itself.")
-        raise _no_run(request.run_id)
+            raise NotStarted(f"Run {request.run_id} has not begun yet. It does so by itself.")
+        raise _run_not_found(request.run_id)
 
     async def result(
         self,
         run_id: UUID | str,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - with our own sentence
-        on_incident: Callable[[Ending], None] | None = None,
-    ) -> Ending:
+        on_incident: Callable[[RunResult], None] | None = None,
+    ) -> RunResult:
         """
         Wait until a run is finished: completed, compensated or abandoned.
 
         The engine announces the end of a run. An announcement may be lost, so the status is asked
-        for again every `client_ask_again` seconds. A run that no worker knows is waited for during
+        for again every `client_poll_interval` seconds. A run that no worker knows is waited for
+        during
         `client_timeout` seconds: the transaction that records its start may not be committed yet.
         A start that waits for a worker is waited for like a run.
 
@@ -195,14 +216,21 @@ class Client:
                 showed an open incident, the text names it.
             BrokerUnavailable: no worker has ever run on this broker.
         """
-        wanted, seen = run_uuid(run_id), _Seen(on_incident)
+        awaited_run_id, incident_reporter = parse_run_id(run_id), _IncidentReporter(on_incident)
         try:
-            async with asyncio.timeout(timeout), self._mailbox.ending(wanted) as ended:
-                return (await self._ended(wanted, ended, seen)).unsealed(self._sealing)
+            async with (
+                asyncio.timeout(timeout),
+                self._answer_queue.expect_finished(awaited_run_id) as finished,
+            ):
+                return (
+                    await self._wait_until_finished(awaited_run_id, finished, incident_reporter)
+                ).decrypted(self._encryption)
         except TimeoutError:
-            raise TimedOut(_unfinished(wanted, timeout, seen.last)) from None
+            raise TimedOut(
+                _not_finished_message(awaited_run_id, timeout, incident_reporter.last_result)
+            ) from None
 
-    async def cancel(self, run_id: UUID | str, *, reason: str, by: str) -> Status | None:
+    async def cancel(self, run_id: UUID | str, *, reason: str, operator: str) -> Status | None:
         """
         Have a run undone: what is in flight is awaited, what was done is compensated.
 
@@ -219,129 +247,152 @@ class Client:
             Conflict: it is finished or past its pivot; the text says which.
             BrokerUnavailable, TimedOut: nobody answered; the request may still be taken in.
         """
-        request = CancelRequest(run_uuid(run_id), reason, by)
-        answer = await self._answered(request, "The cancel is recorded and may still happen.")
+        request = CancelRequest(parse_run_id(run_id), reason, operator)
+        answer = await self._ask_with_timeout(
+            request, "The cancel is recorded and may still happen."
+        )
         match answer.outcome:
             case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
                 return answer.status
             case AnswerOutcome.UNKNOWN_RUN:
-                raise _no_run(request.run_id)
+                raise _run_not_found(request.run_id)
             case AnswerOutcome.REFUSED:
-                raise Conflict(_sentence(answer, "The run cannot be cancelled any more."))
+                raise Conflict(_message_or_default(answer, "The run cannot be cancelled any more."))
             case _:
-                raise InvalidInput(_sentence(answer, "The engine refuses the request."))
+                raise InvalidInput(_message_or_default(answer, "The engine refuses the request."))
 
-    async def _answered(self, request: Request, otherwise: str) -> Answer:
+    async def _ask_with_timeout(self, request: Request, consequence: str) -> Answer:
         try:
             async with asyncio.timeout(self._settings.client_timeout):
-                answer = await self._ask(request)
+                answer = await self._ask_until_answered(request)
         except TimeoutError:
-            raise self._silence(otherwise) from None
+            raise self._no_answer_error(consequence) from None
         assert answer is not None, "nothing else was waited for"
         return answer
 
-    async def _ended(self, run_id: UUID, ended: asyncio.Future[Finished], seen: "_Seen") -> Ending:
-        clock = asyncio.get_running_loop().time
-        patience = clock() + self._settings.client_timeout
-        while not ended.done():
-            answer = await self._ask(StatusRequest(run_id), ended)
-            ending = ending_in(run_id, answer) if answer else None
-            if ending and ending.status.finished:
-                return ending
-            if ending:
-                seen(ending)
-            if answer and answer.outcome is not AnswerOutcome.EXISTING and clock() >= patience:
-                raise _no_run(run_id)
-            await asyncio.wait([ended], timeout=self._settings.client_ask_again)
-        told = ended.result()
-        return Ending(
-            *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error)
+    async def _wait_until_finished(
+        self,
+        run_id: UUID,
+        finished: asyncio.Future[RunFinishedMessage],
+        incident_reporter: "_IncidentReporter",
+    ) -> RunResult:
+        now = asyncio.get_running_loop().time
+        not_found_deadline = now() + self._settings.client_timeout
+        while not finished.done():
+            answer = await self._ask_until_answered(StatusRequest(run_id), finished)
+            run_result = run_result_from(run_id, answer) if answer else None
+            if run_result and run_result.status.is_finished:
+                return run_result
+            if run_result:
+                incident_reporter(run_result)
+            if (
+                answer
+                and answer.outcome is not AnswerOutcome.EXISTING
+                and now() >= not_found_deadline
+            ):
+                raise _run_not_found(run_id)
+            await asyncio.wait([finished], timeout=self._settings.client_poll_interval)
+        message = finished.result()
+        return RunResult(
+            *(
+                run_id,
+                message.saga,
+                message.version,
+                message.key,
+                message.status,
+                message.result,
+                message.error,
+            )
         )
 
-    async def _ask(
-        self, request: Request, ended: asyncio.Future[Finished] | None = None
+    async def _ask_until_answered(
+        self, request: Request, finished: asyncio.Future[RunFinishedMessage] | None = None
     ) -> Answer | None:
         """Send a request again and again until it is answered; None when *ended* came first."""
         correlation_id = uuid4().hex
-        with self._mailbox.answer(correlation_id) as answered:
-            waiting = [each for each in (answered, ended) if each is not None]
-            while not any(each.done() for each in waiting):
+        with self._answer_queue.expect_answer(correlation_id) as answer_future:
+            futures = [each for each in (answer_future, finished) if each is not None]
+            while not any(each.done() for each in futures):
                 await self._send(request, correlation_id)
                 await asyncio.wait(
-                    waiting,
-                    timeout=self._settings.client_ask_again,
+                    futures,
+                    timeout=self._settings.client_poll_interval,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-            return answered.result() if answered.done() else None
+            return answer_future.result() if answer_future.done() else None
 
     async def _send(self, request: Request, correlation_id: str) -> None:
         try:
             message = encode_request(
-                request, reply_to=self._mailbox.queue, correlation_id=correlation_id
+                request, reply_to=self._answer_queue.queue, correlation_id=correlation_id
             )
         except TypeError as error:
             raise InvalidInput(f"The request cannot be written as JSON: {error}.") from None
-        problem = excess(message.body, limits_of(self._settings))
+        problem = find_violation(message.body, body_limits(self._settings))
         if problem:
-            raise InvalidInput(f"The request is too large. {problem.sentence}")
+            raise InvalidInput(f"The request is too large. {problem.message}")
         [published] = await self._publisher.publish([message])
-        if published is Published.REFUSED:
-            raise InvalidInput(f"It can never be sent: {self._publisher.refusal(message)}")
-        self._note_whether_heard(published)
+        if published is PublishOutcome.UNPUBLISHABLE:
+            raise InvalidInput(
+                f"It can never be sent: {self._publisher.unpublishable_reason(message)}"
+            )
+        self._check_routed(published)
 
-    def _note_whether_heard(self, published: Published) -> None:
+    def _check_routed(self, published: PublishOutcome) -> None:
         """Where no worker has run there is no queue; one may be starting, so ask for a while."""
-        if published is not Published.RETURNED:
-            self._unheard_since = None
+        if published is not PublishOutcome.UNROUTABLE:
+            self._unroutable_since = None
             return
         now = asyncio.get_running_loop().time()
-        self._unheard_since = since = self._unheard_since or now
-        if now - since >= self._settings.client_timeout:
-            raise BrokerUnavailable(NO_WORKER)
+        self._unroutable_since = unroutable_since = self._unroutable_since or now
+        if now - unroutable_since >= self._settings.client_timeout:
+            raise BrokerUnavailable(NO_WORKER_MESSAGE)
 
-    def _silence(self, otherwise: str) -> SagaEngineError:
-        state = self._publishing.state
-        if state.phase is not Phase.CONNECTED:
-            return BrokerUnavailable(f"{state.problem} {otherwise}")
-        if self._unheard_since is not None:
-            return BrokerUnavailable(NO_WORKER)
+    def _no_answer_error(self, consequence: str) -> SagaEngineError:
+        state = self._publish_connection.status
+        if state.state is not ConnectionState.CONNECTED:
+            return BrokerUnavailable(f"{state.problem} {consequence}")
+        if self._unroutable_since is not None:
+            return BrokerUnavailable(NO_WORKER_MESSAGE)
         return TimedOut(
-            f"No worker answered in {self._settings.client_timeout:g} seconds. {otherwise}"
+            f"No worker answered in {self._settings.client_timeout:g} seconds. {consequence}"
             " See whether one is running and ready."
         )
 
 
-class _Seen:
+class _IncidentReporter:
     """How a run stood when the engine was last asked; it reports each new first incident."""
 
-    def __init__(self, on_incident: Callable[[Ending], None] | None) -> None:
-        self.last: Ending | None = None
+    def __init__(self, on_incident: Callable[[RunResult], None] | None) -> None:
+        self.last_result: RunResult | None = None
         self._on_incident = on_incident
 
-    def __call__(self, ending: Ending) -> None:
-        before = self.last.incident if self.last else None
-        self.last = ending
-        if self._on_incident and ending.incident and ending.incident != before:
-            self._on_incident(ending)
+    def __call__(self, run_result: RunResult) -> None:
+        previous_incident = self.last_result.incident if self.last_result else None
+        self.last_result = run_result
+        if self._on_incident and run_result.incident and run_result.incident != previous_incident:
+            self._on_incident(run_result)
 
 
-def _unfinished(run_id: UUID, timeout: float | None, last: Ending | None) -> str:
-    if last is None or last.incident is None:
+def _not_finished_message(
+    run_id: UUID, timeout: float | None, last_result: RunResult | None
+) -> str:
+    if last_result is None or last_result.incident is None:
         return (
             f"Run {run_id} is not finished after {timeout} seconds; it goes on."
             f" `saga-engine show {run_id}` tells what it waits for."
         )
-    more = f" and {last.open_incidents - 1} more" if last.open_incidents > 1 else ""
+    more = f" and {last_result.open_incidents - 1} more" if last_result.open_incidents > 1 else ""
     return (
         f"Run {run_id} is not finished after {timeout} seconds: it waits for a person,"
-        f" {last.incident.text(str(run_id))}{more}. An operator resolves it with"
-        f" `saga-engine resolve {run_id}/{last.incident.number} ACTION`."
+        f" {last_result.incident.text(str(run_id))}{more}. An operator resolves it with"
+        f" `saga-engine resolve {run_id}/{last_result.incident.number} ACTION`."
     )
 
 
-def _sentence(answer: Answer, otherwise: str) -> str:
-    return answer.error.message if answer.error and answer.error.message else otherwise
+def _message_or_default(answer: Answer, default: str) -> str:
+    return answer.error.message if answer.error and answer.error.message else default
 
 
-def _no_run(run_id: UUID) -> NotFound:
+def _run_not_found(run_id: UUID) -> NotFound:
     return NotFound(f"There is no run {run_id}.")

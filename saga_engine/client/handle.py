@@ -5,13 +5,13 @@ from typing import Self
 from uuid import UUID
 
 from saga_engine.decider.run import OpenIncident
-from saga_engine.payload.encryption import Sealing
+from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.protocol.answer import Answer
 from saga_engine.vocabulary import Failure, Json, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Handle:
+class RunHandle:
     """
     A run that was asked for.
 
@@ -33,7 +33,7 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunResult:
     """
     How a run stands, or how it ended.
 
@@ -61,7 +61,7 @@ class Ending:
     open_incidents: int = 0
     incident: OpenIncident | None = None
 
-    def unsealed(self, sealing: Sealing) -> Self:
+    def decrypted(self, encryption: PayloadEncryption) -> Self:
         """
         Open what can be opened; the rest stays sealed.
 
@@ -71,16 +71,24 @@ class Ending:
         run_id = str(self.run_id)
         return replace(
             self,
-            result=sealing.readable_result(self.result, run_id),
-            error=self.error and sealing.readable_failure(self.error, run_id),
+            result=encryption.decrypt_result_if_possible(self.result, run_id),
+            error=self.error and encryption.decrypt_failure_if_possible(self.error, run_id),
         )
 
 
-def ending_in(run_id: UUID, told: Answer) -> Ending | None:
+def run_result_from(run_id: UUID, answer: Answer) -> RunResult | None:
     """Read how a run stands from an answer; None when it knows no run."""
-    if told.status is None or told.saga is None or told.version is None:
+    if answer.status is None or answer.saga is None or answer.version is None:
         return None
-    return Ending(
-        *(run_id, told.saga, told.version, told.key, told.status, told.result, told.error),
-        *(told.open_incidents, told.incident),
+    return RunResult(
+        *(
+            run_id,
+            answer.saga,
+            answer.version,
+            answer.key,
+            answer.status,
+            answer.result,
+            answer.error,
+        ),
+        *(answer.open_incidents, answer.incident),
     )

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from saga_engine.errors import ConfigurationError, InvalidInput
-from saga_engine.payload.limits import Limits
-from saga_engine.payload.payload import Payload, PayloadError, beyond, storable
+from saga_engine.payload.limits import BodyLimits
+from saga_engine.payload.payload import PayloadError, PayloadType, is_storable, limit_problem
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Json
 
@@ -34,7 +34,7 @@ def name_and_version(saga: str | Saga, version: int | None) -> tuple[str, int | 
     return saga.name, saga.version
 
 
-def input_json(saga: str | Saga, given: object) -> Json:
+def input_json(saga: str | Saga, value: object) -> Json:
     """
     Turn an input into JSON.
 
@@ -43,11 +43,11 @@ def input_json(saga: str | Saga, given: object) -> Json:
             and PostgreSQL can hold.
     """
     try:
-        data = _written(saga, given)
+        data = _as_json(saga, value)
     except PayloadError as error:
         name = saga if isinstance(saga, str) else saga.name
         raise InvalidInput(f"The input of saga {name!r} {error}.") from None
-    if not _is_json(data) or not storable(data):
+    if not _is_json(data) or not is_storable(data):
         raise InvalidInput(
             "The input is not JSON that can be stored: it holds another type, a NUL, half a"
             " character, NaN or Infinity. Give a pydantic model, or plain JSON values."
@@ -55,34 +55,36 @@ def input_json(saga: str | Saga, given: object) -> Json:
     return data
 
 
-def refuse_beyond(data: Json, limits: Limits) -> None:
+def check_limits(data: Json, limits: BodyLimits) -> None:
     """
     Hold what is sent or stored against the limits of those who read it.
 
     Raises:
         InvalidInput: it is beyond one of them.
     """
-    problem = beyond(data, limits)
+    problem = limit_problem(data, limits)
     if problem:
         raise InvalidInput(f"The request is too large. {problem}")
 
 
-def key_text(key: str | None, longest: int) -> str | None:
+def checked_key(key: str | None, max_bytes: int) -> str | None:
     """
     Check a business key.
 
     Args:
-        longest: bytes, the setting text_bytes.
+        longest: bytes, the setting max_request_text_bytes.
 
     Raises:
         InvalidInput: it is empty, too long or cannot be stored.
     """
-    if key is not None and (not storable(key) or not 0 < len(key.encode()) <= longest):
-        raise InvalidInput(f"A key is a text of 1 to {longest} bytes (text_bytes) without NUL.")
+    if key is not None and (not is_storable(key) or not 0 < len(key.encode()) <= max_bytes):
+        raise InvalidInput(
+            f"A key is a text of 1 to {max_bytes} bytes (max_request_text_bytes) without NUL."
+        )
     return key
 
 
-def run_uuid(run_id: UUID | str) -> UUID:
+def parse_run_id(run_id: UUID | str) -> UUID:
     """
     Read a run id.
 
@@ -95,34 +97,34 @@ def run_uuid(run_id: UUID | str) -> UUID:
         raise InvalidInput(f"{run_id!r} is no run id, which is a UUID.") from None
 
 
-def _written(saga: str | Saga, given: object) -> Json:
-    if _is_json(given):
+def _as_json(saga: str | Saga, value: object) -> Json:
+    if _is_json(value):
         if isinstance(saga, Saga):
-            saga.input.read(given)  # type: ignore[arg-type]  # just looked at
-        return given  # type: ignore[return-value]  # the same
+            saga.input_type.read(value)  # type: ignore[arg-type]  # just looked at
+        return value  # type: ignore[return-value]  # the same
     if isinstance(saga, Saga):
-        return saga.input.write(saga.input.accept(given))
-    if hasattr(type(given), "__pydantic_core_schema__"):
-        kind: Any = type(given)
-        return _payload(kind).write(given)  # by name only the instance says what it is
-    return given  # type: ignore[return-value]  # `input_json` looks
+        return saga.input_type.write(saga.input_type.validate(value))
+    if hasattr(type(value), "__pydantic_core_schema__"):
+        model: Any = type(value)
+        return _payload_type(model).write(value)  # by name only the instance says what it is
+    return value  # type: ignore[return-value]  # `input_json` looks
 
 
 @lru_cache(maxsize=256)
-def _payload(kind: type) -> Payload:
-    return Payload(kind)
+def _payload_type(model: type) -> PayloadType:
+    return PayloadType(model)
 
 
 def _is_json(value: object) -> bool:
-    rest = [value]
-    while rest:
-        each = rest.pop()
+    stack = [value]
+    while stack:
+        each = stack.pop()
         if isinstance(each, Mapping):
             if not all(isinstance(key, str) for key in each):
                 return False
-            rest += each.values()
+            stack += each.values()
         elif isinstance(each, list | tuple):
-            rest += each
+            stack += each
         elif each is not None and not isinstance(each, bool | str | float | int):
             return False
     return True

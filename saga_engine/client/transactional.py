@@ -12,31 +12,31 @@ from functools import cache
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.client.handle import Handle
+from saga_engine.client.handle import RunHandle
 from saga_engine.client.inputs import (
+    check_limits,
+    checked_key,
     input_json,
-    key_text,
     name_and_version,
-    refuse_beyond,
-    run_uuid,
+    parse_run_id,
 )
-from saga_engine.encryption.configuration import sealing_of, sealing_of_environment
+from saga_engine.encryption.configuration import encryption_from, encryption_from_environment
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
-from saga_engine.payload.encryption import input_place
-from saga_engine.payload.limits import Limits
+from saga_engine.payload.encryption import input_associated_data
+from saga_engine.payload.limits import BodyLimits
 from saga_engine.postgres import encoding
-from saga_engine.postgres.sqlalchemy_errors import translated
-from saga_engine.protocol.limits import limits_of
+from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.protocol.limits import body_limits
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import checked_requests
-from saga_engine.store.business_keys import KeyHeld
-from saga_engine.store.checked_requests import StartWanted
-from saga_engine.store.database import Transaction
+from saga_engine.store.business_keys import KeyOwner
+from saga_engine.store.checked_requests import NewStart
+from saga_engine.store.database import SqlAlchemyTransaction
 
 
-async def start_in(
+async def start_in_transaction(
     connection: AsyncConnection,
     saga: str | Saga,
     input: object,  # noqa: A002 - what the saga calls it too
@@ -44,7 +44,7 @@ async def start_in(
     key: str | None = None,
     version: int | None = None,
     settings: Settings | None = None,
-) -> Handle:
+) -> RunHandle:
     """
     Record the start of a run in the caller's transaction. It is accepted when that commits.
 
@@ -60,14 +60,16 @@ async def start_in(
         input: a pydantic model, or plain JSON.
         key: a business key, unique for each saga: with the same input it names the same run.
         version: when left out, the newest that workers have at the time of the call, or else the
-            one that they had last. A worker counts for `worker_absent` seconds after it has written
+            one that they had last. A worker counts for `worker_heartbeat_timeout` seconds after it
+            has written
             that it has a version. The run begins as that version, whatever is deployed before its
             turn comes.
         settings: its codec and limits; the environment's, read once, when left out.
 
     Raises:
         InvalidInput: the input does not fit the saga, cannot be stored, or is beyond a limit that a
-            worker holds it to: `body_bytes`, `body_depth`, `body_values`; for the key `text_bytes`.
+            worker holds it to: `max_body_bytes`, `max_body_depth`, `max_body_json_values`; for the
+            key `max_request_text_bytes`.
         NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
             asked, so that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
@@ -78,59 +80,69 @@ async def start_in(
             roll back and repeat the whole transaction.
         StoreError: the database refused, or is not the engine's.
     """
-    name, number = name_and_version(saga, version)
-    sealing = sealing_of(settings) if settings else sealing_of_environment()
-    run_id, given = str(uuid7()), input_json(saga, input)
-    sealed = sealing.sealed(given, input_place(name, run_id))
-    limits, text_bytes = _limits_in(settings) if settings else _limits_of_environment()
-    refuse_beyond({"input": sealed}, limits)
-    wanted = StartWanted(
-        *(name, number, run_id, key_text(key, text_bytes), sealed, given),
-        known=isinstance(saga, str),
+    name, requested_version = name_and_version(saga, version)
+    encryption = encryption_from(settings) if settings else encryption_from_environment()
+    run_id, plain_input = str(uuid7()), input_json(saga, input)
+    encrypted_input = encryption.encrypt(plain_input, input_associated_data(name, run_id))
+    limits, text_bytes = _limits_from(settings) if settings else _limits_from_environment()
+    check_limits({"input": encrypted_input}, limits)
+    request = NewStart(
+        *(
+            name,
+            requested_version,
+            run_id,
+            checked_key(key, text_bytes),
+            encrypted_input,
+            plain_input,
+        ),
+        must_be_known=isinstance(saga, str),
         fingerprint=None if isinstance(saga, str) else saga.fingerprint,
     )
-    with _told_as_ours():
-        await encoding.check_opened(connection, "of the caller's connection")
-        started = await checked_requests.start(Transaction(connection), wanted, sealing)
+    with _translated_errors():
+        await encoding.check_from_driver(connection, "of the caller's connection")
+        started = await checked_requests.record_start(
+            SqlAlchemyTransaction(connection), request, encryption
+        )
     if started is None:
-        raise _unknown(name, number)
-    if not started.holder.same_input:
-        raise _conflict(wanted, started.holder)
-    holder = started.holder.run_id
-    return Handle(run_uuid(holder), name, started.version, key, existing=holder != run_id)
+        raise _unknown_saga(name, requested_version)
+    if not started.owner.same_input:
+        raise _key_conflict(request, started.owner)
+    holder = started.owner.run_id
+    return RunHandle(parse_run_id(holder), name, started.version, key, existing=holder != run_id)
 
 
 @cache
-def _limits_of_environment() -> tuple[Limits, int]:
-    return _limits_in(Settings.load())
+def _limits_from_environment() -> tuple[BodyLimits, int]:
+    return _limits_from(Settings.load())
 
 
-def _limits_in(settings: Settings) -> tuple[Limits, int]:
+def _limits_from(settings: Settings) -> tuple[BodyLimits, int]:
     """Give the limits of a body, and the bytes of a text."""
-    return limits_of(settings), settings.text_bytes
+    return body_limits(settings), settings.max_request_text_bytes
 
 
 @contextmanager
-def _told_as_ours() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        ours = translated(error, "the caller's connection")
-        if ours is None:
+        known_error = translate_error(error, "the caller's connection")
+        if known_error is None:
             raise
-        raise ours from error
+        raise known_error from error
 
 
-def _unknown(name: str, version: int | None) -> NotFound:
-    which = f"{name!r}" if version is None else f"{name!r} version {version}"
+def _unknown_saga(name: str, version: int | None) -> NotFound:
+    description = f"{name!r}" if version is None else f"{name!r} version {version}"
     return NotFound(
-        f"No worker has ever loaded saga {which}. Check the name, or start a worker with it."
+        f"No worker has ever loaded saga {description}. Check the name, or start a worker with it."
     )
 
 
-def _conflict(wanted: StartWanted, holder: KeyHeld) -> Conflict:
-    if holder.problem:
+def _key_conflict(request: NewStart, holder: KeyOwner) -> Conflict:
+    if holder.decryption_error:
         return Conflict(
-            f"Key {wanted.key!r} belongs to run {holder.run_id}, whose input {holder.problem}."
+            f"Key {request.key!r} belongs to run {holder.run_id}, whose input"
+            f" {holder.decryption_error}."
         )
-    return Conflict(f"Key {wanted.key!r} belongs to run {holder.run_id}, with another input.")
+    return Conflict(f"Key {request.key!r} belongs to run {holder.run_id}, with another input.")

@@ -10,27 +10,49 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.decider import operator
-from saga_engine.decider.decision import INPUT, MESSAGE_MAX, Turn, deadline_of
+from saga_engine.decider.decision import (
+    INPUT_KEY,
+    MAX_MESSAGE_LENGTH,
+    DecisionBuilder,
+    active_deadline,
+)
 from saga_engine.decider.events import Event, RunStarted
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.operator import Refused
+from saga_engine.decider.operator import RequestRefused
 from saga_engine.decider.progress import advance
-from saga_engine.decider.replies import DUPLICATE, FOREIGN, garbled, replied, returned
-from saga_engine.decider.run import Cause, Run, StepStatus
+from saga_engine.decider.replies import (
+    DUPLICATE,
+    UNCORRELATED,
+    on_malformed_reply,
+    on_reply,
+    on_unroutable,
+)
+from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.decider.triggers import (
     Cancel,
-    Garbled,
-    Later,
-    Replied,
-    Returned,
+    CommandUnroutable,
+    MalformedReply,
+    ReplyReceived,
+    RunTrigger,
     Start,
     Trigger,
-    Woken,
+    WakeUp,
 )
-from saga_engine.payload.encryption import PLAIN, SealError, Sealing, input_place
-from saga_engine.payload.guard import UNWATCHED, Call, CodeError, Watch, guarded
-from saga_engine.payload.limits import LIMITS, Limits
-from saga_engine.payload.payload import PayloadError, name_of
+from saga_engine.payload.encryption import (
+    NO_ENCRYPTION,
+    EncryptionError,
+    PayloadEncryption,
+    input_associated_data,
+)
+from saga_engine.payload.guard import (
+    NO_TIME_LIMIT,
+    CallTimeLimit,
+    UserCodeCall,
+    UserCodeError,
+    call_user_code,
+)
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
+from saga_engine.payload.payload import PayloadError, type_name
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Direction, Failure, Outcome
 
@@ -47,9 +69,9 @@ class Decision:
 
     run: Run | None
     events: tuple[Event, ...] = ()
-    ignored: str | None = None
-    refused: str | None = None
-    failures: tuple[CodeError, ...] = ()
+    ignored_reason: str | None = None
+    refusal: str | None = None
+    code_errors: tuple[UserCodeError, ...] = ()
 
 
 def decide(  # noqa: PLR0913 - what a decision depends on, each by its name
@@ -57,10 +79,10 @@ def decide(  # noqa: PLR0913 - what a decision depends on, each by its name
     run: Run | None,
     trigger: Trigger,
     now: datetime,
-    sealing: Sealing = PLAIN,
+    encryption: PayloadEncryption = NO_ENCRYPTION,
     *,
-    watch: Watch = UNWATCHED,
-    limits: Limits = LIMITS,
+    time_limit: CallTimeLimit = NO_TIME_LIMIT,
+    limits: BodyLimits = DEFAULT_LIMITS,
 ) -> Decision:
     """
     Decide one trigger.
@@ -76,47 +98,57 @@ def decide(  # noqa: PLR0913 - what a decision depends on, each by its name
     """
     if isinstance(trigger, Start):
         if run:
-            return Decision(run, ignored=DUPLICATE)
-        return _start(saga, trigger, now, sealing, watch=watch, limits=limits)
+            return Decision(run, ignored_reason=DUPLICATE)
+        return _start(saga, trigger, now, encryption, time_limit=time_limit, limits=limits)
     if run is None:
-        return Decision(None, ignored=FOREIGN)
-    turn = Turn(saga, run, now, sealing, watch, limits)
+        return Decision(None, ignored_reason=UNCORRELATED)
+    builder = DecisionBuilder(saga, run, now, encryption, time_limit, limits)
     try:
-        ignored = _apply(turn, trigger)
-    except Refused as refusal:
-        return Decision(run, refused=str(refusal), failures=tuple(turn.failures))
-    if ignored is not None:
-        return Decision(run, ignored=ignored, failures=tuple(turn.failures))
-    advance(turn)
-    return _decided(turn)
+        ignored_reason = _apply(builder, trigger)
+    except RequestRefused as refusal:
+        return Decision(run, refusal=str(refusal), code_errors=tuple(builder.code_errors))
+    if ignored_reason is not None:
+        return Decision(run, ignored_reason=ignored_reason, code_errors=tuple(builder.code_errors))
+    advance(builder)
+    return _build_decision(builder)
 
 
-def _decided(turn: Turn) -> Decision:
-    return Decision(turn.run, tuple(turn.events), failures=tuple(turn.failures))
+def _build_decision(builder: DecisionBuilder) -> Decision:
+    return Decision(builder.run, tuple(builder.events), code_errors=tuple(builder.code_errors))
 
 
 def _start(
-    saga: Saga, start: Start, now: datetime, sealing: Sealing, *, watch: Watch, limits: Limits
+    saga: Saga,
+    start: Start,
+    now: datetime,
+    encryption: PayloadEncryption,
+    *,
+    time_limit: CallTimeLimit,
+    limits: BodyLimits,
 ) -> Decision:
     try:
-        given = sealing.unsealed(start.input, input_place(saga.name, start.run_id))
-        kind = name_of(saga.input.kind)
-        call = Call(saga.name, start.run_id, "", None, "", kind, saga.where)
-        value = guarded(watch, call, saga.input.read, given)
-    except CodeError as error:
+        input_json = encryption.decrypt(start.input, input_associated_data(saga.name, start.run_id))
+        input_type_name = type_name(saga.input_type.python_type)
+        call = UserCodeCall(
+            saga.name, start.run_id, "", None, "", input_type_name, saga.source_location
+        )
+        value = call_user_code(time_limit, call, saga.input_type.read, input_json)
+    except UserCodeError as error:
         text = f"The input cannot be read: {error.call.function} {error.text}."
-        return Decision(None, refused=text[:MESSAGE_MAX], failures=(error,))
-    except SealError as error:
-        return Decision(None, refused=f"The input {error}.")
+        return Decision(None, refusal=text[:MAX_MESSAGE_LENGTH], code_errors=(error,))
+    except EncryptionError as error:
+        return Decision(None, refusal=f"The input {error}.")
     except PayloadError as error:
-        return Decision(None, refused=f"The input {sealing.told(error)}."[:MESSAGE_MAX])
-    turn = _begun(saga, start, now, sealing, watch=watch, limits=limits)
-    turn.at_hand[INPUT] = given, value
-    advance(turn)
-    return _decided(turn)
+        return Decision(
+            None, refusal=f"The input {encryption.safe_error_text(error)}."[:MAX_MESSAGE_LENGTH]
+        )
+    builder = _new_builder(saga, start, now, encryption, time_limit=time_limit, limits=limits)
+    builder.decoded_values[INPUT_KEY] = input_json, value
+    advance(builder)
+    return _build_decision(builder)
 
 
-def begin_blocked(saga: Saga, start: Start, now: datetime, cause: str, message: str) -> Decision:
+def start_blocked(saga: Saga, start: Start, now: datetime, cause: str, message: str) -> Decision:
     """
     Begin a run that was accepted and cannot go on: its first steps wait for a person.
 
@@ -127,16 +159,24 @@ def begin_blocked(saga: Saga, start: Start, now: datetime, cause: str, message: 
         cause: of the incidents, one for each step that no other comes before.
         message: what is wrong, in a sentence without payload.
     """
-    turn = _begun(saga, start, now, PLAIN, watch=UNWATCHED, limits=LIMITS)
-    for step, before in saga.after.items():
-        if not before:
-            turn.block(step, Direction.ACTION, cause, message)
-    return Decision(turn.run, tuple(turn.events))
+    builder = _new_builder(
+        saga, start, now, NO_ENCRYPTION, time_limit=NO_TIME_LIMIT, limits=DEFAULT_LIMITS
+    )
+    for step, predecessors in saga.predecessors.items():
+        if not predecessors:
+            builder.open_incident(step, Direction.ACTION, cause, message)
+    return Decision(builder.run, tuple(builder.events))
 
 
-def _begun(
-    saga: Saga, start: Start, now: datetime, sealing: Sealing, *, watch: Watch, limits: Limits
-) -> Turn:
+def _new_builder(
+    saga: Saga,
+    start: Start,
+    now: datetime,
+    encryption: PayloadEncryption,
+    *,
+    time_limit: CallTimeLimit,
+    limits: BodyLimits,
+) -> DecisionBuilder:
     event = RunStarted(
         start.run_id,
         saga.name,
@@ -148,49 +188,49 @@ def _begun(
         now,
         now + saga.deadline if saga.deadline else None,
     )
-    return Turn(saga, evolve(None, event), now, sealing, watch, limits, [event])
+    return DecisionBuilder(saga, evolve(None, event), now, encryption, time_limit, limits, [event])
 
 
-def _apply(turn: Turn, trigger: Later) -> str | None:
+def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> str | None:
     match trigger:
-        case Replied():
-            return replied(turn, trigger)
-        case Garbled():
-            return garbled(turn, trigger)
-        case Returned():
-            return returned(turn, trigger)
-        case Woken():
-            return _wake(turn)
+        case ReplyReceived():
+            return on_reply(builder, trigger)
+        case MalformedReply():
+            return on_malformed_reply(builder, trigger)
+        case CommandUnroutable():
+            return on_unroutable(builder, trigger)
+        case WakeUp():
+            return _on_wake_up(builder)
         case Cancel():
-            return operator.cancel(turn, trigger)
+            return operator.cancel(builder, trigger)
         case _:  # Resolve; a trigger that is added does not pass the type checker here
-            operator.resolve(turn, trigger)
+            operator.resolve(builder, trigger)
             return None
 
 
-def _wake(turn: Turn) -> str | None:
+def _on_wake_up(builder: DecisionBuilder) -> str | None:
     """Deal with everything that is due: the run's deadline, timeouts, and retries."""
-    if turn.run.status.finished:
+    if builder.run.status.is_finished:
         return "finished"
-    deadline = deadline_of(turn.saga, turn.run)
-    if deadline is not None and deadline <= turn.now:
-        turn.cause = Cause("deadline")
-    places = [(name, direction) for name in turn.saga.steps for direction in Direction]
-    timed_out = [each for each in places if _is_due(turn, each, StepStatus.IN_FLIGHT)]
-    waited = [each for each in places if _is_due(turn, each, StepStatus.WAITING)]
-    for name, direction in timed_out:
-        timeout = turn.order(name, direction).timeout
+    deadline = active_deadline(builder.saga, builder.run)
+    if deadline is not None and deadline <= builder.now:
+        builder.compensation_cause = CompensationCause("deadline")
+    step_refs = [(name, direction) for name in builder.saga.steps for direction in Direction]
+    timed_out_steps = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
+    due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]
+    for name, direction in timed_out_steps:
+        timeout = builder.command_spec(name, direction).timeout
         failure = Failure("timeout", f"No reply within {timeout.total_seconds():g} s.")
-        turn.fail(name, direction, Outcome.UNKNOWN, failure)
+        builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
     # Retries come second: a step given up just now means that no action is tried again.
-    for name, direction in waited:
-        if not (turn.stopping and direction is Direction.ACTION):
-            turn.send(name, direction)
+    for name, direction in due_retries:
+        if not (builder.stopping and direction is Direction.ACTION):
+            builder.start_attempt(name, direction)
     return None
 
 
-def _is_due(turn: Turn, place: tuple[str, Direction], status: StepStatus) -> bool:
-    name, direction = place
-    progress = turn.step(name).toward(direction)
+def _is_due(builder: DecisionBuilder, step_ref: tuple[str, Direction], status: StepStatus) -> bool:
+    name, direction = step_ref
+    progress = builder.step(name).progress_of(direction)
     due_at = progress.due_at
-    return progress.status is status and due_at is not None and due_at <= turn.now
+    return progress.status is status and due_at is not None and due_at <= builder.now

@@ -11,33 +11,45 @@ from typing import Any
 
 from saga_engine.decider.events import AttemptFailed, AttemptStarted, Event, IncidentOpened
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.run import Cause, Incident, KeptReply, Run, StepRun, StepStatus
-from saga_engine.decider.triggers import Returned
+from saga_engine.decider.run import CompensationCause, Incident, KeptReply, Run, StepRun, StepStatus
+from saga_engine.decider.triggers import CommandUnroutable
 from saga_engine.payload.encryption import (
-    PAYLOAD_SEALED,
-    PLAIN,
-    Place,
-    SealError,
-    Sealing,
-    command_place,
-    input_place,
-    reply_place,
+    DECRYPTION_FAILED,
+    NO_ENCRYPTION,
+    AssociatedData,
+    EncryptionError,
+    PayloadEncryption,
+    command_associated_data,
+    input_associated_data,
+    reply_associated_data,
 )
-from saga_engine.payload.guard import UNWATCHED, Call, CodeError, Watch, guarded
-from saga_engine.payload.limits import LIMITS, Limits
-from saga_engine.payload.payload import Payload, PayloadError, beyond, name_of, too_large
-from saga_engine.saga.definition import Order, Saga
+from saga_engine.payload.guard import (
+    NO_TIME_LIMIT,
+    CallTimeLimit,
+    UserCodeCall,
+    UserCodeError,
+    call_user_code,
+)
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
+from saga_engine.payload.payload import (
+    PayloadError,
+    PayloadType,
+    limit_problem,
+    too_large_error,
+    type_name,
+)
+from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Status, StepKind
 
-MESSAGE_MAX = 500
+MAX_MESSAGE_LENGTH = 500
 """Characters of an error's text that are kept in the journal."""
 
-INPUT = ""
+INPUT_KEY = ""
 """The name of the run's input in `Turn.at_hand`; no step is called so."""
 
 
 @dataclass(slots=True)
-class Turn:
+class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*.
 
@@ -52,13 +64,13 @@ class Turn:
     saga: Saga
     run: Run
     now: datetime
-    sealing: Sealing = PLAIN
-    watch: Watch = UNWATCHED
-    limits: Limits = LIMITS
+    encryption: PayloadEncryption = NO_ENCRYPTION
+    time_limit: CallTimeLimit = NO_TIME_LIMIT
+    limits: BodyLimits = DEFAULT_LIMITS
     events: list[Event] = field(default_factory=list)
-    failures: list[CodeError] = field(default_factory=list)
-    cause: Cause | None = None
-    at_hand: dict[str, tuple[Json, Any]] = field(default_factory=dict)
+    code_errors: list[UserCodeError] = field(default_factory=list)
+    compensation_cause: CompensationCause | None = None
+    decoded_values: dict[str, tuple[Json, Any]] = field(default_factory=dict)
 
     def record(self, event: Event) -> None:
         """Add an event; `run` is what it makes of the run."""
@@ -69,159 +81,170 @@ class Turn:
         """Where a step stands now."""
         return self.run.steps[name]
 
-    def order(self, name: str, direction: Direction) -> Order:
+    def command_spec(self, name: str, direction: Direction) -> CommandSpec:
         """What is sent for a step in a direction that is declared."""
-        order = self.saga.steps[name].order(direction)
-        assert order is not None, f"{name} has no {direction}"
-        return order
+        spec = self.saga.steps[name].command_spec(direction)
+        assert spec is not None, f"{name} has no {direction}"
+        return spec
 
-    def block(
+    def open_incident(
         self,
         step: str,
         direction: Direction,
         cause: str,
         message: str,
-        kept: KeptReply | None = None,
+        kept_reply: KeptReply | None = None,
     ) -> None:
         """Open an incident: this direction of the step waits for a person."""
-        number = self.run.incidents_ever + 1
+        number = self.run.incident_count + 1
         # An exception's text may hold what PostgreSQL's jsonb does not take.
         text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-        text = text[:MESSAGE_MAX]
-        self.record(IncidentOpened(number, step, direction, cause, text, self.now, kept))
+        text = text[:MAX_MESSAGE_LENGTH]
+        self.record(IncidentOpened(number, step, direction, cause, text, self.now, kept_reply))
 
-    def incident_of(self, step: str, direction: Direction) -> Incident | None:
+    def find_incident(self, step: str, direction: Direction) -> Incident | None:
         """The open incident of that direction, if there is one."""
         for incident in self.run.incidents.values():
             if (incident.step, incident.direction) == (step, direction):
                 return incident
         return None
 
-    def send(self, step: str, direction: Direction) -> None:
+    def start_attempt(self, step: str, direction: Direction) -> None:
         """Order the next attempt, or block the step when its payload cannot be made."""
-        before = self.step(step).toward(direction)
-        order = self.order(step, direction)
+        progress = self.step(step).progress_of(direction)
+        spec = self.command_spec(step, direction)
         payload = None
-        if before.payload is None:
+        if progress.payload is None:
             try:
-                place = command_place(self.run.run_id, step, direction)
-                call = self.call(step, direction, order, order.mapping.function.__name__)
-                mapped = guarded(self.watch, call, self._map, order)
-                payload = self._sealed(mapped, place)
-            except SealError as error:
-                self.block(step, direction, PAYLOAD_SEALED, f"The payload {error}.")
+                associated_data = command_associated_data(self.run.run_id, step, direction)
+                call = self.describe_call(step, direction, spec, spec.mapping.function.__name__)
+                payload_json = call_user_code(self.time_limit, call, self._map_payload, spec)
+                payload = self._encrypt_checked(payload_json, associated_data)
+            except EncryptionError as error:
+                self.open_incident(step, direction, DECRYPTION_FAILED, f"The payload {error}.")
                 return
             except PayloadError as error:
-                text = f"{order.where} raised PayloadError: {self.sealing.told(error)}"
-                self.block(step, direction, "mapping_failed", text)
+                text = (
+                    f"{spec.source_location} raised PayloadError:"
+                    f" {self.encryption.safe_error_text(error)}"
+                )
+                self.open_incident(step, direction, "mapping_failed", text)
                 return
-            except CodeError as error:
-                text = f"{order.where} {self.failed(error)}."
-                self.block(step, direction, "mapping_failed", text)
+            except UserCodeError as error:
+                text = f"{spec.source_location} {self.record_code_error(error)}."
+                self.open_incident(step, direction, "mapping_failed", text)
                 return
         self.record(
             AttemptStarted(
                 step,
                 direction,
-                before.attempts + 1,
-                before.round,
-                order.command,
-                self.now + order.timeout,
+                progress.attempts + 1,
+                progress.round,
+                spec.command,
+                self.now + spec.timeout,
                 payload,
                 self.now,
             )
         )
 
-    def call(self, step: str, direction: Direction, order: Order, function: str) -> Call:
+    def describe_call(
+        self, step: str, direction: Direction, spec: CommandSpec, function: str
+    ) -> UserCodeCall:
         """Name a call into the author's code that is made for a direction of a step."""
         run = self.run
-        return Call(*(run.saga, run.run_id, step, direction, order.command, function, order.where))
+        return UserCodeCall(
+            *(run.saga, run.run_id, step, direction, spec.command, function, spec.source_location)
+        )
 
-    def failed(self, error: CodeError) -> str:
+    def record_code_error(self, error: UserCodeError) -> str:
         """Note a call that returned no value; what may be said of it."""
-        self.failures.append(error)
-        return error.text + (error.detail if self.sealing.codec is None else "")
+        self.code_errors.append(error)
+        return error.text + (error.detail if self.encryption.codec is None else "")
 
-    def read_reply(self, step: str, direction: Direction, body: Json) -> None:
+    def decode_reply(self, step: str, direction: Direction, body: Json) -> None:
         """
         Read a reply as its type.
 
         Raises:
             PayloadError, CodeError: it cannot be read.
         """
-        order = self.order(step, direction)
-        kind = order.reply
-        call = self.call(step, direction, order, name_of(kind.kind))
-        value = guarded(self.watch, call, kind.read, body)
+        spec = self.command_spec(step, direction)
+        reply_type = spec.reply_type
+        call = self.describe_call(step, direction, spec, type_name(reply_type.python_type))
+        value = call_user_code(self.time_limit, call, reply_type.read, body)
         if direction is Direction.ACTION:
-            self.at_hand[step] = body, value
+            self.decoded_values[step] = body, value
 
-    def _sealed(self, payload: Json, place: Place) -> Json:
+    def _encrypt_checked(self, payload: Json, associated_data: AssociatedData) -> Json:
         """Seal a payload and check its size. Without a codec, `_map` has checked the size."""
-        if self.sealing.codec is None:
+        if self.encryption.codec is None:
             return payload
-        sealed = self.sealing.sealed(payload, place)
-        problem = beyond(sealed, self.limits)
+        encrypted = self.encryption.encrypt(payload, associated_data)
+        problem = limit_problem(encrypted, self.limits)
         if problem:
-            raise too_large(problem)
-        return sealed
+            raise too_large_error(problem)
+        return encrypted
 
-    def _map(self, order: Order) -> Json:
+    def _map_payload(self, spec: CommandSpec) -> Json:
         run, values = self.run, {}
-        for parameter in order.mapping.parameters:
+        for parameter in spec.mapping.parameters:
             name = parameter.name
             if name not in self.saga.steps:
-                given = self._unsealed(run.input, input_place(run.saga, run.run_id), "the input")
-                values[name] = self._value(INPUT, self.saga.input, given)
+                input_json = self._decrypt(
+                    run.input, input_associated_data(run.saga, run.run_id), "the input"
+                )
+                values[name] = self._take_value(INPUT_KEY, self.saga.input_type, input_json)
                 continue
             source = self.step(name).action
             reply = None
             if source.status is StepStatus.SUCCEEDED:
-                place = reply_place(run.run_id, name, Direction.ACTION)
-                reply = self._unsealed(source.reply, place, f"the reply of step {name!r}")
+                associated_data = reply_associated_data(run.run_id, name, Direction.ACTION)
+                reply = self._decrypt(source.reply, associated_data, f"the reply of step {name!r}")
             if reply is None and parameter.optional:
                 values[name] = None
             elif source.status is StepStatus.SUCCEEDED:
-                kind = self.order(name, Direction.ACTION).reply
-                values[name] = self._value(name, kind, reply)
+                reply_type = self.command_spec(name, Direction.ACTION).reply_type
+                values[name] = self._take_value(name, reply_type, reply)
             else:
                 raise PayloadError(f"there is no reply of step {name!r}")
-        return order.mapping(values, self.limits if self.sealing.codec is None else None)
+        return spec.mapping(values, self.limits if self.encryption.codec is None else None)
 
-    def _value(self, name: str, kind: Payload, data: Json) -> Any:
+    def _take_value(self, name: str, payload_type: PayloadType, data: Json) -> Any:
         """Read a value for one mapping, which may change it. Each value is handed out once."""
-        read = self.at_hand.pop(name, None)
-        return read[1] if read and read[0] is data else kind.read(data)
+        decoded = self.decoded_values.pop(name, None)
+        return decoded[1] if decoded and decoded[0] is data else payload_type.read(data)
 
-    def _unsealed(self, value: Json, place: Place, what: str) -> Json:
+    def _decrypt(self, value: Json, associated_data: AssociatedData, description: str) -> Json:
         try:
-            return self.sealing.unsealed(value, place)
-        except SealError as error:
-            raise SealError(f"needs {what}, which {error}") from None
+            return self.encryption.decrypt(value, associated_data)
+        except EncryptionError as error:
+            raise EncryptionError(f"needs {description}, which {error}") from None
 
-    def fail(
+    def fail_attempt(
         self,
         step: str,
         direction: Direction,
         outcome: Outcome,
         failure: Failure,
         *,
-        returned: Returned | None = None,
+        unroutable: CommandUnroutable | None = None,
     ) -> None:
         """An attempt came to nothing: try again while the policy allows it, else give it up."""
-        nowhere = returned is not None and returned.first
-        before = self.step(step).toward(direction)
-        policy = self.order(step, direction).retry
-        tried = before.attempts - before.spent
+        never_delivered = unroutable is not None and unroutable.first_send
+        progress = self.step(step).progress_of(direction)
+        retry_policy = self.command_spec(step, direction).retry
+        attempts_used = progress.attempts - progress.attempts_before_retry
         retry_at = None
-        if tried < policy.attempts and not self.stopping:
-            seed = f"{self.run.run_id}/{step}/{direction}/{before.attempts}"
-            retry_at = self.now + policy.delay(tried, seed)
+        if attempts_used < retry_policy.attempts and not self.stopping:
+            seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
+            retry_at = self.now + retry_policy.delay(attempts_used, seed)
         self.record(
-            AttemptFailed(step, direction, before.attempts, outcome, failure, retry_at, nowhere)
+            AttemptFailed(
+                step, direction, progress.attempts, outcome, failure, retry_at, never_delivered
+            )
         )
         if retry_at is None:
-            self._give_up(step, direction, outcome, failure, unroutable=returned is not None)
+            self._give_up(step, direction, outcome, failure, unroutable=unroutable is not None)
 
     def _give_up(
         self,
@@ -235,27 +258,31 @@ class Turn:
         if direction is Direction.ACTION and self.stopping:
             return  # the run turns back anyway, and backward recovery sees to the step
         if unroutable:
-            self.block(step, direction, "unroutable", failure.text)
-        elif failure.code == PAYLOAD_SEALED:
-            self.block(step, direction, PAYLOAD_SEALED, failure.text)
+            self.open_incident(step, direction, "unroutable", failure.text)
+        elif failure.code == DECRYPTION_FAILED:
+            self.open_incident(step, direction, DECRYPTION_FAILED, failure.text)
         elif direction is Direction.COMPENSATION:
-            self.block(step, direction, f"compensation_{outcome}", failure.text)
+            self.open_incident(step, direction, f"compensation_{outcome}", failure.text)
         elif self.forward_only(step):
-            self.block(step, direction, f"step_{outcome}", failure.text)
+            self.open_incident(step, direction, f"step_{outcome}", failure.text)
         else:
-            self.cause = Cause(outcome.value, step, failure)
+            self.compensation_cause = CompensationCause(outcome.value, step, failure)
 
     def forward_only(self, step: str) -> bool:
         """Whether giving this step up could leave an effect that no command undoes."""
-        kind = self.saga.kind(step)
-        declared = self.saga.steps[step]
-        lone_pivot = kind is StepKind.PIVOT and declared.undo is None and not declared.read_only
+        kind = self.saga.step_kind(step)
+        step_definition = self.saga.steps[step]
+        lone_pivot = (
+            kind is StepKind.PIVOT
+            and step_definition.compensation_spec is None
+            and not step_definition.read_only
+        )
         return kind is StepKind.RETRIABLE or lone_pivot
 
     @property
     def stopping(self) -> bool:
         """Whether the run is about to turn back, so that nothing new starts."""
-        return self.cause is not None or self.run.stop is not None
+        return self.compensation_cause is not None or self.run.stopping_cause is not None
 
     @property
     def past_pivot(self) -> bool:
@@ -263,15 +290,15 @@ class Turn:
         return _past_pivot(self.saga, self.run)
 
 
-PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+PASSED_STATUSES = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 """What an action must be for the steps after it to begin."""
 
 
-def deadline_of(saga: Saga, run: Run) -> datetime | None:
+def active_deadline(saga: Saga, run: Run) -> datetime | None:
     """The deadline, while it can still turn the run back; a person at an incident comes first."""
-    applies = run.status is Status.RUNNING and run.stop is None and not run.incidents
+    applies = run.status is Status.RUNNING and run.stopping_cause is None and not run.incidents
     return run.deadline if applies and not _past_pivot(saga, run) else None
 
 
 def _past_pivot(saga: Saga, run: Run) -> bool:
-    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED_STATUSES

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from saga_engine.decider.decision import deadline_of
+from saga_engine.decider.decision import active_deadline
 from saga_engine.decider.events import AttemptStarted, Event
 from saga_engine.decider.run import Run
 from saga_engine.saga.definition import Saga
@@ -12,7 +12,7 @@ from saga_engine.vocabulary import Direction, Json
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendCommand:
     """One command to send. Its idempotency key is the same for every attempt of a round."""
 
     run_id: str
@@ -27,11 +27,11 @@ class Send:
     due_at: datetime
 
 
-def effects(run: Run, events: Sequence[Event]) -> Iterator[Send]:
+def effects(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
     """The commands that *events* order; *run* is what they led to."""
     for event in events:
         if isinstance(event, AttemptStarted):
-            yield Send(
+            yield SendCommand(
                 run.run_id,
                 run.saga,
                 run.version,
@@ -40,14 +40,14 @@ def effects(run: Run, events: Sequence[Event]) -> Iterator[Send]:
                 event.attempt,
                 event.command,
                 f"{run.run_id}/{event.step}/{event.direction}/{event.round}",
-                run.steps[event.step].toward(event.direction).payload,
+                run.steps[event.step].progress_of(event.direction).payload,
                 event.due_at,
             )
 
 
 def wake_at(saga: Saga, run: Run) -> datetime | None:
     """When time alone will next change the run; None when only a message or a person can."""
-    if run.status.finished:
+    if run.status.is_finished:
         return None
     times = [
         progress.due_at
@@ -55,7 +55,7 @@ def wake_at(saga: Saga, run: Run) -> datetime | None:
         for progress in (step.action, step.compensation)
         if progress.due_at is not None
     ]
-    deadline = deadline_of(saga, run)
+    deadline = active_deadline(saga, run)
     if deadline is not None:
         times.append(deadline)
     return min(times, default=None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from saga_engine.decider.run import Cause, KeptReply
+from saga_engine.decider.run import CompensationCause, KeptReply
 from saga_engine.payload.serialization import from_data, to_data
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
 
@@ -61,7 +61,7 @@ class AttemptFailed:
     outcome: Outcome
     failure: Failure
     retry_at: datetime | None = None
-    returned: bool = False
+    unroutable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,11 @@ class StepCompleted:
 class RunStopping:
     """The run will turn back as soon as what is in flight has settled."""
 
-    cause: Cause
+    cause: CompensationCause
 
 
 @dataclass(frozen=True, slots=True)
-class StopOvertaken:
+class StopSuperseded:
     """The pivot succeeded while the run was stopping: there is no way back any more."""
 
     reason: str
@@ -132,7 +132,7 @@ class StopOvertaken:
 class RunCompensating:
     """Backward recovery began."""
 
-    cause: Cause
+    cause: CompensationCause
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class IncidentOpened:
     cause: str
     message: str
     opened_at: datetime
-    kept: KeptReply | None = None
+    kept_reply: KeptReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class IncidentResolved:
 
     number: int
     resolution: Resolution | None
-    by: str
+    operator: str
     reason: str
 
 
@@ -178,11 +178,11 @@ class RunAbandoned:
     """An operator closed the run; its effects stay as they are."""
 
     finished_at: datetime
-    by: str
+    operator: str
     reason: str
 
 
-Later: TypeAlias = (
+FollowUpEvent: TypeAlias = (
     AttemptStarted
     | AttemptFailed
     | StepSucceeded
@@ -191,7 +191,7 @@ Later: TypeAlias = (
     | StepSkipped
     | StepCompleted
     | RunStopping
-    | StopOvertaken
+    | StopSuperseded
     | RunCompensating
     | IncidentOpened
     | IncidentResolved
@@ -201,9 +201,9 @@ Later: TypeAlias = (
 )
 """What can follow a run's first event."""
 
-Event: TypeAlias = RunStarted | Later
+Event: TypeAlias = RunStarted | FollowUpEvent
 
-EVENTS: Mapping[str, type[Event]] = {
+EVENT_TYPES: Mapping[str, type[Event]] = {
     "run_started": RunStarted,
     "attempt_started": AttemptStarted,
     "attempt_failed": AttemptFailed,
@@ -213,7 +213,7 @@ EVENTS: Mapping[str, type[Event]] = {
     "step_skipped": StepSkipped,
     "step_completed": StepCompleted,
     "run_stopping": RunStopping,
-    "stop_overtaken": StopOvertaken,
+    "stop_overtaken": StopSuperseded,
     "run_compensating": RunCompensating,
     "incident_opened": IncidentOpened,
     "incident_resolved": IncidentResolved,
@@ -221,14 +221,14 @@ EVENTS: Mapping[str, type[Event]] = {
     "run_compensated": RunCompensated,
     "run_abandoned": RunAbandoned,
 }
-_NAMES = {kind: name for name, kind in EVENTS.items()}
+_EVENT_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
-def as_data(event: Event) -> tuple[str, dict[str, Any]]:
+def serialize_event(event: Event) -> tuple[str, dict[str, Any]]:
     """The event's type name and data, for the journal."""
-    return _NAMES[type(event)], to_data(event)
+    return _EVENT_NAMES[type(event)], to_data(event)
 
 
-def from_journal(name: str, data: Mapping[str, Any]) -> Event:
+def deserialize_event(name: str, data: Mapping[str, Any]) -> Event:
     """The event that `as_data` wrote."""
-    return from_data(EVENTS[name], data)
+    return from_data(EVENT_TYPES[name], data)

@@ -12,9 +12,9 @@ from saga_engine.decider.events import (
     AttemptFailed,
     AttemptStarted,
     Event,
+    FollowUpEvent,
     IncidentOpened,
     IncidentResolved,
-    Later,
     RunAbandoned,
     RunCompensated,
     RunCompensating,
@@ -26,15 +26,15 @@ from saga_engine.decider.events import (
     StepRejected,
     StepSkipped,
     StepSucceeded,
-    StopOvertaken,
+    StopSuperseded,
 )
 from saga_engine.decider.run import Incident, Progress, Run, StepRun, StepStatus
-from saga_engine.payload.serialization import changed
+from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Resolution, Status
 
-Change: TypeAlias = Callable[[Progress], Progress]
+ProgressChange: TypeAlias = Callable[[Progress], Progress]
 
-TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+RUN_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.RUNNING: frozenset({Status.COMPENSATING, Status.COMPLETED, Status.ABANDONED}),
     Status.COMPENSATING: frozenset({Status.COMPENSATED, Status.ABANDONED}),
     # A late success can prove an effect that nobody would undo.
@@ -52,9 +52,9 @@ def evolve(run: Run | None, event: Event) -> Run:
     """
     if isinstance(event, RunStarted):
         assert run is None, "a run starts once"
-        return _started(event)
+        return _run_started(event)
     assert run is not None, "a run starts with run_started"
-    return _applied(run, event)
+    return _apply_event(run, event)
 
 
 def replay(events: Iterable[Event]) -> Run | None:
@@ -65,7 +65,7 @@ def replay(events: Iterable[Event]) -> Run | None:
     return run
 
 
-def _started(event: RunStarted) -> Run:
+def _run_started(event: RunStarted) -> Run:
     return Run(
         run_id=event.run_id,
         saga=event.saga,
@@ -80,96 +80,108 @@ def _started(event: RunStarted) -> Run:
     )
 
 
-def _applied(run: Run, event: Later) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
+def _apply_event(run: Run, event: FollowUpEvent) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
     match event:
         case AttemptStarted():
-            return _progressed(run, event.step, event.direction, _sent(event))
+            return _with_progress(run, event.step, event.direction, _attempt_started(event))
         case AttemptFailed():
-            return _progressed(run, event.step, event.direction, _failed(event))
+            return _with_progress(run, event.step, event.direction, _attempt_failed(event))
         case StepSucceeded() | StepCompleted():
-            return _progressed(run, event.step, event.direction, _succeeded(event))
+            return _with_progress(run, event.step, event.direction, _step_succeeded(event))
         case StepRejected():
-            return _progressed(run, event.step, event.direction, _rejected(event))
+            return _with_progress(run, event.step, event.direction, _step_rejected(event))
         case StepGivenUp():
             final = StepStatus(event.outcome)
-            return _progressed(run, event.step, Direction.ACTION, _settled(final))
+            return _with_progress(run, event.step, Direction.ACTION, _step_finished(final))
         case StepSkipped():
-            return _progressed(run, event.step, event.direction, _settled(StepStatus.SKIPPED))
+            return _with_progress(
+                run, event.step, event.direction, _step_finished(StepStatus.SKIPPED)
+            )
         case IncidentOpened():
             return _incident_opened(run, event)
         case IncidentResolved():
             return _incident_resolved(run, event)
         case RunStopping():
-            return _next(run, stop=event.cause)
-        case StopOvertaken():
-            return _next(run, stop=None)
+            return _updated(run, stopping_cause=event.cause)
+        case StopSuperseded():
+            return _updated(run, stopping_cause=None)
         case RunCompensating():
-            return _moved(run, Status.COMPENSATING, stop=None, cause=event.cause, finished_at=None)
+            return _transition(
+                run,
+                Status.COMPENSATING,
+                stopping_cause=None,
+                compensation_cause=event.cause,
+                finished_at=None,
+            )
         case RunCompleted():
-            return _moved(run, Status.COMPLETED, result=event.result, finished_at=event.finished_at)
+            return _transition(
+                run, Status.COMPLETED, result=event.result, finished_at=event.finished_at
+            )
         case RunCompensated():
-            return _moved(run, Status.COMPENSATED, finished_at=event.finished_at)
+            return _transition(run, Status.COMPENSATED, finished_at=event.finished_at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
-            return _abandoned(run, event)
+            return _run_abandoned(run, event)
 
 
-def _abandoned(run: Run, event: RunAbandoned) -> Run:
-    return _moved(run, Status.ABANDONED, stop=None, finished_at=event.finished_at)
+def _run_abandoned(run: Run, event: RunAbandoned) -> Run:
+    return _transition(run, Status.ABANDONED, stopping_cause=None, finished_at=event.finished_at)
 
 
-def _moved(run: Run, status: Status, **values: Any) -> Run:
-    assert status in TRANSITIONS[run.status], f"{run.status} cannot become {status}"
-    return _next(run, status=status, **values)
+def _transition(run: Run, status: Status, **values: Any) -> Run:
+    assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
+    return _updated(run, status=status, **values)
 
 
-def _next(run: Run, **values: Any) -> Run:
+def _updated(run: Run, **values: Any) -> Run:
     """Give the run these values; one copy for each event."""
-    return changed(run, revision=run.revision + 1, **values)
+    return replace_fields(run, revision=run.revision + 1, **values)
 
 
-def _progressed(run: Run, step: str, direction: Direction, change: Change, **values: Any) -> Run:
-    before = run.steps[step]
-    after = change(before.toward(direction))
+def _with_progress(
+    run: Run, step: str, direction: Direction, change: ProgressChange, **values: Any
+) -> Run:
+    step_run = run.steps[step]
+    new_progress = change(step_run.progress_of(direction))
     name = "action" if direction is Direction.ACTION else "compensation"
-    progress = changed(before, **{name: after})
-    return _next(run, steps={**run.steps, step: progress}, **values)
+    new_step_run = replace_fields(step_run, **{name: new_progress})
+    return _updated(run, steps={**run.steps, step: new_step_run}, **values)
 
 
-def _sent(event: AttemptStarted) -> Change:
-    def change(before: Progress) -> Progress:
-        return changed(
-            before,
+def _attempt_started(event: AttemptStarted) -> ProgressChange:
+    def change(progress: Progress) -> Progress:
+        return replace_fields(
+            progress,
             status=StepStatus.IN_FLIGHT,
             attempts=event.attempt,
             round=event.round,
             sent_at=event.sent_at,
             due_at=event.due_at,
-            payload=before.payload if event.payload is None else event.payload,
+            payload=progress.payload if event.payload is None else event.payload,
             rejected=False,
         )
 
     return change
 
 
-def _failed(event: AttemptFailed) -> Change:
-    given_up = StepStatus(event.outcome)
+def _attempt_failed(event: AttemptFailed) -> ProgressChange:
+    final_status = StepStatus(event.outcome)
 
-    def change(before: Progress) -> Progress:
-        return changed(
-            before,
-            status=given_up if event.retry_at is None else StepStatus.WAITING,
+    def change(progress: Progress) -> Progress:
+        return replace_fields(
+            progress,
+            status=final_status if event.retry_at is None else StepStatus.AWAITING_RETRY,
             due_at=event.retry_at,
             failure=event.failure,
-            returned=before.returned + event.returned,
+            unroutable_attempts=progress.unroutable_attempts + event.unroutable,
         )
 
     return change
 
 
-def _succeeded(event: StepSucceeded | StepCompleted) -> Change:
-    def change(before: Progress) -> Progress:
-        return changed(
-            before,
+def _step_succeeded(event: StepSucceeded | StepCompleted) -> ProgressChange:
+    def change(progress: Progress) -> Progress:
+        return replace_fields(
+            progress,
             status=StepStatus.SUCCEEDED,
             due_at=None,
             payload=None,
@@ -181,10 +193,10 @@ def _succeeded(event: StepSucceeded | StepCompleted) -> Change:
     return change
 
 
-def _rejected(event: StepRejected) -> Change:
-    def change(before: Progress) -> Progress:
-        return changed(
-            before,
+def _step_rejected(event: StepRejected) -> ProgressChange:
+    def change(progress: Progress) -> Progress:
+        return replace_fields(
+            progress,
             status=StepStatus.REJECTED,
             due_at=None,
             payload=None,
@@ -195,9 +207,9 @@ def _rejected(event: StepRejected) -> Change:
     return change
 
 
-def _settled(final: StepStatus) -> Change:
-    def change(before: Progress) -> Progress:
-        return changed(before, status=final, due_at=None, payload=None)
+def _step_finished(final_status: StepStatus) -> ProgressChange:
+    def change(progress: Progress) -> Progress:
+        return replace_fields(progress, status=final_status, due_at=None, payload=None)
 
     return change
 
@@ -205,16 +217,16 @@ def _settled(final: StepStatus) -> Change:
 def _incident_opened(run: Run, event: IncidentOpened) -> Run:
     incident = Incident(
         *(event.number, event.step, event.direction, event.cause, event.message, event.opened_at),
-        event.kept,
+        event.kept_reply,
     )
 
-    def change(before: Progress) -> Progress:
-        return changed(before, status=StepStatus.BLOCKED, due_at=None)
+    def change(progress: Progress) -> Progress:
+        return replace_fields(progress, status=StepStatus.BLOCKED, due_at=None)
 
-    return _progressed(
+    return _with_progress(
         *(run, event.step, event.direction, change),
         incidents={**run.incidents, event.number: incident},
-        incidents_ever=run.incidents_ever + 1,
+        incident_count=run.incident_count + 1,
     )
 
 
@@ -222,16 +234,16 @@ def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
     incident = run.incidents[event.number]
     others = {n: other for n, other in run.incidents.items() if n != event.number}
 
-    def change(before: Progress) -> Progress:
+    def change(progress: Progress) -> Progress:
         if event.resolution is not Resolution.RETRY:
-            return before
+            return progress
         # The policy's attempts count anew, and only a rejection makes the command a new one.
-        return changed(
-            before,
+        return replace_fields(
+            progress,
             status=StepStatus.PENDING,
-            spent=before.attempts,
-            round=before.round + before.rejected,
-            payload=None if before.rejected else before.payload,
+            attempts_before_retry=progress.attempts,
+            round=progress.round + progress.rejected,
+            payload=None if progress.rejected else progress.payload,
         )
 
-    return _progressed(run, incident.step, incident.direction, change, incidents=others)
+    return _with_progress(run, incident.step, incident.direction, change, incidents=others)

@@ -7,7 +7,7 @@ Each function records events, or raises Refused with a sentence for that person.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from saga_engine.decider.decision import Turn
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.events import (
     IncidentResolved,
     RunAbandoned,
@@ -16,105 +16,116 @@ from saga_engine.decider.events import (
     StepSkipped,
     StepSucceeded,
 )
-from saga_engine.decider.replies import fits_now
-from saga_engine.decider.run import Cause, Incident
-from saga_engine.decider.triggers import Cancel, Resolve
-from saga_engine.payload.encryption import SealError, reply_place
-from saga_engine.payload.guard import CodeError
+from saga_engine.decider.replies import kept_reply_fits
+from saga_engine.decider.run import CompensationCause, Incident
+from saga_engine.decider.triggers import Cancel, ResolveIncident
+from saga_engine.payload.encryption import EncryptionError, reply_associated_data
+from saga_engine.payload.guard import UserCodeError
 from saga_engine.payload.payload import PayloadError
 from saga_engine.saga.binding import Parameter
 from saga_engine.vocabulary import Direction, Failure, Resolution, Status, StepKind
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """What was asked is not possible here, and why."""
 
 
-def cancel(turn: Turn, request: Cancel) -> str | None:
+def cancel(builder: DecisionBuilder, request: Cancel) -> str | None:
     """Make the run turn back; None, or why that changes nothing. Refused after the pivot."""
-    run = turn.run
-    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stop is not None:
+    run = builder.run
+    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stopping_cause is not None:
         return "already"
-    if run.status.finished:
-        raise Refused(f"The run is {run.status} already.")
-    if turn.past_pivot:
-        assert turn.saga.pivot is not None  # it has been passed
-        raise Refused(
-            f"Step {turn.saga.pivot.name}, the pivot, has succeeded: the run can only go forward."
+    if run.status.is_finished:
+        raise RequestRefused(f"The run is {run.status} already.")
+    if builder.past_pivot:
+        assert builder.saga.pivot is not None  # it has been passed
+        raise RequestRefused(
+            f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
+            " forward."
         )
-    turn.cause = Cause("cancelled", by=request.by, reason=request.reason)
+    builder.compensation_cause = CompensationCause(
+        "cancelled", operator=request.operator, reason=request.reason
+    )
     return None
 
 
-def resolve(turn: Turn, request: Resolve) -> None:
+def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
     """Do what the operator says about an open incident, or raise Refused."""
-    incident = turn.run.incidents.get(request.incident)
+    incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
-        raise Refused(f"The run has no open incident {request.incident}.")
-    ACTS[request.resolution](turn, incident, request)
+        raise RequestRefused(f"The run has no open incident {request.incident_number}.")
+    RESOLUTION_HANDLERS[request.resolution](builder, incident, request)
 
 
-def _retry(turn: Turn, incident: Incident, request: Resolve) -> None:
-    if turn.saga.steps[incident.step].order(incident.direction) is None:
-        raise Refused(
+def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
+    if builder.saga.steps[incident.step].command_spec(incident.direction) is None:
+        raise RequestRefused(
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    kept, fits = incident.kept, fits_now(turn, incident)
-    _close(turn, request)
-    if kept is not None and fits:
-        turn.record(StepSucceeded(incident.step, incident.direction, kept.attempt, kept.body))
+    kept_reply, fits = incident.kept_reply, kept_reply_fits(builder, incident)
+    _close_incident(builder, request)
+    if kept_reply is not None and fits:
+        builder.record(
+            StepSucceeded(incident.step, incident.direction, kept_reply.attempt, kept_reply.body)
+        )
 
 
-def _skip(turn: Turn, incident: Incident, request: Resolve) -> None:
+def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
     if incident.direction is Direction.ACTION:
-        _refuse_if_needed(turn, incident.step)
-    _close(turn, request)
-    turn.record(StepSkipped(incident.step, incident.direction))
+        _refuse_if_reply_needed(builder, incident.step)
+    _close_incident(builder, request)
+    builder.record(StepSkipped(incident.step, incident.direction))
 
 
-def _complete(turn: Turn, incident: Incident, request: Resolve) -> None:
-    place = reply_place(turn.run.run_id, incident.step, incident.direction)
+def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
+    associated_data = reply_associated_data(builder.run.run_id, incident.step, incident.direction)
     try:
         if incident.direction is Direction.ACTION:
-            result = turn.sealing.unsealed(request.result, place)
-            turn.read_reply(incident.step, Direction.ACTION, result)
-        sealed = turn.sealing.sealed(request.result, place)
-    except SealError as error:
-        raise Refused(f"The result {error}.") from None
+            result = builder.encryption.decrypt(request.result, associated_data)
+            builder.decode_reply(incident.step, Direction.ACTION, result)
+        encrypted = builder.encryption.encrypt(request.result, associated_data)
+    except EncryptionError as error:
+        raise RequestRefused(f"The result {error}.") from None
     except PayloadError as error:
-        raise Refused(f"The result {turn.sealing.told(error)}.") from None
-    except CodeError as error:
-        text = f"The result cannot be read: {error.call.function} {turn.failed(error)}."
-        raise Refused(text) from None
-    _close(turn, request)
-    turn.record(StepCompleted(incident.step, incident.direction, sealed))
+        raise RequestRefused(f"The result {builder.encryption.safe_error_text(error)}.") from None
+    except UserCodeError as error:
+        text = (
+            f"The result cannot be read: {error.call.function} {builder.record_code_error(error)}."
+        )
+        raise RequestRefused(text) from None
+    _close_incident(builder, request)
+    builder.record(StepCompleted(incident.step, incident.direction, encrypted))
 
 
-def _reject(turn: Turn, incident: Incident, request: Resolve) -> None:
+def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
     if incident.direction is Direction.COMPENSATION:
-        raise Refused(
+        raise RequestRefused(
             f"A compensation of step {incident.step} that was rejected undid nothing;"
             " resolve with retry, or undo it by hand and resolve with complete."
         )
-    if turn.saga.kind(incident.step) is StepKind.RETRIABLE:
-        raise Refused(
+    if builder.saga.step_kind(incident.step) is StepKind.RETRIABLE:
+        raise RequestRefused(
             f"Step {incident.step} comes after the pivot: the run can only go forward;"
             " resolve with retry, complete or skip."
         )
-    _close(turn, request)
+    _close_incident(builder, request)
     failure = Failure("rejected", request.reason)
-    turn.record(StepRejected(incident.step, incident.direction, 0, failure))
-    turn.cause = Cause("rejected", incident.step, failure, request.by, request.reason)
+    builder.record(StepRejected(incident.step, incident.direction, 0, failure))
+    builder.compensation_cause = CompensationCause(
+        "rejected", incident.step, failure, request.operator, request.reason
+    )
 
 
-def _abandon(turn: Turn, _: Incident, request: Resolve) -> None:
-    for number in turn.run.incidents:
-        _close(turn, replace(request, incident=number))
-    turn.record(RunAbandoned(turn.now, request.by, request.reason))
+def _abandon(builder: DecisionBuilder, _: Incident, request: ResolveIncident) -> None:
+    for number in builder.run.incidents:
+        _close_incident(builder, replace(request, incident_number=number))
+    builder.record(RunAbandoned(builder.now, request.operator, request.reason))
 
 
-ACTS: Mapping[Resolution, Callable[[Turn, Incident, Resolve], None]] = {
+RESOLUTION_HANDLERS: Mapping[
+    Resolution, Callable[[DecisionBuilder, Incident, ResolveIncident], None]
+] = {
     Resolution.RETRY: _retry,
     Resolution.SKIP: _skip,
     Resolution.COMPLETE: _complete,
@@ -124,20 +135,24 @@ ACTS: Mapping[Resolution, Callable[[Turn, Incident, Resolve], None]] = {
 """What each resolution does, or raises Refused."""
 
 
-def _close(turn: Turn, request: Resolve) -> None:
-    turn.record(IncidentResolved(request.incident, request.resolution, request.by, request.reason))
+def _close_incident(builder: DecisionBuilder, request: ResolveIncident) -> None:
+    builder.record(
+        IncidentResolved(
+            request.incident_number, request.resolution, request.operator, request.reason
+        )
+    )
 
 
-def _refuse_if_needed(turn: Turn, skipped: str) -> None:
-    for name in turn.saga.descendants[skipped]:
+def _refuse_if_reply_needed(builder: DecisionBuilder, skipped: str) -> None:
+    for name in builder.saga.descendants[skipped]:
         for direction in Direction:
-            order = turn.saga.steps[name].order(direction)
-            if order and any(_needs(each, skipped) for each in order.mapping.parameters):
-                raise Refused(
+            spec = builder.saga.steps[name].command_spec(direction)
+            if spec and any(_requires_reply_of(each, skipped) for each in spec.mapping.parameters):
+                raise RequestRefused(
                     f"Step {name} needs the reply of {skipped};"
                     " resolve with complete and give that reply."
                 )
 
 
-def _needs(parameter: Parameter, step: str) -> bool:
+def _requires_reply_of(parameter: Parameter, step: str) -> bool:
     return parameter.name == step and not parameter.optional

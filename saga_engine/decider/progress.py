@@ -8,7 +8,7 @@ so that in a sequence the order is the reverse and in a graph independent branch
 
 from collections.abc import Iterator
 
-from saga_engine.decider.decision import PASSED, Turn
+from saga_engine.decider.decision import PASSED_STATUSES, DecisionBuilder
 from saga_engine.decider.events import (
     IncidentResolved,
     RunCompensated,
@@ -16,79 +16,85 @@ from saga_engine.decider.events import (
     RunCompleted,
     RunStopping,
     StepGivenUp,
-    StopOvertaken,
+    StopSuperseded,
 )
-from saga_engine.decider.replies import ENGINE
+from saga_engine.decider.replies import ENGINE_NAME
 from saga_engine.decider.run import StepStatus
 from saga_engine.vocabulary import Direction, Outcome, Status
 
 
-def advance(turn: Turn) -> None:
+def advance(builder: DecisionBuilder) -> None:
     """Record everything that follows from where the run stands now."""
-    if turn.run.status is Status.RUNNING and turn.stopping:
-        _stop(turn)
-    if turn.run.status is Status.RUNNING and not turn.stopping:
-        _forward(turn)
-    if turn.run.status is Status.COMPENSATING:
-        _backward(turn)
+    if builder.run.status is Status.RUNNING and builder.stopping:
+        _stop_run(builder)
+    if builder.run.status is Status.RUNNING and not builder.stopping:
+        _start_ready_steps(builder)
+    if builder.run.status is Status.COMPENSATING:
+        _compensate_ready_steps(builder)
 
 
-def _forward(turn: Turn) -> None:
-    for name, before in turn.saga.after.items():
-        if turn.step(name).action.status is not StepStatus.PENDING:
+def _start_ready_steps(builder: DecisionBuilder) -> None:
+    for name, predecessors in builder.saga.predecessors.items():
+        if builder.step(name).action.status is not StepStatus.PENDING:
             continue
-        if all(turn.step(earlier).action.status in PASSED for earlier in before):
-            turn.send(name, Direction.ACTION)
-    if all(step.action.status in PASSED for step in turn.run.steps.values()):
-        replies = {name: turn.step(name).action.reply for name in turn.saga.steps}
-        turn.record(RunCompleted(turn.now, replies))
+        if all(builder.step(earlier).action.status in PASSED_STATUSES for earlier in predecessors):
+            builder.start_attempt(name, Direction.ACTION)
+    if all(step.action.status in PASSED_STATUSES for step in builder.run.steps.values()):
+        replies = {name: builder.step(name).action.reply for name in builder.saga.steps}
+        builder.record(RunCompleted(builder.now, replies))
 
 
-def _stop(turn: Turn) -> None:
-    for name in turn.saga.steps:
-        if turn.step(name).action.status in (StepStatus.WAITING, StepStatus.BLOCKED):
-            _let_go(turn, name)
-    cause = turn.run.stop or turn.cause
+def _stop_run(builder: DecisionBuilder) -> None:
+    for name in builder.saga.steps:
+        if builder.step(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
+            _give_up_step(builder, name)
+    cause = builder.run.stopping_cause or builder.compensation_cause
     assert cause is not None  # `stopping` says so
-    if any(step.action.status is StepStatus.IN_FLIGHT for step in turn.run.steps.values()):
-        if turn.run.stop is None:
-            turn.record(RunStopping(cause))
-    elif turn.past_pivot:
-        turn.record(StopOvertaken("The pivot had succeeded."))
-        turn.cause = None
+    if any(step.action.status is StepStatus.IN_FLIGHT for step in builder.run.steps.values()):
+        if builder.run.stopping_cause is None:
+            builder.record(RunStopping(cause))
+    elif builder.past_pivot:
+        builder.record(StopSuperseded("The pivot had succeeded."))
+        builder.compensation_cause = None
     else:
-        turn.record(RunCompensating(cause))
-        turn.cause = None
+        builder.record(RunCompensating(cause))
+        builder.compensation_cause = None
 
 
-def _let_go(turn: Turn, name: str) -> None:
-    incident = turn.incident_of(name, Direction.ACTION)
+def _give_up_step(builder: DecisionBuilder, name: str) -> None:
+    incident = builder.find_incident(name, Direction.ACTION)
     if incident is not None:
-        turn.record(IncidentResolved(incident.number, None, ENGINE, "the run turns back"))
-    failure = turn.step(name).action.failure
+        builder.record(IncidentResolved(incident.number, None, ENGINE_NAME, "the run turns back"))
+    failure = builder.step(name).action.failure
     timed_out = failure is not None and failure.code == "timeout"
-    turn.record(StepGivenUp(name, Outcome.UNKNOWN if timed_out else Outcome.FAILED))
+    builder.record(StepGivenUp(name, Outcome.UNKNOWN if timed_out else Outcome.FAILED))
 
 
-def _backward(turn: Turn) -> None:
-    for name in _due_to_be_undone(turn):
-        if turn.saga.steps[name].undo is None:
+def _compensate_ready_steps(builder: DecisionBuilder) -> None:
+    for name in _steps_to_compensate(builder):
+        if builder.saga.steps[name].compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
-            turn.block(name, Direction.COMPENSATION, "not_compensatable", text)
+            builder.open_incident(name, Direction.COMPENSATION, "not_compensatable", text)
         else:
-            turn.send(name, Direction.COMPENSATION)
-    if not any(_owed(turn, name) for name in turn.run.steps):
-        turn.record(RunCompensated(turn.now))
+            builder.start_attempt(name, Direction.COMPENSATION)
+    if not any(_needs_compensation(builder, name) for name in builder.run.steps):
+        builder.record(RunCompensated(builder.now))
 
 
-def _due_to_be_undone(turn: Turn) -> Iterator[str]:
-    for name in reversed(turn.saga.after):
-        pending = turn.step(name).compensation.status is StepStatus.PENDING
-        waits = any(_owed(turn, later) for later in turn.saga.descendants[name])
-        if pending and _owed(turn, name) and not waits:
+def _steps_to_compensate(builder: DecisionBuilder) -> Iterator[str]:
+    for name in reversed(builder.saga.predecessors):
+        pending = builder.step(name).compensation.status is StepStatus.PENDING
+        has_uncompensated_dependents = any(
+            _needs_compensation(builder, later) for later in builder.saga.descendants[name]
+        )
+        if pending and _needs_compensation(builder, name) and not has_uncompensated_dependents:
             yield name
 
 
-def _owed(turn: Turn, name: str) -> bool:
-    step = turn.step(name)
-    return step.may_have_effect and not step.undone and not turn.saga.steps[name].read_only
+def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
+    step = builder.step(name)
+    return (
+        step.may_have_effect
+        and not step.compensation_done
+        and not builder.saga.steps[name].read_only
+    )

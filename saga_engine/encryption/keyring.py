@@ -18,19 +18,19 @@ from typing import Self
 from saga_engine.errors import ConfigurationError
 
 KEY_BYTES = 32
-KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-SETTING = "SAGA_ENGINE_PAYLOAD_KEYS"
+KEY_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+SETTING_NAME = "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS"
 
 
 ALGORITHM = "aes-gcm-1"
 
 
-def mark_of(key_id: str) -> str:
+def ciphertext_prefix(key_id: str) -> str:
     """How every text begins that this key sealed."""
     return f"{ALGORITHM}.{key_id}."
 
 
-NONE = "none"
+NO_CURRENT_KEY = "none"
 """What stands in the place of the first key when none is to seal."""
 
 
@@ -42,30 +42,34 @@ class KeyRing:
         ConfigurationError: there is none, or an id or a key does not fit.
     """
 
-    def __init__(self, keys: Mapping[str, bytes], *, sealing: bool = True) -> None:
-        for place, (key_id, key) in enumerate(keys.items(), 1):
-            if not KEY_ID.fullmatch(key_id):
-                raise _refusal(f"the id of entry {place} is not 1 to 64 letters, digits, - and _")
+    def __init__(self, keys: Mapping[str, bytes], *, encrypting: bool = True) -> None:
+        for position, (key_id, key) in enumerate(keys.items(), 1):
+            if not KEY_ID_PATTERN.fullmatch(key_id):
+                raise _invalid_setting(
+                    f"the id of entry {position} is not 1 to 64 letters, digits, - and _"
+                )
             if len(key) != KEY_BYTES:
-                raise _refusal(f"the key of entry {place} has {len(key)} bytes, not {KEY_BYTES}")
+                raise _invalid_setting(
+                    f"the key of entry {position} has {len(key)} bytes, not {KEY_BYTES}"
+                )
         if not keys:
-            raise _refusal("it holds no key")
+            raise _invalid_setting("it holds no key")
         self._keys = dict(keys)
-        self.current = next(iter(keys)) if sealing else None
+        self.current_key_id = next(iter(keys)) if encrypting else None
 
     @classmethod
-    def read(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Self:
         """Read keys as they stand in the setting, or in the file that it names."""
         keys: dict[str, bytes] = {}
-        entries = [each.strip() for each in re.split(r"[,\n]", _content(text)) if each.strip()]
-        sealing = entries[:1] != [NONE]
-        for place, entry in enumerate(entries, 1):
-            if place > 1 or sealing:
-                key_id, key = _entry(entry, place)
+        entries = [each.strip() for each in re.split(r"[,\n]", _read_content(text)) if each.strip()]
+        encrypting = entries[:1] != [NO_CURRENT_KEY]
+        for position, entry in enumerate(entries, 1):
+            if position > 1 or encrypting:
+                key_id, key = _parse_entry(entry, position)
                 if key_id in keys:
-                    raise _refusal(f"the id of entry {place} stands there twice")
+                    raise _invalid_setting(f"the id of entry {position} stands there twice")
                 keys[key_id] = key
-        return cls(keys, sealing=sealing)
+        return cls(keys, encrypting=encrypting)
 
     def __getitem__(self, key_id: str) -> bytes:
         return self._keys[key_id]
@@ -74,30 +78,31 @@ class KeyRing:
         return key_id in self._keys
 
     def __repr__(self) -> str:
-        return f"KeyRing({', '.join(self._keys)}; {self.current} seals)"
+        return f"KeyRing({', '.join(self._keys)}; {self.current_key_id} seals)"
 
 
-def _content(text: str) -> str:
+def _read_content(text: str) -> str:
     if not text.startswith("@"):
         return text
     try:
         return Path(text[1:]).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise _refusal(f"its file cannot be read ({type(error).__name__})") from None
+        raise _invalid_setting(f"its file cannot be read ({type(error).__name__})") from None
 
 
-def _entry(entry: str, place: int) -> tuple[str, bytes]:
-    key_id, equals, key = entry.partition("=")
-    if not equals or not KEY_ID.fullmatch(key_id):
-        raise _refusal(f"entry {place} is not id=base64")
+def _parse_entry(entry: str, position: int) -> tuple[str, bytes]:
+    key_id, separator, key = entry.partition("=")
+    if not separator or not KEY_ID_PATTERN.fullmatch(key_id):
+        raise _invalid_setting(f"entry {position} is not id=base64")
     try:
         return key_id, base64.b64decode(key, validate=True)
     except ValueError:
-        raise _refusal(f"the key of entry {place} is not base64") from None
+        raise _invalid_setting(f"the key of entry {position} is not base64") from None
 
 
-def _refusal(problem: str) -> ConfigurationError:
+def _invalid_setting(problem: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{SETTING} does not fit: {problem}. Write id=base64 for each key, the first one seals;"
+        f"{SETTING_NAME} does not fit: {problem}. Write id=base64 for each key, the first one"
+        " seals;"
         " `openssl rand -base64 32` makes one."
     )

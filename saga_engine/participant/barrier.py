@@ -61,29 +61,29 @@ table = Table(
 
 _TOMBSTONE = "compensated"
 
-STATEMENTS = "saga_engine_barrier"
+STATEMENTS_KEY = "saga_engine_barrier"
 """Of a connection's `info`: the Statements for the table; else the search path finds it."""
-ROLE = "saga_engine_role"
+INITIAL_ROLE_KEY = "saga_engine_role"
 """The same: the role that the transaction began with."""
-ROLE_CHANGED = "saga_engine_role_changed"
+ROLE_CHANGED_KEY = "saga_engine_role_changed"
 """The same: whether the handler may have changed that role."""
 
 
-class Case(StrEnum):
+class BarrierCase(StrEnum):
     """Why the handler is not called."""
 
     REPEATED = "repeated"
     EMPTY = "empty"
     REFUSED = "refused"
-    IN_HAND = "in_hand"
+    IN_PROGRESS = "in_hand"
 
 
-class InHand(Exception):
+class CommandInProgress(Exception):
     """Another transaction has the command in hand, or the action it undoes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """
     What is replied to a command, as JSON bytes; `case` when the barrier says it.
 
@@ -92,26 +92,28 @@ class Answer:
 
     outcome: Outcome
     body: bytes = field(repr=False)
-    case: Case | None = None
-    left: Task | None = None
+    barrier_case: BarrierCase | None = None
+    abandoned_task: Task | None = None
 
 
-REFUSED = Answer(
+REFUSED_RESULT = CommandResult(
     Outcome.REJECTED,
     b'{"code": "compensated", "message": "The step was compensated before this command arrived.",'
     b' "details": null}',
-    Case.REFUSED,
+    BarrierCase.REFUSED,
 )
-EMPTY = Answer(Outcome.SUCCEEDED, b"null", Case.EMPTY)
-IN_HAND = Answer(
+EMPTY_COMPENSATION_RESULT = CommandResult(Outcome.SUCCEEDED, b"null", BarrierCase.EMPTY)
+IN_PROGRESS_RESULT = CommandResult(
     Outcome.FAILED,
     b'{"code": "in_hand", "message": "An earlier delivery of this command has not ended yet.",'
     b' "details": null}',
-    Case.IN_HAND,
+    BarrierCase.IN_PROGRESS,
 )
 
 
-async def enter(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answer | None:
+async def claim_command(
+    tx: AsyncConnection, command: Command, *, compensates_local_action: bool
+) -> CommandResult | None:
     """
     Claim a command for this transaction.
 
@@ -124,37 +126,41 @@ async def enter(tx: AsyncConnection, command: Command, *, undoes: bool) -> Answe
     Raises:
         InHand: another transaction has it; end this one, and come again.
     """
-    own = _key(command) | {
+    row = _primary_key(command) | {
         "idempotency_key": command.idempotency_key,
         "attempt": command.attempt,
     }
-    on: Statements = tx.info.get(STATEMENTS, WHEREVER)
-    claimed = await _alone(tx, on.claim, own, _lock(command, command.direction))
-    if not claimed and not (await tx.execute(on.claim_anew, own)).rowcount:
-        return await _stored(tx, command, on)
-    if undoes and await _alone(tx, on.bury, own, _lock(command, Direction.ACTION)):
-        await leave(tx, command, EMPTY)
-        return EMPTY
+    statements: BarrierStatements = tx.info.get(STATEMENTS_KEY, SEARCH_PATH_STATEMENTS)
+    claimed = await _execute_if_unlocked(
+        tx, statements.claim, row, _advisory_lock_id(command, command.direction)
+    )
+    if not claimed and not (await tx.execute(statements.reclaim, row)).rowcount:
+        return await _recorded_result(tx, command, statements)
+    if compensates_local_action and await _execute_if_unlocked(
+        tx, statements.insert_tombstone, row, _advisory_lock_id(command, Direction.ACTION)
+    ):
+        await record_result(tx, command, EMPTY_COMPENSATION_RESULT)
+        return EMPTY_COMPENSATION_RESULT
     return None
 
 
-async def leave(tx: AsyncConnection, command: Command, answer: Answer) -> bool:
+async def record_result(tx: AsyncConnection, command: Command, result: CommandResult) -> bool:
     """
     Record the answer of a claimed command; a failed one is rolled back instead.
 
     Returns:
         Whether this transaction is still the one that claimed it. If it is not, nothing is done.
     """
-    noted = tx.info
-    if ROLE in noted and noted.get(ROLE_CHANGED):
-        await tx.execute(_RESTORE, {"role": noted[ROLE]})
-    on: Statements = noted.get(STATEMENTS, WHEREVER)
-    recorded = {"outcome": answer.outcome.value, "reply": answer.body.decode()}
-    left = await tx.execute(on.leave, _key(command) | recorded)
-    return bool(left.rowcount)
+    connection_info = tx.info
+    if INITIAL_ROLE_KEY in connection_info and connection_info.get(ROLE_CHANGED_KEY):
+        await tx.execute(_RESTORE_ROLE, {"role": connection_info[INITIAL_ROLE_KEY]})
+    statements: BarrierStatements = connection_info.get(STATEMENTS_KEY, SEARCH_PATH_STATEMENTS)
+    result_columns = {"outcome": result.outcome.value, "reply": result.body.decode()}
+    updated = await tx.execute(statements.record_result, _primary_key(command) | result_columns)
+    return bool(updated.rowcount)
 
 
-async def create(engine: AsyncEngine, schema: str | None = None) -> None:
+async def create_table(engine: AsyncEngine, schema: str | None = None) -> None:
     """
     Create the table where it is missing; any number of processes may do so at once.
 
@@ -162,25 +168,25 @@ async def create(engine: AsyncEngine, schema: str | None = None) -> None:
         schema: where, and it exists; None: the first one of the search path.
     """
     async with engine.begin() as tx:
-        if await found(tx, schema):
+        if await find_schema(tx, schema):
             return
-        await tx.execute(_ALONE)
-        made = table.to_metadata(MetaData(), schema=schema) if schema else table
-        await tx.run_sync(made.metadata.create_all)
+        await tx.execute(_LOCK_TABLE_CREATION)
+        barrier_in_schema = table.to_metadata(MetaData(), schema=schema) if schema else table
+        await tx.run_sync(barrier_in_schema.metadata.create_all)
 
 
-async def found(tx: AsyncConnection, schema: str | None = None) -> str | None:
+async def find_schema(tx: AsyncConnection, schema: str | None = None) -> str | None:
     """Find the table's schema: the one that is asked for, or else by the search path."""
-    name = "saga_barrier" if schema is None else f"{_quoted(schema)}.saga_barrier"
-    where: str | None = await tx.scalar(_WHERE, {"name": name})
-    return where
+    table_name = "saga_barrier" if schema is None else f"{_quote_identifier(schema)}.saga_barrier"
+    schema_name: str | None = await tx.scalar(_FIND_SCHEMA, {"name": table_name})
+    return schema_name
 
 
-async def forget(
+async def delete_older_than(
     engine: AsyncEngine,
-    older_than: timedelta,
+    age: timedelta,
     *,
-    batch: int = 10_000,
+    batch_size: int = 10_000,
     schema: str | None = None,
 ) -> int:
     """
@@ -192,41 +198,46 @@ async def forget(
     dead letters: of a step whose row is forgotten, a command that arrives is done again, and a
     compensation takes it for never done. 30 days is a careful choice.
     """
-    forgotten, statement = 0, _FORGET if schema is None else _placed(_FORGET, schema)
+    total_deleted, statement = (
+        0,
+        _DELETE_OLDER_THAN if schema is None else _with_schema(_DELETE_OLDER_THAN, schema),
+    )
     while True:
         async with engine.begin() as tx:
-            gone = await tx.execute(statement, {"older_than": older_than, "batch": batch})
-        forgotten += gone.rowcount
-        if gone.rowcount < batch:
-            return forgotten
+            deleted = await tx.execute(statement, {"older_than": age, "batch": batch_size})
+        total_deleted += deleted.rowcount
+        if deleted.rowcount < batch_size:
+            return total_deleted
 
 
-async def _stored(tx: AsyncConnection, command: Command, on: "Statements") -> Answer:
-    row = (await tx.execute(on.stored, _key(command))).one_or_none()
+async def _recorded_result(
+    tx: AsyncConnection, command: Command, statements: "BarrierStatements"
+) -> CommandResult:
+    row = (await tx.execute(statements.select_result, _primary_key(command))).one_or_none()
     if row is None:
         raise Failed("barrier_forgotten", "The command's row was deleted just now.")
     if row.outcome == _TOMBSTONE:
-        return REFUSED
-    return Answer(Outcome(row.outcome), row.reply.encode(), Case.REPEATED)
+        return REFUSED_RESULT
+    return CommandResult(Outcome(row.outcome), row.reply.encode(), BarrierCase.REPEATED)
 
 
-async def _alone(
-    tx: AsyncConnection, statement: TextClause, values: dict[str, object], lock: int
+async def _execute_if_unlocked(
+    tx: AsyncConnection, statement: TextClause, parameters: dict[str, object], lock_id: int
 ) -> bool:
     """Change a row unless somebody else has it in hand; whether there was something to change."""
-    [(mine, changed)] = await tx.execute(statement, values | {"lock": lock})
-    if not mine:
-        raise InHand
+    [(lock_acquired, changed)] = await tx.execute(statement, parameters | {"lock": lock_id})
+    if not lock_acquired:
+        raise CommandInProgress
     return bool(changed)
 
 
-def _lock(command: Command, direction: Direction) -> int:
+def _advisory_lock_id(command: Command, direction: Direction) -> int:
     """Name a command as advisory locks are named: two of one name just take turns."""
-    place = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
-    return int.from_bytes(blake2b(place.encode(), digest_size=8).digest(), signed=True)
+    lock_name = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
+    return int.from_bytes(blake2b(lock_name.encode(), digest_size=8).digest(), signed=True)
 
 
-def _key(command: Command) -> dict[str, object]:
+def _primary_key(command: Command) -> dict[str, object]:
     return {"run_id": command.run_id, "step": command.step, "direction": command.direction.value}
 
 
@@ -249,7 +260,7 @@ _CLAIM = text(
     """
 )
 # After a rejection an operator may have the step tried again: a new key and a higher attempt.
-_CLAIM_ANEW = text(
+_RECLAIM = text(
     """
     UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt, at = now(),
         outcome = 'failed',
@@ -260,7 +271,7 @@ _CLAIM_ANEW = text(
     """
 )
 # A rejected action did nothing, but could be tried again later: it is buried as well.
-_BURY = text(
+_INSERT_TOMBSTONE = text(
     """
     WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS mine),
     buried AS (
@@ -275,59 +286,61 @@ _BURY = text(
 )
 # A row that this transaction has written has its number: no other one may record the answer, such
 # as one that the handler began after a COMMIT of its own.
-_LEAVE = text(
+_RECORD_RESULT = text(
     """
     UPDATE saga_barrier SET outcome = :outcome, reply = CAST(:reply AS jsonb)
     WHERE run_id = :run_id AND step = :step AND direction = :direction
         AND xmin = CAST(pg_current_xact_id() AS xid)
     """
 )
-_STORED = text(
+_SELECT_RESULT = text(
     """
     SELECT outcome, CAST(reply AS text) AS reply FROM saga_barrier
     WHERE run_id = :run_id AND step = :step AND direction = :direction
     """
 )
-_RESTORE = text("SELECT pg_catalog.set_config('role', :role, true)")
-_WHERE = text(
+_RESTORE_ROLE = text("SELECT pg_catalog.set_config('role', :role, true)")
+_FIND_SCHEMA = text(
     "SELECT nspname FROM pg_catalog.pg_namespace JOIN pg_catalog.pg_class"
     " ON pg_namespace.oid = relnamespace WHERE pg_class.oid = pg_catalog.to_regclass(:name)"
 )
-_ALONE = text("SELECT pg_advisory_xact_lock(hashtext('saga_barrier'))")
-_FORGET = text(
+_LOCK_TABLE_CREATION = text("SELECT pg_advisory_xact_lock(hashtext('saga_barrier'))")
+_DELETE_OLDER_THAN = text(
     "DELETE FROM saga_barrier WHERE ctid = ANY(ARRAY("
     "SELECT ctid FROM saga_barrier WHERE at < now() - CAST(:older_than AS interval) LIMIT :batch))"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Statements:
+class BarrierStatements:
     """The statements of the barrier for one table."""
 
     claim: TextClause
-    claim_anew: TextClause
-    bury: TextClause
-    leave: TextClause
-    stored: TextClause
+    reclaim: TextClause
+    insert_tombstone: TextClause
+    record_result: TextClause
+    select_result: TextClause
 
     @classmethod
-    def on(cls, schema: str) -> "Statements":
+    def for_schema(cls, schema: str) -> "BarrierStatements":
         """Make those for the table in a schema, whatever the search path is when they run."""
-        every = _CLAIM, _CLAIM_ANEW, _BURY, _LEAVE, _STORED
-        return cls(*(_placed(each, schema) for each in every))
+        templates = _CLAIM, _RECLAIM, _INSERT_TOMBSTONE, _RECORD_RESULT, _SELECT_RESULT
+        return cls(*(_with_schema(each, schema) for each in templates))
 
 
-WHEREVER = Statements(_CLAIM, _CLAIM_ANEW, _BURY, _LEAVE, _STORED)
+SEARCH_PATH_STATEMENTS = BarrierStatements(
+    _CLAIM, _RECLAIM, _INSERT_TOMBSTONE, _RECORD_RESULT, _SELECT_RESULT
+)
 """For the table that the search path finds."""
 
 
-def _placed(statement: TextClause, schema: str) -> TextClause:
-    place = _quoted(schema).replace(":", r"\:") + ".saga_barrier"
-    return text(_NAMED.sub(lambda found: f"{found[1]} {place}", statement.text))
+def _with_schema(statement: TextClause, schema: str) -> TextClause:
+    qualified_name = _quote_identifier(schema).replace(":", r"\:") + ".saga_barrier"
+    return text(_TABLE_REFERENCE.sub(lambda found: f"{found[1]} {qualified_name}", statement.text))
 
 
-def _quoted(name: str) -> str:
+def _quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-_NAMED = re.compile(r"\b(INTO|UPDATE|FROM) saga_barrier\b")
+_TABLE_REFERENCE = re.compile(r"\b(INTO|UPDATE|FROM) saga_barrier\b")

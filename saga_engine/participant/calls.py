@@ -15,26 +15,26 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, TypeAlias, TypeVar
 
-from saga_engine.containment import CALL
+from saga_engine.containment import CURRENT_CALL
 
 T = TypeVar("T")
 
 Task: TypeAlias = asyncio.Task[Any]
 
 
-class Calls:
+class HandlerCalls:
     """
     The calls of one participant in one process.
 
     `grace` is how many seconds a call that was cancelled may take to end.
     """
 
-    def __init__(self, grace: float) -> None:
-        self.grace = grace
-        self._ends: dict[Task, asyncio.Future[None]] = {}
+    def __init__(self, grace_period: float) -> None:
+        self.grace_period = grace_period
+        self._finished_signals: dict[Task, asyncio.Future[None]] = {}
 
     async def run(
-        self, name: object, work: Coroutine[Any, Any, T], abandon: Callable[[Task], None]
+        self, call: object, coroutine: Coroutine[Any, Any, T], on_abandoned: Callable[[Task], None]
     ) -> T:
         """
         Run a coroutine in a task of its own.
@@ -44,39 +44,41 @@ class Calls:
             abandon: called with that task when this is cancelled and the task does not end.
         """
         context = copy_context()
-        context.run(CALL.set, name)
+        context.run(CURRENT_CALL.set, call)
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        task = loop.create_task(_until_ended(work, ended), context=context)
-        self._ends[task] = ended
-        task.add_done_callback(self._note)
+        finished = loop.create_future()
+        task = loop.create_task(_run_and_signal(coroutine, finished), context=context)
+        self._finished_signals[task] = finished
+        task.add_done_callback(self._on_task_done)
         try:
-            await ended  # and not the task, to which a cancellation would be passed on
+            await finished  # and not the task, to which a cancellation would be passed on
         except asyncio.CancelledError:
             task.cancel()
             try:
-                await asyncio.wait((task,), timeout=self.grace)
+                await asyncio.wait((task,), timeout=self.grace_period)
             finally:
                 if not task.done():
-                    abandon(task)
+                    on_abandoned(task)
             raise
         if task.cancelled():  # which is not ours: another handler has cancelled all tasks
-            work.close()  # it may not even have begun
+            coroutine.close()  # it may not even have begun
             raise RuntimeError
         return task.result()
 
-    def _note(self, task: Task) -> None:
-        _end(self._ends.pop(task))  # for a task that was cancelled before it began
+    def _on_task_done(self, task: Task) -> None:
+        _signal_finished(
+            self._finished_signals.pop(task)
+        )  # for a task that was cancelled before it began
 
 
-async def _until_ended(work: Coroutine[Any, Any, T], ended: asyncio.Future[None]) -> T:
+async def _run_and_signal(coroutine: Coroutine[Any, Any, T], finished: asyncio.Future[None]) -> T:
     """Tell of the end a turn of the event loop earlier than a callback of the task would."""
     try:
-        return await work
+        return await coroutine
     finally:
-        _end(ended)
+        _signal_finished(finished)
 
 
-def _end(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
+def _signal_finished(finished: asyncio.Future[None]) -> None:
+    if not finished.done():
+        finished.set_result(None)

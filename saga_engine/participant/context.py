@@ -36,7 +36,7 @@ class CommandContext:
     deadline: datetime
 
     @classmethod
-    def of(cls, command: Command) -> Self:
+    def from_command(cls, command: Command) -> Self:
         """The context of a command that arrived."""
         return cls(
             command=command.name,

@@ -17,50 +17,57 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 
 from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
-from saga_engine.participant.lost_statements import APPLICATION, Watchdog
+from saga_engine.participant.lost_statements import APPLICATION_NAME, LostStatementMonitor
 from saga_engine.postgres import encoding, pgbouncer
-from saga_engine.postgres.connect import engine_for
-from saga_engine.postgres.keepalive import COUNT, IDLE, INTERVAL, SILENCE_MS
-from saga_engine.postgres.pool import Pool, discard
-from saga_engine.postgres.sqlalchemy_errors import code_of, leads_astray, translated
+from saga_engine.postgres.connect import create_database_engine
+from saga_engine.postgres.keepalive import (
+    KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_PROBES,
+    TCP_USER_TIMEOUT_MS,
+)
+from saga_engine.postgres.pool import ConnectionPool, discard
+from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of, translate_error
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import Observer, described
+from saga_engine.telemetry.events import Observer, describe_error
 
 
-class Undone(Exception):
+class HandlerRolledBack(Exception):
     """
     The effects of a handler are to be undone, and its command gets an answer that is no success.
 
     The cause is the exception that the handler raised, if it was not a refusal.
     """
 
-    def __init__(self, answer: barrier.Answer) -> None:
+    def __init__(self, result: barrier.CommandResult) -> None:
         super().__init__()
-        self.answer = answer
+        self.result = result
 
 
-class Database:
+class ParticipantDatabase:
     """One participant's database."""
 
     def __init__(self, database: AsyncEngine | str, settings: Settings) -> None:
-        self._owned = isinstance(database, str)
-        engine = _engine(database, settings) if isinstance(database, str) else database
+        self._owns_engine = isinstance(database, str)
+        engine = _create_engine(database, settings) if isinstance(database, str) else database
         if engine.dialect.name != "postgresql":
             raise ConfigurationError(
                 f"The barrier works on PostgreSQL, not on {engine.dialect.name}. Leave database out"
                 " and pass the idempotency key on instead."
             )
-        self.where = _where(engine.url)
+        self.display_url = _display_url(engine.url)
         self._engine = engine
-        self._pool = Pool(engine, settings) if self._owned else None
-        self._watchdog = Watchdog(engine, database, settings) if isinstance(database, str) else None
-        self._timeout = settings.database_timeout
+        self._pool = ConnectionPool(engine, settings) if self._owns_engine else None
+        self._lost_statements = (
+            LostStatementMonitor(engine, database, settings) if isinstance(database, str) else None
+        )
+        self._timeout = settings.database_transaction_timeout
         # Nobody else's engine says for how long a session that is cut off keeps what it has locked.
-        self._let_go = f"{int(settings.participant_timeout * 1000)}"
-        self._statements = barrier.WHEREVER
+        self._idle_timeout_ms = f"{int(settings.participant_handler_timeout * 1000)}"
+        self._statements = barrier.SEARCH_PATH_STATEMENTS
         # Whether a handler has changed its role in a way that its statements do not show.
         self._role_unknown = False
-        event.listen(engine.sync_engine, "before_cursor_execute", _note_changes)
+        event.listen(engine.sync_engine, "before_cursor_execute", _track_session_changes)
 
     async def prepare(self, *, create_barrier: bool, schema: str | None = None) -> None:
         """
@@ -73,101 +80,112 @@ class Database:
             async with asyncio.timeout(self._timeout):
                 await self._refuse_named_statements()
                 async with self._engine.connect() as connection:
-                    await encoding.check(connection, self.where)
+                    await encoding.check(connection, self.display_url)
                 if create_barrier:
-                    await barrier.create(self._engine, schema)
+                    await barrier.create_table(self._engine, schema)
                 async with self._engine.connect() as connection:
-                    found = await barrier.found(connection, schema)
-                    settings = (await connection.execute(_SETTINGS)).one()
+                    table_schema = await barrier.find_schema(connection, schema)
+                    session_settings = (await connection.execute(_SELECT_SESSION_SETTINGS)).one()
         except Exception as error:  # noqa: BLE001 - listeners of the user's engine run here too
-            raise self._unusable(error, schema) from None
-        if settings.synchronous_commit == "off":
+            raise self._unusable_error(error, schema) from None
+        if session_settings.synchronous_commit == "off":
             raise ConfigurationError(
-                f"synchronous_commit is off for {self.where}: a crash would lose effects whose"
+                f"synchronous_commit is off for {self.display_url}: a crash would lose effects"
+                " whose"
                 " commands were answered. Set it to on for this role or database."
             )
-        if found is None:
-            raise ConfigurationError(self._no_table(schema, settings.search_path))
-        self._statements = barrier.Statements.on(found)
+        if table_schema is None:
+            raise ConfigurationError(
+                self._missing_table_message(schema, session_settings.search_path)
+            )
+        self._statements = barrier.BarrierStatements.for_schema(table_schema)
 
-    def _unusable(self, error: Exception, schema: str | None) -> SagaEngineError:
+    def _unusable_error(self, error: Exception, schema: str | None) -> SagaEngineError:
         if isinstance(error, SagaEngineError):
             return error
-        if code_of(error) == _NO_SCHEMA:
-            place = f"The schema {schema} does not exist" if schema else "No schema"
-            given = "" if schema else f" of its search_path exists ({_PATH_HINT})"
+        if sqlstate_of(error) == _INVALID_SCHEMA_SQLSTATE:
+            missing = f"The schema {schema} does not exist" if schema else "No schema"
+            search_path_note = "" if schema else f" of its search_path exists ({_SEARCH_PATH_HINT})"
             return ConfigurationError(
-                f"The table saga_barrier cannot be created in {self.where}. {place}{given}."
+                f"The table saga_barrier cannot be created in {self.display_url}."
+                f" {missing}{search_path_note}."
                 " Create the schema, or name another one with Participant(barrier_schema=...)."
             )
-        ours = translated(error, self.where)
-        if isinstance(ours, SchemaMismatch):
-            return ConfigurationError(self.problem_of(error))
-        return ours or ConfigurationError(
-            f"The database {self.where} cannot be used: {described(error)}. If your engine has"
+        known_error = translate_error(error, self.display_url)
+        if isinstance(known_error, SchemaMismatch):
+            return ConfigurationError(self.describe_error(error))
+        return known_error or ConfigurationError(
+            f"The database {self.display_url} cannot be used: {describe_error(error)}. If your"
+            " engine has"
             " event listeners, correct them."
         )
 
-    def _no_table(self, schema: str | None, search_path: str) -> str:
-        where = (
+    def _missing_table_message(self, schema: str | None, search_path: str) -> str:
+        location = (
             f"in schema {schema}" if schema else f"in its search_path ({search_path or 'empty'})"
         )
         return (
-            f"The database {self.where} has no table saga_barrier {where}. Add `barrier.table` to"
+            f"The database {self.display_url} has no table saga_barrier {location}. Add"
+            " `barrier.table` to"
             " your migrations, let it be created with create_barrier=True, or name the schema that"
             " has it with Participant(barrier_schema=...)."
         )
 
     async def _refuse_named_statements(self) -> None:
         """Refuse an engine of the user's that cannot work through the pooler it connects to."""
-        if self._owned or self._engine.driver != "asyncpg":
+        if self._owns_engine or self._engine.driver != "asyncpg":
             return
         async with self._engine.connect() as connection:
-            opened = await connection.get_raw_connection()
-            adapter, driver = opened.dbapi_connection, opened.driver_connection
-            if not await pgbouncer.leads_through_one(driver) or pgbouncer.is_prepared_for(adapter):
+            raw_connection = await connection.get_raw_connection()
+            adapter, driver = raw_connection.dbapi_connection, raw_connection.driver_connection
+            if not await pgbouncer.leads_through_pooler(driver) or pgbouncer.is_pooler_safe(
+                adapter
+            ):
                 return
         raise ConfigurationError(
-            f"The engine for {self.where} connects through a connection pooler, where prepared"
+            f"The engine for {self.display_url} connects through a connection pooler, where"
+            " prepared"
             " statements must have no names. Give Participant the URL instead, or make the engine"
             " with connect_args={'prepared_statement_cache_size': 0,"
             " 'prepared_statement_name_func': lambda: ''}."
         )
 
-    async def problem(self) -> str | None:
+    async def find_problem(self) -> str | None:
         """What is wrong with it now, in a sentence; None: nothing."""
         # Over a connection of its own where possible: handlers may have all those of the pool.
-        engine = self._watchdog.asking if self._watchdog else self._engine
+        engine = self._lost_statements.probe_engine if self._lost_statements else self._engine
         try:
             async with asyncio.timeout(self._timeout), engine.connect() as connection:
-                read_only = await connection.scalar(_READ_ONLY)
+                read_only = await connection.scalar(_SELECT_READ_ONLY)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
-            return self.problem_of(error)
-        return f"PostgreSQL at {self.where} is a standby or read-only." if read_only else None
+            return self.describe_error(error)
+        return f"PostgreSQL at {self.display_url} is a standby or read-only." if read_only else None
 
-    def problem_of(self, error: BaseException) -> str:
+    def describe_error(self, error: BaseException) -> str:
         """Say in a sentence what an error of this database is, without its text."""
-        ours = translated(error, self.where)
-        if isinstance(ours, SchemaMismatch):  # its advice is about the engine's own tables
-            return f"The database {self.where} lacks the table saga_barrier, or a column of it."
-        return str(ours or described(error))
+        known_error = translate_error(error, self.display_url)
+        if isinstance(known_error, SchemaMismatch):  # its advice is about the engine's own tables
+            return (
+                f"The database {self.display_url} lacks the table saga_barrier, or a column of it."
+            )
+        return str(known_error or describe_error(error))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
-        begun = time.monotonic()
+        started_at = time.monotonic()
         connection = await (self._pool or self._engine).connect()
         try:
-            if not self._owned:
+            if not self._owns_engine:
                 connection = await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
-            await self._begin(connection)
+            await self._prepare_transaction(connection)
             try:
                 yield connection
             except Exception:
-                await self._undo(connection, transaction)
+                await self._roll_back(connection, transaction)
                 raise
-            with self._watching(connection):
+            with self._watch_connection(connection):
                 await transaction.commit()
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket in the middle of an answer, and a rollback
@@ -175,126 +193,134 @@ class Database:
             await discard(connection)
             raise
         except Exception as error:
-            await self._judge(connection, error, begun)
+            await self._invalidate_after(connection, error, started_at)
             raise
         finally:
-            if self._watchdog:
-                self._watchdog.forget(connection)
-            await self._end(connection)
+            if self._lost_statements:
+                self._lost_statements.stop_watching(connection)
+            await self._release(connection)
 
-    async def _judge(self, connection: AsyncConnection, error: Exception, begun: float) -> None:
+    async def _invalidate_after(
+        self, connection: AsyncConnection, error: Exception, started_at: float
+    ) -> None:
         """Decide what an error says of this connection, and of those opened before *begun*."""
         # A handler that waited in vain for another service says nothing of this database.
-        if self._pool and _is_astray(error):
-            self._pool.distrust(begun)
-        if code_of(error) in _OTHER_RIGHTS and not connection.closed:
+        if self._pool and _is_stale_connection(error):
+            self._pool.invalidate_before(started_at)
+        if sqlstate_of(error) in _WRONG_ROLE_SQLSTATES and not connection.closed:
             self._role_unknown = True
             await discard(connection)  # its role may be that of an earlier command
 
-    async def _begin(self, connection: AsyncConnection) -> None:
+    async def _prepare_transaction(self, connection: AsyncConnection) -> None:
         """Note what the barrier needs at the end, in the round trip that is made anyway."""
-        role = None  # that of the session: sessions of ours are closed when it may have changed
-        if not self._owned:
-            role = await connection.scalar(_LET_GO, {"milliseconds": self._let_go})
+        initial_role = (
+            None  # that of the session: sessions of ours are closed when it may have changed
+        )
+        if not self._owns_engine:
+            initial_role = await connection.scalar(
+                _SET_IDLE_TIMEOUT, {"milliseconds": self._idle_timeout_ms}
+            )
         connection.info.update(
             {
-                barrier.ROLE: role,
-                barrier.STATEMENTS: self._statements,
-                barrier.ROLE_CHANGED: self._role_unknown,
+                barrier.INITIAL_ROLE_KEY: initial_role,
+                barrier.STATEMENTS_KEY: self._statements,
+                barrier.ROLE_CHANGED_KEY: self._role_unknown,
             }
         )
 
-    async def _end(self, connection: AsyncConnection) -> None:
+    async def _release(self, connection: AsyncConnection) -> None:
         """Give a connection back, or close it when its session's settings may have changed."""
         usable = not connection.closed and not connection.invalidated
-        if usable and connection.info.pop(_SESSION_CHANGED, False):
+        if usable and connection.info.pop(_SESSION_CHANGED_KEY, False):
             await discard(connection)
         await connection.close()
 
-    async def _undo(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
+    async def _roll_back(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
         """Roll back while it is watched, which closing the connection is not."""
         try:
-            with self._watching(connection):
+            with self._watch_connection(connection):
                 await transaction.rollback()
         except Exception:  # noqa: BLE001 - the server undoes what a closed connection leaves
             with suppress(Exception):  # what the handler raised is the answer, whatever this does
                 await discard(connection)
 
-    def _watching(self, connection: AsyncConnection) -> AbstractContextManager[None]:
-        return self._watchdog.watching(connection) if self._watchdog else nullcontext()
+    def _watch_connection(self, connection: AsyncConnection) -> AbstractContextManager[None]:
+        return self._lost_statements.watch(connection) if self._lost_statements else nullcontext()
 
-    async def watch(self, tell: Observer) -> None:
+    async def run_lost_statement_monitor(self, emit: Observer) -> None:
         """End what is lost on the way, until cancelled; an engine that is given is its user's."""
-        if self._watchdog:
-            await self._watchdog.run(tell)
+        if self._lost_statements:
+            await self._lost_statements.run(emit)
 
     async def close(self) -> None:
         """Close what was opened here."""
-        if self._watchdog:
-            await self._watchdog.close()
+        if self._lost_statements:
+            await self._lost_statements.close()
             await self._engine.dispose()
 
 
-_SETTINGS = text(
+_SELECT_SESSION_SETTINGS = text(
     "SELECT pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,"
     " pg_catalog.current_setting('search_path') AS search_path"
 )
-_READ_ONLY = text("SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")
-_LET_GO = text(
+_SELECT_READ_ONLY = text("SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")
+_SET_IDLE_TIMEOUT = text(
     "SELECT pg_catalog.current_setting('role') FROM (SELECT pg_catalog.set_config("
     "'idle_in_transaction_session_timeout', :milliseconds, true)) AS done"
 )
 
-_NO_SCHEMA = "3F000"
-_OTHER_RIGHTS = ("42501", "42P01")
-_PATH_HINT = "it may be set with ALTER ROLE"
+_INVALID_SCHEMA_SQLSTATE = "3F000"
+_WRONG_ROLE_SQLSTATES = ("42501", "42P01")
+_SEARCH_PATH_HINT = "it may be set with ALTER ROLE"
 
-_LOOKED_AT = 4_000
+_SCANNED_CHARACTERS = 4_000
 """Characters of a statement that are searched for changes of the session."""
 
-_REMEMBERED = 512
+_SCAN_CACHE_SIZE = 512
 """Statements whose search is remembered: the same ones come with each command. 8 MB at most."""
 
-_SESSION_CHANGED = "saga_engine_session_changed"
+_SESSION_CHANGED_KEY = "saga_engine_session_changed"
 
 # Statements that may change the role, and those whose changes outlive the transaction. The session
 # of the latter is closed afterwards, or the next command would run with them.
-_ROLE = re.compile(
+_ROLE_CHANGE_PATTERN = re.compile(
     r"(?is)\b(?:set|reset|discard)\b.{0,200}?\b(?:role|authorization|all)\b|\bset_config\b"
 )
-_COMMENT = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
-_SESSION = re.compile(
+_COMMENT_PATTERN = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
+_SESSION_CHANGE_PATTERN = re.compile(
     r"(?i)(?:^|;)\s*(?:reset|discard|set\s+(?!local\b|transaction\b|constraints\b))"
     r"|\bset_config\s*\((?!(?:[^()]|\([^()]*\))*,\s*(?:true|'t'|'true')\s*\))"
 )
 
 
-def _is_astray(error: Exception) -> bool:
+def _is_stale_connection(error: Exception) -> bool:
     """Whether the connections of the pool are not to be used again."""
-    raised = error.__cause__ if isinstance(error, Undone) else error
-    if raised is None or isinstance(raised, TimeoutError):
+    original_error = error.__cause__ if isinstance(error, HandlerRolledBack) else error
+    if original_error is None or isinstance(original_error, TimeoutError):
         return False
     # A handler can make its own transaction read-only; whether the server is, the next claim shows.
-    return leads_astray(raised) and (raised is error or not code_of(raised))
+    return is_stale_connection(original_error) and (
+        original_error is error or not sqlstate_of(original_error)
+    )
 
 
-def _note_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
-    role, session = _changes(statement[:_LOOKED_AT])
-    if role:
-        connection.info[barrier.ROLE_CHANGED] = True
-    if session:
-        connection.info[_SESSION_CHANGED] = True
+def _track_session_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
+    changes_role, changes_session = _scan_statement(statement[:_SCANNED_CHARACTERS])
+    if changes_role:
+        connection.info[barrier.ROLE_CHANGED_KEY] = True
+    if changes_session:
+        connection.info[_SESSION_CHANGED_KEY] = True
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _changes(beginning: str) -> tuple[bool, bool]:
+@lru_cache(maxsize=_SCAN_CACHE_SIZE)
+def _scan_statement(prefix: str) -> tuple[bool, bool]:
     """Whether a statement that begins so may change the role, and what outlives a transaction."""
-    if "--" in beginning or "/*" in beginning:
-        beginning = _COMMENT.sub(" ", beginning)
-    return bool(_ROLE.search(beginning)), bool(_SESSION.search(beginning))
+    if "--" in prefix or "/*" in prefix:
+        prefix = _COMMENT_PATTERN.sub(" ", prefix)
+    return bool(_ROLE_CHANGE_PATTERN.search(prefix)), bool(_SESSION_CHANGE_PATTERN.search(prefix))
 
 
-def _where(url: URL) -> str:
+def _display_url(url: URL) -> str:
     """Give what may be shown of a URL: its query can hold a password as well."""
     hosts = url.query.get("host", "localhost")
     host = url.host or (hosts if isinstance(hosts, str) else ",".join(hosts))
@@ -302,29 +328,29 @@ def _where(url: URL) -> str:
     return f"{url.username or ''}@{host}{port}/{url.database or ''}"
 
 
-def _engine(url: str, settings: Settings) -> AsyncEngine:
-    timeout = f"{settings.participant_timeout * 1000:.0f}"
-    return engine_for(
+def _create_engine(url: str, settings: Settings) -> AsyncEngine:
+    timeout_ms = f"{settings.participant_handler_timeout * 1000:.0f}"
+    return create_database_engine(
         url,
         pool_size=settings.participant_concurrency,
         max_overflow=0,
-        pool_timeout=settings.participant_timeout,
+        pool_timeout=settings.participant_handler_timeout,
         pool_use_lifo=True,
         hide_parameters=True,
         connect_args={
             "timeout": settings.database_connect_timeout,
-            "command_timeout": settings.participant_timeout,
+            "command_timeout": settings.participant_handler_timeout,
             "server_settings": {
-                "application_name": APPLICATION,
+                "application_name": APPLICATION_NAME,
                 "default_transaction_isolation": "read committed",
                 # Who is cut off in the middle of a command has it in hand, and all further attempts
                 # wait for that: until then at most, or until the server finds its host gone.
-                "statement_timeout": timeout,
-                "idle_in_transaction_session_timeout": timeout,
-                "tcp_keepalives_idle": f"{IDLE}",
-                "tcp_keepalives_interval": f"{INTERVAL}",
-                "tcp_keepalives_count": f"{COUNT}",
-                "tcp_user_timeout": f"{SILENCE_MS}",
+                "statement_timeout": timeout_ms,
+                "idle_in_transaction_session_timeout": timeout_ms,
+                "tcp_keepalives_idle": f"{KEEPALIVE_IDLE}",
+                "tcp_keepalives_interval": f"{KEEPALIVE_INTERVAL}",
+                "tcp_keepalives_count": f"{KEEPALIVE_PROBES}",
+                "tcp_user_timeout": f"{TCP_USER_TIMEOUT_MS}",
             },
         },
     )

@@ -13,31 +13,31 @@ one may be in a process that is gone, and many such commands would leave no slot
 import asyncio
 from collections.abc import Mapping
 
-from saga_engine.amqp.batch_budget import Room
+from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.participant.barrier import Answer, InHand
+from saga_engine.participant.barrier import CommandInProgress, CommandResult
 from saga_engine.participant.calls import Task
-from saga_engine.participant.executor import Performer
-from saga_engine.participant.in_progress import LONGEST_PAUSE, Wait, Waiting
-from saga_engine.participant.outage import Away
-from saga_engine.participant.reply_publisher import Replies
+from saga_engine.participant.executor import Executor
+from saga_engine.participant.in_progress import MAX_RETRY_DELAY, InProgressCommands, RetryWait
+from saga_engine.participant.outage import CommandDeferred
+from saga_engine.participant.reply_publisher import ReplyPublisher
 from saga_engine.protocol.command import ReceivedCommand, decode_command
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.reply import encode_reply
-from saga_engine.protocol.token import shown
-from saga_engine.protocol.unreadable import Unreadable
+from saga_engine.protocol.token import redact_token
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
-    FaultFound,
+    InternalErrorCaught,
     MessageDeadLettered,
     MessagesConsumed,
     Observer,
-    described,
+    describe_error,
 )
 
 
-class Shift:
+class Dispatcher:
     """
     The work of one participant process, from its first command until it has drained.
 
@@ -49,37 +49,37 @@ class Shift:
 
     def __init__(
         self,
-        performers: Mapping[str, Performer],
+        executors: Mapping[str, Executor],
         publisher: Publisher,
         consumer: Consumer,
         settings: Settings,
-        tell: Observer,
+        emit: Observer,
     ) -> None:
-        self._performers = performers
+        self._executors = executors
         self._consumer = consumer
         self._settings = settings
-        self._tell = tell
-        self._room = Room(settings.batch_bytes, settings.batch_values)
+        self._emit = emit
+        self._batch_budget = BatchBudget(settings.max_batch_bytes, settings.max_batch_json_values)
         self._draining = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.participant_concurrency)
-        self._abandoned = 0
+        self._abandoned_count = 0
         self.stuck = asyncio.Event()
-        self._waiting = Waiting(settings.participant_timeout)
-        self._replies = Replies(publisher, consumer, settings, tell)
+        self._in_progress = InProgressCommands(settings.participant_handler_timeout)
+        self._reply_publisher = ReplyPublisher(publisher, consumer, settings, emit)
 
     async def run(self) -> None:
-        """Perform commands until `drain`, then until everything in hand is acknowledged."""
+        """Perform commands until `drain`, then finish and acknowledge those in progress."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._replies.run())
-            async with asyncio.TaskGroup() as handling:
+            group.create_task(self._reply_publisher.run())
+            async with asyncio.TaskGroup() as handler_tasks:
                 while not self._draining.is_set():
                     limit = self._settings.participant_prefetch
-                    for delivery in await self._consumer.take(limit, self._room):
-                        handling.create_task(self._handle(delivery))
-                    if self._consumer.waiting:
+                    for delivery in await self._consumer.take(limit, self._batch_budget):
+                        handler_tasks.create_task(self._handle(delivery))
+                    if self._consumer.buffered_count:
                         # These are decoded when the event loop comes round; before that no more.
                         await asyncio.sleep(0)
-            self._replies.finish()
+            self._reply_publisher.stop_accepting()
 
     async def drain(self) -> None:
         """Begin nothing more."""
@@ -90,68 +90,74 @@ class Shift:
         """Take one command; the prefetch bounds how many are here."""
         try:
             received = decode_command(delivery, self._settings)
-            if isinstance(received, Unreadable):
-                await self._set_aside(delivery, received.reason, received.sentence)
+            if isinstance(received, UnreadableMessage):
+                await self._dead_letter(delivery, received.reason, received.explanation)
             else:
-                await self._perform(delivery, received)
+                await self._execute(delivery, received)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
-            self._tell(FaultFound(operation="participant", problem=described(error)))
-            await self._set_aside(delivery, "fault", "It met a bug of saga-engine.")
+            self._emit(InternalErrorCaught(operation="participant", problem=describe_error(error)))
+            await self._dead_letter(delivery, "fault", "It met a bug of saga-engine.")
 
-    async def _perform(self, delivery: Delivery, received: ReceivedCommand) -> None:
+    async def _execute(self, delivery: Delivery, received: ReceivedCommand) -> None:
         """Answer a command, as soon as no other delivery has it in hand."""
-        performer = self._performers[delivery.queue]
-        with self._waiting.of(received.command) as wait:
-            while (answer := await self._turn(delivery, received, performer, wait)) is None:
-                if not self._wanted(delivery):
+        executor = self._executors[delivery.queue]
+        with self._in_progress.track(received.command) as retry_wait:
+            while (
+                result := await self._try_execute(delivery, received, executor, retry_wait)
+            ) is None:
+                if not self._is_still_ours(delivery):
                     return
-                await self._pause(performer, wait.pause())
-        self._replies.add(delivery, encode_reply(received, answer.outcome, answer.body))
+                await self._wait_before_retry(executor, retry_wait.next_delay())
+        self._reply_publisher.add(delivery, encode_reply(received, result.outcome, result.body))
 
-    async def _turn(
-        self, delivery: Delivery, received: ReceivedCommand, performer: Performer, wait: Wait
-    ) -> Answer | None:
+    async def _try_execute(
+        self,
+        delivery: Delivery,
+        received: ReceivedCommand,
+        executor: Executor,
+        retry_wait: RetryWait,
+    ) -> CommandResult | None:
         """Give a command a slot once; None when it has to come again, or is not wanted here."""
         await self._slots.acquire()
-        left: Task | None = None
+        abandoned_task: Task | None = None
         try:
-            if not self._wanted(delivery) or performer.is_away:
+            if not self._is_still_ours(delivery) or executor.is_database_unavailable:
                 return None
-            if not wait.counted:
-                wait.counted = True
-                self._count(delivery)
-            answer = await performer.perform(received)
-            left = answer.left
-        except InHand:
-            return performer.give_up(received) if wait.is_over() else None
-        except Away:
+            if not retry_wait.consumption_emitted:
+                retry_wait.consumption_emitted = True
+                self._emit_consumed(delivery)
+            result = await executor.execute(received)
+            abandoned_task = result.abandoned_task
+        except CommandInProgress:
+            return executor.give_up_waiting(received) if retry_wait.should_give_up() else None
+        except CommandDeferred:
             return None
         else:
-            return answer
+            return result
         finally:
-            self._free(left)
+            self._release_slot(abandoned_task)
 
-    def _free(self, left: Task | None) -> None:
+    def _release_slot(self, abandoned_task: Task | None) -> None:
         """Free a slot, or leave it to a handler that goes on, until that ends."""
-        if left is None or left.done():
+        if abandoned_task is None or abandoned_task.done():
             self._slots.release()
             return
-        self._abandoned += 1
-        left.add_done_callback(self._return)
-        if self._abandoned >= self._settings.participant_concurrency:
+        self._abandoned_count += 1
+        abandoned_task.add_done_callback(self._on_abandoned_task_done)
+        if self._abandoned_count >= self._settings.participant_concurrency:
             self.stuck.set()
 
-    def _return(self, _: Task) -> None:
-        self._abandoned -= 1
+    def _on_abandoned_task_done(self, _: Task) -> None:
+        self._abandoned_count -= 1
         self._slots.release()
 
-    def _wanted(self, delivery: Delivery) -> bool:
+    def _is_still_ours(self, delivery: Delivery) -> bool:
         """Whether what is not begun is still for us, and not for whom the broker gives it next."""
-        return not self._draining.is_set() and delivery.epoch == self._consumer.epoch
+        return not self._draining.is_set() and delivery.generation == self._consumer.generation
 
-    async def _pause(self, performer: Performer, seconds: float) -> None:
-        if performer.outage is not None and performer.is_away:
-            await performer.outage.wait(LONGEST_PAUSE)
+    async def _wait_before_retry(self, executor: Executor, seconds: float) -> None:
+        if executor.outage_monitor is not None and executor.is_database_unavailable:
+            await executor.outage_monitor.wait_until_over(MAX_RETRY_DELAY)
             return
         try:
             async with asyncio.timeout(seconds):
@@ -159,18 +165,18 @@ class Shift:
         except TimeoutError:
             pass  # it is tried again
 
-    def _count(self, delivery: Delivery) -> None:
-        again = int(delivery.redelivered)
-        self._tell(MessagesConsumed(queue=delivery.queue, messages=1, redelivered=again))
+    def _emit_consumed(self, delivery: Delivery) -> None:
+        redelivered = int(delivery.redelivered)
+        self._emit(MessagesConsumed(queue=delivery.queue, messages=1, redelivered=redelivered))
 
-    async def _set_aside(self, delivery: Delivery, reason: str, sentence: str) -> None:
-        self._tell(
+    async def _dead_letter(self, delivery: Delivery, reason: str, sentence: str) -> None:
+        self._emit(
             MessageDeadLettered(
                 queue=delivery.queue,
                 reason=reason,
                 problem=sentence,
                 message_id=delivery.message_id,
-                correlation_id=shown(delivery.correlation_id),
+                correlation_id=redact_token(delivery.correlation_id),
             )
         )
         await self._consumer.reject([delivery])

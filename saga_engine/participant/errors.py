@@ -5,18 +5,20 @@ Their texts travel to the engine and are shown to operators, so they are the aut
 What any other exception says stays here: it may quote a payload or a password.
 """
 
-from saga_engine.payload.limits import Limits, excess
-from saga_engine.payload.payload import storable
+from saga_engine.payload.limits import BodyLimits, find_violation
+from saga_engine.payload.payload import is_storable
 from saga_engine.protocol.body import write_json
 from saga_engine.protocol.failure import failure_json
-from saga_engine.protocol.reply import CODE_CHARACTERS
+from saga_engine.protocol.reply import MAX_CODE_CHARACTERS
 from saga_engine.vocabulary import Failure, Json
 
-REFUSAL_BYTES = 65_536
+HANDLER_ERROR_BYTES = 65_536
 """What a refusal may need: it is for people to read, and is kept in the run's journal."""
 
 
-REFUSAL = Limits(size=REFUSAL_BYTES, depth=500, values=REFUSAL_BYTES)
+HANDLER_ERROR_LIMITS = BodyLimits(
+    max_bytes=HANDLER_ERROR_BYTES, max_depth=500, max_values=HANDLER_ERROR_BYTES
+)
 """
 What no settings allow: a refusal is made before the settings are known.
 
@@ -24,7 +26,7 @@ Those of the process hold it to their own limits when it is answered.
 """
 
 
-class _Refusal(Exception):
+class _HandlerError(Exception):
     """
     An answer that is not a success.
 
@@ -39,34 +41,39 @@ class _Refusal(Exception):
 
     def __init__(self, code: str, message: str = "", details: Json = None) -> None:
         super().__init__(code, message)
-        if not _is_text(code) or not 0 < len(code) <= CODE_CHARACTERS:
-            raise ValueError(f"The code must be a text of 1 to {CODE_CHARACTERS} characters.")
+        if not _is_text(code) or not 0 < len(code) <= MAX_CODE_CHARACTERS:
+            raise ValueError(f"The code must be a text of 1 to {MAX_CODE_CHARACTERS} characters.")
         self.failure = Failure(code, message, details)
-        if not _is_text(message) or not travels(self.failure):
+        if not _is_text(message) or not fits_reply(self.failure):
             raise ValueError(
                 "The message must be a text, the details JSON, both without NUL, NaN or Infinity,"
-                f" together at most {REFUSAL_BYTES} bytes and {REFUSAL.depth} levels deep."
+                f" together at most {HANDLER_ERROR_BYTES} bytes and"
+                f" {HANDLER_ERROR_LIMITS.max_depth} levels deep."
             )
 
 
-class Rejected(_Refusal):
+class Rejected(_HandlerError):
     """A business no: nothing was done, and asking again would not help."""
 
 
-class Failed(_Refusal):
+class Failed(_HandlerError):
     """Technical trouble: nothing was done that lasts, and asking again may help."""
 
 
-def travels(failure: Failure, limits: Limits = REFUSAL) -> bool:
+def fits_reply(failure: Failure, limits: BodyLimits = HANDLER_ERROR_LIMITS) -> bool:
     """Whether a failure's code, message and details fit a reply, whose body has *limits*."""
-    if not _is_text(failure.code) or not 0 < len(failure.code) <= CODE_CHARACTERS:
+    if not _is_text(failure.code) or not 0 < len(failure.code) <= MAX_CODE_CHARACTERS:
         return False
     if not _is_text(failure.message):
         return False
     body = failure_json(failure)
     try:
-        written = write_json(body)
-        return storable(body) and not excess(written, REFUSAL) and not excess(written, limits)
+        encoded = write_json(body)
+        return (
+            is_storable(body)
+            and not find_violation(encoded, HANDLER_ERROR_LIMITS)
+            and not find_violation(encoded, limits)
+        )
     except TypeError:
         return False
 

@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine.errors import DefinitionError
 from saga_engine.participant.context import CommandContext
 from saga_engine.participant.errors import Failed
-from saga_engine.payload.payload import Payload, PayloadError
+from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import Json
 
-Function = Callable[..., Any]
+HandlerFunction = Callable[..., Any]
 
 
 class Handler:
@@ -34,31 +34,38 @@ class Handler:
     """
 
     __slots__ = (
-        "_context",
+        "_context_parameter",
         "_function",
-        "_payload",
-        "_result",
-        "_transaction",
-        "command",
-        "file",
-        "undoes",
+        "_payload_parameter",
+        "_result_type",
+        "_transaction_parameter",
+        "command_name",
+        "compensated_command",
+        "source_file",
     )
 
-    def __init__(self, command: str, function: Function, *, undoes: str, database: bool) -> None:
-        self.command = command
-        self.undoes = undoes
-        signature = _Signature.of(function)
-        if signature.transaction and not database:
-            raise signature.refuse(
+    def __init__(
+        self,
+        command_name: str,
+        function: HandlerFunction,
+        *,
+        compensated_command: str,
+        has_database: bool,
+    ) -> None:
+        self.command_name = command_name
+        self.compensated_command = compensated_command
+        signature = _Signature.from_function(function)
+        if signature.transaction_parameter and not has_database:
+            raise signature.definition_error(
                 "wants an AsyncConnection, and its participant has no database",
                 "Give the participant database=..., or take the parameter out.",
             )
         self._function = function
-        self.file = signature.where.rpartition(":")[0]
-        self._context = signature.context
-        self._transaction = signature.transaction
-        self._payload = signature.payload
-        self._result = signature.result
+        self.source_file = signature.location.rpartition(":")[0]
+        self._context_parameter = signature.context_parameter
+        self._transaction_parameter = signature.transaction_parameter
+        self._payload_parameter = signature.payload_parameter
+        self._result_type = signature.result_type
 
     async def __call__(self, command: Command, tx: AsyncConnection | None) -> Json:
         """
@@ -67,23 +74,23 @@ class Handler:
         Raises:
             Failed: the payload, or what the function returned, does not fit its annotation.
         """
-        name, payload = self._payload
+        name, payload = self._payload_parameter
         try:
-            arguments = {name: payload.read(_json(command))}
+            arguments = {name: payload.read(_decoded_payload(command))}
         except PayloadError as error:
             raise Failed("invalid_payload", f"The payload {error}.") from None
-        if self._context:
-            arguments[self._context] = CommandContext.of(command)
-        if self._transaction:
-            arguments[self._transaction] = tx
+        if self._context_parameter:
+            arguments[self._context_parameter] = CommandContext.from_command(command)
+        if self._transaction_parameter:
+            arguments[self._transaction_parameter] = tx
         result = await self._function(**arguments)
         try:
-            return self._result.write(result)
+            return self._result_type.write(result)
         except PayloadError as error:
             raise Failed("invalid_result", f"The handler's result does not fit: {error}.") from None
 
 
-def _json(command: Command) -> Json:
+def _decoded_payload(command: Command) -> Json:
     assert not isinstance(command.payload, bytes), "a command that arrived is decoded"
     return command.payload
 
@@ -91,96 +98,109 @@ def _json(command: Command) -> Json:
 @dataclass(frozen=True, slots=True)
 class _Signature:
     name: str
-    where: str
-    payload: tuple[str, Payload]
-    result: Payload
-    context: str
-    transaction: str
+    location: str
+    payload_parameter: tuple[str, PayloadType]
+    result_type: PayloadType
+    context_parameter: str
+    transaction_parameter: str
 
     @classmethod
-    def of(cls, function: Function) -> "_Signature":
-        where = _where(function)
+    def from_function(cls, function: HandlerFunction) -> "_Signature":
+        location = _source_location(function)
         name = function.__name__
-        hints = _hints(function, where)
-        names: dict[type, str] = {}
-        payloads: list[str] = []
+        hints = _type_hints(function, location)
+        special_parameters: dict[type, str] = {}
+        payload_parameters: list[str] = []
         for parameter in inspect.signature(function).parameters.values():
-            kind = _kind(parameter, hints, f"{name}'s parameter {parameter.name!r}", where)
-            if kind in (CommandContext, AsyncConnection):
-                names[kind] = parameter.name
+            annotation = _parameter_annotation(
+                parameter, hints, f"{name}'s parameter {parameter.name!r}", location
+            )
+            if annotation in (CommandContext, AsyncConnection):
+                special_parameters[annotation] = parameter.name
             else:
-                payloads.append(parameter.name)
-        if len(payloads) != 1:
+                payload_parameters.append(parameter.name)
+        if len(payload_parameters) != 1:
             raise DefinitionError(
-                f"{name} takes {len(payloads)} payloads.",
-                where=where,
-                mend="Take one, annotated with the command's pydantic model.",
+                f"{name} takes {len(payload_parameters)} payloads.",
+                location=location,
+                fix="Take one, annotated with the command's pydantic model.",
             )
         return cls(
             name=name,
-            where=where,
-            payload=(payloads[0], _payload(hints[payloads[0]], f"The payload of {name}", where)),
-            result=_payload(hints.get("return", _MISSING), f"The result of {name}", where),
-            context=names.get(CommandContext, ""),
-            transaction=names.get(AsyncConnection, ""),
+            location=location,
+            payload_parameter=(
+                payload_parameters[0],
+                _payload_type(hints[payload_parameters[0]], f"The payload of {name}", location),
+            ),
+            result_type=_payload_type(
+                hints.get("return", _MISSING), f"The result of {name}", location
+            ),
+            context_parameter=special_parameters.get(CommandContext, ""),
+            transaction_parameter=special_parameters.get(AsyncConnection, ""),
         )
 
-    def refuse(self, problem: str, mend: str) -> DefinitionError:
-        return DefinitionError(f"{self.name} {problem}.", where=self.where, mend=mend)
+    def definition_error(self, problem: str, fix: str) -> DefinitionError:
+        return DefinitionError(f"{self.name} {problem}.", location=self.location, fix=fix)
 
 
 _MISSING = object()
 
 
-def _where(function: Function) -> str:
+def _source_location(function: HandlerFunction) -> str:
     if not inspect.isfunction(function):
         raise DefinitionError(
             f"A {type(function).__name__} is declared where a function belongs.",
-            where=str(getattr(function, "__module__", "the module")),
-            mend="Put the decorator, with its arguments, directly on an async function.",
+            location=str(getattr(function, "__module__", "the module")),
+            fix="Put the decorator, with its arguments, directly on an async function.",
         )
     code = inspect.unwrap(function).__code__
-    where = f"{code.co_filename}:{code.co_firstlineno}"
+    location = f"{code.co_filename}:{code.co_firstlineno}"
     if not inspect.iscoroutinefunction(function):
         raise DefinitionError(
             f"{function.__name__} is not an async function.",
-            where=where,
-            mend="Declare it with async def; wrap what blocks in asyncio.to_thread.",
+            location=location,
+            fix="Declare it with async def; wrap what blocks in asyncio.to_thread.",
         )
-    return where
+    return location
 
 
-def _hints(function: Function, where: str) -> dict[str, Any]:
+def _type_hints(function: HandlerFunction, location: str) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise DefinitionError(
             f"An annotation of {function.__name__} cannot be read: {error}.",
-            where=where,
-            mend="Define or import its type before the function.",
+            location=location,
+            fix="Define or import its type before the function.",
         ) from None
 
 
-def _kind(parameter: inspect.Parameter, hints: dict[str, Any], what: str, where: str) -> Any:
+def _parameter_annotation(
+    parameter: inspect.Parameter, hints: dict[str, Any], description: str, location: str
+) -> Any:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise DefinitionError(f"{what} is no plain one.", where=where, mend="Use no * and no /.")
+        raise DefinitionError(
+            f"{description} is no plain one.", location=location, fix="Use no * and no /."
+        )
     if parameter.name not in hints:
         raise DefinitionError(
-            f"{what} has no annotation.",
-            where=where,
-            mend="Annotate it with the payload's model, AsyncConnection or CommandContext.",
+            f"{description} has no annotation.",
+            location=location,
+            fix="Annotate it with the payload's model, AsyncConnection or CommandContext.",
         )
     return hints[parameter.name]
 
 
-def _payload(kind: Any, what: str, where: str) -> Payload:
-    if kind is _MISSING:
+def _payload_type(annotation: Any, description: str, location: str) -> PayloadType:
+    if annotation is _MISSING:
         raise DefinitionError(
-            f"{what} has no annotation.", where=where, mend="Annotate it, with None for nothing."
+            f"{description} has no annotation.",
+            location=location,
+            fix="Annotate it, with None for nothing.",
         )
     try:
-        return Payload(kind)
+        return PayloadType(annotation)
     except PayloadError as error:
         raise DefinitionError(
-            f"{what} does not work: {error}.", where=where, mend=error.mend
+            f"{description} does not work: {error}.", location=location, fix=error.fix
         ) from None

@@ -14,13 +14,13 @@ from uuid import UUID
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import Direction
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+INITIAL_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
 """Seconds until a command is tried again: doubling, up to the longest."""
 
-_Place = tuple[UUID, str, Direction]
+_StepRef = tuple[UUID, str, Direction]
 
 
-class Waiting:
+class InProgressCommands:
     """
     The commands that one process has taken and not answered.
 
@@ -28,48 +28,48 @@ class Waiting:
         patience: seconds after which one is given up.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
-        self._attempts: dict[_Place, list[int]] = {}
+    def __init__(self, wait_timeout: float) -> None:
+        self.wait_timeout = wait_timeout
+        self._attempts: dict[_StepRef, list[int]] = {}
 
     @contextmanager
-    def of(self, command: Command) -> Iterator["Wait"]:
+    def track(self, command: Command) -> Iterator["RetryWait"]:
         """Surround all that is tried with a command."""
-        place = command.run_id, command.step, command.direction
-        attempts = self._attempts.setdefault(place, [])
+        step_ref = command.run_id, command.step, command.direction
+        attempts = self._attempts.setdefault(step_ref, [])
         attempts.append(command.attempt)
         try:
-            yield Wait(attempts, command.attempt, self.patience)
+            yield RetryWait(attempts, command.attempt, self.wait_timeout)
         finally:
             attempts.remove(command.attempt)
             if not attempts:
-                del self._attempts[place]
+                del self._attempts[step_ref]
 
 
-class Wait:
+class RetryWait:
     """
     One command's waiting.
 
     `begins` until it has met another delivery for the first time, `counted` once it had a turn.
     """
 
-    def __init__(self, attempts: list[int], attempt: int, patience: float) -> None:
+    def __init__(self, attempts: list[int], attempt: int, wait_timeout: float) -> None:
         self._attempts = attempts
         self._attempt = attempt
-        self._patience = patience
-        self._until = 0.0
-        self._pause = FIRST_PAUSE / 2
-        self.begins = True
-        self.counted = False
+        self._wait_timeout = wait_timeout
+        self._deadline = 0.0
+        self._delay = INITIAL_RETRY_DELAY / 2
+        self.is_first_conflict = True
+        self.consumption_emitted = False
 
-    def is_over(self) -> bool:
+    def should_give_up(self) -> bool:
         """Note that another delivery has it in hand; whether to wait for that no longer."""
         now = asyncio.get_running_loop().time()
-        if self.begins:
-            self._until, self.begins = now + self._patience, False
-        return now >= self._until or self._attempt < max(self._attempts)
+        if self.is_first_conflict:
+            self._deadline, self.is_first_conflict = now + self._wait_timeout, False
+        return now >= self._deadline or self._attempt < max(self._attempts)
 
-    def pause(self) -> float:
+    def next_delay(self) -> float:
         """Seconds until it is tried again."""
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
-        return self._pause
+        self._delay = min(MAX_RETRY_DELAY, self._delay * 2)
+        return self._delay

@@ -26,21 +26,21 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.postgres.connect import engine_for
+from saga_engine.postgres.connect import create_database_engine
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseTroubled, Observer, described
+from saga_engine.telemetry.events import DatabaseUnavailable, Observer, describe_error
 
-LOOK = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at what is waited for."""
 
-DRIP = 125_000
+MIN_UPLOAD_RATE = 125_000
 """Bytes a second at which what was sent reaches PostgreSQL at the least: 1 Mbit/s."""
 
-APPLICATION = "saga-engine participant"
+APPLICATION_NAME = "saga-engine participant"
 """Only sessions of that name are ended, or of one that a single connection has behind a pooler."""
 
 
-class _Bytes(NamedTuple):
+class _ByteCounts(NamedTuple):
     """What of a connection's has moved until now."""
 
     unsent: int = 0
@@ -48,35 +48,37 @@ class _Bytes(NamedTuple):
     received: int = 0
 
 
-class _Wait:
+class _PendingStatement:
     """That something is waited for on a connection of asyncpg's; nothing has happened `since`."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
-        self.since = time.monotonic()
-        self._begun = self._moved = _moved(driver)
+        self.last_activity = time.monotonic()
+        self._counts_at_start = self._last_counts = _byte_counts(driver)
 
     @property
-    def session(self) -> int | str:
+    def session_id(self) -> int | str:
         """
         What names the session in PostgreSQL: its process number, or a name behind a pooler.
 
         There the number is the pooler's own, and the session is another one in each transaction.
         """
-        named: int | str = self.driver.session_name or self.driver.get_server_pid()
-        return named
+        session_id: int | str = self.driver.session_name or self.driver.get_server_pid()
+        return session_id
 
-    def is_silent(self, patience: float) -> bool:
+    def is_silent(self, silence_timeout: float) -> bool:
         """Whether nothing has moved for so long, and what was sent has had the time to arrive."""
-        moved = _moved(self.driver)
-        if moved != self._moved:
-            self._moved = moved
-            self.since = time.monotonic()
-        sent = moved.acknowledged - self._begun.acknowledged
-        return time.monotonic() - self.since > patience + sent / DRIP
+        counts = _byte_counts(self.driver)
+        if counts != self._last_counts:
+            self._last_counts = counts
+            self.last_activity = time.monotonic()
+        sent_bytes = counts.acknowledged - self._counts_at_start.acknowledged
+        return (
+            time.monotonic() - self.last_activity > silence_timeout + sent_bytes / MIN_UPLOAD_RATE
+        )
 
 
-class Watchdog:
+class LostStatementMonitor:
     """
     Watches the statements of one engine, from when it is made; `run` ends what is lost.
 
@@ -85,125 +87,146 @@ class Watchdog:
     """
 
     def __init__(self, engine: AsyncEngine, url: str, settings: Settings) -> None:
-        self._patience = settings.participant_watchdog
-        self._timeout = settings.database_connect_timeout
-        self._waits: dict[Connection | None, _Wait] = {}
-        self.asking = engine_for(
+        self._silence_timeout = settings.participant_statement_check_after
+        self._connect_timeout = settings.database_connect_timeout
+        self._pending: dict[Connection | None, _PendingStatement] = {}
+        self.probe_engine = create_database_engine(
             url,
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"timeout": self._timeout, "command_timeout": self._timeout},
+            connect_args={
+                "timeout": self._connect_timeout,
+                "command_timeout": self._connect_timeout,
+            },
         )
-        event.listen(engine.sync_engine, "before_cursor_execute", self._begins)
-        event.listen(engine.sync_engine, "after_cursor_execute", self._ends)
-        event.listen(engine.sync_engine, "handle_error", self._fails)
+        event.listen(engine.sync_engine, "before_cursor_execute", self._on_statement_start)
+        event.listen(engine.sync_engine, "after_cursor_execute", self._on_statement_end)
+        event.listen(engine.sync_engine, "handle_error", self._on_statement_error)
 
     @contextmanager
-    def watching(self, connection: AsyncConnection) -> Iterator[None]:
+    def watch(self, connection: AsyncConnection) -> Iterator[None]:
         """Surround what is no statement, and waits for PostgreSQL all the same."""
-        used = connection.sync_connection
-        assert used is not None, "it has been begun"
-        self._begins(used)
+        sync_connection = connection.sync_connection
+        assert sync_connection is not None, "it has been begun"
+        self._on_statement_start(sync_connection)
         try:
             yield
         finally:
-            self._ends(used)
+            self._on_statement_end(sync_connection)
 
-    def forget(self, connection: AsyncConnection) -> None:
+    def stop_watching(self, connection: AsyncConnection) -> None:
         """Nothing is waited for on it any more, however that ended."""
-        self._waits.pop(connection.sync_connection, None)
+        self._pending.pop(connection.sync_connection, None)
 
-    async def run(self, tell: Observer) -> None:
+    async def run(self, emit: Observer) -> None:
         """Look for what is lost, until cancelled; one fact for an outage, however long it is."""
-        troubled = False
+        in_outage = False
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
             try:
-                lost = await self._end_the_lost()
+                lost = await self._terminate_lost()
             except Exception as error:  # noqa: BLE001 - the next look asks again
-                if not troubled:
-                    tell(DatabaseTroubled(operation="watchdog", problem=described(error)))
-                troubled = True
+                if not in_outage:
+                    emit(DatabaseUnavailable(operation="watchdog", problem=describe_error(error)))
+                in_outage = True
                 continue
-            troubled = False
+            in_outage = False
             if lost:
                 problem = f"{len(lost)} statements or their answers were lost on the way."
-                tell(DatabaseTroubled(operation="watchdog", problem=problem))
+                emit(DatabaseUnavailable(operation="watchdog", problem=problem))
 
     async def close(self) -> None:
         """Close what was opened here."""
-        await self.asking.dispose()
+        await self.probe_engine.dispose()
 
-    async def _end_the_lost(self) -> AbstractSet[_Wait]:
+    async def _terminate_lost(self) -> AbstractSet[_PendingStatement]:
         """Ask twice, because an answer may be on its way for a moment."""
-        waits = set(self._waits.values())
-        if not self._silent(waits):
+        pending = set(self._pending.values())
+        if not self._silent_statements(pending):
             return set()
         # All of them at once: each look is a connection to PostgreSQL, and takes its time.
-        idle = await self._ask(waits, _IDLE)
-        for each in waits - idle:
-            each.since = time.monotonic()  # at work
-        if not self._silent(idle):
+        waiting_for_client = await self._query_sessions(pending, _SELECT_WAITING_SESSIONS)
+        for each in pending - waiting_for_client:
+            each.last_activity = time.monotonic()  # at work
+        if not self._silent_statements(waiting_for_client):
             return set()
-        await asyncio.sleep(LOOK)
-        idle = self._silent(idle) & set(self._waits.values())
-        lost = await self._ask(idle, _END) if idle else set()
+        await asyncio.sleep(POLL_INTERVAL)
+        waiting_for_client = self._silent_statements(waiting_for_client) & set(
+            self._pending.values()
+        )
+        lost = (
+            await self._query_sessions(waiting_for_client, _TERMINATE_WAITING_SESSIONS)
+            if waiting_for_client
+            else set()
+        )
         for each in lost:
             each.driver.terminate()
         return lost
 
-    def _silent(self, waits: AbstractSet[_Wait]) -> AbstractSet[_Wait]:
-        return {each for each in waits if each.is_silent(self._patience)}
+    def _silent_statements(
+        self, pending: AbstractSet[_PendingStatement]
+    ) -> AbstractSet[_PendingStatement]:
+        return {each for each in pending if each.is_silent(self._silence_timeout)}
 
-    async def _ask(self, waits: AbstractSet[_Wait], question: TextClause) -> AbstractSet[_Wait]:
+    async def _query_sessions(
+        self, pending: AbstractSet[_PendingStatement], query: TextClause
+    ) -> AbstractSet[_PendingStatement]:
         """Those whose sessions wait for us as well."""
-        by_session = {each.session: each for each in waits if not each.driver.is_closed()}
-        named = {
+        by_session = {each.session_id: each for each in pending if not each.driver.is_closed()}
+        parameters = {
             "numbers": [each for each in by_session if isinstance(each, int)],
             "names": [each for each in by_session if isinstance(each, str)],
-            "application": APPLICATION,
+            "application": APPLICATION_NAME,
         }
-        async with asyncio.timeout(self._timeout), self.asking.connect() as connection:
-            found = await connection.execute(question, named)
+        async with (
+            asyncio.timeout(self._connect_timeout),
+            self.probe_engine.connect() as connection,
+        ):
+            rows = await connection.execute(query, parameters)
             sessions = {
-                row.pid if row.application == APPLICATION else row.application for row in found
+                row.pid if row.application == APPLICATION_NAME else row.application for row in rows
             }
             return {by_session[each] for each in sessions}
 
-    def _begins(self, connection: Connection, *_: object) -> None:
-        self._waits[connection] = _Wait(connection.connection.driver_connection)
+    def _on_statement_start(self, connection: Connection, *_: object) -> None:
+        self._pending[connection] = _PendingStatement(connection.connection.driver_connection)
 
-    def _ends(self, connection: Connection, *_: object) -> None:
-        self._waits.pop(connection, None)
+    def _on_statement_end(self, connection: Connection, *_: object) -> None:
+        self._pending.pop(connection, None)
 
-    def _fails(self, context: ExceptionContext) -> None:
-        self._waits.pop(context.connection, None)
+    def _on_statement_error(self, context: ExceptionContext) -> None:
+        self._pending.pop(context.connection, None)
 
 
-def _moved(driver: Any) -> _Bytes:
+def _byte_counts(driver: Any) -> _ByteCounts:
     transport = driver._transport  # noqa: SLF001 - asyncpg does not tell it
-    opened = transport and transport.get_extra_info("socket")
-    if not opened:
-        return _Bytes()
+    sock = transport and transport.get_extra_info("socket")
+    if not sock:
+        return _ByteCounts()
     unsent = transport.get_write_buffer_size()
-    if sys.platform != "linux" or opened.family == socket.AF_UNIX:
-        return _Bytes(unsent)
+    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+        return _ByteCounts(unsent)
     try:
-        told = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        return _Bytes(unsent, *_BYTES.unpack_from(told, _BYTES_AT))
+        tcp_info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return _ByteCounts(unsent, *_TCP_INFO_BYTE_COUNTS.unpack_from(tcp_info, _TCP_INFO_OFFSET))
     except (OSError, struct.error):
-        return _Bytes(unsent)  # it is closed, or this kernel does not tell
+        return _ByteCounts(unsent)  # it is closed, or this kernel does not tell
 
 
 # bytes_acked and bytes_received of Linux's struct tcp_info, which only ever grows at its end.
-_BYTES, _BYTES_AT = struct.Struct("=QQ"), 120
+_TCP_INFO_BYTE_COUNTS, _TCP_INFO_OFFSET = struct.Struct("=QQ"), 120
 
 # Whatever state a session that waits for its client calls that: asyncpg sends statements in two
 # parts.
-_WAITING = """
+_FROM_SESSIONS_WAITING_FOR_CLIENT = """
     FROM pg_stat_activity
     WHERE usename = current_user AND wait_event = 'ClientRead'
         AND (pid = ANY (:numbers) AND application_name = :application
             OR application_name = ANY (:names))"""
-_IDLE = text("SELECT pid, application_name AS application" + _WAITING)
-_END = text("SELECT pid, application_name AS application, pg_terminate_backend(pid)" + _WAITING)
+_SELECT_WAITING_SESSIONS = text(
+    "SELECT pid, application_name AS application" + _FROM_SESSIONS_WAITING_FOR_CLIENT
+)
+_TERMINATE_WAITING_SESSIONS = text(
+    "SELECT pid, application_name AS application, pg_terminate_backend(pid)"
+    + _FROM_SESSIONS_WAITING_FOR_CLIENT
+)

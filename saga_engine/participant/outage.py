@@ -7,17 +7,17 @@ prefetch, and not returned: what is returned too often becomes a dead letter.
 
 import asyncio
 
-from saga_engine.participant.database import Database
-from saga_engine.telemetry.events import DatabaseRecovered, DatabaseTroubled, Observer
+from saga_engine.participant.database import ParticipantDatabase
+from saga_engine.telemetry.events import DatabaseRecovered, DatabaseUnavailable, Observer
 
 OPERATION = "participant"
 
 
-class Away(Exception):
+class CommandDeferred(Exception):
     """The database is away, and nothing of the command has been done: it waits for its turn."""
 
 
-class Outage:
+class OutageMonitor:
     """
     Whether the database of one participant is away; `problem` says why, and is empty when not.
 
@@ -25,35 +25,37 @@ class Outage:
         interval: seconds between two looks.
     """
 
-    def __init__(self, database: Database, interval: float, tell: Observer) -> None:
+    def __init__(
+        self, database: ParticipantDatabase, probe_interval: float, emit: Observer
+    ) -> None:
         self.problem = ""
         self._database = database
-        self._interval = interval
-        self._tell = tell
-        self._began = 0.0
-        self._found = asyncio.Event()
-        self._over = asyncio.Event()
-        self._over.set()
+        self._probe_interval = probe_interval
+        self._emit = emit
+        self._started_at = 0.0
+        self._outage_started = asyncio.Event()
+        self._outage_ended = asyncio.Event()
+        self._outage_ended.set()
 
-    def begin(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> None:
         """Report an outage by an error; only its first report counts."""
         if self.problem:
             return
-        problem = self.problem = self.problem_of(error)
-        self._began = asyncio.get_running_loop().time()
-        self._over.clear()
-        self._found.set()
-        self._tell(DatabaseTroubled(operation=OPERATION, problem=problem))
+        problem = self.problem = self.describe_error(error)
+        self._started_at = asyncio.get_running_loop().time()
+        self._outage_ended.clear()
+        self._outage_started.set()
+        self._emit(DatabaseUnavailable(operation=OPERATION, problem=problem))
 
-    def problem_of(self, error: BaseException) -> str:
+    def describe_error(self, error: BaseException) -> str:
         """Say in a sentence what an error of the database is, without its text."""
-        return self._database.problem_of(error)
+        return self._database.describe_error(error)
 
-    async def wait(self, seconds: float) -> None:
+    async def wait_until_over(self, seconds: float) -> None:
         """Wait until it is over, for so many seconds at most."""
         try:
             async with asyncio.timeout(seconds):
-                await self._over.wait()
+                await self._outage_ended.wait()
         except TimeoutError:
             pass  # the caller looks again
 
@@ -61,13 +63,13 @@ class Outage:
         """Look whether an outage is over, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._found.wait()
-            await asyncio.sleep(self._interval)
-            if problem := await self._database.problem():
+            await self._outage_started.wait()
+            await asyncio.sleep(self._probe_interval)
+            if problem := await self._database.find_problem():
                 self.problem = problem
                 continue
             self.problem = ""
-            self._found.clear()
-            self._over.set()
-            seconds = loop.time() - self._began
-            self._tell(DatabaseRecovered(operation=OPERATION, outage_s=seconds))
+            self._outage_started.clear()
+            self._outage_ended.set()
+            duration = loop.time() - self._started_at
+            self._emit(DatabaseRecovered(operation=OPERATION, outage_s=duration))

@@ -21,10 +21,10 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_engine.errors import DefinitionError
-from saga_engine.participant.handler import Function, Handler
-from saga_engine.saga.rules import COMMAND, COMMAND_BYTES_MAX, NAME
+from saga_engine.participant.handler import Handler, HandlerFunction
+from saga_engine.saga.rules import COMMAND_PATTERN, MAX_COMMAND_BYTES, SAGA_NAME_PATTERN
 
-F = TypeVar("F", bound=Function)
+F = TypeVar("F", bound=HandlerFunction)
 
 
 class Participant:
@@ -53,11 +53,11 @@ class Participant:
         create_barrier: bool = True,
         barrier_schema: str | None = None,
     ) -> None:
-        if not _fits(NAME, name):
+        if not _matches(SAGA_NAME_PATTERN, name):
             raise DefinitionError(
                 f"Participant {name!r} has a name that cannot travel.",
-                where=_caller(),
-                mend="Use a to z, 0 to 9, - and _, at most 64.",
+                location=_caller_location(),
+                fix="Use a to z, 0 to 9, - and _, at most 64.",
             )
         self.name = name
         self.database = database
@@ -80,7 +80,7 @@ class Participant:
         Raises:
             DefinitionError: the name cannot travel, or has a handler already.
         """
-        return self._declare(name, undoes="")
+        return self._declare(name, compensated_command="")
 
     def compensation(self, name: str, *, of: str) -> Callable[[F], F]:
         """
@@ -98,45 +98,48 @@ class Participant:
             DefinitionError: the name cannot travel or has a handler already, or this participant
                 does not perform the command *of*.
         """
-        if of not in self._handlers or self._handlers[of].undoes:
+        if of not in self._handlers or self._handlers[of].compensated_command:
             raise DefinitionError(
                 f"{name} is declared as compensation of {of!r}, which {self.name} does not"
                 " perform.",
-                where=_caller(),
-                mend=f"Declare @{self.name}.command({of!r}) before it; if another participant"
+                location=_caller_location(),
+                fix=f"Declare @{self.name}.command({of!r}) before it; if another participant"
                 " performs that, declare this with command.",
             )
-        return self._declare(name, undoes=of)
+        return self._declare(name, compensated_command=of)
 
-    def _declare(self, name: str, *, undoes: str) -> Callable[[F], F]:
-        if not _fits(COMMAND, name) or len(name) > COMMAND_BYTES_MAX:
+    def _declare(self, name: str, *, compensated_command: str) -> Callable[[F], F]:
+        if not _matches(COMMAND_PATTERN, name) or len(name) > MAX_COMMAND_BYTES:
             raise DefinitionError(
                 f"{name!r} is no name for a command.",
-                where=_caller(2),
-                mend="Use words of letters, digits, - and _ with dots between them, at most"
-                f" {COMMAND_BYTES_MAX} characters.",
+                location=_caller_location(2),
+                fix="Use words of letters, digits, - and _ with dots between them, at most"
+                f" {MAX_COMMAND_BYTES} characters.",
             )
         if name in self._handlers:
             raise DefinitionError(
                 f"{self.name} performs {name} already.",
-                where=_caller(2),
-                mend="Give each command one handler.",
+                location=_caller_location(2),
+                fix="Give each command one handler.",
             )
 
-        def declare(function: F) -> F:
+        def decorator(function: F) -> F:
             self._handlers[name] = Handler(
-                name, function, undoes=undoes, database=self.database is not None
+                name,
+                function,
+                compensated_command=compensated_command,
+                has_database=self.database is not None,
             )
             return function
 
-        return declare
+        return decorator
 
 
-def _caller(above: int = 1) -> str:
+def _caller_location(extra_frames: int = 1) -> str:
     """`file:line` of whoever called the function that is `above` this one's caller."""
-    frame = inspect.stack(context=0)[above + 1]
+    frame = inspect.stack(context=0)[extra_frames + 1]
     return f"{frame.filename}:{frame.lineno}"
 
 
-def _fits(pattern: re.Pattern[str], name: object) -> bool:
+def _matches(pattern: re.Pattern[str], name: object) -> bool:
     return isinstance(name, str) and pattern.match(name) is not None

@@ -4,8 +4,8 @@ Replies on their way: published in batches, and only then their commands acknowl
 Rule: a command is acknowledged when the broker has confirmed its reply. Until then its delivery is
 held, so whatever happens to this process the command is delivered again and the barrier repeats its
 answer. A reply no queue is bound for (the engine is not there) is tried again with growing pauses,
-without holding up the others, for `participant_reply_timeout` seconds; then its command is set
-aside, and at once where its `reply_to` is no queue of an engine. Nothing is lost by that: the
+without holding up the others, for `participant_reply_retry_timeout` seconds; then its command is
+set aside, and at once where its `reply_to` is no queue of an engine. Nothing is lost by that: the
 engine asks again for whatever it has not heard of.
 """
 
@@ -15,142 +15,162 @@ from dataclasses import dataclass, field, replace
 
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.protocol.command import fresh_message_id
-from saga_engine.protocol.message import Delivery, Message, Published
-from saga_engine.protocol.token import shown
+from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.message import Delivery, Message, PublishOutcome
+from saga_engine.protocol.token import redact_token
 from saga_engine.protocol.topology import REPLIES
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import MessageDeadLettered, MessagesPublished, Observer
 
 
-def _now() -> float:
+def _loop_time() -> float:
     """The clock of the event loop: what is waited for here goes by no other."""
     return asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True)
-class _Held:
+class _UnconfirmedReply:
     delivery: Delivery
     message: Message
-    since: float = field(default_factory=_now)
-    due: float = 0.0
-    tries: int = 0
+    added_at: float = field(default_factory=_loop_time)
+    publish_at: float = 0.0
+    attempts: int = 0
 
 
-class Replies:
+class ReplyPublisher:
     """What was answered and is not confirmed yet."""
 
     def __init__(
-        self, publisher: Publisher, consumer: Consumer, settings: Settings, tell: Observer
+        self, publisher: Publisher, consumer: Consumer, settings: Settings, emit: Observer
     ) -> None:
         self._publisher = publisher
         self._consumer = consumer
         self._settings = settings
-        self._tell = tell
-        self._held: list[_Held] = []
-        self._changed = asyncio.Event()
-        self._finished = False
+        self._emit = emit
+        self._unconfirmed: list[_UnconfirmedReply] = []
+        self._wake_up = asyncio.Event()
+        self._stopped_accepting = False
 
     def add(self, delivery: Delivery, message: Message) -> None:
         """Publish a reply, then acknowledge the command it answers."""
-        self._held.append(_Held(delivery, message))
-        self._changed.set()
+        self._unconfirmed.append(_UnconfirmedReply(delivery, message))
+        self._wake_up.set()
 
-    def finish(self) -> None:
+    def stop_accepting(self) -> None:
         """No more will be added: `run` ends when nothing is left that can be confirmed."""
-        self._finished = True
-        self._changed.set()
+        self._stopped_accepting = True
+        self._wake_up.set()
 
     async def run(self) -> None:
-        """Publish whatever is due, up to `batch_bytes` in one write, until finished."""
-        while self._held or not self._finished:
-            self._changed.clear()
-            now = _now()
-            due = [held for held in self._held if held.due <= now or self._finished]
+        """Publish whatever is due, up to `max_batch_bytes` in one write, until finished."""
+        while self._unconfirmed or not self._stopped_accepting:
+            self._wake_up.clear()
+            now = _loop_time()
+            due = [
+                reply
+                for reply in self._unconfirmed
+                if reply.publish_at <= now or self._stopped_accepting
+            ]
             if due:
-                await self._publish(self._portion(due))
+                await self._publish(self._next_batch(due))
             else:
-                await self._wait(min((held.due - now for held in self._held), default=None))
+                await self._wait_for_wake_up(
+                    min((reply.publish_at - now for reply in self._unconfirmed), default=None)
+                )
 
-    def _portion(self, due: list[_Held]) -> list[_Held]:
+    def _next_batch(self, due: list[_UnconfirmedReply]) -> list[_UnconfirmedReply]:
         """As many of them as are written at once: one, and more while they are small enough."""
         size = 0
-        for number, held in enumerate(due):
-            size += len(held.message.body)
-            if number and size > self._settings.batch_bytes:
-                return due[:number]
+        for index, reply in enumerate(due):
+            size += len(reply.message.body)
+            if index and size > self._settings.max_batch_bytes:
+                return due[:index]
         return due
 
-    async def _wait(self, seconds: float | None) -> None:
+    async def _wait_for_wake_up(self, seconds: float | None) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._changed.wait()
+                await self._wake_up.wait()
         except TimeoutError:
             pass  # the next one is due
 
-    async def _publish(self, due: list[_Held]) -> None:
-        outcomes = await self._publisher.publish([held.message for held in due])
-        self._count(due, outcomes)
-        confirmed: list[_Held] = []
-        given_up: list[tuple[_Held, Published]] = []
-        dropped: list[_Held] = []
-        for held, outcome in zip(due, outcomes, strict=True):
-            if outcome is Published.CONFIRMED:
-                confirmed.append(held)
-            elif self._hopeless(held, outcome):
-                given_up.append((held, outcome))
-            elif self._elsewhere(held, outcome):
-                dropped.append(held)
+    async def _publish(self, batch: list[_UnconfirmedReply]) -> None:
+        outcomes = await self._publisher.publish([reply.message for reply in batch])
+        self._emit_published(batch, outcomes)
+        confirmed: list[_UnconfirmedReply] = []
+        undeliverable: list[tuple[_UnconfirmedReply, PublishOutcome]] = []
+        to_be_redelivered: list[_UnconfirmedReply] = []
+        for reply, outcome in zip(batch, outcomes, strict=True):
+            if outcome is PublishOutcome.CONFIRMED:
+                confirmed.append(reply)
+            elif self._is_undeliverable(reply, outcome):
+                undeliverable.append((reply, outcome))
+            elif self._will_be_redelivered(reply, outcome):
+                to_be_redelivered.append(reply)
             else:
-                self._again(held)
-        await self._consumer.settle(held.delivery for held in confirmed)
-        await self._give_up(given_up)
-        gone = {id(held) for held in (*confirmed, *dropped, *(held for held, _ in given_up))}
-        self._held = [held for held in self._held if id(held) not in gone]
+                self._schedule_retry(reply)
+        await self._consumer.acknowledge(reply.delivery for reply in confirmed)
+        await self._dead_letter(undeliverable)
+        removed_ids = {
+            id(reply)
+            for reply in (*confirmed, *to_be_redelivered, *(reply for reply, _ in undeliverable))
+        }
+        self._unconfirmed = [reply for reply in self._unconfirmed if id(reply) not in removed_ids]
 
-    def _hopeless(self, held: _Held, outcome: Published) -> bool:
-        too_long = _now() - held.since > self._settings.participant_reply_timeout
+    def _is_undeliverable(self, reply: _UnconfirmedReply, outcome: PublishOutcome) -> bool:
+        expired = _loop_time() - reply.added_at > self._settings.participant_reply_retry_timeout
         # Any engine's queue for replies begins like that, and may not be there yet; what leads
         # elsewhere never will be, and would take the place of other commands for all that time.
-        nowhere = too_long or not held.message.routing_key.startswith(REPLIES)
-        return outcome is Published.REFUSED or (outcome is Published.RETURNED and nowhere)
+        unroutable = expired or not reply.message.routing_key.startswith(REPLIES)
+        return outcome is PublishOutcome.UNPUBLISHABLE or (
+            outcome is PublishOutcome.UNROUTABLE and unroutable
+        )
 
-    def _elsewhere(self, held: _Held, outcome: Published) -> bool:
+    def _will_be_redelivered(self, reply: _UnconfirmedReply, outcome: PublishOutcome) -> bool:
         """Whether the command is delivered again anyway, to us or to another process."""
-        leaving = self._finished and outcome is Published.RETURNED
-        return leaving or held.delivery.epoch != self._consumer.epoch
+        shutting_down = self._stopped_accepting and outcome is PublishOutcome.UNROUTABLE
+        return shutting_down or reply.delivery.generation != self._consumer.generation
 
-    def _again(self, held: _Held) -> None:
-        longest = self._settings.broker_backoff_max
-        pause = min(longest, self._settings.broker_backoff * 2.0 ** min(held.tries, 32))
-        held.tries += 1
-        held.due = _now() + pause
+    def _schedule_retry(self, reply: _UnconfirmedReply) -> None:
+        max_delay = self._settings.broker_reconnect_backoff_max
+        delay = min(
+            max_delay, self._settings.broker_reconnect_backoff * 2.0 ** min(reply.attempts, 32)
+        )
+        reply.attempts += 1
+        reply.publish_at = _loop_time() + delay
         # Two publishes of one message id cannot be told apart while both are on their way.
-        held.message = replace(held.message, message_id=fresh_message_id())
+        reply.message = replace(reply.message, message_id=new_message_id())
 
-    async def _give_up(self, given_up: list[tuple[_Held, Published]]) -> None:
-        for held, outcome in given_up:
-            reason, problem = _WHY[outcome]
-            fact = MessageDeadLettered(
-                queue=held.delivery.queue,
+    async def _dead_letter(
+        self, undeliverable: list[tuple[_UnconfirmedReply, PublishOutcome]]
+    ) -> None:
+        for reply, outcome in undeliverable:
+            reason, problem = _DEAD_LETTER_REASONS[outcome]
+            event = MessageDeadLettered(
+                queue=reply.delivery.queue,
                 reason=reason,
                 problem=problem,
-                message_id=held.delivery.message_id,
-                correlation_id=shown(held.delivery.correlation_id),
+                message_id=reply.delivery.message_id,
+                correlation_id=redact_token(reply.delivery.correlation_id),
             )
-            self._tell(fact)
-        await self._consumer.reject(held.delivery for held, _ in given_up)
+            self._emit(event)
+        await self._consumer.reject(reply.delivery for reply, _ in undeliverable)
 
-    def _count(self, due: list[_Held], outcomes: list[Published]) -> None:
-        exchanges = [held.message.exchange for held in due]
-        for (exchange, outcome), number in Counter(zip(exchanges, outcomes, strict=True)).items():
-            self._tell(MessagesPublished(exchange=exchange, outcome=outcome.value, messages=number))
+    def _emit_published(
+        self, batch: list[_UnconfirmedReply], outcomes: list[PublishOutcome]
+    ) -> None:
+        exchanges = [reply.message.exchange for reply in batch]
+        for (exchange, outcome), count in Counter(zip(exchanges, outcomes, strict=True)).items():
+            self._emit(MessagesPublished(exchange=exchange, outcome=outcome.value, messages=count))
 
 
-_WHY = {
-    Published.RETURNED: (
+_DEAD_LETTER_REASONS = {
+    PublishOutcome.UNROUTABLE: (
         "reply_unroutable",
         "No queue takes the reply: its reply_to leads nowhere.",
     ),
-    Published.REFUSED: ("reply_unpublishable", "The reply breaks a limit of AMQP or body_bytes."),
+    PublishOutcome.UNPUBLISHABLE: (
+        "reply_unpublishable",
+        "The reply breaks a limit of AMQP or max_body_bytes.",
+    ),
 }

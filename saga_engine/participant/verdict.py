@@ -13,34 +13,34 @@ from types import TracebackType
 import orjson
 
 from saga_engine.containment import TaskExited
-from saga_engine.participant.errors import Failed, Rejected, travels
-from saga_engine.payload.limits import Limits
-from saga_engine.postgres.sqlalchemy_errors import code_of
-from saga_engine.protocol.reply import CODE_CHARACTERS
+from saga_engine.participant.errors import Failed, Rejected, fits_reply
+from saga_engine.payload.limits import BodyLimits
+from saga_engine.postgres.sqlalchemy_errors import sqlstate_of
+from saga_engine.protocol.reply import MAX_CODE_CHARACTERS
 from saga_engine.vocabulary import Failure, Outcome
 
-LEAVES = 100
+MAX_GROUP_EXCEPTIONS = 100
 """Exceptions of one group that are looked at."""
 
-_NO_WORD = re.compile(r"[^\w.-]")
-_NAME = type.__dict__["__name__"]
+_INVALID_CODE_CHARACTER = re.compile(r"[^\w.-]")
+_CLASS_NAME_DESCRIPTOR = type.__dict__["__name__"]
 
 
-def refusal_in(error: BaseException) -> Rejected | Failed | None:
+def handler_error_in(error: BaseException) -> Rejected | Failed | None:
     """
     Find the refusal that *error* is.
 
     A group that holds only refusals is one: the first `Failed` in it, or else the first `Rejected`.
     """
-    leaves = list(_leaves(error))
-    if not leaves or not all(isinstance(each, Rejected | Failed) for each in leaves):
+    exceptions = list(_leaf_exceptions(error))
+    if not exceptions or not all(isinstance(each, Rejected | Failed) for each in exceptions):
         return None
-    chosen = next((each for each in leaves if isinstance(each, Failed)), leaves[0])
+    chosen = next((each for each in exceptions if isinstance(each, Failed)), exceptions[0])
     assert isinstance(chosen, Rejected | Failed)
     return chosen
 
 
-def refusal(error: Rejected | Failed, limits: Limits) -> tuple[Outcome, Failure]:
+def outcome_and_failure(error: Rejected | Failed, limits: BodyLimits) -> tuple[Outcome, Failure]:
     """
     Give the outcome and the words of a refusal; only its class when the words cannot travel.
 
@@ -49,47 +49,49 @@ def refusal(error: Rejected | Failed, limits: Limits) -> tuple[Outcome, Failure]
     """
     outcome = Outcome.REJECTED if isinstance(error, Rejected) else Outcome.FAILED
     failure = getattr(error, "failure", None)
-    if isinstance(failure, Failure) and travels(failure, limits):
+    if isinstance(failure, Failure) and fits_reply(failure, limits):
         return outcome, failure
-    return outcome, wordless(error)
+    return outcome, failure_without_text(error)
 
 
-def wordless(error: Rejected | Failed) -> Failure:
+def failure_without_text(error: Rejected | Failed) -> Failure:
     """Give a refusal without its words, which cannot travel: the name of its class."""
-    name = _named(error)
-    return Failure(name, name)
+    class_code = _class_code(error)
+    return Failure(class_code, class_code)
 
 
-def fault(error: BaseException) -> Failure:
+def failure_of_exception(error: BaseException) -> Failure:
     """Give the code and the message of an exception that is not a refusal."""
-    leaves = list(_leaves(error))
-    error = leaves[0] if len(leaves) == 1 else error
+    exceptions = list(_leaf_exceptions(error))
+    error = exceptions[0] if len(exceptions) == 1 else error
     if isinstance(error, TaskExited) and error.__cause__ is not None:
         error = error.__cause__
-    name, state = _named(error), code_of(error)
-    return Failure(state or name, f"{name} (SQLSTATE {state})" if state else name)
+    class_code, sqlstate = _class_code(error), sqlstate_of(error)
+    return Failure(
+        sqlstate or class_code, f"{class_code} (SQLSTATE {sqlstate})" if sqlstate else class_code
+    )
 
 
-def place_of(error: BaseException, file: str = "") -> str:
+def class_and_location(error: BaseException, file: str = "") -> str:
     """Give class and place of an exception: the last line of *file* that it passed, or the last."""
-    frames = [(trace.tb_frame.f_code.co_filename, trace.tb_lineno) for trace in _traces(error)]
-    own = [frame for frame in frames if frame[0] == file]
-    last = (own or frames)[-1:]
-    return _named(error) + "".join(f" at {name}:{line}" for name, line in last)
+    frames = [(trace.tb_frame.f_code.co_filename, trace.tb_lineno) for trace in _tracebacks(error)]
+    frames_in_file = [frame for frame in frames if frame[0] == file]
+    last = (frames_in_file or frames)[-1:]
+    return _class_code(error) + "".join(f" at {name}:{line}" for name, line in last)
 
 
-def _traces(error: BaseException) -> Iterator[TracebackType]:
+def _tracebacks(error: BaseException) -> Iterator[TracebackType]:
     trace = error.__traceback__
     while trace is not None:
         yield trace
         trace = trace.tb_next
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def _leaf_exceptions(error: BaseException) -> Iterator[BaseException]:
     """Walk through a group in order, without recursion: groups may be nested deeply."""
-    stack, seen = [error], 0
-    while stack and seen < LEAVES:
-        each, seen = stack.pop(), seen + 1
+    stack, visited = [error], 0
+    while stack and visited < MAX_GROUP_EXCEPTIONS:
+        each, visited = stack.pop(), visited + 1
         if isinstance(each, BaseExceptionGroup):
             stack.extend(reversed(each.exceptions))
         else:
@@ -98,7 +100,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def code_in(body: bytes, outcome: Outcome) -> str:
+def failure_code_in(body: bytes, outcome: Outcome) -> str:
     """
     Read the code in the body of an answer; empty when it has none, as that of a success.
 
@@ -108,14 +110,16 @@ def code_in(body: bytes, outcome: Outcome) -> str:
     if outcome is Outcome.SUCCEEDED:
         return ""
     try:
-        found = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return ""
-    code = found.get("code") if isinstance(found, dict) else None
-    return code[:CODE_CHARACTERS] if isinstance(code, str) else ""
+    code = document.get("code") if isinstance(document, dict) else None
+    return code[:MAX_CODE_CHARACTERS] if isinstance(code, str) else ""
 
 
-def _named(error: BaseException) -> str:
+def _class_code(error: BaseException) -> str:
     """Give the name of a class as a code: docs/protocol.md allows 1 to 128 characters."""
-    name: str = _NAME.__get__(type(error))  # a metaclass may have another idea of it
-    return _NO_WORD.sub("_", name)[:CODE_CHARACTERS] or "Exception"
+    name: str = _CLASS_NAME_DESCRIPTOR.__get__(
+        type(error)
+    )  # a metaclass may have another idea of it
+    return _INVALID_CODE_CHARACTER.sub("_", name)[:MAX_CODE_CHARACTERS] or "Exception"

@@ -15,16 +15,16 @@ from typing import NoReturn, Protocol, TypeAlias, TypeGuard, runtime_checkable
 from saga_engine.payload.payload import PayloadError
 from saga_engine.vocabulary import Direction, Failure, Json
 
-SEALED = "$sealed"
+ENCRYPTED_KEY = "$sealed"
 """The only member of a sealed value. An object of this shape is never taken for a user's own."""
 
-PAYLOAD_SEALED = "payload_sealed"
+DECRYPTION_FAILED = "payload_sealed"
 """Cause of an incident, and code of a participant's failure: the key is not there."""
 
-Place: TypeAlias = tuple[str, ...]
+AssociatedData: TypeAlias = tuple[str, ...]
 
 
-class SealError(Exception):
+class EncryptionError(Exception):
     """A value cannot be sealed or unsealed. The text names the key and the problem, never data."""
 
 
@@ -37,7 +37,7 @@ class Codec(Protocol):
     key are sealed to the same text. It is called inside the engine's batches: no I/O.
     """
 
-    def seal(self, plain: bytes, place: str) -> str | None:
+    def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """
         Seal bytes for a place, to text that says by itself which key opens it.
 
@@ -49,7 +49,7 @@ class Codec(Protocol):
             The sealed text; None leaves the value in clear.
         """
 
-    def unseal(self, sealed: str, place: str) -> bytes:
+    def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """
         Open what `seal` made for the same place.
 
@@ -63,7 +63,7 @@ class Codec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealing:
+class PayloadEncryption:
     """
     What is done with payloads: sealed and unsealed by a codec, or left alone without one.
 
@@ -73,116 +73,121 @@ class Sealing:
 
     codec: Codec | None = None
 
-    def sealed(self, value: Json, place: Place) -> Json:
+    def encrypt(self, value: Json, associated_data: AssociatedData) -> Json:
         """Seal a value for a place, unless it is sealed already."""
-        if self.codec is None or value is None or is_sealed(value):
+        if self.codec is None or value is None or is_encrypted(value):
             return value
         try:
-            text = self.codec.seal(_written(value), "/".join(place))
+            ciphertext = self.codec.encrypt(_to_json_bytes(value), "/".join(associated_data))
         except BaseException as error:  # noqa: BLE001 - a codec of the user's may raise anything
-            _refuse("sealed", error)
-        return value if text is None else {SEALED: text}
+            _raise_encryption_error("sealed", error)
+        return value if ciphertext is None else {ENCRYPTED_KEY: ciphertext}
 
-    def unsealed(self, value: Json, place: Place) -> Json:
+    def decrypt(self, value: Json, associated_data: AssociatedData) -> Json:
         """Open a value of that place; one that is not sealed is given back as it is."""
-        if not is_sealed(value):
+        if not is_encrypted(value):
             return value
         if self.codec is None:
-            raise SealError("cannot be unsealed: no codec is set here")
+            raise EncryptionError("cannot be unsealed: no codec is set here")
         try:
-            plain: Json = json.loads(
-                self.codec.unseal(value[SEALED], "/".join(place)), parse_constant=_no_constant
+            plaintext: Json = json.loads(
+                self.codec.decrypt(value[ENCRYPTED_KEY], "/".join(associated_data)),
+                parse_constant=_reject_constant,
             )
         except BaseException as error:  # noqa: BLE001 - the same, and what was sealed may be no JSON
-            _refuse("unsealed", error)
-        return plain
+            _raise_encryption_error("unsealed", error)
+        return plaintext
 
-    def sealed_failure(self, failure: Failure, run_id: str) -> Failure:
+    def encrypt_failure(self, failure: Failure, run_id: str) -> Failure:
         """Seal what a failure says; its code is a word for programs and stays."""
-        told = failure.message or not (failure.details is None or is_sealed(failure.details))
-        if self.codec is None or not told or failure.code == PAYLOAD_SEALED:
+        has_content = failure.message or not (
+            failure.details is None or is_encrypted(failure.details)
+        )
+        if self.codec is None or not has_content or failure.code == DECRYPTION_FAILED:
             return failure
-        hidden: Json = {"message": failure.message, "details": failure.details}
-        details = self.sealed(hidden, failure_place(run_id))
-        return failure if details is hidden else Failure(failure.code, "", details)
+        content: Json = {"message": failure.message, "details": failure.details}
+        details = self.encrypt(content, failure_associated_data(run_id))
+        return failure if details is content else Failure(failure.code, "", details)
 
-    def readable(self, value: Json, place: Place) -> Json:
+    def decrypt_if_possible(self, value: Json, associated_data: AssociatedData) -> Json:
         """As `unsealed`, for whoever only looks: what cannot be opened here stays sealed."""
         try:
-            return self.unsealed(value, place)
-        except SealError:
+            return self.decrypt(value, associated_data)
+        except EncryptionError:
             return value
 
-    def readable_failure(self, failure: Failure, run_id: str) -> Failure:
+    def decrypt_failure_if_possible(self, failure: Failure, run_id: str) -> Failure:
         """What `sealed_failure` sealed, as far as it can be opened here."""
-        hidden = self.readable(failure.details, failure_place(run_id))
-        if hidden is failure.details or not isinstance(hidden, dict):
+        content = self.decrypt_if_possible(failure.details, failure_associated_data(run_id))
+        if content is failure.details or not isinstance(content, dict):
             return failure
-        return Failure(failure.code, str(hidden.get("message", "")), hidden.get("details"))
+        return Failure(failure.code, str(content.get("message", "")), content.get("details"))
 
-    def readable_result(self, result: Json, run_id: str) -> Json:
+    def decrypt_result_if_possible(self, result: Json, run_id: str) -> Json:
         """A run's result, which maps each step to its reply, as far as it can be opened here."""
         if not isinstance(result, Mapping):
             return result
         return {
-            step: self.readable(reply, reply_place(run_id, step, Direction.ACTION))
+            step: self.decrypt_if_possible(
+                reply, reply_associated_data(run_id, step, Direction.ACTION)
+            )
             for step, reply in result.items()
         }
 
-    def told(self, error: Exception) -> str:
+    def safe_error_text(self, error: Exception) -> str:
         """What may be said of an error; with a codec, nothing that may quote a payload."""
         if self.codec is None:
             return str(error)
-        return error.brief if isinstance(error, PayloadError) else ""
+        return error.text_without_paths if isinstance(error, PayloadError) else ""
 
 
-PLAIN = Sealing()
+NO_ENCRYPTION = PayloadEncryption()
 """No codec."""
 
 
-def is_sealed(value: Json) -> TypeGuard[dict[str, str]]:
+def is_encrypted(value: Json) -> TypeGuard[dict[str, str]]:
     """Whether a value has the shape of a sealed one."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(SEALED), str)
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(ENCRYPTED_KEY), str)
 
 
 # The places. What is free text comes last, so that no two places are written alike.
 
 
-def input_place(saga: str, run_id: str) -> Place:
+def input_associated_data(saga: str, run_id: str) -> AssociatedData:
     """Where a run's input belongs."""
     return "input", saga, run_id
 
 
-def command_place(run_id: str, step: str, direction: Direction) -> Place:
+def command_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
     """Where the payload of a command belongs, whichever attempt carries it."""
     return "command", run_id, step, direction.value
 
 
-def reply_place(run_id: str, step: str, direction: Direction) -> Place:
+def reply_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
     """Where the result of a command belongs."""
     return "reply", run_id, step, direction.value
 
 
-def failure_place(run_id: str) -> Place:
+def failure_associated_data(run_id: str) -> AssociatedData:
     """Where what a failure says belongs: a run's failure is told without its step."""
     return "failure", run_id
 
 
-def key_place(saga: str, key: str) -> Place:
+def key_associated_data(saga: str, key: str) -> AssociatedData:
     """Where the digest of the input belongs that a business key came with."""
     return "key", saga, key
 
 
-def _written(value: Json) -> bytes:
+def _to_json_bytes(value: Json) -> bytes:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _refuse(participle: str, error: BaseException) -> NoReturn:
-    if isinstance(error, SealError):
+def _raise_encryption_error(participle: str, error: BaseException) -> NoReturn:
+    if isinstance(error, EncryptionError):
         raise error
-    raise SealError(f"cannot be {participle}: {type(error).__name__}") from None
+    raise EncryptionError(f"cannot be {participle}: {type(error).__name__}") from None

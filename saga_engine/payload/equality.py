@@ -20,51 +20,53 @@ from saga_engine.vocabulary import Json
 
 _MISSING = object()
 
-_SIMPLE = frozenset({str, int, float, bool, bytes, Decimal})
+_PLAIN_EQUALITY_TYPES = frozenset({str, int, float, bool, bytes, Decimal})
 """What `==` compares as one would expect."""
 
 
-def same(one: Any, other: Any) -> bool:
+def is_same_value(one: Any, other: Any) -> bool:
     """Whether two values are the same; whatever their classes' `__eq__` raises, this raises."""
     kind = type(one)
     if one is other:
         return True
-    if kind in _SIMPLE and type(other) is kind:
+    if kind in _PLAIN_EQUALITY_TYPES and type(other) is kind:
         return bool(one == other)
     if isinstance(one, bool) or isinstance(other, bool):
         return False
     if kind is type(other) and isinstance(getattr(kind, "__pydantic_fields__", None), dict):
-        return _models(one, other)
-    for kinds, compare in _FAMILIES:
+        return _models_equal(one, other)
+    for kinds, compare in _COMPARATORS:
         if isinstance(one, kinds) and isinstance(other, kinds):
             return compare(one, other)
-    return kind is type(other) and _objects(one, other)
+    return kind is type(other) and _objects_equal(one, other)
 
 
-def _objects(one: Any, other: Any) -> bool:
+def _objects_equal(one: Any, other: Any) -> bool:
     fields = fields_of(one)
-    return bool(one == other) if fields is None else _alike(fields, fields_of(other) or ())
+    return bool(one == other) if fields is None else _fields_equal(fields, fields_of(other) or ())
 
 
-def _models(one: Any, other: Any) -> bool:
+def _models_equal(one: Any, other: Any) -> bool:
     """Their fields, and what `extra="allow"` kept; private attributes are no part of a value."""
     if not hasattr(one, "__dict__"):
-        return _alike(fields_of(one) or (), fields_of(other) or ())
+        return _fields_equal(fields_of(one) or (), fields_of(other) or ())
     mine, theirs = one.__dict__, other.__dict__
     for name in type(one).__pydantic_fields__:
-        if not same(mine.get(name, _MISSING), theirs.get(name, _MISSING)):
+        if not is_same_value(mine.get(name, _MISSING), theirs.get(name, _MISSING)):
             return False
     extra, others = (getattr(each, "__pydantic_extra__", None) or {} for each in (one, other))
-    return not (extra or others) or _mappings(extra, others)
+    return not (extra or others) or _mappings_equal(extra, others)
 
 
-def _alike(fields: Iterable[tuple[str, Any]], others: Iterable[tuple[str, Any]]) -> bool:
+def _fields_equal(fields: Iterable[tuple[str, Any]], others: Iterable[tuple[str, Any]]) -> bool:
     """Whether fields, which come in one order for one class, are the same."""
     pairs = zip_longest(fields, others, fillvalue=("", _MISSING))
-    return all(mine == theirs and same(one, other) for (mine, one), (theirs, other) in pairs)
+    return all(
+        mine == theirs and is_same_value(one, other) for (mine, one), (theirs, other) in pairs
+    )
 
 
-def _moments(one: Any, other: Any) -> bool:
+def _times_equal(one: Any, other: Any) -> bool:
     """The same hands of the clock at the same distance from UTC; the name of a zone is no part."""
     offsets = one.utcoffset(), other.utcoffset()
     return offsets[0] == offsets[1] and bool(
@@ -72,67 +74,67 @@ def _moments(one: Any, other: Any) -> bool:
     )
 
 
-def _mappings(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+def _mappings_equal(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     if isinstance(one, OrderedDict) and len(one) > 1:
         return False  # jsonb keeps no order of keys
     keys = {key: key for key in other}
     return len(one) == len(other) and all(
-        key in keys and same(key, keys[key]) and same(value, other[key])
+        key in keys and is_same_value(key, keys[key]) and is_same_value(value, other[key])
         for key, value in one.items()
     )
 
 
-def _sets(one: Any, other: Any) -> bool:
+def _sets_equal(one: Any, other: Any) -> bool:
     members = {each: each for each in other}
     return len(one) == len(other) and all(
-        each in members and same(each, members[each]) for each in one
+        each in members and is_same_value(each, members[each]) for each in one
     )
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _plain_equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _secrets(one: Secret[Any], other: Secret[Any]) -> bool:
-    return same(one.get_secret_value(), other.get_secret_value())
+def _secrets_equal(one: Secret[Any], other: Secret[Any]) -> bool:
+    return is_same_value(one.get_secret_value(), other.get_secret_value())
 
 
-def _dates(one: date, other: date) -> bool:
+def _dates_equal(one: date, other: date) -> bool:
     return type(one) is type(other) and one == other
 
 
-_FAMILIES: tuple[tuple[Any, Callable[[Any, Any], bool]], ...] = (
-    (str, _equal),
-    ((int, float), _equal),
-    (datetime, _moments),
-    (time, _moments),
-    (date, _dates),
-    (dict, _mappings),
-    ((set, frozenset), _sets),
-    (Secret, _secrets),
+_COMPARATORS: tuple[tuple[Any, Callable[[Any, Any], bool]], ...] = (
+    (str, _plain_equal),
+    ((int, float), _plain_equal),
+    (datetime, _times_equal),
+    (time, _times_equal),
+    (date, _dates_equal),
+    (dict, _mappings_equal),
+    ((set, frozenset), _sets_equal),
+    (Secret, _secrets_equal),
 )
 
 
 def fields_of(value: Any) -> Iterable[tuple[str, Any]] | None:
     """What a value consists of, by name; None when its class says that itself, or nothing does."""
     if isinstance(value, list | tuple) or type(value).__name__ == "deque":
-        return ((str(place), each) for place, each in enumerate(value))
+        return ((str(index), each) for index, each in enumerate(value))
     if isinstance(value, dict):
         return ((str(name), each) for name, each in value.items())
     declared = getattr(type(value), "__pydantic_fields__", None)
     if isinstance(declared, dict):
         extra = sorted((getattr(value, "__pydantic_extra__", None) or {}).items())
-        return chain(_present(value, declared), extra)
+        return chain(_present_fields(value, declared), extra)
     if dataclasses.is_dataclass(value):
-        return _present(value, [each.name for each in dataclasses.fields(value)])
-    compares: Any = type(value).__eq__
-    if compares is object.__eq__ and hasattr(value, "__dict__"):
+        return _present_fields(value, [each.name for each in dataclasses.fields(value)])
+    equality_method: Any = type(value).__eq__
+    if equality_method is object.__eq__ and hasattr(value, "__dict__"):
         inner: dict[str, Any] = vars(value)
         return iter(inner.items())
     return None
 
 
-def _present(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _present_fields(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     return ((name, getattr(value, name)) for name in names if hasattr(value, name))
 
 
@@ -142,22 +144,22 @@ def sort_sets(value: Any, data: Json) -> Json:
         return sort_sets(value.get_secret_value(), data)
     if isinstance(data, list):
         if isinstance(value, set | frozenset | list | tuple) or type(value).__name__ == "deque":
-            data = _inner(value, data)
+            data = _sort_members(value, data)
         if isinstance(value, set | frozenset):
-            return sorted(data, key=_text)
+            return sorted(data, key=_json_sort_key)
     if getattr(type(value), "__pydantic_root_model__", False):
         return sort_sets(value.root, data)
-    return _sorted_object(value, data) if isinstance(data, dict) else data
+    return _sort_object(value, data) if isinstance(data, dict) else data
 
 
-def _inner(values: Iterable[Any], data: list[Json]) -> list[Json]:
+def _sort_members(values: Iterable[Any], data: list[Json]) -> list[Json]:
     members = list(values)
     if len(members) != len(data):
         return data  # a serializer of the author's made something else of it
     return [sort_sets(member, each) for member, each in zip(members, data, strict=True)]
 
 
-def _sorted_object(value: Any, data: dict[str, Json]) -> Json:
+def _sort_object(value: Any, data: dict[str, Json]) -> Json:
     if isinstance(value, dict):
         if len(value) != len(data):
             return data
@@ -176,5 +178,5 @@ def _sorted_object(value: Any, data: dict[str, Json]) -> Json:
     return data
 
 
-def _text(data: Json) -> str:
+def _json_sort_key(data: Json) -> str:
     return json.dumps(data, sort_keys=True)

@@ -10,19 +10,19 @@ passed in as a Watch; the core has none of its own.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from saga_engine.payload.encryption import SealError
+from saga_engine.payload.encryption import EncryptionError
 from saga_engine.payload.payload import PayloadError
 from saga_engine.vocabulary import Direction
 
 Result = TypeVar("Result")
 
-NAME_MAX = 100
+MAX_CLASS_NAME_LENGTH = 100
 """Characters of an exception's class name that are kept."""
 
 _PACKAGE = __file__.rpartition("/payload/")[0] + "/"
 
 
-class Call(NamedTuple):
+class UserCodeCall(NamedTuple):
     """
     One call into the author's code.
 
@@ -36,10 +36,10 @@ class Call(NamedTuple):
     direction: Direction | None
     command: str
     function: str
-    where: str
+    source_location: str
 
 
-class Overrun(BaseException):
+class TimeLimitExceeded(BaseException):
     """
     Raised by a Watch inside the author's code when a call takes too long.
 
@@ -51,7 +51,7 @@ class Overrun(BaseException):
         self.seconds = seconds
 
 
-class CodeError(Exception):
+class UserCodeError(Exception):
     """
     The author's code did not return a value.
 
@@ -60,17 +60,17 @@ class CodeError(Exception):
     the places in a payload, and so the keys of its objects, and the rules that they break.
     """
 
-    def __init__(self, call: Call, text: str, detail: str = "") -> None:
-        super().__init__(f"{call.where} {text}")
+    def __init__(self, call: UserCodeCall, text: str, detail: str = "") -> None:
+        super().__init__(f"{call.source_location} {text}")
         self.call = call
         self.text = text
         self.detail = detail
 
 
-class Watch(Protocol):
+class CallTimeLimit(Protocol):
     """Watches calls, one at a time."""
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UserCodeCall) -> None:
         """
         Begin to watch a call. It may raise Overrun inside the call from now on.
 
@@ -82,20 +82,22 @@ class Watch(Protocol):
         """End the watch. Nothing is raised after this."""
 
 
-class Unwatched:
+class NoTimeLimit:
     """A Watch that lets every call take as long as it takes."""
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UserCodeCall) -> None:
         """Let it begin."""
 
     def leave(self) -> None:
         """Let it end."""
 
 
-UNWATCHED = Unwatched()
+NO_TIME_LIMIT = NoTimeLimit()
 
 
-def guarded(watch: Watch, call: Call, work: Callable[..., Result], *arguments: Any) -> Result:
+def call_user_code(
+    time_limit: CallTimeLimit, call: UserCodeCall, function: Callable[..., Result], *arguments: Any
+) -> Result:
     """
     Call *work* with *arguments*, which calls the author's code.
 
@@ -104,35 +106,37 @@ def guarded(watch: Watch, call: Call, work: Callable[..., Result], *arguments: A
         CodeError: everything else that it raises, and a call that was interrupted or refused.
     """
     try:
-        watch.enter(call)
+        time_limit.enter(call)
         try:
-            return work(*arguments)
-        except (PayloadError, SealError, CodeError, Overrun):
+            return function(*arguments)
+        except (PayloadError, EncryptionError, UserCodeError, TimeLimitExceeded):
             raise
         except BaseException as error:  # noqa: BLE001 - the author's code may raise anything
-            text = f"raised {class_name(error)}" + _place(error, call)
+            text = f"raised {class_name(error)}" + _raise_location(error, call)
             # Still watched: what it is about may be said by code of the author's.
-            raise CodeError(call, text, _misfit(error)) from None
+            raise UserCodeError(call, text, _validation_detail(error)) from None
         finally:
-            watch.leave()
-    except Overrun as error:
+            time_limit.leave()
+    except TimeLimitExceeded as error:
         text = f"did not return within {error.seconds:g} s and was interrupted"
-        raise CodeError(call, text + _place(error, call)) from None
+        raise UserCodeError(call, text + _raise_location(error, call)) from None
 
 
 def class_name(error: BaseException) -> str:
     """Name the class of an exception: printable, of a bounded length, without calling its code."""
     name: str = type.__dict__["__name__"].__get__(type(error))
-    return "".join(each if each.isprintable() else "?" for each in name[:NAME_MAX])
+    return "".join(each if each.isprintable() else "?" for each in name[:MAX_CLASS_NAME_LENGTH])
 
 
-def _misfit(error: BaseException) -> str:
+def _validation_detail(error: BaseException) -> str:
     """Name what a pydantic ValidationError is about, without its values; empty for all others."""
     if class_name(error) != "ValidationError":
         return ""
-    describe: Any = error
+    validation_error: Any = error
     try:
-        problems = describe.errors(include_input=False, include_url=False, include_context=False)
+        problems = validation_error.errors(
+            include_input=False, include_url=False, include_context=False
+        )
         # A custom validator's message may quote the value; the code of its type cannot.
         named = [f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in problems[:3]]
     except BaseException:  # noqa: BLE001 - another class of that name
@@ -140,16 +144,16 @@ def _misfit(error: BaseException) -> str:
     return f" ({'; '.join(named)}{' and more' if len(problems) > 3 else ''})"
 
 
-def _place(error: BaseException, call: Call) -> str:
+def _raise_location(error: BaseException, call: UserCodeCall) -> str:
     """Where in the author's code it was raised: in the file of the declaration, or else last."""
-    own, last = "", ""
+    in_declaring_file, in_user_code = "", ""
     trace = BaseException.__dict__["__traceback__"].__get__(error)
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        place = f" at {file}:{trace.tb_lineno}"
-        if file == call.where.rpartition(":")[0]:
-            own = place
+        location = f" at {file}:{trace.tb_lineno}"
+        if file == call.source_location.rpartition(":")[0]:
+            in_declaring_file = location
         elif not file.startswith(_PACKAGE) and "/site-packages/" not in file:
-            last = place
+            in_user_code = location
         trace = trace.tb_next
-    return own or last
+    return in_declaring_file or in_user_code

@@ -17,15 +17,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
-from saga_engine.payload.equality import fields_of, same, sort_sets
-from saga_engine.payload.limits import Limits, excess
-from saga_engine.payload.round_trip import Lost, faith_in
-from saga_engine.payload.samples import CONTEXT
+from saga_engine.payload.equality import fields_of, is_same_value, sort_sets
+from saga_engine.payload.limits import BodyLimits, find_violation
+from saga_engine.payload.round_trip import RoundTripError, analyze_schema
+from saga_engine.payload.samples import SERIALIZATION_CONTEXT
 from saga_engine.vocabulary import Json
 
 _EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
-_LONG = re.compile(rb"[0-9]{16}")
-_SUSPECT = re.compile(rb"NaN|Infinity|\\u0000|[0-9]{19}")
+_LONG_DIGITS = re.compile(rb"[0-9]{16}")
+_POSSIBLY_UNSTORABLE = re.compile(rb"NaN|Infinity|\\u0000|[0-9]{19}")
 """What the JSON of a value contains that JSON writers or databases may refuse; it may be text."""
 
 
@@ -37,13 +37,15 @@ class PayloadError(ValueError):
     what an author can do about a type.
     """
 
-    def __init__(self, text: str, brief: str = "", mend: str = "Use a pydantic model.") -> None:
+    def __init__(
+        self, text: str, text_without_paths: str = "", fix: str = "Use a pydantic model."
+    ) -> None:
         super().__init__(text)
-        self.brief = brief or text
-        self.mend = mend
+        self.text_without_paths = text_without_paths or text
+        self.fix = fix
 
 
-class Payload:
+class PayloadType:
     """
     One payload type: anything pydantic understands (a model, a dataclass, a TypedDict, `dict`).
 
@@ -52,24 +54,26 @@ class Payload:
             it, could be read back from JSON as it was.
     """
 
-    __slots__ = ("_adapter", "_faith", "kind")
+    __slots__ = ("_adapter", "_safety", "python_type")
 
-    def __init__(self, kind: Any) -> None:
-        self.kind = kind
+    def __init__(self, python_type: Any) -> None:
+        self.python_type = python_type
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+            self._adapter: TypeAdapter[Any] = TypeAdapter(python_type)
             self._adapter.rebuild()  # what is not defined yet is found out now, not at a reply
-            self._faith = faith_in(self._adapter.core_schema)
+            self._safety = analyze_schema(self._adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
-            raise PayloadError(f"{name_of(kind)} is no payload type: {reason}") from None
-        except Lost as lost:
-            raise PayloadError(f"{name_of(kind)} cannot travel: {lost}", mend=lost.fix) from None
+            raise PayloadError(f"{type_name(python_type)} is no payload type: {reason}") from None
+        except RoundTripError as problem:
+            raise PayloadError(
+                f"{type_name(python_type)} cannot travel: {problem}", fix=problem.fix
+            ) from None
 
     @property
-    def proven(self) -> bool:
+    def lossless(self) -> bool:
         """Whether values of this type need not be read back before they are sent."""
-        return self._faith.proven
+        return self._safety.lossless
 
     def read(self, data: Json) -> Any:
         """
@@ -81,12 +85,14 @@ class Payload:
         try:
             return self._read(to_json(data))
         except ValidationError as error:
-            raise PayloadError(_sentence(self.kind, error), _misfit(self.kind)) from None
+            raise PayloadError(
+                _validation_message(self.python_type, error), _mismatch_text(self.python_type)
+            ) from None
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
-            text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
+            text = f"cannot be read as {type_name(self.python_type)} ({type(error).__name__})"
             raise PayloadError(text) from None
 
-    def accept(self, given: Any) -> Any:
+    def validate(self, value: Any) -> Any:
         """
         Turn what a caller has in hand, an instance or its parts, into the author's type.
 
@@ -94,14 +100,16 @@ class Payload:
             PayloadError: it does not fit.
         """
         try:
-            return self._adapter.validate_python(given, by_alias=True)
+            return self._adapter.validate_python(value, by_alias=True)
         except ValidationError as error:
-            raise PayloadError(_sentence(self.kind, error), _misfit(self.kind)) from None
+            raise PayloadError(
+                _validation_message(self.python_type, error), _mismatch_text(self.python_type)
+            ) from None
         except Exception as error:  # noqa: BLE001 - the same
-            text = f"cannot be read as {name_of(self.kind)} ({type(error).__name__})"
+            text = f"cannot be read as {type_name(self.python_type)} ({type(error).__name__})"
             raise PayloadError(text) from None
 
-    def write(self, value: Any, limits: Limits | None = None) -> Json:
+    def write(self, value: Any, limits: BodyLimits | None = None) -> Json:
         """
         Turn a value of the author's type into JSON from which the same value is read.
 
@@ -110,19 +118,24 @@ class Payload:
                 cannot be stored, or its JSON is beyond *limits* (None: not checked here).
         """
         try:
-            return self._written(value, limits)
+            return self._serialize(value, limits)
         except PayloadError:
             raise
         except ValidationError as error:
-            given = name_of(type(value))
-            text, brief = _sentence(self.kind, error), _misfit(self.kind)
-            raise PayloadError(f"{given} {text}", f"{given} {brief}") from None
+            value_type = type_name(type(value))
+            text, text_without_paths = (
+                _validation_message(self.python_type, error),
+                _mismatch_text(self.python_type),
+            )
+            raise PayloadError(
+                f"{value_type} {text}", f"{value_type} {text_without_paths}"
+            ) from None
         except PydanticSerializationError:
-            text = f"{_misfit(self.kind)} (it cannot be written as JSON)"
-            raise PayloadError(f"{name_of(type(value))} {text}") from None
+            text = f"{_mismatch_text(self.python_type)} (it cannot be written as JSON)"
+            raise PayloadError(f"{type_name(type(value))} {text}") from None
         except Exception as error:  # noqa: BLE001 - serializers and `__eq__` are the author's
-            text = f"cannot be written as {name_of(self.kind)} ({type(error).__name__})"
-            raise PayloadError(f"{name_of(type(value))} {text}") from None
+            text = f"cannot be written as {type_name(self.python_type)} ({type(error).__name__})"
+            raise PayloadError(f"{type_name(type(value))} {text}") from None
 
     def schema(self, mode: Literal["validation", "serialization"]) -> Json:
         """
@@ -132,94 +145,102 @@ class Payload:
         schema raises, as the author's own schema functions may.
         """
         try:
-            found: Json = self._adapter.json_schema(by_alias=True, mode=mode)
+            schema: Json = self._adapter.json_schema(by_alias=True, mode=mode)
         except Exception:  # noqa: BLE001 - the author's functions may raise anything
             return {}
-        return found if written(found) is not None else {}
+        return schema if to_json_bytes(schema) is not None else {}
 
-    def _written(self, value: Any, limits: Limits | None) -> Json:
-        faith = self._faith
-        if faith.proven:
+    def _serialize(self, value: Any, limits: BodyLimits | None) -> Json:
+        safety = self._safety
+        if safety.lossless:
             # Without this look a forgotten return is written as null, and another model as {}.
             self._adapter.validate_python(value, strict=True, by_alias=False, by_name=True)
-        data = self._dumped(value)
-        if faith.sets:
+        data = self._dump(value)
+        if safety.has_sets:
             data = sort_sets(value, data)
-        body = self._json(data)
-        vague = faith.floats and _LONG.search(body)
-        if not faith.proven or vague:
-            self._prove(value, data, body, exact=faith.exact and not vague)
-        if limits is not None and (found := excess(body, limits)):
-            raise too_large(found.sentence)
+        body = self._to_json_bytes(data)
+        float_is_ambiguous = safety.has_floats and _LONG_DIGITS.search(body)
+        if not safety.lossless or float_is_ambiguous:
+            self._check_round_trip(
+                value, data, body, json_comparable=safety.json_comparable and not float_is_ambiguous
+            )
+        if limits is not None and (found := find_violation(body, limits)):
+            raise too_large_error(found.message)
         return data
 
-    def _prove(self, value: Any, data: Json, body: bytes, *, exact: bool) -> None:
+    def _check_round_trip(
+        self, value: Any, data: Json, body: bytes, *, json_comparable: bool
+    ) -> None:
         """Read what was written back, and refuse the value when another one comes of it."""
-        back = self._read(to_json(stored(data)) if _EXPONENT.search(body) else body)
-        again = self._dumped(back)
-        if self._faith.sets:
-            again = sort_sets(back, again)
-        if again != data or not (exact or same(value, back)):
-            text = f"{name_of(type(value))} would arrive altered: JSON of it is read as another"
-            raise PayloadError(f"{text} {name_of(self.kind)} ({altered(value, back)})", text)
+        value_read_back = self._read(to_json(as_jsonb(data)) if _EXPONENT.search(body) else body)
+        data_read_back = self._dump(value_read_back)
+        if self._safety.has_sets:
+            data_read_back = sort_sets(value_read_back, data_read_back)
+        if data_read_back != data or not (json_comparable or is_same_value(value, value_read_back)):
+            text = f"{type_name(type(value))} would arrive altered: JSON of it is read as another"
+            raise PayloadError(
+                f"{text} {type_name(self.python_type)}"
+                f" ({first_difference(value, value_read_back)})",
+                text,
+            )
 
-    def _dumped(self, value: Any) -> Json:
+    def _dump(self, value: Any) -> Json:
         data: Json = self._adapter.dump_python(
-            value, mode="json", by_alias=True, warnings="error", context=CONTEXT
+            value, mode="json", by_alias=True, warnings="error", context=SERIALIZATION_CONTEXT
         )
         return data
 
     def _read(self, body: bytes) -> Any:
         return self._adapter.validate_json(body, by_alias=True)
 
-    def _json(self, data: Json) -> bytes:
-        body = written(data)
+    def _to_json_bytes(self, data: Json) -> bytes:
+        body = to_json_bytes(data)
         if body is None:
-            raise PayloadError(f"{name_of(self.kind)} holds {NOT_STORABLE}")
+            raise PayloadError(f"{type_name(self.python_type)} holds {UNSTORABLE_VALUES}")
         return body
 
 
-_NOTHING = object()
+_MISSING = object()
 
-NOT_STORABLE = (
+UNSTORABLE_VALUES = (
     "what no database takes (NUL, half a surrogate pair, an integer beyond 64 bits, NaN, Infinity)"
 )
 
 
-def written(data: Json) -> bytes | None:
+def to_json_bytes(data: Json) -> bytes | None:
     """Write JSON as bytes; None when JSON writers or databases do not take it."""
     try:
         body = to_json(data)
     except (PydanticSerializationError, ValueError):
         return None  # half a surrogate pair
-    return body if not _SUSPECT.search(body) or storable(data) else None
+    return body if not _POSSIBLY_UNSTORABLE.search(body) or is_storable(data) else None
 
 
-def stored(data: Json) -> Json:
+def as_jsonb(data: Json) -> Json:
     """As jsonb gives it back: whole numbers without exponents, and so as integers of 64 bits."""
     if isinstance(data, float) and abs(data) >= 1e16:
-        whole = int(Decimal(repr(data)))
-        return whole if _is_number(whole) else data
+        integer = int(Decimal(repr(data)))
+        return integer if _is_storable_number(integer) else data
     if isinstance(data, Mapping):
-        return {name: stored(each) for name, each in data.items()}
-    return [stored(each) for each in data] if isinstance(data, list) else data
+        return {name: as_jsonb(each) for name, each in data.items()}
+    return [as_jsonb(each) for each in data] if isinstance(data, list) else data
 
 
-def beyond(data: Json, limits: Limits) -> str:
+def limit_problem(data: Json, limits: BodyLimits) -> str:
     """Say which limit a value is beyond when it is sent as it is; empty when within all."""
-    body = written(data)
+    body = to_json_bytes(data)
     if body is None:
-        return f"It holds {NOT_STORABLE}."
-    found = excess(body, limits)
-    return found.sentence if found else ""
+        return f"It holds {UNSTORABLE_VALUES}."
+    found = find_violation(body, limits)
+    return found.message if found else ""
 
 
-def too_large(sentence: str) -> PayloadError:
+def too_large_error(sentence: str) -> PayloadError:
     """The error for a payload that its participant would refuse to read."""
     return PayloadError(f"the payload is too large to be sent: {sentence.rstrip('.')}")
 
 
-def storable(data: Json) -> bool:
+def is_storable(data: Json) -> bool:
     """
     Whether JSON writers and databases take it.
 
@@ -229,25 +250,25 @@ def storable(data: Json) -> bool:
     while rest:
         each = rest.pop()
         if isinstance(each, str):
-            if not _whole(each):
+            if not _is_storable_text(each):
                 return False
         elif isinstance(each, Mapping):
             rest += [*each, *each.values()]
         elif isinstance(each, Sequence):
             rest += each
-        elif not _is_number(each):
+        elif not _is_storable_number(each):
             return False
     return True
 
 
-def _is_number(value: Any) -> bool:
+def _is_storable_number(value: Any) -> bool:
     """Whether a number, True, False or None can be stored; anything else is not for here to say."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _whole(text: str) -> bool:
+def _is_storable_text(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -255,31 +276,33 @@ def _whole(text: str) -> bool:
     return "\0" not in text
 
 
-def altered(value: Any, back: Any) -> str:
+def first_difference(value: Any, value_read_back: Any) -> str:
     """Name the first place, by fields, where a value differs from what would arrive."""
     path: list[str] = []
-    while type(value) is type(back):
-        mine, theirs = (dict(fields_of(each) or ()) for each in (value, back))
-        place = next((n for n in mine if n not in theirs or not same(mine[n], theirs[n])), None)
-        if place is None:
+    while type(value) is type(value_read_back):
+        mine, theirs = (dict(fields_of(each) or ()) for each in (value, value_read_back))
+        field_name = next(
+            (n for n in mine if n not in theirs or not is_same_value(mine[n], theirs[n])), None
+        )
+        if field_name is None:
             break
-        path.append(place)
-        value, back = mine[place], theirs.get(place, _NOTHING)
+        path.append(field_name)
+        value, value_read_back = mine[field_name], theirs.get(field_name, _MISSING)
     return ".".join(path) or "body"
 
 
-def name_of(kind: Any) -> str:
+def type_name(python_type: Any) -> str:
     """How a type is called in messages."""
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+    return python_type.__name__ if isinstance(python_type, type) else str(python_type)
 
 
-def _sentence(kind: Any, error: ValidationError) -> str:
+def _validation_message(python_type: Any, error: ValidationError) -> str:
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     # A custom validator's message may quote the value; the code of its type cannot.
     named = [f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['type']}" for p in problems[:3]]
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{_misfit(kind)} ({'; '.join(named)}{more})"
+    return f"{_mismatch_text(python_type)} ({'; '.join(named)}{more})"
 
 
-def _misfit(kind: Any) -> str:
-    return f"does not fit {name_of(kind)}"
+def _mismatch_text(python_type: Any) -> str:
+    return f"does not fit {type_name(python_type)}"

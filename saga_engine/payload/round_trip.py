@@ -10,48 +10,62 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from saga_engine.payload.samples import Tried, attempt, is_object_key
+from saga_engine.payload.samples import SampleResult, is_object_key, try_samples
 from saga_engine.payload.secret import Secret
 
-_META = frozenset({"type", "metadata", "ref", "strict"})
+_COMMON_KEYS = frozenset({"type", "metadata", "ref", "strict"})
 
-_PLAIN: Mapping[str, frozenset[str]] = {
-    "none": _META,
-    "bool": _META,
-    "int": _META,
-    "float": _META | {"allow_inf_nan"},
-    "str": _META,
-    "list": _META | {"items_schema", "fail_fast"},
-    "dict": _META | {"keys_schema", "values_schema", "fail_fast"},
-    "nullable": _META | {"schema"},
-    "default": _META | {"schema", "default", "default_factory", "default_factory_takes_data"},
-    "definition-ref": _META | {"schema_ref"},
-    "definitions": _META | {"schema", "definitions"},
-    "model": _META | {"cls", "schema", "config", "custom_init", "root_model", "generic_origin"},
-    "model-fields": _META | {"fields", "model_name", "computed_fields", "extra_behavior"},
-    "literal": _META | {"expected"},
-    "enum": _META | {"cls", "members", "sub_type"},
+_LOSSLESS_TYPES: Mapping[str, frozenset[str]] = {
+    "none": _COMMON_KEYS,
+    "bool": _COMMON_KEYS,
+    "int": _COMMON_KEYS,
+    "float": _COMMON_KEYS | {"allow_inf_nan"},
+    "str": _COMMON_KEYS,
+    "list": _COMMON_KEYS | {"items_schema", "fail_fast"},
+    "dict": _COMMON_KEYS | {"keys_schema", "values_schema", "fail_fast"},
+    "nullable": _COMMON_KEYS | {"schema"},
+    "default": _COMMON_KEYS
+    | {"schema", "default", "default_factory", "default_factory_takes_data"},
+    "definition-ref": _COMMON_KEYS | {"schema_ref"},
+    "definitions": _COMMON_KEYS | {"schema", "definitions"},
+    "model": _COMMON_KEYS
+    | {"cls", "schema", "config", "custom_init", "root_model", "generic_origin"},
+    "model-fields": _COMMON_KEYS | {"fields", "model_name", "computed_fields", "extra_behavior"},
+    "literal": _COMMON_KEYS | {"expected"},
+    "enum": _COMMON_KEYS | {"cls", "members", "sub_type"},
 }
 """Kinds whose values need no look, with what may be said of each; anything else is looked at."""
 
-_TIMES = frozenset({"datetime", "date", "time", "timedelta"})
-_EXACT = frozenset(_PLAIN) | _TIMES | {"decimal", "uuid"}
+_TEMPORAL_TYPES = frozenset({"datetime", "date", "time", "timedelta"})
+_JSON_COMPARABLE_TYPES = frozenset(_LOSSLESS_TYPES) | _TEMPORAL_TYPES | {"decimal", "uuid"}
 """
 Kinds of which no two values are written alike: compared as JSON, they need no other look.
 
 That holds for a float up to 15 digits: an int beyond 53 bits in its place is written as another.
 """
 
-_CONFIG = frozenset({"title", "strict", "frozen", "extra_fields_behavior", "serialize_by_alias"})
-_RECORDS = frozenset({"model", "dataclass", "typed-dict"})
-_SETS, _FLOATS = frozenset({"set", "frozenset"}), frozenset({"float"})
-_FUNCTIONS = frozenset({"function-before", "function-after", "function-wrap", "function-plain"})
-_WHOLES = _FUNCTIONS | {"set", "frozenset", "tuple", "union", "tagged-union", "chain", "dataclass"}
+_HARMLESS_CONFIG_KEYS = frozenset(
+    {"title", "strict", "frozen", "extra_fields_behavior", "serialize_by_alias"}
+)
+_RECORD_TYPES = frozenset({"model", "dataclass", "typed-dict"})
+_SET_TYPES, _FLOAT_TYPES = frozenset({"set", "frozenset"}), frozenset({"float"})
+_FUNCTION_TYPES = frozenset(
+    {"function-before", "function-after", "function-wrap", "function-plain"}
+)
+_COMPOSITE_TYPES = _FUNCTION_TYPES | {
+    "set",
+    "frozenset",
+    "tuple",
+    "union",
+    "tagged-union",
+    "chain",
+    "dataclass",
+}
 """Kinds that are sound when their parts are."""
-_LIBRARIES = sys.stdlib_module_names - {"__main__"} | {"pydantic", "pydantic_core"}
+_LIBRARY_MODULES = sys.stdlib_module_names - {"__main__"} | {"pydantic", "pydantic_core"}
 
 
-class Lost(Exception):
+class RoundTripError(Exception):
     """A type can never survive; where in it, why, and what to do."""
 
     def __init__(self, text: str, fix: str) -> None:
@@ -59,7 +73,7 @@ class Lost(Exception):
         self.fix = fix
 
 
-class Faith:
+class RoundTripSafety:
     """
     What is known of a type.
 
@@ -69,24 +83,24 @@ class Faith:
     hold some.
     """
 
-    __slots__ = ("_classes", "_exact", "_proven", "floats", "sets")
+    __slots__ = ("_classes", "_json_comparable", "_lossless", "has_floats", "has_sets")
 
-    def __init__(self, walk: "_Walk") -> None:
-        self._proven = walk.proven
-        self._exact = walk.exact
-        self._classes = tuple(walk.classes)
-        self.sets = walk.sets
-        self.floats = walk.floats
+    def __init__(self, visitor: "_SchemaVisitor") -> None:
+        self._lossless = visitor.lossless
+        self._json_comparable = visitor.json_comparable
+        self._classes = tuple(visitor.classes)
+        self.has_sets = visitor.has_sets
+        self.has_floats = visitor.has_floats
 
     @property
-    def proven(self) -> bool:
+    def lossless(self) -> bool:
         """Whether values need no look."""
-        return self._proven and not self._subclassed
+        return self._lossless and not self._subclassed
 
     @property
-    def exact(self) -> bool:
+    def json_comparable(self) -> bool:
         """Whether a look at the JSON is enough."""
-        return self._exact and not self._subclassed
+        return self._json_comparable and not self._subclassed
 
     @property
     def _subclassed(self) -> bool:
@@ -96,74 +110,78 @@ class Faith:
         return False
 
 
-def faith_in(schema: Any) -> Faith:
+def analyze_schema(schema: Any) -> RoundTripSafety:
     """
     Find out what is known of the type that a core schema stands for.
 
     Raises:
         Lost: no value of it, or of a part of it, can survive.
     """
-    walk = _Walk()
-    walk.sets = _holds(schema, _SETS)
-    walk.floats = _holds(schema, _FLOATS)
+    visitor = _SchemaVisitor()
+    visitor.has_sets = _contains_type(schema, _SET_TYPES)
+    visitor.has_floats = _contains_type(schema, _FLOAT_TYPES)
     try:
-        walk.visit(schema, "", {})
+        visitor.visit(schema, "", {})
     except (KeyError, TypeError, AttributeError, RecursionError):
         # A kind of schema that is not known here: its values are looked at as they come.
-        walk.proven, walk.exact, walk.sets = False, False, True
-    return Faith(walk)
+        visitor.lossless, visitor.json_comparable, visitor.has_sets = False, False, True
+    return RoundTripSafety(visitor)
 
 
-class _Walk:
+class _SchemaVisitor:
     def __init__(self) -> None:
-        self.proven = self.exact = True
-        self.sets = self.floats = False
+        self.lossless = self.json_comparable = True
+        self.has_sets = self.has_floats = False
         self.classes: dict[type, None] = {}
         self._definitions: list[Any] = []
 
-    def visit(self, schema: Any, where: str, config: Any) -> None:
+    def visit(self, schema: Any, path: str, config: Any) -> None:
         kind = schema["type"]
-        self._judge(schema)
+        self._classify(schema)
         if kind == "definitions":
             self._definitions += schema["definitions"]
             for each in schema["definitions"]:
-                self.visit(each, where, config)
-        if kind in _RECORDS:
-            self._record(schema, where, config)
+                self.visit(each, path, config)
+        if kind in _RECORD_TYPES:
+            self._visit_record(schema, path, config)
             return
         if kind == "dict" and not is_object_key(schema.get("keys_schema", {"type": "any"})):
-            raise Lost(
-                f"a key of {where or 'the mapping'} is written as text and not read back",
+            raise RoundTripError(
+                f"a key of {path or 'the mapping'} is written as text and not read back",
                 "Use keys that are text, or a list of pairs.",
             )
-        parts = [] if "serialization" in schema else list(_parts(schema, kind))
+        parts = [] if "serialization" in schema else list(_inner_schemas(schema, kind))
         for part in parts:
-            self.visit(part, where, config)
-        if kind not in _PLAIN and not (parts and kind in _WHOLES):
-            self._try(schema, where, config)
+            self.visit(part, path, config)
+        if kind not in _LOSSLESS_TYPES and not (parts and kind in _COMPOSITE_TYPES):
+            self._try_samples(schema, path, config)
 
-    def _judge(self, schema: Any) -> None:
-        sound = schema["type"] in _EXACT and "serialization" not in schema and _is_sound(schema)
+    def _classify(self, schema: Any) -> None:
+        preserved = (
+            schema["type"] in _JSON_COMPARABLE_TYPES
+            and "serialization" not in schema
+            and _preserves_values(schema)
+        )
         if schema["type"] == "nullable":
-            sound = sound and not self._reads_null(schema["schema"])
-        self.exact = self.exact and sound
-        keys = _PLAIN.get(schema["type"], frozenset())
-        self.proven = self.proven and sound and schema.keys() <= keys
+            preserved = preserved and not self._accepts_null(schema["schema"])
+        self.json_comparable = self.json_comparable and preserved
+        keys = _LOSSLESS_TYPES.get(schema["type"], frozenset())
+        self.lossless = self.lossless and preserved and schema.keys() <= keys
 
-    def _reads_null(self, schema: Any) -> bool:
+    def _accepts_null(self, schema: Any) -> bool:
         """Whether null is a value of it, so that None around it is written alike."""
         kind = schema["type"]
         if kind == "definition-ref":
             named = (each for each in self._definitions if each["ref"] == schema["schema_ref"])
-            return any(map(self._reads_null, named))
+            return any(map(self._accepts_null, named))
         if kind == "default" or schema.get("root_model"):
-            return self._reads_null(schema["schema"])
+            return self._accepts_null(schema["schema"])
         return kind in ("none", "nullable")
 
-    def _record(self, schema: Any, where: str, config: Any) -> None:
+    def _visit_record(self, schema: Any, path: str, config: Any) -> None:
         config = schema.get("config") or config
         cls = schema.get("cls")
-        name = cls.__name__ if cls else where or "the TypedDict"
+        name = cls.__name__ if cls else path or "the TypedDict"
         if schema["type"] == "model":
             self.classes[schema["cls"]] = None
         if "serialization" in schema:
@@ -171,76 +189,80 @@ class _Walk:
         elif schema.get("root_model"):
             self.visit(schema["schema"], name, config)
         else:
-            for field, each in self._fields(schema):
-                place = f"{name}.{field}"
-                self._field(each, field, place, config)
-                self.visit(each["schema"], place, config)
-        if _does_more(schema):
-            self._try(schema, name, config)
+            for field, each in self._record_fields(schema):
+                field_path = f"{name}.{field}"
+                self._check_field(each, field, field_path, config)
+                self.visit(each["schema"], field_path, config)
+        if _must_try_whole(schema):
+            self._try_samples(schema, name, config)
 
-    def _fields(self, schema: Any) -> Iterator[tuple[str, Any]]:
+    def _record_fields(self, schema: Any) -> Iterator[tuple[str, Any]]:
         """The fields of a record, inside of what the author's functions wrap around them."""
         while "schema" in schema:
             schema = schema["schema"]
-            self._judge(schema)
+            self._classify(schema)
         fields = schema.get("fields", ())
         if isinstance(fields, Mapping):
             yield from fields.items()
         else:
             yield from ((each["name"], each) for each in fields)
 
-    def _field(self, field: Any, name: str, place: str, config: Any) -> None:
+    def _check_field(self, field: Any, name: str, field_path: str, config: Any) -> None:
         """Refuse a field that is written under no name, or one by which it is not read."""
         excluded = field.get("serialization_exclude", False)
         if excluded or "serialization_exclude_if" in field:
-            self.proven = self.exact = False
+            self.lossless = self.json_comparable = False
         if excluded and field["schema"]["type"] != "default" and field.get("required", True):
-            raise Lost(
-                f"{place} is required, and excluded from what is written",
+            raise RoundTripError(
+                f"{field_path} is required, and excluded from what is written",
                 "Take exclude=True out, or give the field a default.",
             )
         written = field.get("serialization_alias", name)
-        self.proven = self.proven and field.get("validation_alias", name) == written
-        read = set(_names(field.get("validation_alias", name)))
+        self.lossless = self.lossless and field.get("validation_alias", name) == written
+        read = set(_alias_names(field.get("validation_alias", name)))
         if (config or {}).get("validate_by_name"):
             read.add(name)
         if not excluded and written not in read:
-            raise Lost(
-                f"{place} is written as {written!r}, and read as {_or(read)}",
+            raise RoundTripError(
+                f"{field_path} is written as {written!r}, and read as {_join_with_or(read)}",
                 "Use alias=..., which holds for both, or add the written name to the"
                 " AliasChoices that are read.",
             )
 
-    def _try(self, schema: Any, where: str, config: Any) -> None:
-        if _calls_the_author(schema):
+    def _try_samples(self, schema: Any, path: str, config: Any) -> None:
+        if _calls_user_code(schema):
             return
-        whole: Any = schema
+        full_schema: Any = schema
         if self._definitions:
-            whole = {"type": "definitions", "schema": schema, "definitions": self._definitions}
-        tried = attempt(whole, config)
-        if tried.lost:
-            raise _lost(tried, where)
+            full_schema = {
+                "type": "definitions",
+                "schema": schema,
+                "definitions": self._definitions,
+            }
+        result = try_samples(full_schema, config)
+        if result.problem:
+            raise _round_trip_error(result, path)
 
 
-def _lost(tried: Tried, where: str) -> Lost:
-    if tried.secret:
-        return Lost(
-            f"{where or 'it'} hides its value, and is written as stars",
+def _round_trip_error(result: SampleResult, path: str) -> RoundTripError:
+    if result.hides_value:
+        return RoundTripError(
+            f"{path or 'it'} hides its value, and is written as stars",
             "Use saga_engine.Secret[str] (or another type in the brackets), which travels and is"
             " never shown.",
         )
-    return Lost(
-        f"{where or 'it'} {tried.lost}",
+    return RoundTripError(
+        f"{path or 'it'} {result.problem}",
         "Use a type that pydantic writes as JSON and reads back, or give this one a serializer and"
         " a validator that fit each other.",
     )
 
 
-def _or(names: set[str]) -> str:
+def _join_with_or(names: set[str]) -> str:
     return " or ".join(map(repr, sorted(names))) or "a part of another field"
 
 
-def _names(alias: Any) -> Iterator[str]:
+def _alias_names(alias: Any) -> Iterator[str]:
     """The names, in the object itself, by which a field is read."""
     if isinstance(alias, str):
         yield alias
@@ -250,7 +272,7 @@ def _names(alias: Any) -> Iterator[str]:
         yield alias[0]
 
 
-def _parts(schema: Any, kind: str) -> Iterator[Any]:
+def _inner_schemas(schema: Any, kind: str) -> Iterator[Any]:
     """The schemas that a container's or a wrapper's is made of."""
     if kind in ("json-or-python", "lax-or-strict"):
         return  # one type of a library's: tried as a whole
@@ -265,70 +287,72 @@ def _parts(schema: Any, kind: str) -> Iterator[Any]:
         yield each[0] if isinstance(each, tuple) else each
 
 
-def _is_sound(schema: Any) -> bool:
+def _preserves_values(schema: Any) -> bool:
     """Whether what a kind on the lists declares leaves its values as they are."""
-    look = _LOOKS.get(schema["type"])
-    return look is None or bool(look(schema))
+    check = _VALUE_CHECKS.get(schema["type"])
+    return check is None or bool(check(schema))
 
 
-def _is_sound_model(schema: Any) -> bool:
+def _model_preserves_values(schema: Any) -> bool:
     config = schema.get("config") or {}
     return (
         not schema.get("custom_init")
         and not schema.get("post_init")
-        and config.keys() <= _CONFIG
+        and config.keys() <= _HARMLESS_CONFIG_KEYS
         and config.get("extra_fields_behavior") != "allow"
     )
 
 
-def _alike(values: Iterable[Any]) -> bool:
+def _same_json_type(values: Iterable[Any]) -> bool:
     """Whether values are all text, or all integers, so that none is read as another."""
     return {type(each) for each in values} in ({str}, {int})
 
 
-_LOOKS: Mapping[str, Callable[[Any], object]] = {
-    "model": _is_sound_model,
+_VALUE_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "model": _model_preserves_values,
     "model-fields": lambda schema: (
         not (schema.get("computed_fields") or schema.get("extra_behavior") == "allow")
     ),
     "dict": lambda schema: schema.get("keys_schema", {}).get("type") == "str",
     "list": lambda schema: "items_schema" in schema,
     "default": lambda schema: "on_error" not in schema,
-    "literal": lambda schema: _alike(schema["expected"]),
-    "enum": lambda schema: _alike(each.value for each in schema["members"]),
+    "literal": lambda schema: _same_json_type(schema["expected"]),
+    "enum": lambda schema: _same_json_type(each.value for each in schema["members"]),
 }
 
 
-def _does_more(schema: Any) -> bool:
+def _must_try_whole(schema: Any) -> bool:
     """Whether a record may be lost although each of its fields, tried alone, survives."""
     if isinstance(schema, Mapping):
         words = ("serialization", "computed_fields", "init_only", "post_init")
         if any(schema.get(word) for word in words) or schema.get("init") is False:
             return True
         inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
-        return any(map(_does_more, inner))
-    return isinstance(schema, list | tuple) and any(map(_does_more, schema))
+        return any(map(_must_try_whole, inner))
+    return isinstance(schema, list | tuple) and any(map(_must_try_whole, schema))
 
 
-def _holds(schema: Any, kinds: frozenset[str]) -> bool:
+def _contains_type(schema: Any, kinds: frozenset[str]) -> bool:
     if isinstance(schema, Mapping):
         inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
-        return schema.get("type") in kinds or any(_holds(each, kinds) for each in inner)
-    return isinstance(schema, list | tuple) and any(_holds(each, kinds) for each in schema)
+        return schema.get("type") in kinds or any(_contains_type(each, kinds) for each in inner)
+    return isinstance(schema, list | tuple) and any(_contains_type(each, kinds) for each in schema)
 
 
-def _calls_the_author(schema: Any) -> bool:
+def _calls_user_code(schema: Any) -> bool:
     """Whether reading calls a function that is not a library's."""
     if isinstance(schema, Mapping):
         if any(schema.get(word) for word in ("post_init", "custom_init", "missing")):
             return True
-        if schema.get("type") in _FUNCTIONS and not _is_librarys(schema["function"]["function"]):
+        if schema.get("type") in _FUNCTION_TYPES and not _is_library_function(
+            schema["function"]["function"]
+        ):
             return True
         inner = (each for name, each in schema.items() if name not in ("serialization", "metadata"))
-        return any(map(_calls_the_author, inner))
-    return isinstance(schema, list | tuple) and any(map(_calls_the_author, schema))
+        return any(map(_calls_user_code, inner))
+    return isinstance(schema, list | tuple) and any(map(_calls_user_code, schema))
 
 
-def _is_librarys(function: Any) -> bool:
+def _is_library_function(function: Any) -> bool:
     module = getattr(function, "__module__", None) or ""
-    return function is Secret or module.partition(".")[0] in _LIBRARIES
+    return function is Secret or module.partition(".")[0] in _LIBRARY_MODULES

@@ -14,79 +14,79 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError
 
-from saga_engine.payload.equality import same, sort_sets
-from saga_engine.payload.secret import TRAVELS
+from saga_engine.payload.equality import is_same_value, sort_sets
+from saga_engine.payload.secret import REVEAL_SECRETS
 from saga_engine.vocabulary import Json
 
-CONTEXT = {TRAVELS: True}
+SERIALIZATION_CONTEXT = {REVEAL_SECRETS: True}
 
-_LEVELS = 6
+_MAX_DEPTH = 6
 """How deep an example nests; types that refer to themselves have no end."""
 
-_PROBES: tuple[Json, ...] = (None, True, 1, 1.5, "a", [], {}, [1], {"a": 1})
+_FALLBACK_SAMPLES: tuple[Json, ...] = (None, True, 1, 1.5, "a", [], {}, [1], {"a": 1})
 
 
-class Tried:
+class SampleResult:
     """What came of it: `lost` when no example survived, and `secret` when the type hides values."""
 
-    __slots__ = ("lost", "secret")
+    __slots__ = ("hides_value", "problem")
 
-    def __init__(self, lost: str = "", *, secret: bool = False) -> None:
-        self.lost = lost
-        self.secret = secret
+    def __init__(self, problem: str = "", *, hides_value: bool = False) -> None:
+        self.problem = problem
+        self.hides_value = hides_value
 
 
-def attempt(schema: Any, config: Any) -> Tried:
+def try_samples(schema: Any, config: Any) -> SampleResult:
     """
     Try a core schema. Nothing is raised: what cannot be tried is not lost.
 
     Library types only: functions of the author's are not called with made-up values.
     """
     try:
-        return _attempt(schema, config)
+        return _try_samples(schema, config)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - an author's serializer may raise, or exit
-        return Tried()
+        return SampleResult()
 
 
-def _attempt(schema: Any, config: Any) -> Tried:
+def _try_samples(schema: Any, config: Any) -> SampleResult:
     validator, serializer = SchemaValidator(schema, config), SchemaSerializer(schema, config)
-    described = _described(schema)
-    secret = bool(described.get("writeOnly"))
-    read, kinds, survived = 0, set(), False
-    for example in _candidates(described):
+    json_schema = _json_schema(schema)
+    hides_value = bool(json_schema.get("writeOnly"))
+    samples_read, error_types, survived = 0, set(), False
+    for example in _samples(json_schema):
         try:
             value = validator.validate_json(json.dumps(example), by_alias=True)
         except ValidationError as error:
-            kinds |= {each["type"] for each in error.errors(include_url=False)}
+            error_types |= {each["type"] for each in error.errors(include_url=False)}
             continue
-        read += 1
-        survived = survived or _survives(value, validator, serializer)
-    if read and not survived:
-        return Tried("is read back otherwise than it was written", secret=secret)
-    if not read and kinds == {"needs_python_object"}:
-        return Tried("cannot be read from JSON")
-    return Tried()
+        samples_read += 1
+        survived = survived or _round_trips(value, validator, serializer)
+    if samples_read and not survived:
+        return SampleResult("is read back otherwise than it was written", hides_value=hides_value)
+    if not samples_read and error_types == {"needs_python_object"}:
+        return SampleResult("cannot be read from JSON")
+    return SampleResult()
 
 
-def _survives(value: Any, validator: SchemaValidator, serializer: SchemaSerializer) -> bool:
+def _round_trips(value: Any, validator: SchemaValidator, serializer: SchemaSerializer) -> bool:
     try:
-        data = _write(serializer, value)
+        data = _serialize(serializer, value)
         back = validator.validate_json(json.dumps(data), by_alias=True)
-        return same(value, back) and _write(serializer, back) == data
+        return is_same_value(value, back) and _serialize(serializer, back) == data
     except Exception:  # noqa: BLE001 - written or read by functions of others
         return False
 
 
-def _write(serializer: SchemaSerializer, value: Any) -> Any:
+def _serialize(serializer: SchemaSerializer, value: Any) -> Any:
     data = serializer.to_python(
-        value, mode="json", by_alias=True, warnings="error", context=CONTEXT
+        value, mode="json", by_alias=True, warnings="error", context=SERIALIZATION_CONTEXT
     )
     return sort_sets(value, data)
 
 
-def _described(schema: Any) -> Mapping[str, Any]:
+def _json_schema(schema: Any) -> Mapping[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -97,87 +97,108 @@ def _described(schema: Any) -> Mapping[str, Any]:
 
 def is_object_key(schema: Any) -> bool:
     """Whether JSON can say a mapping's key in text: not if it is written as an array or object."""
-    described = _described(schema)
-    return described.get("type") not in ("array", "object")
+    json_schema = _json_schema(schema)
+    return json_schema.get("type") not in ("array", "object")
 
 
-def _candidates(described: Mapping[str, Any]) -> Iterator[Json]:
-    if described:
-        yield from _examples(described, described.get("$defs", {}), _LEVELS)
+def _samples(json_schema: Mapping[str, Any]) -> Iterator[Json]:
+    if json_schema:
+        yield from _generate_samples(json_schema, json_schema.get("$defs", {}), _MAX_DEPTH)
     else:
-        yield from _PROBES
+        yield from _FALLBACK_SAMPLES
 
 
-def _examples(described: Any, named: Mapping[str, Any], levels: int) -> list[Json]:
+def _generate_samples(json_schema: Any, definitions: Mapping[str, Any], depth: int) -> list[Json]:
     """Make some JSON values that may fit a JSON schema."""
-    if not isinstance(described, Mapping) or levels <= 0:
+    if not isinstance(json_schema, Mapping) or depth <= 0:
         return []
-    if "$ref" in described:
-        return _examples(named.get(described["$ref"].rpartition("/")[2]), named, levels - 1)
-    if "const" in described:
-        return [described["const"]]
-    if "enum" in described:
-        return list(described["enum"])
+    if "$ref" in json_schema:
+        return _generate_samples(
+            definitions.get(json_schema["$ref"].rpartition("/")[2]), definitions, depth - 1
+        )
+    if "const" in json_schema:
+        return [json_schema["const"]]
+    if "enum" in json_schema:
+        return list(json_schema["enum"])
     for word in ("anyOf", "oneOf", "allOf"):
-        if word in described:
-            return [v for each in described[word] for v in _examples(each, named, levels - 1)]
-    make = _MAKERS.get(described.get("type", ""))
-    return make(described, named, levels) if make else list(_PROBES)
+        if word in json_schema:
+            return [
+                v
+                for each in json_schema[word]
+                for v in _generate_samples(each, definitions, depth - 1)
+            ]
+    generate = _GENERATORS.get(json_schema.get("type", ""))
+    return generate(json_schema, definitions, depth) if generate else list(_FALLBACK_SAMPLES)
 
 
-def _texts(described: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
-    formats = _FORMATS.get(described.get("format", ""), ())
-    least = described.get("minLength", 0)
-    plain = [each.ljust(least, "a") for each in ("ab", "a", "1", "-1.5", "A1", "/a", "a.b")]
+def _string_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
+    formats = _FORMAT_SAMPLES.get(json_schema.get("format", ""), ())
+    min_length = json_schema.get("minLength", 0)
+    plain = [each.ljust(min_length, "a") for each in ("ab", "a", "1", "-1.5", "A1", "/a", "a.b")]
     return [*formats, *plain]
 
 
-def _numbers(described: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
-    step = described.get("multipleOf", 1)
-    edges = [described.get(word) for word in ("minimum", "maximum")]
-    inside = [described[word] + step for word in ("exclusiveMinimum",) if word in described]
-    inside += [described[word] - step for word in ("exclusiveMaximum",) if word in described]
+def _number_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
+    step = json_schema.get("multipleOf", 1)
+    edges = [json_schema.get(word) for word in ("minimum", "maximum")]
+    inside = [json_schema[word] + step for word in ("exclusiveMinimum",) if word in json_schema]
+    inside += [json_schema[word] - step for word in ("exclusiveMaximum",) if word in json_schema]
     return [*(each for each in edges if each is not None), *inside, step, 0, 7 * step, 1.5]
 
 
-def _arrays(described: Mapping[str, Any], named: Mapping[str, Any], levels: int) -> list[Json]:
-    first = [_examples(each, named, levels - 1)[:1] for each in described.get("prefixItems", [])]
-    members = _examples(described.get("items", {"type": "integer"}), named, levels - 1)
+def _array_samples(
+    json_schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int
+) -> list[Json]:
+    first = [
+        _generate_samples(each, definitions, depth - 1)[:1]
+        for each in json_schema.get("prefixItems", [])
+    ]
+    members = _generate_samples(
+        json_schema.get("items", {"type": "integer"}), definitions, depth - 1
+    )
     if first:
         return [[value for each in first for value in each]]
-    least = described.get("minItems", 0)
+    min_items = json_schema.get("minItems", 0)
     return (
-        [members[: max(least, 2)], [*members[:1]] * max(least, 1), [members[0]] * least]
+        [members[: max(min_items, 2)], [*members[:1]] * max(min_items, 1), [members[0]] * min_items]
         if (members)
         else [[]]
     )
 
 
-def _objects(described: Mapping[str, Any], named: Mapping[str, Any], levels: int) -> list[Json]:
-    properties = described.get("properties", {})
-    required = described.get("required", [])
-    made = {name: _examples(each, named, levels - 1) for name, each in properties.items()}
-    if "additionalProperties" in described and not properties:
-        members = _examples(described["additionalProperties"], named, levels - 1) or [1]
-        keys = _examples(described.get("propertyNames", {"type": "string"}), named, levels - 1)
+def _object_samples(
+    json_schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int
+) -> list[Json]:
+    properties = json_schema.get("properties", {})
+    required = json_schema.get("required", [])
+    samples = {
+        name: _generate_samples(each, definitions, depth - 1) for name, each in properties.items()
+    }
+    if "additionalProperties" in json_schema and not properties:
+        members = _generate_samples(
+            json_schema["additionalProperties"], definitions, depth - 1
+        ) or [1]
+        keys = _generate_samples(
+            json_schema.get("propertyNames", {"type": "string"}), definitions, depth - 1
+        )
         return [{str(key): members[0]} for key in keys[:4]]
-    some = {name: values[0] for name, values in made.items() if values and name in required}
-    full = {name: values[0] for name, values in made.items() if values}
-    other = {name: values[-1] for name, values in made.items() if values}
+    some = {name: values[0] for name, values in samples.items() if values and name in required}
+    full = {name: values[0] for name, values in samples.items() if values}
+    other = {name: values[-1] for name, values in samples.items() if values}
     return [full, some, other]
 
 
-_MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], int], list[Json]]] = {
-    "string": _texts,
-    "integer": _numbers,
-    "number": _numbers,
-    "array": _arrays,
-    "object": _objects,
+_GENERATORS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], int], list[Json]]] = {
+    "string": _string_samples,
+    "integer": _number_samples,
+    "number": _number_samples,
+    "array": _array_samples,
+    "object": _object_samples,
     "boolean": lambda _, __, ___: [True, False],
     "null": lambda _, __, ___: [None],
 }
 
-_FORMATS: Mapping[str, tuple[str, ...]] = {
+_FORMAT_SAMPLES: Mapping[str, tuple[str, ...]] = {
     "date-time": ("2026-01-02T00:00:00Z", "2026-01-02T03:04:05.678901+01:00"),
     "date": ("2026-01-02",),
     "time": ("03:04:05", "00:00:00Z"),

@@ -13,9 +13,9 @@ from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
 
-HIDDEN = "**********"
+MASK = "**********"
 
-TRAVELS = "saga_engine.travels"
+REVEAL_SECRETS = "saga_engine.travels"
 """In a serializer's context: the engine writes a value to be sent."""
 
 
@@ -46,13 +46,13 @@ class Secret(Generic[T]):
         return self._value
 
     def __repr__(self) -> str:
-        return f"Secret({HIDDEN!r})"
+        return f"Secret({MASK!r})"
 
     def __str__(self) -> str:
-        return HIDDEN
+        return MASK
 
     def __format__(self, spec: str) -> str:
-        return format(HIDDEN, spec)
+        return format(MASK, spec)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and bool(self._value == other._value)
@@ -62,20 +62,24 @@ class Secret(Generic[T]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        kinds = getattr(source, "__args__", ())
-        inner = handler.generate_schema(kinds[0] if kinds else Any)
-        made = core_schema.no_info_after_validator_function(cls, inner)
+        type_arguments = getattr(source, "__args__", ())
+        inner = handler.generate_schema(type_arguments[0] if type_arguments else Any)
+        secret_schema = core_schema.no_info_after_validator_function(cls, inner)
         return core_schema.json_or_python_schema(
-            json_schema=made,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+            json_schema=secret_schema,
+            python_schema=core_schema.union_schema(
+                [core_schema.is_instance_schema(cls), secret_schema]
+            ),
             serialization=core_schema.wrap_serializer_function_ser_schema(
-                _write, schema=inner, info_arg=True
+                _serialize, schema=inner, info_arg=True
             ),
         )
 
 
-def _write(secret: Any, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+def _serialize(
+    secret: Any, serialize_value: SerializerFunctionWrapHandler, info: SerializationInfo
+) -> Any:
     context = info.context
-    if isinstance(context, dict) and TRAVELS in context:
-        return write(secret.get_secret_value())
-    return HIDDEN if info.mode == "json" else secret
+    if isinstance(context, dict) and REVEAL_SECRETS in context:
+        return serialize_value(secret.get_secret_value())
+    return MASK if info.mode == "json" else secret

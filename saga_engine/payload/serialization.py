@@ -14,17 +14,17 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from saga_engine.payload.annotations import without_none
+from saga_engine.payload.annotations import split_optional
 
 Record = TypeVar("Record")
-Turn = Callable[[Any], Any]
+Converter = Callable[[Any], Any]
 
 
 def to_data(record: Any, names: Sequence[str] = ()) -> dict[str, Any]:
     """The record's fields that differ from their defaults; only those of *names*, if it has any."""
     data = {}
-    kind: Any = type(record)
-    values, plan = _writers(kind, names)
+    record_type: Any = type(record)
+    values, plan = _writers(record_type, names)
     for value, (name, default, write) in zip(values(record), plan, strict=True):
         # Untouched parts are the default itself, and comparing by value costs most of all here.
         if value is not default and value != default:
@@ -32,16 +32,16 @@ def to_data(record: Any, names: Sequence[str] = ()) -> dict[str, Any]:
     return data
 
 
-def changed(record: Record, **values: Any) -> Record:
+def replace_fields(record: Record, **values: Any) -> Record:
     """
     As `dataclasses.replace`, for records with slots and without `__post_init__`.
 
     Every event copies three records, and `replace` takes twice as long: it goes through the fields'
     declarations and `__init__` each time (2.4 us instead of 3.8 for eleven fields, CPython 3.11).
     """
-    kind: Any = type(record)
-    read, setters, by_name = _slots(kind)
-    new: Record = object.__new__(kind)
+    record_type: Any = type(record)
+    read, setters, by_name = _slot_accessors(record_type)
+    new: Record = object.__new__(record_type)
     for write, value in zip(setters, read(record), strict=False):  # both are of all fields
         write(new, value)
     for name, value in values.items():
@@ -49,19 +49,19 @@ def changed(record: Record, **values: Any) -> Record:
     return new
 
 
-def from_data(kind: type[Record], data: Mapping[str, Any]) -> Record:
+def from_data(record_type: type[Record], data: Mapping[str, Any]) -> Record:
     """
     The record of *kind* that `to_data` turned into *data*.
 
     Raises:
         TypeError, ValueError, KeyError: *data* was not made by `to_data`; a bug, or a damaged row.
     """
-    return kind(**fields_from(kind, data))
+    return record_type(**read_fields(record_type, data))
 
 
-def fields_from(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+def read_fields(record_type: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """As `from_data`, but only the fields, for use with `changed`."""
-    readers = _readers(kind)
+    readers = _readers(record_type)
     values = {}
     for name, value in data.items():
         read = readers[name]
@@ -70,30 +70,32 @@ def fields_from(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _plan(kind: Any) -> tuple[tuple[str, Any, Turn | None, Turn | None], ...]:
-    hints = get_type_hints(kind)
+def _field_plan(
+    record_type: Any,
+) -> tuple[tuple[str, Any, Converter | None, Converter | None], ...]:
+    hints = get_type_hints(record_type)
     return tuple(
-        (item.name, _default(item), *_turns(without_none(hints[item.name])[0]))
-        for item in fields(kind)
+        (item.name, _default(item), *_converters(split_optional(hints[item.name])[0]))
+        for item in fields(record_type)
     )
 
 
 @cache
 def _writers(
-    kind: Any, names: Sequence[str]
-) -> tuple[Callable[[Any], Any], Sequence[tuple[str, Any, Turn | None]]]:
+    record_type: Any, names: Sequence[str]
+) -> tuple[Callable[[Any], Any], Sequence[tuple[str, Any, Converter | None]]]:
     """What reads the fields of a record, and what each of them is written with."""
-    plan = [each[:3] for each in _plan(kind) if not names or each[0] in names]
+    plan = [each[:3] for each in _field_plan(record_type) if not names or each[0] in names]
     return _getter([name for name, *_ in plan]), plan
 
 
 @cache
-def _slots(
-    kind: Any,
+def _slot_accessors(
+    record_type: Any,
 ) -> tuple[Callable[[Any], Any], Sequence[Callable[..., None]], Mapping[str, Callable[..., None]]]:
     """What reads all fields of a record, and what writes each, in order and by name."""
-    assert not hasattr(kind, "__post_init__"), "nothing is done when one is made"
-    setters = {item.name: getattr(kind, item.name).__set__ for item in fields(kind)}
+    assert not hasattr(record_type, "__post_init__"), "nothing is done when one is made"
+    setters = {item.name: getattr(record_type, item.name).__set__ for item in fields(record_type)}
     return _getter(list(setters)), tuple(setters.values()), setters
 
 
@@ -105,8 +107,8 @@ def _getter(names: Sequence[str]) -> Callable[[Any], Any]:
 
 
 @cache
-def _readers(kind: Any) -> Mapping[str, Turn | None]:
-    return {name: read for name, _, _, read in _plan(kind)}
+def _readers(record_type: Any) -> Mapping[str, Converter | None]:
+    return {name: read for name, _, _, read in _field_plan(record_type)}
 
 
 def _default(item: Field[Any]) -> Any:
@@ -115,23 +117,23 @@ def _default(item: Field[Any]) -> Any:
     return item.default
 
 
-def _turns(kind: Any) -> tuple[Turn | None, Turn | None]:
+def _converters(field_type: Any) -> tuple[Converter | None, Converter | None]:
     """How a field of that type is written and read; None for: as it is."""
-    if kind is datetime:
-        return None, _moment
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return str, kind
-    if is_dataclass(kind):
-        assert isinstance(kind, type)
-        return to_data, lambda data: from_data(kind, data)
-    if get_origin(kind) is Mapping:
-        return _mapping_turns(*get_args(kind))
-    if get_origin(kind) is tuple:
+    if field_type is datetime:
+        return None, _parse_datetime
+    if isinstance(field_type, type) and issubclass(field_type, StrEnum):
+        return str, field_type
+    if is_dataclass(field_type):
+        assert isinstance(field_type, type)
+        return to_data, lambda data: from_data(field_type, data)
+    if get_origin(field_type) is Mapping:
+        return _mapping_converters(*get_args(field_type))
+    if get_origin(field_type) is tuple:
         return list, tuple
     return None, None
 
 
-def _mapping_turns(key: Any, value: Any) -> tuple[Turn, Turn]:
+def _mapping_converters(key: Any, value: Any) -> tuple[Converter, Converter]:
     assert is_dataclass(value), "mappings hold records"
     assert isinstance(value, type), "mappings hold records"
     return (
@@ -140,5 +142,5 @@ def _mapping_turns(key: Any, value: Any) -> tuple[Turn, Turn]:
     )
 
 
-def _moment(value: str | datetime) -> datetime:
+def _parse_datetime(value: str | datetime) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)

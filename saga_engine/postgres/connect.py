@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from saga_engine import tls
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.postgres import pgbouncer
-from saga_engine.postgres.url import TLS, read
+from saga_engine.postgres.url import TLS_PARAMETERS, parse_database_url
 
 
-def engine_for(url: str, **options: Any) -> AsyncEngine:
+def create_database_engine(url: str, **options: Any) -> AsyncEngine:
     """
     Make an engine; nothing is connected yet.
 
@@ -28,31 +28,33 @@ def engine_for(url: str, **options: Any) -> AsyncEngine:
     Raises:
         ConfigurationError: the URL cannot be read, or a certificate it names.
     """
-    address = read(url)
-    files = tls.of_database(url)
-    arguments = {**address.arguments(), **options.pop("connect_args", {})}
+    parsed_url = parse_database_url(url)
+    tls_files = tls.database_tls_files(url)
+    arguments = {**parsed_url.connect_arguments(), **options.pop("connect_args", {})}
     engine = create_async_engine(
-        make_url(url.strip()).difference_update_query([*TLS, *address.query]),
+        make_url(url.strip()).difference_update_query([*TLS_PARAMETERS, *parsed_url.query]),
         connect_args={**arguments, "async_creator_fn": pgbouncer.connect},
         **options,
     )
-    if files is not None:
-        tls.context(files)
+    if tls_files is not None:
+        tls.create_ssl_context(tls_files)
 
-    def connect(dialect: Any, _record: object, given: Any, keywords: dict[str, Any]) -> Any:
-        keywords["ssl"] = files is not None and _context(files)
-        opened = dialect.connect(*given, **keywords)
-        if opened.driver_connection.is_pooled():
-            opened._prepared_statement_cache = None  # noqa: SLF001 - known only once it is open
-        return opened
+    def open_connection(
+        dialect: Any, _record: object, positional: Any, keywords: dict[str, Any]
+    ) -> Any:
+        keywords["ssl"] = tls_files is not None and _tls_context(tls_files)
+        adapter = dialect.connect(*positional, **keywords)
+        if adapter.driver_connection.is_pooled():
+            adapter._prepared_statement_cache = None  # noqa: SLF001 - known only once it is open
+        return adapter
 
-    event.listen(engine.sync_engine, "do_connect", connect)
+    event.listen(engine.sync_engine, "do_connect", open_connection)
     return engine
 
 
-def _context(files: tls.Files) -> Any:
+def _tls_context(tls_files: tls.TlsFiles) -> Any:
     try:
-        return tls.context(files)
+        return tls.create_ssl_context(tls_files)
     except ConfigurationError as error:
         # It could be read when the process started: somebody is replacing it.
         raise StoreUnavailable(str(error)) from None

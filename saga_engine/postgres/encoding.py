@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from saga_engine.errors import ConfigurationError
 
 UTF8 = "UTF8"
-_ENCODING = "SELECT current_setting('server_encoding')"
+_SERVER_ENCODING = "SELECT current_setting('server_encoding')"
 
 
-class Opened(Protocol):
+class SqlConnection(Protocol):
     """What is asked of SQLAlchemy's `AsyncConnection`."""
 
     async def exec_driver_sql(self, statement: str) -> Any:
@@ -23,7 +23,7 @@ class Opened(Protocol):
         """Return the pool's connection."""
 
 
-def refuse(server_encoding: str, where: str) -> None:
+def require_utf8(server_encoding: str, address: str) -> None:
     """
     Refuse a database of another encoding than UTF8.
 
@@ -32,23 +32,23 @@ def refuse(server_encoding: str, where: str) -> None:
     """
     if server_encoding != UTF8:
         raise ConfigurationError(
-            f"The database {where} has the encoding {server_encoding}, which cannot hold every"
+            f"The database {address} has the encoding {server_encoding}, which cannot hold every"
             " text. Create a database with the encoding UTF8 (CREATE DATABASE ... TEMPLATE"
             " template0 ENCODING 'UTF8') and copy the data into it with pg_dump."
         )
 
 
-async def check(connection: Opened, where: str) -> None:
+async def check(connection: SqlConnection, address: str) -> None:
     """Ask a database for its encoding, and refuse it as `refuse` does."""
-    refuse((await connection.exec_driver_sql(_ENCODING)).scalar_one(), where)
+    require_utf8((await connection.exec_driver_sql(_SERVER_ENCODING)).scalar_one(), address)
 
 
-async def check_opened(connection: Opened, where: str) -> None:
+async def check_from_driver(connection: SqlConnection, address: str) -> None:
     """As `check`, without a question where the driver knows the answer: asyncpg was told it."""
     driver = (await connection.get_raw_connection()).driver_connection
-    known = getattr(driver, "get_settings", None)
-    found = getattr(known(), "server_encoding", None) if known else None
-    if found is None:
-        await check(connection, where)
+    get_settings = getattr(driver, "get_settings", None)
+    server_encoding = getattr(get_settings(), "server_encoding", None) if get_settings else None
+    if server_encoding is None:
+        await check(connection, address)
     else:
-        refuse(found, where)
+        require_utf8(server_encoding, address)

@@ -15,24 +15,24 @@ from saga_engine.errors import (
     SagaEngineError,
     SchemaMismatch,
     SerializationFailure,
-    StoreBusy,
+    StoreLockTimeout,
     StoreRefused,
     StoreUnavailable,
 )
 
-_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
-_REFUSED = ("22", "23", "54")  # the data, a constraint, a limit
-_LOCKED = "55P03"
+_MISSING_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
+_INVALID_DATA = ("22", "23", "54")  # the data, a constraint, a limit
+_LOCK_NOT_AVAILABLE = "55P03"
 # No connection, or one without writes; no room or no memory; an error of the server's system.
-_NOT_THERE = ("08", "28", "3D", "57P", "53", "58", "25006")
+_UNAVAILABLE = ("08", "28", "3D", "57P", "53", "58", "25006")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
-_SERIALIZATION = "40001"
-_STALE = ("0A000", "26000")
-_POOLER = (
+_SERIALIZATION_FAILURE = "40001"
+_STALE_STATEMENT = ("0A000", "26000")
+_POOLER_HINT = (
     "If a connection pooler is in between, make the engine with prepared_statement_cache_size=0 and"
     " prepared_statement_name_func=lambda: '', as docs/operations.md shows"
 )
-_AWAY = {
+_UNAVAILABLE_MESSAGES = {
     "28000": "does not let this user in so: no line of its pg_hba.conf fits. It may demand TLS"
     " (sslmode=verify-full in the database URL), a client certificate, or another user",
     "28": "refuses the user or the password; check the database URL",
@@ -44,20 +44,20 @@ _AWAY = {
     "08": "cut the connection",
     "57P": "is shutting down, starting up or has ended the session",
     "57014": "cancelled a statement that took too long",
-    "53300": "has no connection left; lower database_pool or raise max_connections",
+    "53300": "has no connection left; lower database_pool_size or raise max_connections",
     "53100": "has no disk space left",
     "53": "has run out of a resource",
     "58": "has trouble with its disk or its system",
     "40": "undid the transaction because of another one",
     "25006": "is a standby or read-only",
     "25P0": "ended a transaction that was idle for too long",
-    "26000": f"has forgotten a prepared statement. {_POOLER}",
-    "42P05": f"has another prepared statement of that name. {_POOLER}",
+    "26000": f"has forgotten a prepared statement. {_POOLER_HINT}",
+    "42P05": f"has another prepared statement of that name. {_POOLER_HINT}",
     "0A000": "has a cached plan that a schema change made stale",
 }
 
 
-def translated(error: BaseException | None, where: str) -> SagaEngineError | None:
+def translate_error(error: BaseException | None, address: str) -> SagaEngineError | None:
     """
     Turn what the driver raised into ours; None for what is a bug, or not of the database at all.
 
@@ -66,14 +66,14 @@ def translated(error: BaseException | None, where: str) -> SagaEngineError | Non
         where: the server, for the sentence; see `url.Address.text`.
     """
     if isinstance(error, asyncpg.PostgresError):
-        return _by_code(error, where)
+        return _translate_sqlstate(error, address)
     if isinstance(error, asyncpg.DataError | UnicodeError):
         return StoreRefused("PostgreSQL cannot hold a value: it is outside its column's type.")
-    problem = _silence(error)
-    return StoreUnavailable(f"PostgreSQL at {where} {problem}.") if problem else None
+    problem = _connection_problem(error)
+    return StoreUnavailable(f"PostgreSQL at {address} {problem}.") if problem else None
 
 
-def leads_astray(error: BaseException | None) -> bool:
+def is_stale_connection(error: BaseException | None) -> bool:
     """
     Whether a connection must not be used again although it is open.
 
@@ -83,35 +83,38 @@ def leads_astray(error: BaseException | None) -> bool:
     return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
-def code_of(error: BaseException | None) -> str:
+def sqlstate_of(error: BaseException | None) -> str:
     """Give the SQLSTATE of what the driver raised; empty when it has none."""
-    state = getattr(error, "sqlstate", None)
-    return state if isinstance(state, str) and _SQLSTATE.fullmatch(state) else ""
+    code = getattr(error, "sqlstate", None)
+    return code if isinstance(code, str) and _SQLSTATE.fullmatch(code) else ""
 
 
-def is_stale(error: BaseException) -> bool:
+def is_stale_statement(error: BaseException) -> bool:
     """Whether a prepared statement is of no use any more: a table has changed, or it is gone."""
-    return isinstance(error, asyncpg.OutdatedSchemaCacheError) or code_of(error) in _STALE
+    return (
+        isinstance(error, asyncpg.OutdatedSchemaCacheError)
+        or sqlstate_of(error) in _STALE_STATEMENT
+    )
 
 
-def is_away(error: BaseException | None) -> bool:
+def is_unavailable(error: BaseException | None) -> bool:
     """
     Whether the database itself is not there or takes no writes, whatever the statement was.
 
     Args:
         error: of connecting, or of a statement; a TimeoutError counts as a silent server.
     """
-    if state := code_of(error):
-        return state.startswith(_NOT_THERE)
-    return bool(_silence(error))
+    if code := sqlstate_of(error):
+        return code.startswith(_UNAVAILABLE)
+    return bool(_connection_problem(error))
 
 
-def _silence(error: BaseException | None) -> str:
+def _connection_problem(error: BaseException | None) -> str:
     """What is wrong when PostgreSQL itself has said nothing; empty when it is none of that."""
     if isinstance(error, TimeoutError):
         return "did not answer in time"
-    if trouble := tls.problem(error, tls.DATABASE):
-        return trouble
+    if tls_problem := tls.handshake_problem(error, tls.DATABASE_PARAMETERS):
+        return tls_problem
     if isinstance(error, OSError) and "rejected SSL upgrade" in str(error):  # asyncpg's own words
         return "has no TLS switched on. Switch it on there, or correct the database URL"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
@@ -119,30 +122,32 @@ def _silence(error: BaseException | None) -> str:
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return f"cannot be reached: {reason}. Start it, or check the database URL"
-    lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
-    return "lost the connection" if lost else ""
+    connection_lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return "lost the connection" if connection_lost else ""
 
 
-def _by_code(error: asyncpg.PostgresError, where: str) -> SagaEngineError | None:
+def _translate_sqlstate(error: asyncpg.PostgresError, address: str) -> SagaEngineError | None:
     code = error.sqlstate or ""
-    if code in _SCHEMA:
+    if code in _MISSING_SCHEMA:
         return SchemaMismatch(
-            f"The database {where} lacks a table, column or function of this version."
+            f"The database {address} lacks a table, column or function of this version."
             " Run `saga-engine migrate`."
         )
-    if code.startswith(_REFUSED):
-        limit = getattr(error, "constraint_name", None) or type(error).__name__
-        return StoreRefused(f"PostgreSQL refuses the data for good: {limit} (SQLSTATE {code}).")
-    if code == _LOCKED:
-        return StoreBusy(f"PostgreSQL at {where} did not get a lock in time (SQLSTATE {code}).")
-    if code == _SERIALIZATION:
+    if code.startswith(_INVALID_DATA):
+        violated = getattr(error, "constraint_name", None) or type(error).__name__
+        return StoreRefused(f"PostgreSQL refuses the data for good: {violated} (SQLSTATE {code}).")
+    if code == _LOCK_NOT_AVAILABLE:
+        return StoreLockTimeout(
+            f"PostgreSQL at {address} did not get a lock in time (SQLSTATE {code})."
+        )
+    if code == _SERIALIZATION_FAILURE:
         return SerializationFailure(
-            f"PostgreSQL at {where} undid the transaction because another one was first (SQLSTATE"
+            f"PostgreSQL at {address} undid the transaction because another one was first (SQLSTATE"
             f" {code}). Roll it back and repeat it from its beginning."
         )
     for length in range(len(code), 1, -1):
-        if code[:length] in _AWAY:
+        if code[:length] in _UNAVAILABLE_MESSAGES:
             return StoreUnavailable(
-                f"PostgreSQL at {where} {_AWAY[code[:length]]} (SQLSTATE {code})."
+                f"PostgreSQL at {address} {_UNAVAILABLE_MESSAGES[code[:length]]} (SQLSTATE {code})."
             )
     return None

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 
-async def first_that_will_do(
+async def connect_to_primary(
     *,
     host: list[str],
     port: list[int],
@@ -20,13 +20,13 @@ async def first_that_will_do(
     **arguments: Any,
 ) -> asyncpg.Connection:
     """Connect to the first host that takes writes, if that is what is asked for."""
-    problem: Exception | None = None
-    for each, its_port in zip(host, port, strict=True):
+    last_error: Exception | None = None
+    for host_name, host_port in zip(host, port, strict=True):
         try:
             return await asyncpg.connect(
-                host=each, port=its_port, timeout=timeout / len(host), **arguments
+                host=host_name, port=host_port, timeout=timeout / len(host), **arguments
             )
         except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-            problem = error
-    assert problem, "there are several hosts"
-    raise problem
+            last_error = error
+    assert last_error, "there are several hosts"
+    raise last_error

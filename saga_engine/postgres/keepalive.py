@@ -10,33 +10,33 @@ import socket
 import sys
 from typing import Any
 
-RESTED = 1.0
+IDLE_PING_AFTER = 1.0
 """Seconds without use after which a connection is asked; under load none is that old."""
 
-IDLE, INTERVAL, COUNT = 3, 1, 5
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 3, 1, 5
 """
 Seconds of silence before a host is asked, seconds between two questions, and how many it may miss:
 one that is gone is found within 8 s, so that work goes on within 10, and a gap of 4 s is survived.
 """
 
-SILENCE_MS = (IDLE + INTERVAL * COUNT) * 1000
+TCP_USER_TIMEOUT_MS = (KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES) * 1000
 """Milliseconds that what is sent may go unacknowledged; to the kernel it counts more than COUNT."""
 
 
-def watch_driver(driver: Any) -> None:
+def enable_keepalive_on_driver(driver: Any) -> None:
     """Have the kernel watch asyncpg's connection, which has no option for it."""
     transport = getattr(driver, "_transport", None)
-    if opened := transport and transport.get_extra_info("socket"):
-        watch(opened)
+    if sock := transport and transport.get_extra_info("socket"):
+        enable_keepalive(sock)
 
 
-def watch(opened: socket.socket) -> None:
+def enable_keepalive(sock: socket.socket) -> None:
     """Have the kernel end a connection whose other host is gone, as soon as Linux can."""
-    if opened.family not in (socket.AF_INET, socket.AF_INET6):
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, COUNT)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)

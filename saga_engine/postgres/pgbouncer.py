@@ -16,25 +16,25 @@ from typing import Any
 import asyncpg
 
 from saga_engine.errors import ConfigurationError
-from saga_engine.postgres.errors import is_stale
-from saga_engine.postgres.failover import first_that_will_do
-from saga_engine.postgres.rows import Row, Rows
+from saga_engine.postgres.errors import is_stale_statement
+from saga_engine.postgres.failover import connect_to_primary
+from saga_engine.postgres.rows import DriverRow, DriverRows
 from saga_engine.postgres.statement import Statement
 
-_HOST_ONLY = ("tcp_keepalives_", "tcp_user_timeout")
+_SOCKET_SETTINGS = ("tcp_keepalives_", "tcp_user_timeout")
 """Settings of a socket: behind a pooler its socket is another one, and Unix sockets have none."""
 
-_KEPT_MAX = 500
+_PREPARED_MAX = 500
 """
 Statements that stay prepared on one connection. The engine has about a hundred, and makes a few for
 each month.
 """
 
-_OWN_LOOKS = frozenset({"application_name", "timezone"})
+_REFORMATTED_SETTINGS = frozenset({"application_name", "timezone"})
 """Settings that PostgreSQL may show spelled otherwise; nothing that we promise depends on them."""
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
     """
     asyncpg's connection, which can be used through a pooler.
 
@@ -43,37 +43,41 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
     """
 
     session_name: str | None = None
-    _begin: str = ""
+    _begin_settings: str = ""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._kept: dict[str, Any] = {}
+        self._prepared_by_sql: dict[str, Any] = {}
 
-    def is_pooled(self) -> bool:
+    def uses_pooler(self) -> bool:
         """Whether it leads through a pooler."""
         return self.session_name is not None
 
-    def use_pooler(self, wanted: Mapping[str, str]) -> None:
+    def enable_pooler_mode(self, settings: Mapping[str, str]) -> None:
         """Set *wanted* in each transaction from now on, and keep nothing in the session."""
         self._stmt_cache_enabled = False  # or asyncpg's own statements would have names
-        self.session_name = f"{wanted.get('application_name', 'saga-engine')} {token_hex(4)}"
-        in_force = {
-            **_server_settings(wanted),
-            "transaction_isolation": wanted.get("default_transaction_isolation", "read committed"),
+        self.session_name = f"{settings.get('application_name', 'saga-engine')} {token_hex(4)}"
+        transaction_settings = {
+            **_server_settings(settings),
+            "transaction_isolation": settings.get(
+                "default_transaction_isolation", "read committed"
+            ),
             "application_name": self.session_name,
         }
-        in_force.pop("default_transaction_isolation", None)
-        self._begin = "".join(
-            f" SET LOCAL {name} = {_quoted(value)};" for name, value in in_force.items()
+        transaction_settings.pop("default_transaction_isolation", None)
+        self._begin_settings = "".join(
+            f" SET LOCAL {name} = {_quoted(value)};" for name, value in transaction_settings.items()
         )
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """Execute as asyncpg does; a BEGIN takes the settings with it."""
-        if not self._begin or not query.startswith("BEGIN"):
+        if not self._begin_settings or not query.startswith("BEGIN"):
             return str(await super().execute(query, *args, timeout=timeout))
         try:
             return str(
-                await super().execute(f"{query.rstrip(' ;')};{self._begin}", timeout=timeout)
+                await super().execute(
+                    f"{query.rstrip(' ;')};{self._begin_settings}", timeout=timeout
+                )
             )
         except asyncpg.PostgresError:
             # SQLAlchemy takes a BEGIN that failed for one that never began.
@@ -81,103 +85,117 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no 
                 await super().execute("ROLLBACK", timeout=timeout)
             raise
 
-    async def run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> Rows:
+    async def execute_statement(
+        self, statement: Statement, parameters: Mapping[str, Any] | None = None
+    ) -> DriverRows:
         """Execute one statement. It stays prepared, unless a pooler is in between."""
-        sql, names = statement.numbered
-        given = parameters or {}
-        prepared = self._kept.get(sql)
+        sql, names = statement.positional
+        values = parameters or {}
+        prepared = self._prepared_by_sql.get(sql)
         if prepared is None:
-            prepared = await self.prepare(sql, record_class=Row)
-            if not self.is_pooled():
-                self._keep(sql, prepared)
+            prepared = await self.prepare(sql, record_class=DriverRow)
+            if not self.uses_pooler():
+                self._cache_prepared(sql, prepared)
         try:
-            rows = await prepared.fetch(*[given[name] for name in names])
+            rows = await prepared.fetch(*[values[name] for name in names])
         except (asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-            if is_stale(error):
-                self._kept.clear()
+            if is_stale_statement(error):
+                self._prepared_by_sql.clear()
             raise
-        return Rows(rows, prepared.get_statusmsg())
+        return DriverRows(rows, prepared.get_statusmsg())
 
-    def _keep(self, sql: str, prepared: Any) -> None:
-        if len(self._kept) >= _KEPT_MAX:
-            self._kept.clear()
-        self._kept[sql] = prepared
+    def _cache_prepared(self, sql: str, prepared: Any) -> None:
+        if len(self._prepared_by_sql) >= _PREPARED_MAX:
+            self._prepared_by_sql.clear()
+        self._prepared_by_sql[sql] = prepared
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
         """Prepare as asyncpg does; behind a pooler without a name."""
-        return await super().prepare(query, name="" if self.is_pooled() else name, **options)
+        return await super().prepare(query, name="" if self.uses_pooler() else name, **options)
 
 
 async def connect(
     *, server_settings: Mapping[str, str] | None = None, **arguments: Any
-) -> Connection:
+) -> PoolerAwareConnection:
     """Connect to PostgreSQL, or to the pooler before it, with *server_settings* in force."""
-    given = dict(server_settings or {})
+    settings = dict(server_settings or {})
     try:
-        opened = await _opened(given, arguments)
+        connection = await _open(settings, arguments)
     except asyncpg.ProtocolViolationError as error:
         if "startup parameter" not in str(error):
             raise
-        opened = await _opened({}, arguments)
-        opened.use_pooler(given)
-        return opened
+        connection = await _open({}, arguments)
+        connection.enable_pooler_mode(settings)
+        return connection
     try:
-        if await opened.execute(_question(opened.get_server_pid(), given)) != "SELECT 1":
-            opened.use_pooler(given)
+        if (
+            await connection.execute(_session_check_sql(connection.get_server_pid(), settings))
+            != "SELECT 1"
+        ):
+            connection.enable_pooler_mode(settings)
     except BaseException:
-        opened.terminate()
+        connection.terminate()
         raise
-    return opened
+    return connection
 
 
-async def leads_through_one(driver: asyncpg.Connection) -> bool:
+async def leads_through_pooler(driver: asyncpg.Connection) -> bool:
     """Whether a connection of another engine than ours leads through a pooler."""
-    return bool(await driver.execute(_question(driver.get_server_pid(), {})) != "SELECT 1")
+    return bool(await driver.execute(_session_check_sql(driver.get_server_pid(), {})) != "SELECT 1")
 
 
-def is_prepared_for(adapter: Any) -> bool:
+def is_pooler_safe(adapter: Any) -> bool:
     """Whether SQLAlchemy keeps no statement of a connection, and gives none a fixed name."""
     names = {adapter._prepared_statement_name_func() for _ in range(2)}  # noqa: SLF001 - not told
-    kept = adapter._prepared_statement_cache is not None  # noqa: SLF001 - the same
-    return not kept and (names == {""} or (len(names) > 1))
+    caches_statements = adapter._prepared_statement_cache is not None  # noqa: SLF001 - the same
+    return not caches_statements and (names == {""} or (len(names) > 1))
 
 
-async def _opened(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> Connection:
-    connecting = first_that_will_do if isinstance(arguments.get("host"), list) else asyncpg.connect
-    options = {"connection_class": Connection, **arguments}
+async def _open(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> PoolerAwareConnection:
+    connect_function = (
+        connect_to_primary if isinstance(arguments.get("host"), list) else asyncpg.connect
+    )
+    options = {"connection_class": PoolerAwareConnection, **arguments}
     try:
-        opened: Connection = await connecting(server_settings=dict(settings), **options)
+        connection: PoolerAwareConnection = await connect_function(
+            server_settings=dict(settings), **options
+        )
     except KeyError:  # asyncpg looks the user of this process up, and a container may have none
         raise ConfigurationError(
             "The database URL names no user, and the user of this process has no name. Name the"
             " user in the URL, as in postgresql+asyncpg://user@host/database."
         ) from None
-    return opened
+    return connection
 
 
-def _question(number: int, wanted: Mapping[str, str]) -> str:
+def _session_check_sql(backend_pid: int, settings: Mapping[str, str]) -> str:
     """
     Ask for one row if the session is ours alone and has *wanted* in force.
 
     One message of the simple protocol, which needs no prepared statement: asyncpg tells of its
     answer how many rows it has.
     """
-    named = {
+    checked_settings = {
         name: value
-        for name, value in _server_settings(wanted).items()
-        if name.lower() not in _OWN_LOOKS
+        for name, value in _server_settings(settings).items()
+        if name.lower() not in _REFORMATTED_SETTINGS
     }
-    pairs = ", ".join(f"({_quoted(name)}, {_quoted(value)})" for name, value in named.items())
-    in_force = (
-        f"(SELECT count(*) FROM pg_settings WHERE (name, setting) IN ({pairs})) = {len(named)}"  # noqa: S608 - our own settings
+    pairs = ", ".join(
+        f"({_quoted(name)}, {_quoted(value)})" for name, value in checked_settings.items()
+    )
+    settings_in_force = (
+        f"(SELECT count(*) FROM pg_settings WHERE (name, setting) IN ({pairs}))"  # noqa: S608 - ours
+        f" = {len(checked_settings)}"
         if pairs
         else "true"
     )
-    return f"SELECT 1 WHERE pg_backend_pid() = {number} AND {in_force}"
+    return f"SELECT 1 WHERE pg_backend_pid() = {backend_pid} AND {settings_in_force}"
 
 
-def _server_settings(wanted: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in wanted.items() if not name.startswith(_HOST_ONLY)}
+def _server_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in settings.items() if not name.startswith(_SOCKET_SETTINGS)
+    }
 
 
 def _quoted(value: str) -> str:

@@ -21,11 +21,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from saga_engine.postgres import keepalive
 from saga_engine.settings import Settings
 
-_OPENED, _USED = "saga_engine_opened", "saga_engine_used"
-_THERE = text("SELECT 1")
+_OPENED_AT, _USED_AT = "saga_engine_opened", "saga_engine_used"
+_PING = text("SELECT 1")
 
 
-class Pool:
+class ConnectionPool:
     """
     The connections of one engine, trusted until one of them leads astray.
 
@@ -34,15 +34,15 @@ class Pool:
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._engine = engine
-        self._patience = settings.database_connect_timeout
-        self._trusted_since = 0.0
-        event.listen(engine.sync_engine, "connect", _opened)
-        event.listen(engine.sync_engine, "checkin", _used)  # codespell:ignore checkin
-        event.listen(engine.sync_engine, "checkout", self._check)
+        self._ping_timeout = settings.database_connect_timeout
+        self._valid_since = 0.0
+        event.listen(engine.sync_engine, "connect", _on_connect)
+        event.listen(engine.sync_engine, "checkin", _on_return)  # codespell:ignore checkin
+        event.listen(engine.sync_engine, "checkout", self._on_checkout)
 
-    def distrust(self, before: float) -> None:
+    def invalidate_before(self, moment: float) -> None:
         """Use no connection again that was opened before a moment of the monotonic clock."""
-        self._trusted_since = max(self._trusted_since, before)
+        self._valid_since = max(self._valid_since, moment)
 
     async def connect(self) -> AsyncConnection:
         """Check a connection out, one that leads to the server; a new one when none does."""
@@ -50,53 +50,55 @@ class Pool:
             connection = await self._engine.connect()
             info = (await connection.get_raw_connection()).info
             now = time.monotonic()
-            if now - info[_USED] < keepalive.RESTED or await self._answers(connection):
+            if now - info[_USED_AT] < keepalive.IDLE_PING_AFTER or await self._ping(connection):
                 return connection
-            self.distrust(now)
+            self.invalidate_before(now)
 
-    async def _answers(self, connection: AsyncConnection) -> bool:
-        asked: Any = (await connection.get_raw_connection()).dbapi_connection
+    async def _ping(self, connection: AsyncConnection) -> bool:
+        adapter: Any = (await connection.get_raw_connection()).dbapi_connection
         # Cut, not cancelled: after that SQLAlchemy would wait for a goodbye, two seconds more.
-        ending = asyncio.get_running_loop().call_later(self._patience, _cut, asked)
+        timeout_handle = asyncio.get_running_loop().call_later(
+            self._ping_timeout, _terminate, adapter
+        )
         answered = False
         try:
             with suppress(Exception):  # whatever it is, a new connection will say so again
-                await connection.execute(_THERE)
+                await connection.execute(_PING)
                 await connection.rollback()
-                answered = not asked.driver_connection.is_closed()  # cut just as it answered
+                answered = not adapter.driver_connection.is_closed()  # cut just as it answered
         finally:
-            ending.cancel()
+            timeout_handle.cancel()
             if not answered:
                 await discard(connection)
                 await connection.close()
         return answered
 
-    def _check(
+    def _on_checkout(
         self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection
     ) -> None:
-        if entry.info[_OPENED] < self._trusted_since:
-            _cut(connection)
+        if entry.info[_OPENED_AT] < self._valid_since:
+            _terminate(connection)
             raise DisconnectionError  # SQLAlchemy forgets it and opens another
 
 
 async def discard(connection: AsyncConnection) -> None:
     """Close a connection that may be silent, or in the middle of an answer, and wait for nobody."""
     if not connection.invalidated:
-        _cut((await connection.get_raw_connection()).dbapi_connection)
+        _terminate((await connection.get_raw_connection()).dbapi_connection)
         await connection.invalidate()
 
 
-def _cut(connection: DBAPIConnection | None) -> None:
+def _terminate(connection: DBAPIConnection | None) -> None:
     """SQLAlchemy would say goodbye first, and wait for that; other drivers than ours have to."""
     driver: Any = connection and connection.driver_connection
     if hasattr(driver, "terminate"):
         driver.terminate()
 
 
-def _opened(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    entry.info[_OPENED] = entry.info[_USED] = time.monotonic()
-    keepalive.watch_driver(connection.driver_connection)
+def _on_connect(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    entry.info[_OPENED_AT] = entry.info[_USED_AT] = time.monotonic()
+    keepalive.enable_keepalive_on_driver(connection.driver_connection)
 
 
-def _used(_: object, entry: ConnectionPoolEntry) -> None:
-    entry.info[_USED] = time.monotonic()
+def _on_return(_: object, entry: ConnectionPoolEntry) -> None:
+    entry.info[_USED_AT] = time.monotonic()

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 
 
-class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
+class DriverRow(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
     """A row whose columns are read by their places, or by their names as attributes."""
 
     def __getattr__(self, name: str) -> Any:
@@ -16,36 +16,36 @@ class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
             raise AttributeError(name) from None
 
 
-class Rows:
+class DriverRows:
     """What a statement has returned; `status` is PostgreSQL's word for it, as `UPDATE 3`."""
 
-    def __init__(self, rows: Sequence[Row], status: str) -> None:
+    def __init__(self, rows: Sequence[DriverRow], command_tag: str) -> None:
         self._rows = rows
-        self._status = status
+        self._command_tag = command_tag
 
     @property
     def rowcount(self) -> int:
         """How many rows were returned, or changed."""
-        number = self._status.rpartition(" ")[2]
+        number = self._command_tag.rpartition(" ")[2]
         return int(number) if number.isdecimal() else len(self._rows)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[DriverRow]:
         return iter(self._rows)
 
-    def all(self) -> Sequence[Row]:
+    def all(self) -> Sequence[DriverRow]:
         """Return all rows."""
         return self._rows
 
-    def first(self) -> Row | None:
+    def first(self) -> DriverRow | None:
         """Return the first row; None when there is none."""
         return self._rows[0] if self._rows else None
 
-    def one(self) -> Row:
+    def one(self) -> DriverRow:
         """Return the only row."""
         (row,) = self._rows
         return row
 
-    def one_or_none(self) -> Row | None:
+    def one_or_none(self) -> DriverRow | None:
         """Return the only row; None when there is none."""
         return self.one() if self._rows else None
 

@@ -5,12 +5,12 @@ from typing import Any
 from saga_engine.settings import Settings
 
 
-def connecting(settings: Settings) -> dict[str, Any]:
+def session_arguments(settings: Settings) -> dict[str, Any]:
     """Give what `asyncpg.connect` takes besides an address."""
-    timeout = f"{settings.database_timeout * 1000:.0f}"
+    timeout = f"{settings.database_transaction_timeout * 1000:.0f}"
     return {
         "timeout": settings.database_connect_timeout,
-        "command_timeout": settings.database_timeout,
+        "command_timeout": settings.database_transaction_timeout,
         "server_settings": {
             "application_name": "saga-engine",
             "timezone": "UTC",

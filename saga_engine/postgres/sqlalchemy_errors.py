@@ -12,28 +12,28 @@ from saga_engine.errors import SagaEngineError, StoreUnavailable
 from saga_engine.postgres import errors
 
 
-def translated(error: BaseException, where: str) -> SagaEngineError | None:
+def translate_error(error: BaseException, address: str) -> SagaEngineError | None:
     """As `sqlstate.translated`; a pool without a free connection is unavailable too."""
     if isinstance(error, PoolTimeoutError):
-        return StoreUnavailable(f"All connections to {where} are busy. Try again later.")
-    return errors.translated(_driver_error(error), where)
+        return StoreUnavailable(f"All connections to {address} are busy. Try again later.")
+    return errors.translate_error(_driver_error(error), address)
 
 
-def leads_astray(error: BaseException) -> bool:
+def is_stale_connection(error: BaseException) -> bool:
     """As `sqlstate.leads_astray`."""
-    return errors.leads_astray(_driver_error(error))
+    return errors.is_stale_connection(_driver_error(error))
 
 
-def code_of(error: BaseException) -> str:
+def sqlstate_of(error: BaseException) -> str:
     """As `sqlstate.code_of`."""
-    return errors.code_of(_driver_error(error))
+    return errors.sqlstate_of(_driver_error(error))
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """As `sqlstate.is_away`; a connection that SQLAlchemy has given up is away too."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return errors.is_away(_driver_error(error))
+    return errors.is_unavailable(_driver_error(error))
 
 
 def _driver_error(error: BaseException) -> BaseException | None:

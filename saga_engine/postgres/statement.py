@@ -27,13 +27,13 @@ class Statement:
         return self.sql
 
     @cached_property
-    def numbered(self) -> tuple[str, Sequence[str]]:
+    def positional(self) -> tuple[str, Sequence[str]]:
         """The SQL as PostgreSQL takes it, with `$1` and so on, and their names in order."""
         names = list(dict.fromkeys(_PARAMETER.findall(self.sql)))
         return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", self.sql), names
 
     @cached_property
-    def clause(self) -> Any:
+    def sqlalchemy_clause(self) -> Any:
         """The same for SQLAlchemy, made once: it caches by what it has made of a statement."""
         import sqlalchemy  # noqa: PLC0415 - see above
 
@@ -88,7 +88,7 @@ class Transaction(Protocol):
         """Execute one statement."""
 
 
-class Transactions(Protocol):
+class TransactionSource(Protocol):
     """What opens one transaction after another."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -20,13 +20,18 @@ from saga_engine import tls
 from saga_engine.errors import ConfigurationError
 
 PORT_MAX = 65_535
-WRITABLE = "read-write"
+READ_WRITE = "read-write"
 DRIVER = "postgresql+asyncpg"
 
-TLS = (tls.SSLMODE, tls.DATABASE.ca, tls.DATABASE.certificate, tls.DATABASE.key)
+TLS_PARAMETERS = (
+    tls.SSLMODE,
+    tls.DATABASE_PARAMETERS.ca,
+    tls.DATABASE_PARAMETERS.certificate,
+    tls.DATABASE_PARAMETERS.key,
+)
 """Parameters of a URL that `tls` reads."""
 
-NUMBERS: Mapping[str, type[int] | type[float]] = {
+NUMERIC_PARAMETERS: Mapping[str, type[int] | type[float]] = {
     "timeout": float,
     "command_timeout": float,
     "statement_cache_size": int,
@@ -36,7 +41,14 @@ NUMBERS: Mapping[str, type[int] | type[float]] = {
 }
 """Parameters of a URL that are numbers; the last one is SQLAlchemy's, the others asyncpg's."""
 
-_OBJECTS = ("loop", "connection_class", "record_class", "server_settings", "direct_tls", "dsn")
+_OBJECT_PARAMETERS = (
+    "loop",
+    "connection_class",
+    "record_class",
+    "server_settings",
+    "direct_tls",
+    "dsn",
+)
 """Parameters of asyncpg's that cannot be written in a URL."""
 
 _URL = re.compile(
@@ -52,14 +64,14 @@ _URL = re.compile(
 )
 _HOST_AND_PORT = re.compile(r"([a-zA-Z0-9.-]*)(?::(\d*))?")
 
-_NO_URL = (
+_INVALID_URL = (
     "The database URL cannot be read."
     " It has the form postgresql+asyncpg://user:password@host:5432/database"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DatabaseUrl:
     """
     What a URL says.
 
@@ -75,17 +87,17 @@ class Address:
     query: Mapping[str, str] = field(repr=False)
 
     @property
-    def text(self) -> str:
+    def without_password(self) -> str:
         """User, hosts and database, without the password."""
-        shown = list(self.hosts) or ["localhost"]
+        hosts = list(self.hosts) or ["localhost"]
         ports = list(self.ports) or [None]
-        if len(shown) == 1:
-            places = f"{shown[0]}:{ports[0] or 5432}"
+        if len(hosts) == 1:
+            addresses = f"{hosts[0]}:{ports[0] or 5432}"
         else:
-            places = ",".join(f"{host}:{port}" for host, port in zip(shown, ports, strict=True))
-        return f"{self.user or ''}@{places}/{self.database or ''}"
+            addresses = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+        return f"{self.user or ''}@{addresses}/{self.database or ''}"
 
-    def arguments(self) -> dict[str, Any]:
+    def connect_arguments(self) -> dict[str, Any]:
         """
         Give what `asyncpg.connect` takes, without the TLS context.
 
@@ -94,11 +106,11 @@ class Address:
         Raises:
             ConfigurationError: a parameter is not known, or is not the number that it must be.
         """
-        found: dict[str, Any] = {**_known(self.query)}
+        found: dict[str, Any] = {**_typed_parameters(self.query)}
         found |= {"user": self.user, "password": self.password, "database": self.database}
         if len(self.hosts) > 1:
             found |= {"host": list(self.hosts), "port": list(self.ports)}
-            found.setdefault("target_session_attrs", WRITABLE)
+            found.setdefault("target_session_attrs", READ_WRITE)
         elif self.hosts:
             found |= {"host": self.hosts[0], "port": self.ports[0]}
         elif self.ports:
@@ -106,7 +118,7 @@ class Address:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def read(url: str) -> Address:
+def parse_database_url(url: str) -> DatabaseUrl:
     """
     Read a URL.
 
@@ -115,44 +127,46 @@ def read(url: str) -> Address:
     """
     matched = _URL.match(url.strip())
     if matched is None or matched["driver"] != DRIVER:
-        raise ConfigurationError(_NO_URL)
+        raise ConfigurationError(_INVALID_URL)
     try:
-        given = parse_qs(matched["query"] or "")
-        hosts, ports = _places(matched, given)
+        parameters = parse_qs(matched["query"] or "")
+        hosts, ports = _hosts_and_ports(matched, parameters)
         for host in hosts:
             _check_host(host)
     except ValueError:
-        raise ConfigurationError(_NO_URL) from None
+        raise ConfigurationError(_INVALID_URL) from None
     for port in ports:
         if port is not None and not 1 <= port <= PORT_MAX:
             raise ConfigurationError(
                 f"The database URL has the port {port}; a port is 1 to {PORT_MAX}."
             )
-    query = {name: _only(name, values) for name, values in given.items()}
+    query = {name: _single_value(name, values) for name, values in parameters.items()}
     user, password, database = (
         query.pop(name, None) or (matched[name] and unquote(matched[name])) or None
         for name in ("user", "password", "database")
     )
-    for name in TLS:
+    for name in TLS_PARAMETERS:
         query.pop(name, None)
-    return Address(user, password, hosts, ports, database, query)
+    return DatabaseUrl(user, password, hosts, ports, database, query)
 
 
-def _places(
-    matched: re.Match[str], given: dict[str, list[str]]
+def _hosts_and_ports(
+    matched: re.Match[str], parameters: dict[str, list[str]]
 ) -> tuple[Sequence[str], Sequence[int | None]]:
     """Take hosts and ports out of the parameters, which count before those of the URL itself."""
-    named = given.pop("host", [])
-    ports = [each for value in given.pop("port", []) for each in value.split(",")]
-    hosts = named[0].split(",") if len(named) == 1 else named
-    if len(named) > 1 or (len(hosts) == 1 and not ports and _HOST_AND_PORT.fullmatch(hosts[0])):
+    host_values = parameters.pop("host", [])
+    ports = [each for value in parameters.pop("port", []) for each in value.split(",")]
+    hosts = host_values[0].split(",") if len(host_values) == 1 else host_values
+    if len(host_values) > 1 or (
+        len(hosts) == 1 and not ports and _HOST_AND_PORT.fullmatch(hosts[0])
+    ):
         if ports:
             raise ValueError  # two ways to write several hosts at once
         pairs = [each.partition(":") for each in hosts]
         hosts, ports = [host for host, _, _ in pairs], [port for _, _, port in pairs]
-    own = matched["host"] or matched["ipv6"]
-    if not hosts and own:
-        hosts = [own]
+    url_host = matched["host"] or matched["ipv6"]
+    if not hosts and url_host:
+        hosts = [url_host]
     if not any(ports) and matched["port"]:
         ports = [matched["port"]]
     numbers = [int(port) if port else None for port in ports] or [None] * len(hosts)
@@ -170,24 +184,26 @@ def _check_host(host: str) -> None:
         host.encode("idna")
 
 
-def _only(name: str, values: Sequence[str]) -> str:
+def _single_value(name: str, values: Sequence[str]) -> str:
     if len(values) > 1:
         raise ConfigurationError(f"The database URL has the parameter {name} more than once.")
     return values[0]
 
 
-def _known(query: Mapping[str, str]) -> dict[str, Any]:
+def _typed_parameters(query: Mapping[str, str]) -> dict[str, Any]:
     """The parameters, of the type that asyncpg takes."""
-    known = {*inspect.signature(asyncpg.connect).parameters, *NUMBERS}.difference(_OBJECTS)
+    allowed = {*inspect.signature(asyncpg.connect).parameters, *NUMERIC_PARAMETERS}.difference(
+        _OBJECT_PARAMETERS
+    )
     found: dict[str, Any] = {}
     for name, value in query.items():
-        if name not in known:
+        if name not in allowed:
             raise ConfigurationError(
                 f"The database URL has the parameter {name}, which asyncpg does not know. Leave it"
                 " out."
             )
         try:
-            found[name] = NUMBERS[name](value) if name in NUMBERS else value
+            found[name] = NUMERIC_PARAMETERS[name](value) if name in NUMERIC_PARAMETERS else value
         except ValueError:
             raise ConfigurationError(
                 f"The database URL has the parameter {name}, which must be a number."

@@ -13,21 +13,21 @@ from enum import StrEnum
 from uuid import UUID
 
 from saga_engine.decider.run import OpenIncident
-from saga_engine.protocol.body import Object, read_object, write_json
-from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.body import JsonObject, read_json_object, write_json
+from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.reply import read_failure
 from saga_engine.protocol.request import read_run_id
 from saga_engine.protocol.topology import EVENTS, Binding
-from saga_engine.protocol.unreadable import Reason, Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Failure, Json, Status
 
-ANSWER = "answer"
-FINISHED = "finished"
+ANSWER_TYPE = "answer"
+RUN_FINISHED_TYPE = "finished"
 
-_REPLY_TO = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
+_VALID_REPLY_TO = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
 
 
 class AnswerOutcome(StrEnum):
@@ -45,7 +45,7 @@ class AnswerOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AnswerAddress:
     """Where the answer to a request goes."""
 
     reply_to: str
@@ -73,7 +73,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class RunFinishedMessage:
     """A run is finished."""
 
     run_id: UUID
@@ -85,23 +85,23 @@ class Finished:
     error: Failure | None = field(default=None, repr=False)
 
 
-def address(delivery: Delivery) -> Address | None:
+def answer_address(delivery: Delivery) -> AnswerAddress | None:
     """Where the answer to this request goes; None when the sender wants none, or cannot have it."""
-    if not delivery.correlation_id or not _REPLY_TO.fullmatch(delivery.reply_to):
+    if not delivery.correlation_id or not _VALID_REPLY_TO.fullmatch(delivery.reply_to):
         return None
-    return Address(delivery.reply_to, delivery.correlation_id)
+    return AnswerAddress(delivery.reply_to, delivery.correlation_id)
 
 
-def finished_binding(queue: str, run_id: UUID) -> Binding:
+def run_finished_binding(queue: str, run_id: UUID) -> Binding:
     """What a client binds to hear of the end of one run."""
-    return Binding(queue, EVENTS, f"{FINISHED}.{run_id}.#")
+    return Binding(queue, EVENTS, f"{RUN_FINISHED_TYPE}.{run_id}.#")
 
 
-def encode_answer(to: Address, answer: Answer) -> Message:
+def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
     """Write an answer."""
     return Message(
         exchange=EVENTS,
-        routing_key=f"{ANSWER}.{to.reply_to}",
+        routing_key=f"{ANSWER_TYPE}.{destination.reply_to}",
         body=write_json(
             {
                 "outcome": answer.outcome.value,
@@ -113,50 +113,56 @@ def encode_answer(to: Address, answer: Answer) -> Message:
                 "version": answer.version,
                 "key": answer.key,
                 "open_incidents": answer.open_incidents,
-                "incident": _incident_json(answer.incident) if answer.incident else None,
+                "incident": _incident_to_json(answer.incident) if answer.incident else None,
             }
         ),
-        message_id=fresh_message_id(),
-        type=ANSWER,
-        correlation_id=to.correlation_id,
+        message_id=new_message_id(),
+        type=ANSWER_TYPE,
+        correlation_id=destination.correlation_id,
         mandatory=False,
     )
 
 
-def encode_finished(finished: Finished) -> Message:
+def encode_run_finished(message: RunFinishedMessage) -> Message:
     """Write the announcement that a run is finished."""
     return Message(
         exchange=EVENTS,
-        routing_key=f"{FINISHED}.{finished.run_id}.{finished.saga}",
+        routing_key=f"{RUN_FINISHED_TYPE}.{message.run_id}.{message.saga}",
         body=write_json(
             {
-                "run_id": str(finished.run_id),
-                "saga": finished.saga,
-                "version": finished.version,
-                "key": finished.key,
-                "status": finished.status.value,
-                "result": finished.result,
-                "error": failure_json(finished.error) if finished.error else None,
+                "run_id": str(message.run_id),
+                "saga": message.saga,
+                "version": message.version,
+                "key": message.key,
+                "status": message.status.value,
+                "result": message.result,
+                "error": failure_json(message.error) if message.error else None,
             }
         ),
-        message_id=fresh_message_id(),
-        type=FINISHED,
+        message_id=new_message_id(),
+        type=RUN_FINISHED_TYPE,
         mandatory=False,
     )
 
 
-def decode_event(delivery: Delivery, settings: Settings) -> Answer | Finished | Unreadable:
+def decode_client_message(
+    delivery: Delivery, settings: Settings
+) -> Answer | RunFinishedMessage | UnreadableMessage:
     """Read what arrived in a client's queue."""
-    body = read_object(delivery, settings)
-    if isinstance(body, Unreadable):
+    body = read_json_object(delivery, settings)
+    if isinstance(body, UnreadableMessage):
         return body
     try:
-        return _finished(body) if delivery.type == FINISHED else _answer(body)
+        return (
+            _parse_run_finished(body) if delivery.type == RUN_FINISHED_TYPE else _parse_answer(body)
+        )
     except (KeyError, ValueError):
-        return Unreadable(Reason.BAD_REQUEST, "It is neither an answer nor a finished run.")
+        return UnreadableMessage(
+            UnreadableReason.BAD_REQUEST, "It is neither an answer nor a finished run."
+        )
 
 
-def _incident_json(incident: OpenIncident) -> Object:
+def _incident_to_json(incident: OpenIncident) -> JsonObject:
     return {
         "number": incident.number,
         "step": incident.step,
@@ -166,67 +172,67 @@ def _incident_json(incident: OpenIncident) -> Object:
     }
 
 
-def _incident(value: Json) -> OpenIncident | None:
+def _parse_incident(value: Json) -> OpenIncident | None:
     if value is None:
         return None
     if not isinstance(value, dict) or not isinstance(value["number"], int):
         raise ValueError("incident")  # noqa: TRY004 - one exception for all that does not fit
     return OpenIncident(
         value["number"],
-        _text(value["step"]),
-        Direction(_text(value["direction"])),
-        _text(value["cause"]),
-        datetime.fromisoformat(_text(value["since"])),
+        _require_text(value["step"]),
+        Direction(_require_text(value["direction"])),
+        _require_text(value["cause"]),
+        datetime.fromisoformat(_require_text(value["since"])),
     )
 
 
-def _answer(body: Object) -> Answer:
-    version, waits = body.get("version"), body.get("open_incidents", 0)
+def _parse_answer(body: JsonObject) -> Answer:
+    version, open_incidents = body.get("version"), body.get("open_incidents", 0)
     if version is not None and not isinstance(version, int):
         raise ValueError("version")
-    if not isinstance(waits, int):
+    if not isinstance(open_incidents, int):
         raise ValueError("open_incidents")  # noqa: TRY004 - the same
     return Answer(
-        outcome=AnswerOutcome(_text(body["outcome"])),
+        outcome=AnswerOutcome(_require_text(body["outcome"])),
         run_id=read_run_id(body),
-        status=None if body.get("status") is None else Status(_text(body["status"])),
+        status=None if body.get("status") is None else Status(_require_text(body["status"])),
         result=body.get("result"),
-        error=_error(body.get("error")),
-        saga=_text_or_none(body.get("saga")),
+        error=_parse_failure(body.get("error")),
+        saga=_optional_text(body.get("saga")),
         version=version,
-        key=_text_or_none(body.get("key")),
-        open_incidents=waits,
-        incident=_incident(body.get("incident")),
+        key=_optional_text(body.get("key")),
+        open_incidents=open_incidents,
+        incident=_parse_incident(body.get("incident")),
     )
 
 
-def _finished(body: Object) -> Finished:
+def _parse_run_finished(body: JsonObject) -> RunFinishedMessage:
     run_id, version = read_run_id(body), body["version"]
     if run_id is None or not isinstance(version, int):
         raise ValueError("run_id or version")
-    return Finished(
+    return RunFinishedMessage(
         run_id=run_id,
-        saga=_text(body["saga"]),
+        saga=_require_text(body["saga"]),
         version=version,
-        key=_text_or_none(body.get("key")),
-        status=Status(_text(body["status"])),
+        key=_optional_text(body.get("key")),
+        status=Status(_require_text(body["status"])),
         result=body.get("result"),
-        error=_error(body.get("error")),
+        error=_parse_failure(body.get("error")),
     )
 
 
-def _error(value: Json) -> Failure | None:
+def _parse_failure(value: Json) -> Failure | None:
     failure = None if value is None else read_failure(value)
-    if isinstance(failure, Unreadable):
+    if isinstance(failure, UnreadableMessage):
         raise ValueError("error")  # noqa: TRY004 - one exception for whatever does not fit
     return failure
 
 
-def _text_or_none(value: Json) -> str | None:
-    return None if value is None else _text(value)
+def _optional_text(value: Json) -> str | None:
+    return None if value is None else _require_text(value)
 
 
-def _text(value: Json) -> str:
+def _require_text(value: Json) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")  # noqa: TRY004 - the same
     return value

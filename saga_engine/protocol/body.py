@@ -15,73 +15,84 @@ from typing import TypeAlias
 import orjson
 
 from saga_engine.payload.limits import (
-    Excess,
-    Limit,
-    Limits,
-    altered_integer,
-    excess,
-    nests_deeper,
-    too_deep,
+    BodyLimits,
+    LimitName,
+    LimitViolation,
+    depth_violation,
+    exceeds_depth,
+    find_violation,
+    has_inexact_integer,
 )
-from saga_engine.protocol.limits import limits_of
+from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.unreadable import Reason, Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
-_PLAIN = ("", "identity", "utf-8")
-Object: TypeAlias = dict[str, Json]
+_IDENTITY_ENCODINGS = ("", "identity", "utf-8")
+JsonObject: TypeAlias = dict[str, Json]
 """A JSON object, as orjson reads it."""
 
 
-def read_body(delivery: Delivery, settings: Settings) -> Json | Unreadable:
-    """Read a body; that of unsound headers, or beyond `body_bytes`, is not even looked at."""
-    if delivery.problem:
-        return Unreadable(Reason.BAD_HEADERS, delivery.problem)
-    if delivery.size > settings.body_bytes:
-        return Unreadable(
-            Reason.TOO_LARGE,
-            f"The body has {delivery.size} bytes; body_bytes allows {settings.body_bytes}.",
+def read_body(delivery: Delivery, settings: Settings) -> Json | UnreadableMessage:
+    """Read a body; that of unsound headers, or beyond `max_body_bytes`, is not even looked at."""
+    if delivery.header_problem:
+        return UnreadableMessage(UnreadableReason.BAD_HEADERS, delivery.header_problem)
+    if delivery.body_size > settings.max_body_bytes:
+        return UnreadableMessage(
+            UnreadableReason.TOO_LARGE,
+            f"The body has {delivery.body_size} bytes; max_body_bytes allows"
+            f" {settings.max_body_bytes}.",
         )
-    if delivery.content_encoding.lower() not in _PLAIN:
-        return Unreadable(
-            Reason.ENCODED, "The body is compressed or encoded; only plain JSON is read."
+    if delivery.content_encoding.lower() not in _IDENTITY_ENCODINGS:
+        return UnreadableMessage(
+            UnreadableReason.UNSUPPORTED_ENCODING,
+            "The body is compressed or encoded; only plain JSON is read.",
         )
-    return beyond_limits(delivery.body, settings) or _decoded(delivery.body)
+    return limit_violation(delivery.body, settings) or _parse_json(delivery.body)
 
 
-def read_object(delivery: Delivery, settings: Settings) -> Object | Unreadable:
+def read_json_object(delivery: Delivery, settings: Settings) -> JsonObject | UnreadableMessage:
     """Read a body that must be a JSON object."""
-    found = read_body(delivery, settings)
-    if isinstance(found, Unreadable | dict):
-        return found
-    return Unreadable(Reason.NOT_AN_OBJECT, "The body is JSON, but not an object.")
+    body = read_body(delivery, settings)
+    if isinstance(body, UnreadableMessage | dict):
+        return body
+    return UnreadableMessage(UnreadableReason.NOT_AN_OBJECT, "The body is JSON, but not an object.")
 
 
-def read_json(body: bytes, depth: int) -> Json | Unreadable:
+def read_json(body: bytes, max_depth: int) -> Json | UnreadableMessage:
     """Read JSON whose arrays and objects nest at most `depth` levels."""
-    return _refused(too_deep(depth)) if nests_deeper(body, depth) else _decoded(body)
+    return (
+        _over_limit(depth_violation(max_depth))
+        if exceeds_depth(body, max_depth)
+        else _parse_json(body)
+    )
 
 
-def beyond_limits(body: bytes, settings: Settings) -> Unreadable | None:
+def limit_violation(body: bytes, settings: Settings) -> UnreadableMessage | None:
     """
-    Check a body against `body_bytes`, `body_depth` and `body_values` without decoding it.
+    Check a body against the limits of the settings without decoding it.
 
-    Of bytes that are no JSON this says nothing.
+    The limits are `max_body_bytes`, `max_body_depth` and `max_body_json_values`. Bytes that are not
+    JSON are not reported here.
     """
-    found = excess(body, limits_of(settings))
-    return None if found is None else _refused(found)
+    violation = find_violation(body, body_limits(settings))
+    return None if violation is None else _over_limit(violation)
 
 
-def _refused(found: Excess) -> Unreadable:
-    reason = Reason.TOO_DEEP if found.limit is Limit.DEPTH else Reason.TOO_LARGE
-    return Unreadable(reason, found.sentence)
+def _over_limit(violation: LimitViolation) -> UnreadableMessage:
+    reason = (
+        UnreadableReason.TOO_DEEP
+        if violation.limit is LimitName.DEPTH
+        else UnreadableReason.TOO_LARGE
+    )
+    return UnreadableMessage(reason, violation.message)
 
 
-def bounded_json(body: bytes, limits: Limits) -> Json | Unreadable:
+def read_json_within(body: bytes, limits: BodyLimits) -> Json | UnreadableMessage:
     """Read JSON that came in no message, within the limits of one."""
-    found = excess(body, limits)
-    return _decoded(body) if found is None else _refused(found)
+    violation = find_violation(body, limits)
+    return _parse_json(body) if violation is None else _over_limit(violation)
 
 
 def write_json(value: Json) -> bytes:
@@ -94,37 +105,42 @@ def write_json(value: Json) -> bytes:
     return orjson.dumps(value)
 
 
-def _decoded(body: bytes) -> Json | Unreadable:
+def _parse_json(body: bytes) -> Json | UnreadableMessage:
     try:
         value: Json = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         # Its message names a place and a rule and quotes nothing.
         if "depth limit" in error.msg:
-            return Unreadable(Reason.TOO_DEEP, "The body nests deeper than can be read.")
-        return Unreadable(Reason.MALFORMED_JSON, f"The body is not JSON: {error.msg}.")
-    if b"\\u0000" in body and _has_nul(value):
-        return Unreadable(
-            Reason.NOT_STORABLE, "A text in the body contains the character NUL (\\u0000)."
+            return UnreadableMessage(
+                UnreadableReason.TOO_DEEP, "The body nests deeper than can be read."
+            )
+        return UnreadableMessage(
+            UnreadableReason.MALFORMED_JSON, f"The body is not JSON: {error.msg}."
         )
-    if altered_integer(body):
-        return Unreadable(
-            Reason.NOT_STORABLE,
+    if b"\\u0000" in body and _has_nul(value):
+        return UnreadableMessage(
+            UnreadableReason.NOT_STORABLE,
+            "A text in the body contains the character NUL (\\u0000).",
+        )
+    if has_inexact_integer(body):
+        return UnreadableMessage(
+            UnreadableReason.NOT_STORABLE,
             "The body holds an integer beyond 64 bits, which would be altered. Send it as a text,"
             " or with an exponent if a double is meant.",
         )
     return value
 
 
-def _values(value: Json) -> Iterator[Json]:
+def _walk_values(value: Json) -> Iterator[Json]:
     """It, and all that it holds; not by recursion, which has a limit."""
-    rest = [value]
-    while rest:
-        item = rest.pop()
+    pending = [value]
+    while pending:
+        item = pending.pop()
         yield item
-        rest.extend(_items(item))
+        pending.extend(_child_values(item))
 
 
-def _items(container: Json) -> Iterable[Json]:
+def _child_values(container: Json) -> Iterable[Json]:
     if isinstance(container, dict):
         return container.values()
     return container if isinstance(container, list) else ()
@@ -133,5 +149,5 @@ def _items(container: Json) -> Iterable[Json]:
 def _has_nul(value: Json) -> bool:
     return any(
         "\0" in item if isinstance(item, str) else isinstance(item, dict) and "\0" in "".join(item)
-        for item in _values(value)
+        for item in _walk_values(value)
     )

@@ -2,15 +2,19 @@
 
 from functools import lru_cache
 
-from saga_engine.payload.limits import Limits
+from saga_engine.payload.limits import BodyLimits
 from saga_engine.settings import Settings
 
 
-def limits_of(settings: Settings) -> Limits:
+def body_limits(settings: Settings) -> BodyLimits:
     """What the body of any message may hold, whether it is read or written."""
-    return _limits(settings.body_bytes, settings.body_depth, settings.body_values)
+    return _cached_limits(
+        settings.max_body_bytes, settings.max_body_depth, settings.max_body_json_values
+    )
 
 
 @lru_cache(maxsize=8)
-def _limits(size: int, depth: int, values: int) -> Limits:
-    return Limits(size, depth, values)  # made once: it is asked of each message, twice
+def _cached_limits(max_bytes: int, max_depth: int, max_values: int) -> BodyLimits:
+    return BodyLimits(
+        max_bytes, max_depth, max_values
+    )  # made once: it is asked of each message, twice

@@ -34,14 +34,14 @@ class Message:
     timestamp: datetime | None = None
 
 
-class Published(StrEnum):
+class PublishOutcome(StrEnum):
     """What is known of one publish."""
 
     CONFIRMED = "confirmed"
-    RETURNED = "returned"  # no queue is bound: it is nowhere
+    UNROUTABLE = "returned"  # no queue is bound: it is nowhere
     NACKED = "nacked"  # the broker declined: it may be published again
     UNKNOWN = "unknown"  # cut, timed out or never written: it has often arrived
-    REFUSED = "refused"  # it breaks a limit and was not sent: it can never be published
+    UNPUBLISHABLE = "refused"  # it breaks a limit and was not sent: it can never be published
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Delivery:
     """
 
     queue: str
-    epoch: int
-    tag: int
+    generation: int
+    delivery_tag: int
     body: bytes
-    size: int
+    body_size: int
     exchange: str
     routing_key: str
     redelivered: bool
@@ -74,4 +74,4 @@ class Delivery:
     app_id: str
     timestamp: datetime | None
     headers: Mapping[str, Json]
-    problem: str = ""
+    header_problem: str = ""

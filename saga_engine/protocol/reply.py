@@ -10,21 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from saga_engine.protocol.body import read_body, write_json
-from saga_engine.protocol.command import ReceivedCommand, fresh_message_id
+from saga_engine.protocol.command import ReceivedCommand, new_message_id
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
-from saga_engine.protocol.token import CommandRef, read_any
+from saga_engine.protocol.token import CommandRef, verify_with_any
 from saga_engine.protocol.topology import REPLIES
-from saga_engine.protocol.unreadable import Reason, Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Failure, Json, Outcome
 
-OUTCOME = "saga-outcome"
+OUTCOME_HEADER = "saga-outcome"
 
-CODE_CHARACTERS = 128
+MAX_CODE_CHARACTERS = 128
 """The longest code of a failure; it is a word for programs, the message is for people."""
 
-_TOLD = {outcome.value: outcome for outcome in Outcome if outcome is not Outcome.UNKNOWN}
+_OUTCOME_BY_VALUE = {
+    outcome.value: outcome for outcome in Outcome if outcome is not Outcome.UNKNOWN
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Reply:
     in a log. `outcome` is never unknown: that is concluded, not told.
     """
 
-    ref: CommandRef
+    command_ref: CommandRef
     outcome: Outcome
     body: Json = field(repr=False)
     failure: Failure | None = field(repr=False)
@@ -45,7 +47,11 @@ class Reply:
 
 
 def encode_reply(
-    to: ReceivedCommand, outcome: Outcome, body: Json | bytes | Failure, *, message_id: str = ""
+    received: ReceivedCommand,
+    outcome: Outcome,
+    body: Json | bytes | Failure,
+    *,
+    message_id: str = "",
 ) -> Message:
     """
     Write a reply.
@@ -57,64 +63,74 @@ def encode_reply(
         body = write_json(failure_json(body))
     return Message(
         exchange=REPLIES,
-        routing_key=to.reply_to,
+        routing_key=received.reply_to,
         body=body if isinstance(body, bytes) else write_json(body),
-        message_id=message_id or fresh_message_id(),
-        type=to.command.name,
-        correlation_id=to.correlation_id,
-        headers={OUTCOME: outcome.value},
+        message_id=message_id or new_message_id(),
+        type=received.command.name,
+        correlation_id=received.correlation_id,
+        headers={OUTCOME_HEADER: outcome.value},
     )
 
 
 def decode_reply(
     delivery: Delivery, keys: Sequence[bytes], settings: Settings
-) -> Reply | Unreadable:
+) -> Reply | UnreadableMessage:
     """Read a reply with the engine's keys: any of them may have signed its command."""
-    ref = read_any(keys, delivery.correlation_id)
-    if ref is None:
-        return Unreadable(
-            Reason.FOREIGN_CORRELATION_ID,
+    command_ref = verify_with_any(keys, delivery.correlation_id)
+    if command_ref is None:
+        return UnreadableMessage(
+            UnreadableReason.UNCORRELATED_REPLY,
             "The correlation_id is not one of this engine's: it was not copied from a command, or"
             " another engine, with a database of its own, shares this virtual host.",
         )
-    found = _decode(delivery, ref, settings)
-    return replace(found, ref=ref) if isinstance(found, Unreadable) else found
+    decoded = _decode_with_ref(delivery, command_ref, settings)
+    return (
+        replace(decoded, command_ref=command_ref)
+        if isinstance(decoded, UnreadableMessage)
+        else decoded
+    )
 
 
-def read_failure(body: Json) -> Failure | Unreadable:
+def read_failure(body: Json) -> Failure | UnreadableMessage:
     """Read {code, message, details}; the code is needed, the rest is not."""
     if not isinstance(body, dict):
-        return Unreadable(Reason.BAD_ERROR, "Its body must be an object with a code.")
+        return UnreadableMessage(
+            UnreadableReason.BAD_FAILURE, "Its body must be an object with a code."
+        )
     code, message = body.get("code"), body.get("message", "")
-    if not isinstance(code, str) or not 0 < len(code) <= CODE_CHARACTERS:
-        return Unreadable(
-            Reason.BAD_ERROR, f"Its code must be a text of 1 to {CODE_CHARACTERS} characters."
+    if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE_CHARACTERS:
+        return UnreadableMessage(
+            UnreadableReason.BAD_FAILURE,
+            f"Its code must be a text of 1 to {MAX_CODE_CHARACTERS} characters.",
         )
     if not isinstance(message, str):
-        return Unreadable(Reason.BAD_ERROR, "Its message must be a text.")
+        return UnreadableMessage(UnreadableReason.BAD_FAILURE, "Its message must be a text.")
     return Failure(code, message, body.get("details"))
 
 
-def told_outcome(delivery: Delivery) -> Outcome | None:
+def read_outcome(delivery: Delivery) -> Outcome | None:
     """Read what a reply says of itself in its header; None when that is none of the three."""
-    told = delivery.headers.get(OUTCOME, Outcome.SUCCEEDED.value)
-    return _TOLD.get(told) if isinstance(told, str) else None
+    value = delivery.headers.get(OUTCOME_HEADER, Outcome.SUCCEEDED.value)
+    return _OUTCOME_BY_VALUE.get(value) if isinstance(value, str) else None
 
 
-def _decode(delivery: Delivery, ref: CommandRef, settings: Settings) -> Reply | Unreadable:
+def _decode_with_ref(
+    delivery: Delivery, command_ref: CommandRef, settings: Settings
+) -> Reply | UnreadableMessage:
     body = read_body(delivery, settings)
-    if isinstance(body, Unreadable):
+    if isinstance(body, UnreadableMessage):
         return body
-    outcome = told_outcome(delivery)
+    outcome = read_outcome(delivery)
     if outcome is None:
-        return Unreadable(
-            Reason.BAD_OUTCOME, f"The header {OUTCOME} must be succeeded, rejected or failed."
+        return UnreadableMessage(
+            UnreadableReason.BAD_OUTCOME,
+            f"The header {OUTCOME_HEADER} must be succeeded, rejected or failed.",
         )
     failure = None if outcome is Outcome.SUCCEEDED else read_failure(body)
-    if isinstance(failure, Unreadable):
+    if isinstance(failure, UnreadableMessage):
         return failure
     return Reply(
-        ref=ref,
+        command_ref=command_ref,
         outcome=outcome,
         body=None if failure else body,
         failure=failure,

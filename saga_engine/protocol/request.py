@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
-from saga_engine.protocol.body import Object, read_object, write_json
-from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.body import JsonObject, read_json_object, write_json
+from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import REQUESTS
-from saga_engine.protocol.unreadable import Reason, Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
@@ -36,7 +36,7 @@ class CancelRequest:
 
     run_id: UUID
     reason: str
-    by: str
+    operator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +53,40 @@ def encode_request(
     request: Request, *, reply_to: str = "", correlation_id: str = "", message_id: str = ""
 ) -> Message:
     """Write a request; its answer goes to `reply_to` (see docs/protocol.md, "Answers")."""
-    verb, body = _encoded(request)
+    verb, body = _routing_key_and_body(request)
     return Message(
         exchange=REQUESTS,
         routing_key=verb,
         body=write_json({"run_id": str(request.run_id), **body}),
-        message_id=message_id or fresh_message_id(),
+        message_id=message_id or new_message_id(),
         type=verb,
         correlation_id=correlation_id,
         reply_to=reply_to,
     )
 
 
-def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadable:
+def decode_request(delivery: Delivery, settings: Settings) -> Request | UnreadableMessage:
     """Read a request; its verb is the routing key, or the type when it came another way."""
-    read = _VERBS.get(delivery.routing_key) or _VERBS.get(delivery.type)
-    if read is None:
-        return Unreadable(
-            Reason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
+    parse = _PARSERS.get(delivery.routing_key) or _PARSERS.get(delivery.type)
+    if parse is None:
+        return UnreadableMessage(
+            UnreadableReason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
         )
-    body = read_object(delivery, settings)
-    if isinstance(body, Unreadable):
+    body = read_json_object(delivery, settings)
+    if isinstance(body, UnreadableMessage):
         return body
     try:
-        return read(_Fields(body, settings.text_bytes))
+        return parse(_FieldReader(body, settings.max_request_text_bytes))
     except _BadFieldError as error:
-        return Unreadable(Reason.BAD_REQUEST, str(error))
+        return UnreadableMessage(UnreadableReason.BAD_REQUEST, str(error))
 
 
-def is_status(delivery: Delivery) -> bool:
+def is_status_request(delivery: Delivery) -> bool:
     """Whether it asks for a run's status, whose answer may be larger than the question."""
     return delivery.routing_key == "status" or delivery.type == "status"
 
 
-def read_run_id(body: Object) -> UUID | None:
+def read_run_id(body: JsonObject) -> UUID | None:
     """Read `run_id`; None unless it is a UUID in its canonical form."""
     text = body.get("run_id")
     try:
@@ -96,7 +96,7 @@ def read_run_id(body: Object) -> UUID | None:
     return run_id if str(run_id) == text else None
 
 
-def _encoded(request: Request) -> tuple[str, Object]:
+def _routing_key_and_body(request: Request) -> tuple[str, JsonObject]:
     match request:
         case StartRequest():
             return "start", {
@@ -106,22 +106,22 @@ def _encoded(request: Request) -> tuple[str, Object]:
                 "input": request.input,
             }
         case CancelRequest():
-            return "cancel", {"reason": request.reason, "by": request.by}
+            return "cancel", {"reason": request.reason, "by": request.operator}
         case StatusRequest():
             return "status", {}
 
 
 class _BadFieldError(Exception):
-    def __init__(self, name: str, must: str) -> None:
-        super().__init__(f"The field {name} must be {must}.")
+    def __init__(self, name: str, requirement: str) -> None:
+        super().__init__(f"The field {name} must be {requirement}.")
 
 
-class _Fields:
+class _FieldReader:
     """The fields of a request, its texts of `longest` bytes at the most."""
 
-    def __init__(self, body: Object, longest: int) -> None:
+    def __init__(self, body: JsonObject, max_bytes: int) -> None:
         self.body = body
-        self._longest = longest
+        self._max_bytes = max_bytes
 
     @property
     def run_id(self) -> UUID:
@@ -130,14 +130,16 @@ class _Fields:
             raise _BadFieldError("run_id", "a UUID in lower case with hyphens")
         return run_id
 
-    def text(self, name: str) -> str:
+    def require_text(self, name: str) -> str:
         value = self.body.get(name)
-        if not isinstance(value, str) or not 0 < len(value.encode()) <= self._longest:
-            raise _BadFieldError(name, f"a text of 1 to {self._longest} bytes (text_bytes)")
+        if not isinstance(value, str) or not 0 < len(value.encode()) <= self._max_bytes:
+            raise _BadFieldError(
+                name, f"a text of 1 to {self._max_bytes} bytes (max_request_text_bytes)"
+            )
         return value
 
 
-def _start(fields: _Fields) -> StartRequest:
+def _parse_start(fields: _FieldReader) -> StartRequest:
     body = fields.body
     version = body.get("version")
     if version is not None and (
@@ -148,23 +150,23 @@ def _start(fields: _Fields) -> StartRequest:
         raise _BadFieldError("input", "there")
     return StartRequest(
         run_id=fields.run_id,
-        saga=fields.text("saga"),
+        saga=fields.require_text("saga"),
         input=body["input"],
         version=version,
-        key=None if body.get("key") is None else fields.text("key"),
+        key=None if body.get("key") is None else fields.require_text("key"),
     )
 
 
-def _cancel(fields: _Fields) -> CancelRequest:
-    return CancelRequest(fields.run_id, fields.text("reason"), fields.text("by"))
+def _parse_cancel(fields: _FieldReader) -> CancelRequest:
+    return CancelRequest(fields.run_id, fields.require_text("reason"), fields.require_text("by"))
 
 
-def _status(fields: _Fields) -> StatusRequest:
+def _parse_status(fields: _FieldReader) -> StatusRequest:
     return StatusRequest(fields.run_id)
 
 
-_VERBS: dict[str, Callable[[_Fields], Request]] = {
-    "start": _start,
-    "cancel": _cancel,
-    "status": _status,
+_PARSERS: dict[str, Callable[[_FieldReader], Request]] = {
+    "start": _parse_start,
+    "cancel": _parse_cancel,
+    "status": _parse_status,
 }

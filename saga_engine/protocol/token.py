@@ -18,11 +18,11 @@ from saga_engine.vocabulary import Direction
 
 KEY_BYTES = 32
 
-_PURPOSE = b"saga-engine correlation id 1\0"
+_DOMAIN_SEPARATOR = b"saga-engine correlation id 1\0"
 _DIGEST_LENGTH = 22
-_SAID = re.compile(r"[0-9a-f]{32}\.[ac]\.[0-9]{1,20}\.", re.ASCII)
-_LETTERS = {Direction.ACTION: "a", Direction.COMPENSATION: "c"}
-_DIRECTIONS = {letter: direction for direction, letter in _LETTERS.items()}
+_TOKEN_TEXT = re.compile(r"[0-9a-f]{32}\.[ac]\.[0-9]{1,20}\.", re.ASCII)
+_DIRECTION_LETTERS = {Direction.ACTION: "a", Direction.COMPENSATION: "c"}
+_DIRECTION_BY_LETTER = {letter: direction for direction, letter in _DIRECTION_LETTERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class CommandRef:
     attempt: int
 
 
-def new_key() -> bytes:
+def new_signing_key() -> bytes:
     """Make a key for `mint` and `read`."""
     return secrets.token_bytes(KEY_BYTES)
 
 
-def mint(key: bytes, ref: CommandRef) -> str:
+def sign_token(key: bytes, ref: CommandRef) -> str:
     """
     Make the token of a command.
 
@@ -48,28 +48,28 @@ def mint(key: bytes, ref: CommandRef) -> str:
         ASCII, `<digest>.<run id>.<a or c>.<attempt>.<step>`; at most 140 characters for a step name
         of 64, where AMQP allows 255.
     """
-    text = f"{ref.run_id.hex}.{_LETTERS[ref.direction]}.{ref.attempt}.{ref.step}"
+    text = f"{ref.run_id.hex}.{_DIRECTION_LETTERS[ref.direction]}.{ref.attempt}.{ref.step}"
     return f"{_digest(key, text)}.{text}"
 
 
-def read(key: bytes, token: str) -> CommandRef | None:
+def verify_token(key: bytes, token: str) -> CommandRef | None:
     """Return the command a token was minted for, or None if it was not minted with this key."""
     digest, _, text = token.partition(".")
     if not hmac.compare_digest(digest.encode(), _digest(key, text).encode()):
         return None
     run_id, letter, attempt, step = text.split(".", 3)
-    return CommandRef(UUID(run_id), step, _DIRECTIONS[letter], int(attempt))
+    return CommandRef(UUID(run_id), step, _DIRECTION_BY_LETTER[letter], int(attempt))
 
 
-def read_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
+def verify_with_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
     """As `read`, with the keys that are accepted: the current one, and the one before it."""
     for key in keys:
-        if (found := read(key, token)) is not None:
-            return found
+        if (command_ref := verify_token(key, token)) is not None:
+            return command_ref
     return None
 
 
-def shown(token: str) -> str:
+def redact_token(token: str) -> str:
     """
     What may be logged and kept of a correlation id: the command that a token is for.
 
@@ -77,9 +77,9 @@ def shown(token: str) -> str:
     other correlation id is returned as it is.
     """
     digest, _, text = token.partition(".")
-    return text if len(digest) == _DIGEST_LENGTH and _SAID.match(text) else token
+    return text if len(digest) == _DIGEST_LENGTH and _TOKEN_TEXT.match(text) else token
 
 
 def _digest(key: bytes, text: str) -> str:
-    digest = hmac.digest(key, _PURPOSE + text.encode(), "sha256")[:16]
+    digest = hmac.digest(key, _DOMAIN_SEPARATOR + text.encode(), "sha256")[:16]
     return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -51,7 +51,7 @@ class Binding:
 
     queue: str
     exchange: str
-    key: str
+    binding_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,20 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
 
-_COMMANDS = Exchange(COMMANDS, ExchangeKind.TOPIC)
-_REPLIES = Exchange(REPLIES, ExchangeKind.DIRECT)
-_REQUESTS = Exchange(REQUESTS, ExchangeKind.TOPIC)
-_EVENTS = Exchange(EVENTS, ExchangeKind.TOPIC)
-_DEAD_LETTERS = Exchange(DEAD_LETTERS, ExchangeKind.FANOUT)
+_COMMANDS_EXCHANGE = Exchange(COMMANDS, ExchangeKind.TOPIC)
+_REPLIES_EXCHANGE = Exchange(REPLIES, ExchangeKind.DIRECT)
+_REQUESTS_EXCHANGE = Exchange(REQUESTS, ExchangeKind.TOPIC)
+_EVENTS_EXCHANGE = Exchange(EVENTS, ExchangeKind.TOPIC)
+_DEAD_LETTERS_EXCHANGE = Exchange(DEAD_LETTERS, ExchangeKind.FANOUT)
 
-ENGINE = Topology(
-    exchanges=(_COMMANDS, _REPLIES, _REQUESTS, _EVENTS, _DEAD_LETTERS),
+ENGINE_TOPOLOGY = Topology(
+    exchanges=(
+        _COMMANDS_EXCHANGE,
+        _REPLIES_EXCHANGE,
+        _REQUESTS_EXCHANGE,
+        _EVENTS_EXCHANGE,
+        _DEAD_LETTERS_EXCHANGE,
+    ),
     queues=(Queue(REPLIES), Queue(REQUESTS), Queue(DEAD_LETTERS)),
     bindings=(
         Binding(REPLIES, REPLIES, REPLIES),
@@ -89,13 +95,13 @@ def participant_topology(name: str, commands: Sequence[str]) -> Topology:
     """What a participant needs: its queue, bound to each command it performs."""
     queue = participant_queue(name)
     return Topology(
-        exchanges=(_COMMANDS, _REPLIES),
+        exchanges=(_COMMANDS_EXCHANGE, _REPLIES_EXCHANGE),
         queues=(Queue(queue),),
         bindings=tuple(Binding(queue, COMMANDS, command) for command in commands),
     )
 
 
-CLIENT = Topology(exchanges=(_REQUESTS, _EVENTS))
+CLIENT_TOPOLOGY = Topology(exchanges=(_REQUESTS_EXCHANGE, _EVENTS_EXCHANGE))
 """What a client's publishing link needs."""
 
 
@@ -106,13 +112,13 @@ def client_topology(queue: str) -> Topology:
     Only the connection that declared it may use it, so another link must not name it.
     """
     return Topology(
-        exchanges=(_REQUESTS, _EVENTS),
+        exchanges=(_REQUESTS_EXCHANGE, _EVENTS_EXCHANGE),
         queues=(Queue(queue, exclusive=True),),
         bindings=(Binding(queue, EVENTS, f"answer.{queue}"),),
     )
 
 
-def policy() -> dict[str, Json]:
+def queue_policy() -> dict[str, Json]:
     """
     The limits of the queues, for `rabbitmqctl set_policy`.
 

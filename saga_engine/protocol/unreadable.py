@@ -11,25 +11,25 @@ from enum import StrEnum
 from saga_engine.protocol.token import CommandRef
 
 
-class Reason(StrEnum):
+class UnreadableReason(StrEnum):
     """Why a message is set aside; the words stand in docs/protocol.md, metrics and dead letters."""
 
     TOO_LARGE = "too_large"
     TOO_DEEP = "too_deep"
-    ENCODED = "encoded"
+    UNSUPPORTED_ENCODING = "encoded"
     MALFORMED_JSON = "malformed_json"
     NOT_STORABLE = "not_storable"
     NOT_AN_OBJECT = "not_an_object"
     BAD_HEADERS = "bad_headers"
     BAD_OUTCOME = "bad_outcome"
-    BAD_ERROR = "bad_error"
+    BAD_FAILURE = "bad_error"
     BAD_COMMAND = "bad_command"
     BAD_REQUEST = "bad_request"
-    FOREIGN_CORRELATION_ID = "foreign_correlation_id"
+    UNCORRELATED_REPLY = "foreign_correlation_id"
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableMessage:
     """
     A message that cannot be handled.
 
@@ -37,6 +37,6 @@ class Unreadable:
     and the run must learn that nobody knows what.
     """
 
-    reason: Reason
-    sentence: str
-    ref: CommandRef | None = None
+    reason: UnreadableReason
+    explanation: str
+    command_ref: CommandRef | None = None

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, get_type_hints
 
 from saga_engine.errors import DefinitionError
-from saga_engine.payload.annotations import without_none
-from saga_engine.payload.limits import Limits
-from saga_engine.payload.payload import Payload, PayloadError
+from saga_engine.payload.annotations import split_optional
+from saga_engine.payload.limits import BodyLimits
+from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.vocabulary import Json
 
 
@@ -26,11 +26,11 @@ class Parameter:
     """One parameter: its name, its type without `None`, and whether it may be None."""
 
     name: str
-    kind: Any
+    python_type: Any
     optional: bool
 
 
-class Mapping:
+class PayloadMapping:
     """
     A function from the input and earlier replies to a command's payload.
 
@@ -38,84 +38,84 @@ class Mapping:
         DefinitionError: it is not a plain function whose parameters and result are annotated.
     """
 
-    __slots__ = ("function", "parameters", "payload", "where")
+    __slots__ = ("function", "parameters", "payload_type", "source_location")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.where = place_of(function)
-        hints = _hints(function, self.where)
+        self.source_location = source_location_of(function)
+        hints = _type_hints(function, self.source_location)
         self.parameters = tuple(
-            _parameter(p, hints, self.where)
+            _parse_parameter(p, hints, self.source_location)
             for p in inspect.signature(function).parameters.values()
         )
         if "return" not in hints:
             raise DefinitionError(
                 f"{function.__name__} does not say what it returns.",
-                where=self.where,
-                mend="Annotate its result with the command's payload type.",
+                location=self.source_location,
+                fix="Annotate its result with the command's payload type.",
             )
         try:
-            self.payload = Payload(hints["return"])
+            self.payload_type = PayloadType(hints["return"])
         except PayloadError as error:
             raise DefinitionError(
                 f"The result of {function.__name__} does not work: {error}.",
-                where=self.where,
-                mend=error.mend,
+                location=self.source_location,
+                fix=error.fix,
             ) from None
 
-    def __call__(self, values: Values[str, Any], limits: Limits | None = None) -> Json:
+    def __call__(self, values: Values[str, Any], limits: BodyLimits | None = None) -> Json:
         """Map to the payload's JSON. Whatever the author's function raises, this raises."""
-        return self.payload.write(self.function(**values), limits)
+        return self.payload_type.write(self.function(**values), limits)
 
 
-def place_of(function: Callable[..., Any]) -> str:
+def source_location_of(function: Callable[..., Any]) -> str:
     """
     `file:line` of a function, which must be one that a declaration may decorate.
 
     Raises:
         DefinitionError: it is another object, a lambda, or stands in a class.
     """
-    plain = inspect.unwrap(function)
-    if not inspect.isfunction(plain):
+    unwrapped = inspect.unwrap(function)
+    if not inspect.isfunction(unwrapped):
         frame = sys._getframe(2)  # noqa: SLF001 - where the decorator stands; nothing else says it
         raise DefinitionError(
             f"A {type(function).__name__} is declared where a function belongs.",
-            where=f"{frame.f_code.co_filename}:{frame.f_lineno}",
-            mend="Put @saga.step(command=...) or @step.compensation(command=...), with its"
+            location=f"{frame.f_code.co_filename}:{frame.f_lineno}",
+            fix="Put @saga.step(command=...) or @step.compensation(command=...), with its"
             " arguments, directly on a function.",
         )
-    where = f"{plain.__code__.co_filename}:{plain.__code__.co_firstlineno}"
-    if plain.__name__ == "<lambda>":
+    location = f"{unwrapped.__code__.co_filename}:{unwrapped.__code__.co_firstlineno}"
+    if unwrapped.__name__ == "<lambda>":
         raise DefinitionError(
             "A lambda is declared where a function belongs.",
-            where=where,
-            mend="Write it as a function with `def`, whose name is the step's and whose"
+            location=location,
+            fix="Write it as a function with `def`, whose name is the step's and whose"
             " parameters and result are annotated.",
         )
-    if not isinstance(function, types.FunctionType) or _in_a_class(plain):
+    if not isinstance(function, types.FunctionType) or _defined_in_class(unwrapped):
         raise DefinitionError(
-            f"{plain.__qualname__} stands in a class.",
-            where=where,
-            mend="Declare a function outside the class; it only maps data and needs no self.",
+            f"{unwrapped.__qualname__} stands in a class.",
+            location=location,
+            fix="Declare a function outside the class; it only maps data and needs no self.",
         )
-    return where
+    return location
 
 
-def _in_a_class(function: types.FunctionType) -> bool:
+def _defined_in_class(function: types.FunctionType) -> bool:
     """`Shop.book` and `test.<locals>.Shop.book` stand in a class, `test.<locals>.book` does not."""
-    before, _, _ = function.__qualname__.rpartition(".")
-    return bool(before) and not before.endswith("<locals>")
+    enclosing, _, _ = function.__qualname__.rpartition(".")
+    return bool(enclosing) and not enclosing.endswith("<locals>")
 
 
-def refuse_bare(function: object, declared_with: str) -> NoReturn:
+def reject_missing_arguments(function: object, decorator_name: str) -> NoReturn:
     """
     Refuse a decorator without arguments, which Python calls with the function.
 
     Raises:
         DefinitionError: always.
     """
-    plain = inspect.unwrap(function) if callable(function) else None
-    code = plain.__code__ if isinstance(plain, types.FunctionType) else None
+    unwrapped = inspect.unwrap(function) if callable(function) else None
+    code = unwrapped.__code__ if isinstance(unwrapped, types.FunctionType) else None
     frame = sys._getframe(2)  # noqa: SLF001 - the caller of the decorator
     file, line = (
         (code.co_filename, code.co_firstlineno)
@@ -123,50 +123,56 @@ def refuse_bare(function: object, declared_with: str) -> NoReturn:
         else (frame.f_code.co_filename, frame.f_lineno)
     )
     raise DefinitionError(
-        f"{declared_with} stands without its command.",
-        where=f"{file}:{line}",
-        mend=f'Write @....{declared_with}(command="..."): every argument has a name.',
+        f"{decorator_name} stands without its command.",
+        location=f"{file}:{line}",
+        fix=f'Write @....{decorator_name}(command="..."): every argument has a name.',
     )
 
 
-def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
-    lazy = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if any(is_lazy(function) for is_lazy in lazy):
+def _type_hints(function: Callable[..., Any], location: str) -> dict[str, Any]:
+    lazy_checks = (
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+        inspect.isasyncgenfunction,
+    )
+    if any(is_lazy(function) for is_lazy in lazy_checks):
         raise DefinitionError(
             f"{function.__name__} is not a plain function.",
-            where=where,
-            mend="It only maps data: take I/O and waiting out of it.",
+            location=location,
+            fix="It only maps data: take I/O and waiting out of it.",
         )
     try:
         return get_type_hints(function, include_extras=True)
     except NameError as error:
         raise DefinitionError(
             f"An annotation of {function.__name__} cannot be read: {error}.",
-            where=where,
-            mend=f"Define {error.name or 'its type'} at the top level of"
+            location=location,
+            fix=f"Define {error.name or 'its type'} at the top level of"
             f" {function.__module__}, or import it there: a type inside a function, or under"
             " TYPE_CHECKING, is not found.",
         ) from None
     except (AttributeError, SyntaxError, TypeError) as error:
         raise DefinitionError(
             f"An annotation of {function.__name__} cannot be read: {error}.",
-            where=where,
-            mend="Write it as a type that the module defines or imports.",
+            location=location,
+            fix="Write it as a type that the module defines or imports.",
         ) from None
 
 
-def _parameter(parameter: inspect.Parameter, hints: Values[str, Any], where: str) -> Parameter:
+def _parse_parameter(
+    parameter: inspect.Parameter, hints: Values[str, Any], location: str
+) -> Parameter:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
         raise DefinitionError(
             f"Parameter {parameter.name!r} cannot be tied to a value by its name.",
-            where=where,
-            mend="Use plain parameters, no * and no /.",
+            location=location,
+            fix="Use plain parameters, no * and no /.",
         )
     if parameter.name not in hints:
         raise DefinitionError(
             f"Parameter {parameter.name!r} has no annotation.",
-            where=where,
-            mend="Annotate it with the input's or the reply's type.",
+            location=location,
+            fix="Annotate it with the input's or the reply's type.",
         )
-    kind, optional = without_none(hints[parameter.name])
+    kind, optional = split_optional(hints[parameter.name])
     return Parameter(parameter.name, kind, optional)

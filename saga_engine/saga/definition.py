@@ -21,91 +21,91 @@ from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from saga_engine.errors import DefinitionError
-from saga_engine.payload.payload import Payload, PayloadError
-from saga_engine.saga.binding import Mapping, place_of, refuse_bare
+from saga_engine.payload.payload import PayloadError, PayloadType
+from saga_engine.saga.binding import PayloadMapping, reject_missing_arguments, source_location_of
 from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
-Declaring = TypeVar("Declaring", bound=Callable[..., Any])
-Made = TypeVar("Made")
+DecoratorMethod = TypeVar("DecoratorMethod", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
-_collected: ContextVar[list[DefinitionError] | None] = ContextVar("collected", default=None)
+_collected_errors: ContextVar[list[DefinitionError] | None] = ContextVar("collected", default=None)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
 """Undoing is tried for about 20 minutes: giving up costs a person's time."""
 
 
 @contextmanager
-def collecting() -> Iterator[list[DefinitionError]]:
+def collect_errors() -> Iterator[list[DefinitionError]]:
     """
     Note declarations that cannot be used instead of raising; for `saga-engine check`.
 
     A step that is noted stands in its saga with a mapping that must not be called, so that the
     rules can be asked about the other steps. Such a saga must not run.
     """
-    noted: list[DefinitionError] = []
-    token = _collected.set(noted)
+    collected: list[DefinitionError] = []
+    token = _collected_errors.set(collected)
     try:
-        yield noted
+        yield collected
     finally:
-        _collected.reset(token)
+        _collected_errors.reset(token)
 
 
-def _or_noted(make: Callable[[], Made], instead: Made) -> Made:
+def _or_collect(build: Callable[[], Result], fallback: Result) -> Result:
     """What *make* makes; *instead*, when it raises and the error is noted."""
     try:
-        return make()
+        return build()
     except DefinitionError as error:
-        noted = _collected.get()
-        if noted is None:
+        collected = _collected_errors.get()
+        if collected is None:
             raise
-        noted.append(error)
-        return instead
+        collected.append(error)
+        return fallback
 
 
-def _with_arguments(method: Declaring) -> Declaring:
+def _require_arguments(method: DecoratorMethod) -> DecoratorMethod:
     """Refuse `@saga.step` without parentheses in words; it passes the function as an argument."""
 
     @wraps(method)
-    def called(self: object, *args: object, **options: object) -> object:
+    def wrapper(self: object, *args: object, **options: object) -> object:
         if args:
-            refuse_bare(args[0], method.__name__)
+            reject_missing_arguments(args[0], method.__name__)
         return method(self, **options)
 
-    return cast("Declaring", called)
+    return cast("DecoratorMethod", wrapper)
 
 
-def _nothing() -> None:
+def _placeholder_function() -> None:
     """Stand for a mapping function that cannot be used."""
 
 
-UNUSABLE = Mapping(_nothing)
+INVALID_MAPPING = PayloadMapping(_placeholder_function)
 """The mapping of a declaration that was noted; see `collecting`."""
 
-UNKNOWN = Payload(Any)
+UNKNOWN_TYPE = PayloadType(Any)
 """The type of an input or a reply that was noted."""
 
 
-def _payload(kind: Any, what: str, where: str) -> Payload:
+def _payload_type(python_type: Any, description: str, location: str) -> PayloadType:
     try:
-        return Payload(kind)
+        return PayloadType(python_type)
     except PayloadError as error:
         raise DefinitionError(
-            f"{what} does not work: {error}.", where=where, mend=error.mend
+            f"{description} does not work: {error}.", location=location, fix=error.fix
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CommandSpec:
     """One command of a step: what is sent in one direction, and how patiently."""
 
     command: str
-    mapping: Mapping
-    reply: Payload
+    mapping: PayloadMapping
+    reply_type: PayloadType
     timeout: timedelta
     retry: Retry
-    where: str
+    source_location: str
 
 
 class Step:
@@ -118,29 +118,31 @@ class Step:
         after: the steps it waits for; None for the one declared before it.
     """
 
-    def __init__(self, name: str, action: Order, after: Sequence["Step | str"] | None) -> None:
+    def __init__(
+        self, name: str, action_spec: CommandSpec, after: Sequence["Step | str"] | None
+    ) -> None:
         self.name = name
-        self.action = action
+        self.action_spec = action_spec
         self.after = after
-        self.undo: Order | None = None
+        self.compensation_spec: CommandSpec | None = None
         self.pivot = False
         self.read_only = False
 
     @property
-    def where(self) -> str:
+    def source_location(self) -> str:
         """`file:line` of the declaration."""
-        return self.action.where
+        return self.action_spec.source_location
 
-    def order(self, direction: Direction) -> Order | None:
+    def command_spec(self, direction: Direction) -> CommandSpec | None:
         """
         What is sent in that direction; None for a step that cannot be undone.
 
         Args:
             direction: the action, or the compensation.
         """
-        return self.action if direction is Direction.ACTION else self.undo
+        return self.action_spec if direction is Direction.ACTION else self.compensation_spec
 
-    @_with_arguments
+    @_require_arguments
     def compensation(
         self,
         *,
@@ -162,21 +164,24 @@ class Step:
                 minutes; then the run gets an incident.
         """
 
-        def declare(function: Function) -> Function:
-            where = place_of(function)
-            _or_noted(lambda: self._only_one(where), None)
-            mapping = _or_noted(lambda: Mapping(function), UNUSABLE)
-            self.undo = Order(command, mapping, Payload(Any), timeout, retry, where)
+        def decorate(function: Function) -> Function:
+            location = source_location_of(function)
+            _or_collect(lambda: self._reject_second_compensation(location), None)
+            mapping = _or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            self.compensation_spec = CommandSpec(
+                command, mapping, PayloadType(Any), timeout, retry, location
+            )
             return function
 
-        return declare
+        return decorate
 
-    def _only_one(self, where: str) -> None:
-        if self.undo is not None:
+    def _reject_second_compensation(self, location: str) -> None:
+        if self.compensation_spec is not None:
             raise DefinitionError(
-                f"Step {self.name!r} has two compensations, the other at {self.undo.where}.",
-                where=where,
-                mend="Keep one.",
+                f"Step {self.name!r} has two compensations, the other at"
+                f" {self.compensation_spec.source_location}.",
+                location=location,
+                fix="Keep one.",
             )
 
 
@@ -202,15 +207,17 @@ class Saga:
         deadline: timedelta | None = None,
     ) -> None:
         frame = sys._getframe(1)  # noqa: SLF001 - the only way to the line a constructor is called on
-        self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.source_location = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         self.name = name
         self.version = version
         self.deadline = deadline
         self.steps: dict[str, Step] = {}
-        what = f"The input of saga {name!r}"
-        self.input = _or_noted(lambda: _payload(input, what, self.where), UNKNOWN)
+        description = f"The input of saga {name!r}"
+        self.input_type = _or_collect(
+            lambda: _payload_type(input, description, self.source_location), UNKNOWN_TYPE
+        )
 
-    @_with_arguments
+    @_require_arguments
     def step(  # noqa: PLR0913 - one keyword for each thing an author may say of a step
         self,
         *,
@@ -236,56 +243,58 @@ class Saga:
             read_only: it changes nothing, so there is nothing to undo.
         """
 
-        def declare(function: Function) -> Step:
-            where, name = place_of(function), function.__name__
-            _or_noted(lambda: self._only_one(name, where), None)
-            what = f"The reply of step {name!r}"
-            answer = _or_noted(lambda: _payload(reply, what, where), UNKNOWN)
-            mapping = _or_noted(lambda: Mapping(function), UNUSABLE)
-            action = Order(command, mapping, answer, timeout, retry, where)
-            step = Step(name, action, after)
+        def decorate(function: Function) -> Step:
+            location, name = source_location_of(function), function.__name__
+            _or_collect(lambda: self._reject_duplicate_step(name, location), None)
+            description = f"The reply of step {name!r}"
+            reply_type = _or_collect(
+                lambda: _payload_type(reply, description, location), UNKNOWN_TYPE
+            )
+            mapping = _or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            action_spec = CommandSpec(command, mapping, reply_type, timeout, retry, location)
+            step = Step(name, action_spec, after)
             step.pivot, step.read_only = pivot, read_only
             self.steps[name] = step
             return step
 
-        return declare
+        return decorate
 
-    def _only_one(self, name: str, where: str) -> None:
+    def _reject_duplicate_step(self, name: str, location: str) -> None:
         if name in self.steps:
             raise DefinitionError(
-                f"Step {name!r} is declared twice, first at {self.steps[name].where}.",
-                where=where,
-                mend="Rename one of the functions.",
+                f"Step {name!r} is declared twice, first at {self.steps[name].source_location}.",
+                location=location,
+                fix="Rename one of the functions.",
             )
 
     def __repr__(self) -> str:
         return f"Saga({self.name!r}, version={self.version}, steps={list(self.steps)})"
 
     @cached_property
-    def after(self) -> dict[str, tuple[str, ...]]:
+    def predecessors(self) -> dict[str, tuple[str, ...]]:
         """For each step, in declaration order, the steps it waits for."""
-        before: tuple[str, ...] = ()
+        previous: tuple[str, ...] = ()
         edges = {}
         for name, step in self.steps.items():
-            chosen = before if step.after is None else step.after
-            edges[name] = tuple(s if isinstance(s, str) else s.name for s in chosen)
-            before = (name,)
+            declared = previous if step.after is None else step.after
+            edges[name] = tuple(s if isinstance(s, str) else s.name for s in declared)
+            previous = (name,)
         return edges
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
         """For each step, every step that is finished before it begins. Only for a sound saga."""
-        found: dict[str, frozenset[str]] = {}
+        ancestors: dict[str, frozenset[str]] = {}
 
         def collect(name: str) -> frozenset[str]:
-            if name not in found:
-                direct = self.after[name]
-                found[name] = frozenset(direct).union(*map(collect, direct))
-            return found[name]
+            if name not in ancestors:
+                direct = self.predecessors[name]
+                ancestors[name] = frozenset(direct).union(*map(collect, direct))
+            return ancestors[name]
 
         for name in self.steps:
             collect(name)
-        return found
+        return ancestors
 
     @cached_property
     def descendants(self) -> dict[str, tuple[str, ...]]:
@@ -311,9 +320,9 @@ class Saga:
         steps = [
             {
                 "step": name,
-                "command": step.action.command,
-                "compensation": step.undo and step.undo.command,
-                "after": sorted(self.after[name]),
+                "command": step.action_spec.command,
+                "compensation": step.compensation_spec and step.compensation_spec.command,
+                "after": sorted(self.predecessors[name]),
                 "pivot": step.pivot,
                 "read_only": step.read_only,
             }
@@ -322,7 +331,7 @@ class Saga:
         document = json.dumps([self.name, self.version, steps], separators=(",", ":"))
         return hashlib.sha256(document.encode()).hexdigest()[:16]
 
-    def kind(self, name: str) -> StepKind:
+    def step_kind(self, name: str) -> StepKind:
         """
         What a step's place relative to the pivot allows.
 

@@ -31,44 +31,44 @@ def mermaid(saga: Saga) -> str:
     lines = ["flowchart TD"]
     numbers = {name: number for number, name in enumerate(saga.steps)}
     for name, number in numbers.items():
-        label = "<br/>".join(map(_mermaid_text, _words(saga, name)))
-        lines.append(f"    s{number}{MERMAID_SHAPES[saga.kind(name)].format(label)}")
-        lines += [f"    s{numbers[earlier]} --> s{number}" for earlier in saga.after[name]]
-        undo = saga.steps[name].undo
-        if undo is not None:
-            lines.append(
-                f'    s{number} -. undone by .-> u{number}["{_mermaid_text(undo.command)}"]'
-            )
+        label = "<br/>".join(map(_escape_mermaid, _label_parts(saga, name)))
+        lines.append(f"    s{number}{MERMAID_SHAPES[saga.step_kind(name)].format(label)}")
+        lines += [f"    s{numbers[earlier]} --> s{number}" for earlier in saga.predecessors[name]]
+        compensation = saga.steps[name].compensation_spec
+        if compensation is not None:
+            label = _escape_mermaid(compensation.command)
+            lines.append(f'    s{number} -. undone by .-> u{number}["{label}"]')
     return "\n".join(lines) + "\n"
 
 
 def dot(saga: Saga) -> str:
     """A graph for Graphviz; dashed arrows lead to compensations. Only for a sound saga."""
     title = f"{saga.name}, version {saga.version}"
-    lines = [f"digraph {_dot_text(saga.name)} {{", f"    label={_dot_text(title)};"]
+    lines = [f"digraph {_quote_dot(saga.name)} {{", f"    label={_quote_dot(title)};"]
     numbers = {name: number for number, name in enumerate(saga.steps)}
     for name, number in numbers.items():
-        label = _dot_text("\n".join(_words(saga, name)))
-        lines.append(f"    s{number} [shape={DOT_SHAPES[saga.kind(name)]}, label={label}];")
-        lines += [f"    s{numbers[earlier]} -> s{number};" for earlier in saga.after[name]]
-        undo = saga.steps[name].undo
-        if undo is not None:
+        label = _quote_dot("\n".join(_label_parts(saga, name)))
+        lines.append(f"    s{number} [shape={DOT_SHAPES[saga.step_kind(name)]}, label={label}];")
+        lines += [f"    s{numbers[earlier]} -> s{number};" for earlier in saga.predecessors[name]]
+        compensation_spec = saga.steps[name].compensation_spec
+        if compensation_spec is not None:
             lines.append(
-                f"    u{number} [shape=box, style=dashed, label={_dot_text(undo.command)}];"
+                f"    u{number} [shape=box, style=dashed,"
+                f" label={_quote_dot(compensation_spec.command)}];"
             )
             lines.append(f'    s{number} -> u{number} [style=dashed, label="undone by"];')
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def ascii_art(saga: Saga) -> str:
+def ascii_table(saga: Saga) -> str:
     """
     A table for a terminal; steps with the same number go side by side. Only for a sound saga.
 
     The line under the pivot is the point of no return.
     """
-    rows = [("", "step", "command", "kind", "undone by", "after"), *_rows(saga)]
+    rows = [("", "step", "command", "kind", "undone by", "after"), *_table_rows(saga)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{_ascii_text(saga.name)}, version {saga.version}", ""]
+    lines = [f"{_escape_ascii(saga.name)}, version {saga.version}", ""]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
@@ -77,32 +77,32 @@ def ascii_art(saga: Saga) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _words(saga: Saga, name: str) -> tuple[str, str, str]:
+def _label_parts(saga: Saga, name: str) -> tuple[str, str, str]:
     step = saga.steps[name]
-    return name, step.action.command, _kind(saga, step)
+    return name, step.action_spec.command, _kind_label(saga, step)
 
 
-def _kind(saga: Saga, step: Step) -> str:
-    kind = saga.kind(step.name)
+def _kind_label(saga: Saga, step: Step) -> str:
+    kind = saga.step_kind(step.name)
     return f"{kind}, read-only" if step.read_only else str(kind)
 
 
-def _rows(saga: Saga) -> Iterator[tuple[str, ...]]:
-    for level, names in enumerate(_levels(saga), start=1):
+def _table_rows(saga: Saga) -> Iterator[tuple[str, ...]]:
+    for level, names in enumerate(_topological_levels(saga), start=1):
         for name in names:
-            undo = saga.steps[name].undo
+            compensation_spec = saga.steps[name].compensation_spec
             cells = (
                 str(level),
-                *_words(saga, name),
-                "-" if undo is None else undo.command,
-                ", ".join(saga.after[name]) or "-",
+                *_label_parts(saga, name),
+                "-" if compensation_spec is None else compensation_spec.command,
+                ", ".join(saga.predecessors[name]) or "-",
             )
-            yield tuple(map(_ascii_text, cells))
+            yield tuple(map(_escape_ascii, cells))
 
 
-def _levels(saga: Saga) -> Iterator[list[str]]:
+def _topological_levels(saga: Saga) -> Iterator[list[str]]:
     """The steps in rounds, each as early as it can be; in declaration order within one."""
-    sorter = TopologicalSorter(saga.after)
+    sorter = TopologicalSorter(saga.predecessors)
     sorter.prepare()
     while sorter:
         ready = set(sorter.get_ready())
@@ -110,17 +110,17 @@ def _levels(saga: Saga) -> Iterator[list[str]]:
         sorter.done(*ready)
 
 
-def _mermaid_text(text: str) -> str:
+def _escape_mermaid(text: str) -> str:
     """Mermaid's entity codes are numbers between # and ;."""
     return "".join(each if each.isalnum() or each in " ,.-_" else f"#{ord(each)};" for each in text)
 
 
-def _dot_text(text: str) -> str:
-    plain = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{plain}"'
+def _quote_dot(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
-def _ascii_text(text: str) -> str:
+def _escape_ascii(text: str) -> str:
     return "".join(
         each if each.isprintable() and each.isascii() else ascii(each)[1:-1] for each in text
     )

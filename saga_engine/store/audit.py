@@ -14,11 +14,11 @@ from saga_engine.postgres.statement import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class OperatorAction:
     """Somebody does something: `action` in a word, to a run or another `target`."""
 
     id: str
-    by: str
+    operator: str
     action: str
     reason: str
     run_id: str | None = None
@@ -26,7 +26,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ActionOutcome:
     """What became of an act, and a sentence for whoever did it."""
 
     audit_id: str
@@ -35,7 +35,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class AuditRecord:
     """
     An act on record; `outcome` is accepted, refused, or None while it waits for a worker.
 
@@ -43,8 +43,8 @@ class Audited:
     """
 
     id: str
-    at: datetime
-    by: str
+    recorded_at: datetime
+    operator: str
     action: str
     run_id: str | None
     target: str | None
@@ -54,28 +54,28 @@ class Audited:
     role: str | None = None
 
 
-async def record(tx: Transaction, acts: Sequence[Act]) -> None:
+async def record(tx: Transaction, actions: Sequence[OperatorAction]) -> None:
     """Put *acts* on record, by the role of this session; one on record already is passed over."""
-    if acts:
+    if actions:
         await tx.execute(
             _RECORD,
             {
-                "ids": [act.id for act in acts],
-                "by": [act.by for act in acts],
-                "actions": [act.action for act in acts],
-                "run_ids": [act.run_id for act in acts],
-                "targets": [act.target for act in acts],
-                "reasons": [act.reason for act in acts],
+                "ids": [act.id for act in actions],
+                "by": [act.operator for act in actions],
+                "actions": [act.action for act in actions],
+                "run_ids": [act.run_id for act in actions],
+                "targets": [act.target for act in actions],
+                "reasons": [act.reason for act in actions],
             },
         )
 
 
-async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
+async def record_outcomes(tx: Transaction, outcomes: Sequence[ActionOutcome]) -> None:
     """Write what became of acts; the first verdict on each stands."""
-    if verdicts:
-        first = {verdict.audit_id: verdict for verdict in reversed(verdicts)}
+    if outcomes:
+        first = {verdict.audit_id: verdict for verdict in reversed(outcomes)}
         await tx.execute(
-            _SETTLE,
+            _RECORD_OUTCOMES,
             {
                 "ids": list(first),
                 "outcomes": [
@@ -86,24 +86,24 @@ async def settle(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
         )
 
 
-async def find(tx: Transaction, audit_id: str) -> Audited | None:
+async def find(tx: Transaction, audit_id: str) -> AuditRecord | None:
     """Read one act; None when it is not on record."""
     row = (await tx.execute(_FIND, {"id": audit_id})).one_or_none()
-    return None if row is None else _audited(row)
+    return None if row is None else _audit_record(row)
 
 
-async def decided(tx: Transaction, audit_ids: Sequence[str]) -> list[Audited]:
+async def find_decided(tx: Transaction, audit_ids: Sequence[str]) -> list[AuditRecord]:
     """Read those of some acts that are decided."""
-    return [_audited(row) for row in await tx.execute(_DECIDED, {"ids": list(audit_ids)})]
+    return [_audit_record(row) for row in await tx.execute(_FIND_DECIDED, {"ids": list(audit_ids)})]
 
 
-async def of_run(tx: Transaction, run_id: str) -> list[Audited]:
+async def list_for_run(tx: Transaction, run_id: str) -> list[AuditRecord]:
     """Read what persons did to a run, in order."""
-    return [_audited(row) for row in await tx.execute(_OF_RUN, {"run_id": run_id})]
+    return [_audit_record(row) for row in await tx.execute(_LIST_FOR_RUN, {"run_id": run_id})]
 
 
-def _audited(row: Any) -> Audited:
-    return Audited(*row)
+def _audit_record(row: Any) -> AuditRecord:
+    return AuditRecord(*row)
 
 
 _SELECT = """
@@ -112,9 +112,9 @@ _SELECT = """
 
 _FIND = text(f"{_SELECT} WHERE id = CAST(:id AS uuid)")
 
-_DECIDED = text(f"{_SELECT} WHERE id = ANY (CAST(:ids AS uuid[])) AND outcome IS NOT NULL")
+_FIND_DECIDED = text(f"{_SELECT} WHERE id = ANY (CAST(:ids AS uuid[])) AND outcome IS NOT NULL")
 
-_OF_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY at, id")
+_LIST_FOR_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY at, id")
 
 _RECORD = text(
     """
@@ -124,7 +124,7 @@ _RECORD = text(
 )
 
 # Locked in one order, so that two that settle the same acts do not wait for each other.
-_SETTLE = text(
+_RECORD_OUTCOMES = text(
     """
     WITH held AS MATERIALIZED (
         SELECT h.id FROM saga_engine.audit AS h

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import outbox, stranded_starts
-from saga_engine.store.bounded_count import GROUPS
+from saga_engine.store.bounded_count import GROUPS_MAX
 from saga_engine.vocabulary import Status
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class BacklogCounts:
     """
     What the gauges show.
 
@@ -33,13 +33,13 @@ class Counts:
     outbox_oldest_age: float
     timers_pending: int
     timer_overdue: float
-    inbox: int
-    inbox_oldest_age: float
-    parked: int
-    unpartitioned: int
+    pending_requests: int
+    pending_requests_oldest_age: float
+    awaiting_definition: int
+    runs_unpartitioned: int
 
 
-async def counts(tx: Transaction, most: int = 10_000) -> Counts:
+async def count_backlog(tx: Transaction, count_limit: int = 10_000) -> BacklogCounts:
     """
     Count what is unfinished, open or waiting; the finished is never looked at.
 
@@ -49,31 +49,31 @@ async def counts(tx: Transaction, most: int = 10_000) -> Counts:
     Args:
         most: rows counted for one number at most.
     """
-    limit = {"most": most}
-    letters = (await tx.execute(_LETTERS, limit)).all()
-    starts: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, limit)).all())
-    starts_stranded = await stranded_starts.count(tx, most)
-    backlog = await outbox.backlog(tx, most)
-    waiting = (await tx.execute(_INBOX, limit)).one()
-    unfinished = (await tx.execute(_UNFINISHED, limit)).all()
+    arguments = {"most": count_limit}
+    dead_letters = (await tx.execute(_DEAD_LETTERS, arguments)).all()
+    starts_waiting: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, arguments)).all())
+    starts_stranded = await stranded_starts.count(tx, count_limit)
+    backlog = await outbox.backlog(tx, count_limit)
+    pending_requests = (await tx.execute(_PENDING_REQUESTS, arguments)).one()
+    unfinished = (await tx.execute(_UNFINISHED, arguments)).all()
     ages: dict[str, float] = {}
-    numbers: dict[tuple[str, Status], int] = {}
+    run_counts: dict[tuple[str, Status], int] = {}
     for saga, status, number, age in unfinished:
         ages[saga] = max(age, ages.get(saga, 0.0))
         key = saga, Status(status)
-        numbers[key] = min(most, number + numbers.get(key, 0))
-    unpartitioned = (await tx.execute(_UNPARTITIONED, limit)).scalar_one()
-    return Counts(
-        numbers,
+        run_counts[key] = min(count_limit, number + run_counts.get(key, 0))
+    runs_unpartitioned = (await tx.execute(_UNPARTITIONED, arguments)).scalar_one()
+    return BacklogCounts(
+        run_counts,
         ages,
-        {tuple(group): number for *group, number in await tx.execute(_INCIDENTS, limit)},
-        {(queue, reason): number for queue, reason, number in letters},
-        starts,
+        {tuple(group): number for *group, number in await tx.execute(_OPEN_INCIDENTS, arguments)},
+        {(queue, reason): number for queue, reason, number in dead_letters},
+        starts_waiting,
         starts_stranded,
         backlog.pending,
         backlog.oldest_age,
-        *(await tx.execute(_TIMERS, limit)).one(),
-        *(*waiting, unpartitioned),
+        *(await tx.execute(_TIMERS, arguments)).one(),
+        *(*pending_requests, runs_unpartitioned),
     )
 
 
@@ -92,7 +92,7 @@ _UNFINISHED = text(
     WHERE u.number > 0"""
 )
 
-_INCIDENTS = text(
+_OPEN_INCIDENTS = text(
     """
     SELECT d.name, i.cause, i.step, count(*)
     FROM (
@@ -104,7 +104,7 @@ _INCIDENTS = text(
 )
 
 # From one queue and reason to the next by their index, whatever lies between.
-_LETTERS = text(
+_DEAD_LETTERS = text(
     f"""
     WITH RECURSIVE kinds AS (
         (SELECT queue, reason FROM saga_engine.dead_letter
@@ -118,7 +118,7 @@ _LETTERS = text(
     SELECT k.queue, k.reason, (SELECT count(*) FROM (
         SELECT FROM saga_engine.dead_letter AS l
         WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason LIMIT :most) AS few)
-    FROM (SELECT queue, reason FROM kinds LIMIT {GROUPS}) AS k"""  # noqa: S608 - a constant
+    FROM (SELECT queue, reason FROM kinds LIMIT {GROUPS_MAX}) AS k"""  # noqa: S608 - a constant
 )
 
 _TIMERS = text(
@@ -132,7 +132,7 @@ _TIMERS = text(
             ORDER BY r.wake_at LIMIT :most) AS few) AS u"""
 )
 
-_INBOX = text(
+_PENDING_REQUESTS = text(
     """
     SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.inbox LIMIT :most) AS few),
         coalesce(extract(epoch FROM clock_timestamp() - (
@@ -155,7 +155,7 @@ _STARTS_WAITING = text(
     SELECT s.saga, (SELECT count(*) FROM (
         SELECT FROM saga_engine.inbox AS i
         WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
-    FROM (SELECT saga FROM sagas LIMIT {GROUPS}) AS s"""  # noqa: S608 - a constant
+    FROM (SELECT saga FROM sagas LIMIT {GROUPS_MAX}) AS s"""  # noqa: S608 - a constant
 )
 
 _UNPARTITIONED = text(

@@ -6,7 +6,7 @@ from typing import Any
 
 from saga_engine.postgres.statement import Transaction, text
 
-GROUPS = 1000
+GROUPS_MAX = 1000
 """
 Groups of one gauge that are counted, such as sagas with waiting starts. Each is a time series and
 an index scan; an engine has tens of them, and what others write can make more. So it is not a
@@ -15,19 +15,21 @@ setting.
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
+class BoundedCount:
     """A number of rows; `exact` is false where there are more and counting stopped."""
 
-    number: int
+    count: int
     exact: bool = True
 
     @property
-    def text(self) -> str:
+    def display(self) -> str:
         """The number, as people read it."""
-        return f"{self.number:,}" if self.exact else f"more than {self.number:,}"
+        return f"{self.count:,}" if self.exact else f"more than {self.count:,}"
 
 
-async def total(tx: Transaction, query: str, arguments: Mapping[str, Any], most: int) -> Total:
+async def count_up_to(
+    tx: Transaction, query: str, arguments: Mapping[str, Any], count_limit: int
+) -> BoundedCount:
     """
     Count the rows of a query, of which no more than *most* and one are looked at.
 
@@ -35,11 +37,11 @@ async def total(tx: Transaction, query: str, arguments: Mapping[str, Any], most:
         query: in SQL, from its FROM on.
         arguments: its parameters; it has none of the name `more`.
     """
-    counted = text(f"SELECT count(*) FROM (SELECT {query} LIMIT :more) AS few")  # noqa: S608 - ours
-    number: int = (await tx.execute(counted, {**arguments, "more": most + 1})).scalar_one()
-    return total_of(number, most)
+    statement = text(f"SELECT count(*) FROM (SELECT {query} LIMIT :more) AS few")  # noqa: S608 - ours
+    number: int = (await tx.execute(statement, {**arguments, "more": count_limit + 1})).scalar_one()
+    return to_bounded_count(number, count_limit)
 
 
-def total_of(number: int, most: int) -> Total:
+def to_bounded_count(number: int, count_limit: int) -> BoundedCount:
     """Make a total of a number that is not counted beyond *most* and one."""
-    return Total(min(number, most), exact=number <= most)
+    return BoundedCount(min(number, count_limit), exact=number <= count_limit)

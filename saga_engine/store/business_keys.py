@@ -20,17 +20,22 @@ from typing import Any
 import orjson
 
 from saga_engine.errors import StoreUnavailable
-from saga_engine.payload.encryption import PLAIN, SealError, Sealing, key_place
+from saga_engine.payload.encryption import (
+    NO_ENCRYPTION,
+    EncryptionError,
+    PayloadEncryption,
+    key_associated_data,
+)
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Json
 
-LOOKS = (0.0, 0.01, 0.04, 0.15)
+LOCK_RETRY_DELAYS = (0.0, 0.01, 0.04, 0.15)
 """Seconds before each look at a locked key: 0.2 in all, some ten times what a batch takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeyWanted:
+class KeyRequest:
     """A run that wants a key for itself; its input is not sealed."""
 
     saga: str
@@ -40,7 +45,7 @@ class KeyWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyHeld:
+class KeyOwner:
     """
     Who has the key, and whether it was reserved with the same input as now.
 
@@ -49,12 +54,12 @@ class KeyHeld:
 
     run_id: str
     same_input: bool
-    problem: str = ""
+    decryption_error: str = ""
 
 
 async def try_reserve(
-    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing = PLAIN
-) -> list[KeyHeld | None]:
+    tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
+) -> list[KeyOwner | None]:
     """
     Reserve the keys that no run holds; who holds each, in the order of *wanted*.
 
@@ -67,56 +72,61 @@ async def try_reserve(
         StoreUnavailable: a key's run was dropped at this moment; try again.
         SealError: the codec cannot seal.
     """
-    if not wanted:
+    if not requests:
         return []
-    pairs = {(each.saga, each.key) for each in wanted}
-    held_already = await _read(tx, sorted(pairs))
-    free = held_already.keys() | await _locked(tx, pairs - held_already.keys())
-    mine = [each for each in wanted if (each.saga, each.key) in free]
-    held = iter(await _reserved(tx, mine, sealing))
-    return [next(held) if (each.saga, each.key) in free else None for each in wanted]
+    pairs = {(request.saga, request.key) for request in requests}
+    owned = await _read(tx, sorted(pairs))
+    available = owned.keys() | await _lock(tx, pairs - owned.keys())
+    reservable = [request for request in requests if (request.saga, request.key) in available]
+    owners = iter(await _reserve(tx, reservable, encryption))
+    return [
+        next(owners) if (request.saga, request.key) in available else None for request in requests
+    ]
 
 
-async def _locked(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+async def _lock(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Lock keys; those whose lock somebody else has after a few looks are left out."""
     locked: set[tuple[str, str]] = set()
-    for pause in LOOKS:
+    for delay in LOCK_RETRY_DELAYS:
         missing = sorted(pairs - locked)
         if missing:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
             sagas, keys = zip(*missing, strict=True)
-            found = await tx.execute(_TRY, {"sagas": list(sagas), "keys": list(keys)})
+            found = await tx.execute(_TRY_LOCK, {"sagas": list(sagas), "keys": list(keys)})
             locked |= {(saga, key) for saga, key in found}
     return locked
 
 
-async def _reserved(
-    tx: Transaction, wanted: Sequence[KeyWanted], sealing: Sealing
-) -> list[KeyHeld]:
+async def _reserve(
+    tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption
+) -> list[KeyOwner]:
     """Reserve keys whose lock this transaction has."""
-    if not wanted:
+    if not requests:
         return []
-    firsts: dict[tuple[str, str], tuple[str, bytes]] = {}
-    for each in wanted:
-        if (each.saga, each.key) not in firsts:
-            firsts[each.saga, each.key] = (each.run_id, kept(each, sealing))
-    ordered = sorted(firsts)  # so that two transactions wait for each other in one order
+    first_requests: dict[tuple[str, str], tuple[str, bytes]] = {}
+    for request in requests:
+        if (request.saga, request.key) not in first_requests:
+            first_requests[request.saga, request.key] = (
+                request.run_id,
+                digest_to_store(request, encryption),
+            )
+    ordered = sorted(first_requests)  # so that two transactions wait for each other in one order
     arguments = {
         "sagas": [saga for saga, _ in ordered],
         "keys": [key for _, key in ordered],
-        "run_ids": [firsts[pair][0] for pair in ordered],
-        "digests": [firsts[pair][1] for pair in ordered],
+        "run_ids": [first_requests[pair][0] for pair in ordered],
+        "digests": [first_requests[pair][1] for pair in ordered],
     }
-    holders = {(saga, key): holder for saga, key, *holder in await tx.execute(_RESERVE, arguments)}
-    others = [pair for pair in ordered if pair not in holders]
-    if others:
-        holders |= await _read(tx, others)
-    if len(holders) != len(ordered):
+    owners = {(saga, key): owner for saga, key, *owner in await tx.execute(_RESERVE, arguments)}
+    already_owned = [pair for pair in ordered if pair not in owners]
+    if already_owned:
+        owners |= await _read(tx, already_owned)
+    if len(owners) != len(ordered):
         raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
     return [
-        held(each, run_id, stored, sealing)
-        for each in wanted
-        for run_id, stored in [holders[each.saga, each.key]]
+        owner_of(request, run_id, stored, encryption)
+        for request in requests
+        for run_id, stored in [owners[request.saga, request.key]]
     ]
 
 
@@ -130,56 +140,64 @@ async def _read(
 ) -> dict[tuple[str, str], list[Any]]:
     """A statement of its own: it sees what the one before it had to wait for."""
     arguments = {"sagas": [saga for saga, _ in pairs], "keys": [key for _, key in pairs]}
-    return {(saga, key): holder for saga, key, *holder in await tx.execute(_READ, arguments)}
+    return {(saga, key): owner for saga, key, *owner in await tx.execute(_READ, arguments)}
 
 
 def equal_inputs(one: Json, other: Json) -> bool:
     """Whether two inputs are equal as JSON: `1` and `1.0` are, `1` and `true` are not."""
-    return digest(one) == digest(other)
+    return input_digest(one) == input_digest(other)
 
 
-def digest(given: Json) -> bytes:
+def input_digest(value: Json) -> bytes:
     """Equal inputs have equal digests, however their keys are ordered and numbers written."""
-    text = dumps(given, ordered=True)
-    if "." in text or "e" in text:
+    canonical_json = dumps(value, sort_keys=True)
+    if "." in canonical_json or "e" in canonical_json:
         # JSON has one kind of number, and jsonb writes no exponents: 1, 1.0 and 1e0 are equal.
-        text = dumps(json.loads(text, parse_float=_canonical), ordered=True)
-    return sha256(text.encode()).digest()
+        canonical_json = dumps(
+            json.loads(canonical_json, parse_float=_canonical_number), sort_keys=True
+        )
+    return sha256(canonical_json.encode()).digest()
 
 
-def _canonical(number: str) -> float:
-    read = float(number)
-    whole = read.is_integer() and -(2**63) <= read < 2**64
-    return int(read) if whole else read
+def _canonical_number(number: str) -> float:
+    parsed = float(number)
+    is_whole = parsed.is_integer() and -(2**63) <= parsed < 2**64
+    return int(parsed) if is_whole else parsed
 
 
-def kept(wanted: KeyWanted, sealing: Sealing) -> bytes:
+def digest_to_store(request: KeyRequest, encryption: PayloadEncryption) -> bytes:
     """What is kept of the input: its digest, or with a codec the digest sealed for that key."""
-    plain = digest(wanted.input)
-    sealed = sealing.sealed(plain.hex(), key_place(wanted.saga, wanted.key))
-    return plain if isinstance(sealed, str) else dumps(sealed).encode()
+    plain_digest = input_digest(request.input)
+    encrypted = encryption.encrypt(
+        plain_digest.hex(), key_associated_data(request.saga, request.key)
+    )
+    return plain_digest if isinstance(encrypted, str) else dumps(encrypted).encode()
 
 
-def held(wanted: KeyWanted, run_id: str, stored: bytes, sealing: Sealing) -> KeyHeld:
+def owner_of(
+    request: KeyRequest, run_id: str, stored_digest: bytes, encryption: PayloadEncryption
+) -> KeyOwner:
     """Who holds the key, and whether the digest stored with it is that of the same input."""
-    mine = digest(wanted.input)
-    if len(stored) == len(mine):
-        return KeyHeld(run_id, stored == mine)
+    requested_digest = input_digest(request.input)
+    if len(stored_digest) == len(requested_digest):
+        return KeyOwner(run_id, stored_digest == requested_digest)
     try:
-        opened = sealing.unsealed(orjson.loads(stored), key_place(wanted.saga, wanted.key))
-    except SealError as error:
-        return KeyHeld(run_id, same_input=False, problem=str(error))
-    return KeyHeld(run_id, opened == mine.hex())
+        decrypted = encryption.decrypt(
+            orjson.loads(stored_digest), key_associated_data(request.saga, request.key)
+        )
+    except EncryptionError as error:
+        return KeyOwner(run_id, same_input=False, decryption_error=str(error))
+    return KeyOwner(run_id, decrypted == requested_digest.hex())
 
 
 # The lock stands for the key while no row does. Two keys may share one: then one waits in vain.
-_LOCK = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
+_LOCK_ID = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
 
-_TRY = text(
+_TRY_LOCK = text(
     f"""
     SELECT w.saga, w.key
     FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
-    WHERE pg_try_advisory_xact_lock({_LOCK.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
+    WHERE pg_try_advisory_xact_lock({_LOCK_ID.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
 )
 
 _RESERVE = text(

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.errors import ConfigurationError, StoreRefused
-from saga_engine.payload.encryption import PLAIN, Sealing
+from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import business_keys
-from saga_engine.store.business_keys import KeyHeld, KeyWanted
+from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.json_column import dumps
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True)
-class StartWanted:
+class NewStart:
     """
     A start to record; `input` is sealed, `given` is what it was before.
 
@@ -33,21 +33,23 @@ class StartWanted:
     version: int | None
     run_id: str
     key: str | None
-    input: Json
-    given: Json
-    known: bool
+    encrypted_input: Json
+    plain_input: Json
+    must_be_known: bool
     fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartResult:
     """The run that was recorded, or that holds the key; and the version it is started with."""
 
-    holder: KeyHeld
+    owner: KeyOwner
     version: int | None
 
 
-async def start(tx: Transaction, wanted: StartWanted, sealing: Sealing = PLAIN) -> Started | None:
+async def record_start(
+    tx: Transaction, new_start: NewStart, encryption: PayloadEncryption = NO_ENCRYPTION
+) -> StartResult | None:
     """
     Record a start, and reserve its key; None: no worker has ever loaded that saga and version.
 
@@ -59,45 +61,55 @@ async def start(tx: Transaction, wanted: StartWanted, sealing: Sealing = PLAIN) 
         StoreUnavailable: the key's run was dropped at this moment; try again.
         SealError: the codec cannot seal.
     """
-    mine = wanted.key and KeyWanted(wanted.saga, wanted.key, wanted.run_id, wanted.given)
+    key_request = new_start.key and KeyRequest(
+        new_start.saga, new_start.key, new_start.run_id, new_start.plain_input
+    )
     arguments = {
-        "saga": wanted.saga,
-        "version": wanted.version,
-        "run_id": wanted.run_id,
-        "key": wanted.key,
+        "saga": new_start.saga,
+        "version": new_start.version,
+        "run_id": new_start.run_id,
+        "key": new_start.key,
         "digest": None,
-        "kept": business_keys.kept(mine, sealing) if mine else None,
-        "body": dumps({"input": wanted.input}),
-        "known": wanted.known,
-        "fingerprint": wanted.fingerprint,
+        "kept": business_keys.digest_to_store(key_request, encryption) if key_request else None,
+        "body": dumps({"input": new_start.encrypted_input}),
+        "known": new_start.must_be_known,
+        "fingerprint": new_start.fingerprint,
     }
-    if mine and sealing.codec is None:
+    if key_request and encryption.codec is None:
         arguments["digest"] = arguments["kept"]
-    row = (await tx.execute(_START, arguments)).one()
-    if row.outcome == "held" and mine and row.same is None and row.sealed is None:
+    row = (await tx.execute(_REQUEST_START, arguments)).one()
+    if row.outcome == "held" and key_request and row.same is None and row.sealed is None:
         # It was reserved before there was a codec. Only now is the digest needed as it is.
         row = (
-            await tx.execute(_START, {**arguments, "digest": business_keys.digest(wanted.given)})
+            await tx.execute(
+                _REQUEST_START,
+                {**arguments, "digest": business_keys.input_digest(new_start.plain_input)},
+            )
         ).one()
     if row.outcome == "unknown_saga":
         return None
     if row.outcome == "mismatch":
         raise ConfigurationError(
-            f"Workers have saga {wanted.saga!r} version {row.pinned} with other steps than this"
+            f"Workers have saga {new_start.saga!r} version {row.pinned} with other steps than this"
             " process. Give the new steps the next version; if the steps here are the old ones,"
             " deploy this process with the definition that the workers have."
         )
     if row.outcome == "not_granted":
         raise StoreRefused(
-            f"The role of this connection may not start saga {wanted.saga!r}. The owner of the"
+            f"The role of this connection may not start saga {new_start.saga!r}. The owner of the"
             " schema grants it with a row in saga_engine.start_grant; see docs/security.md."
         )
-    if row.sealed is not None and mine:
-        return Started(business_keys.held(mine, row.holder, bytes(row.sealed), sealing), row.pinned)
-    return Started(KeyHeld(row.holder, row.outcome == "recorded" or bool(row.same)), row.pinned)
+    if row.sealed is not None and key_request:
+        return StartResult(
+            business_keys.owner_of(key_request, row.holder, bytes(row.sealed), encryption),
+            row.pinned,
+        )
+    return StartResult(
+        KeyOwner(row.holder, row.outcome == "recorded" or bool(row.same)), row.pinned
+    )
 
 
-async def record(tx: Transaction, items: Sequence[Item]) -> None:
+async def record_operator_requests(tx: Transaction, requests: Sequence[NewRequest]) -> None:
     """
     Record cancels and resolves, in order of each; their acts are on record with `audit.record`.
 
@@ -105,17 +117,17 @@ async def record(tx: Transaction, items: Sequence[Item]) -> None:
         StoreRefused: the act of one is not on record for its run, by this role.
     """
     for kind, statement in _STATEMENTS.items():
-        mine = [item for item in items if item.kind == kind]
-        if mine:
+        same_kind = [request for request in requests if request.kind == kind]
+        if same_kind:
             arguments = {
-                "run_ids": [item.run_id for item in mine],
-                "audit_ids": [item.audit_id for item in mine],
-                "bodies": [dumps(item.body) for item in mine],
+                "run_ids": [request.run_id for request in same_kind],
+                "audit_ids": [request.audit_id for request in same_kind],
+                "bodies": [dumps(request.body) for request in same_kind],
             }
             await tx.execute(statement, arguments)
 
 
-_START = text(
+_REQUEST_START = text(
     """
     SELECT outcome, holder::text, pinned, same, sealed
     FROM saga_engine.request_start(CAST(:saga AS text), CAST(:version AS integer),
@@ -123,16 +135,16 @@ _START = text(
         CAST(:body AS text), CAST(:known AS boolean), CAST(:fingerprint AS text))"""
 )
 
-_CANCEL = text(
+_REQUEST_CANCEL = text(
     """
     SELECT saga_engine.request_cancel(
         CAST(:run_ids AS uuid[]), CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]))"""
 )
 
-_RESOLVE = text(
+_REQUEST_RESOLVE = text(
     """
     SELECT saga_engine.request_resolve(
         CAST(:run_ids AS uuid[]), CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]))"""
 )
 
-_STATEMENTS = {"cancel": _CANCEL, "resolve": _RESOLVE}
+_STATEMENTS = {"cancel": _REQUEST_CANCEL, "resolve": _REQUEST_RESOLVE}

@@ -3,8 +3,8 @@ Runs whose mapping function or validator ended a worker, because it could not be
 
 The overseer of that worker records them before it ends the process. Workers look here at their
 start, every few seconds, and when a message is delivered again; never for a batch as usual. There
-is one row for each run, and each time costs a worker at least `code_limit` seconds, so there are
-few of them.
+is one row for each run, and each time costs a worker at least `mapping_hard_timeout` seconds, so
+there are few of them.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -12,14 +12,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from saga_engine.postgres.statement import Transaction, text
-from saga_engine.store.pending_requests import RETURNING, Inboxed, Lengths, inboxed, let_go
+from saga_engine.store.pending_requests import (
+    RETURNING_REQUEST,
+    PendingRequest,
+    ReadLimits,
+    to_pending_requests,
+    unblock_requests,
+)
 
-MOST = 1000
+SUSPECTS_MAX = 1000
 """Rows that a worker knows of at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class CrashSuspect:
     """
     The call that was being made, as in `saga.guard.Call`, and how many workers it has ended.
 
@@ -30,58 +36,58 @@ class Suspect:
     step: str
     direction: str
     function: str
-    times: int = 0
+    crash_count: int = 0
 
 
-async def accuse(tx: Transaction, suspect: Suspect) -> int:
+async def record_crash(tx: Transaction, suspect: CrashSuspect) -> int:
     """Record that a call ended a worker; how often it has. Another call of the run begins at 1."""
     names = ("run_id", "step", "direction", "function")
     arguments = {name: getattr(suspect, name) for name in names}
-    times: int = (await tx.execute(_ACCUSE, arguments)).scalar_one()
-    return times
+    crash_count: int = (await tx.execute(_RECORD_CRASH, arguments)).scalar_one()
+    return crash_count
 
 
-async def every(tx: Transaction) -> dict[str, Suspect]:
+async def read_all(tx: Transaction) -> dict[str, CrashSuspect]:
     """Read the suspects, at most MOST of them, by run id."""
-    return _by_run(await tx.execute(_EVERY, {"most": MOST}))
+    return _by_run(await tx.execute(_READ_ALL, {"most": SUSPECTS_MAX}))
 
 
-async def with_work(tx: Transaction) -> dict[str, Suspect]:
+async def read_with_work(tx: Transaction) -> dict[str, CrashSuspect]:
     """Read the suspects for which something is recorded, or whose time has come; by run id."""
-    return _by_run(await tx.execute(_WITH_WORK, {"most": MOST}))
+    return _by_run(await tx.execute(_READ_WITH_WORK, {"most": SUSPECTS_MAX}))
 
 
-async def among(tx: Transaction, run_ids: Collection[str]) -> dict[str, Suspect]:
+async def read_among(tx: Transaction, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
     """Read those of *run_ids* that are suspects."""
     if not run_ids:
         return {}
-    return _by_run(await tx.execute(_AMONG, {"run_ids": sorted(run_ids)}))
+    return _by_run(await tx.execute(_READ_AMONG, {"run_ids": sorted(run_ids)}))
 
 
-async def acquit(tx: Transaction, run_ids: Collection[str]) -> None:
+async def clear(tx: Transaction, run_ids: Collection[str]) -> None:
     """Forget suspects whose call has returned."""
     if run_ids:
-        await tx.execute(_ACQUIT, {"run_ids": sorted(run_ids)})
+        await tx.execute(_CLEAR, {"run_ids": sorted(run_ids)})
 
 
-async def pardon(tx: Transaction, run_id: str) -> None:
+async def allow_retry(tx: Transaction, run_id: str) -> None:
     """
     Have a call made again when an operator has recorded a `retry`, once for each such request.
 
     To be committed before the request is taken: it is not forgotten when the call ends a worker
     again.
     """
-    await tx.execute(_PARDON, {"run_id": run_id})
+    await tx.execute(_ALLOW_RETRY, {"run_id": run_id})
 
 
-async def expire(tx: Transaction) -> None:
+async def delete_expired(tx: Transaction) -> None:
     """Forget suspects of a day ago whose run is finished, or never began."""
-    await tx.execute(_EXPIRE)
+    await tx.execute(_DELETE_EXPIRED)
 
 
-async def take_of(
-    tx: Transaction, run_id: str, definition_ids: Sequence[int], lengths: Lengths
-) -> list[Inboxed]:
+async def take_oldest_request(
+    tx: Transaction, run_id: str, definition_ids: Sequence[int], body_limits: ReadLimits
+) -> list[PendingRequest]:
     """
     Take out the oldest item of the inbox that is of *run_id*, its start before all others.
 
@@ -90,17 +96,17 @@ async def take_of(
     Args:
         definition_ids: the definitions that this worker has; what others can decide is left.
     """
-    arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(lengths)}
-    taken = inboxed(await tx.execute(_TAKE_OF, arguments))
-    await let_go(tx, [item.run_id for item in taken if item.kind == "start"])
+    arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(body_limits)}
+    taken = to_pending_requests(await tx.execute(_TAKE_OLDEST_REQUEST, arguments))
+    await unblock_requests(tx, [request.run_id for request in taken if request.kind == "start"])
     return taken
 
 
-def _by_run(rows: Iterable[Any]) -> dict[str, Suspect]:
-    return {row[0]: Suspect(*row) for row in rows}
+def _by_run(rows: Iterable[Any]) -> dict[str, CrashSuspect]:
+    return {row[0]: CrashSuspect(*row) for row in rows}
 
 
-_ACCUSE = text(
+_RECORD_CRASH = text(
     """
     INSERT INTO saga_engine.suspect AS s (run_id, step, direction, function, times)
     VALUES (CAST(:run_id AS uuid), :step, :direction, :function, 1)
@@ -113,9 +119,9 @@ _ACCUSE = text(
 
 _COLUMNS = "run_id::text, step, direction, function, times FROM saga_engine.suspect"
 
-_EVERY = text(f"SELECT {_COLUMNS} ORDER BY at LIMIT :most")
+_READ_ALL = text(f"SELECT {_COLUMNS} ORDER BY at LIMIT :most")
 
-_WITH_WORK = text(
+_READ_WITH_WORK = text(
     f"""
     SELECT {_COLUMNS} AS s
     WHERE EXISTS (SELECT FROM saga_engine.inbox AS i
@@ -127,11 +133,11 @@ _WITH_WORK = text(
     ORDER BY at LIMIT :most"""  # noqa: S608 - a constant
 )
 
-_AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+_READ_AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
-_ACQUIT = text("DELETE FROM saga_engine.suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+_CLEAR = text("DELETE FROM saga_engine.suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
-_PARDON = text(
+_ALLOW_RETRY = text(
     """
     UPDATE saga_engine.suspect AS s SET times = 0, pardoned_at = asked.at
     FROM (
@@ -142,14 +148,14 @@ _PARDON = text(
     WHERE s.run_id = CAST(:run_id AS uuid) AND asked.at > coalesce(s.pardoned_at, '-infinity')"""
 )
 
-_EXPIRE = text(
+_DELETE_EXPIRED = text(
     """
     DELETE FROM saga_engine.suspect AS s
     WHERE s.at < clock_timestamp() - interval '1 day' AND NOT EXISTS (
         SELECT FROM saga_engine.run AS r WHERE r.run_id = s.run_id AND r.finished_at IS NULL)"""
 )
 
-_TAKE_OF = text(
+_TAKE_OLDEST_REQUEST = text(
     """
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT i.id FROM saga_engine.inbox AS i
@@ -164,5 +170,5 @@ _TAKE_OF = text(
                     AND r.definition_id = ANY (CAST(:definition_ids AS integer[])))
             END
         ORDER BY i.kind <> 'start', i.id LIMIT 1 FOR UPDATE OF i SKIP LOCKED))"""  # noqa: S608 - a constant follows
-    + RETURNING
+    + RETURNING_REQUEST
 )

@@ -18,18 +18,18 @@ from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.postgres import pgbouncer
-from saga_engine.postgres.connect import engine_for
-from saga_engine.postgres.pool import Pool, discard
-from saga_engine.postgres.session_limits import connecting
-from saga_engine.postgres.sqlalchemy_errors import leads_astray, translated
+from saga_engine.postgres.connect import create_database_engine
+from saga_engine.postgres.pool import ConnectionPool, discard
+from saga_engine.postgres.session_limits import session_arguments
+from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, translate_error
 from saga_engine.postgres.statement import Rows, Statement
-from saga_engine.postgres.url import read
+from saga_engine.postgres.url import parse_database_url
 from saga_engine.settings import Settings
 from saga_engine.store import database_check
 from saga_engine.store.json_column import dumps
 
 
-class Transaction:
+class SqlAlchemyTransaction:
     """
     A transaction, for the functions of this package.
 
@@ -39,7 +39,7 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: AsyncConnection, driver: pgbouncer.Connection | None = None
+        self, connection: AsyncConnection, driver: pgbouncer.PoolerAwareConnection | None = None
     ) -> None:
         self.connection = connection
         self._driver = driver
@@ -58,8 +58,8 @@ class Transaction:
         much processor time again.
         """
         if isinstance(statement, Statement) and self._driver is not None:
-            return await self._driver.run(statement, parameters)
-        clause = statement.clause if isinstance(statement, Statement) else statement
+            return await self._driver.execute_statement(statement, parameters)
+        clause = statement.sqlalchemy_clause if isinstance(statement, Statement) else statement
         rows: Rows = await self.connection.execute(clause, parameters)
         return rows
 
@@ -72,10 +72,10 @@ class Database:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._where = read(url).text
-        self._timeout = settings.database_timeout
-        self._engine = _engine(url, settings)
-        self._pool = Pool(self._engine, settings)
+        self._address = parse_database_url(url).without_password
+        self._timeout = settings.database_transaction_timeout
+        self._engine = _create_pool(url, settings)
+        self._pool = ConnectionPool(self._engine, settings)
 
     async def __aenter__(self) -> Self:
         try:
@@ -94,7 +94,7 @@ class Database:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self) -> AsyncIterator[SqlAlchemyTransaction]:
         """
         Open one transaction: committed when the block ends, undone when it raises.
 
@@ -103,37 +103,37 @@ class Database:
             StoreRefused: it can never be committed with this data.
             SchemaMismatch: the tables are not those of this version.
         """
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout), self._begun() as transaction:
+            async with asyncio.timeout(self._timeout), self._begin() as transaction:
                 yield transaction
         except Exception as error:
-            if leads_astray(error):
-                self._pool.distrust(begun)
-            ours = translated(error, self._where)
-            if ours is None:
+            if is_stale_connection(error):
+                self._pool.invalidate_before(started_at)
+            engine_error = translate_error(error, self._address)
+            if engine_error is None:
                 raise
-            raise ours from None
+            raise engine_error from None
 
     @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[Transaction]:
+    async def _begin(self) -> AsyncIterator[SqlAlchemyTransaction]:
         connection = await self._pool.connect()
         adapter: Any = (await connection.get_raw_connection()).dbapi_connection
-        transaction = Transaction(connection, adapter.driver_connection)
+        transaction = SqlAlchemyTransaction(connection, adapter.driver_connection)
         try:
-            unit = adapter.driver_connection.transaction()
-            await unit.start()
-            adapter._transaction = unit  # noqa: SLF001 - SQLAlchemy would begin another
+            driver_transaction = adapter.driver_connection.transaction()
+            await driver_transaction.start()
+            adapter._transaction = driver_transaction  # noqa: SLF001 - SQLAlchemy would begin another
             yield transaction
             adapter._transaction = None  # noqa: SLF001 - there is nothing left to undo
-            await unit.commit()
+            await driver_transaction.commit()
         except asyncio.CancelledError:
             # A cancelled statement may leave the socket dead or in the middle of an answer, and a
             # rollback would wait for it. The server undoes what a closed connection leaves.
             await discard(connection)
             raise
         except Exception:
-            await _undo(connection, adapter)
+            await _rollback(connection, adapter)
             raise
         finally:
             transaction.close()
@@ -151,32 +151,32 @@ class Database:
                 its encoding is not UTF8, so it cannot hold every text.
         """
         async with self.transaction() as tx:
-            await database_check.check(tx, self._where)
+            await database_check.check_database(tx, self._address)
 
 
-async def _undo(connection: AsyncConnection, adapter: Any) -> None:
+async def _rollback(connection: AsyncConnection, adapter: Any) -> None:
     """Roll back. A connection on which BEGIN, COMMIT or this fails is discarded."""
-    unit, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is undone here
-    if unit is None or adapter.driver_connection.is_closed():
+    driver_transaction, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is undone here
+    if driver_transaction is None or adapter.driver_connection.is_closed():
         await discard(connection)
         return
     try:
-        await unit.rollback()
-    except BaseException as worse:
+        await driver_transaction.rollback()
+    except BaseException as rollback_error:
         await discard(connection)
-        if not isinstance(worse, Exception):
+        if not isinstance(rollback_error, Exception):
             raise
 
 
-def _engine(url: str, settings: Settings) -> AsyncEngine:
-    return engine_for(
+def _create_pool(url: str, settings: Settings) -> AsyncEngine:
+    return create_database_engine(
         url,
-        pool_size=settings.database_pool,
+        pool_size=settings.database_pool_size,
         max_overflow=0,
-        pool_timeout=settings.database_timeout,
+        pool_timeout=settings.database_transaction_timeout,
         pool_use_lifo=True,
         hide_parameters=True,
         json_serializer=dumps,
         json_deserializer=orjson.loads,
-        connect_args=connecting(settings),
+        connect_args=session_arguments(settings),
     )

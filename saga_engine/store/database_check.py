@@ -6,7 +6,7 @@ from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import schema
 
 
-async def check(tx: Transaction, where: str) -> None:
+async def check_database(tx: Transaction, address: str) -> None:
     """
     Make sure that a database keeps what it has confirmed, and has our tables.
 
@@ -19,16 +19,16 @@ async def check(tx: Transaction, where: str) -> None:
     row = (await tx.execute(_CHECK)).one()
     if row.synchronous_commit == "off":
         raise ConfigurationError(
-            f"synchronous_commit is off for {where}: a crash would lose commits that"
+            f"synchronous_commit is off for {address}: a crash would lose commits that"
             " were confirmed. Set it to on for this role or database."
         )
-    encoding.refuse(row.server_encoding, where)
+    encoding.require_utf8(row.server_encoding, address)
     if not row.migrated:
         raise SchemaMismatch(
-            f"The database {where} has no saga-engine schema. Run `saga-engine migrate`."
+            f"The database {address} has no saga-engine schema. Run `saga-engine migrate`."
         )
-    if problem := await schema.problem(tx):
-        raise SchemaMismatch(f"The database {where} {problem}")
+    if problem := await schema.schema_problem(tx):
+        raise SchemaMismatch(f"The database {address} {problem}")
 
 
 _CHECK = text(

@@ -15,14 +15,14 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, literal, select, text
 
-from saga_engine.store.bounded_count import GROUPS, Total, total_of
-from saga_engine.store.database import Transaction
-from saga_engine.store.json_column import dumps, storable
+from saga_engine.store.bounded_count import GROUPS_MAX, BoundedCount, to_bounded_count
+from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.json_column import dumps, make_storable
 from saga_engine.store.tables import dead_letter
 
-_DETAIL = 2000  # characters: a sentence, and what it quotes
+_DETAIL_MAX = 2000  # characters: a sentence, and what it quotes
 
-FULL_FOR = 5
+QUOTA_RECHECK_SECONDS = 5
 """
 Seconds for which a kind of dead letter that was found full is not counted again. In a flood each
 batch would count as many rows as the quota allows. After a purge, as long passes before letters of
@@ -54,13 +54,13 @@ class DeadLetter:
     routing_key: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
-    signed: bool = False
+    is_engine_token: bool = False
     sender: str = field(default="", compare=False)
-    owed: bool = field(default=False, compare=False)
+    exempt_from_quota: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLetter:
+class StoredDeadLetter:
     """One dead letter on record; `state` is open, redriven or discarded."""
 
     id: int
@@ -68,27 +68,30 @@ class StoredLetter:
     state: str
     truncated: bool
     fingerprint: str
-    letter: DeadLetter
+    message: DeadLetter
     resolved_at: datetime | None
     resolved_by: str | None
     resolved_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class LetterGroup:
+class DeadLetterGroup:
     """Open dead letters of one queue, reason and type."""
 
     queue: str
     reason: str
     type: str
     count: int
-    first_at: datetime
-    last_at: datetime
+    first_received_at: datetime
+    last_received_at: datetime
     newest_id: int
 
 
 async def record(
-    tx: Transaction, letters: Sequence[DeadLetter], keep: int, quota: int = 100_000
+    tx: SqlAlchemyTransaction,
+    letters: Sequence[DeadLetter],
+    max_body_bytes: int,
+    quota: int = 100_000,
 ) -> None:
     """
     Record *letters*, with at most *keep* bytes of each body.
@@ -100,34 +103,34 @@ async def record(
     if not letters:
         return
     arguments: dict[str, list[Any]] = {
-        name: [storable(getattr(letter, name)) for letter in letters] for name in _TEXTS
+        name: [make_storable(getattr(letter, name)) for letter in letters] for name in _TEXT_FIELDS
     }
     arguments |= {
-        "details": [storable(letter.detail)[:_DETAIL] for letter in letters],
+        "details": [make_storable(letter.detail)[:_DETAIL_MAX] for letter in letters],
         "run_ids": [_uuid(letter.run_id) for letter in letters],
-        "properties": [dumps(storable(letter.properties)) for letter in letters],
-        "headers": [dumps(storable(letter.headers)) for letter in letters],
-        "bodies": [letter.body[:keep] for letter in letters],
+        "properties": [dumps(make_storable(letter.properties)) for letter in letters],
+        "headers": [dumps(make_storable(letter.headers)) for letter in letters],
+        "bodies": [letter.body[:max_body_bytes] for letter in letters],
         "sizes": [letter.body_size for letter in letters],
-        "truncated": [len(letter.body[:keep]) < letter.body_size for letter in letters],
+        "truncated": [len(letter.body[:max_body_bytes]) < letter.body_size for letter in letters],
         "fingerprints": [_fingerprint(letter) for letter in letters],
-        "signed": [letter.signed for letter in letters],
-        "senders": [storable(_sender(letter)) for letter in letters],
-        "owed": [letter.owed for letter in letters],
+        "signed": [letter.is_engine_token for letter in letters],
+        "senders": [make_storable(_sender(letter)) for letter in letters],
+        "owed": [letter.exempt_from_quota for letter in letters],
     }
-    kept = await tx.execute(_RECORD, {**arguments, "quota": quota})
-    if kept.rowcount < len(letters):
-        await _count_dropped(tx, letters, set(kept.scalars()))
+    inserted = await tx.execute(_RECORD, {**arguments, "quota": quota})
+    if inserted.rowcount < len(letters):
+        await _count_dropped(tx, letters, set(inserted.scalars()))
 
 
 async def _count_dropped(
-    tx: Transaction, letters: Sequence[DeadLetter], places: Collection[int]
+    tx: SqlAlchemyTransaction, letters: Sequence[DeadLetter], stored_positions: Collection[int]
 ) -> None:
     """Count the letters that were not kept; *places* are those of the others, from 1."""
     dropped = Counter(
-        (storable(letter.queue), storable(letter.reason), storable(_sender(letter)))
-        for place, letter in enumerate(letters, 1)
-        if place not in places
+        (make_storable(letter.queue), make_storable(letter.reason), make_storable(_sender(letter)))
+        for position, letter in enumerate(letters, 1)
+        if position not in stored_positions
     )
     ordered = sorted(dropped)  # so that two transactions wait for each other in one order
     arguments = {
@@ -136,67 +139,74 @@ async def _count_dropped(
         "senders": [sender for _, _, sender in ordered],
         "numbers": [dropped[each] for each in ordered],
     }
-    await tx.execute(_DROPPED, arguments)
+    await tx.execute(_COUNT_DROPPED, arguments)
 
 
-async def dropped(tx: Transaction) -> dict[tuple[str, str, str], int]:
+async def read_dropped(tx: SqlAlchemyTransaction) -> dict[tuple[str, str, str], int]:
     """Read how many letters were not kept, by queue, reason and sender: those beyond quotas."""
     rows = await tx.execute(_READ_DROPPED)
     return {(queue, reason, sender): number for queue, reason, sender, number in rows}
 
 
-async def listing(
-    tx: Transaction,
+async def read_page(
+    tx: SqlAlchemyTransaction,
     *,
     limit: int,
     state: str | None = "open",
     queue: str | None = None,
     reason: str | None = None,
-    before: int | None = None,
-) -> list[StoredLetter]:
+    before_id: int | None = None,
+) -> list[StoredDeadLetter]:
     """Read dead letters, the newest first; `before` is the last id of the page before."""
-    query = _chosen(state, queue, reason).order_by(dead_letter.c.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(dead_letter.c.id < before)
-    return [_letter(row) for row in await tx.execute(query)]
+    query = _select_where(state, queue, reason).order_by(dead_letter.c.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(dead_letter.c.id < before_id)
+    return [_stored_dead_letter(row) for row in await tx.execute(query)]
 
 
 async def count(
-    tx: Transaction,
-    most: int,
+    tx: SqlAlchemyTransaction,
+    count_limit: int,
     *,
     state: str | None = "open",
     queue: str | None = None,
     reason: str | None = None,
-) -> Total:
+) -> BoundedCount:
     """Count dead letters, up to *most*."""
-    some = _chosen(state, queue, reason).with_only_columns(literal(1)).limit(most + 1).subquery()
-    counted = await tx.execute(select(func.count()).select_from(some))
-    return total_of(counted.scalar_one(), most)
+    limited = (
+        _select_where(state, queue, reason)
+        .with_only_columns(literal(1))
+        .limit(count_limit + 1)
+        .subquery()
+    )
+    result = await tx.execute(select(func.count()).select_from(limited))
+    return to_bounded_count(result.scalar_one(), count_limit)
 
 
-def _chosen(state: str | None, queue: str | None, reason: str | None) -> Select[Any]:
+def _select_where(state: str | None, queue: str | None, reason: str | None) -> Select[Any]:
     query = _SELECT
-    wanted = {"state": state, "queue": queue, "reason": reason}
-    for name, value in wanted.items():
+    filters = {"state": state, "queue": queue, "reason": reason}
+    for name, value in filters.items():
         if value is not None:
-            mine = name == "state" and value == "open"
-            query = query.where(_OPEN if mine else dead_letter.c[name] == value)
+            uses_open_index = name == "state" and value == "open"
+            query = query.where(_IS_OPEN if uses_open_index else dead_letter.c[name] == value)
     return query
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class DeadLetterFilter:
     """Dead letters that have something in common; None: it does not matter."""
 
     state: str | None = None
     queue: str | None = None
     reason: str | None = None
-    unless: str | None = None
-    days: int | None = None
+    excluded_reason: str | None = None
+    min_age_days: int | None = None
 
 
-async def ids(tx: Transaction, alike: Alike, *, limit: int, after: int = 0) -> list[int]:
+async def find_ids(
+    tx: SqlAlchemyTransaction, letter_filter: DeadLetterFilter, *, limit: int, after_id: int = 0
+) -> list[int]:
     """
     Find dead letters by what they have in common, the oldest first, without their bodies.
 
@@ -204,13 +214,15 @@ async def ids(tx: Transaction, alike: Alike, *, limit: int, after: int = 0) -> l
         alike: `unless` is a reason that is left out, `days` how old they are at least.
         after: the last id of the page before.
     """
-    query = select(dead_letter.c.id).where(dead_letter.c.id > after, *_alike(alike))
+    query = select(dead_letter.c.id).where(
+        dead_letter.c.id > after_id, *_filter_conditions(letter_filter)
+    )
     found = await tx.execute(query.order_by(dead_letter.c.id).limit(limit))
     return list(found.scalars())
 
 
-async def portions(
-    tx: Transaction, numbers: Sequence[int], *, most: int, size: int
+async def split_by_size(
+    tx: SqlAlchemyTransaction, ids: Sequence[int], *, max_letters: int, max_bytes: int
 ) -> list[list[int]]:
     """
     Divide dead letters so that a portion can be held in memory.
@@ -219,25 +231,25 @@ async def portions(
         most: letters in a portion at most.
         size: bytes of their bodies in a portion at most; a larger one is alone.
     """
-    found = await tx.execute(_SIZES, {"ids": sorted(numbers)})
-    made: list[list[int]] = []
-    held = 0
-    for number, bytes_kept in found:
-        if not made or len(made[-1]) >= most or held + bytes_kept > size:
-            made.append([])
-            held = 0
-        made[-1].append(number)
-        held += bytes_kept
-    return made
+    found = await tx.execute(_BODY_SIZES, {"ids": sorted(ids)})
+    chunks: list[list[int]] = []
+    chunk_bytes = 0
+    for letter_id, body_bytes in found:
+        if not chunks or len(chunks[-1]) >= max_letters or chunk_bytes + body_bytes > max_bytes:
+            chunks.append([])
+            chunk_bytes = 0
+        chunks[-1].append(letter_id)
+        chunk_bytes += body_bytes
+    return chunks
 
 
-async def find(tx: Transaction, letter_id: int) -> StoredLetter | None:
+async def find(tx: SqlAlchemyTransaction, letter_id: int) -> StoredDeadLetter | None:
     """Read one; None when there is none of that id."""
     row = (await tx.execute(_SELECT.where(dead_letter.c.id == letter_id))).one_or_none()
-    return None if row is None else _letter(row)
+    return None if row is None else _stored_dead_letter(row)
 
 
-async def groups(tx: Transaction) -> list[LetterGroup]:
+async def groups(tx: SqlAlchemyTransaction) -> list[DeadLetterGroup]:
     """Count the open ones by queue, reason and type, the largest group first."""
     columns = (dead_letter.c.queue, dead_letter.c.reason, dead_letter.c.type)
     counted = (
@@ -248,64 +260,90 @@ async def groups(tx: Transaction) -> list[LetterGroup]:
             func.max(dead_letter.c.received_at),
             func.max(dead_letter.c.id),
         )
-        .where(_OPEN)
+        .where(_IS_OPEN)
         .group_by(dead_letter.c.fingerprint, *columns)
         .order_by(text("count DESC"), *columns)
     )
-    return [LetterGroup(*row) for row in await tx.execute(counted)]
+    return [DeadLetterGroup(*row) for row in await tx.execute(counted)]
 
 
-async def lock(tx: Transaction, ids: Sequence[int]) -> list[StoredLetter]:
+async def lock_open(tx: SqlAlchemyTransaction, ids: Sequence[int]) -> list[StoredDeadLetter]:
     """
     Lock and read the open ones among *ids*, so that nobody else redrives or discards them.
 
     The correlation id of a reply or a command of ours is whole again, as it can be sent.
     """
-    return [_letter(row) for row in await tx.execute(_LOCK, {"ids": list(ids)})]
+    return [_stored_dead_letter(row) for row in await tx.execute(_LOCK_OPEN, {"ids": list(ids)})]
 
 
-async def redriven(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
+async def mark_redriven(
+    tx: SqlAlchemyTransaction, ids: Sequence[int], *, operator: str, reason: str
+) -> int:
     """Mark open dead letters as sent again, on record; how many there were."""
-    return len(await _resolve(tx, ids, "redriven", by, reason))
+    return len(await _resolve(tx, ids, "redriven", operator, reason))
 
 
-async def discard(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> set[int]:
+async def mark_discarded(
+    tx: SqlAlchemyTransaction, ids: Sequence[int], *, operator: str, reason: str
+) -> set[int]:
     """Mark open dead letters as not worth another try, on record; those that were open."""
-    return await _resolve(tx, ids, "discarded", by, reason)
+    return await _resolve(tx, ids, "discarded", operator, reason)
 
 
-async def purge(tx: Transaction, ids: Sequence[int], *, by: str, reason: str) -> int:
+async def purge(
+    tx: SqlAlchemyTransaction, ids: Sequence[int], *, operator: str, reason: str
+) -> int:
     """Delete dead letters for good, on record; how many there were."""
-    arguments = {"ids": list(ids), "by": by, "reason": reason}
-    number: int = (await tx.execute(_PURGE, arguments)).scalar_one()
-    return number
+    arguments = {"ids": list(ids), "by": operator, "reason": reason}
+    deleted: int = (await tx.execute(_PURGE, arguments)).scalar_one()
+    return deleted
 
 
 async def _resolve(
-    tx: Transaction, ids: Sequence[int], state: str, by: str, reason: str
+    tx: SqlAlchemyTransaction, ids: Sequence[int], state: str, operator: str, reason: str
 ) -> set[int]:
-    arguments = {"ids": list(ids), "state": state, "by": by, "reason": reason}
-    return set((await tx.execute(_SETTLE, arguments)).scalars())
+    arguments = {"ids": list(ids), "state": state, "by": operator, "reason": reason}
+    return set((await tx.execute(_RESOLVE, arguments)).scalars())
 
 
-def _alike(alike: Alike) -> list[Any]:
-    wanted = {"queue": alike.queue, "reason": alike.reason}
-    rules: list[Any] = [dead_letter.c[name] == each for name, each in wanted.items() if each]
-    if alike.state == "open":
-        rules.append(_OPEN)
-    elif alike.state is not None:
-        rules.append(dead_letter.c.state == alike.state)
-    if alike.unless is not None:
-        rules.append(dead_letter.c.reason != alike.unless)
-    if alike.days is not None:
-        rules.append(_OLD.bindparams(days=alike.days))
-    return rules
+def _filter_conditions(letter_filter: DeadLetterFilter) -> list[Any]:
+    equal_to = {"queue": letter_filter.queue, "reason": letter_filter.reason}
+    conditions: list[Any] = [dead_letter.c[name] == each for name, each in equal_to.items() if each]
+    if letter_filter.state == "open":
+        conditions.append(_IS_OPEN)
+    elif letter_filter.state is not None:
+        conditions.append(dead_letter.c.state == letter_filter.state)
+    if letter_filter.excluded_reason is not None:
+        conditions.append(dead_letter.c.reason != letter_filter.excluded_reason)
+    if letter_filter.min_age_days is not None:
+        conditions.append(_OLDER_THAN_DAYS.bindparams(days=letter_filter.min_age_days))
+    return conditions
 
 
-def _letter(row: Any) -> StoredLetter:
-    number, received_at, state, truncated, fingerprint, at, by, why, *columns = row
-    letter = DeadLetter(*columns)
-    return StoredLetter(number, received_at, state, truncated, fingerprint, letter, at, by, why)
+def _stored_dead_letter(row: Any) -> StoredDeadLetter:
+    (
+        letter_id,
+        received_at,
+        state,
+        truncated,
+        fingerprint,
+        resolved_at,
+        resolved_by,
+        resolved_reason,
+        *columns,
+    ) = row
+    message = DeadLetter(*columns)
+    return StoredDeadLetter(
+        letter_id,
+        received_at,
+        state,
+        truncated,
+        fingerprint,
+        message,
+        resolved_at,
+        resolved_by,
+        resolved_reason,
+    )
 
 
 def _sender(letter: DeadLetter) -> str:
@@ -325,12 +363,20 @@ def _uuid(value: str | None) -> str | None:
 
 def _fingerprint(letter: DeadLetter) -> str:
     """What makes letters alike for whoever looks through them."""
-    alike = storable(f"{letter.reason}\n{letter.queue}\n{letter.type}")
-    return sha256(alike.encode()).hexdigest()[:16]
+    group_key = make_storable(f"{letter.reason}\n{letter.queue}\n{letter.type}")
+    return sha256(group_key.encode()).hexdigest()[:16]
 
 
-_TEXTS = ("queue", "reason", "message_id", "correlation_id", "type", "exchange", "routing_key")
-_OPEN = dead_letter.c.state == text("'open'")  # literal, or the partial index cannot be used
+_TEXT_FIELDS = (
+    "queue",
+    "reason",
+    "message_id",
+    "correlation_id",
+    "type",
+    "exchange",
+    "routing_key",
+)
+_IS_OPEN = dead_letter.c.state == text("'open'")  # literal, or the partial index cannot be used
 _SELECT = select(
     *(dead_letter.c.id, dead_letter.c.received_at, dead_letter.c.state, dead_letter.c.truncated),
     *(dead_letter.c.fingerprint, dead_letter.c.resolved_at),
@@ -342,12 +388,12 @@ _SELECT = select(
     dead_letter.c.signed,
 )
 
-_LOCK = text(
+_LOCK_OPEN = text(
     f"SELECT {', '.join(column.name for column in _SELECT.selected_columns)}"  # noqa: S608 - names
     " FROM saga_engine.lock_dead_letters(CAST(:ids AS bigint[]))"
 )
 
-_SETTLE = text(
+_RESOLVE = text(
     """
     SELECT saga_engine.settle_dead_letters(
         CAST(:ids AS bigint[]), CAST(:state AS text), CAST(:by AS text), CAST(:reason AS text))"""
@@ -359,11 +405,11 @@ _PURGE = text(
         CAST(:ids AS bigint[]), CAST(:by AS text), CAST(:reason AS text))"""
 )
 
-_OLD = text(
+_OLDER_THAN_DAYS = text(
     "dead_letter.received_at < clock_timestamp() - make_interval(days => CAST(:days AS integer))"
 )
 
-_SIZES = text(
+_BODY_SIZES = text(
     """
     SELECT id, octet_length(body) FROM saga_engine.dead_letter
     WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id"""
@@ -391,7 +437,8 @@ _RECORD = text(
         SELECT g.queue, g.reason, g.sender, CASE WHEN EXISTS (
             SELECT FROM saga_engine.dead_letter_dropped AS f
             WHERE f.queue = g.queue AND f.reason = g.reason AND f.sender = g.sender
-                AND f.full_at > now() - interval '{FULL_FOR} seconds') THEN CAST(:quota AS bigint)
+                AND f.full_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds') THEN
+                CAST(:quota AS bigint)
         ELSE (
             SELECT count(*) FROM (
                 SELECT FROM saga_engine.dead_letter AS l
@@ -412,7 +459,7 @@ _RECORD = text(
     WHERE g.owed OR g.turn + k.there <= :quota"""  # noqa: S608 - a constant
 )
 
-_DROPPED = text(
+_COUNT_DROPPED = text(
     f"""
     INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped)
     SELECT u.queue, u.reason, u.sender, u.number
@@ -420,12 +467,12 @@ _DROPPED = text(
         CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
     ON CONFLICT (queue, reason, sender) DO UPDATE
     SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp(),
-        full_at = CASE WHEN d.full_at > now() - interval '{FULL_FOR} seconds'
+        full_at = CASE WHEN d.full_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds'
             THEN d.full_at ELSE now() END"""  # noqa: S608 - a constant
 )
 
 _READ_DROPPED = text(
     f"""
     SELECT queue, reason, sender, dropped FROM saga_engine.dead_letter_dropped
-    ORDER BY dropped DESC LIMIT {GROUPS}"""  # noqa: S608 - a constant
+    ORDER BY dropped DESC LIMIT {GROUPS_MAX}"""  # noqa: S608 - a constant
 )

@@ -15,14 +15,14 @@ from sqlalchemy import select, text
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store.database import Transaction
+from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.json_column import dumps
 from saga_engine.store.tables import definition
 from saga_engine.vocabulary import Direction
 
 
 @dataclass(frozen=True, slots=True)
-class KnownDefinition:
+class StoredDefinition:
     """A definition that some worker has loaded; `document` is that of `document_of`."""
 
     id: int
@@ -33,7 +33,7 @@ class KnownDefinition:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class PresencePolicy:
     """
     How long a worker counts as having its definitions after it has written that.
 
@@ -42,21 +42,21 @@ class Presence:
     heartbeats old at the next one, which is half of `absent` or less.
     """
 
-    absent: timedelta
-    fresh: timedelta
+    expire_after: timedelta
+    refresh_after: timedelta
 
 
-def presence_of(settings: Settings) -> Presence:
-    """Read it from `worker_absent` and `worker_heartbeat`."""
-    heartbeat = timedelta(seconds=settings.worker_heartbeat)
-    return Presence(timedelta(seconds=settings.worker_absent), heartbeat / 2)
+def presence_policy(settings: Settings) -> PresencePolicy:
+    """Read it from `worker_heartbeat_timeout` and `worker_heartbeat_interval`."""
+    heartbeat = timedelta(seconds=settings.worker_heartbeat_interval)
+    return PresencePolicy(timedelta(seconds=settings.worker_heartbeat_timeout), heartbeat / 2)
 
 
-_DEFAULTS = presence_of(Settings.model_construct())
+_DEFAULT_POLICY = presence_policy(Settings.model_construct())
 
 
 async def register(
-    tx: Transaction, sagas: Sequence[Saga], presence: Presence = _DEFAULTS
+    tx: SqlAlchemyTransaction, sagas: Sequence[Saga], policy: PresencePolicy = _DEFAULT_POLICY
 ) -> dict[tuple[str, int], int]:
     """
     Register *sagas*; their ids by name and version. They are seen at this moment.
@@ -76,37 +76,40 @@ async def register(
         "fingerprints": [saga.fingerprint for saga in ordered],
     }
     documents = [dumps(document_of(saga)) for saga in ordered]
-    registered = {**arguments, "documents": documents, "absent": presence.absent}
-    await tx.execute(_REGISTER, registered)
-    changed = (await tx.execute(_CHANGED, arguments)).first()
-    if changed is not None:
+    registration = {**arguments, "documents": documents, "expire_after": policy.expire_after}
+    await tx.execute(_REGISTER, registration)
+    conflicting = (await tx.execute(_CONFLICTING, arguments)).first()
+    if conflicting is not None:
         raise ConfigurationError(
-            f"Saga {changed.name!r} version {changed.version} has other steps than its unfinished"
+            f"Saga {conflicting.name!r} version {conflicting.version} has other steps than its"
+            " unfinished"
             " runs began with. Give the new steps the next version, and load both versions until"
             " the old runs are finished."
         )
     found = await tx.execute(_IDS, arguments)
-    return {(name, version): number for number, name, version in found}
+    return {(name, version): definition_id for definition_id, name, version in found}
 
 
-async def seen(tx: Transaction, ids: Collection[int], presence: Presence = _DEFAULTS) -> None:
+async def refresh_presence(
+    tx: SqlAlchemyTransaction, ids: Collection[int], policy: PresencePolicy = _DEFAULT_POLICY
+) -> None:
     """
     Say that a worker has these definitions now; `request_start` pins to what workers have.
 
     What another worker is writing, or has just written, is not written again.
     """
     if ids:
-        await tx.execute(_SEEN, {"ids": sorted(ids), **asdict(presence)})
+        await tx.execute(_REFRESH_PRESENCE, {"ids": sorted(ids), **asdict(policy)})
 
 
-async def known(tx: Transaction) -> list[KnownDefinition]:
+async def read_all(tx: SqlAlchemyTransaction) -> list[StoredDefinition]:
     """Read every definition any worker has ever loaded, the oldest first."""
-    return [KnownDefinition(*row) for row in await tx.execute(_KNOWN)]
+    return [StoredDefinition(*row) for row in await tx.execute(_READ_ALL)]
 
 
-async def versions(tx: Transaction, names: Collection[str]) -> set[tuple[str, int]]:
+async def known_versions(tx: SqlAlchemyTransaction, names: Collection[str]) -> set[tuple[str, int]]:
     """Find which versions of sagas of these names any worker has ever loaded."""
-    found = await tx.execute(_VERSIONS, {"names": sorted(names)})
+    found = await tx.execute(_KNOWN_VERSIONS, {"names": sorted(names)})
     return {(name, version) for name, version in found}
 
 
@@ -114,25 +117,25 @@ def document_of(saga: Saga) -> dict[str, Any]:
     """What the command line shows of a saga whose module it has not loaded."""
     steps = []
     for name, step in saga.steps.items():
-        undo = step.order(Direction.COMPENSATION)
+        compensation = step.command_spec(Direction.COMPENSATION)
         steps.append(
             {
                 "name": name,
-                "kind": saga.kind(name).value,
-                "command": step.action.command,
-                "compensation": undo and undo.command,
-                "after": list(saga.after[name]),
+                "kind": saga.step_kind(name).value,
+                "command": step.action_spec.command,
+                "compensation": compensation and compensation.command,
+                "after": list(saga.predecessors[name]),
             }
         )
     return {"name": saga.name, "version": saga.version, "steps": steps}
 
 
-_KNOWN = select(
+_READ_ALL = select(
     *(definition.c.id, definition.c.name, definition.c.version),
     *(definition.c.fingerprint, definition.c.document),
 ).order_by(definition.c.id)
 
-_VERSIONS = text(
+_KNOWN_VERSIONS = text(
     """
     SELECT DISTINCT name, version FROM saga_engine.definition
     WHERE name = ANY (CAST(:names AS text[]))"""
@@ -141,7 +144,8 @@ _VERSIONS = text(
 _REGISTER = text(
     """
     INSERT INTO saga_engine.definition (name, version, fingerprint, document, present_until)
-    SELECT w.name, w.version, w.fingerprint, w.document::jsonb, now() + CAST(:absent AS interval)
+    SELECT w.name, w.version, w.fingerprint, w.document::jsonb,
+        now() + CAST(:expire_after AS interval)
     FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
         CAST(:fingerprints AS text[]), CAST(:documents AS text[]))
         AS w(name, version, fingerprint, document)
@@ -150,14 +154,14 @@ _REGISTER = text(
 )
 
 # One time for all of a worker: of those that are seen together the newest version counts.
-_SEEN = text(
+_REFRESH_PRESENCE = text(
     """
     UPDATE saga_engine.definition
-    SET last_seen = now(), present_until = now() + CAST(:absent AS interval)
+    SET last_seen = now(), present_until = now() + CAST(:expire_after AS interval)
     WHERE id = ANY (ARRAY(
         SELECT d.id FROM saga_engine.definition AS d
         WHERE d.id = ANY (CAST(:ids AS integer[]))
-            AND d.last_seen < now() - CAST(:fresh AS interval)
+            AND d.last_seen < now() - CAST(:refresh_after AS interval)
         FOR UPDATE SKIP LOCKED))"""
 )
 
@@ -169,7 +173,7 @@ _IDS = text(
     JOIN saga_engine.definition USING (name, version, fingerprint)"""
 )
 
-_CHANGED = text(
+_CONFLICTING = text(
     """
     SELECT d.name, d.version
     FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),

@@ -26,11 +26,11 @@ async def token_keys(tx: Transaction) -> TokenKeys:
     """Read the keys that sign and check correlation ids; the first is made here."""
     row = (await tx.execute(_READ)).first()
     if row is None:
-        await tx.execute(_MAKE, {"token_key": token_bytes(TOKEN_KEY_BYTES)})
+        await tx.execute(_CREATE, {"token_key": token_bytes(TOKEN_KEY_BYTES)})
         row = (await tx.execute(_READ)).one()
-    current, previous, in_force = row
+    current, previous, is_active = row
     accepted = tuple(bytes(key) for key in (current, previous) if key is not None)
-    return TokenKeys(accepted[0] if in_force or previous is None else accepted[1], accepted)
+    return TokenKeys(accepted[0] if is_active or previous is None else accepted[1], accepted)
 
 
 async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None:
@@ -48,9 +48,9 @@ async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None
     return found
 
 
-async def rotation_possible_from(tx: Transaction, delay: timedelta) -> datetime:
+async def next_rotation_at(tx: Transaction, delay: timedelta) -> datetime:
     """Read from when on `rotate_token_key` with that *delay* makes a new key."""
-    found: datetime = (await tx.execute(_POSSIBLE, {"delay": delay})).scalar_one()
+    found: datetime = (await tx.execute(_NEXT_ROTATION_AT, {"delay": delay})).scalar_one()
     return found
 
 
@@ -67,10 +67,10 @@ _READ = text(
     FROM saga_engine.engine"""
 )
 _ID = text("SELECT id::text FROM saga_engine.engine")
-_MAKE = text(
+_CREATE = text(
     "INSERT INTO saga_engine.engine (token_key) VALUES (:token_key) ON CONFLICT (one) DO NOTHING"
 )
-_POSSIBLE = text(
+_NEXT_ROTATION_AT = text(
     "SELECT token_key_from + greatest(CAST(:delay AS interval), interval '0')"
     " FROM saga_engine.engine"
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from saga_engine.decider.events import Event, IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.postgres.statement import Transaction, text
-from saga_engine.store.bounded_count import Total, total
+from saga_engine.store.bounded_count import BoundedCount, count_up_to
 from saga_engine.vocabulary import Direction, Resolution
 
 
@@ -31,12 +31,12 @@ class StoredIncident:
     opened_at: datetime
     resolved_at: datetime | None
     resolution: Resolution | None
-    by: str | None
+    operator: str | None
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class IncidentFilter:
     """
     Which incidents are meant: the open ones, or the `resolved` too.
 
@@ -48,10 +48,10 @@ class Choice:
     cause: str | None = None
     step: str | None = None
     older_than: timedelta | None = None
-    resolved: bool = False
+    include_resolved: bool = False
 
 
-OPEN = Choice()
+OPEN_INCIDENTS = IncidentFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class IncidentGroup:
     `oldest` is when the first of them was opened; `example` names one of them, as RUN/NUMBER.
     """
 
-    common: Mapping[str, str]
+    shared_values: Mapping[str, str]
     count: int
-    oldest: datetime
+    oldest_opened_at: datetime
     example: str
 
 
@@ -72,19 +72,19 @@ async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
     """Open and resolve what *events*, each with its run's id, say; other events are passed over."""
     opened = [(run_id, event) for run_id, event in events if isinstance(event, IncidentOpened)]
     if opened:
-        await tx.execute(_OPEN, _opening(opened))
-    closing = [
+        await tx.execute(_OPEN, _open_arguments(opened))
+    resolving = [
         (run_id, event)
         for run_id, event in events
         if isinstance(event, IncidentResolved | RunAbandoned)
     ]
-    if closing:
-        await tx.execute(_RESOLVE, _resolving(closing))
+    if resolving:
+        await tx.execute(_RESOLVE, _resolve_arguments(resolving))
 
 
-async def listing(
+async def read_page(
     tx: Transaction,
-    choice: Choice = OPEN,
+    incident_filter: IncidentFilter = OPEN_INCIDENTS,
     *,
     limit: int,
     run_id: str | None = None,
@@ -96,28 +96,28 @@ async def listing(
     Args:
         after: the last one of the page before.
     """
-    chosen, arguments = _chosen(choice, run_id)
+    where, arguments = _where_clause(incident_filter, run_id)
     if after is not None:
-        chosen += _AFTER
+        where += _AFTER
         arguments |= {"at": after.opened_at, "run": after.run_id, "number": after.number}
-    query = text(f"{_SELECT} {chosen} ORDER BY i.opened_at, i.run_id, i.number LIMIT :limit")
-    return [_incident(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
+    query = text(f"{_SELECT} {where} ORDER BY i.opened_at, i.run_id, i.number LIMIT :limit")
+    return [_stored_incident(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
 
 
 async def find(tx: Transaction, run_id: str, number: int) -> StoredIncident | None:
     """Read one incident; None when there is none of that number."""
     row = (await tx.execute(_FIND, {"run_id": run_id, "number": number})).one_or_none()
-    return None if row is None else _incident(row)
+    return None if row is None else _stored_incident(row)
 
 
-async def count(tx: Transaction, choice: Choice, most: int) -> Total:
+async def count(tx: Transaction, incident_filter: IncidentFilter, count_limit: int) -> BoundedCount:
     """Count incidents, up to *most*."""
-    chosen, arguments = _chosen(choice)
-    return await total(tx, f"{_FROM} {chosen}", arguments, most)
+    where, arguments = _where_clause(incident_filter)
+    return await count_up_to(tx, f"{_FROM} {where}", arguments, count_limit)
 
 
-async def groups(
-    tx: Transaction, choice: Choice, by: Sequence[str], *, limit: int
+async def count_groups(
+    tx: Transaction, incident_filter: IncidentFilter, fields: Sequence[str], *, limit: int
 ) -> list[IncidentGroup]:
     """
     Count incidents that have *by* in common, the largest group first.
@@ -125,39 +125,42 @@ async def groups(
     Args:
         by: one or more of cause, step and saga.
     """
-    chosen, arguments = _chosen(choice)
-    common = ", ".join(_COMMON[name] for name in by)
-    counted = text(
+    where, arguments = _where_clause(incident_filter)
+    group_columns = ", ".join(_FILTER_COLUMNS[name] for name in fields)
+    query = text(
         f"""
-        SELECT {common}, count(*), min(i.opened_at), min(i.run_id::text || '/' || i.number::text)
-        {_FROM} {chosen}
-        GROUP BY {common} ORDER BY count(*) DESC, {common} LIMIT :limit"""
+        SELECT {group_columns}, count(*), min(i.opened_at), min(i.run_id::text || '/' ||
+        i.number::text)
+        {_FROM} {where}
+        GROUP BY {group_columns} ORDER BY count(*) DESC, {group_columns} LIMIT :limit"""
     )
     return [
-        IncidentGroup(dict(zip(by, row, strict=False)), *row[len(by) :])
-        for row in await tx.execute(counted, {**arguments, "limit": limit})
+        IncidentGroup(dict(zip(fields, row, strict=False)), *row[len(fields) :])
+        for row in await tx.execute(query, {**arguments, "limit": limit})
     ]
 
 
-def _chosen(choice: Choice, run_id: str | None = None) -> tuple[str, dict[str, Any]]:
+def _where_clause(
+    incident_filter: IncidentFilter, run_id: str | None = None
+) -> tuple[str, dict[str, Any]]:
     """Write which incidents are meant as a WHERE clause and its arguments."""
-    rules, arguments = [], dict[str, Any]()
+    conditions, arguments = [], dict[str, Any]()
     if run_id is not None:
-        rules.append("i.run_id = CAST(:run_id AS uuid)")
+        conditions.append("i.run_id = CAST(:run_id AS uuid)")
         arguments["run_id"] = run_id
-    elif not choice.resolved:
-        rules.append("i.resolved_at IS NULL")
-    for name, column in _COMMON.items():
-        if (wanted := getattr(choice, name)) is not None:
-            rules.append(f"{column} = :{name}")
-            arguments[name] = wanted
-    if choice.older_than is not None:
-        rules.append("i.opened_at <= now() - CAST(:older_than AS interval)")
-        arguments["older_than"] = choice.older_than
-    return f"WHERE {' AND '.join(rules) or 'true'}", arguments
+    elif not incident_filter.include_resolved:
+        conditions.append("i.resolved_at IS NULL")
+    for name, column in _FILTER_COLUMNS.items():
+        if (value := getattr(incident_filter, name)) is not None:
+            conditions.append(f"{column} = :{name}")
+            arguments[name] = value
+    if incident_filter.older_than is not None:
+        conditions.append("i.opened_at <= now() - CAST(:older_than AS interval)")
+        arguments["older_than"] = incident_filter.older_than
+    return f"WHERE {' AND '.join(conditions) or 'true'}", arguments
 
 
-_COMMON = {"cause": "i.cause", "step": "i.step", "saga": "d.name"}
+_FILTER_COLUMNS = {"cause": "i.cause", "step": "i.step", "saga": "d.name"}
 
 # Of a run no more is read than its key, so that this needs no right to payloads.
 _FROM = """
@@ -177,16 +180,28 @@ _AFTER = """
 _FIND = text(f"{_SELECT} WHERE i.run_id = CAST(:run_id AS uuid) AND i.number = :number")
 
 
-def _incident(columns: Iterable[Any]) -> StoredIncident:
-    run_id, saga, version, key, number, step, direction, cause, message, opened_at, *end = columns
-    resolved_at, resolution, by, reason = end
+def _stored_incident(columns: Iterable[Any]) -> StoredIncident:
+    (
+        run_id,
+        saga,
+        version,
+        key,
+        number,
+        step,
+        direction,
+        cause,
+        message,
+        opened_at,
+        *resolution_columns,
+    ) = columns
+    resolved_at, resolution, operator, reason = resolution_columns
     return StoredIncident(
         *(run_id, saga, version, key, number, step, Direction(direction), cause, message),
-        *(opened_at, resolved_at, Resolution(resolution) if resolution else None, by, reason),
+        *(opened_at, resolved_at, Resolution(resolution) if resolution else None, operator, reason),
     )
 
 
-def _opening(opened: Sequence[tuple[str, IncidentOpened]]) -> dict[str, list[Any]]:
+def _open_arguments(opened: Sequence[tuple[str, IncidentOpened]]) -> dict[str, list[Any]]:
     return {
         "run_ids": [run_id for run_id, _ in opened],
         "numbers": [event.number for _, event in opened],
@@ -198,19 +213,19 @@ def _opening(opened: Sequence[tuple[str, IncidentOpened]]) -> dict[str, list[Any
     }
 
 
-def _resolving(
-    closing: Sequence[tuple[str, IncidentResolved | RunAbandoned]],
+def _resolve_arguments(
+    resolving: Sequence[tuple[str, IncidentResolved | RunAbandoned]],
 ) -> dict[str, list[Any]]:
     """An abandoned run closes all its incidents: those have no number here."""
     return {
-        "run_ids": [run_id for run_id, _ in closing],
-        "numbers": [getattr(event, "number", None) for _, event in closing],
+        "run_ids": [run_id for run_id, _ in resolving],
+        "numbers": [getattr(event, "number", None) for _, event in resolving],
         "resolutions": [
             Resolution.ABANDON.value if isinstance(event, RunAbandoned) else event.resolution
-            for _, event in closing
+            for _, event in resolving
         ],
-        "by": [event.by for _, event in closing],
-        "reasons": [event.reason for _, event in closing],
+        "by": [event.operator for _, event in resolving],
+        "reasons": [event.reason for _, event in resolving],
     }
 
 

@@ -14,63 +14,65 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.events import Event, as_data
+from saga_engine.decider.events import Event, serialize_event
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NewEvent:
     """One event to append; `version` counts a run's events from 1."""
 
     run_id: str
-    version: int
+    revision: int
     event: Event
-    at: datetime
+    recorded_at: datetime
     metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class StoredEvent:
     """One event as it was stored; `from_journal(type, data)` makes an Event of it."""
 
-    version: int
+    revision: int
     type: str
-    at: datetime
+    recorded_at: datetime
     data: dict[str, Any]
     metadata: dict[str, Any]
     position: int
 
 
-async def append(tx: Transaction, entries: Sequence[Entry]) -> None:
+async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
     """
     Append events of runs that this transaction has locked or inserted.
 
     Raises:
         StoreRefused: a run has an event of that version already; it was not locked.
     """
-    if not entries:
+    if not events:
         return
-    named = [as_data(entry.event) for entry in entries]
+    encoded = [serialize_event(entry.event) for entry in events]
     await tx.execute(
         _APPEND,
         {
-            "run_ids": [entry.run_id for entry in entries],
-            "versions": [entry.version for entry in entries],
-            "times": [entry.at for entry in entries],
-            "types": [name for name, _ in named],
-            "data": [dumps(data) for _, data in named],
-            "metadata": [dumps(entry.metadata) for entry in entries],
+            "run_ids": [entry.run_id for entry in events],
+            "versions": [entry.revision for entry in events],
+            "times": [entry.recorded_at for entry in events],
+            "types": [name for name, _ in encoded],
+            "data": [dumps(data) for _, data in encoded],
+            "metadata": [dumps(entry.metadata) for entry in events],
         },
     )
 
 
-async def read(tx: Transaction, run_id: str) -> list[Recorded]:
+async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
     """Read everything that happened to a run, in order."""
     rows = await tx.execute(_READ, {"run_id": run_id})
     return [
-        Recorded(version, name, at, orjson.loads(data), orjson.loads(metadata), position)
-        for version, name, at, data, metadata, position in rows
+        StoredEvent(
+            revision, name, recorded_at, orjson.loads(data), orjson.loads(metadata), position
+        )
+        for revision, name, recorded_at, data, metadata, position in rows
     ]
 
 

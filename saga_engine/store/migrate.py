@@ -21,19 +21,19 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import SchemaMismatch, StoreBusy
+from saga_engine.errors import SchemaMismatch, StoreLockTimeout
 from saga_engine.postgres import encoding
-from saga_engine.postgres.connect import engine_for
-from saga_engine.postgres.sqlalchemy_errors import translated
-from saga_engine.postgres.url import read
+from saga_engine.postgres.connect import create_database_engine
+from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres.url import parse_database_url
 from saga_engine.store import schema
-from saga_engine.store.database import Transaction
+from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.tables import SCHEMA
 
 LOCK_TIMEOUT = 1.0
-PATIENCE = 60.0
-_LOCK = 0x5A6A  # any number, as long as every version of the engine takes the same
-_STUCK = (
+LOCK_RETRY_WINDOW = 60.0
+_ADVISORY_LOCK_ID = 0x5A6A  # any number, as long as every version of the engine takes the same
+_LOCK_HINT = (
     "A transaction holds a table that the migration changes; nothing was changed. End it"
     " (pg_stat_activity shows the oldest), then run `saga-engine migrate` again."
 )
@@ -42,7 +42,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 async def upgrade(
-    url: str, *, lock_timeout: float = LOCK_TIMEOUT, patience: float = PATIENCE
+    url: str, *, lock_timeout: float = LOCK_TIMEOUT, retry_window: float = LOCK_RETRY_WINDOW
 ) -> None:
     """
     Apply every migration that is missing, in one transaction.
@@ -57,47 +57,50 @@ async def upgrade(
         StoreUnavailable: it is out of reach, or its role may not create a schema.
         ConfigurationError: its encoding is not UTF8.
     """
-    clock = asyncio.get_running_loop().time
-    until = clock() + patience
+    now = asyncio.get_running_loop().time
+    retry_until = now() + retry_window
     while True:
         try:
             await _upgrade_once(url, lock_timeout)
-        except StoreBusy as busy:
-            if clock() >= until:
-                raise StoreBusy(f"{busy} {_STUCK}") from None
+        except StoreLockTimeout as lock_error:
+            if now() >= retry_until:
+                raise StoreLockTimeout(f"{lock_error} {_LOCK_HINT}") from None
             await asyncio.sleep(lock_timeout)
         else:
             return
 
 
 async def _upgrade_once(url: str, lock_timeout: float) -> None:
-    async with _connected(url) as connection, connection.begin():
+    async with _connect(url) as connection, connection.begin():
         # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
-        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK_ID})"))
         await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
         if await _is_behind(connection, await connection.run_sync(_revisions)):
             await connection.run_sync(_upgrade)
 
 
-async def behind(url: str) -> str | None:
+async def outdated_reason(url: str) -> str | None:
     """Tell what keeps the database from this version's schema; None when nothing does."""
-    async with _connected(url) as connection:
+    async with _connect(url) as connection:
         revisions = await connection.run_sync(_revisions)
         try:
             if not await _is_behind(connection, revisions):
                 return None
         except SchemaMismatch as mismatch:
             return str(mismatch)
-    have = (
+    current_state = (
         f"is at revision {revisions.current}" if revisions.current else "has no saga-engine schema"
     )
-    return f"The database {have}, this version needs {revisions.head}. Run `saga-engine migrate`."
+    return (
+        f"The database {current_state}, this version needs {revisions.head}. Run"
+        " `saga-engine migrate`."
+    )
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
-    where = read(url).text
-    engine = engine_for(
+async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
+    address = parse_database_url(url).without_password
+    engine = create_database_engine(
         url,
         poolclass=NullPool,
         hide_parameters=True,
@@ -105,22 +108,22 @@ async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
     )
     try:
         async with engine.connect() as connection:
-            await encoding.check_opened(connection, where)
+            await encoding.check_from_driver(connection, address)
             yield connection
     except Exception as error:
-        ours = translated(error, where)
-        if ours is None:
+        engine_error = translate_error(error, address)
+        if engine_error is None:
             raise
-        raise ours from None
+        raise engine_error from None
     finally:
         await engine.dispose()
 
 
-def sql() -> str:
+def upgrade_sql() -> str:
     """Everything `upgrade` would do to an empty database, as SQL to read or to run with psql."""
-    written = io.StringIO()
-    command.upgrade(_config(written), "head", sql=True)
-    return written.getvalue()
+    output = io.StringIO()
+    command.upgrade(_config(output), "head", sql=True)
+    return output.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +142,16 @@ def _revisions(connection: Connection) -> _Revisions:
     return _Revisions(context.get_current_revision(), scripts.get_current_head(), known)
 
 
-async def _is_behind(connection: AsyncConnection, found: _Revisions) -> bool:
+async def _is_behind(connection: AsyncConnection, revisions: _Revisions) -> bool:
     """
     Whether migrations are missing.
 
     Raises:
         SchemaMismatch: a newer version has migrated it, and this one cannot go on with it.
     """
-    if found.current is None or found.current in found.known:
-        return found.current != found.head
-    if problem := await schema.problem(Transaction(connection)):
+    if revisions.current is None or revisions.current in revisions.known:
+        return revisions.current != revisions.head
+    if problem := await schema.schema_problem(SqlAlchemyTransaction(connection)):
         raise SchemaMismatch(f"The database {problem}")
     return False
 
@@ -159,13 +162,13 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _config(written: io.StringIO) -> Config:
-    config = Config(output_buffer=written, stdout=written)
-    config.set_main_option("script_location", str(_directory()).replace("%", "%%"))
+def _config(output: io.StringIO) -> Config:
+    config = Config(output_buffer=output, stdout=output)
+    config.set_main_option("script_location", str(_migrations_directory()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
-def _directory() -> Path:
+def _migrations_directory() -> Path:
     installed = _PACKAGE / "_migrations"
     return installed if installed.is_dir() else _PACKAGE.parent / "migrations"

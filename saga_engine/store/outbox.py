@@ -13,41 +13,41 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.effects import Send
+from saga_engine.decider.effects import SendCommand
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Direction
 
-ALL = 2**62
+UNLIMITED_BYTES = 2**62
 """More bytes than any payloads have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutboxRow:
     """One row of the outbox."""
 
     id: int
-    send: Send
+    send: SendCommand
     created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
+class StaleCommands:
     """The commands that were claimed, and how many rows were found: the others were deleted."""
 
-    claimed: list[Outgoing]
-    found: int
+    claimed: list[OutboxRow]
+    rows_found: int
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class OutboxBacklog:
     """How much waits in the outbox, and for how many seconds the oldest has waited."""
 
     pending: int
     oldest_age: float
 
 
-async def add(tx: Transaction, sends: Sequence[Send]) -> list[int]:
+async def add(tx: Transaction, sends: Sequence[SendCommand]) -> list[int]:
     """Add commands; their ids, in the same order."""
     if not sends:
         return []
@@ -80,9 +80,9 @@ async def delete(tx: Transaction, ids: Sequence[int]) -> None:
         await tx.execute(_DELETE, {"ids": sorted(ids)})
 
 
-async def claim_left_behind(
-    tx: Transaction, age: timedelta, limit: int, *, most: int = ALL
-) -> LeftBehind:
+async def claim_stale(
+    tx: Transaction, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
+) -> StaleCommands:
     """
     Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
 
@@ -92,23 +92,27 @@ async def claim_left_behind(
     nobody awaits any more are deleted instead: sent after its compensation, a command would have to
     be refused by whoever gets it.
     """
-    rows = (await tx.execute(_CLAIM, {"age": age, "limit": limit, "most": most})).all()
-    await delete(tx, [number for number, awaited, *_ in rows if not awaited])
-    claimed = [_outgoing([number, *others]) for number, awaited, *others in rows if awaited]
-    return LeftBehind(sorted(claimed, key=lambda each: each.id), len(rows))
+    rows = (await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "most": max_bytes})).all()
+    await delete(tx, [row_id for row_id, awaited, *_ in rows if not awaited])
+    claimed = [_outbox_row([row_id, *others]) for row_id, awaited, *others in rows if awaited]
+    return StaleCommands(sorted(claimed, key=lambda each: each.id), len(rows))
 
 
-def _outgoing(row: Sequence[Any]) -> Outgoing:
-    number, created_at, run_id, saga, version, step, direction, *others = row
-    attempt, command, key, payload, due_at = others
-    to = (run_id, saga, version, step, Direction(direction), attempt)
-    return Outgoing(number, Send(*to, command, key, orjson.loads(payload), due_at), created_at)
+def _outbox_row(row: Sequence[Any]) -> OutboxRow:
+    row_id, created_at, run_id, saga, version, step, direction, *others = row
+    attempt, command, idempotency_key, payload, due_at = others
+    step_arguments = (run_id, saga, version, step, Direction(direction), attempt)
+    return OutboxRow(
+        row_id,
+        SendCommand(*step_arguments, command, idempotency_key, orjson.loads(payload), due_at),
+        created_at,
+    )
 
 
-async def backlog(tx: Transaction, most: int = 10_000) -> Backlog:
+async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:
     """Count what waits, for the gauges: *most* at most."""
-    pending, oldest = (await tx.execute(_BACKLOG, {"most": most})).one()
-    return Backlog(pending, oldest)
+    pending, oldest = (await tx.execute(_BACKLOG, {"most": count_limit})).one()
+    return OutboxBacklog(pending, oldest)
 
 
 _ADD = text(
@@ -133,7 +137,7 @@ _DELETE = text(
         WHERE id = ANY (CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED))"""
 )
 
-_CLAIM = text(
+_CLAIM_STALE = text(
     """
     UPDATE saga_engine.outbox AS o SET claimed_at = clock_timestamp()
     WHERE o.id = ANY (ARRAY(

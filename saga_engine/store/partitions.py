@@ -2,7 +2,8 @@
 Months of runs: made ahead of time, and dropped whole when nobody needs them any more.
 
 Nothing deletes runs or events one by one. A month is dropped when every run that began in it has
-been finished for the days of `retention_days` and no accepted start of that month waits. First the
+been finished for the days of `run_retention_days` and no accepted start of that month waits. First
+the
 index by which late finishers are found is completed and the keys of those runs are released, then
 the month is taken out of the tables, then what is left of it
 is deleted in portions that nobody waits for. Tables are locked as workers lock them, `run` before
@@ -16,32 +17,32 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-from saga_engine.errors import StoreBusy
+from saga_engine.errors import StoreLockTimeout
 from saga_engine.postgres.statement import Statement, Transaction, text
 from saga_engine.store.database import Database
 
 MONTHS_AHEAD = 12
 """Partitions there are beyond this month's, unless the settings say otherwise."""
 
-_PAGE = 5000  # rows in one transaction
-_RANGES = 256
+_PAGE_SIZE = 5000  # rows in one transaction
+_RANGES_PER_TRANSACTION = 256
 """
 Ranges of a BRIN index that one transaction summarizes: 256 MB of the table, which take less than a
 second to read.
 """
-_PAUSE, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries of a lock
+_RETRY_DELAY, _RETRY_DELAY_MAX = 0.05, 1.0  # seconds between two tries of a lock
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LockRetry:
     """How long a table's lock is waited for at once, in seconds, and how often it is tried."""
 
     lock_timeout: float = 0.2
-    tries: int = 20
+    max_attempts: int = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class MaintenanceResult:
     """
     What was done: partitions made, and months dropped as `2026_11`.
 
@@ -49,10 +50,10 @@ class Maintained:
     `tries` is how often tables had to be locked.
     """
 
-    made: int
+    created: int
     dropped: tuple[str, ...]
     missing: int = 0
-    tries: int = 0
+    lock_attempts: int = 0
 
 
 async def maintain(
@@ -60,124 +61,134 @@ async def maintain(
     *,
     retention_days: int,
     months_ahead: int = MONTHS_AHEAD,
-    patience: Patience = Patience(),
-) -> Maintained:
+    lock_retry: LockRetry = LockRetry(),
+) -> MaintenanceResult:
     """
     Make the partitions of the coming months and drop the months that are over.
 
-    Any number of workers may do it at once. A `retention_days` of 0 drops nothing. Where nothing is
-    to be done, no table is locked.
+    Any number of workers may do it at once. A `run_retention_days` of 0 drops nothing. Where
+    nothing is to be done, no table is locked.
 
     Raises:
         StoreBusy: the tables were busy at each try; next time will do.
         StoreUnavailable: the database is away.
     """
-    locks = _Locks(database, patience)
+    locks = _TableLocks(database, lock_retry)
     async with database.transaction() as tx:
-        missing: int = (await tx.execute(_MISSING, {"months_ahead": months_ahead})).scalar_one()
-    made = 0
+        missing: int = (
+            await tx.execute(_COUNT_MISSING, {"months_ahead": months_ahead})
+        ).scalar_one()
+    created = 0
     if missing:
-        made = await locks.under(_ADD, {"months_ahead": months_ahead})
+        created = await locks.execute(_ADD_PARTITIONS, {"months_ahead": months_ahead})
     if retention_days == 0:
-        return Maintained(made, (), missing - made, locks.tries)
+        return MaintenanceResult(created, (), missing - created, locks.attempts)
     async with database.transaction() as tx:
         cutoff: datetime = (await tx.execute(_CUTOFF, {"days": retention_days})).scalar_one()
-        months = list((await tx.execute(_PAST, {"cutoff": cutoff})).scalars())
+        months = list((await tx.execute(_EXPIRED_MONTHS, {"cutoff": cutoff})).scalars())
     for month in months:
-        await _take_out(database, locks, month, cutoff)
+        await _detach_month(database, locks, month, cutoff)
     async with database.transaction() as tx:
-        detached = list((await tx.execute(_DETACHED)).scalars())
+        detached = list((await tx.execute(_DETACHED_MONTHS)).scalars())
     for month in detached:
-        await _delete(database, month)
-    return Maintained(made, tuple(detached), missing - made, locks.tries)
+        await _delete_month(database, month)
+    return MaintenanceResult(created, tuple(detached), missing - created, locks.attempts)
 
 
-class _Locks:
+class _TableLocks:
     """Statements that lock whole tables, tried until nobody was in the way."""
 
-    def __init__(self, database: Database, patience: Patience) -> None:
-        self.tries = 0
+    def __init__(self, database: Database, lock_retry: LockRetry) -> None:
+        self.attempts = 0
         self._database = database
-        self._patience = patience
+        self._lock_retry = lock_retry
 
-    async def under(self, statement: Statement, arguments: dict[str, object]) -> int:
+    async def execute(self, statement: Statement, arguments: dict[str, object]) -> int:
         """Run it; what it returns."""
-        tried = 0
+        attempt = 0
         while True:
-            self.tries += 1
-            tried += 1
+            self.attempts += 1
+            attempt += 1
             try:
                 async with self._database.transaction() as tx:
-                    timeout = f"{self._patience.lock_timeout * 1000:.0f}"
-                    await tx.execute(_IMPATIENT, {"timeout": timeout})
-                    found = await tx.execute(statement, arguments)
-                    return int(found.scalar_one())
-            except StoreBusy:
-                if tried >= self._patience.tries:
+                    timeout = f"{self._lock_retry.lock_timeout * 1000:.0f}"
+                    await tx.execute(_SET_LOCK_TIMEOUT, {"timeout": timeout})
+                    result = await tx.execute(statement, arguments)
+                    return int(result.scalar_one())
+            except StoreLockTimeout:
+                if attempt >= self._lock_retry.max_attempts:
                     raise
-            await asyncio.sleep(min(_PAUSE_MAX, _PAUSE * 2**tried))  # the workers pass
+            await asyncio.sleep(
+                min(_RETRY_DELAY_MAX, _RETRY_DELAY * 2**attempt)
+            )  # the workers pass
 
 
-async def _take_out(database: Database, locks: _Locks, month: str, cutoff: datetime) -> None:
+async def _detach_month(
+    database: Database, locks: _TableLocks, month: str, cutoff: datetime
+) -> None:
     """Take a month out of the tables, unless it is needed."""
-    named = {"month": month, "cutoff": cutoff}
+    arguments = {"month": month, "cutoff": cutoff}
     async with database.transaction() as tx:
-        if (await tx.execute(_NEEDED, named)).scalar_one():
+        if (await tx.execute(_MONTH_NEEDED, arguments)).scalar_one():
             return
-    await _summarize(database, month)
-    after: str | None = "00000000-0000-0000-0000-000000000000"
-    while after is not None:
+    await _summarize_finished_index(database, month)
+    after_run_id: str | None = "00000000-0000-0000-0000-000000000000"
+    while after_run_id is not None:
         async with database.transaction() as tx:
-            after = await _release(tx, month, after, cutoff)
-    await locks.under(_DETACH, named)
+            after_run_id = await _release_keys(tx, month, after_run_id, cutoff)
+    await locks.execute(_DETACH_MONTH, arguments)
 
 
-async def _summarize(database: Database, month: str) -> None:
+async def _summarize_finished_index(database: Database, month: str) -> None:
     """
     Complete the index of the times at which runs finished, before its table is locked.
 
     What no vacuum has summarized yet would be read row by row, while every worker waits.
     """
-    first: int | None = 0
-    while first is not None:
+    first_page: int | None = 0
+    while first_page is not None:
         async with database.transaction() as tx:
-            asked = {"month": month, "first": first, "ranges": _RANGES}
-            first = (await tx.execute(_SUMMARIZE, asked)).scalar_one()
+            arguments = {"month": month, "first": first_page, "ranges": _RANGES_PER_TRANSACTION}
+            first_page = (await tx.execute(_SUMMARIZE, arguments)).scalar_one()
 
 
-async def _release(tx: Transaction, month: str, after: str, cutoff: datetime) -> str | None:
+async def _release_keys(
+    tx: Transaction, month: str, after_run_id: str, cutoff: datetime
+) -> str | None:
     """Release one page of keys; the last run id of the page, None when there was no page."""
-    statement = text(_RELEASE.format(month=month))
-    found = await tx.execute(statement, {"after": after, "page": _PAGE, "cutoff": cutoff})
-    last: str | None = found.scalar_one_or_none()
-    return last
+    statement = text(_RELEASE_KEYS.format(month=month))
+    result = await tx.execute(
+        statement, {"after": after_run_id, "page": _PAGE_SIZE, "cutoff": cutoff}
+    )
+    last_run_id: str | None = result.scalar_one_or_none()
+    return last_run_id
 
 
-async def _delete(database: Database, month: str) -> None:
+async def _delete_month(database: Database, month: str) -> None:
     """Delete what is left of a month that has been taken out; nobody else can see it."""
-    for statement in (_INCIDENTS, _REQUESTS):
-        deleted = _PAGE
-        while deleted == _PAGE:
+    for statement in (_DELETE_INCIDENTS, _DELETE_REQUESTS):
+        deleted = _PAGE_SIZE
+        while deleted == _PAGE_SIZE:
             async with database.transaction() as tx:
-                done = await tx.execute(statement, {"month": month, "page": _PAGE})
-                deleted = done.rowcount
+                result = await tx.execute(statement, {"month": month, "page": _PAGE_SIZE})
+                deleted = result.rowcount
     async with database.transaction() as tx:
-        await tx.execute(text(_DROP.format(month=month)))
+        await tx.execute(text(_DROP_MONTH.format(month=month)))
 
 
 # Whoever waits for these locks holds up all who come after. Better to give up and come back.
-_IMPATIENT = text("SELECT set_config('lock_timeout', :timeout, true)")
+_SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :timeout, true)")
 
-_MISSING = text(
+_COUNT_MISSING = text(
     "SELECT count(*) FROM saga_engine.missing_partitions(CAST(:months_ahead AS integer))"
 )
 
-_ADD = text("SELECT saga_engine.add_partitions(CAST(:months_ahead AS integer))")
+_ADD_PARTITIONS = text("SELECT saga_engine.add_partitions(CAST(:months_ahead AS integer))")
 
 _CUTOFF = text("SELECT clock_timestamp() - make_interval(days => CAST(:days AS integer))")
 
 # The names are ours, so they need no quotes below; the suffix is checked all the same.
-_PAST = text(
+_EXPIRED_MONTHS = text(
     """
     SELECT month FROM (
         SELECT substr(c.relname, 5) AS month
@@ -189,7 +200,7 @@ _PAST = text(
     ORDER BY month"""
 )
 
-_DETACHED = text(
+_DETACHED_MONTHS = text(
     """
     SELECT substr(c.relname, 5) FROM pg_class AS c
     WHERE c.relnamespace = 'saga_engine'::regnamespace AND c.relkind = 'r'
@@ -197,11 +208,11 @@ _DETACHED = text(
     ORDER BY 1"""
 )
 
-_NEEDED = text(
+_MONTH_NEEDED = text(
     "SELECT saga_engine.month_needed(CAST(:month AS text), CAST(:cutoff AS timestamptz))"
 )
 
-_DETACH = text(
+_DETACH_MONTH = text(
     "SELECT saga_engine.detach_month(CAST(:month AS text), CAST(:cutoff AS timestamptz))::integer"
 )
 
@@ -228,7 +239,7 @@ _SUMMARIZE = text(
     FROM index AS x"""
 )
 
-_RELEASE = """
+_RELEASE_KEYS = """
     WITH page AS MATERIALIZED (
         SELECT r.run_id, d.name, r.key, r.finished_at
         FROM saga_engine.run_{month} AS r
@@ -241,28 +252,28 @@ _RELEASE = """
     )
     SELECT run_id::text FROM page ORDER BY run_id DESC LIMIT 1"""
 
-_DROP = "DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"
+_DROP_MONTH = "DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"
 
-_OF_MONTH = """
+_IN_DROPPED_MONTH = """
     x.run_id >= saga_engine.month_bound(to_date(:month, 'YYYY_MM'))
         AND x.run_id < saga_engine.month_bound(to_date(:month, 'YYYY_MM') + interval '1 month')
         AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = x.run_id)"""
 
-_INCIDENTS = text(
+_DELETE_INCIDENTS = text(
     f"""
     DELETE FROM saga_engine.incident AS i USING (
         SELECT x.run_id, x.number FROM saga_engine.incident AS x
-        WHERE {_OF_MONTH} LIMIT :page) AS old
+        WHERE {_IN_DROPPED_MONTH} LIMIT :page) AS old
     WHERE i.run_id = old.run_id AND i.number = old.number"""  # noqa: S608 - a constant
 )
 
 # Each row of the answer is one request that is deleted. An operator's act is settled with it.
-_REQUESTS = text(
+_DELETE_REQUESTS = text(
     f"""
     WITH gone AS (
         DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
             SELECT x.id FROM saga_engine.inbox AS x
-            WHERE x.kind <> 'start' AND {_OF_MONTH}
+            WHERE x.kind <> 'start' AND {_IN_DROPPED_MONTH}
                 AND NOT EXISTS (
                     SELECT FROM saga_engine.inbox AS s
                     WHERE s.run_id = x.run_id AND s.kind = 'start')

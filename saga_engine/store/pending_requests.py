@@ -14,12 +14,12 @@ from typing import Any
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 
-ALL = 2**62
+UNLIMITED_BYTES = 2**62
 """More bytes than any bodies have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class NewRequest:
     """
     One thing to record.
 
@@ -48,11 +48,11 @@ class Item:
     role: str | None = None
     delay: timedelta = timedelta()
     fingerprint: str | None = None
-    held: bool = False
+    awaits_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Inboxed:
+class PendingRequest:
     """
     One thing that was recorded, as `Item`.
 
@@ -64,8 +64,8 @@ class Inboxed:
     kind: str
     run_id: str
     body: str
-    size: int
-    whole: bool
+    body_size: int
+    body_complete: bool
     saga: str | None
     version: int | None
     definition_id: int | None
@@ -79,7 +79,7 @@ class Inboxed:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class ReadLimits:
     """
     How much of a body is fetched, in bytes.
 
@@ -89,13 +89,13 @@ class Lengths:
         kept: how much is read of a longer one, for the record.
     """
 
-    ours: int = 1_572_864
-    others: int = 524_288
-    kept: int = 65_536
+    engine_bytes: int = 1_572_864
+    role_bytes: int = 524_288
+    excerpt_bytes: int = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingStart:
+class PendingStart:
     """
     A start that waits: of which saga, with which key, and how many requests are held behind it.
 
@@ -106,31 +106,31 @@ class WaitingStart:
     saga: str
     version: int | None
     key: str | None
-    held: int = 0
+    blocked_requests: int = 0
 
 
-async def record(tx: Transaction, items: Sequence[Item]) -> None:
+async def record(tx: Transaction, requests: Sequence[NewRequest]) -> None:
     """Record *items*, in order. The start of a run that waits already is not recorded again."""
-    if not items:
+    if not requests:
         return
     await tx.execute(
         _RECORD,
         {
-            "run_ids": [item.run_id for item in items],
-            "definition_ids": [item.definition_id for item in items],
-            "versions": [item.version for item in items],
-            "sagas": [item.saga for item in items],
-            "kinds": [item.kind for item in items],
-            "audit_ids": [item.audit_id for item in items],
-            "reply_to": [item.reply_to for item in items],
-            "correlation_ids": [item.correlation_id for item in items],
-            "senders": [item.sender for item in items],
-            "keys": [item.key for item in items],
-            "roles": [item.role for item in items],
-            "delays": [item.delay for item in items],
-            "fingerprints": [item.fingerprint for item in items],
-            "held": [item.held for item in items],
-            "bodies": [dumps(item.body) for item in items],
+            "run_ids": [request.run_id for request in requests],
+            "definition_ids": [request.definition_id for request in requests],
+            "versions": [request.version for request in requests],
+            "sagas": [request.saga for request in requests],
+            "kinds": [request.kind for request in requests],
+            "audit_ids": [request.audit_id for request in requests],
+            "reply_to": [request.reply_to for request in requests],
+            "correlation_ids": [request.correlation_id for request in requests],
+            "senders": [request.sender for request in requests],
+            "keys": [request.key for request in requests],
+            "roles": [request.role for request in requests],
+            "delays": [request.delay for request in requests],
+            "fingerprints": [request.fingerprint for request in requests],
+            "held": [request.awaits_start for request in requests],
+            "bodies": [dumps(request.body) for request in requests],
         },
     )
 
@@ -140,9 +140,9 @@ async def take(
     *,
     definition_ids: Sequence[int],
     limit: int,
-    lengths: Lengths = Lengths(),
-    most: int = ALL,
-) -> list[Inboxed]:
+    body_limits: ReadLimits = ReadLimits(),
+    max_bytes: int = UNLIMITED_BYTES,
+) -> list[PendingRequest]:
     """
     Take out up to *limit* items that are no starts and that this worker can decide, oldest first.
 
@@ -153,21 +153,21 @@ async def take(
     arguments = {
         "definition_ids": list(definition_ids),
         "limit": limit,
-        "most": most,
-        **asdict(lengths),
+        "most": max_bytes,
+        **asdict(body_limits),
     }
-    return inboxed(await tx.execute(_TAKE, arguments))
+    return to_pending_requests(await tx.execute(_TAKE, arguments))
 
 
 async def take_starts(
     tx: Transaction,
-    turns: Mapping[str, int],
+    slots: Mapping[str, int],
     *,
     definition_ids: Sequence[int],
     limit: int,
-    lengths: Lengths = Lengths(),
-    most: int = ALL,
-) -> list[Inboxed]:
+    body_limits: ReadLimits = ReadLimits(),
+    max_bytes: int = UNLIMITED_BYTES,
+) -> list[PendingRequest]:
     """
     Take out up to *limit* starts that this worker can decide, oldest first.
 
@@ -178,41 +178,41 @@ async def take_starts(
         definition_ids: the definitions it has. A start that is pinned to another one stays.
         most: bytes of bodies after which no further start is taken.
     """
-    if not turns:
+    if not slots:
         return []
     arguments = {
-        "sagas": list(turns),
-        "limits": list(turns.values()),
+        "sagas": list(slots),
+        "limits": list(slots.values()),
         "definition_ids": list(definition_ids),
         "limit": limit,
-        "most": most,
-        **asdict(lengths),
+        "most": max_bytes,
+        **asdict(body_limits),
     }
-    taken = inboxed(await tx.execute(_TAKE_STARTS, arguments))
-    await let_go(tx, [item.run_id for item in taken])
+    taken = to_pending_requests(await tx.execute(_TAKE_STARTS, arguments))
+    await unblock_requests(tx, [item.run_id for item in taken])
     return taken
 
 
-async def let_go(tx: Transaction, run_ids: Sequence[str]) -> None:
+async def unblock_requests(tx: Transaction, run_ids: Sequence[str]) -> None:
     """Have what is held behind the starts of these runs taken: the starts have had their turn."""
     if run_ids:
-        await tx.execute(_LET_GO, {"run_ids": list(run_ids)})
+        await tx.execute(_UNBLOCK_REQUESTS, {"run_ids": list(run_ids)})
 
 
-async def rest(tx: Transaction, numbers: Sequence[int], pause: timedelta) -> None:
+async def defer(tx: Transaction, ids: Sequence[int], delay: timedelta) -> None:
     """Leave items alone for a while, without reading them."""
-    await tx.execute(_REST, {"ids": list(numbers), "pause": pause})
+    await tx.execute(_DEFER, {"ids": list(ids), "pause": delay})
 
 
-async def sagas_waiting(
+async def sagas_with_starts(
     tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]
 ) -> set[str]:
     """Which of *sagas* have starts that wait, and that this worker could take."""
     arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
-    return set((await tx.execute(_SAGAS_WAITING, arguments)).scalars())
+    return set((await tx.execute(_SAGAS_WITH_STARTS, arguments)).scalars())
 
 
-async def anything(tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]) -> bool:
+async def has_work(tx: Transaction, sagas: Sequence[str], definition_ids: Sequence[int]) -> bool:
     """
     Whether there is something that this worker could take: a start of *sagas*, or anything else.
 
@@ -220,12 +220,12 @@ async def anything(tx: Transaction, sagas: Sequence[str], definition_ids: Sequen
     attempt to take something shows that.
     """
     arguments = {"sagas": list(sagas), "definition_ids": list(definition_ids)}
-    return bool((await tx.execute(_ANYTHING, arguments)).scalar_one())
+    return bool((await tx.execute(_HAS_WORK, arguments)).scalar_one())
 
 
-async def starts_of(
-    tx: Transaction, run_ids: Collection[str], held: int = 0
-) -> dict[str, WaitingStart]:
+async def find_starts(
+    tx: Transaction, run_ids: Collection[str], count_limit: int = 0
+) -> dict[str, PendingStart]:
     """
     Find the starts that wait of these runs, by run id; the others are left out.
 
@@ -235,29 +235,29 @@ async def starts_of(
     """
     if not run_ids:
         return {}
-    statement = _KEEP_STARTS if held else _STARTS_OF
-    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "held": held})
-    return {run_id: WaitingStart(*others) for run_id, *others in rows}
+    statement = _FIND_AND_LOCK_STARTS if count_limit else _FIND_STARTS
+    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "held": count_limit})
+    return {run_id: PendingStart(*others) for run_id, *others in rows}
 
 
-async def known(tx: Transaction, run_ids: Collection[str]) -> set[str]:
+async def existing_runs(tx: Transaction, run_ids: Collection[str]) -> set[str]:
     """Find which of these runs are there, or wait to begin."""
-    return set((await tx.execute(_KNOWN, {"run_ids": sorted(run_ids)})).scalars())
+    return set((await tx.execute(_EXISTING_RUNS, {"run_ids": sorted(run_ids)})).scalars())
 
 
-async def look_at_starts(
-    tx: Transaction, run_ids: Collection[str], lengths: Lengths = Lengths()
-) -> dict[str, Inboxed]:
+async def read_starts(
+    tx: Transaction, run_ids: Collection[str], body_limits: ReadLimits = ReadLimits()
+) -> dict[str, PendingRequest]:
     """Read the starts that wait of these runs, by run id, and leave them where they are."""
     if not run_ids:
         return {}
-    rows = await tx.execute(_LOOK_AT_STARTS, {"run_ids": sorted(run_ids), **asdict(lengths)})
-    return {item.run_id: item for item in inboxed(rows)}
+    rows = await tx.execute(_READ_STARTS, {"run_ids": sorted(run_ids), **asdict(body_limits)})
+    return {item.run_id: item for item in to_pending_requests(rows)}
 
 
-def inboxed(rows: Iterable[Any]) -> list[Inboxed]:
+def to_pending_requests(rows: Iterable[Any]) -> list[PendingRequest]:
     """Read the rows that a statement found, the oldest first."""
-    return sorted((Inboxed(*row) for row in rows), key=lambda item: item.id)
+    return sorted((PendingRequest(*row) for row in rows), key=lambda item: item.id)
 
 
 _RECORD = text(
@@ -286,23 +286,24 @@ _RECORD = text(
 _COLUMNS = """
     id, kind, run_id::text,
         CASE WHEN octet_length(body) <= {longest}
-            THEN body ELSE substr(body, 1, CAST(:kept AS integer)) END,
+            THEN body ELSE substr(body, 1, CAST(:excerpt_bytes AS integer)) END,
         octet_length(body), octet_length(body) <= {longest},
         saga, version, definition_id, audit_id::text, reply_to, correlation_id, left(sender, 1000),
         key, role, fingerprint""".format(
-    longest="CASE WHEN role IS NULL THEN CAST(:ours AS integer) ELSE CAST(:others AS integer) END"
+    longest="CASE WHEN role IS NULL THEN CAST(:engine_bytes AS integer)"
+    " ELSE CAST(:role_bytes AS integer) END"
 )
 
-RETURNING = f"""
+RETURNING_REQUEST = f"""
     RETURNING {_COLUMNS}"""
 
-_RIPE = "coalesce(i.not_before, i.received_at)"
+_READY_AT = "coalesce(i.not_before, i.received_at)"
 
-_FOR_DEFINITION = f"""
+_READY_FOR_DEFINITION = f"""
     i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
-        AND {_RIPE} <= (SELECT clock_timestamp())"""
+        AND {_READY_AT} <= (SELECT clock_timestamp())"""
 
-_SPARE = 1000
+_LOCKED_ROWS_MARGIN = 1000
 """
 Rows a statement looks at beyond those it takes, because other workers hold some of them: five
 workers may hold a batch of the default size each. Where more are held, this worker takes fewer, and
@@ -320,29 +321,29 @@ _TAKE = text(
             SELECT t.id, t.size FROM (
                 SELECT c.id FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
                 LATERAL (
-                    SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i
-                    WHERE {_FOR_DEFINITION}
-                    ORDER BY {_RIPE}, i.id LIMIT :limit + {_SPARE}) AS c
-                ORDER BY c.ripe, c.id LIMIT :limit + {_SPARE}) AS c,
+                    SELECT i.id, {_READY_AT} AS ripe FROM saga_engine.inbox AS i
+                    WHERE {_READY_FOR_DEFINITION}
+                    ORDER BY {_READY_AT}, i.id LIMIT :limit + {_LOCKED_ROWS_MARGIN}) AS c
+                ORDER BY c.ripe, c.id LIMIT :limit + {_LOCKED_ROWS_MARGIN}) AS c,
             LATERAL (
                 SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-                WHERE i.id = c.id AND NOT i.held AND {_RIPE} <= (SELECT clock_timestamp())
+                WHERE i.id = c.id AND NOT i.held AND {_READY_AT} <= (SELECT clock_timestamp())
                 FOR UPDATE OF i SKIP LOCKED) AS t
             LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - constants
-    + RETURNING
+    + RETURNING_REQUEST
 )
 
 # The starts that a worker can take: those pinned to a definition that it has, those that are not
 # accepted yet and ask for a version that it has, and those that ask for the newest.
-_PINS = """
+_DEFINITION_PINS = """
     SELECT 0 AS version, '' AS fingerprint
     UNION ALL
     SELECT d.version, f.fingerprint
     FROM saga_engine.definition AS d, unnest(ARRAY['', d.fingerprint]) AS f(fingerprint)
     WHERE d.id = ANY (CAST(:definition_ids AS integer[])) AND d.name = w.saga"""
 
-_PINNED = """
+_READY_FOR_PIN = """
     i.kind = 'start' AND i.saga = w.saga AND coalesce(i.version, 0) = p.version
         AND coalesce(i.fingerprint, '') = p.fingerprint
         AND coalesce(i.not_before, i.received_at) <= (SELECT clock_timestamp())"""
@@ -356,51 +357,52 @@ _TAKE_STARTS = text(
             FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
             LATERAL (
                 SELECT k.id, k.size FROM (
-                    SELECT c.id FROM ({_PINS}) AS p,
+                    SELECT c.id FROM ({_DEFINITION_PINS}) AS p,
                     LATERAL (
-                        SELECT i.id, {_RIPE} AS ripe FROM saga_engine.inbox AS i WHERE {_PINNED}
-                        ORDER BY {_RIPE}, i.id LIMIT w.places + {_SPARE}) AS c
-                    ORDER BY c.ripe, c.id LIMIT w.places + {_SPARE}) AS c,
+                        SELECT i.id, {_READY_AT} AS ripe FROM saga_engine.inbox AS i WHERE
+                        {_READY_FOR_PIN}
+                        ORDER BY {_READY_AT}, i.id LIMIT w.places + {_LOCKED_ROWS_MARGIN}) AS c
+                    ORDER BY c.ripe, c.id LIMIT w.places + {_LOCKED_ROWS_MARGIN}) AS c,
                 LATERAL (
                     SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-                    WHERE i.id = c.id AND {_RIPE} <= (SELECT clock_timestamp())
+                    WHERE i.id = c.id AND {_READY_AT} <= (SELECT clock_timestamp())
                     FOR UPDATE OF i SKIP LOCKED) AS k
                 LIMIT w.places) AS t
             ORDER BY t.id LIMIT :limit) AS f) AS b
         WHERE b.before < :most))"""  # noqa: S608 - constants
-    + RETURNING
+    + RETURNING_REQUEST
 )
 
-_REST = text(
+_DEFER = text(
     """
     UPDATE saga_engine.inbox SET not_before = clock_timestamp() + CAST(:pause AS interval)
     WHERE id = ANY (CAST(:ids AS bigint[]))"""
 )
 
-_LET_GO = text(
+_UNBLOCK_REQUESTS = text(
     """
     UPDATE saga_engine.inbox SET held = false
     WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND held"""
 )
 
-_WITH_STARTS = f"""
+_SAGAS_WITH_STARTS_SQL = f"""
     SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
     WHERE EXISTS (
-        SELECT FROM ({_PINS}) AS p,
-        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_PINNED} LIMIT 1) AS c)"""  # noqa: S608
+        SELECT FROM ({_DEFINITION_PINS}) AS p,
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_READY_FOR_PIN} LIMIT 1) AS c)"""  # noqa: S608
 
-_SAGAS_WAITING = text(_WITH_STARTS)
+_SAGAS_WITH_STARTS = text(_SAGAS_WITH_STARTS_SQL)
 
-_ANYTHING = text(
+_HAS_WORK = text(
     f"""
     SELECT EXISTS (
         SELECT FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
-        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_FOR_DEFINITION} LIMIT 1) AS c)
-    OR EXISTS ({_WITH_STARTS})
+        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_READY_FOR_DEFINITION} LIMIT 1) AS c)
+    OR EXISTS ({_SAGAS_WITH_STARTS_SQL})
     OR CAST(current_setting('transaction_read_only') AS boolean)"""  # noqa: S608 - constants
 )
 
-_WAITING = """
+_FIND_STARTS_SQL = """
     SELECT i.run_id::text, i.saga, i.version, i.key,
         (SELECT count(*) FROM (
             SELECT FROM saga_engine.inbox AS h
@@ -408,11 +410,11 @@ _WAITING = """
     FROM saga_engine.inbox AS i
     WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
 
-_STARTS_OF = text(_WAITING)
+_FIND_STARTS = text(_FIND_STARTS_SQL)
 
-_KEEP_STARTS = text(f"{_WAITING} ORDER BY i.run_id FOR KEY SHARE OF i")
+_FIND_AND_LOCK_STARTS = text(f"{_FIND_STARTS_SQL} ORDER BY i.run_id FOR KEY SHARE OF i")
 
-_KNOWN = text(
+_EXISTING_RUNS = text(
     """
     SELECT u.id::text FROM unnest(CAST(:run_ids AS uuid[])) AS u(id)
     WHERE EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = u.id)
@@ -420,7 +422,7 @@ _KNOWN = text(
             SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.id AND i.kind = 'start')"""
 )
 
-_LOOK_AT_STARTS = text(
+_READ_STARTS = text(
     f"""
     SELECT {_COLUMNS} FROM saga_engine.inbox
     WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""  # noqa: S608 - a constant

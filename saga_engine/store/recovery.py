@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.database import Database
 
-_PAGE = 500  # runs in one transaction
-_FIRST = "00000000-0000-0000-0000-000000000000"
+_PAGE_SIZE = 500  # runs in one transaction
+_NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class ResendResult:
     """How many runs awaited something, and how many commands were ordered again for them."""
 
     runs: int
     commands: int
 
 
-async def order_again(database: Database) -> Recovered:
+async def resend_in_flight(database: Database) -> ResendResult:
     """
     Order every command again that a run awaits an answer to.
 
@@ -36,33 +36,33 @@ async def order_again(database: Database) -> Recovered:
         StoreUnavailable: some may have been ordered; do it again.
     """
     runs = commands = 0
-    after: str | None = _FIRST
-    while after is not None:
+    after_run_id: str | None = _NIL_RUN_ID
+    while after_run_id is not None:
         async with database.transaction() as tx:
-            page, after = await _order_page(tx, after)
+            page, after_run_id = await _resend_page(tx, after_run_id)
         runs, commands = runs + page.runs, commands + page.commands
-    return Recovered(runs, commands)
+    return ResendResult(runs, commands)
 
 
-async def _order_page(tx: Transaction, after: str) -> tuple[Recovered, str | None]:
+async def _resend_page(tx: Transaction, after_run_id: str) -> tuple[ResendResult, str | None]:
     """One page of runs, and the last id of it; None when there was none."""
     # Locked in the order of their ids, as batches do, so that neither waits for the other for ever.
-    page = await unfinished(tx, after, _PAGE)
+    page = await unfinished_runs(tx, after_run_id, _PAGE_SIZE)
     if not page:
-        return Recovered(0, 0), None
+        return ResendResult(0, 0), None
     ids = list((await tx.execute(_LOCK, {"run_ids": page})).scalars())
     if not ids:
-        return Recovered(0, 0), page[-1]  # all of them have ended meanwhile
+        return ResendResult(0, 0), page[-1]  # all of them have ended meanwhile
     arguments = {"run_ids": ids, "first": ids[0], "last": ids[-1]}
-    await tx.execute(_FORGET, arguments)
-    runs = list((await tx.execute(_ORDER, arguments)).scalars())
-    await tx.execute(_POSTPONE, arguments)
-    return Recovered(len(set(runs)), len(runs)), page[-1]
+    await tx.execute(_DELETE_OUTBOX_ROWS, arguments)
+    runs = list((await tx.execute(_ADD_TO_OUTBOX, arguments)).scalars())
+    await tx.execute(_POSTPONE_WAKE, arguments)
+    return ResendResult(len(set(runs)), len(runs)), page[-1]
 
 
-async def unfinished(tx: Transaction, after: str, limit: int) -> list[str]:
+async def unfinished_runs(tx: Transaction, after_run_id: str, limit: int) -> list[str]:
     """Name the first *limit* unfinished runs after the id *after*, in the order of their ids."""
-    return list((await tx.execute(_UNFINISHED, {"after": after, "page": limit})).scalars())
+    return list((await tx.execute(_UNFINISHED, {"after": after_run_id, "page": limit})).scalars())
 
 
 # Of each definition and status by itself the first, by their index; of those the first. With an
@@ -87,10 +87,12 @@ _LOCK = text(
 )
 
 # Whatever the outbox holds of these runs is either in flight, so that it comes again, or nobody's.
-_FORGET = text("DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+_DELETE_OUTBOX_ROWS = text(
+    "DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))"
+)
 
 # Claimed for ever ago: the sweep takes it at once, and the age of the outbox does not jump.
-_ORDER = text(
+_ADD_TO_OUTBOX = text(
     """
     INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
         command, idempotency_key, payload, claimed_at)
@@ -118,7 +120,7 @@ _ORDER = text(
 )
 
 # A minute more than the timeout, because the workers may have yet to be started.
-_POSTPONE = text(
+_POSTPONE_WAKE = text(
     """
     UPDATE saga_engine.run AS r
     SET wake_at = greatest(r.wake_at, o.due_at + interval '1 minute')

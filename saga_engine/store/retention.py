@@ -8,33 +8,33 @@ nothing is read or locked on the way, and nothing is written where nothing is ol
 from saga_engine.postgres.statement import text
 from saga_engine.store.database import Database
 
-PORTION = 1000
+BATCH_SIZE = 1000
 """Rows of each kind that are deleted in one transaction."""
 
-PORTIONS = 100
+BATCHES_MAX = 100
 """Transactions in one round; what is left then waits for the next."""
 
 
-async def purge(database: Database, *, dead_letter_days: int, audit_days: int) -> int:
+async def purge_expired(database: Database, *, dead_letter_days: int, audit_days: int) -> int:
     """
     Delete what is older; how many rows that were.
 
     Args:
-        dead_letter_days: since they were redriven or discarded; 0 keeps them for ever.
-        audit_days: since they were recorded; 0 keeps them for ever.
+        dead_letter_retention_days: since they were redriven or discarded; 0 keeps them for ever.
+        audit_retention_days: since they were recorded; 0 keeps them for ever.
     """
     deleted = 0
-    arguments = {"letter_days": dead_letter_days, "act_days": audit_days, "most": PORTION}
-    for _ in range(PORTIONS):
+    arguments = {"letter_days": dead_letter_days, "act_days": audit_days, "most": BATCH_SIZE}
+    for _ in range(BATCHES_MAX):
         async with database.transaction() as tx:
-            portion: int = (await tx.execute(_PURGE_OLD, arguments)).scalar_one()
-        deleted += portion
-        if not portion:
+            batch_deleted: int = (await tx.execute(_PURGE_EXPIRED, arguments)).scalar_one()
+        deleted += batch_deleted
+        if not batch_deleted:
             break
     return deleted
 
 
-_PURGE_OLD = text(
+_PURGE_EXPIRED = text(
     """
     SELECT saga_engine.purge_old(CAST(:letter_days AS integer), CAST(:act_days AS integer),
         CAST(:most AS integer))"""

@@ -14,14 +14,14 @@ import orjson
 
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import audit, incidents, journal
-from saga_engine.store.audit import Audited
-from saga_engine.store.bounded_count import Total, total, total_of
+from saga_engine.store.audit import AuditRecord
+from saga_engine.store.bounded_count import BoundedCount, count_up_to, to_bounded_count
 from saga_engine.store.incidents import StoredIncident
-from saga_engine.store.journal import Recorded
-from saga_engine.store.runs import StoredRun, failure_of, look
+from saga_engine.store.journal import StoredEvent
+from saga_engine.store.runs import StoredRun, failure_from_cause, read_unlocked
 from saga_engine.vocabulary import Failure, Json, Status
 
-NO_RUN = "00000000-0000-0000-0000-000000000000"
+NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,22 @@ class RunSummary:
 class RunDetail:
     """Everything on record about one run; `document` is that of `definitions.document_of`."""
 
-    stored: StoredRun
+    stored_run: StoredRun
     document: Mapping[str, Any]
-    journal: Sequence[Recorded]
+    journal: Sequence[StoredEvent]
     incidents: Sequence[StoredIncident]
-    audit: Sequence[Audited]
+    audit: Sequence[AuditRecord]
 
 
-async def runs(  # noqa: PLR0913 - one for each way to choose
+async def list_runs(  # noqa: PLR0913 - one for each way to choose
     tx: Transaction,
     *,
     limit: int,
     status: Status | None = None,
     saga: str | None = None,
     key: str | None = None,
-    mark: str | None = None,
-    before: str | None = None,
+    value_prefix: str | None = None,
+    before_run_id: str | None = None,
 ) -> list[RunSummary]:
     """
     Read runs, the newest first; `before` is the last run id of the page before.
@@ -73,72 +73,77 @@ async def runs(  # noqa: PLR0913 - one for each way to choose
     `mark` is how a text begins that is a value in the run's input or state. No index knows of those
     texts: together with a status of unfinished runs it is quick, alone it reads every run.
     """
-    if mark is None and key is None and (status is not None or saga is not None):
-        page = {
+    if value_prefix is None and key is None and (status is not None or saga is not None):
+        page_arguments = {
             "statuses": [status.value] if status else [each.value for each in Status],
             "limit": limit,
         }
-        page |= {"saga": saga, "before": before}
-        rules, arguments = [_THESE], _named((await tx.execute(_PAGE, page)).scalars())
+        page_arguments |= {"saga": saga, "before": before_run_id}
+        conditions, arguments = (
+            [_RUN_ID_IN],
+            _run_id_arguments((await tx.execute(_PAGE_RUN_IDS, page_arguments)).scalars()),
+        )
     else:
-        rules, arguments = await _chosen(tx, status=status, saga=saga, key=key)
-        if mark is not None:
-            rules.append(_MARKED)
-            arguments["mark"] = f'"{mark}'
-        if before is not None:
-            rules.append("r.run_id < CAST(:before AS uuid)")
-            arguments["before"] = before
-    query = text(f"{_SUMMARY} {_where(rules)} ORDER BY r.run_id DESC LIMIT :limit")
+        conditions, arguments = await _run_conditions(tx, status=status, saga=saga, key=key)
+        if value_prefix is not None:
+            conditions.append(_HAS_VALUE_PREFIX)
+            arguments["mark"] = f'"{value_prefix}'
+        if before_run_id is not None:
+            conditions.append("r.run_id < CAST(:before AS uuid)")
+            arguments["before"] = before_run_id
+    query = text(f"{_SUMMARY} {_where_clause(conditions)} ORDER BY r.run_id DESC LIMIT :limit")
     return [_summary(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
 
 
 async def count_runs(
     tx: Transaction,
-    most: int,
+    count_limit: int,
     *,
     status: Status | None = None,
     saga: str | None = None,
     key: str | None = None,
-) -> Total:
+) -> BoundedCount:
     """Count runs, up to *most*."""
     if key is None and status is not None:
-        counted = {"status": status.value, "saga": saga, "more": most + 1}
-        number: int = (await tx.execute(_COUNT, counted)).scalar_one()
-        return total_of(number, most)
-    rules, arguments = await _chosen(tx, status=status, saga=saga, key=key)
-    return await total(tx, f"{_FROM} {_where(rules)}", arguments, most)
+        count_arguments = {"status": status.value, "saga": saga, "more": count_limit + 1}
+        number: int = (await tx.execute(_COUNT, count_arguments)).scalar_one()
+        return to_bounded_count(number, count_limit)
+    conditions, arguments = await _run_conditions(tx, status=status, saga=saga, key=key)
+    return await count_up_to(tx, f"{_FROM} {_where_clause(conditions)}", arguments, count_limit)
 
 
-async def _chosen(
+async def _run_conditions(
     tx: Transaction, *, status: Status | None, saga: str | None, key: str | None
 ) -> tuple[list[str], dict[str, Any]]:
     """Say which runs are meant, as conditions in SQL and their arguments."""
-    rules, arguments = [], dict[str, Any]()
+    conditions, arguments = [], dict[str, Any]()
     if status is not None:
-        rules.append("r.status = :status")
+        conditions.append("r.status = :status")
         arguments["status"] = status.value
     if saga is not None:
-        rules.append("r.definition_id = ANY (CAST(:pinned AS integer[]))")
-        arguments["pinned"] = list((await tx.execute(_PINNED, {"saga": saga})).scalars())
+        conditions.append("r.definition_id = ANY (CAST(:pinned AS integer[]))")
+        arguments["pinned"] = list((await tx.execute(_DEFINITION_IDS, {"saga": saga})).scalars())
     if key is not None:
         # In every saga: that is what the index of keys can do.
-        rules.append(_THESE)
-        arguments |= _named((await tx.execute(_WITH_KEY, {"key": key})).scalars())
-    return rules, arguments
+        conditions.append(_RUN_ID_IN)
+        arguments |= _run_id_arguments(
+            (await tx.execute(_RUN_IDS_WITH_KEY, {"key": key})).scalars()
+        )
+    return conditions, arguments
 
 
-def _named(run_ids: Iterable[str]) -> dict[str, Any]:
+def _run_id_arguments(run_ids: Iterable[str]) -> dict[str, Any]:
     """The arguments of _THESE."""
-    found = sorted(run_ids)
+    ordered = sorted(run_ids)
     return {
-        "run_ids": found,
-        "first": min(found, default=NO_RUN),
-        "last": max(found, default=NO_RUN),
+        "run_ids": ordered,
+        "first": min(ordered, default=NIL_RUN_ID),
+        "last": max(ordered, default=NIL_RUN_ID),
     }
 
 
-def _where(rules: Sequence[str]) -> str:
-    return f"WHERE {' AND '.join(rules)}" if rules else ""
+def _where_clause(conditions: Sequence[str]) -> str:
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 async def find(tx: Transaction, run_id: str) -> RunSummary | None:
@@ -147,25 +152,25 @@ async def find(tx: Transaction, run_id: str) -> RunSummary | None:
     return None if row is None else _summary(row)
 
 
-async def with_key(tx: Transaction, saga: str, key: str) -> str | None:
+async def find_by_key(tx: Transaction, saga: str, key: str) -> str | None:
     """Find the run that holds a key of a saga; it may still be waiting for a worker."""
-    held = await tx.execute(_HOLDER, {"saga": saga, "key": key})
-    found: str | None = held.scalar_one_or_none()
+    result = await tx.execute(_KEY_OWNER, {"saga": saga, "key": key})
+    found: str | None = result.scalar_one_or_none()
     return found
 
 
-async def show(tx: Transaction, run_id: str) -> RunDetail | None:
+async def read_detail(tx: Transaction, run_id: str) -> RunDetail | None:
     """Read everything about one run; None when there is none of that id."""
-    stored = (await look(tx, [run_id])).get(run_id)
+    stored = (await read_unlocked(tx, [run_id])).get(run_id)
     if stored is None:
         return None
-    pinned = await tx.execute(_DOCUMENT, {"id": stored.definition_id})
+    document = await tx.execute(_READ_DOCUMENT, {"id": stored.definition_id})
     return RunDetail(
         stored,
-        orjson.loads(pinned.scalar_one()),
+        orjson.loads(document.scalar_one()),
         await journal.read(tx, run_id),
-        await incidents.listing(tx, run_id=run_id, limit=stored.run.incidents_ever + 1),
-        await audit.of_run(tx, run_id),
+        await incidents.read_page(tx, run_id=run_id, limit=stored.run.incident_count + 1),
+        await audit.list_for_run(tx, run_id),
     )
 
 
@@ -176,7 +181,7 @@ def _summary(row: Any) -> RunSummary:
         *(run_id, saga, version, key, Status(status), revision),
         *(started_at, updated_at, finished_at, deadline, incidents_open),
         orjson.loads(result),
-        failure_of(orjson.loads(cause)),
+        failure_from_cause(orjson.loads(cause)),
     )
 
 
@@ -188,30 +193,30 @@ _SUMMARY = f"""
         r.started_at, r.updated_at, r.finished_at, r.deadline,
         (SELECT count(*) FROM jsonb_object_keys(coalesce(r.state -> 'incidents', '{{}}'))),
         r.status, coalesce(r.state -> 'result', 'null')::text,
-        coalesce(r.state -> 'cause', 'null')::text
+        coalesce(r.state -> 'compensation_cause', 'null')::text
     {_FROM}"""  # noqa: S608 - a constant
 
 _FIND = text(f"{_SUMMARY} WHERE r.run_id = CAST(:run_id AS uuid)")
 
-_DOCUMENT = text("SELECT document::text FROM saga_engine.definition WHERE id = :id")
+_READ_DOCUMENT = text("SELECT document::text FROM saga_engine.definition WHERE id = :id")
 
-_PINNED = text("SELECT id FROM saga_engine.definition WHERE name = :saga")
+_DEFINITION_IDS = text("SELECT id FROM saga_engine.definition WHERE name = :saga")
 
-_HOLDER = text("SELECT run_id::text FROM saga_engine.run_key WHERE saga = :saga AND key = :key")
+_KEY_OWNER = text("SELECT run_id::text FROM saga_engine.run_key WHERE saga = :saga AND key = :key")
 
-_WITH_KEY = text(
+_RUN_IDS_WITH_KEY = text(
     """
     SELECT run_id::text FROM saga_engine.run_key
     WHERE saga IN (SELECT DISTINCT name FROM saga_engine.definition) AND key = :key"""
 )
 
 # Without bounds every partition is searched: an array that is a parameter prunes none.
-_THESE = """
+_RUN_ID_IN = """
     r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
 # Of each definition and status by itself the newest, by their index; of those the newest.
-_PAGE = text(
+_PAGE_RUN_IDS = text(
     """
     SELECT t.run_id::text
     FROM saga_engine.definition AS d, unnest(CAST(:statuses AS text[])) AS s(status),
@@ -234,4 +239,4 @@ _COUNT = text(
         WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :more) AS few"""
 )
 
-_MARKED = "(strpos(r.input::text, :mark) > 0 OR strpos(r.state::text, :mark) > 0)"
+_HAS_VALUE_PREFIX = "(strpos(r.input::text, :mark) > 0 OR strpos(r.state::text, :mark) > 0)"

@@ -14,14 +14,14 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.run import Cause, OpenIncident, Run, restore, state_of
-from saga_engine.errors import StoreTooMuch, StoreUnavailable
+from saga_engine.decider.run import CompensationCause, OpenIncident, Run, restore_run, to_snapshot
+from saga_engine.errors import StoreReadTooLarge, StoreUnavailable
 from saga_engine.payload.serialization import from_data
 from saga_engine.postgres.statement import Statement, Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Failure, Json, Status
 
-ALL = 2**62
+UNLIMITED_BYTES = 2**62
 """More bytes than any runs have."""
 
 
@@ -52,14 +52,14 @@ class RunStatus:
     incident: OpenIncident | None = None
 
 
-async def clock(tx: Transaction) -> datetime:
+async def database_now(tx: Transaction) -> datetime:
     """Tell the time: the database's clock is the clock."""
-    now: datetime = (await tx.execute(_CLOCK)).scalar_one()
+    now: datetime = (await tx.execute(_DATABASE_NOW)).scalar_one()
     return now
 
 
 async def lock(
-    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+    tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
     """
     Lock and read the runs that exist, waiting for whoever has them.
@@ -72,16 +72,18 @@ async def lock(
     """
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOCK, {**_ids(run_ids), "most": most}))
+    return _stored_runs(await tx.execute(_LOCK, {**_run_id_arguments(run_ids), "most": max_bytes}))
 
 
-async def lock_free(
-    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+async def lock_skip_locked(
+    tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
     """As `lock`, but passing over the runs that others have. This never waits."""
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOCK_FREE, {**_ids(run_ids), "most": most}))
+    return _stored_runs(
+        await tx.execute(_LOCK_SKIP_LOCKED, {**_run_id_arguments(run_ids), "most": max_bytes})
+    )
 
 
 async def lock_due(
@@ -89,8 +91,8 @@ async def lock_due(
     definition_ids: Sequence[int],
     limit: int,
     *,
-    most: int = ALL,
-    without: Collection[str] = (),
+    max_bytes: int = UNLIMITED_BYTES,
+    excluding: Collection[str] = (),
 ) -> dict[str, StoredRun]:
     """
     Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
@@ -101,13 +103,13 @@ async def lock_due(
     To be called after everything that waits: the runs come in the order of their times, and nobody
     may wait for a row while holding one with a higher id. This never waits.
     """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": most}
-    rows = await tx.execute(_LOCK_DUE, {**arguments, "without": sorted(without)})
-    return _stored(row for row in rows if row[2] is not None)
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": max_bytes}
+    rows = await tx.execute(_LOCK_DUE, {**arguments, "without": sorted(excluding)})
+    return _stored_runs(row for row in rows if row[2] is not None)
 
 
 async def due_within(
-    tx: Transaction, horizons: Mapping[int, timedelta], most: int
+    tx: Transaction, horizons: Mapping[int, timedelta], count_limit: int
 ) -> dict[str, int]:
     """
     Count, by saga, the runs that time alone will change soon.
@@ -119,21 +121,21 @@ async def due_within(
     arguments: dict[str, Any] = {
         "definition_ids": list(horizons),
         "horizons": list(horizons.values()),
-        "most": most,
+        "most": count_limit,
     }
     rows = await tx.execute(_DUE_WITHIN, arguments)
     return dict(rows.all())
 
 
-async def due(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
+async def due_run_ids(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
     """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
     arguments = {"definition_ids": list(definition_ids), "limit": limit, "without": []}
-    return list((await tx.execute(_DUE, arguments)).scalars())
+    return list((await tx.execute(_DUE_RUN_IDS, arguments)).scalars())
 
 
-async def rest(tx: Transaction, run_id: str, pause: timedelta) -> None:
+async def defer_wake(tx: Transaction, run_id: str, delay: timedelta) -> None:
     """Let a run that cannot be woken sleep for *pause*, so that others have their turn."""
-    await tx.execute(_REST, {"run_id": run_id, "pause": pause})
+    await tx.execute(_DEFER_WAKE, {"run_id": run_id, "pause": delay})
 
 
 async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
@@ -142,7 +144,7 @@ async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
         return set()
     rows = sorted(new, key=_run_id)
     arguments = {
-        **_changing(rows),
+        **_changed_arguments(rows),
         "definition_ids": [row.definition_id for row in rows],
         "keys": [row.run.key for row in rows],
         "inputs": [dumps(row.run.input) for row in rows],
@@ -162,111 +164,127 @@ async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
     if not changed:
         return
     rows = sorted(changed, key=_run_id)
-    arguments = {**_changing(rows), **_bounds(rows[0].run.run_id, rows[-1].run.run_id)}
-    done = await tx.execute(_SAVE, arguments)
-    if done.rowcount != len(rows):
+    arguments = {
+        **_changed_arguments(rows),
+        **_run_id_bounds(rows[0].run.run_id, rows[-1].run.run_id),
+    }
+    result = await tx.execute(_SAVE, arguments)
+    if result.rowcount != len(rows):
         raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
 
 
-async def look(
-    tx: Transaction, run_ids: Collection[str], *, most: int = ALL
+async def read_unlocked(
+    tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
     """As `lock`, but without locking them."""
     if not run_ids:
         return {}
-    return _stored(await tx.execute(_LOOK, {**_ids(run_ids), "most": most}))
+    return _stored_runs(
+        await tx.execute(_READ_UNLOCKED, {**_run_id_arguments(run_ids), "most": max_bytes})
+    )
 
 
-async def status(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
+async def read_statuses(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
     """Read how runs stand, without locking them; those that do not exist are left out."""
     if not run_ids:
         return {}
     return {
         run_id: RunStatus(
-            *(Status(standing), saga, version, key),
+            *(Status(status), saga, version, key),
             orjson.loads(result),
-            failure_of(orjson.loads(cause)),
-            *_waits(orjson.loads(incidents)),
+            failure_from_cause(orjson.loads(cause)),
+            *_open_incidents(orjson.loads(incidents)),
         )
-        for run_id, standing, saga, version, key, result, cause, incidents in await tx.execute(
-            _STATUS, _ids(run_ids)
+        for run_id, status, saga, version, key, result, cause, incidents in await tx.execute(
+            _READ_STATUSES, _run_id_arguments(run_ids)
         )
     }
 
 
-def _waits(incidents: Sequence[Mapping[str, Any]]) -> tuple[int, OpenIncident | None]:
+def _open_incidents(incidents: Sequence[Mapping[str, Any]]) -> tuple[int, OpenIncident | None]:
     """How many incidents are open, and the first of them."""
     first = min(incidents, key=lambda each: int(each["number"]), default=None)
     return len(incidents), None if first is None else from_data(OpenIncident, first)
 
 
-def failure_of(cause: Any) -> Failure | None:
+def failure_from_cause(cause: Any) -> Failure | None:
     """Why a run turned back, from the `cause` in its state."""
     if cause is None:
         return None
-    why = from_data(Cause, cause)
-    return why.failure or Failure(why.code, why.reason or "")
+    parsed = from_data(CompensationCause, cause)
+    return parsed.failure or Failure(parsed.code, parsed.reason or "")
 
 
 def _run_id(row: StoredRun) -> str:
     return row.run.run_id
 
 
-def _ids(run_ids: Collection[str]) -> dict[str, Any]:
+def _run_id_arguments(run_ids: Collection[str]) -> dict[str, Any]:
     ordered = sorted(run_ids)
-    return {"run_ids": ordered, **_bounds(ordered[0], ordered[-1])}
+    return {"run_ids": ordered, **_run_id_bounds(ordered[0], ordered[-1])}
 
 
-def _bounds(first: str, last: str) -> dict[str, str]:
+def _run_id_bounds(first: str, last: str) -> dict[str, str]:
     """Without them every partition is searched: an array that is a parameter prunes none."""
     return {"first": first, "last": last}
 
 
-def _changing(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
+def _changed_arguments(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
     return {
         "run_ids": [row.run.run_id for row in rows],
         "statuses": [row.run.status.value for row in rows],
         "revisions": [row.run.revision for row in rows],
-        "states": [dumps(state_of(row.run)) for row in rows],
+        "states": [dumps(to_snapshot(row.run)) for row in rows],
         "finished": [row.run.finished_at for row in rows],
         "wake": [row.wake_at for row in rows],
     }
 
 
-def _stored(rows: Iterable[Any]) -> dict[str, StoredRun]:
+def _stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
     found = {}
-    for definition_id, wake_at, state, given, standing, *fixed in rows:
+    for definition_id, wake_at, state, input_json, status, *columns in rows:
         if state is None:
-            raise StoreTooMuch("The runs of this batch hold more than batch_bytes.")
-        run_id, saga, version, fingerprint, key, started_at, deadline, revision, finished_at = fixed
+            raise StoreReadTooLarge("The runs of this batch hold more than max_batch_bytes.")
+        run_id, saga, version, fingerprint, key, started_at, deadline, revision, finished_at = (
+            columns
+        )
         identity = Run(
-            *(run_id, saga, version, fingerprint, key, orjson.loads(given), started_at, deadline),
+            *(
+                run_id,
+                saga,
+                version,
+                fingerprint,
+                key,
+                orjson.loads(input_json),
+                started_at,
+                deadline,
+            ),
             revision=revision,
-            status=Status(standing),
+            status=Status(status),
             finished_at=finished_at,
         )
-        run = restore(identity, orjson.loads(state))
+        run = restore_run(identity, orjson.loads(state))
         found[run_id] = StoredRun(run, definition_id, wake_at)
     return found
 
 
-_CLOCK = text("SELECT clock_timestamp()")
+_DATABASE_NOW = text("SELECT clock_timestamp()")
 
-_VALUES = """
+_RUN_COLUMNS = """
     r.definition_id, r.wake_at, r.state::text AS state, r.input::text AS input, r.status,
     r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
     r.revision, r.finished_at"""
 
-_COLUMNS = f"""{_VALUES}
+_RUN_COLUMNS_FROM = f"""{_RUN_COLUMNS}
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
-_THESE = """
+_RUN_ID_IN = """
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
 # The first run is always read; of one that comes after so many bytes, only that it is there. The
 # rows come in the order of the inner query, which locks them.
-_UP_TO = """
+_WITHIN_BYTES_SQL = """
     SELECT definition_id, wake_at, CASE WHEN before < :most THEN state END,
         CASE WHEN before < :most THEN input END, status,
         run_id, name, version, fingerprint, key, started_at, deadline, revision, finished_at
@@ -276,19 +294,21 @@ _UP_TO = """
         FROM ({}) AS found) AS counted"""
 
 
-def _up_to(query: str) -> Statement:
-    return text(_UP_TO.format(query))
+def _within_bytes(query: str) -> Statement:
+    return text(_WITHIN_BYTES_SQL.format(query))
 
 
-_LOOK = _up_to(f"SELECT {_COLUMNS} {_THESE}")
+_READ_UNLOCKED = _within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
 
-_LOCK = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r")
+_LOCK = _within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r")
 
-_LOCK_FREE = _up_to(f"SELECT {_COLUMNS} {_THESE} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED")
+_LOCK_SKIP_LOCKED = _within_bytes(
+    f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED"
+)
 
 # Of each definition by itself, the earliest: due runs of other definitions are not read.
 # The clock stands in a subquery because a volatile function cannot be looked up in an index.
-_EARLIEST = """
+_EARLIEST_DUE = """
     SELECT d.id, t.run_id, t.wake_at
     FROM unnest(CAST(:definition_ids AS integer[])) AS d(id),
         LATERAL (
@@ -300,11 +320,11 @@ _EARLIEST = """
 
 # First without a lock, to learn how many of each definition are among the earliest; then so many
 # of each are locked, past those that others have.
-_LOCK_DUE = _up_to(
+_LOCK_DUE = _within_bytes(
     f"""
     WITH share AS MATERIALIZED (
-        SELECT e.id, count(*) AS places FROM ({_EARLIEST}) AS e GROUP BY e.id)
-    SELECT {_VALUES}
+        SELECT e.id, count(*) AS places FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id)
+    SELECT {_RUN_COLUMNS}
     FROM share AS s,
         LATERAL (
             SELECT r.* FROM saga_engine.run AS r
@@ -329,9 +349,9 @@ _DUE_WITHIN = text(
     GROUP BY d.name"""
 )
 
-_DUE = text(f"SELECT e.run_id::text FROM ({_EARLIEST}) AS e ORDER BY e.wake_at")  # noqa: S608
+_DUE_RUN_IDS = text(f"SELECT e.run_id::text FROM ({_EARLIEST_DUE}) AS e ORDER BY e.wake_at")  # noqa: S608
 
-_REST = text(
+_DEFER_WAKE = text(
     """
     UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:pause AS interval)
     WHERE run_id = CAST(:run_id AS uuid)"""
@@ -380,10 +400,11 @@ _SAVE = text(
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )
 
-_STATUS = text(
+_READ_STATUSES = text(
     """
     SELECT r.run_id::text, r.status, d.name, d.version, r.key,
-        coalesce(r.state -> 'result', 'null')::text, coalesce(r.state -> 'cause', 'null')::text,
+        coalesce(r.state -> 'result', 'null')::text,
+        coalesce(r.state -> 'compensation_cause', 'null')::text,
         CASE WHEN r.state -> 'incidents' IS NULL THEN '[]' ELSE (
             SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.value -> 'number',
                 'step', i.value -> 'step', 'direction', i.value -> 'direction',

@@ -12,29 +12,30 @@ REVISION = "0002"
 """The newest migration: what this version of the code needs."""
 
 
-async def problem(tx: Transaction) -> str | None:
+async def schema_problem(tx: Transaction) -> str | None:
     """Say what keeps this version from working on the database, as `is at ...`; None: nothing."""
-    found: str = (await tx.execute(_FOUND)).scalar() or "none"
-    if found == REVISION:
+    current: str = (await tx.execute(_CURRENT_REVISION)).scalar() or "none"
+    if current == REVISION:
         return None
-    if found == "none" or found < REVISION:
+    if current == "none" or current < REVISION:
         return (
-            f"is at revision {found}, this version needs {REVISION}."
+            f"is at revision {current}, this version needs {REVISION}."
             " Run `saga-engine migrate`, with this version."
         )
-    oldest_code = (await tx.execute(_OLDEST_CODE, {"found": found})).scalar()
-    if oldest_code is not None and oldest_code <= REVISION:
+    min_code_revision = (await tx.execute(_MIN_CODE_REVISION, {"found": current})).scalar()
+    if min_code_revision is not None and min_code_revision <= REVISION:
         return None
     return (
-        f"is at revision {found}, which a newer version of saga-engine has made: it works with code"
-        f" of revision {oldest_code or found} on, and this version is of {REVISION}."
+        f"is at revision {current}, which a newer version of saga-engine has made: it works"
+        " with code"
+        f" of revision {min_code_revision or current} on, and this version is of {REVISION}."
         " Deploy the newer version."
     )
 
 
-_FOUND = text("SELECT version_num FROM saga_engine.alembic_version")
+_CURRENT_REVISION = text("SELECT version_num FROM saga_engine.alembic_version")
 # Of all migrations so far, the one that asks most; none, when the last has not said what it asks.
-_OLDEST_CODE = text(
+_MIN_CODE_REVISION = text(
     """
     SELECT max(oldest_code) FROM saga_engine.schema_revision
     HAVING bool_or(revision = :found)"""

@@ -16,29 +16,29 @@ import asyncpg
 
 from saga_engine import tls
 from saga_engine.postgres import keepalive, pgbouncer
-from saga_engine.postgres.errors import leads_astray, translated
-from saga_engine.postgres.rows import Rows
-from saga_engine.postgres.session_limits import connecting
+from saga_engine.postgres.errors import is_stale_connection, translate_error
+from saga_engine.postgres.rows import DriverRows
+from saga_engine.postgres.session_limits import session_arguments
 from saga_engine.postgres.statement import Statement
-from saga_engine.postgres.url import read
+from saga_engine.postgres.url import parse_database_url
 from saga_engine.settings import Settings
 from saga_engine.store import database_check
 
-_ADAPTER_ONLY = "prepared_statement_cache_size"
+_SQLALCHEMY_ONLY = "prepared_statement_cache_size"
 """The parameter of a URL that is SQLAlchemy's and not the driver's."""
 
 
-class Transaction:
+class DriverTransaction:
     """The driver's connection inside a transaction, for the functions of this package."""
 
-    def __init__(self, driver: pgbouncer.Connection) -> None:
+    def __init__(self, driver: pgbouncer.PoolerAwareConnection) -> None:
         self._driver = driver
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
-    ) -> Rows:
+    ) -> DriverRows:
         """Execute one statement."""
-        return await self._driver.run(statement, parameters)
+        return await self._driver.execute_statement(statement, parameters)
 
 
 class Session:
@@ -52,20 +52,20 @@ class Session:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        address = read(url)
-        self._where = address.text
-        self._files = tls.of_database(url)
-        self._arguments = {**address.arguments(), **connecting(settings)}
-        self._arguments.pop(_ADAPTER_ONLY, None)
-        self._timeout = settings.database_timeout
-        self._patience = settings.database_connect_timeout
-        self._driver: pgbouncer.Connection | None = None
-        self._used = 0.0
+        parsed_url = parse_database_url(url)
+        self._address = parsed_url.without_password
+        self._tls_files = tls.database_tls_files(url)
+        self._arguments = {**parsed_url.connect_arguments(), **session_arguments(settings)}
+        self._arguments.pop(_SQLALCHEMY_ONLY, None)
+        self._timeout = settings.database_transaction_timeout
+        self._connect_timeout = settings.database_connect_timeout
+        self._driver: pgbouncer.PoolerAwareConnection | None = None
+        self._last_used_at = 0.0
 
     async def __aenter__(self) -> Self:
         try:
             async with self.transaction() as tx:
-                await database_check.check(tx, self._where)
+                await database_check.check_database(tx, self._address)
         except BaseException:
             self._terminate()
             raise
@@ -79,12 +79,12 @@ class Session:
     ) -> None:
         try:
             if self._driver is not None:
-                await self._driver.close(timeout=self._patience)
+                await self._driver.close(timeout=self._connect_timeout)
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
             self._terminate()  # what was committed stays so
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self) -> AsyncIterator[DriverTransaction]:
         """
         Open one transaction: committed when the block ends, undone when it raises.
 
@@ -94,34 +94,34 @@ class Session:
             SchemaMismatch: the tables are not those of this version.
         """
         try:
-            async with asyncio.timeout(self._timeout), self._begun() as transaction:
+            async with asyncio.timeout(self._timeout), self._begin() as transaction:
                 yield transaction
         except Exception as error:
-            ours = translated(error, self._where)
-            if ours is None:
+            engine_error = translate_error(error, self._address)
+            if engine_error is None:
                 raise
-            raise ours from None
+            raise engine_error from None
 
     @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[Transaction]:
-        driver = await self._connected()
+    async def _begin(self) -> AsyncIterator[DriverTransaction]:
+        driver = await self._ensure_connected()
         assert not driver.is_in_transaction(), "a session has one transaction at a time"
         try:
             await driver.execute("BEGIN")
-            yield Transaction(driver)
+            yield DriverTransaction(driver)
             await driver.execute("COMMIT")
         except BaseException as error:
             # After a cancelled or unanswered statement a rollback would wait for its answer. The
             # server undoes what a closed connection leaves.
-            if not isinstance(error, Exception) or leads_astray(error):
+            if not isinstance(error, Exception) or is_stale_connection(error):
                 driver.terminate()
             else:
-                await self._undo(driver)
+                await self._rollback(driver)
             raise
         finally:
-            self._used = asyncio.get_running_loop().time()
+            self._last_used_at = asyncio.get_running_loop().time()
 
-    async def _undo(self, driver: pgbouncer.Connection) -> None:
+    async def _rollback(self, driver: pgbouncer.PoolerAwareConnection) -> None:
         """Leave the transaction."""
         try:
             if not driver.is_closed() and driver.is_in_transaction():
@@ -130,21 +130,21 @@ class Session:
             driver.terminate()
             raise
 
-    async def _connected(self) -> pgbouncer.Connection:
-        if self._driver is None or not await self._answers(self._driver):
-            context = self._files is not None and tls.context(self._files)
+    async def _ensure_connected(self) -> pgbouncer.PoolerAwareConnection:
+        if self._driver is None or not await self._is_alive(self._driver):
+            context = self._tls_files is not None and tls.create_ssl_context(self._tls_files)
             self._driver = await pgbouncer.connect(ssl=context, **self._arguments)
-            keepalive.watch_driver(self._driver)
+            keepalive.enable_keepalive_on_driver(self._driver)
         return self._driver
 
-    async def _answers(self, driver: pgbouncer.Connection) -> bool:
+    async def _is_alive(self, driver: pgbouncer.PoolerAwareConnection) -> bool:
         """Whether a connection is open; one that has rested is asked."""
         if driver.is_closed():
             return False
-        if asyncio.get_running_loop().time() - self._used < keepalive.RESTED:
+        if asyncio.get_running_loop().time() - self._last_used_at < keepalive.IDLE_PING_AFTER:
             return True
         try:
-            await driver.execute("SELECT 1", timeout=self._patience)
+            await driver.execute("SELECT 1", timeout=self._connect_timeout)
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
             driver.terminate()
         return not driver.is_closed()

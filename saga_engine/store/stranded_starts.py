@@ -4,30 +4,36 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from saga_engine.postgres.statement import Transaction, text
-from saga_engine.store.bounded_count import GROUPS
-from saga_engine.store.pending_requests import RETURNING, Inboxed, Lengths, inboxed, let_go
+from saga_engine.store.bounded_count import GROUPS_MAX
+from saga_engine.store.pending_requests import (
+    RETURNING_REQUEST,
+    PendingRequest,
+    ReadLimits,
+    to_pending_requests,
+    unblock_requests,
+)
 
 
-async def count(tx: Transaction, most: int) -> dict[str, int]:
+async def count(tx: Transaction, count_limit: int) -> dict[str, int]:
     """Count them by saga, up to *most*."""
-    return dict((await tx.execute(_COUNT, {"most": most})).all())
+    return dict((await tx.execute(_COUNT, {"most": count_limit})).all())
 
 
-async def take_unknown(
-    tx: Transaction, age: timedelta, limit: int, lengths: Lengths
-) -> list[Inboxed]:
+async def take_without_definition(
+    tx: Transaction, min_age: timedelta, limit: int, body_limits: ReadLimits
+) -> list[PendingRequest]:
     """
     Take out starts of other roles that are older than *age* and that no worker could ever begin.
 
     They were recorded with a definition that no worker had loaded, and none has since.
     """
-    arguments = {"age": age, "limit": limit, **asdict(lengths)}
-    taken = inboxed(await tx.execute(_TAKE_UNKNOWN, arguments))
-    await let_go(tx, [item.run_id for item in taken])
+    arguments = {"age": min_age, "limit": limit, **asdict(body_limits)}
+    taken = to_pending_requests(await tx.execute(_TAKE_WITHOUT_DEFINITION, arguments))
+    await unblock_requests(tx, [item.run_id for item in taken])
     return taken
 
 
-async def cancel(tx: Transaction, run_id: str, audit_id: str) -> bool:
+async def cancel_start(tx: Transaction, run_id: str, audit_id: str) -> bool:
     """
     Delete the start of a run that no worker can begin, and settle the act that asks for it.
 
@@ -42,12 +48,12 @@ async def cancel(tx: Transaction, run_id: str, audit_id: str) -> bool:
         StoreRefused: the act is not on record for that run, by this role, or is decided.
     """
     arguments = {"run_id": run_id, "audit_id": audit_id}
-    cancelled: bool = (await tx.execute(_CANCEL, arguments)).scalar_one()
+    cancelled: bool = (await tx.execute(_CANCEL_START, arguments)).scalar_one()
     return cancelled
 
 
 # From one pin to the next by their index; what is not accepted yet has no fingerprint.
-_PINS = """
+_START_PINS = """
     WITH RECURSIVE pins AS (
         (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
             FROM saga_engine.inbox AS i WHERE i.kind = 'start'
@@ -62,9 +68,9 @@ _PINS = """
     )"""
 
 _COUNT = text(
-    f"""{_PINS}
+    f"""{_START_PINS}
     SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
-    FROM (SELECT saga, version, mark FROM pins LIMIT {GROUPS}) AS p, LATERAL (
+    FROM (SELECT saga, version, mark FROM pins LIMIT {GROUPS_MAX}) AS p, LATERAL (
         SELECT count(*) AS number FROM (
             SELECT FROM saga_engine.inbox AS i
             WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
@@ -76,10 +82,12 @@ _COUNT = text(
     GROUP BY p.saga"""  # noqa: S608 - constants
 )
 
-_CANCEL = text("SELECT saga_engine.cancel_start(CAST(:run_id AS uuid), CAST(:audit_id AS uuid))")
+_CANCEL_START = text(
+    "SELECT saga_engine.cancel_start(CAST(:run_id AS uuid), CAST(:audit_id AS uuid))"
+)
 
-_TAKE_UNKNOWN = text(
-    f"""{_PINS}
+_TAKE_WITHOUT_DEFINITION = text(
+    f"""{_START_PINS}
     DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
         SELECT t.id FROM pins AS p, LATERAL (
             SELECT i.id FROM saga_engine.inbox AS i
@@ -92,5 +100,5 @@ _TAKE_UNKNOWN = text(
             SELECT FROM saga_engine.definition AS d
             WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark)
         LIMIT :limit))"""  # noqa: S608 - constants
-    + RETURNING
+    + RETURNING_REQUEST
 )

@@ -48,7 +48,7 @@ def _uuid() -> UUID[str]:
     return UUID(as_uuid=False)
 
 
-def _moment() -> TIMESTAMP:
+def _timestamptz() -> TIMESTAMP:
     return TIMESTAMP(timezone=True)
 
 
@@ -60,9 +60,9 @@ definition = Table(
     Column("version", Integer, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("document", JSONB, nullable=False),
-    Column("first_seen", _moment(), nullable=False, server_default=func.clock_timestamp()),
-    Column("last_seen", _moment(), nullable=False, server_default=func.now()),
-    Column("present_until", _moment(), nullable=False, server_default=func.now()),
+    Column("first_seen", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("last_seen", _timestamptz(), nullable=False, server_default=func.now()),
+    Column("present_until", _timestamptz(), nullable=False, server_default=func.now()),
     UniqueConstraint("name", "version", "fingerprint", name="definition_pinned"),
 )
 
@@ -70,11 +70,11 @@ run = Table(
     "run",
     metadata,
     Column("run_id", _uuid(), primary_key=True),
-    Column("started_at", _moment(), nullable=False),
-    Column("updated_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
-    Column("finished_at", _moment()),
-    Column("deadline", _moment()),
-    Column("wake_at", _moment()),
+    Column("started_at", _timestamptz(), nullable=False),
+    Column("updated_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("finished_at", _timestamptz()),
+    Column("deadline", _timestamptz()),
+    Column("wake_at", _timestamptz()),
     Column("definition_id", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("status", Text, nullable=False),
@@ -105,7 +105,7 @@ event = Table(
     metadata,
     Column("run_id", _uuid(), primary_key=True),
     Column("version", Integer, primary_key=True),
-    Column("at", _moment(), nullable=False),
+    Column("at", _timestamptz(), nullable=False),
     Column(
         "position",
         BigInteger,
@@ -119,7 +119,7 @@ event = Table(
     postgresql_partition_by="RANGE (run_id)",
 )
 
-run_key = Table(
+business_key = Table(
     "run_key",
     metadata,
     Column("saga", Text, primary_key=True),
@@ -133,9 +133,9 @@ outbox = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("run_id", _uuid(), nullable=False),
-    Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
-    Column("claimed_at", _moment()),
-    Column("due_at", _moment(), nullable=False),
+    Column("created_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("claimed_at", _timestamptz()),
+    Column("due_at", _timestamptz(), nullable=False),
     Column("version", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("saga", Text, nullable=False),
@@ -146,12 +146,12 @@ outbox = Table(
     Column("payload", JSON, nullable=False),  # as it was sent; nothing looks inside
 )
 
-inbox = Table(
+pending_request = Table(
     "inbox",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("run_id", _uuid(), nullable=False),
-    Column("received_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("received_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("definition_id", Integer),
     Column("version", Integer),
     Column("fingerprint", Text),
@@ -159,7 +159,7 @@ inbox = Table(
     Column("held", Boolean, nullable=False, server_default=text("false")),
     Column("reply_to", Text),
     Column("correlation_id", Text),
-    Column("not_before", _moment()),
+    Column("not_before", _timestamptz()),
     Column("kind", Text, nullable=False),
     Column("audit_id", _uuid()),
     Column("body", Text, nullable=False),  # others may write it: each reads it by itself
@@ -167,25 +167,35 @@ inbox = Table(
     Column("role", Text),
     Column("sender", Text),
 )
-Index("inbox_run", inbox.c.run_id, postgresql_where=text("kind <> 'start'"))
-Index("inbox_start_run", inbox.c.run_id, unique=True, postgresql_where=text("kind = 'start'"))
-Index("inbox_act", inbox.c.audit_id, unique=True, postgresql_where=text("audit_id IS NOT NULL"))
+Index("inbox_run", pending_request.c.run_id, postgresql_where=text("kind <> 'start'"))
+Index(
+    "inbox_start_run",
+    pending_request.c.run_id,
+    unique=True,
+    postgresql_where=text("kind = 'start'"),
+)
+Index(
+    "inbox_act",
+    pending_request.c.audit_id,
+    unique=True,
+    postgresql_where=text("audit_id IS NOT NULL"),
+)
 # Both have the rows that a worker can take now side by side: those of other definitions, those that
 # wait for a moment or for their start are not read on the way.
 Index(
     "inbox_start",
-    inbox.c.saga,
+    pending_request.c.saga,
     text("coalesce(version, 0)"),
     text("coalesce(fingerprint, '')"),
     text("coalesce(not_before, received_at)"),
-    inbox.c.id,
+    pending_request.c.id,
     postgresql_where=text("kind = 'start'"),
 )
 Index(
     "inbox_other",
     text("coalesce(definition_id, 0)"),
     text("coalesce(not_before, received_at)"),
-    inbox.c.id,
+    pending_request.c.id,
     postgresql_where=text("kind <> 'start' AND NOT held"),
 )
 
@@ -198,8 +208,8 @@ incident = Table(
     Column("direction", Text, nullable=False),
     Column("cause", Text, nullable=False),
     Column("message", Text, nullable=False),
-    Column("opened_at", _moment(), nullable=False),
-    Column("resolved_at", _moment()),
+    Column("opened_at", _timestamptz(), nullable=False),
+    Column("resolved_at", _timestamptz()),
     Column("resolution", Text),
     Column("by", Text),
     Column("reason", Text),
@@ -210,7 +220,7 @@ dead_letter = Table(
     "dead_letter",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("received_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("received_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("state", Text, nullable=False, server_default="open"),
     Column("queue", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -229,7 +239,7 @@ dead_letter = Table(
     Column("truncated", Boolean, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("sender", Text, nullable=False, server_default=""),
-    Column("resolved_at", _moment()),
+    Column("resolved_at", _timestamptz()),
     Column("resolved_by", Text),
     Column("resolved_reason", Text),
 )
@@ -251,15 +261,15 @@ dead_letter_dropped = Table(
     Column("reason", Text, primary_key=True),
     Column("sender", Text, primary_key=True),
     Column("dropped", BigInteger, nullable=False),
-    Column("last_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
-    Column("full_at", _moment(), nullable=False, server_default=func.now()),
+    Column("last_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("full_at", _timestamptz(), nullable=False, server_default=func.now()),
 )
 
 audit = Table(
     "audit",
     metadata,
     Column("id", _uuid(), primary_key=True),
-    Column("at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("by", Text, nullable=False),  # as its maker says
     Column("role", Text),  # as PostgreSQL knows
     Column("action", Text, nullable=False),
@@ -272,27 +282,27 @@ audit = Table(
 Index("audit_run", audit.c.run_id, postgresql_where=text("run_id IS NOT NULL"))
 Index("audit_at", audit.c.at)
 
-suspect = Table(
+crash_suspect = Table(
     "suspect",
     metadata,
     Column("run_id", _uuid(), primary_key=True),
-    Column("at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("times", Integer, nullable=False),
     Column("step", Text, nullable=False),
     Column("direction", Text, nullable=False),
     Column("function", Text, nullable=False),
-    Column("pardoned_at", _moment()),
+    Column("pardoned_at", _timestamptz()),
 )
 
-engine = Table(
+engine_identity = Table(
     "engine",
     metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("id", _uuid(), nullable=False, server_default=func.gen_random_uuid()),
     Column("token_key", LargeBinary, nullable=False),
     Column("previous_token_key", LargeBinary),
-    Column("token_key_from", _moment(), nullable=False, server_default=text("'-infinity'")),
-    Column("created_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("token_key_from", _timestamptz(), nullable=False, server_default=text("'-infinity'")),
+    Column("created_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
 )
 
 start_grant = Table(
@@ -307,5 +317,5 @@ schema_revision = Table(
     metadata,
     Column("revision", Text, primary_key=True),
     Column("oldest_code", Text, nullable=False),
-    Column("applied_at", _moment(), nullable=False, server_default=func.clock_timestamp()),
+    Column("applied_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
 )

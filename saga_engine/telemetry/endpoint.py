@@ -23,33 +23,33 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError
-from saga_engine.telemetry.events import described
-from saga_engine.telemetry.redaction import one_line, redacted
+from saga_engine.telemetry.events import describe_error
+from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 
-Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]
+ReadinessCheck: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]
 """Each thing a process needs, by name, and what is wrong with it; None: nothing."""
 
-Render: TypeAlias = Callable[[str], tuple[bytes, str]]
+MetricsRenderer: TypeAlias = Callable[[str], tuple[bytes, str]]
 """From an Accept header to the metrics and their content type."""
 
-CONNECTION_LIFE = 15.0
+CONNECTION_TIMEOUT = 15.0
 """Seconds; Prometheus gives up a scrape after 10, so nobody waits for what comes later."""
-CONNECTIONS_MAX = 200
+MAX_CONNECTIONS = 200
 """
 Beyond that the oldest is cut, so that strangers cannot take the files the engine needs, and probes,
 which take a moment, have their answer all the same: with Prometheus they use ten.
 """
 READINESS_TIMEOUT = 3.0
 """Seconds until a check that does not answer is an answer: not ready."""
-REQUEST_BYTES_MAX = 16_384
+MAX_REQUEST_HEAD_BYTES = 16_384
 """Bytes of request line and headers."""
 
 _PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
-_JSON = "application/json"
-_OPENMETRICS = "application/openmetrics-text"
+_JSON_TYPE = "application/json"
+_OPENMETRICS_TYPE = "application/openmetrics-text"
 
 
-class Endpoint:
+class MonitoringServer:
     """
     Serves while entered; `port` is the one it listens on.
 
@@ -65,26 +65,32 @@ class Endpoint:
     """
 
     def __init__(
-        self, host: str, port: int, readiness: Readiness, render: Render, *, fresh: float = 0.0
+        self,
+        host: str,
+        port: int,
+        check_readiness: ReadinessCheck,
+        render_metrics: MetricsRenderer,
+        *,
+        cache_ttl: float = 0.0,
     ) -> None:
         self.port = port
         self._host = host
-        self._readiness = readiness
-        self._render = render
-        self._fresh = fresh
-        self._check: asyncio.Task[dict[str, str | None]] | None = None
+        self._check_readiness = check_readiness
+        self._render_metrics = render_metrics
+        self._cache_ttl = cache_ttl
+        self._check_task: asyncio.Task[dict[str, str | None]] | None = None
         self._checked_at = 0.0
-        self._rendered: dict[str, tuple[float, tuple[bytes, str]]] = {}
-        self._started = False
-        self._group = asyncio.TaskGroup()
-        self._server: _Server
+        self._rendered_metrics: dict[str, tuple[float, tuple[bytes, str]]] = {}
+        self._startup_complete = False
+        self._tasks = asyncio.TaskGroup()
+        self._server: _UvicornServer
 
     async def __aenter__(self) -> Self:
-        listening = _listen(self._host, self.port)
-        self.port = listening.getsockname()[1]
-        self._server = _Server(_config(self._answer))
-        await self._group.__aenter__()
-        self._group.create_task(self._server.serve([listening]))
+        listener = _listening_socket(self._host, self.port)
+        self.port = listener.getsockname()[1]
+        self._server = _UvicornServer(_uvicorn_config(self._respond))
+        await self._tasks.__aenter__()
+        self._tasks.create_task(self._server.serve([listener]))
         await self._server.listening.wait()
         return self
 
@@ -95,18 +101,18 @@ class Endpoint:
         _trace: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        if self._check:
-            self._check.cancel()
+        if self._check_task:
+            self._check_task.cancel()
         # The group is not told of the error: it would cut the answers and wrap it.
-        await self._group.__aexit__(None, None, None)
+        await self._tasks.__aexit__(None, None, None)
 
-    async def _answer(self, scope: Any, _receive: Any, send: Any) -> None:
+    async def _respond(self, scope: Any, _receive: Any, send: Any) -> None:
         if scope["method"] in ("GET", "HEAD"):
-            status, body, kind = await self._page(scope)
+            status, body, content_type = await self._route(scope)
         else:
-            status, body, kind = 405, _document(error="Only GET and HEAD."), _JSON
+            status, body, content_type = 405, _json_body(error="Only GET and HEAD."), _JSON_TYPE
         headers = {
-            "content-type": kind,
+            "content-type": content_type,
             "content-length": str(len(body)),
             "cache-control": "no-store",
             "connection": "close",
@@ -116,68 +122,70 @@ class Endpoint:
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": body})
 
-    async def _page(self, scope: Any) -> tuple[int, bytes, str]:
+    async def _route(self, scope: Any) -> tuple[int, bytes, str]:
         match scope["path"]:
             case "/livez":
                 # Only a loop that turns gives this answer; asking more of it would have a process
                 # restarted for the broker's sake.
-                return 200, _document(status="ok"), _JSON
+                return 200, _json_body(status="ok"), _JSON_TYPE
             case "/readyz":
-                return await self._ready(verbose=b"verbose" in scope["query_string"])
+                return await self._readiness_response(verbose=b"verbose" in scope["query_string"])
             case "/startupz":
-                if self._started:
-                    return 200, _document(status="ok"), _JSON
-                return await self._ready(verbose=False)
+                if self._startup_complete:
+                    return 200, _json_body(status="ok"), _JSON_TYPE
+                return await self._readiness_response(verbose=False)
             case "/metrics":
                 accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-                return 200, *self._metrics(_OPENMETRICS if _OPENMETRICS in accept else "")
+                return 200, *self._cached_metrics(
+                    _OPENMETRICS_TYPE if _OPENMETRICS_TYPE in accept else ""
+                )
             case _:
-                return 404, _document(error="Not here.", paths=_PATHS), _JSON
+                return 404, _json_body(error="Not here.", paths=_PATHS), _JSON_TYPE
 
-    async def _ready(self, *, verbose: bool) -> tuple[int, bytes, str]:
-        checks = await self._checked()
+    async def _readiness_response(self, *, verbose: bool) -> tuple[int, bytes, str]:
+        checks = await self._cached_checks()
         problems = {name: problem for name, problem in checks.items() if problem is not None}
-        self._started = self._started or not problems
-        shown: dict[str, object] = {"status": "unavailable" if problems else "ok"}
+        self._startup_complete = self._startup_complete or not problems
+        document: dict[str, object] = {"status": "unavailable" if problems else "ok"}
         if verbose:
-            shown["checks"] = {name: problem or "ok" for name, problem in checks.items()}
+            document["checks"] = {name: problem or "ok" for name, problem in checks.items()}
         elif problems:
-            shown["problems"] = problems
-        return 503 if problems else 200, _document(**shown), _JSON
+            document["problems"] = problems
+        return 503 if problems else 200, _json_body(**document), _JSON_TYPE
 
-    def _metrics(self, accept: str) -> tuple[bytes, str]:
+    def _cached_metrics(self, accept: str) -> tuple[bytes, str]:
         now = asyncio.get_running_loop().time()
-        at, rendered = self._rendered.get(accept, (float("-inf"), (b"", "")))
-        if now - at >= self._fresh:
-            rendered = self._render(accept)
-            self._rendered[accept] = (now, rendered)
+        rendered_at, rendered = self._rendered_metrics.get(accept, (float("-inf"), (b"", "")))
+        if now - rendered_at >= self._cache_ttl:
+            rendered = self._render_metrics(accept)
+            self._rendered_metrics[accept] = (now, rendered)
         return rendered
 
-    async def _checked(self) -> dict[str, str | None]:
+    async def _cached_checks(self) -> dict[str, str | None]:
         """The checks that are under way or fresh, else new ones."""
         age = asyncio.get_running_loop().time() - self._checked_at
-        if self._check is None or (self._check.done() and age >= self._fresh):
-            self._check = self._group.create_task(self._checks())
-        return await asyncio.shield(self._check)
+        if self._check_task is None or (self._check_task.done() and age >= self._cache_ttl):
+            self._check_task = self._tasks.create_task(self._run_checks())
+        return await asyncio.shield(self._check_task)
 
-    async def _checks(self) -> dict[str, str | None]:
+    async def _run_checks(self) -> dict[str, str | None]:
         try:
-            return await self._asked()
+            return await self._checks_with_timeout()
         finally:
             self._checked_at = asyncio.get_running_loop().time()
 
-    async def _asked(self) -> dict[str, str | None]:
+    async def _checks_with_timeout(self) -> dict[str, str | None]:
         try:
             async with asyncio.timeout(READINESS_TIMEOUT):
-                found = await self._readiness()
+                checks = await self._check_readiness()
         except TimeoutError:
             return {"readiness": f"no answer within {READINESS_TIMEOUT:g} s"}
         except Exception as error:  # noqa: BLE001 - a check that breaks is an answer as well
-            return {"readiness": _shown(described(error))}
-        return {name: problem and _shown(problem) for name, problem in found.items()}
+            return {"readiness": _sanitized_problem(describe_error(error))}
+        return {name: problem and _sanitized_problem(problem) for name, problem in checks.items()}
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """uvicorn, except that signals belong to the program, and that it says when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -193,21 +201,21 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
-class _Connection(H11Protocol):
+class _LimitedConnection(H11Protocol):
     """One of few, closed after its time whatever drips in: uvicorn waits for headers for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.opened_at = self.loop.time()
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > MAX_CONNECTIONS:
             min(self.connections, key=attrgetter("opened_at")).transport.abort()
-        self.loop.call_later(CONNECTION_LIFE, transport.abort)
+        self.loop.call_later(CONNECTION_TIMEOUT, transport.abort)
 
 
-def _config(answer: Any) -> uvicorn.Config:
+def _uvicorn_config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        answer,
-        http=_Connection,
+        app,
+        http=_LimitedConnection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -215,27 +223,29 @@ def _config(answer: Any) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=REQUEST_BYTES_MAX,
+        h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
         timeout_graceful_shutdown=1,
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listening_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=64)
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+        )
         raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {why.lower()}."
+            f"Cannot listen on {host} port {port}: {reason.lower()}."
             f" Set {PREFIX}HTTP_PORT (--port) to a free port, or to 0 to have one chosen, and"
             f" {PREFIX}HTTP_HOST (--host) to an address of this machine."
         ) from None
 
 
-def _shown(problem: str) -> str:
-    return one_line(redacted(problem), longest=300)
+def _sanitized_problem(problem: str) -> str:
+    return sanitize_line(redact_secrets(problem), max_length=300)
 
 
-def _document(**content: object) -> bytes:
+def _json_body(**content: object) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)

@@ -77,7 +77,7 @@ class AttemptSent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptSettled:
+class AttemptFinished:
     """
     What became of an attempt, `duration_s` after it was sent (None: not known).
 
@@ -130,7 +130,7 @@ class IncidentResolved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorAnswered:
+class OperatorActionProcessed:
     """A request (cancel, a resolution, redrive, discard) was done or refused."""
 
     action: str
@@ -150,7 +150,7 @@ class MessageIgnored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MessageParked:
+class MessageHeld:
     """A message waits in PostgreSQL for a worker that has its run's definition."""
 
     saga: str
@@ -200,21 +200,21 @@ class MessagesConsumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkChanged:
+class BrokerConnectionChanged:
     """
     A link changed (`role`: publish, consume; `phase`: connecting, connected, blocked, closed).
 
     `epoch` counts its connections from 1. `problem` is empty when it works.
     """
 
-    role: str
-    phase: str
-    epoch: int
+    connection: str
+    state: str
+    generation: int
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseTroubled:
+class DatabaseUnavailable:
     """An `operation` met a database that is away or refuses, and is tried again."""
 
     operation: str
@@ -222,7 +222,7 @@ class DatabaseTroubled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultFound:
+class InternalErrorCaught:
     """A bug of ours, or of a mapping, was contained; `operation` is where, `problem` what."""
 
     operation: str
@@ -231,7 +231,7 @@ class FaultFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodeFailed:
+class UserCodeFailed:
     """
     A mapping function, or the type of a payload, raised or was interrupted.
 
@@ -248,7 +248,7 @@ class CodeFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodeStuck:
+class UserCodeHung:
     """
     Such code did not return after `limit_s` and could not be interrupted: the process is ended.
 
@@ -266,7 +266,7 @@ class CodeStuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodeContained:
+class UserCodeContained:
     """
     Code of a user tried to stop more than its own work, and was not let.
 
@@ -280,18 +280,18 @@ class CodeContained:
     step: str = ""
     command: str = ""
     function: str = ""
-    repeats: int | None = None
+    suppressed_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverseerLost:
+class WatchdogLost:
     """The process beside this one, its overseer, is gone or could not be started."""
 
     problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverseerStarted:
+class WatchdogRestarted:
     """There is an overseer again."""
 
 
@@ -311,7 +311,7 @@ class ProcessReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessDraining:
+class ProcessStopping:
     """A `program` was told to stop: it takes nothing new and finishes what is in hand."""
 
     program: str
@@ -350,8 +350,8 @@ class HandlerFailed:
     """
     A handler raised what is not a refusal: `problem` is the class and its place, never the text.
 
-    `again`: the same was reported less than `log_repeat` seconds ago. `repeats` counts those since
-    the last one that was not.
+    `again`: the same was reported less than `log_throttle_interval` seconds ago. `repeats` counts
+    those since the last one that was not.
     """
 
     command: str
@@ -363,8 +363,8 @@ class HandlerFailed:
     attempt: int | None = None
     message_id: str = ""
     correlation_id: str = ""
-    repeats: int | None = None
-    again: bool | None = None
+    suppressed_count: int | None = None
+    throttled: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,7 +377,7 @@ class HandlerAbandoned:
 
     command: str
     problem: str
-    running: bool
+    still_running: bool
     run_id: str = ""
     saga: str = ""
     step: str = ""
@@ -391,7 +391,7 @@ class BarrierHit:
     """The barrier answered in the handler's place; `case`: repeated, empty, refused or in_hand."""
 
     command: str
-    case: str
+    result: str
     run_id: str = ""
     message_id: str = ""
 
@@ -401,24 +401,24 @@ class BacklogCounted:
     """What is in PostgreSQL: the same for every worker, so aggregate with max, never sum."""
 
     runs: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by saga and status
-    run_oldest_s: Mapping[str, float] = field(default_factory=dict)  # by saga
+    oldest_run_age_s: Mapping[str, float] = field(default_factory=dict)  # by saga
     incidents_open: Mapping[tuple[str, str, str], int] = field(  # by saga, cause and step
         default_factory=dict
     )
     dead_letters_open: Mapping[str, int] = field(default_factory=dict)  # by reason
-    messages_parked: int = 0
-    starts_waiting: Mapping[str, int] = field(default_factory=dict)  # by saga
+    messages_awaiting_definition: int = 0
+    starts_awaiting_admission: Mapping[str, int] = field(default_factory=dict)  # by saga
     starts_stranded: Mapping[str, int] = field(default_factory=dict)  # by saga
-    code_suspects: int = 0
+    crash_suspects: int = 0
     outbox_pending: int = 0
-    outbox_oldest_s: float = 0.0
+    outbox_oldest_age_s: float = 0.0
     timers_pending: int = 0
     timer_overdue_s: float = 0.0
-    runs_unpartitioned: int = 0
+    runs_in_default_partition: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopMeasured:
+class EventLoopLagMeasured:
     """The event loop came round `lag_s` later than it was asked to."""
 
     lag_s: float
@@ -432,46 +432,46 @@ class ObserverFailed:
     problem: str
 
 
-Fact: TypeAlias = (
+TelemetryEvent: TypeAlias = (
     DefinitionRegistered | HandlersRegistered
     | RunStarted | RunCompensating | RunFinished
-    | AttemptSent | AttemptSettled | RetryScheduled
-    | IncidentOpened | IncidentResolved | OperatorAnswered
-    | MessageIgnored | MessageParked | MessageDeadLettered
+    | AttemptSent | AttemptFinished | RetryScheduled
+    | IncidentOpened | IncidentResolved | OperatorActionProcessed
+    | MessageIgnored | MessageHeld | MessageDeadLettered
     | BatchProcessed | MessagesPublished | MessagesConsumed
-    | LinkChanged | DatabaseTroubled | DatabaseRecovered | FaultFound
-    | CodeFailed | CodeStuck | CodeContained | OverseerLost | OverseerStarted
-    | ProcessReady | ProcessDraining | ProcessStopped
+    | BrokerConnectionChanged | DatabaseUnavailable | DatabaseRecovered | InternalErrorCaught
+    | UserCodeFailed | UserCodeHung | UserCodeContained | WatchdogLost | WatchdogRestarted
+    | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
-    | BacklogCounted | LoopMeasured | ObserverFailed
+    | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 
-Observer: TypeAlias = Callable[[Fact], None]
+Observer: TypeAlias = Callable[[TelemetryEvent], None]
 
 
-class Tell:
+class Emitter:
     """Hand each fact to every observer, in order. `Tell()` tells nobody."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
-        self._failed: set[int] = set()
+        self._failed_observers: set[int] = set()
 
-    def __call__(self, fact: Fact) -> None:
+    def __call__(self, event: TelemetryEvent) -> None:
         """Tell *fact*; an observer that raises harms neither the caller nor other observers."""
-        for number, observer in enumerate(self._observers):
+        for index, observer in enumerate(self._observers):
             try:
-                observer(fact)
+                observer(event)
             except Exception as error:  # noqa: BLE001 - watching never harms what is watched
-                if number not in self._failed:
-                    self._failed.add(number)
+                if index not in self._failed_observers:
+                    self._failed_observers.add(index)
                     name = getattr(observer, "__qualname__", type(observer).__qualname__)
-                    self(ObserverFailed(observer=name, problem=described(error)))
+                    self(ObserverFailed(observer=name, problem=describe_error(error)))
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception as a `problem`; foreign text stays out, it may quote a row or a payload."""
     if isinstance(error, SagaEngineError):
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return class_name(error) + place
+    location = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return class_name(error) + location

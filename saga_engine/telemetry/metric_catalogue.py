@@ -9,24 +9,24 @@ prometheus' objects of this; nothing here knows of it.
 from dataclasses import dataclass
 from typing import Literal
 
-FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+ENGINE_DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Seconds, for what the engine itself does."""
 
-HANDLER = (
+HANDLER_DURATION_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
     *(30, 60, 300),
 )
 """Seconds, for what a participant does: OpenTelemetry's advice for HTTP servers, and three more."""
 
-LIFE = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800)
+RUN_DURATION_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800)
 """Seconds, for whole runs: up to a week."""
 
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+BATCH_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 """Triggers in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class MetricSpec:
     """One metric; `backlog` ones are the same for every worker and are made once counted."""
 
     name: str
@@ -37,26 +37,32 @@ class Metric:
     backlog: bool = False
 
 
-def _counter(name: str, text: str, *labels: str) -> Metric:
-    return Metric(name, "counter", text, labels)
+def _counter(name: str, help_text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, "counter", help_text, labels)
 
 
-def _gauge(name: str, text: str, *labels: str) -> Metric:
-    return Metric(name, "gauge", text, labels)
+def _gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, "gauge", help_text, labels)
 
 
-def _backlog(name: str, text: str, *labels: str) -> Metric:
-    return Metric(name, "gauge", text, labels, backlog=True)
+def _backlog_gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, "gauge", help_text, labels, backlog=True)
 
 
-def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Metric:
-    return Metric(name, "histogram", text, labels, buckets)
+def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> MetricSpec:
+    return MetricSpec(name, "histogram", help_text, labels, buckets)
 
 
-CATALOGUE: tuple[Metric, ...] = (
+METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     _counter("saga_runs_started_total", "Runs accepted.", "saga", "version"),
     _counter("saga_runs_finished_total", "Runs that came to an end.", "saga", "outcome"),
-    _histogram("saga_run_duration_seconds", "From start to end of a run.", LIFE, "saga", "outcome"),
+    _histogram(
+        "saga_run_duration_seconds",
+        "From start to end of a run.",
+        RUN_DURATION_BUCKETS,
+        "saga",
+        "outcome",
+    ),
     _counter("saga_compensations_total", "Runs that turned back, by cause.", "saga", "cause"),
     _counter(
         "saga_step_attempts_total",
@@ -66,7 +72,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _histogram(
         "saga_step_duration_seconds",
         "From the order of an attempt to its reply.",
-        HANDLER,
+        HANDLER_DURATION_BUCKETS,
         *("saga", "step", "direction"),
     ),
     _counter("saga_step_retries_total", "Retries scheduled.", "saga", "step", "direction"),
@@ -79,8 +85,10 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("saga_messages_published_total", "Publishes by answer.", "exchange", "outcome"),
     _counter("saga_messages_consumed_total", "Messages that arrived.", "queue"),
     _counter("saga_messages_redelivered_total", "Those of them not for the first time.", "queue"),
-    _histogram("saga_batch_size", "Triggers in one transaction.", SIZES),
-    _histogram("saga_batch_duration_seconds", "Parts of one batch.", FAST, "phase"),
+    _histogram("saga_batch_size", "Triggers in one transaction.", BATCH_SIZE_BUCKETS),
+    _histogram(
+        "saga_batch_duration_seconds", "Parts of one batch.", ENGINE_DURATION_BUCKETS, "phase"
+    ),
     _gauge("saga_worker_ready", "1 while this process takes messages."),
     _gauge("saga_broker_connected", "1 while the link to the broker is up.", "role"),
     _gauge("saga_broker_blocked", "1 while the broker takes no publishes.", "role"),
@@ -94,25 +102,35 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     _counter("saga_code_contained_total", "Tries of user code to stop more than its own work."),
     _counter("saga_overseers_lost_total", "Overseers that were gone or could not be started."),
-    _histogram("saga_event_loop_lag_seconds", "How late the event loop comes round.", FAST),
+    _histogram(
+        "saga_event_loop_lag_seconds",
+        "How late the event loop comes round.",
+        ENGINE_DURATION_BUCKETS,
+    ),
     _gauge("saga_engine_build_info", "Always 1; the labels say what runs.", "version", "python"),
     _histogram(
-        "saga_handler_duration_seconds", "One command performed.", HANDLER, "command", "outcome"
+        "saga_handler_duration_seconds",
+        "One command performed.",
+        HANDLER_DURATION_BUCKETS,
+        "command",
+        "outcome",
     ),
     _counter("saga_handler_failures_total", "Exceptions of handlers, refusals aside.", "command"),
     _counter("saga_handlers_abandoned_total", "Handlers cancelled and not awaited.", "command"),
     _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
-    _backlog("saga_runs", "Unfinished runs.", "saga", "status"),
-    _backlog("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
-    _backlog("saga_incidents_open", "Incidents that wait for a person.", "saga", "cause", "step"),
-    _backlog("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
-    _backlog("saga_parked_open", "Messages parked for want of a definition."),
-    _backlog("saga_starts_waiting", "Starts that wait for their turn.", "saga"),
-    _backlog("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
-    _backlog("saga_code_suspects", "Runs whose code ended a worker; they are taken alone."),
-    _backlog("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
-    _backlog("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
-    _backlog("saga_timers_pending", "Runs that time alone will wake."),
-    _backlog("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
-    _backlog("saga_runs_unpartitioned", "Runs in no month's partition; nothing drops them."),
+    _backlog_gauge("saga_runs", "Unfinished runs.", "saga", "status"),
+    _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
+    _backlog_gauge(
+        "saga_incidents_open", "Incidents that wait for a person.", "saga", "cause", "step"
+    ),
+    _backlog_gauge("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
+    _backlog_gauge("saga_parked_open", "Messages parked for want of a definition."),
+    _backlog_gauge("saga_starts_waiting", "Starts that wait for their turn.", "saga"),
+    _backlog_gauge("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
+    _backlog_gauge("saga_code_suspects", "Runs whose code ended a worker; they are taken alone."),
+    _backlog_gauge("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
+    _backlog_gauge("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
+    _backlog_gauge("saga_timers_pending", "Runs that time alone will wake."),
+    _backlog_gauge("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
+    _backlog_gauge("saga_runs_unpartitioned", "Runs in no month's partition; nothing drops them."),
 )

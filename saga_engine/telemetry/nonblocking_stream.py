@@ -15,44 +15,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-KEPT = 1_048_576
+MAX_BUFFER_BYTES = 1_048_576
 """Bytes that wait at the most: half a minute of a busy worker's lines."""
 
-AT_ONCE = 4096
+PIPE_CHUNK_BYTES = 4096
 """Bytes that a pipe which says it can be written to takes without waiting (PIPE_BUF, pipe(7))."""
 
-LEAVING = 1.0
+FLUSH_TIMEOUT = 1.0
 """Seconds that what waits has at the end, when the reader is only slow."""
 
 
 @contextmanager
-def unhurried(stream: TextIO) -> Iterator[TextIO]:
+def nonblocking_writer(stream: TextIO) -> Iterator[TextIO]:
     """Give a stream to the same file as *stream* that never waits for it until the block ends."""
     stream.flush()
-    outlet = Outlet(stream.fileno())
-    text = io.TextIOWrapper(outlet, "utf-8", "backslashreplace", write_through=True)
+    raw = NonblockingStream(stream.fileno())
+    text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
     try:
         yield text
     finally:
-        outlet.leave(LEAVING)
+        raw.flush_pending(FLUSH_TIMEOUT)
 
 
-def leave(stream: TextIO, seconds: float = LEAVING) -> None:
+def flush_before_exit(stream: TextIO, timeout: float = FLUSH_TIMEOUT) -> None:
     """Write what waits in a stream that `unhurried` gave, before the process ends at once."""
-    outlet: object = stream.buffer
-    if isinstance(outlet, Outlet):
-        outlet.leave(seconds)
+    raw: object = stream.buffer
+    if isinstance(raw, NonblockingStream):
+        raw.flush_pending(timeout)
 
 
-class Outlet(io.RawIOBase):
+class NonblockingStream(io.RawIOBase):
     """Writes to a file descriptor, which stays open, what it takes at once; for any thread."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waiting = bytearray()
+        self._pending = bytearray()
         self._lock = threading.Lock()
-        self._ready = select.poll()
-        self._ready.register(descriptor, select.POLLOUT)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
 
     @property
     def name(self) -> str:
@@ -80,26 +80,26 @@ class Outlet(io.RawIOBase):
             OSError: the file refuses it, as a full disk does; what waited is lost.
         """
         with self._lock:
-            self._push()
-            if len(self._waiting) + len(line) > KEPT:
+            self._write_pending()
+            if len(self._pending) + len(line) > MAX_BUFFER_BYTES:
                 raise BlockingIOError(errno.EAGAIN, "nobody reads the log")
-            self._waiting += line
-            self._push()
+            self._pending += line
+            self._write_pending()
         return len(line)
 
-    def leave(self, seconds: float) -> None:
+    def flush_pending(self, timeout: float) -> None:
         """Write what waits, as far as that is possible in the time."""
         with self._lock, suppress(OSError):  # whoever could read of it may be gone
-            self._push(time.monotonic() + seconds)
+            self._write_pending(time.monotonic() + timeout)
 
-    def _push(self, until: float = 0.0) -> None:
+    def _write_pending(self, deadline: float = 0.0) -> None:
         """Write what is taken at once, and until a moment of the monotonic clock wait for more."""
-        while self._waiting and self._ready.poll(max(0.0, until - time.monotonic()) * 1000):
-            if until and time.monotonic() > until:
+        while self._pending and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if deadline and time.monotonic() > deadline:
                 return
             try:
-                written = os.write(self._descriptor, self._waiting[:AT_ONCE])
+                written = os.write(self._descriptor, self._pending[:PIPE_CHUNK_BYTES])
             except OSError:
-                self._waiting.clear()
+                self._pending.clear()
                 raise
-            del self._waiting[:written]
+            del self._pending[:written]

@@ -8,40 +8,42 @@ import re
 
 # Neither takes longer for a text of n characters than some n steps: anybody can have one shown.
 _WORD = re.compile(r"[^\s'\"]+")
-_USER = re.compile(r"://[^:/@]*:")
-_ASSIGNED = re.compile(
+_URL_USER = re.compile(r"://[^:/@]*:")
+_SECRET_ASSIGNMENT = re.compile(
     r"(?i)\b((?:\w*(?:password|passwd|passfile|secret|token|api_?key)|pwd)[\"']?\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|[^\s&,;'\")}\]]+)"
 )
 # C0, DEL and C1, line and paragraph separators, direction marks and overrides, lone surrogates.
-_FORGING = re.compile(
+_UNSAFE_CHARACTERS = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
 
 
-def redacted(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """*text* with `***` for the password of a URL and for whatever is assigned to one."""
     if "=" not in text and ":" not in text:
         return text  # most values are ids and names, and this is done for each of them
     if "://" in text:
-        text = _WORD.sub(_without_password, text)
-    return _ASSIGNED.sub(r"\1***", text)
+        text = _WORD.sub(_redact_url_password, text)
+    return _SECRET_ASSIGNMENT.sub(r"\1***", text)
 
 
-def one_line(text: str, *, longest: int = 2000) -> str:
+def sanitize_line(text: str, *, max_length: int = 2000) -> str:
     """
     *text* with escapes for what ends a line, moves a cursor or turns the reading direction.
 
     At most *longest* characters of it, and an ellipsis.
     """
-    if len(text) <= longest and text.isprintable():
+    if len(text) <= max_length and text.isprintable():
         return text
-    shown = _FORGING.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:longest])
-    return shown if len(text) <= longest else shown + "…"
+    escaped = _UNSAFE_CHARACTERS.sub(
+        lambda found: found[0].encode("unicode_escape").decode(), text[:max_length]
+    )
+    return escaped if len(text) <= max_length else escaped + "…"
 
 
-def _without_password(word: re.Match[str]) -> str:
+def _redact_url_password(word: re.Match[str]) -> str:
     text = word[0]
     end = text.rfind("@")
-    user = _USER.search(text, 0, max(end, 0))
+    user = _URL_USER.search(text, 0, max(end, 0))
     return f"{text[: user.end()]}***{text[end:]}" if user else text

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-KINDS = 256
+MAX_KEYS = 256
 """Kinds that are told apart; one more, and all are new again."""
 
 
-class Repeats:
+class Throttle:
     """
     Counts occurrences by what they have in common.
 
@@ -22,16 +22,16 @@ class Repeats:
         self._interval = interval
         self._burst = burst
         self._clock = clock
-        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
+        self._windows: dict[tuple[object, ...], tuple[float, int]] = {}
 
-    def of(self, *kind: object) -> int | None:
+    def record(self, *key: object) -> int | None:
         """Count one: how many were not reported since the last report; None: nor is this one."""
         now = self._clock()
-        until, count = self._seen.get(kind, (now, 0))
-        if now < until:
-            self._seen[kind] = until, count + 1
+        window_end, count = self._windows.get(key, (now, 0))
+        if now < window_end:
+            self._windows[key] = window_end, count + 1
             return 0 if count + 1 < self._burst else None
-        if kind not in self._seen and len(self._seen) >= KINDS:
-            self._seen.clear()
-        self._seen[kind] = now + self._interval, 0
+        if key not in self._windows and len(self._windows) >= MAX_KEYS:
+            self._windows.clear()
+        self._windows[key] = now + self._interval, 0
         return max(0, count - self._burst + 1)

@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable
 
-from saga_engine.errors import StoreBusy, StoreTooMuch, StoreUnavailable
+from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge, StoreUnavailable
 
 
-class Portion:
+class AdaptiveLimit:
     """
     How many are taken in one transaction, `size`, from 1 to *most*.
 
@@ -18,18 +18,18 @@ class Portion:
     nothing until then.
     """
 
-    def __init__(self, most: int) -> None:
-        self.size = self._most = most
+    def __init__(self, max_size: int) -> None:
+        self.size = self._max_size = max_size
 
-    async def learn(self, trying: Awaitable[int]) -> int:
+    async def adapt(self, operation: Awaitable[int]) -> int:
         """Await one try; the number that came through, from which the size is learned."""
         try:
-            number = await trying
-        except StoreBusy:
+            processed = await operation
+        except StoreLockTimeout:
             raise
-        except (StoreTooMuch, StoreUnavailable):
+        except (StoreReadTooLarge, StoreUnavailable):
             self.size = max(1, self.size // 2)
             raise
-        if number >= self.size:
-            self.size = min(self._most, self.size + max(1, self.size // 8))
-        return number
+        if processed >= self.size:
+            self.size = min(self._max_size, self.size + max(1, self.size // 8))
+        return processed

@@ -26,110 +26,119 @@ from uuid import UUID
 
 from saga_engine.decider import events
 from saga_engine.decider.run import StepStatus
-from saga_engine.identifiers import misfit
+from saga_engine.identifiers import invalid_run_id_reason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import pending_requests, runs
-from saga_engine.store.database import Transaction
+from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.vocabulary import Outcome
-from saga_engine.worker.change_set import Ledger, Recorded
-from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.registry import SagaRegistry
 
-FIRST = 100
+INITIAL_SLOTS = 100
 """Places to begin with: at the default timeout of 30 s, right for 7 commands a second or more."""
 
-LEAST = 10
+MIN_SLOTS = 10
 """Places there are at the least, however late the replies: something must show that they mend."""
 
-SOON, LATE = 0.25, 0.5
+FAST_SHARE, SLOW_SHARE = 0.25, 0.5
 """Shares of its timeout: a reply before the first says there is room, one after the second not."""
 
-LONGEST = timedelta(hours=1)
+MAX_HORIZON = timedelta(hours=1)
 """A step with a longer timeout waits for people or for days, and keeps no participant busy."""
 
-PORTION = 10
+ADMISSION_GROUP_DIVISOR = 10
 """The waiting are let in when a tenth of the places is free: one at a time costs too much."""
 
-_SETTLED = (events.StepSucceeded, events.StepRejected, events.AttemptFailed)
+_ATTEMPT_RESULTS = (events.StepSucceeded, events.StepRejected, events.AttemptFailed)
 
 
 class Admission:
     """
     The places of each saga, as one worker sees them; its batches share it.
 
-    A run takes a place while something is due of it within `in_flight_horizon`, or within the
+    A run takes a place while something is due of it within `idle_run_threshold`, or within the
     longest timeout of its saga up to an hour, as its `wake_at` says: that is lazy, so a place may
     be free that much later, but never too early. What is committed is counted at most once in
-    `poll`; what this worker has let in since is added. Workers that look in the same moment may
+    `poll_interval`; what this worker has let in since is added. Workers that look in the same
+    moment may
     together let in a batch each too many: the bound is there for the queues' sake, not to the last
     run.
     """
 
-    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
-        self._catalogue = catalogue
-        self._most = settings.runs_in_flight
-        self._id_age = timedelta(days=settings.run_id_age_days)
-        self._id_lead = timedelta(seconds=settings.run_id_lead)
-        least = timedelta(seconds=settings.in_flight_horizon)
+    def __init__(self, registry: SagaRegistry, settings: Settings) -> None:
+        self._registry = registry
+        self._max_slots = settings.max_concurrent_runs
+        self._max_run_id_age = timedelta(days=settings.max_run_id_age_days)
+        self._max_run_id_lead = timedelta(seconds=settings.max_run_id_clock_skew)
+        min_horizon = timedelta(seconds=settings.idle_run_threshold)
         self._horizons = {
-            number: max(least, min(_longest(saga), LONGEST))
-            for number, saga in catalogue.sagas.items()
+            definition_id: max(min_horizon, min(_longest_timeout(saga), MAX_HORIZON))
+            for definition_id, saga in registry.sagas.items()
         }
-        self._fresh = settings.poll
-        self._looked = float("-inf")
-        self._places: dict[str, float] = {}
-        self._taken: Mapping[str, int] = {}
-        self._let_in: Counter[str] = Counter()
-        self._counted: Counter[str] = Counter()  # of those let in, what is in `_taken`
-        self._undecided: Counter[str] = Counter()  # of those, what is in transactions not over
-        self._waiting: set[str] = set()
-        self.cut_off()  # as it was before it began
+        self._refresh_interval = settings.poll_interval
+        self._refreshed_at = float("-inf")
+        self._slot_limits: dict[str, float] = {}
+        self._slots_in_use: Mapping[str, int] = {}
+        self._admitted: Counter[str] = Counter()
+        self._admitted_when_counted: Counter[str] = (
+            Counter()
+        )  # of those let in, what is in `_taken`
+        self._uncommitted: Counter[str] = Counter()  # of those, what is in transactions not over
+        self._sagas_with_queue: set[str] = set()
+        self.connection_lost()  # as it was before it began
 
-    def misfit(self, run_id: str, now: datetime) -> str | None:
+    def run_id_problem(self, run_id: str, now: datetime) -> str | None:
         """Why an id cannot be that of a new run; None: it can."""
-        return misfit(UUID(run_id), now, age=self._id_age, lead=self._id_lead)
+        return invalid_run_id_reason(
+            UUID(run_id), now, max_age=self._max_run_id_age, max_clock_lead=self._max_run_id_lead
+        )
 
-    async def look(self, tx: Transaction) -> None:
+    async def refresh(self, tx: SqlAlchemyTransaction) -> None:
         """Count what is committed, unless that is known from a moment ago."""
         now = asyncio.get_running_loop().time()
-        if now - self._looked < self._fresh:
+        if now - self._refreshed_at < self._refresh_interval:
             return
-        self._looked = now
-        counted = self._let_in - self._undecided
-        waiting = await pending_requests.sagas_waiting(
-            tx, self._catalogue.names, self._catalogue.ids
+        self._refreshed_at = now
+        committed = self._admitted - self._uncommitted
+        queued = await pending_requests.sagas_with_starts(
+            tx, self._registry.saga_names, self._registry.definition_ids
         )
-        taken = await runs.due_within(tx, self._horizons, self._most)
-        self._waiting, self._taken, self._counted = waiting, taken, counted
+        in_use = await runs.due_within(tx, self._horizons, self._max_slots)
+        self._sagas_with_queue, self._slots_in_use, self._admitted_when_counted = (
+            queued,
+            in_use,
+            committed,
+        )
 
-    def admits(self, saga: str) -> bool:
+    def has_slot(self, saga: str) -> bool:
         """Whether a newcomer may begin: there is a place, and nobody waits for it."""
-        return saga not in self._waiting and self._room(saga) > 0
+        return saga not in self._sagas_with_queue and self._free_slots(saga) > 0
 
-    def turns(self, sagas: Collection[str], limit: int) -> dict[str, int]:
+    def quotas(self, sagas: Collection[str], limit: int) -> dict[str, int]:
         """How many of those that wait may begin now, by saga, *limit* at the most of each."""
-        room = {saga: self._room(saga) for saga in sorted(sagas)}
+        free_slots = {saga: self._free_slots(saga) for saga in sorted(sagas)}
         return {
             saga: min(free, limit)
-            for saga, free in room.items()
-            if free * PORTION >= self.places(saga)
+            for saga, free in free_slots.items()
+            if free * ADMISSION_GROUP_DIVISOR >= self.slots(saga)
         }
 
-    def places(self, saga: str) -> int:
+    def slots(self, saga: str) -> int:
         """How many runs of a saga may be under way at once."""
-        return int(self._places.get(saga, min(FIRST, self._most)))
+        return int(self._slot_limits.get(saga, min(INITIAL_SLOTS, self._max_slots)))
 
-    def let_in(self, saga: str, entering: Counter[str]) -> None:
+    def admit(self, saga: str, admitted: Counter[str]) -> None:
         """Give a place away, in the transaction of *entering*."""
-        for counter in (self._let_in, self._undecided, entering):
+        for counter in (self._admitted, self._uncommitted, admitted):
             counter[saga] += 1
 
-    def queue(self, saga: str) -> None:
+    def mark_queued(self, saga: str) -> None:
         """From now on newcomers go behind the one that was sent to wait."""
-        self._waiting.add(saga)
+        self._sagas_with_queue.add(saga)
 
     @contextmanager
-    def transaction(self) -> Iterator[Counter[str]]:
+    def track_transaction(self) -> Iterator[Counter[str]]:
         """
         Surround a transaction.
 
@@ -137,79 +146,84 @@ class Admission:
             The runs it lets in, by saga, to be counted by `let_in`: until it has ended they show
             nowhere else.
         """
-        entering: Counter[str] = Counter()
+        admitted: Counter[str] = Counter()
         try:
-            yield entering
+            yield admitted
         finally:
-            self._undecided.subtract(entering)
+            self._uncommitted.subtract(admitted)
 
-    def cut_off(self) -> None:
+    def connection_lost(self) -> None:
         """
         Database or broker are out of reach: nobody is to blame for what is late by that.
 
         That is over with the next transaction that succeeds; while the broker is away, each look at
         what waits says it again.
         """
-        self._cut_off_until = float("inf")
+        self._disconnected_until = float("inf")
 
-    def reconnected(self) -> None:
+    def connection_restored(self) -> None:
         """A transaction has succeeded: if we were cut off, that was until now."""
-        self._cut_off_until = min(self._cut_off_until, asyncio.get_running_loop().time())
+        self._disconnected_until = min(self._disconnected_until, asyncio.get_running_loop().time())
 
-    def learn(self, ledger: Ledger) -> None:
+    def adapt(self, changes: ChangeSet) -> None:
         """See from what a batch settled whether there is room for more, or for less."""
-        in_touch = asyncio.get_running_loop().time() - self._cut_off_until
-        for recorded in ledger.outcome.recorded:
-            share = _share(recorded, ledger, in_touch)
-            if share is None or SOON <= share <= LATE:
+        connected_s = asyncio.get_running_loop().time() - self._disconnected_until
+        for decided in changes.after_commit.decided_events:
+            timeout_share = _timeout_share(decided, changes, connected_s)
+            if timeout_share is None or FAST_SHARE <= timeout_share <= SLOW_SHARE:
                 continue
-            run = recorded.after
-            places = self._places.setdefault(run.saga, min(FIRST, self._most))
-            step = 0.5 / len(run.steps)
-            if share < SOON:
-                self._places[run.saga] = min(places + step, self._most)
+            run = decided.after
+            slots = self._slot_limits.setdefault(run.saga, min(INITIAL_SLOTS, self._max_slots))
+            increment = 0.5 / len(run.steps)
+            if timeout_share < FAST_SHARE:
+                self._slot_limits[run.saga] = min(slots + increment, self._max_slots)
             else:
-                least = min(places, FIRST if _is_silence(recorded) else LEAST)
-                self._places[run.saga] = max(places - 3 * step, least)
+                floor = min(slots, INITIAL_SLOTS if _is_timeout(decided) else MIN_SLOTS)
+                self._slot_limits[run.saga] = max(slots - 3 * increment, floor)
 
-    def _room(self, saga: str) -> int:
-        uncounted = self._let_in[saga] - self._counted[saga]
-        return max(0, self.places(saga) - self._taken.get(saga, 0) - uncounted)
-
-
-def _longest(saga: Saga) -> timedelta:
-    orders = [each for step in saga.steps.values() for each in (step.action, step.undo) if each]
-    return max(order.timeout for order in orders)
+    def _free_slots(self, saga: str) -> int:
+        uncounted = self._admitted[saga] - self._admitted_when_counted[saga]
+        return max(0, self.slots(saga) - self._slots_in_use.get(saga, 0) - uncounted)
 
 
-def _is_silence(recorded: Recorded) -> bool:
-    event = recorded.event
+def _longest_timeout(saga: Saga) -> timedelta:
+    command_specs = [
+        spec_or_none
+        for step in saga.steps.values()
+        for spec_or_none in (step.action_spec, step.compensation_spec)
+        if spec_or_none
+    ]
+    return max(spec.timeout for spec in command_specs)
+
+
+def _is_timeout(decided: DecidedEvent) -> bool:
+    event = decided.event
     return isinstance(event, events.AttemptFailed) and event.outcome is Outcome.UNKNOWN
 
 
-def _share(recorded: Recorded, ledger: Ledger, in_touch: float) -> float | None:
+def _timeout_share(decided: DecidedEvent, changes: ChangeSet, connected_s: float) -> float | None:
     """
     How much of its timeout an attempt took; None for what tells nothing of a participant.
 
     Args:
         in_touch: for how many seconds neither database nor broker has been out of reach.
     """
-    event = recorded.event
-    if recorded.before is None or not isinstance(event, _SETTLED) or not event.attempt:
+    event = decided.event
+    if decided.before is None or not isinstance(event, _ATTEMPT_RESULTS) or not event.attempt:
         return None
-    if isinstance(event, events.AttemptFailed) and event.returned:
+    if isinstance(event, events.AttemptFailed) and event.unroutable:
         return None
-    progress = recorded.before.steps[event.step].toward(event.direction)
+    progress = decided.before.steps[event.step].progress_of(event.direction)
     if progress.sent_at is None:
         return None
-    took = ledger.now - progress.sent_at
+    elapsed = changes.now - progress.sent_at
     timeout = progress.due_at - progress.sent_at if progress.due_at else timedelta()
     given_up = progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt
     # Of one that was given up only the last is known, which was sent when the time of those before
     # it was over.
-    over = max(given_up, progress.attempts - event.attempt)
-    if (took + over * timeout).total_seconds() >= in_touch:
+    earlier_timeouts = max(given_up, progress.attempts - event.attempt)
+    if (elapsed + earlier_timeouts * timeout).total_seconds() >= connected_s:
         return None
     if given_up:
         return 1.0
-    return took / timeout if timeout else None
+    return elapsed / timeout if timeout else None

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-Rules = Mapping[str, Sequence[str]]
+SenderRules = Mapping[str, Sequence[str]]
 """Users by pattern, in the order they are looked at; `*` stands for any characters."""
 
 
-def stranger(rules: Rules, name: str, user_id: str, *, may: str) -> str:
+def refusal_for(rules: SenderRules, name: str, user_id: str, *, permission: str) -> str:
     """
     Say why *user_id* may not send this; empty when it may.
 
@@ -25,19 +25,19 @@ def stranger(rules: Rules, name: str, user_id: str, *, may: str) -> str:
         may: what it is about, in the passive: "be answered", "be sent".
     """
     for pattern, users in rules.items():
-        if _compiled(pattern).fullmatch(name):
-            return "" if user_id in users else _sentence(name, users, user_id, may)
+        if _compiled_pattern(pattern).fullmatch(name):
+            return "" if user_id in users else _refusal_text(name, users, user_id, permission)
     return ""
 
 
 @lru_cache(maxsize=1000)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled_pattern(pattern: str) -> re.Pattern[str]:
     """The pattern as a regular expression: one cache entry for each pattern of the settings."""
     parts = re.split(r"\*+", pattern)
     return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
 
 
-def _sentence(name: str, users: Sequence[str], user_id: str, may: str) -> str:
-    whom = f"by {' or '.join(users)} only" if users else "by nobody"
+def _refusal_text(name: str, users: Sequence[str], user_id: str, permission: str) -> str:
+    allowed_senders = f"by {' or '.join(users)} only" if users else "by nobody"
     sender = f"from user {user_id}" if user_id else "without a user_id"
-    return f"{name} may {may} {whom}, and this came {sender}."
+    return f"{name} may {permission} {allowed_senders}, and this came {sender}."

@@ -14,70 +14,70 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from saga_engine.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailable
 from saga_engine.protocol.message import Delivery
 from saga_engine.settings import Settings
 from saga_engine.store import outbox, runs
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.telemetry.events import (
     BatchProcessed,
-    DatabaseTroubled,
-    FaultFound,
-    Tell,
-    described,
+    DatabaseUnavailable,
+    Emitter,
+    InternalErrorCaught,
+    describe_error,
 )
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.batch_transaction import Batch
-from saga_engine.worker.change_set import Ledger
-from saga_engine.worker.crash_suspects import Suspected
-from saga_engine.worker.emit import account
-from saga_engine.worker.flush import write
-from saga_engine.worker.outbox_publisher import Outbound
-from saga_engine.worker.periodic import PAUSE_MAX
-from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.batch_transaction import BatchTransaction
+from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.crash_suspects import SuspectsInBatch
+from saga_engine.worker.emit import emit_committed
+from saga_engine.worker.flush import flush_changes
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.periodic import MAX_RETRY_DELAY
+from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.work_item import (
-    Arrival,
-    Incoming,
-    Intake,
-    Letter,
-    Question,
-    Unread,
-    is_signed,
+    DeadLetterItem,
+    StatusQuery,
+    UnreadableRequest,
+    WorkBatch,
+    WorkBatchEntry,
+    WorkItem,
+    has_signed_token,
 )
 
-PAUSE_MIN, PAUSE_SURE = 0.05, 1.0
+MIN_RETRY_DELAY, MAX_FIXED_DELAY = 0.05, 1.0
 """
 Seconds between two tries of a batch at the least: doubling from the first, up to the second. That
 the database answers others shows that it is there, not that it takes this one.
 """
 
-AWAY = (StoreUnavailable, SchemaMismatch)
+DATABASE_UNAVAILABLE = (StoreUnavailable, SchemaMismatch)
 """What is waited out: the database is out of reach, or not what it should be yet."""
 
-Work = Callable[[Transaction, Batch], Awaitable[int | None]]
-Answer = TypeVar("Answer")
+BatchOperation = Callable[[SqlAlchemyTransaction, BatchTransaction], Awaitable[int | None]]
+QueryResult = TypeVar("QueryResult")
 
 
-class Turnover:
+class BatchRunner:
     """Turns work into committed decisions, and those into messages."""
 
     def __init__(
         self,
         database: Database,
-        catalogue: Catalogue,
-        outbound: Outbound,
+        registry: SagaRegistry,
+        outbox_publisher: OutboxPublisher,
         settings: Settings,
-        tell: Tell,
+        emit: Emitter,
     ) -> None:
         self._database = database
-        self._catalogue = catalogue
-        self._outbound = outbound
+        self._registry = registry
+        self._outbox_publisher = outbox_publisher
         self._settings = settings
-        self._tell = tell
-        self._reached = asyncio.Event()
-        self.admission = Admission(catalogue, settings)
+        self._emit = emit
+        self._database_reached = asyncio.Event()
+        self.admission = Admission(registry, settings)
 
-    async def take(self, intake: Intake, failures: int = 0) -> list[Delivery]:
+    async def process(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """
         Deal with everything in *intake*, however long the database is away.
 
@@ -88,26 +88,32 @@ class Turnover:
             The deliveries that could not even be set aside. All others are committed and can be
             acknowledged; these cannot, and go to another worker when this one ends.
         """
-        busy, before = 0, failures
+        strategy_index, earlier_failures = 0, failures
         while True:
-            way = _WAYS[busy]
-            if _number(intake) > 1 and (way is _put_by or failures > before):
-                return await self._divide(intake, failures)
+            strategy = _LOCK_STRATEGIES[strategy_index]
+            if _entry_count(work_batch) > 1 and (
+                strategy is _defer_all or failures > earlier_failures
+            ):
+                return await self._bisect(work_batch, failures)
             try:
-                await self.once(partial(way, intake))
-            except AWAY as error:
-                busy = (busy + 1) % len(_WAYS) if isinstance(error, StoreBusy) else 0
-                if busy:
+                await self.run_transaction(partial(strategy, work_batch))
+            except DATABASE_UNAVAILABLE as error:
+                strategy_index = (
+                    (strategy_index + 1) % len(_LOCK_STRATEGIES)
+                    if isinstance(error, StoreLockTimeout)
+                    else 0
+                )
+                if strategy_index:
                     continue
-                self._tell(DatabaseTroubled(operation="batch", problem=str(error)))
+                self._emit(DatabaseUnavailable(operation="batch", problem=str(error)))
                 failures += 1
-                await self._pause(failures)
+                await self._wait_before_retry(failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
-                return await self._find(intake, error)
+                return await self._isolate_failure(work_batch, error)
             else:
                 return []
 
-    async def once(self, work: Work) -> int:
+    async def run_transaction(self, operation: BatchOperation) -> int:
         """
         Run one transaction and publish what it decided; the number that *work* returns.
 
@@ -115,36 +121,43 @@ class Turnover:
             StoreUnavailable: nothing is known of the commit.
             StoreRefused: nothing was written.
         """
-        confirmed, self._outbound.confirmed = self._outbound.confirmed, []
-        begun = time.perf_counter()
+        confirmed_ids, self._outbox_publisher.confirmed_ids = (
+            self._outbox_publisher.confirmed_ids,
+            [],
+        )
+        started_at = time.perf_counter()
         try:
-            with self.admission.transaction() as entering:
+            with self.admission.track_transaction() as admitted:
                 async with self._database.transaction() as tx:
-                    ledger = Ledger(await runs.clock(tx), entering)
-                    batch = Batch(tx, self._catalogue, self.admission, ledger, self._settings)
-                    number = await work(tx, batch)
-                    await write(tx, ledger, self._settings)
-                    await outbox.delete(tx, confirmed)
-                    decided = time.perf_counter()
+                    changes = ChangeSet(await runs.database_now(tx), admitted)
+                    batch = BatchTransaction(
+                        tx, self._registry, self.admission, changes, self._settings
+                    )
+                    trigger_count = await operation(tx, batch)
+                    await flush_changes(tx, changes, self._settings)
+                    await outbox.delete(tx, confirmed_ids)
+                    decided_at = time.perf_counter()
         except BaseException as error:
-            self._outbound.confirmed.extend(confirmed)
-            self._out_of_reach(error)
+            self._outbox_publisher.confirmed_ids.extend(confirmed_ids)
+            self._on_transaction_error(error)
             raise
-        committed = time.perf_counter()
-        self._in_reach()
-        await self._after(ledger)
-        if number:
-            self._tell(
+        committed_at = time.perf_counter()
+        self._on_database_reached()
+        await self._after_commit(changes)
+        if trigger_count:
+            self._emit(
                 BatchProcessed(
-                    triggers=number,
-                    decide_s=decided - begun,
-                    commit_s=committed - decided,
-                    publish_s=time.perf_counter() - committed,
+                    triggers=trigger_count,
+                    decide_s=decided_at - started_at,
+                    commit_s=committed_at - decided_at,
+                    publish_s=time.perf_counter() - committed_at,
                 )
             )
-        return number or 0
+        return trigger_count or 0
 
-    async def look(self, question: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+    async def read(
+        self, query: Callable[[SqlAlchemyTransaction], Awaitable[QueryResult]]
+    ) -> QueryResult:
         """
         Run one transaction that only reads; its answer.
 
@@ -153,102 +166,124 @@ class Turnover:
         """
         try:
             async with self._database.transaction() as tx:
-                answer = await question(tx)
+                result = await query(tx)
         except BaseException as error:
-            self._out_of_reach(error)
+            self._on_transaction_error(error)
             raise
-        self._in_reach()
-        return answer
+        self._on_database_reached()
+        return result
 
-    def _in_reach(self) -> None:
+    def _on_database_reached(self) -> None:
         """The database has answered: a batch that waits for it may try again."""
-        self._reached.set()
-        self._reached = asyncio.Event()
-        self.admission.reconnected()
+        self._database_reached.set()
+        self._database_reached = asyncio.Event()
+        self.admission.connection_restored()
 
-    def _out_of_reach(self, error: BaseException) -> None:
+    def _on_transaction_error(self, error: BaseException) -> None:
         """See whether a transaction failed because the database did not answer."""
-        if isinstance(error, AWAY) and not isinstance(error, StoreBusy):
-            self.admission.cut_off()
+        if isinstance(error, DATABASE_UNAVAILABLE) and not isinstance(error, StoreLockTimeout):
+            self.admission.connection_lost()
 
-    async def _after(self, ledger: Ledger) -> None:
+    async def _after_commit(self, changes: ChangeSet) -> None:
         """What follows a commit; a bug in it must not look as if nothing had been committed."""
         try:
-            account(self._tell, ledger)
-            self.admission.learn(ledger)
-            await self._outbound.send(ledger.outcome)
+            emit_committed(self._emit, changes)
+            self.admission.adapt(changes)
+            await self._outbox_publisher.publish_batch(changes.after_commit)
         except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
-            self._tell(FaultFound(operation="publish", problem=described(error)))
+            self._emit(InternalErrorCaught(operation="publish", problem=describe_error(error)))
 
-    async def _pause(self, failures: int) -> None:
+    async def _wait_before_retry(self, failures: int) -> None:
         """Wait longer each time, but not on once the database has answered another transaction."""
-        reached = self._reached
-        longest = min(PAUSE_MAX, PAUSE_MIN * 2 ** min(failures, 16))
-        least = min(PAUSE_SURE, longest / 2)
-        await asyncio.sleep(least)
+        database_reached = self._database_reached
+        max_delay = min(MAX_RETRY_DELAY, MIN_RETRY_DELAY * 2 ** min(failures, 16))
+        min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
+        await asyncio.sleep(min_delay)
         try:
-            async with asyncio.timeout(longest - least):
-                await reached.wait()
+            async with asyncio.timeout(max_delay - min_delay):
+                await database_reached.wait()
         except TimeoutError:
             pass  # it is tried again
 
-    async def _divide(self, intake: Intake, failures: int = 0) -> list[Delivery]:
+    async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """One thing breaks the batch, or all are too much: halve it, in the end to a single one."""
-        items = _items(intake)
-        half = len(items) // 2
-        first = await self.take(_intake_of(items[:half]), failures)
-        return first + await self.take(_intake_of(items[half:]))
+        entries = _entries(work_batch)
+        half = len(entries) // 2
+        unprocessed = await self.process(_work_batch_of(entries[:half]), failures)
+        return unprocessed + await self.process(_work_batch_of(entries[half:]))
 
-    async def _find(self, intake: Intake, error: Exception) -> list[Delivery]:
+    async def _isolate_failure(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
         """Take what breaks a batch, or may end the worker, apart from the rest."""
-        if isinstance(error, Suspected):
-            return await self._take_apart(intake, error.run_ids)
-        if _number(intake) > 1:
-            return await self._divide(intake)
-        return await self._set_aside(intake, error)
+        if isinstance(error, SuspectsInBatch):
+            return await self._process_suspects_separately(work_batch, error.run_ids)
+        if _entry_count(work_batch) > 1:
+            return await self._bisect(work_batch)
+        return await self._dead_letter(work_batch, error)
 
-    async def _take_apart(self, intake: Intake, run_ids: frozenset[str]) -> list[Delivery]:
+    async def _process_suspects_separately(
+        self, work_batch: WorkBatch, run_ids: frozenset[str]
+    ) -> list[Delivery]:
         """Take what belongs to runs that have ended a worker last, and each run alone."""
-        alone: dict[str, list[Arrival]] = {run_id: [] for run_id in sorted(run_ids)}
+        suspect_items: dict[str, list[WorkItem]] = {run_id: [] for run_id in sorted(run_ids)}
         others = []
-        for item in intake:
-            if isinstance(item, Arrival) and item.run_id in alone:
-                alone[item.run_id].append(item)
+        for entry in work_batch:
+            if isinstance(entry, WorkItem) and entry.run_id in suspect_items:
+                suspect_items[entry.run_id].append(entry)
             else:
-                others.append(item)
-        left = await self.take(_intake_of(others)) if others else []
-        for arrivals in alone.values():
-            left += await self.take(Intake(arrivals))
-        return left
+                others.append(entry)
+        unprocessed = await self.process(_work_batch_of(others)) if others else []
+        for work_items in suspect_items.values():
+            unprocessed += await self.process(WorkBatch(work_items))
+        return unprocessed
 
-    async def _set_aside(self, intake: Intake, error: Exception) -> list[Delivery]:
+    async def _dead_letter(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
         """Make a dead letter of the one thing that cannot be taken."""
-        self._tell(FaultFound(operation="batch", problem=described(error)))
-        for arrival in intake.arrivals:
-            if arrival.delivery is not None:
+        self._emit(InternalErrorCaught(operation="batch", problem=describe_error(error)))
+        for work_item in work_batch.work_items:
+            if work_item.delivery is not None:
                 text = f"The engine could not handle it: {type(error).__name__}."
-                letter = Letter(
-                    *(arrival.delivery, "engine_fault", text, arrival.run_id, arrival.answer_to),
-                    signed=is_signed(arrival),
+                dead_letter = DeadLetterItem(
+                    *(
+                        work_item.delivery,
+                        "engine_fault",
+                        text,
+                        work_item.run_id,
+                        work_item.answer_to,
+                    ),
+                    signed=has_signed_token(work_item),
                 )
-                return await self.take(Intake(letters=[letter]))
-        return [letter.delivery for letter in intake.letters]
+                return await self.process(WorkBatch(dead_letters=[dead_letter]))
+        return [dead_letter.delivery for dead_letter in work_batch.dead_letters]
 
 
-async def _taken(intake: Intake, _: Transaction, batch: Batch, *, patient: bool) -> int:
-    await batch.take(intake, patient=patient)
-    return len(intake.arrivals)
+async def _process(
+    work_batch: WorkBatch,
+    _: SqlAlchemyTransaction,
+    batch: BatchTransaction,
+    *,
+    wait_for_locks: bool,
+) -> int:
+    await batch.process(work_batch, wait_for_locks=wait_for_locks)
+    return len(work_batch.work_items)
 
 
-async def _put_by(intake: Intake, _: Transaction, batch: Batch) -> int:
-    for arrival in intake.arrivals:
-        batch.put_by(arrival)
-    others = Intake(questions=intake.questions, letters=intake.letters)
-    await batch.take(others, patient=True)
-    return len(intake.arrivals)
+async def _defer_all(
+    work_batch: WorkBatch, _: SqlAlchemyTransaction, batch: BatchTransaction
+) -> int:
+    for work_item in work_batch.work_items:
+        batch.defer(work_item)
+    others = WorkBatch(
+        status_queries=work_batch.status_queries, dead_letters=work_batch.dead_letters
+    )
+    await batch.process(others, wait_for_locks=True)
+    return len(work_batch.work_items)
 
 
-_WAYS = (partial(_taken, patient=True), partial(_taken, patient=False), _put_by)
+_LOCK_STRATEGIES = (
+    partial(_process, wait_for_locks=True),
+    partial(_process, wait_for_locks=False),
+    _defer_all,
+)
 """
 How an intake is taken while somebody else holds a row that it needs: waiting for that; past the
 runs that are held; and, alone, by touching nothing but what keeps it for later. If even that is
@@ -256,24 +291,24 @@ held, a whole table is, and it begins again.
 """
 
 
-def _number(intake: Intake) -> int:
-    return len(_items(intake))
+def _entry_count(work_batch: WorkBatch) -> int:
+    return len(_entries(work_batch))
 
 
-def _items(intake: Intake) -> list[Incoming]:
-    return list(intake)
+def _entries(work_batch: WorkBatch) -> list[WorkBatchEntry]:
+    return list(work_batch)
 
 
-def _intake_of(items: Iterable[Incoming]) -> Intake:
-    intake = Intake()
-    for item in items:
-        match item:
-            case Arrival():
-                intake.arrivals.append(item)
-            case Question():
-                intake.questions.append(item)
-            case Letter():
-                intake.letters.append(item)
-            case Unread():
-                intake.unread.append(item)
-    return intake
+def _work_batch_of(entries: Iterable[WorkBatchEntry]) -> WorkBatch:
+    work_batch = WorkBatch()
+    for entry in entries:
+        match entry:
+            case WorkItem():
+                work_batch.work_items.append(entry)
+            case StatusQuery():
+                work_batch.status_queries.append(entry)
+            case DeadLetterItem():
+                work_batch.dead_letters.append(entry)
+            case UnreadableRequest():
+                work_batch.unreadable.append(entry)
+    return work_batch

@@ -16,54 +16,61 @@ from datetime import timedelta
 from saga_engine.decider.decide import Decision, decide
 from saga_engine.decider.effects import wake_at
 from saga_engine.decider.run import Run
-from saga_engine.decider.triggers import Cancel, Garbled, Replied, Start, Trigger, Woken
+from saga_engine.decider.triggers import (
+    Cancel,
+    MalformedReply,
+    ReplyReceived,
+    Start,
+    Trigger,
+    WakeUp,
+)
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import business_keys, crash_suspects, pending_requests, runs
-from saga_engine.store.crash_suspects import Suspect
-from saga_engine.store.database import Transaction
-from saga_engine.store.pending_requests import WaitingStart
+from saga_engine.store.crash_suspects import CrashSuspect
+from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import Status
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.authorization import stranger
-from saga_engine.worker.change_set import Ledger
-from saga_engine.worker.crash_suspects import Suspected, Suspicion
-from saga_engine.worker.registry import Catalogue
-from saga_engine.worker.starts import Starts
+from saga_engine.worker.authorization import refusal_for
+from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.crash_suspects import SuspectsInBatch, SuspectWatch
+from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import Arrival, Intake, Question, Unread
+from saga_engine.worker.work_item import StatusQuery, UnreadableRequest, WorkBatch, WorkItem
 
-FAULT = "The engine could not handle it; see its log."
+INTERNAL_ERROR_TEXT = "The engine could not handle it; see its log."
 
-FAULT_PAUSE = timedelta(minutes=5)
+INTERNAL_ERROR_DELAY = timedelta(minutes=5)
 """
 How long a run rests whose timers hit a bug of ours, so that it does not hit it without end: longer
-than `in_flight_horizon`, or it would take the place of one that can go on.
+than `idle_run_threshold`, or it would take the place of one that can go on.
 """
 
 
-class Batch:
+class BatchTransaction:
     """One transaction's work: what it takes is decided at once, and stands in the ledger."""
 
     def __init__(
         self,
-        tx: Transaction,
-        catalogue: Catalogue,
+        tx: SqlAlchemyTransaction,
+        registry: SagaRegistry,
         admission: Admission,
-        ledger: Ledger,
+        changes: ChangeSet,
         settings: Settings,
     ) -> None:
         self._tx = tx
-        self._catalogue = catalogue
+        self._registry = registry
         self._admission = admission
-        self._ledger = ledger
+        self._changes = changes
         self._settings = settings
-        self._waiting: dict[str, WaitingStart] = {}
-        self._held: set[str] = set()
+        self._queued_starts: dict[str, PendingStart] = {}
+        self._locked_elsewhere: set[str] = set()
 
-    async def take(self, intake: Intake, *, patient: bool) -> None:
+    async def process(self, work_batch: WorkBatch, *, wait_for_locks: bool) -> None:
         """
         Decide what has arrived.
 
@@ -71,275 +78,318 @@ class Batch:
             patient: whether to wait for a run that somebody else holds; otherwise what is for it is
                 put by, and it holds up nothing.
         """
-        await self._examine(intake)
-        ledger = self._ledger
-        for letter in intake.letters:
-            ledger.put_aside(letter)
-        for unread in intake.unread:
-            await self._refuse_unread(unread)
+        await self._watch_suspects(work_batch)
+        changes = self._changes
+        for dead_letter in work_batch.dead_letters:
+            changes.add_dead_letter(dead_letter)
+        for unreadable in work_batch.unreadable:
+            await self._refuse_unreadable(unreadable)
         starts = [
             each
-            for each in intake.arrivals
-            if isinstance(each.trigger, Start) and not self._turned_away(each, each.saga)
+            for each in work_batch.work_items
+            if isinstance(each.trigger, Start) and not self._reject_unauthorized(each, each.saga)
         ]
-        others = [each for each in intake.arrivals if not isinstance(each.trigger, Start)]
+        others = [each for each in work_batch.work_items if not isinstance(each.trigger, Start)]
         if starts:
-            await Starts(
-                *(self._tx, self._catalogue, self._admission, ledger), self._settings
-            ).begin(starts)
-        missing = {each.run_id for each in others} - ledger.stored.keys()
-        if missing:
-            await self._lock(missing, patient=patient)
-            await self._look_among_the_waiting(missing - ledger.stored.keys() - self._held)
-        turn = Timeslice()
-        for arrival in others:
-            self._deal_with(arrival)
-            await turn.over()
-        if intake.questions:
-            await self._answer(intake.questions)
-        if ledger.suspicion is not None:
-            await self._judge(intake.arrivals, ledger.suspicion)
+            await StartProcessor(
+                *(self._tx, self._registry, self._admission, changes), self._settings
+            ).process(starts)
+        run_ids_to_lock = {each.run_id for each in others} - changes.locked_runs.keys()
+        if run_ids_to_lock:
+            await self._lock_runs(run_ids_to_lock, wait_for_locks=wait_for_locks)
+            await self._load_queued_starts(
+                run_ids_to_lock - changes.locked_runs.keys() - self._locked_elsewhere
+            )
+        timeslice = Timeslice()
+        for work_item in others:
+            self._process_item(work_item)
+            await timeslice.yield_if_over()
+        if work_batch.status_queries:
+            await self._answer_status_queries(work_batch.status_queries)
+        if changes.suspect_watch is not None:
+            await self._resolve_suspects(work_batch.work_items, changes.suspect_watch)
 
-    async def _examine(self, intake: Intake) -> None:
+    async def _watch_suspects(self, work_batch: WorkBatch) -> None:
         """Look for runs that have ended a worker, among what was delivered before."""
-        run_ids = {each.run_id for each in intake.arrivals if self._may_be_suspect(each)}
-        found = await crash_suspects.among(self._tx, run_ids)
+        run_ids = {each.run_id for each in work_batch.work_items if self._may_be_suspect(each)}
+        found = await crash_suspects.read_among(self._tx, run_ids)
         if not found:
             return
         if len(found) > 1 or not all(
-            isinstance(each, Arrival) and each.run_id in found for each in intake
+            isinstance(each, WorkItem) and each.run_id in found for each in work_batch
         ):
-            raise Suspected(frozenset(found))
-        self._ledger.suspicion = Suspicion(self._catalogue.watch, found)
+            raise SuspectsInBatch(frozenset(found))
+        self._changes.suspect_watch = SuspectWatch(self._registry.watch, found)
 
-    def _may_be_suspect(self, arrival: Arrival) -> bool:
-        again = arrival.delivery is not None and arrival.delivery.redelivered
-        return again or self.is_suspect(arrival.run_id)
+    def _may_be_suspect(self, work_item: WorkItem) -> bool:
+        redelivered = work_item.delivery is not None and work_item.delivery.redelivered
+        return redelivered or self.is_suspect(work_item.run_id)
 
-    async def _judge(self, arrivals: Sequence[Arrival], suspicion: Suspicion) -> None:
+    async def _resolve_suspects(
+        self, work_items: Sequence[WorkItem], suspect_watch: SuspectWatch
+    ) -> None:
         """Forget a suspect whose call has returned; dead-letter what came for one that is not."""
-        await crash_suspects.acquit(self._tx, suspicion.returned)
-        for arrival in arrivals:
-            if arrival.run_id in suspicion.refused and isinstance(arrival.trigger, Start | Replied):
-                self._ledger.condemn(arrival)
+        await crash_suspects.clear(self._tx, suspect_watch.returned_run_ids)
+        for work_item in work_items:
+            if work_item.run_id in suspect_watch.refused_run_ids and isinstance(
+                work_item.trigger, Start | ReplyReceived
+            ):
+                self._changes.dead_letter_crash_suspect(work_item)
 
-    async def _lock(self, run_ids: set[str], *, patient: bool) -> None:
-        stored, most = self._ledger.stored, self._settings.batch_bytes
-        if patient:
-            stored.update(await runs.lock(self._tx, run_ids, most=most))
+    async def _lock_runs(self, run_ids: set[str], *, wait_for_locks: bool) -> None:
+        locked_runs, max_bytes = self._changes.locked_runs, self._settings.max_batch_bytes
+        if wait_for_locks:
+            locked_runs.update(await runs.lock(self._tx, run_ids, max_bytes=max_bytes))
         else:
-            stored.update(await runs.lock_free(self._tx, run_ids, most=most))
-            self._held |= (await runs.status(self._tx, run_ids - stored.keys())).keys()
+            locked_runs.update(await runs.lock_skip_locked(self._tx, run_ids, max_bytes=max_bytes))
+            self._locked_elsewhere |= (
+                await runs.read_statuses(self._tx, run_ids - locked_runs.keys())
+            ).keys()
 
-    async def _look_among_the_waiting(self, missing: Collection[str]) -> None:
+    async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:
         """Find the starts of runs that are not there, and those that have begun meanwhile."""
-        most = self._settings.held_requests
-        self._waiting = self._ledger.waiting() | await pending_requests.starts_of(
-            self._tx, missing, most
+        max_bytes = self._settings.max_pending_requests_per_run
+        self._queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
+            self._tx, missing_run_ids, max_bytes
         )
         # Each statement has a snapshot of its own: between two a start may have become a run.
-        begun = set(missing) - self._waiting.keys()
-        most = self._settings.batch_bytes
-        self._ledger.stored.update(await runs.lock(self._tx, begun, most=most))
+        started_run_ids = set(missing_run_ids) - self._queued_starts.keys()
+        max_bytes = self._settings.max_batch_bytes
+        self._changes.locked_runs.update(
+            await runs.lock(self._tx, started_run_ids, max_bytes=max_bytes)
+        )
 
-    async def wake(self, run_id: str) -> None:
+    async def wake_run(self, run_id: str) -> None:
         """Decide what time alone changes of one run; one that somebody else holds stays due."""
         if self.is_suspect(run_id):
             return  # it is taken alone
-        self._ledger.stored.update(await runs.lock_free(self._tx, {run_id}))
-        if run_id in self._ledger.stored:
-            self._deal_with(Arrival(run_id, Woken()))
+        self._changes.locked_runs.update(await runs.lock_skip_locked(self._tx, {run_id}))
+        if run_id in self._changes.locked_runs:
+            self._process_item(WorkItem(run_id, WakeUp()))
 
-    async def take_suspect(self, suspect: Suspect, item: Arrival | None) -> None:
+    async def process_suspect(self, suspect: CrashSuspect, work_item: WorkItem | None) -> None:
         """Decide what was recorded for one suspect, or else what time alone changes of it."""
-        self._ledger.suspicion = Suspicion(self._catalogue.watch, {suspect.run_id: suspect})
-        if item is not None:
-            await self.take(Intake([item]), patient=False)
+        self._changes.suspect_watch = SuspectWatch(self._registry.watch, {suspect.run_id: suspect})
+        if work_item is not None:
+            await self.process(WorkBatch([work_item]), wait_for_locks=False)
             return
-        found = await runs.lock_free(self._tx, {suspect.run_id})
-        self._ledger.stored.update(found)
+        found = await runs.lock_skip_locked(self._tx, {suspect.run_id})
+        self._changes.locked_runs.update(found)
         for stored in found.values():
-            ours = stored.definition_id in self._catalogue.sagas
-            if ours and stored.wake_at is not None and stored.wake_at <= self._ledger.now:
-                self._ledger.changed.add(suspect.run_id)
-                self._deal_with(Arrival(suspect.run_id, Woken()))
-        await self._judge((), self._ledger.suspicion)
+            has_definition = stored.definition_id in self._registry.sagas
+            if (
+                has_definition
+                and stored.wake_at is not None
+                and stored.wake_at <= self._changes.now
+            ):
+                self._changes.changed_run_ids.add(suspect.run_id)
+                self._process_item(WorkItem(suspect.run_id, WakeUp()))
+        await self._resolve_suspects((), self._changes.suspect_watch)
 
-    async def take_due(self, limit: int) -> int:
+    async def process_due_runs(self, limit: int) -> int:
         """Decide the runs that time alone changes by now; the number of them."""
-        ledger = self._ledger
+        changes = self._changes
         found = await runs.lock_due(
-            *(self._tx, self._catalogue.ids, limit),
-            most=self._settings.batch_bytes,
-            without=self._catalogue.suspected,  # a run that has ended a worker is taken alone
+            *(self._tx, self._registry.definition_ids, limit),
+            max_bytes=self._settings.max_batch_bytes,
+            # a run that has ended a worker is taken alone
+            excluding=self._registry.suspect_run_ids,
         )
         # A run that this transaction has in hand is not read again: it is not saved yet.
-        due = {run_id: run for run_id, run in found.items() if run_id not in ledger.stored}
-        ledger.stored.update(due)
-        turn = Timeslice()
+        due = {run_id: run for run_id, run in found.items() if run_id not in changes.locked_runs}
+        changes.locked_runs.update(due)
+        timeslice = Timeslice()
         for run_id, stored in due.items():
-            await turn.over()
-            ledger.changed.add(run_id)  # the wake-up is spent, even if nothing was due
-            saga = self._catalogue.sagas[stored.definition_id]
-            decision = self._decide(saga, stored.run, Woken(), None)
+            await timeslice.yield_if_over()
+            changes.changed_run_ids.add(run_id)  # the wake-up is spent, even if nothing was due
+            saga = self._registry.sagas[stored.definition_id]
+            decision = self._decide(saga, stored.run, WakeUp(), None)
             if decision is not None:
                 self._apply(saga, stored, decision, None)
             else:
-                ledger.stored[run_id] = replace(stored, wake_at=ledger.now + FAULT_PAUSE)
+                changes.locked_runs[run_id] = replace(
+                    stored, wake_at=changes.now + INTERNAL_ERROR_DELAY
+                )
         return len(due)
 
     def is_suspect(self, run_id: str) -> bool:
         """Whether a run has ended a worker, so that it is taken alone."""
-        return run_id in self._catalogue.suspected
+        return run_id in self._registry.suspect_run_ids
 
-    def put_by(self, arrival: Arrival) -> None:
+    def defer(self, work_item: WorkItem) -> None:
         """Keep it in PostgreSQL for a moment later; this touches no run and no key."""
-        self._ledger.put_by(arrival)
+        self._changes.defer(work_item)
 
-    async def settle_as_fault(self, arrival: Arrival) -> None:
+    async def handle_internal_error(self, work_item: WorkItem) -> None:
         """
         Deal with what hits a bug of ours: an accepted start is a run with an incident.
 
         What else there is is refused, and kept where it would be lost.
         """
-        if isinstance(arrival.trigger, Start) and arrival.fingerprint is not None:
-            await Starts(
-                *(self._tx, self._catalogue, self._admission, self._ledger), self._settings
-            ).begin_as_fault(arrival, FAULT)
+        if isinstance(work_item.trigger, Start) and work_item.fingerprint is not None:
+            await StartProcessor(
+                *(self._tx, self._registry, self._admission, self._changes), self._settings
+            ).start_with_incident(work_item, INTERNAL_ERROR_TEXT)
         else:
-            await self.refuse_as_fault(arrival)
+            await self.refuse_for_internal_error(work_item)
 
-    async def refuse_as_fault(self, arrival: Arrival) -> None:
+    async def refuse_for_internal_error(self, work_item: WorkItem) -> None:
         """Refuse what hits a bug of ours, and keep what would be lost; its key is free again."""
-        self._refuse(arrival, FAULT)
-        await self._release(arrival)
+        self._refuse_and_dead_letter(work_item, INTERNAL_ERROR_TEXT)
+        await self._release_key(work_item)
 
-    def _refuse(self, arrival: Arrival, text: str) -> None:
-        self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
-        self._ledger.set_aside(arrival, "engine_fault", text)
+    def _refuse_and_dead_letter(self, work_item: WorkItem, text: str) -> None:
+        self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
+        self._changes.dead_letter(work_item, "engine_fault", text)
 
-    async def _refuse_unread(self, unread: Unread) -> None:
-        arrival = unread.arrival
-        self._ledger.refuse(arrival, AnswerOutcome.INVALID, unread.sentence)
-        self._ledger.set_aside(arrival, unread.reason, unread.sentence)
-        await self._release(arrival)
+    async def _refuse_unreadable(self, unreadable: UnreadableRequest) -> None:
+        work_item = unreadable.work_item
+        self._changes.refuse(work_item, AnswerOutcome.INVALID, unreadable.detail)
+        self._changes.dead_letter(work_item, unreadable.reason, unreadable.detail)
+        await self._release_key(work_item)
 
-    async def _release(self, arrival: Arrival) -> None:
+    async def _release_key(self, work_item: WorkItem) -> None:
         """Give back the key of a start that was recorded and does not begin."""
-        row = arrival.recorded
-        if row is not None and row.kind == "start" and row.key is not None:
-            await business_keys.release(self._tx, arrival.saga, row.key, arrival.run_id)
+        pending_request = work_item.pending_request
+        if (
+            pending_request is not None
+            and pending_request.kind == "start"
+            and pending_request.key is not None
+        ):
+            await business_keys.release(
+                self._tx, work_item.saga, pending_request.key, work_item.run_id
+            )
 
-    def _deal_with(self, arrival: Arrival) -> None:
-        ledger = self._ledger
-        stored = ledger.stored.get(arrival.run_id)
-        if arrival.run_id in self._held:
-            ledger.put_by(arrival)
+    def _process_item(self, work_item: WorkItem) -> None:
+        changes = self._changes
+        stored = changes.locked_runs.get(work_item.run_id)
+        if work_item.run_id in self._locked_elsewhere:
+            changes.defer(work_item)
             return
-        if stored is None and arrival.run_id in self._waiting:
+        if stored is None and work_item.run_id in self._queued_starts:
             # Asked before it is stored: a cancel that may not be sent must not wait with the start.
-            start = self._waiting[arrival.run_id]
-            if not self._turned_away(arrival, start.saga):
-                self._hold(arrival, start)
+            start = self._queued_starts[work_item.run_id]
+            if not self._reject_unauthorized(work_item, start.saga):
+                self._hold_until_started(work_item, start)
             return
         if stored is None:
             text = "There is no such run; it may have been dropped with its partition."
-            ledger.refuse(arrival, AnswerOutcome.UNKNOWN_RUN, text)
-            if isinstance(arrival.trigger, Replied):
-                ledger.set_aside(arrival, "unknown_run", text)
+            changes.refuse(work_item, AnswerOutcome.UNKNOWN_RUN, text)
+            if isinstance(work_item.trigger, ReplyReceived):
+                changes.dead_letter(work_item, "unknown_run", text)
             return
-        saga = self._catalogue.sagas.get(stored.definition_id)
-        if self._turned_away(arrival, stored.run.saga, saga):
+        saga = self._registry.sagas.get(stored.definition_id)
+        if self._reject_unauthorized(work_item, stored.run.saga, saga):
             return
         if saga is None:
-            ledger.park(arrival)
+            changes.await_definition(work_item)
         else:
-            self._act_on(saga, stored, arrival)
+            self._decide_and_apply(saga, stored, work_item)
 
-    def _hold(self, arrival: Arrival, start: WaitingStart) -> None:
+    def _hold_until_started(self, work_item: WorkItem, start: PendingStart) -> None:
         """Keep a request until its run begins; one run cannot fill the table with them."""
-        if start.held >= self._settings.held_requests:
+        if start.blocked_requests >= self._settings.max_pending_requests_per_run:
             text = (
-                f"{start.held} requests wait already for run {arrival.run_id} to begin"
-                " (held_requests). Ask again when it has begun."
+                f"{start.blocked_requests} requests wait already for run {work_item.run_id} to"
+                " begin"
+                " (max_pending_requests_per_run). Ask again when it has begun."
             )
-            self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
+            self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
             return
-        self._waiting[arrival.run_id] = replace(start, held=start.held + 1)
-        self._ledger.hold(arrival)
+        self._queued_starts[work_item.run_id] = replace(
+            start, blocked_requests=start.blocked_requests + 1
+        )
+        self._changes.await_admission(work_item)
 
-    def _act_on(self, saga: Saga, stored: StoredRun, arrival: Arrival) -> None:
-        ledger = self._ledger
-        decision = self._decide(saga, stored.run, arrival.trigger, arrival)
+    def _decide_and_apply(self, saga: Saga, stored: StoredRun, work_item: WorkItem) -> None:
+        changes = self._changes
+        decision = self._decide(saga, stored.run, work_item.trigger, work_item)
         if decision is None:
             return
-        if decision.ignored:
-            ledger.ignore(arrival, decision.ignored)
-        if decision.refused:
-            ledger.refuse(arrival, AnswerOutcome.REFUSED, decision.refused)
+        if decision.ignored_reason:
+            changes.ignore(work_item, decision.ignored_reason)
+        if decision.refusal:
+            changes.refuse(work_item, AnswerOutcome.REFUSED, decision.refusal)
         else:
-            ledger.accept(arrival, self._apply(saga, stored, decision, arrival))
+            changes.accept(work_item, self._apply(saga, stored, decision, work_item))
 
-    def _turned_away(self, arrival: Arrival, name: str, saga: Saga | None = None) -> bool:
+    def _reject_unauthorized(
+        self, work_item: WorkItem, saga_name: str, saga: Saga | None = None
+    ) -> bool:
         """Whether its sender may not send it; then it is set aside and the run not told."""
-        if arrival.sender is None:
+        if work_item.sender is None:
             return False  # Recorded in the database: its permissions have let it through.
-        match arrival.trigger:
-            case Replied(step, direction) | Garbled(step, direction) if saga is not None:
-                order = saga.steps[step].order(direction) if step in saga.steps else None
-                command, rules = order.command if order else "", self._settings.reply_users
-                problem = stranger(rules, command, arrival.sender, may="be answered")
+        match work_item.trigger:
+            case ReplyReceived(step, direction) | MalformedReply(step, direction) if (
+                saga is not None
+            ):
+                command_spec = (
+                    saga.steps[step].command_spec(direction) if step in saga.steps else None
+                )
+                command, rules = (
+                    command_spec.command if command_spec else "",
+                    self._settings.authorized_reply_users,
+                )
+                problem = refusal_for(rules, command, work_item.sender, permission="be answered")
             case Start() | Cancel() as request:
                 verb = "start" if isinstance(request, Start) else "cancel"
-                rules = self._settings.request_users
-                problem = stranger(rules, f"{verb} {name}", arrival.sender, may="be sent")
+                rules = self._settings.authorized_request_users
+                problem = refusal_for(
+                    rules, f"{verb} {saga_name}", work_item.sender, permission="be sent"
+                )
             case _:
                 return False
         if problem:
-            self._ledger.turn_away(arrival, problem)
+            self._changes.reject_sender(work_item, problem)
         return bool(problem)
 
     def _decide(
-        self, saga: Saga, run: Run, trigger: Trigger, arrival: Arrival | None
+        self, saga: Saga, run: Run, trigger: Trigger, work_item: WorkItem | None
     ) -> Decision | None:
         """Decide; None when that hits a bug of ours, which must not stop the other runs."""
-        ledger, catalogue = self._ledger, self._catalogue
+        changes, registry = self._changes, self._registry
         try:
             decision = decide(
-                *(saga, run, trigger, ledger.now, catalogue.sealing),
-                watch=ledger.watch(catalogue.watch),
-                limits=catalogue.limits,
+                *(saga, run, trigger, changes.now, registry.encryption),
+                time_limit=changes.effective_watch(registry.watch),
+                limits=registry.limits,
             )
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
-            self._ledger.outcome.faults.append((run.run_id, error))
-            if arrival is not None:
-                self._refuse(arrival, f"The engine could not decide it: {type(error).__name__}.")
+            self._changes.after_commit.internal_errors.append((run.run_id, error))
+            if work_item is not None:
+                self._refuse_and_dead_letter(
+                    work_item, f"The engine could not decide it: {type(error).__name__}."
+                )
             return None
-        ledger.outcome.failures.extend(decision.failures)
+        changes.after_commit.code_failures.extend(decision.code_errors)
         return decision
 
     def _apply(
-        self, saga: Saga, before: StoredRun, decision: Decision, arrival: Arrival | None
+        self, saga: Saga, before: StoredRun, decision: Decision, work_item: WorkItem | None
     ) -> Run:
         run = decision.run
         assert run is not None, "there was one before"
         after = StoredRun(run, before.definition_id, wake_at(saga, run))
-        self._ledger.stored[run.run_id] = after
+        self._changes.locked_runs[run.run_id] = after
         if decision.events:
-            self._ledger.changed.add(run.run_id)
-            self._ledger.record(before.run, run, decision.events, arrival)
+            self._changes.changed_run_ids.add(run.run_id)
+            self._changes.record_decision(before.run, run, decision.events, work_item)
         return run
 
-    async def _answer(self, questions: Sequence[Question]) -> None:
-        found = await runs.status(self._tx, {each.run_id for each in questions})
-        unknown = {each.run_id for each in questions} - found.keys()
-        waiting = self._ledger.waiting() | await pending_requests.starts_of(self._tx, unknown)
-        for run_id, start in waiting.items():
+    async def _answer_status_queries(self, status_queries: Sequence[StatusQuery]) -> None:
+        statuses = await runs.read_statuses(self._tx, {each.run_id for each in status_queries})
+        unknown = {each.run_id for each in status_queries} - statuses.keys()
+        queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
+            self._tx, unknown
+        )
+        for run_id, start in queued_starts.items():
             if start.version is not None:
-                found[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
-        found |= await runs.status(self._tx, unknown - found.keys())  # it may just have begun
-        for question in questions:
-            status = found.get(question.run_id)
-            known = status is not None or question.run_id in waiting
+                statuses[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
+        statuses |= await runs.read_statuses(
+            self._tx, unknown - statuses.keys()
+        )  # it may just have begun
+        for status_query in status_queries:
+            status = statuses.get(status_query.run_id)
+            known = status is not None or status_query.run_id in queued_starts
             outcome = AnswerOutcome.EXISTING if known else AnswerOutcome.UNKNOWN_RUN
-            self._ledger.answer(question.answer_to, outcome, question.run_id, status)
+            self._changes.answer(status_query.answer_to, outcome, status_query.run_id, status)

@@ -8,17 +8,17 @@ workers is not made any more: its run gets an incident, and the message becomes 
 
 from collections.abc import Mapping
 
-from saga_engine.payload.guard import Call, CodeError, Watch
-from saga_engine.store.crash_suspects import Suspect
+from saga_engine.payload.guard import CallTimeLimit, UserCodeCall, UserCodeError
+from saga_engine.store.crash_suspects import CrashSuspect
 
-MOST = 2
+MAX_CRASHES = 2
 """Workers that one call may end."""
 
-REASON = "code_killed_worker"
+CODE_KILLED_WORKER = "code_killed_worker"
 """Why a message is a dead letter whose call is not made any more."""
 
 
-class Suspected(Exception):
+class SuspectsInBatch(Exception):
     """Some of a batch must be taken alone: what belongs to *run_ids*."""
 
     def __init__(self, run_ids: frozenset[str]) -> None:
@@ -26,7 +26,7 @@ class Suspected(Exception):
         self.run_ids = run_ids
 
 
-class Suspicion:
+class SuspectWatch:
     """
     A Watch in front of another, for a batch of suspects.
 
@@ -34,24 +34,25 @@ class Suspicion:
     was not made.
     """
 
-    def __init__(self, watch: Watch, suspects: Mapping[str, Suspect]) -> None:
+    def __init__(self, watch: CallTimeLimit, suspects: Mapping[str, CrashSuspect]) -> None:
         self._watch = watch
         self._suspects = suspects
-        self.returned: set[str] = set()
-        self.refused: set[str] = set()
+        self.returned_run_ids: set[str] = set()
+        self.refused_run_ids: set[str] = set()
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UserCodeCall) -> None:
         """Begin to watch a call; raise CodeError for one that is not made any more."""
         suspect = self._suspects.get(call.run_id)
-        if suspect is not None and _same(suspect, call):
-            if suspect.times >= MOST:
-                self.refused.add(call.run_id)
+        if suspect is not None and _is_suspected_call(suspect, call):
+            if suspect.crash_count >= MAX_CRASHES:
+                self.refused_run_ids.add(call.run_id)
                 text = (
-                    f"ended {suspect.times} worker processes, because it did not return and could"
+                    f"ended {suspect.crash_count} worker processes, because it did not return"
+                    " and could"
                     " not be interrupted; it is called again after `resolve RUN/N retry`"
                 )
-                raise CodeError(call, text)
-            self.returned.add(call.run_id)  # what is not true is never written
+                raise UserCodeError(call, text)
+            self.returned_run_ids.add(call.run_id)  # what is not true is never written
         self._watch.enter(call)
 
     def leave(self) -> None:
@@ -59,7 +60,7 @@ class Suspicion:
         self._watch.leave()
 
 
-def _same(suspect: Suspect, call: Call) -> bool:
+def _is_suspected_call(suspect: CrashSuspect, call: UserCodeCall) -> bool:
     return (suspect.step, suspect.direction, suspect.function) == (
         *(call.step, call.direction or "", call.function),
     )

@@ -8,158 +8,185 @@ plain is sealed here, before it can get anywhere else.
 
 from collections.abc import Iterable, Sequence
 
-from saga_engine.decider.triggers import Cancel, Garbled, Replied, Start, Trigger
-from saga_engine.payload.encryption import PLAIN, Sealing, input_place, reply_place
-from saga_engine.protocol.answer import address
+from saga_engine.decider.triggers import Cancel, MalformedReply, ReplyReceived, Start, Trigger
+from saga_engine.payload.encryption import (
+    NO_ENCRYPTION,
+    PayloadEncryption,
+    input_associated_data,
+    reply_associated_data,
+)
+from saga_engine.protocol.answer import answer_address
 from saga_engine.protocol.command import decode_command
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.reply import decode_reply, told_outcome
+from saga_engine.protocol.reply import decode_reply, read_outcome
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, decode_request
-from saga_engine.protocol.token import read_any, shown
+from saga_engine.protocol.token import redact_token, verify_with_any
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, participant_queue
-from saga_engine.protocol.unreadable import Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import Arrival, Intake, Letter, Question
+from saga_engine.worker.work_item import DeadLetterItem, StatusQuery, WorkBatch, WorkItem
 
 
-async def read_apart(
+async def decode_deliveries(
     deliveries: Iterable[Delivery],
-    keys: Sequence[bytes],
+    token_keys: Sequence[bytes],
     settings: Settings,
-    sealing: Sealing = PLAIN,
-) -> Intake:
+    encryption: PayloadEncryption = NO_ENCRYPTION,
+) -> WorkBatch:
     """
     Read a batch of deliveries one at a time: between two, whatever else is ready has its turn.
 
     Args:
         keys: the engine's, with one of which each genuine correlation id was made.
     """
-    intake, turn = Intake(), Timeslice()
+    work_batch, timeslice = WorkBatch(), Timeslice()
     for delivery in deliveries:
-        read_one(intake, delivery, keys, settings, sealing)
-        await turn.over()
-    return intake
+        decode_delivery(work_batch, delivery, token_keys, settings, encryption)
+        await timeslice.yield_if_over()
+    return work_batch
 
 
-def read_one(
-    intake: Intake,
+def decode_delivery(
+    work_batch: WorkBatch,
     delivery: Delivery,
-    keys: Sequence[bytes],
+    token_keys: Sequence[bytes],
     settings: Settings,
-    sealing: Sealing = PLAIN,
+    encryption: PayloadEncryption = NO_ENCRYPTION,
 ) -> None:
     """Read one delivery into *intake*."""
     try:
-        _read(intake, delivery, keys, settings, sealing)
+        _decode(work_batch, delivery, token_keys, settings, encryption)
     except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
         text = f"The engine could not read it: {type(error).__name__}."
-        intake.letters.append(Letter(delivery, "engine_fault", text))
+        work_batch.dead_letters.append(DeadLetterItem(delivery, "engine_fault", text))
 
 
-def _read(
-    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
+def _decode(
+    work_batch: WorkBatch,
+    delivery: Delivery,
+    token_keys: Sequence[bytes],
+    settings: Settings,
+    encryption: PayloadEncryption,
 ) -> None:
     if delivery.queue == REPLIES:
-        _reply(intake, delivery, keys, settings, sealing)
+        _decode_reply(work_batch, delivery, token_keys, settings, encryption)
     elif delivery.queue == DEAD_LETTERS:
-        intake.letters.append(_dead(delivery, keys, settings))
+        work_batch.dead_letters.append(_broker_dead_letter(delivery, token_keys, settings))
     else:
-        _request(intake, delivery, settings, sealing)
+        _decode_request(work_batch, delivery, settings, encryption)
 
 
-def _reply(
-    intake: Intake, delivery: Delivery, keys: Sequence[bytes], settings: Settings, sealing: Sealing
+def _decode_reply(
+    work_batch: WorkBatch,
+    delivery: Delivery,
+    token_keys: Sequence[bytes],
+    settings: Settings,
+    encryption: PayloadEncryption,
 ) -> None:
-    reply = decode_reply(delivery, keys, settings)
-    ref = reply.ref
-    if isinstance(reply, Unreadable):
+    reply = decode_reply(delivery, token_keys, settings)
+    ref = reply.command_ref
+    if isinstance(reply, UnreadableMessage):
         run_id = str(ref.run_id) if ref else None
-        letter = Letter(delivery, reply.reason, reply.sentence, run_id, signed=ref is not None)
-        intake.letters.append(letter)
+        dead_letter = DeadLetterItem(
+            delivery, reply.reason, reply.explanation, run_id, signed=ref is not None
+        )
+        work_batch.dead_letters.append(dead_letter)
         if ref is None:
             return
-        place = reply_place(str(ref.run_id), ref.step, ref.direction)
-        trigger: Trigger = Garbled(
-            *(ref.step, ref.direction, ref.attempt, reply.sentence),
-            told_outcome(delivery),
-            sealing.sealed(_beginning(delivery.body[: settings.incident_text_bytes]), place),
+        associated_data = reply_associated_data(str(ref.run_id), ref.step, ref.direction)
+        trigger: Trigger = MalformedReply(
+            *(ref.step, ref.direction, ref.attempt, reply.explanation),
+            read_outcome(delivery),
+            encryption.encrypt(
+                _escaped_text(delivery.body[: settings.max_incident_reply_bytes]), associated_data
+            ),
         )
     else:
         assert ref is not None  # only an unreadable reply can be nobody's
         run_id = str(ref.run_id)
-        body = sealing.sealed(reply.body, reply_place(run_id, ref.step, ref.direction))
-        failure = reply.failure and sealing.sealed_failure(reply.failure, run_id)
-        trigger = Replied(ref.step, ref.direction, ref.attempt, reply.outcome, body, failure)
-    intake.arrivals.append(_arrival(str(ref.run_id), trigger, delivery))
+        body = encryption.encrypt(
+            reply.body, reply_associated_data(run_id, ref.step, ref.direction)
+        )
+        failure = reply.failure and encryption.encrypt_failure(reply.failure, run_id)
+        trigger = ReplyReceived(ref.step, ref.direction, ref.attempt, reply.outcome, body, failure)
+    work_batch.work_items.append(_work_item(str(ref.run_id), trigger, delivery))
 
 
-def _beginning(body: bytes) -> str:
+def _escaped_text(body: bytes) -> str:
     """Write bytes as text that can be stored: NUL, and what is not UTF-8, is escaped."""
     return body.decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
-def _request(intake: Intake, delivery: Delivery, settings: Settings, sealing: Sealing) -> None:
+def _decode_request(
+    work_batch: WorkBatch, delivery: Delivery, settings: Settings, encryption: PayloadEncryption
+) -> None:
     request = decode_request(delivery, settings)
     match request:
-        case Unreadable():
-            letter = Letter(delivery, request.reason, request.sentence, None, address(delivery))
-            intake.letters.append(letter)
+        case UnreadableMessage():
+            dead_letter = DeadLetterItem(
+                delivery, request.reason, request.explanation, None, answer_address(delivery)
+            )
+            work_batch.dead_letters.append(dead_letter)
         case StartRequest():
             run_id = str(request.run_id)
-            given = sealing.sealed(request.input, input_place(request.saga, run_id))
-            start = Start(run_id, request.key, given)
-            arrival = _arrival(
+            encrypted_input = encryption.encrypt(
+                request.input, input_associated_data(request.saga, run_id)
+            )
+            start = Start(run_id, request.key, encrypted_input)
+            work_item = _work_item(
                 start.run_id, start, delivery, saga=request.saga, version=request.version
             )
-            intake.arrivals.append(arrival)
+            work_batch.work_items.append(work_item)
         case CancelRequest():
-            cancel = Cancel(request.by, request.reason)
-            intake.arrivals.append(_arrival(str(request.run_id), cancel, delivery))
+            cancel = Cancel(request.operator, request.reason)
+            work_batch.work_items.append(_work_item(str(request.run_id), cancel, delivery))
         case StatusRequest():
-            answer_to = address(delivery)
+            answer_to = answer_address(delivery)
             if answer_to is not None:  # a question that nobody waits for needs no answer
-                intake.questions.append(Question(str(request.run_id), answer_to))
+                work_batch.status_queries.append(StatusQuery(str(request.run_id), answer_to))
 
 
-def _arrival(
+def _work_item(
     run_id: str,
     trigger: Trigger,
     delivery: Delivery,
     *,
     saga: str = "",
     version: int | None = None,
-) -> Arrival:
-    return Arrival(
+) -> WorkItem:
+    return WorkItem(
         run_id,
         trigger,
         saga,
         version,
         delivery.message_id,
-        shown(delivery.correlation_id),
-        None if delivery.queue == REPLIES else address(delivery),
+        redact_token(delivery.correlation_id),
+        None if delivery.queue == REPLIES else answer_address(delivery),
         None,
         delivery,
         delivery.user_id,
     )
 
 
-def _dead(delivery: Delivery, keys: Sequence[bytes], settings: Settings) -> Letter:
+def _broker_dead_letter(
+    delivery: Delivery, token_keys: Sequence[bytes], settings: Settings
+) -> DeadLetterItem:
     """A message the broker gave up; its `x-death` header says where and why."""
-    deaths = delivery.headers.get("x-death")
-    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    x_death = delivery.headers.get("x-death")
+    first_death = x_death[0] if isinstance(x_death, list) and x_death else None
     queue, reason = ("", "")
-    if isinstance(first, dict):
-        queue, reason = str(first.get("queue", "")), str(first.get("reason", ""))
-    known = reason if reason in BROKER_REASONS else "other"
+    if isinstance(first_death, dict):
+        queue, reason = str(first_death.get("queue", "")), str(first_death.get("reason", ""))
+    known_reason = reason if reason in BROKER_DEAD_LETTER_REASONS else "other"
     text = f"The broker gave it up in queue {queue[:100]!r}."
     if queue.startswith(participant_queue("")):
         # A participant cannot say why it rejected something; mostly it is what we see as well.
         command = decode_command(delivery, settings)
-        text += f" {command.sentence}" if isinstance(command, Unreadable) else ""
-    signed = read_any(keys, delivery.correlation_id) is not None
-    return Letter(delivery, f"broker_{known}", text, signed=signed)
+        text += f" {command.explanation}" if isinstance(command, UnreadableMessage) else ""
+    signed = verify_with_any(token_keys, delivery.correlation_id) is not None
+    return DeadLetterItem(delivery, f"broker_{known_reason}", text, signed=signed)
 
 
-BROKER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")
+BROKER_DEAD_LETTER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")
 """Why RabbitMQ dead-letters (guide "Dead Letter Exchanges")."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
-from saga_engine.errors import StoreBusy, StoreTooMuch
+from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge
 from saga_engine.settings import Settings
 from saga_engine.store import (
     backlog_counts,
@@ -26,20 +26,25 @@ from saga_engine.store import (
     runs,
     stranded_starts,
 )
-from saga_engine.store.crash_suspects import Suspect
-from saga_engine.store.database import Database, Transaction
-from saga_engine.store.definitions import presence_of
-from saga_engine.store.outbox import LeftBehind
-from saga_engine.store.partitions import Patience
-from saga_engine.store.pending_requests import Inboxed
-from saga_engine.telemetry.events import BacklogCounted, FaultFound, Tell, described
+from saga_engine.store.crash_suspects import CrashSuspect
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.definitions import presence_policy
+from saga_engine.store.outbox import StaleCommands
+from saga_engine.store.partitions import LockRetry
+from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.telemetry.events import (
+    BacklogCounted,
+    Emitter,
+    InternalErrorCaught,
+    describe_error,
+)
 from saga_engine.worker import decode_pending
-from saga_engine.worker.adaptive_limit import Portion
-from saga_engine.worker.batch_runner import AWAY, Turnover
-from saga_engine.worker.batch_transaction import FAULT_PAUSE, Batch
-from saga_engine.worker.outbox_publisher import Outbound
-from saga_engine.worker.registry import Catalogue
-from saga_engine.worker.work_item import Arrival, Intake, Unread
+from saga_engine.worker.adaptive_limit import AdaptiveLimit
+from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE, BatchRunner
+from saga_engine.worker.batch_transaction import INTERNAL_ERROR_DELAY, BatchTransaction
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
 
 
 class Duties:
@@ -48,383 +53,458 @@ class Duties:
     def __init__(
         self,
         database: Database,
-        catalogue: Catalogue,
-        turnover: Turnover,
-        outbound: Outbound,
+        registry: SagaRegistry,
+        batch_runner: BatchRunner,
+        outbox_publisher: OutboxPublisher,
         settings: Settings,
-        tell: Tell,
+        emit: Emitter,
     ) -> None:
         self._database = database
-        self._catalogue = catalogue
-        self._turnover = turnover
-        self._outbound = outbound
+        self._registry = registry
+        self._batch_runner = batch_runner
+        self._outbox_publisher = outbox_publisher
         self._settings = settings
-        self._tell = tell
-        self._lengths = decode_pending.lengths(settings)
-        self._presence = presence_of(settings)
-        self._waiting = Portion(settings.batch_size)
-        self._due = Portion(settings.batch_size)
-        self._swept = Portion(settings.batch_size)
+        self._emit = emit
+        self._body_limits = decode_pending.body_limits(settings)
+        self._presence_times = presence_policy(settings)
+        self._request_limit = AdaptiveLimit(settings.batch_size)
+        self._due_limit = AdaptiveLimit(settings.batch_size)
+        self._resend_limit = AdaptiveLimit(settings.batch_size)
         self._starts_first = False
 
-    async def waiting(self) -> bool:
+    async def process_due_and_pending(self) -> bool:
         """
         Deal with what waits in PostgreSQL: runs that are due, then requests that were recorded.
 
         Each in a transaction of its own: whatever is wrong with the requests, timers fire. Most
         of the time there is neither, so one short transaction looks first.
         """
-        if self._outbound.blocked:
-            self._turnover.admission.cut_off()  # until now; the next look says so again
-        due, recorded = await self._turnover.look(self._what_waits)
-        woken = due and await self._wake_due()
-        return (recorded and await self._take_what_was_recorded()) or woken
+        if self._outbox_publisher.blocked:
+            self._batch_runner.admission.connection_lost()  # until now; the next look says so again
+        has_due_runs, has_requests = await self._batch_runner.read(self._check_for_work)
+        processed_runs = has_due_runs and await self._process_due_runs()
+        return (has_requests and await self._process_pending_requests()) or processed_runs
 
-    async def _what_waits(self, tx: Transaction) -> tuple[bool, bool]:
+    async def _check_for_work(self, tx: SqlAlchemyTransaction) -> tuple[bool, bool]:
         """
         Whether runs are due, and whether there may be requests.
 
         While runs are due, the requests are not looked at: somebody may have locked their table.
         """
-        definitions = self._catalogue.ids
-        due = bool(await runs.due(tx, definitions, 1))
-        return due, due or await pending_requests.anything(tx, self._catalogue.names, definitions)
+        definition_ids = self._registry.definition_ids
+        due = bool(await runs.due_run_ids(tx, definition_ids, 1))
+        return due, due or await pending_requests.has_work(
+            tx, self._registry.saga_names, definition_ids
+        )
 
-    async def _wake_due(self) -> bool:
+    async def _process_due_runs(self) -> bool:
         try:
-            return await self._due.learn(self._turnover.once(self._take_due)) > 0
-        except AWAY:
+            return (
+                await self._due_limit.adapt(
+                    self._batch_runner.run_transaction(self._process_due_batch)
+                )
+                > 0
+            )
+        except DATABASE_UNAVAILABLE:
             raise
-        except StoreTooMuch:
+        except StoreReadTooLarge:
             return True  # it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
-            self._tell(FaultFound(operation="waiting", problem=described(error)))
-            return await self._wake_one_by_one()
+            self._emit(InternalErrorCaught(operation="waiting", problem=describe_error(error)))
+            return await self._wake_runs_individually()
 
-    async def _take_what_was_recorded(self) -> bool:
+    async def _process_pending_requests(self) -> bool:
         try:
-            return await self._take_all_or_what_is_free()
-        except AWAY:
+            return await self._process_request_batches()
+        except DATABASE_UNAVAILABLE:
             raise
-        except StoreTooMuch:
+        except StoreReadTooLarge:
             return True  # their runs are large: it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - the same
-            self._tell(FaultFound(operation="waiting", problem=described(error)))
-            return await self._take_one_recorded()
+            self._emit(InternalErrorCaught(operation="waiting", problem=describe_error(error)))
+            return await self._process_oldest_request()
 
-    async def _take_all_or_what_is_free(self) -> bool:
+    async def _process_request_batches(self) -> bool:
         try:
-            return await self._waiting.learn(self._turnover.once(self._take_recorded)) > 0
-        except StoreBusy:
-            return await self._past_the_busy()
+            return (
+                await self._request_limit.adapt(
+                    self._batch_runner.run_transaction(self._process_request_batch)
+                )
+                > 0
+            )
+        except StoreLockTimeout:
+            return await self._process_around_locks()
 
-    async def _past_the_busy(self) -> bool:
+    async def _process_around_locks(self) -> bool:
         """
         Somebody holds what a recorded request needs besides its run: put that request by.
 
         While it takes longer to find out about some than they are left alone, the batch never gets
         through; starts need nothing of theirs.
         """
-        worked = False
-        with suppress(StoreBusy):  # a start is held too, and will be put by when it is the oldest
-            worked |= await self._waiting.learn(self._turnover.once(self._take_starts)) > 0
-        return await self._take_one_recorded() or worked
+        found_work = False
+        with suppress(
+            StoreLockTimeout
+        ):  # a start is held too, and will be put by when it is the oldest
+            found_work |= (
+                await self._request_limit.adapt(
+                    self._batch_runner.run_transaction(self._process_start_batch)
+                )
+                > 0
+            )
+        return await self._process_oldest_request() or found_work
 
-    async def _wake_one_by_one(self) -> bool:
+    async def _wake_runs_individually(self) -> bool:
         """Wake each due run alone; one that cannot be woken rests for a while."""
         async with self._database.transaction() as tx:
-            due = await runs.due(tx, self._catalogue.ids, self._settings.batch_size)
-        for run_id in due:
+            due_run_ids = await runs.due_run_ids(
+                tx, self._registry.definition_ids, self._settings.batch_size
+            )
+        for run_id in due_run_ids:
             try:
-                await self._turnover.once(partial(_wake, run_id))
-            except AWAY:
+                await self._batch_runner.run_transaction(partial(_wake_run, run_id))
+            except DATABASE_UNAVAILABLE:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
-                problem = described(error)
-                self._tell(FaultFound(operation="wake", problem=problem, run_id=run_id))
+                problem = describe_error(error)
+                self._emit(InternalErrorCaught(operation="wake", problem=problem, run_id=run_id))
                 async with self._database.transaction() as tx:
-                    await runs.rest(tx, run_id, FAULT_PAUSE)
-        return bool(due)
+                    await runs.defer_wake(tx, run_id, INTERNAL_ERROR_DELAY)
+        return bool(due_run_ids)
 
-    async def _take_one_recorded(self) -> bool:
+    async def _process_oldest_request(self) -> bool:
         """Take in the oldest request alone; one that breaks its batch is refused."""
         # In turn, because either kind may come without end.
         self._starts_first = not self._starts_first
-        seen: list[Inboxed] = []
+        requests: list[PendingRequest] = []
 
-        async def take(tx: Transaction, batch: Batch) -> int:
-            seen.extend(await self._oldest_recorded(tx))
-            return await self._take_in(batch, seen)
+        async def process(tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
+            requests.extend(await self._take_oldest_request(tx))
+            return await self._process_requests(batch, requests)
 
         try:
-            return await self._turnover.once(take) > 0
-        except StoreBusy:
-            await self._turnover.once(partial(self._settle_alone, seen, _put_by))
-        except AWAY:
+            return await self._batch_runner.run_transaction(process) > 0
+        except StoreLockTimeout:
+            await self._batch_runner.run_transaction(
+                partial(self._resolve_requests, requests, _defer)
+            )
+        except DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - the same
-            run_id = seen[0].run_id if seen else ""
-            self._tell(FaultFound(operation="recorded", problem=described(error), run_id=run_id))
-            await self._refuse_alone(seen)
+            run_id = requests[0].run_id if requests else ""
+            self._emit(
+                InternalErrorCaught(
+                    operation="recorded", problem=describe_error(error), run_id=run_id
+                )
+            )
+            await self._refuse_requests(requests)
         return True
 
-    async def _refuse_alone(self, seen: Sequence[Inboxed]) -> None:
+    async def _refuse_requests(self, requests: Sequence[PendingRequest]) -> None:
         """
         Begin the start that broke its batch as a run with an incident, or refuse the request.
 
         One that cannot even be refused rests.
         """
-        for settle in (Batch.settle_as_fault, Batch.refuse_as_fault):
+        for resolve in (
+            BatchTransaction.handle_internal_error,
+            BatchTransaction.refuse_for_internal_error,
+        ):
             try:
-                await self._turnover.once(partial(self._settle_alone, seen, settle))
+                await self._batch_runner.run_transaction(
+                    partial(self._resolve_requests, requests, resolve)
+                )
                 break
-            except AWAY:
+            except DATABASE_UNAVAILABLE:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
-                self._tell(FaultFound(operation="recorded", problem=described(error)))
+                self._emit(InternalErrorCaught(operation="recorded", problem=describe_error(error)))
         else:
             async with self._database.transaction() as tx:
-                await pending_requests.rest(tx, [item.id for item in seen], FAULT_PAUSE)
+                await pending_requests.defer(
+                    tx, [request.id for request in requests], INTERNAL_ERROR_DELAY
+                )
 
-    async def _settle_alone(
+    async def _resolve_requests(
         self,
-        seen: Sequence[Inboxed],
-        settle: Callable[[Batch, Arrival], Awaitable[None]],
-        tx: Transaction,
-        batch: Batch,
+        requests: Sequence[PendingRequest],
+        resolve: Callable[[BatchTransaction, WorkItem], Awaitable[None]],
+        tx: SqlAlchemyTransaction,
+        batch: BatchTransaction,
     ) -> None:
         """Take the same request out again, and only settle it."""
-        if await self._oldest_recorded(tx) != seen:
-            raise StoreBusy("Another worker has taken that request. Nothing was done.")
-        for item in seen:
-            found = decode_pending.read_one(item, self._settings)
-            await settle(batch, found.arrival if isinstance(found, Unread) else found)
+        if await self._take_oldest_request(tx) != requests:
+            raise StoreLockTimeout("Another worker has taken that request. Nothing was done.")
+        for request in requests:
+            decoded = decode_pending.decode_request(request, self._settings)
+            await resolve(
+                batch, decoded.work_item if isinstance(decoded, UnreadableRequest) else decoded
+            )
 
-    async def _take_in(self, batch: Batch, items: Sequence[Inboxed]) -> int:
-        intake = decode_pending.read(items, self._settings)
-        if alone := [each for each in intake.arrivals if batch.is_suspect(each.run_id)]:
-            for each in alone:
-                batch.put_by(each)
-            intake.arrivals = [each for each in intake.arrivals if each not in alone]
-        if any(True for _ in intake):
-            await batch.take(intake, patient=False)
-        return len(items)
+    async def _process_requests(
+        self, batch: BatchTransaction, requests: Sequence[PendingRequest]
+    ) -> int:
+        work_batch = decode_pending.decode_requests(requests, self._settings)
+        if suspect_items := [
+            each for each in work_batch.work_items if batch.is_suspect(each.run_id)
+        ]:
+            for each in suspect_items:
+                batch.defer(each)
+            work_batch.work_items = [
+                each for each in work_batch.work_items if each not in suspect_items
+            ]
+        if any(True for _ in work_batch):
+            await batch.process(work_batch, wait_for_locks=False)
+        return len(requests)
 
-    async def _take_due(self, _tx: Transaction, batch: Batch) -> int:
+    async def _process_due_batch(self, _tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
         """
         Wake the runs that are due, unless we are cut off from the broker.
 
         Then nobody knows whether a command was answered, and what would follow could not leave: an
         outage costs each run one attempt, not all of them.
         """
-        if self._outbound.blocked:
+        if self._outbox_publisher.blocked:
             return 0
-        return await batch.take_due(self._due.size)
+        return await batch.process_due_runs(self._due_limit.size)
 
-    async def _take_recorded(self, tx: Transaction, batch: Batch) -> int:
-        limit, definitions = self._waiting.size, self._catalogue.ids
-        items = await self._starts(tx, limit)
+    async def _process_request_batch(
+        self, tx: SqlAlchemyTransaction, batch: BatchTransaction
+    ) -> int:
+        limit, definition_ids = self._request_limit.size, self._registry.definition_ids
+        requests = await self._take_admissible_starts(tx, limit)
         # After the starts: what is asked of a run is held back until its start is taken out.
-        items += await pending_requests.take(
+        requests += await pending_requests.take(
             tx,
-            definition_ids=definitions,
+            definition_ids=definition_ids,
             limit=limit,
-            lengths=self._lengths,
-            most=self._settings.batch_bytes,
+            body_limits=self._body_limits,
+            max_bytes=self._settings.max_batch_bytes,
         )
-        return await self._take_in(batch, items)
+        return await self._process_requests(batch, requests)
 
-    async def _take_starts(self, tx: Transaction, batch: Batch) -> int:
-        return await self._take_in(batch, await self._starts(tx, self._waiting.size))
+    async def _process_start_batch(self, tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
+        return await self._process_requests(
+            batch, await self._take_admissible_starts(tx, self._request_limit.size)
+        )
 
-    async def _starts(self, tx: Transaction, limit: int) -> list[Inboxed]:
+    async def _take_admissible_starts(
+        self, tx: SqlAlchemyTransaction, limit: int
+    ) -> list[PendingRequest]:
         """Take out up to *limit* starts whose turn it is."""
-        admission, definitions = self._turnover.admission, self._catalogue.ids
-        waiting = await pending_requests.sagas_waiting(tx, self._catalogue.names, definitions)
-        if not waiting:
+        admission, definition_ids = self._batch_runner.admission, self._registry.definition_ids
+        queued_sagas = await pending_requests.sagas_with_starts(
+            tx, self._registry.saga_names, definition_ids
+        )
+        if not queued_sagas:
             return []
-        await admission.look(tx)
-        turns = admission.turns(waiting, limit)
+        await admission.refresh(tx)
+        quotas = admission.quotas(queued_sagas, limit)
         return await pending_requests.take_starts(
             tx,
-            turns,
-            definition_ids=definitions,
+            quotas,
+            definition_ids=definition_ids,
             limit=limit,
-            lengths=self._lengths,
-            most=self._settings.batch_bytes,
+            body_limits=self._body_limits,
+            max_bytes=self._settings.max_batch_bytes,
         )
 
-    async def _oldest_recorded(self, tx: Transaction) -> list[Inboxed]:
+    async def _take_oldest_request(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
         """Take out one thing, if there is any: a start, or something else if it is its turn."""
         if self._starts_first:
-            return await self._oldest_start(tx) or await self._oldest_other(tx)
-        return await self._oldest_other(tx) or await self._oldest_start(tx)
+            return await self._take_oldest_start(tx) or await self._take_oldest_non_start(tx)
+        return await self._take_oldest_non_start(tx) or await self._take_oldest_start(tx)
 
-    async def _oldest_other(self, tx: Transaction) -> list[Inboxed]:
-        definitions, bounds = self._catalogue.ids, self._lengths
-        return await pending_requests.take(tx, definition_ids=definitions, limit=1, lengths=bounds)
-
-    async def _oldest_start(self, tx: Transaction) -> list[Inboxed]:
-        """Take out a start without regard to its turn."""
-        definitions, bounds = self._catalogue.ids, self._lengths
-        waiting = await pending_requests.sagas_waiting(tx, self._catalogue.names, definitions)
-        turns = dict.fromkeys(sorted(waiting), 1)
-        return await pending_requests.take_starts(
-            tx, turns, definition_ids=definitions, limit=1, lengths=bounds
+    async def _take_oldest_non_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
+        definition_ids, body_limits = self._registry.definition_ids, self._body_limits
+        return await pending_requests.take(
+            tx, definition_ids=definition_ids, limit=1, body_limits=body_limits
         )
 
-    async def returned(self) -> bool:
+    async def _take_oldest_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
+        """Take out a start without regard to its turn."""
+        definition_ids, body_limits = self._registry.definition_ids, self._body_limits
+        queued_sagas = await pending_requests.sagas_with_starts(
+            tx, self._registry.saga_names, definition_ids
+        )
+        quotas = dict.fromkeys(sorted(queued_sagas), 1)
+        return await pending_requests.take_starts(
+            tx, quotas, definition_ids=definition_ids, limit=1, body_limits=body_limits
+        )
+
+    async def process_unroutable(self) -> bool:
         """Tell runs of their commands that no queue is bound for."""
         limit = self._settings.batch_size
-        came_back = self._outbound.returned[:limit]
-        del self._outbound.returned[:limit]
-        if not came_back:
+        unroutable = self._outbox_publisher.unroutable[:limit]
+        del self._outbox_publisher.unroutable[:limit]
+        if not unroutable:
             return False
         # Not after it: a command that the run takes for undelivered must never be sent again.
-        self._outbound.confirmed.extend(number for number, _ in came_back)
-        await self._turnover.take(Intake([arrival for _, arrival in came_back]))
+        self._outbox_publisher.confirmed_ids.extend(outbox_id for outbox_id, _ in unroutable)
+        await self._batch_runner.process(WorkBatch([work_item for _, work_item in unroutable]))
         return True
 
-    async def sweep(self) -> bool:
+    async def resend_unconfirmed(self) -> bool:
         """Send again what was committed but never confirmed, whoever committed it."""
-        if self._outbound.blocked:
+        if self._outbox_publisher.blocked:
             return False
-        left: list[LeftBehind] = []
+        claims: list[StaleCommands] = []
 
         async def claim() -> int:
-            age, most = timedelta(seconds=self._settings.outbox_age), self._settings.batch_bytes
+            min_age, max_bytes = (
+                timedelta(seconds=self._settings.outbox_resend_after),
+                self._settings.max_batch_bytes,
+            )
             async with self._database.transaction() as tx:
-                size = self._swept.size
-                left.append(await outbox.claim_left_behind(tx, age, size, most=most))
-            return left[0].found
+                max_rows = self._resend_limit.size
+                claims.append(await outbox.claim_stale(tx, min_age, max_rows, max_bytes=max_bytes))
+            return claims[0].rows_found
 
-        found = await self._swept.learn(claim())
-        await self._outbound.commands(left[0].claimed, again=True)
-        return found > 0
+        claimed_count = await self._resend_limit.adapt(claim())
+        await self._outbox_publisher.publish_commands(claims[0].claimed, resend=True)
+        return claimed_count > 0
 
-    async def suspects(self) -> bool:
+    async def process_suspects(self) -> bool:
         """Deal with what waits for runs that have ended a worker, each of them alone."""
         async with self._database.transaction() as tx:
-            self._catalogue.suspected = frozenset(await crash_suspects.every(tx))
-            found = await crash_suspects.with_work(tx) if self._catalogue.suspected else {}
+            self._registry.suspect_run_ids = frozenset(await crash_suspects.read_all(tx))
+            found = (
+                await crash_suspects.read_with_work(tx) if self._registry.suspect_run_ids else {}
+            )
         for suspect in found.values():
-            await self._take_suspect(suspect)
+            await self._process_suspect(suspect)
         return False
 
-    async def _take_suspect(self, suspect: Suspect) -> None:
-        run_id, definitions = suspect.run_id, self._catalogue.ids
+    async def _process_suspect(self, suspect: CrashSuspect) -> None:
+        run_id, definition_ids = suspect.run_id, self._registry.definition_ids
         async with self._database.transaction() as tx:
-            await crash_suspects.pardon(tx, run_id)
-            again = await crash_suspects.among(tx, {run_id})
+            await crash_suspects.allow_retry(tx, run_id)
+            current_suspects = await crash_suspects.read_among(tx, {run_id})
 
-        async def take(tx: Transaction, batch: Batch) -> None:
-            for each in again.values():
-                items = await crash_suspects.take_of(tx, run_id, definitions, self._lengths)
-                intake = decode_pending.read(items, self._settings)
-                if intake.unread:
-                    await batch.take(intake, patient=True)
+        async def process(tx: SqlAlchemyTransaction, batch: BatchTransaction) -> None:
+            for current_suspect in current_suspects.values():
+                requests = await crash_suspects.take_oldest_request(
+                    tx, run_id, definition_ids, self._body_limits
+                )
+                work_batch = decode_pending.decode_requests(requests, self._settings)
+                if work_batch.unreadable:
+                    await batch.process(work_batch, wait_for_locks=True)
                 else:
-                    await batch.take_suspect(each, next(iter(intake.arrivals), None))
+                    await batch.process_suspect(
+                        current_suspect, next(iter(work_batch.work_items), None)
+                    )
 
         try:
-            await self._turnover.once(take)
-        except AWAY:
+            await self._batch_runner.run_transaction(process)
+        except DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
-            problem = described(error)
-            self._tell(FaultFound(operation="suspects", problem=problem, run_id=run_id))
+            problem = describe_error(error)
+            self._emit(InternalErrorCaught(operation="suspects", problem=problem, run_id=run_id))
 
-    async def flush(self) -> bool:
+    async def delete_confirmed(self) -> bool:
         """Delete confirmed outbox rows when no batch has come along to do it."""
-        if self._outbound.confirmed:
-            await self._turnover.once(_nothing)
+        if self._outbox_publisher.confirmed_ids:
+            await self._batch_runner.run_transaction(_no_operation)
         return False
 
     async def maintenance(self) -> bool:
         """Read the token keys, count for the gauges, forget old suspects."""
         async with self._database.transaction() as tx:
-            self._outbound.keys = await engine_identity.token_keys(tx)
-        if self._catalogue.suspected:
+            self._outbox_publisher.token_keys = await engine_identity.token_keys(tx)
+        if self._registry.suspect_run_ids:
             async with self._database.transaction() as tx:
-                await crash_suspects.expire(tx)
+                await crash_suspects.delete_expired(tx)
         async with self._database.transaction() as tx:
-            counts = await backlog_counts.counts(tx, self._settings.count_max)
-            self._tell(_backlog(counts, len(self._catalogue.suspected)))
+            counts = await backlog_counts.count_backlog(tx, self._settings.max_gauge_count)
+            self._emit(_backlog_event(counts, len(self._registry.suspect_run_ids)))
         return False
 
-    async def presence(self) -> bool:
+    async def refresh_presence(self) -> bool:
         """Say which definitions this worker has; it counts as having them for a while."""
         async with self._database.transaction() as tx:
-            await definitions.seen(tx, self._catalogue.ids, self._presence)
+            await definitions.refresh_presence(
+                tx, self._registry.definition_ids, self._presence_times
+            )
         return False
 
-    async def partitions(self) -> bool:
+    async def maintain_partitions(self) -> bool:
         """Make the partitions of coming months, drop the months that are past their retention."""
         settings = self._settings
-        days = settings.retention_days
+        days = settings.run_retention_days
         await partitions.maintain(
             self._database,
             # As long as its ids may still arrive, a month stays.
-            retention_days=max(days, settings.run_id_age_days + 1) if days else 0,
-            months_ahead=settings.partitions_ahead,
-            patience=Patience(settings.partition_lock_timeout, settings.partition_lock_tries),
+            retention_days=max(days, settings.max_run_id_age_days + 1) if days else 0,
+            months_ahead=settings.partition_months_ahead,
+            lock_retry=LockRetry(settings.partition_lock_timeout, settings.partition_lock_attempts),
         )
         return False
 
-    async def _set_unknown_starts_aside(self, tx: Transaction, batch: Batch) -> int:
+    async def _dead_letter_unknown_starts(
+        self, tx: SqlAlchemyTransaction, batch: BatchTransaction
+    ) -> int:
         """Make dead letters of starts whose definition no worker has loaded in all their days."""
-        days = self._settings.run_id_age_days
-        items = await stranded_starts.take_unknown(
-            tx, timedelta(days=days), self._settings.batch_size, self._lengths
+        days = self._settings.max_run_id_age_days
+        requests = await stranded_starts.take_without_definition(
+            tx, timedelta(days=days), self._settings.batch_size, self._body_limits
         )
         text = (
             f"No worker has loaded the definition of this start within {days} days"
-            " (run_id_age_days). Load it in a worker, then start again."
+            " (max_run_id_age_days). Load it in a worker, then start again."
         )
-        found = [decode_pending.read_one(item, self._settings) for item in items]
-        arrivals = [each.arrival if isinstance(each, Unread) else each for each in found]
-        unread = [Unread(each, "unknown_saga", text) for each in arrivals]
-        if unread:
-            await batch.take(Intake(unread=unread), patient=False)
-        return len(items)
+        decoded_requests = [
+            decode_pending.decode_request(request, self._settings) for request in requests
+        ]
+        work_items = [
+            each.work_item if isinstance(each, UnreadableRequest) else each
+            for each in decoded_requests
+        ]
+        unreadable = [UnreadableRequest(each, "unknown_saga", text) for each in work_items]
+        if unreadable:
+            await batch.process(WorkBatch(unreadable=unreadable), wait_for_locks=False)
+        return len(requests)
 
-    async def purge(self) -> bool:
+    async def purge_expired(self) -> bool:
         """Delete what is past its days: settled dead letters, acts, starts of no definition."""
         settings = self._settings
-        await self._turnover.once(self._set_unknown_starts_aside)
-        days = {"dead_letter_days": settings.dead_letter_days, "audit_days": settings.audit_days}
-        await retention.purge(self._database, **days)
+        await self._batch_runner.run_transaction(self._dead_letter_unknown_starts)
+        days = {
+            "dead_letter_days": settings.dead_letter_retention_days,
+            "audit_days": settings.audit_retention_days,
+        }
+        await retention.purge_expired(self._database, **days)
         return False
 
 
-def _backlog(counts: backlog_counts.Counts, suspects: int) -> BacklogCounted:
-    letters: Counter[str] = Counter()
-    for (_, reason), number in counts.dead_letters.items():
-        letters[reason] += number
+def _backlog_event(counts: backlog_counts.BacklogCounts, suspect_count: int) -> BacklogCounted:
+    dead_letters_by_reason: Counter[str] = Counter()
+    for (_, reason), count in counts.dead_letters.items():
+        dead_letters_by_reason[reason] += count
     return BacklogCounted(
-        runs={(saga, status.value): number for (saga, status), number in counts.runs.items()},
-        run_oldest_s=counts.oldest_run_age,
+        runs={(saga, status.value): count for (saga, status), count in counts.runs.items()},
+        oldest_run_age_s=counts.oldest_run_age,
         incidents_open=counts.open_incidents,
-        dead_letters_open=letters,
-        messages_parked=counts.parked,
-        starts_waiting=counts.starts_waiting,
+        dead_letters_open=dead_letters_by_reason,
+        messages_awaiting_definition=counts.awaiting_definition,
+        starts_awaiting_admission=counts.starts_waiting,
         starts_stranded=counts.starts_stranded,
-        code_suspects=suspects,
+        crash_suspects=suspect_count,
         outbox_pending=counts.outbox_pending,
-        outbox_oldest_s=counts.outbox_oldest_age,
+        outbox_oldest_age_s=counts.outbox_oldest_age,
         timers_pending=counts.timers_pending,
         timer_overdue_s=counts.timer_overdue,
-        runs_unpartitioned=counts.unpartitioned,
+        runs_in_default_partition=counts.runs_unpartitioned,
     )
 
 
-async def _wake(run_id: str, _tx: Transaction, batch: Batch) -> None:
-    await batch.wake(run_id)
+async def _wake_run(run_id: str, _tx: SqlAlchemyTransaction, batch: BatchTransaction) -> None:
+    await batch.wake_run(run_id)
 
 
-async def _nothing(_tx: Transaction, _batch: Batch) -> int:
+async def _no_operation(_tx: SqlAlchemyTransaction, _batch: BatchTransaction) -> int:
     return 0
 
 
-async def _put_by(batch: Batch, arrival: Arrival) -> None:
-    batch.put_by(arrival)
+async def _defer(batch: BatchTransaction, work_item: WorkItem) -> None:
+    batch.defer(work_item)

@@ -4,136 +4,140 @@ from collections.abc import Iterator
 
 from saga_engine.decider import events
 from saga_engine.decider.run import StepStatus
-from saga_engine.payload.guard import CodeError
-from saga_engine.protocol.token import shown
+from saga_engine.payload.guard import UserCodeError
+from saga_engine.protocol.token import redact_token
 from saga_engine.telemetry.events import (
+    AttemptFinished,
     AttemptSent,
-    AttemptSettled,
-    CodeFailed,
-    Fact,
-    FaultFound,
+    Emitter,
     IncidentOpened,
     IncidentResolved,
+    InternalErrorCaught,
     MessageDeadLettered,
+    MessageHeld,
     MessageIgnored,
-    MessageParked,
-    OperatorAnswered,
+    OperatorActionProcessed,
     RetryScheduled,
     RunCompensating,
     RunFinished,
     RunStarted,
-    Tell,
-    described,
+    TelemetryEvent,
+    UserCodeFailed,
+    describe_error,
 )
 from saga_engine.vocabulary import Direction, Outcome
-from saga_engine.worker.change_set import Ledger, Recorded
-from saga_engine.worker.work_item import Arrival
+from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.work_item import WorkItem
 
 
-def account(tell: Tell, ledger: Ledger) -> None:
+def emit_committed(emit: Emitter, changes: ChangeSet) -> None:
     """Tell all that a committed batch did."""
-    outcome = ledger.outcome
-    for recorded in outcome.recorded:
-        for fact in _facts(recorded, ledger):
-            tell(fact)
-    for arrival, why in outcome.ignored:
-        tell(_ignored(arrival, why, ledger))
-    for letter in outcome.letters:
-        tell(
+    after_commit = changes.after_commit
+    for decided in after_commit.decided_events:
+        for telemetry_event in _telemetry_events(decided, changes):
+            emit(telemetry_event)
+    for work_item, reason in after_commit.ignored:
+        emit(_message_ignored(work_item, reason, changes))
+    for dead_letter in after_commit.dead_letters:
+        emit(
             MessageDeadLettered(
-                queue=letter.delivery.queue,
-                reason=letter.reason,
-                problem=letter.sentence,
-                run_id=letter.run_id or "",
-                message_id=letter.delivery.message_id,
-                correlation_id=shown(letter.delivery.correlation_id),
+                queue=dead_letter.delivery.queue,
+                reason=dead_letter.reason,
+                problem=dead_letter.detail,
+                run_id=dead_letter.run_id or "",
+                message_id=dead_letter.delivery.message_id,
+                correlation_id=redact_token(dead_letter.delivery.correlation_id),
             )
         )
-    for arrival in outcome.parked:
-        tell(_parked(arrival, ledger))
-    _tell_problems(tell, ledger)
-    for verdict in ledger.verdicts:
-        tell(
-            OperatorAnswered(
-                action=verdict.action, accepted=verdict.accepted, run_id=verdict.run_id
+    for work_item in after_commit.awaiting_definition:
+        emit(_message_held(work_item, changes))
+    _emit_problems(emit, changes)
+    for operator_answer in changes.operator_answers:
+        emit(
+            OperatorActionProcessed(
+                action=operator_answer.action,
+                accepted=operator_answer.accepted,
+                run_id=operator_answer.run_id,
             )
         )
 
 
-def _tell_problems(tell: Tell, ledger: Ledger) -> None:
-    for failure in ledger.outcome.failures:
-        tell(_failed(failure))
-    for run_id, error in ledger.outcome.faults:
-        tell(FaultFound(operation="decide", problem=described(error), run_id=run_id))
+def _emit_problems(emit: Emitter, changes: ChangeSet) -> None:
+    for failure in changes.after_commit.code_failures:
+        emit(_code_failed(failure))
+    for run_id, error in changes.after_commit.internal_errors:
+        emit(InternalErrorCaught(operation="decide", problem=describe_error(error), run_id=run_id))
 
 
-def _facts(recorded: Recorded, ledger: Ledger) -> Iterator[Fact]:  # noqa: C901 - one arm an event
-    run, event = recorded.after, recorded.event
-    named = {"saga": run.saga, "run_id": run.run_id}
+def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[TelemetryEvent]:  # noqa: C901 - one arm an event
+    run, event = decided.after, decided.event
+    run_labels = {"saga": run.saga, "run_id": run.run_id}
     match event:
         case events.RunStarted():
-            yield RunStarted(version=run.version, **named)
+            yield RunStarted(version=run.version, **run_labels)
         case events.AttemptStarted():
             yield AttemptSent(
-                step=event.step, direction=event.direction, attempt=event.attempt, **named
+                step=event.step, direction=event.direction, attempt=event.attempt, **run_labels
             )
         case events.StepSucceeded() if event.attempt:
-            yield _settled(recorded, ledger, event, Outcome.SUCCEEDED)
+            yield _attempt_settled(decided, changes, event, Outcome.SUCCEEDED)
         case events.StepRejected() if event.attempt:  # without one, an operator said so
-            yield _settled(recorded, ledger, event, Outcome.REJECTED)
+            yield _attempt_settled(decided, changes, event, Outcome.REJECTED)
         case events.AttemptFailed():
-            yield _settled(recorded, ledger, event, event.outcome)
+            yield _attempt_settled(decided, changes, event, event.outcome)
             if event.retry_at is not None:
                 yield RetryScheduled(
                     step=event.step,
                     direction=event.direction,
                     attempt=event.attempt,
-                    delay_s=(event.retry_at - ledger.now).total_seconds(),
-                    **named,
+                    delay_s=(event.retry_at - changes.now).total_seconds(),
+                    **run_labels,
                 )
         case events.RunCompensating():
             cause = event.cause
-            yield RunCompensating(version=run.version, cause=cause.code, step=cause.step, **named)
+            yield RunCompensating(
+                version=run.version, cause=cause.code, step=cause.step, **run_labels
+            )
         case events.IncidentOpened():
             yield IncidentOpened(
-                step=event.step, direction=event.direction, cause=event.cause, **named
+                step=event.step, direction=event.direction, cause=event.cause, **run_labels
             )
         case events.IncidentResolved():
-            yield _resolved(recorded, event)
+            yield _incident_resolved(decided, event)
         case events.RunCompleted() | events.RunCompensated() | events.RunAbandoned():
             yield RunFinished(
                 version=run.version,
                 status=run.status,
                 duration_s=(event.finished_at - run.started_at).total_seconds(),
-                **named,
+                **run_labels,
             )
         case _:
             pass  # the rest are details of these, and stand in the journal
 
 
-def _settled(
-    recorded: Recorded,
-    ledger: Ledger,
+def _attempt_settled(
+    decided: DecidedEvent,
+    changes: ChangeSet,
     event: events.StepSucceeded | events.StepRejected | events.AttemptFailed,
     outcome: Outcome,
-) -> AttemptSettled:
-    arrival = recorded.arrival
-    return AttemptSettled(
-        saga=recorded.after.saga,
+) -> AttemptFinished:
+    work_item = decided.work_item
+    return AttemptFinished(
+        saga=decided.after.saga,
         step=event.step,
         direction=event.direction,
         attempt=event.attempt,
-        run_id=recorded.after.run_id,
+        run_id=decided.after.run_id,
         outcome=outcome,
-        duration_s=_duration(recorded, ledger, event.step, event.direction),
-        message_id=arrival.message_id if arrival else "",
-        correlation_id=arrival.correlation_id if arrival else "",
+        duration_s=_attempt_duration(decided, changes, event.step, event.direction),
+        message_id=work_item.message_id if work_item else "",
+        correlation_id=work_item.correlation_id if work_item else "",
     )
 
 
-def _failed(error: CodeError) -> CodeFailed:
+def _code_failed(error: UserCodeError) -> UserCodeFailed:
     call = error.call
-    return CodeFailed(
+    return UserCodeFailed(
         saga=call.saga,
         run_id=call.run_id,
         step=call.step,
@@ -144,18 +148,20 @@ def _failed(error: CodeError) -> CodeFailed:
     )
 
 
-def _duration(recorded: Recorded, ledger: Ledger, step: str, direction: Direction) -> float | None:
+def _attempt_duration(
+    decided: DecidedEvent, changes: ChangeSet, step: str, direction: Direction
+) -> float | None:
     """Seconds since the attempt in flight was ordered."""
-    if recorded.before is None:
+    if decided.before is None:
         return None
-    progress = recorded.before.steps[step].toward(direction)
+    progress = decided.before.steps[step].progress_of(direction)
     if progress.status is not StepStatus.IN_FLIGHT or progress.sent_at is None:
         return None
-    return max(0.0, (ledger.now - progress.sent_at).total_seconds())
+    return max(0.0, (changes.now - progress.sent_at).total_seconds())
 
 
-def _resolved(recorded: Recorded, event: events.IncidentResolved) -> IncidentResolved:
-    run = recorded.before or recorded.after
+def _incident_resolved(decided: DecidedEvent, event: events.IncidentResolved) -> IncidentResolved:
+    run = decided.before or decided.after
     incident = run.incidents.get(event.number)
     return IncidentResolved(
         saga=run.saga,
@@ -166,22 +172,22 @@ def _resolved(recorded: Recorded, event: events.IncidentResolved) -> IncidentRes
     )
 
 
-def _ignored(arrival: Arrival, why: str, ledger: Ledger) -> MessageIgnored:
-    stored = ledger.stored.get(arrival.run_id)
+def _message_ignored(work_item: WorkItem, reason: str, changes: ChangeSet) -> MessageIgnored:
+    stored = changes.locked_runs.get(work_item.run_id)
     return MessageIgnored(
-        reason=why,
+        reason=reason,
         saga=stored.run.saga if stored else "",
-        run_id=arrival.run_id,
-        message_id=arrival.message_id,
-        correlation_id=arrival.correlation_id,
+        run_id=work_item.run_id,
+        message_id=work_item.message_id,
+        correlation_id=work_item.correlation_id,
     )
 
 
-def _parked(arrival: Arrival, ledger: Ledger) -> MessageParked:
-    stored = ledger.stored.get(arrival.run_id)
-    return MessageParked(
-        saga=stored.run.saga if stored else arrival.saga,
-        version=stored.run.version if stored else arrival.version,
-        run_id=arrival.run_id,
-        message_id=arrival.message_id,
+def _message_held(work_item: WorkItem, changes: ChangeSet) -> MessageHeld:
+    stored = changes.locked_runs.get(work_item.run_id)
+    return MessageHeld(
+        saga=stored.run.saga if stored else work_item.saga,
+        version=stored.run.version if stored else work_item.version,
+        run_id=work_item.run_id,
+        message_id=work_item.message_id,
     )

@@ -8,9 +8,9 @@ transaction can touch, so that no two transactions wait for each other here.
 from dataclasses import replace
 from datetime import timedelta
 
-from saga_engine.decider.triggers import Cancel, Resolve, Start, trigger_data
+from saga_engine.decider.triggers import Cancel, ResolveIncident, Start, serialize_trigger
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.token import shown
+from saga_engine.protocol.token import redact_token
 from saga_engine.settings import Settings
 from saga_engine.store import (
     audit,
@@ -21,106 +21,127 @@ from saga_engine.store import (
     pending_requests,
     runs,
 )
-from saga_engine.store.audit import Verdict
-from saga_engine.store.database import Transaction
+from saga_engine.store.audit import ActionOutcome
+from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.journal import Entry
-from saga_engine.store.outbox import Outgoing
-from saga_engine.store.pending_requests import Item
-from saga_engine.worker.change_set import Ledger, Recorded
-from saga_engine.worker.work_item import Arrival, Letter
+from saga_engine.store.journal import NewEvent
+from saga_engine.store.outbox import OutboxRow
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.work_item import DeadLetterItem, WorkItem
 
-BUSY_PAUSE = timedelta(seconds=1)
+LOCK_RETRY_DELAY = timedelta(seconds=1)
 """How long what somebody else holds up is left alone before it is tried again."""
 
 
-async def write(tx: Transaction, ledger: Ledger, settings: Settings) -> None:
+async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings: Settings) -> None:
     """Write it all; afterwards `ledger.outcome.commands` are the rows of the outbox to publish."""
-    outcome = ledger.outcome
-    await runs.save(tx, [ledger.stored[run_id] for run_id in ledger.changed])
-    await journal.append(tx, [_entry(each, ledger) for each in outcome.recorded])
-    await incidents.record(tx, [(each.after.run_id, each.event) for each in outcome.recorded])
-    numbers = await outbox.add(tx, ledger.sends)
-    outcome.commands = [
-        Outgoing(number, send, ledger.now)
-        for number, send in zip(numbers, ledger.sends, strict=True)
+    after_commit = changes.after_commit
+    await runs.save(tx, [changes.locked_runs[run_id] for run_id in changes.changed_run_ids])
+    await journal.append(
+        tx, [_journal_entry(each, changes) for each in after_commit.decided_events]
+    )
+    await incidents.record(
+        tx, [(each.after.run_id, each.event) for each in after_commit.decided_events]
+    )
+    outbox_ids = await outbox.add(tx, changes.sends)
+    after_commit.commands = [
+        OutboxRow(outbox_id, send, changes.now)
+        for outbox_id, send in zip(outbox_ids, changes.sends, strict=True)
     ]
-    letters = [_dead_letter(letter) for letter in outcome.letters]
-    await dead_letters.record(tx, letters, settings.dead_letter_bytes, settings.dead_letter_quota)
-    waiting = [_item(arrival, ledger, timedelta()) for arrival in outcome.parked]
-    waiting += [_held(arrival, ledger) for arrival in outcome.held]
-    waiting += [_item(arrival, ledger, BUSY_PAUSE) for arrival in outcome.put_by]
-    await pending_requests.record(tx, waiting)
-    verdicts = [Verdict(each.audit_id, each.accepted, each.message) for each in ledger.verdicts]
-    await audit.settle(tx, verdicts)
+    dead_letter_rows = [_dead_letter_row(dead_letter) for dead_letter in after_commit.dead_letters]
+    await dead_letters.record(
+        tx,
+        dead_letter_rows,
+        settings.max_dead_letter_body_bytes,
+        settings.max_open_dead_letters_per_source,
+    )
+    requests = [
+        _pending_request(work_item, changes, timedelta())
+        for work_item in after_commit.awaiting_definition
+    ]
+    requests += [
+        _request_awaiting_admission(work_item, changes)
+        for work_item in after_commit.awaiting_admission
+    ]
+    requests += [
+        _pending_request(work_item, changes, LOCK_RETRY_DELAY)
+        for work_item in after_commit.deferred
+    ]
+    await pending_requests.record(tx, requests)
+    verdict_rows = [
+        ActionOutcome(each.audit_id, each.accepted, each.message)
+        for each in changes.operator_answers
+    ]
+    await audit.record_outcomes(tx, verdict_rows)
 
 
-def _entry(recorded: Recorded, ledger: Ledger) -> Entry:
-    arrival = recorded.arrival
+def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:
+    work_item = decided.work_item
     metadata = {}
-    if arrival is not None and arrival.message_id:
-        metadata["causation_id"] = arrival.message_id
-    if arrival is not None and arrival.correlation_id:
-        metadata["correlation_id"] = arrival.correlation_id
-    if arrival is not None and isinstance(arrival.trigger, Cancel | Resolve):
-        metadata |= _verified(arrival)
-    return Entry(recorded.after.run_id, recorded.version, recorded.event, ledger.now, metadata)
+    if work_item is not None and work_item.message_id:
+        metadata["causation_id"] = work_item.message_id
+    if work_item is not None and work_item.correlation_id:
+        metadata["correlation_id"] = work_item.correlation_id
+    if work_item is not None and isinstance(work_item.trigger, Cancel | ResolveIncident):
+        metadata |= _verified_sender(work_item)
+    return NewEvent(decided.after.run_id, decided.revision, decided.event, changes.now, metadata)
 
 
-def _verified(arrival: Arrival) -> dict[str, str]:
+def _verified_sender(work_item: WorkItem) -> dict[str, str]:
     """Who asked, as RabbitMQ or PostgreSQL knows it: what the request itself says may be untrue."""
-    said = {"sender": arrival.sender, "role": arrival.role}
-    return {name: value for name, value in said.items() if value}
+    verified = {"sender": work_item.sender, "role": work_item.role}
+    return {name: value for name, value in verified.items() if value}
 
 
-def _item(arrival: Arrival, ledger: Ledger, delay: timedelta) -> Item:
-    kind, body = trigger_data(arrival.trigger)
-    stored = ledger.stored.get(arrival.run_id)
-    return Item(
+def _pending_request(work_item: WorkItem, changes: ChangeSet, delay: timedelta) -> NewRequest:
+    kind, body = serialize_trigger(work_item.trigger)
+    stored = changes.locked_runs.get(work_item.run_id)
+    return NewRequest(
         kind,
-        arrival.run_id,
+        work_item.run_id,
         body,
-        saga=arrival.saga or None,
-        version=arrival.version,
+        saga=work_item.saga or None,
+        version=work_item.version,
         definition_id=stored.definition_id if stored else None,
-        audit_id=arrival.audit_id,
-        reply_to=arrival.answer_to.reply_to if arrival.answer_to else None,
-        correlation_id=arrival.answer_to.correlation_id if arrival.answer_to else None,
-        sender=arrival.sender,
-        key=arrival.trigger.key if isinstance(arrival.trigger, Start) else None,
-        role=arrival.role,
+        audit_id=work_item.audit_id,
+        reply_to=work_item.answer_to.reply_to if work_item.answer_to else None,
+        correlation_id=work_item.answer_to.correlation_id if work_item.answer_to else None,
+        sender=work_item.sender,
+        key=work_item.trigger.key if isinstance(work_item.trigger, Start) else None,
+        role=work_item.role,
         delay=delay,
-        fingerprint=arrival.fingerprint,
+        fingerprint=work_item.fingerprint,
     )
 
 
-def _held(arrival: Arrival, ledger: Ledger) -> Item:
+def _request_awaiting_admission(work_item: WorkItem, changes: ChangeSet) -> NewRequest:
     """A start until its turn; anything else until the start of its run has had its turn."""
-    item = _item(arrival, ledger, timedelta())
-    return replace(item, held=item.kind != "start")
+    request = _pending_request(work_item, changes, timedelta())
+    return replace(request, awaits_start=request.kind != "start")
 
 
-def _dead_letter(letter: Letter) -> DeadLetter:
-    delivery, correlation_id = letter.delivery, letter.delivery.correlation_id
+def _dead_letter_row(dead_letter: DeadLetterItem) -> DeadLetter:
+    delivery, correlation_id = dead_letter.delivery, dead_letter.delivery.correlation_id
     return DeadLetter(
         delivery.queue,
-        letter.reason,
-        letter.sentence,
+        dead_letter.reason,
+        dead_letter.detail,
         delivery.body,
-        delivery.size,
-        run_id=letter.run_id,
+        delivery.body_size,
+        run_id=dead_letter.run_id,
         message_id=delivery.message_id,
         # One that is not verified may be the token of a key that this worker has yet to read. It is
         # kept as it came, so that it can be sent again; a verified one is signed anew then.
-        correlation_id=shown(correlation_id) if letter.signed else correlation_id,
+        correlation_id=redact_token(correlation_id) if dead_letter.signed else correlation_id,
         type=delivery.type,
         exchange=delivery.exchange,
         routing_key=delivery.routing_key,
         properties=_properties(delivery),
         headers=delivery.headers,
-        signed=letter.signed,
-        sender=f"role:{letter.role}" if letter.role is not None else "",
-        owed=letter.owed,
+        is_engine_token=dead_letter.signed,
+        sender=f"role:{dead_letter.role}" if dead_letter.role is not None else "",
+        exempt_from_quota=dead_letter.quota_exempt,
     )
 
 

@@ -12,57 +12,57 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saga_engine.amqp.batch_budget import Room
+from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.errors import SagaEngineError
-from saga_engine.payload.encryption import Sealing
-from saga_engine.payload.guard import UNWATCHED, Watch
-from saga_engine.protocol.limits import limits_of
+from saga_engine.payload.encryption import PayloadEncryption
+from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
+from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import crash_suspects, definitions, engine_identity
 from saga_engine.store.database import Database
-from saga_engine.store.definitions import presence_of
+from saga_engine.store.definitions import presence_policy
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.telemetry.events import (
-    DatabaseTroubled,
+    DatabaseUnavailable,
     DefinitionRegistered,
-    FaultFound,
+    Emitter,
+    InternalErrorCaught,
     MessagesConsumed,
-    Tell,
-    described,
+    describe_error,
 )
-from saga_engine.worker.batch_runner import Turnover
-from saga_engine.worker.decode import read_apart
+from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.decode import decode_deliveries
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.outbox_publisher import Outbound
-from saga_engine.worker.periodic import repeat
-from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.periodic import run_periodically
+from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.token_keys import TokenKeyReader, has_unknown_token
-from saga_engine.worker.work_item import Intake
+from saga_engine.worker.work_item import WorkBatch
 
-QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
+WORKER_QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class Registration:
     """What a worker learns from the database before it works."""
 
-    keys: TokenKeys
-    catalogue: Catalogue
+    token_keys: TokenKeys
+    registry: SagaRegistry
 
 
-async def register(
+async def register_sagas(
     database: Database,
     sagas: Sequence[Saga],
-    sealing: Sealing,
-    tell: Tell,
+    encryption: PayloadEncryption,
+    emit: Emitter,
     settings: Settings,
-    watch: Watch = UNWATCHED,
-) -> Registered:
+    watch: CallTimeLimit = NO_TIME_LIMIT,
+) -> Registration:
     """
     Register *sagas* and read the engine's keys.
 
@@ -70,18 +70,18 @@ async def register(
         ConfigurationError: a saga has other steps than unfinished runs of the same version.
     """
     async with database.transaction() as tx:
-        keys = await engine_identity.token_keys(tx)
-        ids = await definitions.register(tx, sagas, presence_of(settings))
-        suspected = frozenset(await crash_suspects.every(tx))
+        token_keys = await engine_identity.token_keys(tx)
+        definition_ids = await definitions.register(tx, sagas, presence_policy(settings))
+        suspect_run_ids = frozenset(await crash_suspects.read_all(tx))
     for saga in sagas:
-        tell(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
-    found = {ids[saga.name, saga.version]: saga for saga in sagas}
-    catalogue = Catalogue(found, sealing, watch, limits_of(settings))
-    catalogue.suspected = suspected
-    return Registered(keys, catalogue)
+        emit(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
+    sagas_by_id = {definition_ids[saga.name, saga.version]: saga for saga in sagas}
+    registry = SagaRegistry(sagas_by_id, encryption, watch, body_limits(settings))
+    registry.suspect_run_ids = suspect_run_ids
+    return Registration(token_keys, registry)
 
 
-class Shift:
+class WorkerLoops:
     """
     The work of one worker, from its first delivery until it has drained.
 
@@ -90,108 +90,121 @@ class Shift:
 
     def __init__(
         self,
-        registered: Registered,
+        registration: Registration,
         database: Database,
         publisher: Publisher,
         consumer: Consumer,
         settings: Settings,
-        tell: Tell,
+        emit: Emitter,
     ) -> None:
-        catalogue = registered.catalogue
-        self._outbound = outbound = Outbound(
-            *(publisher, registered.keys, settings.batch_bytes, tell),
-            limits=catalogue.limits,
+        registry = registration.registry
+        self._outbox_publisher = outbox_publisher = OutboxPublisher(
+            *(publisher, registration.token_keys, settings.max_batch_bytes, emit),
+            limits=registry.limits,
         )
-        self._token_keys = TokenKeyReader(database, outbound, tell)
-        self._sealing = catalogue.sealing
+        self._token_key_reader = TokenKeyReader(database, outbox_publisher, emit)
+        self._encryption = registry.encryption
         self._consumer = consumer
         self._settings = settings
-        self._tell = tell
-        self._epoch = consumer.epoch
-        self._slots = asyncio.Semaphore(settings.batches_in_flight)
-        self._dealing = 0
-        self._room = Room(settings.batch_bytes, settings.batch_values, settings.body_bytes)
-        self._turnover = Turnover(database, catalogue, outbound, settings, tell)
-        self._duties = Duties(database, catalogue, self._turnover, outbound, settings, tell)
+        self._emit = emit
+        self._generation = consumer.generation
+        self._batch_slots = asyncio.Semaphore(settings.max_concurrent_batches)
+        self._active_batches = 0
+        self._batch_budget = BatchBudget(
+            settings.max_batch_bytes, settings.max_batch_json_values, settings.max_body_bytes
+        )
+        self._batch_runner = BatchRunner(database, registry, outbox_publisher, settings, emit)
+        self._duties = Duties(
+            database, registry, self._batch_runner, outbox_publisher, settings, emit
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then until everything in hand is acknowledged."""
         settings, duties = self._settings, self._duties
         periodic = (
-            ("waiting", duties.waiting, settings.poll),
-            ("returned", duties.returned, settings.poll),
-            ("sweep", duties.sweep, settings.outbox_age / 4),
-            ("flush", duties.flush, settings.outbox_flush),
-            ("suspects", duties.suspects, settings.outbox_age / 4),
-            ("presence", duties.presence, settings.worker_heartbeat),
-            ("maintenance", duties.maintenance, settings.maintenance),
-            ("partitions", duties.partitions, settings.maintenance),
-            ("purge", duties.purge, settings.maintenance),
+            ("waiting", duties.process_due_and_pending, settings.poll_interval),
+            ("returned", duties.process_unroutable, settings.poll_interval),
+            ("sweep", duties.resend_unconfirmed, settings.outbox_resend_after / 4),
+            ("flush", duties.delete_confirmed, settings.outbox_cleanup_interval),
+            ("suspects", duties.process_suspects, settings.outbox_resend_after / 4),
+            ("presence", duties.refresh_presence, settings.worker_heartbeat_interval),
+            ("maintenance", duties.maintenance, settings.maintenance_interval),
+            ("partitions", duties.maintain_partitions, settings.maintenance_interval),
+            ("purge", duties.purge_expired, settings.maintenance_interval),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume(group))
             for name, duty, interval in periodic:
-                looping = repeat(name, duty, interval=interval, stop=stop, on_trouble=self._trouble)
-                group.create_task(looping)
+                periodic_loop = run_periodically(
+                    name, duty, interval=interval, stop=stop, on_error=self._emit_error
+                )
+                group.create_task(periodic_loop)
             await stop.wait()
             await self._consumer.stop()
         try:
-            while await self._duties.returned():
+            while await self._duties.process_unroutable():
                 pass
-            await self._duties.flush()
+            await self._duties.delete_confirmed()
         except SagaEngineError as error:
-            self._trouble("drain", error)  # what it would have deleted, the sweep sends again
+            self._emit_error("drain", error)  # what it would have deleted, the sweep sends again
 
     async def _consume(self, group: asyncio.TaskGroup) -> None:
         """Hand what has arrived to batches, as many at once as the settings allow."""
         limit = self._settings.batch_size
         while True:
-            await self._slots.acquire()
+            await self._batch_slots.acquire()
             deliveries = await self._consumer.take(
-                limit, self._room, only_urgent=self._is_last_slot
+                limit, self._batch_budget, only_urgent=self._is_last_batch_slot
             )
             if not deliveries:
                 return  # told to stop, and everything that had arrived is taken
-            self._dealing += 1
-            if deliveries[-1].epoch != self._epoch:
-                self._epoch = deliveries[-1].epoch
-                self._turnover.admission.cut_off()  # what came while nobody consumed is late
-            group.create_task(self._deal_with(deliveries))
+            self._active_batches += 1
+            if deliveries[-1].generation != self._generation:
+                self._generation = deliveries[-1].generation
+                # what came while nobody consumed is late
+                self._batch_runner.admission.connection_lost()
+            group.create_task(self._process_deliveries(deliveries))
 
-    def _is_last_slot(self) -> bool:
+    def _is_last_batch_slot(self) -> bool:
         """Whether all others are taken; requests leave the last for replies of runs under way."""
-        return 0 < self._dealing == self._settings.batches_in_flight - 1
+        return 0 < self._active_batches == self._settings.max_concurrent_batches - 1
 
-    async def _deal_with(self, deliveries: Sequence[Delivery]) -> None:
+    async def _process_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         try:
-            _tell_consumed(self._tell, deliveries)
-            intake = await self._read(deliveries)
-            left = await self._turnover.take(intake)
-            await self._consumer.settle(each for each in deliveries if each not in left)
+            _emit_consumed(self._emit, deliveries)
+            work_batch = await self._decode(deliveries)
+            unprocessed = await self._batch_runner.process(work_batch)
+            await self._consumer.acknowledge(each for each in deliveries if each not in unprocessed)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches
-            self._tell(FaultFound(operation="deliveries", problem=described(error)))
+            self._emit(InternalErrorCaught(operation="deliveries", problem=describe_error(error)))
         finally:
-            self._dealing -= 1
-            self._slots.release()
+            self._active_batches -= 1
+            self._batch_slots.release()
             self._consumer.wake()
 
-    async def _read(self, deliveries: Sequence[Delivery]) -> Intake:
+    async def _decode(self, deliveries: Sequence[Delivery]) -> WorkBatch:
         """Read a batch; again, if a token in it may be of a key that is newer than those here."""
-        keys = self._outbound.keys
-        intake = await read_apart(deliveries, keys.accepted, self._settings, self._sealing)
-        if has_unknown_token(intake) and await self._token_keys.newer_than(keys):
-            keys = self._outbound.keys
-            intake = await read_apart(deliveries, keys.accepted, self._settings, self._sealing)
-        return intake
+        token_keys = self._outbox_publisher.token_keys
+        work_batch = await decode_deliveries(
+            deliveries, token_keys.accepted, self._settings, self._encryption
+        )
+        if has_unknown_token(work_batch) and await self._token_key_reader.refresh_if_unchanged(
+            token_keys
+        ):
+            token_keys = self._outbox_publisher.token_keys
+            work_batch = await decode_deliveries(
+                deliveries, token_keys.accepted, self._settings, self._encryption
+            )
+        return work_batch
 
-    def _trouble(self, operation: str, error: Exception) -> None:
+    def _emit_error(self, operation: str, error: Exception) -> None:
         if isinstance(error, SagaEngineError):
-            self._tell(DatabaseTroubled(operation=operation, problem=str(error)))
+            self._emit(DatabaseUnavailable(operation=operation, problem=str(error)))
         else:
-            self._tell(FaultFound(operation=operation, problem=described(error)))
+            self._emit(InternalErrorCaught(operation=operation, problem=describe_error(error)))
 
 
-def _tell_consumed(tell: Tell, deliveries: Sequence[Delivery]) -> None:
+def _emit_consumed(emit: Emitter, deliveries: Sequence[Delivery]) -> None:
     for queue, count in Counter(delivery.queue for delivery in deliveries).items():
-        again = sum(each.redelivered for each in deliveries if each.queue == queue)
-        tell(MessagesConsumed(queue=queue, messages=count, redelivered=again))
+        redelivered = sum(each.redelivered for each in deliveries if each.queue == queue)
+        emit(MessagesConsumed(queue=queue, messages=count, redelivered=redelivered))

@@ -14,31 +14,37 @@ from typing import TypeVar
 from uuid import UUID
 
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.decider.effects import Send
+from saga_engine.decider.effects import SendCommand
 from saga_engine.decider.events import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.decider.run import Run
-from saga_engine.decider.triggers import Replied, Returned, Trigger
-from saga_engine.payload.limits import LIMITS, Limits, excess
-from saga_engine.protocol.answer import Address, Answer, Finished, encode_answer, encode_finished
+from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived, Trigger
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits, find_violation
+from saga_engine.protocol.answer import (
+    Answer,
+    AnswerAddress,
+    RunFinishedMessage,
+    encode_answer,
+    encode_run_finished,
+)
 from saga_engine.protocol.command import Command, encode_command
-from saga_engine.protocol.message import Message, Published
-from saga_engine.protocol.token import CommandRef, mint
+from saga_engine.protocol.message import Message, PublishOutcome
+from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.store.engine_identity import TokenKeys
-from saga_engine.store.outbox import Outgoing
-from saga_engine.telemetry.events import MessagesPublished, Tell
+from saga_engine.store.outbox import OutboxRow
+from saga_engine.telemetry.events import Emitter, MessagesPublished
 from saga_engine.vocabulary import Failure, Outcome
 from saga_engine.worker import change_set
-from saga_engine.worker.work_item import Arrival
+from saga_engine.worker.work_item import WorkItem
 
-Told = TypeVar("Told", Answer, Finished)
+AnswerOrFinished = TypeVar("AnswerOrFinished", Answer, RunFinishedMessage)
 
-MESSAGE_MAX = 1000
+MAX_ERROR_CHARS = 1000
 """Characters of an error's message that are told when all of it is too large to travel."""
 
-FINISHING = (RunCompleted, RunCompensated, RunAbandoned)
+FINISHING_EVENTS = (RunCompleted, RunCompensated, RunAbandoned)
 
 
-class Outbound:
+class OutboxPublisher:
     """
     Publishes what batches decided.
 
@@ -51,57 +57,71 @@ class Outbound:
     def __init__(
         self,
         publisher: Publisher,
-        keys: TokenKeys,
-        most: int,
-        tell: Tell,
-        limits: Limits = LIMITS,
+        token_keys: TokenKeys,
+        max_write_bytes: int,
+        emit: Emitter,
+        limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
         self._publisher = publisher
-        self._most = most
+        self._max_write_bytes = max_write_bytes
         self._limits = limits
-        self.keys = keys
-        self._tell = tell
-        self.confirmed: list[int] = []
-        self.returned: list[tuple[int, Arrival]] = []
+        self.token_keys = token_keys
+        self._emit = emit
+        self.confirmed_ids: list[int] = []
+        self.unroutable: list[tuple[int, WorkItem]] = []
 
     @property
     def blocked(self) -> bool:
         """Whether the broker is away, or takes no publishes."""
         return self._publisher.blocked
 
-    async def send(self, outcome: change_set.Outcome) -> None:
+    async def publish_batch(self, after_commit: change_set.AfterCommit) -> None:
         """
         Publish all that a committed batch leaves to be sent, in one write unless it is large.
 
         Commands come before answers: a run waits for its command, and answers may be large.
         """
-        answers = outcome.answers
-        ends = list(map(_finished, _ended(outcome.recorded)))
-        told = chain(starmap(self._answer, answers), map(self._end, ends))
-        results = await self.commands(outcome.commands, told)
-        if Published.REFUSED in results:
+        answers = after_commit.answers
+        finished_messages = list(
+            map(_finished_message, _finished_runs(after_commit.decided_events))
+        )
+        notifications = chain(
+            starmap(self._encode_answer, answers), map(self._encode_finished, finished_messages)
+        )
+        results = await self.publish_commands(after_commit.commands, notifications)
+        if PublishOutcome.UNPUBLISHABLE in results:
             # Together, replies of a size that may travel can be more than may travel.
-            short = [encode_answer(address, _without_result(answer)) for address, answer in answers]
-            short += [encode_finished(_without_result(end)) for end in ends]
-            pairs = zip(short, results, strict=True)
-            await self.commands((), [each for each, result in pairs if result is Published.REFUSED])
+            without_results = [
+                encode_answer(address, _without_result(answer)) for address, answer in answers
+            ]
+            without_results += [
+                encode_run_finished(_without_result(finished)) for finished in finished_messages
+            ]
+            pairs = zip(without_results, results, strict=True)
+            await self.publish_commands(
+                (), [each for each, result in pairs if result is PublishOutcome.UNPUBLISHABLE]
+            )
 
-    def _answer(self, address: Address, answer: Answer) -> Message:
+    def _encode_answer(self, address: AnswerAddress, answer: Answer) -> Message:
         """Leave the result out where its reader would refuse to read so much."""
         message = encode_answer(address, answer)
-        if excess(message.body, self._limits) is None:
+        if find_violation(message.body, self._limits) is None:
             return message
         return encode_answer(address, _without_result(answer))
 
-    def _end(self, end: Finished) -> Message:
-        message = encode_finished(end)
-        if excess(message.body, self._limits) is None:
+    def _encode_finished(self, finished: RunFinishedMessage) -> Message:
+        message = encode_run_finished(finished)
+        if find_violation(message.body, self._limits) is None:
             return message
-        return encode_finished(_without_result(end))
+        return encode_run_finished(_without_result(finished))
 
-    async def commands(
-        self, rows: Sequence[Outgoing], told: Iterable[Message] = (), *, again: bool = False
-    ) -> Sequence[Published]:
+    async def publish_commands(
+        self,
+        rows: Sequence[OutboxRow],
+        notifications: Iterable[Message] = (),
+        *,
+        resend: bool = False,
+    ) -> Sequence[PublishOutcome]:
         """
         Publish outbox rows, and with them what else is to be told; what became of the latter.
 
@@ -109,30 +129,32 @@ class Outbound:
             again: the rows were left behind, so that they may have been sent before: one that comes
                 back then says nothing of the copy that may have arrived.
         """
-        messages = chain((self._message(row.send) for row in rows), told)
-        results: list[Published] = []
-        for portion in _portions(messages, self._most):
-            outcomes = await self._publisher.publish(portion)
-            self._count(portion, outcomes)
+        messages = chain((self._encode_command(row.send) for row in rows), notifications)
+        results: list[PublishOutcome] = []
+        for chunk in _chunks(messages, self._max_write_bytes):
+            outcomes = await self._publisher.publish(chunk)
+            self._emit_published(chunk, outcomes)
             results += outcomes
         for row, result in zip(rows, results[: len(rows)], strict=True):
             match result:
-                case Published.CONFIRMED:
-                    self.confirmed.append(row.id)
-                case Published.RETURNED | Published.REFUSED:
-                    arrival = _came_back(row.send, result, first=not again)
-                    self.returned.append((row.id, arrival))
-                case Published.NACKED | Published.UNKNOWN:
+                case PublishOutcome.CONFIRMED:
+                    self.confirmed_ids.append(row.id)
+                case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
+                    work_item = _unroutable_item(row.send, result, first_publish=not resend)
+                    self.unroutable.append((row.id, work_item))
+                case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
                     pass  # the row stays, and the sweep finds it
         return results[len(rows) :]
 
-    def _count(self, messages: Sequence[Message], results: Sequence[Published]) -> None:
+    def _emit_published(
+        self, messages: Sequence[Message], results: Sequence[PublishOutcome]
+    ) -> None:
         pairs = zip(messages, results, strict=True)
         counts = Counter((message.exchange, result.value) for message, result in pairs)
-        for (exchange, outcome), number in counts.items():
-            self._tell(MessagesPublished(exchange=exchange, outcome=outcome, messages=number))
+        for (exchange, outcome), count in counts.items():
+            self._emit(MessagesPublished(exchange=exchange, outcome=outcome, messages=count))
 
-    def _message(self, send: Send) -> Message:
+    def _encode_command(self, send: SendCommand) -> Message:
         run_id = UUID(send.run_id)
         command = Command(
             run_id,
@@ -147,51 +169,61 @@ class Outbound:
             send.due_at,
         )
         ref = CommandRef(run_id, send.step, send.direction, send.attempt)
-        return encode_command(command, mint(self.keys.signing, ref))
+        return encode_command(command, sign_token(self.token_keys.signing, ref))
 
 
-def _portions(messages: Iterable[Message], most: int) -> Iterator[list[Message]]:
+def _chunks(messages: Iterable[Message], max_bytes: int) -> Iterator[list[Message]]:
     """Divide messages, each made when it is its turn, into writes of at most so many bytes."""
-    portion: list[Message] = []
-    size = 0
+    chunk: list[Message] = []
+    chunk_bytes = 0
     for message in messages:
-        if portion and size + len(message.body) > most:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += len(message.body)
-    if portion:
-        yield portion
+        if chunk and chunk_bytes + len(message.body) > max_bytes:
+            yield chunk
+            chunk, chunk_bytes = [], 0
+        chunk.append(message)
+        chunk_bytes += len(message.body)
+    if chunk:
+        yield chunk
 
 
-def _ended(recorded: Iterable[change_set.Recorded]) -> list[Run]:
+def _finished_runs(decided_events: Iterable[change_set.DecidedEvent]) -> list[Run]:
     """The runs that a transaction finished, and did not open again for a late success."""
-    now = {each.after.run_id: each.after for each in recorded}
-    ended = {each.after.run_id for each in recorded if isinstance(each.event, FINISHING)}
-    return [run for run_id, run in now.items() if run_id in ended and run.status.finished]
+    latest_runs = {each.after.run_id: each.after for each in decided_events}
+    finished_ids = {
+        each.after.run_id for each in decided_events if isinstance(each.event, FINISHING_EVENTS)
+    }
+    return [
+        run
+        for run_id, run in latest_runs.items()
+        if run_id in finished_ids and run.status.is_finished
+    ]
 
 
-def _came_back(send: Send, result: Published, *, first: bool) -> Arrival:
-    if result is Published.RETURNED:
-        trigger: Trigger = Returned(send.step, send.direction, send.attempt, first)
+def _unroutable_item(send: SendCommand, result: PublishOutcome, *, first_publish: bool) -> WorkItem:
+    if result is PublishOutcome.UNROUTABLE:
+        trigger: Trigger = CommandUnroutable(send.step, send.direction, send.attempt, first_publish)
     else:
-        failure = Failure("unpublishable", "The command breaks a limit, for example body_bytes.")
-        trigger = Replied(send.step, send.direction, send.attempt, Outcome.FAILED, None, failure)
-    return Arrival(send.run_id, trigger)
+        failure = Failure(
+            "unpublishable", "The command breaks a limit, for example max_body_bytes."
+        )
+        trigger = ReplyReceived(
+            send.step, send.direction, send.attempt, Outcome.FAILED, None, failure
+        )
+    return WorkItem(send.run_id, trigger)
 
 
-def _without_result(told: Told) -> Told:
-    error = told.error and Failure(told.error.code, told.error.message[:MESSAGE_MAX])
-    return replace(told, result=None, error=error)
+def _without_result(message: AnswerOrFinished) -> AnswerOrFinished:
+    error = message.error and Failure(message.error.code, message.error.message[:MAX_ERROR_CHARS])
+    return replace(message, result=None, error=error)
 
 
-def _finished(run: Run) -> Finished:
-    return Finished(
+def _finished_message(run: Run) -> RunFinishedMessage:
+    return RunFinishedMessage(
         UUID(run.run_id),
         run.saga,
         run.version,
         run.key,
         run.status,
         run.result,
-        run.cause.told if run.cause else None,
+        run.compensation_cause.as_failure if run.compensation_cause else None,
     )

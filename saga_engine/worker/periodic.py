@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 Duty = Callable[[], Awaitable[bool]]
-Trouble = Callable[[str, Exception], None]
+ErrorHandler = Callable[[str, Exception], None]
 
-PAUSE_MAX = 5.0
+MAX_RETRY_DELAY = 5.0
 """Seconds between tries while the database or the broker is away: it comes back unannounced."""
 
 
-async def repeat(
-    name: str, duty: Duty, *, interval: float, stop: asyncio.Event, on_trouble: Trouble
+async def run_periodically(
+    name: str, duty: Duty, *, interval: float, stop: asyncio.Event, on_error: ErrorHandler
 ) -> None:
     """
     Call *duty* until *stop* is set.
@@ -29,18 +29,18 @@ async def repeat(
     failures = 0
     while not stop.is_set():
         try:
-            worked = await duty()
+            found_work = await duty()
         except Exception as error:  # noqa: BLE001 - told, and tried again
-            on_trouble(name, error)
+            on_error(name, error)
             failures += 1
-            await pause(min(PAUSE_MAX, interval * 2 ** min(failures, 16)), stop)
+            await wait_for_stop(min(MAX_RETRY_DELAY, interval * 2 ** min(failures, 16)), stop)
         else:
             failures = 0
-            if not worked:
-                await pause(interval, stop)
+            if not found_work:
+                await wait_for_stop(interval, stop)
 
 
-async def pause(seconds: float, stop: asyncio.Event) -> None:
+async def wait_for_stop(seconds: float, stop: asyncio.Event) -> None:
     """Wait that long, or until *stop* is set."""
     try:
         async with asyncio.timeout(seconds):

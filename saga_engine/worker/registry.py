@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from saga_engine.errors import DefinitionError
-from saga_engine.payload.encryption import PLAIN, Sealing
-from saga_engine.payload.guard import UNWATCHED, Watch
-from saga_engine.payload.limits import LIMITS, Limits
+from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
+from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
 from saga_engine.saga.definition import Saga
 from saga_engine.saga.rules import problems
 
 
-class Catalogue:
+class SagaRegistry:
     """
     Sagas by the id under which the store has registered them.
 
@@ -22,49 +22,49 @@ class Catalogue:
     def __init__(
         self,
         sagas: Mapping[int, Saga],
-        sealing: Sealing = PLAIN,
-        watch: Watch = UNWATCHED,
-        limits: Limits = LIMITS,
+        encryption: PayloadEncryption = NO_ENCRYPTION,
+        watch: CallTimeLimit = NO_TIME_LIMIT,
+        limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
         self.sagas = dict(sagas)
-        self.sealing = sealing
+        self.encryption = encryption
         self.watch = watch
         self.limits = limits
-        self.suspected: frozenset[str] = frozenset()
-        self._startable: dict[tuple[str, int | None], int] = {}
-        for number, saga in sorted(sagas.items(), key=lambda item: item[1].version):
-            self._startable[saga.name, saga.version] = number
-            self._startable[saga.name, None] = number  # the newest comes last
+        self.suspect_run_ids: frozenset[str] = frozenset()
+        self._definition_ids: dict[tuple[str, int | None], int] = {}
+        for definition_id, saga in sorted(sagas.items(), key=lambda item: item[1].version):
+            self._definition_ids[saga.name, saga.version] = definition_id
+            self._definition_ids[saga.name, None] = definition_id  # the newest comes last
 
     @property
-    def ids(self) -> list[int]:
+    def definition_ids(self) -> list[int]:
         """The definitions whose runs this worker can decide."""
         return list(self.sagas)
 
     @property
-    def names(self) -> list[str]:
+    def saga_names(self) -> list[str]:
         """The sagas it can start."""
         return sorted({saga.name for saga in self.sagas.values()})
 
-    def startable(self, name: str, version: int | None) -> int | None:
+    def startable_definition_id(self, name: str, version: int | None) -> int | None:
         """The id of the definition for a new run: that version, or the newest; None: not here."""
-        return self._startable.get((name, version))
+        return self._definition_ids.get((name, version))
 
 
-def sound(sagas: Iterable[Saga]) -> list[Saga]:
+def validated(sagas: Iterable[Saga]) -> list[Saga]:
     """
     Check each saga, and that no two have one name and version.
 
     Raises:
         DefinitionError: the first rule that is broken.
     """
-    found = list({id(saga): saga for saga in sagas}.values())
-    for problem in problems_of(found):
+    unique_sagas = list({id(saga): saga for saga in sagas}.values())
+    for problem in definition_problems(unique_sagas):
         raise problem
-    return found
+    return unique_sagas
 
 
-def problems_of(sagas: Iterable[Saga]) -> Iterator[DefinitionError]:
+def definition_problems(sagas: Iterable[Saga]) -> Iterator[DefinitionError]:
     """Every rule that is broken, saga by saga."""
     seen: dict[tuple[str, int], Saga] = {}
     for saga in sagas:
@@ -73,7 +73,7 @@ def problems_of(sagas: Iterable[Saga]) -> Iterator[DefinitionError]:
         if other is not saga:
             yield DefinitionError(
                 f"Saga {saga.name!r} version {saga.version} is declared twice,"
-                f" the other at {other.where}.",
-                where=saga.where,
-                mend="Give one of them another version.",
+                f" the other at {other.source_location}.",
+                location=saga.source_location,
+                fix="Give one of them another version.",
             )

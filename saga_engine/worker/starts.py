@@ -14,32 +14,37 @@ A start that was accepted is never refused: what keeps it from going on is an in
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from saga_engine.decider.decide import begin_blocked, decide
+from saga_engine.decider.decide import decide, start_blocked
 from saga_engine.decider.effects import wake_at
 from saga_engine.decider.events import Event
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import Start
-from saga_engine.payload.encryption import PAYLOAD_SEALED, SealError, input_place, is_sealed
+from saga_engine.payload.encryption import (
+    DECRYPTION_FAILED,
+    EncryptionError,
+    input_associated_data,
+    is_encrypted,
+)
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
 from saga_engine.store import business_keys, definitions, pending_requests, runs
-from saga_engine.store.business_keys import KeyHeld, KeyWanted
-from saga_engine.store.database import Transaction
+from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import IncidentCause, Json, Status
 from saga_engine.worker import decode_pending
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.change_set import Ledger, status_of
-from saga_engine.worker.registry import Catalogue
+from saga_engine.worker.change_set import ChangeSet, status_of_run
+from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import Arrival, Unread
+from saga_engine.worker.work_item import UnreadableRequest, WorkItem
 
-INPUT_SEALED = "input_sealed"
+INPUT_UNDECRYPTABLE = "input_sealed"
 """Why a start is set aside whose input is sealed with a key that is not here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PreparedStart:
     """
     A start that can be decided, and what it leads to if the run is not there yet.
 
@@ -47,321 +52,390 @@ class Begun:
     not be unsealed it is `unreadable`, and is compared with nothing.
     """
 
-    arrival: Arrival
-    row: StoredRun
+    work_item: WorkItem
+    stored_run: StoredRun
     events: Sequence[Event]
-    given: Json = field(repr=False)
-    unreadable: bool = False
+    plain_input: Json = field(repr=False)
+    undecryptable: bool = False
 
 
-class Starts:
+class StartProcessor:
     """The starts of one batch."""
 
     def __init__(
         self,
-        tx: Transaction,
-        catalogue: Catalogue,
+        tx: SqlAlchemyTransaction,
+        registry: SagaRegistry,
         admission: Admission,
-        ledger: Ledger,
+        changes: ChangeSet,
         settings: Settings,
     ) -> None:
         self._settings = settings
         self._tx = tx
-        self._catalogue = catalogue
+        self._registry = registry
         self._admission = admission
-        self._ledger = ledger
-        self._begun: dict[str, Begun] = {}
-        self._again: list[tuple[Begun, str]] = []
+        self._changes = changes
+        self._to_insert: dict[str, PreparedStart] = {}
+        self._repeated: list[tuple[PreparedStart, str]] = []
 
-    async def begin(self, arrivals: Sequence[Arrival]) -> None:
+    async def process(self, work_items: Sequence[WorkItem]) -> None:
         """Start the runs that are asked for, once each."""
-        arrivals = await self._with_ids_that_fit(arrivals)
-        elsewhere = [arrival for arrival in arrivals if self._startable(arrival) is None]
-        if elsewhere:
-            await self._pass_on(elsewhere)
-        wanted = await self._decided(arrivals)
-        holders = await self._reserve(wanted)
-        for begun in wanted:
-            run_id = begun.row.run.run_id
-            holder = holders.get(run_id)
-            if run_id in holders and holder is None:
-                self._ledger.put_by(begun.arrival)
+        work_items = await self._with_valid_run_ids(work_items)
+        without_definition = [
+            work_item for work_item in work_items if self._definition_id(work_item) is None
+        ]
+        if without_definition:
+            await self._await_definition_or_refuse(without_definition)
+        prepared_starts = await self._prepare(work_items)
+        key_holders = await self._reserve_keys(prepared_starts)
+        for prepared in prepared_starts:
+            run_id = prepared.stored_run.run.run_id
+            key_holder = key_holders.get(run_id)
+            if run_id in key_holders and key_holder is None:
+                self._changes.defer(prepared.work_item)
             else:
-                await self._consider(begun, holder)
-        if self._begun:
-            await self._admit()
-            await self._insert()
-        if self._again:
-            await self._answer_again()
+                await self._resolve_key(prepared, key_holder)
+        if self._to_insert:
+            await self._admit_or_queue()
+            await self._insert_runs()
+        if self._repeated:
+            await self._answer_repeated()
 
-    async def begin_as_fault(self, arrival: Arrival, text: str) -> None:
+    async def start_with_incident(self, work_item: WorkItem, text: str) -> None:
         """Begin a run that was accepted and whose start hits a bug of ours, without deciding it."""
-        begun = self._blocked(arrival, IncidentCause.ENGINE_FAULT, text)
-        self._begun[arrival.run_id] = begun
-        self._admission.let_in(arrival.saga, self._ledger.entering)
-        await self._insert()
-        for again, _ in self._again:
-            self._ledger.ignore(again.arrival, "duplicate")
+        prepared = self._prepare_blocked(work_item, IncidentCause.INTERNAL_ERROR, text)
+        self._to_insert[work_item.run_id] = prepared
+        self._admission.admit(work_item.saga, self._changes.admitted)
+        await self._insert_runs()
+        for repeated, _ in self._repeated:
+            self._changes.ignore(repeated.work_item, "duplicate")
 
-    async def _with_ids_that_fit(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    async def _with_valid_run_ids(self, work_items: Sequence[WorkItem]) -> list[WorkItem]:
         """Leave out the starts of new runs whose id belongs to no month that is kept."""
         problems = {
-            arrival.run_id: problem
-            for arrival in arrivals
-            if arrival.delivery is not None  # what was recorded has been looked at already
-            and (problem := self._admission.misfit(arrival.run_id, self._ledger.now))
+            work_item.run_id: problem
+            for work_item in work_items
+            if work_item.delivery is not None  # what was recorded has been looked at already
+            and (problem := self._admission.run_id_problem(work_item.run_id, self._changes.now))
         }
         if not problems:
-            return list(arrivals)
+            return list(work_items)
         problems = {
             run_id: problem
             for run_id, problem in problems.items()
-            if run_id not in await pending_requests.known(self._tx, problems)  # asked for again
+            if run_id
+            not in await pending_requests.existing_runs(self._tx, problems)  # asked for again
         }
-        for arrival in arrivals:
-            if arrival.run_id in problems and arrival.delivery is not None:
-                text = problems[arrival.run_id]
-                self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
-                self._ledger.set_aside(arrival, "invalid_run_id", text)
-        return [each for each in arrivals if each.run_id not in problems or each.delivery is None]
+        for work_item in work_items:
+            if work_item.run_id in problems and work_item.delivery is not None:
+                text = problems[work_item.run_id]
+                self._changes.refuse(work_item, AnswerOutcome.INVALID, text)
+                self._changes.dead_letter(work_item, "invalid_run_id", text)
+        return [each for each in work_items if each.run_id not in problems or each.delivery is None]
 
-    async def _decided(self, arrivals: Sequence[Arrival]) -> list[Begun]:
+    async def _prepare(self, work_items: Sequence[WorkItem]) -> list[PreparedStart]:
         """The starts that this worker can decide and that are not refused for their input."""
-        decided, turn = [], Timeslice()
-        for arrival in arrivals:
-            await turn.over()
-            number = self._startable(arrival)
-            if number is None:
+        prepared_starts, timeslice = [], Timeslice()
+        for work_item in work_items:
+            await timeslice.yield_if_over()
+            definition_id = self._definition_id(work_item)
+            if definition_id is None:
                 continue
-            if arrival.problem:
-                decided.append(self._blocked(arrival, IncidentCause.INPUT_INVALID, arrival.problem))
+            if work_item.start_problem:
+                prepared_starts.append(
+                    self._prepare_blocked(
+                        work_item, IncidentCause.INPUT_INVALID, work_item.start_problem
+                    )
+                )
                 continue
             try:
-                start, given = self._unsealed(arrival)
-            except SealError as error:
-                if arrival.fingerprint is None:
-                    await self._set_aside(arrival, f"The input {error}.")
+                start, plain_input = self._encrypted_and_plain(work_item)
+            except EncryptionError as error:
+                if work_item.fingerprint is None:
+                    await self._dead_letter_undecryptable(work_item, f"The input {error}.")
                 else:
-                    decided.append(self._blocked(arrival, PAYLOAD_SEALED, f"The input {error}."))
+                    prepared_starts.append(
+                        self._prepare_blocked(work_item, DECRYPTION_FAILED, f"The input {error}.")
+                    )
                 continue
-            saga = self._catalogue.sagas[number]
+            saga = self._registry.sagas[definition_id]
             decision = decide(
-                *(saga, None, start, self._ledger.now, self._catalogue.sealing),
-                watch=self._ledger.watch(self._catalogue.watch),
-                limits=self._catalogue.limits,
+                *(saga, None, start, self._changes.now, self._registry.encryption),
+                time_limit=self._changes.effective_watch(self._registry.watch),
+                limits=self._registry.limits,
             )
-            self._ledger.outcome.failures.extend(decision.failures)
-            if decision.run is None and arrival.fingerprint is None:
-                await self._refuse_input(arrival, decision.refused or "")
+            self._changes.after_commit.code_failures.extend(decision.code_errors)
+            if decision.run is None and work_item.fingerprint is None:
+                await self._refuse_input(work_item, decision.refusal or "")
             elif decision.run is None:
-                blocked = self._blocked(
-                    arrival, IncidentCause.INPUT_INVALID, decision.refused or ""
+                blocked = self._prepare_blocked(
+                    work_item, IncidentCause.INPUT_INVALID, decision.refusal or ""
                 )
-                decided.append(replace(blocked, given=given, unreadable=False))
+                prepared_starts.append(
+                    replace(blocked, plain_input=plain_input, undecryptable=False)
+                )
             else:
-                row = StoredRun(decision.run, number, wake_at(saga, decision.run))
-                decided.append(Begun(arrival, row, decision.events, given))
-        return decided
+                stored_run = StoredRun(decision.run, definition_id, wake_at(saga, decision.run))
+                prepared_starts.append(
+                    PreparedStart(work_item, stored_run, decision.events, plain_input)
+                )
+        return prepared_starts
 
-    def _blocked(self, arrival: Arrival, cause: str, text: str, *, keyless: bool = False) -> Begun:
+    def _prepare_blocked(
+        self, work_item: WorkItem, cause: str, text: str, *, without_key: bool = False
+    ) -> PreparedStart:
         """Begin a run that was accepted and cannot go on: a person decides."""
-        number = self._startable(arrival)
-        assert number is not None, "only what can be started here is taken out"
-        saga, start = self._catalogue.sagas[number], start_of(arrival)
-        start = replace(start, key=None if keyless else start.key)
-        decision = begin_blocked(saga, start, self._ledger.now, cause, text)
+        definition_id = self._definition_id(work_item)
+        assert definition_id is not None, "only what can be started here is taken out"
+        saga, start = self._registry.sagas[definition_id], start_trigger(work_item)
+        start = replace(start, key=None if without_key else start.key)
+        decision = start_blocked(saga, start, self._changes.now, cause, text)
         assert decision.run is not None, "a blocked run begins whatever its input is"
-        row = StoredRun(decision.run, number, wake_at(saga, decision.run))
-        return Begun(arrival, row, decision.events, None, unreadable=True)
+        stored_run = StoredRun(decision.run, definition_id, wake_at(saga, decision.run))
+        return PreparedStart(work_item, stored_run, decision.events, None, undecryptable=True)
 
-    def _unsealed(self, arrival: Arrival) -> tuple[Start, Json]:
+    def _encrypted_and_plain(self, work_item: WorkItem) -> tuple[Start, Json]:
         """The start as it is kept, and its input as it was: what a caller records may be plain."""
-        sealing, start = self._catalogue.sealing, start_of(arrival)
-        place = input_place(arrival.saga, start.run_id)
-        kept = replace(start, input=sealing.sealed(start.input, place))
-        return kept, sealing.unsealed(start.input, place)
+        encryption, start = self._registry.encryption, start_trigger(work_item)
+        associated_data = input_associated_data(work_item.saga, start.run_id)
+        encrypted_start = replace(start, input=encryption.encrypt(start.input, associated_data))
+        return encrypted_start, encryption.decrypt(start.input, associated_data)
 
-    def _startable(self, arrival: Arrival) -> int | None:
-        return self._catalogue.startable(arrival.saga, arrival.version)
+    def _definition_id(self, work_item: WorkItem) -> int | None:
+        return self._registry.startable_definition_id(work_item.saga, work_item.version)
 
-    async def _pass_on(self, arrivals: Sequence[Arrival]) -> None:
+    async def _await_definition_or_refuse(self, work_items: Sequence[WorkItem]) -> None:
         """Keep starts for a worker that has the saga, if one has ever said so; refuse the rest."""
-        known = await definitions.versions(self._tx, {arrival.saga for arrival in arrivals})
-        names = {name for name, _ in known}
-        for arrival in arrivals:
-            saga, version = arrival.saga, arrival.version
-            if (saga, version) in known or (version is None and saga in names):
-                self._ledger.park(arrival)
+        known_versions = await definitions.known_versions(
+            self._tx, {work_item.saga for work_item in work_items}
+        )
+        known_names = {name for name, _ in known_versions}
+        for work_item in work_items:
+            saga, version = work_item.saga, work_item.version
+            if (saga, version) in known_versions or (version is None and saga in known_names):
+                self._changes.await_definition(work_item)
                 continue
-            which = f"saga {saga[:100]!r}" + ("" if version is None else f" version {version}")
-            text = f"No worker has ever loaded {which}. Check the name, or start a worker with it."
-            self._ledger.refuse(arrival, AnswerOutcome.UNKNOWN_SAGA, text)
-            self._ledger.set_aside(arrival, "unknown_saga", text)
+            description = f"saga {saga[:100]!r}" + (
+                "" if version is None else f" version {version}"
+            )
+            text = (
+                f"No worker has ever loaded {description}. Check the name, or start a worker"
+                " with it."
+            )
+            self._changes.refuse(work_item, AnswerOutcome.UNKNOWN_SAGA, text)
+            self._changes.dead_letter(work_item, "unknown_saga", text)
 
-    async def _refuse_input(self, arrival: Arrival, text: str) -> None:
-        self._ledger.refuse(arrival, AnswerOutcome.INVALID, text)
-        self._ledger.set_aside(arrival, "invalid_input", text)
-        if arrival.delivery is None:
-            await self._release(arrival)  # it was reserved in the caller's transaction
+    async def _refuse_input(self, work_item: WorkItem, text: str) -> None:
+        self._changes.refuse(work_item, AnswerOutcome.INVALID, text)
+        self._changes.dead_letter(work_item, "invalid_input", text)
+        if work_item.delivery is None:
+            await self._release_key(work_item)  # it was reserved in the caller's transaction
 
-    async def _set_aside(self, arrival: Arrival, problem: str) -> None:
+    async def _dead_letter_undecryptable(self, work_item: WorkItem, problem: str) -> None:
         """Keep a start that can be decided only where a key is that is not here."""
         text = f"{problem} The start is set aside; send it again when the key is there."
-        self._ledger.refuse(arrival, AnswerOutcome.REFUSED, text)
-        self._ledger.set_aside(arrival, INPUT_SEALED, text)
-        if arrival.delivery is None:
-            await self._release(arrival)  # the same
+        self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
+        self._changes.dead_letter(work_item, INPUT_UNDECRYPTABLE, text)
+        if work_item.delivery is None:
+            await self._release_key(work_item)  # the same
 
-    async def _release(self, arrival: Arrival) -> None:
+    async def _release_key(self, work_item: WorkItem) -> None:
         """Give the key of a start that is refused back, unless its run is there with that key."""
-        key = start_of(arrival).key
+        key = start_trigger(work_item).key
         if key is not None:
-            await business_keys.release(self._tx, arrival.saga, key, arrival.run_id)
+            await business_keys.release(self._tx, work_item.saga, key, work_item.run_id)
 
-    async def _reserve(self, starts: Sequence[Begun]) -> dict[str, KeyHeld | None]:
+    async def _reserve_keys(
+        self, prepared_starts: Sequence[PreparedStart]
+    ) -> dict[str, KeyOwner | None]:
         """Who holds the key that each run wants, by the wanting run's id; None: that is not out."""
-        wanted = []
-        for begun in starts:
-            start = start_of(begun.arrival)
-            if start.key is not None and not begun.unreadable:
-                saga = begun.arrival.saga
-                wanted.append(KeyWanted(saga, start.key, start.run_id, begun.given))
-        held = await business_keys.try_reserve(self._tx, wanted, self._catalogue.sealing)
-        return {each.run_id: holder for each, holder in zip(wanted, held, strict=True)}
+        wanted_keys = []
+        for prepared in prepared_starts:
+            start = start_trigger(prepared.work_item)
+            if start.key is not None and not prepared.undecryptable:
+                saga = prepared.work_item.saga
+                wanted_keys.append(KeyRequest(saga, start.key, start.run_id, prepared.plain_input))
+        key_holders = await business_keys.try_reserve(
+            self._tx, wanted_keys, self._registry.encryption
+        )
+        return {
+            each.run_id: key_holder
+            for each, key_holder in zip(wanted_keys, key_holders, strict=True)
+        }
 
-    async def _consider(self, begun: Begun, holder: KeyHeld | None) -> None:
-        arrival = begun.arrival
-        if holder and arrival.fingerprint is not None:
-            if holder.run_id != arrival.run_id:
-                text = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}."
-                begun = self._blocked(arrival, IncidentCause.KEY_CONFLICT, text, keyless=True)
-            self._begin_once(begun)
-        elif holder and holder.problem:
-            whose = f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}, whose input"
-            await self._set_aside(arrival, f"{whose} {holder.problem}.")
-        elif holder and not holder.same_input:
-            text = (
-                f"Key {start_of(arrival).key!r} belongs to run {holder.run_id}, with another input."
+    async def _resolve_key(self, prepared: PreparedStart, key_holder: KeyOwner | None) -> None:
+        work_item = prepared.work_item
+        if key_holder and work_item.fingerprint is not None:
+            if key_holder.run_id != work_item.run_id:
+                text = f"Key {start_trigger(work_item).key!r} belongs to run {key_holder.run_id}."
+                prepared = self._prepare_blocked(
+                    work_item, IncidentCause.KEY_CONFLICT, text, without_key=True
+                )
+            self._add_once(prepared)
+        elif key_holder and key_holder.decryption_error:
+            explanation = (
+                f"Key {start_trigger(work_item).key!r} belongs to run"
+                f" {key_holder.run_id}, whose input"
             )
-            self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text, holder.run_id)
-        elif holder and holder.run_id != arrival.run_id:
-            self._again.append((begun, holder.run_id))
+            await self._dead_letter_undecryptable(
+                work_item, f"{explanation} {key_holder.decryption_error}."
+            )
+        elif key_holder and not key_holder.same_input:
+            text = (
+                f"Key {start_trigger(work_item).key!r} belongs to run {key_holder.run_id},"
+                " with another input."
+            )
+            self._changes.refuse(work_item, AnswerOutcome.CONFLICT, text, key_holder.run_id)
+        elif key_holder and key_holder.run_id != work_item.run_id:
+            self._repeated.append((prepared, key_holder.run_id))
         else:
-            self._begin_once(begun)
+            self._add_once(prepared)
 
-    def _begin_once(self, begun: Begun) -> None:
-        run_id = begun.arrival.run_id
-        if run_id in self._begun:
-            self._again.append((begun, run_id))
+    def _add_once(self, prepared: PreparedStart) -> None:
+        run_id = prepared.work_item.run_id
+        if run_id in self._to_insert:
+            self._repeated.append((prepared, run_id))
         else:
-            self._begun[run_id] = begun
+            self._to_insert[run_id] = prepared
 
-    async def _admit(self) -> None:
+    async def _admit_or_queue(self) -> None:
         """Let in those whose turn it is, and send the others to wait; see Admission."""
-        if any(begun.arrival.delivery for begun in self._begun.values()):
-            await self._admission.look(self._tx)
-        later = []
-        for run_id, begun in list(self._begun.items()):
-            saga = begun.row.run.saga
+        if any(prepared.work_item.delivery for prepared in self._to_insert.values()):
+            await self._admission.refresh(self._tx)
+        queued = []
+        for run_id, prepared in list(self._to_insert.items()):
+            saga = prepared.stored_run.run.saga
             # What was recorded has waited already; whoever took it out knew that there is a place.
-            if begun.arrival.delivery is None or self._admission.admits(saga):
-                self._admission.let_in(saga, self._ledger.entering)
+            if prepared.work_item.delivery is None or self._admission.has_slot(saga):
+                self._admission.admit(saga, self._changes.admitted)
             else:
-                self._admission.queue(saga)
-                later.append(self._begun.pop(run_id))
-        if later:
-            await self._queue(later)
+                self._admission.mark_queued(saga)
+                queued.append(self._to_insert.pop(run_id))
+        if queued:
+            await self._queue_starts(queued)
 
-    async def _queue(self, later: Sequence[Begun]) -> None:
+    async def _queue_starts(self, queued: Sequence[PreparedStart]) -> None:
         """Let starts wait, unless their runs are there or wait already."""
-        there = await pending_requests.known(self._tx, [begun.arrival.run_id for begun in later])
-        for begun in later:
-            run_id = begun.arrival.run_id
-            if run_id in there:
-                self._again.append((begun, run_id))
+        known_run_ids = await pending_requests.existing_runs(
+            self._tx, [prepared.work_item.run_id for prepared in queued]
+        )
+        for prepared in queued:
+            run_id = prepared.work_item.run_id
+            if run_id in known_run_ids:
+                self._repeated.append((prepared, run_id))
             else:
-                self._ledger.queue(begun.arrival, begun.row.run)
+                self._changes.queue_accepted_start(prepared.work_item, prepared.stored_run.run)
 
-    async def _insert(self) -> None:
-        inserted = await runs.insert(self._tx, [begun.row for begun in self._begun.values()])
-        for run_id, begun in self._begun.items():
+    async def _insert_runs(self) -> None:
+        inserted = await runs.insert(
+            self._tx, [prepared.stored_run for prepared in self._to_insert.values()]
+        )
+        for run_id, prepared in self._to_insert.items():
             if run_id in inserted:
-                self._ledger.stored[run_id] = begun.row
-                self._ledger.record(None, begun.row.run, begun.events, begun.arrival)
-                self._ledger.accept(begun.arrival, begun.row.run)
+                self._changes.locked_runs[run_id] = prepared.stored_run
+                self._changes.record_decision(
+                    None, prepared.stored_run.run, prepared.events, prepared.work_item
+                )
+                self._changes.accept(prepared.work_item, prepared.stored_run.run)
             else:
-                self._again.append((begun, run_id))
+                self._repeated.append((prepared, run_id))
 
-    async def _answer_again(self) -> None:
-        wanted = {run_id for _, run_id in self._again}
-        found = await runs.look(self._tx, wanted, most=self._settings.batch_bytes)
+    async def _answer_repeated(self) -> None:
+        run_ids = {run_id for _, run_id in self._repeated}
+        stored_runs = await runs.read_unlocked(
+            self._tx, run_ids, max_bytes=self._settings.max_batch_bytes
+        )
         # There is no row yet when the start was accepted and waits.
-        waiting = await self._look_at_the_waiting(wanted - found.keys())
-        for begun, run_id in self._again:
-            row, start = found.get(run_id), waiting.get(run_id)
+        queued_starts = await self._load_queued_starts(run_ids - stored_runs.keys())
+        for prepared, run_id in self._repeated:
+            stored_run, queued_start = stored_runs.get(run_id), queued_starts.get(run_id)
             try:
-                another = self._is_another(begun, row.run if row else None, start)
-            except SealError as error:
-                await self._not_comparable(begun.arrival, run_id, error)
+                differs = self._differs(
+                    prepared, stored_run.run if stored_run else None, queued_start
+                )
+            except EncryptionError as error:
+                await self._refuse_incomparable(prepared.work_item, run_id, error)
                 continue
-            if another:
-                await self._conflict(begun.arrival, run_id)
+            if differs:
+                await self._refuse_conflict(prepared.work_item, run_id)
                 continue
-            self._ledger.ignore(begun.arrival, "duplicate")
-            waits = _waiting_status(start) if isinstance(start, Arrival) else None
-            status = status_of(row.run) if row else waits
-            self._ledger.answer(begun.arrival.answer_to, AnswerOutcome.EXISTING, run_id, status)
+            self._changes.ignore(prepared.work_item, "duplicate")
+            queued_status = (
+                _queued_status(queued_start) if isinstance(queued_start, WorkItem) else None
+            )
+            status = status_of_run(stored_run.run) if stored_run else queued_status
+            self._changes.answer(
+                prepared.work_item.answer_to, AnswerOutcome.EXISTING, run_id, status
+            )
 
-    async def _not_comparable(self, arrival: Arrival, run_id: str, error: SealError) -> None:
-        if arrival.fingerprint is None:
-            await self._set_aside(arrival, f"The input of run {run_id} {error}.")
+    async def _refuse_incomparable(
+        self, work_item: WorkItem, run_id: str, error: EncryptionError
+    ) -> None:
+        if work_item.fingerprint is None:
+            await self._dead_letter_undecryptable(work_item, f"The input of run {run_id} {error}.")
         else:
-            self._ledger.ignore(arrival, "duplicate")  # whoever asked hears how that run stands
+            self._changes.ignore(work_item, "duplicate")  # whoever asked hears how that run stands
 
-    async def _conflict(self, arrival: Arrival, run_id: str) -> None:
+    async def _refuse_conflict(self, work_item: WorkItem, run_id: str) -> None:
         text = f"Run {run_id} was started with another input or key."
-        self._ledger.refuse(arrival, AnswerOutcome.CONFLICT, text)
-        await self._release(arrival)
+        self._changes.refuse(work_item, AnswerOutcome.CONFLICT, text)
+        await self._release_key(work_item)
 
-    async def _look_at_the_waiting(self, run_ids: Collection[str]) -> dict[str, Arrival | Unread]:
-        lengths = decode_pending.lengths(self._settings)
-        found = await pending_requests.look_at_starts(self._tx, run_ids, lengths)
-        return {each: decode_pending.read_one(item, self._settings) for each, item in found.items()}
+    async def _load_queued_starts(
+        self, run_ids: Collection[str]
+    ) -> dict[str, WorkItem | UnreadableRequest]:
+        body_limits = decode_pending.body_limits(self._settings)
+        requests = await pending_requests.read_starts(self._tx, run_ids, body_limits)
+        return {
+            each: decode_pending.decode_request(request, self._settings)
+            for each, request in requests.items()
+        }
 
-    def _is_another(self, begun: Begun, run: Run | None, start: Arrival | Unread | None) -> bool:
+    def _differs(
+        self,
+        prepared: PreparedStart,
+        run: Run | None,
+        queued_start: WorkItem | UnreadableRequest | None,
+    ) -> bool:
         """Whether what has the id, a run or a start that waits, is not what a start asks for."""
         if run is not None:
-            return not self._is_what_it_wants(begun, run)
-        if start is None:
+            return not self._matches_run(prepared, run)
+        if queued_start is None:
             return False
-        if isinstance(start, Unread):
+        if isinstance(queued_start, UnreadableRequest):
             return True
-        waits, asks = start_of(start), start_of(begun.arrival)
-        if (start.saga, waits.key) != (begun.arrival.saga, asks.key):
+        queued_trigger, requested_trigger = (
+            start_trigger(queued_start),
+            start_trigger(prepared.work_item),
+        )
+        if (queued_start.saga, queued_trigger.key) != (
+            prepared.work_item.saga,
+            requested_trigger.key,
+        ):
             return True
-        place = input_place(start.saga, begun.arrival.run_id)
-        given = self._catalogue.sealing.unsealed(waits.input, place)
-        return not business_keys.equal_inputs(begun.given, given)
+        associated_data = input_associated_data(queued_start.saga, prepared.work_item.run_id)
+        plain_input = self._registry.encryption.decrypt(queued_trigger.input, associated_data)
+        return not business_keys.equal_inputs(prepared.plain_input, plain_input)
 
-    def _is_what_it_wants(self, begun: Begun, run: Run) -> bool:
+    def _matches_run(self, prepared: PreparedStart, run: Run) -> bool:
         """Whether a run is of the saga, the key and the input that a start asks for."""
-        if (begun.arrival.saga, start_of(begun.arrival).key) != (run.saga, run.key):
+        if (prepared.work_item.saga, start_trigger(prepared.work_item).key) != (run.saga, run.key):
             return False
-        if is_sealed(run.input) and begun.row.run.input == run.input:
+        if is_encrypted(run.input) and prepared.stored_run.run.input == run.input:
             return True
-        place = input_place(run.saga, run.run_id)
-        given = self._catalogue.sealing.unsealed(run.input, place)
-        return business_keys.equal_inputs(begun.given, given)
+        associated_data = input_associated_data(run.saga, run.run_id)
+        plain_input = self._registry.encryption.decrypt(run.input, associated_data)
+        return business_keys.equal_inputs(prepared.plain_input, plain_input)
 
 
-def _waiting_status(start: Arrival) -> RunStatus | None:
+def _queued_status(start: WorkItem) -> RunStatus | None:
     """How the run of a start that waits stands; None where no version is known yet."""
     if start.version is None:
         return None
-    return RunStatus(Status.RUNNING, start.saga, start.version, start_of(start).key)
+    return RunStatus(Status.RUNNING, start.saga, start.version, start_trigger(start).key)
 
 
-def start_of(arrival: Arrival) -> Start:
+def start_trigger(work_item: WorkItem) -> Start:
     """The trigger of an arrival that is a start."""
-    assert isinstance(arrival.trigger, Start), "only starts come here"
-    return arrival.trigger
+    assert isinstance(work_item.trigger, Start), "only starts come here"
+    return work_item.trigger

@@ -19,26 +19,26 @@ from types import FrameType
 from typing import Any
 
 from saga_engine import containment
-from saga_engine.alarm_signal import borrowed
-from saga_engine.containment import CALL
+from saga_engine.alarm_signal import borrow_alarm
+from saga_engine.containment import CURRENT_CALL
 from saga_engine.payload import guard
-from saga_engine.payload.encryption import Codec, SealError
-from saga_engine.payload.guard import Call, Overrun, Watch
+from saga_engine.payload.encryption import Codec, EncryptionError
+from saga_engine.payload.guard import CallTimeLimit, TimeLimitExceeded, UserCodeCall
 from saga_engine.vocabulary import Direction
 
-FRACTIONS = 4
+TICKS_PER_TIMEOUT = 4
 """Ticks in a timeout. Code that swallows an Overrun gets another one with each further tick."""
 
-HEADER = struct.Struct("=QI")
+CALL_NOTE_HEADER = struct.Struct("=QI")
 """In front of a note: its number, which is odd during a call, and its length in bytes."""
 
-NOTE_BYTES = 2048
+CALL_NOTE_BYTES = 2048
 """Bytes of the memory that holds the note."""
 
-_OURS = (__file__, guard.__file__, containment.__file__)
+_ENGINE_FILES = (__file__, guard.__file__, containment.__file__)
 
 
-class Alarm:
+class TimeLimitWatch:
     """
     A Watch that interrupts calls after *timeout* seconds, while `set` surrounds them.
 
@@ -48,129 +48,132 @@ class Alarm:
 
     def __init__(self, timeout: float, memory: mmap.mmap | None = None) -> None:
         self._timeout = timeout
-        self._tick = timeout / FRACTIONS
+        self._tick_interval = timeout / TICKS_PER_TIMEOUT
         self._memory = memory
-        self._number = 0
-        self._ticks = 0
-        self._call: Call | None = None
-        self._inner = 0
-        self._outside: Token[Any]
-        self._set = False
-        self._ticking = False
+        self._sequence = 0
+        self._tick_count = 0
+        self._call: UserCodeCall | None = None
+        self._nested_calls = 0
+        self._context_token: Token[Any]
+        self._installed = False
+        self._timer_running = False
 
     @contextmanager
-    def set(self) -> Iterator[None]:
+    def install(self) -> Iterator[None]:
         """Take SIGALRM for as long as the block lasts, if this is the main thread."""
-        with borrowed(self._ring) as rings:
-            self._set = rings
+        with borrow_alarm(self._on_tick) as is_main_thread:
+            self._installed = is_main_thread
             try:
                 yield
             finally:
-                self._set = self._ticking = False
+                self._installed = self._timer_running = False
 
     @property
-    def call(self) -> Call | None:
+    def call(self) -> UserCodeCall | None:
         """The call that is being made."""
         return self._call
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UserCodeCall) -> None:
         """Begin to watch a call; one that is made within another belongs to that one."""
         if self._call is not None:
-            self._inner += 1
+            self._nested_calls += 1
             return
-        self._ticks = 0
+        self._tick_count = 0
         self._call = call
-        self._outside = CALL.set(call)
+        self._context_token = CURRENT_CALL.set(call)
         if self._memory is not None:
-            written = written_note(call)
-            self._memory[HEADER.size : HEADER.size + len(written)] = written
-            self._number += 1
-            HEADER.pack_into(self._memory, 0, self._number, len(written))
-        if self._set and not self._ticking:
-            self._ticking = True
-            signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
+            encoded = encode_call_note(call)
+            self._memory[CALL_NOTE_HEADER.size : CALL_NOTE_HEADER.size + len(encoded)] = encoded
+            self._sequence += 1
+            CALL_NOTE_HEADER.pack_into(self._memory, 0, self._sequence, len(encoded))
+        if self._installed and not self._timer_running:
+            self._timer_running = True
+            signal.setitimer(signal.ITIMER_REAL, self._tick_interval, self._tick_interval)
 
     def leave(self) -> None:
         """End the watch."""
-        if self._inner:
-            self._inner -= 1
+        if self._nested_calls:
+            self._nested_calls -= 1
             return
         self._call = None
-        CALL.reset(self._outside)
+        CURRENT_CALL.reset(self._context_token)
         if self._memory is not None:
-            self._number += 1
-            HEADER.pack_into(self._memory, 0, self._number, 0)
+            self._sequence += 1
+            CALL_NOTE_HEADER.pack_into(self._memory, 0, self._sequence, 0)
 
-    def _ring(self, _number: int, frame: FrameType | None) -> None:
+    def _on_tick(self, _signum: int, frame: FrameType | None) -> None:
         """Count a tick; raise in the author's code, and never in the code that surrounds it."""
         if self._call is None:
-            self._ticking = False
+            self._timer_running = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             return
-        if frame is None or frame.f_code.co_filename in _OURS:
+        if frame is None or frame.f_code.co_filename in _ENGINE_FILES:
             return
-        self._ticks += 1
-        if self._ticks > FRACTIONS:  # the first may have come at once
-            raise Overrun(self._timeout)
+        self._tick_count += 1
+        if self._tick_count > TICKS_PER_TIMEOUT:  # the first may have come at once
+            raise TimeLimitExceeded(self._timeout)
 
 
-class WatchedCodec:
+class TimeLimitedCodec:
     """A codec of the user's whose calls are watched, and refused when they take too long."""
 
-    def __init__(self, codec: Codec, watch: Watch) -> None:
+    def __init__(self, codec: Codec, watch: CallTimeLimit) -> None:
         self._codec = codec
         self._watch = watch
 
-    def seal(self, plain: bytes, place: str) -> str | None:
+    def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """As the codec's; SealError when it is interrupted."""
-        self._watch.enter(_call_of(self._codec, "seal", place))
+        self._watch.enter(_codec_call(self._codec, "seal", associated_data))
         try:
-            return self._codec.seal(plain, place)
-        except Overrun as error:
-            raise _interrupted("sealed", error) from None
+            return self._codec.encrypt(plaintext, associated_data)
+        except TimeLimitExceeded as error:
+            raise _interruption_error("sealed", error) from None
         finally:
             self._watch.leave()
 
-    def unseal(self, sealed: str, place: str) -> bytes:
+    def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """As the codec's; SealError when it is interrupted."""
-        self._watch.enter(_call_of(self._codec, "unseal", place))
+        self._watch.enter(_codec_call(self._codec, "unseal", associated_data))
         try:
-            return self._codec.unseal(sealed, place)
-        except Overrun as error:
-            raise _interrupted("unsealed", error) from None
+            return self._codec.decrypt(ciphertext, associated_data)
+        except TimeLimitExceeded as error:
+            raise _interruption_error("unsealed", error) from None
         finally:
             self._watch.leave()
 
 
-def _interrupted(participle: str, error: Overrun) -> SealError:
-    return SealError(
+def _interruption_error(participle: str, error: TimeLimitExceeded) -> EncryptionError:
+    return EncryptionError(
         f"cannot be {participle}: the codec did not return within {error.seconds:g} s and was"
         " interrupted"
     )
 
 
-def _call_of(codec: Codec, name: str, place: str) -> Call:
+def _codec_call(codec: Codec, method: str, associated_data: str) -> UserCodeCall:
     """Name a call of a codec by the place that a value belongs to; see `saga.sealing`."""
-    function = f"{type(codec).__name__}.{name}"
-    kind, *parts = place.split("/", 3)
+    function = f"{type(codec).__name__}.{method}"
+    kind, *parts = associated_data.split("/", 3)
     if kind in ("input", "key"):
         saga, run_id = (*parts, "", "")[:2]
-        return Call(saga, run_id if kind == "input" else "", "", None, "", function, "")
+        return UserCodeCall(saga, run_id if kind == "input" else "", "", None, "", function, "")
     run_id, step, direction = (*parts, "", "", "")[:3]
-    toward = Direction(direction) if direction else None
-    return Call("", run_id, step, toward, "", function, "")
+    call_direction = Direction(direction) if direction else None
+    return UserCodeCall("", run_id, step, call_direction, "", function, "")
 
 
-def written_note(call: Call) -> bytes:
+def encode_call_note(call: UserCodeCall) -> bytes:
     """Write a call for `read_note`."""
     saga, run_id, step, direction, command, function, where = call
     texts = (saga, run_id, step, direction or "", command, function, where)
-    return "\0".join(texts).encode(errors="replace")[: NOTE_BYTES - HEADER.size]
+    return "\0".join(texts).encode(errors="replace")[: CALL_NOTE_BYTES - CALL_NOTE_HEADER.size]
 
 
-def read_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
+def decode_call_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
     """Read the number of the last note and its parts, in the order of Call's."""
-    number, length = HEADER.unpack_from(memory, 0)
-    written = memory[HEADER.size : HEADER.size + min(length, NOTE_BYTES - HEADER.size)]
-    parts = written.decode(errors="replace").split("\0")
-    return number, [*parts, *[""] * (len(Call._fields) - len(parts))]
+    sequence, length = CALL_NOTE_HEADER.unpack_from(memory, 0)
+    encoded = memory[
+        CALL_NOTE_HEADER.size : CALL_NOTE_HEADER.size
+        + min(length, CALL_NOTE_BYTES - CALL_NOTE_HEADER.size)
+    ]
+    parts = encoded.decode(errors="replace").split("\0")
+    return sequence, [*parts, *[""] * (len(UserCodeCall._fields) - len(parts))]

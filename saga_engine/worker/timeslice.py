@@ -2,7 +2,7 @@
 
 import asyncio
 
-SLICE = 0.01
+SLICE_SECONDS = 0.01
 """Seconds; a yield costs some microseconds, so that this costs next to nothing."""
 
 
@@ -16,10 +16,10 @@ class Timeslice:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
+        self._started_at = self._loop.time()
 
-    async def over(self) -> None:
+    async def yield_if_over(self) -> None:
         """Yield once, if the time is over."""
-        if self._loop.time() - self._since >= SLICE:
+        if self._loop.time() - self._started_at >= SLICE_SECONDS:
             await asyncio.sleep(0)
-            self._since = self._loop.time()
+            self._started_at = self._loop.time()

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from uuid import UUID
 
-from saga_engine.decider.triggers import Garbled, Replied, Start, Trigger
-from saga_engine.protocol.answer import Address
+from saga_engine.decider.triggers import MalformedReply, ReplyReceived, Start, Trigger
+from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.protocol.body import write_json
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
-from saga_engine.protocol.reply import OUTCOME
+from saga_engine.protocol.reply import OUTCOME_HEADER
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import REPLIES, REQUESTS
-from saga_engine.store.pending_requests import Inboxed
+from saga_engine.store.pending_requests import PendingRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class WorkItem:
     """
     Something that happened to a run.
 
@@ -38,35 +38,35 @@ class Arrival:
     version: int | None = None
     message_id: str = ""
     correlation_id: str = ""
-    answer_to: Address | None = None
+    answer_to: AnswerAddress | None = None
     audit_id: str | None = None
     delivery: Delivery | None = None
     sender: str | None = None
-    recorded: Inboxed | None = None
+    pending_request: PendingRequest | None = None
     role: str | None = None
     fingerprint: str | None = None
-    problem: str = ""
+    start_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadableRequest:
     """What was recorded and cannot be read; `arrival` has what its columns say."""
 
-    arrival: Arrival
+    work_item: WorkItem
     reason: str
-    sentence: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StatusQuery:
     """Somebody asks how a run stands."""
 
     run_id: str
-    answer_to: Address
+    answer_to: AnswerAddress
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterItem:
     """
     A message to set aside: why, in a word and a sentence, and whose it is if that is known.
 
@@ -77,45 +77,51 @@ class Letter:
 
     delivery: Delivery
     reason: str
-    sentence: str
+    detail: str
     run_id: str | None = None
-    answer_to: Address | None = None
+    answer_to: AnswerAddress | None = None
     signed: bool = False
     role: str | None = None
-    owed: bool = False
+    quota_exempt: bool = False
 
 
-Incoming: TypeAlias = Arrival | Question | Letter | Unread
+WorkBatchEntry: TypeAlias = WorkItem | StatusQuery | DeadLetterItem | UnreadableRequest
 
 
 @dataclass(slots=True)
-class Intake:
+class WorkBatch:
     """What one batch works on. Everything in it is dealt with in one transaction."""
 
-    arrivals: list[Arrival] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
-    unread: list[Unread] = field(default_factory=list)
+    work_items: list[WorkItem] = field(default_factory=list)
+    status_queries: list[StatusQuery] = field(default_factory=list)
+    dead_letters: list[DeadLetterItem] = field(default_factory=list)
+    unreadable: list[UnreadableRequest] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator["Incoming"]:
-        yield from self.arrivals
-        yield from self.questions
-        yield from self.letters
-        yield from self.unread
+    def __iter__(self) -> Iterator["WorkBatchEntry"]:
+        yield from self.work_items
+        yield from self.status_queries
+        yield from self.dead_letters
+        yield from self.unreadable
 
 
-def is_signed(arrival: Arrival) -> bool:
+def has_signed_token(work_item: WorkItem) -> bool:
     """Whether the message it came in has a correlation id of this engine's: `intake` has looked."""
-    return arrival.delivery is not None and isinstance(arrival.trigger, Replied | Garbled)
+    return work_item.delivery is not None and isinstance(
+        work_item.trigger, ReplyReceived | MalformedReply
+    )
 
 
-def is_accepted_start(arrival: Arrival) -> bool:
+def is_accepted_start(work_item: WorkItem) -> bool:
     """Whether its sender counts on it to begin: it waited in PostgreSQL, pinned or by a role."""
-    kept = arrival.fingerprint is not None or arrival.role is not None
-    return kept and arrival.recorded is not None and isinstance(arrival.trigger, Start)
+    was_accepted = work_item.fingerprint is not None or work_item.role is not None
+    return (
+        was_accepted
+        and work_item.pending_request is not None
+        and isinstance(work_item.trigger, Start)
+    )
 
 
-def as_delivered(arrival: Arrival) -> Delivery | None:
+def as_delivery(work_item: WorkItem) -> Delivery | None:
     """
     Write what waited in PostgreSQL as the message it stands for, so that it can be set aside.
 
@@ -123,35 +129,37 @@ def as_delivered(arrival: Arrival) -> Delivery | None:
     what was in no row. What a reply answered is not in it: its correlation id is not kept while it
     waits.
     """
-    match arrival.trigger:
-        case Start(run_id, key, given):
-            request = StartRequest(UUID(run_id), arrival.saga, given, arrival.version, key)
-            return _delivery(encode_request(request), REQUESTS, arrival)
-        case Replied(outcome=outcome, body=body, failure=failure):
-            said = write_json(failure_json(failure) if failure else body)
-            headers = {OUTCOME: outcome.value}
-            reply = Message(REPLIES, REPLIES, said, arrival.message_id, headers=headers)
-            return _delivery(reply, REPLIES, arrival)
+    match work_item.trigger:
+        case Start(run_id, key, start_input):
+            request = StartRequest(
+                UUID(run_id), work_item.saga, start_input, work_item.version, key
+            )
+            return _local_delivery(encode_request(request), REQUESTS, work_item)
+        case ReplyReceived(outcome=outcome, body=body, failure=failure):
+            reply_body = write_json(failure_json(failure) if failure else body)
+            headers = {OUTCOME_HEADER: outcome.value}
+            reply = Message(REPLIES, REPLIES, reply_body, work_item.message_id, headers=headers)
+            return _local_delivery(reply, REPLIES, work_item)
         case _:
-            return as_recorded(arrival)
+            return as_raw_delivery(work_item)
 
 
-def as_recorded(arrival: Arrival) -> Delivery | None:
+def as_raw_delivery(work_item: WorkItem) -> Delivery | None:
     """Write the row it came from as a message that goes nowhere; its body is not read for that."""
-    row = arrival.recorded
+    row = work_item.pending_request
     if row is None:
         return None
     message = Message("", "", row.body.encode(), "", type=row.kind)
-    return replace(_delivery(message, "", arrival), size=row.size)
+    return replace(_local_delivery(message, "", work_item), body_size=row.body_size)
 
 
-def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
+def _local_delivery(message: Message, queue: str, work_item: WorkItem) -> Delivery:
     return Delivery(
         queue=queue,
-        epoch=0,
-        tag=0,
+        generation=0,
+        delivery_tag=0,
         body=message.body,
-        size=len(message.body),
+        body_size=len(message.body),
         exchange=message.exchange,
         routing_key=message.routing_key,
         redelivered=False,
@@ -161,7 +169,7 @@ def _delivery(message: Message, queue: str, arrival: Arrival) -> Delivery:
         type=message.type,
         content_type="application/json",
         content_encoding="",
-        user_id=arrival.sender or "",
+        user_id=work_item.sender or "",
         app_id="",
         timestamp=None,
         headers=dict(message.headers),

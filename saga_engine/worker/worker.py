@@ -13,30 +13,30 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from saga_engine.amqp.connection import Link, LinkState, Phase
+from saga_engine.amqp.connection import ConnectionState, ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.encryption.configuration import sealing_of
+from saga_engine.encryption.configuration import encryption_from
 from saga_engine.errors import SagaEngineError
-from saga_engine.payload.encryption import Sealing
-from saga_engine.payload.guard import UNWATCHED, Watch
-from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE, REPLIES, REQUESTS
+from saga_engine.payload.encryption import PayloadEncryption
+from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
+from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.shutdown import Drain
+from saga_engine.shutdown import ShutdownSchedule
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import (
-    LinkChanged,
-    LoopMeasured,
-    ProcessDraining,
+    BrokerConnectionChanged,
+    Emitter,
+    EventLoopLagMeasured,
     ProcessReady,
     ProcessStopped,
-    Tell,
+    ProcessStopping,
 )
-from saga_engine.worker.loops import QUEUES, Shift, register
-from saga_engine.worker.periodic import pause
-from saga_engine.worker.registry import sound
-from saga_engine.worker.time_limit import WatchedCodec
+from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
+from saga_engine.worker.periodic import wait_for_stop
+from saga_engine.worker.registry import validated
+from saga_engine.worker.time_limit import TimeLimitedCodec
 
 LAG_INTERVAL = 1.0
 """Seconds the event loop is asked to wake us in, to see how late it comes round."""
@@ -63,28 +63,28 @@ class Worker:
         self,
         sagas: Iterable[Saga],
         settings: Settings,
-        tell: Tell,
-        watch: Watch = UNWATCHED,
+        emit: Emitter,
+        watch: CallTimeLimit = NO_TIME_LIMIT,
     ) -> None:
-        self._sagas = sound(sagas)
+        self._sagas = validated(sagas)
         self._settings = settings
-        self._sealing = sealing_of(settings)
-        if self._sealing.codec is not None:
-            self._sealing = Sealing(WatchedCodec(self._sealing.codec, watch))
-        self._tell = tell
+        self._encryption = encryption_from(settings)
+        if self._encryption.codec is not None:
+            self._encryption = PayloadEncryption(TimeLimitedCodec(self._encryption.codec, watch))
+        self._emit = emit
         self._watch = watch
-        self._owned = AsyncExitStack()
+        self._resources = AsyncExitStack()
         self._draining = False
-        self._leave_until: float | None = None
+        self._shutdown_deadline: float | None = None
         self._database: Database
-        self._publish: Link
-        self._consume_link: Link
-        self._shift: Shift
+        self._publish_connection: SupervisedConnection
+        self._consume_connection: SupervisedConnection
+        self._loops: WorkerLoops
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as owned:
-            await self._connect(owned)
-            self._owned = owned.pop_all()
+        async with AsyncExitStack() as resources:
+            await self._connect(resources)
+            self._resources = resources.pop_all()
         return self
 
     async def __aexit__(
@@ -95,88 +95,96 @@ class Worker:
     ) -> None:
         # What is still open when the time for leaving is over ends with the process.
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._leave_until):
-                await self._owned.aclose()
+            async with asyncio.timeout_at(self._shutdown_deadline):
+                await self._resources.aclose()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until *stop* is set, then finish what is in hand within the `drain` setting."""
-        self._tell(ProcessReady(program="worker"))
+        """Work until *stop* is set, then shut down within the `shutdown_timeout` setting."""
+        self._emit(ProcessReady(program="worker"))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._measure_loop(stop))
-            working = group.create_task(self._shift.run(stop))
+            group.create_task(self._measure_loop_lag(stop))
+            loops_task = group.create_task(self._loops.run(stop))
             await stop.wait()
             self._draining = True
-            self._tell(ProcessDraining(program="worker"))
-            clean = await self._drained(working)
-        self._tell(ProcessStopped(program="worker", clean=clean))
+            self._emit(ProcessStopping(program="worker"))
+            clean = await self._finish_before_timeout(loops_task)
+        self._emit(ProcessStopped(program="worker", clean=clean))
 
-    async def _drained(self, working: asyncio.Task[None]) -> bool:
+    async def _finish_before_timeout(self, loops_task: asyncio.Task[None]) -> bool:
         """Finish what is in hand; whether that was done in time."""
-        drain, now = Drain(self._settings.drain), asyncio.get_running_loop().time()
-        self._leave_until = now + drain.left
+        shutdown, now = (
+            ShutdownSchedule(self._settings.shutdown_timeout),
+            asyncio.get_running_loop().time(),
+        )
+        self._shutdown_deadline = now + shutdown.close_deadline
         try:
-            async with asyncio.timeout_at(now + drain.work):
-                await asyncio.wait((working,))
+            async with asyncio.timeout_at(now + shutdown.work_deadline):
+                await asyncio.wait((loops_task,))
         except TimeoutError:
-            working.cancel()  # what is unacknowledged is delivered again, to another worker
+            loops_task.cancel()  # what is unacknowledged is delivered again, to another worker
             return False
         return True
 
-    async def _measure_loop(self, stop: asyncio.Event) -> None:
+    async def _measure_loop_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             due = time.perf_counter() + LAG_INTERVAL
-            await pause(LAG_INTERVAL, stop)
+            await wait_for_stop(LAG_INTERVAL, stop)
             if not stop.is_set():
-                self._tell(LoopMeasured(lag_s=max(0.0, time.perf_counter() - due)))
+                self._emit(EventLoopLagMeasured(lag_s=max(0.0, time.perf_counter() - due)))
 
-    def _link_changed(self, state: LinkState) -> None:
-        self._tell(
-            LinkChanged(
-                role=state.link, phase=state.phase, epoch=state.epoch, problem=state.problem
+    def _connection_changed(self, state: ConnectionStatus) -> None:
+        self._emit(
+            BrokerConnectionChanged(
+                connection=state.name,
+                state=state.state,
+                generation=state.generation,
+                problem=state.problem,
             )
         )
 
-    async def _connect(self, owned: AsyncExitStack) -> None:
+    async def _connect(self, resources: AsyncExitStack) -> None:
         settings = self._settings
-        self._database = await owned.enter_async_context(
-            Database(settings.require_database(), settings)
+        self._database = await resources.enter_async_context(
+            Database(settings.require_database_url(), settings)
         )
-        registered = await register(
-            *(self._database, self._sagas, self._sealing, self._tell), settings, self._watch
+        registration = await register_sagas(
+            *(self._database, self._sagas, self._encryption, self._emit), settings, self._watch
         )
-        url = settings.require_broker()
-        self._publish = await owned.enter_async_context(
-            Link(
+        url = settings.require_broker_url()
+        self._publish_connection = await resources.enter_async_context(
+            SupervisedConnection(
                 url,
                 name="publish",
                 settings=settings,
-                topology=ENGINE,
-                on_state=self._link_changed,
+                topology=ENGINE_TOPOLOGY,
+                on_status=self._connection_changed,
             )
         )
-        self._consume_link = await owned.enter_async_context(
-            Link(
+        self._consume_connection = await resources.enter_async_context(
+            SupervisedConnection(
                 url,
                 name="consume",
                 settings=settings,
-                topology=ENGINE,
-                on_state=self._link_changed,
+                topology=ENGINE_TOPOLOGY,
+                on_status=self._connection_changed,
             )
         )
-        consumer = await owned.enter_async_context(_consumer(self._consume_link))
-        publisher = Publisher(self._publish)
-        self._shift = Shift(registered, self._database, publisher, consumer, settings, self._tell)
+        consumer = await resources.enter_async_context(_create_consumer(self._consume_connection))
+        publisher = Publisher(self._publish_connection)
+        self._loops = WorkerLoops(
+            registration, self._database, publisher, consumer, settings, self._emit
+        )
 
     async def readiness(self) -> dict[str, str | None]:
         """Each thing a worker needs, and what is wrong with it; None: nothing."""
         return {
-            "database": await self._problem_of_the_database(),
-            "publishing": _problem_of(self._publish.state),
-            "consuming": _problem_of(self._consume_link.state),
+            "database": await self._database_problem(),
+            "publishing": _connection_problem(self._publish_connection.status),
+            "consuming": _connection_problem(self._consume_connection.status),
             "draining": "it is stopping" if self._draining else None,
         }
 
-    async def _problem_of_the_database(self) -> str | None:
+    async def _database_problem(self) -> str | None:
         try:
             await self._database.check()
         except SagaEngineError as error:
@@ -184,17 +192,17 @@ class Worker:
         return None
 
 
-def _consumer(link: Link) -> Consumer:
-    settings = link.settings
+def _create_consumer(connection: SupervisedConnection) -> Consumer:
+    settings = connection.settings
     prefetch = {
-        REPLIES: settings.prefetch,
+        REPLIES: settings.reply_prefetch,
         REQUESTS: settings.request_prefetch,
         DEAD_LETTERS: settings.dead_letter_prefetch,
     }
-    return Consumer(link, QUEUES, prefetch=prefetch, urgent=(REPLIES,))
+    return Consumer(connection, WORKER_QUEUES, prefetch=prefetch, urgent=(REPLIES,))
 
 
-def _problem_of(state: LinkState) -> str | None:
-    if state.phase is Phase.CONNECTED:
+def _connection_problem(state: ConnectionStatus) -> str | None:
+    if state.state is ConnectionState.CONNECTED:
         return None
-    return state.problem or f"it is {state.phase}"
+    return state.problem or f"it is {state.state}"

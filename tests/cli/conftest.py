@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import Fact
-from tests.cli.forked import Template
-from tests.client.engine import Greeter, running, service, worker
+from saga_engine.telemetry.events import TelemetryEvent
+from tests.kit.fork_server import ForkServer
+from tests.kit.greeter import GreeterParticipant, run_services, service, worker
 
-CHECKOUT = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass
-class Ran:
+class CommandResult:
     """How a command ended."""
 
-    code: int
+    exit_code: int
     out: str
     err: str
 
@@ -43,32 +43,32 @@ def environment(**settings: str | None) -> dict[str, str]:
 
 
 @cache
-def template() -> Template:
+def fork_server() -> ForkServer:
     """The process that this one's commands are forks of."""
-    return Template()
+    return ForkServer()
 
 
 async def saga_engine(
-    *arguments: object, stdin: str = "", cwd: Path = CHECKOUT, **settings: str
-) -> Ran:
+    *arguments: object, stdin: str = "", cwd: Path = REPOSITORY, **settings: str
+) -> CommandResult:
     """Run one command to its end."""
     typed = [*map(str, arguments)]
-    code, out, err = await template().run(typed, environment(**settings), cwd, stdin.encode())
-    return Ran(code, out.decode(), err.decode())
+    code, out, err = await fork_server().run(typed, environment(**settings), cwd, stdin.encode())
+    return CommandResult(code, out.decode(), err.decode())
 
 
-class Facts:
+class EventRecorder:
     """What the engine tells, and a way to wait for it."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[Fact] = asyncio.Queue()
+        self._told: asyncio.Queue[TelemetryEvent] = asyncio.Queue()
 
-    def __call__(self, fact: Fact) -> None:
-        self._told.put_nowait(fact)
+    def __call__(self, event: TelemetryEvent) -> None:
+        self._told.put_nowait(event)
 
-    async def until(self, kind: type, count: int = 1) -> list[Fact]:
+    async def wait_for(self, kind: type, count: int = 1) -> list[TelemetryEvent]:
         """The next facts of that kind."""
-        found: list[Fact] = []
+        found: list[TelemetryEvent] = []
         async with asyncio.timeout(30):
             while len(found) < count:
                 fact = await self._told.get()
@@ -76,42 +76,42 @@ class Facts:
         return found
 
 
-class Engine:
+class CliEngine:
     """A running engine: its facts, the participant's side, and the command pointed at it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.facts = Facts()
-        self.greeter = Greeter()
+        self.events = EventRecorder()
+        self.greeter = GreeterParticipant()
 
-    async def __call__(self, *arguments: object, **more: Any) -> Ran:
+    async def __call__(self, *arguments: object, **more: Any) -> CommandResult:
         urls: dict[str, Any] = {
-            "database_url": self.settings.require_database(),
-            "broker_url": self.settings.require_broker(),
+            "database_url": self.settings.require_database_url(),
+            "broker_url": self.settings.require_broker_url(),
         }
         return await saga_engine(*arguments, **urls | more)
 
-    async def started(self, saga: str, name: str = "Ann", *more: object) -> str:
+    async def start_run(self, saga: str, name: str = "Ann", *more: object) -> str:
         """The id of a new run."""
         ran = await self("start", saga, "--input", json.dumps({"name": name}), *more)
-        assert ran.code == 0, ran.err
+        assert ran.exit_code == 0, ran.err
         return ran.out.strip()
 
 
 @pytest.fixture
 def settings(rabbitmq_url, migrated_url):
     """Settings of a worker that looks often."""
-    return Settings(database_url=migrated_url, broker_url=rabbitmq_url, poll=0.02)
+    return Settings(database_url=migrated_url, broker_url=rabbitmq_url, poll_interval=0.02)
 
 
 @pytest.fixture
 async def engine(settings):
     """An engine that runs."""
-    made = Engine(settings)
+    made = CliEngine(settings)
     async with (
-        worker(settings, made.facts) as working,
+        worker(settings, made.events) as working,
         service(settings, made.greeter) as serving,
-        running(working, serving),
+        run_services(working, serving),
     ):
         yield made
-        made.greeter.let_go.set()
+        made.greeter.may_finish.set()

@@ -96,7 +96,7 @@ def wrote(path):
 
 async def started(urls, *more, given):
     ran = await saga_engine("start", "shop", "--input", given, *more, **urls)
-    assert ran.code == 0, ran
+    assert ran.exit_code == 0, ran
     return ran.out.split()[0]
 
 
@@ -149,7 +149,7 @@ async def contained(process, named, words):
 
 async def others_complete(urls):
     ran = await saga_engine("start", "shop", "--input", "{}", "--wait", **urls)
-    assert ran.code == 0, ran
+    assert ran.exit_code == 0, ran
 
 
 async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_path, urls):
@@ -160,7 +160,7 @@ async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_
         await record(urls, {evil: {"handler": "cancel_all"}})
         assert (await told(participant, "code.contained"))["run_id"] == evil
         participant.stdin.write(b"\n")
-        assert (await saga_engine("wait", beside, "--timeout", "60", **urls)).code == 0
+        assert (await saga_engine("wait", beside, "--timeout", "60", **urls)).exit_code == 0
 
 
 async def test_a_process_that_is_cancelled_all_the_same_ends_with_a_line_and_code_9(tmp_path, urls):

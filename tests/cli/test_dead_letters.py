@@ -4,15 +4,15 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.message import Message, Published
+from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import REQUESTS, participant_topology
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import Alike, DeadLetter
+from saga_engine.store.dead_letters import DeadLetter, DeadLetterFilter
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.cli.conftest import saga_engine
 
@@ -26,9 +26,9 @@ async def garbage(engine, *bodies, exchange=REQUESTS, key="start"):
         Message(exchange, key, body, f"m-{number}", type=key, correlation_id="c-1")
         for number, body in enumerate(bodies)
     ]
-    async with Link(url, name="publish", settings=settings) as link:
+    async with SupervisedConnection(url, name="publish", settings=settings) as link:
         outcomes = await Publisher(link).publish(messages)
-    assert outcomes == [Published.CONFIRMED] * len(bodies)
+    assert outcomes == [PublishOutcome.CONFIRMED] * len(bodies)
     await engine.facts.until(MessageDeadLettered, len(bodies))
 
 
@@ -114,7 +114,7 @@ async def test_a_letter_the_broker_gave_up_goes_straight_to_the_queue_it_died_in
         letter(**common, headers={"x-death": forged}),
     )
     ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **urls)
-    assert ran.code == 7
+    assert ran.exit_code == 7
     assert [each["problem"] for each in ran.json["failed"]] == [
         "It did not come from a queue of saga-engine's."
     ]
@@ -146,14 +146,14 @@ async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings
     counted = await saga_engine(
         "dead-letters", "discard", "--all", "--dry-run", *WHY, database_url=url
     )
-    assert (counted.code, counted.out) == (0, "4 dead letters\n")
+    assert (counted.exit_code, counted.out) == (0, "4 dead letters\n")
     asked = await saga_engine("dead-letters", "discard", "--all", *WHY, database_url=url)
-    assert (asked.code, "Discard 4 dead letters? Add --yes" in asked.err) == (2, True)
+    assert (asked.exit_code, "Discard 4 dead letters? Add --yes" in asked.err) == (2, True)
     some = await saga_engine(
         *("dead-letters", "discard", "--reason-code", "bad_request", "--yes", *WHY),
         database_url=url,
     )
-    assert (some.code, some.out) == (0, "3 discarded, 0 failed\n")
+    assert (some.exit_code, some.out) == (0, "3 discarded, 0 failed\n")
     listed = await saga_engine("dead-letters", "list", "--json", database_url=url)
     assert [each["queue"] for each in listed.json["dead_letters"]] == ["saga.replies"]
     done = await saga_engine(
@@ -177,9 +177,9 @@ async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(en
         assert ran.json["dead_letters"] == 1
         assert "Left out: 1 of wrong_sender" in ran.err
     ran = await saga_engine(*again, "--all", **settings)
-    assert (ran.code, len(ran.json["redriven"])) == (0, 1)
+    assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
     ran = await saga_engine(*again, "--reason-code", "wrong_sender", **settings)
-    assert (ran.code, len(ran.json["redriven"])) == (0, 1)
+    assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
 
 
 async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, recorded):
@@ -192,7 +192,7 @@ async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, reco
             broker_url=broker_url,
         )
         number = 0 if command[0] == "purge" else 1
-        assert (ran.code, ran.json["dead_letters"]) == (0, number)
+        assert (ran.exit_code, ran.json["dead_letters"]) == (0, number)
         text = await saga_engine(
             "dead-letters", *command, "--dry-run", database_url=url, broker_url=broker_url
         )
@@ -217,14 +217,14 @@ async def test_what_is_meant_has_to_be_said(settings):
         tasks = [group.create_task(saga_engine("dead-letters", *a, **urls)) for a, _, _ in cases]
     for task, (_, code, words) in zip(tasks, cases, strict=True):
         ran = task.result()
-        assert (ran.code, words in ran.err, len(ran.err.splitlines())) == (code, True, 1), ran
+        assert (ran.exit_code, words in ran.err, len(ran.err.splitlines())) == (code, True, 1), ran
 
 
 async def test_a_body_of_20_megabytes_is_set_aside_cut_and_not_sent_again(engine):
-    size = engine.settings.model_copy(update={"body_bytes": 32_000_000})
+    size = engine.settings.model_copy(update={"max_body_bytes": 32_000_000})
     message = Message(REQUESTS, "start", b"x" * 20_000_000, "m-1")
-    async with Link(size.require_broker(), name="publish", settings=size) as link:
-        assert await Publisher(link).publish([message]) == [Published.CONFIRMED]
+    async with SupervisedConnection(size.require_broker(), name="publish", settings=size) as link:
+        assert await Publisher(link).publish([message]) == [PublishOutcome.CONFIRMED]
     await engine.facts.until(MessageDeadLettered)
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert (listed["reason"], listed["body_size"], listed["truncated"]) == (
@@ -252,7 +252,7 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
     )
     settings = engine.settings
     async with (
-        Link(
+        SupervisedConnection(
             settings.require_broker(),
             name="consume",
             settings=settings,
@@ -277,19 +277,19 @@ async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recor
     await recorded(*[letter(body=b"x" * 9)] * 5)
     async with Database(settings.require_database(), settings) as database:
         async with database.transaction() as tx:
-            open_ones = await dead_letters.ids(tx, Alike("open"), limit=9)
-            await dead_letters.discard(tx, open_ones[:3], by="ann", reason="known bug")
+            open_ones = await dead_letters.find_ids(tx, DeadLetterFilter("open"), limit=9)
+            await dead_letters.mark_discarded(tx, open_ones[:3], operator="ann", reason="known bug")
         url = {"database_url": settings.require_database()}
         counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
         assert counted.out == "0 dead letters\n", "they are not old"
         asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0", **url)
-        assert asked.code == 2
+        assert asked.exit_code == 2
         done = await saga_engine(
             "dead-letters", "purge", *WHY, "--older-than", "0", "--yes", "--json", **url
         )
         assert done.json == {"purged": 3, "schema_version": 1}
         async with database.transaction() as tx:
-            assert await dead_letters.ids(tx, Alike(), limit=9) == open_ones[3:]
+            assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9) == open_ones[3:]
             record = text(
                 "SELECT by, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
             )

@@ -27,17 +27,17 @@ def shop(tmp_path):
 
 async def test_a_sound_module_is_found_from_the_working_directory(shop):
     ran = await saga_engine("check", "sound", cwd=shop)
-    assert (ran.code, ran.out) == (0, "orders version 1: 1 steps, sound\n")
+    assert (ran.exit_code, ran.out) == (0, "orders version 1: 1 steps, sound\n")
     told = (await saga_engine("check", "sound:orders", "--json", cwd=shop)).json
     assert (told["sound"], told["sagas"][0]["steps"]) == (True, ["place"])
 
 
 async def test_a_broken_rule_exits_8_with_file_and_line(shop):
     ran = await saga_engine("check", "broken", cwd=shop)
-    assert ran.code == 8
+    assert ran.exit_code == 8
     assert f"{shop}/broken.py:" in ran.err
     told = await saga_engine("check", "broken", "--json", cwd=shop)
-    assert (told.code, told.json["sound"]) == (8, False)
+    assert (told.exit_code, told.json["sound"]) == (8, False)
     assert told.json["problems"][0]["fix"]
 
 
@@ -67,7 +67,7 @@ other.step
 async def test_every_mistake_of_a_module_is_reported_at_once(shop):
     (shop / "several.py").write_text(SEVERAL)
     ran = await saga_engine("check", "several", cwd=shop)
-    assert ran.code == 8
+    assert ran.exit_code == 8
     assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
         f"{shop}/several.py:{number}" for number in (6, 6, 10, 16, 14)
     ]
@@ -90,7 +90,7 @@ async def test_mistakes_before_one_that_ends_the_import_are_reported_with_it(sho
 )
 async def test_a_file_is_refused_with_the_module_it_is(shop, given, module):
     ran = await saga_engine("check", given, cwd=shop)
-    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert (ran.exit_code, len(ran.err.splitlines())) == (2, 1)
     assert ran.err.endswith(f"give {module}.\n")
 
 
@@ -106,7 +106,7 @@ async def test_a_file_is_refused_with_the_module_it_is(shop, given, module):
 )
 async def test_a_module_that_does_not_load_is_one_sentence(shop, module, words):
     ran = await saga_engine("check", module, cwd=shop)
-    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert (ran.exit_code, len(ran.err.splitlines())) == (2, 1)
     assert words in ran.err
 
 
@@ -115,7 +115,7 @@ async def test_a_module_that_does_not_load_is_one_sentence(shop, module, words):
 )
 async def test_a_saga_is_drawn(drawn, words):
     ran = await saga_engine("graph", "examples.place_order.sagas:orders", "--format", drawn)
-    assert ran.code == 0
+    assert ran.exit_code == 0
     assert words in ran.out
     assert "payment.refund" in ran.out
 

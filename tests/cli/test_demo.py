@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ended
+from tests.kit.processes import wait_for_exit
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE_")}
 
@@ -74,5 +74,5 @@ async def test_whatever_ends_it_ends_what_it_had_started(directory, number, code
     _, err = await process.communicate()
     assert (process.returncode, err.decode().strip()) == (code, said)
     for child in children:
-        await ended(child)
+        await wait_for_exit(child)
     assert (number is signal.SIGKILL) or not list(directory.iterdir())

@@ -5,7 +5,7 @@ import shlex
 from saga_engine.decider.events import IncidentResolved
 from saga_engine.store import incidents
 from saga_engine.store.database import Database
-from tests.cli.test_bulk import stuck
+from tests.cli.test_bulk_resolve import stuck
 
 
 async def test_a_page_says_how_many_of_how_many_it_shows_and_prints_the_next_command(engine):

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from saga_engine.cli.main import run
+from saga_engine.cli.main import run_command
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import CHECKOUT, environment, saga_engine
-from tests.cli.forked import COMMAND
+from tests.cli.conftest import REPOSITORY, environment, saga_engine
+from tests.kit.fork_server import COMMAND
 
 HEAVY = ("sqlalchemy", "aio_pika", "aiormq", "pydantic", "asyncpg", "alembic", "prometheus_client")
 MODULES = 420
@@ -91,13 +91,13 @@ async def test_a_misuse_is_one_sentence_and_exit_2():
         tasks = [group.create_task(saga_engine(*arguments)) for arguments, _ in cases]
     for task, (_, words) in zip(tasks, cases, strict=True):
         ran = task.result()
-        assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1), ran
+        assert (ran.exit_code, ran.out, len(ran.err.splitlines())) == (2, "", 1), ran
         assert words in ran.err
 
 
 async def test_a_typo_in_the_environment_is_an_error():
     ran = await saga_engine("config", "show", databse_url="x")
-    assert ran.code == 2
+    assert ran.exit_code == 2
     assert (
         "SAGA_ENGINE_DATABSE_URL is no setting. Did you mean SAGA_ENGINE_DATABASE_URL?" in ran.err
     )
@@ -106,7 +106,7 @@ async def test_a_typo_in_the_environment_is_an_error():
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_bug_of_ours_says_so_and_shows_its_traceback_only_on_demand(debug, monkeypatch, capsys):
     monkeypatch.setattr("saga_engine.cli.topology.table", lambda *_, **__: 1 / 0)
-    code = run(["topology"], debug=debug)
+    code = run_command(["topology"], debug=debug)
     said = capsys.readouterr().err
     assert code == 1
     assert "This is a bug in saga-engine: ZeroDivisionError" in said
@@ -115,7 +115,7 @@ def test_a_bug_of_ours_says_so_and_shows_its_traceback_only_on_demand(debug, mon
 
 async def test_debug_shows_where_an_error_comes_from():
     ran = await saga_engine("list", "--debug")
-    assert ran.code == 2
+    assert ran.exit_code == 2
     assert "Traceback" in ran.err
     assert "SAGA_ENGINE_DATABASE_URL is not set" in ran.err
 
@@ -145,11 +145,14 @@ async def test_config_shows_each_setting_its_source_and_no_password():
         broker_url="amqp://guest:hunter2@host:5672/v?password=hunter2",
     )
     rows = {row["name"]: row for row in ran.json["settings"]}
-    assert (rows["SAGA_ENGINE_POLL"]["value"], rows["SAGA_ENGINE_POLL"]["source"]) == (
+    assert (
+        rows["SAGA_ENGINE_POLL_INTERVAL"]["value"],
+        rows["SAGA_ENGINE_POLL_INTERVAL"]["source"],
+    ) == (
         0.5,
         "environment",
     )
-    assert rows["SAGA_ENGINE_PREFETCH"]["source"] == "default"
+    assert rows["SAGA_ENGINE_REPLY_PREFETCH"]["source"] == "default"
     assert rows["SAGA_ENGINE_BROKER_URL"]["value"] == "amqp://guest:***@host:5672/v?***"
     assert "hunter2" not in ran.out
     plain = await saga_engine("config", "show", broker_url="amqp://guest:hunter2@host/")
@@ -160,14 +163,17 @@ async def test_config_shows_rules_as_they_are_written():
     rules = '{"payment.*": ["payments"], "*": []}'
     ran = await saga_engine("config", "show", "--json", reply_users=rules)
     rows = {row["name"]: row["value"] for row in ran.json["settings"]}
-    assert rows["SAGA_ENGINE_REPLY_USERS"] == rules
+    assert rows["SAGA_ENGINE_AUTHORIZED_REPLY_USERS"] == rules
 
 
 @pytest.mark.parametrize("rules", ["payments", "[]", '{"payment.*": "payments"}', '{"*": [""]}'])
 async def test_rules_that_are_none_are_refused_at_the_start(rules):
     ran = await saga_engine("config", "show", reply_users=rules)
-    assert ran.code == 2
-    assert 'SAGA_ENGINE_REPLY_USERS does not fit: must be JSON of the form {"payment' in (ran.err)
+    assert ran.exit_code == 2
+    assert (
+        'SAGA_ENGINE_AUTHORIZED_REPLY_USERS does not fit: must be JSON of the form {"payment'
+        in (ran.err)
+    )
 
 
 async def test_topology_prints_what_is_declared_and_the_policy():
@@ -196,7 +202,7 @@ async def test_the_policy_is_for_the_virtual_host_of_the_url(path, vhost):
 
 
 async def test_the_manual_names_every_command_and_every_exit_code():
-    manual = (CHECKOUT / "docs" / "cli.md").read_text()
+    manual = (REPOSITORY / "docs" / "cli.md").read_text()
     told = (await saga_engine("--help")).out
     commands = re.findall(r"^│ ([a-z][a-z-]+) ", told, re.MULTILINE)
     assert len(commands) >= 16
@@ -212,6 +218,6 @@ async def test_the_manual_names_every_command_and_every_exit_code():
 def test_a_url_that_is_empty_is_not_set():
     settings = Settings(broker_url="", database_url="")
     with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
-        settings.require_broker()
+        settings.require_broker_url()
     with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
-        settings.require_database()
+        settings.require_database_url()

@@ -3,18 +3,18 @@ from tests.cli.conftest import saga_engine
 
 async def test_a_database_is_migrated_once_and_checked(database_url):
     missing = await saga_engine("migrate", "--check", database_url=database_url)
-    assert (missing.code, "Run `saga-engine migrate`" in missing.err) == (8, True)
+    assert (missing.exit_code, "Run `saga-engine migrate`" in missing.err) == (8, True)
     for _ in range(2):
         ran = await saga_engine("migrate", database_url=database_url)
-        assert (ran.code, ran.err) == (0, "The database is at this version's schema.\n")
+        assert (ran.exit_code, ran.err) == (0, "The database is at this version's schema.\n")
     checked = await saga_engine("migrate", "--check", database_url=database_url)
-    assert checked.code == 0
-    assert (await saga_engine("list", database_url=database_url)).code == 0
+    assert checked.exit_code == 0
+    assert (await saga_engine("list", database_url=database_url)).exit_code == 0
 
 
 async def test_its_sql_can_be_read_without_a_database():
     ran = await saga_engine("migrate", "--sql")
-    assert ran.code == 0
+    assert ran.exit_code == 0
     assert "CREATE TABLE saga_engine.run" in ran.out
 
 
@@ -26,5 +26,5 @@ async def test_a_database_that_cannot_be_used_is_one_sentence(database_url):
         (database_url.replace("test_", "lost_"), 5, "has no database of that name"),
     ):
         ran = await saga_engine("migrate", database_url=url)
-        assert (ran.code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
+        assert (ran.exit_code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
         assert words in ran.err

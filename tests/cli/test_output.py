@@ -6,21 +6,21 @@ from uuid import uuid4
 import pytest
 from rich.cells import cell_len
 
-from saga_engine.cli.config import masked
-from saga_engine.cli.output import cell, table
-from saga_engine.cli.redrive import message_of
+from saga_engine.cli.config import mask_url
+from saga_engine.cli.output import format_cell, print_table
+from saga_engine.cli.redrive import rebuild_message
 from saga_engine.protocol.message import Message
-from saga_engine.store.dead_letters import DeadLetter, StoredLetter
+from saga_engine.store.dead_letters import DeadLetter, StoredDeadLetter
 
 
 def test_what_others_wrote_cannot_end_a_line_or_move_the_cursor():
-    assert cell("a\nb\x1b[2J\tc\u202e\x9b") == "a b [2J c  "
-    assert cell(None) == "-"
+    assert format_cell("a\nb\x1b[2J\tc\u202e\x9b") == "a b [2J c  "
+    assert format_cell(None) == "-"
 
 
 def test_what_others_wrote_is_no_markup_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    table(("name",), [("[red]x[/red] [/]",)], empty="")
+    print_table(("name",), [("[red]x[/red] [/]",)], empty="")
     assert "[red]x[/red] [/]" in capsys.readouterr().out
 
 
@@ -32,7 +32,7 @@ def test_a_table_fits_the_terminal_and_its_ids_are_whole(width, monkeypatch, cap
     why = "No queue takes this command. " * 4 + "宛先なし"
     columns = ("incident", "saga", "key", "step", "direction", "cause", "opened", "what to know")
     more = ("place-order", "k" * 70, "charge", "action", "step_failed", "2026-11-28 03:00:00", why)
-    table(columns, [(each, *more) for each in ids], empty="")
+    print_table(columns, [(each, *more) for each in ids], empty="")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(cell_len, lines)) <= width
     assert all(any(each in line for line in lines) for each in ids)
@@ -46,7 +46,7 @@ def test_a_table_fits_the_terminal_and_its_ids_are_whole(width, monkeypatch, cap
 def test_a_table_of_few_columns_is_one_line_a_row(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
-    table(("run", "status"), [(str(uuid4()), "completed")], empty="")
+    print_table(("run", "status"), [(str(uuid4()), "completed")], empty="")
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
@@ -54,7 +54,7 @@ def test_an_id_is_whole_where_even_it_does_not_fit(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "20")
     run_id = str(uuid4())
-    table(("what", "run", "why"), [("x", run_id, "because " * 9)], empty="")
+    print_table(("what", "run", "why"), [("x", run_id, "because " * 9)], empty="")
     lines = capsys.readouterr().out.splitlines()
     assert f"  {run_id}" in lines
     assert max(len(each) for each in lines if run_id not in each) <= 20
@@ -62,7 +62,7 @@ def test_an_id_is_whole_where_even_it_does_not_fit(monkeypatch, capsys):
 
 def test_nothing_is_folded_where_the_output_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "20")
-    table(("run", "why"), [("x", "because " * 90)], empty="")
+    print_table(("run", "why"), [("x", "because " * 90)], empty="")
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
@@ -83,18 +83,18 @@ def test_nothing_is_folded_where_the_output_is_no_terminal(monkeypatch, capsys):
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):
-    assert masked(url) == shown
+    assert mask_url(url) == shown
 
 
-def stored(letter: DeadLetter) -> StoredLetter:
+def stored(letter: DeadLetter) -> StoredDeadLetter:
     """An open letter of which only the message counts."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    return StoredLetter(1, now, "open", False, "", letter, None, None, None)
+    return StoredDeadLetter(1, now, "open", False, "", letter, None, None, None)
 
 
 def headers_of(letter: DeadLetter) -> Mapping[str, object]:
     """The headers it is sent again with."""
-    message = message_of(stored(letter))
+    message = rebuild_message(stored(letter))
     assert isinstance(message, Message), message
     return message.headers
 
@@ -120,4 +120,4 @@ def test_a_redriven_message_goes_to_no_queue_that_its_sender_named():
 @pytest.mark.parametrize("mark", ["x-undecodable", "x-cut"])
 def test_a_message_of_which_headers_were_cut_is_not_sent_again_without_them(mark):
     letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={mark: True})
-    assert message_of(stored(letter)) == "Not all of its headers were kept."
+    assert rebuild_message(stored(letter)) == "Not all of its headers were kept."

@@ -97,38 +97,38 @@ def test_a_run_that_is_abandoned_waits_for_nothing_though_a_step_was_in_flight(c
         ("run_id", "saga", "version", "key", "started_at", "finished_at", "cause")
     )
     shown |= {"steps": [step], "incidents": [], "journal": []}
-    runs._print(shown | {"status": Status.ABANDONED})
+    runs._print_detail(shown | {"status": Status.ABANDONED})
     assert "waits for" not in capsys.readouterr().out
-    runs._print(shown | {"status": Status.RUNNING})
+    runs._print_detail(shown | {"status": Status.RUNNING})
     assert "waits for" in capsys.readouterr().out
 
 
 async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url):
     missing = await saga_engine("show", uuid4(), database_url=migrated_url)
-    assert (missing.code, "There is no run" in missing.err) == (3, True)
+    assert (missing.exit_code, "There is no run" in missing.err) == (3, True)
     wrong = await saga_engine("show", "o-1", database_url=migrated_url)
-    assert (wrong.code, "is no run id" in wrong.err) == (2, True)
+    assert (wrong.exit_code, "is no run id" in wrong.err) == (2, True)
     empty = await saga_engine("list", database_url=migrated_url)
-    assert (empty.code, empty.out, empty.err) == (0, "", "No runs.\n")
+    assert (empty.exit_code, empty.out, empty.err) == (0, "", "No runs.\n")
     limit = await saga_engine("list", "--limit", 0, database_url=migrated_url)
-    assert (limit.code, "--limit is 1 to 1000" in limit.err) == (2, True)
+    assert (limit.exit_code, "--limit is 1 to 1000" in limit.err) == (2, True)
     status = await saga_engine("list", "--status", "lost", database_url=migrated_url)
-    assert (status.code, "running" in status.err) == (2, True)
+    assert (status.exit_code, "running" in status.err) == (2, True)
 
 
 async def test_a_database_that_cannot_be_used_is_one_sentence(database_url):
     none = await saga_engine("list")
-    assert (none.code, "SAGA_ENGINE_DATABASE_URL is not set" in none.err) == (2, True)
+    assert (none.exit_code, "SAGA_ENGINE_DATABASE_URL is not set" in none.err) == (2, True)
     empty = await saga_engine("list", database_url=database_url)
-    assert (empty.code, "Run `saga-engine migrate`" in empty.err) == (5, True)
+    assert (empty.exit_code, "Run `saga-engine migrate`" in empty.err) == (5, True)
     away = await saga_engine("list", database_url="postgresql+asyncpg://u:secret7@127.0.0.1:1/d")
-    assert (away.code, "cannot be reached" in away.err) == (5, True)
+    assert (away.exit_code, "cannot be reached" in away.err) == (5, True)
     scheme = await saga_engine("list", database_url="postgresql://u@h/d")
-    assert (scheme.code, "must begin with postgresql+asyncpg://" in scheme.err) == (2, True)
+    assert (scheme.exit_code, "must begin with postgresql+asyncpg://" in scheme.err) == (2, True)
     port = await saga_engine("list", database_url=f"{database_url}x")
-    assert (port.code, "The database URL cannot be read" in port.err) == (2, True)
+    assert (port.exit_code, "The database URL cannot be read" in port.err) == (2, True)
     lost = await saga_engine("list", database_url=database_url.replace("test_", "lost_"))
-    assert (lost.code, "has no database of that name" in lost.err) == (5, True)
+    assert (lost.exit_code, "has no database of that name" in lost.err) == (5, True)
     for ran in (none, empty, away, scheme, port, lost):
         assert ran.out == ""
         assert len(ran.err.splitlines()) == 1

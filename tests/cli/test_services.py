@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import CHECKOUT, environment, saga_engine
-from tests.cli.forked import COMMAND
+from tests.cli.conftest import REPOSITORY, environment, saga_engine
+from tests.kit.fork_server import COMMAND
 
 SAGAS, SERVICES = "examples.place_order.sagas", "examples.place_order.services"
 ORDER = {"order_id": "o-1", "sku": "A1", "quantity": 1, "amount": "9.90"}
@@ -35,7 +35,7 @@ def _hear_all_signals():
 
 
 @asynccontextmanager
-async def serving(*arguments, cwd=CHECKOUT, under=(), **settings):
+async def serving(*arguments, cwd=REPOSITORY, under=(), **settings):
     """A process that serves, started by the command *under*; killed at the end if still there."""
     process = await asyncio.create_subprocess_exec(
         *(*under, COMMAND),
@@ -96,9 +96,9 @@ async def test_a_worker_and_a_participant_serve_the_contract_of_the_readme(urls)
         ok, declined = json.dumps(ORDER | {"card": "ok"}), json.dumps(ORDER | {"card": "declined"})
         start = ("start", "place-order", "--wait", "--json", "--timeout", "30", "--input")
         done = await saga_engine(*start, ok, "--key", "o-1", **urls)
-        assert (done.code, done.json["status"], done.json["version"]) == (0, "completed", 1)
+        assert (done.exit_code, done.json["status"], done.json["version"]) == (0, "completed", 1)
         undone = await saga_engine(*start, declined, "--key", "o-2", **urls)
-        assert (undone.code, undone.json["status"]) == (6, "compensated")
+        assert (undone.exit_code, undone.json["status"]) == (6, "compensated")
         shown = (await saga_engine("show", undone.json["run_id"], "--json", **urls)).json
         assert [(step["name"], step["status"]) for step in shown["steps"]] == [
             ("reserve", "succeeded"),
@@ -125,7 +125,7 @@ async def test_the_first_signal_drains_and_the_second_exits_at_once(tmp_path, ur
     ):
         await told(worker, "process.ready")
         await told(participant, "process.ready")
-        assert (await saga_engine("start", "slow", "--input", "{}", **urls)).code == 0
+        assert (await saga_engine("start", "slow", "--input", "{}", **urls)).exit_code == 0
         assert await participant.stdout.readline() == b"begun\n"
         participant.send_signal(number)
         await told(participant, "process.draining")
@@ -196,7 +196,7 @@ async def test_a_worker_that_cannot_run_says_what_to_set(urls, database_url, rab
         ]
     for task, (arguments, _, code, words) in zip(tasks, cases, strict=True):
         ran = task.result()
-        assert (ran.code, words in ran.err) == (code, True), (arguments, ran)
+        assert (ran.exit_code, words in ran.err) == (code, True), (arguments, ran)
         (sentence,) = re.findall(r"^saga-engine: .*$", ran.err, re.MULTILINE)
         assert words in sentence
         assert "Traceback" not in ran.err

@@ -14,9 +14,9 @@ from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
 from saga_engine.store import crash_suspects
 from saga_engine.store.database import Database
-from tests.broker.links import link_to
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ended, page, serving, told
+from tests.kit.connections import open_connection
 
 SAGAS = """
 import itertools, re, sys, threading, time
@@ -70,7 +70,12 @@ shop = Participant("shop")
 async def do(command: dict) -> None:
     pass
 """
-QUICK = {"mapping_timeout": "0.4", "code_limit": "3", "drain": "10", "poll": "0.02"}
+QUICK = {
+    "mapping_timeout": "0.4",
+    "mapping_hard_timeout": "3",
+    "shutdown_timeout": "10",
+    "poll_interval": "0.02",
+}
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ def worker(shop, urls, **settings):
 
 async def started(urls, *more, **given):
     ran = await saga_engine("start", "shop", "--input", json.dumps(given), *more, **urls)
-    assert ran.code == 0, ran
+    assert ran.exit_code == 0, ran
     return ran.out.split()[0]
 
 
@@ -112,7 +117,7 @@ async def record(urls, given):
         Message("saga.requests", "start", json.dumps(body).encode(), uuid4().hex, "start")
         for body in bodies
     ]
-    async with link_to(urls["broker_url"], "publish") as link:
+    async with open_connection(urls["broker_url"], "publish") as link:
         assert set(await Publisher(link).publish(messages)) == {"confirmed"}
 
 
@@ -125,7 +130,7 @@ async def until_called(process):
 async def suspects_of(urls):
     settings = Settings(database_url=urls["database_url"])
     async with Database(urls["database_url"], settings) as database, database.transaction() as tx:
-        return await crash_suspects.every(tx)
+        return await crash_suspects.read_all(tx)
 
 
 async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(shop, urls):
@@ -165,12 +170,12 @@ async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
             assert (line["function"], line["recorded"]) == ("do" if step else "Given", True)
             assert line["level"] == "error"
             assert await ended(process) == -signal.SIGKILL
-        assert (await suspects_of(urls))[stuck].times == times
+        assert (await suspects_of(urls))[stuck].crash_count == times
     async with worker(shop, urls) as process:
         line = await told(process, "message.dead_lettered")
         assert (line["reason"], line["run_id"]) == ("code_killed_worker", stuck)
         for run_id in others:
-            assert (await saga_engine("wait", run_id, "--timeout", "30", **urls)).code == 0
+            assert (await saga_engine("wait", run_id, "--timeout", "30", **urls)).exit_code == 0
         if step:
             [incident] = (await shown(urls, stuck))["incidents"]
             assert incident["cause"] == "mapping_failed"
@@ -181,7 +186,7 @@ async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_worker_ends_within_its_drain_time_whatever_a_mapping_does(shop, urls, number):
-    slow = {"mapping_timeout": "60", "code_limit": "90", "drain": "2"}
+    slow = {"mapping_timeout": "60", "mapping_hard_timeout": "90", "shutdown_timeout": "2"}
     async with worker(shop, urls, **slow) as process:
         await told(process, "process.ready")
         run_id = str(uuid7())
@@ -227,7 +232,7 @@ async def test_a_module_that_does_not_import_is_named_with_exit_code_2(
 ):
     (tmp_path / "broken.py").write_text(source)
     ran = await saga_engine("worker", "broken", cwd=tmp_path, import_timeout="0.5", **urls)
-    assert ran.code == 2
+    assert ran.exit_code == 2
     (line,) = ran.err.splitlines()
     assert line.startswith("saga-engine: Module 'broken' does not import: ")
     assert words in line
@@ -237,7 +242,7 @@ async def test_a_module_that_does_not_import_is_named_with_exit_code_2(
 async def test_what_reads_a_module_gives_its_import_as_long_as_a_worker_does(tmp_path, command):
     (tmp_path / "hanging.py").write_text("import time; time.sleep(3600)")
     ran = await saga_engine(command, "hanging", cwd=tmp_path, import_timeout="0.5")
-    assert (ran.code, ran.out) == (2, "")
+    assert (ran.exit_code, ran.out) == (2, "")
     (line,) = ran.err.splitlines()
     assert line.startswith("saga-engine: Module 'hanging' does not import: it did not return")
     assert "within 0.5 s (SAGA_ENGINE_IMPORT_TIMEOUT)" in line
@@ -318,7 +323,7 @@ async def test_a_participant_ends_although_its_handler_never_does(tmp_path, urls
 async def test_a_participant_that_ends_itself_says_why(tmp_path, urls):
     (tmp_path / "sagas.py").write_text(PASSED_ON)
     (tmp_path / "services.py").write_text(STUCK)
-    settings = {"participant_concurrency": "1", "participant_timeout": "0.2"}
+    settings = {"participant_concurrency": "1", "participant_handler_timeout": "0.2"}
     async with (
         serving(
             *("participant", "services", "--port", "0"),
@@ -384,14 +389,14 @@ async def test_a_participant_waits_for_its_handlers_while_its_drain_time_lasts(
 
 CODEC = """
 class Odd:
-    def seal(self, plain, place):
-        if b"codec-raises" in plain:
+    def encrypt(self, plaintext, associated_data):
+        if b"codec-raises" in plaintext:
             raise SystemExit
-        while b"codec-spins" in plain:
+        while b"codec-spins" in plaintext:
             pass
         return None
 
-    def unseal(self, sealed, place):
+    def decrypt(self, ciphertext, associated_data):
         raise ValueError
 
 codec = Odd()

@@ -8,13 +8,13 @@ import pytest
 
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ORDER, SAGAS, SERVICES, serving, told
-from tests.faults.processes import eventually
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.programs import wait_until_true
+from tests.kit.rabbitmq import RabbitMQServer
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "operations.md").read_text().split())
 
 
-async def declared(server: RabbitServer) -> set[str]:
+async def declared(server: RabbitMQServer) -> set[str]:
     """List exchanges, queues and bindings of the engine and of participants."""
     listings = (
         ("list_exchanges", "name", "type", "durable"),
@@ -23,14 +23,17 @@ async def declared(server: RabbitServer) -> set[str]:
     )
     found: set[str] = set()
     for listing in listings:
-        lines = (await server.ctl(*listing)).splitlines()
+        lines = (await server.rabbitmqctl(*listing)).splitlines()
         found |= {line for line in lines if "saga." in line and "saga.client" not in line}
     return found
 
 
-async def kept(server: RabbitServer) -> tuple[str, str]:
+async def kept(server: RabbitMQServer) -> tuple[str, str]:
     """Users and policies."""
-    users, policies = await server.ctl("list_users"), await server.ctl("list_policies")
+    users, policies = (
+        await server.rabbitmqctl("list_users"),
+        await server.rabbitmqctl("list_policies"),
+    )
     return users, policies
 
 
@@ -42,13 +45,13 @@ async def test_an_empty_broker_has_its_topology_again_and_not_its_users_and_its_
 ):
     assert "Users, their permissions and the policy are lost with it" in PAGE
     assert "Workers and participants declare the rest." in PAGE
-    async with RabbitServer() as server:
+    async with RabbitMQServer() as server:
         urls = {"database_url": migrated_url, "broker_url": server.url}
         order = json.dumps(ORDER | {"card": "ok"})
 
         async def completes() -> bool:
             start = ("start", "place-order", "--wait", "--json", "--timeout", "30", "--input")
-            return (await saga_engine(*start, order, **urls)).code == 0
+            return (await saga_engine(*start, order, **urls)).exit_code == 0
 
         async with (
             serving("worker", SAGAS, "--port", "0", **urls) as worker,
@@ -57,14 +60,14 @@ async def test_an_empty_broker_has_its_topology_again_and_not_its_users_and_its_
             for process in (worker, participant):
                 await told(process, "process.ready")
             shown = await saga_engine("topology", "--policy", **urls)
-            await server.ctl(*shlex.split(shown.out)[1:])
-            await server.ctl("add_user", "desk", "secret")
+            await server.rabbitmqctl(*shlex.split(shown.out)[1:])
+            await server.rabbitmqctl("add_user", "desk", "secret")
             assert await completes()
             before, (users, policies) = await declared(server), await kept(server)
             assert "desk" in users
             assert "saga-engine" in policies
-            await server.restart(empty=True)
-            await eventually(completes, patience=120.0)
+            await server.restart(wipe_data=True)
+            await wait_until_true(completes, patience=120.0)
             users, policies = await kept(server)
             assert await declared(server) == before
             assert "desk" not in users

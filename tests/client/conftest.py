@@ -4,28 +4,31 @@ import pytest
 
 from saga_engine.client import Client
 from saga_engine.settings import Settings
-from tests.client.engine import Greeter, running, service, worker
+from tests.kit.greeter import GreeterParticipant, run_services, service, worker
 
 
 @pytest.fixture
 def settings(rabbitmq_url, migrated_url):
     """Settings for everything in this process; clients ask again soon."""
     return Settings(
-        database_url=migrated_url, broker_url=rabbitmq_url, poll=0.02, client_ask_again=0.2
+        database_url=migrated_url,
+        broker_url=rabbitmq_url,
+        poll_interval=0.02,
+        client_poll_interval=0.2,
     )
 
 
 @pytest.fixture
 async def greeter(settings):
     """A running engine, and the participant at its other end."""
-    greeter = Greeter()
+    greeter = GreeterParticipant()
     async with (
         worker(settings) as engine,
         service(settings, greeter) as serving,
-        running(engine, serving),
+        run_services(engine, serving),
     ):
         yield greeter
-        greeter.let_go.set()
+        greeter.may_finish.set()
 
 
 @pytest.fixture

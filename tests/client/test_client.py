@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.client import Client
@@ -13,21 +13,21 @@ from saga_engine.errors import (
     ConfigurationError,
     Conflict,
     InvalidInput,
-    NotBegun,
     NotFound,
+    NotStarted,
     TimedOut,
 )
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.answer import Answer, AnswerOutcome, address, encode_answer
+from saga_engine.protocol.answer import Answer, AnswerOutcome, answer_address, encode_answer
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.request import StartRequest, decode_request
-from saga_engine.protocol.topology import ENGINE, REQUESTS
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Status
-from tests.client.engine import Greeting, greet
+from tests.kit.greeter import Greeting, greet_saga
 
 ANN = {"name": "Ann"}
 
@@ -42,7 +42,7 @@ async def test_a_run_is_started_and_its_result_is_told(client, greeter):
 
 
 async def test_a_definition_and_a_model_will_do_instead_of_a_name_and_json(client):
-    handle = await client.start(greet, Greeting(name="Bea"))
+    handle = await client.start(greet_saga, Greeting(name="Bea"))
     assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
 
 
@@ -107,7 +107,7 @@ async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(se
 async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_takes(settings):
     """The start named no version, so the answer says only that it is there."""
     run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
-    waits = Item(
+    waits = NewRequest(
         *("start", str(run_id), {"input": ANN}), saga="greet", delay=timedelta(seconds=1.5)
     )
     async with (
@@ -116,7 +116,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
     ):
         async with database.transaction() as tx:
             await pending_requests.record(tx, [waits])
-        with pytest.raises(NotBegun, match="has not begun yet"):
+        with pytest.raises(NotStarted, match="has not begun yet"):
             await client.status(run_id)
         assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED
 
@@ -130,7 +130,7 @@ async def test_waiting_is_limited_and_the_run_goes_on(client, greeter):
 
 
 async def test_the_announcement_wakes_every_waiter_without_asking_again(settings, greeter):
-    patient = settings.model_copy(update={"client_ask_again": 60.0})
+    patient = settings.model_copy(update={"client_poll_interval": 60.0})
     async with Client(settings=patient) as client, asyncio.TaskGroup() as group:
         handle = await client.start("held", ANN)
         waiting = [group.create_task(client.result(handle.run_id, timeout=20)) for _ in range(3)]
@@ -172,7 +172,9 @@ async def test_without_any_engine_ever_the_start_says_so(settings):
 
 async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
     async with (
-        Link(settings.require_broker(), name="consume", settings=settings, topology=ENGINE) as link,
+        SupervisedConnection(
+            settings.require_broker(), name="consume", settings=settings, topology=ENGINE_TOPOLOGY
+        ) as link,
         Consumer(link, [REQUESTS]) as requests,
         Client(settings=settings) as client,
         asyncio.TaskGroup() as group,
@@ -185,7 +187,7 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
         assert isinstance(first, StartRequest)
         assert first == second
         answer = Answer(AnswerOutcome.EXISTING, first.run_id, Status.RUNNING)
-        back = address(received[1])
+        back = answer_address(received[1])
         assert back is not None
         await Publisher(link).publish([encode_answer(back, answer)])
         handle = await starting
@@ -195,7 +197,9 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
 async def test_a_start_that_nobody_answers_times_out_and_names_its_run(settings):
     hasty = settings.model_copy(update={"client_timeout": 0.5})
     async with (
-        Link(hasty.require_broker(), name="consume", settings=hasty, topology=ENGINE),
+        SupervisedConnection(
+            hasty.require_broker(), name="consume", settings=hasty, topology=ENGINE_TOPOLOGY
+        ),
         Client(settings=hasty) as client,
     ):
         with pytest.raises(TimedOut, match=r"No worker answered in 0.5 seconds. Run [0-9a-f-]{36}"):

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from saga_engine import Client, Participant, Saga, Secret
-from saga_engine.client import start_in
-from saga_engine.participant.service import Service
+from saga_engine.client import start_in_transaction
+from saga_engine.participant.service import ParticipantService
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import Tell
+from saga_engine.telemetry.events import Emitter
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
-from tests.client.engine import running
-from tests.client.test_recorded import database
+from tests.client.test_transactional import database
+from tests.kit.greeter import run_services
 
 
 class Order(BaseModel):
@@ -81,19 +81,19 @@ class Echo:
 
 
 async def test_a_model_goes_all_the_way_by_its_aliases(broker_url, migrated_url):
-    own = Settings(database_url=migrated_url, broker_url=broker_url, poll=0.02)
+    own = Settings(database_url=migrated_url, broker_url=broker_url, poll_interval=0.02)
     served = Echo()
     async with (
-        Worker([echo], own, Tell()) as working,
-        Service([served.participant], own, Tell()) as serving,
-        running(working, serving),
+        Worker([echo], own, Emitter()) as working,
+        ParticipantService([served.participant], own, Emitter()) as serving,
+        run_services(working, serving),
         Client(settings=own) as client,
     ):
         sent = await client.start("echo", ORDER, key="sent")
         ending = await client.result(sent.run_id, timeout=60)
         again = await client.start(echo, WIRE | {"rate": 10**22 * 1.0}, key="sent")
         async with database(migrated_url) as engine, engine.begin() as connection:
-            kept = await start_in(connection, echo, ORDER, key="kept", settings=own)
+            kept = await start_in_transaction(connection, echo, ORDER, key="kept", settings=own)
         recorded = await client.result(kept.run_id, timeout=60)
     assert again.run_id == sent.run_id
     assert (ending.status, recorded.status) == (Status.COMPLETED, Status.COMPLETED)

@@ -12,18 +12,18 @@ from pamqp import commands
 
 from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.broker.faults import (
-    Hold,
-    cut_before_confirm,
+    HeldPublishes,
+    abort_before_confirm,
     delay,
+    drop_confirm,
     duplicate,
-    lose,
-    refuse,
+    lose_after_confirm,
+    nack,
     reorder,
-    swallow_confirm,
 )
 from saga_engine.embedded.broker.message import PublishedMessage
-from tests.embedded.raw import HEADER, RawClient
-from tests.hostile.properties import content_header
+from tests.kit.amqp_properties import content_header
+from tests.kit.raw_amqp import HEADER, RawAmqpClient
 
 PATIENCE = 5.0
 SOON = 0.05  # Seconds after which something that must not come has not come.
@@ -69,7 +69,7 @@ async def drain(channel: AbstractChannel) -> list[bytes]:
 
 
 async def test_a_lost_message_is_confirmed_and_gone(development_broker, channel):
-    rule = development_broker.faults.on_publish(anything, lose)
+    rule = development_broker.faults.on_publish(anything, lose_after_confirm)
     assert isinstance(await publish(channel, b"lost"), commands.Basic.Ack)
     await publish(channel, b"kept")
     assert await drain(channel) == [b"kept"]
@@ -82,7 +82,7 @@ async def test_a_rule_fires_for_what_it_matches_and_no_oftener_than_told(
     def is_reply(message: PublishedMessage) -> bool:
         return message.properties.message_type == "reply" and message.routing_key == "orders"
 
-    rule = development_broker.faults.on_publish(is_reply, lose, times=2)
+    rule = development_broker.faults.on_publish(is_reply, lose_after_confirm, times=2)
     for body, kind in (b"1", "command"), (b"2", "reply"), (b"3", "reply"), (b"4", "reply"):
         message = aio_pika.Message(body, type=kind)
         await channel.default_exchange.publish(message, "orders", timeout=PATIENCE)
@@ -98,14 +98,14 @@ async def test_a_duplicated_message_arrives_twice(development_broker, channel):
 
 
 async def test_a_refused_message_is_nacked_and_nowhere(development_broker, channel):
-    development_broker.faults.on_publish(anything, refuse)
+    development_broker.faults.on_publish(anything, nack)
     with pytest.raises(DeliveryError):
         await publish(channel)
     assert await drain(channel) == []
 
 
 async def test_a_swallowed_confirm_leaves_the_publisher_waiting(development_broker, channel):
-    development_broker.faults.on_publish(anything, swallow_confirm)
+    development_broker.faults.on_publish(anything, drop_confirm)
     with pytest.raises(TimeoutError):
         await publish(channel, patience=SOON)
     other = await aio_pika.connect(development_broker.url)
@@ -114,7 +114,7 @@ async def test_a_swallowed_confirm_leaves_the_publisher_waiting(development_brok
 
 
 async def test_a_cut_before_the_confirm_leaves_the_message_there(development_broker, channel):
-    development_broker.faults.on_publish(anything, cut_before_confirm)
+    development_broker.faults.on_publish(anything, abort_before_confirm)
     with pytest.raises((ConnectionError, asyncio.CancelledError)):
         await publish(channel)
     async with await aio_pika.connect(development_broker.url) as other:
@@ -132,7 +132,7 @@ async def test_a_delayed_message_arrives_later(development_broker, channel):
 
 
 async def test_held_messages_arrive_when_released(development_broker, channel):
-    hold = Hold()
+    hold = HeldPublishes()
     development_broker.faults.on_publish(anything, hold, times=2)
     await publish(channel, b"1")
     await publish(channel, b"2")
@@ -175,7 +175,7 @@ async def test_blocked_publishers_wait(development_broker, channel):
 
 async def test_blocked_publishers_are_told_why_and_when_it_is_over(development_broker):
     faults = development_broker.faults
-    async with RawClient.connect(development_broker.url) as client:
+    async with RawAmqpClient.connect(development_broker.url) as client:
         faults.block_publishers("low on disk")
         client.send(commands.Basic.Publish(routing_key="nobody"))
         client.send_frame(HEADER, content_header(0, b"", 0))
@@ -187,8 +187,8 @@ async def test_blocked_publishers_are_told_why_and_when_it_is_over(development_b
 
 
 async def test_a_client_that_falls_silent_is_cut(development_broker):
-    async with RawClient.connect(development_broker.url, heartbeat=1) as client:
-        assert await client.read_to_the_end() == []
+    async with RawAmqpClient.connect(development_broker.url, heartbeat=1) as client:
+        assert await client.read_until_close() == []
 
 
 async def test_a_broker_that_is_full_blocks_publishers_until_there_is_room():

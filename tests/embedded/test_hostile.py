@@ -10,8 +10,8 @@ from pamqp import commands, frame
 
 from saga_engine.amqp import tolerant_decoding
 from saga_engine.embedded.broker.exchange import Exchange
-from tests.embedded.raw import BODY, CLOSE, HEADER, METHOD, RawClient
-from tests.hostile.properties import PROPERTIES, content_header
+from tests.kit.amqp_properties import PROPERTIES, content_header
+from tests.kit.raw_amqp import BODY, CLOSE, HEADER, METHOD, RawAmqpClient
 
 PUBLISH = struct.pack(">HHH", 60, 40, 0)
 ORDERS = b"\x00\x06orders\x00"
@@ -24,7 +24,7 @@ UNTOUCHED = {name: each for name, each in PROPERTIES.items() if not name.startsw
 
 @pytest.mark.parametrize(("flags", "properties"), UNTOUCHED.values(), ids=UNTOUCHED)
 async def test_properties_reach_the_consumer_byte_for_byte(broker_url, flags, properties):
-    async with RawClient.connect(broker_url) as client:
+    async with RawAmqpClient.connect(broker_url) as client:
         await client.call(commands.Queue.Declare(queue="orders"))
         await client.call(commands.Confirm.Select())
         sent = content_header(flags, properties, 4)
@@ -39,7 +39,7 @@ async def test_properties_reach_the_consumer_byte_for_byte(broker_url, flags, pr
 
 
 async def test_a_routing_key_that_is_no_utf8_reaches_the_consumer(broker_url):
-    async with RawClient.connect(broker_url) as client:
+    async with RawAmqpClient.connect(broker_url) as client:
         await client.call(commands.Queue.Declare(queue="orders"))
         await client.call(commands.Queue.Bind(queue="orders", exchange="amq.fanout"))
         client.send_frame(METHOD, PUBLISH + b"\x0aamq.fanout\x02\xff\xfe\x00")
@@ -71,10 +71,10 @@ GARBAGE = {
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_garbage_ends_its_sender_and_nobody_else(broker_url, garbage, caplog):
     async with await aio_pika.connect(broker_url) as neighbour:
-        async with RawClient.connect(broker_url) as client:
+        async with RawAmqpClient.connect(broker_url) as client:
             client.send_bytes(garbage)
             # RabbitMQ leaves without a word when the method is unknown.
-            for close in await client.read_to_the_end():
+            for close in await client.read_until_close():
                 assert isinstance(close, commands.Connection.Close)
                 assert close.reply_code is not None
                 assert close.reply_code >= 500
@@ -84,29 +84,30 @@ async def test_garbage_ends_its_sender_and_nobody_else(broker_url, garbage, capl
 
 
 async def test_a_body_longer_than_its_header_says_ends_its_sender(development_broker):
-    async with RawClient.connect(development_broker.url) as client:
+    async with RawAmqpClient.connect(development_broker.url) as client:
         client.send_frame(METHOD, PUBLISH + ORDERS)
         client.send_frame(HEADER, content_header(0, b"", 2))
         client.send_frame(BODY, b"three")
-        (close,) = await client.read_to_the_end()
+        (close,) = await client.read_until_close()
         assert isinstance(close, commands.Connection.Close)
 
 
 async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker):
-    async with RawClient.connect(development_broker.url) as client:
+    async with RawAmqpClient.connect(development_broker.url) as client:
         client.send_frame(METHOD, PUBLISH + ORDERS)
         client.send_frame(HEADER, content_header(0, b"", 2**40))
-        (close, _) = await client.read_to_the_end()
+        (close, _) = await client.read_until_close()
         assert isinstance(close, commands.Channel.Close)
         assert close.reply_code == 406
 
 
 async def test_a_queue_name_that_cannot_be_said_back_is_refused(development_broker, caplog):
-    tolerant_decoding.install()  # as in a worker's process: undecodable bytes become characters
-    async with RawClient.connect(development_broker.url) as client:
+    # as in a worker's process: undecodable bytes become characters
+    tolerant_decoding.install_decoders()
+    async with RawAmqpClient.connect(development_broker.url) as client:
         whole = frame.marshal(commands.Queue.Declare(queue="orders"), 1)
         client.send_bytes(whole.replace(b"orders", b"or\xffers"))
-        (close, _) = await client.read_to_the_end()
+        (close, _) = await client.read_until_close()
         assert isinstance(close, commands.Channel.Close)
         assert close.reply_code == 406
     assert "development broker failed" not in caplog.text
@@ -123,12 +124,12 @@ async def test_damaged_frames_never_break_the_broker(development_broker, caplog,
             frame.marshal(commands.Basic.Ack(1, multiple=True), 1),
         ]
     )
-    async with RawClient.connect(development_broker.url) as client:
+    async with RawAmqpClient.connect(development_broker.url) as client:
         damaged = bytearray(whole)
         for _ in range(dice.randint(1, 6)):
             damaged[dice.randrange(len(damaged))] = dice.randrange(256)
         client.send_bytes(bytes(damaged) + b"\xff" * 200_000)  # Fills any length it now claims.
-        await client.read_to_the_end()
+        await client.read_until_close()
     async with await aio_pika.connect(development_broker.url) as other:
         queue = await (await other.channel()).declare_queue("unharmed")
         assert queue.name == "unharmed"
@@ -146,5 +147,5 @@ async def test_what_is_no_amqp_is_told_the_version(broker_url):
 
 def test_a_key_of_a_thousand_dots_is_routed_at_once():
     exchange = Exchange("events", "topic", bindings={("orders", ".".join("#" * 40) + ".end")})
-    assert exchange.route("." * 1000) == set()
-    assert exchange.route("a." * 20 + "end") == {"orders"}
+    assert exchange.matching_queues("." * 1000) == set()
+    assert exchange.matching_queues("a." * 20 + "end") == {"orders"}

@@ -16,7 +16,7 @@ import pytest
 from saga_engine.embedded import programs
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
-from tests.processes import alive, ended, owner_of
+from tests.kit.processes import is_alive, owner_of, wait_for_exit
 
 IS_ROOT = os.geteuid() == 0
 
@@ -48,7 +48,7 @@ async def ask(url: str, question: str):
 
 @pytest.fixture(scope="module")
 async def over_tcp() -> AsyncIterator[PostgresServer]:
-    async with PostgresServer(tcp=True, settings={"work_mem": "5MB"}) as server:
+    async with PostgresServer(use_tcp=True, settings={"work_mem": "5MB"}) as server:
         yield server
 
 
@@ -117,7 +117,7 @@ async def test_a_temporary_server_leaves_no_file_and_no_process():
         pid = server.pid
         assert socket.exists()
     assert not socket.parent.exists()
-    assert not alive(pid)
+    assert not is_alive(pid)
 
 
 async def test_a_path_too_long_for_a_socket_does_not_matter(directory):
@@ -146,11 +146,11 @@ async def test_starting_changes_the_mode_of_no_parent_directory(directory):
 
 
 async def test_programs_out_of_reach_are_copied_to_where_they_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "_CACHE", tmp_path / "cache")
-    installation = programs._from_wheel()
+    monkeypatch.setattr(programs, "_CACHE_DIRECTORY", tmp_path / "cache")
+    installation = programs._wheel_installation()
     assert installation
-    copied = programs._copy(installation)
-    assert programs._copy(installation) == copied
+    copied = programs._copy_to_cache(installation)
+    assert programs._copy_to_cache(installation) == copied
     version = await asyncio.create_subprocess_exec(
         copied / "bin" / "postgres", "--version", stdout=asyncio.subprocess.PIPE
     )
@@ -160,10 +160,10 @@ async def test_programs_out_of_reach_are_copied_to_where_they_run(tmp_path, monk
 
 
 def test_without_postgresql_the_error_names_the_command(monkeypatch, tmp_path):
-    monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
-    monkeypatch.setattr(programs, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(programs, "_WHEEL_PACKAGE", "no_such_wheel")
+    monkeypatch.setattr(programs, "_DEBIAN_ROOT", tmp_path)
     with pytest.raises(ConfigurationError, match="pip install"):
-        programs.postgres_programs(None)
+        programs.postgres_bin_directory(None)
 
 
 PARENT = """
@@ -187,5 +187,5 @@ async def test_a_killed_parent_leaves_no_postgres():
     pid, url = (await parent.stdout.readline()).split()
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
-    await ended(int(pid))
+    await wait_for_exit(int(pid))
     shutil.rmtree(socket_of(url.decode()).parent)

@@ -13,13 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from saga_engine.embedded.process import ServerProcess, free_port
-from saga_engine.embedded.programs import unprivileged_account
+from saga_engine.embedded.programs import unprivileged_user
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 INSTALL = "apt-get install pgbouncer"
 USER = "saga"
 
-IGNORED = (
+IGNORED_PARAMETERS = (
     "extra_float_digits,statement_timeout,lock_timeout,idle_in_transaction_session_timeout,"
     "default_transaction_isolation,plan_cache_mode,enable_seqscan,jit,tcp_keepalives_idle,"
     "tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout"
@@ -28,7 +28,7 @@ IGNORED = (
 
 
 @dataclass(frozen=True)
-class Bouncer:
+class PgBouncer:
     """A PgBouncer that runs."""
 
     port: int
@@ -39,7 +39,7 @@ class Bouncer:
         return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{name}"
 
 
-def need_pgbouncer() -> None:
+def require_pgbouncer() -> None:
     """Its absence is loud, and an error on CI."""
     if not PROGRAM.exists():
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -47,11 +47,11 @@ def need_pgbouncer() -> None:
 
 
 @asynccontextmanager
-async def bouncing(direct: str, **settings: object) -> AsyncIterator[Bouncer]:
+async def running_pgbouncer(direct: str, **settings: object) -> AsyncIterator[PgBouncer]:
     """A PgBouncer in transaction mode before the server of a URL with sockets."""
-    need_pgbouncer()
+    require_pgbouncer()
     query = parse_qs(urlsplit(direct).query)
-    port, account = free_port(), unprivileged_account()
+    port, account = free_port(), unprivileged_user()
     chosen: dict[str, object] = {
         "listen_addr": "127.0.0.1",
         "listen_port": port,
@@ -71,20 +71,20 @@ async def bouncing(direct: str, **settings: object) -> AsyncIterator[Bouncer]:
         configuration.write_text("\n".join(["[databases]", place, "[pgbouncer]", *lines, ""]))
         process = await ServerProcess.start(
             (PROGRAM, configuration),
-            log=directory / "log",
+            log_path=directory / "log",
             environment={"PATH": "/usr/bin:/bin"},
-            account=account,
+            run_as=account,
         )
         try:
-            await _listens(process, port)
-            yield Bouncer(port)
+            await _wait_until_listening(process, port)
+            yield PgBouncer(port)
         finally:
             await process.stop(signal.SIGINT, 20)
 
 
-async def _listens(process: ServerProcess, port: int) -> None:
+async def _wait_until_listening(process: ServerProcess, port: int) -> None:
     async with asyncio.timeout(60):
-        async for _ in process.looks():
+        async for _ in process.poll_while_running():
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
@@ -92,4 +92,4 @@ async def _listens(process: ServerProcess, port: int) -> None:
             writer.close()
             await writer.wait_closed()
             return
-    raise AssertionError(process.tail())
+    raise AssertionError(process.log_tail())

@@ -11,7 +11,7 @@ SERVICES = {
 """Services of the namespace, each with its port and that port's name."""
 
 
-def kubernetes() -> dict[str, str]:
+def kubernetes_variables() -> dict[str, str]:
     """What the kubelet adds for each Service (`pkg/kubelet/envvars`)."""
     added: dict[str, str] = {}
     for number, (service, (port, name)) in enumerate(SERVICES.items(), 1):
@@ -33,7 +33,7 @@ def kubernetes() -> dict[str, str]:
     return added
 
 
-def docker_link() -> dict[str, str]:
+def docker_link_variables() -> dict[str, str]:
     """What a legacy link with the alias `saga-engine-http` adds."""
     return {
         "SAGA_ENGINE_HTTP_NAME": "/worker/saga-engine-http",

@@ -2,15 +2,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine import start_in
+from saga_engine import start_in_transaction
 from saga_engine.errors import ConfigurationError
-from saga_engine.participant.database import Database as ParticipantDatabase
+from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from saga_engine.store.migrate import behind, upgrade
+from saga_engine.store.migrate import outdated_reason, upgrade
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import SAGAS
-from tests.environments.shop import order
+from tests.environments.order_saga import order
 
 WORDS = "has the encoding {}, which cannot hold every text"
 
@@ -38,7 +38,7 @@ async def test_a_database_that_cannot_hold_every_text_is_not_migrated(other):
     with pytest.raises(ConfigurationError, match=words):
         await upgrade(url)
     with pytest.raises(ConfigurationError, match=words):
-        await behind(url)
+        await outdated_reason(url)
 
 
 async def test_a_database_that_cannot_hold_every_text_is_refused_at_start(other, rabbitmq_url):
@@ -48,7 +48,7 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_at_start(other,
             pass
     for arguments in (("list",), ("worker", SAGAS, "--port", "0"), ("migrate",)):
         ran = await saga_engine(*arguments, database_url=url, broker_url=rabbitmq_url)
-        assert (ran.code, words in ran.err) == (2, True), (arguments, ran)
+        assert (ran.exit_code, words in ran.err) == (2, True), (arguments, ran)
 
 
 @pytest.mark.parametrize("given", ["a URL", "an engine"])
@@ -67,5 +67,5 @@ async def test_no_run_is_recorded_where_not_every_text_can_be_held(other):
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         with pytest.raises(ConfigurationError, match=words):
-            await start_in(connection, order, {"order_id": "a"})
+            await start_in_transaction(connection, order, {"order_id": "a"})
     await engine.dispose()

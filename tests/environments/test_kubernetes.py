@@ -5,13 +5,15 @@ import pytest
 
 from saga_engine import Client
 from saga_engine.errors import ConfigurationError
-from saga_engine.settings import Settings, refuse_unknown
+from saga_engine.settings import Settings, reject_unknown_settings
 from tests.cli.conftest import saga_engine
 from tests.cli.test_services import ORDER, SAGAS, SERVICES, ended, serving, told
-from tests.environments.pod import docker_link, kubernetes
+from tests.environments.pod import docker_link_variables, kubernetes_variables
 
 
-@pytest.mark.parametrize("added", [kubernetes(), docker_link()], ids=["Kubernetes", "Docker"])
+@pytest.mark.parametrize(
+    "added", [kubernetes_variables(), docker_link_variables()], ids=["Kubernetes", "Docker"]
+)
 def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeypatch):
     for name, value in added.items():
         monkeypatch.setenv(name, value)
@@ -33,7 +35,7 @@ def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeyp
 )
 def test_a_typo_beside_them_is_still_an_error(name, value):
     with pytest.raises(ConfigurationError, match=f"{name} is no setting"):
-        refuse_unknown({**kubernetes(), name: value})
+        reject_unknown_settings({**kubernetes_variables(), name: value})
 
 
 @pytest.mark.parametrize(
@@ -50,12 +52,14 @@ async def test_config_show_says_where_a_port_beside_a_service_of_that_name_comes
 
 async def test_a_port_that_is_neither_a_number_nor_a_services_is_refused():
     ran = await saga_engine("config", "show", http_port="tcp:9464")
-    assert (ran.code, "SAGA_ENGINE_HTTP_PORT does not fit" in ran.err) == (2, True)
+    assert (ran.exit_code, "SAGA_ENGINE_HTTP_PORT does not fit" in ran.err) == (2, True)
 
 
 async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq_url):
     urls = {"database_url": migrated_url, "broker_url": rabbitmq_url}
-    pod = {name.removeprefix("SAGA_ENGINE_"): value for name, value in kubernetes().items()}
+    pod = {
+        name.removeprefix("SAGA_ENGINE_"): value for name, value in kubernetes_variables().items()
+    }
     async with (
         serving("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
         serving("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
@@ -67,7 +71,7 @@ async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq
             *("start", "place-order", "--wait", "--json", "--timeout", "60", "--input", order),
             **(pod | urls),
         )
-        assert (done.code, done.json["status"]) == (0, "completed"), done
+        assert (done.exit_code, done.json["status"]) == (0, "completed"), done
         shown = await saga_engine("show", done.json["run_id"], "--json", **(pod | urls))
         assert shown.json["status"] == "completed"
         for process in (worker, participant):

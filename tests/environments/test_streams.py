@@ -9,12 +9,12 @@ from contextlib import suppress
 
 import pytest
 
-from saga_engine.cli.output import document
+from saga_engine.cli.output import print_json
 from saga_engine.embedded.process import free_port
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import CHECKOUT, environment
-from tests.cli.forked import COMMAND
+from tests.cli.conftest import REPOSITORY, environment
+from tests.kit.fork_server import COMMAND
 
 FULL = "The output cannot be written: No space left on device"
 CLOSED = "The output cannot be written: Bad file descriptor"
@@ -26,7 +26,7 @@ async def typed(script, **more):
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-c", line),
         env={**environment(), **more},
-        cwd=CHECKOUT,
+        cwd=REPOSITORY,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_a_document_escapes_what_its_output_cannot_hold(encoding, tmp_path, monk
     given = {"key": "Zoë 日本 \U0001f600"}
     with (tmp_path / "out").open("w+", encoding=encoding) as out:
         monkeypatch.setattr(sys, "stdout", out)
-        document(given)
+        print_json(given)
         out.seek(0)
         assert json.load(out) == {"schema_version": 1, **given}
 
@@ -187,7 +187,7 @@ async def test_a_worker_serves_with_every_stream_closed(migrated_url, rabbitmq_u
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-c", f"exec {COMMAND} worker examples.place_order.sagas <&- >&- 2>&-"),
         env=environment(database_url=migrated_url, broker_url=rabbitmq_url, http_port=str(port)),
-        cwd=CHECKOUT,
+        cwd=REPOSITORY,
     )
     try:
         await _ready(port, process)

@@ -1,7 +1,7 @@
 import pytest
 
 from saga_engine import Client, Participant
-from saga_engine.participant.database import Database as ParticipantDatabase
+from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 

@@ -20,10 +20,10 @@ from random import Random
 
 from tests.faults.catalogue import ALL, CLUSTER, GROUPS
 from tests.faults.cluster import RabbitCluster
-from tests.faults.load import Load
-from tests.faults.site import site
-from tests.faults.suite import HEADER, Suite, leaks, table
-from tests.kit.rabbitmq import RabbitServer
+from tests.faults.environment import fault_environment
+from tests.faults.load_generator import LoadGenerator
+from tests.faults.suite import HEADER, FaultSuite, find_leaks, format_table
+from tests.kit.rabbitmq import RabbitMQServer
 
 RUNS = 10_000
 MIX, HELPINGS = 12, 2  # Faults in one helping of the mixture, and helpings at the least.
@@ -34,7 +34,7 @@ async def run(seed, only, times, runs, directory):
     print(f"seed {seed}, logs in {directory}")
     code = 0
     for name, broker, groups in (
-        ("node", RabbitServer, GROUPS),
+        ("node", RabbitMQServer, GROUPS),
         ("cluster", RabbitCluster, (CLUSTER,)),
     ):
         chosen = [[each for each in group if _is_chosen(each, only)] for group in groups]
@@ -52,22 +52,25 @@ def _is_chosen(fault, only):
 
 
 async def run_on(broker, seed, chosen, times, runs, directory):
-    async with site(directory, seed, broker=broker) as place, Load(place, Random(seed)) as load:
-        suite = Suite(place, load, Random(seed))
+    async with (
+        fault_environment(directory, seed, broker=broker) as place,
+        LoadGenerator(place, Random(seed)) as load,
+    ):
+        suite = FaultSuite(place, load, Random(seed))
         print(f"          {HEADER}")
         for group in filter(None, chosen):
             for fault in group:
-                await suite.endure(fault, times or fault.times)
-            await suite.conclude()
+                await suite.run_fault(fault, times or fault.times)
+            await suite.check_promises()
         mixing = [fault for group in chosen for fault in group if fault.mixes is not None]
         helpings = 0
-        while runs and len(mixing) > 1 and (helpings < HELPINGS or len(load.asked) < runs):
-            await suite.mix(mixing, MIX)
-            await suite.conclude()
+        while runs and len(mixing) > 1 and (helpings < HELPINGS or len(load.requested) < runs):
+            await suite.run_mixed(mixing, MIX)
+            await suite.check_promises()
             helpings += 1
-        await suite.look_back()
-        printed = leaks(place)
-    print(table(suite))
+        await suite.recheck_all()
+        printed = find_leaks(place)
+    print(format_table(suite))
     for each in [*suite.violations, *printed]:
         print(each)
     print(f"seed {seed}")

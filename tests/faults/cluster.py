@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
 from saga_engine.errors import BrokerError
-from tests.faults.processes import eventually
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.programs import wait_until_true
+from tests.kit.rabbitmq import RabbitMQServer
 
 FIRST, *OTHERS = ("one", "two", "three")
-STRANGE = "erlang:set_cookie('{0}', strange), erlang:disconnect_node('{0}')."
-KNOWN = "erlang:set_cookie('{0}', erlang:get_cookie()), net_kernel:connect_node('{0}')."
+DISCONNECT_NODE = "erlang:set_cookie('{0}', strange), erlang:disconnect_node('{0}')."
+RECONNECT_NODE = "erlang:set_cookie('{0}', erlang:get_cookie()), net_kernel:connect_node('{0}')."
 LEADER = (
     '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),'
     " {{_, Node}} = amqqueue:get_pid(Queue), Node."
@@ -25,18 +25,18 @@ class RabbitCluster:
     """Looks like a RabbitServer to the site; its URL names all nodes, `ctl` asks one that lives."""
 
     def __init__(self):
-        self.nodes: list[RabbitServer] = []
+        self.nodes: list[RabbitMQServer] = []
         self._owned = AsyncExitStack()
-        self._down: set[RabbitServer] = set()
-        self._stopped: set[RabbitServer] = set()
+        self._down: set[RabbitMQServer] = set()
+        self._stopped: set[RabbitMQServer] = set()
 
     async def __aenter__(self):
         async with AsyncExitStack() as owned:
-            first = await owned.enter_async_context(RabbitServer(name=FIRST))
-            others = [RabbitServer(name=name, beside=first) for name in OTHERS]
+            first = await owned.enter_async_context(RabbitMQServer(name=FIRST))
+            others = [RabbitMQServer(name=name, cluster_peer=first) for name in OTHERS]
             for each in others:
                 await owned.enter_async_context(each)
-                await each.join()
+                await each.join_cluster()
             self.nodes = [first, *others]
             self._owned = owned.pop_all()
         return self
@@ -54,38 +54,38 @@ class RabbitCluster:
         return first.replace(place, ",".join([place, *hosts]))
 
     async def ctl(self, *arguments):
-        return await self._living().ctl(*arguments)
+        return await self._living().rabbitmqctl(*arguments)
 
     async def leader(self, vhost, queue):
         """The node that leads a quorum queue."""
         # Not list_queues, which asks every node and waits for one that is stopped.
         name = (await self.ctl("eval", LEADER.format(vhost, queue))).strip().strip("'")
-        return next(node for node in self.nodes if node.name == name)
+        return next(node for node in self.nodes if node.node_name == name)
 
     def kill(self, node):
         node.kill()
         self._down.add(node)
 
-    def stop(self, node):
+    def pause(self, node):
         os.kill(node.pid, signal.SIGSTOP)
         self._stopped.add(node)
 
-    def go_on(self, node):
+    def resume(self, node):
         os.kill(node.pid, signal.SIGCONT)
         self._stopped.discard(node)
 
-    async def part(self, node):
+    async def partition(self, node):
         """Neither it nor the others accept a connection from each other any more."""
         for other in self.nodes:
             if other is not node:
-                await node.ctl("eval", STRANGE.format(other.name))
+                await node.ctl("eval", DISCONNECT_NODE.format(other.node_name))
 
-    async def unite(self, node):
+    async def heal_partition(self, node):
         for other in self.nodes:
             if other is not node:
-                await node.ctl("eval", KNOWN.format(other.name))
+                await node.ctl("eval", RECONNECT_NODE.format(other.node_name))
 
-    async def whole(self):
+    async def wait_until_whole(self):
         """
         Start what is down, and wait until all nodes run and know each other.
 
@@ -97,21 +97,21 @@ class RabbitCluster:
                     group.create_task(node.restart())
             self._down.clear()
             with suppress(TimeoutError):
-                await eventually(self._is_whole, patience=PATIENCE)
+                await wait_until_true(self._is_whole, patience=PATIENCE)
                 return
-            for node in [each for each in self.nodes if not await _knows_all(each)]:
+            for node in [each for each in self.nodes if not await _sees_all_nodes(each)]:
                 self.kill(node)
         raise TimeoutError(f"the cluster was not whole after {TRIES} tries")
 
     async def _is_whole(self):
-        return all([await _knows_all(node) for node in self.nodes])
+        return all([await _sees_all_nodes(node) for node in self.nodes])
 
     def _living(self):
         away = self._down | self._stopped
         return next(node for node in self.nodes if node not in away)
 
 
-async def _knows_all(node):
+async def _sees_all_nodes(node):
     try:
         async with asyncio.timeout(ANSWERS):
             return (await node.ctl("eval", RUNNING)).strip() == "3"

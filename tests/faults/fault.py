@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 
-from tests.faults.site import Site
+from tests.faults.environment import FaultEnvironment
 
-RESUMES_S = 10.0
+RESUME_LIMIT_S = 10.0
 """Seconds after a fault's end within which a run that is started then must be completed."""
 
-RESTART_RESUMES_S = 15.0
+RESTART_RESUME_LIMIT_S = 15.0
 """The same after a server was restarted, from when it accepts connections."""
 
 WORKERS, PARTICIPANTS = ("workers",), ("participants",)
@@ -32,9 +32,9 @@ class Fault:
     """
 
     name: str
-    inject: Callable[[Site, Random], Awaitable[datetime | None]]
+    inject: Callable[[FaultEnvironment, Random], Awaitable[datetime | None]]
     times: int = 5
-    few: int = 0
-    resumes_s: float = RESUMES_S
-    mixes: tuple[str, ...] | None = None
-    obstacle: str = ""
+    ci_times: int = 0
+    resume_limit_s: float = RESUME_LIMIT_S
+    exclusive_resources: tuple[str, ...] | None = None
+    unavailable_reason: str = ""

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import ServerProcess
-from saga_engine.embedded.programs import postgres_programs, unprivileged_account
-from tests.faults.processes import eventually
-from tests.faults.site import Site
+from saga_engine.embedded.programs import postgres_bin_directory, unprivileged_user
+from tests.faults.environment import FaultEnvironment
+from tests.kit.programs import wait_until_true
 
 
 @dataclass
@@ -21,26 +21,28 @@ class Standby:
     """A second server that follows the first."""
 
     server: PostgresServer
-    site: Site
+    environment: FaultEnvironment
     promoted: bool = False
 
     async def promote(self):
         """Make it a primary, which follows nobody."""
-        [[done]] = await self.site.execute("SELECT pg_promote(true, 60)", url=self.server.url)
+        [[done]] = await self.environment.execute(
+            "SELECT pg_promote(true, 60)", url=self.server.url
+        )
         assert done, "the standby was not promoted"
         self.promoted = True
 
 
 @asynccontextmanager
-async def standby(site):
+async def standby(environment):
     """Make one of the site's server; it ends with the block, unless it was promoted."""
     directory = _directory()
-    await _copy(site.postgres, directory)
-    server = PostgresServer(directory, tcp=True)
+    await _copy(environment.postgres, directory)
+    server = PostgresServer(directory, use_tcp=True)
     await server.__aenter__()
-    made = Standby(server, site)
+    made = Standby(server, environment)
     try:
-        await _confirm_with_it(site)
+        await _make_synchronous(environment)
         yield made
     finally:
         if not made.promoted:
@@ -56,33 +58,33 @@ def _directory():
 
 
 async def _copy(primary, directory):
-    url, account = urlsplit(primary.url), unprivileged_account()
+    url, account = urlsplit(primary.url), unprivileged_user()
     (directory / "password").write_text(url.password)
     (directory / "data").mkdir(mode=0o700)
     if account:
         os.chown(directory / "data", account.uid, account.gid)
     copying = await ServerProcess.start(
         (
-            *(postgres_programs(account) / "pg_basebackup", "--pgdata", directory / "data"),
+            *(postgres_bin_directory(account) / "pg_basebackup", "--pgdata", directory / "data"),
             *("--host", "127.0.0.1", "--port", str(url.port), "--username", url.username),
             *("--no-password", "--write-recovery-conf", "--checkpoint", "fast"),
         ),
-        log=directory / "log",
+        log_path=directory / "log",
         environment={"PGPASSWORD": url.password, "LC_ALL": "C"},
-        account=account,
+        run_as=account,
     )
-    assert await copying.wait() == 0, copying.tail()
+    assert await copying.wait() == 0, copying.log_tail()
 
 
-async def _confirm_with_it(site):
+async def _make_synchronous(environment):
     """No commit without the standby from now on: nothing that is promised is lost with one."""
-    await site.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    await site.execute("SELECT pg_reload_conf()")
+    await environment.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    await environment.execute("SELECT pg_reload_conf()")
 
     async def confirms():
-        return bool(await site.execute(_CONFIRMS))
+        return bool(await environment.execute(_CONFIRMS))
 
-    await eventually(confirms)
+    await wait_until_true(confirms)
 
 
 _CONFIRMS = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"

@@ -8,48 +8,48 @@ from pathlib import Path
 
 import asyncpg
 
-from saga_engine.embedded.programs import unprivileged_account
-from tests.faults.processes import eventually
+from saga_engine.embedded.programs import unprivileged_user
+from tests.kit.programs import wait_until_true
 
 BYTES = 512 * 1024 * 1024  # At most so much memory.
-PIECE = 1024 * 1024
-OBSTACLE = "" if os.geteuid() == 0 else "mounting a tmpfs, to fill a disk, needs root"
+CHUNK_BYTES = 1024 * 1024
+UNAVAILABLE_REASON = "" if os.geteuid() == 0 else "mounting a tmpfs, to fill a disk, needs root"
 
-GROWING = ("saga_engine.event", "saga_engine.outbox")
-BUSY = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+GROWING_TABLES = ("saga_engine.event", "saga_engine.outbox")
+LOCK_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 
 class Tablespace:
     """Holds the journal, the outbox and the participants' ledger for the time of the block."""
 
-    def __init__(self, site):
-        self._site = site
+    def __init__(self, environment):
+        self._environment = environment
         self._directory = Path(tempfile.mkdtemp(prefix="saga-tablespace-"))
         self._disk = self._directory / "disk"
 
     async def __aenter__(self):
         self._directory.chmod(0o755)
         self._disk.mkdir()
-        account = unprivileged_account()
+        account = unprivileged_user()
         owner = f",uid={account.uid},gid={account.gid}" if account else ""
         await _run(
             "mount", "-t", "tmpfs", "-o", f"size={BYTES},mode=0700{owner}", "tmpfs", self._disk
         )
-        await self._site.execute(f"CREATE TABLESPACE small LOCATION '{self._disk}'")
+        await self._environment.execute(f"CREATE TABLESPACE small LOCATION '{self._disk}'")
         await self._move_to("small")
         return self
 
     async def __aexit__(self, *_):
         self.free()
         await self._move_to("pg_default")
-        await self._site.execute("DROP TABLESPACE small")
+        await self._environment.execute("DROP TABLESPACE small")
         await _run("umount", self._disk)
         shutil.rmtree(self._directory)
 
     def fill(self):
         """Leave not a byte."""
         with self._ballast.open("wb", buffering=0) as ballast:
-            size = PIECE
+            size = CHUNK_BYTES
             while size:
                 try:
                     ballast.write(bytes(size))
@@ -65,19 +65,21 @@ class Tablespace:
         return self._disk / "ballast"
 
     async def _move_to(self, name):
-        for row in await self._site.execute(_GROWING, list(GROWING)):
-            await self._alter(row["name"], name, self._site.engine_url)
-        await self._alter("ledger", name, self._site.shop_url)
+        for row in await self._environment.execute(_GROWING_TABLES, list(GROWING_TABLES)):
+            await self._alter(row["name"], name, self._environment.engine_url)
+        await self._alter("ledger", name, self._environment.shop_url)
 
     async def _alter(self, table, space, url):
         async def has_moved():
             try:
-                await self._site.execute(f"ALTER TABLE {table} SET TABLESPACE {space}", url=url)
-            except BUSY:
+                await self._environment.execute(
+                    f"ALTER TABLE {table} SET TABLESPACE {space}", url=url
+                )
+            except LOCK_ERRORS:
                 return False
             return True
 
-        await eventually(has_moved)
+        await wait_until_true(has_moved)
 
 
 async def _run(*command):
@@ -85,6 +87,6 @@ async def _run(*command):
     assert await process.wait() == 0, command
 
 
-_GROWING = """
+_GROWING_TABLES = """
     SELECT oid::regclass::text AS name FROM pg_class WHERE relkind = 'r' AND oid IN (
         SELECT (pg_partition_tree(each)).relid FROM unnest($1::text[]::regclass[]) AS each)"""

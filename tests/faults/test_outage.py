@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.load.outage import outage
-from tests.load.stage import stage
+from tests.kit.load_environment import load_environment
+from tests.load.outage import run_outage
 
 
 @pytest.mark.rabbitmq
@@ -11,6 +11,6 @@ async def test_commands_wait_for_a_participant_that_is_away_and_copies_do_not_pi
     rabbitmq_url, migrated_url, tmp_path
 ):
     """Its first timeout is over after 2 s, and then one comes each 5."""
-    async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
+    async with load_environment(migrated_url, rabbitmq_url, tmp_path) as place:
         quick = {"OUTAGE_TIMEOUT": "2", "OUTAGE_PAUSE": "3"}
-        await outage(place, migrated_url, 10, copies_max=4, environment=quick)
+        await run_outage(place, migrated_url, 10, copies_max=4, environment=quick)

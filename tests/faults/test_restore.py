@@ -6,18 +6,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from examples.place_order.ledger import effects
-from saga_engine.embedded.programs import postgres_programs, unprivileged_account
+from examples.place_order.effect_log import count_effects
+from saga_engine.embedded.programs import postgres_bin_directory, unprivileged_user
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
 from tests.cli.conftest import saga_engine
-from tests.faults.processes import eventually
-from tests.kit.rabbitmq import RabbitServer
-from tests.load.stage import stage, table
-from tests.worker.promises import check_promises
+from tests.kit.load_environment import load_environment, print_table
+from tests.kit.programs import wait_until_true
+from tests.kit.promises import check_promises
+from tests.kit.rabbitmq import RabbitMQServer
 
 SERVICES = "examples.place_order.services"
 SAGAS = "examples.place_order.sagas"
@@ -28,7 +28,7 @@ async def postgres_program(name, *arguments, url):
     at = urlsplit(url)
     query = {key: value[0] for key, value in parse_qs(at.query).items()}
     process = await asyncio.create_subprocess_exec(
-        str(postgres_programs(unprivileged_account()) / name),
+        str(postgres_bin_directory(unprivileged_user()) / name),
         *("-h", query["host"], "-p", query["port"], "-U", at.username),
         *("-d", at.path.lstrip("/"), *arguments),
         env={**os.environ, "LC_ALL": "C"},
@@ -44,7 +44,7 @@ async def until_the_loss(place, url, backup):
     async def is_under_way():
         return (await place.ended()).total() > 30
 
-    await eventually(is_under_way)
+    await wait_until_true(is_under_way)
     await postgres_program("pg_dump", "-Fc", "-f", str(backup), url=url)
     await place.start(100)  # accepted after the backup: they will be gone
     await place.ends("place-order", (await place.ended()).total() + 50)
@@ -70,33 +70,33 @@ async def after_the_loss(place, url):
         "commands ordered again": ran.json["commands"],
         "sent as another attempt": await place.extra_attempts(),
     }
-    table("Restored from a backup, with an empty broker", figures)
+    print_table("Restored from a backup, with an empty broker", figures)
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(240)
 async def test_a_backup_made_under_load_and_an_empty_broker_lose_nothing_that_is_in_the_backup(
-    postgres, rabbitmq_vhosts, rabbitmq: RabbitServer, tmp_path, database_url
+    postgres, rabbitmq_vhosts, rabbitmq: RabbitMQServer, tmp_path, database_url
 ):
     engine_url = await postgres.create_database("before_the_loss")
     await upgrade(engine_url)
     backup = tmp_path / "backup"
     services = {"PLACE_ORDER_DATABASE_URL": database_url}  # which nobody restores
     first = rabbitmq.url_of(await rabbitmq_vhosts.fresh())
-    async with stage(engine_url, first, tmp_path, **services) as place:
+    async with load_environment(engine_url, first, tmp_path, **services) as place:
         await until_the_loss(place, engine_url, backup)
     restored_url = await postgres.create_database("after_the_loss")
     await postgres_program("pg_restore", "--no-owner", str(backup), url=restored_url)
     second = rabbitmq.url_of(await rabbitmq_vhosts.fresh())
-    async with stage(restored_url, second, tmp_path, **services) as place:
+    async with load_environment(restored_url, second, tmp_path, **services) as place:
         await after_the_loss(place, restored_url)
     async with Database(restored_url, Settings()) as database:
         runs = await check_promises(database)
         async with database.transaction() as tx:
-            assert not await dead_letters.listing(tx, limit=10)
-            assert not await incidents.listing(tx, limit=10)
+            assert not await dead_letters.read_page(tx, limit=10)
+            assert not await incidents.read_page(tx, limit=10)
     assert {detail.stored.run.status for detail in runs.values()} == {Status.COMPLETED}
-    happened = await effects(database_url)
+    happened = await count_effects(database_url)
     for detail in runs.values():
         done = happened[detail.stored.run.input["order_id"]]
         assert dict(done) == {"reserve": 1, "charge": 1, "confirm": 1}, "P4"

@@ -17,14 +17,14 @@ import pytest
 
 from saga_engine.errors import StoreUnavailable
 from tests.faults.catalogue import ALL
-from tests.faults.crashing import PLACES, resolved
+from tests.faults.crash_points import CRASH_POINTS, resolve_target
+from tests.faults.environment import fault_environment
 from tests.faults.fault import Fault
-from tests.faults.load import Load
-from tests.faults.processes import ROOT, lasting
-from tests.faults.site import site
-from tests.faults.suite import Suite, inject, leaks, table
+from tests.faults.load_generator import LoadGenerator
+from tests.faults.suite import FaultSuite, find_leaks, format_table, inject_all
+from tests.kit.programs import ROOT, sleep
 
-SELECTION = [fault for fault in ALL if fault.few]
+SELECTION = [fault for fault in ALL if fault.ci_times]
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ENOUGH = 300  # Runs: fewer would mean that the load did not come about.
 
@@ -40,23 +40,26 @@ async def test_every_promise_holds_under_a_selection_of_the_faults(tmp_path, cap
             print(text, flush=True)  # noqa: T201 - the seed and the figures, on CI too
 
     tell(f"\nfault suite, seed {seed}: FAULTS_SEED={seed} does the same again")
-    async with site(tmp_path, seed) as place, Load(place, Random(seed)) as load:
-        suite = Suite(place, load, Random(seed), tell)
+    async with (
+        fault_environment(tmp_path, seed) as place,
+        LoadGenerator(place, Random(seed)) as load,
+    ):
+        suite = FaultSuite(place, load, Random(seed), tell)
         for fault in SELECTION:
-            await suite.endure(fault, fault.few)
-        await suite.conclude()
-        await suite.look_back()
-        printed = leaks(place)
-    tell(table(suite))
+            await suite.run_fault(fault, fault.ci_times)
+        await suite.check_promises()
+        await suite.recheck_all()
+        printed = find_leaks(place)
+    tell(format_table(suite))
     assert not suite.violations
     assert not printed
-    assert len(load.asked) >= ENOUGH
+    assert len(load.requested) >= ENOUGH
     assert suite.times >= len(SELECTION)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", CRASH_POINTS)
 def test_a_place_to_crash_at_is_a_call_of_the_engine(place):
-    owner, name = resolved(PLACES[place])
+    owner, name = resolve_target(CRASH_POINTS[place])
     assert callable(getattr(owner, name))
 
 
@@ -74,7 +77,7 @@ async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
     done = []
 
     async def is_done(_site, _random):
-        await lasting(0)
+        await sleep(0)
         done.append(True)
         return AT
 
@@ -89,7 +92,7 @@ async def test_a_fault_that_does_not_come_about_is_told_and_ends_no_other():
     ways = (raising(each) for each in failures)
     faults = [(Fault(str(number), way), Random(0)) for number, way in enumerate((*ways, is_done))]
     no_site: Any = None  # these faults look at none
-    problems, over = await inject(no_site, faults)
+    problems, over = await inject_all(no_site, faults)
     assert over == AT
     assert problems == [
         "AssertionError: no",

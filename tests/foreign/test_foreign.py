@@ -15,12 +15,12 @@ import pytest
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from examples.place_order.sagas import orders
+from examples.place_order.sagas import place_order
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.vocabulary import Outcome, Status
-from tests.broker.links import raw_channel
-from tests.worker.engine import engine_on
-from tests.worker.promises import check_promises
+from tests.kit.connections import raw_channel
+from tests.kit.engine import engine_harness
+from tests.kit.promises import check_promises
 
 HERE = Path(__file__).parent
 INSTALL = "sh tests/tools/node.sh"
@@ -88,18 +88,18 @@ async def place(payment, rabbitmq_url, migrated_url):  # noqa: ARG001 - payment 
 
 @asynccontextmanager
 async def started(broker_url, database_url):
-    async with engine_on(broker_url, database_url) as engine:
-        worker = await engine.worker(orders)
-        shop, asker = await engine.shop(ELSEWHERE), await engine.asker()
+    async with engine_harness(broker_url, database_url) as engine:
+        worker = await engine.start_worker(place_order)
+        shop, asker = await engine.start_participant(ELSEWHERE), await engine.connect_client()
         for command in ELSEWHERE:
-            shop.answers[command] = lambda received: [
+            shop.reply_makers[command] = lambda received: [
                 encode_reply(received, Outcome.SUCCEEDED, REPLIES.get(received.command.name))
             ]
 
         async def place(card):
             order = {"order_id": "o-1", "sku": "A1", "quantity": 1, "amount": "9.90"}
             run_id = await asker.start("place-order", input={**order, "card": card})
-            return await worker.facts.finished(run_id), shop
+            return await worker.events.wait_for_end(run_id), shop
 
         yield place
         await check_promises(engine.database)

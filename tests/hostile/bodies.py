@@ -9,7 +9,7 @@ import gzip
 import pickle
 from itertools import count
 
-from saga_engine.protocol.unreadable import Reason
+from saga_engine.protocol.unreadable import UnreadableReason
 
 _numbers = count()
 
@@ -58,16 +58,16 @@ NOT_STORABLE = {
     "A11 -2^63-1": b'{"n":"c","did":-9223372036854775809}',
     "A11 2^64+1": b'{"n":"c","did":18446744073709551617}',
 }
-MANY = {
+MANY_VALUES = {
     "A10 numbers that are long without their exponents": b"[1e308" + b",1e-300" * 30_000 + b"]",
     "A14 a million keys": b"{"
     + b",".join(b'"%d":0' % number for number in range(1_000_000))
     + b"}",
     "A14 60,000 values": b"[" + b",".join([b"{}"] * 60_000) + b"]",
-    "A15 larger than body_bytes": b'{"did": "' + b"x" * 262_144 + b'"}',
+    "A15 larger than max_body_bytes": b'{"did": "' + b"x" * 262_144 + b'"}',
     "A29 100,000 entries to undo with": b"[" + b",".join([b'"item"'] * 100_000) + b"]",
 }
-NO_OBJECT = {
+NOT_AN_OBJECT = {
     "A5 null": b" null",
     "A5 a list": b" []",
     "A5 a text": b'"x"',
@@ -76,7 +76,7 @@ NO_OBJECT = {
 }
 """Sound JSON, but neither a request nor what a saga's step replies."""
 
-SOUND = {
+VALID = {
     "A6 the last character of Unicode": text("\U0010ffff"),
     "A11 2^53+1": b'{"n":"a","did":9007199254740993}',
     "A11 a double in full": b'{"n":"e","did":18446744073709552000}',
@@ -102,11 +102,11 @@ SOUND = {
     + b"}",
 }
 
-REASONS: dict[str, tuple[bytes, Reason | None]] = {
-    **{name: (body, Reason.MALFORMED_JSON) for name, body in MALFORMED.items()},
-    **{name: (body, Reason.TOO_DEEP) for name, body in DEEP.items()},
-    **{name: (body, Reason.NOT_STORABLE) for name, body in NOT_STORABLE.items()},
-    **{name: (body, Reason.TOO_LARGE) for name, body in MANY.items()},
-    **{name: (body, None) for name, body in (NO_OBJECT | SOUND).items()},
+REASONS: dict[str, tuple[bytes, UnreadableReason | None]] = {
+    **{name: (body, UnreadableReason.MALFORMED_JSON) for name, body in MALFORMED.items()},
+    **{name: (body, UnreadableReason.TOO_DEEP) for name, body in DEEP.items()},
+    **{name: (body, UnreadableReason.NOT_STORABLE) for name, body in NOT_STORABLE.items()},
+    **{name: (body, UnreadableReason.TOO_LARGE) for name, body in MANY_VALUES.items()},
+    **{name: (body, None) for name, body in (NOT_AN_OBJECT | VALID).items()},
 }
 """Every body by its name, and why it cannot be read, if it cannot."""

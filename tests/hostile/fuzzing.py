@@ -10,7 +10,7 @@ from time import monotonic
 
 from hypothesis import HealthCheck, given, seed, settings
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 SEED = os.environ.get("FUZZ_SEED", "")
 
 EXAMPLES = 200
@@ -19,7 +19,7 @@ EXAMPLES = 200
 
 def fuzz(check, *strategies):
     """Call *check* with examples of the strategies until the time is over."""
-    until = monotonic() + SECONDS
+    until = monotonic() + FUZZ_SECONDS
     bounded = settings(
         max_examples=EXAMPLES,
         deadline=None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saga_engine.cli.main import run
+from saga_engine.cli.main import run_command
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
@@ -134,7 +134,7 @@ def typing(monkeypatch, migrated_url):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
-        code = await asyncio.to_thread(run, arguments)
+        code = await asyncio.to_thread(run_command, arguments)
         return code, _written(out), _written(err)
 
     return typed

@@ -14,7 +14,7 @@ from saga_engine import Participant, Retry, Saga
 from saga_engine.errors import DefinitionError
 from saga_engine.protocol.topology import participant_topology
 from saga_engine.saga.rules import check
-from tests.growth import calls
+from tests.kit.growth import count_calls
 
 NAN = float("nan")
 WRONG_RETRY: Any = Retry
@@ -45,7 +45,7 @@ def test_ten_thousand_steps_are_refused_before_they_are_looked_at():
         with pytest.raises(DefinitionError, match="has 10000 steps"):
             check(saga)
 
-    assert calls(refused) < 1000
+    assert count_calls(refused) < 1000
 
 
 def test_as_many_steps_as_there_may_be_that_all_wait_for_each_other_are_refused_in_no_time():
@@ -59,7 +59,7 @@ def test_as_many_steps_as_there_may_be_that_all_wait_for_each_other_are_refused_
         with pytest.raises(DefinitionError, match="wait for each other"):
             check(saga)
 
-    assert calls(refused) < 1_000_000  # the edges are 40,000
+    assert count_calls(refused) < 1_000_000  # the edges are 40,000
 
 
 def test_as_many_steps_as_there_may_be_that_wait_for_all_before_are_sound_in_no_time():
@@ -68,7 +68,7 @@ def test_as_many_steps_as_there_may_be_that_wait_for_all_before_are_sound_in_no_
     saga = saga_of(*names)
     for place, step in enumerate(saga.steps.values()):
         step.after = names[:place]
-    assert calls(lambda: check(saga)) < 1_000_000
+    assert count_calls(lambda: check(saga)) < 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -13,27 +13,27 @@ from sqlalchemy import text
 
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.command import Command, encode_command, fresh_message_id
+from saga_engine.protocol.command import Command, encode_command, new_message_id
 from saga_engine.protocol.message import Delivery, Message
-from saga_engine.protocol.topology import ENGINE, REPLIES, REQUESTS
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.vocabulary import Direction
-from tests.broker.links import link_to
-from tests.faults.processes import eventually, program
-from tests.hostile.flood import BULK, BYTES, WORST, start
-from tests.worker.engine import engine_on, keep_silent, succeed
-from tests.worker.parcels import COMMANDS
+from tests.hostile.worst_inputs import BULK_COMMAND, BYTES, WORST_INPUTS, make_start
+from tests.kit.connections import open_connection
+from tests.kit.engine import engine_harness, no_reply, succeed
+from tests.kit.parcels import COMMANDS
+from tests.kit.programs import running_program, wait_until_true
 
 MESSAGES, HONEST, PORTION = 1000, 20, 20
 PATIENCE = 600.0
 MEMORY_MAX = 400
 UNHURRIED = {
-    "SAGA_ENGINE_DATABASE_TIMEOUT": "60",
+    "SAGA_ENGINE_DATABASE_TRANSACTION_TIMEOUT": "60",
     "SAGA_ENGINE_BROKER_CONNECT_TIMEOUT": "60",
     "SAGA_ENGINE_BROKER_CONFIRM_TIMEOUT": "60",
-    "SAGA_ENGINE_OUTBOX_AGE": "120",
-    "SAGA_ENGINE_BROKER_WATCHDOG": "3600",
+    "SAGA_ENGINE_OUTBOX_RESEND_AFTER": "120",
+    "SAGA_ENGINE_BROKER_TOPOLOGY_CHECK_INTERVAL": "3600",
 }
 """How long the servers may take on a slow machine; heartbeats are as always."""
 FINISHED = text(
@@ -75,8 +75,8 @@ def process(engine, kind, path):
         "SAGA_ENGINE_LOG_FORMAT": "json",
         **UNHURRIED,
     }
-    arguments = (kind, "tests.hostile.flood", "--port", "0")
-    return program(*arguments, environment=environment, log=path)
+    arguments = (kind, "tests.hostile.worst_inputs", "--port", "0")
+    return running_program(*arguments, environment=environment, log=path)
 
 
 def memory(pid):
@@ -88,10 +88,10 @@ def memory(pid):
 
 async def flood(asker):
     """As many of the worst messages as there are, from one client."""
-    kinds = islice(cycle(WORST), MESSAGES)
+    kinds = islice(cycle(WORST_INPUTS), MESSAGES)
     messages = [
         Message(
-            *(REQUESTS, "start", start(str(uuid7()), kind), fresh_message_id(), "start"),
+            *(REQUESTS, "start", make_start(str(uuid7()), kind), new_message_id(), "start"),
             headers=HEADERS if number % 2 else {},
         )
         for number, kind in enumerate(kinds)
@@ -112,39 +112,42 @@ async def finished(engine):
 async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_the_worst_messages(
     rabbitmq_url, migrated_url, tmp_path
 ):
-    async with engine_on(rabbitmq_url, migrated_url) as engine:
-        shop, asker = await engine.shop((*COMMANDS, BULK, "bulk.drop")), await engine.asker()
-        shop.answers[BULK] = shop.answers["parcel.send"] = keep_silent
+    async with engine_harness(rabbitmq_url, migrated_url) as engine:
+        shop, asker = (
+            await engine.start_participant((*COMMANDS, BULK_COMMAND, "bulk.drop")),
+            await engine.connect_client(),
+        )
+        shop.reply_makers[BULK_COMMAND] = shop.reply_makers["parcel.send"] = no_reply
         async with process(engine, "worker", tmp_path / "before") as before:
-            await eventually(before.is_ready)
+            await wait_until_true(before.is_ready)
             for _ in range(HONEST):
                 await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
-            commands = await shop.until("parcel.send", HONEST)
-            assert await before.drain() == 0
+            commands = await shop.wait_for_commands("parcel.send", HONEST)
+            assert await before.terminate() == 0
         await flood(asker)
-        shop.answers["parcel.send"] = succeed
+        shop.reply_makers["parcel.send"] = succeed
         for command in commands:
             await shop.publish(*succeed(command))
         log = Log(tmp_path / "after")
         async with process(engine, "worker", tmp_path / "after") as running:
 
             async def honest_end(number=HONEST):
-                running.must_run()
+                running.assert_running()
                 return await finished(engine) >= number
 
-            await eventually(honest_end, patience=PATIENCE, every=0.2)
+            await wait_until_true(honest_end, patience=PATIENCE, interval=0.2)
             assert sum(log.consumed()) < MESSAGES / 2, "the replies have not waited for the rest"
             await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
-            await eventually(lambda: honest_end(HONEST + 1), patience=PATIENCE, every=0.5)
+            await wait_until_true(lambda: honest_end(HONEST + 1), patience=PATIENCE, interval=0.5)
             assert memory(running.pid) < MEMORY_MAX
-            assert await running.drain() == 0
+            assert await running.terminate() == 0
         assert sum(log.consumed()) == MESSAGES + 1, "each was delivered once"
-        assert max(log.consumed()) <= 1 + Settings().batch_bytes // BYTES
+        assert max(log.consumed()) <= 1 + Settings().max_batch_bytes // BYTES
         lost = [each for each in log.of("link.changed") if each["phase"] == "connecting"]
         assert not lost, "RabbitMQ may have been short of memory, and cut nobody off"
         assert log.of("fault.found") == log.of("database.troubled") == []
         async with engine.database.transaction() as tx:
-            assert await dead_letters.listing(tx, limit=1) == []
+            assert await dead_letters.read_page(tx, limit=1) == []
 
 
 @pytest.mark.rabbitmq
@@ -154,14 +157,14 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
 ):
     number = Settings().participant_prefetch
     async with (
-        engine_on(rabbitmq_url, migrated_url) as engine,
-        link_to(rabbitmq_url, topology=ENGINE) as link,
+        engine_harness(rabbitmq_url, migrated_url) as engine,
+        open_connection(rabbitmq_url, topology=ENGINE_TOPOLOGY) as link,
         Consumer(link, [REPLIES]) as consumer,
         process(engine, "participant", tmp_path / "participant") as running,
     ):
-        asker = await engine.asker()
-        await eventually(running.is_ready)
-        for kind in islice(cycle(WORST), number):
+        asker = await engine.connect_client()
+        await wait_until_true(running.is_ready)
+        for kind in islice(cycle(WORST_INPUTS), number):
             outcomes = await asker._publisher.publish([command(kind)])
             assert outcomes == ["confirmed"]
         replies: list[Delivery] = []
@@ -170,7 +173,7 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
                 replies += await consumer.take(number)
         assert Counter(reply.headers["saga-outcome"] for reply in replies) == {"succeeded": number}
         assert memory(running.pid) < MEMORY_MAX
-        assert await running.drain() == 0
+        assert await running.terminate() == 0
     assert {each["epoch"] for each in Log(tmp_path / "participant").of("link.changed")} == {1}
 
 
@@ -178,7 +181,7 @@ def command(kind):
     """One of the worst commands."""
     run_id = uuid7()
     made = Command(
-        *(run_id, "bulk", 1, "keep", Direction.ACTION, 1, BULK, str(run_id)),
-        *({"items": WORST[kind]}, datetime(2100, 1, 1, tzinfo=UTC)),
+        *(run_id, "bulk", 1, "keep", Direction.ACTION, 1, BULK_COMMAND, str(run_id)),
+        *({"items": WORST_INPUTS[kind]}, datetime(2100, 1, 1, tzinfo=UTC)),
     )
     return encode_command(made, "token")

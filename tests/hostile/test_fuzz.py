@@ -17,34 +17,34 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from saga_engine.amqp import tolerant_decoding
-from saga_engine.amqp.delivery_channel import delivered
-from saga_engine.decider.triggers import trigger_data
-from saga_engine.protocol.answer import decode_event
+from saga_engine.amqp.delivery_channel import build_delivery
+from saga_engine.decider.triggers import serialize_trigger
+from saga_engine.protocol.answer import decode_client_message
 from saga_engine.protocol.command import Command, ReceivedCommand, decode_command, encode_command
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, encode_request
-from saga_engine.protocol.token import CommandRef, mint
+from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
-from saga_engine.protocol.unreadable import Unreadable
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Failure, Outcome
-from saga_engine.worker.decode import read_one
-from saga_engine.worker.flush import _dead_letter
-from saga_engine.worker.work_item import Intake
-from tests.broker.messages import arrived, delivery
+from saga_engine.worker.decode import decode_delivery
+from saga_engine.worker.flush import _dead_letter_row
+from saga_engine.worker.work_item import WorkBatch
 from tests.hostile.bodies import REASONS
 from tests.hostile.fuzzing import fuzz
-from tests.hostile.house import KIT
-from tests.hostile.properties import PROPERTIES, content_header, longstr
+from tests.hostile.harness import PARTICIPANT_QUEUE
+from tests.kit.amqp_properties import PROPERTIES, content_header, longstr
+from tests.kit.messages import deliver, make_delivery
 
 SETTINGS = Settings()
 KEY = b"k" * 32
 RUNS = [UUID(int=number + 1) for number in range(3)]
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS, KIT, "")
+QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS, PARTICIPANT_QUEUE, "")
 
 # What a Delivery promises of its texts: Unicode without NUL.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
@@ -78,7 +78,7 @@ def tokens(draw):
         draw(st.sampled_from(Direction)),
         draw(st.integers(1, 2**31)),
     )
-    token = mint(draw(st.sampled_from([KEY, KEY, b"another key of another engine...."])), ref)
+    token = sign_token(draw(st.sampled_from([KEY, KEY, b"another key of another engine...."])), ref)
     place, letter = draw(st.integers(0, len(token))), draw(texts)
     return draw(st.sampled_from([token, token, token[:place], token[:place] + letter, letter]))
 
@@ -91,7 +91,7 @@ def deliveries(draw):
         ("routing_key", "message_id", "reply_to", "type", "content_type", "user_id", "app_id"),
         texts | st.sampled_from(["start", "cancel", "status", "finished", "saga.replies"]),
     )
-    return delivery(
+    return make_delivery(
         body=body,
         queue=draw(st.sampled_from(QUEUES)),
         size=draw(st.just(len(body)) | st.integers(0, 2**40)),
@@ -129,7 +129,7 @@ def frames(draw):
     assert isinstance(header, pamqp.header.ContentHeader)
     key = draw(st.sampled_from(["start", "status", "x"]))
     method = commands.Basic.Deliver("tag", 1, False, "saga.requests", key)
-    return delivered(method, header, body, SETTINGS, draw(st.sampled_from(QUEUES)), 1)
+    return build_delivery(method, header, body, SETTINGS, draw(st.sampled_from(QUEUES)), 1)
 
 
 def sound_messages():
@@ -138,16 +138,16 @@ def sound_messages():
         *(RUNS[0], "place-order", 1, "charge", Direction.ACTION, 1, "payment.charge", "key"),
         *({"order_id": "o-1"}, MOMENT + timedelta(days=1)),
     )
-    token = mint(KEY, CommandRef(RUNS[0], "charge", Direction.ACTION, 1))
+    token = sign_token(KEY, CommandRef(RUNS[0], "charge", Direction.ACTION, 1))
     asked = ReceivedCommand(command, token, REPLIES, "m-1", "")
     ask = {"reply_to": "saga.client.1", "correlation_id": "q-1"}
     return [
-        arrived(encode_command(command, token), queue=KIT),
-        arrived(encode_command(command, token), queue=DEAD_LETTERS),
-        arrived(encode_reply(asked, Outcome.SUCCEEDED, {"charge_id": "c-1"})),
-        arrived(encode_reply(asked, Outcome.REJECTED, Failure("declined", "No.", [1]))),
+        deliver(encode_command(command, token), queue=PARTICIPANT_QUEUE),
+        deliver(encode_command(command, token), queue=DEAD_LETTERS),
+        deliver(encode_reply(asked, Outcome.SUCCEEDED, {"charge_id": "c-1"})),
+        deliver(encode_reply(asked, Outcome.REJECTED, Failure("declined", "No.", [1]))),
         *(
-            arrived(encode_request(request, **ask), queue=REQUESTS)
+            deliver(encode_request(request, **ask), queue=REQUESTS)
             for request in (
                 StartRequest(RUNS[1], "place-order", {"order_id": "o-1"}, 1, "o-1"),
                 CancelRequest(RUNS[1], "changed my mind", "ann"),
@@ -178,29 +178,29 @@ class Reading:
     """Reads deliveries as a worker, a participant and a client do; keeps what is to be stored."""
 
     def __init__(self):
-        self.intake = Intake()
+        self.intake = WorkBatch()
 
     def look(self, each):
         command = decode_command(each, SETTINGS)
-        event = decode_event(each, SETTINGS)
+        event = decode_client_message(each, SETTINGS)
         for found in (command, event):
-            if isinstance(found, Unreadable):
-                assert found.sentence.endswith(".")
-        intake = Intake()
-        read_one(intake, each, [KEY], SETTINGS)
-        assert [letter for letter in intake.letters if letter.reason == "engine_fault"] == []
-        unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.questions
-        assert intake.letters or intake.arrivals or intake.questions or unanswered
-        assert len(intake.letters) <= 1 >= len(intake.arrivals)
-        for letter in intake.letters:
-            orjson.dumps([letter.sentence, letter.delivery.headers])
-        self.intake.letters += intake.letters
-        self.intake.arrivals += intake.arrivals
+            if isinstance(found, UnreadableMessage):
+                assert found.explanation.endswith(".")
+        intake = WorkBatch()
+        decode_delivery(intake, each, [KEY], SETTINGS)
+        assert [letter for letter in intake.dead_letters if letter.reason == "engine_fault"] == []
+        unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.status_queries
+        assert intake.dead_letters or intake.work_items or intake.status_queries or unanswered
+        assert len(intake.dead_letters) <= 1 >= len(intake.work_items)
+        for letter in intake.dead_letters:
+            orjson.dumps([letter.detail, letter.delivery.headers])
+        self.intake.dead_letters += intake.dead_letters
+        self.intake.work_items += intake.work_items
 
 
 @pytest.fixture(autouse=True)
 def _installed():
-    tolerant_decoding.install()
+    tolerant_decoding.install_decoders()
 
 
 @pytest.mark.parametrize("arriving", [deliveries, frames, mutants])
@@ -212,15 +212,15 @@ async def test_whatever_arrives_is_read_and_can_be_stored(arriving, migrated_url
 
 async def store(url, intake, most=2000):
     """Record what became of the messages, as a batch does: none of it may be refused."""
-    letters = [_dead_letter(letter) for letter in intake.letters[-most:]]
+    letters = [_dead_letter_row(letter) for letter in intake.letters[-most:]]
     items = []
     for arrival in intake.arrivals[-most:]:
-        kind, body = trigger_data(arrival.trigger)
+        kind, body = serialize_trigger(arrival.trigger)
         saga = arrival.saga or None
-        items.append(Item(kind, arrival.run_id, body, saga=saga, version=arrival.version))
+        items.append(NewRequest(kind, arrival.run_id, body, saga=saga, version=arrival.version))
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
-        await dead_letters.record(tx, letters, SETTINGS.dead_letter_bytes)
+        await dead_letters.record(tx, letters, SETTINGS.max_dead_letter_body_bytes)
         await pending_requests.record(tx, items)
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
-        stored = await dead_letters.listing(tx, limit=most)
-    assert sorted(each.letter.body for each in stored) == sorted(each.body for each in letters)
+        stored = await dead_letters.read_page(tx, limit=most)
+    assert sorted(each.message.body for each in stored) == sorted(each.body for each in letters)

@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from saga_engine.telemetry import endpoint as module
-from saga_engine.telemetry.endpoint import Endpoint
+from saga_engine.telemetry.endpoint import MonitoringServer
 from saga_engine.telemetry.metrics import Metrics
-from tests.telemetry.http import HOST, Process, ask, connected, exchange
+from tests.kit.http import HOST, ProcessStub, connected, get, send_raw
 
 START = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /livez HTTP/1.1\r\nHost: x\r\n"
@@ -54,26 +54,29 @@ REQUESTS = {
 @pytest.fixture
 async def port():
     render = Metrics(CollectorRegistry()).render
-    async with asyncio.timeout(60), Endpoint(HOST, 0, Process().readiness, render) as endpoint:
+    async with (
+        asyncio.timeout(60),
+        MonitoringServer(HOST, 0, ProcessStub().readiness, render) as endpoint,
+    ):
         yield endpoint.port
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_hostile_http_gets_at_most_one_answer_and_does_not_stop_it(port, name, monkeypatch):
-    monkeypatch.setattr(module, "CONNECTION_LIFE", 0.5)
-    answer = await exchange(port, REQUESTS[name])
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.5)
+    answer = await send_raw(port, REQUESTS[name])
 
     assert answer.count(b"HTTP/1.1 ") <= 1, "what is smuggled in is no request"
     assert b"secret" not in answer
     assert b"Traceback" not in answer
-    assert (await ask(port, "/livez"))[0] == 200
+    assert (await get(port, "/livez"))[0] == 200
 
 
 @pytest.mark.parametrize("value", ["x\r\nSet-Cookie: a=b", "../etc", "<script>", "%0d%0aX: y"])
 async def test_nothing_that_was_asked_comes_back(port, value):
     """C64, C68: neither a header nor a page repeats what a stranger wrote."""
     request = f"GET /{value} HTTP/1.1\r\nHost: {value}\r\nX-Forwarded-For: {value}\r\n\r\n"
-    answer = await exchange(port, request.encode())
+    answer = await send_raw(port, request.encode())
 
     assert b"Set-Cookie" not in answer
     assert b"<script>" not in answer
@@ -81,7 +84,7 @@ async def test_nothing_that_was_asked_comes_back(port, value):
 
 async def test_a_request_that_drips_is_cut_and_holds_up_nobody(port, monkeypatch):
     """C56: slow-loris, a byte whenever the last one is gone."""
-    monkeypatch.setattr(module, "CONNECTION_LIFE", 0.3)
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.3)
 
     async def drip():
         async with connected(port) as (reader, writer):
@@ -89,7 +92,7 @@ async def test_a_request_that_drips_is_cut_and_holds_up_nobody(port, monkeypatch
                 while not reader.at_eof():
                     writer.write(b"X")
                     await writer.drain()
-                    assert (await ask(port, "/livez"))[0] == 200
+                    assert (await get(port, "/livez"))[0] == 200
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.01):
                             await reader.read(1)
@@ -101,7 +104,7 @@ async def test_a_request_that_drips_is_cut_and_holds_up_nobody(port, monkeypatch
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_body_without_end_is_not_kept(port, monkeypatch, chunked):
     """C56: 200 MB are offered; what is not read is not sent, and the connection has its end."""
-    monkeypatch.setattr(module, "CONNECTION_LIFE", 0.5)
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.5)
     head = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 200000000"
     part = b"ffff\r\n" + b"x" * 65_535 + b"\r\n" if chunked else b"x" * 65_536
     tracemalloc.start()
@@ -117,17 +120,17 @@ async def test_a_body_without_end_is_not_kept(port, monkeypatch, chunked):
         tracemalloc.stop()
 
     assert peak < 20_000_000
-    assert (await ask(port, "/livez"))[0] == 200
+    assert (await get(port, "/livez"))[0] == 200
 
 
 async def test_a_thousand_connections_leave_it_answering(port, monkeypatch):
     """Those beyond `CONNECTIONS_MAX` are cut; the others end after their time."""
-    monkeypatch.setattr(module, "CONNECTION_LIFE", 1.0)
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 1.0)
     async with AsyncExitStack() as crowd:
         for _ in range(1000):
             with suppress(ConnectionError):
                 await crowd.enter_async_context(connected(port))
         async with asyncio.timeout(20):
-            while await exchange(port, START + b"\r\n") == b"":
+            while await send_raw(port, START + b"\r\n") == b"":
                 pass
-    assert (await ask(port, "/livez"))[0] == 200
+    assert (await get(port, "/livez"))[0] == 200

@@ -17,21 +17,21 @@ from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store.json_column import dumps
 from saga_engine.telemetry.events import MessageDeadLettered
-from tests.embedded.raw import BODY, HEADER, METHOD, RawClient
 from tests.hostile.bodies import REASONS
-from tests.hostile.house import KIT, digest
-from tests.hostile.properties import (
+from tests.hostile.harness import PARTICIPANT_QUEUE, digest
+from tests.hostile.raw_publisher import RawMessage
+from tests.kit.amqp_properties import (
     CORRELATION_ID,
+    EXPECTED_REASONS,
     MESSAGE_ID,
     PROPERTIES,
     REPLY_TO,
-    UNREAD,
     content_header,
     shortstr,
 )
-from tests.hostile.sending import Letter
+from tests.kit.raw_amqp import BODY, HEADER, METHOD, RawAmqpClient
 
-KEPT = Settings().dead_letter_bytes
+KEPT = Settings().max_dead_letter_body_bytes
 UNREADABLE = {name: each for name, each in REASONS.items() if each[1]}
 ENOUGH = 12
 """Hostile messages between two looks at the neighbours."""
@@ -76,7 +76,9 @@ async def test_bodies_with_a_genuine_token(house):
 
 
 async def test_bodies_of_requests(house):
-    letters = {name: Letter(REQUESTS, b"start", body, {}) for name, (body, _) in REASONS.items()}
+    letters = {
+        name: RawMessage(REQUESTS, b"start", body, {}) for name, (body, _) in REASONS.items()
+    }
     assert await send_all(house, letters) == {}
     found = await house.settled(REQUESTS, len(REASONS))
     none = ["not_an_object", "bad_request"]
@@ -86,7 +88,7 @@ async def test_bodies_of_requests(house):
 
 
 async def test_bodies_that_the_broker_gave_up(house):
-    letters = {name: Letter(DEAD_LETTERS, b"", body, {}) for name, (body, _) in REASONS.items()}
+    letters = {name: RawMessage(DEAD_LETTERS, b"", body, {}) for name, (body, _) in REASONS.items()}
     assert await send_all(house, letters) == {}
     found = await house.settled(DEAD_LETTERS, len(REASONS))
     check_letters(found, {name: (body, ["broker_other"]) for name, (body, _) in REASONS.items()})
@@ -109,7 +111,7 @@ async def test_bodies_of_commands_reach_the_dead_letters_under_the_policy(police
         found, {name: (body, ["broker_rejected"]) for name, (body, _) in UNREADABLE.items()}
     )
     for letter in found:
-        assert letter.headers["x-death"][0]["queue"] == KIT
+        assert letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE
         assert letter.headers["x-death"][0]["reason"] == "rejected"
         assert letter.headers["idempotency-key"].endswith("/run")
         assert "body" in letter.detail, "it says what a participant cannot"
@@ -119,7 +121,7 @@ def ruined_commands(house):
     found = {}
     for name, (body, _) in REASONS.items():
         sound = house.command({})
-        found[name] = Letter(
+        found[name] = RawMessage(
             sound.exchange, sound.routing_key, body, sound.properties, sound.headers
         )
     return found
@@ -136,7 +138,7 @@ async def test_properties_of_replies(house):
     for token, (name, (flag, encoded)) in zip(tokens, PROPERTIES.items(), strict=True):
         body = b'{"did": "%s"}' % name.encode()
         letters[name] = house.reply(token, body).with_properties(flag, encoded)
-        why = "foreign_correlation_id" if flag == CORRELATION_ID else UNREAD.get(name)
+        why = "foreign_correlation_id" if flag == CORRELATION_ID else EXPECTED_REASONS.get(name)
         if why:
             expected[name] = (body, [why])
     refused = await send_all(house, letters)
@@ -150,9 +152,9 @@ async def test_properties_of_requests(house):
     for name, (flag, encoded) in PROPERTIES.items():
         # A field nobody knows makes it tell from the others.
         body = b'{"run_id": "0198c0de-0000-7000-8000-000000000001", "n": "%s"}' % name.encode()
-        letters[name] = Letter(REQUESTS, b"status", body).with_properties(flag, encoded)
-        if name in UNREAD:
-            expected[name] = (body, [UNREAD[name]])
+        letters[name] = RawMessage(REQUESTS, b"status", body).with_properties(flag, encoded)
+        if name in EXPECTED_REASONS:
+            expected[name] = (body, [EXPECTED_REASONS[name]])
     await send_all(house, letters)
     found = await house.settled(REQUESTS, len(expected))
     check_letters(found, expected)
@@ -160,7 +162,7 @@ async def test_properties_of_requests(house):
 
 async def test_properties_of_what_the_broker_gave_up(house):
     letters = {
-        name: Letter(DEAD_LETTERS, b"", name.encode()).with_properties(flag, encoded)
+        name: RawMessage(DEAD_LETTERS, b"", name.encode()).with_properties(flag, encoded)
         for name, (flag, encoded) in PROPERTIES.items()
     }
     refused = await send_all(house, letters)
@@ -168,7 +170,7 @@ async def test_properties_of_what_the_broker_gave_up(house):
     found = await house.settled(DEAD_LETTERS, len(taken))
     check_letters(found, {name: (letter.body, ["broker_other"]) for name, letter in taken.items()})
     for letter in found:
-        assert len(dumps(letter.headers)) < 3 * Settings().header_bytes
+        assert len(dumps(letter.headers)) < 3 * Settings().max_header_bytes
 
 
 @pytest.mark.rabbitmq
@@ -177,7 +179,7 @@ async def test_properties_of_commands_under_the_policy(policed):
     letters, expected = {}, {}
     for name, (flag, encoded) in PROPERTIES.items():
         letters[name] = house.command({"n": name}).with_properties(flag, encoded)
-        if name in UNREAD or flag == REPLY_TO:
+        if name in EXPECTED_REASONS or flag == REPLY_TO:
             expected[name] = (letters[name].body, ["broker_rejected"])
     refused = await send_all(house, letters)
     wanted = {name: each for name, each in expected.items() if name not in refused}
@@ -185,8 +187,10 @@ async def test_properties_of_commands_under_the_policy(policed):
     check_letters(found, wanted)
     performed = [each["n"] for each in house.kit.received if "n" in each]
     unknown = {"B31 type not UTF-8"}  # no command of this participant; that is what it replies
-    assert Counter(performed) == Counter(letters.keys() - refused - UNREAD.keys() - unknown)
-    assert all(letter.headers["x-death"][0]["queue"] == KIT for letter in found)
+    assert Counter(performed) == Counter(
+        letters.keys() - refused - EXPECTED_REASONS.keys() - unknown
+    )
+    assert all(letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE for letter in found)
 
 
 FORGED = [name for name in PROPERTIES if name[:3] in ("B39", "B40", "B41")]
@@ -199,7 +203,7 @@ async def test_a_forged_history_hides_nothing_and_sends_nothing_elsewhere(police
     for name in FORGED:
         sound = house.command({}).with_properties(*PROPERTIES[name])
         body = b"{%s" % name.encode()
-        letters[name] = Letter(
+        letters[name] = RawMessage(
             sound.exchange, sound.routing_key, body, sound.properties, sound.headers
         )
     refused = await send_all(house, letters)
@@ -208,7 +212,11 @@ async def test_a_forged_history_hides_nothing_and_sends_nothing_elsewhere(police
     check_letters(found, {name: (each.body, ["broker_rejected"]) for name, each in wanted.items()})
     for letter in found:
         newest = letter.headers["x-death"][0]
-        assert (newest["queue"], newest["reason"], newest["count"]) == (KIT, "rejected", 1)
+        assert (newest["queue"], newest["reason"], newest["count"]) == (
+            PARTICIPANT_QUEUE,
+            "rejected",
+            1,
+        )
 
 
 async def test_routing_keys(house):
@@ -220,7 +228,7 @@ async def test_routing_keys(house):
         "B50 not UTF-8": b"\xff\xfe",
         "B50 none": b"",
     }
-    letters = {name: Letter(REQUESTS, key, name.encode()) for name, key in keys.items()}
+    letters = {name: RawMessage(REQUESTS, key, name.encode()) for name, key in keys.items()}
     assert await send_all(house, letters) == {}
     found = await house.settled(REQUESTS, len(letters))
     check_letters(found, {name: (each.body, ["bad_request"]) for name, each in letters.items()})
@@ -229,7 +237,8 @@ async def test_routing_keys(house):
 async def test_one_message_id_for_everything(house):
     same = {MESSAGE_ID: shortstr(b"same")}
     letters = {
-        f"B45 {number}": Letter(REQUESTS, b"start", b"[%d]" % number, same) for number in range(20)
+        f"B45 {number}": RawMessage(REQUESTS, b"start", b"[%d]" % number, same)
+        for number in range(20)
     }
     assert await send_all(house, letters) == {}
     found = await house.settled(REQUESTS, len(letters))
@@ -238,7 +247,7 @@ async def test_one_message_id_for_everything(house):
 
 async def test_a_sender_that_never_ends_its_message_holds_up_nobody(house):
     """B51: the header says 200,000 bytes, and a few are sent."""
-    async with RawClient.connect(house.engine.broker_url) as silent:
+    async with RawAmqpClient.connect(house.engine.broker_url) as silent:
         silent.send_frame(METHOD, struct.pack(">HHH", 60, 40, 0) + b"\x0dsaga.requests\x05start\0")
         silent.send_frame(HEADER, content_header(0, b"", 200_000))
         silent.send_frame(BODY, b"{")
@@ -249,7 +258,7 @@ async def test_a_sender_that_never_ends_its_message_holds_up_nobody(house):
 async def test_many_small_messages_are_all_set_aside_and_hold_up_nobody(house):
     """B52: 2,000 at once, of which none can be read."""
     bodies = [b"%d{" % number for number in range(2000)]
-    sending = [house.sender.write(Letter(REQUESTS, b"start", body)) for body in bodies]
+    sending = [house.sender.write(RawMessage(REQUESTS, b"start", body)) for body in bodies]
     assert len(sending) == len(bodies)
     await house.neighbours()
     found = await house.settled(REQUESTS, len(bodies))
@@ -260,7 +269,7 @@ async def test_a_quiet_crowd_of_connections_holds_up_nobody(house):
     """B52: 100 connections with 10 channels each, none of which says any more."""
     async with AsyncExitStack() as crowd:
         for _ in range(100):
-            client = await crowd.enter_async_context(RawClient.connect(house.engine.broker_url))
+            client = await crowd.enter_async_context(RawAmqpClient.connect(house.engine.broker_url))
             for channel in range(2, 12):
                 client.send(commands.Channel.Open(), channel)
         await house.neighbours()

@@ -17,18 +17,18 @@ from typing import Self
 from saga_engine.embedded.process import ServerProcess, free_port
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 
-INSTALL = "apt-get install rabbitmq-server"
+INSTALL_COMMAND = "apt-get install rabbitmq-server"
 
 _START_TIMEOUT = 90.0  # Seconds; 3 to 9 are usual on two cores.
 _STOP_TIMEOUT = 20.0  # Seconds; a quorum queue is flushed in one.
-_CONTROL_TIMEOUT = 60.0  # Seconds one rabbitmqctl call may take.
-_NODE = "saga-engine"
+_RABBITMQCTL_TIMEOUT = 60.0  # Seconds one rabbitmqctl call may take.
+_DEFAULT_NODE_NAME = "saga-engine"
 # Two schedulers that sleep when idle: a node beside tests must not eat the cores. `-noinput`
 # because the start script leaves it away when it replaces itself with Erlang (see _environment).
-_ERLANG = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+_ERLANG_ARGUMENTS = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 # A node that is silent for 10 s is dead for the others of a cluster; Erlang itself waits for 60.
-_DISTRIBUTION = "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10"
-_CONFIGURATION = """\
+_DISTRIBUTION_ARGUMENTS = "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10"
+_CONFIGURATION_TEMPLATE = """\
 listeners.tcp.local = 127.0.0.1:{port}
 log.console = false
 log.file.level = warning
@@ -40,10 +40,10 @@ cluster_partition_handling = pause_minority
 
 def rabbitmq_installed() -> bool:
     """Whether `RabbitServer` can start here."""
-    return _scripts() is not None and _epmd() is not None
+    return _find_scripts() is not None and _find_epmd() is not None
 
 
-class RabbitServer:
+class RabbitMQServer:
     """
     One RabbitMQ node for the time of an `async with`; temporary unless given a directory.
 
@@ -57,21 +57,21 @@ class RabbitServer:
         self,
         directory: Path | None = None,
         *,
-        configuration: str = "",
-        name: str = _NODE,
-        beside: "RabbitServer | None" = None,
+        extra_configuration: str = "",
+        name: str = _DEFAULT_NODE_NAME,
+        cluster_peer: "RabbitMQServer | None" = None,
     ) -> None:
-        self.name = f"{name}@localhost"
-        self._given = directory
-        self._configuration = configuration
-        self._beside = beside
+        self.node_name = f"{name}@localhost"
+        self._requested_directory = directory
+        self._extra_configuration = extra_configuration
+        self._cluster_peer = cluster_peer
         self._directory = Path()
-        self._scripts = Path()
+        self._scripts_directory = Path()
         self._port = free_port()
-        self._epmd_port: int = beside._epmd_port if beside else free_port()
+        self._epmd_port: int = cluster_peer._epmd_port if cluster_peer else free_port()
         self._distribution_port = free_port()
-        self._epmd: ServerProcess | None = None
-        self._node: ServerProcess | None = None
+        self._epmd_process: ServerProcess | None = None
+        self._node_process: ServerProcess | None = None
 
     async def __aenter__(self) -> Self:
         """
@@ -81,16 +81,16 @@ class RabbitServer:
             ConfigurationError: RabbitMQ is not installed; the text has the command that does it.
             BrokerUnavailable: it did not start; the text has the end of its log.
         """
-        scripts, epmd = _scripts(), _epmd()
+        scripts, epmd = _find_scripts(), _find_epmd()
         if scripts is None or epmd is None:
-            raise ConfigurationError(f"RabbitMQ is not installed. Run `{INSTALL}`.")
-        self._scripts = scripts
-        self._directory = self._prepare()
+            raise ConfigurationError(f"RabbitMQ is not installed. Run `{INSTALL_COMMAND}`.")
+        self._scripts_directory = scripts
+        self._directory = self._prepare_directory()
         try:
-            if self._beside is None:
-                self._epmd = await ServerProcess.start(
+            if self._cluster_peer is None:
+                self._epmd_process = await ServerProcess.start(
                     (epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port)),
-                    log=self._directory / "epmd.log",
+                    log_path=self._directory / "epmd.log",
                     environment=self._environment(),
                 )
             await self._start()
@@ -111,48 +111,54 @@ class RabbitServer:
     @property
     def pid(self) -> int:
         """The process id of the Erlang machine."""
-        return self._running.pid
+        return self._running_process.pid
 
     def url_of(self, vhost: str) -> str:
         """The URL of a virtual host; it must exist."""
         path = "" if vhost == "/" else vhost
         return f"amqp://guest:guest@127.0.0.1:{self._port}/{path}"
 
-    async def flush(self) -> None:
+    async def sync_metadata(self) -> None:
         """
         Write down which quorum queues there are, as RabbitMQ does by itself a little later.
 
         On 3.10 a queue that was declared moments before a `kill` cannot be used afterwards.
         """
-        await self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+        await self.rabbitmqctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
-    async def join(self) -> None:
+    async def join_cluster(self) -> None:
         """Become a node of the cluster of the one it is beside, which must be one by one."""
-        assert self._beside, "a node joins the one that it was put beside"
-        await self.ctl("stop_app")
-        await self.ctl("join_cluster", self._beside.name)
-        await self.ctl("start_app")
+        assert self._cluster_peer, "a node joins the one that it was put beside"
+        await self.rabbitmqctl("stop_app")
+        await self.rabbitmqctl("join_cluster", self._cluster_peer.node_name)
+        await self.rabbitmqctl("start_app")
 
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would; `restart` brings it back with its data."""
-        self._running.kill()
+        self._running_process.kill()
 
-    async def restart(self, *, empty: bool = False) -> None:
+    async def restart(self, *, wipe_data: bool = False) -> None:
         """
         Start again on the same port, whether it was killed or still runs.
 
         With the same data; `empty` without any, as on a new disk.
         """
-        await self._running.stop(signal.SIGTERM, _STOP_TIMEOUT)
-        if empty:
+        await self._running_process.stop(signal.SIGTERM, _STOP_TIMEOUT)
+        if wipe_data:
             shutil.rmtree(self._directory / "data")
             (self._directory / "feature_flags").unlink(missing_ok=True)
         await self._start()
 
-    async def ctl(self, *arguments: str) -> str:
+    async def rabbitmqctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` against the node and return what it prints; about a second each."""
-        command = (str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self.name, *arguments)
-        control = await asyncio.create_subprocess_exec(
+        command = (
+            str(self._scripts_directory / "rabbitmqctl"),
+            "--quiet",
+            "--node",
+            self.node_name,
+            *arguments,
+        )
+        process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -160,41 +166,41 @@ class RabbitServer:
             env=self._environment(),
         )
         try:
-            async with asyncio.timeout(_CONTROL_TIMEOUT):
-                output, _ = await control.communicate()
+            async with asyncio.timeout(_RABBITMQCTL_TIMEOUT):
+                output, _ = await process.communicate()
         except BaseException:
-            control.kill()
-            await control.wait()
+            process.kill()
+            await process.wait()
             raise
         text = output.decode(errors="replace")
-        if control.returncode:
+        if process.returncode:
             raise BrokerError(f"rabbitmqctl {' '.join(arguments)} failed: {text}")
         return text
 
     @property
-    def _running(self) -> ServerProcess:
-        assert self._node, "RabbitServer is used outside its `async with`"
-        return self._node
+    def _running_process(self) -> ServerProcess:
+        assert self._node_process, "RabbitServer is used outside its `async with`"
+        return self._node_process
 
-    def _prepare(self) -> Path:
-        directory = self._given or Path(tempfile.mkdtemp(prefix="saga-rabbitmq-"))
+    def _prepare_directory(self) -> Path:
+        directory = self._requested_directory or Path(tempfile.mkdtemp(prefix="saga-rabbitmq-"))
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
         cookie = directory / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(self._cookie())
+            cookie.write_text(self._erlang_cookie())
             cookie.chmod(0o400)
         (directory / "enabled_plugins").write_text("[].")
         (directory / "rabbitmq.conf").write_text(
-            _CONFIGURATION.format(port=self._port) + self._configuration
+            _CONFIGURATION_TEMPLATE.format(port=self._port) + self._extra_configuration
         )
         return directory
 
-    def _cookie(self) -> str:
-        if self._beside is None:
+    def _erlang_cookie(self) -> str:
+        if self._cluster_peer is None:
             return secrets.token_hex(16)
-        return (self._beside._directory / ".erlang.cookie").read_text()
+        return (self._cluster_peer._directory / ".erlang.cookie").read_text()
 
     def _environment(self) -> dict[str, str]:
         """RabbitMQ's own variables (rabbitmq.com/docs/configure), and none of ours."""
@@ -208,7 +214,7 @@ class RabbitServer:
             # Makes the start script replace itself with Erlang: its pid is the node's.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_NODE_PORT": str(self._port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": "20000",
@@ -221,48 +227,52 @@ class RabbitServer:
             "RABBITMQ_PLUGINS_EXPAND_DIR": f"{directory}/plugins",
             "RABBITMQ_GENERATED_CONFIG_DIR": f"{directory}/generated",
             "RABBITMQ_PID_FILE": f"{directory}/pid",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_ERLANG} {_DISTRIBUTION}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_ERLANG_ARGUMENTS} {_DISTRIBUTION_ARGUMENTS}",
         }
 
     async def _start(self) -> None:
-        self._node = await ServerProcess.start(
-            (self._scripts / "rabbitmq-server",),
-            log=self._directory / "output.log",
+        self._node_process = await ServerProcess.start(
+            (self._scripts_directory / "rabbitmq-server",),
+            log_path=self._directory / "output.log",
             environment=self._environment(),
         )
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                async for _ in self._node.looks():
-                    if _accepts(self._port):
+                async for _ in self._node_process.poll_while_running():
+                    if _accepts_connections(self._port):
                         return
         except TimeoutError:
             pass
-        raise BrokerUnavailable(f"RabbitMQ did not start. Its log ends: {self._node.tail()}")
+        raise BrokerUnavailable(
+            f"RabbitMQ did not start. Its log ends: {self._node_process.log_tail()}"
+        )
 
     async def _close(self) -> None:
-        for process in (self._node, self._epmd):
+        for process in (self._node_process, self._epmd_process):
             if process:
                 await process.stop(signal.SIGTERM, _STOP_TIMEOUT)
-        if self._given is None:
+        if self._requested_directory is None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _accepts(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     """Whether something listens: RabbitMQ opens its port as the last step of its start."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _scripts() -> Path | None:
+def _find_scripts() -> Path | None:
     """The directory of RabbitMQ's own scripts; Debian's in /usr/sbin insist on its own user."""
-    places = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
-    places += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
+    candidates = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
+    candidates += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
     if found := shutil.which("rabbitmq-server", path="/usr/local/sbin:/opt/homebrew/sbin"):
-        places.append(Path(found).resolve().parent)
-    return next((place for place in places if (place / "rabbitmq-server").exists()), None)
+        candidates.append(Path(found).resolve().parent)
+    return next(
+        (candidate for candidate in candidates if (candidate / "rabbitmq-server").exists()), None
+    )
 
 
-def _epmd() -> Path | None:
+def _find_epmd() -> Path | None:
     """Erlang's port mapper, which we start ourselves, because Erlang would leave it behind."""
     if found := shutil.which("epmd"):
         return Path(found)

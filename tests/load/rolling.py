@@ -3,11 +3,11 @@
 import pytest
 
 from tests.faults.test_rolling import roll
-from tests.load.stage import stage
+from tests.kit.load_environment import load_environment
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(1800)
 async def test_ten_rounds_of_rolling_restarts_fail_no_run(rabbitmq_url, migrated_url, tmp_path):
-    async with stage(migrated_url, rabbitmq_url, tmp_path) as place:
+    async with load_environment(migrated_url, rabbitmq_url, tmp_path) as place:
         await roll(place, 10, a_second=40)

@@ -1,10 +1,10 @@
 """Place-order, and a saga that wants something of the same slow service while it is busy."""
 
 from examples.place_order.messages import PlaceOrder, ReleaseStock, Reservation, ReserveStock
-from examples.place_order.sagas import orders
+from examples.place_order.sagas import place_order
 from saga_engine import Saga
 
-__all__ = ["orders", "reservations"]
+__all__ = ["place_order", "reservations"]
 
 reservations = Saga("reserve-only", version=1, input=PlaceOrder)
 

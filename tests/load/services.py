@@ -16,7 +16,7 @@ from examples.place_order.messages import (
 )
 from saga_engine import Participant
 
-SECONDS = float(os.environ.get("SLOW_SECONDS", "0.005"))
+HANDLER_SECONDS = float(os.environ.get("SLOW_SECONDS", "0.005"))
 
 inventory = Participant("inventory")
 payments = Participant("payments")
@@ -25,7 +25,7 @@ orders = Participant("orders")
 
 @inventory.command("inventory.reserve")
 async def reserve(command: ReserveStock) -> Reservation:
-    await asyncio.sleep(SECONDS)
+    await asyncio.sleep(HANDLER_SECONDS)
     return Reservation(reservation_id=command.order_id)
 
 
@@ -35,7 +35,7 @@ async def release(command: ReleaseStock) -> None: ...
 
 @payments.command("payment.charge")
 async def charge(command: ChargeCard) -> Charge:
-    await asyncio.sleep(SECONDS)
+    await asyncio.sleep(HANDLER_SECONDS)
     return Charge(charge_id=command.order_id)
 
 
@@ -45,7 +45,7 @@ async def refund(command: RefundCard) -> None: ...
 
 @orders.command("order.confirm")
 async def confirm(command: ConfirmOrder) -> Confirmation:
-    await asyncio.sleep(SECONDS)
+    await asyncio.sleep(HANDLER_SECONDS)
     return Confirmation(order_id=command.order_id)
 
 

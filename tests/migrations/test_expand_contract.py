@@ -8,12 +8,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import SchemaMismatch, StoreBusy
+from saga_engine.errors import SchemaMismatch, StoreLockTimeout
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
 from saga_engine.store.schema import REVISION
-from tests.migrations.schemas import migrate_to, migrations, pretend_newer, statements
+from tests.kit.schemas import migrate_to, migrations, set_newer_revision, statements
 
 LATER = migrations()[1:]
 FUTURE = "9000"
@@ -76,10 +76,10 @@ async def test_the_database_knows_what_its_migrations_have_said(migrated_url):
 
 
 async def test_a_newer_schema_that_still_fits_is_worked_on_and_left_alone(migrated_url):
-    await pretend_newer(migrated_url, FUTURE, oldest_code=REVISION)
+    await set_newer_revision(migrated_url, FUTURE, oldest_code=REVISION)
     async with Database(migrated_url, Settings()) as database:
         await database.check()
-        assert await migrate.behind(migrated_url) is None
+        assert await migrate.outdated_reason(migrated_url) is None
         await migrate.upgrade(migrated_url)
         async with database.transaction() as tx:
             found = await tx.execute(text("SELECT version_num FROM saga_engine.alembic_version"))
@@ -87,14 +87,14 @@ async def test_a_newer_schema_that_still_fits_is_worked_on_and_left_alone(migrat
 
 
 async def test_code_that_is_too_old_for_the_schema_is_told_to_be_replaced(migrated_url):
-    await pretend_newer(migrated_url, FUTURE, oldest_code=FUTURE)
+    await set_newer_revision(migrated_url, FUTURE, oldest_code=FUTURE)
     told = f"works with code of revision {FUTURE} on.*Deploy the newer version"
     with pytest.raises(SchemaMismatch, match=told):
         async with Database(migrated_url, Settings()):
             pass
     with pytest.raises(SchemaMismatch, match=told):
         await migrate.upgrade(migrated_url)
-    assert "Deploy the newer version" in (await migrate.behind(migrated_url) or "")
+    assert "Deploy the newer version" in (await migrate.outdated_reason(migrated_url) or "")
 
 
 async def test_a_schema_that_is_too_old_for_the_code_is_told_to_be_migrated(database_url):
@@ -131,7 +131,7 @@ async def test_a_migration_lets_everybody_pass_while_it_waits_for_a_table(databa
             await other.commit()
         assert not migrating.done()
         await holder.commit()
-    assert await migrate.behind(database_url) is None
+    assert await migrate.outdated_reason(database_url) is None
     await engine.dispose()
 
 
@@ -140,7 +140,9 @@ async def test_a_migration_that_never_gets_its_table_says_so_and_changes_nothing
     engine = create_async_engine(database_url, poolclass=NullPool)
     async with engine.connect() as holder:
         await holder.execute(text("LOCK TABLE saga_engine.inbox IN ROW EXCLUSIVE MODE"))
-        with pytest.raises(StoreBusy, match=r"holds a table.*run `saga-engine migrate` again"):
-            await migrate.upgrade(database_url, lock_timeout=0.05, patience=0.2)
-    assert "0001" in (await migrate.behind(database_url) or "")
+        with pytest.raises(
+            StoreLockTimeout, match=r"holds a table.*run `saga-engine migrate` again"
+        ):
+            await migrate.upgrade(database_url, lock_timeout=0.05, retry_window=0.2)
+    assert "0001" in (await migrate.outdated_reason(database_url) or "")
     await engine.dispose()

@@ -32,25 +32,25 @@ def engine(url: str) -> AsyncEngine:
 
 
 async def test_an_upgraded_database_is_usable_and_not_behind(database_url: str):
-    told = await migrate.behind(database_url)
+    told = await migrate.outdated_reason(database_url)
     assert told is not None
     assert "saga-engine migrate" in told
     await migrate.upgrade(database_url)
-    assert await migrate.behind(database_url) is None
+    assert await migrate.outdated_reason(database_url) is None
     async with Database(database_url, Settings()) as database:
         await database.check()
 
 
 async def test_upgrading_again_changes_nothing(migrated_url: str):
     await migrate.upgrade(migrated_url)
-    assert await migrate.behind(migrated_url) is None
+    assert await migrate.outdated_reason(migrated_url) is None
 
 
 async def test_two_upgrades_at_once_are_one(database_url: str):
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
             group.create_task(migrate.upgrade(database_url))
-    assert await migrate.behind(database_url) is None
+    assert await migrate.outdated_reason(database_url) is None
 
 
 async def test_the_tables_are_those_of_the_migrations(migrated_url: str):
@@ -88,7 +88,7 @@ async def test_a_database_of_a_newer_version_is_left_alone(migrated_url: str):
     async with connecting.begin() as connection:
         await connection.execute(text("UPDATE saga_engine.alembic_version SET version_num = '9'"))
     await connecting.dispose()
-    assert "newer version" in (await migrate.behind(migrated_url) or "")
+    assert "newer version" in (await migrate.outdated_reason(migrated_url) or "")
     with pytest.raises(SchemaMismatch, match="newer version"):
         await migrate.upgrade(migrated_url)
 
@@ -107,7 +107,7 @@ async def test_the_users_own_tables_and_migrations_are_left_alone(database_url: 
 
 async def test_the_sql_alone_makes_the_same_database(database_url: str):
     connecting = engine(database_url)
-    script = migrate.sql()
+    script = migrate.upgrade_sql()
     async with connecting.connect() as connection:
         raw = await connection.get_raw_connection()
         assert raw.driver_connection is not None
@@ -116,7 +116,7 @@ async def test_the_sql_alone_makes_the_same_database(database_url: str):
     async with connecting.connect() as connection:
         assert await connection.run_sync(drift) == []
     await connecting.dispose()
-    assert await migrate.behind(database_url) is None
+    assert await migrate.outdated_reason(database_url) is None
 
 
 async def test_an_installed_wheel_finds_its_migrations(tmp_path: Path, database_url: str):
@@ -136,11 +136,11 @@ async def test_an_installed_wheel_finds_its_migrations(tmp_path: Path, database_
         env={"PYTHONPATH": str(tmp_path)},
     )
     assert await process.wait() == 0
-    assert await migrate.behind(database_url) is None
+    assert await migrate.outdated_reason(database_url) is None
 
 
 async def test_what_is_wrong_with_the_url_is_said_in_a_sentence(postgres: PostgresServer):
-    for act in (migrate.upgrade, migrate.behind):
+    for act in (migrate.upgrade, migrate.outdated_reason):
         with pytest.raises(StoreUnavailable, match="no database of that name"):
             await act(postgres.url.replace("/postgres?", "/nowhere?"))
         with pytest.raises(ConfigurationError, match=r"postgresql\+asyncpg://"):

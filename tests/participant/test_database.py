@@ -9,21 +9,21 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
 from saga_engine.participant import barrier, lost_statements
-from saga_engine.participant.database import Database
+from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.errors import Rejected
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseTroubled
-from tests.faults.processes import lasting
-from tests.participant.shop import Told, command
-from tests.proxy import Proxy, proxied
+from saga_engine.telemetry.events import DatabaseUnavailable
+from tests.kit.payments_participant import EventList, make_command
+from tests.kit.programs import sleep
+from tests.kit.proxy import TcpProxy, running_proxy
 
 
 async def test_what_is_said_of_a_database_has_no_password_wherever_the_url_has_it():
     url = f"postgresql+asyncpg://me:hunter1@/shop?host=127.0.0.1:{free_port()}&password=hunter2"
     theirs = create_async_engine(url)
     for given in (url, theirs):
-        database = Database(given, Settings())
-        problem = await database.problem()
+        database = ParticipantDatabase(given, Settings())
+        problem = await database.find_problem()
         assert problem is not None
         assert "me@127.0.0.1" in problem
         assert "hunter" not in problem
@@ -31,36 +31,36 @@ async def test_what_is_said_of_a_database_has_no_password_wherever_the_url_has_i
     await theirs.dispose()
 
 
-async def entered(database: Database, asked):
+async def entered(database: ParticipantDatabase, asked):
     """What the barrier says as soon as nobody else has the command in hand."""
     while True:
         try:
             async with database.transaction() as tx:
-                return await barrier.enter(tx, asked, undoes=False)
-        except barrier.InHand:
+                return await barrier.claim_command(tx, asked, compensates_local_action=False)
+        except barrier.CommandInProgress:
             pass
 
 
 async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ever():
-    charge = command()
+    charge = make_command()
 
-    async def be_cut_off(lost: Database, proxy: Proxy, other: Database):
+    async def be_cut_off(lost: ParticipantDatabase, proxy: TcpProxy, other: ParticipantDatabase):
         async with lost.transaction() as tx:
-            assert await barrier.enter(tx, charge, undoes=False) is None
-            proxy.vanish()
+            assert await barrier.claim_command(tx, charge, compensates_local_action=False) is None
+            proxy.drop_open_connections()
             async with asyncio.timeout(20):
                 assert await entered(other, charge) is None
 
-    async with PostgresServer(tcp=True) as server, proxied(server.url) as proxy:
-        lost = Database(proxy.url, Settings(participant_timeout=1))
-        other = Database(server.url, Settings())
+    async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
+        lost = ParticipantDatabase(proxy.url, Settings(participant_handler_timeout=1))
+        other = ParticipantDatabase(server.url, Settings())
         await lost.prepare(create_barrier=True)
         with pytest.raises((TimeoutError, DBAPIError)):
             await be_cut_off(lost, proxy, other)
         async with asyncio.timeout(20), lost.transaction() as tx:
-            answer = await barrier.enter(tx, charge, undoes=False)
+            answer = await barrier.claim_command(tx, charge, compensates_local_action=False)
             assert answer is not None
-            assert answer.case is barrier.Case.REPEATED
+            assert answer.barrier_case is barrier.BarrierCase.REPEATED
         await lost.close()
         await other.close()
 
@@ -70,7 +70,7 @@ async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connectio
         async with database.transaction() as tx:
             return await tx.scalar(text("SELECT pg_backend_pid()"))
 
-    database = Database(database_url, Settings())
+    database = ParticipantDatabase(database_url, Settings())
     first = await session(database)
     with pytest.raises(TimeoutError):
         async with database.transaction():
@@ -82,11 +82,13 @@ async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connectio
 @asynccontextmanager
 async def watched(*, patience=0.5):
     """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
-    told = Told()
-    async with PostgresServer(tcp=True) as server, proxied(server.url) as proxy:
-        database = Database(proxy.url, Settings(participant_watchdog=patience))
+    told = EventList()
+    async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
+        database = ParticipantDatabase(
+            proxy.url, Settings(participant_statement_check_after=patience)
+        )
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(database.watch(told))
+            watching = group.create_task(database.run_lost_statement_monitor(told))
             yield database, proxy, told
             watching.cancel()
         await database.close()
@@ -110,7 +112,7 @@ async def test_what_a_rejected_handler_has_written_is_undone_and_its_connection_
     given, database_url
 ):
     engine = create_async_engine(database_url)
-    database = Database(database_url if given == "a URL" else engine, Settings())
+    database = ParticipantDatabase(database_url if given == "a URL" else engine, Settings())
 
     async def reject():
         async with database.transaction() as tx:
@@ -129,13 +131,13 @@ async def test_a_rollback_that_is_lost_on_the_way_is_ended_and_the_rejection_sta
     async with watched() as (database, proxy, told):
 
         async def reject(_):
-            proxy.vanish()
+            proxy.drop_open_connections()
             raise Rejected("no", "No.")
 
         with pytest.raises(Rejected):
             await hold(database, reject)
         assert await is_free(database)
-        assert told.of(DatabaseTroubled)
+        assert told.of_type(DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("when", ["in a statement", "in the commit"])
@@ -143,7 +145,7 @@ async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
     async with watched() as (database, proxy, told):
 
         async def vanish(tx):
-            proxy.vanish()
+            proxy.drop_open_connections()
             if when == "in a statement":
                 await tx.execute(text("SELECT 1"))
 
@@ -151,7 +153,7 @@ async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
             with pytest.raises(DBAPIError):
                 await hold(database, vanish)
             assert await is_free(database)
-        assert {trouble.problem for trouble in told.of(DatabaseTroubled)} == {
+        assert {trouble.problem for trouble in told.of_type(DatabaseUnavailable)} == {
             "1 statements or their answers were lost on the way."
         }
 
@@ -160,8 +162,8 @@ async def test_a_statement_whose_answer_is_lost_on_the_way_is_ended_on_both_side
     async with watched() as (database, proxy, _):
 
         async def lose_the_answer(tx):
-            proxy.half_open()  # for a moment, and no connection is cut
-            asyncio.get_running_loop().call_later(0.3, setattr, proxy.down, "losing", False)
+            proxy.drop_server_data()  # for a moment, and no connection is cut
+            asyncio.get_running_loop().call_later(0.3, setattr, proxy.from_server, "losing", False)
             await tx.execute(text("SELECT 1"))
 
         with pytest.raises(DBAPIError):
@@ -173,7 +175,7 @@ async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
     async with watched() as (database, _, told), database.transaction() as tx:
         await tx.execute(text("SELECT pg_sleep(3)"))
         assert await tx.scalar(text("SELECT 1")) == 1
-    assert not told.of(DatabaseTroubled)
+    assert not told.of_type(DatabaseUnavailable)
 
 
 async def test_of_statements_that_are_at_work_is_asked_no_more_often_than_patience_lasts():
@@ -186,7 +188,7 @@ async def test_of_statements_that_are_at_work_is_asked_no_more_often_than_patien
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
                 group.create_task(work())
-                await lasting(0.5)
+                await sleep(0.5)
         assert 3 < proxy.connections <= 3 + 3
 
 
@@ -195,13 +197,13 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
     large = "x" * 4_000_000
     async with watched() as (database, proxy, told):
         if way == "a wire":
-            proxy.narrow()
-            monkeypatch.setattr(lost_statements, "DRIP", 1e9)
+            proxy.limit_receive_buffer()
+            monkeypatch.setattr(lost_statements, "MIN_UPLOAD_RATE", 1e9)
         proxy.bytes_per_s = 1_000_000
         async with database.transaction() as tx:
             stored = await tx.scalar(text("SELECT length(:large)"), {"large": large})
     assert stored == len(large)
-    assert not told.of(DatabaseTroubled)
+    assert not told.of_type(DatabaseUnavailable)
 
 
 async def test_a_handler_that_is_cancelled_in_a_statement_leaves_nothing_to_watch():
@@ -209,7 +211,7 @@ async def test_a_handler_that_is_cancelled_in_a_statement_leaves_nothing_to_watc
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5), database.transaction() as tx:
                 await tx.execute(text("SELECT pg_sleep(5)"))
-        assert not database._watchdog._waits
+        assert not database._lost_statements._pending
 
 
 @pytest.mark.parametrize("number", [1, "none"])
@@ -217,6 +219,6 @@ async def test_a_handler_that_does_something_else_for_a_while_keeps_its_transact
     async with watched() as (database, _, told), database.transaction() as tx:
         with suppress(DBAPIError):  # of which the server never hears
             await tx.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
-        await lasting(4)
+        await sleep(4)
         assert await tx.scalar(text("SELECT 2")) == 2
-    assert not told.of(DatabaseTroubled)
+    assert not told.of_type(DatabaseUnavailable)

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect, text
 
-from saga_engine.loading import load
+from saga_engine.loading import load_objects
 from saga_engine.participant import Participant, barrier
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome
-from tests.participant.engine import engine_on
-from tests.participant.shop import command, ledger_in, refund_of
+from tests.kit.participant_service import engine_stub
+from tests.kit.payments_participant import ledger_engine, make_command, make_refund
 
 PAGE = Path(__file__).parents[2] / "docs" / "participants.md"
 
 
 @pytest.fixture
 async def engine(database_url):
-    async with ledger_in(database_url) as engine:
+    async with ledger_engine(database_url) as engine:
         yield engine
 
 
@@ -39,22 +39,22 @@ async def test_the_pages_module_does_what_the_page_says(module, engine, broker_u
     async with engine.begin() as tx:
         await tx.run_sync(module.charges.create)
     stop = asyncio.Event()
-    async with engine_on(broker_url) as sender, asyncio.TaskGroup() as group:
+    async with engine_stub(broker_url) as sender, asyncio.TaskGroup() as group:
         serving = group.create_task(module.serve(stop))
-        charge = command(payload={"order_id": "o-1", "cents": 990})
+        charge = make_command(payload={"order_id": "o-1", "cents": 990})
         await sender.send_when_bound(charge)
-        assert (await sender.reply()).body == {"charge_id": "c-o-1"}
+        assert (await sender.take_reply()).body == {"charge_id": "c-o-1"}
         for asked in (charge, charge):
             await sender.send(asked)
-            assert (await sender.reply()).body == {"charge_id": "c-o-1"}
-        await sender.send(command(payload={"order_id": "o-2", "cents": 100_001}))
-        assert (await sender.reply()).failure.code == "limit"
-        await sender.send(refund_of(charge))
-        assert (await sender.reply()).outcome is Outcome.SUCCEEDED
-        note = command(name="notice.send", payload={"to": "a@example.org"})
+            assert (await sender.take_reply()).body == {"charge_id": "c-o-1"}
+        await sender.send(make_command(payload={"order_id": "o-2", "cents": 100_001}))
+        assert (await sender.take_reply()).failure.code == "limit"
+        await sender.send(make_refund(charge))
+        assert (await sender.take_reply()).outcome is Outcome.SUCCEEDED
+        note = make_command(name="notice.send", payload={"to": "a@example.org"})
         for _ in range(2):
             await sender.send(note)
-            assert (await sender.reply()).outcome is Outcome.SUCCEEDED
+            assert (await sender.take_reply()).outcome is Outcome.SUCCEEDED
         assert module.mails == {note.idempotency_key: "a@example.org"}
         stop.set()
         await serving
@@ -62,7 +62,7 @@ async def test_the_pages_module_does_what_the_page_says(module, engine, broker_u
 
 
 def test_the_pages_participants_are_found_by_the_command_line(module):
-    names = [each.name for each in load("documented_shop", Participant, 60.0)]
+    names = [each.name for each in load_objects("documented_shop", Participant, 60.0)]
     assert names == ["payments", "audited-payments", "notices"]
     assert "saga_barrier" in module.metadata.tables
 
@@ -73,7 +73,7 @@ async def test_the_table_in_the_users_migrations_is_the_one_that_would_be_create
     theirs = await shape(engine)
     async with engine.begin() as tx:
         await tx.execute(text("DROP TABLE saga_barrier"))
-    await barrier.create(engine)
+    await barrier.create_table(engine)
     assert await shape(engine) == theirs
 
 

@@ -22,7 +22,7 @@ def payments():
 def refused(payments, function):
     with pytest.raises(DefinitionError) as found:
         payments.command("payment.charge")(function)
-    assert HERE in found.value.where
+    assert HERE in found.value.location
     return str(found.value)
 
 
@@ -30,14 +30,14 @@ def refused(payments, function):
 def test_a_participant_needs_a_name_that_can_name_a_queue(name):
     with pytest.raises(DefinitionError, match="name that cannot travel") as found:
         Participant(name)
-    assert HERE in found.value.where
+    assert HERE in found.value.location
 
 
 @pytest.mark.parametrize("name", ["", "payment.*", "#", "payment charge", "a" * 200, None])
 def test_a_command_needs_a_name_that_is_no_pattern_of_names(payments, name):
     with pytest.raises(DefinitionError, match="no name for a command") as found:
         payments.command(name)
-    assert HERE in found.value.where
+    assert HERE in found.value.location
 
 
 def test_a_command_has_one_handler(payments):
@@ -46,13 +46,13 @@ def test_a_command_has_one_handler(payments):
 
     with pytest.raises(DefinitionError, match=r"performs payment\.charge already") as found:
         payments.command("payment.charge")
-    assert HERE in found.value.where
+    assert HERE in found.value.location
 
 
 def test_a_compensation_undoes_a_command_of_the_same_participant(payments):
     with pytest.raises(DefinitionError, match="does not perform") as found:
         payments.compensation("payment.refund", of="payment.charge")
-    assert HERE in found.value.where
+    assert HERE in found.value.location
 
 
 def test_a_compensation_is_not_compensated(payments):

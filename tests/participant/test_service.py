@@ -4,82 +4,91 @@ from dataclasses import replace
 import pytest
 
 from saga_engine.amqp.consumer import Consumer
-from saga_engine.embedded.broker.faults import refuse
+from saga_engine.embedded.broker.faults import nack
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.participant import Participant, barrier
-from saga_engine.participant.service import Service
-from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE, REPLIES
+from saga_engine.participant.service import ParticipantService
+from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
     BarrierHit,
     DatabaseRecovered,
-    DatabaseTroubled,
-    FaultFound,
+    DatabaseUnavailable,
     HandlerFailed,
     HandlerFinished,
+    InternalErrorCaught,
     MessageDeadLettered,
     MessagesConsumed,
     MessagesPublished,
-    ProcessDraining,
     ProcessStopped,
+    ProcessStopping,
 )
 from saga_engine.vocabulary import Outcome
-from tests.broker.links import link_to, raw_channel
-from tests.faults.processes import lasting
-from tests.participant.engine import engine_on, sender_on, service_of
-from tests.participant.shop import (
+from tests.kit.connections import open_connection, raw_channel
+from tests.kit.participant_service import command_sender, engine_stub, running_service
+from tests.kit.payments_participant import (
     ChargeCard,
-    Shop,
-    Told,
-    command,
-    entries,
-    ledger_in,
-    refund_of,
+    EventList,
+    PaymentsParticipant,
+    ledger_engine,
+    ledger_rows,
+    make_command,
+    make_refund,
 )
-from tests.proxy import proxied
+from tests.kit.programs import sleep
+from tests.kit.proxy import running_proxy
 
 
 @pytest.fixture
 async def ledger(database_url):
-    async with ledger_in(database_url) as engine:
+    async with ledger_engine(database_url) as engine:
         yield engine
 
 
 async def test_a_command_is_performed_once_and_answered(broker_url, ledger):
-    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)):
-        charge = command()
-        for asked in (charge, charge, refund_of(charge)):
+    async with (
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(ledger)),
+    ):
+        charge = make_command()
+        for asked in (charge, charge, make_refund(charge)):
             await engine.send(asked)
-            reply = await engine.reply()
+            reply = await engine.take_reply()
             assert reply.outcome is Outcome.SUCCEEDED
             assert reply.ref.run_id == charge.run_id
-        assert await entries(ledger) == [("o-1", -1), ("o-1", 1)]
+        assert await ledger_rows(ledger) == [("o-1", -1), ("o-1", 1)]
 
 
 async def test_a_rejection_and_a_failure_travel_with_their_words(broker_url):
-    async with engine_on(broker_url) as engine, service_of(broker_url, Shop()):
-        await engine.send(command(payload={"order_id": "o-1", "card": "declined"}))
-        reply = await engine.reply()
+    async with (
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant()),
+    ):
+        await engine.send(make_command(payload={"order_id": "o-1", "card": "declined"}))
+        reply = await engine.take_reply()
         assert reply.outcome is Outcome.REJECTED
         assert reply.failure.code == "declined"
         assert reply.failure.details == {"card": "visa"}
-        await engine.send(command(payload={"order_id": "o-1", "card": "broken"}))
-        assert (await engine.reply()).failure.code == "OSError"
+        await engine.send(make_command(payload={"order_id": "o-1", "card": "broken"}))
+        assert (await engine.take_reply()).failure.code == "OSError"
 
 
 async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, ledger):
-    commands = [command(payload={"order_id": f"o-{number}"}) for number in range(150)]
-    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)) as running:
+    commands = [make_command(payload={"order_id": f"o-{number}"}) for number in range(150)]
+    async with (
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(ledger)) as running,
+    ):
         async with asyncio.TaskGroup() as group:
             for asked in commands:
                 group.create_task(engine.send(asked))
-        replies = await engine.replies(len(commands))
+        replies = await engine.take_replies(len(commands))
         told = {reply.ref.run_id: reply.body["charge_id"] for reply in replies}
         for asked in commands:
             assert told[asked.run_id].startswith(asked.payload["order_id"] + "-")
-        assert len(await entries(ledger)) == len(commands)
-        sent = running.told.of(MessagesPublished)
+        assert len(await ledger_rows(ledger)) == len(commands)
+        sent = running.events.of_type(MessagesPublished)
         assert sum(fact.messages for fact in sent) == len(commands)
         assert len(sent) < len(commands)
 
@@ -87,70 +96,83 @@ async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, le
 async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_done(
     broker_url, ledger
 ):
-    held = [command() for _ in range(3)]
+    held = [make_command() for _ in range(3)]
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, Shop(ledger), participant_concurrency=1) as running,
+        engine_stub(broker_url) as engine,
+        running_service(
+            broker_url, PaymentsParticipant(ledger), participant_concurrency=1
+        ) as running,
     ):
         async with ledger.connect() as gone:
             for each in held:
-                assert await barrier.enter(gone, each, undoes=False) is None
+                assert (
+                    await barrier.claim_command(gone, each, compensates_local_action=False) is None
+                )
                 await engine.send(each)
             for _ in range(10):
-                await engine.send(other := command())
-                assert (await engine.reply()).ref.run_id == other.run_id
-        answered = {each.ref.run_id for each in await engine.replies(3)}
+                await engine.send(other := make_command())
+                assert (await engine.take_reply()).ref.run_id == other.run_id
+        answered = {each.ref.run_id for each in await engine.take_replies(3)}
         assert answered == {each.run_id for each in held}
-        assert len(running.told.of(MessagesConsumed)) == 13
-    assert len(await entries(ledger)) == 13
+        assert len(running.events.of_type(MessagesConsumed)) == 13
+    assert len(await ledger_rows(ledger)) == 13
 
 
 async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_on_waiting(
     broker_url, ledger
 ):
-    first = command()
-    async with engine_on(broker_url) as engine, service_of(broker_url, Shop(ledger)) as running:
+    first = make_command()
+    async with (
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(ledger)) as running,
+    ):
         async with ledger.connect() as gone:
-            assert await barrier.enter(gone, first, undoes=False) is None
+            assert await barrier.claim_command(gone, first, compensates_local_action=False) is None
             for attempt in (1, 2, 3):
                 await engine.send(replace(first, attempt=attempt))
-            given_up = await engine.replies(2)
+            given_up = await engine.take_replies(2)
             assert {each.ref.attempt for each in given_up} == {1, 2}
             assert {each.failure.code for each in given_up} == {"in_hand"}
-        last = await engine.reply()
+        last = await engine.take_reply()
         assert (last.ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
-        assert [fact.case for fact in running.told.of(BarrierHit)] == ["in_hand", "in_hand"]
+        assert [fact.result for fact in running.events.of_type(BarrierHit)] == [
+            "in_hand",
+            "in_hand",
+        ]
 
 
 async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger):
-    charge = command()
+    charge = make_command()
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, Shop(ledger), participant_timeout=0.2),
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(ledger), participant_timeout=0.2),
         ledger.connect() as gone,
     ):
-        assert await barrier.enter(gone, charge, undoes=False) is None
-        for asked in (charge, refund_of(charge)):
+        assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
+        for asked in (charge, make_refund(charge)):
             await engine.send(asked)
-            assert (await engine.reply()).failure.code == "in_hand"
+            assert (await engine.take_reply()).failure.code == "in_hand"
 
 
 async def test_a_command_that_waits_is_left_to_its_next_delivery_when_the_connection_is_lost(
     broker_url, ledger
 ):
-    charge = command()
-    async with engine_on(broker_url) as engine, proxied(broker_url) as proxy:
-        async with service_of(proxy.url, Shop(ledger)) as running:
+    charge = make_command()
+    async with engine_stub(broker_url) as engine, running_proxy(broker_url) as proxy:
+        async with running_service(proxy.url, PaymentsParticipant(ledger)) as running:
             async with ledger.connect() as gone:
-                assert await barrier.enter(gone, charge, undoes=False) is None
+                assert (
+                    await barrier.claim_command(gone, charge, compensates_local_action=False)
+                    is None
+                )
                 await engine.send(charge)
                 for times in (1, 2, 3):
-                    await running.told.until(lambda _, n=times: consumed(running) == n)
-                    proxy.cut()
-                await running.told.until(lambda _: consumed(running) == 4)
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-            await running.drained()
-        assert len(running.told.of(HandlerFinished)) == 1
+                    await running.events.wait_for(lambda _, n=times: consumed(running) == n)
+                    proxy.reset()
+                await running.events.wait_for(lambda _: consumed(running) == 4)
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+            await running.shut_down()
+        assert len(running.events.of_type(HandlerFinished)) == 1
 
 
 def consumed(running):
@@ -159,15 +181,18 @@ def consumed(running):
 
 
 async def test_a_process_that_drains_leaves_what_somebody_else_has_in_hand(broker_url, ledger):
-    charge = command()
-    async with engine_on(broker_url) as engine:
-        async with service_of(broker_url, Shop(ledger)) as running, ledger.connect() as gone:
-            assert await barrier.enter(gone, charge, undoes=False) is None
+    charge = make_command()
+    async with engine_stub(broker_url) as engine:
+        async with (
+            running_service(broker_url, PaymentsParticipant(ledger)) as running,
+            ledger.connect() as gone,
+        ):
+            assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
             await engine.send(charge)
-            await running.told.until(lambda fact: isinstance(fact, MessagesConsumed))
-            await running.drained()
-        async with service_of(broker_url, Shop(ledger)):
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+            await running.events.wait_for(lambda fact: isinstance(fact, MessagesConsumed))
+            await running.shut_down()
+        async with running_service(broker_url, PaymentsParticipant(ledger)):
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
 def nothing(_):
@@ -181,19 +206,19 @@ def is_reply(message):
 async def test_a_participant_killed_between_effect_and_reply_repeats_its_answer(
     development_broker, ledger
 ):
-    url, shop = development_broker.url, Shop(ledger)
+    url, shop = development_broker.url, PaymentsParticipant(ledger)
     swallowed = development_broker.faults.on_publish(is_reply, nothing)
-    async with engine_on(url) as engine:
-        async with service_of(url, shop):
-            await engine.send(command())
+    async with engine_stub(url) as engine:
+        async with running_service(url, shop):
+            await engine.send(make_command())
             await swallowed.exhausted.wait()
-            assert await entries(ledger) == [("o-1", 1)]
-        async with service_of(url, shop) as second:
-            assert (await engine.reply()).body == {"charge_id": "o-1-1"}
-            assert second.told.of(BarrierHit)[0].case == "repeated"
-            assert second.told.of(MessagesConsumed)[0].redelivered == 1
-    assert shop.called == ["charge"]
-    assert await entries(ledger) == [("o-1", 1)]
+            assert await ledger_rows(ledger) == [("o-1", 1)]
+        async with running_service(url, shop) as second:
+            assert (await engine.take_reply()).body == {"charge_id": "o-1-1"}
+            assert second.events.of_type(BarrierHit)[0].result == "repeated"
+            assert second.events.of_type(MessagesConsumed)[0].redelivered == 1
+    assert shop.calls == ["charge"]
+    assert await ledger_rows(ledger) == [("o-1", 1)]
 
 
 async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
@@ -204,26 +229,26 @@ async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
             ids.add(message.properties.message_id)
         return is_reply(message)
 
-    refused = development_broker.faults.on_publish(noted, refuse, times=3)
+    refused = development_broker.faults.on_publish(noted, nack, times=3)
     url = development_broker.url
-    async with engine_on(url) as engine, service_of(url, Shop()) as running:
-        await engine.send(command())
-        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+    async with engine_stub(url) as engine, running_service(url, PaymentsParticipant()) as running:
+        await engine.send(make_command())
+        assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
         assert refused.fired == len(ids) == 3
-        await running.told.until(lambda fact: getattr(fact, "outcome", "") == "confirmed")
-        outcomes = [fact.outcome for fact in running.told.of(MessagesPublished)]
+        await running.events.wait_for(lambda fact: getattr(fact, "outcome", "") == "confirmed")
+        outcomes = [fact.outcome for fact in running.events.of_type(MessagesPublished)]
         assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
 
 
 async def test_a_participant_cut_off_answers_after_it_has_reconnected(development_broker, ledger):
-    url, shop = development_broker.url, Shop(ledger)
-    async with engine_on(url) as engine, service_of(url, shop):
-        await engine.send(command(payload={"order_id": "o-1", "card": "slow"}))
+    url, shop = development_broker.url, PaymentsParticipant(ledger)
+    async with engine_stub(url) as engine, running_service(url, shop):
+        await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
         development_broker.faults.cut_connections()
-        shop.released.set()
-        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-    assert await entries(ledger) == [("o-1", 1)]
+        shop.may_finish.set()
+        assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+    assert await ledger_rows(ledger) == [("o-1", 1)]
 
 
 def returned(fact):
@@ -231,37 +256,40 @@ def returned(fact):
 
 
 async def test_a_reply_nobody_takes_is_kept_until_the_engine_is_there(broker_url):
-    async with sender_on(broker_url) as sender, service_of(broker_url, Shop()) as running:
-        await sender.send(command())
-        await running.told.until(returned)
-        async with engine_on(broker_url) as engine:
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+    async with (
+        command_sender(broker_url) as sender,
+        running_service(broker_url, PaymentsParticipant()) as running,
+    ):
+        await sender.send(make_command())
+        await running.events.wait_for(returned)
+        async with engine_stub(broker_url) as engine:
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
 async def test_a_reply_to_nowhere_is_given_up_and_holds_nobody_up(broker_url):
-    changes = {"participant_reply_timeout": 0.2, "participant_prefetch": 2}
+    changes = {"participant_reply_retry_timeout": 0.2, "participant_prefetch": 2}
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, Shop(), **changes) as running,
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(), **changes) as running,
     ):
-        await engine.send(command(), reply_to="saga.replies.nowhere")
-        await running.told.until(returned)
-        await engine.send(command())
-        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-        given_up = await running.told.until(lambda fact: isinstance(fact, MessageDeadLettered))
+        await engine.send(make_command(), reply_to="saga.replies.nowhere")
+        await running.events.wait_for(returned)
+        await engine.send(make_command())
+        assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+        given_up = await running.events.wait_for(lambda fact: isinstance(fact, MessageDeadLettered))
         assert given_up.reason == "reply_unroutable"
 
 
 async def test_replies_that_no_engine_waits_for_do_not_take_the_place_of_commands(broker_url):
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, Shop(), participant_prefetch=2) as running,
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, PaymentsParticipant(), participant_prefetch=2) as running,
     ):
         for _ in range(6):
-            await engine.send(command(), reply_to="nowhere")
-        await engine.send(command())
-        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-        assert len(running.told.of(MessageDeadLettered)) == 6
+            await engine.send(make_command(), reply_to="nowhere")
+        await engine.send(make_command())
+        assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+        assert len(running.events.of_type(MessageDeadLettered)) == 6
 
 
 HOSTILE = {
@@ -275,20 +303,22 @@ HOSTILE = {
 
 @pytest.mark.parametrize("reason", HOSTILE)
 async def test_what_is_no_command_is_set_aside_and_the_next_one_is_served(broker_url, reason):
-    async with engine_on(broker_url) as engine, raw_channel(broker_url) as channel:
-        async with service_of(broker_url, Shop()) as running:
+    async with engine_stub(broker_url) as engine, raw_channel(broker_url) as channel:
+        async with running_service(broker_url, PaymentsParticipant()) as running:
             await channel.basic_publish(
                 HOSTILE[reason], exchange="saga.commands", routing_key="payment.charge"
             )
-            aside = await running.told.until(lambda fact: isinstance(fact, MessageDeadLettered))
+            aside = await running.events.wait_for(
+                lambda fact: isinstance(fact, MessageDeadLettered)
+            )
             assert (aside.reason, aside.queue) == (reason, "saga.participant.payments")
-            await engine.send(command())
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-            await running.drained()
-        async with service_of(broker_url, Shop()) as other:
-            await engine.send(command())
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-            assert other.told.of(MessageDeadLettered) == []
+            await engine.send(make_command())
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+            await running.shut_down()
+        async with running_service(broker_url, PaymentsParticipant()) as other:
+            await engine.send(make_command())
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+            assert other.events.of_type(MessageDeadLettered) == []
 
 
 async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_so(
@@ -300,11 +330,11 @@ async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_
         "set_policy", "-p", host, "--apply-to", "queues", "aside", "^saga.participant", definition
     )
     async with (
-        engine_on(rabbitmq_url),
+        engine_stub(rabbitmq_url),
         raw_channel(rabbitmq_url) as channel,
-        link_to(rabbitmq_url, topology=ENGINE) as link,
+        open_connection(rabbitmq_url, topology=ENGINE_TOPOLOGY) as link,
         Consumer(link, [DEAD_LETTERS]) as dead_letters,
-        service_of(rabbitmq_url, Shop()),
+        running_service(rabbitmq_url, PaymentsParticipant()),
     ):
         await channel.basic_publish(b"{", exchange="saga.commands", routing_key="payment.charge")
         async with asyncio.timeout(30):
@@ -313,87 +343,90 @@ async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_
 
 
 async def test_a_hanging_handler_fails_and_the_others_go_on(broker_url):
-    shop = Shop()
+    shop = PaymentsParticipant()
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, shop, participant_timeout=0.5) as running,
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, shop, participant_timeout=0.5) as running,
     ):
-        await engine.send(command(payload={"order_id": "o-1", "card": "slow"}))
+        await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
-        await engine.send(command())
-        assert (await engine.reply()).outcome is Outcome.SUCCEEDED
-        assert (await engine.reply()).failure.code == "timeout"
-        assert len(running.told.of(HandlerFinished)) == 2
+        await engine.send(make_command())
+        assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+        assert (await engine.take_reply()).failure.code == "timeout"
+        assert len(running.events.of_type(HandlerFinished)) == 2
 
 
 async def test_no_more_handlers_run_at_once_than_allowed(broker_url):
-    shop = Shop()
+    shop = PaymentsParticipant()
     slow = {"order_id": "o-1", "card": "slow"}
     async with (
-        engine_on(broker_url) as engine,
-        service_of(broker_url, shop, participant_concurrency=2, participant_prefetch=10),
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, shop, participant_concurrency=2, participant_prefetch=10),
     ):
         for _ in range(5):
-            await engine.send(command(payload=slow))
+            await engine.send(make_command(payload=slow))
         await shop.entered.wait()
-        await engine.send(command())  # through the broker and back: the five have arrived
-        assert len(shop.called) <= 2
-        shop.released.set()
-        await engine.replies(6)
-        assert len(shop.called) == 6
+        await engine.send(make_command())  # through the broker and back: the five have arrived
+        assert len(shop.calls) <= 2
+        shop.may_finish.set()
+        await engine.take_replies(6)
+        assert len(shop.calls) == 6
 
 
 async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_url, ledger):
-    shop = Shop(ledger)
-    slow, late = command(payload={"order_id": "o-1", "card": "slow"}), command()
-    async with engine_on(broker_url) as engine:
-        async with service_of(broker_url, shop, participant_concurrency=1) as running:
+    shop = PaymentsParticipant(ledger)
+    slow, late = make_command(payload={"order_id": "o-1", "card": "slow"}), make_command()
+    async with engine_stub(broker_url) as engine:
+        async with running_service(broker_url, shop, participant_concurrency=1) as running:
             await engine.send(slow)
             await shop.entered.wait()
             await engine.send(late)
             running.stop.set()
-            await running.told.until(lambda fact: isinstance(fact, ProcessDraining))
+            await running.events.wait_for(lambda fact: isinstance(fact, ProcessStopping))
             assert (await running.service.readiness())["draining"]
-            shop.released.set()
-            await running.drained()
-            assert (await engine.reply()).ref.run_id == slow.run_id
-            assert running.told.of(ProcessStopped) == [
+            shop.may_finish.set()
+            await running.shut_down()
+            assert (await engine.take_reply()).ref.run_id == slow.run_id
+            assert running.events.of_type(ProcessStopped) == [
                 ProcessStopped(program="participant", clean=True)
             ]
-        assert await entries(ledger) == [("o-1", 1)]
-        async with service_of(broker_url, shop):
-            assert (await engine.reply()).ref.run_id == late.run_id
+        assert await ledger_rows(ledger) == [("o-1", 1)]
+        async with running_service(broker_url, shop):
+            assert (await engine.take_reply()).ref.run_id == late.run_id
 
 
 async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(broker_url):
-    async with sender_on(broker_url) as sender:
-        async with service_of(broker_url, Shop()) as running:
-            await sender.send(command())
-            await running.told.until(returned)
-            await running.drained()
-            (stopped,) = running.told.of(ProcessStopped)
+    async with command_sender(broker_url) as sender:
+        async with running_service(broker_url, PaymentsParticipant()) as running:
+            await sender.send(make_command())
+            await running.events.wait_for(returned)
+            await running.shut_down()
+            (stopped,) = running.events.of_type(ProcessStopped)
             assert stopped.clean
-        async with engine_on(broker_url) as engine, service_of(broker_url, Shop()):
-            assert (await engine.reply()).outcome is Outcome.SUCCEEDED
+        async with (
+            engine_stub(broker_url) as engine,
+            running_service(broker_url, PaymentsParticipant()),
+        ):
+            assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
 async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
     monkeypatch.setattr("saga_engine.shutdown.LEAVING", 0.1)
-    shop = Shop()
+    shop = PaymentsParticipant()
     async with (
-        sender_on(broker_url) as sender,
-        service_of(broker_url, shop, drain=0.3) as running,
+        command_sender(broker_url) as sender,
+        running_service(broker_url, shop, drain=0.3) as running,
     ):
-        await sender.send(command(payload={"order_id": "o-1", "card": "slow"}))
+        await sender.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
-        await running.drained()
-        assert running.told.of(ProcessStopped) == [
+        await running.shut_down()
+        assert running.events.of_type(ProcessStopped) == [
             ProcessStopped(program="participant", clean=False)
         ]
 
 
 async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
-    async with service_of(broker_url, Shop(ledger)) as running:
+    async with running_service(broker_url, PaymentsParticipant(ledger)) as running:
         assert await running.service.readiness() == {
             "database of payments": None,
             "handlers": None,
@@ -404,17 +437,17 @@ async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
 
 
 async def test_several_participants_share_a_process(broker_url):
-    shop, stock = Shop(), Participant("stock")
+    shop, stock = PaymentsParticipant(), Participant("stock")
 
     @stock.command("stock.reserve")
     async def reserve(_: ChargeCard) -> str:
         return "reserved"
 
-    async with engine_on(broker_url) as engine, service_of(broker_url, shop, Only(stock)):
-        await engine.send(command(name="stock.reserve"))
-        assert (await engine.reply()).body == "reserved"
-        await engine.send(command())
-        assert (await engine.reply()).body["charge_id"]
+    async with engine_stub(broker_url) as engine, running_service(broker_url, shop, Only(stock)):
+        await engine.send(make_command(name="stock.reserve"))
+        assert (await engine.take_reply()).body == "reserved"
+        await engine.send(make_command())
+        assert (await engine.take_reply()).body["charge_id"]
 
 
 class Only:
@@ -423,11 +456,11 @@ class Only:
 
 
 def service(*participants, **changes):
-    return Service(participants, Settings(**changes), Told())
+    return ParticipantService(participants, Settings(**changes), EventList())
 
 
 def test_participants_that_would_do_a_command_twice_are_refused():
-    first, second = Shop().participant, Participant("other")
+    first, second = PaymentsParticipant().participant, Participant("other")
 
     @second.command("payment.charge")
     async def charge(command: ChargeCard) -> None: ...
@@ -435,14 +468,14 @@ def test_participants_that_would_do_a_command_twice_are_refused():
     with pytest.raises(ConfigurationError, match=r"both perform payment\.charge"):
         service(first, second)
     with pytest.raises(ConfigurationError, match="Two participants"):
-        service(first, Shop().participant)
+        service(first, PaymentsParticipant().participant)
     with pytest.raises(ConfigurationError, match="performs no command"):
         service(Participant("idle"))
 
 
 async def test_a_participant_needs_a_broker_and_says_so():
     with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
-        async with service(Shop().participant):
+        async with service(PaymentsParticipant().participant):
             pass
 
 
@@ -452,11 +485,11 @@ async def test_a_database_that_cannot_be_used_is_one_clear_sentence(ledger):
         ("postgresql+asyncpg://u:secret@127.0.0.1:1/x", StoreUnavailable, "cannot be reached"),
     ):
         with pytest.raises(kind, match=words) as found:
-            async with service(Shop(url).participant):
+            async with service(PaymentsParticipant(url).participant):
                 pass
         assert "secret" not in str(found.value)
     unprepared = Participant("payments", database=ledger, create_barrier=False)
-    unprepared.command("payment.charge")(Shop(ledger)._charge(ledger))
+    unprepared.command("payment.charge")(PaymentsParticipant(ledger)._charge(ledger))
     with pytest.raises(ConfigurationError, match="no table saga_barrier"):
         async with service(unprepared):
             pass
@@ -466,35 +499,37 @@ async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has
     broker_url,
 ):
     concurrency, number = 5, 200
-    commands = [command(payload={"order_id": f"o-{each}"}) for each in range(number)]
+    commands = [make_command(payload={"order_id": f"o-{each}"}) for each in range(number)]
     async with (
-        PostgresServer(tcp=True) as server,
-        proxied(server.url) as proxy,
-        ledger_in(server.url) as ledger,
-        engine_on(broker_url) as engine,
-        service_of(broker_url, Shop(proxy.url), participant_concurrency=concurrency) as running,
+        PostgresServer(use_tcp=True) as server,
+        running_proxy(server.url) as proxy,
+        ledger_engine(server.url) as ledger,
+        engine_stub(broker_url) as engine,
+        running_service(
+            broker_url, PaymentsParticipant(proxy.url), participant_concurrency=concurrency
+        ) as running,
     ):
         for asked in commands:
             await engine.send(asked)
-        replies = await engine.replies(20)
+        replies = await engine.take_replies(20)
         await proxy.refuse()
-        await running.told.until(lambda fact: isinstance(fact, DatabaseTroubled))
+        await running.events.wait_for(lambda fact: isinstance(fact, DatabaseUnavailable))
         checks = await running.service.readiness()
         assert checks["database of payments"]
-        await lasting(2)
+        await sleep(2)
         await proxy.accept()
-        replies += await engine.replies(number - len(replies))
+        replies += await engine.take_replies(number - len(replies))
         failed = {each.ref.run_id for each in replies if each.outcome is Outcome.FAILED}
         assert len(failed) <= concurrency, "only what was in a handler at that moment"
         for asked in commands:
             if asked.run_id in failed:
                 await engine.send(replace(asked, attempt=2))
-        assert all(e.outcome is Outcome.SUCCEEDED for e in await engine.replies(len(failed)))
-        assert len(await entries(ledger)) == number
-        told = running.told.of(DatabaseTroubled)
+        assert all(e.outcome is Outcome.SUCCEEDED for e in await engine.take_replies(len(failed)))
+        assert len(await ledger_rows(ledger)) == number
+        told = running.events.of_type(DatabaseUnavailable)
         assert [each.operation for each in told].count("participant") == 1
-        assert len(running.told.of(DatabaseRecovered)) == 1
-        assert not running.told.of(FaultFound)
-        assert not running.told.of(HandlerFailed)
-        assert not any(each.redelivered for each in running.told.of(MessagesConsumed))
+        assert len(running.events.of_type(DatabaseRecovered)) == 1
+        assert not running.events.of_type(InternalErrorCaught)
+        assert not running.events.of_type(HandlerFailed)
+        assert not any(each.redelivered for each in running.events.of_type(MessagesConsumed))
         assert (await running.service.readiness())["database of payments"] is None

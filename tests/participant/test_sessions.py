@@ -12,35 +12,46 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import Participant, barrier
-from saga_engine.participant.database import _SESSION_CHANGED, Database, _note_changes
+from saga_engine.participant.database import (
+    _SESSION_CHANGED_KEY,
+    ParticipantDatabase,
+    _track_session_changes,
+)
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseTroubled, FaultFound
+from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
 from saga_engine.vocabulary import Outcome
-from tests.participant.shop import Desk, Told, command, entries, ledger_in, refund_of
+from tests.kit.payments_participant import (
+    DirectExecutor,
+    EventList,
+    ledger_engine,
+    ledger_rows,
+    make_command,
+    make_refund,
+)
 
 
-class Asked(BaseModel):
+class TenantCommand(BaseModel):
     order_id: str
     statements: list[str] = []
 
 
-class TenantsDesk(Desk):
+class TenantExecutor(DirectExecutor):
     """A desk of a tenant, and what stands behind it."""
 
     role: str
-    tenant: "Tenant"
+    tenant: "TenantParticipant"
     ledger: AsyncEngine
-    database: Database
+    database: ParticipantDatabase
 
 
-class Tenant:
+class TenantParticipant:
     """A participant whose handler writes its ledger and runs the statements it is asked for."""
 
     def __init__(self, database):
         self.participant = Participant("payments", database=database)
         self.seen: list[Any] = []
 
-        async def charge(asked: Asked, tx: AsyncConnection) -> str:
+        async def charge(asked: TenantCommand, tx: AsyncConnection) -> str:
             self.seen.append((await tx.execute(_SESSION)).one())
             await tx.execute(
                 text("INSERT INTO public.ledger VALUES (:o, 1)"), {"o": asked.order_id}
@@ -49,7 +60,7 @@ class Tenant:
                 await self.run(statement, tx)
             return "charged"
 
-        async def refund(asked: Asked, tx: AsyncConnection) -> None:
+        async def refund(asked: TenantCommand, tx: AsyncConnection) -> None:
             await tx.execute(text("DELETE FROM public.ledger"))
             for statement in asked.statements:
                 await self.run(statement, tx)
@@ -83,7 +94,7 @@ _SESSION = text(
 @asynccontextmanager
 async def tenants(database_url, given, **settings):
     """A database with the schema and the role of a tenant, and a participant's desk on it."""
-    async with ledger_in(database_url) as ledger:
+    async with ledger_engine(database_url) as ledger:
         role = f"tenant_{make_url(database_url).database}"
         async with ledger.begin() as tx:
             for statement in (
@@ -94,12 +105,12 @@ async def tenants(database_url, given, **settings):
             ):
                 await tx.execute(text(statement))
         engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
-        database = Database(
+        database = ParticipantDatabase(
             database_url if given == "a URL" else engine, Settings(participant_concurrency=1)
         )
         await database.prepare(create_barrier=True, **settings)
-        tenant = Tenant(database_url)
-        desk = TenantsDesk(tenant, database, Told())
+        tenant = TenantParticipant(database_url)
+        desk = TenantExecutor(tenant, database, EventList())
         desk.role, desk.tenant, desk.ledger, desk.database = role, tenant, ledger, database
         try:
             yield desk
@@ -117,9 +128,9 @@ async def desk(request, database_url):
         yield desk
 
 
-def asking(*statements, desk=None):
+def make_tenant_command(*statements, desk=None):
     named = [each.replace("TENANT", desk.role) for each in statements] if desk else [*statements]
-    return command(payload={"order_id": "o-1", "statements": named})
+    return make_command(payload={"order_id": "o-1", "statements": named})
 
 
 @pytest.mark.parametrize(
@@ -143,13 +154,13 @@ def asking(*statements, desk=None):
 async def test_a_handler_may_change_schema_and_role_and_its_neighbours_do_not_see_it(
     desk, statement
 ):
-    asked = asking(statement, desk=desk)
-    for again in (asked, asked, asking(desk=desk)):
+    asked = make_tenant_command(statement, desk=desk)
+    for again in (asked, asked, make_tenant_command(desk=desk)):
         assert (await desk(again))[0] is Outcome.SUCCEEDED
-    assert await entries(desk.ledger) == [("o-1", 1), ("o-1", 1)]
+    assert await ledger_rows(desk.ledger) == [("o-1", 1), ("o-1", 1)]
     first, second = desk.tenant.seen
     assert second == first
-    assert not desk.told.of(FaultFound)
+    assert not desk.told.of(InternalErrorCaught)
 
 
 async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(desk):
@@ -160,11 +171,11 @@ async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_
                 f" $$ SELECT pg_catalog.set_config('role', '{desk.role}', true) $$"
             )
         )
-    asked = asking("SELECT enter_tenant()")
+    asked = make_tenant_command("SELECT enter_tenant()")
     outcome, body = await desk(asked)
     assert (outcome, body["code"]) == (Outcome.FAILED, "42501")
     assert (await desk(asked))[0] is Outcome.SUCCEEDED
-    assert await entries(desk.ledger) == [("o-1", 1)]
+    assert await ledger_rows(desk.ledger) == [("o-1", 1)]
 
 
 @pytest.mark.parametrize(
@@ -184,46 +195,46 @@ async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_
 async def test_a_handler_that_ends_or_breaks_its_transaction_is_refused_in_words(
     desk, statements, code, kept
 ):
-    outcome, body = await desk(asking(*statements))
+    outcome, body = await desk(make_tenant_command(*statements))
     assert (outcome, body["code"]) == (Outcome.FAILED, code)
     assert len(body["message"]) > 10
-    assert (await desk(asking()))[0] is Outcome.SUCCEEDED
-    assert await entries(desk.ledger) == [("o-1", 1)] * (1 + kept)
-    assert not desk.told.of(FaultFound)
+    assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await ledger_rows(desk.ledger) == [("o-1", 1)] * (1 + kept)
+    assert not desk.told.of(InternalErrorCaught)
 
 
 async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(desk):
-    outcome, _ = await desk(asking("terminate"))
+    outcome, _ = await desk(make_tenant_command("terminate"))
     assert outcome is Outcome.FAILED
-    assert (await desk(asking()))[0] is Outcome.SUCCEEDED
-    assert await entries(desk.ledger) == [("o-1", 1)]
+    assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await ledger_rows(desk.ledger) == [("o-1", 1)]
 
 
 async def test_a_compensation_may_change_its_role_too(desk):
-    charge = asking()
+    charge = make_tenant_command()
     assert (await desk(charge))[0] is Outcome.SUCCEEDED
-    refund = refund_of(charge)
+    refund = make_refund(charge)
     refund.payload["statements"] = [f"SET LOCAL ROLE {desk.role}"]
     assert (await desk(refund))[0] is Outcome.SUCCEEDED
-    assert await entries(desk.ledger) == []
+    assert await ledger_rows(desk.ledger) == []
 
 
 async def test_the_barrier_may_be_in_a_schema_that_the_search_path_does_not_name(database_url):
     async with tenants(database_url, "a URL", schema="tenant") as desk:
-        asked = asking()
+        asked = make_tenant_command()
         first, second = await desk(asked), await desk(asked)
         assert first == second
-        assert await entries(desk.ledger) == [("o-1", 1)]
+        assert await ledger_rows(desk.ledger) == [("o-1", 1)]
         async with desk.ledger.connect() as tx:
-            assert await barrier.found(tx) is None
-            assert await barrier.found(tx, "tenant") == "tenant"
+            assert await barrier.find_schema(tx) is None
+            assert await barrier.find_schema(tx, "tenant") == "tenant"
 
 
 async def test_an_empty_search_path_is_said_with_a_fix_that_works(database_url):
     engine = create_async_engine(
         database_url, connect_args={"server_settings": {"search_path": ""}}
     )
-    database = Database(engine, Settings())
+    database = ParticipantDatabase(engine, Settings())
     for create in (True, False):
         with pytest.raises(ConfigurationError) as found:
             await database.prepare(create_barrier=create)
@@ -251,7 +262,7 @@ async def test_a_database_that_may_lose_commits_is_refused_at_start(database_url
         undo = f"ALTER {whom} RESET synchronous_commit"
     theirs = create_async_engine(database_url, connect_args=settings)
     for given in (theirs,) if where == "session" else (theirs, database_url):
-        database = Database(given, Settings())
+        database = ParticipantDatabase(given, Settings())
         with pytest.raises(ConfigurationError, match="synchronous_commit is off"):
             await database.prepare(create_barrier=True)
         await database.close()
@@ -271,7 +282,7 @@ async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, g
             "before_cursor_execute",
             lambda _connection, _cursor, statement, *_: statements.append(statement),
         )
-        assert (await desk(asking()))[0] is Outcome.SUCCEEDED
+        assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
         ours = ["current_setting('role') FROM"] if given == "an engine" else []
         expected = [*ours, "WITH lock", "AS role", "INTO public.ledger", "UPDATE"]
         assert len(statements) == len(expected)
@@ -282,9 +293,9 @@ async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, g
 async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines_tables(desk):
     async with desk.ledger.begin() as tx:
         await tx.execute(text("DROP TABLE saga_barrier"))
-    outcome, body = await desk(asking())
+    outcome, body = await desk(make_tenant_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
-    (trouble,) = desk.told.of(DatabaseTroubled)
+    (trouble,) = desk.told.of(DatabaseUnavailable)
     assert "migrate" not in trouble.problem
 
 
@@ -309,5 +320,5 @@ def test_a_change_that_outlives_its_transaction_is_seen_whatever_stands_before_i
     statement, changes
 ):
     connection: Any = SimpleNamespace(info={})
-    _note_changes(connection, None, statement)
-    assert bool(connection.info.get(_SESSION_CHANGED)) is changes
+    _track_session_changes(connection, None, statement)
+    assert bool(connection.info.get(_SESSION_CHANGED_KEY)) is changes

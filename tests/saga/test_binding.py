@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine.errors import DefinitionError
-from saga_engine.payload.annotations import without_none
+from saga_engine.payload.annotations import split_optional
 from saga_engine.payload.payload import PayloadError
-from saga_engine.saga.binding import Mapping, Parameter, place_of
+from saga_engine.saga.binding import Parameter, PayloadMapping, source_location_of
 
 
 class Order(BaseModel):
@@ -20,8 +20,8 @@ class Order(BaseModel):
 
 def refused(function: Callable[..., Any]) -> DefinitionError:
     with pytest.raises(DefinitionError) as caught:
-        Mapping(function)
-    assert caught.value.where == f"{__file__}:{inspect.getsourcelines(function)[1]}"
+        PayloadMapping(function)
+    assert caught.value.location == f"{__file__}:{inspect.getsourcelines(function)[1]}"
     return caught.value
 
 
@@ -29,7 +29,7 @@ def test_parameters_have_a_name_a_type_and_may_be_optional():
     def function(order: Order, *, seat: int | None) -> dict:
         return {}
 
-    assert Mapping(function).parameters == (
+    assert PayloadMapping(function).parameters == (
         Parameter("order", Order, optional=False),
         Parameter("seat", int, optional=True),
     )
@@ -39,14 +39,14 @@ def test_annotations_may_be_strings():
     def function(order: "Order") -> "dict":
         return {}
 
-    assert Mapping(function).parameters[0].kind is Order
+    assert PayloadMapping(function).parameters[0].python_type is Order
 
 
 def test_a_mapping_writes_the_payload_as_json():
     def function(order: Order) -> Order:
         return order
 
-    assert Mapping(function)({"order": Order(id=1)}) == {"id": 1}
+    assert PayloadMapping(function)({"order": Order(id=1)}) == {"id": 1}
 
 
 def test_a_mapping_that_returns_another_type_than_it_says_raises():
@@ -54,7 +54,7 @@ def test_a_mapping_that_returns_another_type_than_it_says_raises():
         return {"id": 1}  # type: ignore[return-value]  # the mistake under test
 
     with pytest.raises(PayloadError, match="dict does not fit Order"):
-        Mapping(function)({"order": Order(id=1)})
+        PayloadMapping(function)({"order": Order(id=1)})
 
 
 def test_what_the_function_raises_the_mapping_raises():
@@ -62,7 +62,7 @@ def test_what_the_function_raises_the_mapping_raises():
         raise LookupError(order.id)
 
     with pytest.raises(LookupError):
-        Mapping(function)({"order": Order(id=1)})
+        PayloadMapping(function)({"order": Order(id=1)})
 
 
 def test_a_wrapped_function_stands_where_its_own_code_is():
@@ -73,8 +73,8 @@ def test_a_wrapped_function_stands_where_its_own_code_is():
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    assert place_of(wrapper) == place_of(function)
-    assert Mapping(wrapper).parameters == Mapping(function).parameters
+    assert source_location_of(wrapper) == source_location_of(function)
+    assert PayloadMapping(wrapper).parameters == PayloadMapping(function).parameters
 
 
 def test_a_function_without_a_result_type_is_refused():
@@ -116,7 +116,7 @@ def test_parameters_that_have_no_name_of_their_own_are_refused():
         return {}
 
     for function in (stars, keywords, positional):
-        assert refused(function).mend == "Use plain parameters, no * and no /."
+        assert refused(function).fix == "Use plain parameters, no * and no /."
 
 
 async def waits(order: Order) -> dict:
@@ -133,7 +133,7 @@ async def waits_and_yields(order: Order) -> AsyncIterator[dict]:
 
 @pytest.mark.parametrize("function", [waits, yields, waits_and_yields])
 def test_a_function_that_does_more_than_map_is_refused(function):
-    assert "take I/O and waiting out of it" in refused(function).mend
+    assert "take I/O and waiting out of it" in refused(function).fix
 
 
 @pytest.mark.parametrize("annotation", ["Oder", "inspect.Nothing", "Order[", "Order[int, str, 3]"])
@@ -159,7 +159,7 @@ def test_an_annotation_that_cannot_be_read_is_refused(annotation):
     ],
 )
 def test_without_none_takes_none_out_of_a_type(kind, expected):
-    assert without_none(kind) == expected
+    assert split_optional(kind) == expected
 
 
 def test_an_annotation_that_the_module_does_not_have_says_where_it_is_looked_for():
@@ -167,7 +167,7 @@ def test_an_annotation_that_the_module_does_not_have_says_where_it_is_looked_for
         return {}
 
     function.__annotations__["order"] = "Local"
-    assert refused(function).mend.startswith(f"Define Local at the top level of {__name__}")
+    assert refused(function).fix.startswith(f"Define Local at the top level of {__name__}")
 
 
 class Shop:
@@ -189,10 +189,10 @@ class Shop:
 def test_a_function_of_a_class_is_refused(name):
     error = refused(vars(Shop)[name])
     assert error.problem == f"Shop.{name} stands in a class."
-    assert "outside the class" in error.mend
+    assert "outside the class" in error.fix
 
 
 def test_a_lambda_is_refused():
     error = refused(lambda order: order)
     assert error.problem == "A lambda is declared where a function belongs."
-    assert "`def`" in error.mend
+    assert "`def`" in error.fix

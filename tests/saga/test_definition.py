@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
-from saga_engine.saga.definition import collecting
+from saga_engine.saga.definition import collect_errors
 from saga_engine.saga.rules import problems
 from saga_engine.vocabulary import Direction, StepKind
-from tests.saga.scenario import add, fork, sequence
+from tests.kit.decider_scenario import add_step, branching_saga, sequential_saga
 
 
 def line_here(function) -> str:
@@ -23,30 +23,30 @@ def line_here(function) -> str:
 
 
 def test_steps_are_kept_in_the_order_declared_each_after_the_one_before():
-    saga = sequence("b", "a", "c")
+    saga = sequential_saga("b", "a", "c")
     assert list(saga.steps) == ["b", "a", "c"]
-    assert saga.after == {"b": (), "a": ("b",), "c": ("a",)}
+    assert saga.predecessors == {"b": (), "a": ("b",), "c": ("a",)}
 
 
 def test_after_takes_steps_and_names():
     saga = Saga("a", version=1, input=dict)
-    first = add(saga, "first")
-    add(saga, "second", after=[first])
-    add(saga, "third", after=("first", "second"))
-    assert saga.after["second"] == ("first",)
-    assert saga.after["third"] == ("first", "second")
+    first = add_step(saga, "first")
+    add_step(saga, "second", after=[first])
+    add_step(saga, "third", after=("first", "second"))
+    assert saga.predecessors["second"] == ("first",)
+    assert saga.predecessors["third"] == ("first", "second")
 
 
 def test_ancestors_and_descendants_reach_all_the_way():
-    saga = fork()
+    saga = branching_saga()
     assert saga.ancestors["join"] == {"left", "right", "root"}
     assert saga.descendants["root"] == ("left", "right", "join")
     assert saga.descendants["left"] == ("join",)
 
 
 def test_the_kind_of_a_step_is_its_place_relative_to_the_pivot():
-    saga = sequence("a", "p", "z", pivot="p")
-    assert [saga.kind(name) for name in saga.steps] == [
+    saga = sequential_saga("a", "p", "z", pivot="p")
+    assert [saga.step_kind(name) for name in saga.steps] == [
         StepKind.COMPENSATABLE,
         StepKind.PIVOT,
         StepKind.RETRIABLE,
@@ -55,25 +55,25 @@ def test_the_kind_of_a_step_is_its_place_relative_to_the_pivot():
 
 
 def test_without_a_pivot_every_step_is_compensatable():
-    saga = sequence("a", "b")
+    saga = sequential_saga("a", "b")
     assert saga.pivot is None
-    assert {saga.kind(name) for name in saga.steps} == {StepKind.COMPENSATABLE}
+    assert {saga.step_kind(name) for name in saga.steps} == {StepKind.COMPENSATABLE}
 
 
 def test_a_step_has_an_order_in_each_direction_it_declares():
-    step = add(Saga("a", version=1, input=dict), "a", undo=False)
-    assert step.order(Direction.ACTION) is step.action
-    assert step.order(Direction.COMPENSATION) is None
+    step = add_step(Saga("a", version=1, input=dict), "a", compensated=False)
+    assert step.command_spec(Direction.ACTION) is step.action_spec
+    assert step.command_spec(Direction.COMPENSATION) is None
 
 
 def test_a_saga_shows_its_name_version_and_steps():
-    assert repr(sequence("a", "b")) == "Saga('trip', version=1, steps=['a', 'b'])"
+    assert repr(sequential_saga("a", "b")) == "Saga('trip', version=1, steps=['a', 'b'])"
 
 
 def test_a_step_declared_twice_is_refused_with_both_places():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        add(saga, "book")
+        add_step(saga, "book")
 
         @saga.step(command="do.it")  # here
         def book(order: dict) -> dict:
@@ -81,12 +81,12 @@ def test_a_step_declared_twice_is_refused_with_both_places():
 
     with pytest.raises(DefinitionError, match=r"declared twice, first at .*scenario\.py:\d+") as e:
         declare()
-    assert e.value.where == line_here(declare)
+    assert e.value.location == line_here(declare)
 
 
 def test_two_compensations_of_a_step_are_refused_with_both_places():
     def declare():
-        step = add(Saga("a", version=1, input=dict), "book")
+        step = add_step(Saga("a", version=1, input=dict), "book")
 
         @step.compensation(command="undo.it")  # here
         def undo(order: dict) -> dict:
@@ -94,7 +94,7 @@ def test_two_compensations_of_a_step_are_refused_with_both_places():
 
     with pytest.raises(DefinitionError, match="two compensations, the other at") as caught:
         declare()
-    assert caught.value.where == line_here(declare)
+    assert caught.value.location == line_here(declare)
 
 
 class Holder:
@@ -107,7 +107,7 @@ def test_an_input_that_is_no_payload_type_is_refused():
 
     with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
         declare()
-    assert caught.value.where == line_here(declare)
+    assert caught.value.location == line_here(declare)
 
 
 def test_a_reply_that_is_no_payload_type_is_refused():
@@ -118,7 +118,7 @@ def test_a_reply_that_is_no_payload_type_is_refused():
 
     with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
         declare()
-    assert caught.value.where == line_here(declare)
+    assert caught.value.location == line_here(declare)
 
 
 @pytest.mark.parametrize("what", [partial(dict), Holder, len, 3])
@@ -126,18 +126,18 @@ def test_a_step_is_declared_on_a_function(what):
     saga = Saga("a", version=1, input=dict)
     with pytest.raises(DefinitionError, match="is declared where a function belongs") as caught:
         saga.step(command="do.it")(what)
-    assert caught.value.where.startswith(f"{__file__}:")
+    assert caught.value.location.startswith(f"{__file__}:")
 
 
 def test_a_compensation_is_declared_on_a_function_not_on_a_step():
-    step = add(Saga("a", version=1, input=dict), "a", undo=False)
+    step = add_step(Saga("a", version=1, input=dict), "a", compensated=False)
     with pytest.raises(DefinitionError, match="A Step is declared where a function belongs"):
         step.compensation(command="undo.it")(step)
 
 
 def test_the_fingerprint_is_the_same_for_the_same_structure():
-    assert fork().fingerprint == fork().fingerprint
-    assert len(fork().fingerprint) == 16
+    assert branching_saga().fingerprint == branching_saga().fingerprint
+    assert len(branching_saga().fingerprint) == 16
 
 
 class Reply(BaseModel):
@@ -157,7 +157,7 @@ def variant(**changes) -> str:
         input=options.get("input", dict),
         deadline=options.get("deadline"),
     )
-    add(saga, options.get("first", "first"))
+    add_step(saga, options.get("first", "first"))
 
     def second(order: Any) -> dict:
         payload: dict = options.get("payload", {})
@@ -217,17 +217,17 @@ def test_the_fingerprint_stays_when_what_runs_in_flight_can_bear_changes(change)
 def test_the_fingerprint_sees_the_order_of_the_steps_but_not_that_of_after():
     def joined(*after: str) -> str:
         saga = Saga("s", version=1, input=dict)
-        add(saga, "a", after=[])
-        add(saga, "b", after=[])
-        add(saga, "c", after=after)
+        add_step(saga, "a", after=[])
+        add_step(saga, "b", after=[])
+        add_step(saga, "c", after=after)
         return saga.fingerprint
 
     assert joined("a", "b") == joined("b", "a")
-    assert sequence("a", "b").fingerprint != sequence("b", "a").fingerprint
+    assert sequential_saga("a", "b").fingerprint != sequential_saga("b", "a").fingerprint
 
 
 def test_the_fingerprint_is_stored_so_it_never_changes_by_itself():
-    assert fork().fingerprint == "8e020ba214b34619"
+    assert branching_saga().fingerprint == "8e020ba214b34619"
 
 
 def test_a_decorator_without_its_arguments_is_refused_at_the_function():
@@ -240,12 +240,12 @@ def test_a_decorator_without_its_arguments_is_refused_at_the_function():
 
     with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
         declare()
-    assert caught.value.where == line_here(declare)
-    assert 'step(command="...")' in caught.value.mend
+    assert caught.value.location == line_here(declare)
+    assert 'step(command="...")' in caught.value.fix
 
 
 def test_a_bare_compensation_is_refused_too():
-    step = add(Saga("a", version=1, input=dict), "a", undo=False)
+    step = add_step(Saga("a", version=1, input=dict), "a", compensated=False)
     with pytest.raises(DefinitionError, match=r"compensation stands without its command"):
         step.compensation(lambda order: order)
 
@@ -254,7 +254,7 @@ def test_what_is_no_function_and_has_no_arguments_is_refused_where_it_is_declare
     wrong: Any = Saga("a", version=1, input=dict)
     with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
         wrong.step("seat.book")
-    assert caught.value.where.startswith(f"{__file__}:")
+    assert caught.value.location.startswith(f"{__file__}:")
 
 
 def several_mistakes():
@@ -284,14 +284,14 @@ def several_mistakes():
 
 
 def test_every_mistake_of_a_module_is_noted():
-    with collecting() as noted:
+    with collect_errors() as noted:
         saga = several_mistakes()
     found = [each.problem for each in noted]
     assert [each for each in found if "Holder is no payload type" in each] == found[:2]
     assert found[2:5] == [
         "Parameter 'order' has no annotation.",
         "undo does not say what it returns.",
-        f"Step 'book' has two compensations, the other at {noted[3].where}.",
+        f"Step 'book' has two compensations, the other at {noted[3].location}.",
     ]
     assert noted[5].problem.startswith("Step 'pay' is declared twice, first at ")
     # What is noted has no type, so the rules for parameters say nothing of it.
@@ -299,7 +299,7 @@ def test_every_mistake_of_a_module_is_noted():
 
 
 def test_outside_of_collecting_the_first_mistake_raises():
-    with collecting(), pytest.raises(ZeroDivisionError):
+    with collect_errors(), pytest.raises(ZeroDivisionError):
         raise ZeroDivisionError
     with pytest.raises(DefinitionError, match="Holder is no payload type"):
         several_mistakes()

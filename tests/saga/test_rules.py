@@ -9,8 +9,8 @@ import pytest
 from saga_engine import Retry, Saga
 from saga_engine.errors import DefinitionError
 from saga_engine.saga.rules import check, problems
-from tests.saga.refusals import broken
-from tests.saga.scenario import add, sequence
+from tests.kit.decider_scenario import add_step, sequential_saga
+from tests.saga.definition_errors import definition_error
 
 
 @pytest.mark.parametrize("name", ["", "Place", "1st", "a b", "a" * 65, "ä", "a\n", 7, None])
@@ -18,7 +18,7 @@ def test_a_saga_has_a_name_that_can_travel(name):
     def declare():
         return Saga(name, version=1, input=dict)  # here
 
-    assert "has a name that cannot travel" in broken(declare).problem
+    assert "has a name that cannot travel" in definition_error(declare).problem
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, None, 2**31])
@@ -26,7 +26,7 @@ def test_a_saga_has_a_version_number(version):
     def declare():
         return Saga("a", version=version, input=dict)  # here
 
-    assert broken(declare).mend == "Count versions from 1."
+    assert definition_error(declare).fix == "Count versions from 1."
 
 
 @pytest.mark.parametrize("deadline", [timedelta(), timedelta(-1), timedelta(361), 600, "1h"])
@@ -34,27 +34,27 @@ def test_a_deadline_is_a_timedelta_within_bounds(deadline):
     def declare():
         return Saga("a", version=1, input=dict, deadline=deadline)  # here
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert repr(deadline) in error.problem
-    assert "timedelta" in error.mend
+    assert "timedelta" in error.fix
 
 
 def test_a_saga_has_steps():
     def declare():
         return Saga("a", version=1, input=dict)  # here
 
-    assert broken(declare).problem == "Saga 'a' has 0 steps."
+    assert definition_error(declare).problem == "Saga 'a' has 0 steps."
 
 
 def test_a_saga_has_at_most_200_steps():
     def declare():
         saga = Saga("a", version=1, input=dict)  # here
         for number in range(201):
-            add(saga, f"s{number}")
+            add_step(saga, f"s{number}")
         return saga
 
-    assert "has 201 steps" in broken(declare).problem
-    check(sequence(*(f"s{number}" for number in range(200))))
+    assert "has 201 steps" in definition_error(declare).problem
+    check(sequential_saga(*(f"s{number}" for number in range(200))))
 
 
 def test_a_step_has_a_name_that_can_travel():
@@ -67,7 +67,7 @@ def test_a_step_has_a_name_that_can_travel():
 
         return saga
 
-    assert "has a name that cannot travel" in broken(declare).problem
+    assert "has a name that cannot travel" in definition_error(declare).problem
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_a_command_is_a_routing_key_without_wildcards(command):
 
         return saga
 
-    assert "is no command name" in broken(declare).problem
+    assert "is no command name" in definition_error(declare).problem
 
 
 def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        step = add(saga, "book", undo=False)
+        step = add_step(saga, "book", compensated=False)
 
         @step.compensation(command="no good")  # here
         def unbook(order: dict) -> dict:
@@ -97,7 +97,7 @@ def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands(
 
         return saga
 
-    assert "'no good'" in broken(declare).problem
+    assert "'no good'" in definition_error(declare).problem
 
 
 @pytest.mark.parametrize("timeout", [None, 30, timedelta(), timedelta(31), float("inf")])
@@ -111,9 +111,9 @@ def test_a_wait_has_a_timeout(timeout):
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert f"waits without a usable timeout (timeout={timeout!r})" in error.problem
-    assert "timeout=timedelta(seconds=30)" in error.mend
+    assert "timeout=timedelta(seconds=30)" in error.fix
 
 
 WRONG_RETRY: Any = Retry
@@ -151,14 +151,16 @@ def test_a_retry_policy_keeps_its_bounds(retry, problem):
 
         return saga
 
-    assert broken(declare).problem == f"Step 'book' cannot be retried like that: {problem}."
+    assert (
+        definition_error(declare).problem == f"Step 'book' cannot be retried like that: {problem}."
+    )
 
 
 @pytest.mark.parametrize("after", ["book", {"book": 1}, 3, [dict], [None]])
 def test_after_is_a_list_of_steps(after):
     def declare():
         saga = Saga("a", version=1, input=dict)
-        add(saga, "book")
+        add_step(saga, "book")
 
         @saga.step(command="do.it", after=after)  # here
         def pay(order: dict) -> dict:
@@ -166,15 +168,15 @@ def test_after_is_a_list_of_steps(after):
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert error.problem == "The after= of step 'pay' is no list of steps."
-    assert "after=[reserve]" in error.mend
+    assert "after=[reserve]" in error.fix
 
 
 def test_after_takes_a_step_only_in_a_list():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        book = add(saga, "book")
+        book = add_step(saga, "book")
 
         @saga.step(command="do.it", after=book)  # here
         def pay(order: dict) -> dict:
@@ -182,14 +184,14 @@ def test_after_takes_a_step_only_in_a_list():
 
         return saga
 
-    assert "is no list of steps" in broken(declare).problem
+    assert "is no list of steps" in definition_error(declare).problem
 
 
 def test_a_step_comes_after_steps_of_its_own_saga():
     def declare():
-        other = add(Saga("other", version=1, input=dict), "book")
+        other = add_step(Saga("other", version=1, input=dict), "book")
         saga = Saga("a", version=1, input=dict)
-        add(saga, "book")
+        add_step(saga, "book")
 
         @saga.step(command="do.it", after=[other])  # here
         def pay(order: dict) -> dict:
@@ -197,13 +199,13 @@ def test_a_step_comes_after_steps_of_its_own_saga():
 
         return saga
 
-    assert "comes after 'book' of another saga" in broken(declare).problem
+    assert "comes after 'book' of another saga" in definition_error(declare).problem
 
 
 def test_a_step_comes_after_steps_that_exist():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        add(saga, "book")
+        add_step(saga, "book")
 
         @saga.step(command="do.it", after=["bok"])  # here
         def pay(order: dict) -> dict:
@@ -211,23 +213,23 @@ def test_a_step_comes_after_steps_that_exist():
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert error.problem == "Step 'pay' comes after 'bok', which is no step of 'a'."
-    assert error.mend == "Its steps are book, pay."
+    assert error.fix == "Its steps are book, pay."
 
 
 def test_steps_do_not_wait_for_each_other():
     saga = Saga("a", version=1, input=dict)
-    add(saga, "x", after=["z"])
-    add(saga, "y", after=["x"])
-    add(saga, "z", after=["y"])
+    add_step(saga, "x", after=["z"])
+    add_step(saga, "y", after=["x"])
+    add_step(saga, "z", after=["y"])
     with pytest.raises(DefinitionError, match="wait for each other: ") as caught:
         check(saga)
     circle = caught.value.problem.rstrip(".").rpartition(": ")[2].split(" -> ")
     assert circle[0] == circle[-1]
     for later, earlier in pairwise(circle):
-        assert earlier in saga.after[later]
-    assert caught.value.where in {step.where for step in saga.steps.values()}
+        assert earlier in saga.predecessors[later]
+    assert caught.value.location in {step.source_location for step in saga.steps.values()}
 
 
 def test_a_step_does_not_wait_for_itself():
@@ -240,13 +242,13 @@ def test_a_step_does_not_wait_for_itself():
 
         return saga
 
-    assert "wait for each other: pay -> pay" in broken(declare).problem
+    assert "wait for each other: pay -> pay" in definition_error(declare).problem
 
 
 def test_there_is_one_pivot():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        add(saga, "p", pivot=True, undo=False)
+        add_step(saga, "p", pivot=True, compensated=False)
 
         @saga.step(command="do.it", pivot=True)  # here
         def q(order: dict) -> dict:
@@ -254,13 +256,13 @@ def test_there_is_one_pivot():
 
         return saga
 
-    assert broken(declare).problem == "Saga 'a' has two pivots: 'p' and 'q'."
+    assert definition_error(declare).problem == "Saga 'a' has two pivots: 'p' and 'q'."
 
 
 def test_no_step_runs_beside_the_pivot():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        add(saga, "p", pivot=True, undo=False)
+        add_step(saga, "p", pivot=True, compensated=False)
 
         @saga.step(command="do.it", after=[])  # here
         def beside(order: dict) -> dict:
@@ -268,7 +270,7 @@ def test_no_step_runs_beside_the_pivot():
 
         return saga
 
-    assert broken(declare).problem == "Step 'beside' runs beside the pivot 'p'."
+    assert definition_error(declare).problem == "Step 'beside' runs beside the pivot 'p'."
 
 
 def test_a_step_before_the_pivot_can_be_undone():
@@ -279,12 +281,12 @@ def test_a_step_before_the_pivot_can_be_undone():
         def book(order: dict) -> dict:
             return {}
 
-        add(saga, "p", pivot=True, undo=False)
+        add_step(saga, "p", pivot=True, compensated=False)
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert error.problem == "Step 'book' cannot be undone."
-    assert "@book.compensation(command=...)" in error.mend
+    assert "@book.compensation(command=...)" in error.fix
 
 
 @pytest.mark.parametrize("place", ["read_only", "after_pivot"])
@@ -292,8 +294,8 @@ def test_a_compensation_that_can_never_run_is_refused(place):
     def declare():
         saga = Saga("a", version=1, input=dict)
         if place == "after_pivot":
-            add(saga, "p", pivot=True, undo=False)
-        step = add(saga, "z", undo=False, read_only=place == "read_only")
+            add_step(saga, "p", pivot=True, compensated=False)
+        step = add_step(saga, "z", compensated=False, read_only=place == "read_only")
 
         @step.compensation(command="undo.it")  # here
         def undo(order: dict) -> dict:
@@ -302,13 +304,13 @@ def test_a_compensation_that_can_never_run_is_refused(place):
         return saga
 
     reason = "is read-only" if place == "read_only" else "comes after the pivot 'p'"
-    assert broken(declare).problem.endswith(f"can never run: the step {reason}.")
+    assert definition_error(declare).problem.endswith(f"can never run: the step {reason}.")
 
 
 def test_a_compensation_sends_another_command_than_its_step():
     def declare():
         saga = Saga("a", version=1, input=dict)
-        step = add(saga, "book", undo=False)
+        step = add_step(saga, "book", compensated=False)
 
         @step.compensation(command="do.book")  # here
         def unbook(order: dict) -> dict:
@@ -316,26 +318,26 @@ def test_a_compensation_sends_another_command_than_its_step():
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert "sends 'do.book', the step's own command" in error.problem
-    assert error.mend.endswith("command='do.book.undo'.")
+    assert error.fix.endswith("command='do.book.undo'.")
 
 
 def test_every_rule_that_is_broken_is_reported():
     saga = Saga("A", version=0, input=dict)
-    add(saga, "book", retry=None, timeout=None)
+    add_step(saga, "book", retry=None, timeout=None)
     assert len(list(problems(saga))) == 4
     pivots = Saga("a", version=1, input=dict)
     for name in ("p", "q", "r"):
-        add(pivots, name, pivot=True, undo=False)
+        add_step(pivots, name, pivot=True, compensated=False)
     assert [each.problem[-12:] for each in problems(pivots)] == ["'p' and 'q'.", "'p' and 'r'."]
     bare = Saga("a", version=1, input=dict)
     for name in ("x", "y"):
-        add(bare, name, undo=False)
+        add_step(bare, name, compensated=False)
     assert len(list(problems(bare))) == 2
 
 
 def test_a_sound_saga_passes_twice():
-    saga = sequence("a", "p", "z", pivot="p", deadline=timedelta(days=360))
+    saga = sequential_saga("a", "p", "z", pivot="p", deadline=timedelta(days=360))
     check(saga)
     check(saga)

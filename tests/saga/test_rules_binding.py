@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from saga_engine import Saga
 from saga_engine.saga.rules import check
-from tests.saga.refusals import broken
+from tests.saga.definition_errors import definition_error
 
 
 class Order(BaseModel):
@@ -41,9 +41,9 @@ def test_a_parameter_is_a_step_or_the_input():
 
         return typed(pay)
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert error.problem == "Parameter 'who' is neither a step nor the input."
-    assert error.mend.endswith("annotate it with Order for the input.")
+    assert error.fix.endswith("annotate it with Order for the input.")
 
 
 def test_a_step_does_not_need_its_own_reply():
@@ -53,7 +53,7 @@ def test_a_step_does_not_need_its_own_reply():
 
         return typed(pay)
 
-    assert broken(declare).problem == "Parameter 'pay' is the step itself."
+    assert definition_error(declare).problem == "Parameter 'pay' is the step itself."
 
 
 def test_a_parameter_names_a_step_that_comes_before():
@@ -63,9 +63,9 @@ def test_a_parameter_names_a_step_that_comes_before():
 
         return typed(pay, after=[])
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert "does not come before 'pay'" in error.problem
-    assert error.mend == "Add it to after=[...] of 'pay'."
+    assert error.fix == "Add it to after=[...] of 'pay'."
 
 
 def test_a_step_that_needs_the_reply_of_a_later_step_is_declared_after_it():
@@ -82,9 +82,9 @@ def test_a_step_that_needs_the_reply_of_a_later_step_is_declared_after_it():
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert "does not come before 'pay'" in error.problem
-    assert error.mend.startswith("'book' waits for 'pay'. Declare 'book' first")
+    assert error.fix.startswith("'book' waits for 'pay'. Declare 'book' first")
 
 
 def test_a_compensation_does_not_need_the_reply_of_a_later_step():
@@ -105,7 +105,7 @@ def test_a_compensation_does_not_need_the_reply_of_a_later_step():
 
         return saga
 
-    assert "is undone before 'book' is" in broken(declare).mend
+    assert "is undone before 'book' is" in definition_error(declare).fix
 
 
 def test_a_parameter_has_the_type_of_the_reply():
@@ -115,7 +115,7 @@ def test_a_parameter_has_the_type_of_the_reply():
 
         return typed(pay)
 
-    assert broken(declare).problem == (
+    assert definition_error(declare).problem == (
         "Parameter 'book' is annotated Order, but that step replies Seat."
     )
 
@@ -127,9 +127,9 @@ def test_a_reply_that_may_be_none_is_taken_as_such():
 
         return typed(pay, Seat | None)
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert "may be None" in error.problem
-    assert "Seat | None" in error.mend
+    assert "Seat | None" in error.fix
 
 
 def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
@@ -146,9 +146,9 @@ def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
 
         return saga
 
-    error = broken(declare)
+    error = definition_error(declare)
     assert "can time out and still have to be undone" in error.problem
-    assert error.mend == "Annotate it Seat | None and undo by what the input says."
+    assert error.fix == "Annotate it Seat | None and undo by what the input says."
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,19 @@ from cryptography.x509.oid import NameOID
 DAY = timedelta(days=1)
 
 
-class Pair(NamedTuple):
+class KeyPair(NamedTuple):
     """A certificate and its key, as files."""
 
     certificate: Path
     key: Path
 
-    def put(self, other: "Pair") -> None:
+    def copy_to(self, other: "KeyPair") -> None:
         """Replace both with another pair's, as a renewal does."""
         shutil.copyfile(other.certificate, self.certificate)
         shutil.copyfile(other.key, self.key)
 
 
-class Authority:
+class CertificateAuthority:
     """Signs certificates; `ca` is its own, to be trusted or not."""
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -47,7 +47,7 @@ class Authority:
 
     def issue(
         self, name: str, *, hosts=("localhost",), from_now=-DAY, until=DAY, alone=False
-    ) -> Pair:
+    ) -> KeyPair:
         """Sign a certificate for some hosts; `alone`: it signs itself instead."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(name)
@@ -64,7 +64,7 @@ class Authority:
             )
             .sign(key if alone else self._key, hashes.SHA256())
         )
-        pair = Pair(*(self._directory / f"{self._name}-{name}.{end}" for end in ("pem", "key")))
+        pair = KeyPair(*(self._directory / f"{self._name}-{name}.{end}" for end in ("pem", "key")))
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
             key.private_bytes(

@@ -13,9 +13,9 @@ import pytest
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import free_port
-from saga_engine.embedded.programs import unprivileged_account
-from tests.kit.rabbitmq import RabbitServer
-from tests.security.certificates import Authority, Pair
+from saga_engine.embedded.programs import unprivileged_user
+from tests.kit.rabbitmq import RabbitMQServer
+from tests.security.certificates import CertificateAuthority, KeyPair
 
 HOUR = timedelta(hours=1)
 
@@ -24,31 +24,31 @@ HOUR = timedelta(hours=1)
 class Certificates:
     """What the servers and we have, and what they should not accept."""
 
-    ours: Authority
-    theirs: Authority
-    client: Pair
-    foreign_client: Pair
-    old_client: Pair
-    server: Pair
-    expired: Pair
-    early: Pair
-    alone: Pair
-    elsewhere: Pair
+    authority: CertificateAuthority
+    other_authority: CertificateAuthority
+    client: KeyPair
+    other_authority_client: KeyPair
+    old_client: KeyPair
+    server: KeyPair
+    expired: KeyPair
+    not_yet_valid: KeyPair
+    self_signed: KeyPair
+    wrong_host: KeyPair
 
 
 @dataclass
-class Secured:
+class TlsServer:
     """A server that demands TLS and a certificate of ours; `shows` is what it has in its files."""
 
-    server: RabbitServer | PostgresServer
+    server: RabbitMQServer | PostgresServer
     plain_url: str
-    shows: Pair
-    _reread: Callable[[], Awaitable[object]]
+    presented: KeyPair
+    _reload: Callable[[], Awaitable[object]]
 
-    async def show(self, pair: Pair) -> None:
+    async def present(self, pair: KeyPair) -> None:
         """Have the server show another certificate from now on."""
-        self.shows.put(pair)
-        await self._reread()
+        self.presented.copy_to(pair)
+        await self._reload()
 
 
 @pytest.fixture(scope="session")
@@ -61,23 +61,26 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def certificates(directory) -> Certificates:
-    ours, theirs = Authority(directory, "ours"), Authority(directory, "theirs")
+    ours, theirs = (
+        CertificateAuthority(directory, "ours"),
+        CertificateAuthority(directory, "theirs"),
+    )
     return Certificates(
         ours,
         theirs,
         client=ours.issue("client"),
-        foreign_client=theirs.issue("client"),
+        other_authority_client=theirs.issue("client"),
         old_client=ours.issue("old-client", until=-HOUR),
         server=ours.issue("server"),
         expired=ours.issue("expired", until=-HOUR),
-        early=ours.issue("early", from_now=HOUR),
-        alone=ours.issue("alone", alone=True),
-        elsewhere=ours.issue("elsewhere", hosts=("elsewhere.example",)),
+        not_yet_valid=ours.issue("early", from_now=HOUR),
+        self_signed=ours.issue("alone", alone=True),
+        wrong_host=ours.issue("elsewhere", hosts=("elsewhere.example",)),
     )
 
 
 @pytest.fixture(scope="session")
-async def tls_rabbitmq(certificates, rabbitmq) -> AsyncIterator[Secured]:  # noqa: ARG001 - skips
+async def tls_rabbitmq(certificates, rabbitmq) -> AsyncIterator[TlsServer]:  # noqa: ARG001 - skips
     shows = certificates.ours.issue("rabbitmq")
     port = free_port()
     configuration = f"""\
@@ -88,18 +91,18 @@ ssl_options.keyfile = {shows.key}
 ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = true
 """
-    async with RabbitServer(configuration=configuration) as server:
+    async with RabbitMQServer(extra_configuration=configuration) as server:
 
         async def reread():
-            await server.ctl("eval", "ssl:clear_pem_cache().")
+            await server.rabbitmqctl("eval", "ssl:clear_pem_cache().")
 
-        yield Secured(server, f"amqp://guest:guest@localhost:{port}/", shows, reread)
+        yield TlsServer(server, f"amqp://guest:guest@localhost:{port}/", shows, reread)
 
 
 @pytest.fixture(scope="session")
-async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIterator[Secured]:
+async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIterator[TlsServer]:
     shows = certificates.ours.issue("postgres")
-    if account := unprivileged_account():
+    if account := unprivileged_user():
         for file in shows:
             os.chown(file, account.uid, account.gid)
     rules = directory / "pg_hba.conf"
@@ -112,17 +115,19 @@ async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIte
         "ssl_ca_file": str(certificates.ours.ca),
         "hba_file": str(rules),
     }
-    async with PostgresServer(tcp=True, settings=settings, programs=postgresql_with_tls) as server:
+    async with PostgresServer(
+        use_tcp=True, settings=settings, bin_directory=postgresql_with_tls
+    ) as server:
 
         async def reread():
             os.kill(server.pid, signal.SIGHUP)
 
         await server.create_database("engine")
         url = server.url.replace("127.0.0.1", "localhost").replace("/postgres", "/engine")
-        yield Secured(server, url, shows, reread)
+        yield TlsServer(server, url, shows, reread)
 
 
-def broker_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
+def broker_url(secured: TlsServer, ca: Path | None, client: KeyPair | None) -> str:
     """The URL that trusts one authority and shows one certificate."""
     given = {"cafile": ca}
     if client:
@@ -130,7 +135,7 @@ def broker_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
     return f"{secured.plain_url.replace('amqp:', 'amqps:')}?{_query(given)}"
 
 
-def database_url(secured: Secured, ca: Path | None, client: Pair | None) -> str:
+def database_url(secured: TlsServer, ca: Path | None, client: KeyPair | None) -> str:
     """The same for PostgreSQL."""
     given = {"sslmode": "verify-full", "sslrootcert": ca}
     if client:

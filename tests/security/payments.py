@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine import Failed, Participant, Rejected
-from tests.security.shop import Order
+from tests.security.buy_saga import Order
 
 payments = Participant("payments", database=os.environ.get("SHOP_DATABASE_URL"))
 

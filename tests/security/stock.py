@@ -1,7 +1,7 @@
 """The shop's stock, without a database."""
 
 from saga_engine import Participant
-from tests.security.shop import Order
+from tests.security.buy_saga import Order
 
 stock = Participant("stock")
 

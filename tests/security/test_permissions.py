@@ -16,30 +16,30 @@ from pamqp.commands import Basic
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine import Client, Participant, start_in
+from saga_engine import Client, Participant, start_in_transaction
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.identifiers import uuid7
-from saga_engine.loading import load
-from saga_engine.participant.service import Service
+from saga_engine.loading import load_objects
+from saga_engine.participant.service import ParticipantService
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.partitions import maintain
 from saga_engine.telemetry.events import (
-    FaultFound,
-    LinkChanged,
+    BrokerConnectionChanged,
+    Emitter,
+    InternalErrorCaught,
     MessageDeadLettered,
     ProcessReady,
-    Tell,
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
-from tests.broker.links import raw_channel
 from tests.cli.conftest import saga_engine
-from tests.kit.rabbitmq import RabbitServer
-from tests.security.shop import buying
-from tests.worker.engine import EAGER, Facts
+from tests.kit.connections import raw_channel
+from tests.kit.engine import FAST_SETTINGS, EventRecorder
+from tests.kit.rabbitmq import RabbitMQServer
+from tests.security.buy_saga import buy_saga
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -70,7 +70,7 @@ def rules():
 class Place:
     """The shop's virtual host, seen by each of its users."""
 
-    server: RabbitServer
+    server: RabbitMQServer
 
     def url(self, user):
         return self.server.url_of("shop").replace("guest:guest", f"{user}:{SECRET}")
@@ -87,7 +87,7 @@ async def place(rabbitmq):
     [line] = lines_of("sh", "SAGA_ENGINE_BROKER_URL=")
     assert line.endswith(" saga-engine topology --declare")
     ran = await saga_engine("topology", "--declare", broker_url=place.url("setup"))
-    assert ran.code == 0, ran
+    assert ran.exit_code == 0, ran
     return place
 
 
@@ -145,19 +145,19 @@ class Shop:
 
     def __init__(self, place, roles, owned, group):
         self.place, self.roles, self.owned, self.group = place, roles, owned, group
-        self.worker: Facts
+        self.worker: EventRecorder
         self.client: Client
 
     def settings(self, user, role=None, **changes):
         return Settings(
             broker_url=self.place.url(user),
             database_url=role and self.roles.url(role),
-            **{**EAGER, **changes},
+            **{**FAST_SETTINGS, **changes},
         )
 
     async def run(self, make, settings):
-        facts, stop = Facts(), asyncio.Event()
-        served = await self.owned.enter_async_context(make(settings, Tell(facts)))
+        facts, stop = EventRecorder(), asyncio.Event()
+        served = await self.owned.enter_async_context(make(settings, Emitter(facts)))
         running = self.group.create_task(served.run(stop))
 
         async def end():
@@ -165,7 +165,7 @@ class Shop:
             await running
 
         self.owned.push_async_callback(end)
-        await facts.until(ProcessReady)
+        await facts.wait_for(ProcessReady)
         return facts
 
 
@@ -179,15 +179,17 @@ async def opened(place, roles, monkeypatch, *, answered_by="payments"):
             for name, value in rules().items()
         }
         shop.worker = await shop.run(
-            lambda settings, tell: Worker([buying], settings, tell),
+            lambda settings, tell: Worker([buy_saga], settings, tell),
             shop.settings("engine", "saga_worker", **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
             # What is imported already may have the URL of a server that is gone.
             monkeypatch.delitem(sys.modules, f"tests.security.{module}", raising=False)
-            participants = load(f"tests.security.{module}", Participant, 60.0)
+            participants = load_objects(f"tests.security.{module}", Participant, 60.0)
             await shop.run(
-                lambda settings, tell, given=participants: Service(given, settings, tell),
+                lambda settings, tell, given=participants: ParticipantService(
+                    given, settings, tell
+                ),
                 shop.settings(user),
             )
         shop.client = await owned.enter_async_context(Client(settings=shop.settings("shop")))
@@ -202,7 +204,7 @@ async def test_runs_complete_and_compensate_under_exactly_the_documented_permiss
             handle = await shop.client.start("buy", order, key=f"k-{status}")
             ending = await shop.client.result(handle.run_id, timeout=30)
             assert ending.status is status
-        assert not shop.worker.of(MessageDeadLettered)
+        assert not shop.worker.matching(MessageDeadLettered)
         # A participant declares its queue and binds it again when it comes back.
         await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
         handle = await shop.client.start("buy", {}, key="after")
@@ -223,7 +225,7 @@ async def test_a_service_cannot_answer_anothers_command_although_it_has_seen_it(
             await channel.basic_publish(
                 b"{}", exchange="saga.replies", routing_key="saga.replies", properties=forged
             )
-            told = await shop.worker.dead_letter("wrong_sender", message_id="forged")
+            told = await shop.worker.wait_for_dead_letter("wrong_sender", message_id="forged")
         assert told.problem == (
             "payment.charge may be answered by payments only, and this came from user stock."
         )
@@ -358,14 +360,14 @@ async def test_the_operator_can_redrive_and_is_told_by_its_name(place, roles, mo
     async with opened(place, roles, monkeypatch) as shop:
         async with raw_channel(place.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.dead_letter("foreign_correlation_id")
+            await shop.worker.wait_for_dead_letter("foreign_correlation_id")
         settings = {"broker_url": place.url("operator"), "database_url": roles.url("saga_operator")}
         ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **settings)
-        assert ran.code == 0, ran
-        await shop.worker.until(MessageDeadLettered, 2, reason="foreign_correlation_id")
+        assert ran.exit_code == 0, ran
+        await shop.worker.wait_for(MessageDeadLettered, 2, reason="foreign_correlation_id")
         for arguments in (("list",), ("incidents",), ("dead-letters", "list")):
             ran = await saga_engine(*arguments, **settings)
-            assert ran.code == 0, ran
+            assert ran.exit_code == 0, ran
 
 
 async def test_a_password_that_is_changed_is_said_and_its_return_ends_it(place, roles, monkeypatch):
@@ -377,9 +379,13 @@ async def test_a_password_that_is_changed_is_said_and_its_return_ends_it(place, 
             return "refuses this user or password" in fact.problem
 
         async with asyncio.timeout(30):
-            while not any(map(refused, shop.worker.of(LinkChanged))):
-                await shop.worker.until(LinkChanged, len(shop.worker.of(LinkChanged)) + 1)
-        assert not any(SECRET in fact.problem for fact in shop.worker.of(LinkChanged))
+            while not any(map(refused, shop.worker.matching(BrokerConnectionChanged))):
+                await shop.worker.wait_for(
+                    BrokerConnectionChanged, len(shop.worker.matching(BrokerConnectionChanged)) + 1
+                )
+        assert not any(
+            SECRET in fact.problem for fact in shop.worker.matching(BrokerConnectionChanged)
+        )
         await place.server.ctl("change_password", "engine", SECRET)
         handle = await shop.client.start("buy", {})
         assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
@@ -525,13 +531,13 @@ async def as_shop(roles, role="saga_shop"):
 async def test_a_service_starts_its_sagas_with_nothing_but_its_function(place, roles, monkeypatch):
     async with opened(place, roles, monkeypatch) as shop:
         async with as_shop(roles) as connection:
-            mine = await start_in(connection, "buy", {}, key="recorded")
-            again = await start_in(connection, buying, {}, key="recorded")
+            mine = await start_in_transaction(connection, "buy", {}, key="recorded")
+            again = await start_in_transaction(connection, buy_saga, {}, key="recorded")
             with pytest.raises(Conflict, match="another input"):
-                await start_in(connection, "buy", {"card": "declined"}, key="recorded")
+                await start_in_transaction(connection, "buy", {"card": "declined"}, key="recorded")
             with pytest.raises(StoreRefused, match="may not start saga 'pay-out'"):
-                await start_in(connection, "pay-out", {})
-        assert (again.run_id, again.existing, mine.version) == (mine.run_id, True, buying.version)
+                await start_in_transaction(connection, "pay-out", {})
+        assert (again.run_id, again.existing, mine.version) == (mine.run_id, True, buy_saga.version)
         ending = await shop.client.result(mine.run_id, timeout=30)
         assert ending.status is Status.COMPLETED
 
@@ -545,7 +551,7 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
         settings = {"database_url": roles.url("saga_operator")}
         arguments = ("cancel", str(handle.run_id), "--reason", "x", "--by", "the-chief")
         ran = await saga_engine(*arguments, **settings)
-        assert (ran.code, "Refused" in ran.err) == (4, True), ran
+        assert (ran.exit_code, "Refused" in ran.err) == (4, True), ran
         async with roles.connected("saga_operator") as connection:
             [act] = await connection.fetch(
                 "SELECT by, role, outcome FROM saga_engine.audit WHERE run_id = $1", handle.run_id
@@ -553,11 +559,11 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
         assert tuple(act) == ("the-chief", "saga_operator", "refused")
         async with raw_channel(place.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.dead_letter("foreign_correlation_id")
+            await shop.worker.wait_for_dead_letter("foreign_correlation_id")
         ran = await saga_engine(
             *("dead-letters", "discard", "--all", "--yes", "--reason", "junk"), **settings
         )
-        assert ran.code == 0, ran
+        assert ran.exit_code == 0, ran
         async with roles.connected("saga_operator") as connection:
             role = await connection.fetchval(
                 "SELECT role FROM saga_engine.audit WHERE action = 'discard' LIMIT 1"
@@ -659,13 +665,13 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
                         "SELECT saga_engine.request_resolve($1, $2, $3)", [run_id], [act], [body]
                     )
         async with as_shop(roles) as connection:
-            mine = await start_in(connection, "buy", {})
+            mine = await start_in_transaction(connection, "buy", {})
         sent = await shop.client.start("buy", {})
         for run_id in (mine.run_id, sent.run_id):
             ending = await shop.client.result(run_id, timeout=60)
             assert ending.status is Status.COMPLETED
-        await shop.worker.until(MessageDeadLettered, len(BODIES) + len(RESULTS))
-        assert not shop.worker.of(FaultFound)
+        await shop.worker.wait_for(MessageDeadLettered, len(BODIES) + len(RESULTS))
+        assert not shop.worker.matching(InternalErrorCaught)
         async with roles.connected("saga_owner") as owner:
             assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
             waiting = "SELECT count(*) FROM saga_engine.audit WHERE outcome IS NULL"
@@ -685,4 +691,4 @@ async def test_a_worker_that_may_not_change_the_schema_still_makes_partitions(ro
     url = roles.url("saga_worker")
     async with Database(url, Settings(database_url=url)) as database:
         made = await maintain(database, retention_days=0)
-    assert made.made == 2
+    assert made.created == 2

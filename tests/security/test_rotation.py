@@ -6,10 +6,10 @@ import asyncpg
 
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.store.migrate import upgrade
-from saga_engine.telemetry.events import DatabaseTroubled
+from saga_engine.telemetry.events import DatabaseUnavailable
 from saga_engine.vocabulary import Status
-from tests.faults.site import plainly
-from tests.worker.engine import engine_on, keep_silent, succeed
+from tests.faults.environment import asyncpg_url
+from tests.kit.engine import engine_harness, no_reply, succeed
 
 OLD, NEW = "canary-old-password", "canary-new-password"
 END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
@@ -18,35 +18,35 @@ END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE use
 async def test_a_changed_password_of_the_database_is_said_without_it_and_its_return_ends_it(
     development_broker,
 ):
-    async with PostgresServer(tcp=True) as server:
+    async with PostgresServer(use_tcp=True) as server:
         url = await server.create_database("rotated")
-        administrator = await asyncpg.connect(plainly(url))
+        administrator = await asyncpg.connect(asyncpg_url(url))
         await administrator.execute(f"CREATE ROLE rotated LOGIN PASSWORD '{OLD}'")
         await administrator.execute("ALTER DATABASE rotated OWNER TO rotated")
         ours = f"postgresql+asyncpg://rotated:{OLD}@{url.rpartition('@')[2]}"
         await upgrade(ours)
-        async with engine_on(development_broker.url, url) as engine:
-            worker = await engine.worker(database_url=ours)
-            shop, asker = await engine.shop(), await engine.asker()
-            shop.answers["parcel.send"] = keep_silent
+        async with engine_harness(development_broker.url, url) as engine:
+            worker = await engine.start_worker(database_url=ours)
+            shop, asker = await engine.start_participant(), await engine.connect_client()
+            shop.reply_makers["parcel.send"] = no_reply
             run_id = await asker.start()
-            [command] = await shop.until("parcel.send")
+            [command] = await shop.wait_for_commands("parcel.send")
             await administrator.execute(f"ALTER ROLE rotated PASSWORD '{NEW}'")
-            assert (await asker.ask("status", run_id=run_id)).outcome == "existing"
+            assert (await asker.call("status", run_id=run_id)).outcome == "existing"
             await administrator.execute(END_SESSIONS)
             await shop.publish(*succeed(command))
             async with asyncio.timeout(20):
                 while not (said := refusals(worker)):
-                    await worker.facts.until(DatabaseTroubled, len(told(worker)) + 1)
+                    await worker.events.wait_for(DatabaseUnavailable, len(told(worker)) + 1)
             assert not any(OLD in each or NEW in each for each in said)
             assert "refuses" in str((await worker.worker.readiness())["database"])
             await administrator.execute(f"ALTER ROLE rotated PASSWORD '{OLD}'")
-            assert await worker.facts.finished(run_id) == Status.COMPLETED
+            assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
         await administrator.close()
 
 
 def told(worker):
-    return [each.problem for each in worker.facts.of(DatabaseTroubled)]
+    return [each.problem for each in worker.facts.of(DatabaseUnavailable)]
 
 
 def refusals(worker):

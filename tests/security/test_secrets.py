@@ -19,11 +19,11 @@ from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade
-from tests.broker.links import raw_channel
 from tests.cli.conftest import environment, saga_engine
-from tests.faults.processes import eventually, program
-from tests.kit.rabbitmq import RabbitServer
-from tests.secrets import canary, leaks, leaks_in
+from tests.kit.connections import raw_channel
+from tests.kit.programs import running_program, wait_until_true
+from tests.kit.rabbitmq import RabbitMQServer
+from tests.kit.secret_leaks import find_leaks, find_leaks_in_files, make_canary
 
 ORDERS = {
     "well": {},
@@ -35,30 +35,30 @@ ORDERS = {
 
 
 def test_a_secret_is_found_however_it_is_written():
-    secret, key = canary("x"), bytes(range(120, 152))
+    secret, key = make_canary("x"), bytes(range(120, 152))
     for text in (f"a {secret} b", secret.encode().hex(), json.dumps({"x": secret})):
-        assert leaks({"log": f"fine\n{text}"}, [secret]) == [f"log:2: {text}"]
+        assert find_leaks({"log": f"fine\n{text}"}, [secret]) == [f"log:2: {text}"]
     for text in (repr(key), key.hex()):
-        assert leaks({"log": text}, [key])
-    assert not leaks({"log": "canaryx"}, [secret, key])
+        assert find_leaks({"log": text}, [key])
+    assert not find_leaks({"log": "canaryx"}, [secret, key])
 
 
 @pytest.mark.parametrize("before", [b"", b"1", b"12", b"123"])
 def test_a_secret_is_found_in_base64(before):
-    secret = canary("x")
+    secret = make_canary("x")
     for encode in (b64encode, urlsafe_b64encode):
-        assert leaks({"log": encode(before + secret.encode() + b"more").decode()}, [secret])
+        assert find_leaks({"log": encode(before + secret.encode() + b"more").decode()}, [secret])
 
 
 class Scene:
     """The programs at their most talkative, what was planted and what they printed."""
 
-    def __init__(self, server, place, printed: Path, rabbitmq: RabbitServer):
+    def __init__(self, server, place, printed: Path, rabbitmq: RabbitMQServer):
         self.rabbitmq = rabbitmq
         self.server, self.place, self.printed = server, place, printed
-        self.payload, self.key = canary("payload"), canary("key")
-        self.broker_password, self.query = canary("broker"), canary("query")
-        self.forbidden_key, self.poison = canary("forbidden"), canary("poison")
+        self.payload, self.key = make_canary("payload"), make_canary("key")
+        self.broker_password, self.query = make_canary("broker"), make_canary("query")
+        self.forbidden_key, self.poison = make_canary("forbidden"), make_canary("poison")
         self.database_url = server.url + f"?passfile={self.query}"
         self.planted = [
             *(self.payload, self.key, self.broker_password, self.query),
@@ -98,7 +98,7 @@ class Scene:
         """Keep what a command says; its data is for whoever asks for it."""
         given = {"broker_url": self.broker_url, "database_url": self.database_url} | settings
         ran = await saga_engine(*arguments, **given)
-        self.keep("commands", f"{arguments[0]} {ran.code}\n{ran.err}")
+        self.keep("commands", f"{arguments[0]} {ran.exit_code}\n{ran.err}")
         return ran
 
     def keep(self, name, text):
@@ -131,26 +131,26 @@ def fetched(url):
 
 @pytest.fixture
 async def scene(rabbitmq, rabbitmq_url, tmp_path):
-    async with PostgresServer(tcp=True) as server:
+    async with PostgresServer(use_tcp=True) as server:
         await upgrade(server.url)
         scene = Scene(server, rabbitmq_url, tmp_path, rabbitmq)
         vhost = rabbitmq_url.rsplit("/", 1)[1]
         await rabbitmq.ctl("add_user", "talker", scene.broker_password)
         await rabbitmq.ctl("set_permissions", "-p", vhost, "talker", ".*", ".*", ".*")
         async with (
-            program(
-                *("worker", "tests.security.shop"),
+            running_program(
+                *("worker", "tests.security.buy_saga"),
                 environment=scene.surroundings("worker", "json"),
                 log=scene.log("worker"),
             ),
-            program(
+            running_program(
                 *("participant", "tests.security.stock", "tests.security.payments"),
                 environment=scene.surroundings("participant", "console"),
                 log=scene.log("participant"),
             ),
         ):
             for name in scene.ports:
-                await eventually(partial(scene.says, name, "process.ready"))
+                await wait_until_true(partial(scene.says, name, "process.ready"))
             yield scene
         await rabbitmq.ctl("delete_user", "talker")
 
@@ -165,7 +165,7 @@ async def test_nothing_that_is_secret_is_printed_whatever_happens(scene):
     await the_broker_refuses_the_password(scene)
     await commands(scene)
     [row] = await scene.execute("SELECT token_key FROM saga_engine.engine")
-    assert leaks_in(scene.printed, [*scene.planted, bytes(row["token_key"])]) == []
+    assert find_leaks_in_files(scene.printed, [*scene.planted, bytes(row["token_key"])]) == []
 
 
 async def runs_of_every_kind(scene):
@@ -177,7 +177,7 @@ async def runs_of_every_kind(scene):
             ending = await client.result(handle.run_id, timeout=60)
             assert ending.status == ("completed" if name == "well" else "compensated"), name
         await client.start("buy", {"mapping": "raises", "card_number": scene.payload})
-        await eventually(partial(scene.says, "worker", "incident.opened"))
+        await wait_until_true(partial(scene.says, "worker", "incident.opened"))
     await scene.look("runs")
     for words in ("RuntimeError", "DBAPIError"):
         assert await scene.says("participant", words)
@@ -206,7 +206,7 @@ async def poison(scene):
         count = scene.log("worker").read_text().count("message.dead_lettered")
         return count >= 4 and await scene.says("participant", "message.dead_lettered")
 
-    await eventually(all_set_aside)
+    await wait_until_true(all_set_aside)
 
 
 async def a_constraint_that_quotes_its_row(scene):
@@ -221,7 +221,7 @@ async def a_constraint_that_quotes_its_row(scene):
 
 async def the_database_is_away(scene):
     scene.server.kill()
-    await eventually(partial(scene.says, "worker", "database.troubled"))
+    await wait_until_true(partial(scene.says, "worker", "database.troubled"))
     await scene.look("database-away")
     order = json.dumps({"card_number": scene.payload})
     await scene.command("list")
@@ -234,7 +234,7 @@ async def the_broker_refuses_the_password(scene):
     vhost = scene.place.rsplit("/", 1)[1]
     await scene.rabbitmq.ctl("close_all_connections", "--vhost", vhost, "test")
     for name in scene.ports:
-        await eventually(partial(scene.says, name, "refuses this user or password"))
+        await wait_until_true(partial(scene.says, name, "refuses this user or password"))
     await scene.look("password-refused")
     await scene.command("start", "buy", "--debug")
     await scene.rabbitmq.ctl("change_password", "talker", scene.broker_password)
@@ -244,7 +244,7 @@ async def commands(scene):
     ran = await scene.command("config", "show")
     assert ran.code == 0
     scene.log("config-show").write_text(ran.out)
-    secret = canary("url")
+    secret = make_canary("url")
     scene.planted.append(secret)
     arguments: tuple[str, ...]
     for url in (

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from saga_engine import Client, tls
-from saga_engine.amqp.connection import Link, Phase
+from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from tests.broker.links import QUICK, Observed
 from tests.cli.conftest import environment, saga_engine
-from tests.faults.processes import eventually, program
+from tests.kit.connections import FAST_RECONNECT, StateRecorder
+from tests.kit.programs import running_program, wait_until_true
 from tests.security.conftest import broker_url, database_url
 
 pytestmark = pytest.mark.rabbitmq
@@ -41,7 +41,7 @@ async def shown(secured, certificates, name):
 async def connect_broker(url):
     async with (
         asyncio.timeout(PATIENCE),
-        Link(url, name="publish", settings=Settings(broker_url=url)),
+        SupervisedConnection(url, name="publish", settings=Settings(broker_url=url)),
     ):
         pass
 
@@ -131,8 +131,8 @@ async def test_postgresql_with_a_bad_certificate_is_refused(tls_postgres, certif
 
     # PostgreSQL reads its files again some time after it was told to.
     async with shown(tls_postgres, certificates, name):
-        await eventually(lambda: says(SERVER_SHOWS[name]))
-    await eventually(lambda: says(""))
+        await wait_until_true(lambda: says(SERVER_SHOWS[name]))
+    await wait_until_true(lambda: says(""))
 
 
 async def test_postgresql_of_another_authority_is_refused(tls_postgres, certificates):
@@ -213,7 +213,10 @@ async def test_a_broker_url_that_asks_for_less_than_verified_tls_is_refused(url)
 async def test_a_broker_url_that_no_setting_has_seen_is_refused_all_the_same(url):
     unseen = Settings()
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
-        async with asyncio.timeout(PATIENCE), Link(url, name="publish", settings=unseen):
+        async with (
+            asyncio.timeout(PATIENCE),
+            SupervisedConnection(url, name="publish", settings=unseen),
+        ):
             pass
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
         async with asyncio.timeout(PATIENCE), Client(url, settings=unseen):
@@ -231,8 +234,8 @@ async def test_a_database_url_that_no_setting_has_seen_is_refused_all_the_same()
 def test_a_password_that_would_hide_what_is_asked_for_has_to_be_encoded(letter):
     hidden = f"pa{letter}ss@h:5432/d?sslmode=verify-full&sslrootcert=/ca.pem"
     for read, url in (
-        (tls.of_database, f"postgresql+asyncpg://u:{hidden}"),
-        (tls.of_broker, f"amqps://u:{hidden}"),
+        (tls.database_tls_files, f"postgresql+asyncpg://u:{hidden}"),
+        (tls.broker_tls_files, f"amqps://u:{hidden}"),
     ):
         with pytest.raises(ConfigurationError, match="%23") as refused:
             read(url)
@@ -241,7 +244,7 @@ def test_a_password_that_would_hide_what_is_asked_for_has_to_be_encoded(letter):
 
 def test_a_password_that_is_encoded_hides_nothing():
     url = "postgresql+asyncpg://u:pa%23s%3Fs%2F%40@h/d?sslmode=verify-full&sslrootcert=/ca.pem"
-    assert tls.of_database(url) == tls.Files(tls.DATABASE, ca="/ca.pem")
+    assert tls.database_tls_files(url) == tls.TlsFiles(tls.DATABASE_PARAMETERS, ca="/ca.pem")
 
 
 async def test_runs_complete_over_tls_to_both_servers(
@@ -254,25 +257,27 @@ async def test_runs_complete_over_tls_to_both_servers(
     }
     surroundings = environment(**settings) | {"SHOP_DATABASE_URL": settings["database_url"]}
     migrated = await saga_engine("migrate", **settings)
-    assert migrated.code == 0, migrated
+    assert migrated.exit_code == 0, migrated
     async with (
-        program(
-            *("worker", "tests.security.shop"), environment=surroundings, log=tmp_path / "worker"
+        running_program(
+            *("worker", "tests.security.buy_saga"),
+            environment=surroundings,
+            log=tmp_path / "worker",
         ),
-        program(
+        running_program(
             *("participant", "tests.security.stock", "tests.security.payments"),
             environment=surroundings,
             log=tmp_path / "participant",
         ),
     ):
         ran = await saga_engine("start", "buy", "--input", "{}", "--wait", "--json", **settings)
-    assert (ran.code, ran.json["status"]) == (0, "completed")
+    assert (ran.exit_code, ran.json["status"]) == (0, "completed")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("worker", "tests.security.shop"),
+        ("worker", "tests.security.buy_saga"),
         ("participant", "tests.security.stock"),
         ("start", "buy", "--input", "{}"),
     ],
@@ -282,19 +287,21 @@ async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_rabbi
 ):
     url = broker_url(tls_rabbitmq, certificates.theirs.ca, certificates.client)
     ran = await saga_engine(*arguments, broker_url=url, database_url=migrated_url)
-    assert ran.code == 5
+    assert ran.exit_code == 5
     assert "Traceback" not in ran.err
     assert "saga-engine: RabbitMQ at localhost:" in ran.err.splitlines()[-1]
     assert "an authority we do not trust" in ran.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [("worker", "tests.security.shop"), ("list",), ("migrate",)])
+@pytest.mark.parametrize(
+    "arguments", [("worker", "tests.security.buy_saga"), ("list",), ("migrate",)]
+)
 async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_postgresql(
     tls_postgres, rabbitmq_url, certificates, arguments
 ):
     url = database_url(tls_postgres, certificates.theirs.ca, certificates.client)
     ran = await saga_engine(*arguments, broker_url=rabbitmq_url, database_url=url)
-    assert ran.code == 5
+    assert ran.exit_code == 5
     assert "Traceback" not in ran.err
     assert "an authority we do not trust" in ran.err.splitlines()[-1]
 
@@ -303,28 +310,32 @@ async def test_a_certificate_that_expires_while_running_is_said_and_its_renewal_
     tls_rabbitmq, certificates
 ):
     url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
-    observed = Observed()
-    settings = Settings(**(QUICK | {"broker_url": url}))
-    async with Link(url, name="consume", settings=settings, on_state=observed):
-        await observed.until(lambda state: state.phase is Phase.CONNECTED)
+    observed = StateRecorder()
+    settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
+    async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
+        await observed.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         async with shown(tls_rabbitmq, certificates, "expired"):
             await tls_rabbitmq.server.ctl("close_all_connections", "test")
-            await observed.until(lambda state: SERVER_SHOWS["expired"] in state.problem)
-        await observed.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 2)
+            await observed.wait_for(lambda state: SERVER_SHOWS["expired"] in state.problem)
+        await observed.wait_for(
+            lambda state: state.state is ConnectionState.CONNECTED and state.generation == 2
+        )
 
 
 async def test_our_own_certificate_is_read_anew_when_we_connect_again(tls_rabbitmq, certificates):
     mine = certificates.ours.issue("mine")
     mine.put(certificates.client)
     url = broker_url(tls_rabbitmq, certificates.ours.ca, mine)
-    observed = Observed()
-    settings = Settings(**(QUICK | {"broker_url": url}))
-    async with Link(url, name="consume", settings=settings, on_state=observed):
+    observed = StateRecorder()
+    settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
+    async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
         mine.put(certificates.old_client)
         await tls_rabbitmq.server.ctl("close_all_connections", "test")
-        await observed.until(lambda state: "certfile" in state.problem)
+        await observed.wait_for(lambda state: "certfile" in state.problem)
         mine.put(certificates.client)
-        await observed.until(lambda state: state.phase is Phase.CONNECTED and state.epoch == 2)
+        await observed.wait_for(
+            lambda state: state.state is ConnectionState.CONNECTED and state.generation == 2
+        )
 
 
 async def test_a_parameter_that_nobody_knows_is_refused_and_no_bug():

@@ -8,13 +8,13 @@ import os
 import sys
 import time
 
-from tests.simulation.campaign import campaign, keep
+from tests.simulation.campaign import run_campaign, save_regression
 
 base = int(os.environ.get("BASE") or time.time())
 seeds = int(os.environ.get("SEEDS") or 1000)
 runs = int(os.environ.get("RUNS") or 100)
-figures = campaign(base, seeds, runs)
-sys.stdout.write(f"{figures}\n")
-for case in figures.cases:
-    sys.stdout.write(f"kept as {keep(case)}\n")
-sys.exit(bool(figures.cases))
+summary = run_campaign(base, seeds, runs)
+sys.stdout.write(f"{summary}\n")
+for repro in summary.repros:
+    sys.stdout.write(f"kept as {save_regression(repro)}\n")
+sys.exit(bool(summary.repros))

@@ -4,14 +4,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from saga_engine.protocol.message import Published
-from saga_engine.protocol.topology import ENGINE
-from simulation.broker_model import Broker, Consumer, Publisher
-from simulation.faults import Faults, dice
-from simulation.process import Process
-from tests.broker import links
-from tests.broker.links import QUEUE, TOPOLOGY, take
-from tests.broker.messages import message
+from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY
+from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
+from simulation.faults import FaultInjector, seeded_random
+from simulation.process import SimulatedProcess
+from tests.kit import connections
+from tests.kit.connections import QUEUE, TOPOLOGY, take_exactly
+from tests.kit.messages import make_message
 
 
 class Real:
@@ -22,12 +22,12 @@ class Real:
 
     @asynccontextmanager
     async def publisher(self):
-        async with links.publisher_to(self._url) as publisher:
+        async with connections.open_publisher(self._url) as publisher:
             yield publisher
 
     @asynccontextmanager
     async def consumer(self, prefetch=100):
-        async with links.consumer_of(self._url, prefetch=prefetch) as consumer:
+        async with connections.open_consumer(self._url, prefetch=prefetch) as consumer:
             yield consumer
 
 
@@ -35,22 +35,22 @@ class Model:
     """The model; a consumer that is left loses its connection, as a real one does."""
 
     def __init__(self):
-        self._broker = Broker(dice(0, "network"))
-        self._broker.declare(ENGINE)
+        self._broker = BrokerModel(seeded_random(0, "network"))
+        self._broker.declare(ENGINE_TOPOLOGY)
         self._broker.declare(TOPOLOGY)
 
     @asynccontextmanager
     async def publisher(self):
-        yield Publisher(self._broker, self._process(), 5.0)
+        yield PublisherModel(self._broker, self._process(), 5.0)
 
     @asynccontextmanager
     async def consumer(self, prefetch=100):
-        consumer = Consumer(self._broker, self._process(), [QUEUE], prefetch)
+        consumer = ConsumerModel(self._broker, self._process(), [QUEUE], prefetch)
         yield consumer
-        consumer._leave()
+        consumer._close()
 
     def _process(self):
-        return Process("test", Faults(), dice(0, "network"))
+        return SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
 
 
 @pytest.fixture(
@@ -65,7 +65,7 @@ def broker(request):
 
 
 def numbered(count):
-    return [message("tests.one", str(number).encode()) for number in range(count)]
+    return [make_message("tests.one", str(number).encode()) for number in range(count)]
 
 
 def bodies(deliveries):
@@ -73,18 +73,22 @@ def bodies(deliveries):
 
 
 async def test_a_message_that_no_queue_takes_comes_back_if_it_is_mandatory(broker):
-    batch = [message("tests.one"), message("nowhere"), message("nowhere", mandatory=False)]
+    batch = [
+        make_message("tests.one"),
+        make_message("nowhere"),
+        make_message("nowhere", mandatory=False),
+    ]
     async with broker.consumer(), broker.publisher() as publisher:
-        wanted = [Published.CONFIRMED, Published.RETURNED, Published.CONFIRMED]
+        wanted = [PublishOutcome.CONFIRMED, PublishOutcome.UNROUTABLE, PublishOutcome.CONFIRMED]
         assert await publisher.publish(batch) == wanted
 
 
 async def test_a_message_arrives_as_it_was_sent(broker):
-    sent = message("tests.one", b'{"a": 1}', type="t", correlation_id="c", headers={"n": 1})
+    sent = make_message("tests.one", b'{"a": 1}', type="t", correlation_id="c", headers={"n": 1})
     async with broker.consumer() as consumer, broker.publisher() as publisher:
         await publisher.publish([sent])
-        [found] = await take(consumer, 1)
-    assert (found.queue, found.body, found.size) == (QUEUE, sent.body, len(sent.body))
+        [found] = await take_exactly(consumer, 1)
+    assert (found.queue, found.body, found.body_size) == (QUEUE, sent.body, len(sent.body))
     assert (found.message_id, found.type, found.correlation_id) == (sent.message_id, "t", "c")
     assert found.headers["n"] == 1
     assert not found.redelivered
@@ -94,12 +98,12 @@ async def test_what_is_not_settled_when_its_consumer_leaves_comes_back_redeliver
     async with broker.publisher() as publisher:
         async with broker.consumer() as consumer:
             await publisher.publish(numbered(5))
-            held = await take(consumer, 5)
+            held = await take_exactly(consumer, 5)
             kept = [each for each in held if int(each.body) % 2]
             await consumer.settle(kept)
             await consumer.settle(kept)  # again, which changes nothing
         async with broker.consumer() as consumer:
-            again = await take(consumer, 3)
+            again = await take_exactly(consumer, 3)
             assert bodies(again) == [0, 2, 4]
             assert all(each.redelivered for each in again)
             await consumer.settle(again)
@@ -108,18 +112,18 @@ async def test_what_is_not_settled_when_its_consumer_leaves_comes_back_redeliver
 async def test_the_prefetch_bounds_what_is_held(broker):
     async with broker.consumer(prefetch=3) as consumer, broker.publisher() as publisher:
         await publisher.publish(numbered(10))
-        held = await take(consumer, 3)
+        held = await take_exactly(consumer, 3)
         await consumer.settle(held[:2])
-        assert len(await take(consumer, 2)) == 2
+        assert len(await take_exactly(consumer, 2)) == 2
         await consumer.settle(held[2:])
 
 
 async def test_each_of_two_consumers_gets_what_the_other_does_not(broker):
     async with broker.publisher() as publisher, broker.consumer(prefetch=5) as one:
         await publisher.publish(numbered(10))
-        first = await take(one, 5)
+        first = await take_exactly(one, 5)
         async with broker.consumer(prefetch=5) as other:
-            second = await take(other, 5)
+            second = await take_exactly(other, 5)
             await other.settle(second)
         await one.settle(first)
     assert bodies([*first, *second]) == list(range(10))
@@ -129,7 +133,7 @@ async def test_what_is_rejected_is_not_delivered_again(broker):
     async with broker.publisher() as publisher:
         async with broker.consumer() as consumer:
             await publisher.publish(numbered(2))
-            held = sorted(await take(consumer, 2), key=lambda each: each.body)
+            held = sorted(await take_exactly(consumer, 2), key=lambda each: each.body)
             await consumer.reject(held[:1])
         async with broker.consumer() as consumer:
-            assert bodies(await take(consumer, 1)) == [1]
+            assert bodies(await take_exactly(consumer, 1)) == [1]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulation.workload import Play
-from simulation.world import Setup, simulate
-from tests.saga.random_sagas import sagas
+from simulation.workload import Workload
+from simulation.world import SimulationConfig, simulate
+from tests.kit.random_sagas import sagas
 
 
 @pytest.mark.timeout(300)
@@ -14,5 +14,5 @@ from tests.saga.random_sagas import sagas
 @given(sagas(), st.booleans(), st.integers(0, 2**32))
 def test_every_promise_holds_for_a_saga_of_any_shape(saga, barrier, seed):
     replies = {step.action.command: 1 for step in saga.steps.values()}
-    play = Play(saga, {}, replies, barrier)
-    assert not simulate(Setup(seed, runs=3, every=20), [play]).violations
+    play = Workload(saga, {}, replies, barrier)
+    assert not simulate(SimulationConfig(seed, runs=3, fault_interval=20), [play]).violations

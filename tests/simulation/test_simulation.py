@@ -5,20 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simulation.faults import Faults
-from simulation.world import Setup, simulate
-from tests.simulation.plays import PLACE_ORDER, plays_of
+from simulation.faults import FaultInjector
+from simulation.world import SimulationConfig, simulate
+from tests.simulation.workloads import PLACE_ORDER, workloads_for
 
 ROOT = Path(__file__).parents[2]
 AGAIN = """
 from simulation.world import Setup, simulate
-from tests.simulation.plays import plays_of
+from tests.simulation.workloads import plays_of
 print(simulate(Setup({seed}), plays_of({seed})).digest)
 """
 
 
 def test_without_faults_every_run_ends_and_every_promise_holds():
-    outcome = simulate(Setup(1), [PLACE_ORDER], Faults())
+    outcome = simulate(SimulationConfig(1), [PLACE_ORDER], FaultInjector())
     assert not outcome.violations
     assert outcome.runs == outcome.statuses["completed"] + outcome.statuses["compensated"] == 30
     assert outcome.statuses["completed"] > 15
@@ -26,14 +26,14 @@ def test_without_faults_every_run_ends_and_every_promise_holds():
 
 
 def test_with_faults_every_promise_holds_and_runs_complete_all_the_same():
-    outcome = simulate(Setup(2, runs=60, every=30), plays_of(2))
+    outcome = simulate(SimulationConfig(2, runs=60, fault_interval=30), workloads_for(2))
     assert not outcome.violations
     assert outcome.counts["crashes"] > 5
     assert outcome.statuses["completed"] > 10
 
 
 def test_a_seed_replays_exactly_in_another_process():
-    digests = {simulate(Setup(3), plays_of(3)).digest}
+    digests = {simulate(SimulationConfig(3), workloads_for(3)).digest}
     for hashes in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", AGAIN.format(seed=3)],
@@ -48,10 +48,15 @@ def test_a_seed_replays_exactly_in_another_process():
 
 
 def test_the_faults_that_struck_strike_again_when_they_are_planned():
-    by_chance = simulate(Setup(4), plays_of(4))
-    planned = simulate(Setup(4), plays_of(4), Faults(planned=by_chance.faults))
+    by_chance = simulate(SimulationConfig(4), workloads_for(4))
+    planned = simulate(
+        SimulationConfig(4), workloads_for(4), FaultInjector(planned=by_chance.faults)
+    )
     assert planned == by_chance
 
 
 def test_another_seed_is_another_world():
-    assert simulate(Setup(5), [PLACE_ORDER]).digest != simulate(Setup(6), [PLACE_ORDER]).digest
+    assert (
+        simulate(SimulationConfig(5), [PLACE_ORDER]).digest
+        != simulate(SimulationConfig(6), [PLACE_ORDER]).digest
+    )

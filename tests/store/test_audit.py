@@ -3,39 +3,41 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from saga_engine.protocol.token import CommandRef, mint, new_key, shown
+from saga_engine.protocol.token import CommandRef, new_signing_key, redact_token, sign_token
 from saga_engine.store import audit, engine_identity
-from saga_engine.store.audit import Act, Verdict
+from saga_engine.store.audit import ActionOutcome, OperatorAction
 from saga_engine.store.database import Database
 from saga_engine.vocabulary import Direction
-from tests.store.orders import run_id
+from tests.kit.stored_runs import run_id
 
 
 async def test_an_act_is_recorded_once_and_settled_once(database: Database):
-    act = Act(str(uuid4()), "ada", "cancel", "changed her mind", run_id())
+    act = OperatorAction(str(uuid4()), "ada", "cancel", "changed her mind", run_id())
     async with database.transaction() as tx:
         await audit.record(tx, [])
-        await audit.settle(tx, [])
+        await audit.record_outcomes(tx, [])
         await audit.record(tx, [act])
         await audit.record(tx, [act])
         waiting = await audit.find(tx, act.id)
-        await audit.settle(tx, [Verdict(act.id, True, "done"), Verdict(act.id, False, "again")])
-        await audit.settle(tx, [Verdict(act.id, False, "late")])
+        await audit.record_outcomes(
+            tx, [ActionOutcome(act.id, True, "done"), ActionOutcome(act.id, False, "again")]
+        )
+        await audit.record_outcomes(tx, [ActionOutcome(act.id, False, "late")])
         settled = await audit.find(tx, act.id)
         assert act.run_id is not None
-        assert await audit.of_run(tx, act.run_id) == [settled]
+        assert await audit.list_for_run(tx, act.run_id) == [settled]
         assert await audit.find(tx, str(uuid4())) is None
     assert waiting is not None
     assert waiting.outcome is None
     assert settled is not None
-    assert (settled.outcome, settled.message, settled.by) == ("accepted", "done", "ada")
+    assert (settled.outcome, settled.message, settled.operator) == ("accepted", "done", "ada")
 
 
 async def test_a_refusal_keeps_its_sentence(database: Database):
-    act = Act(str(uuid4()), "ada", "resolve", "why", run_id())
+    act = OperatorAction(str(uuid4()), "ada", "resolve", "why", run_id())
     async with database.transaction() as tx:
         await audit.record(tx, [act])
-        await audit.settle(tx, [Verdict(act.id, False, "No such incident.")])
+        await audit.record_outcomes(tx, [ActionOutcome(act.id, False, "No such incident.")])
         found = await audit.find(tx, act.id)
     assert found is not None
     assert (found.outcome, found.message) == ("refused", "No such incident.")
@@ -87,15 +89,15 @@ async def test_a_key_that_workers_may_still_sign_with_is_not_disowned(database: 
         at, now = (
             await tx.execute(text("SELECT token_key_from, now() FROM saga_engine.engine"))
         ).one()
-        assert await engine_identity.rotation_possible_from(tx, two) == at + two > now
+        assert await engine_identity.next_rotation_at(tx, two) == at + two > now
         assert await engine_identity.rotate_token_key(tx, two - timedelta(seconds=31)) is not None
 
 
 async def test_the_database_signs_as_the_engine_does(database: Database):
-    key, ref = new_key(), CommandRef(uuid4(), "charge-é", Direction.COMPENSATION, 12)
+    key, ref = new_signing_key(), CommandRef(uuid4(), "charge-é", Direction.COMPENSATION, 12)
     async with database.transaction() as tx:
         signed = await tx.execute(
             text("SELECT saga_engine.sign_token(:key, :said)"),
-            {"key": key, "said": shown(mint(key, ref))},
+            {"key": key, "said": redact_token(sign_token(key, ref))},
         )
-    assert signed.scalar_one() == mint(key, ref)
+    assert signed.scalar_one() == sign_token(key, ref)

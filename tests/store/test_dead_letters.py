@@ -8,8 +8,8 @@ from sqlalchemy import text
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
-from tests.store.orders import run_id
-from tests.store.test_left_behind import BLOCKS, ONE_MORE
+from tests.kit.stored_runs import run_id
+from tests.store.test_unrelated_rows import BLOCKS, ONE_MORE
 
 
 def letter(reason: str = "unreadable", **fields: Any) -> DeadLetter:
@@ -19,7 +19,7 @@ def letter(reason: str = "unreadable", **fields: Any) -> DeadLetter:
 async def add(database: Database, *letters: DeadLetter, keep: int = 100) -> list:
     async with database.transaction() as tx:
         await dead_letters.record(tx, letters, keep)
-        return (await dead_letters.listing(tx, limit=100))[::-1]
+        return (await dead_letters.read_page(tx, limit=100))[::-1]
 
 
 async def test_a_dead_letter_is_kept_as_it_came(database: Database):
@@ -82,11 +82,18 @@ async def test_letters_are_grouped_by_queue_reason_and_type(database: Database):
 async def test_a_letter_is_redriven_or_discarded_once(database: Database):
     one, two = await add(database, letter(), letter())
     async with database.transaction() as tx:
-        assert await dead_letters.lock(tx, [one.id, two.id]) == [one, two]
-        assert await dead_letters.redriven(tx, [one.id], by="ada", reason="fixed") == 1
-        assert len(await dead_letters.discard(tx, [one.id, two.id], by="ada", reason="junk")) == 1
-        assert await dead_letters.lock(tx, [one.id, two.id]) == []
-        states = {each.id: each for each in await dead_letters.listing(tx, limit=9, state=None)}
+        assert await dead_letters.lock_open(tx, [one.id, two.id]) == [one, two]
+        assert await dead_letters.mark_redriven(tx, [one.id], operator="ada", reason="fixed") == 1
+        assert (
+            len(
+                await dead_letters.mark_discarded(
+                    tx, [one.id, two.id], operator="ada", reason="junk"
+                )
+            )
+            == 1
+        )
+        assert await dead_letters.lock_open(tx, [one.id, two.id]) == []
+        states = {each.id: each for each in await dead_letters.read_page(tx, limit=9, state=None)}
     assert (states[one.id].state, states[one.id].resolved_reason) == ("redriven", "fixed")
     assert (states[two.id].state, states[two.id].resolved_by) == ("discarded", "ada")
 
@@ -97,7 +104,7 @@ async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(data
     async with database.transaction() as tx:
 
         async def listed(**wanted: Any) -> list[int]:
-            return [each.id for each in await dead_letters.listing(tx, limit=2, **wanted)]
+            return [each.id for each in await dead_letters.read_page(tx, limit=2, **wanted)]
 
         assert await listed() == ids[:0:-1]
         assert await listed(before=ids[1]) == [ids[0]]
@@ -118,14 +125,17 @@ async def test_beyond_the_quota_of_one_sender_letters_are_counted_and_not_kept(d
         await dead_letters.record(tx, [of("shop")] * 3, 9, quota=4)
         await dead_letters.record(tx, [of("shop")] * 3 + [of("desk")] * 2, 9, quota=4)
         await dead_letters.record(tx, [of("shop"), of("shop", "other")], 9, quota=4)
-        kept = await dead_letters.listing(tx, limit=99)
-        assert Counter(each.letter.properties["user_id"] for each in kept) == {"shop": 5, "desk": 2}
-        assert await dead_letters.dropped(tx) == {("q", "bad_request", "shop"): 3}
-        shops = [each.id for each in kept if each.letter.reason == "bad_request"]
-        await dead_letters.discard(tx, shops, by="ann", reason="known bug")
+        kept = await dead_letters.read_page(tx, limit=99)
+        assert Counter(each.message.properties["user_id"] for each in kept) == {
+            "shop": 5,
+            "desk": 2,
+        }
+        assert await dead_letters.read_dropped(tx) == {("q", "bad_request", "shop"): 3}
+        shops = [each.id for each in kept if each.message.reason == "bad_request"]
+        await dead_letters.mark_discarded(tx, shops, operator="ann", reason="known bug")
         await tx.execute(FULL_LONG_AGO)
         await dead_letters.record(tx, [of("shop")], 9, quota=4)
-        assert len(await dead_letters.listing(tx, limit=99)) == 2, "there is room again"
+        assert len(await dead_letters.read_page(tx, limit=99)) == 2, "there is room again"
 
 
 MANY_SETTLED = text(
@@ -149,8 +159,8 @@ async def test_the_open_letters_are_found_without_reading_those_that_are_settled
         await tx.execute(text("ANALYZE saga_engine.dead_letter"))
         await tx.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         before = (await tx.execute(BLOCKS)).scalar_one()
-        assert len(await dead_letters.listing(tx, limit=50)) == 1
-        assert (await dead_letters.count(tx, 1000)).number == 1
+        assert len(await dead_letters.read_page(tx, limit=50)) == 1
+        assert (await dead_letters.count(tx, 1000)).count == 1
         assert (await tx.execute(BLOCKS)).scalar_one() - before < ONE_MORE
 
 
@@ -158,7 +168,7 @@ async def test_a_purge_says_which_letters_it_deletes(database: Database):
     letters = [letter("a"), letter("a"), letter("b")]
     ids = [each.id for each in await add(database, *letters)]
     async with database.transaction() as tx:
-        assert await dead_letters.purge(tx, [*ids, 10**9], by="ann", reason="space") == 3
+        assert await dead_letters.purge(tx, [*ids, 10**9], operator="ann", reason="space") == 3
         said = await tx.execute(text("SELECT target FROM saga_engine.audit ORDER BY target"))
     assert list(said.scalars()) == [
         f"1 dead letters of saga.replies (b), ids {ids[2]} to {ids[2]}",
@@ -175,7 +185,7 @@ async def test_a_kind_that_is_full_is_not_counted_anew_for_some_seconds(database
         before = (await tx.execute(BLOCKS)).scalar_one()
         await dead_letters.record(tx, [letter("a")], 9, quota=20_000)
         assert (await tx.execute(BLOCKS)).scalar_one() - before < 50
-        assert list((await dead_letters.dropped(tx)).values()) == [2]
+        assert list((await dead_letters.read_dropped(tx)).values()) == [2]
 
 
 @pytest.mark.parametrize("doing", ["discard", "purge"])

@@ -1,12 +1,12 @@
 import pytest
 
-from saga_engine.decider.triggers import Replied
+from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import ConfigurationError
 from saga_engine.saga.definition import Saga
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
 from saga_engine.vocabulary import Direction, Outcome
-from tests.store.orders import BOTH, ORDERS, begin, happen
+from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, apply_trigger, insert_run
 
 
 def changed(version: int = 1) -> Saga:
@@ -19,7 +19,7 @@ def changed(version: int = 1) -> Saga:
     return saga
 
 
-@BOTH
+@BOTH_DATABASES
 async def test_registering_twice_gives_the_same_ids(database: Database):
     async with database.transaction() as tx:
         first = await definitions.register(tx, [ORDERS, changed(2)])
@@ -28,11 +28,11 @@ async def test_registering_twice_gives_the_same_ids(database: Database):
         assert await definitions.register(tx, []) == {}
 
 
-@BOTH
+@BOTH_DATABASES
 async def test_a_definition_can_be_shown_without_its_module(database: Database):
     async with database.transaction() as tx:
         await definitions.register(tx, [ORDERS])
-        [known] = await definitions.known(tx)
+        [known] = await definitions.read_all(tx)
     assert (known.name, known.version, known.fingerprint) == (
         *("place-order", 1, ORDERS.fingerprint),
     )
@@ -45,25 +45,27 @@ async def test_a_definition_can_be_shown_without_its_module(database: Database):
     }
 
 
-@BOTH
+@BOTH_DATABASES
 async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinished(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
+        run = await insert_run(tx, definition_id)
     with pytest.raises(ConfigurationError, match="next version, and load both"):
         async with database.transaction() as tx:
             await definitions.register(tx, [changed()])
     async with database.transaction() as tx:
         for step in ("reserve", "charge"):
-            await happen(tx, run.run_id, Replied(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {}))
+            await apply_trigger(
+                tx, run.run_id, ReplyReceived(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+            )
         assert await definitions.register(tx, [changed()]) != {("place-order", 1): definition_id}
 
 
-@BOTH
+@BOTH_DATABASES
 async def test_a_new_version_is_welcome_while_runs_of_the_old_are_unfinished(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        await begin(tx, definition_id)
+        await insert_run(tx, definition_id)
         assert len(await definitions.register(tx, [ORDERS, changed(2)])) == 2

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import Replied
+from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.settings import Settings
 from saga_engine.store import (
     backlog_counts,
@@ -18,11 +18,11 @@ from saga_engine.store import (
     run_queries,
     runs,
 )
-from saga_engine.store.business_keys import KeyWanted
+from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Direction, Outcome, Status
-from tests.store.orders import INPUT, ORDERS, begin, happen, run_id
+from tests.kit.stored_runs import INPUT, ORDERS, apply_trigger, insert_run, run_id
 
 FINISHED = 200_000
 AT_MOST = 500  # Rows read for one page or one batch.
@@ -62,47 +62,51 @@ async def full(postgres):
     """A database with very many finished runs, and a few that are not; it is only read."""
     url = await postgres.create_database("full")
     await upgrade(url)
-    async with Database(url, Settings(database_timeout=60)) as database:
+    async with Database(url, Settings(database_transaction_timeout=60)) as database:
         async with database.transaction() as tx:
             number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
-            done = (await begin(tx, number)).run_id
+            done = (await insert_run(tx, number)).run_id
             for step in ("reserve", "charge"):
-                await happen(tx, done, Replied(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {}))
+                await apply_trigger(
+                    tx, done, ReplyReceived(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+                )
             await tx.execute(MANY, {"run_id": done, "number": FINISHED})
             await tx.execute(EVENTS, {"run_id": done})
             await tx.execute(KEYS)
             for _ in range(5):
-                await runs.rest(tx, (await begin(tx, number)).run_id, timedelta(seconds=-1))
+                await runs.defer_wake(
+                    tx, (await insert_run(tx, number)).run_id, timedelta(seconds=-1)
+                )
         yield database, number, done
     await postgres.drop_database("full")
 
 
 STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
-    "the newest": lambda tx, **_: run_queries.runs(tx, limit=50),
-    "a page": lambda tx, done, **_: run_queries.runs(tx, limit=50, before=done),
-    "the completed": lambda tx, **_: run_queries.runs(tx, limit=50, status=Status.COMPLETED),
-    "the unfinished": lambda tx, **_: run_queries.runs(tx, limit=50, status=Status.RUNNING),
-    "the compensated, none": lambda tx, **_: run_queries.runs(
+    "the newest": lambda tx, **_: run_queries.list_runs(tx, limit=50),
+    "a page": lambda tx, done, **_: run_queries.list_runs(tx, limit=50, before_run_id=done),
+    "the completed": lambda tx, **_: run_queries.list_runs(tx, limit=50, status=Status.COMPLETED),
+    "the unfinished": lambda tx, **_: run_queries.list_runs(tx, limit=50, status=Status.RUNNING),
+    "the compensated, none": lambda tx, **_: run_queries.list_runs(
         tx, limit=50, status=Status.COMPENSATED
     ),
-    "those of a saga": lambda tx, **_: run_queries.runs(tx, limit=50, saga="place-order"),
-    "those of no saga": lambda tx, **_: run_queries.runs(tx, limit=50, saga="nobody"),
-    "the one with a key": lambda tx, **_: run_queries.runs(tx, limit=50, key="key-77777"),
+    "those of a saga": lambda tx, **_: run_queries.list_runs(tx, limit=50, saga="place-order"),
+    "those of no saga": lambda tx, **_: run_queries.list_runs(tx, limit=50, saga="nobody"),
+    "the one with a key": lambda tx, **_: run_queries.list_runs(tx, limit=50, key="key-77777"),
     "one": lambda tx, done, **_: run_queries.find(tx, done),
-    "all of one": lambda tx, done, **_: run_queries.show(tx, done),
-    "the gauges": lambda tx, **_: backlog_counts.counts(tx),
+    "all of one": lambda tx, done, **_: run_queries.read_detail(tx, done),
+    "the gauges": lambda tx, **_: backlog_counts.count_backlog(tx),
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
-    "a status": lambda tx, done, **_: runs.status(tx, [done]),
+    "a status": lambda tx, done, **_: runs.read_statuses(tx, [done]),
     "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
     "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
-    "the sweep": lambda tx, **_: outbox.claim_left_behind(tx, timedelta(seconds=8), 100),
-    "the inbox": lambda tx, **_: pending_requests.starts_of(tx, [run_id()]),
+    "the sweep": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
+    "the inbox": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),
     "what waits": lambda tx, number, **_: pending_requests.take(
         tx, definition_ids=[number], limit=100
     ),
-    "the incidents": lambda tx, **_: incidents.listing(tx, limit=50),
+    "the incidents": lambda tx, **_: incidents.read_page(tx, limit=50),
     "a key": lambda tx, **_: business_keys.try_reserve(
-        tx, [KeyWanted("place-order", "key-5", run_id(), INPUT)]
+        tx, [KeyRequest("place-order", "key-5", run_id(), INPUT)]
     ),
 }
 

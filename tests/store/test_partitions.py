@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import Replied
-from saga_engine.errors import StoreBusy
+from saga_engine.decider.triggers import ReplyReceived
+from saga_engine.errors import StoreLockTimeout
 from saga_engine.identifiers import uuid7
 from saga_engine.postgres.statement import Statement
 from saga_engine.settings import Settings
@@ -22,30 +22,30 @@ from saga_engine.store import (
     run_queries,
     runs,
 )
-from saga_engine.store.audit import Act
-from saga_engine.store.business_keys import KeyWanted
-from saga_engine.store.database import Database, Transaction
-from saga_engine.store.partitions import Maintained, Patience
-from saga_engine.store.pending_requests import Item
+from saga_engine.store.audit import OperatorAction
+from saga_engine.store.business_keys import KeyRequest
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.partitions import LockRetry, MaintenanceResult
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Outcome
-from tests.store.orders import INPUT, begin, happen, run_id
+from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
 
 PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
-RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
-CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+CHARGED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
 
 
 async def test_the_coming_months_are_there_and_made_once(database: Database):
     made = await partitions.maintain(database, retention_days=0, months_ahead=15)
     again = await partitions.maintain(database, retention_days=0, months_ahead=15)
-    assert (made.made, again.made) == (2 * 3, 0)
+    assert (made.created, again.created) == (2 * 3, 0)
 
 
 async def test_where_nothing_is_to_be_done_no_table_is_locked(database: Database):
     async with database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
         done = await partitions.maintain(database, retention_days=30)
-    assert done == Maintained(made=0, dropped=(), missing=0, tries=0)
+    assert done == MaintenanceResult(created=0, dropped=(), missing=0, lock_attempts=0)
 
 
 async def test_partitions_are_there_for_a_year(database: Database):
@@ -59,7 +59,7 @@ async def test_a_month_is_not_made_while_the_default_partition_is_too_large_to_b
 ):
     """PostgreSQL would read all of it, and nobody could work meanwhile."""
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
+        run = await insert_run(tx, definition_id)
         await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
         await month(tx)
         locks = text(
@@ -75,7 +75,7 @@ async def test_workers_that_make_a_month_at_once_make_it_once(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id, at=PAST)
+        run = await insert_run(tx, definition_id, at=PAST)
 
     async def make() -> None:
         async with database.transaction() as tx:
@@ -93,7 +93,7 @@ async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
 ):
     async with database.transaction() as tx:
         await month(tx)
-        run = await begin(tx, definition_id, at=PAST)
+        run = await insert_run(tx, definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
 
 
@@ -101,7 +101,7 @@ async def test_runs_that_came_before_their_partition_move_into_it(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id, at=PAST)
+        run = await insert_run(tx, definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_default", "event_default"}
         events = await journal.read(tx, run.run_id)
         await month(tx)
@@ -114,14 +114,14 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
 ):
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await pending_requests.record(tx, [Item("cancel", run_id, {})])
+        await pending_requests.record(tx, [NewRequest("cancel", run_id, {})])
     done = await partitions.maintain(database, retention_days=30)
     assert done.dropped == ("2020_01",)
     async with database.transaction() as tx:
         assert await run_queries.find(tx, run_id) is None
         assert await journal.read(tx, run_id) == []
-        assert await run_queries.with_key(tx, "place-order", "k") is None
-        assert (await backlog_counts.counts(tx)).inbox == 0
+        assert await run_queries.find_by_key(tx, "place-order", "k") is None
+        assert (await backlog_counts.count_backlog(tx)).pending_requests == 0
 
 
 async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
@@ -130,13 +130,13 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     """It waits for a worker with the run's definition, which never comes."""
     run_id, act = await finished(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
-        await audit.record(tx, [Act(act, "ann", "cancel", "a mistake", run_id)])
-        await checked_requests.record(
-            tx, [Item("cancel", run_id, {"by": "ann", "reason": "a mistake"}, audit_id=act)]
+        await audit.record(tx, [OperatorAction(act, "ann", "cancel", "a mistake", run_id)])
+        await checked_requests.record_operator_requests(
+            tx, [NewRequest("cancel", run_id, {"by": "ann", "reason": "a mistake"}, audit_id=act)]
         )
     await partitions.maintain(database, retention_days=30)
     async with database.transaction() as tx:
-        [decided] = await audit.decided(tx, [act])
+        [decided] = await audit.find_decided(tx, [act])
     assert (decided.outcome, "dropped" in (decided.message or "")) == ("refused", True)
 
 
@@ -144,7 +144,7 @@ async def test_a_months_index_is_complete_before_its_tables_are_locked(
     database: Database, definition_id: int, monkeypatch
 ):
     """What is not in it would be read while every worker waits."""
-    monkeypatch.setattr(partitions, "_RANGES", 2)
+    monkeypatch.setattr(partitions, "_RANGES_PER_TRANSACTION", 2)
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
         await tx.execute(MANY_OF_ITS_MONTH, {"run_id": run_id, "number": 6_000})
@@ -154,7 +154,7 @@ async def test_a_months_index_is_complete_before_its_tables_are_locked(
         async with database.transaction() as tx:
             left.append((await tx.execute(UNSUMMARIZED)).scalar_one())
 
-    interrupted: Any = Interrupted(database, partitions._DETACH, looks)
+    interrupted: Any = Interrupted(database, partitions._DETACH_MONTH, looks)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ("2020_01",)
     assert left == [0]
 
@@ -162,11 +162,11 @@ async def test_a_months_index_is_complete_before_its_tables_are_locked(
 async def test_a_month_with_an_unfinished_run_stays(database: Database, definition_id: int):
     old = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await begin(tx, definition_id, at=PAST)
+        await insert_run(tx, definition_id, at=PAST)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         assert await run_queries.find(tx, old) is not None
-        assert await run_queries.with_key(tx, "place-order", "k") == old
+        assert await run_queries.find_by_key(tx, "place-order", "k") == old
 
 
 async def test_a_month_with_a_run_that_finished_lately_stays(
@@ -181,20 +181,20 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
     database: Database, definition_id: int
 ):
     await finished(database, definition_id)
-    start = Item("start", run_id(PAST), {}, saga="place-order", version=1, key="w")
+    start = NewRequest("start", run_id(PAST), {}, saga="place-order", version=1, key="w")
     async with database.transaction() as tx:
-        await business_keys.try_reserve(tx, [KeyWanted("place-order", "w", start.run_id, INPUT)])
+        await business_keys.try_reserve(tx, [KeyRequest("place-order", "w", start.run_id, INPUT)])
         await pending_requests.record(tx, [start])
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 9}
         [taken] = await pending_requests.take_starts(tx, {"place-order": 9}, **ours)
         assert taken.run_id == start.run_id
-        assert await run_queries.with_key(tx, "place-order", "w") == start.run_id
+        assert await run_queries.find_by_key(tx, "place-order", "w") == start.run_id
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
 
 
-@pytest.mark.parametrize("before", [partitions._NEEDED, partitions._DETACH])
+@pytest.mark.parametrize("before", [partitions._MONTH_NEEDED, partitions._DETACH_MONTH])
 async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
     database: Database, definition_id: int, before: Statement
 ):
@@ -204,16 +204,16 @@ async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
 
     async def begins() -> None:
         async with database.transaction() as tx:
-            run = await begin(tx, definition_id, key="new", at=PAST)
+            run = await insert_run(tx, definition_id, key="new", at=PAST)
             await business_keys.try_reserve(
-                tx, [KeyWanted("place-order", "new", run.run_id, INPUT)]
+                tx, [KeyRequest("place-order", "new", run.run_id, INPUT)]
             )
             begun.append(run.run_id)
 
     interrupted: Any = Interrupted(database, before, begins)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
-        assert await run_queries.with_key(tx, "place-order", "new") == begun[0]
+        assert await run_queries.find_by_key(tx, "place-order", "new") == begun[0]
         assert await homes(tx, begun[0]) == {"run_2020_01", "event_2020_01"}
 
 
@@ -225,12 +225,12 @@ async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the
     async def dies() -> None:
         raise ZeroDivisionError
 
-    interrupted: Any = Interrupted(database, partitions._INCIDENTS, dies)
+    interrupted: Any = Interrupted(database, partitions._DELETE_INCIDENTS, dies)
     with pytest.raises(ZeroDivisionError):
         await partitions.maintain(interrupted, retention_days=30)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
     async with database.transaction() as tx:
-        assert await run_queries.with_key(tx, "place-order", "k") is None
+        assert await run_queries.find_by_key(tx, "place-order", "k") is None
         assert await run_queries.find(tx, run_id) is None
 
 
@@ -246,16 +246,16 @@ async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut
         while not stop.is_set():
             async with database.transaction() as tx:
                 await runs.lock_due(tx, [definition_id], 200)
-                await begin(tx, definition_id)
+                await insert_run(tx, definition_id)
             committed.release()
 
-    patience = Patience(lock_timeout=0.2, tries=1000)
+    patience = LockRetry(lock_timeout=0.2, max_attempts=1000)
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
             group.create_task(work())
         for _ in range(20):
             await committed.acquire()
-        done = await partitions.maintain(database, retention_days=30, patience=patience)
+        done = await partitions.maintain(database, retention_days=30, lock_retry=patience)
         for _ in range(20):
             await committed.acquire()
         stop.set()
@@ -268,15 +268,15 @@ async def test_a_month_gives_way_to_whoever_has_a_table_and_is_dropped_another_t
     database: Database, definition_id: int
 ):
     await finished(database, definition_id)
-    impatient = Patience(lock_timeout=0.01, tries=3)
+    impatient = LockRetry(lock_timeout=0.01, max_attempts=3)
     async with database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
-        with pytest.raises(StoreBusy):
-            await partitions.maintain(database, retention_days=30, patience=impatient)
+        with pytest.raises(StoreLockTimeout):
+            await partitions.maintain(database, retention_days=30, lock_retry=impatient)
         async with database.transaction() as tx:
-            await begin(tx, definition_id)  # nobody waits for those who gave up
-    done = await partitions.maintain(database, retention_days=30, patience=impatient)
-    assert (done.dropped, done.tries) == (("2020_01",), 1)
+            await insert_run(tx, definition_id)  # nobody waits for those who gave up
+    done = await partitions.maintain(database, retention_days=30, lock_retry=impatient)
+    assert (done.dropped, done.lock_attempts) == (("2020_01",), 1)
 
 
 WAITS = text(
@@ -293,15 +293,15 @@ async def test_what_waits_to_drop_a_month_holds_nothing_that_a_worker_may_want_n
 ):
     """A worker has locked runs by then, and their events come after them."""
     await finished(database, definition_id)
-    patient = Patience(lock_timeout=60.0)
+    patient = LockRetry(lock_timeout=60.0)
     async with (
-        Database(migrated_url, Settings(database_timeout=60.0)) as unhurried,
+        Database(migrated_url, Settings(database_transaction_timeout=60.0)) as unhurried,
         asyncio.TaskGroup() as group,
         unhurried.transaction() as worker,
     ):
         await worker.execute(text("LOCK TABLE ONLY saga_engine.run IN ROW EXCLUSIVE MODE"))
         dropping = group.create_task(
-            partitions.maintain(unhurried, retention_days=30, patience=patient)
+            partitions.maintain(unhurried, retention_days=30, lock_retry=patient)
         )
         pid = None
         while pid is None and not dropping.done():
@@ -366,7 +366,7 @@ class Interrupted:
         return await self._tx.execute(statement, arguments)
 
 
-async def partitions_of(tx: Transaction, suffix: str) -> set[str]:
+async def partitions_of(tx: SqlAlchemyTransaction, suffix: str) -> set[str]:
     named = text("SELECT relname FROM pg_class WHERE relname LIKE '%' || CAST(:suffix AS text)")
     return set((await tx.execute(named, {"suffix": suffix})).scalars())
 
@@ -376,11 +376,11 @@ async def finished(
 ) -> str:
     async with database.transaction() as tx:
         await month(tx)
-        run_id = (await begin(tx, definition_id, key=key, at=PAST)).run_id
+        run_id = (await insert_run(tx, definition_id, key=key, at=PAST)).run_id
         if key is not None:
-            await business_keys.try_reserve(tx, [KeyWanted("place-order", key, run_id, INPUT)])
+            await business_keys.try_reserve(tx, [KeyRequest("place-order", key, run_id, INPUT)])
         for trigger in (RESERVED, CHARGED):
-            await happen(tx, run_id, trigger)
+            await apply_trigger(tx, run_id, trigger)
         await tx.execute(
             text(
                 "UPDATE saga_engine.run SET finished_at = clock_timestamp()"
@@ -392,13 +392,13 @@ async def finished(
     return run_id
 
 
-async def month(tx: Transaction) -> None:
+async def month(tx: SqlAlchemyTransaction) -> None:
     for parent in ("run", "event"):
         add = text("SELECT saga_engine.add_month(CAST(:parent AS text), timestamp '2020-01-01')")
         await tx.execute(add, {"parent": parent})
 
 
-async def homes(tx: Transaction, run_id: str) -> set[str]:
+async def homes(tx: SqlAlchemyTransaction, run_id: str) -> set[str]:
     where = text(
         "SELECT tableoid::regclass::text FROM saga_engine.run WHERE run_id = CAST(:id AS uuid)"
         " UNION SELECT tableoid::regclass::text FROM saga_engine.event"

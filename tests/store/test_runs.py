@@ -4,26 +4,33 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from saga_engine.decider.events import from_journal
+from saga_engine.decider.events import deserialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
-from saga_engine.decider.triggers import Garbled, Replied
+from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.store import journal, runs
-from saga_engine.store.database import Database, Transaction
+from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
-from tests.store.orders import BOTH, begin, happen, run_id, started, stored
+from tests.kit.stored_runs import (
+    BOTH_DATABASES,
+    apply_trigger,
+    decide_start,
+    insert_run,
+    run_id,
+    stored_run,
+)
 
-pytestmark = BOTH
+pytestmark = BOTH_DATABASES
 
-RESERVED = Replied("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
-CHARGED = Replied("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "c-1"})
-DECLINED = Replied(
+RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
+CHARGED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "c-1"})
+DECLINED = ReplyReceived(
     "charge", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("declined", "é", {"a": [1]})
 )
-RELEASED = Replied("reserve", Direction.COMPENSATION, 1, Outcome.SUCCEEDED, {})
-GARBLED = Garbled("charge", Direction.ACTION, 1, "not JSON")
+RELEASED = ReplyReceived("reserve", Direction.COMPENSATION, 1, Outcome.SUCCEEDED, {})
+GARBLED = MalformedReply("charge", Direction.ACTION, 1, "not JSON")
 
 
 @pytest.mark.parametrize(
@@ -40,14 +47,14 @@ GARBLED = Garbled("charge", Direction.ACTION, 1, "not JSON")
 )
 async def test_the_journal_replays_to_the_row(database: Database, definition_id: int, story):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id, key="k")
+        run = await insert_run(tx, definition_id, key="k")
         for trigger in story:
-            after = (await happen(tx, run.run_id, trigger)).run
+            after = (await apply_trigger(tx, run.run_id, trigger)).run
             assert after is not None
             run = after
     async with database.transaction() as tx:
-        row = (await runs.look(tx, [run.run_id]))[run.run_id].run
-        events = [from_journal(e.type, e.data) for e in await journal.read(tx, run.run_id)]
+        row = (await runs.read_unlocked(tx, [run.run_id]))[run.run_id].run
+        events = [deserialize_event(e.type, e.data) for e in await journal.read(tx, run.run_id)]
     assert row == replay(events) == run
 
 
@@ -55,7 +62,7 @@ async def test_two_transactions_that_want_the_same_runs_take_turns(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        ids = [(await begin(tx, definition_id)).run_id for _ in range(50)]
+        ids = [(await insert_run(tx, definition_id)).run_id for _ in range(50)]
 
     async def hold(wanted: list[str]) -> None:
         for _ in range(20):
@@ -69,19 +76,19 @@ async def test_two_transactions_that_want_the_same_runs_take_turns(
 
 async def test_a_run_that_does_not_exist_is_left_out(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
+        run = await insert_run(tx, definition_id)
         assert set(await runs.lock(tx, [run_id(), run.run_id])) == {run.run_id}
         assert await runs.lock(tx, []) == {}
-        assert await runs.status(tx, []) == {}
-        assert await runs.look(tx, []) == {}
+        assert await runs.read_statuses(tx, []) == {}
+        assert await runs.read_unlocked(tx, []) == {}
         assert await runs.insert(tx, []) == set()
 
 
 async def test_due_runs_are_claimed_by_one_worker_each(database: Database, definition_id: int):
     async with database.transaction() as tx:
         for _ in range(6):
-            await due(tx, (await begin(tx, definition_id)).run_id)
-        await begin(tx, definition_id)  # not due
+            await due(tx, (await insert_run(tx, definition_id)).run_id)
+        await insert_run(tx, definition_id)  # not due
     async with database.transaction() as one, database.transaction() as other:
         first = await runs.lock_due(one, [definition_id], 4)
         second = await runs.lock_due(other, [definition_id], 4)
@@ -92,15 +99,15 @@ async def test_due_runs_are_claimed_by_one_worker_each(database: Database, defin
 
 
 def begun(now: datetime) -> Run:
-    run = started(now).run
+    run = decide_start(now).run
     assert run is not None
     return run
 
 
 async def test_a_run_is_inserted_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        now = await runs.clock(tx)
-        old, new = (stored(begun(now), definition_id) for _ in range(2))
+        now = await runs.database_now(tx)
+        old, new = (stored_run(begun(now), definition_id) for _ in range(2))
         assert await runs.insert(tx, [old]) == {old.run.run_id}
         assert await runs.insert(tx, [new, old]) == {new.run.run_id}
 
@@ -109,13 +116,13 @@ async def test_an_older_revision_is_never_written_over_a_newer_one(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
-        newer = (await happen(tx, run.run_id, RESERVED)).run
+        run = await insert_run(tx, definition_id)
+        newer = (await apply_trigger(tx, run.run_id, RESERVED)).run
     with pytest.raises(StoreUnavailable, match="changed by another"):
         async with database.transaction() as tx:
-            await runs.save(tx, [stored(run, definition_id)])
+            await runs.save(tx, [stored_run(run, definition_id)])
     async with database.transaction() as tx:
-        assert (await runs.look(tx, [run.run_id]))[run.run_id].run == newer
+        assert (await runs.read_unlocked(tx, [run.run_id]))[run.run_id].run == newer
 
 
 @pytest.mark.parametrize(
@@ -132,13 +139,13 @@ async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
     database: Database, definition_id: int, moment: datetime
 ):
     async with database.transaction() as tx:
-        decision = started(await runs.clock(tx))
+        decision = decide_start(await runs.database_now(tx))
         assert decision.run is not None
         run = replace(decision.run, deadline=moment)
         await runs.insert(tx, [StoredRun(run, definition_id, moment)])
-        found = (await runs.look(tx, [run.run_id]))[run.run_id]
+        found = (await runs.read_unlocked(tx, [run.run_id]))[run.run_id]
         assert (found.run.deadline, found.wake_at) == (moment, moment)
-        is_due = moment <= await runs.clock(tx)
+        is_due = moment <= await runs.database_now(tx)
         assert set(await runs.lock_due(tx, [definition_id], 10)) == (
             {run.run_id} if is_due else set()
         )
@@ -146,7 +153,7 @@ async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
 
 async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
+        run = await insert_run(tx, definition_id)
         before = (await runs.lock(tx, [run.run_id]))[run.run_id]
         assert before.wake_at is not None
         later = replace(before, wake_at=before.wake_at + timedelta(hours=1))
@@ -159,7 +166,7 @@ async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, defin
 
 async def test_a_spent_wake_up_moves_to_the_next(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
+        run = await insert_run(tx, definition_id)
         before = (await runs.lock(tx, [run.run_id]))[run.run_id]
         await due(tx, run.run_id)
         await runs.save(tx, [before])
@@ -171,20 +178,20 @@ async def test_a_spent_wake_up_moves_to_the_next(database: Database, definition_
 
 async def test_a_finished_run_never_wakes(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await begin(tx, definition_id)
-        await happen(tx, run.run_id, RESERVED)
-        await happen(tx, run.run_id, CHARGED)
+        run = await insert_run(tx, definition_id)
+        await apply_trigger(tx, run.run_id, RESERVED)
+        await apply_trigger(tx, run.run_id, CHARGED)
         assert await wake(tx, run.run_id) is None
 
 
 async def test_a_status_says_why_a_run_did_not_complete(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        good, bad = [(await begin(tx, definition_id)).run_id for _ in range(2)]
+        good, bad = [(await insert_run(tx, definition_id)).run_id for _ in range(2)]
         for trigger in (RESERVED, CHARGED):
-            await happen(tx, good, trigger)
+            await apply_trigger(tx, good, trigger)
         for trigger in (RESERVED, DECLINED):
-            await happen(tx, bad, trigger)
-        assert await runs.status(tx, [good, bad, run_id()]) == {
+            await apply_trigger(tx, bad, trigger)
+        assert await runs.read_statuses(tx, [good, bad, run_id()]) == {
             good: RunStatus(
                 *(Status.COMPLETED, "place-order", 1, None),
                 {"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
@@ -196,19 +203,19 @@ async def test_a_status_says_why_a_run_did_not_complete(database: Database, defi
         }
 
 
-async def due(tx: Transaction, run: str) -> None:
-    await runs.rest(tx, run, timedelta(seconds=-1))
+async def due(tx: SqlAlchemyTransaction, run: str) -> None:
+    await runs.defer_wake(tx, run, timedelta(seconds=-1))
 
 
-async def wake(tx: Transaction, run: str):
-    return (await runs.look(tx, [run]))[run].wake_at
+async def wake(tx: SqlAlchemyTransaction, run: str):
+    return (await runs.read_unlocked(tx, [run]))[run].wake_at
 
 
 async def test_what_will_be_counts_what_the_asker_can_move_and_nothing_beyond_its_horizon(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        await begin(tx, definition_id)
+        await insert_run(tx, definition_id)
         soon, later = timedelta(hours=2), timedelta(milliseconds=1)
         assert await runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
         assert not any((await runs.due_within(tx, {definition_id: later}, 9)).values())

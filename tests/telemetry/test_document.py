@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from saga_engine.telemetry.logs import EVENTS
-from saga_engine.telemetry.metric_catalogue import CATALOGUE
-from tests.telemetry.samples import KINDS
+from saga_engine.telemetry.logs import LOG_EVENTS
+from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
+from tests.telemetry.event_samples import EVENT_TYPES
 from tests.telemetry.test_metrics import promtool
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
@@ -33,9 +33,9 @@ def test_each_fact_has_a_row_with_its_log_event_and_level():
 
     assert written == {
         kind.__name__: (event, logging.getLevelName(level).lower())
-        for kind, (event, level) in EVENTS.items()
+        for kind, (event, level) in LOG_EVENTS.items()
     }
-    assert set(written) == {kind.__name__ for kind in KINDS}
+    assert set(written) == {kind.__name__ for kind in EVENT_TYPES}
 
 
 def test_each_metric_has_a_row_with_its_kind_and_labels():
@@ -46,14 +46,14 @@ def test_each_metric_has_a_row_with_its_kind_and_labels():
             metric.kind + (" D" if metric.backlog else ""),
             ", ".join(metric.labels) or "-",
         )
-        for metric in CATALOGUE
+        for metric in METRIC_CATALOGUE
     }
 
 
 def test_each_metric_is_moved_by_a_fact_that_says_so():
     named = set(re.findall(r"`(saga_\w+)`", section("Facts")))
 
-    moved = {metric.name for metric in CATALOGUE if not metric.backlog}
+    moved = {metric.name for metric in METRIC_CATALOGUE if not metric.backlog}
     assert named == moved - {"saga_engine_build_info"}
 
 
@@ -66,7 +66,7 @@ def test_the_alerts_ask_for_metrics_that_exist():
     asked = {name for rule in group["rules"] for name in re.findall(r"\bsaga_\w+", rule["expr"])}
 
     assert len(group["rules"]) == 7
-    assert asked <= {metric.name for metric in CATALOGUE}
+    assert asked <= {metric.name for metric in METRIC_CATALOGUE}
 
 
 def test_the_alerts_are_rules_that_prometheus_takes(tmp_path):

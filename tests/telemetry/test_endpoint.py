@@ -12,25 +12,28 @@ from prometheus_client import CollectorRegistry
 
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.telemetry import endpoint as module
-from saga_engine.telemetry.endpoint import Endpoint
+from saga_engine.telemetry.endpoint import MonitoringServer
 from saga_engine.telemetry.metrics import Metrics
-from tests.telemetry.http import HOST, Process, ask, connected, exchange
+from tests.kit.http import HOST, ProcessStub, connected, get, send_raw
 
 
 @pytest.fixture
-def process() -> Process:
-    return Process()
+def process() -> ProcessStub:
+    return ProcessStub()
 
 
 @pytest.fixture
-async def port(process: Process) -> AsyncIterator[int]:
+async def port(process: ProcessStub) -> AsyncIterator[int]:
     render = Metrics(CollectorRegistry()).render
-    async with asyncio.timeout(30), Endpoint(HOST, 0, process.readiness, render) as endpoint:
+    async with (
+        asyncio.timeout(30),
+        MonitoringServer(HOST, 0, process.readiness, render) as endpoint,
+    ):
         yield endpoint.port
 
 
 async def test_a_process_that_has_what_it_needs_is_ready(port):
-    status, headers, body = await ask(port, "/readyz")
+    status, headers, body = await get(port, "/readyz")
 
     assert (status, json.loads(body)) == (200, {"status": "ok"})
     assert headers["content-type"] == "application/json"
@@ -40,7 +43,7 @@ async def test_a_process_that_has_what_it_needs_is_ready(port):
 async def test_a_process_that_lacks_something_is_not_ready_and_says_what(port, process):
     process.checks["publishing"] = "cannot reach amqp://user:canary@host\nforged"
 
-    status, _, body = await ask(port, "/readyz")
+    status, _, body = await get(port, "/readyz")
 
     assert status == 503
     assert json.loads(body) == {
@@ -52,7 +55,7 @@ async def test_a_process_that_lacks_something_is_not_ready_and_says_what(port, p
 async def test_verbose_lists_every_check(port, process):
     process.checks["publishing"] = "blocked"
 
-    status, _, body = await ask(port, "/readyz?verbose")
+    status, _, body = await get(port, "/readyz?verbose")
 
     assert status == 503
     assert json.loads(body)["checks"] == {"database": "ok", "publishing": "blocked"}
@@ -62,7 +65,7 @@ async def test_verbose_lists_every_check(port, process):
 async def test_a_check_that_raises_is_an_answer_without_foreign_text(port, process, error):
     process.error = error
 
-    status, _, body = await ask(port, "/readyz")
+    status, _, body = await get(port, "/readyz")
 
     assert status == 503
     assert type(error).__name__ in json.loads(body)["problems"]["readiness"]
@@ -76,7 +79,7 @@ async def test_a_check_that_hangs_is_an_answer_and_is_never_asked_twice_at_once(
     process.hold = asyncio.Event()
 
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(ask(port, "/readyz")) for _ in range(10)]
+        asked = [group.create_task(get(port, "/readyz")) for _ in range(10)]
 
     assert {task.result()[0] for task in asked} == {503}
     assert process.asked_at_once == 1
@@ -91,11 +94,13 @@ async def test_a_flood_of_probes_is_answered_by_one_check(process):
     process.hold = asyncio.Event()
     async with (
         asyncio.timeout(60),
-        Endpoint(HOST, 0, process.readiness, lambda _: (b"", ""), fresh=LONG) as endpoint,
+        MonitoringServer(
+            HOST, 0, process.readiness, lambda _: (b"", ""), cache_ttl=LONG
+        ) as endpoint,
         asyncio.TaskGroup() as group,
     ):
         paths = ["/readyz", "/readyz?verbose", "/startupz"] * (FLOOD // 3)
-        asked = [group.create_task(ask(endpoint.port, path)) for path in paths]
+        asked = [group.create_task(get(endpoint.port, path)) for path in paths]
         await process.asked.wait()
         process.hold.set()
     assert {task.result()[0] for task in asked} == {200}
@@ -109,12 +114,12 @@ async def test_an_answer_that_is_fresh_is_given_again(process):
         renders.append(accept)
         return b"%d" % len(renders), "text/plain"
 
-    async with Endpoint(HOST, 0, process.readiness, render, fresh=LONG) as endpoint:
+    async with MonitoringServer(HOST, 0, process.readiness, render, cache_ttl=LONG) as endpoint:
         accepts = ["", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0"]
         for number in range(20):
             header = f"Accept: {accepts[number % 4]}, x/{number}\r\n"
-            assert (await ask(endpoint.port, "/metrics", header=header))[0] == 200
-            assert (await ask(endpoint.port, "/readyz"))[0] == 200
+            assert (await get(endpoint.port, "/metrics", header=header))[0] == 200
+            assert (await get(endpoint.port, "/readyz"))[0] == 200
     assert len(renders) == 2, "one for each format"
     assert process.times == 1
 
@@ -122,24 +127,24 @@ async def test_an_answer_that_is_fresh_is_given_again(process):
 async def test_live_asks_nobody(port, process):
     process.hold = asyncio.Event()
 
-    assert (await ask(port, "/livez"))[0] == 200
+    assert (await get(port, "/livez"))[0] == 200
 
 
 async def test_started_is_said_once_everything_was_in_order_and_from_then_on(port, process):
     process.checks["database"] = "away"
-    before = (await ask(port, "/startupz"))[0]
+    before = (await get(port, "/startupz"))[0]
     process.checks["database"] = None
-    now = (await ask(port, "/startupz"))[0]
+    now = (await get(port, "/startupz"))[0]
     process.checks["database"] = "away"
-    assert (await ask(port, "/readyz"))[0] == 503
-    after = (await ask(port, "/startupz"))[0]
+    assert (await get(port, "/readyz"))[0] == 503
+    after = (await get(port, "/startupz"))[0]
 
     assert (before, now, after) == (503, 200, 200)
 
 
 async def test_metrics_come_as_text_or_as_openmetrics(port):
-    _, plain, text = await ask(port, "/metrics")
-    _, modern, openmetrics = await ask(
+    _, plain, text = await get(port, "/metrics")
+    _, modern, openmetrics = await get(
         port, "/metrics", header="Accept: application/openmetrics-text;version=1.0.0\r\n"
     )
 
@@ -151,7 +156,7 @@ async def test_metrics_come_as_text_or_as_openmetrics(port):
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics"])
 async def test_head_is_answered_like_get_but_for_the_body(port, path):
-    status, headers, body = await ask(port, path, method="HEAD")
+    status, headers, body = await get(port, path, method="HEAD")
 
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
@@ -159,7 +164,7 @@ async def test_head_is_answered_like_get_but_for_the_body(port, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
 async def test_other_methods_are_refused(port, method):
-    status, headers, _ = await ask(port, "/metrics", method=method)
+    status, headers, _ = await get(port, "/metrics", method=method)
 
     assert (status, headers["allow"]) == (405, "get, head")
 
@@ -168,28 +173,28 @@ async def test_other_methods_are_refused(port, method):
     "path", ["/", "/metrics/", "/..%2f..%2fetc/passwd", "/%00", "//", "/LIVEZ"]
 )
 async def test_other_paths_are_not_there(port, path):
-    assert (await ask(port, path))[0] == 404
+    assert (await get(port, path))[0] == 404
 
 
 async def test_a_connection_has_one_answer(port):
     twice = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2
 
-    assert (await exchange(port, twice)).count(b"HTTP/1.1 200") == 1
+    assert (await send_raw(port, twice)).count(b"HTTP/1.1 200") == 1
 
 
 async def test_a_request_that_never_ends_is_cut_after_its_time(port, monkeypatch):
-    monkeypatch.setattr(module, "CONNECTION_LIFE", 0.05)
+    monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.05)
 
     async with asyncio.timeout(60):
-        assert await exchange(port, b"GET /livez HTTP/1.1\r\nX: ") == b""
+        assert await send_raw(port, b"GET /livez HTTP/1.1\r\nX: ") == b""
 
 
 async def test_of_more_connections_than_there_may_be_the_oldest_is_cut(port, monkeypatch):
-    monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
     request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
     async with connected(port) as (oldest, _), connected(port), connected(port) as (reader, writer):
-        assert (await exchange(port, request)).startswith(b"HTTP/1.1 200")
+        assert (await send_raw(port, request)).startswith(b"HTTP/1.1 200")
         with suppress(ConnectionError):
             assert await oldest.read() == b""
         writer.write(request)
@@ -199,7 +204,7 @@ async def test_of_more_connections_than_there_may_be_the_oldest_is_cut(port, mon
 async def test_leaving_does_not_wait_for_a_stranger(process, monkeypatch):
     monkeypatch.setattr(module, "READINESS_TIMEOUT", 600)
     render = Metrics(CollectorRegistry()).render
-    endpoint = Endpoint(HOST, 0, process.readiness, render)
+    endpoint = MonitoringServer(HOST, 0, process.readiness, render)
     process.hold = asyncio.Event()
     async with asyncio.timeout(60), AsyncExitStack() as strangers, endpoint:
         await strangers.enter_async_context(connected(endpoint.port))
@@ -210,17 +215,17 @@ async def test_leaving_does_not_wait_for_a_stranger(process, monkeypatch):
 
 async def test_after_leaving_the_port_is_free(process):
     render = Metrics(CollectorRegistry()).render
-    async with Endpoint(HOST, 0, process.readiness, render) as endpoint:
+    async with MonitoringServer(HOST, 0, process.readiness, render) as endpoint:
         port = endpoint.port
 
-    async with Endpoint(HOST, port, process.readiness, render) as again:
+    async with MonitoringServer(HOST, port, process.readiness, render) as again:
         assert again.port == port
 
 
 async def test_an_error_inside_comes_out_as_it_is(process):
     render = Metrics(CollectorRegistry()).render
     with pytest.raises(StoreUnavailable):
-        async with Endpoint(HOST, 0, process.readiness, render):
+        async with MonitoringServer(HOST, 0, process.readiness, render):
             raise StoreUnavailable("PostgreSQL is away.")
 
 
@@ -229,11 +234,11 @@ async def test_signals_belong_to_the_program(port):
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, heard.set)
     try:
-        assert (await ask(port, "/livez"))[0] == 200
+        assert (await get(port, "/livez"))[0] == 200
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(60):
             await heard.wait()
-        assert (await ask(port, "/livez"))[0] == 200
+        assert (await get(port, "/livez"))[0] == 200
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 
@@ -241,14 +246,14 @@ async def test_signals_belong_to_the_program(port):
 async def test_entering_takes_no_signal_handler(process):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     render = Metrics(CollectorRegistry()).render
-    async with Endpoint(HOST, 0, process.readiness, render):
+    async with MonitoringServer(HOST, 0, process.readiness, render):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 async def test_a_port_in_use_names_the_setting_and_the_way_out(port, process):
     render = Metrics(CollectorRegistry()).render
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_PORT") as raised:
-        async with Endpoint(HOST, port, process.readiness, render):
+        async with MonitoringServer(HOST, port, process.readiness, render):
             pass
 
     assert f"port {port}: address already in use." in str(raised.value)
@@ -257,5 +262,7 @@ async def test_a_port_in_use_names_the_setting_and_the_way_out(port, process):
 async def test_an_address_that_is_not_ours_names_the_setting(process):
     elsewhere = "203.0.113.7"  # RFC 5737: nobody's
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_HOST"):
-        async with Endpoint(elsewhere, 0, process.readiness, Metrics(CollectorRegistry()).render):
+        async with MonitoringServer(
+            elsewhere, 0, process.readiness, Metrics(CollectorRegistry()).render
+        ):
             pass

@@ -10,9 +10,9 @@ import pytest
 
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
-from saga_engine.telemetry.events import Observer, Tell
+from saga_engine.telemetry.events import Emitter, Observer
 from saga_engine.vocabulary import Direction, Outcome
-from tests.telemetry.samples import KINDS, SAMPLES, fail
+from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
 IDENTITIES = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
 NASTY = "x\n2026-01-01T00:00:00Z [error    ] forged saga=other\r\x1b[2K\u202e\ud800"
@@ -30,11 +30,11 @@ Configure = Callable[..., tuple[Observer, io.StringIO]]
 def configure() -> Iterator[Configure]:
     root = logging.getLogger()
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
-    levels = {name: logging.getLogger(name).level for name in logs.LIBRARIES}
+    levels = {name: logging.getLogger(name).level for name in logs.LIBRARY_LOG_LEVELS}
 
     def configured(stream: io.StringIO | None = None, **settings: str):
         written = io.StringIO() if stream is None else stream
-        return logs.configure(Settings(**settings), written), written
+        return logs.configure_logging(Settings(**settings), written), written
 
     yield configured
     root.handlers[:], logging.raiseExceptions = handlers, raising
@@ -48,9 +48,9 @@ def lines(written: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_each_fact_has_an_event_name_of_its_own():
-    names = [name for name, _ in logs.EVENTS.values()]
+    names = [name for name, _ in logs.LOG_EVENTS.values()]
 
-    assert set(logs.EVENTS) == set(KINDS)
+    assert set(logs.LOG_EVENTS) == set(EVENT_TYPES)
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z]+\.[a-z_]+", name) for name in names)
 
@@ -63,7 +63,7 @@ def test_each_fact_is_one_line(configure, fact, form):
     sink(fact)
 
     assert written.getvalue().count("\n") == 1
-    assert logs.EVENTS[type(fact)][0] in written.getvalue()
+    assert logs.LOG_EVENTS[type(fact)][0] in written.getvalue()
 
 
 def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
@@ -107,7 +107,7 @@ def test_the_keys_of_a_line_are_the_names_of_the_fact(configure, fact):
 def test_what_has_no_value_has_no_key_but_0_and_false_are_values(configure):
     sink, written = configure(log_format="json")
 
-    sink(events.OperatorAnswered(action="cancel", accepted=False))
+    sink(events.OperatorActionProcessed(action="cancel", accepted=False))
 
     [line] = lines(written)
     assert line["accepted"] is False
@@ -122,8 +122,8 @@ def test_below_the_lowest_level_nothing_is_written(configure):
     assert {line["level"] for line in lines(written)} == {"warning", "error"}
 
 
-def settled(outcome: Outcome) -> events.AttemptSettled:
-    return events.AttemptSettled(
+def settled(outcome: Outcome) -> events.AttemptFinished:
+    return events.AttemptFinished(
         saga="s", step="a", direction=Direction.ACTION, attempt=1, run_id="r", outcome=outcome
     )
 
@@ -134,7 +134,12 @@ def settled(outcome: Outcome) -> events.AttemptSettled:
         (settled(Outcome.SUCCEEDED), logging.DEBUG),
         (settled(Outcome.UNKNOWN), logging.INFO),
         (events.MessagesPublished(exchange="e", outcome="returned", messages=1), logging.WARNING),
-        (events.LinkChanged(role="publish", phase="connecting", epoch=1, problem="cut"), 30),
+        (
+            events.BrokerConnectionChanged(
+                connection="publish", state="connecting", generation=1, problem="cut"
+            ),
+            30,
+        ),
         (events.ProcessStopped(program="worker", clean=False), logging.WARNING),
     ],
 )
@@ -169,10 +174,14 @@ def test_passwords_do_not_show_whoever_writes_them(configure, form):
     sink, written = configure(log_format=form)
     url = "amqp://user:canary@host/"
 
-    sink(events.LinkChanged(role="publish", phase="connecting", epoch=0, problem=f"no {url}"))
+    sink(
+        events.BrokerConnectionChanged(
+            connection="publish", state="connecting", generation=0, problem=f"no {url}"
+        )
+    )
     logging.getLogger("user").error("cannot reach %s", url)
     try:
-        fail(ValueError(url))
+        raise_error(ValueError(url))
     except ValueError:
         logging.getLogger("user").exception("failed")
 
@@ -181,15 +190,15 @@ def test_passwords_do_not_show_whoever_writes_them(configure, form):
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-@pytest.mark.parametrize("library", sorted(logs.LIBRARIES))
+@pytest.mark.parametrize("library", sorted(logs.LIBRARY_LOG_LEVELS))
 def test_what_a_library_carries_does_not_show(configure, library, form):
     _, written = configure(log_format=form, log_level="debug")
     logger = logging.getLogger(f"{library}.deeper")
 
-    if logs.LIBRARIES[library] > logging.DEBUG:
+    if logs.LIBRARY_LOG_LEVELS[library] > logging.DEBUG:
         logger.debug("sending %r", b"canary")
     try:
-        fail(ValueError("canary"))
+        raise_error(ValueError("canary"))
     except ValueError:
         logger.exception("A task broke\nfuture: exception=ValueError('canary')")
 
@@ -203,7 +212,7 @@ def test_a_handlers_own_log_lines_keep_their_level_and_their_traceback(configure
 
     logger.info("charged %s", "card")
     try:
-        fail(ValueError("no card"))
+        raise_error(ValueError("no card"))
     except ValueError:
         logger.exception("failed")
 
@@ -217,7 +226,7 @@ def test_every_line_of_a_traceback_is_marked_so_that_none_passes_for_another_eve
     _, written = configure(log_format="console")
 
     try:
-        fail(ValueError("x\n" + NASTY))
+        raise_error(ValueError("x\n" + NASTY))
     except ValueError:
         logging.getLogger("user").exception("failed")
 
@@ -275,14 +284,16 @@ def test_a_stream_that_is_gone_harms_nobody(configure):
     sink, _ = configure(stream, log_format="json")
     stream.close()
 
-    Tell(sink)(events.ProcessReady(program="worker"))
+    Emitter(sink)(events.ProcessReady(program="worker"))
     logging.getLogger("user").warning("nobody hears")
 
 
 FLAPS = (
-    events.DatabaseTroubled(operation="batch", problem="PostgreSQL is away."),
+    events.DatabaseUnavailable(operation="batch", problem="PostgreSQL is away."),
     events.DatabaseRecovered(operation="participant", outage_s=0.01),
-    events.LinkChanged(role="publish", phase="connecting", epoch=1, problem="It was lost."),
+    events.BrokerConnectionChanged(
+        connection="publish", state="connecting", generation=1, problem="It was lost."
+    ),
 )
 
 
@@ -293,7 +304,7 @@ def test_a_connection_that_comes_and_goes_writes_a_bounded_number_of_lines(confi
     for _ in range(1_000):
         observe(fact)
 
-    assert len(lines(written)) == logs.BURST
+    assert len(lines(written)) == logs.THROTTLE_BURST
 
 
 def test_a_line_that_repeats_says_how_many_were_left_out(configure):

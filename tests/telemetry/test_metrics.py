@@ -13,10 +13,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from saga_engine.telemetry import events
-from saga_engine.telemetry.metric_catalogue import CATALOGUE
-from saga_engine.telemetry.metrics import CODES_MAX, SAGAS_MAX, Metrics
+from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
+from saga_engine.telemetry.metrics import MAX_CODES_PER_LABEL, MAX_SAGAS, Metrics
 from saga_engine.vocabulary import Direction, Outcome, Status
-from tests.telemetry.samples import SAMPLES
+from tests.telemetry.event_samples import SAMPLES
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 
@@ -28,7 +28,7 @@ class Page:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
 
-    def tell(self, *told: events.Fact) -> None:
+    def tell(self, *told: events.TelemetryEvent) -> None:
         for fact in told:
             self.metrics(fact)
 
@@ -76,13 +76,13 @@ def test_promtool_finds_nothing_to_blame(told):
 def test_each_metric_of_the_catalogue_is_shown_with_its_kind_and_help(told):
     shown = {family.name: family for family in families(told.metrics.render()[0].decode())}
 
-    for metric in CATALOGUE:
+    for metric in METRIC_CATALOGUE:
         family = shown[metric.name.removesuffix("_total")]
         assert family.type == metric.kind
         assert family.documentation == metric.help
         assert family.samples, metric.name
     ours = {name for name in shown if name.startswith("saga_")}
-    assert ours == {metric.name.removesuffix("_total") for metric in CATALOGUE}
+    assert ours == {metric.name.removesuffix("_total") for metric in METRIC_CATALOGUE}
 
 
 def test_openmetrics_is_written_for_who_asks_for_it(told):
@@ -201,7 +201,7 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
     labels = {"saga": "trip", "step": "book", "direction": "action"}
 
     page.tell(
-        events.AttemptSettled(
+        events.AttemptFinished(
             saga="trip",
             step="book",
             direction=Direction.ACTION,
@@ -217,8 +217,8 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
     assert page.value("saga_step_duration_seconds_count", **labels) is None
 
 
-def link(phase: str, epoch: int) -> events.LinkChanged:
-    return events.LinkChanged(role="publish", phase=phase, epoch=epoch)
+def link(phase: str, epoch: int) -> events.BrokerConnectionChanged:
+    return events.BrokerConnectionChanged(connection="publish", state=phase, generation=epoch)
 
 
 def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_unblocked(page):
@@ -236,7 +236,7 @@ def test_ready_is_1_only_between_ready_and_draining(page):
     page.tell(events.ProcessReady(program="worker"))
     assert page.value("saga_worker_ready") == 1
 
-    page.tell(events.ProcessDraining(program="worker"))
+    page.tell(events.ProcessStopping(program="worker"))
     assert page.value("saga_worker_ready") == 0
 
 
@@ -263,7 +263,7 @@ def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
     assert b"saga_outbox_pending" not in page.metrics.render()[0]
 
 
-def hostile(number: int) -> tuple[events.Fact, ...]:
+def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
     text = f"canary-{number}"
     run = {"saga": text, "run_id": text}
     at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
@@ -271,14 +271,14 @@ def hostile(number: int) -> tuple[events.Fact, ...]:
         events.RunStarted(version=number, **run),
         events.RunCompensating(version=number, cause=text, **run),
         events.RunFinished(version=number, status=Status.COMPLETED, duration_s=1, **run),
-        events.AttemptSettled(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
+        events.AttemptFinished(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
         events.RetryScheduled(attempt=number, delay_s=1, **at),
-        events.OperatorAnswered(action=text, accepted=True),
-        events.LinkChanged(role=text, phase="connected", epoch=number),
+        events.OperatorActionProcessed(action=text, accepted=True),
+        events.BrokerConnectionChanged(connection=text, state="connected", generation=number),
         events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
         events.HandlerFailed(command=text, code=text, problem=text),
-        events.HandlerAbandoned(command=text, problem=text, running=True),
-        events.BarrierHit(command=text, case="repeated"),
+        events.HandlerAbandoned(command=text, problem=text, still_running=True),
+        events.BarrierHit(command=text, result="repeated"),
     )
 
 
@@ -315,11 +315,11 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
         lambda text: events.MessageDeadLettered(queue=text, reason="r"),
         lambda text: events.MessageDeadLettered(queue="q", reason=text),
         lambda text: events.MessageIgnored(reason=text),
-        lambda text: events.DatabaseTroubled(operation=text, problem=""),
-        lambda text: events.FaultFound(operation=text, problem=""),
+        lambda text: events.DatabaseUnavailable(operation=text, problem=""),
+        lambda text: events.InternalErrorCaught(operation=text, problem=""),
         lambda text: events.MessagesPublished(exchange=text, outcome="confirmed", messages=1),
         lambda text: events.MessagesConsumed(queue=text, messages=1),
-        lambda text: events.BarrierHit(command="c", case=text),
+        lambda text: events.BarrierHit(command="c", result=text),
         lambda text: events.IncidentOpened(
             saga="s", step="s", direction=Direction.ACTION, run_id="r", cause=text
         ),
@@ -327,11 +327,11 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
 )
 def test_codes_are_bounded_and_well_formed(page, make):
     before = page.series()
-    for number in range(10 * CODES_MAX):
+    for number in range(10 * MAX_CODES_PER_LABEL):
         page.tell(make(f"code_{number}"), make(f"not a code {number}\n"), make("x" * 1000))
 
     # Two metrics have the label queue, and each keeps `other` beside the codes.
-    assert page.series() - before <= 2 * (CODES_MAX + 1)
+    assert page.series() - before <= 2 * (MAX_CODES_PER_LABEL + 1)
     assert b"not a code" not in page.metrics.render()[0]
 
 
@@ -341,7 +341,7 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
     assert page.value("saga_code_failures_total", saga="shop", step="charge") == 0
     before = page.series()
     for saga, step in [("shop", "charge"), ("shop", ""), ("shop", "s1"), ("s2", "s3"), ("s4", "")]:
-        page.tell(events.CodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
+        page.tell(events.UserCodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
 
     labels = [
         ("shop", "charge"),
@@ -356,12 +356,12 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
 
 
 def test_a_database_full_of_names_makes_a_bounded_number_of_series(page):
-    many = {(f"saga-{number:05}", "running"): 1 for number in range(10 * SAGAS_MAX)}
+    many = {(f"saga-{number:05}", "running"): 1 for number in range(10 * MAX_SAGAS)}
 
     page.tell(events.BacklogCounted(runs=many))
 
-    assert page.series("saga_runs{") == SAGAS_MAX + 1
-    assert page.value("saga_runs", saga="other", status="running") == 9 * SAGAS_MAX
+    assert page.series("saga_runs{") == MAX_SAGAS + 1
+    assert page.value("saga_runs", saga="other", status="running") == 9 * MAX_SAGAS
 
 
 def test_fifty_sagas_of_ten_steps_begin_within_five_thousand_series(page):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.telemetry.redaction import one_line, redacted
-from tests.growth import growth
+from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
+from tests.kit.growth import time_ratio
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ from tests.growth import growth
     ],
 )
 def test_a_password_never_shows(text):
-    assert "hunter2" not in redacted(text)
-    assert "***" in redacted(text)
+    assert "hunter2" not in redact_secrets(text)
+    assert "***" in redact_secrets(text)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_password_never_shows(text):
     ],
 )
 def test_text_without_a_password_stays_as_it_is(text):
-    assert redacted(text) == text
+    assert redact_secrets(text) == text
 
 
 @given(st.text())
 def test_whatever_comes_in_goes_out_as_one_printable_line(text):
-    shown = one_line(text, longest=100)
+    shown = sanitize_line(text, max_length=100)
 
     assert len(shown.splitlines()) <= 1
     assert not set(shown) & {"\x1b", "\x00", "\u202e", "\u2066", "\x9b", "\x7f"}
@@ -54,11 +54,11 @@ def test_whatever_comes_in_goes_out_as_one_printable_line(text):
 
 
 def test_a_lone_surrogate_can_be_written():
-    assert one_line("a\ud800b").encode() == b"a\\ud800b"
+    assert sanitize_line("a\ud800b").encode() == b"a\\ud800b"
 
 
 def test_a_long_text_is_cut():
-    assert one_line("x" * 5000, longest=10) == "x" * 10 + "…"
+    assert sanitize_line("x" * 5000, max_length=10) == "x" * 10 + "…"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_long_text_is_cut():
 )
 def test_no_text_takes_long_whatever_is_in_it(part):
     def redact(size):
-        redacted(part * (size // len(part)))
+        redact_secrets(part * (size // len(part)))
 
     # Four times the text is 4 times the work; it was 16 times where it grew with the square.
-    assert growth(redact, 65_536, 262_144) < 10
+    assert time_ratio(redact, 65_536, 262_144) < 10

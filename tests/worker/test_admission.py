@@ -8,19 +8,19 @@ from saga_engine.client import Client
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
-    AttemptSettled,
+    AttemptFinished,
     BacklogCounted,
-    DatabaseTroubled,
+    DatabaseUnavailable,
     IncidentOpened,
     RunFinished,
     RunStarted,
 )
 from saga_engine.vocabulary import Outcome, Status
-from tests.broker.links import eventually
-from tests.faults.processes import lasting
-from tests.worker.engine import keep_silent, reject, succeed
-from tests.worker.parcels import fragile, parcels
-from tests.worker.promises import check_promises
+from tests.kit.connections import wait_until
+from tests.kit.engine import no_reply, reject, succeed
+from tests.kit.parcels import failing_parcels, parcels
+from tests.kit.programs import sleep
+from tests.kit.promises import check_promises
 
 
 def start(**more):
@@ -37,7 +37,7 @@ async def release(shop, commands):
 async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_free(anywhere):
     worker = await anywhere.worker(runs_in_flight=2)
     shop, asker = await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     # One by one: of what arrives at once, one batch may overtake another.
     answers = [(await asker.ask_all(start(input={"n": n})))[0] for n in range(9)]
     assert {(each.outcome, each.status, each.version) for each in answers} == {
@@ -56,7 +56,7 @@ async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_
 async def test_no_more_runs_are_under_way_than_there_are_places(engine):
     worker = await engine.worker(runs_in_flight=5)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(*(start() for _ in range(40)))
     answered = 0
     while answered < 40:
@@ -70,9 +70,9 @@ async def test_no_more_runs_are_under_way_than_there_are_places(engine):
 
 
 async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
-    worker = await engine.worker(parcels(), fragile(lambda _: None), runs_in_flight=1)
+    worker = await engine.worker(parcels(), failing_parcels(lambda _: None), runs_in_flight=1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(start(), start())
     other = await asker.start("fragile")
     await shop.until("parcel.pack", 2)
@@ -83,7 +83,7 @@ async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
 async def test_to_a_client_a_run_that_waits_is_running(engine):
     worker = await engine.worker(runs_in_flight=1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.start()
     async with Client(settings=Settings(broker_url=engine.broker_url)) as client:
         handle = await client.start("parcel", {}, key="p-1")
@@ -101,7 +101,7 @@ async def test_to_a_client_a_run_that_waits_is_running(engine):
 async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_turn(engine):
     worker = await engine.worker(runs_in_flight=1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.start()
     [command] = await shop.until("parcel.pack")
     late = await asker.start()
@@ -127,7 +127,7 @@ async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engin
     slow = parcels(timeout=timedelta(hours=8))
     worker = await engine.worker(slow, runs_in_flight=1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(start(), start(), start())
     await shop.until("parcel.pack", 3)
     assert len(worker.facts.of(RunStarted)) == 3
@@ -136,7 +136,7 @@ async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engin
 async def test_a_run_whose_step_may_take_longer_than_the_horizon_keeps_its_place(engine):
     worker = await engine.worker(parcels(timeout=timedelta(minutes=30)), runs_in_flight=1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(start(), start(), start())
     begun = await shop.until("parcel.pack")
     assert len(worker.facts.of(RunStarted)) == 1
@@ -147,9 +147,9 @@ async def test_a_run_whose_step_may_take_longer_than_the_horizon_keeps_its_place
 async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
     worker = await engine.worker(runs_in_flight=1, maintenance=0.1)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(*(start() for _ in range(4)))
-    await eventually(
+    await wait_until(
         lambda: any(
             fact.starts_waiting == {"parcel": 3} for fact in worker.facts.of(BacklogCounted)
         )
@@ -170,7 +170,7 @@ async def crowd(engine, *, timeout_s=6.0, **settings):
     slow = parcels(timeout=timedelta(seconds=timeout_s))
     worker = await engine.worker(slow, runs_in_flight=200, **settings)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.ask_all(*(start() for _ in range(30)))
     begun = await shop.until("parcel.pack", 30)
     admission = worker.worker._shift._turnover.admission
@@ -180,7 +180,7 @@ async def crowd(engine, *, timeout_s=6.0, **settings):
 async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
     worker, shop, begun, places = await crowd(engine)
     before = places()
-    await lasting(LATE_S)
+    await sleep(LATE_S)
     await release(shop, begun)
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
     after = places()
@@ -196,8 +196,8 @@ async def no_journal(engine, worker, seconds):
     """The database is there and takes nothing, for a while."""
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
-    await worker.facts.until(DatabaseTroubled)
-    await lasting(seconds)
+    await worker.facts.until(DatabaseUnavailable)
+    await sleep(seconds)
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
 
@@ -216,8 +216,8 @@ async def test_trouble_with_what_a_worker_does_besides_hides_no_late_reply(engin
     before = places()
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.dead_letter RENAME TO other"))
-    await worker.facts.until(DatabaseTroubled, operation="maintenance")
-    await lasting(LATE_S)
+    await worker.facts.until(DatabaseUnavailable, operation="maintenance")
+    await sleep(LATE_S)
     await release(shop, begun)
     await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
     assert places() < before - 3
@@ -233,13 +233,13 @@ async def test_replies_to_what_was_given_up_while_the_database_was_away_take_no_
     again = await shop.until("parcel.pack", 60)
     assert {each.command.attempt for each in again[30:]} == {2}
     await release(shop, begun)
-    await worker.facts.until(AttemptSettled, 30, attempt=1, outcome=Outcome.SUCCEEDED)
+    await worker.facts.until(AttemptFinished, 30, attempt=1, outcome=Outcome.SUCCEEDED)
     assert places() >= before
 
 
 async def test_commands_that_nobody_answers_take_no_places_a_saga_began_with(engine):
     worker, shop, _, places = await crowd(engine, timeout_s=0.5)
     before = places()
-    shop.answers["parcel.unpack"] = keep_silent
+    shop.answers["parcel.unpack"] = no_reply
     await worker.facts.until(IncidentOpened, 30)
     assert places() == before

@@ -6,22 +6,22 @@ from collections import Counter
 import pytest
 from sqlalchemy import text
 
-from saga_engine.client import start_in
-from saga_engine.decider.triggers import Cancel, trigger_data
+from saga_engine.client import start_in_transaction
+from saga_engine.decider.triggers import Cancel, serialize_trigger
 from saga_engine.errors import StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.postgres import pgbouncer
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, engine_identity, outbox, pending_requests
-from saga_engine.store.pending_requests import Item
-from saga_engine.telemetry.events import AttemptSettled, FaultFound, Tell
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.telemetry.events import AttemptFinished, Emitter, InternalErrorCaught
 from saga_engine.vocabulary import Outcome, Status
-from saga_engine.worker.batch_runner import Turnover
+from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.duties import Duties
-from saga_engine.worker.outbox_publisher import Outbound
-from saga_engine.worker.registry import Catalogue
-from tests.worker.engine import Facts, keep_silent, reject
-from tests.worker.parcels import parcels
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.registry import SagaRegistry
+from tests.kit.engine import EventRecorder, no_reply, reject
+from tests.kit.parcels import parcels
 
 LOCK = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
 DUE = text(
@@ -33,15 +33,15 @@ PUT_BY = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NU
 async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(engine):
     worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     first, second = sorted([await asker.start(), await asker.start()])
     await shop.until("parcel.pack", 2)
-    kind, body = trigger_data(Cancel("ada", "because"))
+    kind, body = serialize_trigger(Cancel("ada", "because"))
     async with engine.database.transaction() as other:
         await other.execute(LOCK, {"run_id": first})
         async with engine.database.transaction() as tx:
             await tx.execute(DUE, {"run_id": second})
-            await pending_requests.record(tx, [Item(kind, first, body)])
+            await pending_requests.record(tx, [NewRequest(kind, first, body)])
         await eventually_one_is_put_by(engine)
         # Its timer may have it for one short turn, never while what waits for the first is open.
         await other.execute(LOCK, {"run_id": second})
@@ -61,7 +61,7 @@ async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(
 async def a_run_that_is_due(engine):
     """Its command was sent once and not answered, and no worker is there."""
     worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     run_id = await asker.start()
     await shop.until("parcel.pack")
     await worker.stop()
@@ -76,7 +76,7 @@ async def test_timers_fire_while_the_recorded_requests_cannot_even_be_looked_at(
     async with engine.database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.inbox IN ACCESS EXCLUSIVE MODE"))
         worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
-        await worker.facts.until(AttemptSettled, step="pack", outcome=Outcome.UNKNOWN)
+        await worker.facts.until(AttemptFinished, step="pack", outcome=Outcome.UNKNOWN)
     await worker.stop()
 
 
@@ -85,10 +85,12 @@ async def test_timers_fire_while_every_attempt_to_take_recorded_requests_fails(e
     async with engine.database.transaction() as tx:
         for statement in REFUSE:
             await tx.execute(text(statement))
-        kind, body = trigger_data(Cancel("ada", "because"))
-        await pending_requests.record(tx, [Item(kind, str(uuid7()), body) for _ in range(500)])
+        kind, body = serialize_trigger(Cancel("ada", "because"))
+        await pending_requests.record(
+            tx, [NewRequest(kind, str(uuid7()), body) for _ in range(500)]
+        )
     worker = await engine.worker()
-    await worker.facts.until(FaultFound)
+    await worker.facts.until(InternalErrorCaught)
     assert len(await shop.until("parcel.pack", 2)) == 2
     await worker.stop()
 
@@ -117,11 +119,11 @@ async def test_a_start_has_its_turn_however_many_cancels_come(engine):
     """While something breaks the batch, what was recorded is taken one at a time."""
     duties = await duties_of(engine)
     async with engine.database.transaction() as tx:
-        kind, body = trigger_data(Cancel("ada", "because"))
-        await pending_requests.record(tx, [Item(kind, str(uuid7()), body) for _ in range(9)])
-        await start_in(tx.connection, "parcel", {})
+        kind, body = serialize_trigger(Cancel("ada", "because"))
+        await pending_requests.record(tx, [NewRequest(kind, str(uuid7()), body) for _ in range(9)])
+        await start_in_transaction(tx.connection, "parcel", {})
     for _ in range(2):
-        assert await duties._take_one_recorded()
+        assert await duties._process_oldest_request()
     async with engine.database.transaction() as tx:
         left = (await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars()
         assert Counter(left) == {"cancel": 8}
@@ -132,17 +134,17 @@ async def test_a_worker_finds_out_by_two_statements_that_nothing_waits(engine, m
     duties, said = await duties_of(engine), []
 
     def spied(name):
-        original = getattr(pgbouncer.Connection, name)
+        original = getattr(pgbouncer.PoolerAwareConnection, name)
 
         async def say(self, statement, *arguments, **options):
             said.append(str(statement).split()[0].strip(";"))
             return await original(self, statement, *arguments, **options)
 
-        monkeypatch.setattr(pgbouncer.Connection, name, say)
+        monkeypatch.setattr(pgbouncer.PoolerAwareConnection, name, say)
 
     spied("execute")
     spied("run")
-    assert not await duties.waiting()
+    assert not await duties.process_due_and_pending()
     assert said == ["BEGIN", "SELECT", "SELECT", "COMMIT"]
 
 
@@ -153,15 +155,15 @@ async def test_a_server_that_takes_no_writes_is_found_out_although_nothing_waits
     async with engine.database.transaction() as tx:
         await tx.execute(read_only)
     with pytest.raises(StoreUnavailable, match="25006"):
-        await duties.waiting()
-    assert not await duties.waiting(), "over a new connection"
+        await duties.process_due_and_pending()
+    assert not await duties.process_due_and_pending(), "over a new connection"
 
 
 async def test_commands_that_no_run_awaits_do_not_slow_down_the_sweep(engine):
     """They are deleted, which shows as well that a sweep of that size comes through."""
     worker = await engine.worker()
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     run_id = await asker.start()
     await shop.until("parcel.pack")
     await worker.stop()
@@ -169,10 +171,10 @@ async def test_commands_that_no_run_awaits_do_not_slow_down_the_sweep(engine):
         await tx.execute(text("DELETE FROM saga_engine.outbox"))
         await tx.execute(UNAWAITED, {"run_id": run_id})
     duties = await duties_of(engine)
-    duties._swept.size = 1
+    duties._resend_limit.size = 1
     sizes = []
-    while await duties.sweep():
-        sizes.append(duties._swept.size)
+    while await duties.resend_unconfirmed():
+        sizes.append(duties._resend_limit.size)
     assert sizes == [2, 3, 3]
     async with engine.database.transaction() as tx:
         assert (await outbox.backlog(tx)).pending == 0
@@ -190,12 +192,14 @@ UNAWAITED = text(
 
 async def duties_of(engine) -> Duties:
     """The duties of a worker that does nothing by itself."""
-    facts, settings, saga = Facts(), Settings(), parcels()
+    facts, settings, saga = EventRecorder(), Settings(), parcels()
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])
         keys = await engine_identity.token_keys(tx)
-    catalogue = Catalogue({ids[saga.name, saga.version]: saga})
-    outbound = Outbound(await engine._publisher(), keys, settings.batch_bytes, Tell(facts))
+    catalogue = SagaRegistry({ids[saga.name, saga.version]: saga})
+    outbound = OutboxPublisher(
+        await engine._publisher(), keys, settings.max_batch_bytes, Emitter(facts)
+    )
     common = (engine.database, catalogue)
-    turnover = Turnover(*common, outbound, settings, Tell(facts))
-    return Duties(*common, turnover, outbound, settings, Tell(facts))
+    turnover = BatchRunner(*common, outbound, settings, Emitter(facts))
+    return Duties(*common, turnover, outbound, settings, Emitter(facts))

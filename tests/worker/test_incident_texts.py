@@ -9,10 +9,10 @@ from saga_engine.protocol.reply import encode_reply
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Outcome
 from tests.cli.conftest import saga_engine
-from tests.codec.rings import settings
-from tests.secrets import canary, leaks
+from tests.kit.encryption_keys import encryption_settings
+from tests.kit.secret_leaks import find_leaks, make_canary
 
-CODECS = {"without a codec": {}, "with a codec": settings("k1")}
+CODECS = {"without a codec": {}, "with a codec": encryption_settings("k1")}
 
 
 class Card(BaseModel):
@@ -84,22 +84,22 @@ async def texts_of(engine, run_id, sealed):
     "mapping", [quotes_its_input, raises_its_input, returns_what_cannot_travel, fails_deeper]
 )
 async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, mapping, codec):
-    sealed, secret = CODECS[codec], canary("card")
+    sealed, secret = CODECS[codec], make_canary("card")
     worker = await engine.worker(saga_with(mapping), **sealed)
     asker = await engine.asker()
     run_id = await asker.start(input={"card": secret})
     await worker.facts.incident(run_id, cause="mapping_failed")
     said, journal = await texts_of(engine, run_id, sealed)
     if sealed or mapping is not returns_what_cannot_travel:  # whose place is named, so its key
-        assert leaks(said, [secret]) == []
-    assert leaks({"told": str(worker.facts.told)}, [secret]) == []
+        assert find_leaks(said, [secret]) == []
+    assert find_leaks({"told": str(worker.facts.told)}, [secret]) == []
     if sealed:
-        assert leaks({"the whole journal": journal}, [secret]) == []
+        assert find_leaks({"the whole journal": journal}, [secret]) == []
 
 
 @pytest.mark.parametrize("codec", CODECS)
 async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
-    sealed, secret = CODECS[codec], canary("number")
+    sealed, secret = CODECS[codec], make_canary("number")
     worker, shop = await engine.worker(saga_with(fits), **sealed), await engine.shop()
     shop.answers["parcel.pack"] = lambda command: [
         encode_reply(command, Outcome.SUCCEEDED, {"number": secret})
@@ -109,7 +109,7 @@ async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
     await worker.facts.incident(run_id, cause="reply_invalid")
     said, journal = await texts_of(engine, run_id, sealed)
     del said["the journal"], said["the incidents of show"]  # who may read a run sees its reply
-    assert leaks(said, [secret]) == []
-    assert leaks({"told": str(worker.facts.told)}, [secret]) == []
+    assert find_leaks(said, [secret]) == []
+    assert find_leaks({"told": str(worker.facts.told)}, [secret]) == []
     if sealed:
-        assert leaks({"the whole journal": journal}, [secret]) == []
+        assert find_leaks({"the whole journal": journal}, [secret]) == []

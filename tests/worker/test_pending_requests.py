@@ -16,13 +16,17 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from saga_engine.client import start_in
+from saga_engine.client import start_in_transaction
 from saga_engine.identifiers import uuid7
 from saga_engine.store import audit, dead_letters
-from saga_engine.store.audit import Act
-from saga_engine.telemetry.events import FaultFound, MessageDeadLettered, OperatorAnswered
+from saga_engine.store.audit import OperatorAction
+from saga_engine.telemetry.events import (
+    InternalErrorCaught,
+    MessageDeadLettered,
+    OperatorActionProcessed,
+)
 from saga_engine.vocabulary import Status
-from tests.worker.promises import check_promises
+from tests.kit.promises import check_promises
 
 DEEP = '{"by":"x","reason":' + "[" * 1100 + "]" * 1100 + "}"
 
@@ -107,11 +111,11 @@ async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
     worker, _ = await engine.worker(), await engine.shop()
     assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="shop", body=body)
     async with engine.database.transaction() as tx:
-        mine = await start_in(tx.connection, "parcel", {}, key="k")
+        mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(MessageDeadLettered)
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
-    assert not worker.facts.of(FaultFound), "a row of another's is not a bug of ours"
+    assert not worker.facts.of(InternalErrorCaught), "a row of another's is not a bug of ours"
 
 
 async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
@@ -120,7 +124,7 @@ async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
     body = json.dumps({"run_id": str(other), "key": "theirs", "input": {}})
     await put(owner, run_id=run_id, kind="start", saga="parcel", body=body)
     async with engine.database.transaction() as tx:
-        mine = await start_in(tx.connection, "parcel", {})
+        mine = await start_in_transaction(tx.connection, "parcel", {})
     assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     await worker.facts.until(MessageDeadLettered, run_id=str(run_id))
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.run") == 1
@@ -133,19 +137,19 @@ async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
     await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="shop", body=body)
     fact = await worker.facts.dead_letter("too_large")
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.listing(tx, limit=10)
-    assert (letter.truncated, letter.letter.body_size) == (True, len(body))
-    assert len(letter.letter.body) == 100
-    assert "body_bytes" in fact.problem
+        [letter] = await dead_letters.read_page(tx, limit=10)
+    assert (letter.truncated, letter.message.body_size) == (True, len(body))
+    assert len(letter.message.body) == 100
+    assert "max_body_bytes" in fact.problem
 
 
 async def test_a_request_of_an_operator_that_cannot_be_read_is_refused_on_record(engine, owner):
     worker, _ = await engine.worker(), await engine.shop()
     run_id, act = str(uuid7()), str(uuid7())
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [Act(act, "ada", "cancel", "because", run_id)])
+        await audit.record(tx, [OperatorAction(act, "ada", "cancel", "because", run_id)])
     await put(owner, run_id=run_id, kind="cancel", audit_id=act, body=DEEP)
-    await worker.facts.until(OperatorAnswered, accepted=False, run_id=run_id)
+    await worker.facts.until(OperatorActionProcessed, accepted=False, run_id=run_id)
     async with engine.database.transaction() as tx:
         found = await audit.find(tx, act)
     assert found is not None
@@ -231,7 +235,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         admitted += await put(owner, **row, kind=kind, body=body)
         if number % 20 == 0 and len(honest) < HONEST:
             async with engine.database.transaction() as tx:
-                honest.append(str((await start_in(tx.connection, "parcel", {})).run_id))
+                honest.append(str((await start_in_transaction(tx.connection, "parcel", {})).run_id))
             honest.append(await asker.start())
         if admitted >= ENOUGH and len(honest) == HONEST:
             break
@@ -253,10 +257,10 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         if not rest:
             break
         async with engine.database.transaction() as tx:
-            honest.append(str((await start_in(tx.connection, "parcel", {})).run_id))
+            honest.append(str((await start_in_transaction(tx.connection, "parcel", {})).run_id))
         assert await worker.facts.finished(honest[-1]) == Status.COMPLETED
     assert rest == []
-    assert not worker.facts.of(FaultFound)
+    assert not worker.facts.of(InternalErrorCaught)
     await check_promises(engine.database, settled=False)
 
 
@@ -265,9 +269,9 @@ async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(e
     worker, _ = await engine.worker(), await engine.shop()
     await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")
     await put(owner, run_id=uuid7(), kind="cancel", role="shop", body="[]")
-    await worker.facts.until(FaultFound, 2, operation="recorded")
+    await worker.facts.until(InternalErrorCaught, 2, operation="recorded")
     for _ in range(3):
         async with engine.database.transaction() as tx:
-            mine = await start_in(tx.connection, "parcel", {})
+            mine = await start_in_transaction(tx.connection, "parcel", {})
         assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
     assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.inbox")

@@ -9,10 +9,10 @@ from saga_engine.decider.triggers import Cancel, Start
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
-from saga_engine.store.pending_requests import Inboxed
-from saga_engine.worker.change_set import Ledger
-from saga_engine.worker.flush import write
-from saga_engine.worker.work_item import Arrival
+from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.flush import flush_changes
+from saga_engine.worker.work_item import WorkItem
 
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
 
@@ -20,11 +20,11 @@ SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY se
 def recorded(role, trigger=None, fingerprint=None):
     run_id = str(uuid7())
     trigger = trigger or Cancel("x", "x")
-    row = Inboxed(
+    row = PendingRequest(
         *(1, "cancel", run_id, "{}", 2, True, None, None, None, None, None, None, None, None),
         *(role, fingerprint),
     )
-    return Arrival(run_id, trigger, "buy", recorded=row, role=role, fingerprint=fingerprint)
+    return WorkItem(run_id, trigger, "buy", pending_request=row, role=role, fingerprint=fingerprint)
 
 
 def start(role=None, fingerprint=None):
@@ -33,11 +33,11 @@ def start(role=None, fingerprint=None):
 
 async def set_aside(engine, *arrivals):
     """Make dead letters of them, of which a sender may have one; how many there are by sender."""
-    ledger = Ledger(datetime(2026, 11, 15, tzinfo=UTC), Counter())
+    ledger = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
     for each in arrivals:
-        ledger.set_aside(each, "engine_fault", "It is junk.")
+        ledger.dead_letter(each, "engine_fault", "It is junk.")
     async with engine.database.transaction() as tx:
-        await write(tx, ledger, Settings(dead_letter_quota=1))
+        await flush_changes(tx, ledger, Settings(max_open_dead_letters_per_source=1))
         return dict((await tx.execute(SENDERS)).all())
 
 
@@ -45,7 +45,7 @@ async def test_the_junk_of_one_role_drops_nothing_of_another(engine):
     kept = await set_aside(engine, *[recorded("shop")] * 9, recorded("desk"), recorded(None))
     assert kept == {"role:shop": 1, "role:desk": 1, "": 1}
     async with engine.database.transaction() as tx:
-        assert list((await dead_letters.dropped(tx)).values()) == [8]
+        assert list((await dead_letters.read_dropped(tx)).values()) == [8]
 
 
 async def test_a_start_that_was_accepted_is_kept_beyond_the_quota(engine):

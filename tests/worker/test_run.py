@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from saga_engine.telemetry.events import AttemptSettled, MessageIgnored
+from saga_engine.telemetry.events import AttemptFinished, MessageIgnored
 from saga_engine.vocabulary import Status
-from tests.worker.engine import fail, keep_silent, reject, reply_twice, succeed
-from tests.worker.parcels import parcels
-from tests.worker.promises import check_promises
+from tests.kit.engine import fail, no_reply, reject, reply_twice, succeed
+from tests.kit.parcels import parcels
+from tests.kit.promises import check_promises
 
 BLINK = timedelta(milliseconds=200)
 
@@ -37,7 +37,7 @@ async def test_a_rejection_compensates_what_was_done_in_reverse(anywhere):
 async def test_a_silent_participant_is_asked_again_with_the_same_key_and_then_undone(engine):
     worker = await engine.worker(parcels(timeout=BLINK))
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     run_id = await asker.start()
     assert await worker.facts.finished(run_id) == Status.COMPENSATED
     first, second = await shop.until("parcel.send", 2)
@@ -45,7 +45,7 @@ async def test_a_silent_participant_is_asked_again_with_the_same_key_and_then_un
     assert (first.command.attempt, second.command.attempt) == (1, 2)
     assert first.message_id != second.message_id
     assert shop.names[-2:] == ["parcel.recall", "parcel.unpack"]
-    outcomes = [fact.outcome for fact in worker.facts.of(AttemptSettled, step="send")]
+    outcomes = [fact.outcome for fact in worker.facts.of(AttemptFinished, step="send")]
     assert outcomes[:2] == ["unknown", "unknown"]
     await check_promises(engine.database)
 
@@ -72,7 +72,7 @@ async def test_replies_that_come_twice_change_nothing(anywhere):
 async def test_a_success_that_comes_too_late_is_undone_and_not_believed(engine):
     worker = await engine.worker(parcels(timeout=BLINK))
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     run_id = await asker.start()
     assert await worker.facts.finished(run_id) == Status.COMPENSATED
     [command] = await shop.until("parcel.send")
@@ -93,7 +93,7 @@ async def test_a_compensation_that_runs_out_of_attempts_needs_a_person(engine):
 async def test_a_deadline_turns_the_run_back(engine):
     worker = await engine.worker(parcels(deadline=timedelta(seconds=0.3), timeout=BLINK * 2))
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     run_id = await asker.start()
     assert await worker.facts.finished(run_id) == Status.COMPENSATED
     answer = await asker.ask("status", run_id=run_id)

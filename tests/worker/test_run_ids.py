@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from saga_engine.identifiers import misfit, uuid7
+from saga_engine.identifiers import invalid_run_id_reason, uuid7
 from saga_engine.vocabulary import Status
-from tests.store.orders import run_id
+from tests.kit.stored_runs import run_id
 
 NOW = datetime(2026, 11, 15, tzinfo=UTC)
 WEEK, DAY = timedelta(days=7), timedelta(days=1)
@@ -26,7 +26,7 @@ WEEK, DAY = timedelta(days=7), timedelta(days=1)
     ],
 )
 def test_a_run_id_is_made_when_its_run_is_asked_for(made_at, fits):
-    problem = misfit(UUID(run_id(made_at)), NOW, age=WEEK, lead=DAY)
+    problem = invalid_run_id_reason(UUID(run_id(made_at)), NOW, max_age=WEEK, max_clock_lead=DAY)
     assert (problem is None) == fits
 
 
@@ -38,8 +38,10 @@ def days_old(days):
 
 @pytest.mark.parametrize("number", [0, 2**128 - 1])
 def test_any_uuid_has_an_answer(number):
-    assert misfit(UUID(int=number), NOW, age=WEEK, lead=DAY)
-    assert misfit(UUID(int=number & ~(0xF << 76) | 0x7 << 76), NOW, age=WEEK, lead=DAY)
+    assert invalid_run_id_reason(UUID(int=number), NOW, max_age=WEEK, max_clock_lead=DAY)
+    assert invalid_run_id_reason(
+        UUID(int=number & ~(0xF << 76) | 0x7 << 76), NOW, max_age=WEEK, max_clock_lead=DAY
+    )
 
 
 async def test_a_start_with_an_id_of_another_making_is_refused_and_told_the_fix(engine):

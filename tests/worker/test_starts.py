@@ -4,13 +4,13 @@ import asyncio
 
 from sqlalchemy import text
 
-from saga_engine.client import start_in
+from saga_engine.client import start_in_transaction
 from saga_engine.identifiers import uuid7
 from saga_engine.store import dead_letters, run_queries
-from saga_engine.telemetry.events import FaultFound, RunStarted
+from saga_engine.telemetry.events import InternalErrorCaught, RunStarted
 from saga_engine.vocabulary import Status
-from tests.worker.parcels import parcels
-from tests.worker.promises import check_promises
+from tests.kit.parcels import parcels
+from tests.kit.promises import check_promises
 
 
 async def test_the_same_start_twice_is_one_run(anywhere):
@@ -62,7 +62,7 @@ async def test_a_start_of_an_unknown_saga_reads_no_document_of_the_known_ones(
         assert (await asker.ask("start", **start)).outcome == "unknown_saga"
     other = {"run_id": str(uuid7()), "saga": "parcel", "version": 7, "input": {}}
     assert (await asker.ask("start", **other)).outcome == "unknown_saga"
-    assert not worker.facts.of(FaultFound)
+    assert not worker.facts.of(InternalErrorCaught)
     await worker.stop()
     async with engine.database.transaction() as tx:
         await tx.execute(text(f"{hide.rpartition(' RENAME')[0]} RENAME COLUMN hidden TO document"))
@@ -149,10 +149,10 @@ async def test_a_start_is_committed_with_the_callers_own_rows(engine):
     async with engine.database.transaction() as tx:
         await tx.execute(text("CREATE TABLE parcels (id text)"))
         await tx.execute(text("INSERT INTO parcels VALUES ('p-1')"))
-        handle = await start_in(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
+        handle = await start_in_transaction(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
     assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
     async with engine.database.transaction() as tx:
-        again = await start_in(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
+        again = await start_in_transaction(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
     assert (again.run_id, again.existing) == (handle.run_id, True)
     await check_promises(engine.database)
 
@@ -162,7 +162,7 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
     handle = None
     try:
         async with engine.database.transaction() as tx:
-            handle = await start_in(tx.connection, "parcel", {}, key="p-1")
+            handle = await start_in_transaction(tx.connection, "parcel", {}, key="p-1")
             raise ZeroDivisionError  # noqa: TRY301 - the caller's own trouble
     except ZeroDivisionError:
         pass
@@ -175,15 +175,15 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
 async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engine):
     worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
     async with engine.database.transaction() as tx:
-        handle = await start_in(tx.connection, "parcel", {"to": []}, key="p-1")
+        handle = await start_in_transaction(tx.connection, "parcel", {"to": []}, key="p-1")
     run_id = str(handle.run_id)
     incident = await worker.facts.incident(run_id)
     assert (incident.step, incident.cause) == ("pack", "input_invalid")
     status = await asker.ask("status", run_id=run_id)
     assert (status.outcome, status.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
-        assert await dead_letters.listing(tx, limit=10) == []
-        assert await run_queries.with_key(tx, "parcel", "p-1") == run_id
+        assert await dead_letters.read_page(tx, limit=10) == []
+        assert await run_queries.find_by_key(tx, "parcel", "p-1") == run_id
     cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="not what I meant")
     assert cancel.outcome == "accepted"
     assert await worker.facts.finished(run_id) == Status.COMPENSATED

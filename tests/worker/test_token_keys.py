@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import text
 
-from saga_engine.cli.redrive import message_of
+from saga_engine.cli.redrive import rebuild_message
 from saga_engine.protocol.message import Message
-from saga_engine.protocol.token import mint, read, shown
+from saga_engine.protocol.token import redact_token, sign_token, verify_token
 from saga_engine.store import dead_letters, engine_identity
-from saga_engine.telemetry.events import MessageDeadLettered, Tell
+from saga_engine.telemetry.events import Emitter, MessageDeadLettered
 from saga_engine.vocabulary import Status
 from saga_engine.worker import token_keys
 from saga_engine.worker.token_keys import TokenKeyReader
-from tests.worker.engine import forged, keep_silent, succeed
+from tests.kit.engine import forge_token, no_reply, succeed
 
 NOW = timedelta()
 
@@ -29,12 +29,12 @@ async def rotate(engine):
 
 async def signed_with(key, asker, shop):
     """Start runs until a command is signed with that key."""
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     for _ in range(1000):
         await asker.start()
         count = shop.names.count("parcel.pack") + 1
         command = (await shop.until("parcel.pack", count - 1 or 1))[-1]
-        if read(key, command.correlation_id):
+        if verify_token(key, command.correlation_id):
             return command
     raise AssertionError("the worker has not read the new key")
 
@@ -42,11 +42,11 @@ async def signed_with(key, asker, shop):
 async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(engine):
     worker = await engine.worker(maintenance=0.02)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     before = await asker.start()
     [command] = await shop.until("parcel.send")
     key = await rotate(engine)
-    assert read(key, command.correlation_id) is None
+    assert verify_token(key, command.correlation_id) is None
     later = await signed_with(key, asker, shop)
     await shop.publish(*succeed(command), *succeed(later))
     assert await worker.facts.finished(before) == Status.COMPLETED
@@ -57,14 +57,14 @@ async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(en
 async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine):
     worker = await engine.worker(maintenance=0.02)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     await asker.start()
     [command] = await shop.until("parcel.send")
     await rotate(engine)
     await signed_with(await rotate(engine), asker, shop)
     await shop.publish(*succeed(command))
     letter = await worker.facts.dead_letter("foreign_correlation_id")
-    assert letter.correlation_id == shown(command.correlation_id) != command.correlation_id
+    assert letter.correlation_id == redact_token(command.correlation_id) != command.correlation_id
 
 
 async def test_no_digest_of_a_command_is_stored_or_told(engine):
@@ -96,18 +96,21 @@ async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(en
     run_id = await asker.start()
     await strict.facts.dead_letter("wrong_sender", run_id=run_id)
     [command] = await shop.until("parcel.tell")
-    await engine.raw(b"{}", correlation_id=forged(command))
+    await engine.raw(b"{}", correlation_id=forge_token(command))
     await strict.facts.dead_letter("foreign_correlation_id")
     await strict.stop()
     await rotate(engine)
     await rotate(engine)
     async with engine.database.transaction() as tx:
         letters = {
-            each.letter.reason: message_of(each) for each in await dead_letters.lock(tx, [1, 2])
+            each.message.reason: rebuild_message(each)
+            for each in await dead_letters.lock_open(tx, [1, 2])
         }
     foreign = letters["foreign_correlation_id"]
     assert isinstance(foreign, Message), foreign
-    assert foreign.correlation_id == forged(command), "nobody knows that it is no token of ours"
+    assert foreign.correlation_id == forge_token(command), (
+        "nobody knows that it is no token of ours"
+    )
     worker = await engine.worker()
     await shop.publish(letters["foreign_correlation_id"], letters["wrong_sender"])
     assert await worker.facts.finished(run_id) == Status.COMPLETED
@@ -118,13 +121,13 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
     """Another worker has read the key of a rotation and signs with it; this one has not."""
     worker = await engine.worker(maintenance=3600.0)
     shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = keep_silent
+    shop.answers["parcel.send"] = no_reply
     run_id = await asker.start()
     [command] = await shop.until("parcel.send")
     async with engine.database.transaction() as tx:
-        ref = read((await engine_identity.token_keys(tx)).signing, command.correlation_id)
+        ref = verify_token((await engine_identity.token_keys(tx)).signing, command.correlation_id)
     assert ref is not None
-    token = mint(await rotate(engine), ref)
+    token = sign_token(await rotate(engine), ref)
     await shop.publish(*[replace(reply, correlation_id=token) for reply in succeed(command)])
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     assert not worker.facts.of(MessageDeadLettered)
@@ -134,11 +137,11 @@ async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, mon
     outbound: Any = SimpleNamespace()
     async with engine.database.transaction() as tx:
         outbound.keys = before = await engine_identity.token_keys(tx)
-    reader = TokenKeyReader(engine.database, outbound, Tell())
-    monkeypatch.setattr(token_keys, "AT_MOST_EVERY", 3600.0)
-    assert not await reader.newer_than(before)
+    reader = TokenKeyReader(engine.database, outbound, Emitter())
+    monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 3600.0)
+    assert not await reader.refresh_if_unchanged(before)
     key = await rotate(engine)
-    assert not await reader.newer_than(before), "it has just been read"
-    monkeypatch.setattr(token_keys, "AT_MOST_EVERY", 0.0)
-    assert await reader.newer_than(before)
+    assert not await reader.refresh_if_unchanged(before), "it has just been read"
+    monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 0.0)
+    assert await reader.refresh_if_unchanged(before)
     assert outbound.keys.signing == key

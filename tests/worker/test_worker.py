@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy import text
 
 from saga_engine.telemetry.events import MessagesConsumed, ProcessStopped
-from tests.worker.engine import keep_silent, succeed
+from tests.kit.engine import no_reply, succeed
 
 DRAIN = 3.0
 
@@ -16,7 +16,7 @@ async def test_the_time_to_drain_includes_the_time_to_leave(engine):
         await engine.shop(),
         await engine.asker(),
     )
-    shop.answers["parcel.pack"] = keep_silent
+    shop.answers["parcel.pack"] = no_reply
     await asker.start()
     [command] = await shop.until("parcel.pack")
     async with engine.database.transaction() as tx:

@@ -12,8 +12,8 @@ import asyncio
 import signal
 import sys
 
-from saga_engine.cli.demo.scenario import play
-from saga_engine.cli.output import say
+from saga_engine.cli.demo.scenario import run_scenario
+from saga_engine.cli.output import print_stderr
 
 
 def demo() -> None:
@@ -23,24 +23,24 @@ def demo() -> None:
     Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it brings its own PostgreSQL and a
     development broker. Exits 1 if an effect was lost or happened twice.
     """
-    sys.exit(asyncio.run(_until_told()))
+    sys.exit(asyncio.run(_run_until_signaled()))
 
 
-async def _until_told() -> int:
+async def _run_until_signaled() -> int:
     """Play it to its end, or until SIGTERM or Ctrl-C; both end everything that was started."""
-    playing = asyncio.current_task()
-    assert playing is not None, "a coroutine runs in a task"
-    told: list[int] = []
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    exit_codes: list[int] = []
 
-    def hear() -> None:
-        told.append(128 + signal.SIGTERM)
-        playing.cancel()
+    def handle_signal() -> None:
+        exit_codes.append(128 + signal.SIGTERM)
+        task.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, hear)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, handle_signal)
     try:
-        return await play()
+        return await run_scenario()
     except asyncio.CancelledError:
-        say("\nInterrupted. Everything the demo had started is stopped.")
-        if not told:
+        print_stderr("\nInterrupted. Everything the demo had started is stopped.")
+        if not exit_codes:
             raise
-        return told[0]
+        return exit_codes[0]

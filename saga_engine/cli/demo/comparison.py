@@ -12,25 +12,25 @@ from dataclasses import dataclass
 
 from saga_engine.vocabulary import Status
 
-UNDONE_BY = {"reserve": "release", "charge": "refund", "confirm": "cancel"}
+COMPENSATING_EFFECTS = {"reserve": "release", "charge": "refund", "confirm": "cancel"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Comparison:
     """How many effects are missing or left over, and how many happened more than once."""
 
     lost: int
-    doubled: int
+    duplicated: int
 
 
-def compare(ended: Mapping[str, Status], effects: Mapping[str, Counter[str]]) -> Verdict:
+def compare(statuses: Mapping[str, Status], effects: Mapping[str, Counter[str]]) -> Comparison:
     """Judge every order that ended, and every order that has an effect."""
-    lost = doubled = 0
-    for order_id in ended.keys() | effects.keys():
-        happened = effects.get(order_id, Counter())
-        doubled += sum(count - 1 for count in happened.values() if count > 1)
-        for effect, undoing in UNDONE_BY.items():
-            standing = happened[effect] - happened[undoing]
-            expected = 1 if ended.get(order_id) is Status.COMPLETED else 0
-            lost += standing != expected
-    return Verdict(lost, doubled)
+    lost = duplicated = 0
+    for order_id in statuses.keys() | effects.keys():
+        counts = effects.get(order_id, Counter())
+        duplicated += sum(count - 1 for count in counts.values() if count > 1)
+        for effect, compensating in COMPENSATING_EFFECTS.items():
+            net_count = counts[effect] - counts[compensating]
+            expected = 1 if statuses.get(order_id) is Status.COMPLETED else 0
+            lost += net_count != expected
+    return Comparison(lost, duplicated)

@@ -6,14 +6,14 @@ from saga_engine.vocabulary import Status
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DemoOrder:
     """One order; `story` is what happens to it, in a few words."""
 
     order_id: str
     card: str
     sku: str
-    story: str
-    ends: Status
+    scenario: str
+    expected_status: Status
 
     @property
     def input(self) -> dict[str, str | int]:
@@ -27,9 +27,9 @@ class Order:
         }
 
 
-def orders(prefix: str) -> list[Order]:
+def demo_orders(prefix: str) -> list[DemoOrder]:
     """About thirty orders, the slow one first."""
-    kinds = (
+    scenarios = (
         (1, "silent", "A1", "the bank is silent: outcome unknown, undone", Status.COMPENSATED),
         (18, "ok", "A1", "everything works", Status.COMPLETED),
         (5, "declined", "A1", "the card is declined: undone in reverse", Status.COMPENSATED),
@@ -37,7 +37,13 @@ def orders(prefix: str) -> list[Order]:
         (2, "ok", "NONE", "out of stock: nothing to undo", Status.COMPENSATED),
     )
     return [
-        Order(f"{prefix}-{card if sku != 'NONE' else 'none'}-{number}", card, sku, story, ends)
-        for count, card, sku, story, ends in kinds
+        DemoOrder(
+            f"{prefix}-{card if sku != 'NONE' else 'none'}-{number}",
+            card,
+            sku,
+            scenario,
+            expected_status,
+        )
+        for count, card, sku, scenario, expected_status in scenarios
         for number in range(1, count + 1)
     ]

@@ -9,136 +9,165 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saga_engine.amqp.connection import Link
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.cli.demo.comparison import Verdict, compare
-from saga_engine.cli.demo.display import Show
-from saga_engine.cli.demo.orders import Order, orders
-from saga_engine.cli.demo.servers import Stage, stage
+from saga_engine.cli.demo.comparison import Comparison, compare
+from saga_engine.cli.demo.display import Display
+from saga_engine.cli.demo.orders import DemoOrder, demo_orders
+from saga_engine.cli.demo.servers import DemoServers, demo_servers
 from saga_engine.client import Client
 from saga_engine.embedded.process import ServerProcess
-from saga_engine.protocol.command import fresh_message_id
+from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message
-from saga_engine.protocol.topology import ENGINE, REPLIES
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
 
-PATIENCE = 120.0
+RUN_TIMEOUT = 120.0
 """Seconds until an order must have ended; the slowest takes about 20."""
 
-DROPPED = (
+DUPLICATE_METRICS = (
     r"saga_duplicates_total\{[^}]*\}",
     r'saga_barrier_total\{[^}]*case="repeated"[^}]*\}',
 )
 
 
 @dataclass(slots=True)
-class Told:
+class DemoResult:
     """What is said at the end."""
 
-    ended: dict[str, Status]
-    wrong: list[str]
-    dropped: int
-    incidents: int = 0
-    letters: int = 0
+    statuses: dict[str, Status]
+    mismatches: list[str]
+    duplicates_dropped: int
+    incident_count: int = 0
+    dead_letter_count: int = 0
 
 
-async def play() -> int:
+async def run_scenario() -> int:
     """Play it; the exit code."""
     settings = Settings.load()
-    placed = orders(f"o{os.getpid()}")
-    async with stage(settings) as scene:
-        with Show(placed) as show:
-            if scene.embedded:
-                show.say("PostgreSQL of our own, with fsync; a development broker, in memory")
-            await upgrade(scene.database)
-            told = await _act(scene, placed, show)
-        effects = await importlib.import_module("examples.place_order.ledger").effects(scene.shop)
-        mine = {each: counts for each, counts in effects.items() if each in told.ended}
-        verdict = compare(told.ended, mine)
-        async with Database(scene.database, settings) as database, database.transaction() as tx:
-            told.incidents = len(await incidents.listing(tx, limit=1000))
-            told.letters = len(await dead_letters.listing(tx, limit=1000))
-    return _sum_up(told, verdict)
+    orders = demo_orders(f"o{os.getpid()}")
+    async with demo_servers(settings) as servers:
+        with Display(orders) as display:
+            if servers.embedded:
+                display.print_event(
+                    "PostgreSQL of our own, with fsync; a development broker, in memory"
+                )
+            await upgrade(servers.database_url)
+            result = await _run_orders(servers, orders, display)
+        effects = await importlib.import_module("examples.place_order.effect_log").effects(
+            servers.shop_database_url
+        )
+        own_effects = {each: counts for each, counts in effects.items() if each in result.statuses}
+        comparison = compare(result.statuses, own_effects)
+        async with (
+            Database(servers.database_url, settings) as database,
+            database.transaction() as tx,
+        ):
+            result.incident_count = len(await incidents.read_page(tx, limit=1000))
+            result.dead_letter_count = len(await dead_letters.read_page(tx, limit=1000))
+    return _print_summary(result, comparison)
 
 
-async def _act(scene: Stage, placed: Sequence[Order], show: Show) -> Told:
-    await scene.start("participant", "examples.place_order.services")
-    show.say("participants: inventory, payments and orders, with a database of their own")
-    worker = await scene.start("worker", "examples.place_order.sagas")
-    show.say(f"worker {worker.pid}; {len(placed)} orders are placed, the slowest takes 20 seconds")
-    settings = Settings(client_timeout=PATIENCE)
-    told = Told({}, [], 0)
-    async with Client(scene.broker, settings=settings) as client, asyncio.TaskGroup() as group:
-        half = len(placed) // 2
-        first = [group.create_task(_place(client, order, show, told)) for order in placed[:half]]
-        await asyncio.wait(first[1:])
-        await _send_rubbish(scene.broker, settings)
-        show.say("a message that nobody can read was sent")
-        taken = asyncio.Event()
-        for order in placed[half:]:
-            group.create_task(_place(client, order, show, told, taken))
-        await taken.wait()
-        await _kill(scene, worker, show, told)
-    told.dropped += await scene.count(*DROPPED)
-    return told
+async def _run_orders(
+    servers: DemoServers, orders: Sequence[DemoOrder], display: Display
+) -> DemoResult:
+    await servers.start("participant", "examples.place_order.services")
+    display.print_event(
+        "participants: inventory, payments and orders, with a database of their own"
+    )
+    worker = await servers.start("worker", "examples.place_order.sagas")
+    display.print_event(
+        f"worker {worker.pid}; {len(orders)} orders are placed, the slowest takes 20 seconds"
+    )
+    settings = Settings(client_timeout=RUN_TIMEOUT)
+    result = DemoResult({}, [], 0)
+    async with (
+        Client(servers.broker_url, settings=settings) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        middle = len(orders) // 2
+        first_half = [
+            group.create_task(_place_order(client, order, display, result))
+            for order in orders[:middle]
+        ]
+        await asyncio.wait(first_half[1:])
+        await _send_malformed_message(servers.broker_url, settings)
+        display.print_event("a message that nobody can read was sent")
+        accepted = asyncio.Event()
+        for order in orders[middle:]:
+            group.create_task(_place_order(client, order, display, result, accepted))
+        await accepted.wait()
+        await _replace_killed_worker(servers, worker, display, result)
+    result.duplicates_dropped += await servers.sum_metrics(*DUPLICATE_METRICS)
+    return result
 
 
-async def _place(
-    client: Client, order: Order, show: Show, told: Told, taken: asyncio.Event | None = None
+async def _place_order(
+    client: Client,
+    order: DemoOrder,
+    display: Display,
+    result: DemoResult,
+    accepted: asyncio.Event | None = None,
 ) -> None:
     handle = await client.start("place-order", order.input, key=order.order_id)
-    if taken is not None:
-        taken.set()
-    ending = await client.result(handle.run_id, timeout=PATIENCE)
-    told.ended[order.order_id] = ending.status
-    if ending.status is not order.ends:
-        told.wrong.append(f"{order.order_id} ended {ending.status}, expected {order.ends}")
-    show.ended(order, ending.status)
+    if accepted is not None:
+        accepted.set()
+    run_result = await client.result(handle.run_id, timeout=RUN_TIMEOUT)
+    result.statuses[order.order_id] = run_result.status
+    if run_result.status is not order.expected_status:
+        result.mismatches.append(
+            f"{order.order_id} ended {run_result.status}, expected {order.expected_status}"
+        )
+    display.run_ended(order, run_result.status)
 
 
-async def _kill(scene: Stage, worker: ServerProcess, show: Show, told: Told) -> None:
+async def _replace_killed_worker(
+    servers: DemoServers, worker: ServerProcess, display: Display, result: DemoResult
+) -> None:
     """Kill the worker in the middle of runs and let another finish them."""
-    told.dropped += await scene.count(DROPPED[0])
-    running = len(scene.ports)
+    result.duplicates_dropped += await servers.sum_metrics(DUPLICATE_METRICS[0])
+    process_count = len(servers.ports)
     worker.kill()
     await worker.wait()
-    show.say(f"worker {worker.pid} was killed with SIGKILL in the middle of runs")
-    other = await scene.start("worker", "examples.place_order.sagas")
-    assert len(scene.ports) == running + 1, "another one was started"
-    show.say(f"worker {other.pid} finishes them")
+    display.print_event(f"worker {worker.pid} was killed with SIGKILL in the middle of runs")
+    replacement = await servers.start("worker", "examples.place_order.sagas")
+    assert len(servers.ports) == process_count + 1, "another one was started"
+    display.print_event(f"worker {replacement.pid} finishes them")
 
 
-async def _send_rubbish(broker: str, settings: Settings) -> None:
-    async with Link(broker, name="publish", settings=settings, topology=ENGINE) as link:
-        message = Message(REPLIES, REPLIES, b'{"charge_id": ', fresh_message_id())
-        await Publisher(link).publish([message])
+async def _send_malformed_message(broker: str, settings: Settings) -> None:
+    async with SupervisedConnection(
+        broker, name="publish", settings=settings, topology=ENGINE_TOPOLOGY
+    ) as connection:
+        message = Message(REPLIES, REPLIES, b'{"charge_id": ', new_message_id())
+        await Publisher(connection).publish([message])
 
 
-def _sum_up(told: Told, verdict: Verdict) -> int:
-    counts = {status: list(told.ended.values()).count(status) for status in Status}
+def _print_summary(result: DemoResult, comparison: Comparison) -> int:
+    counts = {status: list(result.statuses.values()).count(status) for status in Status}
     lines = {
         "completed": counts[Status.COMPLETED],
         "compensated": counts[Status.COMPENSATED],
-        "incidents": told.incidents,
-        "dead letters": told.letters,
-        "duplicates dropped": told.dropped,
-        "effects lost": verdict.lost,
-        "effects doubled": verdict.doubled,
+        "incidents": result.incident_count,
+        "dead letters": result.dead_letter_count,
+        "duplicates dropped": result.duplicates_dropped,
+        "effects lost": comparison.lost,
+        "effects doubled": comparison.duplicated,
     }
     print("\nThe services' own ledgers, compared with what the engine says:")  # noqa: T201 - output
     for name, value in lines.items():
         print(f"  {name:<20}{value:>4}")  # noqa: T201 - output
-    for sentence in told.wrong:
+    for sentence in result.mismatches:
         print(f"  WRONG: {sentence}")  # noqa: T201 - output
-    print(NEXT.format(command=_command()))  # noqa: T201 - output
-    return 1 if verdict.lost or verdict.doubled or told.wrong else 0
+    print(NEXT_STEPS.format(command=_executable()))  # noqa: T201 - output
+    return 1 if comparison.lost or comparison.duplicated or result.mismatches else 0
 
 
-def _command() -> str:
+def _executable() -> str:
     """What to type for `saga-engine`: where the user called it from is often not on the path."""
     if shutil.which("saga-engine"):
         return "saga-engine"
@@ -146,7 +175,7 @@ def _command() -> str:
     return os.path.relpath(script) if script.name == "saga-engine" else "python -m saga_engine"
 
 
-NEXT = """
+NEXT_STEPS = """
 Next:
   {command} graph examples.place_order.sagas
       the saga that ran, as a picture

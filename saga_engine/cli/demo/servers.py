@@ -26,21 +26,21 @@ from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.settings import Settings
 
-STARTUP = 30.0
+STARTUP_TIMEOUT = 30.0
 """Seconds a process may take until it is ready."""
 
-ENDING = 10.0
+STOP_TIMEOUT = 10.0
 """Seconds a process may take to end; then it is ended."""
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoServers:
     """Where everything is. `log` collects what the processes write."""
 
-    broker: str
-    database: str
-    shop: str
-    log: Path
+    broker_url: str
+    database_url: str
+    shop_database_url: str
+    log_path: Path
     embedded: bool
     processes: list[ServerProcess] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
@@ -50,20 +50,20 @@ class Stage:
         port = free_port()
         process = await ServerProcess.start(
             (sys.executable, "-m", "saga_engine", *command, "--port", str(port)),
-            log=self.log,
+            log_path=self.log_path,
             environment=self._environment(),
         )
         self.processes.append(process)
         self.ports.append(port)
-        async with asyncio.timeout(STARTUP):
-            async for _ in process.looks():
-                if await asyncio.to_thread(_answers, port):
+        async with asyncio.timeout(STARTUP_TIMEOUT):
+            async for _ in process.poll_while_running():
+                if await asyncio.to_thread(_is_ready, port):
                     return process
-        raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{process.tail()}")
+        raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{process.log_tail()}")
 
-    async def count(self, *patterns: str) -> int:
+    async def sum_metrics(self, *patterns: str) -> int:
         """The sum of the metrics that fit, over all processes that still answer."""
-        pages = [await asyncio.to_thread(_page, port, "metrics") for port in self.ports]
+        pages = [await asyncio.to_thread(_http_get, port, "metrics") for port in self.ports]
         return sum(
             int(float(value))
             for page in pages
@@ -75,49 +75,52 @@ class Stage:
         """End the processes."""
         async with asyncio.TaskGroup() as group:
             for process in self.processes:
-                group.create_task(process.stop(signal.SIGTERM, ENDING))
+                group.create_task(process.stop(signal.SIGTERM, STOP_TIMEOUT))
 
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "SAGA_ENGINE_DATABASE_URL": self.database,
-            "SAGA_ENGINE_BROKER_URL": self.broker,
+            "SAGA_ENGINE_DATABASE_URL": self.database_url,
+            "SAGA_ENGINE_BROKER_URL": self.broker_url,
             "SAGA_ENGINE_LOG_FORMAT": "console",
-            "PLACE_ORDER_DATABASE_URL": self.shop,
+            "PLACE_ORDER_DATABASE_URL": self.shop_database_url,
         }
 
 
 @asynccontextmanager
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
+async def demo_servers(settings: Settings) -> AsyncIterator[DemoServers]:
     """Set the stage, on the servers of the settings or on embedded ones."""
     find_examples()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-"))
-        log = Path(directory) / "log"
-        log.touch()
+        log_path = Path(directory) / "log"
+        log_path.touch()
         if not settings.database_url and not settings.broker_url:
             server = await stack.enter_async_context(PostgresServer())
             broker = await stack.enter_async_context(DevelopmentBroker())
-            _repeat_some_replies(broker)
+            _duplicate_some_replies(broker)
             database = await server.create_database("engine")
-            shop = await server.create_database("shop")
-            set_up = Stage(broker.url, database, shop, log, embedded=True)
+            shop_database_url = await server.create_database("shop")
+            servers = DemoServers(broker.url, database, shop_database_url, log_path, embedded=True)
         else:
-            _refuse_half(settings)
-            database = settings.require_database()
-            set_up = Stage(settings.require_broker(), database, database, log, embedded=False)
-        stack.push_async_callback(set_up.close)
-        yield set_up
+            _require_both_urls(settings)
+            database = settings.require_database_url()
+            servers = DemoServers(
+                settings.require_broker_url(), database, database, log_path, embedded=False
+            )
+        stack.push_async_callback(servers.close)
+        yield servers
 
 
-def _refuse_half(settings: Settings) -> None:
+def _require_both_urls(settings: Settings) -> None:
     """Of two servers, one of the demo's own and one of the user's would be a strange pair."""
     urls = {"DATABASE_URL": settings.database_url, "BROKER_URL": settings.broker_url}
-    given, missing = sorted(urls, key=lambda name: not urls[name])
+    present, missing = sorted(urls, key=lambda name: not urls[name])
     if not urls[missing]:
         raise ConfigurationError(
-            f"{PREFIX}{given} is set and {PREFIX}{missing} is not. Unset {PREFIX}{given} to run the"
+            f"{PREFIX}{present} is set and {PREFIX}{missing} is not. Unset {PREFIX}{present} to"
+            " run the"
             f" demo on servers of its own, or set {PREFIX}{missing} to run it on yours."
         )
 
@@ -132,19 +135,21 @@ def find_examples() -> None:
         raise ConfigurationError("The examples are not here. Run the demo in a checkout.")
 
 
-def _repeat_some_replies(broker: DevelopmentBroker) -> None:
+def _duplicate_some_replies(broker: DevelopmentBroker) -> None:
     """Let the network deliver some replies twice, as networks do."""
-    broker.faults.on_publish(lambda message: message.exchange == "saga.replies", duplicate, times=5)
+    broker.faults.on_publish(
+        lambda message: message.exchange == "saga.replies", duplicate, max_count=5
+    )
 
 
-def _answers(port: int) -> bool:
-    return bool(_page(port, "readyz"))
+def _is_ready(port: int) -> bool:
+    return bool(_http_get(port, "readyz"))
 
 
-def _page(port: int, name: str) -> str:
+def _http_get(port: int, path: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=2) as answer:
-            page: str = answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=2) as response:
+            text: str = response.read().decode()
     except OSError:
         return ""
-    return page
+    return text

@@ -11,18 +11,27 @@ from typing import Any, Final
 
 from saga_engine.embedded.broker.refusal import not_implemented, precondition_failed
 
-_NUMBERS: Final = ("x-message-ttl", "x-max-length", "x-max-length-bytes", "x-delivery-limit")
-_TEXTS: Final = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy")
-_CHOICES: Final = {
+_INTEGER_ARGUMENTS: Final = (
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-delivery-limit",
+)
+_TEXT_ARGUMENTS: Final = (
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+)
+_ENUM_ARGUMENTS: Final = {
     "x-queue-type": ("classic", "quorum"),
     "x-overflow": ("drop-head", "reject-publish", "reject-publish-dlx"),
 }
-_KNOWN: Final = (*_NUMBERS, *_TEXTS, *_CHOICES)
-_MISSING: Final = ("x-expires", "x-max-priority", "x-single-active-consumer")
+_SUPPORTED_ARGUMENTS: Final = (*_INTEGER_ARGUMENTS, *_TEXT_ARGUMENTS, *_ENUM_ARGUMENTS)
+_UNSUPPORTED_ARGUMENTS: Final = ("x-expires", "x-max-priority", "x-single-active-consumer")
 
 
 @dataclass(frozen=True)
-class Declaration:
+class QueueDeclaration:
     """What a client asks a queue to be."""
 
     name: str
@@ -31,32 +40,36 @@ class Declaration:
     auto_delete: bool
     arguments: Mapping[str, Any]
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Refuse (406) what RabbitMQ refuses, and (540) what this broker does not do."""
-        for name in _MISSING:
+        for name in _UNSUPPORTED_ARGUMENTS:
             if name in self.arguments:
                 raise not_implemented(f"the argument '{name}' of a queue")
         for name, value in self.arguments.items():
-            if not _fits(name, value):
-                raise precondition_failed(f"invalid arg '{name}' for {self._named}: {value!r}")
-        if not self.quorum and "x-delivery-limit" in self.arguments:
+            if not _is_valid_argument(name, value):
+                raise precondition_failed(
+                    f"invalid arg '{name}' for {self._description}: {value!r}"
+                )
+        if not self.is_quorum and "x-delivery-limit" in self.arguments:
             raise precondition_failed(
-                f"invalid arg 'x-delivery-limit' for {self._named} of queue type classic"
+                f"invalid arg 'x-delivery-limit' for {self._description} of queue type classic"
             )
-        wrong = [("non-durable", not self.durable), ("exclusive", self.exclusive)]
-        for word, present in (*wrong, ("auto-delete", self.auto_delete)):
-            if self.quorum and present:
-                raise precondition_failed(f"invalid property '{word}' for {self._named}")
+        forbidden = [("non-durable", not self.durable), ("exclusive", self.exclusive)]
+        for property_name, is_set in (*forbidden, ("auto-delete", self.auto_delete)):
+            if self.is_quorum and is_set:
+                raise precondition_failed(
+                    f"invalid property '{property_name}' for {self._description}"
+                )
 
-    def check_same(self, other: "Declaration") -> None:
+    def check_equivalent(self, other: "QueueDeclaration") -> None:
         """Refuse (406) when the queue is already there as `other`."""
         for name in ("durable", "exclusive", "auto_delete"):
-            self._compare(name, getattr(self, name), getattr(other, name))
-        for name in _KNOWN:
-            self._compare(name, self.arguments.get(name), other.arguments.get(name))
+            self._check_equal(name, getattr(self, name), getattr(other, name))
+        for name in _SUPPORTED_ARGUMENTS:
+            self._check_equal(name, self.arguments.get(name), other.arguments.get(name))
 
     @property
-    def quorum(self) -> bool:
+    def is_quorum(self) -> bool:
         """Whether it is a quorum queue."""
         return self.arguments.get("x-queue-type") == "quorum"
 
@@ -65,32 +78,32 @@ class Declaration:
         """What happens when it is full."""
         return str(self.arguments.get("x-overflow", "drop-head"))
 
-    def number(self, name: str) -> int | None:
+    def integer_argument(self, name: str) -> int | None:
         """A number among its arguments."""
         value = self.arguments.get(name)
         return None if value is None else int(value)
 
     @property
-    def _named(self) -> str:
+    def _description(self) -> str:
         return f"queue '{self.name}' in vhost '/'"
 
-    def _compare(self, name: str, received: object, current: object) -> None:
+    def _check_equal(self, name: str, received: object, current: object) -> None:
         if received != current:
             raise precondition_failed(
-                f"inequivalent arg '{name}' for {self._named}:"
-                f" received {_shown(received)} but current is {_shown(current)}"
+                f"inequivalent arg '{name}' for {self._description}:"
+                f" received {_format_value(received)} but current is {_format_value(current)}"
             )
 
 
-def _fits(name: str, value: object) -> bool:
-    if name in _NUMBERS:
+def _is_valid_argument(name: str, value: object) -> bool:
+    if name in _INTEGER_ARGUMENTS:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
-    if name in _TEXTS:
+    if name in _TEXT_ARGUMENTS:
         return isinstance(value, str)
-    return value in _CHOICES[name] if name in _CHOICES else True
+    return value in _ENUM_ARGUMENTS[name] if name in _ENUM_ARGUMENTS else True
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "none"
     return f"'{str(value).lower() if isinstance(value, bool) else value}'"

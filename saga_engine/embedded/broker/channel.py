@@ -20,103 +20,113 @@ from saga_engine.embedded.broker.frames import (
     write_method,
 )
 from saga_engine.embedded.broker.message import PublishedMessage, QueuedMessage
-from saga_engine.embedded.broker.properties import Properties
-from saga_engine.embedded.broker.queue import REJECTED, Queue
+from saga_engine.embedded.broker.properties import EncodedProperties
+from saga_engine.embedded.broker.queue import REJECTED_REASON, Queue
 from saga_engine.embedded.broker.refusal import precondition_failed
 from saga_engine.embedded.broker.virtual_host import VirtualHost
 
 
-class Peer(Protocol):
+class PeerConnection(Protocol):
     """What a channel needs of its connection."""
 
-    host: VirtualHost
+    virtual_host: VirtualHost
     faults: Faults
-    user: str
+    username: str
     frame_max: int
 
     @property
-    def congested(self) -> bool:
+    def is_congested(self) -> bool:
         """Whether the client reads slower than it is written to."""
 
-    def write(self, written: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Send frames."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection without a word."""
 
 
 @dataclass
-class Draft:
+class IncomingPublish:
     """A publish whose content is still arriving."""
 
     publish: Publish
-    properties: Properties | None
+    properties: EncodedProperties | None
     size: int
     body: bytearray
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class UnackedMessage:
     """A message this channel holds, for a consumer or (None) for a get."""
 
     queue: Queue
-    queued: QueuedMessage
-    consumer: "Subscription | None"
+    queued_message: QueuedMessage
+    subscription: "Subscription | None"
 
 
 class Subscription:
     """A consumer of a queue on a channel."""
 
-    def __init__(self, channel: "Channel", queue: Queue, tag: str, *, no_ack: bool) -> None:
+    def __init__(
+        self, channel: "Channel", queue: Queue, consumer_tag: str, *, no_ack: bool
+    ) -> None:
         self.channel = channel
         self.queue = queue
-        self.tag = tag
+        self.consumer_tag = consumer_tag
         self.no_ack = no_ack
         self.prefetch = channel.prefetch
-        self.held = 0
+        self.unacked_count = 0
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether prefetch and the socket allow one more."""
-        if self.channel.peer.congested:
+        if self.channel.peer.is_congested:
             return False
-        shared = self.channel.shared_prefetch
+        global_prefetch = self.channel.global_prefetch
         if self.no_ack:
             return True
-        return (not self.prefetch or self.held < self.prefetch) and (
-            not shared or len(self.channel.held) < shared
+        return (not self.prefetch or self.unacked_count < self.prefetch) and (
+            not global_prefetch or len(self.channel.unacked) < global_prefetch
         )
 
-    def take(self, queued: QueuedMessage) -> None:
+    def deliver(self, queued_message: QueuedMessage) -> None:
         """Deliver it."""
-        channel, message = self.channel, queued.message
-        tag = channel.hold(Delivery(self.queue, queued, self), settled=self.no_ack)
-        method = write_deliver(
-            channel.number, self.tag, tag, message.place, again=queued.redelivered
+        channel, message = self.channel, queued_message.message
+        delivery_tag = channel.add_unacked(
+            UnackedMessage(self.queue, queued_message, self), auto_ack=self.no_ack
         )
-        channel.send_content(method, message, self._properties(queued))
+        method = write_deliver(
+            channel.number,
+            self.consumer_tag,
+            delivery_tag,
+            message.destination,
+            redelivered=queued_message.redelivered,
+        )
+        channel.send_content(method, message, self._delivery_properties(queued_message))
 
-    def cancelled(self) -> None:
+    def notify_cancelled(self) -> None:
         """Tell the client that its queue is gone (consumer_cancel_notify)."""
-        self.channel.consumers.pop(self.tag, None)
-        self.channel.send(commands.Basic.Cancel(self.tag, nowait=True))
+        self.channel.subscriptions.pop(self.consumer_tag, None)
+        self.channel.send(commands.Basic.Cancel(self.consumer_tag, nowait=True))
 
-    def _properties(self, queued: QueuedMessage) -> bytes:
-        return queued.delivered(counted=self.queue.declaration.quorum)
+    def _delivery_properties(self, queued_message: QueuedMessage) -> bytes:
+        return queued_message.delivery_properties(
+            with_delivery_count=self.queue.declaration.is_quorum
+        )
 
 
 class Channel:
     """One open channel of a connection."""
 
-    def __init__(self, peer: Peer, number: int) -> None:
+    def __init__(self, peer: PeerConnection, number: int) -> None:
         self.peer = peer
         self.number = number
         self.prefetch = 0
-        self.shared_prefetch = 0
-        self.consumers: dict[str, Subscription] = {}
-        self.held: dict[int, Delivery] = {}  # By delivery tag, which only grows.
-        self.confirming = False
-        self.published = 0
-        self.draft: Draft | None = None
+        self.global_prefetch = 0
+        self.subscriptions: dict[str, Subscription] = {}
+        self.unacked: dict[int, UnackedMessage] = {}  # By delivery tag, which only grows.
+        self.confirm_mode = False
+        self.publish_count = 0
+        self.incoming: IncomingPublish | None = None
         self.closed = False
         self._last_tag = 0
 
@@ -131,91 +141,103 @@ class Channel:
             content = write_content(self.number, properties, message.body, self.peer.frame_max)
             self.peer.write(method + content)
 
-    def hold(self, delivery: Delivery, *, settled: bool) -> int:
+    def add_unacked(self, delivery: UnackedMessage, *, auto_ack: bool) -> int:
         """Number a delivery; keep it until it is acknowledged, unless it is settled already."""
         self._last_tag += 1
-        if settled:
-            delivery.queue.settle(delivery.queued)
+        if auto_ack:
+            delivery.queue.release(delivery.queued_message)
         else:
-            self.held[self._last_tag] = delivery
-            if delivery.consumer:
-                delivery.consumer.held += 1
+            self.unacked[self._last_tag] = delivery
+            if delivery.subscription:
+                delivery.subscription.unacked_count += 1
         return self._last_tag
 
-    def send_got(self, queue: Queue, queued: QueuedMessage, *, no_ack: bool) -> None:
+    def send_get_ok(self, queue: Queue, queued_message: QueuedMessage, *, no_ack: bool) -> None:
         """Answer basic.get with a message."""
-        tag = self.hold(Delivery(queue, queued, None), settled=no_ack)
-        method = write_get_ok(
-            self.number, tag, queued.message.place, again=queued.redelivered, left=len(queue)
+        delivery_tag = self.add_unacked(
+            UnackedMessage(queue, queued_message, None), auto_ack=no_ack
         )
-        properties = queued.delivered(counted=queue.declaration.quorum)
-        self.send_content(method, queued.message, properties)
+        method = write_get_ok(
+            self.number,
+            delivery_tag,
+            queued_message.message.destination,
+            redelivered=queued_message.redelivered,
+            message_count=len(queue),
+        )
+        properties = queued_message.delivery_properties(
+            with_delivery_count=queue.declaration.is_quorum
+        )
+        self.send_content(method, queued_message.message, properties)
 
     def acknowledge(self, tag: int, *, multiple: bool) -> None:
         """These messages are done with."""
-        deliveries = self._take(tag, multiple=multiple)
+        deliveries = self._pop_unacked(tag, multiple=multiple)
         for delivery in deliveries:
-            delivery.queue.settle(delivery.queued)
-        _hand_out(deliveries)
+            delivery.queue.release(delivery.queued_message)
+        _dispatch_affected_queues(deliveries)
 
-    def refuse(self, tag: int, *, multiple: bool, requeue: bool) -> None:
+    def reject(self, tag: int, *, multiple: bool, requeue: bool) -> None:
         """These messages go back to their queues, or die."""
-        deliveries = self._take(tag, multiple=multiple)
+        deliveries = self._pop_unacked(tag, multiple=multiple)
         if requeue:
-            _give_back(deliveries)
+            _requeue_deliveries(deliveries)
             return
         for delivery in deliveries:
-            delivery.queue.drop(delivery.queued, REJECTED)
-        _hand_out(deliveries)
+            delivery.queue.dead_letter(delivery.queued_message, REJECTED_REASON)
+        _dispatch_affected_queues(deliveries)
 
     def recover(self) -> None:
         """Everything unacknowledged goes back."""
-        _give_back(self._take(0, multiple=True))
+        _requeue_deliveries(self._pop_unacked(0, multiple=True))
 
-    def cancel(self, tag: str) -> None:
+    def cancel(self, consumer_tag: str) -> None:
         """End a consumer; what it holds stays held."""
-        subscription = self.consumers.pop(tag, None)
+        subscription = self.subscriptions.pop(consumer_tag, None)
         if subscription is None:
             return
         queue = subscription.queue
         queue.unsubscribe(subscription)
         if queue.declaration.auto_delete and not queue.consumers:
-            self.peer.host.delete_queue(queue)
+            self.peer.virtual_host.delete_queue(queue)
 
     def close(self) -> None:
         """Give everything back; nothing is sent from now on."""
         self.closed = True
-        for tag in list(self.consumers):
+        for tag in list(self.subscriptions):
             self.cancel(tag)
         self.recover()
 
-    def _take(self, tag: int, *, multiple: bool) -> list[Delivery]:
+    def _pop_unacked(self, tag: int, *, multiple: bool) -> list[UnackedMessage]:
         """The deliveries a tag means; 0 with `multiple` means all of them."""
-        everything = multiple and tag == 0
-        if not everything and tag not in self.held:
+        all_unacked = multiple and tag == 0
+        if not all_unacked and tag not in self.unacked:
             raise precondition_failed(f"unknown delivery tag {tag}")
         tags = [tag]
         if multiple:
-            tags = [held for held in self.held if everything or held <= tag]
-        taken = [self.held.pop(held) for held in tags]
-        for delivery in taken:
-            if delivery.consumer:
-                delivery.consumer.held -= 1
-        return taken
+            tags = [
+                unacked_tag for unacked_tag in self.unacked if all_unacked or unacked_tag <= tag
+            ]
+        deliveries = [self.unacked.pop(unacked_tag) for unacked_tag in tags]
+        for delivery in deliveries:
+            if delivery.subscription:
+                delivery.subscription.unacked_count -= 1
+        return deliveries
 
 
-def _give_back(deliveries: list[Delivery]) -> None:
+def _requeue_deliveries(deliveries: list[UnackedMessage]) -> None:
     """In the order they were taken, because some queues put them at the end."""
     for delivery in deliveries:
-        delivery.queue.give_back(delivery.queued)
-    _hand_out(deliveries)
+        delivery.queue.requeue(delivery.queued_message)
+    _dispatch_affected_queues(deliveries)
 
 
-def _hand_out(deliveries: Iterable[Delivery]) -> None:
+def _dispatch_affected_queues(deliveries: Iterable[UnackedMessage]) -> None:
     """Room was made at their consumers and in their queues: let every queue concerned go on."""
     queues = {id(delivery.queue): delivery.queue for delivery in deliveries}
     for delivery in deliveries:
-        for consumer in delivery.consumer.channel.consumers.values() if delivery.consumer else ():
+        for consumer in (
+            delivery.subscription.channel.subscriptions.values() if delivery.subscription else ()
+        ):
             queues[id(consumer.queue)] = consumer.queue
     for queue in queues.values():
-        queue.hand_out()
+        queue.dispatch()

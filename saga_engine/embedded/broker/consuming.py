@@ -9,7 +9,7 @@ from pamqp import base, commands
 
 from saga_engine.embedded.broker.channel import Channel, Subscription
 from saga_engine.embedded.broker.refusal import (
-    ConnectionRefusal,
+    ConnectionException,
     access_refused,
     not_implemented,
 )
@@ -19,23 +19,25 @@ def _qos(channel: Channel, method: commands.Basic.Qos) -> None:
     if method.prefetch_size:
         raise not_implemented("prefetch_size!=0")
     if method.global_:
-        channel.shared_prefetch = method.prefetch_count
+        channel.global_prefetch = method.prefetch_count
     else:
         channel.prefetch = method.prefetch_count
     channel.send(commands.Basic.QosOk())
 
 
 def _consume(channel: Channel, method: commands.Basic.Consume) -> None:
-    queue = channel.peer.host.queue(method.queue, channel.peer)
-    tag = method.consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
-    if tag in channel.consumers:
-        raise ConnectionRefusal(530, f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
-    if queue.exclusive_consumer or (method.exclusive and queue.consumers):
+    queue = channel.peer.virtual_host.queue(method.queue, channel.peer)
+    consumer_tag = method.consumer_tag or f"amq.ctag-{secrets.token_urlsafe(16)}"
+    if consumer_tag in channel.subscriptions:
+        raise ConnectionException(
+            530, f"NOT_ALLOWED - attempt to reuse consumer tag '{consumer_tag}'"
+        )
+    if queue.has_exclusive_consumer or (method.exclusive and queue.consumers):
         raise access_refused(f"queue '{queue.name}' in vhost '/' in exclusive use")
-    subscription = Subscription(channel, queue, tag, no_ack=method.no_ack)
-    channel.consumers[tag] = subscription
+    subscription = Subscription(channel, queue, consumer_tag, no_ack=method.no_ack)
+    channel.subscriptions[consumer_tag] = subscription
     if not method.nowait:
-        channel.send(commands.Basic.ConsumeOk(tag))
+        channel.send(commands.Basic.ConsumeOk(consumer_tag))
     queue.subscribe(subscription, exclusive=method.exclusive)
 
 
@@ -46,12 +48,12 @@ def _cancel(channel: Channel, method: commands.Basic.Cancel) -> None:
 
 
 def _get(channel: Channel, method: commands.Basic.Get) -> None:
-    queue = channel.peer.host.queue(method.queue, channel.peer)
+    queue = channel.peer.virtual_host.queue(method.queue, channel.peer)
     queued = queue.get()
     if queued is None:
         channel.send(commands.Basic.GetEmpty())
     else:
-        channel.send_got(queue, queued, no_ack=method.no_ack)
+        channel.send_get_ok(queue, queued, no_ack=method.no_ack)
 
 
 def _ack(channel: Channel, method: commands.Basic.Ack) -> None:
@@ -59,11 +61,11 @@ def _ack(channel: Channel, method: commands.Basic.Ack) -> None:
 
 
 def _nack(channel: Channel, method: commands.Basic.Nack) -> None:
-    channel.refuse(method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
+    channel.reject(method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
 
 
 def _reject(channel: Channel, method: commands.Basic.Reject) -> None:
-    channel.refuse(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
+    channel.reject(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
 
 
 def _recover(channel: Channel, method: commands.Basic.Recover) -> None:

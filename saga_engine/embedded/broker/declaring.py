@@ -7,7 +7,7 @@ from typing import Any
 
 from pamqp import base, commands
 
-from saga_engine.embedded.broker.arguments import Declaration
+from saga_engine.embedded.broker.arguments import QueueDeclaration
 from saga_engine.embedded.broker.channel import Channel
 from saga_engine.embedded.broker.exchange import Exchange
 from saga_engine.embedded.broker.refusal import (
@@ -19,94 +19,94 @@ from saga_engine.embedded.broker.virtual_host import check_queue_name
 
 
 def _declare_exchange(channel: Channel, method: commands.Exchange.Declare) -> None:
-    host = channel.peer.host
-    _refuse_default(method.exchange)
+    virtual_host = channel.peer.virtual_host
+    _reject_default_exchange(method.exchange)
     if method.passive:
-        host.exchange(method.exchange)
+        virtual_host.exchange(method.exchange)
     else:
-        wanted = Exchange(
+        requested = Exchange(
             name=method.exchange,
-            kind=method.exchange_type,
+            exchange_type=method.exchange_type,
             durable=method.durable,
             internal=method.internal,
         )
-        host.declare_exchange(wanted)
+        virtual_host.declare_exchange(requested)
     if not method.nowait:
         channel.send(commands.Exchange.DeclareOk())
 
 
 def _delete_exchange(channel: Channel, method: commands.Exchange.Delete) -> None:
-    _refuse_default(method.exchange)
-    exchange = channel.peer.host.exchanges.get(method.exchange)
+    _reject_default_exchange(method.exchange)
+    exchange = channel.peer.virtual_host.exchanges.get(method.exchange)
     if exchange and exchange.name.startswith("amq."):
         raise access_refused(f"exchange name '{exchange.name}' contains reserved prefix 'amq.*'")
     if exchange and method.if_unused and exchange.bindings:
         raise precondition_failed(f"exchange '{exchange.name}' in vhost '/' in use")
-    channel.peer.host.exchanges.pop(method.exchange, None)
+    channel.peer.virtual_host.exchanges.pop(method.exchange, None)
     if not method.nowait:
         channel.send(commands.Exchange.DeleteOk())
 
 
 def _declare_queue(channel: Channel, method: commands.Queue.Declare) -> None:
-    host, owner = channel.peer.host, channel.peer
+    virtual_host, owner = channel.peer.virtual_host, channel.peer
     if method.passive:
-        queue = host.queue(method.queue, owner)
+        queue = virtual_host.queue(method.queue, owner)
     else:
-        if method.queue and method.queue not in host.queues:
+        if method.queue and method.queue not in virtual_host.queues:
             check_queue_name(method.queue)
-        declaration = Declaration(
+        declaration = QueueDeclaration(
             name=method.queue or f"amq.gen-{secrets.token_urlsafe(16)}",
             durable=method.durable,
             exclusive=method.exclusive,
             auto_delete=method.auto_delete,
             arguments=method.arguments or {},
         )
-        queue = host.declare_queue(declaration, owner)
+        queue = virtual_host.declare_queue(declaration, owner)
     if not method.nowait:
         channel.send(commands.Queue.DeclareOk(queue.name, len(queue), len(queue.consumers)))
 
 
 def _delete_queue(channel: Channel, method: commands.Queue.Delete) -> None:
-    host, deleted = channel.peer.host, 0
-    if method.queue in host.queues:
-        queue = host.queue(method.queue, channel.peer)
+    virtual_host, deleted_count = channel.peer.virtual_host, 0
+    if method.queue in virtual_host.queues:
+        queue = virtual_host.queue(method.queue, channel.peer)
         if method.if_unused and queue.consumers:
             raise precondition_failed(f"queue '{queue.name}' in vhost '/' in use")
         if method.if_empty and len(queue):
             raise precondition_failed(f"queue '{queue.name}' in vhost '/' is not empty")
-        deleted = host.delete_queue(queue)
+        deleted_count = virtual_host.delete_queue(queue)
     if not method.nowait:
-        channel.send(commands.Queue.DeleteOk(deleted))
+        channel.send(commands.Queue.DeleteOk(deleted_count))
 
 
 def _purge(channel: Channel, method: commands.Queue.Purge) -> None:
-    purged = channel.peer.host.queue(method.queue, channel.peer).purge()
+    purged_count = channel.peer.virtual_host.queue(method.queue, channel.peer).purge()
     if not method.nowait:
-        channel.send(commands.Queue.PurgeOk(purged))
+        channel.send(commands.Queue.PurgeOk(purged_count))
 
 
 def _bind(channel: Channel, method: commands.Queue.Bind) -> None:
-    _refuse_default(method.exchange)
-    queue = channel.peer.host.queue(method.queue, channel.peer)
-    exchange = channel.peer.host.exchange(method.exchange)
+    _reject_default_exchange(method.exchange)
+    queue = channel.peer.virtual_host.queue(method.queue, channel.peer)
+    exchange = channel.peer.virtual_host.exchange(method.exchange)
     exchange.bindings.add((queue.name, method.routing_key))
     if not method.nowait:
         channel.send(commands.Queue.BindOk())
 
 
 def _unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
-    exchange = channel.peer.host.exchanges.get(method.exchange)
+    exchange = channel.peer.virtual_host.exchanges.get(method.exchange)
     if exchange:
         exchange.bindings.discard((method.queue, method.routing_key))
     channel.send(commands.Queue.UnbindOk())
 
 
-def _refuse_default(exchange: str) -> None:
+def _reject_default_exchange(exchange: str) -> None:
     if not exchange:
         raise access_refused("operation not permitted on the default exchange")
 
 
-def _no_exchange_bindings(_: Channel, __: base.Frame) -> None:
+def _reject_exchange_binding(_: Channel, __: base.Frame) -> None:
     raise not_implemented("bindings between exchanges")
 
 
@@ -114,8 +114,8 @@ HANDLERS: Mapping[type[base.Frame], Callable[[Channel, Any], None]] = MappingPro
     {
         commands.Exchange.Declare: _declare_exchange,
         commands.Exchange.Delete: _delete_exchange,
-        commands.Exchange.Bind: _no_exchange_bindings,
-        commands.Exchange.Unbind: _no_exchange_bindings,
+        commands.Exchange.Bind: _reject_exchange_binding,
+        commands.Exchange.Unbind: _reject_exchange_binding,
         commands.Queue.Declare: _declare_queue,
         commands.Queue.Delete: _delete_queue,
         commands.Queue.Purge: _purge,

@@ -15,7 +15,7 @@ from typing import Protocol
 from saga_engine.embedded.broker.message import PublishedMessage
 
 
-class Attempt(Protocol):
+class InterceptedPublish(Protocol):
     """One publish as an action sees it."""
 
     @property
@@ -28,149 +28,151 @@ class Attempt(Protocol):
     def confirm(self) -> None:
         """Tell the publisher that it is safe."""
 
-    def refuse(self) -> None:
+    def nack(self) -> None:
         """Tell the publisher that it is not (basic.nack)."""
 
-    def cut(self) -> None:
+    def abort_connection(self) -> None:
         """End the publisher's connection without a word."""
 
 
-Match = Callable[[PublishedMessage], bool]
-Action = Callable[[Attempt], None]
+PublishMatcher = Callable[[PublishedMessage], bool]
+FaultAction = Callable[[InterceptedPublish], None]
 
 
-def lose(attempt: Attempt) -> None:
+def lose_after_confirm(publish: InterceptedPublish) -> None:
     """Confirmed, and gone (a broker that lost its disk)."""
-    attempt.confirm()
+    publish.confirm()
 
 
-def duplicate(attempt: Attempt) -> None:
+def duplicate(publish: InterceptedPublish) -> None:
     """Delivered twice (a redelivery after an acknowledgement that was lost)."""
-    attempt.route()
-    attempt.route()
-    attempt.confirm()
+    publish.route()
+    publish.route()
+    publish.confirm()
 
 
-def refuse(attempt: Attempt) -> None:
+def nack(publish: InterceptedPublish) -> None:
     """Not taken, and said so."""
-    attempt.refuse()
+    publish.nack()
 
 
-def swallow_confirm(attempt: Attempt) -> None:
+def drop_confirm(publish: InterceptedPublish) -> None:
     """Delivered, and never said so."""
-    attempt.route()
+    publish.route()
 
 
-def cut_before_confirm(attempt: Attempt) -> None:
+def abort_before_confirm(publish: InterceptedPublish) -> None:
     """Delivered, and the connection is cut before the confirm is out."""
-    attempt.route()
-    attempt.cut()
+    publish.route()
+    publish.abort_connection()
 
 
-def delay(seconds: float) -> Action:
+def delay(seconds: float) -> FaultAction:
     """Confirmed at once and delivered `seconds` later."""
 
-    def later(attempt: Attempt) -> None:
-        attempt.confirm()
-        asyncio.get_running_loop().call_later(seconds, attempt.route)
+    def confirm_and_delay(publish: InterceptedPublish) -> None:
+        publish.confirm()
+        asyncio.get_running_loop().call_later(seconds, publish.route)
 
-    return later
+    return confirm_and_delay
 
 
-class Hold:
+class HeldPublishes:
     """Confirmed at once and delivered when the test says `release`."""
 
     def __init__(self) -> None:
-        self.held: list[Attempt] = []
+        self.publishes: list[InterceptedPublish] = []
 
-    def __call__(self, attempt: Attempt) -> None:
+    def __call__(self, publish: InterceptedPublish) -> None:
         """Hold one."""
-        attempt.confirm()
-        self.held.append(attempt)
+        publish.confirm()
+        self.publishes.append(publish)
 
     def release(self, *, reverse: bool = False) -> None:
         """Deliver what is held, in order or the last first."""
-        held, self.held = self.held, []
-        for attempt in reversed(held) if reverse else held:
-            attempt.route()
+        publishes, self.publishes = self.publishes, []
+        for publish in reversed(publishes) if reverse else publishes:
+            publish.route()
 
 
-def reorder(window: int) -> Action:
+def reorder(window: int) -> FaultAction:
     """Confirmed at once; each `window` messages are delivered last first."""
-    hold = Hold()
+    held_publishes = HeldPublishes()
 
-    def collect(attempt: Attempt) -> None:
-        hold(attempt)
-        if len(hold.held) == window:
-            hold.release(reverse=True)
+    def hold_and_reverse(publish: InterceptedPublish) -> None:
+        held_publishes(publish)
+        if len(held_publishes.publishes) == window:
+            held_publishes.release(reverse=True)
 
-    return collect
+    return hold_and_reverse
 
 
 @dataclass
-class Rule:
+class FaultRule:
     """One fault: which publishes, what happens, how often at the most, how often it has."""
 
-    match: Match
-    action: Action
-    times: int
-    fired: int = 0
+    matcher: PublishMatcher
+    action: FaultAction
+    max_count: int
+    fired_count: int = 0
     exhausted: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def applies(self, message: PublishedMessage) -> bool:
+    def matches(self, message: PublishedMessage) -> bool:
         """Whether this publish is to suffer."""
-        return self.fired < self.times and self.match(message)
+        return self.fired_count < self.max_count and self.matcher(message)
 
-    def fire(self, attempt: Attempt) -> None:
+    def apply(self, publish: InterceptedPublish) -> None:
         """Make it suffer."""
-        self.fired += 1
-        if self.fired == self.times:
+        self.fired_count += 1
+        if self.fired_count == self.max_count:
             self.exhausted.set()
-        self.action(attempt)
+        self.action(publish)
 
 
-class Connections(Protocol):
+class BrokerConnections(Protocol):
     """The connections of the broker, as faults see them."""
 
-    def cut(self) -> int:
+    def abort_all(self) -> int:
         """End them all without a word; return how many there were."""
 
-    def block(self, reason: str) -> None:
+    def block_publishers(self, reason: str) -> None:
         """Read nothing more from publishers and say so (connection.blocked)."""
 
-    def unblock(self) -> None:
+    def unblock_publishers(self) -> None:
         """Read again."""
 
 
 class Faults:
     """The faults of one broker. Rules are asked in order; the first that applies fires."""
 
-    def __init__(self, connections: Connections) -> None:
-        self.rules: list[Rule] = []
+    def __init__(self, connections: BrokerConnections) -> None:
+        self.rules: list[FaultRule] = []
         self._connections = connections
 
-    def on_publish(self, match: Match, action: Action, *, times: int = 1) -> Rule:
+    def on_publish(
+        self, matcher: PublishMatcher, action: FaultAction, *, max_count: int = 1
+    ) -> FaultRule:
         """Let `action` have the next `times` publishes that `match`; return the rule to watch."""
-        rule = Rule(match, action, times)
+        rule = FaultRule(matcher, action, max_count)
         self.rules.append(rule)
         return rule
 
-    def clear(self) -> None:
+    def clear_rules(self) -> None:
         """No more faults on publishes."""
         self.rules.clear()
 
-    def cut_connections(self) -> int:
+    def abort_connections(self) -> int:
         """Cut every connection, as a network would; return how many."""
-        return self._connections.cut()
+        return self._connections.abort_all()
 
     def block_publishers(self, reason: str = "low on memory") -> None:
         """Raise RabbitMQ's resource alarm: publishers are not read any more, and told so."""
-        self._connections.block(reason)
+        self._connections.block_publishers(reason)
 
     def unblock_publishers(self) -> None:
         """Clear that alarm."""
-        self._connections.unblock()
+        self._connections.unblock_publishers()
 
-    def rule_for(self, message: PublishedMessage) -> Rule | None:
+    def rule_for(self, message: PublishedMessage) -> FaultRule | None:
         """The rule a publish falls under."""
-        return next((rule for rule in self.rules if rule.applies(message)), None)
+        return next((rule for rule in self.rules if rule.matches(message)), None)

@@ -12,13 +12,13 @@ from typing import Final
 from pamqp import base, commands
 from pamqp.common import FieldTable
 
-from saga_engine.embedded.broker.refusal import ConnectionRefusal
+from saga_engine.embedded.broker.refusal import ConnectionException
 
 CHANNEL_MAX: Final = 2047
 FRAME_MAX: Final = 131_072
-_FRAME_MIN: Final = 4096
-_HEARTBEAT: Final = 60  # Seconds, RabbitMQ's proposal.
-_SERVER: Final[FieldTable] = {
+_MIN_FRAME_MAX: Final = 4096
+_HEARTBEAT_INTERVAL: Final = 60  # Seconds, RabbitMQ's proposal.
+_SERVER_PROPERTIES: Final[FieldTable] = {
     "product": "saga-engine development broker",
     "information": "In memory, for development and tests. It forgets everything when it stops.",
     "capabilities": {
@@ -37,19 +37,19 @@ class Handshake:
     """The client's opening moves and what they settled."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
-        self.user = ""
+        self.username = ""
         self.frame_max = FRAME_MAX
-        self.heartbeat = 0
-        self.told_when_blocked = False
-        self.done = False
+        self.heartbeat_interval = 0
+        self.supports_blocked_notification = False
+        self.is_complete = False
         self._users = users
-        self._expected: type[base.Frame] = commands.Connection.StartOk
+        self._expected_method: type[base.Frame] = commands.Connection.StartOk
 
-    def greeting(self) -> base.Frame:
+    def start_method(self) -> base.Frame:
         """The first method, after the protocol header."""
-        return commands.Connection.Start(0, 9, _SERVER, "PLAIN", "en_US")
+        return commands.Connection.Start(0, 9, _SERVER_PROPERTIES, "PLAIN", "en_US")
 
-    def answer(self, method: base.Frame) -> base.Frame | None:
+    def respond(self, method: base.Frame) -> base.Frame | None:
         """
         Take the client's next move; return the answer to it.
 
@@ -57,50 +57,50 @@ class Handshake:
             ConnectionRefusal: wrong password (403), wrong limits or virtual host (530), or a
                 method that is not due (503).
         """
-        if not isinstance(method, self._expected):
-            raise ConnectionRefusal(503, f"COMMAND_INVALID - {method.name} is not due")
+        if not isinstance(method, self._expected_method):
+            raise ConnectionException(503, f"COMMAND_INVALID - {method.name} is not due")
         if isinstance(method, commands.Connection.StartOk):
             self._authenticate(method)
-            self._expected = commands.Connection.TuneOk
-            return commands.Connection.Tune(CHANNEL_MAX, FRAME_MAX, _HEARTBEAT)
+            self._expected_method = commands.Connection.TuneOk
+            return commands.Connection.Tune(CHANNEL_MAX, FRAME_MAX, _HEARTBEAT_INTERVAL)
         if isinstance(method, commands.Connection.TuneOk):
             self._tune(method)
-            self._expected = commands.Connection.Open
+            self._expected_method = commands.Connection.Open
             return None
         assert isinstance(method, commands.Connection.Open), "the three moves are handled above"
         if method.virtual_host != "/":
-            raise ConnectionRefusal(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found")
-        self.done = True
+            raise ConnectionException(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found")
+        self.is_complete = True
         return commands.Connection.OpenOk()
 
     def _authenticate(self, method: commands.Connection.StartOk) -> None:
         _, _, credentials = method.response.partition("\0")
-        user, _, password = credentials.partition("\0")
-        expected = self._users.get(user, "")
-        known = user in self._users
-        right = hmac.compare_digest(password.encode(), expected.encode())
-        if method.mechanism != "PLAIN" or not (known and right):
-            raise ConnectionRefusal(
+        username, _, password = credentials.partition("\0")
+        expected_password = self._users.get(username, "")
+        user_exists = username in self._users
+        password_matches = hmac.compare_digest(password.encode(), expected_password.encode())
+        if method.mechanism != "PLAIN" or not (user_exists and password_matches):
+            raise ConnectionException(
                 403,
                 "ACCESS_REFUSED - Login was refused using authentication mechanism"
                 f" {method.mechanism}. For details see the broker logfile.",
             )
-        self.user = user
+        self.username = username
         capabilities = (method.client_properties or {}).get("capabilities")
         if isinstance(capabilities, dict):
-            self.told_when_blocked = bool(capabilities.get("connection.blocked"))
+            self.supports_blocked_notification = bool(capabilities.get("connection.blocked"))
 
     def _tune(self, method: commands.Connection.TuneOk) -> None:
         limits = (
             ("channel_max", method.channel_max, 1, CHANNEL_MAX),
-            ("frame_max", method.frame_max, _FRAME_MIN, FRAME_MAX),
+            ("frame_max", method.frame_max, _MIN_FRAME_MAX, FRAME_MAX),
         )
         for name, negotiated, lowest, highest in limits:
             if not lowest <= negotiated <= highest:
-                raise ConnectionRefusal(
+                raise ConnectionException(
                     530,
                     f"NOT_ALLOWED - negotiated {name} = {negotiated} is not within"
                     f" {lowest} and {highest}",
                 )
         self.frame_max = method.frame_max
-        self.heartbeat = method.heartbeat
+        self.heartbeat_interval = method.heartbeat

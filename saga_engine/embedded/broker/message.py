@@ -11,20 +11,22 @@ from functools import cached_property
 
 from pamqp import commands, header
 
-from saga_engine.embedded.broker.frames import Place
+from saga_engine.embedded.broker.frames import Destination
 from saga_engine.embedded.broker.properties import (
-    Properties,
-    Table,
-    array_value,
-    number_value,
+    EncodedProperties,
+    EncodedTable,
+    encode_array,
+    encode_integer,
+    encode_table,
+    encode_text,
+    encode_timestamp,
     read_array,
     read_table,
-    table_value,
-    text_value,
-    time_value,
 )
 
-_RECORD = 300  # Bytes a queued message takes besides its body and properties, about.
+_QUEUED_MESSAGE_OVERHEAD = (
+    300  # Bytes a queued message takes besides its body and properties, about.
+)
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,25 @@ class PublishedMessage:
 
     exchange: str
     routing_key: str
-    raw: Properties
+    raw_properties: EncodedProperties
     body: bytes
 
     @property
-    def place(self) -> Place:
+    def destination(self) -> Destination:
         """Where it was published to."""
-        return Place(self.exchange, self.routing_key)
+        return Destination(self.exchange, self.routing_key)
 
     @property
-    def size(self) -> int:
+    def memory_size(self) -> int:
         """Bytes it takes in memory, about."""
-        return len(self.body) + len(self.raw.raw) + _RECORD
+        return len(self.body) + len(self.raw_properties.raw) + _QUEUED_MESSAGE_OVERHEAD
 
     @cached_property
     def properties(self) -> commands.Basic.Properties:
         """Its properties decoded, for the rules of `faults`; empty when they cannot be."""
         content = header.ContentHeader()
         try:
-            content.unmarshal(b"\x00\x3c\x00\x00" + bytes(8) + self.raw.raw)
+            content.unmarshal(b"\x00\x3c\x00\x00" + bytes(8) + self.raw_properties.raw)
         except Exception:  # noqa: BLE001 - whatever bytes make a decoder raise is their fault
             return commands.Basic.Properties()
         return content.properties
@@ -70,61 +72,68 @@ class QueuedMessage:
     position: int
     expires: float | None = None
     redelivered: bool = False
-    returns: int = 0
+    requeue_count: int = 0
 
-    def delivered(self, *, counted: bool) -> bytes:
+    def delivery_properties(self, *, with_delivery_count: bool) -> bytes:
         """The properties to deliver it with; a quorum queue says how often it came back."""
-        if not counted or not self.returns:
-            return self.message.raw.raw
-        headers = {**self.message.raw.headers, b"x-delivery-count": number_value(self.returns)}
-        return self.message.raw.changed(headers).raw
+        if not with_delivery_count or not self.requeue_count:
+            return self.message.raw_properties.raw
+        headers = {
+            **self.message.raw_properties.headers,
+            b"x-delivery-count": encode_integer(self.requeue_count),
+        }
+        return self.message.raw_properties.with_headers(headers).raw
 
 
-def dead(message: PublishedMessage, queue: str, reason: str, place: Place) -> PublishedMessage:
+def dead_lettered(
+    message: PublishedMessage, queue: str, reason: str, destination: Destination
+) -> PublishedMessage:
     """The message as it leaves `queue` for `place`, with its x-death (rabbitmq.com/docs/dlx)."""
-    headers = message.raw.headers
-    deaths = [death for death in _deaths(headers) if not _is(death, queue, reason)]
-    before = [death for death in _deaths(headers) if _is(death, queue, reason)]
-    count = _count(before[0]) + 1 if before else 1
-    deaths.insert(0, _death(message, queue, reason, count))
-    headers[b"x-death"] = array_value([table_value(death) for death in deaths])
+    headers = message.raw_properties.headers
+    death_entries = [
+        death for death in _death_entries(headers) if not _is_same_death(death, queue, reason)
+    ]
+    previous = [death for death in _death_entries(headers) if _is_same_death(death, queue, reason)]
+    count = _death_count(previous[0]) + 1 if previous else 1
+    death_entries.insert(0, _death_entry(message, queue, reason, count))
+    headers[b"x-death"] = encode_array([encode_table(death) for death in death_entries])
     first = {"reason": reason, "queue": queue, "exchange": message.exchange}
     for name, value in first.items():
-        headers.setdefault(f"x-first-death-{name}".encode(), text_value(value))
+        headers.setdefault(f"x-first-death-{name}".encode(), encode_text(value))
     return PublishedMessage(
-        exchange=place.exchange,
-        routing_key=place.routing_key,
-        raw=message.raw.changed(headers, keep_expiration=False),
+        exchange=destination.exchange,
+        routing_key=destination.routing_key,
+        raw_properties=message.raw_properties.with_headers(headers, keep_expiration=False),
         body=message.body,
     )
 
 
-def in_cycle(message: PublishedMessage, queue: str) -> bool:
+def is_dead_letter_cycle(message: PublishedMessage, queue: str) -> bool:
     """Whether it died in `queue` before and nobody has rejected it since: it would for ever."""
-    name = text_value(queue)
-    for death in _deaths(message.raw.headers):
-        if death.get(b"reason") == text_value("rejected"):
+    name = encode_text(queue)
+    for death in _death_entries(message.raw_properties.headers):
+        if death.get(b"reason") == encode_text("rejected"):
             return False
         if death.get(b"queue") == name:
             return True
     return False
 
 
-def _death(message: PublishedMessage, queue: str, reason: str, count: int) -> Table:
+def _death_entry(message: PublishedMessage, queue: str, reason: str, count: int) -> EncodedTable:
     death = {
-        b"count": number_value(count),
-        b"reason": text_value(reason),
-        b"queue": text_value(queue),
-        b"time": time_value(int(time.time())),
-        b"exchange": text_value(message.exchange),
-        b"routing-keys": array_value([text_value(message.routing_key)]),
+        b"count": encode_integer(count),
+        b"reason": encode_text(reason),
+        b"queue": encode_text(queue),
+        b"time": encode_timestamp(int(time.time())),
+        b"exchange": encode_text(message.exchange),
+        b"routing-keys": encode_array([encode_text(message.routing_key)]),
     }
-    if message.raw.expiration is not None:
-        death[b"original-expiration"] = text_value(message.raw.expiration)
+    if message.raw_properties.expiration is not None:
+        death[b"original-expiration"] = encode_text(message.raw_properties.expiration)
     return death
 
 
-def _deaths(headers: Table) -> list[Table]:
+def _death_entries(headers: EncodedTable) -> list[EncodedTable]:
     """The deaths so far; a forged x-death of another shape counts for nothing."""
     try:
         values = read_array(headers.get(b"x-death", b""))
@@ -133,9 +142,9 @@ def _deaths(headers: Table) -> list[Table]:
         return []
 
 
-def _is(death: Table, queue: str, reason: str) -> bool:
-    return (death.get(b"queue"), death.get(b"reason")) == (text_value(queue), text_value(reason))
+def _is_same_death(death: EncodedTable, queue: str, reason: str) -> bool:
+    return (death.get(b"queue"), death.get(b"reason")) == (encode_text(queue), encode_text(reason))
 
 
-def _count(death: Table) -> int:
+def _death_count(death: EncodedTable) -> int:
     return int.from_bytes(death.get(b"count", b"")[1:9], "big", signed=True) % 2**62

@@ -11,35 +11,35 @@ import struct
 from collections.abc import Mapping
 from typing import Final, Self
 
-_SHORT: Final = 0  # A length octet and as many bytes.
-_TABLE: Final = -1  # Four octets of length and as many bytes.
+_SHORTSTR_FIELD: Final = 0  # A length octet and as many bytes.
+_TABLE_FIELD: Final = -1  # Four octets of length and as many bytes.
 _FIELDS: Final = {
-    "content_type": _SHORT,
-    "content_encoding": _SHORT,
-    "headers": _TABLE,
+    "content_type": _SHORTSTR_FIELD,
+    "content_encoding": _SHORTSTR_FIELD,
+    "headers": _TABLE_FIELD,
     "delivery_mode": 1,
     "priority": 1,
-    "correlation_id": _SHORT,
-    "reply_to": _SHORT,
-    "expiration": _SHORT,
-    "message_id": _SHORT,
+    "correlation_id": _SHORTSTR_FIELD,
+    "reply_to": _SHORTSTR_FIELD,
+    "expiration": _SHORTSTR_FIELD,
+    "message_id": _SHORTSTR_FIELD,
     "timestamp": 8,
-    "type": _SHORT,
-    "user_id": _SHORT,
-    "app_id": _SHORT,
-    "cluster_id": _SHORT,
+    "type": _SHORTSTR_FIELD,
+    "user_id": _SHORTSTR_FIELD,
+    "app_id": _SHORTSTR_FIELD,
+    "cluster_id": _SHORTSTR_FIELD,
 }
 _FLAGS: Final = {name: 1 << (15 - place) for place, name in enumerate(_FIELDS)}
-_FIXED: Final = dict(
+_FIXED_VALUE_SIZES: Final = dict(
     zip(b"tbBsuIilLfdDTV", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0), strict=True)
 )
-_LONG: Final = frozenset(b"SAFx")
+_LENGTH_PREFIXED_TYPES: Final = frozenset(b"SAFx")
 
-Table = dict[bytes, bytes]
+EncodedTable = dict[bytes, bytes]
 """A table's keys and its values, each with its type octet in front, in the order they came."""
 
 
-class Properties:
+class EncodedProperties:
     """The properties of one message; never changed, `changed` makes another."""
 
     __slots__ = ("_fields", "raw")
@@ -60,7 +60,7 @@ class Properties:
         fields, start = {}, 2
         for name, size in _FIELDS.items():
             if flags & _FLAGS[name]:
-                end = start + _length(raw, start, size)
+                end = start + _field_length(raw, start, size)
                 fields[name] = raw[start:end]
                 start = end
         if start != len(raw) or flags & 0b11:
@@ -72,19 +72,21 @@ class Properties:
     @property
     def expiration(self) -> str | None:
         """The text of `expiration`; whether it is a number is for the broker to judge."""
-        return self._short("expiration")
+        return self._text_field("expiration")
 
     @property
     def user_id(self) -> str | None:
         """The text of `user_id`."""
-        return self._short("user_id")
+        return self._text_field("user_id")
 
     @property
-    def headers(self) -> Table:
+    def headers(self) -> EncodedTable:
         """The top level of the headers."""
         return read_table(self._fields["headers"]) if "headers" in self._fields else {}
 
-    def changed(self, headers: Table, *, keep_expiration: bool = True) -> "Properties":
+    def with_headers(
+        self, headers: EncodedTable, *, keep_expiration: bool = True
+    ) -> "EncodedProperties":
         """The same with other headers, and without the expiration if asked."""
         fields = {**self._fields, "headers": write_table(headers)}
         if not keep_expiration:
@@ -92,14 +94,14 @@ class Properties:
         present = [name for name in _FIELDS if name in fields]
         flags = sum(_FLAGS[name] for name in present)
         raw = struct.pack(">H", flags) + b"".join(fields[name] for name in present)
-        return Properties(fields, raw)
+        return EncodedProperties(fields, raw)
 
-    def _short(self, name: str) -> str | None:
+    def _text_field(self, name: str) -> str | None:
         field = self._fields.get(name)
         return None if field is None else field[1:].decode("utf-8", "surrogateescape")
 
 
-def read_table(raw: bytes) -> Table:
+def read_table(raw: bytes) -> EncodedTable:
     """
     Read the top level of a table (with its length in front); of equal keys the last one stays.
 
@@ -125,47 +127,49 @@ def read_array(value: bytes) -> list[bytes]:
     return items
 
 
-def write_table(table: Table) -> bytes:
+def write_table(table: EncodedTable) -> bytes:
     """Write a table with its length in front."""
-    return _long(b"".join(bytes([len(key)]) + key + value for key, value in table.items()))
+    return _with_length_prefix(
+        b"".join(bytes([len(key)]) + key + value for key, value in table.items())
+    )
 
 
-def text_value(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """Write a long string as a table's value."""
-    return b"S" + _long(text.encode("utf-8", "surrogateescape"))
+    return b"S" + _with_length_prefix(text.encode("utf-8", "surrogateescape"))
 
 
-def number_value(number: int) -> bytes:
+def encode_integer(number: int) -> bytes:
     """Write a 64-bit integer as a table's value."""
     return b"l" + struct.pack(">q", number)
 
 
-def time_value(seconds: int) -> bytes:
+def encode_timestamp(seconds: int) -> bytes:
     """Write a time (seconds since 1970) as a table's value."""
     return b"T" + struct.pack(">Q", seconds)
 
 
-def array_value(values: list[bytes]) -> bytes:
+def encode_array(values: list[bytes]) -> bytes:
     """Write an array as a table's value."""
-    return b"A" + _long(b"".join(values))
+    return b"A" + _with_length_prefix(b"".join(values))
 
 
-def table_value(table: Table) -> bytes:
+def encode_table(table: EncodedTable) -> bytes:
     """Write a table as a table's value."""
     return b"F" + write_table(table)
 
 
-def _long(content: bytes) -> bytes:
+def _with_length_prefix(content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + content
 
 
 def _value_end(raw: bytes, start: int) -> int:
     """Where the value whose type octet is at `start` ends."""
-    kind = raw[start] if start < len(raw) else -1
-    if kind in _FIXED:
-        end = start + 1 + _FIXED[kind]
-    elif kind in _LONG:
-        end = start + 1 + _length(raw, start + 1, _TABLE)
+    type_octet = raw[start] if start < len(raw) else -1
+    if type_octet in _FIXED_VALUE_SIZES:
+        end = start + 1 + _FIXED_VALUE_SIZES[type_octet]
+    elif type_octet in _LENGTH_PREFIXED_TYPES:
+        end = start + 1 + _field_length(raw, start + 1, _TABLE_FIELD)
     else:
         raise ValueError("a table holds a value of an unknown type")
     if end > len(raw):
@@ -173,11 +177,11 @@ def _value_end(raw: bytes, start: int) -> int:
     return end
 
 
-def _length(raw: bytes, start: int, size: int) -> int:
+def _field_length(raw: bytes, start: int, size: int) -> int:
     """How many bytes the field at `start` takes, with its own length in front."""
-    if size == _SHORT:
+    if size == _SHORTSTR_FIELD:
         size = 1 + int.from_bytes(raw[start : start + 1], "big")
-    elif size == _TABLE:
+    elif size == _TABLE_FIELD:
         size = 4 + int.from_bytes(raw[start : start + 4], "big")
     if start + size > len(raw):
         raise ValueError("a field is longer than its frame")

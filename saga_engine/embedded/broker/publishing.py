@@ -11,135 +11,142 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
-from saga_engine.embedded.broker.channel import Channel, Draft
+from saga_engine.embedded.broker.channel import Channel, IncomingPublish
 from saga_engine.embedded.broker.frames import read_publish, write_return
 from saga_engine.embedded.broker.message import PublishedMessage
-from saga_engine.embedded.broker.properties import Properties
+from saga_engine.embedded.broker.properties import EncodedProperties
 from saga_engine.embedded.broker.refusal import (
-    ConnectionRefusal,
+    ConnectionException,
     not_implemented,
     precondition_failed,
 )
 
-MESSAGE_MAX: Final = 16_777_216  # Bytes of a body, RabbitMQ 4's default; 3.x allows 128 MiB.
-_LONGEST: Final = 2**32 - 1  # Milliseconds of an expiration, as Erlang's timers.
+MAX_MESSAGE_BYTES: Final = 16_777_216  # Bytes of a body, RabbitMQ 4's default; 3.x allows 128 MiB.
+_MAX_EXPIRATION_MS: Final = 2**32 - 1  # Milliseconds of an expiration, as Erlang's timers.
 
 
-class PublishAttempt:
+class PublishOperation:
     """One complete publish and the moves that answer it; the faults' `Attempt`."""
 
     def __init__(self, channel: Channel, message: PublishedMessage, *, mandatory: bool) -> None:
         self.message = message
         self._channel = channel
         self._mandatory = mandatory
-        self._number = channel.published
+        self._delivery_tag = channel.publish_count
         self._accepted = True
 
     def route(self) -> None:
         """Put it into its queues; return it when it is mandatory and there are none."""
-        routing = self._channel.peer.host.route(self.message)
-        self._accepted = routing.accepted
-        if self._mandatory and not routing.queues:
-            method = write_return(self._channel.number, self.message.place)
-            self._channel.send_content(method, self.message, self.message.raw.raw)
+        result = self._channel.peer.virtual_host.route(self.message)
+        self._accepted = result.accepted
+        if self._mandatory and not result.queue_count:
+            method = write_return(self._channel.number, self.message.destination)
+            self._channel.send_content(method, self.message, self.message.raw_properties.raw)
 
     def confirm(self) -> None:
         """Confirm it, or refuse it when a queue was full; nothing without confirm.select."""
         if not self._accepted:
-            self.refuse()
-        elif self._channel.confirming:
-            self._channel.send(commands.Basic.Ack(self._number, multiple=False))
+            self.nack()
+        elif self._channel.confirm_mode:
+            self._channel.send(commands.Basic.Ack(self._delivery_tag, multiple=False))
 
-    def refuse(self) -> None:
+    def nack(self) -> None:
         """Send basic.nack."""
-        if self._channel.confirming:
-            self._channel.send(commands.Basic.Nack(self._number, multiple=False, requeue=False))
+        if self._channel.confirm_mode:
+            self._channel.send(
+                commands.Basic.Nack(self._delivery_tag, multiple=False, requeue=False)
+            )
 
-    def cut(self) -> None:
+    def abort_connection(self) -> None:
         """End the publisher's connection without a word."""
-        self._channel.peer.cut()
+        self._channel.peer.abort()
 
 
-def begin(channel: Channel, payload: bytes) -> None:
+def begin_publish(channel: Channel, payload: bytes) -> None:
     """Take basic.publish; the content follows."""
-    if channel.draft:
-        raise ConnectionRefusal(505, "UNEXPECTED_FRAME - expected content, got a method")
+    if channel.incoming:
+        raise ConnectionException(505, "UNEXPECTED_FRAME - expected content, got a method")
     publish = read_publish(payload)
     if publish.immediate:
         raise not_implemented("immediate=true")
-    channel.draft = Draft(publish, None, 0, bytearray())
+    channel.incoming = IncomingPublish(publish, None, 0, bytearray())
 
 
-def take_header(channel: Channel, payload: bytes) -> None:
+def receive_header(channel: Channel, payload: bytes) -> None:
     """Take a content header."""
-    draft = channel.draft
-    if draft is None or draft.properties or len(payload) < 14:
-        raise ConnectionRefusal(505, "UNEXPECTED_FRAME - expected a method, got a content header")
+    incoming = channel.incoming
+    if incoming is None or incoming.properties or len(payload) < 14:
+        raise ConnectionException(505, "UNEXPECTED_FRAME - expected a method, got a content header")
     try:
-        draft.properties = Properties.parse(payload[12:])
+        incoming.properties = EncodedProperties.parse(payload[12:])
     except ValueError as error:
-        raise ConnectionRefusal(502, f"SYNTAX_ERROR - {error}") from None
-    draft.size = int.from_bytes(payload[4:12], "big")
-    if draft.size > MESSAGE_MAX:
-        channel.draft = None
+        raise ConnectionException(502, f"SYNTAX_ERROR - {error}") from None
+    incoming.size = int.from_bytes(payload[4:12], "big")
+    if incoming.size > MAX_MESSAGE_BYTES:
+        channel.incoming = None
         raise precondition_failed(
-            f"message size {draft.size} is larger than configured max size {MESSAGE_MAX}"
+            f"message size {incoming.size} is larger than configured max size {MAX_MESSAGE_BYTES}"
         )
-    if not draft.size:
-        _complete(channel, draft, draft.properties)
+    if not incoming.size:
+        _complete_publish(channel, incoming, incoming.properties)
 
 
-def take_body(channel: Channel, payload: bytes) -> None:
+def receive_body(channel: Channel, payload: bytes) -> None:
     """Take a part of the body."""
-    draft = channel.draft
-    if draft is None or draft.properties is None:
-        raise ConnectionRefusal(505, "UNEXPECTED_FRAME - expected a method, got a content body")
-    draft.body += payload
-    if len(draft.body) > draft.size:
-        raise ConnectionRefusal(501, "FRAME_ERROR - a body is longer than its header says")
-    if len(draft.body) == draft.size:
-        _complete(channel, draft, draft.properties)
+    incoming = channel.incoming
+    if incoming is None or incoming.properties is None:
+        raise ConnectionException(505, "UNEXPECTED_FRAME - expected a method, got a content body")
+    incoming.body += payload
+    if len(incoming.body) > incoming.size:
+        raise ConnectionException(501, "FRAME_ERROR - a body is longer than its header says")
+    if len(incoming.body) == incoming.size:
+        _complete_publish(channel, incoming, incoming.properties)
 
 
-def _complete(channel: Channel, draft: Draft, properties: Properties) -> None:
-    channel.draft = None
-    publish = draft.publish
-    _judge(channel, properties)
+def _complete_publish(
+    channel: Channel, incoming: IncomingPublish, properties: EncodedProperties
+) -> None:
+    channel.incoming = None
+    publish = incoming.publish
+    _validate_properties(channel, properties)
     if publish.exchange:
-        channel.peer.host.exchange(publish.exchange)
-    if channel.confirming:
-        channel.published += 1
-    message = PublishedMessage(publish.exchange, publish.routing_key, properties, bytes(draft.body))
-    attempt = PublishAttempt(channel, message, mandatory=publish.mandatory)
+        channel.peer.virtual_host.exchange(publish.exchange)
+    if channel.confirm_mode:
+        channel.publish_count += 1
+    message = PublishedMessage(
+        publish.exchange, publish.routing_key, properties, bytes(incoming.body)
+    )
+    operation = PublishOperation(channel, message, mandatory=publish.mandatory)
     if rule := channel.peer.faults.rule_for(message):
-        rule.fire(attempt)
+        rule.apply(operation)
         return
-    attempt.route()
-    attempt.confirm()
+    operation.route()
+    operation.confirm()
 
 
-def _judge(channel: Channel, properties: Properties) -> None:
+def _validate_properties(channel: Channel, properties: EncodedProperties) -> None:
     """Refuse (406) a forged user id and a lifetime that is none."""
-    user = properties.user_id
-    if user is not None and user != channel.peer.user:
+    username = properties.user_id
+    if username is not None and username != channel.peer.username:
         raise precondition_failed(
-            f"user_id property set to '{user}' but authenticated user was '{channel.peer.user}'"
+            f"user_id property set to '{username}' but authenticated user was"
+            f" '{channel.peer.username}'"
         )
     expiration = properties.expiration
-    if expiration is not None and not _is_lifetime(expiration):
+    if expiration is not None and not _is_valid_expiration(expiration):
         raise precondition_failed(f"invalid expiration '{expiration}'")
 
 
-def _is_lifetime(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _LONGEST
+def _is_valid_expiration(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAX_EXPIRATION_MS
 
 
-def _select(channel: Channel, method: commands.Confirm.Select) -> None:
-    channel.confirming = True
+def _select_confirms(channel: Channel, method: commands.Confirm.Select) -> None:
+    channel.confirm_mode = True
     if not method.nowait:
         channel.send(commands.Confirm.SelectOk())
 
 
 HANDLERS: Mapping[type[base.Frame], Callable[[Channel, Any], None]] = MappingProxyType(
-    {commands.Confirm.Select: _select}
+    {commands.Confirm.Select: _select_confirms}
 )

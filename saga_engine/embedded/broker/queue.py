@@ -13,27 +13,27 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final, Protocol
 
-from saga_engine.embedded.broker.arguments import Declaration
+from saga_engine.embedded.broker.arguments import QueueDeclaration
 from saga_engine.embedded.broker.message import PublishedMessage, QueuedMessage
 
-REJECTED: Final = "rejected"
-EXPIRED: Final = "expired"
-_MAXLEN: Final = "maxlen"
-_DELIVERY_LIMIT: Final = "delivery_limit"
+REJECTED_REASON: Final = "rejected"
+EXPIRED_REASON: Final = "expired"
+_MAXLEN_REASON: Final = "maxlen"
+_DELIVERY_LIMIT_REASON: Final = "delivery_limit"
 
-_MILLISECOND: Final = 0.001
+_SECONDS_PER_MILLISECOND: Final = 0.001
 
 
-class Consumer(Protocol):
+class QueueConsumer(Protocol):
     """Somebody who takes messages of a queue."""
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether it can take one more now."""
 
-    def take(self, queued: QueuedMessage) -> None:
+    def deliver(self, queued_message: QueuedMessage) -> None:
         """Take one; it will settle it, give it back or drop it."""
 
-    def cancelled(self) -> None:
+    def notify_cancelled(self) -> None:
         """The queue is gone."""
 
 
@@ -42,21 +42,21 @@ class Queue:
 
     def __init__(
         self,
-        declaration: Declaration,
+        declaration: QueueDeclaration,
         owner: object,
-        bury: Callable[["Queue", PublishedMessage, str], None],
-        account: Callable[[int], None],
+        on_dead_letter: Callable[["Queue", PublishedMessage, str], None],
+        on_memory_change: Callable[[int], None],
     ) -> None:
         self.declaration = declaration
         self.owner = owner  # The connection of an exclusive queue.
-        self.consumers: list[Consumer] = []
-        self.exclusive_consumer = False
-        self._bury = bury
-        self._account = account
+        self.consumers: list[QueueConsumer] = []
+        self.has_exclusive_consumer = False
+        self._on_dead_letter = on_dead_letter
+        self._on_memory_change = on_memory_change
         self._ready: deque[QueuedMessage] = deque()
         self._ready_bytes = 0
         self._positions = count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
         self._deleted = False
 
     def __len__(self) -> int:
@@ -68,139 +68,142 @@ class Queue:
         """Its name."""
         return self.declaration.name
 
-    def subscribe(self, consumer: Consumer, *, exclusive: bool) -> None:
+    def subscribe(self, consumer: QueueConsumer, *, exclusive: bool) -> None:
         """Hand out to this consumer too."""
         self.consumers.append(consumer)
-        self.exclusive_consumer = exclusive
-        self.hand_out()
+        self.has_exclusive_consumer = exclusive
+        self.dispatch()
 
-    def unsubscribe(self, consumer: Consumer) -> None:
+    def unsubscribe(self, consumer: QueueConsumer) -> None:
         """Hand out to it no more."""
         self.consumers.remove(consumer)
-        self.exclusive_consumer = False
+        self.has_exclusive_consumer = False
 
-    def put(self, message: PublishedMessage) -> bool:
+    def enqueue(self, message: PublishedMessage) -> bool:
         """Add a message at the end; False when the queue is full and refuses."""
-        if self.declaration.overflow != "drop-head" and self._full(message):
+        if self.declaration.overflow != "drop-head" and self._would_exceed_limit(message):
             if self.declaration.overflow == "reject-publish-dlx":
-                self._bury(self, message, _MAXLEN)
+                self._on_dead_letter(self, message, _MAXLEN_REASON)
             return False
-        self._account(message.size)
-        self._append(QueuedMessage(message, next(self._positions), self._expiry(message)))
-        self.hand_out()
-        while self._ready and self._over():
-            self.drop(self._pop(), _MAXLEN)
+        self._on_memory_change(message.memory_size)
+        self._append(QueuedMessage(message, next(self._positions), self._expires_at(message)))
+        self.dispatch()
+        while self._ready and self._exceeds_limit():
+            self.dead_letter(self._pop(), _MAXLEN_REASON)
         return True
 
-    def hand_out(self) -> None:
+    def dispatch(self) -> None:
         """Give what is ready to those who have room, in turn."""
-        self._expire()
+        self._expire_head()
         while self._ready and (consumer := self._next_consumer()):
-            consumer.take(self._pop())
-            self._expire()
-        self._watch_head()
+            consumer.deliver(self._pop())
+            self._expire_head()
+        self._schedule_expiry()
 
     def get(self) -> QueuedMessage | None:
         """Take the first message, if there is one."""
-        self._expire()
+        self._expire_head()
         return self._pop() if self._ready else None
 
-    def settle(self, queued: QueuedMessage) -> None:
+    def release(self, queued_message: QueuedMessage) -> None:
         """A message that was taken is done with."""
-        self._account(-queued.message.size)
+        self._on_memory_change(-queued_message.message.memory_size)
 
-    def drop(self, queued: QueuedMessage, reason: str) -> None:
+    def dead_letter(self, queued_message: QueuedMessage, reason: str) -> None:
         """A message that was taken dies: it goes to the dead-letter exchange, if there is one."""
-        self.settle(queued)
+        self.release(queued_message)
         if not self._deleted:
-            self._bury(self, queued.message, reason)
+            self._on_dead_letter(self, queued_message.message, reason)
 
-    def give_back(self, queued: QueuedMessage) -> None:
+    def requeue(self, queued_message: QueuedMessage) -> None:
         """A message that was taken comes back."""
         if self._deleted:
-            self.settle(queued)
+            self.release(queued_message)
             return
-        queued.redelivered = True
-        queued.returns += 1
-        limit = self.declaration.number("x-delivery-limit")
-        if limit is not None and queued.returns > limit:
-            self.drop(queued, _DELIVERY_LIMIT)
-        elif self.declaration.quorum and limit is None:
-            queued.position = next(self._positions)
-            self._append(queued)
+        queued_message.redelivered = True
+        queued_message.requeue_count += 1
+        limit = self.declaration.integer_argument("x-delivery-limit")
+        if limit is not None and queued_message.requeue_count > limit:
+            self.dead_letter(queued_message, _DELIVERY_LIMIT_REASON)
+        elif self.declaration.is_quorum and limit is None:
+            queued_message.position = next(self._positions)
+            self._append(queued_message)
         else:
-            self._insert(queued)
+            self._insert(queued_message)
 
     def purge(self) -> int:
         """Forget what is ready; return how many that were."""
-        purged = len(self._ready)
+        purged_count = len(self._ready)
         while self._ready:
-            self.settle(self._pop())
-        return purged
+            self.release(self._pop())
+        return purged_count
 
     def delete(self) -> int:
         """Forget everything and tell the consumers; return how many messages were ready."""
         self._deleted = True
         for consumer in list(self.consumers):
-            consumer.cancelled()
+            consumer.notify_cancelled()
         self.consumers.clear()
-        if self._timer:
-            self._timer.cancel()
+        if self._expiry_timer:
+            self._expiry_timer.cancel()
         return self.purge()
 
-    def _next_consumer(self) -> Consumer | None:
+    def _next_consumer(self) -> QueueConsumer | None:
         for consumer in self.consumers:
-            if consumer.has_room():
+            if consumer.has_capacity():
                 self.consumers.remove(consumer)
                 self.consumers.append(consumer)
                 return consumer
         return None
 
-    def _full(self, message: PublishedMessage) -> bool:
-        length = self.declaration.number("x-max-length")
-        size = self.declaration.number("x-max-length-bytes")
+    def _would_exceed_limit(self, message: PublishedMessage) -> bool:
+        length = self.declaration.integer_argument("x-max-length")
+        size = self.declaration.integer_argument("x-max-length-bytes")
         return (length is not None and len(self._ready) >= length) or (
             size is not None and self._ready_bytes + len(message.body) > size
         )
 
-    def _over(self) -> bool:
-        length = self.declaration.number("x-max-length")
-        size = self.declaration.number("x-max-length-bytes")
+    def _exceeds_limit(self) -> bool:
+        length = self.declaration.integer_argument("x-max-length")
+        size = self.declaration.integer_argument("x-max-length-bytes")
         return (length is not None and len(self._ready) > length) or (
             size is not None and self._ready_bytes > size
         )
 
-    def _expiry(self, message: PublishedMessage) -> float | None:
-        own = message.raw.expiration
-        limits = [self.declaration.number("x-message-ttl"), None if own is None else int(own)]
-        lives = [limit for limit in limits if limit is not None]
+    def _expires_at(self, message: PublishedMessage) -> float | None:
+        message_ttl = message.raw_properties.expiration
+        ttls = [
+            self.declaration.integer_argument("x-message-ttl"),
+            None if message_ttl is None else int(message_ttl),
+        ]
+        finite_ttls = [limit for limit in ttls if limit is not None]
         now = asyncio.get_running_loop().time()
-        return now + min(lives) * _MILLISECOND if lives else None
+        return now + min(finite_ttls) * _SECONDS_PER_MILLISECOND if finite_ttls else None
 
-    def _expire(self) -> None:
+    def _expire_head(self) -> None:
         """Drop what is too old at the head, and only there (rabbitmq.com/docs/ttl)."""
         now = asyncio.get_running_loop().time()
         while self._ready and (expires := self._ready[0].expires) is not None and expires < now:
-            self.drop(self._pop(), EXPIRED)
+            self.dead_letter(self._pop(), EXPIRED_REASON)
 
-    def _watch_head(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+    def _schedule_expiry(self) -> None:
+        if self._expiry_timer:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
         if self._ready and (expires := self._ready[0].expires) is not None:
-            self._timer = asyncio.get_running_loop().call_at(expires, self.hand_out)
+            self._expiry_timer = asyncio.get_running_loop().call_at(expires, self.dispatch)
 
-    def _append(self, queued: QueuedMessage) -> None:
-        self._ready.append(queued)
-        self._ready_bytes += len(queued.message.body)
+    def _append(self, queued_message: QueuedMessage) -> None:
+        self._ready.append(queued_message)
+        self._ready_bytes += len(queued_message.message.body)
 
-    def _insert(self, queued: QueuedMessage) -> None:
+    def _insert(self, queued_message: QueuedMessage) -> None:
         """Put it back at its old place."""
-        place = bisect_left(self._ready, queued.position, key=lambda ready: ready.position)
-        self._ready.insert(place, queued)
-        self._ready_bytes += len(queued.message.body)
+        index = bisect_left(self._ready, queued_message.position, key=lambda ready: ready.position)
+        self._ready.insert(index, queued_message)
+        self._ready_bytes += len(queued_message.message.body)
 
     def _pop(self) -> QueuedMessage:
-        queued = self._ready.popleft()
-        self._ready_bytes -= len(queued.message.body)
-        return queued
+        queued_message = self._ready.popleft()
+        self._ready_bytes -= len(queued_message.message.body)
+        return queued_message

@@ -6,7 +6,7 @@ peer sends ends, at the worst, in one of these two for that peer alone.
 """
 
 
-class Refusal(Exception):
+class AmqpException(Exception):
     """A reply code and its text; the connection adds the method it answers."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -15,29 +15,29 @@ class Refusal(Exception):
         self.text = text
 
 
-class ChannelRefusal(Refusal):
+class ChannelException(AmqpException):
     """Closes the channel; its unacknowledged messages go back to their queues."""
 
 
-class ConnectionRefusal(Refusal):
+class ConnectionException(AmqpException):
     """Closes the connection with all its channels."""
 
 
-def not_found(kind: str, name: str) -> ChannelRefusal:
+def not_found(kind: str, name: str) -> ChannelException:
     """404: no queue or exchange of that name."""
-    return ChannelRefusal(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
+    return ChannelException(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
 
 
-def precondition_failed(problem: str) -> ChannelRefusal:
+def precondition_failed(problem: str) -> ChannelException:
     """406: it is there and is otherwise, or cannot be as asked."""
-    return ChannelRefusal(406, f"PRECONDITION_FAILED - {problem}")
+    return ChannelException(406, f"PRECONDITION_FAILED - {problem}")
 
 
-def access_refused(problem: str) -> ChannelRefusal:
+def access_refused(problem: str) -> ChannelException:
     """403: nobody may do that."""
-    return ChannelRefusal(403, f"ACCESS_REFUSED - {problem}")
+    return ChannelException(403, f"ACCESS_REFUSED - {problem}")
 
 
-def not_implemented(what: str) -> ConnectionRefusal:
+def not_implemented(what: str) -> ConnectionException:
     """540: this broker does not do that."""
-    return ConnectionRefusal(540, f"NOT_IMPLEMENTED - {what}")
+    return ConnectionException(540, f"NOT_IMPLEMENTED - {what}")

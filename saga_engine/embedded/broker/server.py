@@ -11,70 +11,72 @@ from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import quote
 
-from saga_engine.embedded.broker.connection import Connection
+from saga_engine.embedded.broker.connection import ClientConnection
 from saga_engine.embedded.broker.faults import Faults
 from saga_engine.embedded.broker.virtual_host import VirtualHost
 
 _HOST: Final = "127.0.0.1"
-_GUEST: Final = MappingProxyType({"guest": "guest"})
-_MEMORY_LIMIT: Final = 268_435_456  # Bytes queued; a laptop does not notice a quarter of a GiB.
+_DEFAULT_USERS: Final = MappingProxyType({"guest": "guest"})
+_DEFAULT_MEMORY_LIMIT: Final = (
+    268_435_456  # Bytes queued; a laptop does not notice a quarter of a GiB.
+)
 
 
 class OpenConnections:
     """The clients that are connected, and what can happen to all of them at once."""
 
     def __init__(self) -> None:
-        self._open: set[Connection] = set()
+        self._open: set[ClientConnection] = set()
         self._alarms: dict[str, str] = {}
-        self._none = asyncio.Event()
-        self._none.set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: ClientConnection) -> None:
         """A client has come."""
         self._open.add(connection)
-        self._none.clear()
-        connection.alarm(self._reason)
+        self._all_closed.clear()
+        connection.set_alarm(self._alarm_reason)
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: ClientConnection) -> None:
         """A client has left."""
         self._open.discard(connection)
         if not self._open:
-            self._none.set()
+            self._all_closed.set()
 
-    def cut(self) -> int:
+    def abort_all(self) -> int:
         """End them all without a word; return how many there were."""
         for connection in list(self._open):
-            connection.cut()
+            connection.abort()
         return len(self._open)
 
-    def block(self, reason: str) -> None:
+    def block_publishers(self, reason: str) -> None:
         """Make publishers wait, by order of a test."""
-        self._change({**self._alarms, "order": reason})
+        self._set_alarms({**self._alarms, "order": reason})
 
-    def unblock(self) -> None:
+    def unblock_publishers(self) -> None:
         """End that order."""
-        self._change({name: text for name, text in self._alarms.items() if name != "order"})
+        self._set_alarms({name: text for name, text in self._alarms.items() if name != "order"})
 
-    def crowd(self, crowded: bool) -> None:  # noqa: FBT001 - the answer to a question
+    def set_memory_alarm(self, active: bool) -> None:  # noqa: FBT001 - the answer to a question
         """Make publishers wait while memory is short."""
         others = {name: text for name, text in self._alarms.items() if name != "memory"}
-        self._change({**others, "memory": "low on memory"} if crowded else others)
+        self._set_alarms({**others, "memory": "low on memory"} if active else others)
 
-    async def shut_down(self) -> None:
+    async def close_all(self) -> None:
         """Say goodbye to all and see them off."""
         for connection in list(self._open):
-            connection.shut_down()
-        await self._none.wait()
+            connection.close_for_shutdown()
+        await self._all_closed.wait()
 
     @property
-    def _reason(self) -> str | None:
+    def _alarm_reason(self) -> str | None:
         return next(iter(self._alarms.values()), None)
 
-    def _change(self, alarms: dict[str, str]) -> None:
-        before, self._alarms = self._reason, alarms
-        if before != self._reason:
+    def _set_alarms(self, alarms: dict[str, str]) -> None:
+        previous_reason, self._alarms = self._alarm_reason, alarms
+        if previous_reason != self._alarm_reason:
             for connection in list(self._open):
-                connection.alarm(self._reason)
+                connection.set_alarm(self._alarm_reason)
 
 
 class DevelopmentBroker:
@@ -84,20 +86,20 @@ class DevelopmentBroker:
         self,
         port: int = 0,
         *,
-        users: Mapping[str, str] = _GUEST,
-        memory_limit: int = _MEMORY_LIMIT,
+        users: Mapping[str, str] = _DEFAULT_USERS,
+        memory_limit: int = _DEFAULT_MEMORY_LIMIT,
     ) -> None:
         self._port = port
         self._users = users
         self._connections = OpenConnections()
-        self._host = VirtualHost(memory_limit, self._connections.crowd)
+        self._virtual_host = VirtualHost(memory_limit, self._connections.set_memory_alarm)
         self._server: asyncio.Server | None = None
         self.faults = Faults(self._connections)
 
     async def __aenter__(self) -> Self:
         """Listen; OSError when the port is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connect, _HOST, self._port)
+        self._server = await loop.create_server(self._new_connection, _HOST, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -105,7 +107,7 @@ class DevelopmentBroker:
         """Close every connection (320) and forget everything."""
         assert self._server, "entered before it is left"
         self._server.close()
-        await self._connections.shut_down()
+        await self._connections.close_all()
         await self._server.wait_closed()
 
     @property
@@ -115,13 +117,15 @@ class DevelopmentBroker:
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{_HOST}:{self._port}/"
 
     @property
-    def announce(self) -> str:
+    def startup_notice(self) -> str:
         """One line for people: what this is and what it is not for."""
         return (
             f"Development broker on {_HOST}:{self._port}, in memory: it forgets everything when it"
             " stops. Not for production; set SAGA_ENGINE_BROKER_URL to use RabbitMQ."
         )
 
-    def _connect(self) -> Connection:
-        come, go = self._connections.add, self._connections.discard
-        return Connection(self._host, self.faults, self._users, come, go)
+    def _new_connection(self) -> ClientConnection:
+        on_connected, on_disconnected = self._connections.add, self._connections.discard
+        return ClientConnection(
+            self._virtual_host, self.faults, self._users, on_connected, on_disconnected
+        )

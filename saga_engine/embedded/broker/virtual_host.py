@@ -12,41 +12,47 @@ from typing import NamedTuple
 
 from pamqp import constants
 
-from saga_engine.embedded.broker.arguments import Declaration
-from saga_engine.embedded.broker.exchange import KINDS, Exchange
-from saga_engine.embedded.broker.frames import Place
-from saga_engine.embedded.broker.message import PublishedMessage, dead, in_cycle
-from saga_engine.embedded.broker.queue import REJECTED, Queue
+from saga_engine.embedded.broker.arguments import QueueDeclaration
+from saga_engine.embedded.broker.exchange import EXCHANGE_TYPES, Exchange
+from saga_engine.embedded.broker.frames import Destination
+from saga_engine.embedded.broker.message import (
+    PublishedMessage,
+    dead_lettered,
+    is_dead_letter_cycle,
+)
+from saga_engine.embedded.broker.queue import REJECTED_REASON, Queue
 from saga_engine.embedded.broker.refusal import (
-    ChannelRefusal,
-    ConnectionRefusal,
+    ChannelException,
+    ConnectionException,
     access_refused,
     not_found,
     precondition_failed,
 )
 
-_CALM = 0.8  # Publishers go on when this share of the memory is in use, as with RabbitMQ's alarm.
+_ALARM_CLEAR_RATIO = (
+    0.8  # Publishers go on when this share of the memory is in use, as with RabbitMQ's alarm.
+)
 
 
-class Routing(NamedTuple):
+class RoutingResult(NamedTuple):
     """What became of a message: to how many queues it went, and whether all of them took it."""
 
-    queues: int
+    queue_count: int
     accepted: bool
 
 
 class VirtualHost:
     """Everything clients declared. `crowded` is told when memory runs out and when it is back."""
 
-    def __init__(self, memory_limit: int, crowded: Callable[[bool], None]) -> None:
+    def __init__(self, memory_limit: int, on_memory_alarm: Callable[[bool], None]) -> None:
         self.exchanges: dict[str, Exchange] = {
-            f"amq.{kind}": Exchange(f"amq.{kind}", kind) for kind in KINDS
+            f"amq.{kind}": Exchange(f"amq.{kind}", kind) for kind in EXCHANGE_TYPES
         }
         self.queues: dict[str, Queue] = {}
         self._memory_limit = memory_limit
-        self._memory = 0
-        self._crowded = crowded
-        self._is_crowded = False
+        self._memory_used = 0
+        self._on_memory_alarm = on_memory_alarm
+        self._memory_alarm = False
 
     def exchange(self, name: str) -> Exchange:
         """The exchange of that name, or a refusal (404)."""
@@ -60,39 +66,41 @@ class VirtualHost:
             raise not_found("queue", name)
         queue = self.queues[name]
         if queue.owner not in (None, owner):
-            raise ChannelRefusal(
+            raise ChannelException(
                 405,
                 f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}'"
                 " in vhost '/'",
             )
         return queue
 
-    def declare_exchange(self, wanted: Exchange) -> None:
+    def declare_exchange(self, requested: Exchange) -> None:
         """Make an exchange, or check that it is there as wanted."""
-        if wanted.kind not in KINDS:
-            raise ConnectionRefusal(503, f"COMMAND_INVALID - unknown exchange type '{wanted.kind}'")
-        there = self.exchanges.get(wanted.name)
-        if there is None:
-            _check_name("exchange", wanted.name)
-            self.exchanges[wanted.name] = wanted
+        if requested.exchange_type not in EXCHANGE_TYPES:
+            raise ConnectionException(
+                503, f"COMMAND_INVALID - unknown exchange type '{requested.exchange_type}'"
+            )
+        existing = self.exchanges.get(requested.name)
+        if existing is None:
+            _check_name("exchange", requested.name)
+            self.exchanges[requested.name] = requested
             return
         for name, text in (("kind", "type"), ("durable", "durable"), ("internal", "internal")):
-            received, current = getattr(wanted, name), getattr(there, name)
+            received, current = getattr(requested, name), getattr(existing, name)
             if received != current:
                 raise precondition_failed(
-                    f"inequivalent arg '{text}' for exchange '{wanted.name}' in vhost '/':"
+                    f"inequivalent arg '{text}' for exchange '{requested.name}' in vhost '/':"
                     f" received '{received}' but current is '{current}'"
                 )
 
-    def declare_queue(self, declaration: Declaration, owner: object) -> Queue:
+    def declare_queue(self, declaration: QueueDeclaration, owner: object) -> Queue:
         """Make a queue, or check that it is there as declared."""
         if declaration.name in self.queues:
-            there = self.queue(declaration.name, owner)
-            declaration.check_same(there.declaration)
-            return there
-        declaration.check()
-        holder = owner if declaration.exclusive else None
-        queue = Queue(declaration, holder, self._bury, self._account)
+            existing = self.queue(declaration.name, owner)
+            declaration.check_equivalent(existing.declaration)
+            return existing
+        declaration.validate()
+        exclusive_owner = owner if declaration.exclusive else None
+        queue = Queue(declaration, exclusive_owner, self._dead_letter, self._change_memory_used)
         self.queues[declaration.name] = queue
         return queue
 
@@ -100,45 +108,51 @@ class VirtualHost:
         """Delete a queue and its bindings; return how many messages were ready."""
         self.queues.pop(queue.name, None)
         for exchange in self.exchanges.values():
-            exchange.forget(queue.name)
+            exchange.remove_queue(queue.name)
         return queue.delete()
 
-    def route(self, message: PublishedMessage) -> Routing:
+    def route(self, message: PublishedMessage) -> RoutingResult:
         """Put a message into every queue it is for."""
-        queues = self._destinations(message.place)
-        taken = [queue.put(message) for queue in queues]
-        return Routing(len(queues), all(taken))
+        queues = self._target_queues(message.destination)
+        accepted = [queue.enqueue(message) for queue in queues]
+        return RoutingResult(len(queues), all(accepted))
 
-    def _destinations(self, place: Place) -> list[Queue]:
-        if not place.exchange:
-            names = {place.routing_key}
+    def _target_queues(self, destination: Destination) -> list[Queue]:
+        if not destination.exchange:
+            queue_names = {destination.routing_key}
         else:
-            names = self.exchange(place.exchange).route(place.routing_key)
-        return [self.queues[name] for name in sorted(names) if name in self.queues]
+            queue_names = self.exchange(destination.exchange).matching_queues(
+                destination.routing_key
+            )
+        return [self.queues[name] for name in sorted(queue_names) if name in self.queues]
 
-    def _bury(self, queue: Queue, message: PublishedMessage, reason: str) -> None:
+    def _dead_letter(self, queue: Queue, message: PublishedMessage, reason: str) -> None:
         exchange = queue.declaration.arguments.get("x-dead-letter-exchange")
         if exchange is None:
             return
-        key = queue.declaration.arguments.get("x-dead-letter-routing-key", message.routing_key)
-        letter = dead(message, queue.name, reason, Place(str(exchange), str(key)))
-        asyncio.get_running_loop().call_soon(self._route_dead, letter, reason)
+        routing_key = queue.declaration.arguments.get(
+            "x-dead-letter-routing-key", message.routing_key
+        )
+        dead_lettered_message = dead_lettered(
+            message, queue.name, reason, Destination(str(exchange), str(routing_key))
+        )
+        asyncio.get_running_loop().call_soon(self._route_dead_letter, dead_lettered_message, reason)
 
-    def _route_dead(self, letter: PublishedMessage, reason: str) -> None:
+    def _route_dead_letter(self, dead_letter: PublishedMessage, reason: str) -> None:
         """Route a dead letter, but not around in a circle (rabbitmq.com/docs/dlx)."""
-        with contextlib.suppress(ChannelRefusal):  # Without such an exchange it is dropped.
-            for queue in self._destinations(letter.place):
-                if reason == REJECTED or not in_cycle(letter, queue.name):
-                    queue.put(letter)
+        with contextlib.suppress(ChannelException):  # Without such an exchange it is dropped.
+            for queue in self._target_queues(dead_letter.destination):
+                if reason == REJECTED_REASON or not is_dead_letter_cycle(dead_letter, queue.name):
+                    queue.enqueue(dead_letter)
 
-    def _account(self, change: int) -> None:
-        self._memory += change
-        if not self._is_crowded and self._memory > self._memory_limit:
-            self._is_crowded = True
-            self._crowded(True)  # noqa: FBT003 - it answers the question in the callback's name
-        elif self._is_crowded and self._memory < self._memory_limit * _CALM:
-            self._is_crowded = False
-            self._crowded(False)  # noqa: FBT003 - it answers the question in the callback's name
+    def _change_memory_used(self, change: int) -> None:
+        self._memory_used += change
+        if not self._memory_alarm and self._memory_used > self._memory_limit:
+            self._memory_alarm = True
+            self._on_memory_alarm(True)  # noqa: FBT003 - it answers the question in the callback's name
+        elif self._memory_alarm and self._memory_used < self._memory_limit * _ALARM_CLEAR_RATIO:
+            self._memory_alarm = False
+            self._on_memory_alarm(False)  # noqa: FBT003 - it answers the question in the callback's name
 
 
 def _check_name(kind: str, name: str) -> None:

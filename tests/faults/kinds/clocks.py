@@ -4,33 +4,35 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from tests.faults.event_log_watcher import EventLogWatcher
 from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
-from tests.faults.hearing import Hearing
-from tests.faults.processes import lasting
+from tests.kit.programs import sleep
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 """Debian's libfaketime shifts what a process sees of the clock."""
 
-LASTS = 5.0
-AGREES = timedelta(minutes=10)  # Two looks at clocks are not further apart, whatever else goes on.
+FAULT_SECONDS = 5.0
+CLOCK_TOLERANCE = timedelta(
+    minutes=10
+)  # Two looks at clocks are not further apart, whatever else goes on.
 
 
-async def shift(members, hours, site, random):
+async def shift_clock(members, hours, environment, random):
     """The process lives on with a wrong clock, and then with a right one."""
     assert LIBRARY, "libfaketime is not installed. Run `apt-get install libfaketime`."
-    member = random.choice(getattr(site, members))
+    member = random.choice(getattr(environment, members))
     offset = f"{hours:+d}h"
     wrong = {"LD_PRELOAD": str(LIBRARY), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
-    hearing = Hearing([member])
+    hearing = EventLogWatcher([member])
     try:
         await member.program.kill(changes=wrong)
         await member.ready()
-        off = hearing.times("process.ready")[-1] - await site.now()
-        assert abs(off - timedelta(hours=hours)) < AGREES, f"its clock was {off} off"
-        await lasting(LASTS)
+        off = hearing.event_times("process.ready")[-1] - await environment.now()
+        assert abs(off - timedelta(hours=hours)) < CLOCK_TOLERANCE, f"its clock was {off} off"
+        await sleep(FAULT_SECONDS)
     finally:
         await member.program.kill()
-    over = await site.now()
+    over = await environment.now()
     await member.ready()
     return over
 
@@ -38,22 +40,27 @@ async def shift(members, hours, site, random):
 FAULTS = (
     Fault(
         "a worker's clock 1 h ahead",
-        partial(shift, "workers", 1),
+        partial(shift_clock, "workers", 1),
         times=2,
-        few=1,
-        mixes=WORKERS,
+        ci_times=1,
+        exclusive_resources=WORKERS,
     ),
-    Fault("a worker's clock 1 h behind", partial(shift, "workers", -1), times=2, mixes=WORKERS),
+    Fault(
+        "a worker's clock 1 h behind",
+        partial(shift_clock, "workers", -1),
+        times=2,
+        exclusive_resources=WORKERS,
+    ),
     Fault(
         "a participant's clock 1 h ahead",
-        partial(shift, "participants", 1),
+        partial(shift_clock, "participants", 1),
         times=2,
-        mixes=PARTICIPANTS,
+        exclusive_resources=PARTICIPANTS,
     ),
     Fault(
         "a participant's clock 1 h behind",
-        partial(shift, "participants", -1),
+        partial(shift_clock, "participants", -1),
         times=2,
-        mixes=PARTICIPANTS,
+        exclusive_resources=PARTICIPANTS,
     ),
 )

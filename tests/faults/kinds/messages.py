@@ -3,108 +3,114 @@
 from hashlib import sha256
 
 from saga_engine.protocol.topology import participant_queue
-from tests.faults import shop
+from tests.faults import workload
 from tests.faults.fault import RABBITMQ, Fault
-from tests.faults.meddler import meddling, seldom
-from tests.faults.processes import eventually, lasting
+from tests.faults.interceptor import intercept_messages, sampled
+from tests.kit.programs import sleep, wait_until_true
 
-LASTS = 5.0  # Seconds; at 16 runs a second some 500 messages go by.
-SHARE = 0.2
-TIMEOUT = shop.TIMEOUT.total_seconds()
-
-
-async def _meddle(site, random, waits, *, share=SHARE, **ways):
-    async with meddling(site.broker_url, seldom(random, share, waits), **ways) as meddler:
-        await lasting(LASTS)
-        await _has_done_something(meddler)
-        return await site.now()
+FAULT_SECONDS = 5.0  # Seconds; at 16 runs a second some 500 messages go by.
+AFFECTED_SHARE = 0.2
+TIMEOUT = workload.TIMEOUT.total_seconds()
 
 
-async def _has_done_something(meddler):
-    async def has():
-        return meddler.done > 0
-
-    await eventually(has)
-
-
-async def duplicated(site, random):
-    return await _meddle(site, random, lambda *_: [0.0, 0.0, random.uniform(0.0, 2.0)])
+async def _intercept(environment, random, delays, *, share=AFFECTED_SHARE, **ways):
+    async with intercept_messages(
+        environment.broker_url, sampled(random, share, delays), **ways
+    ) as interceptor:
+        await sleep(FAULT_SECONDS)
+        await _has_affected_messages(interceptor)
+        return await environment.now()
 
 
-async def reordered(site, random):
-    return await _meddle(site, random, lambda *_: [random.uniform(0.0, 1.0)], share=1.0)
+async def _has_affected_messages(interceptor):
+    async def has_affected():
+        return interceptor.done > 0
+
+    await wait_until_true(has_affected)
 
 
-async def delayed_past_their_timeout(site, random):
-    return await _meddle(site, random, lambda *_: [random.uniform(1.1, 2.5) * TIMEOUT], share=0.1)
+async def duplicated(environment, random):
+    return await _intercept(environment, random, lambda *_: [0.0, 0.0, random.uniform(0.0, 2.0)])
 
 
-async def lost_replies(site, random):
-    return await _meddle(site, random, lambda *_: [], commands=False)
+async def reordered(environment, random):
+    return await _intercept(environment, random, lambda *_: [random.uniform(0.0, 1.0)], share=1.0)
 
 
-async def lost_commands(site, random):
-    return await _meddle(site, random, lambda *_: [], replies=False)
+async def delayed_past_their_timeout(environment, random):
+    return await _intercept(
+        environment, random, lambda *_: [random.uniform(1.1, 2.5) * TIMEOUT], share=0.1
+    )
 
 
-async def said_again_later(site, random):
+async def lost_replies(environment, random):
+    return await _intercept(environment, random, lambda *_: [], commands=False)
+
+
+async def lost_commands(environment, random):
+    return await _intercept(environment, random, lambda *_: [], replies=False)
+
+
+async def replayed_later(environment, random):
     """Replies to runs that have ended, and of attempts that are over: each is said once more."""
 
-    def keep(meddler, queue, message):
-        meddler.old.append((queue, message))
+    def keep(interceptor, queue, message):
+        interceptor.old.append((queue, message))
         return [0.0]
 
-    async with meddling(site.broker_url, seldom(random, 0.5, keep), commands=False) as meddler:
-        await lasting(LASTS)
-        await _has_done_something(meddler)
-        await lasting(2.0)
-        for queue, message in list(meddler.old):
-            await meddler.put(queue, message)
+    async with intercept_messages(
+        environment.broker_url, sampled(random, 0.5, keep), commands=False
+    ) as interceptor:
+        await sleep(FAULT_SECONDS)
+        await _has_affected_messages(interceptor)
+        await sleep(2.0)
+        for queue, message in list(interceptor.kept_replies):
+            await interceptor.publish(queue, message)
 
 
-async def older_attempts(site, random):
+async def older_attempts(environment, random):
     """First attempts are answered so late that the second is under way, or over."""
 
     def first_late(_meddler, _queue, message):
         attempt = (message.correlation_id or "").split(".")[3:4]
         return [1.3 * TIMEOUT] if attempt == ["1"] else [0.0]
 
-    await _meddle(site, random, first_late, share=0.15, commands=False)
+    await _intercept(environment, random, first_late, share=0.15, commands=False)
 
 
-async def overtaken_by_compensation(site, _random):
+async def overtaken_by_compensation(environment, _random):
     """
     A command is held until the compensation of its step has passed, and delivered after it.
 
     Its replies never come, so the step times out, is given up, and is undone.
     """
-    held: dict[tuple[str, str], list] = {}
+    held_messages: dict[tuple[str, str], list] = {}
 
-    def overtake(meddler, queue, message):
+    def overtake(interceptor, queue, message):
         place = (message.headers["saga-run-id"], message.headers["saga-step"])
         if message.headers["saga-direction"] == "compensation":
-            meddler.old += [(queue, each) for each in held.pop(place, [])]
+            interceptor.old += [(queue, each) for each in held_messages.pop(place, [])]
             return [0.0]
         chosen = hash_of(place) < 0.1
         if chosen and place[1] in ("charge", "ship", "hotel", "car"):
-            meddler.done += 1
-            held.setdefault(place, []).append(message)
+            interceptor.done += 1
+            held_messages.setdefault(place, []).append(message)
             return []
         return [0.0]
 
-    async with meddling(site.broker_url, overtake, replies=False) as meddler:
-        await lasting(LASTS)
-        await _has_done_something(meddler)
+    async with intercept_messages(environment.broker_url, overtake, replies=False) as interceptor:
+        await sleep(FAULT_SECONDS)
+        await _has_affected_messages(interceptor)
 
         async def overtaken():
-            return bool(meddler.old)
+            return bool(interceptor.kept_replies)
 
-        await eventually(overtaken, patience=90.0)
-        for queue, message in list(meddler.old):
-            await meddler.put(queue, message)
+        await wait_until_true(overtaken, patience=90.0)
+        for queue, message in list(interceptor.kept_replies):
+            await interceptor.publish(queue, message)
         # Nobody waits for these any more, or soon.
-        for message in [each for messages in held.values() for each in messages]:
-            await meddler.put(_queue_of(message), message)
+        for message in [each for messages in held_messages.values() for each in messages]:
+            await interceptor.publish(_queue_of(message), message)
 
 
 def _queue_of(message):
@@ -117,18 +123,18 @@ def hash_of(place):
 
 
 FAULTS = (
-    Fault("messages duplicated", duplicated, times=2, few=1, mixes=RABBITMQ),
-    Fault("messages reordered", reordered, times=2, few=1, mixes=RABBITMQ),
+    Fault("messages duplicated", duplicated, times=2, ci_times=1, exclusive_resources=RABBITMQ),
+    Fault("messages reordered", reordered, times=2, ci_times=1, exclusive_resources=RABBITMQ),
     Fault(
         "messages delayed past their timeout",
         delayed_past_their_timeout,
         times=2,
-        few=1,
-        mixes=RABBITMQ,
+        ci_times=1,
+        exclusive_resources=RABBITMQ,
     ),
-    Fault("replies lost", lost_replies, times=2, few=1, mixes=RABBITMQ),
-    Fault("commands lost", lost_commands, times=2, mixes=RABBITMQ),
-    Fault("replies to runs that have ended", said_again_later, times=2),
+    Fault("replies lost", lost_replies, times=2, ci_times=1, exclusive_resources=RABBITMQ),
+    Fault("commands lost", lost_commands, times=2, exclusive_resources=RABBITMQ),
+    Fault("replies to runs that have ended", replayed_later, times=2),
     Fault("replies of an older attempt", older_attempts, times=2),
     Fault("a compensation overtakes its command", overtaken_by_compensation, times=2),
 )

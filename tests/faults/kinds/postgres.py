@@ -12,79 +12,79 @@ from functools import partial
 
 import asyncpg
 
-from tests.faults.fault import POSTGRESQL, RESTART_RESUMES_S, Fault
-from tests.faults.processes import eventually, lasting
-from tests.faults.site import NEIGHBOUR, ROLE, plainly
+from tests.faults.environment import OTHER_ROLE, ROLE, asyncpg_url
+from tests.faults.fault import POSTGRESQL, RESTART_RESUME_LIMIT_S, Fault
+from tests.faults.log_watcher import expect_logged
 from tests.faults.standby import standby
-from tests.faults.tablespace import OBSTACLE, Tablespace
-from tests.faults.witness import witnessed
+from tests.faults.tablespace import UNAVAILABLE_REASON, Tablespace
+from tests.kit.programs import sleep, wait_until_true
 
-ENDED = "terminating connection due to administrator command"
+TERMINATED_MESSAGE = "terminating connection due to administrator command"
 
 
-async def kill(site, random):
+async def kill(environment, random):
     """As a power cut: the server recovers from its log when it starts again."""
-    async with witnessed(site, server="automatic recovery in progress"):
-        site.postgres.kill()
-        await lasting(random.uniform(0.5, 2.0))
-        await site.postgres.restart()
-        return await site.now()
+    async with expect_logged(environment, server="automatic recovery in progress"):
+        environment.postgres.kill()
+        await sleep(random.uniform(0.5, 2.0))
+        await environment.postgres.restart()
+        return await environment.now()
 
 
-async def restart(site, _random):
-    async with witnessed(site, server="received fast shutdown request"):
-        await site.postgres.restart()
-        return await site.now()
+async def restart(environment, _random):
+    async with expect_logged(environment, server="received fast shutdown request"):
+        await environment.postgres.restart()
+        return await environment.now()
 
 
-async def restart_again_and_again(site, random):
+async def restart_again_and_again(environment, random):
     """Every few seconds, and without a farewell: `immediate` means recovery every time."""
-    async with witnessed(site, server="received immediate shutdown request"):
+    async with expect_logged(environment, server="received immediate shutdown request"):
         for _ in range(4):
-            await lasting(random.uniform(2.0, 4.0))
-            os.kill(site.postgres.pid, signal.SIGQUIT)
-            await site.postgres.restart()
-        return await site.now()
+            await sleep(random.uniform(2.0, 4.0))
+            os.kill(environment.postgres.pid, signal.SIGQUIT)
+            await environment.postgres.restart()
+        return await environment.now()
 
 
-async def end_every_session(site, _random):
-    async with witnessed(site, server=ENDED):
-        assert await _end_sessions(site, 1.0) > 0
-        return await site.now()
+async def end_every_session(environment, _random):
+    async with expect_logged(environment, server=TERMINATED_MESSAGE):
+        assert await _end_sessions(environment, 1.0) > 0
+        return await environment.now()
 
 
-async def end_sessions_again_and_again(site, random):
+async def end_sessions_again_and_again(environment, random):
     """Half of the sessions, wherever they are in a transaction, some times a second."""
-    async with witnessed(site, server=ENDED, process="database.troubled"):
+    async with expect_logged(environment, server=TERMINATED_MESSAGE, process="database.troubled"):
         for _ in range(20):
-            await lasting(random.uniform(0.1, 0.4))
-            await _end_sessions(site, 0.5)
-        return await site.now()
+            await sleep(random.uniform(0.1, 0.4))
+            await _end_sessions(environment, 0.5)
+        return await environment.now()
 
 
-async def _end_sessions(site, share):
-    return len(await site.execute(_END, ROLE, share))
+async def _end_sessions(environment, share):
+    return len(await environment.execute(_END, ROLE, share))
 
 
-async def take_every_connection(site, random):
+async def take_every_connection(environment, random):
     """A neighbour opens connections until there are none left, and those we had are ended."""
     async with AsyncExitStack() as held:
-        await _limit(site, 0)  # or we might be faster than the neighbour
+        await _limit(environment, 0)  # or we might be faster than the neighbour
         try:
-            await _end_sessions(site, 1.0)
-            await _hold_all_there_are(site, held)
+            await _end_sessions(environment, 1.0)
+            await _hold_all_connections(environment, held)
         finally:
-            await _limit(site, -1)
-        async with witnessed(site, process="SQLSTATE 53300"):
-            await lasting(random.uniform(2.0, 4.0))
+            await _limit(environment, -1)
+        async with expect_logged(environment, process="SQLSTATE 53300"):
+            await sleep(random.uniform(2.0, 4.0))
 
 
-async def _limit(site, connections):
-    await site.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT {connections}")
+async def _limit(environment, connections):
+    await environment.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT {connections}")
 
 
-async def _hold_all_there_are(site, held):
-    url = plainly(site.plain(site.engine_url, NEIGHBOUR))
+async def _hold_all_connections(environment, held):
+    url = asyncpg_url(environment.plain(environment.engine_url, OTHER_ROLE))
     while True:
         try:
             connection = await asyncpg.connect(url, timeout=5)
@@ -93,57 +93,60 @@ async def _hold_all_there_are(site, held):
         held.callback(connection.terminate)
 
 
-async def read_only(site, random):
+async def read_only(environment, random):
     """As on a server that was made a standby of another one, and then the primary again."""
-    async with witnessed(site, process="SQLSTATE 25006") as witness:
-        await _let_write(site, allowed=False)
+    async with expect_logged(environment, process="SQLSTATE 25006") as witness:
+        await _set_writable(environment, allowed=False)
         try:
-            await witness.process_says("SQLSTATE 25006")
-            await lasting(random.uniform(1.0, 4.0))
+            await witness.wait_for_process_log("SQLSTATE 25006")
+            await sleep(random.uniform(1.0, 4.0))
         finally:
-            await _let_write(site, allowed=True)
-        return await site.now()
+            await _set_writable(environment, allowed=True)
+        return await environment.now()
 
 
-async def _let_write(site, *, allowed):
+async def _set_writable(environment, *, allowed):
     change = "RESET default_transaction_read_only" if allowed else _READ_ONLY
-    await site.execute(f"ALTER SYSTEM {change}")
-    await site.execute("SELECT pg_reload_conf()")
+    await environment.execute(f"ALTER SYSTEM {change}")
+    await environment.execute("SELECT pg_reload_conf()")
 
 
-async def lose_the_primary(site, _random):
+async def lose_the_primary(environment, _random):
     """The primary dies and does not come back; its standby is promoted in its place."""
-    async with standby(site) as other:
-        old = site.postgres
+    async with standby(environment) as other:
+        old = environment.postgres
         old.kill()
         await other.promote()
-        site.move(other.server)
-        over = await site.now()
+        environment.move(other.server)
+        over = await environment.now()
     await old.__aexit__()
     return over
 
 
-async def change_the_primary(site, _random):
+async def fail_over(environment, _random):
     """
     A standby is promoted, and the old primary goes on, but read-only.
 
     Nobody cuts the connections that lead to the old one: who notices must do that himself.
     """
-    async with standby(site) as other, witnessed(site, process="SQLSTATE 25006") as witness:
-        old = site.postgres
-        await _let_write(site, allowed=False)
-        await _every_writer_has_ended(site)
+    async with (
+        standby(environment) as other,
+        expect_logged(environment, process="SQLSTATE 25006") as witness,
+    ):
+        old = environment.postgres
+        await _set_writable(environment, allowed=False)
+        await _wait_for_writers_to_end(environment)
         await other.promote()
-        site.move(other.server)
-        over = await site.now()
-        await witness.process_says("SQLSTATE 25006")
+        environment.move(other.server)
+        over = await environment.now()
+        await witness.wait_for_process_log("SQLSTATE 25006")
 
         async def goes_on():
-            [[completed]] = await site.execute(_COMPLETED, over)
+            [[completed]] = await environment.execute(_COMPLETED, over)
             return completed > 0
 
         try:
-            await eventually(goes_on, patience=20.0)
+            await wait_until_true(goes_on, patience=20.0)
         except TimeoutError:
             raise AssertionError("nothing goes on while the old primary is read-only") from None
         finally:
@@ -151,37 +154,40 @@ async def change_the_primary(site, _random):
         return over
 
 
-async def _every_writer_has_ended(site):
-    since = await site.now()
+async def _wait_for_writers_to_end(environment):
+    since = await environment.now()
 
     async def has_ended():
-        [[writers]] = await site.execute(_WRITERS, ROLE, since)
+        [[writers]] = await environment.execute(_WRITERS, ROLE, since)
         return not writers
 
-    await eventually(has_ended)
+    await wait_until_true(has_ended)
 
 
-async def fill_the_disk(site, random):
+async def fill_the_disk(environment, random):
     """The journal and the participants' ledger are on a disk of their own, which is full."""
-    async with Tablespace(site) as space, witnessed(site, process="SQLSTATE 53100") as witness:
+    async with (
+        Tablespace(environment) as space,
+        expect_logged(environment, process="SQLSTATE 53100") as witness,
+    ):
         space.fill()
         try:
-            await witness.process_says("SQLSTATE 53100")
-            await lasting(random.uniform(2.0, 4.0))
+            await witness.wait_for_process_log("SQLSTATE 53100")
+            await sleep(random.uniform(2.0, 4.0))
         finally:
             space.free()
-        return await site.now()
+        return await environment.now()
 
 
-async def lead_nowhere(site, _random):
+async def point_at_dead_address(environment, _random):
     """Everybody's connections and new ones as well, for longer than anybody waits."""
-    async with witnessed(site, process="did not answer in time"):
-        for member in site.members:
+    async with expect_logged(environment, process="did not answer in time"):
+        for member in environment.members:
             member.database.black_hole()
-        await lasting(20.0)
-        for member in site.members:
+        await sleep(20.0)
+        for member in environment.members:
             member.database.heal()
-        return await site.now()
+        return await environment.now()
 
 
 _END = """
@@ -192,20 +198,42 @@ _WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND xact_st
 _COMPLETED = """
     SELECT count(*) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
 
-restarted = partial(Fault, resumes_s=RESTART_RESUMES_S)
+restarted = partial(Fault, resume_limit_s=RESTART_RESUME_LIMIT_S)
 
 FAULTS = (
-    restarted("PostgreSQL is killed and started", kill, times=2, few=1, mixes=POSTGRESQL),
-    restarted("PostgreSQL is restarted, fast", restart, times=1, mixes=POSTGRESQL),
+    restarted(
+        "PostgreSQL is killed and started",
+        kill,
+        times=2,
+        ci_times=1,
+        exclusive_resources=POSTGRESQL,
+    ),
+    restarted("PostgreSQL is restarted, fast", restart, times=1, exclusive_resources=POSTGRESQL),
     restarted("PostgreSQL is restarted every 3 s", restart_again_and_again, times=1),
-    Fault("every session is ended", end_every_session, times=2, few=1, mixes=POSTGRESQL),
     Fault(
-        "sessions are ended all the time", end_sessions_again_and_again, times=1, mixes=POSTGRESQL
+        "every session is ended",
+        end_every_session,
+        times=2,
+        ci_times=1,
+        exclusive_resources=POSTGRESQL,
+    ),
+    Fault(
+        "sessions are ended all the time",
+        end_sessions_again_and_again,
+        times=1,
+        exclusive_resources=POSTGRESQL,
     ),
     Fault("PostgreSQL has no connections left", take_every_connection, times=1),
-    Fault("PostgreSQL is read-only for a while", read_only, times=1, mixes=POSTGRESQL),
+    Fault(
+        "PostgreSQL is read-only for a while", read_only, times=1, exclusive_resources=POSTGRESQL
+    ),
     restarted("the primary is lost, its standby promoted", lose_the_primary, times=1),
-    restarted("the primary is read-only, its standby promoted", change_the_primary, times=1),
-    Fault("PostgreSQL has no space left", fill_the_disk, times=1, obstacle=OBSTACLE),
-    Fault("PostgreSQL leads nowhere for 20 s", lead_nowhere, times=1),
+    restarted("the primary is read-only, its standby promoted", fail_over, times=1),
+    Fault(
+        "PostgreSQL has no space left",
+        fill_the_disk,
+        times=1,
+        unavailable_reason=UNAVAILABLE_REASON,
+    ),
+    Fault("PostgreSQL leads nowhere for 20 s", point_at_dead_address, times=1),
 )

@@ -10,123 +10,127 @@ from functools import partial
 
 import asyncpg
 
+from tests.faults.environment import asyncpg_url
 from tests.faults.fault import Fault
-from tests.faults.processes import eventually, lasting
-from tests.faults.site import plainly
-from tests.faults.witness import witnessed
+from tests.faults.log_watcher import expect_logged
+from tests.kit.programs import sleep, wait_until_true
 
-HELD_S = 20.0  # Seconds, as long as the longest that the promise names.
-OTHERS = 20  # Runs that somebody else holds.
-TOO_LATE = "canceling statement due to lock timeout"
+LOCK_SECONDS = 20.0  # Seconds, as long as the longest that the promise names.
+LOCKED_RUNS = 20  # Runs that somebody else holds.
+LOCK_TIMEOUT_MESSAGE = "canceling statement due to lock timeout"
 
 
-async def lose_answers(members, site, random):
+async def lose_commit_answers(members, environment, random):
     """What was committed is committed, and who did it hears nothing but the end of a connection."""
-    proxies = [member.database for member in members(site)]
+    proxies = [member.database for member in members(environment)]
     before = sum(proxy.answers_lost for proxy in proxies)
     for share, seconds in ((0.1, 4.0), (1.0, 1.0)):
         for proxy in proxies:
             proxy.leave_unanswered(
                 lambda asked, share=share: b"COMMIT" in asked and random.random() < share
             )
-        await lasting(seconds)
+        await sleep(seconds)
     for proxy in proxies:
         proxy.heal()
     assert sum(proxy.answers_lost for proxy in proxies) > before, "no COMMIT was left unanswered"
 
 
-async def hold_runs(site, _random):
+async def lock_runs(environment, _random):
     """Somebody locks unfinished runs and thinks; all the others must go on meanwhile."""
-    async with witnessed(site, server=TOO_LATE):
-        async with _foreign(site.engine_url) as foreign:
-            since = await site.now()
+    async with expect_logged(environment, server=LOCK_TIMEOUT_MESSAGE):
+        async with _external_transaction(environment.engine_url) as foreign:
+            since = await environment.now()
 
             async def has_some():
-                return len(await foreign.fetch(_HOLD_RUNS, OTHERS)) > 1
+                return len(await foreign.fetch(_HOLD_RUNS, LOCKED_RUNS)) > 1
 
-            await eventually(has_some)
-            await lasting(HELD_S)
-            await _others_have_completed(site, since)
-        return await site.now()
+            await wait_until_true(has_some)
+            await sleep(LOCK_SECONDS)
+            await _wait_for_other_runs(environment, since)
+        return await environment.now()
 
 
-async def hold_the_journal(site, _random):
-    async with witnessed(site, server=TOO_LATE):
-        async with _foreign(site.engine_url) as foreign:
+async def lock_journal(environment, _random):
+    async with expect_logged(environment, server=LOCK_TIMEOUT_MESSAGE):
+        async with _external_transaction(environment.engine_url) as foreign:
             await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
-            await lasting(HELD_S)
-        return await site.now()
+            await sleep(LOCK_SECONDS)
+        return await environment.now()
 
 
-async def hold_the_ledger(site, _random):
+async def lock_ledger(environment, _random):
     """What the participants write to, for longer than anybody waits for their reply."""
-    async with _foreign(site.shop_url) as foreign:
+    async with _external_transaction(environment.shop_url) as foreign:
         await foreign.execute("LOCK TABLE ledger IN EXCLUSIVE MODE")
-        await lasting(HELD_S / 2)
-        [[waiting]] = await site.execute(_WAITING, url=site.shop_url)
+        await sleep(LOCK_SECONDS / 2)
+        [[waiting]] = await environment.execute(_WAITING, url=environment.shop_url)
     assert waiting, "nobody waited for the table"
 
 
-async def stay_in_a_transaction(site, _random):
+async def stay_in_a_transaction(environment, _random):
     """A report that takes its time: what was deleted since it began cannot be forgotten."""
-    async with _foreign(site.engine_url, isolation="repeatable_read") as foreign:
-        since = await site.now()
+    async with _external_transaction(
+        environment.engine_url, isolation="repeatable_read"
+    ) as foreign:
+        since = await environment.now()
         await foreign.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.event")
-        await lasting(HELD_S)
-        [[held]] = await site.execute(_HELD, foreign.get_server_pid())
+        await sleep(LOCK_SECONDS)
+        [[held]] = await environment.execute(_HELD, foreign.get_server_pid())
         assert held, "the transaction holds nothing"
-        await _others_have_completed(site, since)
+        await _wait_for_other_runs(environment, since)
 
 
-async def lock_in_the_wrong_order(site, _random):
+async def lock_in_the_wrong_order(environment, _random):
     """Somebody locks the journal before the runs, and the engine the runs before the journal."""
     for _ in range(40):
-        if await _has_deadlocked(site):
+        if await _has_deadlocked(environment):
             return
     raise AssertionError("no deadlock came about")
 
 
-async def undo_transactions(site, _random):
+async def abort_transactions(environment, _random):
     """A share of them ends as by a serialization failure or a deadlock, some only at COMMIT."""
-    async with witnessed(site, process="SQLSTATE 40001"):
-        await site.execute(_MAKE_TROUBLE)
-        await site.execute(_MAKE_TROUBLE, url=site.shop_url)
-        troubled = [(table, site.engine_url) for table in ("run", "event", "outbox")]
+    async with expect_logged(environment, process="SQLSTATE 40001"):
+        await environment.execute(_CREATE_FAILING_TRIGGER)
+        await environment.execute(_CREATE_FAILING_TRIGGER, url=environment.shop_url)
+        troubled = [(table, environment.engine_url) for table in ("run", "event", "outbox")]
         tables = [(f"saga_engine.{table}", url) for table, url in troubled]
-        tables += [("ledger", site.shop_url), ("saga_barrier", site.shop_url)]
+        tables += [("ledger", environment.shop_url), ("saga_barrier", environment.shop_url)]
         for table, url in tables:
-            await _patiently(site, _TROUBLE_STATEMENTS.format(table), url)
-        await _patiently(site, _TROUBLE_COMMITS, site.engine_url)
-        await lasting(6.0)
-        await _patiently(
-            site, "DROP TRIGGER trouble_commits ON saga_engine.outbox", site.engine_url
+            await _retry_until_done(environment, _TROUBLE_STATEMENTS.format(table), url)
+        await _retry_until_done(environment, _TROUBLE_COMMITS, environment.engine_url)
+        await sleep(6.0)
+        await _retry_until_done(
+            environment,
+            "DROP TRIGGER trouble_commits ON saga_engine.outbox",
+            environment.engine_url,
         )
         for table, url in tables:
-            await _patiently(site, f"DROP TRIGGER trouble ON {table}", url)
-        over = await site.now()
-        for url in (site.engine_url, site.shop_url):
-            await site.execute("DROP FUNCTION trouble", url=url)
+            await _retry_until_done(environment, f"DROP TRIGGER trouble ON {table}", url)
+        over = await environment.now()
+        for url in (environment.engine_url, environment.shop_url):
+            await environment.execute("DROP FUNCTION trouble", url=url)
         return over
 
 
-async def change_tables(site, _random):
+async def change_tables(environment, _random):
     """Columns and an index come and go while statements that know the table are prepared."""
-    async with witnessed(site, process="SQLSTATE 0A000") as witness:
+    async with expect_logged(environment, process="SQLSTATE 0A000") as witness:
         for change, back in _CHANGES:
-            await _patiently(site, change, site.engine_url)
-            await lasting(2.0)
-            await _patiently(site, back, site.engine_url)
-        over = await site.now()
-        await witness.process_says("SQLSTATE 0A000")
+            await _retry_until_done(environment, change, environment.engine_url)
+            await sleep(2.0)
+            await _retry_until_done(environment, back, environment.engine_url)
+        over = await environment.now()
+        await witness.wait_for_process_log("SQLSTATE 0A000")
         return over
 
 
-async def _has_deadlocked(site):
+async def _has_deadlocked(environment):
     try:
-        async with _foreign(site.engine_url) as foreign:
+        async with _external_transaction(environment.engine_url) as foreign:
             await foreign.execute("SET LOCAL deadlock_timeout = '50ms'")
             await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
-            await lasting(0.4)  # in which batches lock their runs, and wait for the journal
+            await sleep(0.4)  # in which batches lock their runs, and wait for the journal
             await foreign.execute(_LOCK_RUNS)
     except asyncpg.DeadlockDetectedError:
         return True
@@ -134,9 +138,9 @@ async def _has_deadlocked(site):
 
 
 @asynccontextmanager
-async def _foreign(url, isolation=None):
+async def _external_transaction(url, isolation=None):
     """Somebody else's transaction."""
-    connection = await asyncpg.connect(plainly(url), timeout=5)
+    connection = await asyncpg.connect(asyncpg_url(url), timeout=5)
     try:
         async with connection.transaction(isolation=isolation):
             yield connection
@@ -144,22 +148,22 @@ async def _foreign(url, isolation=None):
         connection.terminate()
 
 
-async def _others_have_completed(site, since):
-    [[completed]] = await site.execute(_COMPLETED, since)
+async def _wait_for_other_runs(environment, since):
+    [[completed]] = await environment.execute(_COMPLETED, since)
     assert completed, "P7: nothing went on meanwhile"
 
 
-async def _patiently(site, statement, url):
+async def _retry_until_done(environment, statement, url):
     """Change a table as one should where others work: wait a moment for it, and then again."""
 
     async def has_changed():
         try:
-            await site.execute(statement, url=url)
+            await environment.execute(statement, url=url)
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
             return False
         return True
 
-    await eventually(has_changed)
+    await wait_until_true(has_changed)
 
 
 # The newest: theirs are the replies that come next. The oldest may wait for nothing but the time.
@@ -174,7 +178,7 @@ _HELD = "SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = $1"
 _COMPLETED = """
     SELECT count(*) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
 
-_MAKE_TROUBLE = """
+_CREATE_FAILING_TRIGGER = """
     CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF random() < 0.1 THEN
             RAISE EXCEPTION 'it was asked for'
@@ -204,22 +208,24 @@ _CHANGES = (
 )
 
 
-def _workers(site):
-    return site.workers
+def _workers(environment):
+    return environment.workers
 
 
-def _participants(site):
-    return site.participants
+def _participants(environment):
+    return environment.participants
 
 
 FAULTS = (
-    Fault("workers' COMMIT is not answered", partial(lose_answers, _workers), times=2),
-    Fault("participants' COMMIT is not answered", partial(lose_answers, _participants), times=1),
-    Fault("transactions are undone by the server", undo_transactions, times=1),
+    Fault("workers' COMMIT is not answered", partial(lose_commit_answers, _workers), times=2),
+    Fault(
+        "participants' COMMIT is not answered", partial(lose_commit_answers, _participants), times=1
+    ),
+    Fault("transactions are undone by the server", abort_transactions, times=1),
     Fault("somebody locks in the wrong order", lock_in_the_wrong_order, times=2),
-    Fault("somebody holds runs for 20 s", hold_runs, times=1),
-    Fault("somebody holds the journal for 20 s", hold_the_journal, times=1),
-    Fault("somebody holds the ledger for 10 s", hold_the_ledger, times=1),
+    Fault("somebody holds runs for 20 s", lock_runs, times=1),
+    Fault("somebody holds the journal for 20 s", lock_journal, times=1),
+    Fault("somebody holds the ledger for 10 s", lock_ledger, times=1),
     Fault("somebody stays in a transaction for 20 s", stay_in_a_transaction, times=1),
     Fault("tables are changed while they are used", change_tables, times=1),
 )

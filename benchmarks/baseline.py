@@ -1,0 +1,104 @@
+"""
+The limit: the messages of a three-step run over the same kind of queues, with no engine.
+
+A start, three commands, three replies and an end, through quorum queues with confirms, between two
+processes that do nothing but pass them on in batches. No state, no database, no decisions.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import AsyncExitStack
+
+from benchmarks.load_generator import Measurement
+from benchmarks.processes import ServerUrls, cpu_seconds, run_process
+from saga_engine.amqp.connection import SupervisedConnection
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.topology import Queue, Topology
+from saga_engine.settings import Settings
+
+REQUESTS, COMMANDS, RESULTS = "bench.requests", "bench.commands", "bench.ends"
+TOPOLOGY = Topology(queues=(Queue(REQUESTS), Queue(COMMANDS), Queue(RESULTS)))
+SETTINGS = Settings(reply_prefetch=5000)
+STEPS = 3
+
+
+async def measure_baseline(urls: ServerUrls, *, runs: int, max_in_flight: int = 400) -> Measurement:
+    """Pass *runs* imitated runs through, *at_once* in flight."""
+    async with AsyncExitStack() as stack:
+        pids = [urls.pids[0]]
+        for role in ("orchestrator", "participant"):
+            process = run_process(
+                "-m", "benchmarks.baseline", role, environment={"BROKER": urls.broker_url}
+            )
+            pids.append(await stack.enter_async_context(process))
+        publisher, consumer = await _connect(stack, urls.broker_url, RESULTS)
+        await _pass_runs(publisher, consumer, min(200, runs), max_in_flight)  # to warm up
+        before = sum(map(cpu_seconds, pids))
+        measured = await _pass_runs(publisher, consumer, runs, max_in_flight)
+        measured.cpu_s = sum(map(cpu_seconds, pids)) - before
+        return measured
+
+
+async def _pass_runs(
+    publisher: Publisher, consumer: Consumer, runs: int, max_in_flight: int
+) -> Measurement:
+    started_by_id: dict[str, float] = {}
+    latencies: list[float] = []
+    started_at, started_count = time.perf_counter(), 0
+    while len(latencies) < runs:
+        free_slots = min(max_in_flight - len(started_by_id), runs - started_count)
+        if free_slots > 0:
+            ids = [new_message_id() for _ in range(free_slots)]
+            started_by_id |= dict.fromkeys(ids, time.perf_counter())
+            started_count += free_slots
+            await publisher.publish([_message(REQUESTS, run_id, 0) for run_id in ids])
+        async with asyncio.timeout(60):
+            deliveries = await consumer.take(5000)
+        now = time.perf_counter()
+        latencies += [(now - started_by_id.pop(each.correlation_id)) * 1000 for each in deliveries]
+        await consumer.acknowledge(deliveries)
+    return Measurement(runs, time.perf_counter() - started_at, latencies)
+
+
+async def _relay(role: str, url: str) -> None:
+    """Take, pass on, acknowledge; the orchestrator counts the steps."""
+    source = REQUESTS if role == "orchestrator" else COMMANDS
+    async with AsyncExitStack() as stack:
+        publisher, consumer = await _connect(stack, url, source)
+        while True:
+            deliveries = await consumer.take(500)
+            await publisher.publish([_next_message(role, each) for each in deliveries])
+            await consumer.acknowledge(deliveries)
+
+
+def _next_message(role: str, delivery: Delivery) -> Message:
+    step = int(delivery.type)
+    if role == "participant":
+        return _message(REQUESTS, delivery.correlation_id, step)
+    return _message(RESULTS if step == STEPS else COMMANDS, delivery.correlation_id, step + 1)
+
+
+def _message(queue: str, run_id: str, step: int) -> Message:
+    body = b'{"order_id": "%s", "sku": "A1", "quantity": 1}' % run_id.encode()
+    headers: dict[str, str | int | bool] = {f"saga-header-{n}": run_id for n in range(8)}
+    return Message("", queue, body, new_message_id(), str(step), run_id, REQUESTS, headers)
+
+
+async def _connect(stack: AsyncExitStack, url: str, queue: str) -> tuple[Publisher, Consumer]:
+    connections = [
+        await stack.enter_async_context(
+            SupervisedConnection(url, name=name, settings=SETTINGS, topology=TOPOLOGY)
+        )
+        for name in ("pipeline publish", "pipeline consume")
+    ]
+    consumer = await stack.enter_async_context(Consumer(connections[1], [queue]))
+    return Publisher(connections[0]), consumer
+
+
+if __name__ == "__main__":
+    asyncio.run(_relay(sys.argv[1], os.environ["BROKER"]))

@@ -1,0 +1,61 @@
+"""
+Run saga-engine of the current directory, and count what it says to PostgreSQL if that is wanted.
+
+Started as a file by `benchmarks.compare`, from any checkout, so it uses nothing of the engine. With
+STATEMENTS_REPORT in the environment it writes one JSON object to that file when it ends: how many
+transactions were committed, and how many statements and round trips there were in one.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+COUNTERS: Counter[str] = Counter()
+EXECUTE_METHOD = "_PreparedStatement__do_execute"
+"""All that runs a prepared statement comes through it."""
+
+
+def install_counters() -> None:
+    """Count the messages of the driver that wait for an answer."""
+    from asyncpg.connection import Connection  # noqa: PLC0415 - only when it is wanted
+    from asyncpg.prepared_stmt import PreparedStatement  # noqa: PLC0415 - the same
+
+    execute, fetch = Connection.execute, getattr(PreparedStatement, EXECUTE_METHOD)
+
+    async def counting_execute(self: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        COUNTERS["round trips"] += 1
+        COUNTERS["committed"] += query.startswith("COMMIT")
+        return await execute(self, query, *arguments, **options)
+
+    async def counting_fetch(self: Any, *arguments: Any, **options: Any) -> Any:
+        COUNTERS["round trips"] += 1
+        COUNTERS["statements"] += 1
+        return await fetch(self, *arguments, **options)
+
+    Connection.execute = counting_execute
+    setattr(PreparedStatement, EXECUTE_METHOD, counting_fetch)
+    atexit.register(write_report)
+
+
+def write_report() -> None:
+    """Write what was counted."""
+    committed = COUNTERS["committed"] or 1
+    figures = {
+        **COUNTERS,
+        "statements a transaction": round(COUNTERS["statements"] / committed, 2),
+        "round trips a transaction": round(COUNTERS["round trips"] / committed, 2),
+    }
+    Path(os.environ["STATEMENTS_REPORT"]).write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    sys.path[0] = os.getcwd()  # noqa: PTH109 - as `python -m` has it
+    sys.argv[0] = "saga-engine"
+    if os.environ.get("STATEMENTS_REPORT"):
+        install_counters()
+    runpy.run_module("saga_engine", run_name="__main__")

@@ -1,0 +1,53 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.amqp.confirm_channel import ConfirmBatch
+from saga_engine.protocol.message import PublishOutcome
+
+C, R, N, U = (
+    PublishOutcome.CONFIRMED,
+    PublishOutcome.UNROUTABLE,
+    PublishOutcome.NACKED,
+    PublishOutcome.UNKNOWN,
+)
+
+
+async def test_multiple_confirm_settles_all_up_to_it_and_no_more():
+    batch = ConfirmBatch(first_tag=11, size=4)
+    batch.mark_unroutable(12)
+    batch.resolve(12, C, multiple=True)
+    assert batch.outcomes == [C, R, None, None]
+    assert not batch.completed.done()
+    batch.resolve(99, N, multiple=True)
+    assert batch.outcomes == [C, R, N, N]
+    assert batch.completed.done()
+
+
+async def test_confirms_out_of_order_reach_their_own_message():
+    batch = ConfirmBatch(first_tag=1, size=3)
+    batch.resolve(3, N, multiple=False)
+    batch.resolve(1, C, multiple=False)
+    assert batch.outcomes == [C, None, N]
+    batch.resolve(3, C, multiple=True)
+    assert batch.outcomes == [C, C, N]
+
+
+async def test_what_is_open_at_the_end_is_unknown_unless_it_came_back():
+    batch = ConfirmBatch(first_tag=5, size=3)
+    batch.resolve(5, C, multiple=False)
+    batch.mark_unroutable(6)
+    batch.resolve_as_unknown()
+    assert batch.outcomes == [C, R, U]
+    assert batch.completed.done()
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([C, N]))))
+async def test_first_word_of_the_broker_counts(words):
+    batch = ConfirmBatch(first_tag=1, size=20)
+    expected: list[PublishOutcome | None] = [None] * 20
+    for tag, multiple, outcome in words:
+        batch.resolve(tag, outcome, multiple=multiple)
+        for index in range(0 if multiple else tag - 1, tag):
+            expected[index] = expected[index] or outcome
+    assert batch.outcomes == expected
+    assert batch.completed.done() is all(expected)

@@ -1,0 +1,350 @@
+import asyncio
+import ssl
+import subprocess
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+from aiormq.channel import Channel
+
+from saga_engine.amqp import driver
+from saga_engine.amqp.connection import ConnectionState, ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.url import display_address, split_hosts, username_of, with_heartbeat
+from saga_engine.errors import BrokerUnavailable, ConfigurationError
+from saga_engine.settings import Settings
+from tests.kit.connections import FAST_RECONNECT, StateRecorder, open_connection
+from tests.kit.programs import sleep
+from tests.kit.proxy import running_proxy
+
+
+def has_epoch(epoch: int, state: ConnectionStatus) -> bool:
+    return state.generation == epoch
+
+
+async def test_link_comes_up_again_after_every_cut(broker_url):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_connection(proxy.url, observer=observer) as link,
+    ):
+        for epoch in (2, 3, 4):
+            proxy.reset()
+            await observer.wait_for(partial(has_epoch, epoch))
+            assert not (await link.wait_connected()).is_closed
+    phases = [state.state for state in observer.states]
+    assert phases[0] is ConnectionState.CONNECTED
+    assert phases[-1] is ConnectionState.CLOSED
+    assert phases.count(ConnectionState.CONNECTED) == 4
+
+
+async def test_connection_that_is_dropped_is_replaced(broker_url):
+    observer = StateRecorder()
+    async with open_connection(broker_url, observer=observer) as link:
+        first = await link.wait_connected()
+        link.drop_connection(first, "it does not answer")
+        await observer.wait_for(lambda state: state.generation == 2)
+        second = await link.wait_connected()
+        assert second is not first
+        link.drop_connection(first, "it does not answer either")
+        assert await link.wait_connected() is second
+    assert any("does not answer" in state.problem for state in observer.states)
+
+
+async def test_wrong_password_is_one_sentence_without_it(rabbitmq_url):
+    url = rabbitmq_url.replace("guest:guest", "guest:hunter2")
+    with pytest.raises(ConfigurationError, match="refuses this user or password") as caught:
+        async with open_connection(url):
+            pass
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_unknown_virtual_host_is_one_sentence(rabbitmq_url):
+    with pytest.raises(ConfigurationError, match="no such virtual host"):
+        async with open_connection(rabbitmq_url + "-missing"):
+            pass
+
+
+async def test_refused_password_is_raised_even_to_the_patient(rabbitmq_url):
+    url = rabbitmq_url.replace("guest:guest", "guest:hunter2")
+    with pytest.raises(ConfigurationError):
+        async with SupervisedConnection(url, name="x", settings=Settings(), wait_for_broker=True):
+            pass
+
+
+async def test_broker_that_is_not_there_is_unavailable(unused_port):
+    with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{unused_port}"):
+        async with open_connection(f"amqp://u:hunter2@127.0.0.1:{unused_port}/"):
+            pass
+
+
+async def test_broker_that_does_not_speak_amqp_is_unavailable():
+    async def serve(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(BrokerUnavailable, match="out of reach"):
+            async with open_connection(f"amqp://u:p@127.0.0.1:{port}/"):
+                pass
+    finally:
+        server.close()
+
+
+async def test_broker_that_says_nothing_times_out():
+    async def serve(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(BrokerUnavailable, match="in time"):
+            async with open_connection(f"amqp://u:p@127.0.0.1:{port}/", broker_connect_timeout=0.2):
+                pass
+    finally:
+        server.close()
+
+
+async def test_plain_broker_on_a_tls_url_is_unavailable(broker_url):
+    with pytest.raises(BrokerUnavailable, match="does not speak TLS"):
+        async with open_connection(broker_url.replace("amqp://", "amqps://")):
+            pass
+
+
+async def test_patient_link_waits_for_the_broker(broker_url):
+    observer = StateRecorder()
+    async with running_proxy(broker_url) as proxy:
+        proxy.pause_server_data()
+        settings = Settings(**FAST_RECONNECT | {"broker_connect_timeout": 0.2})
+        link = SupervisedConnection(
+            proxy.url, name="x", settings=settings, on_status=observer, wait_for_broker=True
+        )
+        async with asyncio.TaskGroup() as tasks:
+            entering = tasks.create_task(link.__aenter__())
+            await observer.wait_for(lambda state: "in time" in state.problem)
+            proxy.resume()
+            await entering
+            assert link.status.state is ConnectionState.CONNECTED
+            await link.__aexit__(None, None, None)
+
+
+def test_pause_doubles_to_a_limit_and_is_spread():
+    settings = Settings(broker_reconnect_backoff=0.2, broker_reconnect_backoff_max=5.0)
+    link = SupervisedConnection("amqp://h", name="x", settings=settings)
+    for failures in (0, 1, 2, 3, 10, 1000):
+        full = min(5.0, 0.2 * 2.0 ** min(failures, 30))
+        pauses = {link.backoff_delay(failures) for _ in range(50)}
+        assert all(full / 2 <= pause <= full for pause in pauses)
+        assert len(pauses) > 1
+
+
+def test_heartbeat_of_the_settings_wins_over_that_of_the_url():
+    assert with_heartbeat("amqps://u:p@h/v?heartbeat=0&cafile=x", 10) == (
+        "amqps://u:p@h/v?cafile=x&heartbeat=10"
+    )
+
+
+def test_place_shows_no_password():
+    assert display_address("amqps://user:hunter2@host/shop") == "host:5671, virtual host shop"
+
+
+@pytest.mark.parametrize("url", ["amqp://u:hunter2@h:port/", "amqp://u:hunter2@[::1/"])
+async def test_url_that_is_none_says_so_without_it(url):
+    with pytest.raises(ConfigurationError) as caught:
+        async with open_connection(url):
+            pass
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.fixture
+async def unused_port():
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    return port
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("amqp://shop:secret@host/", "shop"),
+        ("amqp://sh%40p:secret@host/v", "sh@p"),
+        ("amqp://host/", ""),
+        ("amqp://:token@host/", ""),
+        ("amqps://shop@host/?auth=external", ""),
+    ],
+)
+def test_a_link_knows_its_user_where_the_url_says_it(url, user):
+    assert username_of(url) == user
+
+
+def test_url_of_a_cluster_is_one_url_for_each_host():
+    assert split_hosts("amqps://u:p,@one:5671, two,[::1]:5673/shop?cafile=a,b") == (
+        "amqps://u:p,@one:5671/shop?cafile=a,b",
+        "amqps://u:p,@two/shop?cafile=a,b",
+        "amqps://u:p,@[::1]:5673/shop?cafile=a,b",
+    )
+    assert split_hosts("amqp://u:p@one") == ("amqp://u:p@one",)
+
+
+@pytest.mark.parametrize("hosts", ["one,", ",one", "one,,two"])
+def test_comma_without_a_host_is_one_sentence_without_the_password(hosts):
+    with pytest.raises(ConfigurationError, match="comma without a host") as caught:
+        split_hosts(f"amqp://u:hunter2@{hosts}/")
+    assert "hunter2" not in str(caught.value)
+
+
+def with_hosts(url, *hosts):
+    """The URL with those hosts instead of its own."""
+    return url.replace(host_of(url), ",".join(hosts))
+
+
+def host_of(url):
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+async def test_links_begin_at_any_host_and_find_the_one_that_is_there(broker_url, unused_port):
+    nowhere = f"127.0.0.1:{unused_port}"
+    url = with_hosts(broker_url, nowhere, host_of(broker_url), nowhere)
+    began = set()
+    for _ in range(20):
+        observer = StateRecorder()
+        async with open_connection(url, observer=observer):
+            began.add(len(observer.states))
+    assert began == {1, 2, 3}
+
+
+async def test_every_host_is_tried_before_a_broker_counts_as_away(unused_port):
+    observer = StateRecorder()
+    with pytest.raises(BrokerUnavailable, match="out of reach"):
+        async with open_connection(
+            f"amqp://u:p@127.0.0.1:{unused_port},[::1]:{unused_port},localhost:{unused_port}/",
+            observer=observer,
+        ):
+            pass
+    assert len(observer.states) == 2  # the third is the one that is raised
+
+
+async def test_link_goes_to_another_host_when_its_own_fails_it(broker_url):
+    observer = StateRecorder()
+    async with running_proxy(broker_url) as one, running_proxy(broker_url) as two:
+        url = with_hosts(broker_url, host_of(one.url), host_of(two.url))
+        async with open_connection(url, observer=observer):
+            first, other = (one, two) if one.open_connections else (two, one)
+            await first.refuse()
+            await observer.wait_for(lambda state: state.generation == 2)
+            assert other.open_connections == 1
+            first_again, other = other, first
+            await other.accept()
+            first_again.reset()
+            await observer.wait_for(lambda state: state.generation == 3)
+            assert other.open_connections == 1
+
+
+async def test_certificate_must_be_that_of_the_host_connected_to(broker_url, certificate):
+    """It names `localhost` only, so the same server is refused by its address and taken by name."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with encrypted(broker_url, context) as port:
+        end = urlsplit(broker_url).path + f"?cafile={certificate[0]}"
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            async with open_connection(f"amqps://guest:guest@127.0.0.1:{port}{end}"):
+                pass
+        observer = StateRecorder()
+        url = f"amqps://guest:guest@127.0.0.1:{port},127.0.0.1:{port},localhost:{port}{end}"
+        async with open_connection(url, observer=observer) as link:
+            assert link.status.state is ConnectionState.CONNECTED
+            assert (await link.wait_connected()).url.host == "localhost"
+
+
+@asynccontextmanager
+async def encrypted(url, context):
+    """The port of a TLS server that leads to a broker without it."""
+    async with running_proxy(url) as proxy:
+        plain = urlsplit(proxy.url)
+
+        async def serve(reader, writer):
+            from_broker, to_broker = await asyncio.open_connection(plain.hostname, plain.port)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_copy(reader, to_broker))
+                tasks.create_task(_copy(from_broker, writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+
+async def _copy(source, sink):
+    try:
+        while data := await source.read(65_536):
+            sink.write(data)
+    finally:
+        sink.close()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Of `localhost`, signed by itself."""
+    paths = [str(tmp_path / name) for name in ("certificate.pem", "key.pem")]
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-addext", "subjectAltName=DNS:localhost", "-out", paths[0], "-keyout", paths[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return paths
+
+
+async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_url):
+    async with open_connection(broker_url) as link:
+        given_up = await link.wait_connected()
+        link.drop_connection(await link.wait_connected(), "it does not answer")
+        used = await link.wait_connected()
+        given_up.on_blocked("low on memory")
+        await link.wait_publishable()
+        before = link.status.state
+        assert before is ConnectionState.CONNECTED
+        used.on_blocked("low on memory")
+        given_up.on_unblocked()
+        assert link.status.state is ConnectionState.BLOCKED
+        used.on_unblocked()
+        await link.wait_publishable()
+
+
+async def test_a_connection_on_which_nobody_answers_is_dropped_after_a_declaration(broker_url):
+    """Otherwise every call on it would time out until heartbeats are missed."""
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_connection(proxy.url, observer=observer) as link,
+    ):
+        connection = await link.wait_connected()
+        proxy.drop_open_connections()
+        with pytest.raises(BrokerUnavailable):
+            await link.redeclare_topology(connection)
+        await observer.wait_for(partial(has_epoch, 2))
+        await link.redeclare_topology(await link.wait_connected())
+
+
+async def test_what_waits_on_a_connection_that_is_given_up_waits_for_no_goodbye(broker_url):
+    async with running_proxy(broker_url) as proxy, open_connection(proxy.url) as link:
+        connection = await link.wait_connected()
+        proxy.drop_open_connections()
+
+        async def in_vain():
+            with pytest.raises(BrokerUnavailable):
+                await driver.open_channel(connection, Channel, 30)
+
+        # The driver would wait two seconds for the goodbye.
+        async with asyncio.timeout(1.5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(in_vain())
+            await sleep(0.1)  # by then it has asked
+            link.drop_connection(connection, "it does not answer")

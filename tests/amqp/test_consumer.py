@@ -1,0 +1,389 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from saga_engine.amqp.batch_budget import BatchBudget
+from saga_engine.errors import BrokerUnavailable
+from saga_engine.protocol.topology import (
+    CLIENT_TOPOLOGY,
+    COMMANDS,
+    EVENTS,
+    Binding,
+    Queue,
+    Topology,
+    client_topology,
+)
+from tests.kit.connections import (
+    QUEUE,
+    StateRecorder,
+    open_consumer,
+    open_publisher,
+    raw_channel,
+    take_exactly,
+    wait_until,
+)
+from tests.kit.messages import make_message
+from tests.kit.programs import sleep
+from tests.kit.proxy import running_proxy
+
+URGENT, OTHER = "tests.urgent", "tests.other"
+TWO = {"topology": Topology(queues=(Queue(URGENT), Queue(OTHER)))}
+
+
+def numbered(count):
+    return [make_message("tests.one", str(number).encode()) for number in range(count)]
+
+
+def bodies(deliveries):
+    return sorted(int(delivery.body) for delivery in deliveries)
+
+
+async def test_take_returns_what_has_arrived_and_no_more_than_the_limit(broker_url):
+    async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
+        await publisher.publish(numbered(5))
+        (first,) = await consumer.take(1)
+        rest = await take_exactly(consumer, 4)
+    assert bodies([first, *rest]) == [0, 1, 2, 3, 4]
+
+
+async def test_prefetch_bounds_what_is_held(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        await publisher.publish(numbered(20))
+    async with open_consumer(broker_url, prefetch=7) as consumer:
+        held = await take_exactly(consumer, 7)
+        assert consumer.buffered_count == 0
+        await consumer.acknowledge(held[:2])
+        assert len(await take_exactly(consumer, 2)) == 2
+        assert consumer.buffered_count == 0
+
+
+async def test_settled_deliveries_are_gone_and_the_others_come_back(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        await publisher.publish(numbered(10))
+    async with open_consumer(broker_url) as consumer:
+        held = await take_exactly(consumer, 10)
+        await consumer.acknowledge(held[5:7])
+        await consumer.acknowledge(held[0:2])
+        await consumer.acknowledge(held[4:6])  # One of them again.
+        await consumer.acknowledge([held[2], held[9]])
+        await consumer.acknowledge(held[0:3])  # All of them again.
+        await consumer.stop()
+        unsettled = bodies([held[3], held[7], held[8]])
+    async with open_consumer(broker_url) as consumer:
+        again = await take_exactly(consumer, 3)
+        assert bodies(again) == unsettled
+        assert all(delivery.redelivered for delivery in again)
+        await consumer.acknowledge(again)
+        await consumer.stop()
+    async with raw_channel(broker_url) as channel:
+        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
+
+
+async def test_whatever_order_batches_finish_in_all_are_settled(broker_url):
+    async with (
+        open_consumer(broker_url, prefetch=50) as consumer,
+        open_publisher(broker_url) as sender,
+    ):
+        await sender.publish(numbered(300))
+        seen = []
+        for _ in range(15):
+            held = await take_exactly(consumer, 20)
+            seen += held
+            for delivery in sorted(held, key=lambda one: (one.delivery_tag * 7) % 20):
+                await consumer.acknowledge([delivery])
+        await consumer.stop()
+        assert consumer._channel.unacked_count == 0
+    assert bodies(seen) == list(range(300))
+    async with raw_channel(broker_url) as channel:
+        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
+
+
+async def test_after_stop_what_arrived_can_be_taken_and_settled_and_nothing_new_comes(broker_url):
+    async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
+        await publisher.publish(numbered(3))
+        (first,) = await consumer.take(1)
+        await wait_until(lambda: consumer.buffered_count == 2)
+        await consumer.stop()
+        await publisher.publish([make_message("tests.one", b"99")])
+        rest = await consumer.take(10)
+        assert bodies(rest) == [1, 2]
+        await consumer.acknowledge([first, *rest])
+        assert await consumer.take(10) == []
+    async with open_consumer(broker_url) as consumer:
+        assert bodies(await consumer.take(10)) == [99]
+
+
+async def test_stop_ends_a_take_that_waits(broker_url):
+    async with open_consumer(broker_url) as consumer, asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(consumer.take(1))
+        await consumer.stop()
+        assert await waiting == []
+
+
+async def test_consuming_goes_on_after_the_connection_is_cut(broker_url):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_consumer(proxy.url, observer) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        await publisher.publish(numbered(3))
+        old = await take_exactly(consumer, 2)
+        await wait_until(lambda: consumer.buffered_count == 1)
+        proxy.reset()
+        await observer.wait_for(lambda state: state.generation == 2)
+        new = await take_exactly(consumer, 3)
+        assert bodies(new) == [0, 1, 2]
+        assert {delivery.generation for delivery in new} == {2}
+        await consumer.acknowledge(old)  # Dropped: these tags now mean other deliveries.
+        assert consumer._channel.unacked_count == 3
+        await consumer.acknowledge(new)
+        assert consumer._channel.unacked_count == 0
+
+
+async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
+    observer = StateRecorder()
+    async with (
+        open_consumer(broker_url, observer) as consumer,
+        open_publisher(broker_url) as publisher,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.queue_delete(QUEUE)
+        await observer.wait_for(lambda state: "gone" in state.problem)
+        await observer.wait_for(lambda state: not state.problem)
+        await publisher.publish(numbered(1))
+        assert bodies(await take_exactly(consumer, 1)) == [0]
+
+
+async def test_queue_that_does_not_exist_is_an_error_at_first(broker_url):
+    with pytest.raises(BrokerUnavailable, match="Consuming could not begin"):
+        async with open_consumer(broker_url, queues=(QUEUE, "missing")):
+            pass
+
+
+async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(broker_url):
+    observer = StateRecorder()
+    async with (
+        raw_channel(broker_url) as channel,
+        open_publisher(broker_url) as publisher,
+        running_proxy(broker_url) as proxy,
+    ):
+        await channel.queue_declare("tests.extra", durable=True)
+        async with open_consumer(proxy.url, observer, (QUEUE, "tests.extra")) as consumer:
+            await channel.queue_delete("tests.extra")
+            await observer.wait_for(lambda state: "could not begin" in state.problem)
+            await publisher.publish(numbered(3))
+            await observer.wait_for(lambda state: "could not begin" in state.problem)
+            await channel.queue_declare("tests.extra", durable=True)
+            await observer.wait_for(lambda state: not state.problem)
+            held = await take_exactly(consumer, 3)
+            assert bodies(held) == [0, 1, 2]
+            await consumer.acknowledge(held)
+            assert consumer._channel.unacked_count == 0
+
+
+async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
+    observer = StateRecorder()
+    async with (
+        open_consumer(broker_url, observer, broker_watchdog=0.2) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        for tag in list(consumer._channel.queue_by_consumer_tag):
+            await consumer._channel.basic_cancel(tag)
+        await publisher.publish(numbered(1))
+        assert bodies(await take_exactly(consumer, 1)) == [0]
+    assert any("no consumer" in state.problem for state in observer.states)
+
+
+async def test_watchdog_does_not_begin_again_for_an_empty_queue_that_seems_to_have_no_consumer(
+    broker_url,
+):
+    observer = StateRecorder()
+    async with (
+        open_consumer(broker_url, observer, broker_watchdog=0.05) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        for tag in list(consumer._channel.queue_by_consumer_tag):
+            await consumer._channel.basic_cancel(tag)
+        await sleep(1)  # what many looks find is what RabbitMQ says for a leader that is slow
+        await consumer._channel.consume_queue(QUEUE, 5)
+        await publisher.publish(numbered(1))
+        assert bodies(await take_exactly(consumer, 1)) == [0]
+        assert consumer.generation == 1
+    assert not any(state.problem for state in observer.states)
+
+
+async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
+    observer = StateRecorder()
+    async with (
+        open_consumer(broker_url, observer, broker_watchdog=0.05) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        for _ in range(20):
+            await publisher.publish(numbered(1))
+            await consumer.acknowledge(await take_exactly(consumer, 1))
+        assert consumer.generation == 1
+    assert not any(state.problem for state in observer.states)
+
+
+async def test_body_beyond_what_is_kept_is_cut_and_says_its_size(broker_url):
+    kept = {"max_dead_letter_body_bytes": 1000, "max_body_bytes": 500}
+    async with (
+        open_consumer(broker_url, **kept) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        await publisher.publish(
+            [make_message("tests.one", b"x" * 200_000), make_message("tests.two", b"y")]
+        )
+        large, small = await take_exactly(consumer, 2)
+    assert (large.body_size, large.body) == (200_000, b"x" * 1000)
+    assert (small.body_size, small.body) == (1, b"y")
+
+
+async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
+    topology = client_topology("saga.client.1")
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_consumer(proxy.url, observer, ("saga.client.1",), topology=topology) as consumer,
+        open_publisher(broker_url, topology=CLIENT_TOPOLOGY) as publisher,
+    ):
+        await consumer.bind(Binding("saga.client.1", EVENTS, "finished.r-1.#"))
+        await consumer.bind(Binding("saga.client.1", EVENTS, "finished.r-2.#"))
+        await consumer.unbind(Binding("saga.client.1", EVENTS, "finished.r-2.#"))
+        proxy.reset()
+        await observer.wait_for(lambda state: state.generation == 2)
+        await wait_until(lambda: consumer.generation == 2 and not observer.states[-1].problem)
+        keys = ["answer.saga.client.1", "finished.r-1.s", "finished.r-2.s"]
+        outcomes = await publisher.publish([make_message(key, exchange=EVENTS) for key in keys])
+        assert [outcome.value for outcome in outcomes] == ["confirmed", "confirmed", "returned"]
+        found = await take_exactly(consumer, 2)
+    assert [delivery.routing_key for delivery in found] == keys[:2]
+
+
+async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
+    async with (
+        open_consumer(broker_url, broker_watchdog=0.1) as consumer,
+        open_publisher(broker_url) as publisher,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.queue_unbind(QUEUE, COMMANDS, "tests.one")
+        async with asyncio.timeout(30):
+            while await publisher.publish(numbered(1)) != ["confirmed"]:
+                pass
+        assert bodies(await take_exactly(consumer, 1)) == [0]
+
+
+async def test_watchdog_says_that_an_exchange_is_another_one_and_restores_it_when_it_is_gone(
+    broker_url,
+):
+    observer = StateRecorder()
+    async with (
+        open_consumer(broker_url, observer, broker_watchdog=0.5) as consumer,
+        raw_channel(broker_url) as channel,
+    ):
+        await channel.exchange_delete(COMMANDS)
+        await channel.exchange_declare(COMMANDS, exchange_type="fanout", durable=True)
+        await observer.wait_for(lambda state: "exists with other arguments" in state.problem)
+        await channel.exchange_delete(COMMANDS)
+        async with asyncio.timeout(30):
+            while not await exists(broker_url, COMMANDS):
+                pass
+        async with open_publisher(broker_url) as publisher:
+            await publisher.publish(numbered(1))
+        assert bodies(await take_exactly(consumer, 1)) == [0]
+        assert consumer.generation == 1, "consuming went on meanwhile"
+
+
+async def exists(url, exchange):
+    async with raw_channel(url) as channel:
+        try:
+            await channel.exchange_declare(exchange, passive=True)
+        except ChannelNotFoundEntity:
+            return False
+    return True
+
+
+def sized(count, size, routing_key="tests.one"):
+    return [make_message(routing_key, b"x" * size) for _ in range(count)]
+
+
+async def test_what_is_taken_at_once_is_bounded_by_bytes_and_one_always_has_room(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        await publisher.publish([*sized(5, 1000), *sized(1, 5000), *sized(2, 1000)])
+    async with open_consumer(broker_url) as consumer:
+        await wait_until(lambda: consumer.buffered_count == 8)
+        taken = [await consumer.take(100, BatchBudget(max_bytes=2500)) for _ in range(5)]
+    assert [len(each) for each in taken] == [2, 2, 1, 1, 2]
+
+
+async def test_what_is_taken_at_once_is_bounded_by_values(broker_url):
+    body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, and no more than 101 by its commas
+    async with open_publisher(broker_url) as publisher:
+        await publisher.publish([make_message("tests.one", body) for _ in range(5)])
+    async with open_consumer(broker_url) as consumer:
+        await wait_until(lambda: consumer.buffered_count == 5)
+        taken = [await consumer.take(100, BatchBudget(max_values=210)) for _ in range(3)]
+    assert [len(each) for each in taken] == [2, 2, 1]
+
+
+async def test_a_question_for_a_status_counts_what_its_answer_may_take(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        questions = [replace(each, type="status") for each in sized(5, 10)]
+        await publisher.publish(questions)
+    async with open_consumer(broker_url) as consumer:
+        await wait_until(lambda: consumer.buffered_count == 5)
+        assert (
+            len(await consumer.take(100, BatchBudget(max_bytes=1000, status_answer_bytes=400))) == 2
+        )
+
+
+def of(queue, count):
+    return [make_message(queue, b"1", exchange="") for _ in range(count)]
+
+
+async def test_what_is_urgent_is_taken_first_and_neither_waits_for_more_than_one_batch(broker_url):
+    async with (
+        open_publisher(broker_url, **TWO) as publisher,
+        open_consumer(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
+    ):
+        await publisher.publish([*of(OTHER, 25), *of(URGENT, 25)])
+        await wait_until(lambda: consumer.buffered_count == 50)
+        batches = []
+        while consumer.buffered_count:
+            taken = await consumer.take(10)
+            batches.append([each.queue for each in taken].count(URGENT))
+    assert batches == [10, 0, 10, 0, 5]
+
+
+async def test_each_queue_has_a_prefetch_of_its_own(broker_url):
+    prefetch = {URGENT: 5, OTHER: 2}
+    async with (
+        open_publisher(broker_url, **TWO) as publisher,
+        open_consumer(broker_url, None, (URGENT, OTHER), prefetch, **TWO) as consumer,
+    ):
+        await publisher.publish([*of(OTHER, 9), *of(URGENT, 9)])
+        queues = [each.queue for each in await take_exactly(consumer, 7)]
+        assert (queues.count(URGENT), queues.count(OTHER), consumer.buffered_count) == (5, 2, 0)
+
+
+async def test_only_what_is_urgent_is_taken_until_there_is_room_for_the_others(broker_url):
+    full = True
+    async with (
+        open_publisher(broker_url, **TWO) as publisher,
+        open_consumer(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
+        asyncio.TaskGroup() as group,
+    ):
+        await publisher.publish(of(OTHER, 3))
+        await wait_until(lambda: consumer.buffered_count == 3)
+        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
+        await publisher.publish(of(URGENT, 1))
+        assert [each.queue for each in await waiting] == [URGENT]
+        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
+        await consumer.stop()
+        full = False
+        consumer.wake()
+        assert [each.queue for each in await waiting] == [OTHER] * 3
+        assert await consumer.take(10, only_urgent=lambda: True) == []

@@ -1,0 +1,471 @@
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pamqp import commands
+
+from saga_engine.amqp.connection import ConnectionState
+from saga_engine.embedded.broker.faults import nack
+from saga_engine.protocol.message import PublishOutcome
+from tests.kit.connections import (
+    TOPOLOGY,
+    StateRecorder,
+    open_consumer,
+    open_publisher,
+    raw_channel,
+    take_exactly,
+    wait_until,
+)
+from tests.kit.messages import make_message
+from tests.kit.programs import sleep
+from tests.kit.proxy import running_proxy
+
+C, R, X, U = (
+    PublishOutcome.CONFIRMED,
+    PublishOutcome.UNROUTABLE,
+    PublishOutcome.UNPUBLISHABLE,
+    PublishOutcome.UNKNOWN,
+)
+POISON: dict[str, Any] = {"headers": {"h": "v" * 20_000}}
+
+
+async def test_each_message_of_a_batch_has_its_own_outcome(broker_url):
+    batch = [
+        make_message("tests.one", b"1"),
+        make_message("nowhere", b"2"),
+        make_message("tests.two", b"3"),
+        make_message("tests.one", b"4", **POISON),
+        make_message("nowhere", b"5", mandatory=False),
+        make_message("nowhere", b"6"),
+        make_message("tests.one", b"7"),
+    ]
+    async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
+        assert await publisher.publish(batch) == [C, R, C, X, C, R, C]
+        assert [d.body for d in await take_exactly(consumer, 3)] == [b"1", b"3", b"7"]
+
+
+async def test_concurrent_batches_do_not_mix_their_outcomes(broker_url):
+    async with open_publisher(broker_url) as publisher, asyncio.TaskGroup() as tasks:
+        running = []
+        for number in range(20):
+            keys = ["tests.one" if (number + i) % 3 else "nowhere" for i in range(40)]
+            batch = [make_message(key) for key in keys]
+            expected = [R if key == "nowhere" else C for key in keys]
+            running.append((tasks.create_task(publisher.publish(batch)), expected))
+        for task, expected in running:
+            assert await task == expected
+
+
+async def test_message_arrives_as_it_was_sent(broker_url):
+    sent = make_message(
+        "tests.one",
+        b'"' + b"x" * 200_000 + b'"',
+        type="t",
+        correlation_id="c",
+        reply_to="r",
+        headers={"text": "ü", "small": 1, "large": 2**40, "yes": True},
+    )
+    async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
+        await publisher.publish([sent])
+        (found,) = await take_exactly(consumer, 1)
+    assert (found.body, found.body_size) == (sent.body, len(sent.body))
+    assert (found.exchange, found.routing_key) == ("saga.commands", "tests.one")
+    assert (found.message_id, found.type, found.correlation_id, found.reply_to) == (
+        sent.message_id,
+        "t",
+        "c",
+        "r",
+    )
+    assert found.content_type == "application/json"
+    assert found.app_id == "saga-engine"
+    assert {name: found.headers[name] for name in sent.headers} == sent.headers
+    assert not found.redelivered
+
+
+async def test_twin_of_a_message_in_flight_is_not_sent(broker_url):
+    twin = uuid4().hex
+    batch = [make_message("nowhere", message_id=twin), make_message("tests.one", message_id=twin)]
+    async with open_publisher(broker_url) as publisher:
+        assert await publisher.publish(batch) == [R, U]
+        assert await publisher.publish(batch[1:]) == [C]
+
+
+async def test_nothing_to_publish_is_no_trouble(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        assert await publisher.publish([]) == []
+        assert await publisher.publish([make_message("tests.one", **POISON)]) == [X]
+
+
+async def test_refusal_says_why_a_message_can_never_be_published(broker_url):
+    async with open_publisher(broker_url) as publisher:
+        assert "headers" in publisher.unpublishable_reason(make_message("tests.one", **POISON))
+        assert publisher.unpublishable_reason(make_message("tests.one")) == ""
+
+
+async def test_publish_without_a_confirm_is_unknown_and_the_next_one_works(broker_url):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=0.5) as publisher,
+    ):
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        trusted = publisher._channel
+        proxy.pause_server_data()
+        assert await publisher.publish([make_message("tests.one"), make_message("nowhere")]) == [
+            U,
+            U,
+        ]
+        assert publisher._channel is not trusted, "whether it still counts right is not known"
+        proxy.resume()
+        async with asyncio.timeout(30):
+            while await publisher.publish([make_message("tests.one")]) != [C]:
+                pass
+    assert any("in time" in state.problem for state in observer.states)
+
+
+async def test_publish_is_unknown_when_the_connection_is_cut_and_works_after_it(broker_url):
+    observer = StateRecorder()
+    async with running_proxy(broker_url) as proxy, open_publisher(proxy.url, observer) as publisher:
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        proxy.pause_server_data()
+        async with asyncio.TaskGroup() as tasks:
+            cut = tasks.create_task(publisher.publish([make_message("tests.one")]))
+            await wait_until(lambda: bool(publisher._channel._batches))
+            proxy.reset()
+        assert cut.result() == [U]
+        proxy.resume()
+        await observer.wait_for(lambda state: state.generation == 2)
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+
+
+async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    async with open_publisher(broker_url) as publisher, raw_channel(broker_url) as channel:
+        await channel.queue_declare("tests.full", durable=True, arguments=full)
+        await channel.queue_bind("tests.full", "saga.commands", "tests.full")
+        outcomes = [
+            (await publisher.publish([make_message("tests.full"), make_message("tests.one")]))
+            for _ in range(5)
+        ]
+    assert [outcome[1] for outcome in outcomes] == [C] * 5
+    assert outcomes[0][0] == C
+    assert outcomes[-1][0] == PublishOutcome.NACKED
+
+
+async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_it(
+    development_broker, monkeypatch
+):
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=1)
+    async with open_publisher(development_broker.url) as publisher:
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        first = publisher._channel
+        both = [make_message("tests.one"), make_message("tests.one", b"no")]
+        assert await publisher.publish(both) == [C, PublishOutcome.NACKED]
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        assert publisher._channel is not first
+        await wait_until(lambda: first.is_closed)
+        assert publisher._supervised.status.generation == 1
+
+
+async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
+    development_broker, monkeypatch
+):
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=20)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"lost", lambda _: None)
+    async with open_publisher(development_broker.url, broker_confirm_timeout=0.5) as publisher:
+        closed = []
+        close_later = publisher._supervised.close_in_background
+
+        def close_and_note(each):
+            closed.append(each)
+            close_later(each)
+
+        monkeypatch.setattr(publisher._supervised, "close_later", close_and_note)
+        async with asyncio.TaskGroup() as group:
+            for body in [b"no"] * 10 + [b"lost"] + [b"no"] * 10:
+                group.create_task(publisher.publish([make_message("tests.one", body)]))
+        assert closed
+        assert len(closed) == len(set(closed))
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        assert publisher._supervised.status.generation == 1
+
+
+@asynccontextmanager
+async def letting_go(broker, monkeypatch, held, **settings):
+    """A publisher that lets go of the channel on which it hears a no; `held` is in flight on it."""
+    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
+    broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=1)
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker.url) as proxy,
+        open_publisher(proxy.url, observer, **settings) as publisher,
+    ):
+        yield proxy, publisher, observer
+
+
+@pytest.mark.parametrize("then", ["it is confirmed late", "the connection is lost"])
+async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_was_given_up(
+    development_broker, monkeypatch, then
+):
+    held = Held()
+    async with letting_go(development_broker, monkeypatch, held, broker_confirm_timeout=2.0) as (
+        proxy,
+        publisher,
+        observer,
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.publish([make_message("tests.one", b"held")]))
+            await held.arrived.wait()
+            first = publisher._channel
+            refused = await publisher.publish([make_message("tests.one", b"no")])
+            proxy.inject_frame(commands.Connection.Blocked("low on memory"))
+        assert refused == [PublishOutcome.NACKED]
+        assert publisher._retired_channels == {first}
+        proxy.inject_frame(commands.Connection.Unblocked())
+        await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+        await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
+        if then == "it is confirmed late":
+            held.attempt.confirm()
+        else:
+            proxy.reset()
+            await observer.wait_for(lambda state: state.generation == 2)
+        async with asyncio.timeout(10):
+            while not first.is_closed:
+                assert await publisher.publish([make_message("tests.one")]) == [C]
+        assert not publisher._retired_channels
+
+
+async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_broker, monkeypatch):
+    held = Held()
+    async with letting_go(development_broker, monkeypatch, held) as (proxy, publisher, observer):
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(publisher.publish([make_message("tests.one", b"held")]))
+            await held.arrived.wait()
+            first = publisher._channel
+            await publisher.publish([make_message("tests.one", b"no")])
+            proxy.inject_frame(commands.Connection.Blocked("low on memory"))
+            await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+            held.attempt.confirm()
+        assert waiting.result() == [C]
+        assert publisher._retired_channels == {first}
+        proxy.inject_frame(commands.Connection.Unblocked())
+        async with asyncio.timeout(10):
+            while not first.is_closed:
+                assert await publisher.publish([make_message("tests.one")]) == [C]
+
+
+async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(development_broker):
+    held = Held()
+    observer = StateRecorder()
+    development_broker.faults.on_publish(lambda _: True, held, times=1)
+    async with (
+        running_proxy(development_broker.url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=2.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        waiting = tasks.create_task(publisher.publish([make_message("tests.one")]))
+        await held.arrived.wait()
+        channels = set(publisher._channel.connection.channels)
+        proxy.inject_frame(commands.Connection.Blocked("low on memory"))
+        await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+        proxy.pause()
+        assert await waiting == [U]
+        assert set(publisher._channel.connection.channels) == channels
+        proxy.clear_faults()
+
+
+async def test_a_broker_that_confirms_slowly_is_not_asked_whether_it_is_there(development_broker):
+    held = Held()
+    development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
+    async with (
+        running_proxy(development_broker.url) as proxy,
+        open_publisher(proxy.url, broker_confirm_timeout=2.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        both = [make_message("tests.one"), make_message("tests.one", b"held")]
+        waiting = tasks.create_task(publisher.publish(both))
+        await held.arrived.wait()
+        channels = set(publisher._channel.connection.channels)
+        async with asyncio.timeout(1.5):
+            while publisher._channel._batches[0].has_no_response:
+                await sleep(0.01)
+        proxy.pause()
+        await sleep(1.0)  # it would be asked after 0.8 s
+        assert set(publisher._channel.connection.channels) == channels
+        proxy.clear_faults()
+        assert await waiting == [C, U]
+
+
+class Held:
+    """A publish of which the publisher hears nothing until the test says so."""
+
+    def __init__(self):
+        self.arrived = asyncio.Event()
+
+    def __call__(self, attempt):
+        self.attempt = attempt
+        self.arrived.set()
+
+
+async def test_missing_exchange_is_declared_again(broker_url):
+    async with open_publisher(broker_url) as publisher, raw_channel(broker_url) as channel:
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        await channel.exchange_delete("saga.commands")
+        assert await publisher.publish([make_message("tests.one")]) == [U]
+        assert await publisher.publish([make_message("tests.one"), make_message("nowhere")]) == [
+            C,
+            R,
+        ]
+
+
+async def test_publishing_pauses_while_the_broker_is_blocked(broker_url):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=0.3) as publisher,
+    ):
+        proxy.inject_frame(commands.Connection.Blocked("low on memory"))
+        state = await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+        assert "low on memory" in state.problem
+        assert publisher.blocked
+        assert await publisher.publish([make_message("tests.one")]) == [U]
+        proxy.inject_frame(commands.Connection.Unblocked())
+        await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
+        assert not publisher.blocked
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+    async with open_consumer(broker_url) as consumer:
+        assert len(await consumer.take(10)) == 1, "what was held back was not sent"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4087, 4088, 131_063, 131_064, 131_065, 262_144])
+async def test_body_of_any_size_arrives_whole(broker_url, size):
+    body = bytes(number % 251 for number in range(size))
+    async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
+        assert await publisher.publish([make_message("tests.one", body)]) == [C]
+        (found,) = await take_exactly(consumer, 1)
+    assert found.body == body
+
+
+def test_topology_of_these_tests_is_that_of_a_participant():
+    assert TOPOLOGY.queues[0].name == "saga.participant.tests"
+
+
+async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbitmq_url):
+    observer = StateRecorder()
+    async with (
+        open_consumer(rabbitmq_url) as consumer,
+        open_publisher(rabbitmq_url, observer, broker_confirm_timeout=1.0) as publisher,
+    ):
+        await publisher.publish([make_message("tests.one", b"1"), make_message("tests.one", b"2")])
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            assert await publisher.publish([make_message("tests.one", b"3")]) == [U]
+            await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+            await consumer.acknowledge(await take_exactly(consumer, 2))
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
+        assert await publisher.publish([make_message("tests.one", b"4")]) == [C]
+        found = {(await take_exactly(consumer, 1))[0].body}
+        if found == {b"3"}:  # Unknown is not failed: it has arrived, if it was sent at all.
+            found = {(await take_exactly(consumer, 1))[0].body}
+        assert found == {b"4"}
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["channel", "no-channel"])
+async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out(
+    broker_url, opened
+):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=5.0) as publisher,
+    ):
+        if opened:
+            assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+        proxy.drop_open_connections()
+        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+            assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
+            async with asyncio.timeout(1.5):  # by then it is known already
+                await observer.wait_for(lambda state: state.generation == 2)
+            assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+
+
+async def test_a_publisher_whose_time_is_over_while_nobody_declares_has_the_connection_dropped(
+    broker_url,
+):
+    """The time for confirms may be shorter than that for a declaration."""
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=0.5) as publisher,
+    ):
+        assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+        async with raw_channel(broker_url) as channel:
+            await channel.exchange_delete("saga.commands")
+        assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
+        proxy.drop_open_connections()
+        assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
+        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+            await observer.wait_for(lambda state: state.generation == 2)
+            while await publisher.publish([make_message("tests.one")]) != ["confirmed"]:
+                pass
+
+
+async def test_connection_is_kept_when_no_channel_opened_on_the_one_before(broker_url):
+    observer = StateRecorder()
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, observer, broker_confirm_timeout=10.0) as publisher,
+        asyncio.TaskGroup() as tasks,
+    ):
+        proxy.drop_open_connections()
+        sent = tasks.create_task(publisher.publish([make_message("tests.one")]))
+        await sleep(2)
+        publisher._supervised.drop_connection(
+            await publisher._supervised.wait_connected(), "it does not answer"
+        )
+        await observer.wait_for(lambda state: state.generation == 2)
+        assert await sent == [U], "it waited for a channel on the first one"
+        assert await publisher.publish([make_message("tests.one")]) == [C]
+        assert publisher._supervised.status.generation == 2
+
+
+async def test_connection_of_a_broker_that_is_only_slow_to_confirm_is_kept(broker_url):
+    async with (
+        running_proxy(broker_url) as proxy,
+        open_publisher(proxy.url, broker_confirm_timeout=1.0) as publisher,
+    ):
+        assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+        proxy.delay_s = 1.2
+        assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
+        proxy.clear_faults()
+        async with asyncio.timeout(30):
+            while await publisher.publish([make_message("tests.one")]) != ["confirmed"]:
+                pass
+        assert publisher._supervised.status.generation == 1
+
+
+async def test_connection_that_was_blocked_for_long_confirms_at_once_when_it_is_not(
+    rabbitmq, rabbitmq_url
+):
+    observer = StateRecorder()
+    async with open_publisher(rabbitmq_url, observer, broker_confirm_timeout=2.0) as publisher:
+        assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "0.0001")
+        try:
+            for _ in range(3):
+                assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
+            assert publisher._supervised.status.state is ConnectionState.BLOCKED
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+        await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
+        await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
+        for _ in range(10):
+            assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
+        assert publisher._supervised.status.generation == 1

@@ -1,0 +1,54 @@
+"""Many processes that lose one broker at the same moment come back, and not at the same moment."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import pairwise
+
+from saga_engine.amqp.connection import ConnectionState
+from tests.kit.connections import open_connection, wait_until
+from tests.kit.programs import sleep
+from tests.kit.proxy import running_proxy
+
+LINKS = 20
+AWAY_S = 3.0
+
+
+class Herd:
+    """In which order links tried again and came up again, and how often one tried in vain."""
+
+    def __init__(self):
+        self.tried, self.up = [], []
+        self.vain = 0
+        self.back = asyncio.Event()
+
+    def look(self, number, state):
+        if state.phase is ConnectionState.CONNECTED and state.epoch == 2:
+            self.up.append(number)
+        if len(self.up) == LINKS:
+            self.back.set()
+        if state.phase is ConnectionState.CONNECTING and state.epoch == 1:
+            self.vain += 1
+            self.tried += [number] if number not in self.tried else []
+
+
+async def test_links_that_lose_their_broker_together_come_back_one_by_one(broker_url):
+    """Each at a time of its own: those that tried one after the other do not come up so."""
+    herd, ours = (
+        Herd(),
+        {"broker_reconnect_backoff": 0.2, "broker_reconnect_backoff_max": 5.0},
+    )  # the defaults
+    async with running_proxy(broker_url) as proxy, AsyncExitStack() as owned:
+        for number in range(LINKS):
+            look = partial(herd.look, number)
+            await owned.enter_async_context(open_connection(proxy.url, observer=look, **ours))
+        await proxy.refuse()
+        await sleep(AWAY_S)
+        assert herd.vain < 10 * LINKS, "they hardly pause"
+        await wait_until(lambda: herd.vain > 4 * LINKS)
+        await proxy.accept()
+        async with asyncio.timeout(60):
+            await herd.back.wait()
+    assert len(herd.tried) == LINKS
+    together = set(pairwise(herd.tried)) & set(pairwise(herd.up))
+    assert len(together) <= LINKS / 2, f"{len(together)} pairs of {LINKS} links kept together"

@@ -1,0 +1,131 @@
+import struct
+import sys
+
+import orjson
+import pamqp.frame
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import decode
+from pamqp.header import ContentHeader
+
+from saga_engine.amqp import tolerant_decoding
+from saga_engine.amqp.headers import read_headers
+from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER, to_json
+from saga_engine.errors import ConfigurationError
+from saga_engine.settings import Settings
+from tests.kit.amqp_properties import (
+    HEADERS,
+    PROPERTIES,
+    UNDELIVERABLE,
+    content_header,
+    longstr,
+    nested_tables,
+    shortstr,
+)
+
+
+@pytest.fixture(autouse=True)
+def _installed():
+    tolerant_decoding.install_decoders()
+
+
+def frame(payload):
+    framed = struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
+    _, _, header = pamqp.frame.unmarshal(framed)
+    assert isinstance(header, ContentHeader)
+    return header
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_hostile_properties_decode_to_something_that_can_be_stored(name):
+    header = frame(content_header(*PROPERTIES[name], size=5))
+    assert header.body_size == 5
+    stored = orjson.dumps(to_json(header.properties.headers))
+    assert b"\\u0000" not in stored
+    for text in (header.properties.message_id, header.properties.correlation_id):
+        assert text is None or "\0" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("B32 header key not UTF-8", {"\ufffd\ufffd": "v"}),
+        ("B34 200 nested tables", None),
+        ("B34 2000 nested tables", None),
+        ("B34 2000 nested arrays", None),
+        ("B35 unknown type", {"k": "v"}),
+        ("B35 longer than it is", {"k": "v"}),
+    ],
+)
+def test_table_of_which_something_cannot_be_read_says_so_and_keeps_the_rest(name, kept):
+    found = frame(content_header(*(PROPERTIES | UNDELIVERABLE)[name], size=1)).properties.headers
+    assert found.pop(UNDECODABLE_HEADER) is True
+    assert kept is None or found == kept
+
+
+def test_what_the_broker_wrote_is_read_beside_what_cannot_be_read():
+    death = (
+        shortstr(b"x-death") + b"A" + longstr(b"F" + longstr(shortstr(b"queue") + b"S\0\0\0\1q"))
+    )
+    deep = nested_tables(200)[4:]
+    found = frame(content_header(HEADERS, longstr(deep + death), size=1)).properties.headers
+    assert found[UNDECODABLE_HEADER] is True
+    assert found["x-death"] == [{"queue": "q"}]
+
+
+@pytest.mark.parametrize(
+    "name", ["B38 14,000 headers", "B38 header of 120 KB", "B34 2000 nested arrays"]
+)
+def test_the_time_to_read_a_table_does_not_grow_with_its_square(name):
+    flags, table = PROPERTIES[name]
+    steps = count_calls(lambda: frame(content_header(flags, table, size=1)))
+    assert steps < 15 * len(table)
+
+
+def count_calls(work):
+    """How many calls of Python functions it takes: unlike seconds, the same on every machine."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@given(st.binary(max_size=200))
+def test_no_header_table_ever_raises_and_what_it_becomes_can_be_stored(table):
+    header = frame(content_header(HEADERS, longstr(table), size=3))
+    stored, _ = read_headers(header.properties.headers, Settings())
+    assert b"\\u0000" not in orjson.dumps(stored)
+
+
+@given(st.integers(0, 0xFFFE), st.binary(max_size=100))
+def test_no_content_header_ever_raises(flags, properties):
+    header = frame(content_header(flags, properties, size=3))
+    assert header.body_size == 3
+    to_json(header.properties.headers)
+
+
+def test_flags_cut_short_leave_the_size_of_the_body():
+    header = frame(struct.pack(">HHQ", 60, 0, 9))
+    assert header.body_size == 9
+    assert header.properties.headers == {UNDECODABLE_HEADER: True}
+
+
+def test_innocent_headers_are_read_as_ever():
+    table = b"\x01kS\x00\x00\x00\x01v"
+    header = frame(content_header(HEADERS, struct.pack(">I", len(table)) + table, size=0))
+    assert header.properties.headers == {"k": "v"}
+
+
+def test_start_fails_when_pamqp_has_moved(monkeypatch):
+    monkeypatch.setattr(decode, "by_type", lambda *_: (0, None))
+    with pytest.raises(ConfigurationError, match="pamqp"):
+        tolerant_decoding.install_decoders()

@@ -1,0 +1,104 @@
+"""Events by name: what is stored for ever."""
+
+from datetime import UTC, datetime
+from typing import get_args
+
+import orjson
+import pytest
+
+from saga_engine.decider.events import (
+    EVENT_TYPES,
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    IncidentOpened,
+    IncidentResolved,
+    RunAbandoned,
+    RunCompensated,
+    RunCompensating,
+    RunCompleted,
+    RunStarted,
+    RunStopping,
+    StepCompleted,
+    StepGivenUp,
+    StepRejected,
+    StepSkipped,
+    StepSucceeded,
+    StopSuperseded,
+    deserialize_event,
+    serialize_event,
+)
+from saga_engine.decider.run import CompensationCause, KeptReply
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+A, C = Direction.ACTION, Direction.COMPENSATION
+NO = Failure("no", "No.", {"why": [1]})
+EXAMPLES: list[Event] = [
+    RunStarted("r", "s", 1, "f", "k", {"x": 1}, ("a", "b"), NOON, NOON),
+    RunStarted("r", "s", 1, "f", None, None, (), NOON),
+    AttemptStarted("a", A, 1, 1, "do.a", NOON, {"x": [None]}),
+    AttemptStarted("a", C, 2, 1, "undo.a", NOON),
+    AttemptFailed("a", A, 1, Outcome.FAILED, NO, NOON),
+    AttemptFailed("a", A, 1, Outcome.UNKNOWN, NO, unroutable=True),
+    StepSucceeded("a", A, 1, {"y": 2}, late=True),
+    StepSucceeded("a", C, 1),
+    StepRejected("a", A, 1, NO),
+    StepGivenUp("a", Outcome.UNKNOWN),
+    StepSkipped("a", A),
+    StepCompleted("a", C, [1]),
+    RunStopping(CompensationCause("rejected", "a", NO)),
+    StopSuperseded("late"),
+    RunCompensating(CompensationCause("cancelled", operator="ann", reason="why")),
+    IncidentOpened(1, "a", A, "cause", "message", NOON),
+    IncidentOpened(1, "a", A, "c", "m", NOON, KeptReply(2, {"x": 1}, Outcome.SUCCEEDED, True)),
+    IncidentResolved(1, Resolution.RETRY, "ann", "why"),
+    IncidentResolved(1, None, "ann", "why"),
+    RunCompleted(NOON, {"a": 1}),
+    RunCompensated(NOON),
+    RunAbandoned(NOON, "ann", "why"),
+]
+
+
+def test_every_event_has_a_name_and_an_example_here():
+    assert set(EVENT_TYPES.values()) == set(get_args(Event)) == set(map(type, EXAMPLES))
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
+def test_an_event_survives_a_trip_through_json(event):
+    name, data = orjson.loads(orjson.dumps(serialize_event(event)))
+    assert deserialize_event(name, data) == event
+
+
+def test_the_names_are_those_that_were_stored_before():
+    assert sorted(EVENT_TYPES) == [
+        "attempt_failed",
+        "attempt_started",
+        "incident_opened",
+        "incident_resolved",
+        "run_abandoned",
+        "run_compensated",
+        "run_compensating",
+        "run_completed",
+        "run_started",
+        "run_stopping",
+        "step_completed",
+        "step_given_up",
+        "step_rejected",
+        "step_skipped",
+        "step_succeeded",
+        "stop_overtaken",
+    ]
+
+
+def test_the_data_is_what_was_stored_before():
+    assert orjson.dumps(serialize_event(EXAMPLES[4])).decode() == (
+        '["attempt_failed",{"step":"a","direction":"action","attempt":1,"outcome":"failed",'
+        '"failure":{"code":"no","message":"No.","details":{"why":[1]}},'
+        '"retry_at":"2026-01-01T12:00:00+00:00"}]'
+    )
+
+
+def test_an_event_this_engine_does_not_know_raises():
+    with pytest.raises(KeyError):
+        deserialize_event("run_teleported", {})

@@ -1,0 +1,103 @@
+"""A run as a value."""
+
+from dataclasses import fields, replace
+
+from saga_engine.decider.run import (
+    SNAPSHOT_FIELDS,
+    CompensationCause,
+    Progress,
+    Run,
+    StepRun,
+    StepStatus,
+    first_open_incident,
+    restore_run,
+    to_snapshot,
+)
+from saga_engine.vocabulary import Direction, Failure, Status
+from tests.kit.decider_scenario import DeciderScenario, branching_saga, sequential_saga
+
+COLUMNS = {
+    "run_id",
+    "saga",
+    "version",
+    "fingerprint",
+    "key",
+    "input",
+    "started_at",
+    "deadline",
+    "revision",
+    "status",
+    "finished_at",
+}
+
+
+def test_every_field_is_a_column_or_part_of_the_state():
+    assert {item.name for item in fields(Run)} == COLUMNS | set(SNAPSHOT_FIELDS)
+    assert COLUMNS.isdisjoint(SNAPSHOT_FIELDS)
+
+
+def test_restore_gives_back_what_state_of_took():
+    story = DeciderScenario(branching_saga())
+    story.succeeds("root", {"x": 1})
+    story.malformed_reply("left")
+    blank = replace(story.run, steps={}, incidents={}, incident_count=0)
+    assert restore_run(blank, to_snapshot(story.run)) == story.run
+
+
+def test_a_step_that_has_not_begun_costs_nothing():
+    assert to_snapshot(DeciderScenario(sequential_saga("a", "b")).run)["steps"]["b"] == {}
+
+
+def test_both_directions_are_found_by_name():
+    step = StepRun(Progress(attempts=1), Progress(attempts=2))
+    assert step.progress_of(Direction.ACTION).attempts == 1
+    assert step.progress_of(Direction.COMPENSATION).attempts == 2
+
+
+def test_a_step_may_have_an_effect_unless_nothing_arrived_or_it_was_rejected():
+    assert not StepRun().may_have_effect
+    assert StepRun(Progress(attempts=1)).may_have_effect
+    assert not StepRun(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
+    assert not StepRun(Progress(attempts=1, rejected=True)).may_have_effect
+    assert StepRun(Progress(StepStatus.SUCCEEDED)).may_have_effect
+
+
+def test_a_step_is_undone_when_confirmed_or_taken_responsibility_for():
+    undone = {s for s in StepStatus if StepRun(compensation=Progress(s)).compensation_done}
+    assert undone == {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
+
+
+def test_a_run_is_finished_in_three_statuses():
+    assert {status for status in Status if status.is_finished} == {
+        Status.COMPLETED,
+        Status.COMPENSATED,
+        Status.ABANDONED,
+    }
+
+
+def test_a_failure_is_told_by_code_and_message():
+    assert Failure("no", "Sold out.").text == "no: Sold out."
+    assert Failure("no").text == "no"
+
+
+def test_whoever_waits_is_told_the_failure_or_else_the_reason():
+    assert CompensationCause("rejected", "a", Failure("no", "Sold out.")).as_failure == Failure(
+        "no", "Sold out."
+    )
+    assert CompensationCause("cancelled", operator="ann", reason="why").as_failure == Failure(
+        "cancelled", "why"
+    )
+    assert CompensationCause("deadline").as_failure == Failure("deadline")
+
+
+def test_the_first_open_incident_is_told_without_what_a_client_must_not_see():
+    story = DeciderScenario(sequential_saga("a"))
+    assert first_open_incident(story.run) is None
+    story.malformed_reply("a")
+    found = first_open_incident(story.run)
+    assert found is not None
+    assert found.text("r-1") == (
+        f"incident r-1/1: {story.incident.cause} at step a (action),"
+        f" since {story.now:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    assert story.incident.message not in repr(found)

@@ -1,0 +1,102 @@
+"""Triggers that are recorded before they are decided."""
+
+from typing import get_args
+
+import orjson
+import pytest
+
+from saga_engine.decider.triggers import (
+    TRIGGER_TYPES,
+    Cancel,
+    CommandUnroutable,
+    MalformedReply,
+    ReplyReceived,
+    ResolveIncident,
+    Start,
+    Trigger,
+    WakeUp,
+    deserialize_trigger,
+    serialize_trigger,
+)
+from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
+
+A = Direction.ACTION
+EXAMPLES: list[Trigger] = [
+    Start("r", "k", {"x": 1}),
+    ReplyReceived("a", A, 1, Outcome.REJECTED, failure=Failure("no", details=[1])),
+    ReplyReceived("a", A, 1, Outcome.SUCCEEDED, {"x": 1}),
+    MalformedReply("a", A, 1, "?"),
+    MalformedReply("a", A, 1, "?", Outcome.REJECTED, "{"),
+    CommandUnroutable("a", A, 1),
+    CommandUnroutable("a", A, 1, first_send=True),
+    WakeUp(),
+    Cancel("ann", "why"),
+    ResolveIncident(1, Resolution.COMPLETE, "ann", "why", {"x": 1}),
+]
+
+
+def test_every_trigger_has_a_name_and_an_example_here():
+    assert set(TRIGGER_TYPES.values()) == set(get_args(Trigger)) == set(map(type, EXAMPLES))
+
+
+@pytest.mark.parametrize("trigger", EXAMPLES, ids=lambda trigger: type(trigger).__name__)
+def test_a_trigger_survives_a_trip_through_json(trigger):
+    name, data = orjson.loads(orjson.dumps(serialize_trigger(trigger)))
+    key = trigger.key if isinstance(trigger, Start) else None
+    assert deserialize_trigger(name, data, run_id="r", key=key) == trigger
+
+
+def test_a_start_is_for_the_run_it_is_recorded_for():
+    assert serialize_trigger(Start("r", "k", 7)) == ("start", {"input": 7})
+    with pytest.raises(ValueError, match="other fields"):
+        deserialize_trigger("start", {"input": 7, "run_id": "other"}, run_id="r")
+
+
+def test_a_trigger_this_engine_does_not_know_raises():
+    with pytest.raises(ValueError, match="no such request"):
+        deserialize_trigger("prayed", {}, run_id="r")
+
+
+@pytest.mark.parametrize("data", [[], "text", 7, None])
+def test_a_row_whose_data_is_no_object_raises_what_is_promised(data):
+    with pytest.raises(ValueError, match="not an object"):
+        deserialize_trigger("woken", data, run_id="r")
+
+
+REPLY: dict[str, Json] = {"step": "a", "direction": "action", "attempt": 1, "outcome": "succeeded"}
+FAILED: dict[str, Json] = {**REPLY, "outcome": "failed", "failure": {"code": "no"}}
+
+
+def test_replies_as_they_are_recorded_are_sound():
+    for data in (REPLY, FAILED, {**FAILED, "outcome": "rejected"}):
+        assert isinstance(deserialize_trigger("reply", data, run_id="r"), ReplyReceived)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("start", {}),
+        ("cancel", {"by": "x"}),
+        ("cancel", {"by": "x", "reason": 7}),
+        ("cancel", {"by": None, "reason": "x"}),
+        ("cancel", {"by": "x", "reason": "x", "more": 1}),
+        ("resolve", {"incident": True, "resolution": "skip", "by": "x", "reason": "x"}),
+        ("resolve", {"incident": 0, "resolution": "skip", "by": "x", "reason": "x"}),
+        ("resolve", {"incident": 2**31, "resolution": "skip", "by": "x", "reason": "x"}),
+        ("resolve", {"incident": 1, "resolution": "pray", "by": "x", "reason": "x"}),
+        ("resolve", {"incident": 1, "resolution": None, "by": "x", "reason": "x"}),
+        ("resolve", {"incident": 1, "resolution": {}, "by": "x", "reason": "x"}),
+        ("returned", {"step": "a", "direction": "action", "attempt": 1, "first": 1}),
+        ("reply", {**REPLY, "attempt": "1"}),
+        ("reply", {**REPLY, "step": ["a"]}),
+        ("reply", {**REPLY, "outcome": "unknown"}),
+        ("reply", {**REPLY, "failure": {"code": "no"}}),
+        ("reply", {**REPLY, "outcome": "failed"}),
+        ("reply", {**FAILED, "failure": 7}),
+        ("reply", {**FAILED, "failure": {"code": 7}}),
+        ("reply", {**FAILED, "failure": {"message": "x"}}),
+    ],
+)
+def test_data_of_another_form_raises_what_is_promised(name, data):
+    with pytest.raises(ValueError, match="recorded"):
+        deserialize_trigger(name, data, run_id="r")

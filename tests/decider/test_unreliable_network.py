@@ -1,0 +1,204 @@
+"""
+A run in a world of honest participants and a dishonest network, in virtual time.
+
+Each participant has the barrier of docs/participants.md; messages are lost, doubled and late. The
+ledger of effects is kept by the participants, not by the engine.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine import Saga
+from saga_engine.decider.effects import SendCommand, wake_at
+from saga_engine.decider.triggers import (
+    Cancel,
+    CommandUnroutable,
+    ReplyReceived,
+    ResolveIncident,
+    Trigger,
+    WakeUp,
+)
+from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
+from tests.decider.journal_checker import JournalChecker, assert_promises
+from tests.kit.decider_scenario import DeciderScenario
+from tests.kit.random_sagas import RAISING_STEPS, sagas
+
+TURNS_MAX = 2000
+"""Far more than any of these runs needs; a run that takes them all is stuck in a circle."""
+
+
+@dataclass
+class Participants:
+    """All of them, with one barrier: what was done, and the first answer to each command."""
+
+    dice: Random
+    faults: float
+    done: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, Outcome] = field(default_factory=dict)
+    tombstones: set[str] = field(default_factory=set)
+
+    def perform(self, send: SendCommand) -> Outcome:
+        if send.idempotency_key in self.answers:
+            return self.answers[send.idempotency_key]
+        if self.dice.random() < self.faults:
+            return Outcome.FAILED  # its transaction was rolled back, and nothing is remembered
+        outcome = self._undo(send) if send.direction is Direction.COMPENSATION else self._do(send)
+        self.answers[send.idempotency_key] = outcome
+        return outcome
+
+    def _do(self, send: SendCommand) -> Outcome:
+        if send.step in self.tombstones or self.dice.random() < self.faults / 2:
+            return Outcome.REJECTED
+        self.done[send.step] = self.done.get(send.step, 0) + 1
+        return Outcome.SUCCEEDED
+
+    def _undo(self, send: SendCommand) -> Outcome:
+        if send.step in self.done:
+            self.done[send.step] -= 1
+        self.tombstones.add(send.step)
+        return Outcome.SUCCEEDED
+
+
+class UnreliableNetwork:
+    """The network between one run and its participants; every message has a time to arrive."""
+
+    def __init__(self, saga: Saga, seed: int, faults: float) -> None:
+        self.rng = Random(seed)
+        self.faults = faults
+        self.participants = Participants(self.rng, faults)
+        self.scenario = DeciderScenario(saga)
+        self.checker = JournalChecker(saga)
+        self.in_transit: list[tuple[datetime, int, SendCommand | Trigger]] = []
+        self.sequence = count()
+        self.posted_commands = 0
+        self.read = 0
+
+    def run(self) -> None:
+        """Until nothing is under way and the run is finished or waits for a person."""
+        for _ in range(TURNS_MAX):
+            self._send()
+            if not self._next():
+                return
+        raise AssertionError("the run goes round in circles")
+
+    def apply(self, trigger: Trigger) -> None:
+        self.scenario.apply(trigger)
+        for event in self.scenario.journal[self.read :]:
+            self.checker.observe(event)
+        self.read = len(self.scenario.journal)
+        assert_promises(self.scenario.saga, self.scenario.run, self.checker)
+
+    def stop_faults(self) -> None:
+        """From now on nothing goes wrong."""
+        self.faults = self.participants.faults = 0
+
+    def _send(self) -> None:
+        for send in self.scenario.sends[self.posted_commands :]:
+            if self.rng.random() < self.faults / 3:
+                self._later(
+                    CommandUnroutable(send.step, send.direction, send.attempt, first_send=True)
+                )
+            else:
+                self._deliver(send)
+        self.posted_commands = len(self.scenario.sends)
+
+    def _deliver(self, message: SendCommand | Trigger) -> None:
+        """Carried once as a rule; not at all, or twice, when the network has a fault."""
+        copies = 1 if self.rng.random() >= self.faults else self.rng.choice([0, 2])
+        for _ in range(copies):
+            self._later(message)
+
+    def _later(self, message: SendCommand | Trigger) -> None:
+        slow = self.rng.random() < self.faults
+        delay = timedelta(seconds=self.rng.uniform(0, 60 if slow else 0.5))
+        heappush(self.in_transit, (self.scenario.now + delay, next(self.sequence), message))
+
+    def _next(self) -> bool:
+        due = wake_at(self.scenario.saga, self.scenario.run)
+        if due is not None and (not self.in_transit or due <= self.in_transit[0][0]):
+            self.scenario.now = max(self.scenario.now, due)
+            self.apply(WakeUp())
+            return True
+        if not self.in_transit:
+            return False
+        at, _, message = heappop(self.in_transit)
+        self.scenario.now = max(self.scenario.now, at)
+        self._receive(message)
+        return True
+
+    def _receive(self, message: SendCommand | Trigger) -> None:
+        if not isinstance(message, SendCommand):
+            self.apply(message)
+            return
+        outcome = self.participants.perform(message)
+        body = 1 if outcome is Outcome.SUCCEEDED else None
+        failure = None if outcome is Outcome.SUCCEEDED else Failure(outcome.value)
+        place = (message.step, message.direction, message.attempt)
+        self._deliver(ReplyReceived(*place, outcome, body, failure))
+
+
+def assert_effects(world: UnreliableNetwork) -> None:
+    """P2, P3 and P4 by the participants' own word."""
+    run, done = world.scenario.run, world.participants.done
+    assert all(times in (0, 1) for times in done.values()), "P4 each effect happens exactly once"
+    if run.status is Status.COMPLETED:
+        assert all(done.get(name) == 1 for name in run.steps), "P2 every step was done"
+    if run.status is Status.COMPENSATED:
+        left = {name for name, times in done.items() if times}
+        assert not {name for name in left if not world.scenario.saga.steps[name].read_only}, "P3"
+
+
+worlds = st.builds(
+    UnreliableNetwork, sagas(), st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.3, 0.6])
+)
+
+
+@given(worlds)
+def test_p1_a_run_ends_or_waits_for_a_person_whatever_the_network_does(world):
+    RAISING_STEPS.clear()
+    world.run()
+    assert world.story.status.finished or world.story.run.incidents
+    assert_effects(world)
+
+
+@given(worlds, st.integers(0, 20))
+def test_p1_a_cancelled_run_ends_or_waits_for_a_person(world, triggers):
+    RAISING_STEPS.clear()
+    for _ in range(triggers):
+        world._post()
+        world._next()
+    world.tell(Cancel("ann", "why"))
+    world.run()
+    assert world.story.status.finished or world.story.run.incidents
+    assert_effects(world)
+
+
+@given(worlds)
+def test_p1_an_operator_who_retries_or_else_takes_it_on_brings_every_run_to_its_end(world):
+    RAISING_STEPS.clear()
+    world.run()
+    world.calm()
+    for _ in range(50):
+        for number, incident in list(world.story.run.incidents.items()):
+            world.tell(ResolveIncident(number, Resolution.RETRY, "ann", "the network is calm"))
+            if incident.cause == "not_compensatable":
+                world.participants.done[incident.step] = 0  # undone by hand
+                world.tell(ResolveIncident(number, Resolution.COMPLETE, "ann", "undone by hand"))
+        world.run()
+    assert world.story.status.finished
+    assert_effects(world)
+
+
+@given(sagas())
+def test_p2_where_nothing_goes_wrong_every_run_completes(saga):
+    RAISING_STEPS.clear()
+    world = UnreliableNetwork(saga, 0, 0.0)
+    world.run()
+    assert world.scenario.status is Status.COMPLETED or world.scenario.run.deadline is not None
+    assert_effects(world)

@@ -1,0 +1,116 @@
+"""The command line with keys: it seals what it sends, and shows in clear only when asked to."""
+
+import json
+
+import pytest
+
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.telemetry.events import IncidentOpened, RunFinished
+from tests.cli.conftest import CliEngine, saga_engine
+from tests.encryption.card_saga import SECRET, all_written_rows, contains_secret, record_all_writes
+from tests.kit.encryption_keys import encryption_settings, keys_setting
+from tests.kit.greeter import run_services, service, worker
+
+KEYS = {"payload_codec": "aes-gcm", "payload_encryption_keys": keys_setting("k1")}
+WHY = ("--reason", "seen on the phone", "--by", "ann")
+
+
+class EncryptingEngine(CliEngine):
+    """A running engine, and its database."""
+
+    database: Database
+
+
+@pytest.fixture
+async def engine(rabbitmq_url, migrated_url):
+    own = Settings(
+        database_url=migrated_url,
+        broker_url=rabbitmq_url,
+        poll_interval=0.02,
+        **encryption_settings("k1"),
+    )
+    made = EncryptingEngine(own)
+    async with (
+        Database(migrated_url, own) as database,
+        worker(own, made.events) as working,
+        service(own, made.greeter) as serving,
+        run_services(working, serving),
+    ):
+        made.database = database
+        yield made
+        made.greeter.may_finish.set()
+
+
+async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engine):
+    await record_all_writes(engine.database)
+    given = json.dumps({"name": SECRET})
+    ran = await engine("start", "greet", "--input", given, "--wait", "--json", **KEYS)
+    assert ran.json["result"] == {"say": {"said": f"Hello, {SECRET}"}}, ran.err
+    run_id = ran.json["run_id"]
+    for keys in ({}, KEYS):
+        shown = await engine("show", run_id, "--json", **keys)
+        assert not contains_secret([shown.out])
+    unsealed = (await engine("show", run_id, "--unseal", "--json", **KEYS)).json
+    assert unsealed["input"]["name"] == SECRET
+    assert unsealed["result"]["say"] == unsealed["steps"][0]["reply"]
+    assert not contains_secret([json.dumps(unsealed["journal"])])
+    keyless = (await engine("show", run_id, "--unseal", "--json")).json
+    assert keyless["input"].keys() == {"$sealed"}
+    for table, rows in (await all_written_rows(engine.database)).items():
+        assert not contains_secret(rows), table
+
+
+async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
+    ran = await engine("start", "greet", "--input", '{"name": "nobody"}', "--wait", **KEYS)
+    assert (ran.code, "nobody: There is nobody to greet." in ran.err) == (6, True)
+    run_id = ran.out.split()[0]
+    assert "There is nobody" not in (await engine("show", run_id, **KEYS)).out
+    assert "There is nobody to greet." in (await engine("show", run_id, "--unseal", **KEYS)).out
+
+
+@pytest.mark.parametrize("keys", [KEYS, {}])
+async def test_a_result_given_by_hand_is_sealed(engine, keys):
+    ran = await engine("start", "stuck", "--input", '{"name": "Ann"}', **KEYS)
+    run_id = ran.out.strip()
+    await engine.facts.until(IncidentOpened)
+    await record_all_writes(engine.database)
+    result = ("--result", json.dumps({"said": SECRET}))
+    done = await engine("resolve", f"{run_id}/1", "complete", *result, *WHY, **keys)
+    assert done.code == 0, done.err
+    await engine.facts.until(RunFinished)
+    shown = (await engine("show", run_id, "--unseal", "--json", **KEYS)).json
+    assert shown["result"]["lose"] == {"said": SECRET}
+    written = await all_written_rows(engine.database)
+    tables = written if keys else written.keys() - {"saga_engine.inbox"}  # where it waits as given
+    assert not any(contains_secret(written[table]) for table in tables)
+
+
+async def test_the_runs_that_a_key_is_needed_for_are_listed(engine):
+    run_id = (await engine("start", "greet", "--input", '{"name": "Ann"}', **KEYS)).out.strip()
+    await engine.facts.until(RunFinished)
+    found = (await engine("list", "--sealed-with", "k1", "--json")).json["runs"]
+    assert [each["run_id"] for each in found] == [run_id]
+    for others in (("--sealed-with", "k2"), ("--sealed-with", "k1", "--status", "running")):
+        assert (await engine("list", *others, "--json")).json["runs"] == []
+
+
+async def test_no_key_is_shown_with_the_settings():
+    for flags in ((), ("--json",)):
+        ran = await saga_engine("config", "show", *flags, **KEYS)
+        assert ran.exit_code == 0, ran.err
+        assert keys_setting("k1").partition("=")[2] not in ran.out
+        assert "***" in ran.out
+
+
+async def test_a_codec_that_cannot_work_is_told_before_anything_runs(engine):
+    for command in (
+        ("worker", "examples.place_order.sagas"),
+        ("participant", "examples.place_order.services"),
+        ("start", "greet", "--input", "{}"),
+    ):
+        ran = await engine(*command, payload_codec="aes-gcm")
+        assert (ran.code, "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is not set" in ran.err) == (
+            2,
+            True,
+        ), ran.err

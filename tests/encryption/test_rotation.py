@@ -1,0 +1,297 @@
+"""Keys change while runs are in flight; one that is missing holds up what needs it and no more."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.cli.redrive import Redriver
+from saga_engine.client import Client, start_in_transaction
+from saga_engine.decider.triggers import ResolveIncident
+from saga_engine.errors import Conflict, InvalidInput
+from saga_engine.identifiers import uuid7
+from saga_engine.payload.encryption import input_associated_data
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.settings import Settings
+from saga_engine.store import dead_letters, journal
+from saga_engine.telemetry.events import IncidentOpened, MessageHeld, RunFinished, RunStarted
+from saga_engine.vocabulary import Outcome, Resolution, Status
+from tests.encryption.card_saga import (
+    SECRET,
+    CardParticipant,
+    Order,
+    all_written_rows,
+    contains_secret,
+    order_saga,
+    record_all_writes,
+)
+from tests.kit.connections import open_connection
+from tests.kit.encryption_keys import encryption_settings, payload_encryption
+from tests.kit.engine import engine_harness
+from tests.kit.participant_service import running_service
+from tests.kit.promises import check_promises
+from tests.worker.test_failures import operate
+
+
+@pytest.fixture
+async def engine(development_broker, migrated_url):
+    async with engine_harness(development_broker.url, migrated_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def real_engine(rabbitmq_url, migrated_url):
+    async with engine_harness(rabbitmq_url, migrated_url) as engine:
+        yield engine
+
+
+class RotatingServices:
+    """A worker, a participant and a client, each replaced by one with other keys while it works."""
+
+    def __init__(self, engine, owned):
+        self.engine, self._owned = engine, owned
+        self.shop = CardParticipant(engine.database_url)
+        self._serving = AsyncExitStack()
+        self._asking = AsyncExitStack()
+        self.worker = None
+        self.events = []
+
+    async def restart_worker(self, *key_ids):
+        before = self.worker
+        self.worker = await self.engine.worker(order_saga(), **sealed(*key_ids))
+        self.events.append(self.worker.facts)
+        if before is not None:
+            await before.stop()
+
+    async def restart_participant(self, *key_ids):
+        before, self._serving = self._serving, AsyncExitStack()
+        serving = running_service(self.engine.broker_url, self.shop, **sealed(*key_ids))
+        service = await self._serving.enter_async_context(serving)
+        self._owned.push_async_callback(self._serving.aclose)
+        self._serving.push_async_callback(service.shut_down)
+        await before.aclose()
+
+    async def request(self, *key_ids):
+        await self._asking.aclose()
+        self._asking = AsyncExitStack()
+        client = Client(settings=self.own(*key_ids))
+        self.client = await self._asking.enter_async_context(client)
+        self._owned.push_async_callback(self._asking.aclose)
+
+    async def all(self, *key_ids):
+        await self.restart_worker(*key_ids)
+        await self.restart_participant(*key_ids)
+        await self.request(*key_ids)
+
+    def own(self, *key_ids):
+        return Settings(broker_url=self.engine.broker_url, **sealed(*key_ids))
+
+    def of(self, kind):
+        return [fact for facts in self.events for fact in facts.of(kind)]
+
+
+def sealed(*key_ids):
+    return encryption_settings(*key_ids) if key_ids else {}
+
+
+@pytest.fixture
+async def parties(engine):
+    async with AsyncExitStack() as owned:
+        yield RotatingServices(engine, owned)
+
+
+@pytest.fixture
+async def real_parties(real_engine):
+    async with AsyncExitStack() as owned:
+        yield RotatingServices(real_engine, owned)
+
+
+async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_parties):
+    parties = real_parties
+    handles = []
+
+    async def more():
+        handles.extend([await parties.client.start("order", Order()) for _ in range(5)])
+
+    await parties.all()
+    await more()
+    # First everybody can read it, then it seals.
+    for ring in (("none", "k1"), ("k1",), ("k1", "k2"), ("k2", "k1")):
+        for change in (parties.work, parties.serve, parties.ask):
+            await change(*ring)
+            await more()
+    endings = [await parties.client.result(each.run_id, timeout=60) for each in handles]
+    assert {each.status for each in endings} == {Status.COMPLETED}
+    assert all(each.result["charge"] == {"number": SECRET} for each in endings)
+    await parties.all("k2")  # no run needs the old one
+    handle = await parties.client.start("order", Order())
+    assert (await parties.client.result(handle.run_id)).status == Status.COMPLETED
+    assert not parties.of(IncidentOpened)
+    assert len(parties.shop.asked) == 2 * (len(handles) + 1)
+    await check_promises(parties.engine.database)
+
+
+async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back(parties):
+    await parties.work("k1")
+    await parties.serve("k2", "k1")
+    await parties.ask("k1")
+    handle = await parties.client.start("order", Order())
+    incident = await parties.worker.facts.incident(str(handle.run_id))
+    assert (incident.step, incident.cause) == ("charge", "payload_sealed")
+    asked = len(parties.shop.asked)
+    await parties.work("k1", "k2")
+    await operate(
+        parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
+    )
+    await parties.ask("k1", "k2")
+    ending = await parties.client.result(handle.run_id, timeout=30)
+    assert ending.result == {"reserve": {"number": SECRET}, "charge": {"number": SECRET}}
+    assert len(parties.shop.asked) == asked + 1  # only the charge: nothing is done twice
+    await check_promises(parties.engine.database)
+
+
+async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_nothing(parties):
+    await parties.work("k2")
+    await parties.serve("k1")
+    await parties.ask("k2")
+    handle = await parties.client.start("order", Order())
+    incident = await parties.worker.facts.incident(str(handle.run_id))
+    assert (incident.step, incident.cause) == ("reserve", "payload_sealed")
+    assert parties.shop.asked == []
+    await parties.serve("k1", "k2")
+    await parties.work("k2", "k1")
+    await operate(
+        parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
+    )
+    assert (await parties.client.result(handle.run_id, timeout=30)).status == Status.COMPLETED
+    await check_promises(parties.engine.database)
+
+
+async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(parties):
+    await parties.work("k1")
+    await parties.serve("k1")
+    await parties.ask("k2", "k1")
+    with pytest.raises(InvalidInput, match="key 'k2' is not in the key ring"):
+        await parties.client.start("order", Order(), key="o-1")
+    await parties.worker.facts.dead_letter("input_sealed")
+    await parties.work("k1", "k2")
+    engine = parties.engine
+    async with engine.database.transaction() as tx:
+        [letter] = await dead_letters.read_page(tx, limit=10, reason="input_sealed")
+    assert SECRET.encode() not in letter.message.body
+    async with open_connection(engine.broker_url, "publish") as link:
+        again = Redriver(engine.database, Publisher(link), operator="ada", reason="the key is back")
+        assert await again.send([letter.id]) == {}
+    [fact] = await parties.worker.facts.until(RunFinished)
+    assert fact.status == Status.COMPLETED
+
+
+@pytest.mark.parametrize("before", [(), ("k1",)])
+async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, before):
+    await parties.all(*before)
+    first = await parties.client.start("order", Order(), key="o-1")
+    await parties.client.result(first.run_id, timeout=30)
+    await parties.all("k2", "k1")
+    again = await parties.client.start("order", Order(), key="o-1")
+    assert (again.run_id, again.existing) == (first.run_id, True)
+    async with parties.engine.database.transaction() as tx:
+        own = parties.own("k2", "k1")
+        recorded = await start_in_transaction(
+            tx.connection, "order", Order(), key="o-1", settings=own
+        )
+        assert (recorded.run_id, recorded.existing) == (first.run_id, True)
+        with pytest.raises(Conflict, match="with another input"):
+            await start_in_transaction(
+                tx.connection, "order", Order(scenario="declined"), key="o-1", settings=own
+            )
+    with pytest.raises(Conflict, match="with another input"):
+        await parties.client.start("order", Order(scenario="declined"), key="o-1")
+    assert len(parties.of(RunStarted)) == 1
+
+
+async def test_a_run_id_asked_again_after_a_rotation_is_the_same_run(parties):
+    await parties.all("k1")
+    asker, run_id = await parties.engine.asker(), str(uuid7())
+    body = {"run_id": run_id, "saga": "order"}
+    place = input_associated_data("order", run_id)
+
+    async def ask(given, *key_ids):
+        given = payload_encryption(*key_ids).encrypt(given, place) if key_ids else given
+        return (await asker.ask("start", **body, input=given)).outcome
+
+    assert await ask({"card": SECRET}, "k1") == "accepted"
+    await parties.work("k2", "k1")
+    assert await ask({"card": SECRET}, "k1") == "existing"
+    assert await ask({"card": SECRET}, "k2") == "existing"
+    assert await ask({"card": SECRET}) == "existing"
+    assert await ask({"card": "another"}, "k2") == "conflict"
+
+
+async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(parties):
+    await parties.all("k1")
+    first = await parties.client.start("order", Order(), key="o-1")
+    await parties.client.result(first.run_id, timeout=30)
+    await parties.work("k2")
+    await parties.ask("k2")
+    with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be unsealed"):
+        await parties.client.start("order", Order(), key="o-1")
+    await parties.worker.facts.dead_letter("input_sealed")
+    async with parties.engine.database.transaction() as tx:
+        with pytest.raises(Conflict, match="key 'k1' is not in the key ring"):
+            await start_in_transaction(
+                tx.connection, "order", Order(), key="o-1", settings=parties.own("k2")
+            )
+    unread = await parties.client.status(first.run_id)
+    assert unread.status == Status.COMPLETED
+    assert unread.result["charge"].keys() == {"$sealed"}
+
+
+async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
+    await record_all_writes(parties.engine.database)
+    await parties.work("k1")
+    shop = await parties.engine.shop(["stock.reserve", "card.charge"])
+    shop.answers["stock.reserve"] = shop.answers["card.charge"] = answered
+    asker = await parties.engine.asker()
+    run_id = await asker.start("order", input={"card": SECRET})
+    assert await parties.worker.facts.finished(run_id) == Status.COMPLETED
+    assert [each.command.payload.keys() for each in shop.received] == [{"$sealed"}] * 2
+    for table, rows in (await all_written_rows(parties.engine.database)).items():
+        assert not contains_secret(rows), table
+
+
+async def test_what_a_caller_recorded_in_plain_is_sealed_when_it_is_taken_in(parties):
+    await parties.all("k1")
+    async with parties.engine.database.transaction() as tx:
+        handle = await start_in_transaction(
+            tx.connection, "order", Order(), key="o-1", settings=parties.own()
+        )
+    ending = await parties.client.result(handle.run_id, timeout=30)
+    assert ending.status == Status.COMPLETED
+    async with parties.engine.database.transaction() as tx:
+        told = [entry.data for entry in await journal.read(tx, str(handle.run_id))]
+        again = await start_in_transaction(
+            tx.connection, "order", Order(), key="o-1", settings=parties.own("k1")
+        )
+        columns = await tx.execute(text("SELECT input::text FROM saga_engine.run"))
+        assert not contains_secret([*map(repr, told), *columns.scalars()])
+    assert again.existing
+
+
+def answered(command):
+    return [encode_reply(command, Outcome.SUCCEEDED, {"number": SECRET})]
+
+
+async def test_what_waits_for_another_worker_waits_sealed(parties):
+    await parties.work("k1")
+    await parties.worker.stop()  # the saga is known now, and nobody has it
+    await record_all_writes(parties.engine.database)
+    other = await parties.engine.worker(**sealed("k1"))
+    asker = await parties.engine.asker()
+    run_id = str(uuid7())
+    start = {"run_id": run_id, "saga": "order", "input": {"card": SECRET}}
+    await asker.send(("start", start))
+    await other.facts.until(MessageHeld, run_id=run_id)
+    written = await all_written_rows(parties.engine.database)
+    assert written["saga_engine.inbox"]
+    assert not contains_secret(written["saga_engine.inbox"])

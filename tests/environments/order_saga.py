@@ -1,0 +1,72 @@
+"""A saga of one step and the participant that performs it in a database that the test names."""
+
+import os
+
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from saga_engine import Participant, Rejected, Saga
+
+
+class Order(BaseModel):
+    order_id: str
+    sold_out: bool = False
+
+
+order = Saga("order", version=1, input=Order)
+
+
+@order.step(command="shop.reserve")
+def reserve(placed: Order) -> Order:
+    return Order(order_id=placed.order_id)
+
+
+@reserve.compensation(command="shop.release")
+def release(placed: Order) -> Order:
+    return Order(order_id=placed.order_id)
+
+
+@order.step(command="shop.ship", pivot=True)
+def ship(placed: Order) -> Order:
+    return placed
+
+
+URL = os.environ.get("SHOP_DATABASE_URL", "")
+
+UNNAMED_STATEMENTS = {
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+"""How docs/participants.md says to make an engine of one's own for a pooler."""
+
+
+def database():
+    """A URL, or an engine of the user's own."""
+    own = {"plain": {}, "unnamed": UNNAMED_STATEMENTS}.get(os.environ.get("SHOP_ENGINE", ""))
+    return URL if own is None else create_async_engine(URL, connect_args=own)
+
+
+shop = Participant("shop", database=database())
+
+
+async def write(tx: AsyncConnection, order_id: str, what: str) -> None:
+    statement = text("INSERT INTO ledger (order_id, what) VALUES (:order_id, :what)")
+    await tx.execute(statement, {"order_id": order_id, "what": what})
+
+
+@shop.command("shop.reserve")
+async def on_reserve(command: Order, tx: AsyncConnection) -> None:
+    await write(tx, command.order_id, "reserve")
+
+
+@shop.compensation("shop.release", of="shop.reserve")
+async def on_release(command: Order, tx: AsyncConnection) -> None:
+    await write(tx, command.order_id, "release")
+
+
+@shop.command("shop.ship")
+async def on_ship(command: Order, tx: AsyncConnection) -> None:
+    if command.sold_out:
+        raise Rejected("sold_out", "It is sold out.")
+    await write(tx, command.order_id, "ship")

@@ -1,0 +1,144 @@
+"""
+`saga-engine`, with a place at which it kills itself.
+
+    python -m tests.faults.crash_points after-commit:3 worker tests.faults.workload
+
+The places are those between which nothing else can be told apart by anybody outside; PLACES says
+before or after which call of the engine each one is. SIGKILL leaves no time for anything: no
+`finally`, no goodbye.
+"""
+
+import functools
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from saga_engine.worker.change_set import ChangeSet
+
+
+def always(_arguments: Sequence[Any], _result: Any) -> bool:
+    """Every call counts."""
+    return True
+
+
+def found_any(_arguments: Sequence[Any], result: Any) -> bool:
+    """Most calls find nothing; those that find something count."""
+    return bool(result)
+
+
+def claimed_any(_arguments: Sequence[Any], result: Any) -> bool:
+    """The same for a sweep, some of which only delete."""
+    return bool(result.claimed)
+
+
+def made_decisions(arguments: Sequence[Any], _result: Any) -> bool:
+    """Most transactions only look whether anything is due; those that change a run count."""
+    return any(isinstance(each, ChangeSet) and each.changed_run_ids for each in arguments)
+
+
+def left_commands(arguments: Sequence[Any], _result: Any) -> bool:
+    """Of those, the ones that have commands to publish."""
+    return any(isinstance(each, ChangeSet) and each.after_commit.commands for each in arguments)
+
+
+def has_dead_letters(arguments: Sequence[Any], _result: Any) -> bool:
+    """Of the calls that record dead letters, those that have some."""
+    return bool(arguments[1])
+
+
+@dataclass(frozen=True)
+class CrashPoint:
+    """Before or after which call of the engine; `counts` says which of its calls are meant."""
+
+    timing: str
+    module: str
+    name: str
+    matches: Callable[[Sequence[Any], Any], bool] = always
+
+
+WORKER_CRASH_POINTS = {
+    # a delivery, from its arrival to its acknowledgement
+    "after-receive": CrashPoint("before", "saga_engine.worker.batch_runner", "BatchRunner.process"),
+    "after-decide": CrashPoint(
+        "before", "saga_engine.worker.batch_runner", "write", made_decisions
+    ),
+    "before-commit": CrashPoint(
+        "after", "saga_engine.worker.batch_runner", "write", made_decisions
+    ),
+    "after-commit": CrashPoint(
+        "before", "saga_engine.worker.batch_runner", "BatchRunner._after_commit", left_commands
+    ),
+    "after-publish": CrashPoint(
+        "after", "saga_engine.amqp.confirm_channel", "ConfirmChannel.send_batch"
+    ),
+    "after-confirm": CrashPoint("before", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
+    "after-ack": CrashPoint("after", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
+    # what a worker does besides
+    "in-sweep": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
+    "in-timer-claim": CrashPoint("after", "saga_engine.store.runs", "lock_due", found_any),
+    "in-dead-letter-intake": CrashPoint(
+        "after", "saga_engine.store.dead_letters", "record", has_dead_letters
+    ),
+}
+PARTICIPANT_CRASH_POINTS = {
+    "before-effect": CrashPoint("after", "saga_engine.participant.barrier", "claim_command"),
+    "after-effect": CrashPoint("before", "saga_engine.participant.barrier", "record_result"),
+    "before-reply": CrashPoint(
+        "before", "saga_engine.participant.reply_publisher", "ReplyPublisher.add"
+    ),
+    "after-reply": CrashPoint("before", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
+}
+CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS
+
+
+def install_crash(crash_point_name: str, passage_count: int) -> None:
+    """Make the process kill itself at the `passages`-th time that it comes to `where`."""
+    crash_point = CRASH_POINTS[crash_point_name]
+    owner, attribute = resolve_target(crash_point)
+    function = getattr(owner, attribute)
+    passed = 0
+
+    def on_passage(side: str, arguments: Sequence[Any], result: Any) -> None:
+        nonlocal passed
+        passed += side == crash_point.timing and crash_point.matches(arguments, result)
+        if passed >= passage_count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        on_passage("before", arguments, None)
+        result = function(*arguments, **named)
+        on_passage("after", arguments, result)
+        return result
+
+    @functools.wraps(function)
+    async def awaited(*arguments: Any, **named: Any) -> Any:
+        on_passage("before", arguments, None)
+        result = await function(*arguments, **named)
+        on_passage("after", arguments, result)
+        return result
+
+    setattr(owner, attribute, awaited if inspect.iscoroutinefunction(function) else called)
+
+
+def resolve_target(crash_point: CrashPoint) -> tuple[Any, str]:
+    """The module or class that has the call, and its name there."""
+    owner: Any = import_module(crash_point.module)
+    *path, attribute = crash_point.name.split(".")
+    for each in path:
+        owner = getattr(owner, each)
+    return owner, attribute
+
+
+if __name__ == "__main__":
+    from saga_engine.cli.main import main
+
+    which, _, count = sys.argv[1].partition(":")
+    install_crash(which, int(count))
+    sys.argv[1:] = sys.argv[2:]
+    main()

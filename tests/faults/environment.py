@@ -1,0 +1,268 @@
+"""
+Where the fault suite happens: real servers of its own, the engine's processes, and a proxy between
+every process and every server it talks to.
+
+The suite itself talks to the servers directly, so that it sees what is there while nobody else can.
+"""
+
+import asyncio
+import json
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import asyncpg
+from pamqp.commands import Basic
+
+from saga_engine.amqp.url import split_hosts
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.protocol.topology import REPLIES, REQUESTS, queue_policy
+from saga_engine.store.migrate import upgrade
+from tests.faults import workload
+from tests.kit.connections import raw_channel
+from tests.kit.programs import SupervisedProgram, sleep, wait_until_true
+from tests.kit.proxy import TcpProxy
+from tests.kit.rabbitmq import RabbitMQServer
+
+WORKERS, PARTICIPANTS = 2, 2
+VHOST, USER = "faults", "shop"
+ROLE = "plain"  # Who owns the databases: limits do not count for a superuser.
+OTHER_ROLE = "neighbour"  # Who uses the same server for something else.
+READY_TIMEOUT_S = 60.0  # Seconds in which a process must be ready again, whatever was done to it.
+POLL_INTERVAL_S = 0.1  # Seconds between looks at a server that was away.
+UNAVAILABLE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+@dataclass
+class ManagedProcess:
+    """One process of the engine, and the proxies between it and its servers; none to a cluster."""
+
+    program: SupervisedProgram
+    broker_proxy: TcpProxy | None
+    database_proxy: TcpProxy
+
+    @property
+    def proxies(self):
+        return (self.broker_proxy, self.database_proxy)
+
+    async def wait_until_ready(self, *, patience=60.0):
+        """Wait until it says so."""
+        await wait_until_true(self.program.is_ready, patience=patience)
+
+
+class FaultEnvironment:
+    """Everything of one run of the suite."""
+
+    def __init__(self, rabbit, postgres, directory, seed):
+        self.rabbit: RabbitMQServer = rabbit
+        self.postgres: PostgresServer = postgres
+        self.directory: Path = directory
+        self.workers: list[ManagedProcess] = []
+        self.participants: list[ManagedProcess] = []
+        # What must never be printed: whatever has these letters is a leak.
+        self.password = f"canary-password-{seed}-{secrets.token_hex(8)}"
+        self.role_password = f"canary-role-{seed}-{secrets.token_hex(8)}"
+        self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
+        self.broker_url = self.engine_url = self.participant_url = ""
+        self.malformed_message_ids: set[str] = set()
+        self.requests_lost = False  # A fault emptied a queue: whoever asked must ask again.
+        self.broker_drops_commands = False  # A fault had the broker give commands up.
+
+    @property
+    def processes(self):
+        return [*self.workers, *self.participants]
+
+    @property
+    def canaries(self):
+        """Secrets that are in payloads and in URLs."""
+        superuser = self.engine_url.split(":")[2].split("@")[0]
+        return [self.secret, self.password, self.role_password, superuser]
+
+    async def prepare(self):
+        """Make the databases, and what the broker needs."""
+        self.engine_url = await self.postgres.create_database("engine")
+        self.participant_url = await self.postgres.create_database("shop")
+        for role in (ROLE, OTHER_ROLE):
+            await self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.role_password}'")
+        for database in ("engine", "shop"):
+            await self.execute(f"ALTER DATABASE {database} OWNER TO {ROLE}")
+        await upgrade(self.as_role(self.engine_url))
+        await self.execute(workload.MAKE_LEDGER, url=self.as_role(self.participant_url))
+        await self.prepare_broker()
+
+    async def prepare_broker(self):
+        """Make the virtual host with its user and its policy, as whoever deploys it does."""
+        ctl = self.rabbit.rabbitmqctl
+        await ctl("add_vhost", VHOST)
+        await ctl("add_user", USER, self.password)
+        for user in (USER, "guest"):
+            await ctl("set_permissions", "-p", VHOST, user, ".*", ".*", ".*")
+        await self.set_policy()
+        self.broker_url = self.rabbit.url_of(VHOST).replace(
+            "guest:guest", f"{USER}:{quote(self.password)}"
+        )
+
+    def as_role(self, url, role=ROLE):
+        """A URL of the suite's, who is a superuser, as the processes have it."""
+        return f"postgresql+asyncpg://{role}:{self.role_password}@{url.rpartition('@')[2]}"
+
+    def switch_postgres(self, postgres):
+        """Another server has the databases from now on; open connections stay where they lead."""
+        old, new = (urlsplit(each.url).netloc for each in (self.postgres, postgres))
+        self.engine_url, self.participant_url = (
+            url.replace(old, new) for url in (self.engine_url, self.participant_url)
+        )
+        self.postgres = postgres
+        for member in self.processes:
+            member.database_proxy.set_target(postgres.url)
+
+    async def stop_postgres(self):
+        """End whichever server has the databases by then."""
+        await self.postgres.__aexit__()
+
+    async def set_policy(self, name="saga-engine", priority=None, **changes):
+        """Set the policy that production has, or one that overrules it."""
+        ours: dict[str, Any] = queue_policy()
+        definition = {**ours["definition"], **changes}
+        await self.rabbit.rabbitmqctl(
+            *("set_policy", "-p", VHOST, name, ours["pattern"], json.dumps(definition)),
+            *("--priority", str(priority or ours["priority"]), "--apply-to", ours["apply-to"]),
+        )
+
+    async def clear_policy(self, name):
+        await self.rabbit.rabbitmqctl("clear_policy", "-p", VHOST, name)
+
+    async def execute(self, statement, *arguments, url=None):
+        """Run one statement with a connection of its own; its rows."""
+        connection = await asyncpg.connect(asyncpg_url(url or self.engine_url), timeout=5)
+        try:
+            return await connection.fetch(statement, *arguments)
+        finally:
+            connection.terminate()
+
+    async def publish_malformed(self):
+        """Beside the runs, messages that nobody can handle; P7 says what becomes of them."""
+        async with raw_channel(self.broker_url) as channel:
+            for exchange, key in ((REPLIES, REPLIES), (REQUESTS, "start")):
+                self.malformed_message_ids.add(message_id := uuid4().hex)
+                properties = Basic.Properties(
+                    message_id=message_id, correlation_id="?", delivery_mode=2
+                )
+                await channel.basic_publish(
+                    b'{"rubb', exchange=exchange, routing_key=key, properties=properties
+                )
+
+    async def wait_for_malformed_dead_letters(self):
+        """Wait until all of it is in PostgreSQL; whoever empties a queue waits for that first."""
+
+        async def are_dead_lettered():
+            rows = await self.execute("SELECT message_id FROM saga_engine.dead_letter")
+            return self.malformed_message_ids <= {row["message_id"] for row in rows}
+
+        await wait_until_true(are_dead_lettered)
+
+    async def database_now(self, *, patience=90.0) -> datetime:
+        """The database's clock, as soon as the database tells it."""
+        async with asyncio.timeout(patience):
+            while True:
+                try:
+                    now: datetime
+                    [[now]] = await self.execute("SELECT clock_timestamp()")
+                except UNAVAILABLE_ERRORS:
+                    await sleep(POLL_INTERVAL_S)
+                else:
+                    return now
+
+    async def wait_all_ready(self):
+        for member in self.processes:
+            await member.wait_until_ready()
+
+    async def unready_processes(self, *, patience=READY_TIMEOUT_S) -> list[str]:
+        """Who does not take work after so many seconds, by what each answers on its port."""
+        late = [member.program.log.name for member in self.processes]
+
+        async def all_ready():
+            late[:] = [
+                member.program.log.name
+                for member in self.processes
+                if not await member.program.is_accepting_work()
+            ]
+            return not late
+
+        with suppress(TimeoutError):
+            await wait_until_true(all_ready, patience=patience)
+        return late
+
+    def assert_all_running(self):
+        for member in self.processes:
+            member.program.assert_running()
+
+
+@asynccontextmanager
+async def fault_environment(
+    directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, broker=RabbitMQServer
+):
+    """
+    Servers and processes for the time of the block; logs and data are in `directory`.
+
+    `broker` makes what there is of RabbitMQ: one node, or a cluster.
+    """
+    async with AsyncExitStack() as owned:
+        rabbit = await owned.enter_async_context(broker())
+        postgres = await owned.enter_async_context(PostgresServer(use_tcp=True))
+        environment = FaultEnvironment(rabbit, postgres, directory, seed)
+        owned.push_async_callback(environment.stop_postgres)
+        await environment.prepare()
+        sagas = ("tests.faults.workload:orders", "tests.faults.workload:journeys")
+        for number in range(workers):
+            environment.workers.append(
+                await _start_process(owned, environment, "worker", sagas, number)
+            )
+        for number in range(participants):
+            member = await _start_process(
+                owned, environment, "participant", ("tests.faults.workload",), number
+            )
+            environment.participants.append(member)
+        await environment.wait_all_ready()
+        yield environment
+
+
+async def _start_process(owned, fault_environment, command, modules, number):
+    database = fault_environment.plain(
+        fault_environment.engine_url if command == "worker" else fault_environment.shop_url
+    )
+    store = await _proxy(owned, database)
+    alone = len(split_hosts(fault_environment.broker_url)) == 1
+    broker = await _proxy(owned, fault_environment.broker_url) if alone else None
+    environment = {
+        "SAGA_ENGINE_BROKER_URL": broker.url if broker else fault_environment.broker_url,
+        "SAGA_ENGINE_DATABASE_URL" if command == "worker" else workload.DATABASE: store.url,
+        "SAGA_ENGINE_LOG_LEVEL": "info",
+        "SAGA_ENGINE_LOG_FORMAT": "json",
+        "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # print each line
+    }
+    program = SupervisedProgram(
+        *(command, *modules, "--port", "0"),
+        environment=environment,
+        log=fault_environment.directory / f"{command}-{number}.log",
+    )
+    await program.start()
+    owned.push_async_callback(program.end)
+    return ManagedProcess(program, broker, store)
+
+
+async def _proxy(owned, target):
+    proxy = TcpProxy(target)
+    await proxy.start()
+    owned.push_async_callback(proxy.refuse)
+    return proxy
+
+
+def asyncpg_url(url):
+    """As asyncpg itself reads it."""
+    return url.replace("postgresql+asyncpg", "postgresql")

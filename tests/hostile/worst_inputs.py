@@ -1,0 +1,59 @@
+"""A saga that takes whatever it is given and sends it on, and the worst that it can be given."""
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from saga_engine import Participant
+from saga_engine.saga.definition import Saga
+from tests.kit.parcels import parcels
+
+BYTES, VALUES, DEPTH = 250_000, 9_900, 60
+"""A little less than the limits, to leave room for the rest of a request."""
+
+BULK_COMMAND = "bulk.keep"
+
+bulk_saga = Saga("bulk", version=1, input=dict[str, object])
+parcel_saga = parcels(timeout=timedelta(minutes=30))
+
+
+@bulk_saga.step(command=BULK_COMMAND, timeout=timedelta(minutes=30))
+def keep(given: dict[str, object]) -> dict[str, object]:
+    return given
+
+
+@keep.compensation(command="bulk.drop")
+def drop() -> dict[str, object]:
+    return {}
+
+
+participant = Participant("flood")
+
+
+@participant.command(BULK_COMMAND)
+async def perform(given: dict[str, object]) -> dict[str, int]:
+    return {"items": len(given)}
+
+
+def nested():
+    inner: list[Any] = []
+    for _ in range(DEPTH - 3):
+        inner = [inner]
+    return inner
+
+
+WORST_INPUTS: dict[str, Any] = {
+    "small objects": [{"a": number} for number in range(VALUES // 2)],
+    "objects as large as fit": [{"a": "x" * 36} for _ in range(VALUES // 2)],
+    "nested": [nested()] * (VALUES // DEPTH),
+    "keys": {f"{number:014d}": number for number in range(VALUES)},
+    "numbers": [1.5e300] * 800,
+    "text": "é\n" * (BYTES // 4),
+}
+"""Inputs inside every limit, each the worst for something: memory, decoding, checking, writing."""
+
+
+def make_start(run_id, kind):
+    """The body of a start of `bulk`."""
+    return orjson.dumps({"run_id": run_id, "saga": "bulk", "input": {"items": WORST_INPUTS[kind]}})

@@ -1,0 +1,43 @@
+"""
+A database with our tables, for every test of the store.
+
+What the model of PostgreSQL in simulation has to keep as well is marked with `BOTH`.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from saga_engine.settings import Settings
+from saga_engine.store import definitions
+from saga_engine.store.database import Database
+from simulation import memory_database as simulation
+from simulation import pending_model, run_model
+from simulation.faults import FaultInjector, seeded_random
+from simulation.process import SimulatedProcess
+from tests.kit.stored_runs import ORDERS
+
+
+@pytest.fixture
+async def postgresql(migrated_url: str) -> AsyncIterator[Database]:
+    async with Database(migrated_url, Settings()) as database:
+        yield database
+
+
+@pytest.fixture
+def simulated() -> simulation.MemoryDatabaseClient:
+    process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
+    tables = simulation.MemoryDatabase(run_model.HANDLERS, pending_model.HANDLERS)
+    return simulation.MemoryDatabaseClient(tables, process, lock_timeout=2.0)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Database:
+    chosen: Database = request.getfixturevalue(getattr(request, "param", "postgresql"))
+    return chosen
+
+
+@pytest.fixture
+async def definition_id(database: Database) -> int:
+    async with database.transaction() as tx:
+        return (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]

@@ -1,0 +1,202 @@
+"""Programs under load, what is asked of them, and what the database says of it afterwards."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from aiormq.exceptions import ChannelNotFoundEntity
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.embedded.process import free_port
+from saga_engine.identifiers import uuid7
+from saga_engine.protocol.request import StartRequest, encode_request
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS, participant_queue
+from saga_engine.vocabulary import Json
+from tests.kit.connections import open_connection, raw_channel
+from tests.kit.programs import ROOT, is_ready, running_program, sleep, wait_until_true
+
+BATCH_SIZE = 1000  # Starts in one write.
+COMMAND_QUEUES = tuple(map(participant_queue, ("inventory", "payments", "orders")))
+
+
+class LoadEnvironment:
+    """One load: the programs it runs against, the runs it asked for."""
+
+    def __init__(self, owned, database_url, broker_url, publisher, directory, settings):
+        self.requested: Counter[str] = Counter()
+        self.clock = asyncio.get_running_loop().time
+        self.environment = {
+            "SAGA_ENGINE_DATABASE_URL": database_url,
+            "SAGA_ENGINE_BROKER_URL": broker_url,
+            "PLACE_ORDER_DATABASE_URL": database_url,
+            "SAGA_ENGINE_LOG_LEVEL": "warning",
+            **settings,
+        }
+        self.broker_url = broker_url
+        self.directory = directory
+        self.engine = create_async_engine(database_url)
+        self._owned, self._publisher = owned, publisher
+
+    async def run_program(self, *arguments, name, environment=None, cwd=ROOT):
+        """A program of ours that is at work until the end of the load."""
+        port = free_port()
+        running = await self._owned.enter_async_context(
+            running_program(
+                *arguments,
+                *("--port", str(port)),
+                environment={**self.environment, **(environment or {})},
+                log=self.directory / name,
+                cwd=cwd,
+            )
+        )
+        await wait_until_true(lambda: is_ready(port))
+        return running
+
+    async def start_worker(self, module="tests.load.sagas", name="worker"):
+        return await self.run_program("worker", module, name=name)
+
+    async def start_participant(
+        self, module="tests.load.services", name="participant", **environment
+    ):
+        return await self.run_program("participant", module, name=name, environment=environment)
+
+    async def start_runs(self, number, *, saga="place-order", card="ok"):
+        """Ask for runs, a portion at a time, as fast as they are confirmed."""
+        for first in range(0, number, BATCH_SIZE):
+            messages = []
+            for _ in range(min(BATCH_SIZE, number - first)):
+                order: dict[str, Json] = {
+                    "order_id": f"{saga}-{self.requested[saga]}",
+                    "sku": "A1",
+                    "quantity": 1,
+                }
+                order |= {"amount": "9.90", "card": card}
+                self.requested[saga] += 1
+                messages.append(encode_request(StartRequest(uuid7(), saga, order)))
+            while messages:
+                outcomes = await self._publisher.publish(messages)
+                pairs = zip(messages, outcomes, strict=True)
+                messages = [each for each, outcome in pairs if outcome != "confirmed"]
+
+    async def ended_by_status(self, saga="place-order"):
+        """How many runs of a saga ended, by status."""
+        return Counter(
+            dict(
+                await self.query(
+                    "SELECT r.status, count(*) FROM saga_engine.run AS r JOIN"
+                    " saga_engine.definition AS d ON d.id = r.definition_id"
+                    " WHERE finished_at IS NOT NULL AND d.name = :saga GROUP BY r.status",
+                    saga=saga,
+                )
+            )
+        )
+
+    async def wait_for_ended(self, saga, number, *, patience=60.0):
+        """Wait until so many runs of a saga have ended."""
+
+        async def have():
+            return (await self.ended_by_status(saga)).total() >= number
+
+        await wait_until_true(have, patience=patience, interval=0.2)
+
+    async def wait_for_all_ended(self, *, patience=60.0):
+        """Wait until every run that was asked for has ended."""
+
+        for saga, number in self.requested.items():
+            await self.wait_for_ended(saga, number, patience=patience)
+
+    async def query(self, statement, **arguments):
+        """Ask the database, as somebody who has time; the rows."""
+        async with self.engine.connect() as connection:
+            return (await connection.execute(text(statement), arguments)).all()
+
+    async def queue_depths(self, *queues):
+        """How many messages wait in each queue and are with nobody; a missing queue has none."""
+        found = {}
+        for queue in queues:
+            with suppress(ChannelNotFoundEntity):
+                async with raw_channel(self.broker_url) as channel:
+                    found[queue] = (await channel.queue_declare(queue, passive=True)).message_count
+        return found
+
+    async def extra_attempts(self):
+        """Commands that were sent again, over all runs and steps."""
+        [(extra,)] = await self.query(
+            "SELECT coalesce(sum(n - 1), 0)::integer FROM (SELECT count(*) AS n"
+            " FROM saga_engine.event WHERE type = 'attempt_started'"
+            " GROUP BY run_id, data ->> 'step', data ->> 'direction') AS sent"
+        )
+        return extra
+
+    async def longest_wait(self):
+        """Seconds between two events of one run, at the most: it had begun and did not move."""
+        [(longest,)] = await self.query(
+            "SELECT extract(epoch FROM max(gap))::float8 FROM (SELECT at - lag(at)"
+            " OVER (PARTITION BY run_id ORDER BY version) AS gap FROM saga_engine.event) AS gaps"
+        )
+        return longest
+
+
+@asynccontextmanager
+async def load_environment(database_url, broker_url, directory, **settings):
+    """Everything of one load; the programs end with it."""
+    async with AsyncExitStack() as owned:
+        # With the engine's queues declared, starts wait there until a worker is up.
+        link = await owned.enter_async_context(
+            open_connection(broker_url, "load", topology=ENGINE_TOPOLOGY)
+        )
+        environment = LoadEnvironment(
+            owned, database_url, broker_url, Publisher(link), directory, settings
+        )
+        owned.push_async_callback(environment.engine.dispose)
+        yield environment
+
+
+class PeakMonitor:
+    """Looks at programs and queues now and then, and keeps the highest of each."""
+
+    def __init__(self, environment, **programs):
+        self.peaks: Counter[str] = Counter()
+        self._environment, self._programs = environment, programs
+
+    async def __aenter__(self):
+        self._tasks = asyncio.TaskGroup()
+        await self._tasks.__aenter__()
+        self._task = self._tasks.create_task(self._poll())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    async def _poll(self):
+        while True:
+            for name, running in self._programs.items():
+                self._record_peak(f"{name}, MB", peak_memory(running.pid))
+            depths = await self._environment.depths(REQUESTS, REPLIES, *COMMAND_QUEUES)
+            for queue, depth in depths.items():
+                self._record_peak(queue, depth)
+            [(waiting,)] = await self._environment.ask(
+                "SELECT count(*) FROM saga_engine.inbox WHERE kind = 'start'"
+            )
+            self._record_peak("starts waiting", waiting)
+            await sleep(0.5)
+
+    def _record_peak(self, what, number):
+        self.peaks[what] = max(self.peaks[what], number)
+
+
+def peak_memory(pid):
+    """The most memory a process ever had, in MB (VmHWM, proc(5))."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+def print_table(title, figures):
+    """Print figures, with pytest -s."""
+    width = max(map(len, figures))
+    lines = [f"  {name:{width}}  {value:>10}" for name, value in figures.items()]
+    print("\n".join(["", title, *lines]), flush=True)  # noqa: T201 - the figures

@@ -1,0 +1,67 @@
+"""A small saga that is impatient, and other versions of it for the tests of many workers."""
+
+from datetime import timedelta
+
+from saga_engine.saga.definition import Saga
+from saga_engine.saga.retry import Retry
+
+SHORT_DELAY = timedelta(milliseconds=10)
+FAST_RETRY = Retry(attempts=2, initial=SHORT_DELAY, maximum=SHORT_DELAY)
+LONG_TIMEOUT = timedelta(seconds=60)
+
+
+def parcels(*, version=1, timeout=LONG_TIMEOUT, retry=FAST_RETRY, deadline=None):
+    """Pack a parcel, send it, tell the customer; each undone by a command of its own."""
+    saga = Saga("parcel", version=version, input=dict[str, str | int], deadline=deadline)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str], timeout=timeout, retry=retry)
+    def pack(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @pack.compensation(command="parcel.unpack", timeout=timeout, retry=retry)
+    def unpack(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @saga.step(command="parcel.send", reply=dict[str, str], timeout=timeout, retry=retry)
+    def send(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @send.compensation(command="parcel.recall", timeout=timeout, retry=retry)
+    def recall(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @saga.step(command="parcel.tell", timeout=timeout, retry=retry)
+    def notify(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @notify.compensation(command="parcel.untell", timeout=timeout, retry=retry)
+    def cancel_notification(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    return saga
+
+
+def failing_parcels(on_pack):
+    """One step whose mapping function does what *explode* does."""
+    saga = Saga("fragile", version=1, input=dict[str, str])
+
+    @saga.step(command="parcel.pack")
+    def pack(parcel: dict[str, str]) -> dict[str, str]:
+        on_pack(parcel)
+        return parcel
+
+    @pack.compensation(command="parcel.unpack")
+    def unpack(parcel: dict[str, str]) -> dict[str, str]:
+        return parcel
+
+    return saga
+
+
+COMMANDS = (
+    "parcel.pack",
+    "parcel.unpack",
+    "parcel.send",
+    "parcel.recall",
+    "parcel.tell",
+    "parcel.untell",
+)

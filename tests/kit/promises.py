@@ -1,0 +1,115 @@
+"""
+P1, P2, P3 and P5 of every run, from the store alone.
+
+Counted from the journal's own rows and not with the helpers of `saga`, so that a mistake there
+shows here.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+
+from saga_engine.decider.events import deserialize_event
+from saga_engine.decider.evolve import replay
+from saga_engine.store import incidents, run_queries
+from saga_engine.vocabulary import Status
+
+_MAX_RUNS = 100_000
+
+
+async def check_promises(database, *, settled=True):
+    """
+    Assert the promises of every run in the database; the runs, by id.
+
+    Args:
+        settled: whether nothing is in flight any more, so that P1 can be asserted.
+    """
+    runs = {}
+    async with database.transaction() as tx:
+        # A run in flight and its journal must be read as of one moment.
+        await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        waiting = {each.run_id for each in await incidents.read_page(tx, limit=_MAX_RUNS)}
+        for summary in await run_queries.list_runs(tx, limit=_MAX_RUNS):
+            detail = await run_queries.read_detail(tx, summary.run_id)
+            runs[summary.run_id] = detail
+            check_run(detail, waiting if settled else None)
+    return runs
+
+
+def check_run(detail, open_incidents=None):
+    """
+    Assert the promises of one run.
+
+    Args:
+        detail: with `stored`, `journal` and `document`, as `reading.show` gives them.
+        waiting: the runs with an open incident, once nothing is in flight any more: then P1 is
+            asserted too.
+    """
+    if open_incidents is not None:
+        _check_finished_or_incident(detail, open_incidents)
+    _check_replay(detail)
+    _check_effects(detail)
+
+
+def _check_finished_or_incident(detail, open_incidents):
+    run = detail.stored.run
+    assert run.status.finished or run.run_id in open_incidents, f"P1: {run}"
+    assert (run.run_id in open_incidents) == bool(run.incidents), (
+        f"P1: the table of incidents: {run}"
+    )
+
+
+def _check_replay(detail):
+    run = detail.stored.run
+    versions = [each.version for each in detail.journal]
+    assert versions == list(range(1, run.revision + 1)), f"P5: {versions}"
+    replayed = replay(deserialize_event(each.type, each.data) for each in detail.journal)
+    assert replayed == run, f"P5:\n{replayed}\n{run}"
+
+
+def _check_effects(detail):
+    run = detail.stored.run
+    if run.status is Status.COMPLETED:
+        undone = {step["name"] for step in detail.document["steps"]} - set(
+            _event_positions(detail, ("step_succeeded", "step_completed", "step_skipped"), "action")
+        )
+        assert not undone, f"P2: {undone} of {run}"
+    if run.status is Status.COMPENSATED:
+        _check_compensation_order(detail)
+
+
+def _check_compensation_order(detail):
+    confirmed = _event_positions(
+        detail, ("step_succeeded", "step_completed", "step_skipped"), "compensation", last=True
+    )
+    ordered = _event_positions(detail, ("attempt_started",), "compensation")
+    after = {step["name"]: step["after"] for step in detail.document["steps"]}
+    for step, before in after.items():
+        if _may_have_taken_effect(detail, step):
+            assert step in confirmed, f"P3: {step} of {detail.stored.run}"
+            for earlier in before:
+                assert ordered.get(earlier, _MAX_RUNS) > confirmed[step], f"P3: {earlier}, {step}"
+
+
+def _may_have_taken_effect(detail, step) -> bool:
+    actions = [
+        each
+        for each in detail.journal
+        if each.data.get("step") == step and each.data.get("direction") == "action"
+    ]
+    kinds = [each.type for each in actions]
+    if "step_succeeded" in kinds or "step_completed" in kinds:
+        return True
+    sent = kinds.count("attempt_started")
+    nowhere = sum(bool(each.data.get("returned")) for each in actions)
+    return sent > nowhere and kinds[-1] != "step_rejected"
+
+
+def _event_positions(detail, types: Sequence[str], direction, *, last=False):
+    """Where in the journal each step has its first (or last) event of these types."""
+    found: dict[str, int] = {}
+    for each in detail.journal:
+        if each.type in types and each.data.get("direction") == direction:
+            step = each.data["step"]
+            found[step] = each.version if last else found.get(step, each.version)
+    return found

@@ -1,0 +1,191 @@
+"""
+The servers the tests run against: real ones, private to one pytest process, empty for every test.
+
+A PostgreSQL and, when it is installed, a RabbitMQ node live as long as the session; a test gets a
+database and a virtual host of its own. The development broker lives as long as one test.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from saga_engine.embedded.broker import DevelopmentBroker
+from saga_engine.embedded.postgres import PostgresServer
+from tests.kit.rabbitmq import INSTALL_COMMAND, RabbitMQServer, rabbitmq_installed
+
+RABBITMQ_MISSING = "RabbitMQ is not installed"
+POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed"
+_TEMPLATE = "template_migrated"
+_VHOSTS_AT_ONCE = 25  # One rabbitmqctl call costs 0.5 s, each virtual host in it 30 ms.
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    """
+    One PostgreSQL per session (and per xdist worker).
+
+    It does not wait for the disk: no test takes the power from the machine, a killed server loses
+    nothing by it, and making a database for each test costs a fifth.
+    """
+    async with PostgresServer() as server:
+        await _execute(server, "ALTER SYSTEM SET fsync = off")
+        await _execute(server, "ALTER SYSTEM SET full_page_writes = off")
+        await _execute(server, "SELECT pg_reload_conf()")
+        yield server
+
+
+async def _execute(server: PostgresServer, statement: str) -> None:
+    connection = await asyncpg.connect(server.url.replace("+asyncpg", ""))
+    await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_with_tls() -> Path:
+    """The programs of a PostgreSQL that knows TLS, which the one in the wheel does not."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"{POSTGRESQL_MISSING}. Run `apt-get install postgresql`.")
+    return found[-1].parent
+
+
+@pytest.fixture
+async def database_url(postgres: PostgresServer) -> AsyncIterator[str]:
+    """The URL of an empty database."""
+    name = f"test_{next(_numbers)}"
+    yield await postgres.create_database(name)
+    await postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres: PostgresServer) -> str:
+    """The name of a database with all migrations applied, made once."""
+    from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic only where it is used
+
+    await upgrade(await postgres.create_database(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+async def migrated_url(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
+    """The URL of a database with all migrations applied and no rows."""
+    name = f"test_{next(_numbers)}"
+    # Where fsync is off, copying files takes half as long as writing each page to the log.
+    template = f"TEMPLATE {migrated_template} STRATEGY file_copy"
+    await _execute(postgres, f"CREATE DATABASE {name} {template}")
+    yield make_url(postgres.url).set(database=name).render_as_string(hide_password=False)
+    await postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_is_installed() -> None:
+    """For tests that start nodes of their own."""
+    _require_rabbitmq()
+
+
+def _require_rabbitmq() -> None:
+    """Its absence is loud, and an error on CI."""
+    if not rabbitmq_installed():
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"{RABBITMQ_MISSING}. Run `{INSTALL_COMMAND}`.")
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq() -> AsyncIterator[RabbitMQServer]:
+    """One real RabbitMQ node per session."""
+    _require_rabbitmq()
+    async with RabbitMQServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_vhosts(rabbitmq: RabbitMQServer) -> "VhostPool":
+    """Virtual hosts of that node."""
+    return VhostPool(rabbitmq)
+
+
+@pytest.fixture
+async def rabbitmq_url(
+    rabbitmq: RabbitMQServer, rabbitmq_vhosts: "VhostPool"
+) -> AsyncIterator[str]:
+    """The URL of an empty virtual host on the real RabbitMQ."""
+    name = await rabbitmq_vhosts.acquire()
+    yield rabbitmq.url_of(name)
+    rabbitmq_vhosts.used.append(name)
+
+
+@pytest.fixture
+async def development_broker() -> AsyncIterator[DevelopmentBroker]:
+    """An empty development broker; its `faults` can be planted."""
+    async with DevelopmentBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["development", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty broker: the test runs on the development broker and on RabbitMQ."""
+    # By name, so that RabbitMQ starts only when a test that needs it runs.
+    if request.param == "rabbitmq":
+        url: str = request.getfixturevalue("rabbitmq_url")
+    else:
+        url = request.getfixturevalue("development_broker").url
+    return url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that could not run for lack of RabbitMQ, and the command that enables them."""
+    missed = sorted(
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if RABBITMQ_MISSING in str(report.longrepr)
+    )
+    if not missed:
+        return
+    terminalreporter.section("RabbitMQ is missing", yellow=True)
+    for name in missed:
+        terminalreporter.line(name)
+    terminalreporter.line(f"{len(missed)} tests did not run. Enable them with: {INSTALL_COMMAND}")
+
+
+class VhostPool:
+    """
+    Virtual hosts of a node, each empty and handed out once.
+
+    Those that are `used` are deleted when the next are made: among 300 others, making one takes ten
+    times as long.
+    """
+
+    def __init__(self, server: RabbitMQServer) -> None:
+        self.used: list[str] = []
+        self._server = server
+        self._fresh: list[str] = []
+
+    async def acquire(self) -> str:
+        """Give one out."""
+        if not self._fresh:
+            used, self.used = self.used, []
+            made = [f"test-{next(_numbers)}" for _ in range(_VHOSTS_AT_ONCE)]
+            every = ", ".join(['<<".*">>'] * 3)
+            allow = f'set_permissions(<<"guest">>, V, {every}, <<"tests">>)'
+            delete = 'catch rabbit_vhost:delete(V, <<"tests">>)'
+            add = f'rabbit_vhost:add(V, <<"tests">>), rabbit_auth_backend_internal:{allow}'
+            await self._server.rabbitmqctl(
+                "eval",
+                f"[({delete}) || V <- {_binaries(used)}],"
+                f" [begin {add} end || V <- {_binaries(made)}].",
+            )
+            self._fresh += made
+        return self._fresh.pop()
+
+
+def _binaries(texts: list[str]) -> str:
+    """Write texts as a list of Erlang's."""
+    return "[" + ",".join(f'<<"{text}">>' for text in texts) + "]"

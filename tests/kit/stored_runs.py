@@ -1,0 +1,104 @@
+"""Runs to store: a saga of two steps, and what happens to it, without a worker."""
+
+import secrets
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from saga_engine.decider.decide import Decision, decide
+from saga_engine.decider.effects import SendCommand, effects, wake_at
+from saga_engine.decider.run import Run
+from saga_engine.decider.triggers import Start, Trigger
+from saga_engine.saga.definition import Saga
+from saga_engine.store import journal, runs
+from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.journal import NewEvent
+from saga_engine.store.runs import StoredRun
+
+BOTH_DATABASES = pytest.mark.parametrize("database", ["postgresql", "simulated"], indirect=True)
+"""Marks a module whose promises the model of PostgreSQL keeps as well."""
+
+ORDERS = Saga("place-order", version=1, input=dict)
+
+
+@ORDERS.step(command="inventory.reserve", reply=dict)
+def reserve(order: dict) -> dict:
+    return {"sku": order["sku"]}
+
+
+@reserve.compensation(command="inventory.release")
+def release(order: dict) -> dict:
+    return {"sku": order["sku"]}
+
+
+@ORDERS.step(command="payment.charge", reply=dict)
+def charge(order: dict) -> dict:
+    return {"card": order["card"]}
+
+
+@charge.compensation(command="payment.refund")
+def refund(order: dict) -> dict:
+    return {"card": order["card"]}
+
+
+INPUT = {"sku": "Ä1 \u20ac", "card": "ok", "amounts": [1, 2.5, None, True]}
+
+
+def run_id(at: datetime | None = None) -> str:
+    """A UUIDv7 (RFC 9562, 5.7); `at` stands in for the present, which the store does not know."""
+    moment = at or datetime(2026, 11, 15, tzinfo=UTC)
+    raw = bytearray(int(moment.timestamp() * 1000).to_bytes(6, "big") + secrets.token_bytes(10))
+    raw[6], raw[8] = raw[6] & 0x0F | 0x70, raw[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(raw)))
+
+
+def decide_start(now: datetime, key: str | None = None, at: datetime | None = None) -> Decision:
+    decision = decide(ORDERS, None, Start(run_id(at), key, INPUT), now)
+    assert decision.run is not None
+    return decision
+
+
+def stored_run(run: Run, definition_id: int) -> StoredRun:
+    return StoredRun(run, definition_id, wake_at(ORDERS, run))
+
+
+def sends(decision: Decision) -> list[SendCommand]:
+    assert decision.run is not None
+    return list(effects(decision.run, decision.events))
+
+
+def journal_entries(decision: Decision, now: datetime) -> list[NewEvent]:
+    assert decision.run is not None
+    first = decision.run.revision - len(decision.events) + 1
+    return [
+        NewEvent(decision.run.run_id, version, event, now, {"message_id": "m"})
+        for version, event in enumerate(decision.events, first)
+    ]
+
+
+async def insert_run(
+    tx: SqlAlchemyTransaction,
+    definition_id: int,
+    *,
+    key: str | None = None,
+    at: datetime | None = None,
+) -> Run:
+    """Start a run and write it, as a worker would."""
+    now = await runs.database_now(tx)
+    decision = decide_start(now, key, at)
+    assert decision.run is not None
+    assert await runs.insert(tx, [stored_run(decision.run, definition_id)])
+    await journal.append(tx, journal_entries(decision, now))
+    return decision.run
+
+
+async def apply_trigger(tx: SqlAlchemyTransaction, run_id: str, trigger: Trigger) -> Decision:
+    """Let something happen to a run and write what follows, as a worker would."""
+    now = await runs.database_now(tx)
+    before = (await runs.lock(tx, [run_id]))[run_id]
+    decision = decide(ORDERS, before.run, trigger, now)
+    assert decision.run is not None
+    await runs.save(tx, [stored_run(decision.run, before.definition_id)])
+    await journal.append(tx, journal_entries(decision, now))
+    return decision

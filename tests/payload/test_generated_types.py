@@ -1,0 +1,157 @@
+"""
+Generated types, with generated values: transported unchanged, or refused with a sentence.
+
+A value goes the whole way: written, as bytes, through jsonb, as bytes, read. jsonb is modelled for
+each example, so that one that fails is made small, and is PostgreSQL's own for all in the end.
+"""
+
+import dataclasses
+import json
+import os
+import warnings
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from types import NoneType
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisWarning
+from pydantic import BaseModel
+
+from saga_engine import Secret
+from saga_engine.payload.payload import PayloadError, PayloadType
+from tests.payload.type_cases import TypeCase, model_cases, type_cases
+
+MODELS = int(os.environ.get("VALUES_MODELS", "2000"))
+"""How many types are generated; 50,000 take some twenty minutes."""
+
+SHARE_THAT_TRAVELS = 0.2
+"""A test in which next to everything is refused would show nothing."""
+
+
+THROUGH_JSONB = """
+    SELECT each::jsonb::text FROM unnest($1::text[]) WITH ORDINALITY AS t(each, n) ORDER BY n"""
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.sent: list[tuple[PayloadType, Any, bytes]] = []
+        self.refused = 0
+
+
+@pytest.fixture(scope="module")
+def tally():
+    return Tally()
+
+
+def form(value: Any) -> Any:
+    """What a value is, without asking its class: compared instead of the value."""
+    made = next((make for kinds, make in FORMS if isinstance(value, kinds)), _record)
+    return made(value)
+
+
+def _mapping(value: Mapping[Any, Any]) -> Any:
+    pairs = [(form(name), form(each)) for name, each in value.items()]
+    return ("mapping", pairs if isinstance(value, OrderedDict) else sorted(pairs, key=repr))
+
+
+def _record(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        extra = value.__pydantic_extra__ or {}
+        names = [*type(value).model_fields, *extra]
+        return (type(value), [(n, form(getattr(value, n, "missing"))) for n in sorted(names)])
+    if dataclasses.is_dataclass(value):
+        names = [each.name for each in dataclasses.fields(value)]
+        return (type(value), [(name, form(getattr(value, name, "missing"))) for name in names])
+    return (type(value), str(value), repr(value))
+
+
+FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    ((NoneType, bool, bytes), lambda value: (type(value), value)),
+    ((int, float, complex), lambda value: ("number", value + 0)),  # -0.0 is 0
+    (str, lambda value: ("text", str.__str__(value))),
+    (
+        (datetime, time),
+        lambda value: ("moment", value.replace(fold=0, tzinfo=None), str(value.utcoffset())),
+    ),
+    ((date, Decimal), lambda value: (type(value), str(value))),
+    (Secret, lambda value: ("secret", form(value.get_secret_value()))),
+    (Mapping, _mapping),
+    ((set, frozenset), lambda value: ("set", sorted(map(form, value), key=repr))),
+    (Enum, lambda value: (type(value), value.name)),
+    ((list, tuple, deque), lambda value: (type(value), list(map(form, value)))),
+)
+
+
+def jsonb(body: bytes) -> bytes:
+    """As PostgreSQL's jsonb writes it: numbers without exponent, keys by length."""
+
+    def ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return dict(sorted(pairs, key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
+
+    def number(digits: str) -> float:
+        exact = Decimal(digits)
+        return int(exact) if "e" in digits.lower() and exact == int(exact) else float(digits)
+
+    read = json.loads(body, parse_float=number, object_pairs_hook=ordered)
+    return json.dumps(read, ensure_ascii=False).encode()
+
+
+def transported(tally: Tally, kind: TypeCase, data: st.DataObject) -> None:
+    """Send a value; what is refused is counted, and what is altered fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            payload = PayloadType(kind.annotation)
+            value = data.draw(kind.values)
+            before = form(value)
+            body = orjson.dumps(payload.write(value))
+        except PayloadError as refused:
+            assert str(refused)  # noqa: PT017 - refusing is one of two right answers
+            tally.refused += 1
+            return
+        assert before == form(payload.read(orjson.loads(jsonb(body)))), "altered"
+        tally.sent.append((payload, before, body))
+
+
+@pytest.mark.timeout(0)  # it ends by itself, after the number of examples
+def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence(tally):
+    @settings(
+        max_examples=MODELS,
+        deadline=None,
+        derandomize=MODELS <= 2000,
+        database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(model_cases() | type_cases(), st.data())
+    def every(kind: TypeCase, data: st.DataObject) -> None:
+        transported(tally, kind, data)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)
+        every()
+    assert len(tally.sent) + tally.refused >= MODELS
+    assert len(tally.sent) >= MODELS * SHARE_THAT_TRAVELS
+
+
+@pytest.mark.timeout(0)
+async def test_postgresql_alters_nothing_of_what_was_sent(tally, database_url):
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    try:
+        bodies = [body.decode() for _, _, body in tally.sent]
+        kept = [row[0] for row in await connection.fetch(THROUGH_JSONB, bodies)]
+    finally:
+        await connection.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for (payload, before, body), stored in zip(tally.sent, kept, strict=True):
+            back = form(payload.read(orjson.loads(stored)))
+            assert back == before, (payload.kind, body)

@@ -1,0 +1,366 @@
+import asyncio
+from contextlib import suppress
+
+import asyncpg
+import pytest
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError, ResourceClosedError
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.embedded.process import free_port
+from saga_engine.errors import (
+    ConfigurationError,
+    NotFound,
+    SchemaMismatch,
+    StoreRefused,
+    StoreUnavailable,
+)
+from saga_engine.postgres import pgbouncer
+from saga_engine.postgres.statement import text
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+
+PID = text("SELECT pg_backend_pid()")
+IDLE = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND state LIKE 'idle in transaction%'"
+)
+
+
+async def enter(url: str, **settings: float) -> None:
+    async with Database(url, Settings(**settings)):
+        pass
+
+
+async def test_what_a_transaction_did_is_kept_only_if_its_block_ends(database: Database):
+    make = "INSERT INTO saga_engine.audit (id, by, action, reason) VALUES (gen_random_uuid(), {})"
+    async with database.transaction() as tx:
+        await tx.execute(text(make.format("'a', 'kept', ''")))
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text(make.format("'a', 'undone', ''")))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with database.transaction() as tx:
+        assert list((await tx.execute(text("SELECT action FROM saga_engine.audit"))).scalars()) == [
+            "kept"
+        ]
+
+
+async def test_a_host_that_is_not_there_is_named_without_the_password():
+    port = free_port()
+    url = f"postgresql+asyncpg://me:hunter2@127.0.0.1:{port}/db"
+    with pytest.raises(
+        StoreUnavailable, match=rf"me@127.0.0.1:{port}/db cannot be reached"
+    ) as seen:
+        await enter(url)
+    assert "hunter2" not in str(seen.value)
+    assert seen.value.__cause__ is None
+
+
+async def test_a_host_that_does_not_resolve_cannot_be_reached():
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await enter("postgresql+asyncpg://me@no-such-host.invalid/db")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://me@host/db", "mysql://x", ""])
+async def test_a_url_that_cannot_be_read_says_what_one_looks_like(url: str):
+    with pytest.raises(ConfigurationError, match=r"postgresql\+asyncpg://"):
+        await enter(url)
+
+
+async def test_a_wrong_password_is_said_without_it():
+    async with PostgresServer(use_tcp=True) as server:
+        user, _, place = server.url.rpartition("@")
+        wrong = user.rpartition(":")[0] + ":hunter2@" + place
+        with pytest.raises(StoreUnavailable, match="refuses the user or the password") as seen:
+            await enter(wrong)
+    assert "hunter2" not in str(seen.value)
+
+
+async def test_a_database_that_is_not_there_is_named(postgres: PostgresServer):
+    with pytest.raises(StoreUnavailable, match="no database of that name"):
+        await enter(postgres.url.replace("/postgres?", "/nowhere?"))
+
+
+async def test_a_database_without_our_tables_says_how_to_make_them(database_url: str):
+    with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
+        await enter(database_url)
+
+
+async def test_a_database_of_a_newer_version_is_refused(migrated_url: str):
+    async with Database(migrated_url, Settings()) as database:
+        async with database.transaction() as tx:
+            await tx.execute(text("UPDATE saga_engine.alembic_version SET version_num = '9999'"))
+        with pytest.raises(SchemaMismatch, match="9999"):
+            await database.check()
+
+
+async def test_a_table_that_is_missing_says_how_to_make_it(database: Database):
+    with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT * FROM saga_engine.nothing"))
+
+
+async def test_a_database_that_forgets_commits_is_refused(migrated_url: str):
+    async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
+        name = (await tx.execute(text("SELECT current_database()"))).scalar_one()
+        await tx.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+    with pytest.raises(ConfigurationError, match="synchronous_commit"):
+        await enter(migrated_url)
+
+
+async def test_sessions_are_bounded_and_read_committed(database: Database):
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    async with database.transaction() as tx:
+        found = [(await tx.execute(text(f"SHOW {name}"))).scalar_one() for name in names]
+        level = (await tx.execute(text("SHOW transaction_isolation"))).scalar_one()
+    assert found == ["5s", "2s", "5s"]
+    assert level == "read committed"
+
+
+async def test_a_killed_session_is_unavailable_and_the_next_is_not(database: Database):
+    async def be_killed() -> None:
+        async with database.transaction() as tx:
+            async with database.transaction() as other:
+                kill = text("SELECT pg_terminate_backend(:pid)")
+                await other.execute(kill, {"pid": (await tx.execute(PID)).scalar_one()})
+            await tx.execute(PID)
+
+    with pytest.raises(StoreUnavailable):
+        await be_killed()
+    async with database.transaction() as tx:
+        assert (await tx.execute(PID)).scalar_one()
+
+
+async def test_a_server_that_restarts_is_found_again():
+    async with PostgresServer() as server:
+        url = await server.create_database("restarted")
+        from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic is slow to import
+
+        await upgrade(url)
+        async with Database(url, Settings()) as database:
+            server.kill()
+            with pytest.raises(StoreUnavailable):
+                await database.check()
+            await server.restart()
+            await database.check()
+
+
+async def test_a_slow_statement_is_cut_and_leaves_nothing_behind(migrated_url: str):
+    async with Database(migrated_url, Settings(database_transaction_timeout=1)) as database:
+        with pytest.raises(StoreUnavailable):
+            async with database.transaction() as tx:
+                await tx.execute(text("SELECT pg_sleep(60)"))
+        async with database.transaction() as tx:
+            assert (await tx.execute(IDLE)).scalar_one() == 0
+
+
+async def test_a_slow_block_is_cut_and_leaves_nothing_behind(migrated_url: str):
+    async with Database(migrated_url, Settings(database_transaction_timeout=1)) as database:
+        with pytest.raises(StoreUnavailable, match="in time"):
+            async with database.transaction():
+                await asyncio.Event().wait()
+        async with database.transaction() as tx:
+            assert (await tx.execute(IDLE)).scalar_one() == 0
+
+
+async def test_a_row_that_others_hold_for_too_long_is_given_up(migrated_url: str):
+    lock = text("LOCK TABLE saga_engine.engine")
+    settings = Settings(database_lock_timeout=0.1)
+    async with Database(migrated_url, settings) as database, database.transaction() as tx:
+        await tx.execute(lock)
+        with pytest.raises(StoreUnavailable, match="55P03"):
+            async with database.transaction() as other:
+                await other.execute(lock)
+
+
+async def test_a_pool_that_is_used_up_is_unavailable(migrated_url: str):
+    settings = Settings(database_pool_size=1, database_transaction_timeout=0.3)
+    async with Database(migrated_url, settings) as database:
+        with pytest.raises(StoreUnavailable):
+            async with database.transaction(), database.transaction():
+                pass
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [
+        ("SELECT CAST(:value AS text)", "NUL \x00"),
+        ("SELECT CAST(:value AS text)", "surrogate \ud800"),
+        ("SELECT CAST(:value AS integer)", 2**40),
+        ("SELECT CAST(CAST(:value AS text) AS jsonb)", '"\\u0000"'),
+        ("SELECT CAST(CAST(:value AS text) AS uuid)", "hunter2"),
+        ("INSERT INTO saga_engine.engine (token_key) VALUES (:value)", b"hunter2"),
+    ],
+)
+async def test_data_that_can_never_be_stored_is_refused_without_quoting_it(
+    database: Database, statement: str, value: object
+):
+    with pytest.raises(StoreRefused) as seen:
+        async with database.transaction() as tx:
+            await tx.execute(text(statement), {"value": value})
+    assert "hunter2" not in str(seen.value)
+    assert seen.value.__suppress_context__
+
+
+async def test_a_disk_in_trouble_is_worth_another_try(database: Database):
+    trouble = "DO $$ BEGIN RAISE EXCEPTION 'hunter2' USING ERRCODE = '58030'; END $$"
+    with pytest.raises(StoreUnavailable, match="disk or its system") as seen:
+        async with database.transaction() as tx:
+            await tx.execute(text(trouble))
+    assert "hunter2" not in str(seen.value)
+
+
+async def test_a_deadlock_is_worth_another_try(database: Database):
+    one = text("LOCK TABLE saga_engine.engine")
+    two = text("LOCK TABLE saga_engine.audit")
+    ready = asyncio.Barrier(2)
+    refused: list[StoreUnavailable] = []
+
+    async def take(first, second) -> None:
+        try:
+            async with database.transaction() as tx:
+                await tx.execute(first)
+                await ready.wait()
+                await tx.execute(second)
+        except StoreUnavailable as error:
+            refused.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take(one, two))
+        group.create_task(take(two, one))
+    assert ["40P01" in str(error) for error in refused] == [True]
+
+
+async def test_a_plan_that_a_schema_change_made_stale_is_worth_another_try(database: Database):
+    read = text("SELECT * FROM saga_engine.engine")
+    change = text("ALTER TABLE saga_engine.engine ADD COLUMN extra integer")
+    async with database.transaction() as tx:
+        await tx.execute(read)
+
+    async def use_it() -> None:
+        async with database.transaction() as tx:  # the connection that has the plan
+            async with database.transaction() as other:
+                await other.execute(change)
+            await tx.execute(read)
+
+    with pytest.raises(StoreUnavailable, match="schema change"):
+        await use_it()
+    async with database.transaction() as tx:
+        assert (await tx.execute(read)).all() == []
+
+
+async def test_a_bug_of_ours_stays_what_it_is(database: Database):
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        async with database.transaction() as tx:
+            await tx.execute(text("SELEKT"))
+    with pytest.raises(DBAPIError, match="syntax"):
+        async with database.transaction() as tx:
+            await tx.execute(sqlalchemy.text("SELEKT"))
+
+
+async def test_text_and_what_is_composed_with_sqlalchemy_are_one_transaction(database: Database):
+    number = "SELECT pg_current_xact_id()::text"
+    status = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
+
+    async def both(first, second) -> None:
+        """Execute both and then fail."""
+        async with database.transaction() as tx:
+            one = (await tx.execute(first)).scalar_one()
+            assert (await tx.execute(second)).scalar_one() == one
+            seen.append(one)
+            raise NotFound("-")
+
+    seen: list[str] = []
+    statements = (text(number), sqlalchemy.text(number))
+    for first, second in (statements, statements[::-1]):
+        with pytest.raises(NotFound):
+            await both(first, second)
+        async with database.transaction() as tx:
+            seen.append((await tx.execute(first)).scalar_one())
+    async with database.transaction() as tx:
+        ends = [(await tx.execute(status, {"number": each})).scalar_one() for each in seen]
+    assert ends == ["aborted", "committed"] * 2
+
+
+async def test_a_block_that_leaves_a_statement_under_way_is_undone_and_harms_nobody(
+    migrated_url: str,
+):
+    async def linger(tx: SqlAlchemyTransaction, under_way: asyncio.Event) -> None:
+        under_way.set()
+        with suppress(asyncpg.PostgresConnectionError):
+            await tx.execute(text("SELECT pg_sleep(0.2)"))
+
+    async def leave(database: Database, group: asyncio.TaskGroup) -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("CREATE TABLE saga_engine.left_open ()"))
+            group.create_task(linger(tx, under_way := asyncio.Event()))
+            await under_way.wait()
+
+    async with Database(migrated_url, Settings(database_pool_size=1)) as database:
+        async with asyncio.TaskGroup() as group:
+            with suppress(StoreUnavailable):
+                await leave(database, group)
+        async with database.transaction() as tx:
+            there = text("SELECT to_regclass('saga_engine.left_open')::text")
+            assert (await tx.execute(there)).scalar_one() is None
+
+
+async def test_the_statements_that_stay_prepared_have_a_bound(database: Database, monkeypatch):
+    monkeypatch.setattr(pgbouncer, "_PREPARED_MAX", 3)
+    prepared = text("SELECT count(*) FROM pg_prepared_statements")
+    async with database.transaction() as tx:
+        for number in range(20):
+            await tx.execute(text(f"SELECT {number}"))
+        assert (await tx.execute(prepared)).scalar_one() <= 2 * 3
+
+
+@pytest.mark.parametrize("others", [text, sqlalchemy.text])
+async def test_a_transaction_that_is_over_executes_nothing(database: Database, others):
+    async with database.transaction() as tx:
+        pass
+    async with database.transaction():  # which has the same connection
+        with pytest.raises(ResourceClosedError):
+            await tx.execute(others("SELECT 1"))
+
+
+async def test_a_statement_is_prepared_once_on_a_connection_whatever_is_refused(
+    database: Database,
+):
+    prepared = text(
+        "SELECT count(*), sum(generic_plans) FROM pg_prepared_statements"
+        " WHERE statement LIKE '%generic_plans%'"
+    )
+    async with database.transaction() as tx:
+        await tx.execute(prepared)
+    with pytest.raises(StoreRefused):
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1 / 0"))
+    async with database.transaction() as tx:
+        for _ in range(4):
+            await tx.execute(prepared)
+        [known] = await tx.execute(prepared)
+    assert (known.count, known.sum) == (1, 6)
+
+
+async def test_cancelling_gives_the_connection_back(database: Database):
+    started = asyncio.Event()
+
+    async def forever() -> None:
+        async with database.transaction() as tx:
+            await tx.execute(PID)
+            started.set()
+            await tx.execute(text("SELECT pg_sleep(60)"))
+
+    for _ in range(12):  # twice as many as there are connections
+        started.clear()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(forever())
+            await started.wait()
+            task.cancel()
+    async with database.transaction() as tx:
+        assert (await tx.execute(IDLE)).scalar_one() == 0

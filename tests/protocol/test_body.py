@@ -1,0 +1,212 @@
+import tracemalloc
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.payload.limits import max_value_count
+from saga_engine.protocol.body import (
+    limit_violation,
+    read_body,
+    read_json,
+    read_json_object,
+    write_json,
+)
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.settings import Settings
+from tests.kit.messages import make_delivery
+
+DEPTH = 64
+SETTINGS = Settings()
+
+HOSTILE = {
+    "empty": (b"", UnreadableReason.MALFORMED_JSON),
+    "one byte": (b"{", UnreadableReason.MALFORMED_JSON),
+    "truncated": (b'{"a": [1, 2', UnreadableReason.MALFORMED_JSON),
+    "trailing garbage": (b'{"a": 1} x', UnreadableReason.MALFORMED_JSON),
+    "not UTF-8": (b"\xff\xfe", UnreadableReason.MALFORMED_JSON),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), UnreadableReason.MALFORMED_JSON),
+    "byte order mark": (b"\xef\xbb\xbf{}", UnreadableReason.MALFORMED_JSON),
+    "overlong UTF-8": (b'["\xc0\xaf"]', UnreadableReason.MALFORMED_JSON),
+    "NUL in a value": (b'{"a": "\\u0000"}', UnreadableReason.NOT_STORABLE),
+    "NUL in a key": (b'{"x": [{"\\u0000": 1}]}', UnreadableReason.NOT_STORABLE),
+    "raw NUL": (b'{"a": "\x00"}', UnreadableReason.MALFORMED_JSON),
+    "lone surrogate": (b'["\\ud800"]', UnreadableReason.MALFORMED_JSON),
+    "NaN": (b"[NaN]", UnreadableReason.MALFORMED_JSON),
+    "Infinity": (b"[-Infinity]", UnreadableReason.MALFORMED_JSON),
+    "overflowing number": (b"[1e400000]", UnreadableReason.MALFORMED_JSON),
+    "number PostgreSQL would take": (b"[1e131071]", UnreadableReason.MALFORMED_JSON),
+    "integer of 4301 digits": (b"9" * 4301, UnreadableReason.MALFORMED_JSON),
+    "nested 65": (b"[" * 65 + b"]" * 65, UnreadableReason.TOO_DEEP),
+    "nested 60,000": (b"[" * 60_000 + b"]" * 60_000, UnreadableReason.TOO_DEEP),
+    "nested 200,000": (b'{"a":' * 200_000, UnreadableReason.TOO_DEEP),
+    "pickle": (b"\x80\x04K\x01.", UnreadableReason.MALFORMED_JSON),
+    "yaml": (b"!!python/object:os.system {}", UnreadableReason.MALFORMED_JSON),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_body_is_unreadable_with_its_reason(name):
+    body, reason = HOSTILE[name]
+    found = read_json(body, DEPTH)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is reason
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_ever_raise(body):
+    read_json(body, 3)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=30,
+    )
+)
+def test_what_is_read_is_what_was_written_or_cannot_be_stored(value):
+    found = read_json(write_json(value), DEPTH)
+    if isinstance(found, UnreadableMessage):
+        assert found.reason is UnreadableReason.NOT_STORABLE
+        assert b"\\u0000" in orjson.dumps(value)
+    else:
+        assert found == value
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.sampled_from(["[%s]", '{"a":%s}']))
+def test_depth_limit_is_exact(levels, limit, container):
+    body = "1"
+    for _ in range(levels):
+        body = container % body
+    found = read_json(f"[{body},[],[],[],{{}}]".encode(), limit + 1)
+    assert isinstance(found, UnreadableMessage) is (max(levels, 1) > limit)
+
+
+def test_an_integer_that_would_be_altered_is_not_read():
+    found = read_json(b'{"amount": 123456789012345678901}', DEPTH)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.NOT_STORABLE
+    assert "integer beyond 64 bits" in found.explanation
+    assert "1234" not in found.explanation
+
+
+def test_escaped_backslash_before_u0000_is_no_nul():
+    assert read_json(b'["\\\\u0000"]', DEPTH) == ["\\u0000"]
+
+
+@pytest.mark.parametrize("body", [b"null", b'"x"', b"123", b"true", b"[]"])
+def test_any_json_is_a_body_but_only_an_object_is_an_object(body):
+    assert read_body(make_delivery(body=body), SETTINGS) == orjson.loads(body)
+    found = read_json_object(make_delivery(body=body), SETTINGS)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.NOT_AN_OBJECT
+
+
+def test_body_over_the_limit_is_not_parsed():
+    found = read_body(make_delivery(body=b"{}", size=SETTINGS.max_body_bytes + 1), SETTINGS)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.TOO_LARGE
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "gzip,gzip,gzip", "\u202e"])
+def test_encoded_body_is_not_decoded(encoding):
+    found = read_body(make_delivery(body=b"{}", content_encoding=encoding), SETTINGS)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.UNSUPPORTED_ENCODING
+
+
+def test_duplicate_key_counts_last_and_dangerous_keys_are_just_keys():
+    body = b'{"a": 1, "__proto__": {}, "$ref": "x", "__class__": 1, "a": 2}'
+    assert read_json(body, DEPTH) == {"a": 2, "__proto__": {}, "$ref": "x", "__class__": 1}
+
+
+def test_sentence_does_not_quote_the_body():
+    found = read_json(b'{"password": "hunter2", }', DEPTH)
+    assert isinstance(found, UnreadableMessage)
+    assert "hunter2" not in found.explanation
+
+
+@pytest.mark.parametrize("item", ["1", "{}", "[]", '{"":0}', '"a"'])
+def test_more_values_than_body_values_are_too_many(item):
+    few = SETTINGS.model_copy(update={"max_body_json_values": 100})
+    most = item.count("{") and item.count(":")
+    body = f"[{','.join([item] * (40 if most else 98))}]".encode()
+    assert isinstance(read_body(make_delivery(body=body), few), list)
+    body = f"[{','.join([item] * 100)}]".encode()
+    found = read_body(make_delivery(body=body), few)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.TOO_LARGE
+    assert "max_body_json_values" in found.explanation
+
+
+def test_commas_in_a_text_are_no_values():
+    few = SETTINGS.model_copy(update={"max_body_json_values": 5})
+    assert read_body(make_delivery(body=b'[",,,,,,,,{{{{[[[["]'), few) == [",,,,,,,,{{{{[[[["]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+def size_of(value):
+    """How many values JSON holds, and how deep it nests."""
+    inner = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return 1, 0
+    sizes = [size_of(each) for each in inner]
+    return 1 + sum(n for n, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
+
+def reason(found: UnreadableMessage | None) -> UnreadableReason:
+    assert found is not None
+    return found.reason
+
+
+@given(JSON, st.sampled_from([None, orjson.OPT_INDENT_2]))
+def test_values_and_nesting_are_counted_exactly_on_the_bytes(value, layout):
+    body, (values, depth) = orjson.dumps(value, option=layout), size_of(value)
+    exact = SETTINGS.model_copy(update={"max_body_json_values": values, "max_body_depth": depth})
+    assert limit_violation(body, exact) is None
+    assert max_value_count(body) >= values
+    few = exact.model_copy(update={"max_body_json_values": values - 1})
+    flat = exact.model_copy(update={"max_body_depth": depth - 1})
+    assert reason(limit_violation(body, few)) is UnreadableReason.TOO_LARGE
+    assert not depth or reason(limit_violation(body, flat)) is UnreadableReason.TOO_DEEP
+
+
+@given(st.binary(max_size=200) | st.text('{}[]",\\ ', max_size=200).map(str.encode))
+def test_no_bytes_ever_raise_when_they_are_counted(body):
+    limit_violation(
+        body, SETTINGS.model_copy(update={"max_body_json_values": 1, "max_body_depth": 1})
+    )
+
+
+def test_one_text_full_of_commas_and_brackets_is_one_value():
+    body = orjson.dumps(['{[,\\"' * 30_000])
+    assert limit_violation(body, SETTINGS) is None
+    assert read_body(make_delivery(body=body), SETTINGS) == orjson.loads(body)
+
+
+SMALL = {
+    "empty objects": b"[" + b",".join([b"{}"] * 80_000) + b"]",
+    "objects": b"[" + b",".join([b'{"a":1}'] * 24_000) + b"]",
+    "empty arrays, 60 deep": b"[" + b",".join([b"[" * 60 + b"]" * 60] * 2000) + b"]",
+    "arrays, 200 deep": b"[" * 100_000 + b"]" * 100_000,
+    "members": b"{" + b",".join(b'"%d":0' % n for n in range(24_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_beyond_a_limit_is_refused_before_it_takes_memory(name):
+    body = SMALL[name]
+    tracemalloc.start()
+    found = read_body(make_delivery(body=body), SETTINGS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found, UnreadableMessage)
+    assert peak < 6 * len(body)

@@ -1,0 +1,71 @@
+"""docs/protocol.md says what the code does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from saga_engine.amqp.frames import MAX_HEADER_BYTES
+from saga_engine.protocol import command
+from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.topology import ENGINE_TOPOLOGY, queue_policy
+from saga_engine.protocol.unreadable import UnreadableReason
+from saga_engine.settings import Settings
+from saga_engine.vocabulary import Outcome, Status
+
+TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+HEADERS = [
+    getattr(command, name)
+    for name in ("RUN_ID", "SAGA", "VERSION", "STEP", "ATTEMPT", "DIRECTION", "DEADLINE")
+] + [command.IDEMPOTENCY_KEY_HEADER, command.TRACEPARENT_HEADER]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(reason.value for reason in UnreadableReason),
+        *(outcome.value for outcome in AnswerOutcome),
+        *(status.value for status in Status),
+        *(outcome.value for outcome in Outcome if outcome is not Outcome.UNKNOWN),
+        *(queue.name for queue in ENGINE_TOPOLOGY.queues),
+        *(exchange.name for exchange in ENGINE_TOPOLOGY.exchanges),
+        *HEADERS,
+    ],
+)
+def test_word_of_the_contract_is_in_the_document(word):
+    assert f"`{word}`" in TEXT
+
+
+def test_limits_of_the_document_are_those_of_the_code():
+    settings = Settings()
+    assert f"{settings.max_body_bytes:,} bytes" in TEXT
+    assert f"{settings.max_body_depth} (`max_body_depth`)" in TEXT
+    assert f"{MAX_HEADER_BYTES:,} bytes" in TEXT
+    for name in ("max_body_json_values", "max_header_bytes"):
+        assert f"{getattr(settings, name):,} (`{name}`)" in TEXT
+    assert f"{settings.max_header_count} headers (`max_header_count`)" in TEXT
+    assert f"{settings.max_name_bytes} bytes (AMQP, `max_name_bytes`)" in TEXT
+    assert f"{settings.max_request_text_bytes:,} bytes (`max_request_text_bytes`)" in TEXT
+
+
+def test_policy_of_the_document_is_that_of_the_code():
+    found = re.search(r"saga-engine '(.+?)' \\\s+'(\{.+?\})'", TEXT, re.DOTALL)
+    assert found is not None
+    pattern, definition = found.groups()
+    assert pattern == queue_policy()["pattern"]
+    assert json.loads(definition) == queue_policy()["definition"]
+
+
+def shown(pattern: str) -> str:
+    """What the document shows at a pattern's group."""
+    found = re.search(pattern, TEXT)
+    assert found is not None
+    return found[1]
+
+
+def test_bytes_of_the_worked_example_are_its_text():
+    size = int(shown(r"body-size=(\d+)"))
+    raw = bytes.fromhex(shown(r"content-body +((?:[0-9a-f]{2} ?)+)\n"))
+    assert len(raw) == size
+    assert raw.decode() in TEXT

@@ -1,0 +1,113 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.reply import Reply, decode_reply, encode_reply
+from saga_engine.protocol.token import CommandRef, sign_token
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction, Failure, Outcome
+from tests.kit.messages import deliver, make_delivery
+
+SETTINGS = Settings()
+KEY = b"k" * 32
+REF = CommandRef(UUID(int=7), "charge", Direction.ACTION, 3)
+TOKEN = sign_token(KEY, REF)
+ASKED = ReceivedCommand(
+    Command(
+        REF.run_id, "place-order", 1, "charge", Direction.ACTION, 3, "payment.charge", "key", {},
+        datetime(2026, 1, 1, tzinfo=UTC),
+    ),
+    TOKEN, "saga.replies", "m", "",
+)  # fmt: skip
+
+
+def unreadable(found):
+    assert isinstance(found, UnreadableMessage), found
+    return found.reason, found.command_ref
+
+
+def test_success_arrives_with_its_result():
+    message = encode_reply(ASKED, Outcome.SUCCEEDED, {"charge_id": "c-1"})
+    assert (message.exchange, message.routing_key) == ("saga.replies", "saga.replies")
+    assert message.headers == {"saga-outcome": "succeeded"}
+    assert decode_reply(deliver(message), [KEY], SETTINGS) == Reply(
+        REF, Outcome.SUCCEEDED, {"charge_id": "c-1"}, None, message.message_id, TOKEN
+    )
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.FAILED])
+def test_refusal_arrives_with_its_failure(outcome):
+    failure = Failure("declined", "The card was declined.", {"attempts_left": 2})
+    message = encode_reply(ASKED, outcome, failure)
+    assert decode_reply(deliver(message), [KEY], SETTINGS) == Reply(
+        REF, outcome, None, failure, message.message_id, TOKEN
+    )
+
+
+def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
+    found = decode_reply(make_delivery(correlation_id=TOKEN, body=b'"done"'), [KEY], SETTINGS)
+    assert isinstance(found, Reply)
+    assert (found.outcome, found.body) == (Outcome.SUCCEEDED, "done")
+
+
+def test_foreign_correlation_id_is_nobody_s_reply():
+    for token in ("", "x", sign_token(b"other" * 8, REF)):
+        found = decode_reply(make_delivery(correlation_id=token), [KEY], SETTINGS)
+        assert unreadable(found) == (UnreadableReason.UNCORRELATED_REPLY, None)
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "SUCCEEDED", "", 1, None, ["failed"], {"a": 1}])
+def test_unknown_outcome_is_unreadable_and_keeps_its_command(outcome):
+    found = decode_reply(
+        make_delivery(correlation_id=TOKEN, headers={"saga-outcome": outcome}), [KEY], SETTINGS
+    )
+    assert unreadable(found) == (UnreadableReason.BAD_OUTCOME, REF)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"null", b"[]", b"{}", b'{"code": ""}', b'{"code": 1}', b'{"code": "c", "message": 1}',
+     b'{"code": "' + b"c" * 129 + b'"}'],
+)  # fmt: skip
+def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
+    found = decode_reply(
+        make_delivery(correlation_id=TOKEN, headers={"saga-outcome": "failed"}, body=body),
+        [KEY],
+        SETTINGS,
+    )
+    assert unreadable(found) == (UnreadableReason.BAD_FAILURE, REF)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"body": b"{"}, UnreadableReason.MALFORMED_JSON),
+        ({"size": 20_000_000}, UnreadableReason.TOO_LARGE),
+        ({"content_encoding": "gzip"}, UnreadableReason.UNSUPPORTED_ENCODING),
+        ({"problem": "Its headers have 9 bytes."}, UnreadableReason.BAD_HEADERS),
+    ],
+)
+def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):
+    found = decode_reply(make_delivery(correlation_id=TOKEN, **changes), [KEY], SETTINGS)
+    assert unreadable(found) == (reason, REF)
+
+
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([TOKEN, "", "a.b.c"]),
+    st.dictionaries(st.sampled_from(["saga-outcome", "x"]), st.text() | st.integers()),
+)
+def test_no_reply_ever_raises(body, token, headers):
+    hostile = replace(make_delivery(body=body), correlation_id=token, headers=headers)
+    decode_reply(hostile, [KEY], SETTINGS)
+
+
+def test_result_and_failure_do_not_show_in_a_repr():
+    message = encode_reply(ASKED, Outcome.SUCCEEDED, {"card": "4242"})
+    assert "4242" not in repr(decode_reply(deliver(message), [KEY], SETTINGS))

@@ -1,0 +1,137 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+import pytest
+
+from saga_engine.decider.run import OpenIncident
+from saga_engine.protocol.answer import (
+    Answer,
+    AnswerAddress,
+    AnswerOutcome,
+    RunFinishedMessage,
+    answer_address,
+    decode_client_message,
+    encode_answer,
+    encode_run_finished,
+    run_finished_binding,
+)
+from saga_engine.protocol.request import (
+    CancelRequest,
+    StartRequest,
+    StatusRequest,
+    decode_request,
+    encode_request,
+)
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.settings import Settings
+from saga_engine.vocabulary import Direction, Failure, Status
+from tests.kit.messages import deliver, make_delivery
+
+SETTINGS = Settings()
+RUN = UUID("0198c0de-0000-7000-8000-000000000001")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        StartRequest(RUN, "place-order", {"order_id": "o-1"}, version=2, key="o-1"),
+        StartRequest(RUN, "place-order", None),
+        CancelRequest(RUN, "changed my mind", "ann"),
+        StatusRequest(RUN),
+    ],
+)
+def test_request_arrives_as_it_was_sent(request_):
+    message = encode_request(request_, reply_to="saga.client.1", correlation_id="q-1")
+    assert message.exchange == "saga.requests"
+    assert decode_request(deliver(message), SETTINGS) == request_
+    assert answer_address(deliver(message)) == AnswerAddress("saga.client.1", "q-1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"run_id": None}, {"run_id": 7}, {"run_id": "../../x"}, {"run_id": f"{{{RUN}}}"},
+     {"run_id": f"{RUN}\n"}, {"run_id": str(RUN).upper()}, {"run_id": ["a"]}, {"saga": ""},
+     {"saga": 1}, {"saga": "x" * 1001}, {"version": 0}, {"version": True}, {"version": "1"},
+     {"version": 2**31}, {"key": ""}, {"key": []}, {"key": "\U0001f600" * 251}],
+)  # fmt: skip
+def test_bad_start_is_unreadable_and_names_the_field(change):
+    body = {"run_id": str(RUN), "saga": "s", "version": None, "key": None, "input": {}} | change
+    found = decode_request(make_delivery(routing_key="start", body=orjson.dumps(body)), SETTINGS)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is UnreadableReason.BAD_REQUEST
+    assert next(iter(change)) in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "reason"),
+    [
+        ("explode", b"{}", UnreadableReason.BAD_REQUEST),
+        ("start", b"[]", UnreadableReason.NOT_AN_OBJECT),
+        ("start", b"{", UnreadableReason.MALFORMED_JSON),
+        ("cancel", orjson.dumps({"run_id": str(RUN), "by": "ann"}), UnreadableReason.BAD_REQUEST),
+        ("start", orjson.dumps({"run_id": str(RUN), "saga": "s"}), UnreadableReason.BAD_REQUEST),
+    ],
+)
+def test_request_that_makes_no_sense_is_unreadable(verb, body, reason):
+    found = decode_request(make_delivery(routing_key=verb, body=body), SETTINGS)
+    assert isinstance(found, UnreadableMessage)
+    assert found.reason is reason
+
+
+@pytest.mark.parametrize("reply_to", ["", "#", "a b", "x" * 201, "saga.client.1\n", "ü", "*"])
+def test_answer_goes_nowhere_for_a_reply_to_that_is_no_queue_of_a_client(reply_to):
+    assert answer_address(make_delivery(reply_to=reply_to, correlation_id="q")) is None
+
+
+def test_forged_reply_to_does_not_reach_the_queue_of_a_participant():
+    hostile = make_delivery(reply_to="saga.participant.payment", correlation_id="q")
+    named = answer_address(hostile)
+    assert named is not None
+    message = encode_answer(named, Answer(AnswerOutcome.ACCEPTED))
+    assert message.exchange == "saga.events"
+    assert message.routing_key == "answer.saga.participant.payment"
+
+
+def test_answer_arrives_as_it_was_sent():
+    answer = Answer(
+        *(AnswerOutcome.EXISTING, RUN, Status.COMPENSATED, None, Failure("declined", "no", [1])),
+        *("place-order", 1, "o-1"),
+    )
+    message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
+    assert message.correlation_id == "q-1"
+    assert not message.mandatory
+    assert decode_client_message(deliver(message), SETTINGS) == answer
+
+
+def test_an_answer_says_that_its_run_waits_for_a_person():
+    since = datetime(2026, 11, 28, 3, tzinfo=UTC)
+    incident = OpenIncident(1, "charge", Direction.ACTION, "step_unknown", since)
+    answer = Answer(
+        *(AnswerOutcome.EXISTING, RUN, Status.RUNNING, None, None, "place-order", 1, "o-1"),
+        *(2, incident),
+    )
+    message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
+    assert decode_client_message(deliver(message), SETTINGS) == answer
+
+
+def test_finished_run_arrives_where_its_client_bound():
+    finished = RunFinishedMessage(RUN, "place-order", 1, "o-1", Status.COMPLETED, {"ok": True})
+    message = encode_run_finished(finished)
+    assert message.routing_key == f"finished.{RUN}.place-order"
+    assert run_finished_binding("q", RUN).binding_key == f"finished.{RUN}.#"
+    assert decode_client_message(deliver(message), SETTINGS) == finished
+
+
+@pytest.mark.parametrize("kind", ["answer", "finished", ""])
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b'{"outcome": "x"}', b'{"outcome": 1}', b'{"run_id": 1, "version": 1}', b"[]",
+     b'{"outcome": "accepted", "error": {}}',
+     b'{"outcome": "accepted", "incident": {}}', b'{"outcome": "accepted", "incident": 1}',
+     b'{"outcome": "accepted", "open_incidents": "1"}', b'{"outcome": "accepted", "status": {}}'],
+)  # fmt: skip
+def test_garbage_in_a_client_s_queue_is_unreadable(kind, body):
+    assert isinstance(
+        decode_client_message(make_delivery(type=kind, body=body), SETTINGS), UnreadableMessage
+    )

@@ -1,0 +1,112 @@
+import json
+import re
+
+import pytest
+
+from saga_engine.errors import BrokerUnavailable, TopologyMismatch
+from saga_engine.protocol import topology
+from saga_engine.protocol.topology import (
+    ENGINE_TOPOLOGY,
+    Topology,
+    participant_topology,
+    queue_policy,
+)
+from tests.kit.connections import open_connection, open_publisher, raw_channel
+from tests.kit.messages import make_message
+
+
+async def test_engine_s_topology_is_declared_and_may_be_declared_again(broker_url):
+    for _ in range(2):
+        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
+            pass
+    async with raw_channel(broker_url) as channel:
+        for queue in ("saga.replies", "saga.requests", "saga.dead-letters"):
+            assert (await channel.queue_declare(queue, passive=True)).message_count == 0
+
+
+async def test_reply_reaches_the_engine_by_its_exchange_and_by_the_default_one(broker_url):
+    async with open_publisher(broker_url, topology=ENGINE_TOPOLOGY) as publisher:
+        outcomes = await publisher.publish(
+            [
+                make_message("saga.replies", exchange="saga.replies"),
+                make_message("saga.replies", exchange=""),
+                make_message("elsewhere", exchange="saga.replies"),
+                make_message("start", exchange="saga.requests"),
+                make_message("", exchange="saga.dead-letters"),
+            ]
+        )
+    assert [outcome.value for outcome in outcomes] == [
+        "confirmed", "confirmed", "returned", "confirmed", "confirmed"
+    ]  # fmt: skip
+
+
+async def test_queue_with_other_arguments_is_an_error_that_says_which_and_what_to_do(broker_url):
+    async with raw_channel(broker_url) as channel:
+        await channel.queue_declare("saga.replies", durable=True)
+    with pytest.raises(TopologyMismatch) as caught:
+        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
+            pass
+    text = str(caught.value)
+    assert "queue 'saga.replies'" in text
+    assert "x-queue-type" in text
+    assert "delete it" in text
+
+
+async def test_exchange_of_another_kind_is_an_error_that_says_which(broker_url):
+    async with raw_channel(broker_url) as channel:
+        await channel.exchange_declare("saga.commands", exchange_type="fanout", durable=True)
+    with pytest.raises(TopologyMismatch, match=r"exchange 'saga\.commands'.*type"):
+        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
+            pass
+
+
+async def test_user_without_permissions_may_use_what_exists_and_is_told_what_does_not(
+    rabbitmq, rabbitmq_url
+):
+    name = f"least-{rabbitmq_url.rpartition('/')[2]}"
+    vhost = rabbitmq_url.rpartition("/")[2]
+    await rabbitmq.ctl("add_user", name, "secret-password")
+    await rabbitmq.ctl("set_permissions", "-p", vhost, name, "^$", r"^saga\.", r"^saga\.")
+    url = rabbitmq_url.replace("guest:guest", f"{name}:secret-password")
+    with pytest.raises(BrokerUnavailable, match=r"'saga\.commands' does not exist.*permission"):
+        async with open_connection(url):
+            pass
+    async with open_connection(rabbitmq_url), open_connection(url) as link:
+        assert link.status.generation == 1
+
+
+def test_participant_binds_each_of_its_commands():
+    found = participant_topology("payment", ["payment.charge", "payment.refund"])
+    assert [queue.name for queue in found.queues] == ["saga.participant.payment"]
+    assert [(one.exchange, one.binding_key) for one in found.bindings] == [
+        ("saga.commands", "payment.charge"),
+        ("saga.commands", "payment.refund"),
+    ]
+
+
+def test_policy_is_json_and_covers_our_queues_but_not_the_dead_letters():
+    found = json.loads(json.dumps(queue_policy()))
+    names = [queue.name for queue in ENGINE_TOPOLOGY.queues] + [
+        "saga.participant.x",
+        "other.replies",
+    ]
+    covered = [name for name in names if re.search(found["pattern"], name)]
+    assert covered == ["saga.replies", "saga.requests", "saga.participant.x"]
+    assert found["definition"]["delivery-limit"] == 20
+
+
+async def test_policy_is_one_the_broker_takes(rabbitmq, rabbitmq_url):
+    vhost = rabbitmq_url.rpartition("/")[2]
+    found = queue_policy()
+    await rabbitmq.ctl(
+        "set_policy", "-p", vhost, "--apply-to", found["apply-to"],
+        "--priority", str(found["priority"]),
+        found["name"], found["pattern"], json.dumps(found["definition"]),
+    )  # fmt: skip
+    async with open_connection(rabbitmq_url, topology=ENGINE_TOPOLOGY):
+        pass
+
+
+def test_empty_topology_declares_nothing():
+    assert Topology() == Topology((), (), ())
+    assert topology.DEAD_LETTERS == "saga.dead-letters"

@@ -1,0 +1,92 @@
+"""The simulation has teeth: it finds every bug that is planted, and nothing where there is none."""
+
+from functools import cache
+
+import pytest
+
+from saga_engine.participant import barrier
+from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from simulation.world import simulate
+from tests.simulation.bug_patcher import BugPatcher, SignatureMismatch, mismatch_violations
+from tests.simulation.campaign import config_for
+from tests.simulation.planted_bugs import BUGS
+from tests.simulation.workloads import workloads_for
+
+SEEDS = range(96)
+"""Each bug is found in one of these."""
+
+RARE = {
+    "begin_the_newest_version_that_is_here": (45,),
+    "complete_when_the_last_step_is_done": (10,),
+    "ignore_a_late_success": (62,),
+    "never_try_again_what_waits": (2,),
+    "take_a_rejected_compensation_for_done": (25,),
+    "take_too_much_for_a_bug": (7,),
+}
+"""Seeds that find what few do, or find it soon. They come first, and then all the others."""
+
+RUNS = 30
+
+
+def broken(seed):
+    return simulate(config_for(seed, RUNS), workloads_for(seed)).violations
+
+
+def test_there_are_enough_bugs():
+    assert len(BUGS) >= 20
+
+
+@cache
+def breaks_nothing(seed):
+    return not broken(seed)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found(name, monkeypatch, record_property):
+    plant, promises = BUGS[name]
+    plant(BugPatcher(monkeypatch))
+    for seed in (*RARE.get(name, ()), *SEEDS):
+        violations = broken(seed)
+        assert not mismatch_violations(violations), "the replacement does not fit the engine"
+        found = [sentence for sentence in violations if sentence.startswith(promises)]
+        if found:
+            record_property("found", f"seed {seed}: {found[0]}")
+            monkeypatch.undo()
+            assert breaks_nothing(seed)
+            return
+    raise AssertionError(f"{name} broke none of {promises} in {len(SEEDS)} seeds")
+
+
+def test_a_rare_seed_belongs_to_a_bug():
+    assert RARE.keys() <= BUGS.keys()
+
+
+def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
+    def take(self, intake):
+        del self, intake
+
+    with pytest.raises(SignatureMismatch, match="failures=0"):
+        BugPatcher(monkeypatch).replace(BatchRunner, "process", take)
+
+
+def test_a_bug_whose_name_is_gone_is_refused(monkeypatch):
+    with pytest.raises(SignatureMismatch, match="not callable: NoneType"):
+        BugPatcher(monkeypatch).replace(BatchRunner, "take_it_all", lambda: None)
+
+
+def test_a_type_error_that_the_engine_contains_is_seen(monkeypatch):
+    async def commands(self, rows, told=(), *, again=False):
+        raise TypeError(f"{self} {rows} {told} {again}")
+
+    BugPatcher(monkeypatch).replace(OutboxPublisher, "publish_commands", commands)
+    assert mismatch_violations(broken(SEEDS[0]))
+
+
+def test_a_type_error_that_a_participant_contains_is_seen(monkeypatch):
+    async def leave(tx, command, answer):
+        raise TypeError(f"{tx} {command} {answer}")
+
+    BugPatcher(monkeypatch).replace(barrier, "record_result", leave)
+    assert mismatch_violations(broken(SEEDS[0]))

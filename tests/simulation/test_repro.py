@@ -1,0 +1,49 @@
+"""A failing simulation becomes a small one, and one that was kept never fails again."""
+
+import pytest
+
+from simulation.faults import Fault, FaultKind
+from simulation.repro import Repro, parse_repro, shrink
+from simulation.world import SimulationConfig, simulate
+from tests.simulation.bug_patcher import BugPatcher
+from tests.simulation.campaign import REGRESSIONS, config_for, run_campaign, run_repro
+from tests.simulation.planted_bugs import BUGS
+from tests.simulation.workloads import workloads_for
+
+KEPT = sorted(REGRESSIONS.glob("*.json"))
+
+
+def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
+    plant, _ = BUGS["take_a_failed_commit_for_done"]
+    plant(BugPatcher(monkeypatch))
+    outcome = simulate(config_for(1, 10), workloads_for(1))
+    case = shrink(Repro(config_for(1, 10), tuple(outcome.faults)), run_repro)
+    assert len(outcome.faults) > 10
+    assert len(case.faults) <= 3
+    assert case.config.runs <= 10
+    assert run_repro(case)
+    monkeypatch.undo()
+    assert not run_repro(case)
+
+
+def test_a_campaign_reports_a_broken_promise_as_a_small_case(monkeypatch):
+    plant, _ = BUGS["acknowledge_before_the_commit"]
+    plant(BugPatcher(monkeypatch))
+    figures = run_campaign(base=0, seeds=1, runs=10)
+    [case] = figures.repros
+    assert (case.setup.runs, case.faults) == (1, ())
+    assert case.violations[0] in str(figures)
+
+
+def test_a_case_is_read_as_it_was_written():
+    case = Repro(
+        SimulationConfig(7, runs=2, fault_interval=30),
+        (Fault(3, FaultKind.DELAYED, 1.5),),
+        ("P1: stuck",),
+    )
+    assert parse_repro(case.to_json()) == case
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_once_failed_holds(path):
+    assert not run_repro(parse_repro(path.read_text()))

@@ -1,0 +1,150 @@
+import asyncio
+
+import pytest
+
+from saga_engine.identifiers import uuid7
+from saga_engine.store import business_keys, checked_requests, pending_requests
+from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.checked_requests import NewStart
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.vocabulary import Json
+from tests.kit.stored_runs import BOTH_DATABASES, run_id
+
+pytestmark = BOTH_DATABASES
+
+INPUT: dict[str, Json] = {"a": 1, "b": {"x": 1, "y": 2}}
+REORDERED: dict[str, Json] = {"b": {"y": 2, "x": 1}, "a": 1}
+
+
+async def recorded(tx: SqlAlchemyTransaction, wanted: KeyRequest) -> KeyOwner:
+    """Record a start that wants a key, as a caller does in its transaction."""
+    name, key, run_id_, given = wanted.saga, wanted.key, wanted.run_id, wanted.input
+    start = NewStart(name, 1, run_id_, key, given, given, must_be_known=False, fingerprint="f")
+    started = await checked_requests.record_start(tx, start)
+    assert started is not None
+    return started.owner
+
+
+async def test_a_start_that_is_recorded_holds_its_key(database: Database):
+    mine, again, other = (
+        KeyRequest("orders", "o-1", str(uuid7()), i) for i in (INPUT, REORDERED, {})
+    )
+    async with database.transaction() as tx:
+        assert await recorded(tx, mine) == KeyOwner(mine.run_id, True)
+        assert await recorded(tx, again) == KeyOwner(mine.run_id, True)
+        assert await recorded(tx, other) == KeyOwner(mine.run_id, False)
+        assert await business_keys.try_reserve(tx, [again]) == [KeyOwner(mine.run_id, True)]
+
+
+async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(database: Database):
+    async with database.transaction() as tx:
+        start = NewStart("nothing", None, str(uuid7()), "k", {}, {}, must_be_known=True)
+        assert await checked_requests.record_start(tx, start) is None
+        assert await business_keys.try_reserve(tx, [KeyRequest("nothing", "k", run_id(), {})]) != []
+        assert await pending_requests.find_starts(tx, [start.run_id]) == {}
+
+
+async def test_a_free_key_goes_to_whoever_wants_it(database: Database):
+    mine = KeyRequest("orders", "o-1", run_id(), INPUT)
+    async with database.transaction() as tx:
+        assert await business_keys.try_reserve(tx, [mine]) == [KeyOwner(mine.run_id, True)]
+        assert await business_keys.try_reserve(tx, [mine]) == [KeyOwner(mine.run_id, True)]
+        assert await business_keys.try_reserve(tx, []) == []
+
+
+async def test_the_same_key_with_the_same_input_finds_the_same_run(database: Database):
+    first, again = (KeyRequest("orders", "o-1", run_id(), i) for i in (INPUT, REORDERED))
+    async with database.transaction() as tx:
+        await business_keys.try_reserve(tx, [first])
+    async with database.transaction() as tx:
+        assert await business_keys.try_reserve(tx, [again]) == [KeyOwner(first.run_id, True)]
+
+
+async def test_the_same_key_with_another_input_is_a_conflict(database: Database):
+    first, other = (KeyRequest("orders", "o-1", run_id(), i) for i in (INPUT, {"a": 2}))
+    async with database.transaction() as tx:
+        assert await business_keys.try_reserve(tx, [first, other]) == [
+            KeyOwner(first.run_id, True),
+            KeyOwner(first.run_id, False),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "equal"),
+    [
+        (1, 1.0, True),
+        (10**16, 1e16, True),
+        (2**63, 2.0**63, True),
+        (0, -0.0, True),
+        ([1.5, "1.0"], [1.50, "1.0"], True),
+        (1, True, False),
+        (1, "1", False),
+        ("1.0", "1", False),
+        (2**53, 2**53 + 1, False),
+        (1e300, 1e301, False),
+    ],
+)
+async def test_inputs_are_equal_as_json_is_however_a_number_is_written(
+    database: Database, first, second, equal
+):
+    one, other = (KeyRequest("orders", "o-1", run_id(), {"n": each}) for each in (first, second))
+    async with database.transaction() as tx:
+        await business_keys.try_reserve(tx, [one])
+        assert await business_keys.try_reserve(tx, [other]) == [KeyOwner(one.run_id, equal)]
+    assert business_keys.equal_inputs(one.input, other.input) is equal
+
+
+async def test_a_key_of_another_saga_is_another_key(database: Database):
+    wanted = [KeyRequest(saga, "o-1", run_id(), INPUT) for saga in ("orders", "returns")]
+    async with database.transaction() as tx:
+        assert await business_keys.try_reserve(tx, wanted) == [
+            KeyOwner(each.run_id, True) for each in wanted
+        ]
+
+
+async def test_of_two_at_once_the_second_finds_what_the_first_committed(database: Database):
+    first, second = (KeyRequest("orders", "o-1", str(uuid7()), INPUT) for _ in range(2))
+    reserved, waiting = asyncio.Event(), asyncio.Event()
+
+    async def late() -> KeyOwner:
+        async with database.transaction() as tx:
+            await reserved.wait()
+            waiting.set()
+            return await recorded(tx, second)
+
+    async with asyncio.TaskGroup() as group:
+        loser = group.create_task(late())
+        async with database.transaction() as tx:
+            await recorded(tx, first)
+            reserved.set()
+            await waiting.wait()
+    assert loser.result() == KeyOwner(first.run_id, True)
+
+
+async def test_a_key_that_was_not_committed_is_free_again(database: Database):
+    first, second = (KeyRequest("orders", "o-1", run_id(), INPUT) for _ in range(2))
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            await business_keys.try_reserve(tx, [first])
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with database.transaction() as tx:
+        assert await business_keys.try_reserve(tx, [second]) == [KeyOwner(second.run_id, True)]
+
+
+async def test_many_that_want_the_same_keys_do_not_deadlock(database: Database):
+    names = [f"o-{number}" for number in range(50)]
+
+    async def want(ordered: list[str]) -> None:
+        async with database.transaction() as tx:
+            await business_keys.try_reserve(
+                tx, [KeyRequest("orders", name, run_id(), INPUT) for name in ordered]
+            )
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(want(names))
+            group.create_task(want(names[::-1]))

@@ -1,0 +1,111 @@
+"""A request says what its act says: who, why and what; and an act has one request."""
+
+import json
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.errors import StoreRefused
+from saga_engine.store import audit, checked_requests
+from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.database import Database
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.vocabulary import Resolution
+from tests.kit.stored_runs import run_id
+
+SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
+DEEP = '{"by":"eve","reason":"why","resolution":"retry","result":' + "[" * 1_000_000
+ADD = text(
+    """
+    SELECT saga_engine.request_resolve(CAST(:run_ids AS uuid[]), CAST(:ids AS uuid[]),
+        CAST(:bodies AS text[]))"""
+)
+COUNT = text("SELECT count(*) FROM saga_engine.inbox")
+
+
+async def ask(database: Database, *bodies: str, act: OperatorAction | None = None) -> None:
+    """Record an act of Eve's, and requests with these bodies under it."""
+    act = act or OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    arguments = {
+        "run_ids": [act.run_id] * len(bodies),
+        "ids": [act.id] * len(bodies),
+        "bodies": list(bodies),
+    }
+    async with database.transaction() as tx:
+        await audit.record(tx, [act])
+        await tx.execute(ADD, arguments)
+
+
+async def waiting(database: Database) -> int:
+    async with database.transaction() as tx:
+        found: int = (await tx.execute(COUNT)).scalar_one()
+        return found
+
+
+FORGED = {
+    "another person": json.dumps({**SAID, "by": "alice"}),
+    "another person, said last": json.dumps(SAID)[:-1] + ', "\\u0062y": "alice"}',
+    "another reason": json.dumps({**SAID, "reason": "the chief wants it"}),
+    "another resolution": json.dumps({**SAID, "resolution": "abandon"}),
+    "no person": '{"resolution":"retry","reason":"why"}',
+    "no object": '["eve","retry","why"]',
+    "null": "null",
+    "no JSON": "{",
+    "NUL": json.dumps({**SAID, "result": "\0"}),
+    "a number beyond all numbers": json.dumps(SAID)[:-1] + ', "result": 1e999999999}',
+    "deep nesting": DEEP,
+    "too long": json.dumps({**SAID, "result": "x" * (4 * 1024 * 1024)}),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_request_that_says_another_thing_than_its_act_is_refused(
+    database: Database, forged
+):
+    with pytest.raises(StoreRefused):
+        await ask(database, FORGED[forged])
+    assert await waiting(database) == 0
+
+
+async def test_an_act_has_one_request(database: Database):
+    said = json.dumps(SAID)
+    with pytest.raises(StoreRefused):
+        await ask(database, *[said] * 1000)
+    act = OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    await ask(database, said, act=act)
+    with pytest.raises(StoreRefused):
+        await ask(database, said, act=act)
+    assert await waiting(database) == 1
+
+
+async def test_an_act_that_is_settled_has_no_further_request(database: Database):
+    act = OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    await ask(database, json.dumps(SAID), act=act)
+    async with database.transaction() as tx:
+        await tx.execute(text("DELETE FROM saga_engine.inbox"))
+        await audit.record_outcomes(tx, [ActionOutcome(act.id, True, "done")])
+    with pytest.raises(StoreRefused):
+        await ask(database, json.dumps(SAID), act=act)
+    assert await waiting(database) == 0
+
+
+@pytest.mark.parametrize("resolution", Resolution)
+async def test_what_our_own_programs_write_is_recorded(database: Database, resolution):
+    act = OperatorAction(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
+    body = {**SAID, "resolution": resolution.value, "by": act.operator, "reason": act.reason}
+    cancel = OperatorAction(str(uuid4()), "é\\", "cancel", "why", act.run_id)
+    assert act.run_id is not None
+    assert cancel.run_id is not None
+    async with database.transaction() as tx:
+        await audit.record(tx, [act, cancel])
+        await checked_requests.record_operator_requests(
+            tx,
+            [
+                NewRequest("resolve", act.run_id, body, audit_id=act.id),
+                NewRequest(
+                    "cancel", act.run_id, {"by": "é\\", "reason": "why"}, audit_id=cancel.id
+                ),
+            ],
+        )
+    assert await waiting(database) == 2

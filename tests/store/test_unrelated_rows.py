@@ -1,0 +1,173 @@
+"""The statements that run all the time read no row of what others have left behind."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, pending_requests, recovery, run_queries, runs
+from saga_engine.store.database import Database
+from saga_engine.store.migrate import upgrade
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.vocabulary import Status
+from tests.kit.stored_runs import ORDERS, insert_run, run_id
+
+LEFT = 20_000
+ONE_MORE = 200
+"""Pages: the levels of indexes, and what PostgreSQL cleans up on the way."""
+
+OTHER = text(
+    "INSERT INTO saga_engine.definition (name, version, fingerprint, document)"
+    " VALUES ('another', 1, 'x', '{}') RETURNING id"
+)
+OVERDUE = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, wake_at, definition_id, revision,
+        status, key, input, state)
+    SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
+        r.started_at, r.updated_at, clock_timestamp() - interval '1 hour', :other, r.revision,
+        r.status, 'key-' || n, r.input, r.state
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+WAITING = text(
+    """
+    INSERT INTO saga_engine.inbox
+        (run_id, kind, saga, version, fingerprint, definition_id, held, not_before, body)
+    SELECT gen_random_uuid(), w.kind, w.saga, w.version, w.fingerprint, w.definition_id, w.held,
+        clock_timestamp() + w.pause, '{}'
+    FROM generate_series(1, :number) AS n, (VALUES
+        ('start', 'place-order', 2, NULL, NULL, false, interval '-1 h'),
+        ('start', 'place-order', 1, 'another', NULL, false, interval '-1 h'),
+        ('start', 'another', NULL, NULL, NULL, false, interval '-1 h'),
+        ('start', 'place-order', NULL, NULL, NULL, false, interval '1 h'),
+        ('reply', NULL, NULL, NULL, 99, false, interval '-1 h'),
+        ('cancel', NULL, NULL, NULL, NULL, true, interval '-1 h'),
+        ('reply', NULL, NULL, NULL, NULL, false, interval '1 h')
+        ) AS w(kind, saga, version, fingerprint, definition_id, held, pause)"""
+)
+
+FINISHED = text(
+    """
+    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
+        revision, status, input, state)
+    SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
+        r.started_at, r.updated_at, clock_timestamp(), r.definition_id, 9, 'completed', r.input,
+        r.state
+    FROM saga_engine.run AS r, generate_series(1, :number) AS n
+    WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+
+BLOCKS = text(
+    "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::integer"
+    " FROM pg_class AS c WHERE c.relnamespace IN"
+    " ('saga_engine'::regnamespace, 'pg_toast'::regnamespace)"
+)
+
+
+async def anything(tx, number: int) -> list[bool]:
+    return [True] if await pending_requests.has_work(tx, ["place-order"], [number]) else []
+
+
+POLLED = {
+    "what is due": lambda tx, number: runs.lock_due(tx, [number], 200),
+    "the names of what is due": lambda tx, number: runs.due_run_ids(tx, [number], 200),
+    "what will be due": lambda tx, number: runs.due_within(
+        tx, {number: timedelta(minutes=1)}, 1000
+    ),
+    "whether anything waits": anything,
+    "which sagas wait": lambda tx, number: pending_requests.sagas_with_starts(
+        tx, ["place-order"], [number]
+    ),
+    "the starts": lambda tx, number: pending_requests.take_starts(
+        tx, {"place-order": 100}, definition_ids=[number], limit=100
+    ),
+    "the requests": lambda tx, number: pending_requests.take(
+        tx, definition_ids=[number], limit=100
+    ),
+    "a changed definition": lambda tx, _: definitions.register(tx, [ORDERS]),
+    "the runs of a rare saga": lambda tx, _: run_queries.list_runs(
+        tx, limit=50, saga="place-order"
+    ),
+}
+
+
+async def made(postgres, name: str, left: int):
+    """A database in which some things wait for us, and *left* of each kind for others."""
+    url = await postgres.create_database(name)
+    await upgrade(url)
+    patient = Settings(database_transaction_timeout=120)
+    async with Database(url, patient) as database, database.transaction() as tx:
+        number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
+        other = (await tx.execute(OTHER)).scalar_one()
+        ours = (await insert_run(tx, number)).run_id
+        await tx.execute(OVERDUE, {"run_id": ours, "number": left, "other": other})
+        await tx.execute(WAITING, {"number": left})
+        await runs.defer_wake(tx, ours, timedelta(seconds=-1))
+        start = NewRequest("start", run_id(), {}, saga="place-order", version=1)
+        await pending_requests.record(
+            tx, [start, NewRequest("reply", ours, {}, definition_id=number)]
+        )
+    return url, number
+
+
+@pytest.fixture(scope="module")
+async def databases(postgres):
+    names = {"left_nothing": 0, "left_much": LEFT}
+    yield [await made(postgres, name, left) for name, left in names.items()]
+    for name in names:
+        await postgres.drop_database(name)
+
+
+async def pages(url: str, number: int, polled) -> tuple[int, object]:
+    """How many pages a statement touches, of tables and indexes; and what it finds."""
+    async with Database(url, Settings()) as database, database.transaction() as tx:
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        found = await polled(tx, number)
+        read = (await tx.execute(BLOCKS)).scalar_one() - before
+    return read, len(found)
+
+
+@pytest.mark.parametrize("name", POLLED)
+async def test_what_others_have_left_costs_those_nothing_who_want_their_own(databases, name):
+    (empty, number), (full, same) = databases
+    alone, found = await pages(empty, number, POLLED[name])
+    beside, found_beside = await pages(full, same, POLLED[name])
+    assert found == found_beside
+    assert found, "there is something to find"
+    assert beside <= alone + ONE_MORE
+
+
+async def test_what_is_finished_costs_those_nothing_who_want_the_unfinished(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        ours = (await insert_run(tx, definition_id)).run_id
+        await tx.execute(FINISHED, {"run_id": ours, "number": LEFT})
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.run"))
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        assert (await run_queries.count_runs(tx, 1000, status=Status.RUNNING)).count == 1
+        counted = (await tx.execute(BLOCKS)).scalar_one()
+        done, _ = await recovery._resend_page(tx, recovery._NIL_RUN_ID)
+        ordered = (await tx.execute(BLOCKS)).scalar_one()
+    assert done.runs == 1
+    assert counted - before < ONE_MORE
+    assert ordered - counted < 3 * ONE_MORE
+
+
+async def test_the_unfinished_are_read_a_page_at_a_time(
+    database: Database, definition_id: int, monkeypatch
+):
+    """A page costs the same, however many come after it."""
+    monkeypatch.setattr(recovery, "_PAGE_SIZE", 10)
+    async with database.transaction() as tx:
+        ours = (await insert_run(tx, definition_id)).run_id
+        await tx.execute(OVERDUE, {"run_id": ours, "number": LEFT, "other": definition_id})
+    async with database.transaction() as tx:
+        await tx.execute(text("ANALYZE saga_engine.run"))
+        before = (await tx.execute(BLOCKS)).scalar_one()
+        done, _ = await recovery._resend_page(tx, recovery._NIL_RUN_ID)
+        assert done.runs == 10
+        assert (await tx.execute(BLOCKS)).scalar_one() - before < 10 * ONE_MORE

@@ -1,0 +1,127 @@
+"""One of each fact, made by hand so that a new field has to be thought of."""
+
+import typing
+from typing import Any
+
+from saga_engine.telemetry import events
+from saga_engine.telemetry.events import TelemetryEvent
+from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
+
+EVENT_TYPES = typing.get_args(TelemetryEvent)
+
+_RUN: dict[str, Any] = {"saga": "place-order", "run_id": "run-1"}
+_ATTEMPT: dict[str, Any] = {**_RUN, "step": "reserve", "direction": Direction.ACTION, "attempt": 2}
+_MESSAGE: dict[str, Any] = {"message_id": "message-1", "correlation_id": "correlation-1"}
+
+SAMPLES: tuple[TelemetryEvent, ...] = (
+    events.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),
+    events.HandlersRegistered(commands=("payment.charge",)),
+    events.RunStarted(version=1, **_RUN),
+    events.RunCompensating(version=1, cause="rejected", step="charge", **_RUN),
+    events.RunFinished(version=1, status=Status.COMPLETED, duration_s=0.25, **_RUN),
+    events.AttemptSent(**_ATTEMPT, **_MESSAGE),
+    events.AttemptFinished(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
+    events.RetryScheduled(delay_s=1.5, **_ATTEMPT),
+    events.IncidentOpened(step="ship", direction=Direction.ACTION, cause="step_failed", **_RUN),
+    events.IncidentResolved(
+        step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
+    ),
+    events.OperatorActionProcessed(action="cancel", accepted=True, run_id="run-1"),
+    events.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
+    events.MessageHeld(version=2, message_id="message-1", **_RUN),
+    events.MessageDeadLettered(
+        queue="saga.replies", reason="malformed_json", problem="The body is no JSON.", **_MESSAGE
+    ),
+    events.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
+    events.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
+    events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
+    events.BrokerConnectionChanged(connection="publish", state="connected", generation=1),
+    events.DatabaseUnavailable(operation="batch", problem="PostgreSQL is away."),
+    events.DatabaseRecovered(operation="participant", outage_s=4.5),
+    events.InternalErrorCaught(
+        operation="decide", problem="KeyError at decide.py:1", run_id="run-1"
+    ),
+    events.UserCodeFailed(
+        step="charge",
+        direction=Direction.ACTION,
+        command="payment.charge",
+        function="charge",
+        problem="raised SystemExit at sagas.py:1",
+        **_RUN,
+    ),
+    events.UserCodeHung(
+        step="charge",
+        direction="action",
+        command="payment.charge",
+        function="charge",
+        limit_s=10.0,
+        recorded=True,
+        **_RUN,
+    ),
+    events.UserCodeContained(
+        problem="It cancelled a task of the process.",
+        step="charge",
+        command="payment.charge",
+        function="charge",
+        suppressed_count=2,
+        **_RUN,
+    ),
+    events.WatchdogLost(problem="It ended with -9."),
+    events.WatchdogRestarted(),
+    events.ProcessReady(program="worker"),
+    events.ProcessStopping(program="worker"),
+    events.ProcessStopped(program="worker", clean=True),
+    events.HandlerFinished(
+        command="payment.charge",
+        outcome=Outcome.SUCCEEDED,
+        duration_s=0.01,
+        step="charge",
+        attempt=1,
+        **_RUN,
+        **_MESSAGE,
+    ),
+    events.HandlerFailed(
+        command="payment.charge",
+        code="OSError",
+        problem="OSError at payments.py:7",
+        step="charge",
+        attempt=1,
+        suppressed_count=3,
+        **_RUN,
+        **_MESSAGE,
+    ),
+    events.HandlerAbandoned(
+        command="payment.charge",
+        problem="The process stops.",
+        still_running=True,
+        step="charge",
+        attempt=1,
+        **_RUN,
+        **_MESSAGE,
+    ),
+    events.BarrierHit(
+        command="payment.charge", result="repeated", run_id="run-1", message_id="message-1"
+    ),
+    events.BacklogCounted(
+        runs={("place-order", "running"): 3},
+        oldest_run_age_s={"place-order": 8.5},
+        incidents_open={("place-order", "step_failed", "charge"): 1},
+        dead_letters_open={"malformed_json": 2},
+        messages_awaiting_definition=4,
+        starts_awaiting_admission={"place-order": 6},
+        starts_stranded={"place-order": 2},
+        crash_suspects=3,
+        outbox_pending=5,
+        outbox_oldest_age_s=6.5,
+        timers_pending=9,
+        timer_overdue_s=7.5,
+        runs_in_default_partition=8,
+    ),
+    events.EventLoopLagMeasured(lag_s=0.001),
+    events.ObserverFailed(observer="Metrics", problem="KeyError at metrics.py:1"),
+)
+
+
+def raise_error(error: Exception) -> None:
+    """Raise it, so that it has a place."""
+    raise error

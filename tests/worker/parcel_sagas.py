@@ -1,5 +1,0 @@
-"""The parcels as a module for `saga-engine worker`."""
-
-from tests.worker.parcels import parcels
-
-SAGA = parcels()

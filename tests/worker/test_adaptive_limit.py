@@ -1,0 +1,48 @@
+"""How much is taken at once follows what came through."""
+
+import pytest
+
+from saga_engine.errors import StoreLockTimeout, StoreUnavailable
+from saga_engine.worker.adaptive_limit import AdaptiveLimit
+
+
+async def taken(number):
+    return number
+
+
+async def failed(error):
+    raise error
+
+
+async def halved(most, times):
+    """A portion that did not come through so often."""
+    portion = AdaptiveLimit(most)
+    for _ in range(times):
+        with pytest.raises(StoreUnavailable):
+            await portion.adapt(failed(StoreUnavailable("It did not answer in time.")))
+    return portion
+
+
+async def test_what_did_not_come_through_is_halved_down_to_one_and_grows_again_to_the_most():
+    sizes = [(await halved(5, times)).size for times in (1, 2, 3, 4)]
+    portion = await halved(5, 4)
+    for _ in range(5):
+        await portion.adapt(taken(portion.size))
+        sizes.append(portion.size)
+    assert sizes == [2, 1, 1, 1, 2, 3, 4, 5, 5]
+
+
+async def test_what_finds_less_than_it_may_take_does_not_show_that_more_would_come_through():
+    portion = await halved(12, 1)
+    for number in (0, 5):
+        assert await portion.adapt(taken(number)) == number
+        assert portion.size == 6
+    await portion.adapt(taken(6))
+    assert portion.size == 7
+
+
+async def test_a_row_that_somebody_else_holds_changes_nothing():
+    portion = AdaptiveLimit(200)
+    with pytest.raises(StoreLockTimeout):
+        await portion.adapt(failed(StoreLockTimeout("Somebody holds it.")))
+    assert portion.size == 200

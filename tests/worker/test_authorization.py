@@ -1,0 +1,213 @@
+"""Who may answer a command and who may ask for a run: RabbitMQ's word for it, and our rules."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.identifiers import uuid7
+from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.store import dead_letters, journal
+from saga_engine.telemetry.events import IncidentOpened, MessageDeadLettered, MessageHeld
+from saga_engine.vocabulary import Status
+from saga_engine.worker.authorization import refusal_for
+from tests.kit.engine import no_reply, reject, succeed
+from tests.kit.parcels import failing_parcels
+
+OURS = {"parcel.*": ["guest"]}
+THEIRS = {"parcel.send": ["warehouse"], "parcel.*": ["guest"]}
+
+
+async def letters(engine):
+    async with engine.database.transaction() as tx:
+        return [each.message for each in await dead_letters.read_page(tx, limit=100)]
+
+
+async def waiting_for_send(engine):
+    """A run whose second step nobody has answered; the command."""
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = no_reply
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    return shop, asker, run_id, command
+
+
+async def test_runs_complete_and_compensate_when_the_right_users_answer(anywhere):
+    worker = await anywhere.worker(reply_users={**OURS, "*": []})
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    shop.answers["parcel.tell"] = reject
+    assert await worker.facts.finished(await asker.start()) == Status.COMPENSATED
+    assert not worker.facts.of(MessageDeadLettered)
+
+
+async def test_a_reply_that_names_no_user_reaches_no_run_where_a_rule_applies(anywhere):
+    worker = await anywhere.worker(reply_users=OURS)
+    shop, _, run_id, command = await waiting_for_send(anywhere)
+    await anywhere.raw(b'{"did":"evil"}', correlation_id=command.correlation_id, message_id="evil")
+    told = await worker.facts.dead_letter("wrong_sender", message_id="evil", run_id=run_id)
+    assert told.problem == (
+        "parcel.send may be answered by guest only, and this came without a user_id."
+    )
+    [letter] = await letters(anywhere)
+    assert (letter.body, letter.run_id) == (b'{"did":"evil"}', run_id)
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+
+
+async def test_a_reply_from_another_user_reaches_no_run(anywhere):
+    worker = await anywhere.worker(reply_users=THEIRS)
+    shop, _, run_id, command = await waiting_for_send(anywhere)
+    await shop.publish(*succeed(command))
+    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+    assert told.problem == (
+        "parcel.send may be answered by warehouse only, and this came from user guest."
+    )
+    [letter] = await letters(anywhere)
+    assert letter.properties["user_id"] == "guest"
+
+
+async def test_who_a_message_says_wrote_it_counts_for_nothing(anywhere):
+    worker = await anywhere.worker(reply_users=OURS)
+    shop, _, run_id, command = await waiting_for_send(anywhere)
+    await anywhere.raw(
+        b'{"did":"evil"}',
+        correlation_id=command.correlation_id,
+        message_id="evil",
+        app_id="saga-engine",
+        headers={"user_id": "guest", "CC": ["saga.requests"]},
+    )
+    await worker.facts.dead_letter("wrong_sender", message_id="evil", run_id=run_id)
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+
+
+async def test_what_a_stranger_garbles_needs_no_person(engine):
+    worker = await engine.worker(reply_users=OURS)
+    shop, _, run_id, command = await waiting_for_send(engine)
+    await engine.raw(b"{", correlation_id=command.correlation_id)
+    await worker.facts.dead_letter("malformed_json", run_id=run_id)
+    await worker.facts.ignored("wrong_sender", run_id=run_id)
+    assert not worker.facts.of(IncidentOpened)
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+
+
+async def test_without_a_rule_nobody_is_asked_who_they_are(engine):
+    worker = await engine.worker(reply_users={"payment.*": ["bank"]})
+    _, _, run_id, command = await waiting_for_send(engine)
+    await engine.raw(b'{"did":"sent"}', correlation_id=command.correlation_id)
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+
+
+async def test_a_compensation_is_judged_by_its_own_command(engine):
+    worker = await engine.worker(reply_users={"parcel.unpack": ["warehouse"], "*": ["guest"]})
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = reject
+    run_id = await asker.start()
+    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+    assert told.problem.startswith("parcel.unpack may be answered by warehouse only")
+
+
+async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engine):
+    knowing = await engine.worker()
+    shop, _, run_id, command = await waiting_for_send(engine)
+    await knowing.stop()
+    ignorant = await engine.worker(failing_parcels(print))
+    await shop.publish(*succeed(command))
+    await ignorant.facts.until(MessageHeld, run_id=run_id)
+    strict = await engine.worker(reply_users=THEIRS)
+    told = await strict.facts.dead_letter("wrong_sender", run_id=run_id)
+    assert told.problem.endswith("this came from user guest.")
+    [letter] = await letters(engine)
+    assert json.loads(letter.body) == {"did": "parcel.send"}
+    assert letter.headers == {"saga-outcome": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "verb", "fields"),
+    [
+        ({"start *": ["desk"]}, "start", {"saga": "parcel", "input": {}}),
+        ({"cancel parcel": ["desk"]}, "cancel", {"reason": "a whim", "by": "someone"}),
+    ],
+)
+async def test_a_request_from_another_user_is_refused_and_kept(anywhere, rules, verb, fields):
+    worker = await anywhere.worker(request_users=rules)
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.send"] = no_reply
+    run_id = str(uuid7()) if verb == "start" else await asker.start()
+    answer = await asker.ask(verb, run_id=run_id, **fields)
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+    assert told.problem == f"{verb} parcel may be sent by desk only, and this came from user guest."
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "refused"),
+    [
+        ("payment.charge", "bank", False),
+        ("payment.refund", "bank", True),
+        ("payment.refund", "clerk", False),
+        ("payment.refund.partial", "clerk", False),
+        ("Payment.refund", "clerk", True),
+        ("stock.take", "", True),
+        ("stock.take", "anybody", True),
+    ],
+)
+def test_the_first_pattern_that_fits_decides(name, user, refused):
+    rules = {"payment.charge": ["bank"], "payment.*": ["clerk"], "*": []}
+    assert bool(refusal_for(rules, name, user, permission="be answered")) is refused
+
+
+def test_what_no_pattern_fits_is_not_checked():
+    assert refusal_for({"payment.*": []}, "stock.take", "", permission="be answered") == ""
+
+
+@pytest.mark.parametrize("special", ["stock.?", "stock.[a-z]", "stock.[!y]"])
+def test_only_the_star_of_a_pattern_is_special(special):
+    assert refusal_for({special: []}, "stock.x", "", permission="be answered") == ""
+    assert refusal_for({special: []}, special, "", permission="be answered")
+    assert refusal_for({f"{special}*": []}, f"{special}.\nagain", "", permission="be answered")
+
+
+async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_for(engine):
+    worker = await engine.worker(runs_in_flight=1, request_users={"cancel parcel": ["desk"]})
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = no_reply
+    await asker.start()
+    await shop.until("parcel.pack")
+    waits = await asker.start()
+    answer = await asker.ask("cancel", run_id=waits, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+    await worker.facts.dead_letter("wrong_sender", run_id=waits)
+    async with engine.database.transaction() as tx:
+        kinds = list((await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars())
+    assert kinds == ["start"]
+
+
+async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(engine):
+    knowing = await engine.worker()
+    _, asker, run_id, _ = await waiting_for_send(engine)
+    await knowing.stop()
+    await engine.worker(failing_parcels(print), request_users={"cancel parcel": ["desk"]})
+    answer = await asker.ask("cancel", run_id=run_id, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+
+
+async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself(anywhere):
+    worker = await anywhere.worker()
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.send"] = no_reply
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    await anywhere.raw(
+        json.dumps({"run_id": run_id, "reason": "a whim", "by": "the-chief"}).encode(),
+        exchange="saga.requests",
+        routing_key="cancel",
+        user_id="guest",
+    )
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    async with anywhere.database.transaction() as tx:
+        [event] = [each for each in await journal.read(tx, run_id) if each.type == "run_stopping"]
+    assert event.metadata["sender"] == "guest"

@@ -1,0 +1,144 @@
+"""Who want the same run at once: two workers, fifty people, two versions of its definition."""
+
+import asyncio
+from functools import partial
+
+from sqlalchemy import text
+
+from saga_engine.decider.triggers import Cancel, ResolveIncident
+from saga_engine.saga.definition import Saga
+from saga_engine.telemetry.events import (
+    IncidentOpened,
+    MessageHeld,
+    MessageIgnored,
+    MessagesConsumed,
+    OperatorActionProcessed,
+    RunFinished,
+)
+from saga_engine.vocabulary import Resolution, Status
+from tests.kit.connections import wait_until
+from tests.kit.engine import no_reply, reject, reply_twice, succeed
+from tests.kit.parcels import COMMANDS, parcels
+from tests.kit.promises import check_promises
+from tests.worker.test_failures import operate, verdict
+
+PEOPLE = 50
+WAITING = text(
+    """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+)
+
+
+async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
+    anywhere,
+):
+    workers = [await anywhere.worker() for _ in range(2)]
+    shop, asker = await anywhere.shop(), await anywhere.asker()
+    shop.answers["parcel.send"] = no_reply
+    for number in range(1, 6):
+        run_id = await asker.start()
+        command = (await shop.until("parcel.send", number))[-1]
+        async with anywhere.database.transaction() as tx:
+            await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+            before = [len(each.facts.of(MessagesConsumed)) for each in workers]
+            await shop.publish(*reply_twice(command))
+            for worker, count in zip(workers, before, strict=True):
+                await worker.facts.until(MessagesConsumed, count + 1)
+            async with asyncio.timeout(60):
+                while (await tx.execute(WAITING)).scalar_one() < len(workers):
+                    pass
+        await wait_until(partial(told, workers, RunFinished, run_id))
+        assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
+        await wait_until(partial(told, workers, MessageIgnored, run_id))
+        assert [each.reason for each in told(workers, MessageIgnored, run_id)] == ["duplicate"]
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"] * 5
+    await check_promises(anywhere.database)
+
+
+def told(workers, kind, run_id):
+    return [fact for each in workers for fact in each.facts.of(kind, run_id=run_id)]
+
+
+async def test_fifty_people_who_cancel_a_run_at_once_undo_it_once(engine):
+    workers = [await engine.worker() for _ in range(2)]
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = no_reply
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    asked = await all_at_once(engine, run_id, Cancel("ada", "changed my mind"))
+    said = await verdicts(engine, workers, asked)
+    await shop.publish(*succeed(command))
+    await wait_until(lambda: told(workers, RunFinished, run_id))
+    assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPENSATED]
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.recall", "parcel.unpack"]
+    assert set(said) <= {"accepted", "refused"}
+    assert "accepted" in said
+    [detail] = (await check_promises(engine.database)).values()
+    assert [each.type for each in detail.journal].count("run_stopping") == 1
+
+
+async def test_fifty_people_who_retry_an_incident_at_once_send_its_command_once(engine):
+    workers = [await engine.worker() for _ in range(2)]
+    asker = await engine.asker()
+    run_id = await asker.start()
+    await wait_until(lambda: told(workers, IncidentOpened, run_id))
+    shop = await engine.shop()
+    asked = await all_at_once(engine, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound"))
+    said = await verdicts(engine, workers, asked)
+    await wait_until(lambda: told(workers, RunFinished, run_id))
+    assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
+    assert sorted(said) == ["accepted", *["refused"] * (PEOPLE - 1)]
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    await check_promises(engine.database)
+
+
+async def all_at_once(engine, run_id, trigger):
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(operate(engine, run_id, trigger)) for _ in range(PEOPLE)]
+    return [each.result() for each in asking]
+
+
+async def verdicts(engine, workers, asked):
+    """What each of them was told, once all were."""
+
+    def answered():
+        return sum(len(each.facts.of(OperatorActionProcessed)) for each in workers)
+
+    await wait_until(lambda: answered() >= len(asked))
+    assert answered() == len(asked)
+    return [(await verdict(engine, audit_id))[0] for audit_id in asked]
+
+
+def reshaped():
+    """The same saga after a release that has thrown most of it out."""
+    saga = Saga("parcel", version=2, input=dict[str, str | int])
+
+    @saga.step(command="parcel.tell")
+    def tell(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @tell.compensation(command="parcel.untell")
+    def untell(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    return saga
+
+
+async def test_a_run_is_undone_as_its_own_definition_says_whatever_was_deployed_since(anywhere):
+    first = await anywhere.worker(parcels(version=1))
+    shop, asker = await anywhere.shop(COMMANDS), await anywhere.asker()
+    shop.answers["parcel.send"] = no_reply
+    old = await asker.start()
+    [command] = await shop.until("parcel.send")
+    await first.stop()
+    second = await anywhere.worker(reshaped())
+    new = await asker.start()
+    assert await second.facts.finished(new) == Status.COMPLETED
+    await shop.publish(*reject(command))
+    await second.facts.until(MessageHeld, run_id=old)
+    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    third = await anywhere.worker(parcels(version=1))
+    assert await third.facts.finished(old) == Status.COMPENSATED
+    assert shop.names[3:] == ["parcel.unpack"]
+    await check_promises(anywhere.database)

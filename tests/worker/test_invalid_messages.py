@@ -1,0 +1,213 @@
+"""Whatever a sender or a participant sends: a dead letter or an answer, and the others go on."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from aiormq.exceptions import ChannelPreconditionFailed
+from sqlalchemy import text
+
+from saga_engine.identifiers import uuid7
+from saga_engine.protocol.reply import encode_reply
+from saga_engine.settings import Settings
+from saga_engine.store import dead_letters, runs
+from saga_engine.telemetry.events import MessageDeadLettered
+from saga_engine.vocabulary import Outcome, Status
+from tests.kit.engine import forge_token, no_reply, succeed
+from tests.kit.promises import check_promises
+
+
+async def in_flight(engine):
+    """A worker, and a run whose second step nobody has answered; the command."""
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    shop.answers["parcel.send"] = no_reply
+    run_id = await asker.start()
+    [command] = await shop.until("parcel.send")
+    return worker, shop, asker, run_id, command
+
+
+async def goes_on(engine, worker, shop, asker):
+    """A run beside it is unharmed."""
+    shop.answers["parcel.send"] = succeed
+    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    await check_promises(engine.database, settled=False)
+
+
+async def letters(engine):
+    async with engine.database.transaction() as tx:
+        return [each.message for each in await dead_letters.read_page(tx, limit=100)]
+
+
+async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(anywhere):
+    worker, shop, asker, run_id, command = await in_flight(anywhere)
+    await anywhere.raw(b'{"did":"evil"}', correlation_id=forge_token(command), message_id="evil")
+    await worker.facts.dead_letter("foreign_correlation_id", message_id="evil")
+    [letter] = await letters(anywhere)
+    assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forge_token(command))
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await goes_on(anywhere, worker, shop, asker)
+
+
+async def kept(engine, run_id):
+    """The reply that is kept with the run's only incident."""
+    async with engine.database.transaction() as tx:
+        run = (await runs.read_unlocked(tx, [run_id]))[run_id].run
+    [incident] = run.incidents.values()
+    assert incident.kept_reply is not None
+    return incident.kept_reply.body, incident.kept_reply.outcome, incident.kept_reply.unreadable
+
+
+async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_a_person(anywhere):
+    worker, shop, asker, run_id, command = await in_flight(anywhere)
+    await anywhere.raw(b'{"did": \xff', correlation_id=command.correlation_id)
+    incident = await worker.facts.incident(run_id)
+    assert (incident.step, incident.cause) == ("send", "reply_unreadable")
+    assert await kept(anywhere, run_id) == ('{"did": \\xff', "succeeded", True)
+    [letter] = await letters(anywhere)
+    assert (letter.reason, letter.run_id) == ("malformed_json", run_id)
+    assert letter.body == b'{"did": \xff'
+    await shop.publish(*succeed(command))  # the reply that was meant resolves it
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await goes_on(anywhere, worker, shop, asker)
+
+
+async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_cut(anywhere):
+    worker, shop, asker, run_id, command = await in_flight(anywhere)
+    with suppress(ChannelPreconditionFailed):  # RabbitMQ 4 takes no more than 16 MiB
+        await anywhere.raw(b" " * 20 * 1024 * 1024, correlation_id="?")
+    size = 15 * 1024 * 1024
+    await anywhere.raw(b" " * size, correlation_id=command.correlation_id)
+    await worker.facts.dead_letter("too_large", run_id=run_id)
+    await worker.facts.incident(run_id)
+    [letter] = [each for each in await letters(anywhere) if each.run_id]
+    assert letter.body_size == size
+    assert len(letter.body) == Settings().max_dead_letter_body_bytes
+    await goes_on(anywhere, worker, shop, asker)
+
+
+async def test_a_reply_of_wrong_types_needs_a_person(engine):
+    worker, shop, asker, run_id, command = await in_flight(engine)
+    await engine.raw(b'{"did": 7}', correlation_id=command.correlation_id)
+    assert (await worker.facts.incident(run_id)).cause == "reply_invalid"
+    assert await kept(engine, run_id) == ({"did": 7}, "succeeded", False)
+    await goes_on(engine, worker, shop, asker)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "reason"),
+    [
+        ({"saga-outcome": "maybe"}, b"{}", "bad_outcome"),
+        ({"saga-outcome": 7}, b"{}", "bad_outcome"),
+        ({"saga-outcome": "rejected"}, b'"no"', "bad_error"),
+        ({"saga-outcome": "failed"}, b"{}", "bad_error"),
+        ({}, b"", "malformed_json"),
+        ({}, b"[" * 5000, "malformed_json"),
+        ({}, b"[" * 500 + b"]" * 500, "too_deep"),
+        ({}, b'"\\u0000"', "not_storable"),
+        ({}, b'"\\ud800"', "malformed_json"),
+        ({}, b"NaN", "malformed_json"),
+    ],
+)
+async def test_rubbish_with_a_genuine_token_needs_a_person(engine, headers, body, reason):
+    worker, shop, asker, run_id, command = await in_flight(engine)
+    await engine.raw(body, correlation_id=command.correlation_id, headers=headers)
+    letter = await worker.facts.until(MessageDeadLettered, run_id=run_id)
+    assert letter[0].reason in (reason, "too_deep")
+    assert (await worker.facts.incident(run_id)).cause == "reply_unreadable"
+    await goes_on(engine, worker, shop, asker)
+
+
+async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
+    worker, shop, asker, run_id, command = await in_flight(engine)
+    async with engine.database.transaction() as tx:
+        for table in ("event", "outbox", "run"):
+            await tx.execute(
+                text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
+                {"run_id": run_id},
+            )
+    await shop.publish(*succeed(command))
+    await worker.facts.dead_letter("unknown_run", run_id=run_id)
+    await goes_on(engine, worker, shop, asker)
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [
+        ("start", b"{"),
+        ("start", b"[]"),
+        ("start", b'{"run_id": "no", "saga": "parcel", "input": {}}'),
+        ("start", b'{"run_id": "0198c0de-0000-7000-8000-000000000001", "saga": "parcel"}'),
+        ("start", b'{"run_id": "0198c0de-0000-7000-8000-000000000001", "saga": 1, "input": 1}'),
+        ("cancel", b'{"run_id": "0198c0de-0000-7000-8000-000000000001"}'),
+        ("drop.all.tables", b"{}"),
+    ],
+)
+async def test_a_request_that_cannot_be_read_is_answered_invalid_and_set_aside(engine, verb, body):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    request = asker.request(verb)
+    await engine.raw(
+        body,
+        exchange="saga.requests",
+        routing_key=verb,
+        correlation_id=request.correlation_id,
+        reply_to=request.reply_to,
+    )
+    answer = await asker.answer(request.correlation_id)
+    assert (answer.outcome, answer.run_id) == ("invalid", None)
+    assert answer.error.message
+    [fact] = await worker.facts.until(MessageDeadLettered, queue="saga.requests")
+    assert fact.problem == answer.error.message
+    await goes_on(engine, worker, shop, asker)
+
+
+async def test_a_saga_nobody_knows_is_answered_and_set_aside(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    run_id = str(uuid7())
+    answer = await asker.ask("start", run_id=run_id, saga="nothing", input={})
+    assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
+    await worker.facts.dead_letter("unknown_saga", run_id=run_id)
+    await goes_on(engine, worker, shop, asker)
+
+
+async def test_a_key_too_long_for_an_index_is_answered_and_set_aside(engine):
+    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    key = "".join(chr(0x10000 + 7919 * n % 60_000) for n in range(1000))
+    run_id = str(uuid7())
+    answer = await asker.ask("start", run_id=run_id, saga="parcel", input={}, key=key)
+    assert (answer.outcome, "max_request_text_bytes" in answer.error.message) == ("invalid", True)
+    await worker.facts.dead_letter("bad_request", queue="saga.requests")
+    await goes_on(engine, worker, shop, asker)
+
+
+async def test_a_result_too_large_to_travel_leaves_without_it(engine):
+    worker, shop, asker = (
+        await engine.worker(body_bytes=4000),
+        await engine.shop(),
+        await engine.asker(),
+    )
+    long = {"did": "x" * 3000}
+    for name in ("parcel.pack", "parcel.send"):
+        shop.answers[name] = lambda command: [_reply(command, long)]
+    run_id = await asker.start()
+    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    answer = await asker.ask("status", run_id=run_id)
+    assert (answer.status, answer.result) == ("completed", None)
+
+
+def _reply(command, body):
+    return encode_reply(command, Outcome.SUCCEEDED, json.dumps(body).encode())
+
+
+async def test_a_flood_of_rubbish_beside_good_runs_stops_neither_worker_nor_runs(anywhere):
+    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+    runs = []
+    for number in range(10):
+        await anywhere.raw(b"rubbish", message_id=f"r-{number}", correlation_id="?")
+        await anywhere.raw(b"rubbish", exchange="saga.requests", routing_key="x", reply_to="#")
+        runs.append(await asker.start())
+    for run_id in runs:
+        assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await worker.facts.until(MessageDeadLettered, 20)
+    assert len(await letters(anywhere)) == 20
+    await goes_on(anywhere, worker, shop, asker)

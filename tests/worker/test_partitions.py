@@ -1,0 +1,223 @@
+"""Months are made and dropped beside workers at work, and nothing of theirs waits or fails."""
+
+import asyncio
+import json
+import re
+import subprocess
+from uuid import uuid4
+
+import yaml
+from sqlalchemy import text
+
+from saga_engine.store import definitions, run_queries
+from saga_engine.telemetry.events import BacklogCounted
+from saga_engine.telemetry.metrics import Metrics
+from saga_engine.vocabulary import Status
+from tests.cli.test_services import ended, serving, told
+from tests.kit.engine import WAIT_TIMEOUT_S
+from tests.kit.stored_runs import ORDERS
+from tests.store.test_partitions import finished, partitions_of
+from tests.telemetry.test_document import rules
+from tests.telemetry.test_metrics import promtool
+
+AT_ONCE = 8
+"""Runs under way at each moment."""
+
+
+class Load:
+    """A client that keeps runs under way: when one is at its second step, the next is started."""
+
+    def __init__(self, asker, shop):
+        self.run_ids: list[str] = []
+        self._asker, self._shop = asker, shop
+        self._stop = asyncio.Event()
+
+    async def run(self):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._one_after_another())
+
+    async def _one_after_another(self):
+        while not self._stop.is_set():
+            run_id = await self._asker.start()
+            self.run_ids.append(run_id)
+            await self._shop.until("parcel.send", len(self.run_ids) - AT_ONCE + 1)
+
+    async def go_on(self, runs):
+        """Wait until as many more have been started."""
+        await self._shop.until("parcel.pack", len(self.run_ids) + runs)
+
+    def stop(self):
+        self._stop.set()
+
+
+async def eventually(database, look):
+    """Wait until *look*, given a transaction, finds something."""
+    async with asyncio.timeout(WAIT_TIMEOUT_S):
+        while True:
+            async with database.transaction() as tx:
+                if found := await look(tx):
+                    return found
+
+
+async def log_of(process, lines):
+    while line := await process.stderr.readline():
+        lines.append(json.loads(line))
+
+
+async def all_completed(tx):
+    left = text("SELECT count(*) FROM saga_engine.run WHERE status <> 'completed'")
+    return (await tx.execute(left)).scalar_one() == 0
+
+
+async def is_gone(tx):
+    return not await partitions_of(tx, "2020_01")
+
+
+async def a_month_goes(engine, load):
+    """A month of long ago comes up while there is load, and is dropped; the id of its run."""
+    await load.go_on(50)
+    async with engine.database.transaction() as tx:
+        number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
+    old = await finished(engine.database, number)
+    await eventually(engine.database, is_gone)
+    await load.go_on(50)
+    load.stop()
+    return old
+
+
+async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_of_it_is_cut_off(
+    engine,
+):
+    """Within the tries of one round, and with no statement of the worker's that failed."""
+    given = {"database_url": engine.database_url, "broker_url": engine.broker_url, **OFTEN}
+    lines: list[dict[str, object]] = []
+    async with (
+        serving("worker", "tests.kit.parcel_sagas", "--port", "0", **given) as worker,
+        asyncio.TaskGroup() as group,
+    ):
+        await told(worker, "process.ready")
+        group.create_task(log_of(worker, lines))
+        load = Load(await engine.asker(), await engine.shop())
+        loading = group.create_task(load.run())
+        old = await a_month_goes(engine, load)
+        await loading
+        await eventually(engine.database, all_completed)
+        worker.terminate()
+        assert await ended(worker) == 0
+    assert [each for each in lines if each["event"] in TROUBLE] == []
+    async with engine.database.transaction() as tx:
+        assert await run_queries.find(tx, old) is None
+        began = [await run_queries.find(tx, run_id) for run_id in load.run_ids]
+    assert {each and each.status for each in began} == {Status.COMPLETED}
+
+
+OFTEN = {"run_retention_days": "30", "maintenance_interval": "0.2", "poll_interval": "0.02"}
+
+TROUBLE = ("database.troubled", "fault.found", "run.compensating", "incident.opened")
+"""
+Lines of a worker that lost a lock, a statement or a run. A round of months that had its tries and
+no lock would be one of them.
+"""
+
+
+async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
+    last = text(
+        "SELECT max(substr(relname, 5)) FROM pg_class WHERE relname ~ '^run_[0-9]{4}_[0-9]{2}$'"
+    )
+    hangs = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND query LIKE '%saga_engine.dead_letter AS l%' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+
+    async def counting(tx):
+        return (await tx.execute(hangs)).scalar_one() == 1
+
+    worker = await engine.worker(
+        maintenance=0.05, database_lock_timeout=600.0, database_timeout=600.0
+    )
+    async with engine.database.transaction() as other:
+        await other.execute(text("LOCK TABLE saga_engine.dead_letter IN ACCESS EXCLUSIVE MODE"))
+        await eventually(engine.database, counting)
+        async with engine.database.transaction() as tx:
+            month = (await tx.execute(last)).scalar_one()
+            await tx.execute(text(f"DROP TABLE saga_engine.run_{month}, saga_engine.event_{month}"))
+
+        async def is_there(tx):
+            return {f"run_{month}", f"event_{month}"} <= await partitions_of(tx, month)
+
+        await eventually(engine.database, is_there)
+        async with engine.database.transaction() as tx:
+            assert await counting(tx)
+    await worker.stop()
+
+
+async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_asks_for(
+    engine, tmp_path
+):
+    await engine.shop()
+    worker, asker = await engine.worker(maintenance=0.05), await engine.asker()
+    before = await shown(worker)
+    run_id = await asker.start()
+    await worker.facts.finished(run_id)
+    stray = text(
+        "INSERT INTO saga_engine.run (run_id, started_at, finished_at, definition_id, revision,"
+        " status, input, state) SELECT CAST(:stray AS uuid), started_at, clock_timestamp(),"
+        " definition_id, 1, 'completed', input, state FROM saga_engine.run"
+    )
+    async with engine.database.transaction() as tx:
+        await tx.execute(stray, {"stray": str(uuid4())})
+    await worker.facts.until(BacklogCounted, runs_unpartitioned=1)
+    (name, number), (same, none) = await shown(worker), before
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        await tx.execute(text("DELETE FROM saga_engine.run_default"))  # it has no journal
+    assert (name, number, none) == (same, 1.0, 0.0)
+    assert alerts(tmp_path, name, none) == []
+    assert alerts(tmp_path, name, number) == ["SagaRunsUnpartitioned"]
+
+
+async def shown(worker):
+    """The gauge as /metrics shows it after the worker's latest count: its name and its value."""
+    counted = len(worker.facts.of(BacklogCounted))
+    await worker.facts.until(BacklogCounted, counted + 1)
+    metrics = Metrics()
+    for fact in worker.facts.told:
+        metrics(fact)
+    page, _ = metrics.render()
+    [(name, value)] = re.findall(r"^(saga_\w*unpartitioned\w*) (\S+)$", page.decode(), re.MULTILINE)
+    return name, float(value)
+
+
+def alerts(directory, series, value):
+    """The alerts that fire when a series has had that value for half an hour."""
+    (directory / "rules.yml").write_text(rules())
+    names = [
+        each["alert"] for group in yaml.safe_load(rules())["groups"] for each in group["rules"]
+    ]
+    fired = []
+    for name in names:
+        test = {
+            "rule_files": ["rules.yml"],
+            "tests": [
+                {
+                    "interval": "1m",
+                    "input_series": [
+                        {"series": f'{series}{{instance="w"}}', "values": f"{value}x30"}
+                    ],
+                    "alert_rule_test": [{"eval_time": "30m", "alertname": name, "exp_alerts": []}],
+                }
+            ],
+        }
+        (directory / "test.yml").write_text(yaml.safe_dump(test))
+        ran = subprocess.run(
+            [promtool(), "test", "rules", "test.yml"],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0 or "got:[" in re.sub(r"\s", "", ran.stderr + ran.stdout), ran
+        fired += [name] if ran.returncode else []
+    return fired

@@ -1,0 +1,439 @@
+"""An accepted start is pinned: what was accepted is what begins, whatever is deployed meanwhile."""
+
+import asyncio
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from saga_engine.client import start_in_transaction
+from saga_engine.decider.triggers import Start, serialize_trigger
+from saga_engine.identifiers import uuid7
+from saga_engine.saga.definition import Saga
+from saga_engine.store import audit, definitions, pending_requests, run_queries
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.telemetry.events import MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.vocabulary import Status
+from saga_engine.worker import starts
+from tests.cli.conftest import saga_engine
+from tests.kit.engine import no_reply, succeed
+from tests.kit.parcels import failing_parcels, parcels
+from tests.kit.promises import check_promises
+
+
+class Strict(BaseModel):
+    n: int
+    address: str
+
+
+def second():
+    """The next version, whose input needs more."""
+    saga = Saga("parcel", version=2, input=Strict)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def pack(parcel: Strict) -> dict[str, str]:
+        return {"address": parcel.address}
+
+    @pack.compensation(command="parcel.unpack")
+    def unpack(parcel: Strict) -> dict[str, str]:
+        return {"address": parcel.address}
+
+    return saga
+
+
+def changed():
+    """Version 1 with other steps, as it must not be."""
+    saga = Saga("parcel", version=1, input=dict[str, str | int])
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def wrap(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    @wrap.compensation(command="parcel.unpack")
+    def unwrap(parcel: dict[str, str | int]) -> dict[str, str | int]:
+        return parcel
+
+    return saga
+
+
+def start(run_id, **more):
+    return ("start", {"run_id": run_id, "saga": "parcel", "input": {"n": 2}, **more})
+
+
+async def one_waits(engine, **more):
+    """A worker whose only place is taken, and the id of an accepted start behind it."""
+    worker = await engine.worker(runs_in_flight=1)
+    shop, asker = await engine.shop(), await engine.asker()
+    shop.answers["parcel.pack"] = no_reply
+    await asker.start(input={"n": 1})
+    [command] = await shop.until("parcel.pack")
+    waiting = str(uuid7())
+    [answer] = await asker.ask_all(start(waiting, **more))
+    assert (answer.outcome, answer.version) == ("accepted", 1)
+    return worker, shop, asker, command, waiting
+
+
+async def register(engine, *sagas):
+    async with engine.database.transaction() as tx:
+        return await definitions.register(tx, sagas)
+
+
+async def test_an_accepted_start_begins_as_the_version_it_was_accepted_for(engine):
+    old, shop, asker, command, waiting = await one_waits(engine, key="o-2")
+    await old.stop()
+    new = await engine.worker(parcels(), second(), runs_in_flight=1)
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await new.facts.finished(waiting) == Status.COMPLETED
+    [begun] = new.facts.of(RunStarted, run_id=waiting)
+    assert begun.version == 1
+    status = await asker.ask("status", run_id=waiting)
+    assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
+    assert not new.facts.of(MessageDeadLettered)
+
+
+async def test_a_start_that_waits_is_known_to_a_worker_that_keeps_the_same_again_for_others(engine):
+    """It has not loaded the saga: the start that comes again is pinned to nothing."""
+    worker, _, asker, _, waiting = await one_waits(engine)
+    await worker.stop()
+    _, asked = await asker.send(start(waiting), ("status", {"run_id": waiting}))
+    await engine.worker(failing_parcels(len))
+    status = await asker.answer(asked)
+    assert (status.outcome, status.version) == ("existing", 1)
+
+
+async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_that_has_it(engine):
+    old, shop, asker, command, waiting = await one_waits(engine)
+    await old.stop()
+    new = await engine.worker(second())
+    other = await asker.start(input={"n": 1, "address": "here"})
+    status = await asker.ask("status", run_id=waiting)
+    assert (status.status, status.version) == ("running", 1)
+    shop.answers.clear()
+    assert not new.facts.of(RunStarted, run_id=waiting)
+    again = await engine.worker(parcels())
+    await shop.publish(*succeed(command))
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+    assert not new.facts.of(RunStarted, run_id=waiting)
+    assert new.facts.of(RunStarted, run_id=other)
+
+
+@pytest.mark.parametrize("saga", ["parcel", parcels()], ids=["by name", "by definition"])
+async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_call(engine, saga):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        handle = await start_in_transaction(tx.connection, saga, {"n": 1})
+    await register(engine, second())
+    assert handle.version == 1
+    worker, _ = await engine.worker(parcels(), second()), await engine.shop()
+    assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
+    [begun] = worker.facts.of(RunStarted, run_id=str(handle.run_id))
+    assert begun.version == 1
+
+
+async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_from_starting(
+    engine,
+):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        waiting = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
+    other = await engine.worker(changed())
+    async with engine.database.transaction() as tx:
+        mine = str((await start_in_transaction(tx.connection, "parcel", {"n": 2})).run_id)
+    await engine.shop()
+    assert await other.facts.finished(mine) == Status.COMPLETED
+    assert not other.facts.of(RunStarted, run_id=waiting)
+    await other.stop()
+    again = await engine.worker(parcels())
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+
+
+async def test_a_worker_says_again_and_again_which_definitions_it_has(engine):
+    await engine.worker(worker_heartbeat=0.05)
+    gone = text(
+        "UPDATE saga_engine.definition"
+        " SET last_seen = now() - interval '1 hour', present_until = now() - interval '1 hour'"
+    )
+    async with engine.database.transaction() as tx:
+        await tx.execute(gone)
+    here = text("SELECT present_until > now() AND last_seen < now() FROM saga_engine.definition")
+    async with asyncio.timeout(60):
+        said = False
+        while not said:
+            async with engine.database.transaction() as tx:
+                said = (await tx.execute(here)).scalar_one()
+
+
+async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_an_incident(engine):
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    holder, run_id = await asker.start(key="o-1"), str(uuid7())
+    kind, body = serialize_trigger(Start(run_id, "o-1", {"n": 1}))
+    mark = parcels().fingerprint
+    item = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-1")
+    async with engine.database.transaction() as tx:
+        await pending_requests.record(tx, [item])
+    incident = await worker.facts.incident(run_id)
+    assert incident.cause == "key_conflict"
+    async with engine.database.transaction() as tx:
+        detail = await run_queries.read_detail(tx, run_id)
+        assert detail is not None
+        assert holder in detail.incidents[0].message
+        assert detail.stored_run.run.key is None
+        assert await run_queries.find_by_key(tx, "parcel", "o-1") == holder
+
+
+async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(engine):
+    worker, shop, asker, command, waiting = await one_waits(engine, key="o-2")
+    answers = await asker.ask_all(*[start(waiting, key="o-2")] * 5)
+    assert {(each.outcome, each.status, each.version) for each in answers} == {
+        ("existing", "running", 1)
+    }
+    other = await asker.ask("start", run_id=waiting, saga="parcel", input={"n": 3})
+    assert other.outcome == "conflict"
+    async with engine.database.transaction() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 1
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    await worker.facts.until(RunFinished, 2, status=Status.COMPLETED)
+
+
+async def test_a_run_that_is_finished_is_known_again_while_all_places_are_taken(engine):
+    worker, shop = await engine.worker(runs_in_flight=1), await engine.shop()
+    asker = await engine.asker()
+    done = await asker.start()
+    await worker.facts.finished(done)
+    shop.answers["parcel.pack"] = no_reply
+    await asker.start()
+    await shop.until("parcel.pack", 2)
+    again = await asker.ask("start", run_id=done, saga="parcel", input={})
+    assert (again.outcome, again.status) == ("existing", "completed")
+
+
+async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(engine):
+    """The run that begins is the one that was accepted."""
+    old, shop, asker, command, waiting = await one_waits(engine)
+    await old.stop()
+    await engine.worker(second(), runs_in_flight=1)
+    other = await asker.ask(
+        "start", run_id=waiting, saga="parcel", input={"n": 7, "address": "there"}
+    )
+    assert other.outcome == "conflict"
+    shop.answers.clear()
+    again = await engine.worker(parcels())
+    await shop.publish(*succeed(command))
+    assert await again.facts.finished(waiting) == Status.COMPLETED
+    async with engine.database.transaction() as tx:
+        shown = await run_queries.read_detail(tx, waiting)
+        assert shown is not None
+        assert shown.stored_run.run.input == {"n": 2}
+
+
+async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
+    worker, shop, asker, command, waiting = await one_waits(engine)
+    cancel = ("cancel", {"run_id": waiting, "by": "Ada", "reason": "too late"})
+    sent = await asker.send(*[cancel] * 12)
+    refused = await asker.hear(sent[10:])
+    assert [each.outcome for each in refused] == ["refused"] * 2
+    assert "max_pending_requests_per_run" in refused[0].error.message
+    async with engine.database.transaction() as tx:
+        held = text("SELECT count(*) FROM saga_engine.inbox WHERE held")
+        assert (await tx.execute(held)).scalar_one() == 10
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(waiting) == Status.COMPENSATED
+    assert (await asker.answer(sent[0])).outcome == "accepted"
+    await check_promises(engine.database)
+
+
+async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(engine):
+    worker, shop, _, command, waiting = await one_waits(engine)
+    ran = await saga_engine(
+        *("cancel", waiting, "--reason", "too late", "--by", "ann"),
+        database_url=engine.database_url,
+        client_timeout="0.1",
+    )
+    assert (ran.exit_code, "It is recorded and will be decided" in ran.err) == (124, True)
+    held = text("SELECT count(*) FROM saga_engine.inbox WHERE held AND kind = 'cancel'")
+    async with asyncio.timeout(60):
+        while True:
+            async with engine.database.transaction() as tx:
+                if (await tx.execute(held)).scalar_one():
+                    break
+    shop.answers.clear()
+    await shop.publish(*succeed(command))
+    assert await worker.facts.finished(waiting) == Status.COMPENSATED
+    async with engine.database.transaction() as tx:
+        assert [each.outcome for each in await audit.list_for_run(tx, waiting)] == ["accepted"]
+
+
+async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engine):
+    """A cancel is not answered with `unknown_run` because its start waits a moment for a key."""
+    worker, _ = await engine.worker(), await engine.shop()
+    run_id, mark = str(uuid7()), parcels().fingerprint
+    kind, body = serialize_trigger(Start(run_id, "o-2", {"n": 1}))
+    waiting = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-2")
+    cancel = NewRequest("cancel", run_id, {"by": "Ada", "reason": "too late"}, awaits_start=True)
+    async with engine.database.transaction() as holder:
+        await holder.execute(
+            text(
+                "SELECT pg_advisory_xact_lock("
+                "hashtextextended(format('saga-engine key %s/%s', 'parcel', 'o-2'), 0))"
+            )
+        )
+        async with engine.database.transaction() as tx:
+            await pending_requests.record(tx, [waiting, cancel])
+        async with asyncio.timeout(60):
+            while not await put_by(engine):
+                pass
+    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+
+
+async def put_by(engine):
+    """Whether the worker has taken the start out and kept it for later."""
+    async with engine.database.transaction() as tx:
+        query = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
+        return (await tx.execute(query)).scalar_one() > 0
+
+
+async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_incident(
+    engine, monkeypatch
+):
+    """`decide` is total; here it is not, for one start."""
+    plant(monkeypatch, "decide")
+    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    async with engine.database.transaction() as tx:
+        broken = str(
+            (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
+        )
+        sound = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
+    assert (await worker.facts.incident(broken)).cause == "engine_fault"
+    assert await worker.facts.finished(sound) == Status.COMPLETED
+    assert not worker.facts.of(MessageDeadLettered)
+    status = await asker.ask("status", run_id=broken)
+    assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")
+    monkeypatch.undo()
+    cancel = await asker.ask("cancel", run_id=broken, by="Ada", reason="too late")
+    assert cancel.outcome == "accepted"
+    assert await worker.facts.finished(broken) == Status.COMPENSATED
+    await check_promises(engine.database)
+
+
+async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_back(
+    engine, monkeypatch
+):
+    plant(monkeypatch, "decide", "begin_blocked")
+    worker, _ = await engine.worker(), await engine.shop()
+    async with engine.database.transaction() as tx:
+        broken = str(
+            (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
+        )
+    await worker.facts.dead_letter("engine_fault", run_id=broken)
+    async with engine.database.transaction() as tx:
+        again = await start_in_transaction(tx.connection, "parcel", {"n": 1}, key="o-1")
+    assert not again.existing
+    assert await worker.facts.finished(str(again.run_id)) == Status.COMPLETED
+
+
+BROKEN = {"n": 13}
+
+
+def plant(monkeypatch, *names):
+    """Put a bug into functions of `starts`: what they raise for one input."""
+    for name in names:
+        monkeypatch.setattr(starts, name, broken_for_one_input(getattr(starts, name)))
+
+
+def broken_for_one_input(function):
+    def broken(*arguments, **named):
+        if any(isinstance(each, Start) and each.input == BROKEN for each in arguments):
+            raise KeyError("a bug")
+        return function(*arguments, **named)
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("lowered", "key"),
+    [
+        ({"max_body_json_values": 10}, "o-1"),
+        ({"max_body_depth": 2}, "o-1"),
+        ({"max_request_text_bytes": 64}, "o" * 100),
+    ],
+    ids=lambda each: "".join(each) if isinstance(each, dict) else "",
+)
+async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_an_incident(
+    engine, lowered, key
+):
+    deep = {"n": 1, "to": "here"}
+    for _ in range(30):
+        deep = {"n": 1, "in": deep}
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        run_id = str((await start_in_transaction(tx.connection, "parcel", deep, key=key)).run_id)
+    worker, asker = await engine.worker(**lowered), await engine.asker()
+    assert (await worker.facts.incident(run_id)).cause == "input_invalid"
+    async with engine.database.transaction() as tx:
+        detail = await run_queries.read_detail(tx, run_id)
+        assert detail is not None
+        assert next(iter(lowered)) in detail.incidents[0].message
+        assert await run_queries.find_by_key(tx, "parcel", key) == run_id
+    assert not worker.facts.of(MessageDeadLettered)
+    cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="too late")
+    assert cancel.outcome == "accepted"
+
+
+async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
+    old, _, asker, _, _ = await one_waits(engine)
+    second = str(uuid7())
+    long = {"text": "x" * 100_000}
+    [answer] = await asker.ask_all(start(second, input=long, key="k" * 200))
+    assert answer.outcome == "accepted"
+    await old.stop()
+    lowered = {"max_body_bytes": 4096, "max_body_json_values": 10, "max_request_text_bytes": 64}
+    again = await engine.worker(runs_in_flight=5, **lowered)
+    await again.facts.until(RunStarted, run_id=second)
+    assert not again.facts.of(MessageDeadLettered)
+
+
+async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_without_end(engine):
+    await register(engine, parcels())
+    async with engine.database.transaction() as tx:
+        old = str(
+            (
+                await start_in_transaction(
+                    tx.connection, second(), {"n": 1, "address": "x"}, key="o-1"
+                )
+            ).run_id
+        )
+        known = str(
+            (await start_in_transaction(tx.connection, changed_name(), {}, key="o-1")).run_id
+        )
+        await tx.execute(
+            text("UPDATE saga_engine.inbox SET received_at = now() - interval '8 days'")
+        )
+        new = str(
+            (
+                await start_in_transaction(
+                    tx.connection, second(), {"n": 1, "address": "x"}, key="o-2"
+                )
+            ).run_id
+        )
+    await register(engine, changed_name())
+    worker = await engine.worker(maintenance=0.05)
+    await worker.facts.dead_letter("unknown_saga", run_id=old)
+    async with engine.database.transaction() as tx:
+        waiting = (await tx.execute(text("SELECT run_id::text FROM saga_engine.inbox"))).scalars()
+        assert set(waiting) == {known, new}
+        assert await run_queries.find_by_key(tx, "parcel", "o-1") is None
+        assert await run_queries.find_by_key(tx, "parcel", "o-2") == new
+        assert await run_queries.find_by_key(tx, "box", "o-1") == known
+
+
+def changed_name():
+    saga = Saga("box", version=1, input=dict)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def pack(parcel: dict) -> dict:
+        return parcel
+
+    return saga

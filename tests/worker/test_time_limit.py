@@ -1,0 +1,227 @@
+"""The alarm that interrupts code which does not return, and the note that another process reads."""
+
+import asyncio
+import itertools
+import mmap
+import signal
+import threading
+
+import pytest
+
+from saga_engine.payload.encryption import (
+    EncryptionError,
+    PayloadEncryption,
+    command_associated_data,
+    failure_associated_data,
+    input_associated_data,
+    key_associated_data,
+    reply_associated_data,
+)
+from saga_engine.payload.guard import UserCodeCall, UserCodeError, call_user_code
+from saga_engine.vocabulary import Direction
+from saga_engine.worker.time_limit import (
+    CALL_NOTE_BYTES,
+    TICKS_PER_TIMEOUT,
+    TimeLimitedCodec,
+    TimeLimitWatch,
+    decode_call_note,
+    encode_call_note,
+)
+
+CALL = UserCodeCall(
+    "shop", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
+)
+SOON = 0.05
+
+
+def spin() -> None:
+    for _ in itertools.count():
+        pass
+
+
+def swallow(times: int) -> None:
+    for _ in range(times):
+        try:
+            spin()
+        except BaseException:  # noqa: BLE001 - that is the point
+            continue
+    spin()
+
+
+def wait_for_ever() -> None:
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("work", [spin, wait_for_ever, lambda: swallow(3)])
+def test_what_does_not_return_is_interrupted_again_and_again(work):
+    alarm = TimeLimitWatch(SOON)
+    with (
+        alarm.install(),
+        pytest.raises(UserCodeError, match=r"did not return within 0\.05 s and was"),
+    ):
+        call_user_code(alarm, CALL, work)
+    assert alarm.call is None
+
+
+def test_nothing_is_raised_in_what_surrounds_a_call():
+    alarm = TimeLimitWatch(SOON)
+    with alarm.install():
+        frame = spin.__code__
+        for _ in range(TICKS_PER_TIMEOUT * 2):  # the timer of a call that is over
+            alarm._on_tick(signal.SIGALRM, None)
+        assert call_user_code(alarm, CALL, int, "7") == 7
+        alarm.enter(CALL)
+        for _ in range(TICKS_PER_TIMEOUT * 2):
+            alarm._on_tick(signal.SIGALRM, None)  # no frame: not in the author's code
+        alarm.leave()
+    assert frame is spin.__code__
+
+
+def test_a_process_that_was_stopped_gets_the_rest_of_its_time():
+    alarm = TimeLimitWatch(60.0)
+    with alarm.install():
+        alarm.enter(CALL)
+        signal.raise_signal(signal.SIGALRM)  # however long it was stopped, it is one tick
+        alarm.leave()
+
+
+def test_the_handler_and_the_timer_of_others_are_left_as_they_were():
+    before = signal.getsignal(signal.SIGALRM)
+    rest = signal.setitimer(signal.ITIMER_REAL, 0)  # of the time limit of this test
+    try:
+        alarm = TimeLimitWatch(60.0)
+        with alarm.install():
+            call_user_code(alarm, CALL, int, "7")
+            assert signal.getitimer(signal.ITIMER_REAL)[1] == 15.0
+        assert signal.getsignal(signal.SIGALRM) is before
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *rest)
+
+
+def test_a_timer_of_the_caller_goes_on_when_the_alarm_is_over():
+    rest = signal.setitimer(signal.ITIMER_REAL, 3600.0, 7.0)
+    try:
+        alarm = TimeLimitWatch(60.0)
+        with alarm.install():
+            call_user_code(alarm, CALL, int, "7")
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *rest)
+    assert 0 < left <= 3600.0
+    assert interval == 7.0
+
+
+def test_an_idle_worker_has_no_timer():
+    alarm = TimeLimitWatch(60.0)
+    with alarm.install():
+        call_user_code(alarm, CALL, int, "7")
+        signal.raise_signal(signal.SIGALRM)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+async def test_in_another_thread_a_call_takes_as_long_as_it_takes():
+    def call() -> int:
+        alarm = TimeLimitWatch(SOON)
+        with alarm.install():
+            return call_user_code(alarm, CALL, int, "7")
+
+    assert await asyncio.to_thread(call) == 7
+
+
+def test_each_call_is_noted_while_it_lasts():
+    memory = mmap.mmap(-1, CALL_NOTE_BYTES)
+    alarm = TimeLimitWatch(60.0, memory)
+    noted = call_user_code(alarm, CALL, decode_call_note, memory)
+    number, _ = decode_call_note(memory)
+    assert noted == (number - 1, list(CALL))
+    assert number % 2 == 0
+
+
+def test_a_note_is_of_a_bounded_length_whatever_a_function_is_called():
+    call = CALL._replace(function="\ud800" * 10_000)
+    memory = mmap.mmap(-1, CALL_NOTE_BYTES)
+    assert len(encode_call_note(call)) < CALL_NOTE_BYTES
+    _, parts = call_user_code(TimeLimitWatch(60.0, memory), call, decode_call_note, memory)
+    assert parts[:5] == list(CALL[:5])
+    assert len(parts) == len(CALL)
+
+
+class SlowCodec:
+    """Its calls never return."""
+
+    def encrypt(self, plaintext: bytes, associated_data: str) -> str:
+        spin()
+        return f"{plaintext!r} {associated_data}"
+
+    def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
+        wait_for_ever()
+        return f"{ciphertext} {associated_data}".encode()
+
+
+PLACES = [
+    (input_associated_data("shop", "r-1"), ("shop", "r-1", "", None)),
+    (
+        command_associated_data("r-1", "charge", Direction.ACTION),
+        ("", "r-1", "charge", Direction.ACTION),
+    ),
+    (
+        reply_associated_data("r-1", "charge", Direction.ACTION),
+        ("", "r-1", "charge", Direction.ACTION),
+    ),
+    (failure_associated_data("r-1"), ("", "r-1", "", None)),
+    (key_associated_data("shop", "k/1"), ("shop", "", "", None)),
+]
+
+
+@pytest.mark.parametrize(("place", "named"), PLACES)
+def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, named):
+    memory = mmap.mmap(-1, CALL_NOTE_BYTES)
+    alarm = TimeLimitWatch(SOON, memory)
+    noted: list[UserCodeCall] = []
+
+    class Codec(SlowCodec):
+        def encrypt(self, plaintext: bytes, associated_data: str) -> str:
+            assert alarm.call is not None
+            noted.append(alarm.call)
+            return super().encrypt(plaintext, associated_data)
+
+    sealing = PayloadEncryption(TimeLimitedCodec(Codec(), alarm))
+    with alarm.install():
+        with pytest.raises(
+            EncryptionError, match=r"cannot be sealed: the codec did not return within"
+        ):
+            sealing.encrypt({"card": 1}, place)
+        with pytest.raises(
+            EncryptionError, match=r"cannot be unsealed: the codec did not return within"
+        ):
+            sealing.decrypt({"$sealed": "x"}, place)
+    assert noted[0][:4] == named
+    assert noted[0].function == "Codec.seal"
+    assert alarm.call is None
+
+
+def test_a_codec_within_a_mapping_is_part_of_its_call():
+    alarm = TimeLimitWatch(SOON)
+    sealing = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
+    with alarm.install():
+        with pytest.raises(EncryptionError, match="did not return within"):
+            call_user_code(alarm, CALL, sealing.decrypt, {"$sealed": "x"}, ("failure", "r-1"))
+        assert alarm.call is None
+
+
+class ValidationError(Exception):
+    """Named like pydantic's, and it never says what it is about."""
+
+    def errors(self, **_: object) -> list[object]:
+        spin()
+        return []
+
+
+def test_an_error_that_does_not_say_what_it_is_about_is_interrupted():
+    def fail() -> None:
+        raise ValidationError
+
+    alarm = TimeLimitWatch(SOON)
+    with alarm.install(), pytest.raises(UserCodeError, match="raised ValidationError"):
+        call_user_code(alarm, CALL, fail)
