@@ -1,18 +1,19 @@
 """
-Measure: make bench BENCH="--runs 3000 --case complete --workers 1".
+Measure the engine: `make bench BENCH="--runs 3000 --case complete --workers 1"`.
 
-Starts a private RabbitMQ and PostgreSQL, the worker and the participants as processes of their own,
-and sends them place-order runs. One JSON line per case:
+Starts a private RabbitMQ and a private PostgreSQL, a worker and the participants as processes, and
+sends them place-order runs. Each case prints one JSON line:
 
-    {"case", "runs", "runs_per_s", "p50_ms", "p99_ms", "cpu_s"}
+    {"case", "runs", "runs_per_s", "p50_ms", "p99_ms", "cpu_s", "cpu_ms_per_run"}
 
-the case `hostile` (see benchmarks.hostile), one line a command of the command line,
+`cpu_ms_per_run` is processor time by process. A throughput case also has `share_of_baseline`: its
+throughput as a share of what the same messages reach over the same queues with no engine and no
+database, measured in the same invocation. The case `hostile` is described in `benchmarks.hostile`.
+The case `cli` prints one line for each command:
 
     {"case": "cli", "command", "cpu_s"}
 
-and for the throughput cases "of_pipeline": the share of what the same messages over the same queues
-reach with no engine and no database, measured in the same run. "cpu_ms_a_run" has the processor
-time by process. To compare two checkouts there is benchmarks.compare.
+`benchmarks.compare` compares two checkouts.
 """
 
 import argparse
@@ -77,7 +78,7 @@ async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
     """Measure the cases of honest runs, beside a pipeline."""
     async with start_servers() as urls:
         baseline = await measure_baseline(urls, runs=arguments.runs)
-        print_result("pipeline", baseline, {})
+        print_result("baseline", baseline, {})
         for case in cases:
             runs = min(arguments.runs, 300) if case.runs_in_flight == 1 else arguments.runs
             async with (
@@ -95,13 +96,13 @@ async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
                 measured.cpu_s = sum(cpu_by_process.values())
             pipeline_share = measured.runs_per_s / baseline.runs_per_s
             extra_fields: dict[str, object] = {
-                "cpu_ms_a_run": {
+                "cpu_ms_per_run": {
                     name: round(seconds * 1000 / runs, 2)
                     for name, seconds in cpu_by_process.items()
                 }
             }
             if case.runs_in_flight > 1:
-                extra_fields["of_pipeline"] = round(pipeline_share, 2)
+                extra_fields["share_of_baseline"] = round(pipeline_share, 2)
             print_result(case.name, measured, extra_fields)
 
 

@@ -31,7 +31,7 @@ async def measure_commands(urls: ServerUrls) -> None:
             "incidents": ("incidents",),
             "resolve": (
                 *("resolve", f"{run_id}/1", "retry"),
-                *("--reason", "measured", "--by", "bench"),
+                *("--reason", "measured", "--operator", "bench"),
             ),
             "--help": ("--help",),
         }

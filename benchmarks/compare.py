@@ -30,7 +30,7 @@ from benchmarks.processes import ServerUrls, cpu_seconds, terminate
 from saga_engine.embedded.postgres import PostgresServer
 from tests.kit.rabbitmq import RabbitMQServer
 
-STATEMENT_COUNTER = Path(__file__).with_name("counted.py")
+STATEMENT_COUNTER = Path(__file__).with_name("statement_counter.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,8 @@ async def compare(
             process: round(median(each[process] for each in measurements[name]), 3)
             for process in measurements[name][0]
         }
-        medians["relative"] = round(median(map(relative_cost, measurements[name])), 3)
-        print_result(case=case.name, side=name, cpu_ms_a_run=medians)
+        medians["relative_cost"] = round(median(map(relative_cost, measurements[name])), 3)
+        print_result(case=case.name, side=name, cpu_ms_per_run=medians)
     ratios = [
         relative_cost(after) / relative_cost(before)
         for before, after in zip(measurements["before"], measurements["after"], strict=True)

@@ -17,17 +17,17 @@ __all__ = ["INPUT_KINDS", "costly_input", "place_order"]
 BODY_BYTES, VALUE_COUNT, NESTING_DEPTH = 250_000, 9_900, 60
 """A little less than the limits, to leave room for the rest of a request."""
 
-costly_input = Saga("bulk", version=1, input=dict[str, object])
+costly_input = Saga("costly-input", version=1, input=dict[str, object])
 
 
 @costly_input.step(command="inventory.reserve")
 def reserve(input_data: dict[str, object]) -> dict[str, object]:
-    return input_data | {"order_id": "bulk", "sku": "A1", "quantity": 1}
+    return input_data | {"order_id": "costly-input", "sku": "A1", "quantity": 1}
 
 
 @reserve.compensation(command="inventory.release")
 def release() -> dict[str, object]:
-    return {"order_id": "bulk"}
+    return {"order_id": "costly-input"}
 
 
 def _many_objects() -> Json:
@@ -65,4 +65,4 @@ INPUT_KINDS: Mapping[str, Callable[[], Json]] = {
 
 def start_body(run_id: str, kind: str) -> bytes:
     """A start of `bulk` with such an input."""
-    return write_json({"run_id": run_id, "saga": "bulk", "input": INPUT_KINDS[kind]()})
+    return write_json({"run_id": run_id, "saga": "costly-input", "input": INPUT_KINDS[kind]()})

@@ -51,9 +51,9 @@ class WorkerProbe:
                     self.largest_batches[event.queue], event.messages
                 )
             case events.MessageDeadLettered():
-                self.counts["dead letters"] += 1
+                self.counts["dead_letters"] += 1
             case events.InternalErrorCaught() | events.DatabaseUnavailable():
-                self.counts["faults"] += 1
+                self.counts["internal_errors"] += 1
                 print(event, file=sys.stderr, flush=True)
             case _:
                 pass
@@ -69,7 +69,7 @@ class WorkerProbe:
             "largest_batch": dict(self.largest_batches),
             **{
                 name: self.counts[name]
-                for name in ("reconnects", "redelivered", "dead letters", "faults")
+                for name in ("reconnects", "redelivered", "dead_letters", "internal_errors")
             },
         }
 

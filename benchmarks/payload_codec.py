@@ -51,11 +51,11 @@ class ComparedByValue(ExactBase):
 LINES = [OrderLine(sku="A-1", quantity=2), OrderLine(sku="B-2", quantity=1)]
 CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 VALUES: dict[str, BaseModel] = {
-    "plain": FaithfulByType(order_id="o-1", customer="c-1", lines=LINES),
-    "exact": ComparedAsJson(
+    "lossless by type": FaithfulByType(order_id="o-1", customer="c-1", lines=LINES),
+    "compared as JSON": ComparedAsJson(
         order_id=UUID(int=7), amount=Decimal("9.90"), at=CREATED_AT, lines=LINES
     ),
-    "looked at": ComparedByValue(
+    "compared by value": ComparedByValue(
         order_id=UUID(int=7), amount=Decimal("9.90"), at=CREATED_AT, lines=LINES
     ),
 }

@@ -28,12 +28,12 @@ def install_counters() -> None:
     execute, fetch = Connection.execute, getattr(PreparedStatement, EXECUTE_METHOD)
 
     async def counting_execute(self: Any, query: str, *arguments: Any, **options: Any) -> Any:
-        COUNTERS["round trips"] += 1
-        COUNTERS["committed"] += query.startswith("COMMIT")
+        COUNTERS["round_trips"] += 1
+        COUNTERS["commits"] += query.startswith("COMMIT")
         return await execute(self, query, *arguments, **options)
 
     async def counting_fetch(self: Any, *arguments: Any, **options: Any) -> Any:
-        COUNTERS["round trips"] += 1
+        COUNTERS["round_trips"] += 1
         COUNTERS["statements"] += 1
         return await fetch(self, *arguments, **options)
 
@@ -44,11 +44,11 @@ def install_counters() -> None:
 
 def write_report() -> None:
     """Write what was counted."""
-    committed = COUNTERS["committed"] or 1
+    committed = COUNTERS["commits"] or 1
     figures = {
         **COUNTERS,
-        "statements a transaction": round(COUNTERS["statements"] / committed, 2),
-        "round trips a transaction": round(COUNTERS["round trips"] / committed, 2),
+        "statements_per_transaction": round(COUNTERS["statements"] / committed, 2),
+        "round_trips_per_transaction": round(COUNTERS["round_trips"] / committed, 2),
     }
     Path(os.environ["STATEMENTS_REPORT"]).write_text(json.dumps(figures))
 

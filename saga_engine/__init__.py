@@ -1,5 +1,5 @@
 """
-Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
+Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whatever crashes.
 
     vocabulary    the words of a run, and of a failure, that every room uses
     payload/      typed payloads: JSON in, the author's types out, and back; pure
@@ -13,7 +13,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     worker/       what runs: a message becomes a decision, a commit, commands and an acknowledgement
     participant/  the other side, in the user's services
     client/       start, cancel and wait for runs from the user's code
-    telemetry/    what is told: facts, logs, metrics, health
+    telemetry/    events about the engine, and their sinks: logs, metrics, health
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
     settings      every limit, timeout, batch and retry, with its unit and default
@@ -26,8 +26,9 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever cra
     tls           TLS to RabbitMQ and PostgreSQL
     errors        every error, and whose fault it is
 
-What a user imports is here, and is loaded when it is first asked for: the command line, which
-imports this too, answers `--help` without SQLAlchemy. `__init__.pyi` tells type checkers the same.
+The public API is here. A name is imported when it is first used, because the command line imports
+this package too and answers `--help` without SQLAlchemy. `__init__.pyi` declares the same names for
+type checkers.
 """
 
 from importlib import import_module
@@ -36,32 +37,32 @@ _MODULES = {
     "Client": "saga_engine.client",
     "Codec": "saga_engine.payload.encryption",
     "CommandContext": "saga_engine.participant",
-    "Ending": "saga_engine.client",
+    "EncryptionError": "saga_engine.payload.encryption",
     "Failed": "saga_engine.participant",
-    "Handle": "saga_engine.client",
     "Participant": "saga_engine.participant",
     "Rejected": "saga_engine.participant",
     "Retry": "saga_engine.saga.retry",
+    "RunHandle": "saga_engine.client",
+    "RunResult": "saga_engine.client",
     "Saga": "saga_engine.saga.definition",
-    "SealError": "saga_engine.payload.encryption",
     "Secret": "saga_engine.payload.secret",
-    "start_in": "saga_engine.client",
+    "start_in_transaction": "saga_engine.client",
 }
 
 __all__ = [
     "Client",
     "Codec",
     "CommandContext",
-    "Ending",
+    "EncryptionError",
     "Failed",
-    "Handle",
     "Participant",
     "Rejected",
     "Retry",
+    "RunHandle",
+    "RunResult",
     "Saga",
-    "SealError",
     "Secret",
-    "start_in",
+    "start_in_transaction",
 ]
 
 

@@ -53,7 +53,7 @@ async def test_the_trip_is_booked_whole_or_not_at_all(settings):
 
 
 async def test_the_readme_client_books_both_trips(settings, monkeypatch):
-    monkeypatch.setenv("SAGA_ENGINE_BROKER_URL", settings.require_broker())
+    monkeypatch.setenv("SAGA_ENGINE_BROKER_URL", settings.require_broker_url())
     module = importlib.import_module("examples.trip.client")
     async with shop("examples.trip.saga", "examples.trip.services", settings):
         assert await module.book(module.Trip(trip_id="t-1", city="Lisbon")) == "completed"
@@ -61,14 +61,14 @@ async def test_the_readme_client_books_both_trips(settings, monkeypatch):
 
 
 async def test_the_readme_reservation_and_its_run_are_committed_together(settings, monkeypatch):
-    monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", settings.require_database())
+    monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", settings.require_database_url())
     module = importlib.import_module("examples.trip.start_in_transaction")
     async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
         await module.main()
         handle = await client.start("book-trip", {"trip_id": "t-3", "city": "Porto"}, key="t-3")
         assert handle.existing
         assert (await client.result(handle.run_id, timeout=60)).status == "completed"
-        database = create_async_engine(settings.require_database())
+        database = create_async_engine(settings.require_database_url())
         async with database.connect() as connection:
             await module.reserve(connection, module.Trip(trip_id="t-4", city="Porto"))
             await connection.rollback()

@@ -18,7 +18,7 @@ DATABASE_URL = os.environ.get("PLACE_ORDER_DATABASE_URL") or os.environ.get(
 
 metadata = MetaData()
 effect_log = Table(
-    "place_order_ledger",
+    "place_order_effect_log",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("order_id", Text, nullable=False),
@@ -60,7 +60,7 @@ def _create_effect_log(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("SELECT pg_advisory_lock(7)")  # several processes may start at once
     cursor.execute(
-        "CREATE TABLE IF NOT EXISTS place_order_ledger (id serial PRIMARY KEY,"
+        "CREATE TABLE IF NOT EXISTS place_order_effect_log (id serial PRIMARY KEY,"
         " order_id text NOT NULL, effect text NOT NULL,"
         " at timestamptz NOT NULL DEFAULT clock_timestamp())"
     )

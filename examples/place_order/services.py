@@ -2,7 +2,7 @@
 The services: inventory, payments and orders, each a participant with its own queue.
 
 The input chooses what happens: sku NONE is out of stock; card declined is refused; card flaky fails
-twice before it works; card silent is charged, but so late that nobody waits for it any more.
+twice before it works; card slow is charged, but so late that nobody waits for it any more.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ async def charge(command: ChargeCard, tx: AsyncConnection, context: CommandConte
     if command.card == "flaky" and context.attempt <= 2:
         raise ConnectionError("the bank's gateway hung up")
     await record_effect(tx, command.order_id, "charge")
-    if command.card == "silent":
+    if command.card == "slow":
         await asyncio.sleep(SLOW_CHARGE_SECONDS)
     return Charge(charge_id=f"c-{command.order_id}")
 

@@ -345,7 +345,7 @@ def print_outcomes(
         print_json({**_outcomes_json(outcomes, request, counts), **_total_json(selection)})
     else:
         print_table(
-            ("incident", "outcome", "why"),
+            ("incident", "outcome", "message"),
             [(format_incident_id(each.incident), each.outcome, each.message) for each in outcomes],
             empty="No open incident is meant.",
         )

@@ -83,7 +83,7 @@ def confirm_selection(
     """
     if selection.dry_run:
         if as_json:
-            print_json({"dead_letters": len(ids)})
+            print_json({"count": len(ids)})
         else:
             print_line(f"{len(ids)} dead letters")
         return False
@@ -119,7 +119,7 @@ async def _select_matching(
     excluded_count = len(await all_ids(database, replace(criteria, reason=excluded_reason)))
     if excluded_count:
         print_stderr(
-            f"Left out: {excluded_count} of {excluded_reason}. Name them, or --reason-code"
+            f"Excluded: {excluded_count} of {excluded_reason}. Name them, or --reason-code"
             f" {excluded_reason}."
         )
     return selected_ids

@@ -51,9 +51,7 @@ async def list_dead_letters(
     reason_code: ReasonCodeOption = None,
     state: Annotated[str, Parameter(help="open, redriven, discarded or all.")] = "open",
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 100,
-    after: Annotated[
-        int | None, Parameter(name=("--after", "--before"), help="The last id of the page before.")
-    ] = None,
+    after: Annotated[int | None, Parameter(help="The last id of the previous page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, the newest first."""
@@ -77,7 +75,7 @@ async def list_dead_letters(
         print_json({"dead_letters": dead_letters_json, **page_json(page, cursor)})
         return
     print_table(
-        ("id", "received", "queue", "reason", "type", "bytes", "run", "what is wrong"),
+        ("id", "received", "queue", "reason", "type", "bytes", "run", "detail"),
         [
             (
                 *(each.id, each.received_at, each.message.queue, each.message.reason),

@@ -44,7 +44,7 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     if as_json:
         print_json(
             {
-                "sound": not problems,
+                "valid": not problems,
                 "sagas": [] if problems else [_saga_json(each) for each in sagas],
                 "problems": [_problem_json(each) for each in problems],
             }
@@ -54,7 +54,7 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
             print_stderr(str(each))
     else:
         for saga in sagas:
-            print_line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, sound")
+            print_line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, valid")
     return EXIT_PROBLEMS_FOUND if problems else 0
 
 
@@ -120,10 +120,10 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
         "name": saga.name,
         "version": saga.version,
         "fingerprint": saga.fingerprint,
-        "where": saga.source_location,
+        "location": saga.source_location,
         "steps": list(saga.steps),
     }
 
 
 def _problem_json(problem: DefinitionError) -> dict[str, str]:
-    return {"where": problem.location, "problem": problem.problem, "fix": problem.fix}
+    return {"location": problem.location, "problem": problem.problem, "fix": problem.fix}

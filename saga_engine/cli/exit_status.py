@@ -9,7 +9,7 @@ from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 
 EXIT_INTERRUPTED = 130
 
-_REPORTED_ATTRIBUTE = "_saga_engine_said"
+_REPORTED_ATTRIBUTE = "_saga_engine_reported"
 
 
 def message_and_exit_code(error: BaseException) -> tuple[str, int]:

@@ -38,7 +38,7 @@ def print_incident(incident: Mapping[str, Any], steps: Sequence[Mapping[str, Any
     """Print an incident: what happened, since when, and what can be done."""
     if incident["state"] != STATE_OPEN:
         resolution_text = format_resolution(
-            incident["resolution"], incident["by"], incident["reason"]
+            incident["resolution"], incident["operator"], incident["reason"]
         )
         print_field(
             "incident",

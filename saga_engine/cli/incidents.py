@@ -126,7 +126,7 @@ async def list_incidents(
         print_json({"incidents": incidents_json, **page_json(page, cursor)})
         return
     print_table(
-        ("incident", "saga", "key", "step", "direction", "cause", "opened", "what to know"),
+        ("incident", "saga", "key", "step", "direction", "cause", "opened", "details"),
         [
             (
                 *(
@@ -166,10 +166,10 @@ def _print_groups(
             for each in page.rows
         ]
         totals = {"total": total.count, "total_exact": total.exact, "more_groups": page.has_more}
-        print_json({"by": list(group_names), "groups": groups_json, **totals})
+        print_json({"group_by": list(group_names), "groups": groups_json, **totals})
         return
     print_table(
-        (*group_names, "incidents", "oldest", "example", "to resolve them"),
+        (*group_names, "incidents", "oldest", "example", "resolve command"),
         [
             (
                 *(each.shared_values[name] for name in group_names),
@@ -246,7 +246,7 @@ def incident_json(incident: StoredIncident) -> dict[str, Any]:
         "opened_at": incident.opened_at,
         "resolved_at": incident.resolved_at,
         "resolution": incident.resolution,
-        "by": incident.operator,
+        "operator": incident.operator,
         "reason": incident.reason,
     }
 

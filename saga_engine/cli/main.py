@@ -35,13 +35,13 @@ written; 124 waited long enough; 130, 143 interrupted.
 _COMMANDS = (
     ("worker", "services:worker", "Run sagas until told to stop."),
     ("participant", "services:participant", "Perform commands until told to stop."),
-    ("start", "asking:start", "Start a run."),
-    ("wait", "asking:wait", "Wait until a run is finished."),
+    ("start", "start:start", "Start a run."),
+    ("wait", "start:wait", "Wait until a run is finished."),
     ("list", "runs:list_runs", "List runs, the newest first."),
     ("show", "runs:show", "Show everything on record about a run."),
-    ("cancel", "operating:cancel", "Have a run undone."),
-    ("incidents", "incidents:incidents", "List what waits for a person."),
-    ("resolve", "operating:resolve", "Act on an incident."),
+    ("cancel", "operator:cancel", "Have a run undone."),
+    ("incidents", "incidents:list_incidents", "List what waits for a person."),
+    ("resolve", "operator:resolve", "Act on an incident."),
     ("dead-letters", "dead_letters:app", "Look at, send again or discard dead letters."),
     (
         "rotate-token-key",
@@ -53,7 +53,7 @@ _COMMANDS = (
     ("check", "definitions:check", "Hold the sagas of a module against every rule."),
     ("graph", "definitions:graph", "Draw a saga."),
     ("schema", "definitions:schema", "Print the JSON Schema of inputs, commands and replies."),
-    ("topology", "topology:topology", "Show what exists on the broker."),
+    ("topology", "topology:show_topology", "Show what exists on the broker."),
     ("config", "config:app", "Show the settings and where each comes from."),
     ("demo", "demo:demo", "Run real sagas on embedded servers and show what happens."),
 )

@@ -70,7 +70,9 @@ def operator_or_login_name(operator: str | None) -> str:
     try:
         return operator or getuser()
     except (KeyError, OSError):  # a container's user often has no name
-        raise ConfigurationError("This user has no name. Say who you are with --by.") from None
+        raise ConfigurationError(
+            "This user has no name. Say who you are with --operator."
+        ) from None
 
 
 async def cancel(
@@ -242,7 +244,7 @@ def _next_command(
         "--limit": bulk_options.limit,
         "--rate": bulk_options.rate,
         "--reason": request.reason,
-        "--by": request.operator,
+        "--operator": request.operator,
         "--yes": True,
     }
     result_option = ["--result", "RESULT"] if request.action is Resolution.COMPLETE else []

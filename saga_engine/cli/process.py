@@ -138,7 +138,7 @@ def _start_thread(work: Callable[[], object]) -> None:
             work()
 
     with suppress(RuntimeError):  # no thread is to be had: the overseer does it
-        threading.Thread(target=ignore_errors, name="saga-engine end", daemon=True).start()
+        threading.Thread(target=ignore_errors, name="saga-engine-exit", daemon=True).start()
 
 
 async def run_until_signaled(

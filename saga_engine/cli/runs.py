@@ -55,9 +55,7 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
         str | None, Parameter(help="Only runs that hold what this key of aes-gcm sealed.")
     ] = None,
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 20,
-    after: Annotated[
-        str | None, Parameter(name=("--after", "--before"), help="The last run of the page before.")
-    ] = None,
+    after: Annotated[str | None, Parameter(help="The last run of the previous page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first: by the time in a run's id, when its start was asked for."""
@@ -99,7 +97,7 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
         "--status": status,
         "--saga": saga,
         "--key": key,
-        "--sealed-with": encrypted_with,
+        "--encrypted-with": encrypted_with,
     }
     print_page_summary(
         page, "runs", ["list", *option_words(option_values | {"--limit": limit})], cursor
@@ -188,7 +186,7 @@ def _detail_json(detail: RunDetail, encryption: PayloadEncryption) -> dict[str, 
         "input": run.input,
         "result": run.result,
         "cause": to_data(run.compensation_cause) if run.compensation_cause else None,
-        "stopping": to_data(run.stopping_cause) if run.stopping_cause else None,
+        "pending_stop": to_data(run.stopping_cause) if run.stopping_cause else None,
         "steps": [_step_json(step, run) for step in detail.document["steps"]],
         "incidents": [incident_detail_json(each, run, encryption) for each in detail.incidents],
         "journal": [_journal_entry_json(each) for each in detail.journal],
@@ -265,7 +263,7 @@ def _audit_json(audited: AuditRecord) -> dict[str, Any]:
     return {
         "id": audited.id,
         "at": audited.recorded_at,
-        "by": audited.operator,
+        "operator": audited.operator,
         "role": audited.role,
         "action": audited.action,
         "target": audited.target,
@@ -282,10 +280,10 @@ def _print_detail(detail_json: Mapping[str, Any]) -> None:
         print_field("cause", _cause_text(detail_json["cause"]))
     if not detail_json["status"].finished:  # one that was abandoned leaves its steps as they were
         for awaited in _pending_work(detail_json["steps"]):
-            print_field("waits for", awaited)
+            print_field("waiting for", awaited)
     print_line("")
     print_table(
-        ("step", "kind", "status", "attempts", "compensation", "its attempts", "why"),
+        ("step", "kind", "status", "attempts", "compensation", "compensation attempts", "error"),
         [
             (
                 *(step["name"], step["kind"], step["status"], step["attempts"]),
@@ -341,5 +339,5 @@ def _error_text(error: Mapping[str, Any] | None) -> str | None:
 
 
 def _cause_text(cause: Mapping[str, Any]) -> str:
-    parts = [cause["code"], cause.get("step"), cause.get("by"), cause.get("reason")]
+    parts = [cause["code"], cause.get("step"), cause.get("operator"), cause.get("reason")]
     return ", ".join(each for each in parts if each)

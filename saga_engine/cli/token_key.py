@@ -46,6 +46,6 @@ async def rotate_token_key(
             tx, [ActionOutcome(audit_entry.id, accepted=True, message=message)]
         )
     if as_json:
-        print_json({"action": audit_entry.action, "signs_from": active_from})
+        print_json({"action": audit_entry.action, "active_from": active_from})
     else:
         print_line(message)

@@ -59,7 +59,7 @@ async def show_topology(
         ("binding", each.queue, f"{each.exchange} {each.binding_key}".strip())
         for each in ENGINE_TOPOLOGY.bindings
     ]
-    print_table(("what", "name", "how"), rows, empty="")
+    print_table(("kind", "name", "details"), rows, empty="")
 
 
 def _print_policy(*, as_json: bool) -> None:

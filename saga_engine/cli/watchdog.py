@@ -5,9 +5,8 @@ Code in C that does not return holds the interpreter: no signal handler, thread 
 runs. So the service notes each call into the author's code in shared memory, and lets the
 interpreter write each signal it gets into a pipe. The overseer reads both. It ends its parent when
 one call takes longer than `mapping_hard_timeout`, after it has recorded the run in PostgreSQL and
-has written
-`code.stuck` to the log, and when the parent is still there after `shutdown_timeout`. It ends with
-its parent.
+has written `user_code.hung` to the log, and when the parent is still there after
+`shutdown_timeout`. It ends with its parent.
 
 Recording and writing are done by threads, so that neither a database that does not answer nor a
 slow import delays the end. It adds up the time between its looks instead of comparing times, at
@@ -58,7 +57,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
     config = json.loads(sys.stdin.buffer.read())
-    memory = mmap.mmap(config["memory"], 0) if config["memory"] is not None else None
+    memory = mmap.mmap(config["memory_fd"], 0) if config["memory_fd"] is not None else None
     watchdog = Watchdog(config, parent, memory)
     try:
         while os.getppid() == parent and watchdog.poll():
@@ -79,20 +78,20 @@ class Watchdog:
 
     def __init__(self, config: dict[str, Any], parent: int, memory: mmap.mmap | None) -> None:
         self._config, self._parent, self._memory = config, parent, memory
-        self._shutdown_deadlines = ShutdownSchedule(config["drain"])
+        self._shutdown_deadlines = ShutdownSchedule(config["shutdown_timeout"])
         self._call_number = 0
         self._call_seconds = 0.0
-        self._shutdown_elapsed: float | None = config["draining"]
+        self._shutdown_elapsed: float | None = config["shutdown_elapsed"]
         self._stuck_call: StuckCallReport | None = None
         self._imports_started = False
         self._last_tick_at = time.monotonic()
         self._signal_poll = select.poll()
-        self._signal_poll.register(config["signals"], select.POLLIN)
+        self._signal_poll.register(config["signal_fd"], select.POLLIN)
 
     def poll(self) -> bool:
         """Wait for a signal or a tick; False when the parent is gone, or needs it no more."""
         if self._signal_poll.poll(POLL_INTERVAL * 1000):
-            signal_numbers = os.read(self._config["signals"], 4096)
+            signal_numbers = os.read(self._config["signal_fd"], 4096)
             if not signal_numbers:
                 return False
             self.on_signals(signal_numbers)
@@ -157,7 +156,7 @@ class Watchdog:
         _kill_and_exit(self._parent)
 
     def _call_timed_out(self) -> bool:
-        over_limit: bool = self._call_seconds >= self._config["limit"]
+        over_limit: bool = self._call_seconds >= self._config["code_limit"]
         return over_limit or (
             self._shutdown_elapsed is not None
             and self._shutdown_elapsed >= self._shutdown_deadlines.suspect_recording_at
@@ -218,7 +217,7 @@ class StuckCallReport:
             .split("\0")
         )
         names = ("saga", "run_id", "step", "direction", "command", "function")
-        line: dict[str, object] = {"level": "error", "event": "code.stuck"}
+        line: dict[str, object] = {"level": "error", "event": "user_code.hung"}
         line |= dict(zip(names, values, strict=False)) | {"recorded": self._record_task.succeeded}
         stderr_poll = select.poll()
         stderr_poll.register(2, select.POLLOUT)
@@ -286,14 +285,14 @@ async def _record_suspect(config: dict[str, Any], snapshot: bytes) -> None:
     suspect = crash_suspects.CrashSuspect(run_id, step, direction, function)
     async with (
         asyncio.timeout(RECORD_TIMEOUT),
-        Database(settings.require_database(), settings) as database,
+        Database(settings.require_database_url(), settings) as database,
         database.transaction() as tx,
     ):
         await crash_suspects.record_crash(tx, suspect)
 
 
 def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) -> None:
-    """Write `code.stuck` in the form of the parent's log."""
+    """Write `user_code.hung` in the form of the parent's log."""
     from saga_engine.telemetry.events import UserCodeHung  # noqa: PLC0415 - see above
     from saga_engine.telemetry.logs import configure_logging  # noqa: PLC0415 - see above
     from saga_engine.telemetry.nonblocking_stream import nonblocking_writer  # noqa: PLC0415 - see above
@@ -308,7 +307,7 @@ def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) 
                 direction=direction,
                 command=command,
                 function=function,
-                limit_s=config["limit"],
+                limit_s=config["code_limit"],
                 recorded=recorded,
             )
         )

@@ -112,11 +112,11 @@ class WatchdogProcess:
         settings = self._settings
         url = settings.database_url
         config = {
-            "memory": self._memory_fd,
-            "signals": self._signal_fd,
-            "limit": settings.mapping_hard_timeout,
-            "drain": settings.shutdown_timeout,
-            "draining": None
+            "memory_fd": self._memory_fd,
+            "signal_fd": self._signal_fd,
+            "code_limit": settings.mapping_hard_timeout,
+            "shutdown_timeout": settings.shutdown_timeout,
+            "shutdown_elapsed": None
             if self._shutdown_started_at is None
             else time.monotonic() - self._shutdown_started_at,
             "settings": {

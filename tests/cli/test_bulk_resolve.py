@@ -21,7 +21,7 @@ from saga_engine.telemetry.events import IncidentOpened, OperatorActionProcessed
 from saga_engine.vocabulary import Resolution
 from tests.cli.conftest import saga_engine
 
-WHY = ("--reason", "the gateway is back", "--by", "ann")
+WHY = ("--reason", "the gateway is back", "--operator", "ann")
 SKIP = ResolutionRequest(Resolution.SKIP, "ann", "the gateway is back")
 
 
@@ -125,7 +125,7 @@ class Clock:
 async def test_a_rate_is_kept_by_the_clock_it_is_given(engine):
     await stuck(engine, 3)
     clock = Clock()
-    async with Database(engine.settings.require_database(), engine.settings) as database:
+    async with Database(engine.settings.require_database_url(), engine.settings) as database:
         found = (await select_incidents(database, IncidentFilter(), 10, 10)).incidents
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 60).resolve(
             found, RateLimiter(parse_rate("30/m"), clock, clock.sleep)
@@ -139,7 +139,7 @@ async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(en
     monkeypatch.setattr(bulk_resolve, "PAGE_SIZE", 2)
     await stuck(engine, 5)
     seen = []
-    async with Database(engine.settings.require_database(), engine.settings) as database:
+    async with Database(engine.settings.require_database_url(), engine.settings) as database:
         found = (await select_incidents(database, IncidentFilter(), 10, 10)).incidents
         assert len(found) == 5
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 60).resolve(
@@ -153,7 +153,7 @@ async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(en
 async def test_without_a_worker_no_more_than_one_portion_is_recorded(engine, monkeypatch):
     monkeypatch.setattr(bulk_resolve, "BATCH_SIZE", 1)
     await stuck(engine, 2)
-    async with Database(engine.settings.require_database(), engine.settings) as database:
+    async with Database(engine.settings.require_database_url(), engine.settings) as database:
         found = (await select_incidents(database, IncidentFilter(), 10, 10)).incidents
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 0).resolve(found, RateLimiter())
     assert [each.outcome for each in decided] == ["undecided", "not recorded"]

@@ -16,12 +16,12 @@ from saga_engine.store.dead_letters import DeadLetter, DeadLetterFilter
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.cli.conftest import saga_engine
 
-WHY = ("--reason", "known bug", "--by", "ann")
+WHY = ("--reason", "known bug", "--operator", "ann")
 
 
 async def garbage(engine, *bodies, exchange=REQUESTS, key="start"):
     """Send what nobody can read, and wait until it is on record."""
-    url, settings = engine.settings.require_broker(), engine.settings
+    url, settings = engine.settings.require_broker_url(), engine.settings
     messages = [
         Message(exchange, key, body, f"m-{number}", type=key, correlation_id="c-1")
         for number, body in enumerate(bodies)
@@ -38,7 +38,7 @@ async def recorded(settings):
 
     async def record(*letters):
         async with (
-            Database(settings.require_database(), settings) as database,
+            Database(settings.require_database_url(), settings) as database,
             database.transaction() as tx,
         ):
             await dead_letters.record(tx, letters, settings.dead_letter_bytes)
@@ -103,8 +103,8 @@ async def test_a_letter_that_can_be_handled_now_starts_its_run(engine, recorded)
 
 async def test_a_letter_the_broker_gave_up_goes_straight_to_the_queue_it_died_in(engine, recorded):
     urls = {
-        "database_url": engine.settings.require_database(),
-        "broker_url": engine.settings.require_broker(),
+        "database_url": engine.settings.require_database_url(),
+        "broker_url": engine.settings.require_broker_url(),
     }
     death = [{"queue": "saga.participant.greeter", "reason": "delivery_limit"}]
     forged = [{"queue": "payroll", "reason": "rejected"}]
@@ -141,7 +141,7 @@ async def test_what_cannot_be_sent_fails_alone_and_stays_open(engine, recorded):
 
 
 async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings, recorded):
-    url = settings.require_database()
+    url = settings.require_database_url()
     await recorded(*[letter()] * 3, letter(queue="saga.replies", reason="bad_outcome"))
     counted = await saga_engine(
         "dead-letters", "discard", "--all", "--dry-run", *WHY, database_url=url
@@ -168,7 +168,7 @@ async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings
 
 
 async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(engine, recorded):
-    url, broker_url = engine.settings.require_database(), engine.settings.require_broker()
+    url, broker_url = engine.settings.require_database_url(), engine.settings.require_broker_url()
     await recorded(letter(reason="wrong_sender"), letter())
     again = ("dead-letters", "redrive", "--yes", "--json")
     settings = {"database_url": url, "broker_url": broker_url}
@@ -184,7 +184,7 @@ async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(en
 
 async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, recorded):
     await recorded(letter())
-    url, broker_url = settings.require_database(), settings.require_broker()
+    url, broker_url = settings.require_database_url(), settings.require_broker_url()
     for command in (("redrive", "--all"), ("discard", "--all", *WHY), ("purge", *WHY)):
         ran = await saga_engine(
             *("dead-letters", *command, "--dry-run", "--json"),
@@ -201,8 +201,8 @@ async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, reco
 
 async def test_what_is_meant_has_to_be_said(settings):
     urls = {
-        "database_url": settings.require_database(),
-        "broker_url": settings.require_broker(),
+        "database_url": settings.require_database_url(),
+        "broker_url": settings.require_broker_url(),
     }
     cases = (
         (("redrive",), 2, "Name dead letters by their ids"),
@@ -223,7 +223,9 @@ async def test_what_is_meant_has_to_be_said(settings):
 async def test_a_body_of_20_megabytes_is_set_aside_cut_and_not_sent_again(engine):
     size = engine.settings.model_copy(update={"max_body_bytes": 32_000_000})
     message = Message(REQUESTS, "start", b"x" * 20_000_000, "m-1")
-    async with SupervisedConnection(size.require_broker(), name="publish", settings=size) as link:
+    async with SupervisedConnection(
+        size.require_broker_url(), name="publish", settings=size
+    ) as link:
         assert await Publisher(link).publish([message]) == [PublishOutcome.CONFIRMED]
     await engine.facts.until(MessageDeadLettered)
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
@@ -253,7 +255,7 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
     settings = engine.settings
     async with (
         SupervisedConnection(
-            settings.require_broker(),
+            settings.require_broker_url(),
             name="consume",
             settings=settings,
             topology=participant_topology("other", ["other.do"]),
@@ -275,11 +277,11 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
 
 async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recorded):
     await recorded(*[letter(body=b"x" * 9)] * 5)
-    async with Database(settings.require_database(), settings) as database:
+    async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:
             open_ones = await dead_letters.find_ids(tx, DeadLetterFilter("open"), limit=9)
             await dead_letters.mark_discarded(tx, open_ones[:3], operator="ann", reason="known bug")
-        url = {"database_url": settings.require_database()}
+        url = {"database_url": settings.require_database_url()}
         counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
         assert counted.out == "0 dead letters\n", "they are not old"
         asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0", **url)

@@ -114,7 +114,7 @@ async def test_a_module_that_does_not_load_is_one_sentence(shop, module, words):
     ("drawn", "words"), [("mermaid", "flowchart"), ("dot", "digraph"), ("ascii", "payment.charge")]
 )
 async def test_a_saga_is_drawn(drawn, words):
-    ran = await saga_engine("graph", "examples.place_order.sagas:orders", "--format", drawn)
+    ran = await saga_engine("graph", "examples.place_order.sagas:place_order", "--format", drawn)
     assert ran.exit_code == 0
     assert words in ran.out
     assert "payment.refund" in ran.out

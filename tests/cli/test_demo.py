@@ -28,7 +28,7 @@ async def test_the_demo_loses_nothing_and_doubles_nothing_whatever_it_breaks():
     assert counts["compensated"] == "8"
     assert (counts["incidents"], counts["dead letters"]) == ("0", "1")
     assert int(counts["duplicates dropped"]) >= 5
-    assert (counts["effects lost"], counts["effects doubled"]) == ("0", "0")
+    assert (counts["effects lost"], counts["effects duplicated"]) == ("0", "0")
     assert "was killed with SIGKILL in the middle of runs" in out
 
 

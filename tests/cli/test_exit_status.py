@@ -21,8 +21,8 @@ async def typed(engine, *arguments, then):
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-c", f"{shlex.join([str(COMMAND), *map(str, arguments)])} {then}"),
         env=environment(
-            database_url=engine.settings.require_database(),
-            broker_url=engine.settings.require_broker(),
+            database_url=engine.settings.require_database_url(),
+            broker_url=engine.settings.require_broker_url(),
         ),
         cwd=REPOSITORY,
         stdin=asyncio.subprocess.DEVNULL,

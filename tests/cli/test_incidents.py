@@ -38,7 +38,7 @@ async def test_an_incident_that_the_engine_closed_is_shown_as_closed_and_why(eng
     [run_id] = await stuck(engine)
     closed = IncidentResolved(1, None, "saga-engine", "its reply arrived after all")
     async with (
-        Database(engine.settings.require_database(), engine.settings) as database,
+        Database(engine.settings.require_database_url(), engine.settings) as database,
         database.transaction() as tx,
     ):
         await incidents.record(tx, [(run_id, closed)])
@@ -47,7 +47,7 @@ async def test_an_incident_that_the_engine_closed_is_shown_as_closed_and_why(eng
     assert f"{run_id}/1 ({how}):" in shown.out
     listed = await engine("incidents", "--all")
     assert listed.out.splitlines()[1].endswith(how)
-    again = await engine("resolve", f"{run_id}/1", "retry", "--by", "ann", "--reason", "x")
+    again = await engine("resolve", f"{run_id}/1", "retry", "--operator", "ann", "--reason", "x")
     assert (again.code, f"is resolved already: {how}." in again.err) == (4, True)
     for ran in (shown, listed, again):
         assert "None" not in ran.out + ran.err
@@ -57,7 +57,9 @@ async def test_an_incident_that_the_engine_closed_is_shown_as_closed_and_why(eng
 
 async def test_incidents_are_counted_by_what_they_have_in_common(engine):
     await stuck(engine, 3)
-    document = (await engine("incidents", "--by", "cause", "--by", "step", "--json")).json
+    document = (
+        await engine("incidents", "--group-by", "cause", "--group-by", "step", "--json")
+    ).json
     [group] = document["groups"]
     assert {name: group[name] for name in ("cause", "step", "count")} == {
         "cause": "unroutable",
@@ -65,9 +67,9 @@ async def test_incidents_are_counted_by_what_they_have_in_common(engine):
         "count": 3,
     }
     command = shlex.split(group["resolve"])[1:]
-    previewed = await engine(*command, "--by", "ann")
+    previewed = await engine(*command, "--operator", "ann")
     assert (previewed.code, "3" in previewed.out) == (0, True)
-    printed = await engine("incidents", "--by", "saga")
+    printed = await engine("incidents", "--group-by", "saga")
     assert printed.out.splitlines()[1].split("\t")[:2] == ["stuck", "3"]
     assert printed.err == "1 groups of 3 incidents.\n"
 

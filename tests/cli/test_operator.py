@@ -7,7 +7,7 @@ from saga_engine.telemetry.events import IncidentOpened, RunFinished
 from tests.cli.conftest import saga_engine
 from tests.kit.greeter import held_saga, run_services, worker
 
-WHY = ("--reason", "seen on the phone", "--by", "ann")
+WHY = ("--reason", "seen on the phone", "--operator", "ann")
 
 
 async def stuck(engine):
@@ -112,7 +112,7 @@ async def test_what_no_worker_has_decided_in_time_is_decided_later(engine):
     run_id = await stuck(engine)
     ran = await saga_engine(
         *("resolve", run_id, "skip", *WHY),
-        database_url=engine.settings.require_database(),
+        database_url=engine.settings.require_database_url(),
         client_timeout="0.001",
     )
     assert (ran.exit_code, "It is recorded and will be decided" in ran.err) == (124, True)
@@ -124,13 +124,13 @@ async def test_without_a_worker_a_start_waits_in_its_queue(settings):
         pass  # It has been there, and is gone.
     started = await saga_engine(
         *("start", "greet", "--input", '{"name": "Ann"}'),
-        broker_url=settings.require_broker(),
+        broker_url=settings.require_broker_url(),
         client_timeout="0.5",
     )
     assert (started.exit_code, "No worker answered in 0.5 seconds" in started.err) == (124, True)
     hurried = await saga_engine(
         *("start", "greet", "--input", '{"name": "Ann"}', "--wait", "--timeout", "0.3"),
-        broker_url=settings.require_broker(),
+        broker_url=settings.require_broker_url(),
     )
     assert (hurried.exit_code, "No worker answered in 0.3 seconds" in hurried.err) == (124, True)
 
@@ -147,7 +147,7 @@ async def test_who_waits_for_a_run_on_the_command_line_reads_that_it_waits_for_a
 
 async def test_a_run_that_no_worker_can_begin_is_cancelled_without_one(settings):
     """The service was rolled out before the worker, and the worker never came."""
-    url = settings.require_database()
+    url = settings.require_database_url()
     async with Database(url, settings) as database, database.transaction() as tx:
         run_id = str(
             (

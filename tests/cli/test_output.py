@@ -30,7 +30,7 @@ def test_a_table_fits_the_terminal_and_its_ids_are_whole(width, monkeypatch, cap
     monkeypatch.setenv("COLUMNS", str(width))
     ids = [f"{uuid4()}/1" for _ in range(3)]
     why = "No queue takes this command. " * 4 + "宛先なし"
-    columns = ("incident", "saga", "key", "step", "direction", "cause", "opened", "what to know")
+    columns = ("incident", "saga", "key", "step", "direction", "cause", "opened", "details")
     more = ("place-order", "k" * 70, "charge", "action", "step_failed", "2026-11-28 03:00:00", why)
     print_table(columns, [(each, *more) for each in ids], empty="")
     lines = capsys.readouterr().out.splitlines()

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import RunFinished
 
-WHY = ("--reason", "the broker was rebuilt", "--by", "ann")
+WHY = ("--reason", "the broker was rebuilt", "--operator", "ann")
 
 
 async def test_what_is_in_flight_is_ordered_again_on_record(engine):
@@ -19,7 +19,7 @@ async def test_what_is_in_flight_is_ordered_again_on_record(engine):
     shown = (await engine("show", run_id, "--json")).json
     assert shown["status"] == "completed"
     async with (
-        Database(engine.settings.require_database(), engine.settings) as database,
+        Database(engine.settings.require_database_url(), engine.settings) as database,
         database.transaction() as tx,
     ):
         [act] = await tx.execute(text("SELECT by, action, reason, message FROM saga_engine.audit"))

@@ -81,7 +81,7 @@ async def test_an_accepted_start_that_waits_is_waited_for(engine):
     run_id = str(uuid4())
     start = NewRequest("start", run_id, {"input": {"name": "Ann"}}, saga="greet", delay=BEFORE)
     settings = engine.settings
-    async with Database(settings.require_database(), settings) as database:
+    async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:
             await pending_requests.record(tx, [start])
         ran = await engine("wait", run_id)

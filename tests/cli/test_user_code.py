@@ -165,7 +165,7 @@ async def test_code_that_cannot_be_interrupted_ends_two_workers_and_no_third(
             if times == 1:
                 given = {stuck: {where: way}, **{each: {} for each in others}}
                 await record(urls, given)
-            line = await told(process, "code.stuck")
+            line = await told(process, "user_code.hung")
             assert (line["run_id"], line["saga"], line.get("step", "")) == (stuck, "shop", step)
             assert (line["function"], line["recorded"]) == ("do" if step else "Given", True)
             assert line["level"] == "error"
@@ -194,7 +194,7 @@ async def test_a_worker_ends_within_its_drain_time_whatever_a_mapping_does(shop,
         await record(urls, {run_id: {"way": way}})
         await until_called(process)
         process.send_signal(number)
-        line = await told(process, "code.stuck")
+        line = await told(process, "user_code.hung")
         assert (line["run_id"], line["step"], line["command"]) == (run_id, "do", "shop.do")
         # The overseer is first as a rule; in C not even a thread of the process itself runs.
         codes = (-signal.SIGKILL,) if way == "hang" else (-signal.SIGKILL, 128 + number)

@@ -103,7 +103,7 @@ def test_a_line_that_cannot_be_written_in_time_is_written_without_what_it_would_
         found.overseer._stuck_call.write_fallback_line()
         (line,) = [json.loads(each) for each in capfd.readouterr().err.splitlines()]
         names = {name: line[name] for name in ("saga", "run_id", "step", "command", "function")}
-        assert line["event"] == "code.stuck"
+        assert line["event"] == "user_code.hung"
         assert names == {name: getattr(CALL, name) for name in names}
 
 
@@ -203,7 +203,7 @@ async def test_a_process_whose_overseer_is_killed_goes_on_with_another_one(tmp_p
         assert state != "Z"
         await record(urls, {str(uuid7()): {"way": "hang"}})
         await until_called(process)
-        assert (await told(process, "code.stuck"))["recorded"] is True
+        assert (await told(process, "user_code.hung"))["recorded"] is True
         assert await ended(process, 300) == -signal.SIGKILL
 
 

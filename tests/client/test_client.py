@@ -111,7 +111,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
         *("start", str(run_id), {"input": ANN}), saga="greet", delay=timedelta(seconds=1.5)
     )
     async with (
-        Database(settings.require_database(), settings) as database,
+        Database(settings.require_database_url(), settings) as database,
         Client(settings=hasty) as client,
     ):
         async with database.transaction() as tx:
@@ -173,7 +173,10 @@ async def test_without_any_engine_ever_the_start_says_so(settings):
 async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
     async with (
         SupervisedConnection(
-            settings.require_broker(), name="consume", settings=settings, topology=ENGINE_TOPOLOGY
+            settings.require_broker_url(),
+            name="consume",
+            settings=settings,
+            topology=ENGINE_TOPOLOGY,
         ) as link,
         Consumer(link, [REQUESTS]) as requests,
         Client(settings=settings) as client,
@@ -198,7 +201,7 @@ async def test_a_start_that_nobody_answers_times_out_and_names_its_run(settings)
     hasty = settings.model_copy(update={"client_timeout": 0.5})
     async with (
         SupervisedConnection(
-            hasty.require_broker(), name="consume", settings=hasty, topology=ENGINE_TOPOLOGY
+            hasty.require_broker_url(), name="consume", settings=hasty, topology=ENGINE_TOPOLOGY
         ),
         Client(settings=hasty) as client,
     ):

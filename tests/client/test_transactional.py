@@ -32,7 +32,7 @@ async def database(url):
 @pytest.fixture
 async def shop(settings):
     """The caller's engine, on the same database, with a table of its own."""
-    async with database(settings.require_database()) as engine:
+    async with database(settings.require_database_url()) as engine:
         async with engine.begin() as connection:
             await connection.execute(text("CREATE TABLE orders (id text PRIMARY KEY)"))
         yield engine

@@ -13,7 +13,7 @@ from tests.kit.encryption_keys import encryption_settings, keys_setting
 from tests.kit.greeter import run_services, service, worker
 
 KEYS = {"payload_codec": "aes-gcm", "payload_encryption_keys": keys_setting("k1")}
-WHY = ("--reason", "seen on the phone", "--by", "ann")
+WHY = ("--reason", "seen on the phone", "--operator", "ann")
 
 
 class EncryptingEngine(CliEngine):
@@ -51,11 +51,11 @@ async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engi
     for keys in ({}, KEYS):
         shown = await engine("show", run_id, "--json", **keys)
         assert not contains_secret([shown.out])
-    unsealed = (await engine("show", run_id, "--unseal", "--json", **KEYS)).json
+    unsealed = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
     assert unsealed["input"]["name"] == SECRET
     assert unsealed["result"]["say"] == unsealed["steps"][0]["reply"]
     assert not contains_secret([json.dumps(unsealed["journal"])])
-    keyless = (await engine("show", run_id, "--unseal", "--json")).json
+    keyless = (await engine("show", run_id, "--decrypt", "--json")).json
     assert keyless["input"].keys() == {"$sealed"}
     for table, rows in (await all_written_rows(engine.database)).items():
         assert not contains_secret(rows), table
@@ -66,7 +66,7 @@ async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
     assert (ran.code, "nobody: There is nobody to greet." in ran.err) == (6, True)
     run_id = ran.out.split()[0]
     assert "There is nobody" not in (await engine("show", run_id, **KEYS)).out
-    assert "There is nobody to greet." in (await engine("show", run_id, "--unseal", **KEYS)).out
+    assert "There is nobody to greet." in (await engine("show", run_id, "--decrypt", **KEYS)).out
 
 
 @pytest.mark.parametrize("keys", [KEYS, {}])
@@ -79,7 +79,7 @@ async def test_a_result_given_by_hand_is_sealed(engine, keys):
     done = await engine("resolve", f"{run_id}/1", "complete", *result, *WHY, **keys)
     assert done.code == 0, done.err
     await engine.facts.until(RunFinished)
-    shown = (await engine("show", run_id, "--unseal", "--json", **KEYS)).json
+    shown = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
     assert shown["result"]["lose"] == {"said": SECRET}
     written = await all_written_rows(engine.database)
     tables = written if keys else written.keys() - {"saga_engine.inbox"}  # where it waits as given
@@ -89,9 +89,9 @@ async def test_a_result_given_by_hand_is_sealed(engine, keys):
 async def test_the_runs_that_a_key_is_needed_for_are_listed(engine):
     run_id = (await engine("start", "greet", "--input", '{"name": "Ann"}', **KEYS)).out.strip()
     await engine.facts.until(RunFinished)
-    found = (await engine("list", "--sealed-with", "k1", "--json")).json["runs"]
+    found = (await engine("list", "--encrypted-with", "k1", "--json")).json["runs"]
     assert [each["run_id"] for each in found] == [run_id]
-    for others in (("--sealed-with", "k2"), ("--sealed-with", "k1", "--status", "running")):
+    for others in (("--encrypted-with", "k2"), ("--encrypted-with", "k1", "--status", "running")):
         assert (await engine("list", *others, "--json")).json["runs"] == []
 
 

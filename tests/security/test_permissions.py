@@ -549,7 +549,7 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
         handle = await shop.client.start("buy", {}, key="for-the-operator")
         await shop.client.result(handle.run_id, timeout=30)
         settings = {"database_url": roles.url("saga_operator")}
-        arguments = ("cancel", str(handle.run_id), "--reason", "x", "--by", "the-chief")
+        arguments = ("cancel", str(handle.run_id), "--reason", "x", "--operator", "the-chief")
         ran = await saga_engine(*arguments, **settings)
         assert (ran.exit_code, "Refused" in ran.err) == (4, True), ran
         async with roles.connected("saga_operator") as connection:

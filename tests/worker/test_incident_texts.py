@@ -63,7 +63,7 @@ async def texts_of(engine, run_id, sealed):
     url = {"database_url": engine.database_url}
     listed = await saga_engine("incidents", "--json", **url, **sealed)
     table = await saga_engine("incidents", **url, **sealed)
-    grouped = await saga_engine("incidents", "--by", "cause", "--json", **url, **sealed)
+    grouped = await saga_engine("incidents", "--group-by", "cause", "--json", **url, **sealed)
     shown = (await saga_engine("show", run_id, "--json", **url, **sealed)).json
     journal = [json.dumps(each) for each in shown["journal"]]
     opened = [each for each in journal if "incident_opened" in each]
@@ -72,7 +72,7 @@ async def texts_of(engine, run_id, sealed):
     said = {
         "incidents --json": listed.out,
         "incidents": table.out,
-        "incidents --by cause": grouped.out,
+        "incidents --group-by cause": grouped.out,
         "the journal": "\n".join(opened),
         "the incidents of show": json.dumps(shown["incidents"]),
     }

@@ -248,7 +248,7 @@ async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
 async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(engine):
     worker, shop, _, command, waiting = await one_waits(engine)
     ran = await saga_engine(
-        *("cancel", waiting, "--reason", "too late", "--by", "ann"),
+        *("cancel", waiting, "--reason", "too late", "--operator", "ann"),
         database_url=engine.database_url,
         client_timeout="0.1",
     )

@@ -57,7 +57,7 @@ class Display:
             self.print_event(f"{order.order_id:<18} {status:<12} {order.scenario}")
 
     def _table(self) -> Table:
-        table = Table("what happens", "orders", "running", "completed", "compensated")
+        table = Table("scenario", "orders", "running", "completed", "compensated")
         for scenario in dict.fromkeys(order.scenario for order in self._orders):
             scenario_orders = [order for order in self._orders if order.scenario == scenario]
             counts = Counter(

@@ -30,7 +30,7 @@ class DemoOrder:
 def demo_orders(prefix: str) -> list[DemoOrder]:
     """About thirty orders, the slow one first."""
     scenarios = (
-        (1, "silent", "A1", "the bank is silent: outcome unknown, undone", Status.COMPENSATED),
+        (1, "slow", "A1", "the bank is silent: outcome unknown, undone", Status.COMPENSATED),
         (18, "ok", "A1", "everything works", Status.COMPLETED),
         (5, "declined", "A1", "the card is declined: undone in reverse", Status.COMPENSATED),
         (4, "flaky", "A1", "the bank hangs up twice: retried", Status.COMPLETED),

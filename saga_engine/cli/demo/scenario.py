@@ -58,7 +58,7 @@ async def run_scenario() -> int:
                 )
             await upgrade(servers.database_url)
             result = await _run_orders(servers, orders, display)
-        effects = await importlib.import_module("examples.place_order.effect_log").effects(
+        effects = await importlib.import_module("examples.place_order.effect_log").count_effects(
             servers.shop_database_url
         )
         own_effects = {each: counts for each, counts in effects.items() if each in result.statuses}
@@ -156,7 +156,7 @@ def _print_summary(result: DemoResult, comparison: Comparison) -> int:
         "dead letters": result.dead_letter_count,
         "duplicates dropped": result.duplicates_dropped,
         "effects lost": comparison.lost,
-        "effects doubled": comparison.duplicated,
+        "effects duplicated": comparison.duplicated,
     }
     print("\nThe services' own ledgers, compared with what the engine says:")  # noqa: T201 - output
     for name, value in lines.items():
