@@ -21,7 +21,7 @@ class FaultPoint(StrEnum):
     PUBLISH = "publish"
     MESSAGE = "message"  # each of those that are published together
     CONFIRM = "confirm"
-    ACKNOWLEDGE = "settle"
+    ACKNOWLEDGE = "acknowledge"
 
 
 class FaultKind(StrEnum):
@@ -29,18 +29,16 @@ class FaultKind(StrEnum):
 
     CRASH = "crash"  # the process dies before the effect
     CRASH_AFTER = "crash_after"  # the process dies after it
-    SHUTDOWN = "stop"  # the process is told to finish what it has in hand and to end
-    DISCONNECT = "cut"  # the connection is lost before the effect
+    SHUTDOWN = "shutdown"  # the process is told to finish what it has in hand and to end
+    DISCONNECT = "disconnect"  # the connection is lost before the effect
     TIMEOUT = "timeout"  # a statement takes long, with all that is locked, and is then cancelled
-    DISCONNECT_AFTER = "cut_after"  # the effect happens, and its answer is lost
+    DISCONNECT_AFTER = "disconnect_after"  # the effect happens, and its answer is lost
     OUTAGE = "outage"  # the broker takes no publishes of this process for a while
     NACKED = "nacked"
-    UNROUTABLE = "returned"  # no queue is bound for it, for a moment
-    LOST_BEFORE_CONFIRM = "lost"  # before its confirm
-    LOST_AFTER_CONFIRM = (
-        "vanished"  # after its confirm: a broker can (F7), and must cost no more than time
-    )
-    DUPLICATED = "doubled"
+    UNROUTABLE = "unroutable"  # no queue is bound for it, for a moment
+    LOST_BEFORE_CONFIRM = "lost_before_confirm"  # before its confirm
+    LOST_AFTER_CONFIRM = "lost_after_confirm"  # which RabbitMQ can do; it must only cost time
+    DUPLICATED = "duplicated"
     DELAYED = "delayed"
 
 

@@ -28,7 +28,11 @@ class Repro:
     def to_json(self) -> str:
         """Write it down."""
         faults = [[fault.point_number, fault.kind.value, fault.seconds] for fault in self.faults]
-        document = {"setup": asdict(self.config), "faults": faults, "broke": list(self.violations)}
+        document = {
+            "config": asdict(self.config),
+            "faults": faults,
+            "violations": list(self.violations),
+        }
         return json.dumps(document, indent=1) + "\n"
 
 
@@ -38,7 +42,9 @@ def parse_repro(text: str) -> Repro:
     faults = [
         Fault(number, FaultKind(kind), seconds) for number, kind, seconds in document["faults"]
     ]
-    return Repro(SimulationConfig(**document["setup"]), tuple(faults), tuple(document["broke"]))
+    return Repro(
+        SimulationConfig(**document["config"]), tuple(faults), tuple(document["violations"])
+    )
 
 
 ReproRunner = Callable[[Repro], Sequence[str]]

@@ -36,7 +36,7 @@ class CampaignSummary:
             f"faults: {self.faults.total()} ({_format_counts(self.faults)})",
             f"events: {_format_counts(self.counts)}",
         ]
-        lines += [f"VIOLATION {case.violations}\n{case.as_json()}" for case in self.repros]
+        lines += [f"VIOLATION {case.violations}\n{case.to_json()}" for case in self.repros]
         return "\n".join(lines)
 
 
@@ -82,14 +82,14 @@ def config_for(seed, runs):
 def run_repro(repro):
     """What a case breaks when it is simulated."""
     faults = FaultInjector(planned=repro.faults)
-    return simulate(repro.setup, workloads_for(repro.setup.seed), faults).violations
+    return simulate(repro.config, workloads_for(repro.config.seed), faults).violations
 
 
 def save_regression(repro):
     """Write a failing case where test_regressions finds it."""
     REGRESSIONS.mkdir(exist_ok=True)
-    path = REGRESSIONS / f"{repro.setup.seed}.json"
-    path.write_text(repro.as_json())
+    path = REGRESSIONS / f"{repro.config.seed}.json"
+    path.write_text(repro.to_json())
     return path
 
 

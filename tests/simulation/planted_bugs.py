@@ -87,78 +87,88 @@ def planted_bug(*promises: str) -> Callable[[BugFunction], BugFunction]:
 
 @planted_bug("P6")
 def acknowledge_before_the_commit(plant: BugPatcher) -> None:
-    async def deal_with(self: WorkerLoops, deliveries: Sequence[Delivery]) -> None:
+    async def process_deliveries(self: WorkerLoops, deliveries: Sequence[Delivery]) -> None:
         await self._consumer.acknowledge(deliveries)
         keys = self._outbox_publisher.token_keys.accepted
-        intake = await decode_deliveries(deliveries, keys, self._settings, self._encryption)
-        await self._batch_runner.process(intake)
+        work_batch = await decode_deliveries(deliveries, keys, self._settings, self._encryption)
+        await self._batch_runner.process(work_batch)
         self._batch_slots.release()
 
-    plant.replace(WorkerLoops, "_process_deliveries", deal_with)
+    plant.replace(WorkerLoops, "_process_deliveries", process_deliveries)
 
 
 @planted_bug("P6")
 def publish_before_the_commit(plant: BugPatcher) -> None:
-    async def once(self: BatchRunner, work: BatchOperation) -> int:
-        with self.admission.track_transaction() as entering:
+    async def run_transaction(self: BatchRunner, operation: BatchOperation) -> int:
+        with self.admission.track_transaction() as admitted:
             async with self._database.transaction() as tx:
-                found = ChangeSet(await runs.database_now(tx), entering)
-                batch = BatchTransaction(tx, self._registry, self.admission, found, self._settings)
-                number = await work(tx, batch)
-                await flush.flush_changes(tx, found, self._settings)
+                changes = ChangeSet(await runs.database_now(tx), admitted)
+                batch = BatchTransaction(
+                    tx, self._registry, self.admission, changes, self._settings
+                )
+                count = await operation(tx, batch)
+                await flush.flush_changes(tx, changes, self._settings)
                 await outbox.delete(tx, self._outbox_publisher.confirmed_ids)
-                await self._outbox_publisher.publish_batch(found.after_commit)
-        emit_committed(self._emit, found)
-        return number or 0
+                await self._outbox_publisher.publish_batch(changes.after_commit)
+        emit_committed(self._emit, changes)
+        return count or 0
 
-    plant.replace(BatchRunner, "run_transaction", once)
+    plant.replace(BatchRunner, "run_transaction", run_transaction)
 
 
 @planted_bug("P6")
 def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
-    async def take(self: BatchRunner, intake: WorkBatch, failures: int = 0) -> list[Delivery]:
+    async def process(
+        self: BatchRunner, work_batch: WorkBatch, failures: int = 0
+    ) -> list[Delivery]:
         del failures
         with suppress(StoreUnavailable):
-            await self.run_transaction(partial(batch_runner._process, intake, wait_for_locks=True))
+            await self.run_transaction(
+                partial(batch_runner._process, work_batch, wait_for_locks=True)
+            )
         return []
 
-    plant.replace(BatchRunner, "process", take)
+    plant.replace(BatchRunner, "process", process)
 
 
 @planted_bug("P6")
 def delete_command_before_confirm(plant: BugPatcher) -> None:
-    commands = OutboxPublisher.publish_commands
+    publish_commands = OutboxPublisher.publish_commands
 
-    async def forgetting(
+    async def delete_at_once(
         self: OutboxPublisher,
         rows: Sequence[OutboxRow],
-        told: Sequence[Message] = (),
+        notifications: Sequence[Message] = (),
         *,
-        again: bool = False,
+        resend: bool = False,
     ) -> Sequence[PublishOutcome]:
         self.confirmed_ids.extend(row.id for row in rows)
-        return await commands(self, rows, told, resend=again)
+        return await publish_commands(self, rows, notifications, resend=resend)
 
-    plant.replace(OutboxPublisher, "publish_commands", forgetting)
+    plant.replace(OutboxPublisher, "publish_commands", delete_at_once)
 
 
 @planted_bug("P6", "P7")
 def acknowledge_malformed_without_recording(plant: BugPatcher) -> None:
-    def nothing(self: ChangeSet, letter: DeadLetterItem) -> None:
-        del self, letter
+    def record_nothing(self: ChangeSet, dead_letter: DeadLetterItem) -> None:
+        del self, dead_letter
 
-    plant.replace(ChangeSet, "add_dead_letter", nothing)
+    plant.replace(ChangeSet, "add_dead_letter", record_nothing)
 
 
 @planted_bug("P1")
 def never_sweep(plant: BugPatcher) -> None:
-    async def nothing(
-        tx: SqlAlchemyTransaction, age: timedelta, limit: int, *, most: int = outbox.UNLIMITED_BYTES
+    async def claim_nothing(
+        tx: SqlAlchemyTransaction,
+        age: timedelta,
+        limit: int,
+        *,
+        max_bytes: int = outbox.UNLIMITED_BYTES,
     ) -> StaleCommands:
-        del tx, age, limit, most
+        del tx, age, limit, max_bytes
         return StaleCommands([], 0)
 
-    plant.replace(outbox, "claim_stale", nothing)
+    plant.replace(outbox, "claim_stale", claim_nothing)
 
 
 @planted_bug("P1")
@@ -177,31 +187,31 @@ def lose_timers_on_crash(plant: BugPatcher) -> None:
 def clear_timer_without_next(plant: BugPatcher) -> None:
     apply = BatchTransaction._apply
 
-    def forgetting(
+    def apply_and_clear(
         self: BatchTransaction,
         saga: Saga,
         before: StoredRun,
         decision: Decision,
-        arrival: WorkItem | None,
+        work_item: WorkItem | None,
     ) -> Run:
-        run = apply(self, saga, before, decision, arrival)
-        if arrival is None:
+        run = apply(self, saga, before, decision, work_item)
+        if work_item is None:
             stored = self._changes.locked_runs[run.run_id]
             self._changes.locked_runs[run.run_id] = replace(stored, wake_at=None)
         return run
 
-    plant.replace(BatchTransaction, "_apply", forgetting)
+    plant.replace(BatchTransaction, "_apply", apply_and_clear)
 
 
 @planted_bug("P6")
 def ignore_pending_starts(plant: BugPatcher) -> None:
-    async def none(
-        tx: SqlAlchemyTransaction, run_ids: Collection[str], held: int = 0
+    async def find_none(
+        tx: SqlAlchemyTransaction, run_ids: Collection[str], count_limit: int = 0
     ) -> dict[str, PendingStart]:
-        del tx, run_ids, held
+        del tx, run_ids, count_limit
         return {}
 
-    plant.replace(pending_requests, "find_starts", none)
+    plant.replace(pending_requests, "find_starts", find_none)
 
 
 @planted_bug("P5", "P7")
@@ -212,34 +222,34 @@ def decide_without_the_lock(plant: BugPatcher) -> None:
 @planted_bug("P7")
 def decode_pending_rows_together(plant: BugPatcher) -> None:
     """One body that is not JSON fails the batch, and the batch is all that anybody recorded."""
-    read_each = decode_pending.decode_requests
+    decode_each = decode_pending.decode_requests
 
-    def together(items: Iterable[PendingRequest], settings: Settings) -> WorkBatch:
-        rows = list(items)
+    def decode_together(requests: Iterable[PendingRequest], settings: Settings) -> WorkBatch:
+        rows = list(requests)
         orjson.loads(f"[{','.join(row.body for row in rows)}]")
-        return read_each(rows, settings)
+        return decode_each(rows, settings)
 
-    plant.replace(decode_pending, "decode_requests", together)
+    plant.replace(decode_pending, "decode_requests", decode_together)
 
 
 @planted_bug("P1")
 def choose_version_at_admission(plant: BugPatcher) -> None:
     """A start that names no version is kept as it came, not as it was accepted."""
 
-    def queue(self: ChangeSet, arrival: WorkItem, run: Run) -> None:
-        self.await_admission(replace(arrival, answer_to=None))
+    def queue_unpinned(self: ChangeSet, work_item: WorkItem, run: Run) -> None:
+        self.await_admission(replace(work_item, answer_to=None))
         status = change_set.status_of_run(run)
-        self.answer(arrival.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
 
-    plant.replace(ChangeSet, "queue_accepted_start", queue)
+    plant.replace(ChangeSet, "queue_accepted_start", queue_unpinned)
 
 
 @planted_bug("P1")
 def start_newest_loaded_version(plant: BugPatcher) -> None:
     """A worker with a newer version begins with it what was accepted for an older one."""
 
-    def newest(self: StartProcessor, arrival: WorkItem) -> int | None:
-        return self._registry.startable_definition_id(arrival.saga, None)
+    def newest(self: StartProcessor, work_item: WorkItem) -> int | None:
+        return self._registry.startable_definition_id(work_item.saga, None)
 
     plant.replace(StartProcessor, "_definition_id", newest)
 
@@ -262,64 +272,66 @@ def drop_partition_with_pending_start(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
-    """A refused start gives back its key, whoever has begun with it meanwhile."""
-    consider = StartProcessor._resolve_key
+    """A refused start gives back its key although another start holds it by then."""
+    resolve_key = StartProcessor._resolve_key
 
-    async def releasing(
-        self: StartProcessor, begun: PreparedStart, holder: KeyOwner | None
+    async def resolve_and_release(
+        self: StartProcessor, prepared: PreparedStart, key_holder: KeyOwner | None
     ) -> None:
-        await consider(self, begun, holder)
-        if holder is not None and holder.run_id != begun.work_item.run_id:
-            key = starts.start_trigger(begun.work_item).key
+        await resolve_key(self, prepared, key_holder)
+        if key_holder is not None and key_holder.run_id != prepared.work_item.run_id:
+            key = starts.start_trigger(prepared.work_item).key
             assert key is not None
             model = cast("memory_database.MemoryTransaction", self._tx)
-            await model.lock("run_key", (begun.work_item.saga, key))
-            model.delete("run_key", (begun.work_item.saga, key))
+            await model.lock("run_key", (prepared.work_item.saga, key))
+            model.delete("run_key", (prepared.work_item.saga, key))
 
-    plant.replace(StartProcessor, "_resolve_key", releasing)
+    plant.replace(StartProcessor, "_resolve_key", resolve_and_release)
 
 
 @planted_bug("P1")
 def record_no_verdict_of_refused_request(plant: BugPatcher) -> None:
     refuse = ChangeSet.refuse
 
-    def silent(
+    def refuse_without_verdict(
         self: ChangeSet,
-        arrival: WorkItem,
+        work_item: WorkItem,
         outcome: AnswerOutcome,
-        sentence: str,
+        detail: str,
         run_id: str | None = None,
     ) -> None:
-        refuse(self, replace(arrival, audit_id=None), outcome, sentence, run_id)
+        refuse(self, replace(work_item, audit_id=None), outcome, detail, run_id)
 
-    plant.replace(ChangeSet, "refuse", silent)
+    plant.replace(ChangeSet, "refuse", refuse_without_verdict)
 
 
 @planted_bug("P1")
 def lose_audit_id_of_deferred_request(plant: BugPatcher) -> None:
     """It is decided later, and its operator is never told."""
-    item = flush._pending_request
+    pending_request = flush._pending_request
 
-    def forgetting(arrival: WorkItem, ledger: ChangeSet, delay: timedelta) -> NewRequest:
-        return replace(item(arrival, ledger, delay), audit_id=None)
+    def without_audit_id(work_item: WorkItem, changes: ChangeSet, delay: timedelta) -> NewRequest:
+        return replace(pending_request(work_item, changes, delay), audit_id=None)
 
-    plant.replace(flush, "_pending_request", forgetting)
+    plant.replace(flush, "_pending_request", without_audit_id)
 
 
 @planted_bug("P7")
 def misreport_load_as_bug(plant: BugPatcher) -> None:
     """Recorded requests whose runs are together beyond `max_batch_bytes` are a fault of ours."""
 
-    async def waiting(self: Duties) -> bool:
+    async def process_and_misreport(self: Duties) -> bool:
         try:
             return await self._process_request_batches()
         except batch_runner.DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
-            self._emit(InternalErrorCaught(operation="waiting", problem=describe_error(error)))
+            self._emit(
+                InternalErrorCaught(operation="due_and_pending", problem=describe_error(error))
+            )
             return await self._process_oldest_request()
 
-    plant.replace(Duties, "_process_pending_requests", waiting)
+    plant.replace(Duties, "_process_pending_requests", process_and_misreport)
 
 
 # store
@@ -329,32 +341,34 @@ def misreport_load_as_bug(plant: BugPatcher) -> None:
 def omit_journal_event(plant: BugPatcher) -> None:
     append = journal.append
 
-    async def forgetful(tx: SqlAlchemyTransaction, entries: Sequence[NewEvent]) -> None:
-        kept = [each for each in entries if type(each.event).__name__ != "RunCompensating"]
+    async def append_some(tx: SqlAlchemyTransaction, events: Sequence[NewEvent]) -> None:
+        kept = [each for each in events if type(each.event).__name__ != "RunCompensating"]
         await append(tx, kept)
 
-    plant.replace(journal, "append", forgetful)
+    plant.replace(journal, "append", append_some)
 
 
 @planted_bug("P1")
 def skip_incident_row(plant: BugPatcher) -> None:
-    async def record(tx: SqlAlchemyTransaction, events: Sequence[tuple[str, Event]]) -> None:
+    async def record_nothing(
+        tx: SqlAlchemyTransaction, events: Sequence[tuple[str, Event]]
+    ) -> None:
         del tx, events
 
-    plant.replace(incidents, "record", record)
+    plant.replace(incidents, "record", record_nothing)
 
 
 @planted_bug("P1")
 def reserve_taken_keys(plant: BugPatcher) -> None:
-    async def everyone(
+    async def reserve_all(
         tx: SqlAlchemyTransaction,
-        wanted: Sequence[KeyRequest],
-        sealing: PayloadEncryption = NO_ENCRYPTION,
+        requests: Sequence[KeyRequest],
+        encryption: PayloadEncryption = NO_ENCRYPTION,
     ) -> list[KeyOwner | None]:
-        del tx, sealing
-        return [KeyOwner(each.run_id, same_input=True) for each in wanted]
+        del tx, encryption
+        return [KeyOwner(each.run_id, same_input=True) for each in requests]
 
-    plant.replace(business_keys, "try_reserve", everyone)
+    plant.replace(business_keys, "try_reserve", reserve_all)
 
 
 # core
@@ -362,11 +376,13 @@ def reserve_taken_keys(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def compensate_in_forward_order(plant: BugPatcher) -> None:
-    def forward(turn: DecisionBuilder) -> Iterator[str]:
-        for name in turn.saga.predecessors:
-            pending = turn.step(name).compensation.status is StepStatus.PENDING
-            waits = any(_needs_compensation(turn, earlier) for earlier in turn.saga.ancestors[name])
-            if pending and _needs_compensation(turn, name) and not waits:
+    def forward(builder: DecisionBuilder) -> Iterator[str]:
+        for name in builder.saga.predecessors:
+            pending = builder.step(name).compensation.status is StepStatus.PENDING
+            waits = any(
+                _needs_compensation(builder, earlier) for earlier in builder.saga.ancestors[name]
+            )
+            if pending and _needs_compensation(builder, name) and not waits:
                 yield name
 
     plant.replace(progress, "_steps_to_compensate", forward)
@@ -374,10 +390,10 @@ def compensate_in_forward_order(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def compensate_everything_at_once(plant: BugPatcher) -> None:
-    def at_once(turn: DecisionBuilder) -> Iterator[str]:
-        for name in turn.saga.predecessors:
-            if turn.step(name).compensation.status is StepStatus.PENDING and _needs_compensation(
-                turn, name
+    def at_once(builder: DecisionBuilder) -> Iterator[str]:
+        for name in builder.saga.predecessors:
+            if builder.step(name).compensation.status is StepStatus.PENDING and _needs_compensation(
+                builder, name
             ):
                 yield name
 
@@ -386,60 +402,62 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def ignore_a_late_success(plant: BugPatcher) -> None:
-    def late(turn: DecisionBuilder, reply: ReplyReceived) -> str | None:
-        del turn, reply
+    def ignore(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
+        del builder, reply
         return LATE
 
-    plant.replace(replies, "_on_late_success", late)
+    plant.replace(replies, "_on_late_success", ignore)
 
 
 @planted_bug("P3")
 def treat_timeout_as_no_effect(plant: BugPatcher) -> None:
-    def done(step: StepRun) -> bool:
+    def is_done(step: StepRun) -> bool:
         return step.action.status is StepStatus.SUCCEEDED
 
-    plant.replace(StepRun, "may_have_effect", property(done))
+    plant.replace(StepRun, "may_have_effect", property(is_done))
 
 
 @planted_bug("P3")
 def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
-    def hopeful(step: StepRun) -> bool:
+    def is_sent(step: StepRun) -> bool:
         return step.compensation.attempts > 0
 
-    plant.replace(StepRun, "compensation_done", property(hopeful))
+    plant.replace(StepRun, "compensation_done", property(is_sent))
 
 
 @planted_bug("P3", "P2", "P4")
 def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
-    replied = replies.on_reply
+    on_reply = replies.on_reply
 
-    def hopeful(turn: DecisionBuilder, reply: ReplyReceived) -> str | None:
+    def accept_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
         if reply.direction is Direction.COMPENSATION and reply.outcome is Outcome.REJECTED:
             reply = replace(reply, outcome=Outcome.SUCCEEDED)
-        return replied(turn, reply)
+        return on_reply(builder, reply)
 
-    plant.replace(decide, "replied", hopeful)
+    plant.replace(decide, "on_reply", accept_rejection)
 
 
 @planted_bug("P4")
 def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
-    ordered = effects.effects
+    original_effects = effects.effects
 
-    def unstable(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
-        for send in ordered(run, events):
+    def with_unstable_keys(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
+        for send in original_effects(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 
-    plant.replace(change_set, "effects", unstable)
+    plant.replace(change_set, "effects", with_unstable_keys)
 
 
 @planted_bug("P1")
 def never_retry(plant: BugPatcher) -> None:
-    due = decide._is_due
+    is_due = decide._is_due
 
-    def lazy(turn: DecisionBuilder, place: tuple[str, Direction], status: StepStatus) -> bool:
-        return status is StepStatus.IN_FLIGHT and due(turn, place, status)
+    def is_timed_out(
+        builder: DecisionBuilder, step_ref: tuple[str, Direction], status: StepStatus
+    ) -> bool:
+        return status is StepStatus.IN_FLIGHT and is_due(builder, step_ref, status)
 
-    plant.replace(decide, "_is_due", lazy)
+    plant.replace(decide, "_is_due", is_timed_out)
 
 
 @planted_bug("P2", "P3")
@@ -447,14 +465,14 @@ def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
     """The other branches of the graph may still be under way."""
     advance = progress.advance
 
-    def early(turn: DecisionBuilder) -> None:
-        last = list(turn.saga.steps)[-1]
-        running = turn.run.status is Status.RUNNING
-        if running and turn.step(last).action.status is StepStatus.SUCCEEDED:
-            turn.record(RunCompleted(turn.now))
-        advance(turn)
+    def complete_early(builder: DecisionBuilder) -> None:
+        last = list(builder.saga.steps)[-1]
+        running = builder.run.status is Status.RUNNING
+        if running and builder.step(last).action.status is StepStatus.SUCCEEDED:
+            builder.record(RunCompleted(builder.now))
+        advance(builder)
 
-    plant.replace(decide, "advance", early)
+    plant.replace(decide, "advance", complete_early)
 
 
 # participant
@@ -462,98 +480,102 @@ def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
 
 @planted_bug("P4")
 def remove_barrier(plant: BugPatcher) -> None:
-    async def enter(
-        tx: SqlAlchemyTransaction, command: Command, *, undoes: bool
+    async def claim_everything(
+        tx: SqlAlchemyTransaction, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
-        del tx, command, undoes
+        del tx, command, compensates_local_action
         return None
 
-    async def leave(tx: SqlAlchemyTransaction, command: Command, answer: CommandResult) -> bool:
-        del tx, command, answer
+    async def record_nothing(
+        tx: SqlAlchemyTransaction, command: Command, result: CommandResult
+    ) -> bool:
+        del tx, command, result
         return True
 
-    plant.replace(barrier, "claim_command", enter)
-    plant.replace(barrier, "record_result", leave)
+    plant.replace(barrier, "claim_command", claim_everything)
+    plant.replace(barrier, "record_result", record_nothing)
 
 
 @planted_bug("P4")
 def compensate_without_effect(plant: BugPatcher) -> None:
-    enter = barrier.claim_command
+    claim_command = barrier.claim_command
 
-    async def careless(
-        tx: AsyncConnection, command: Command, *, undoes: bool
+    async def claim_always(
+        tx: AsyncConnection, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
-        del undoes
-        return await enter(tx, command, compensates_local_action=False)
+        del compensates_local_action
+        return await claim_command(tx, command, compensates_local_action=False)
 
-    plant.replace(barrier, "claim_command", careless)
+    plant.replace(barrier, "claim_command", claim_always)
 
 
 @planted_bug("P3", "P4")
 def omit_tombstone(plant: BugPatcher) -> None:
-    enter = barrier.claim_command
+    claim_command = barrier.claim_command
 
-    async def without(
-        tx: AsyncConnection, command: Command, *, undoes: bool
+    async def claim_without_tombstone(
+        tx: AsyncConnection, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
-        answer = await enter(tx, command, compensates_local_action=undoes)
-        if undoes and answer is barrier.EMPTY_COMPENSATION_RESULT:
+        answer = await claim_command(tx, command, compensates_local_action=compensates_local_action)
+        if compensates_local_action and answer is barrier.EMPTY_COMPENSATION_RESULT:
             model = cast("memory_database.MemoryTransaction", tx)
             model.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
         return answer
 
-    plant.replace(barrier, "claim_command", without)
+    plant.replace(barrier, "claim_command", claim_without_tombstone)
 
 
 @planted_bug("P3", "P4")
 def record_the_barrier_in_a_transaction_of_its_own(plant: BugPatcher) -> None:
-    async def once(
-        self: Executor, handler: Handler, course: ExecutionState, tx: AsyncConnection
+    async def execute_claimed(
+        self: Executor, handler: Handler, state: ExecutionState, tx: AsyncConnection
     ) -> CommandResult:
         assert self._database is not None
-        async with self._database.transaction() as other:
-            answer = await self._call_handler(handler, course, other)
+        async with self._database.transaction() as separate:
+            answer = await self._call_handler(handler, state, separate)
             if answer.outcome is not Outcome.SUCCEEDED:
                 raise HandlerRolledBack(answer)
-        await barrier.record_result(tx, course.received.command, answer)
+        await barrier.record_result(tx, state.received.command, answer)
         return answer
 
-    plant.replace(Executor, "_execute_claimed", once)
+    plant.replace(Executor, "_execute_claimed", execute_claimed)
 
 
 @planted_bug("P2", "P3", "P4", "P6")
 def treat_in_progress_command_as_done(plant: BugPatcher) -> None:
-    perform = Executor.execute
+    execute = Executor.execute
 
-    async def hasty(self: Executor, received: ReceivedCommand) -> CommandResult:
+    async def reply_early(self: Executor, received: ReceivedCommand) -> CommandResult:
         try:
-            return await perform(self, received)
+            return await execute(self, received)
         except barrier.CommandInProgress:
             return CommandResult(Outcome.SUCCEEDED, b"null")
 
-    plant.replace(Executor, "execute", hasty)
+    plant.replace(Executor, "execute", reply_early)
 
 
 @planted_bug("P6")
 def acknowledge_a_command_before_its_reply_is_confirmed(plant: BugPatcher) -> None:
-    async def publish(self: ReplyPublisher, due: list[_UnconfirmedReply]) -> None:
-        await self._consumer.acknowledge(held.delivery for held in due)
-        await self._publisher.publish([held.message for held in due])
-        self._unconfirmed = [held for held in self._unconfirmed if held not in due]
+    async def publish(self: ReplyPublisher, batch: list[_UnconfirmedReply]) -> None:
+        await self._consumer.acknowledge(reply.delivery for reply in batch)
+        await self._publisher.publish([reply.message for reply in batch])
+        self._unconfirmed = [reply for reply in self._unconfirmed if reply not in batch]
 
     plant.replace(ReplyPublisher, "_publish", publish)
 
 
 @planted_bug("P4", "P6")
 def reply_before_the_commit(plant: BugPatcher) -> None:
-    guarded = Executor._execute_with_timeout
+    execute_with_timeout = Executor._execute_with_timeout
 
-    async def hasty(self: Executor, handler: Handler, received: ReceivedCommand) -> CommandResult:
+    async def reply_early(
+        self: Executor, handler: Handler, received: ReceivedCommand
+    ) -> CommandResult:
         loop = asyncio.get_running_loop()
-        working = loop.create_task(guarded(self, handler, received))
-        done, _ = await asyncio.wait([working], timeout=0.001)
+        execution = loop.create_task(execute_with_timeout(self, handler, received))
+        done, _ = await asyncio.wait([execution], timeout=0.001)
         if done:
-            return working.result()
+            return execution.result()
         return CommandResult(Outcome.SUCCEEDED, b"1")
 
-    plant.replace(Executor, "_execute_with_timeout", hasty)
+    plant.replace(Executor, "_execute_with_timeout", reply_early)

@@ -100,22 +100,22 @@ async def test_what_is_not_settled_when_its_consumer_leaves_comes_back_redeliver
             await publisher.publish(numbered(5))
             held = await take_exactly(consumer, 5)
             kept = [each for each in held if int(each.body) % 2]
-            await consumer.settle(kept)
-            await consumer.settle(kept)  # again, which changes nothing
+            await consumer.acknowledge(kept)
+            await consumer.acknowledge(kept)  # again, which changes nothing
         async with broker.consumer() as consumer:
             again = await take_exactly(consumer, 3)
             assert bodies(again) == [0, 2, 4]
             assert all(each.redelivered for each in again)
-            await consumer.settle(again)
+            await consumer.acknowledge(again)
 
 
 async def test_the_prefetch_bounds_what_is_held(broker):
     async with broker.consumer(prefetch=3) as consumer, broker.publisher() as publisher:
         await publisher.publish(numbered(10))
         held = await take_exactly(consumer, 3)
-        await consumer.settle(held[:2])
+        await consumer.acknowledge(held[:2])
         assert len(await take_exactly(consumer, 2)) == 2
-        await consumer.settle(held[2:])
+        await consumer.acknowledge(held[2:])
 
 
 async def test_each_of_two_consumers_gets_what_the_other_does_not(broker):
@@ -124,8 +124,8 @@ async def test_each_of_two_consumers_gets_what_the_other_does_not(broker):
         first = await take_exactly(one, 5)
         async with broker.consumer(prefetch=5) as other:
             second = await take_exactly(other, 5)
-            await other.settle(second)
-        await one.settle(first)
+            await other.acknowledge(second)
+        await one.acknowledge(first)
     assert bodies([*first, *second]) == list(range(10))
 
 

@@ -17,12 +17,12 @@ SEEDS = range(96)
 """Each bug is found in one of these."""
 
 RARE = {
-    "begin_the_newest_version_that_is_here": (45,),
-    "complete_when_the_last_step_is_done": (10,),
+    "start_newest_loaded_version": (45,),
+    "complete_when_last_step_succeeds": (10,),
     "ignore_a_late_success": (62,),
-    "never_try_again_what_waits": (2,),
-    "take_a_rejected_compensation_for_done": (25,),
-    "take_too_much_for_a_bug": (7,),
+    "never_retry": (2,),
+    "treat_rejected_compensation_as_done": (25,),
+    "misreport_load_as_bug": (7,),
 }
 """Seeds that find what few do, or find it soon. They come first, and then all the others."""
 
@@ -64,11 +64,11 @@ def test_a_rare_seed_belongs_to_a_bug():
 
 
 def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
-    def take(self, intake):
-        del self, intake
+    def process(self, work_batch):
+        del self, work_batch
 
     with pytest.raises(SignatureMismatch, match="failures=0"):
-        BugPatcher(monkeypatch).replace(BatchRunner, "process", take)
+        BugPatcher(monkeypatch).replace(BatchRunner, "process", process)
 
 
 def test_a_bug_whose_name_is_gone_is_refused(monkeypatch):
@@ -77,16 +77,16 @@ def test_a_bug_whose_name_is_gone_is_refused(monkeypatch):
 
 
 def test_a_type_error_that_the_engine_contains_is_seen(monkeypatch):
-    async def commands(self, rows, told=(), *, again=False):
-        raise TypeError(f"{self} {rows} {told} {again}")
+    async def publish_commands(self, rows, notifications=(), *, resend=False):
+        raise TypeError(f"{self} {rows} {notifications} {resend}")
 
-    BugPatcher(monkeypatch).replace(OutboxPublisher, "publish_commands", commands)
+    BugPatcher(monkeypatch).replace(OutboxPublisher, "publish_commands", publish_commands)
     assert mismatch_violations(broken(SEEDS[0]))
 
 
 def test_a_type_error_that_a_participant_contains_is_seen(monkeypatch):
-    async def leave(tx, command, answer):
-        raise TypeError(f"{tx} {command} {answer}")
+    async def record_result(tx, command, result):
+        raise TypeError(f"{tx} {command} {result}")
 
-    BugPatcher(monkeypatch).replace(barrier, "record_result", leave)
+    BugPatcher(monkeypatch).replace(barrier, "record_result", record_result)
     assert mismatch_violations(broken(SEEDS[0]))

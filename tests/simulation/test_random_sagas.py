@@ -13,6 +13,6 @@ from tests.kit.random_sagas import sagas
 @settings(max_examples=100, deadline=None)
 @given(sagas(), st.booleans(), st.integers(0, 2**32))
 def test_every_promise_holds_for_a_saga_of_any_shape(saga, barrier, seed):
-    replies = {step.action.command: 1 for step in saga.steps.values()}
+    replies = {step.action_spec.command: 1 for step in saga.steps.values()}
     play = Workload(saga, {}, replies, barrier)
     assert not simulate(SimulationConfig(seed, runs=3, fault_interval=20), [play]).violations

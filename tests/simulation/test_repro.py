@@ -14,7 +14,7 @@ KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 
 def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
-    plant, _ = BUGS["take_a_failed_commit_for_done"]
+    plant, _ = BUGS["treat_failed_commit_as_committed"]
     plant(BugPatcher(monkeypatch))
     outcome = simulate(config_for(1, 10), workloads_for(1))
     case = shrink(Repro(config_for(1, 10), tuple(outcome.faults)), run_repro)
@@ -31,7 +31,7 @@ def test_a_campaign_reports_a_broken_promise_as_a_small_case(monkeypatch):
     plant(BugPatcher(monkeypatch))
     figures = run_campaign(base=0, seeds=1, runs=10)
     [case] = figures.repros
-    assert (case.setup.runs, case.faults) == (1, ())
+    assert (case.config.runs, case.faults) == (1, ())
     assert case.violations[0] in str(figures)
 
 

@@ -21,7 +21,7 @@ from simulation import request_checks
 from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, run_id
 
 TEXT = "x" * request_checks.MAX_TEXT_BYTES
-SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
+SAID = {"incident": 1, "resolution": "retry", "operator": "eve", "reason": "why", "result": None}
 FITS = {**SAID, "result": ""}
 FITS["result"] = "x" * (request_checks.MAX_REQUEST_BYTES - len(json.dumps(FITS)))
 
@@ -30,15 +30,15 @@ def act(**more: Any) -> OperatorAction:
     return OperatorAction(**{**ACT, "id": str(uuid4()), **more})
 
 
-ACT = {"by": "eve", "action": "retry", "reason": "why", "run_id": str(uuid7())}
+ACT = {"operator": "eve", "action": "retry", "reason": "why", "run_id": str(uuid7())}
 
 ACTS: dict[str, tuple[list[OperatorAction], bool]] = {
     "as many as may be": ([act() for _ in range(request_checks.MAX_ROWS)], True),
     "one too many": ([act() for _ in range(request_checks.MAX_ROWS + 1)], False),
-    "a long name": ([act(by=TEXT)], True),
-    "a name that is too long": ([act(by=TEXT + "x")], False),
-    "a name of few characters and too many bytes": ([act(by="ä" * 1001)], False),
-    "no name": ([act(by="")], False),
+    "a long name": ([act(operator=TEXT)], True),
+    "a name that is too long": ([act(operator=TEXT + "x")], False),
+    "a name of few characters and too many bytes": ([act(operator="ä" * 1001)], False),
+    "no name": ([act(operator="")], False),
     "a long reason": ([act(reason=TEXT)], True),
     "a reason that is too long": ([act(reason=TEXT + "x")], False),
     "an empty reason": ([act(reason="")], True),
@@ -53,8 +53,8 @@ BODIES: dict[str, tuple[str, bool]] = {
     "what its act says": (json.dumps(SAID), True),
     "as long as it may be": (json.dumps(FITS), True),
     "one byte too long": (json.dumps(FITS) + " ", False),
-    "another person": (json.dumps({**SAID, "by": "alice"}), False),
-    "another person, said last": (json.dumps(SAID)[:-1] + ', "\\u0062y": "alice"}', False),
+    "another person": (json.dumps({**SAID, "operator": "alice"}), False),
+    "another person, said last": (json.dumps(SAID)[:-1] + ', "\\u006fperator": "alice"}', False),
     "another reason": (json.dumps({**SAID, "reason": "the chief wants it"}), False),
     "another resolution": (json.dumps({**SAID, "resolution": "abandon"}), False),
     "no person": ('{"resolution":"retry","reason":"why"}', False),

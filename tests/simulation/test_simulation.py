@@ -11,9 +11,9 @@ from tests.simulation.workloads import PLACE_ORDER, workloads_for
 
 ROOT = Path(__file__).parents[2]
 AGAIN = """
-from simulation.world import Setup, simulate
-from tests.simulation.workloads import plays_of
-print(simulate(Setup({seed}), plays_of({seed})).digest)
+from simulation.world import SimulationConfig, simulate
+from tests.simulation.workloads import workloads_for
+print(simulate(SimulationConfig({seed}), workloads_for({seed})).digest)
 """
 
 

@@ -51,11 +51,11 @@ class OpenConnections:
 
     def block_publishers(self, reason: str) -> None:
         """Make publishers wait, by order of a test."""
-        self._set_alarms({**self._alarms, "order": reason})
+        self._set_alarms({**self._alarms, "requested": reason})
 
     def unblock_publishers(self) -> None:
         """End that order."""
-        self._set_alarms({name: text for name, text in self._alarms.items() if name != "order"})
+        self._set_alarms({name: text for name, text in self._alarms.items() if name != "requested"})
 
     def set_memory_alarm(self, active: bool) -> None:  # noqa: FBT001 - the answer to a question
         """Make publishers wait while memory is short."""

@@ -84,7 +84,11 @@ class VirtualHost:
             _check_name("exchange", requested.name)
             self.exchanges[requested.name] = requested
             return
-        for name, text in (("kind", "type"), ("durable", "durable"), ("internal", "internal")):
+        for name, text in (
+            ("exchange_type", "type"),
+            ("durable", "durable"),
+            ("internal", "internal"),
+        ):
             received, current = getattr(requested, name), getattr(existing, name)
             if received != current:
                 raise precondition_failed(
