@@ -79,12 +79,12 @@ class IncidentCause(StrEnum):
     NOT_COMPENSATABLE = "not_compensatable"
     UNROUTABLE = "unroutable"
     MAPPING_FAILED = "mapping_failed"
-    DECRYPTION_FAILED = "payload_sealed"
+    DECRYPTION_FAILED = "decryption_failed"
     REPLY_INVALID = "reply_invalid"
     REPLY_UNREADABLE = "reply_unreadable"
     INPUT_INVALID = "input_invalid"
     KEY_CONFLICT = "key_conflict"
-    INTERNAL_ERROR = "engine_fault"
+    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,16 @@ from simulation.run_model import add_pending_request
 INSERT_HOSTILE_ROW = text("a role inserts into the inbox")
 ROLE = "hostile"
 
-ROW_KINDS = ("start", "start", "cancel", "resolve", "reply", "garbled", "returned", "woken")
+ROW_KINDS = (
+    "start",
+    "start",
+    "cancel",
+    "resolve",
+    "reply",
+    "malformed_reply",
+    "unroutable",
+    "wake_up",
+)
 DEAD_LETTERED_KINDS = ("start", "cancel", "resolve")
 """Kinds of which a row with such a body becomes a dead letter; others may mean nothing."""
 
@@ -39,7 +48,11 @@ BODIES = (
     *('{"input":1,"run_id":"x"}', '{"input":1,"more":2}', '{"reason":"why"}', '{"operator":1}'),
     *('{"operator":"me","reason":7}', '{"operator":null,"reason":{}}'),
     '{"operator":"\\ud800","reason":"why"}',
-    *('{"incident":true,"resolution":"retry"}', '{"incident":1e400}', '{"incident":1}'),
+    *(
+        '{"incident_number":true,"resolution":"retry"}',
+        '{"incident_number":1e400}',
+        '{"incident_number":1}',
+    ),
     "x" * LONG_BODY_BYTES,
 )
 

@@ -57,7 +57,7 @@ class RunRecord:
         kinds = [kind for kind, _ in step_events]
         if "step_succeeded" in kinds or "step_completed" in kinds:
             return True
-        unroutable = sum(bool(data.get("returned")) for _, data in step_events)
+        unroutable = sum(bool(data.get("unroutable")) for _, data in step_events)
         return kinds.count("attempt_started") > unroutable and kinds[-1] != "step_rejected"
 
 

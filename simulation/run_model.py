@@ -240,7 +240,9 @@ async def _run_statuses(tx: MemoryTransaction, arguments: Arguments) -> Sequence
         row = tx.get("run", run_id)
         if row is not None:
             state = orjson.loads(row["state"])
-            ends = [orjson.dumps(state.get(name)).decode() for name in ("result", "cause")]
+            ends = [
+                orjson.dumps(state.get(name)).decode() for name in ("result", "compensation_cause")
+            ]
             open_incidents = [
                 {"since": each["opened_at"]}
                 | {field: each[field] for field in ("number", "step", "direction", "cause")}

@@ -250,7 +250,7 @@ CREATE TABLE saga_engine.inbox (
     key text,
     role text,
     CONSTRAINT inbox_kind CHECK (kind IN
-        ('start', 'cancel', 'resolve', 'reply', 'garbled', 'returned', 'woken')),
+        ('start', 'cancel', 'resolve', 'reply', 'malformed_reply', 'unroutable', 'wake_up')),
     CONSTRAINT inbox_start_has_saga CHECK (kind <> 'start' OR saga IS NOT NULL),
     CONSTRAINT inbox_version CHECK (version > 0),
     CONSTRAINT inbox_lengths CHECK (octet_length(saga) BETWEEN 1 AND 2000

@@ -44,7 +44,7 @@ class RunResult:
         key: the business key, None without one.
         status: running, compensating, completed, compensated or abandoned.
         result: once completed, each step's reply by the step's name; it stays sealed,
-            `{"$sealed": ...}`, where its key is not here.
+            `{"$encrypted": ...}`, where its key is not here.
         error: why the run turned back; sealed in the same way.
         open_incidents: in how many places the run waits for a person.
         incident: the first of them, None without one; the run goes on when an operator has

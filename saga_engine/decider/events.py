@@ -213,7 +213,7 @@ EVENT_TYPES: Mapping[str, type[Event]] = {
     "step_skipped": StepSkipped,
     "step_completed": StepCompleted,
     "run_stopping": RunStopping,
-    "stop_overtaken": StopSuperseded,
+    "stop_superseded": StopSuperseded,
     "run_compensating": RunCompensating,
     "incident_opened": IncidentOpened,
     "incident_resolved": IncidentResolved,

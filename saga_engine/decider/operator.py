@@ -34,7 +34,7 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> str | None:
     """Make the run turn back; None, or why that changes nothing. Refused after the pivot."""
     run = builder.run
     if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stopping_cause is not None:
-        return "already"
+        return "already_stopping"
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
     if builder.past_pivot:

@@ -22,7 +22,7 @@ from saga_engine.payload.guard import UserCodeError
 from saga_engine.payload.payload import PayloadError
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Status, StepKind
 
-UNCORRELATED = "foreign"  # no such attempt was ever made
+UNCORRELATED = "uncorrelated"  # no such attempt was ever made
 DUPLICATE = "duplicate"  # it is known already
 LATE = "late"  # something else has been decided meanwhile, and covers it
 ENGINE_NAME = "saga-engine"

@@ -20,7 +20,7 @@ class StepStatus(StrEnum):
 
     PENDING = "pending"
     IN_FLIGHT = "in_flight"  # sent; its timeout is `due_at`
-    AWAITING_RETRY = "waiting"  # for its next attempt, at `due_at`
+    AWAITING_RETRY = "awaiting_retry"  # for its next attempt, at `due_at`
     BLOCKED = "blocked"  # by an open incident
     SUCCEEDED = "succeeded"
     REJECTED = "rejected"

@@ -113,9 +113,9 @@ Trigger: TypeAlias = Start | RunTrigger
 TRIGGER_TYPES: Mapping[str, type[Trigger]] = {
     "start": Start,
     "reply": ReplyReceived,
-    "garbled": MalformedReply,
-    "returned": CommandUnroutable,
-    "woken": WakeUp,
+    "malformed_reply": MalformedReply,
+    "unroutable": CommandUnroutable,
+    "wake_up": WakeUp,
     "cancel": Cancel,
     "resolve": ResolveIncident,
 }

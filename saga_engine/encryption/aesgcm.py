@@ -54,9 +54,11 @@ class AesGcmCodec:
         algorithm, _, rest = encrypted.partition(".")
         key_id, _, data = rest.partition(".")
         if algorithm != ALGORITHM:
-            raise EncryptionError(f"cannot be unsealed: it is not sealed with {ALGORITHM}")
+            raise EncryptionError(f"cannot be decrypted: it is not sealed with {ALGORITHM}")
         if key_id not in self._key_ring:
-            raise EncryptionError(f"cannot be unsealed: key {key_id[:64]!r} is not in the key ring")
+            raise EncryptionError(
+                f"cannot be decrypted: key {key_id[:64]!r} is not in the key ring"
+            )
         raw = _decode_ciphertext(data, key_id)
         encryption_key, _nonce_key = _derive_keys(self._key_ring[key_id], associated_data)
         try:
@@ -65,7 +67,7 @@ class AesGcmCodec:
             )
         except InvalidTag:
             raise EncryptionError(
-                f"cannot be unsealed: the bytes of key {key_id!r} differ from those it was sealed"
+                f"cannot be decrypted: the bytes of key {key_id!r} differ from those it was sealed"
                 " with, or it was changed or moved on its way"
             ) from None
 
@@ -88,6 +90,6 @@ def _decode_ciphertext(data: str, key_id: str) -> bytes:
         raw = b""
     if len(raw) < NONCE_BYTES + TAG_BYTES:
         raise EncryptionError(
-            f"cannot be unsealed: what key {key_id!r} sealed is cut short or damaged"
+            f"cannot be decrypted: what key {key_id!r} sealed is cut short or damaged"
         )
     return raw

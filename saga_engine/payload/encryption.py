@@ -1,7 +1,7 @@
 """
 Payloads as the core holds them: sealed by a codec, and opened only where a value is needed.
 
-A sealed value is JSON like any other, `{"$sealed": "<text>"}`, so whatever stores and carries
+A sealed value is JSON like any other, `{"$encrypted": "<text>"}`, so whatever stores and carries
 payloads need not know of it. Each is tied to its place (which run, step and kind of value it is of)
 and opens nowhere else. Without a codec values are held as they are. `null` is never sealed: that
 there is nothing is no secret.
@@ -15,17 +15,17 @@ from typing import NoReturn, Protocol, TypeAlias, TypeGuard, runtime_checkable
 from saga_engine.payload.payload import PayloadError
 from saga_engine.vocabulary import Direction, Failure, Json
 
-ENCRYPTED_KEY = "$sealed"
+ENCRYPTED_KEY = "$encrypted"
 """The only member of a sealed value. An object of this shape is never taken for a user's own."""
 
-DECRYPTION_FAILED = "payload_sealed"
+DECRYPTION_FAILED = "decryption_failed"
 """Cause of an incident, and code of a participant's failure: the key is not there."""
 
 AssociatedData: TypeAlias = tuple[str, ...]
 
 
 class EncryptionError(Exception):
-    """A value cannot be sealed or unsealed. The text names the key and the problem, never data."""
+    """A value cannot be encrypted or decrypted. The text names the key and the problem, no data."""
 
 
 @runtime_checkable
@@ -80,7 +80,7 @@ class PayloadEncryption:
         try:
             ciphertext = self.codec.encrypt(_to_json_bytes(value), "/".join(associated_data))
         except BaseException as error:  # noqa: BLE001 - a codec of the user's may raise anything
-            _raise_encryption_error("sealed", error)
+            _raise_encryption_error("encrypted", error)
         return value if ciphertext is None else {ENCRYPTED_KEY: ciphertext}
 
     def decrypt(self, value: Json, associated_data: AssociatedData) -> Json:
@@ -88,14 +88,14 @@ class PayloadEncryption:
         if not is_encrypted(value):
             return value
         if self.codec is None:
-            raise EncryptionError("cannot be unsealed: no codec is set here")
+            raise EncryptionError("cannot be decrypted: no codec is set here")
         try:
             plaintext: Json = json.loads(
                 self.codec.decrypt(value[ENCRYPTED_KEY], "/".join(associated_data)),
                 parse_constant=_reject_constant,
             )
         except BaseException as error:  # noqa: BLE001 - the same, and what was sealed may be no JSON
-            _raise_encryption_error("unsealed", error)
+            _raise_encryption_error("decrypted", error)
         return plaintext
 
     def encrypt_failure(self, failure: Failure, run_id: str) -> Failure:

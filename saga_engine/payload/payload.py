@@ -67,7 +67,7 @@ class PayloadType:
             raise PayloadError(f"{type_name(python_type)} is no payload type: {reason}") from None
         except RoundTripError as problem:
             raise PayloadError(
-                f"{type_name(python_type)} cannot travel: {problem}", fix=problem.fix
+                f"{type_name(python_type)} cannot be sent as JSON: {problem}", fix=problem.fix
             ) from None
 
     @property

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 MASK = "**********"
 
-REVEAL_SECRETS = "saga_engine.travels"
+REVEAL_SECRETS = "saga_engine.reveal_secrets"
 """In a serializer's context: the engine writes a value to be sent."""
 
 

@@ -37,7 +37,7 @@ def mermaid(saga: Saga) -> str:
         compensation = saga.steps[name].compensation_spec
         if compensation is not None:
             label = _escape_mermaid(compensation.command)
-            lines.append(f'    s{number} -. undone by .-> u{number}["{label}"]')
+            lines.append(f'    s{number} -. compensated by .-> u{number}["{label}"]')
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +56,7 @@ def dot(saga: Saga) -> str:
                 f"    u{number} [shape=box, style=dashed,"
                 f" label={_quote_dot(compensation_spec.command)}];"
             )
-            lines.append(f'    s{number} -> u{number} [style=dashed, label="undone by"];')
+            lines.append(f'    s{number} -> u{number} [style=dashed, label="compensated by"];')
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -66,14 +66,14 @@ def ascii_table(saga: Saga) -> str:
 
     The line under the pivot is the point of no return.
     """
-    rows = [("", "step", "command", "kind", "undone by", "after"), *_table_rows(saga)]
+    rows = [("", "step", "command", "kind", "compensated by", "after"), *_table_rows(saga)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{_escape_ascii(saga.name)}, version {saga.version}", ""]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
         if row[3].startswith(StepKind.PIVOT):
-            lines.append("-- no way back ".ljust(sum(widths) + 2 * (len(widths) - 1), "-"))
+            lines.append("-- point of no return ".ljust(sum(widths) + 2 * (len(widths) - 1), "-"))
     return "\n".join(lines) + "\n"
 
 

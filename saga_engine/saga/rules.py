@@ -99,7 +99,7 @@ def _check_saga(saga: Saga) -> Problems:
         )
 
     if not _matches(SAGA_NAME_PATTERN, saga.name):
-        yield error("has a name that cannot travel", "Use a to z, 0 to 9, - and _, at most 64.")
+        yield error("has an invalid name", "Use a to z, 0 to 9, - and _, at most 64.")
     if type(saga.version) is not int or not 1 <= saga.version < 2**31:
         yield error("has no version number", "Count versions from 1.")
     if saga.deadline is not None and not _within(saga.deadline, MAX_TIMEOUT * 12):
@@ -117,7 +117,7 @@ def _check_command(spec: CommandSpec, step: Step) -> Problems:
         )
 
     if not STEP_NAME_PATTERN.match(step.name):
-        yield error("has a name that cannot travel", "Use ASCII letters, at most 64.")
+        yield error("has an invalid name", "Use ASCII letters, at most 64.")
     if not _matches(COMMAND_PATTERN, spec.command) or len(spec.command) > MAX_COMMAND_BYTES:
         yield error(
             f"sends {str(spec.command)[:80]!r}, which is no command name",

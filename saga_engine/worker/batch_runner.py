@@ -245,7 +245,7 @@ class BatchRunner:
                 dead_letter = DeadLetterItem(
                     *(
                         work_item.delivery,
-                        "engine_fault",
+                        "internal_error",
                         text,
                         work_item.run_id,
                         work_item.answer_to,

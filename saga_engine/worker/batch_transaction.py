@@ -240,7 +240,7 @@ class BatchTransaction:
 
     def _refuse_and_dead_letter(self, work_item: WorkItem, text: str) -> None:
         self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
-        self._changes.dead_letter(work_item, "engine_fault", text)
+        self._changes.dead_letter(work_item, "internal_error", text)
 
     async def _refuse_unreadable(self, unreadable: UnreadableRequest) -> None:
         work_item = unreadable.work_item

@@ -59,7 +59,7 @@ def decode_delivery(
         _decode(work_batch, delivery, token_keys, settings, encryption)
     except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
         text = f"The engine could not read it: {type(error).__name__}."
-        work_batch.dead_letters.append(DeadLetterItem(delivery, "engine_fault", text))
+        work_batch.dead_letters.append(DeadLetterItem(delivery, "internal_error", text))
 
 
 def _decode(

@@ -6,7 +6,7 @@ the same run, whether it was asked over RabbitMQ or in a caller's own transactio
 a conflict. A start that cannot be decided takes no key.
 
 Inputs are compared as they were before they were sealed: two that are the same may be sealed with
-different keys. One that cannot be unsealed here is set aside, to be sent again when its key is.
+different keys. One that cannot be decrypted here is set aside, to be sent again when its key is.
 
 A start that was accepted is never refused: what keeps it from going on is an incident of its run.
 """

@@ -24,7 +24,7 @@ async def test_a_run_is_cancelled_on_record(engine):
     engine.greeter.let_go.set()
     await engine.facts.until(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
-    assert (shown["status"], shown["cause"]["by"]) == ("compensated", "ann")
+    assert (shown["status"], shown["cause"]["operator"]) == ("compensated", "ann")
     (act,) = shown["audit"]
     assert (act["by"], act["action"], act["reason"], act["outcome"]) == (
         "ann",

@@ -410,7 +410,7 @@ async def test_a_codec_that_does_not_return_is_treated_as_one_that_raises(shop, 
         await told(process, "process.ready")
         await record(urls, {str(uuid7()): {"way": way}})
         line = await told(process, "message.dead_lettered")
-        assert (line["reason"], line["queue"]) == ("engine_fault", "saga.requests")
+        assert (line["reason"], line["queue"]) == ("internal_error", "saga.requests")
         assert line["problem"] == "The engine could not read it: SealError."
         await started(urls, "--wait")
         process.send_signal(signal.SIGTERM)

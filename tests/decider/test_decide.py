@@ -102,7 +102,7 @@ def test_starting_a_run_that_is_there_changes_nothing():
 )
 def test_a_trigger_for_a_run_that_is_not_there_is_foreign(trigger):
     decision = decide(sequential_saga("a"), None, trigger, NOON)
-    assert (decision.run, decision.events, decision.ignored_reason) == (None, (), "foreign")
+    assert (decision.run, decision.events, decision.ignored_reason) == (None, (), "uncorrelated")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_answers_an_attempt_that_was_never_made_is_foreign(step, direction,
         CommandUnroutable(step, direction, attempt),
     ]
     for trigger in (*replies, *others):
-        assert story.apply(trigger).ignored_reason == "foreign"
+        assert story.apply(trigger).ignored_reason == "uncorrelated"
 
 
 def test_the_same_success_twice_is_a_duplicate():

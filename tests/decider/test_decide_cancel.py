@@ -89,7 +89,7 @@ def test_rule_5_an_invalid_reply_while_stopping_still_proves_the_effect(stop):
                 n: getattr(saga.steps["a"].action_spec, n)
                 for n in saga.steps["a"].action_spec.__slots__
             },
-            "reply": saga.input_type,
+            "reply_type": saga.input_type,
         }
     )
     story = DeciderScenario(saga)
@@ -156,11 +156,11 @@ def test_rule_5_cancelling_twice_changes_nothing(stop):
     story = story_of("a", "b")
     story.succeeds("a")
     stop(story)
-    assert story.cancels().ignored_reason == "already"
+    assert story.cancels().ignored_reason == "already_stopping"
     story.succeeds("b")
-    assert story.cancels().ignored_reason == "already"
+    assert story.cancels().ignored_reason == "already_stopping"
     story.compensations_succeed("b", "a")
-    assert story.cancels().ignored_reason == "already"
+    assert story.cancels().ignored_reason == "already_stopping"
 
 
 def test_rule_5_a_pivot_in_flight_that_is_rejected_lets_the_run_turn_back(stop):

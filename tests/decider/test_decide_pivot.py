@@ -70,11 +70,11 @@ def test_a_pivot_that_is_rejected_turns_the_run_back():
     assert story.status is Status.COMPENSATED
 
 
-@pytest.mark.parametrize("how", ["exhausts", "fails"])
+@pytest.mark.parametrize("how", ["attempts_exhausted", "fails"])
 def test_a_pivot_nobody_can_undo_that_may_be_done_needs_a_person(how):
     story = DeciderScenario(sequential_saga("a", "p", pivot="p"))
     story.succeeds("a")
-    if how == "exhausts":
+    if how == "attempts_exhausted":
         story.attempts_exhausted("p")
     else:
         story.fails("p")

@@ -87,7 +87,7 @@ def test_the_names_are_those_that_were_stored_before():
         "step_rejected",
         "step_skipped",
         "step_succeeded",
-        "stop_overtaken",
+        "stop_superseded",
     ]
 
 

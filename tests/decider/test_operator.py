@@ -169,10 +169,10 @@ def half_abandoned() -> DeciderScenario:
     return story
 
 
-@pytest.mark.parametrize("what", ["fails", "rejects", "garbles", "returns"])
+@pytest.mark.parametrize("what", ["fails", "rejects", "malformed_reply", "unroutable"])
 def test_what_fails_after_the_run_was_abandoned_is_late(what):
     story = half_abandoned()
-    assert getattr(story, what)("right").ignored == "late"
+    assert getattr(story, what)("right").ignored_reason == "late"
     assert not any(isinstance(event, IncidentOpened) for event in story.last_decision.events)
 
 
@@ -240,7 +240,7 @@ def test_retry_is_refused_where_there_is_nothing_to_send():
 def test_every_cause_that_opens_an_incident_is_one_of_the_documented_causes():
     package = Path(turn_module.__file__).parent
     calls = re.findall(
-        r"\.block\(\s*[^()]*?,\s*[^(),]*?,\s*f?\"([a-z_{}]+)\"",
+        r"\.open_incident\(\s*[^()]*?,\s*[^(),]*?,\s*f?\"([a-z_{}]+)\"",
         "\n".join(each.read_text() for each in package.glob("*.py")),
     )
     assert len(calls) > 6

@@ -131,7 +131,7 @@ class AnyRun(RuleBasedStateMachine):
         self.story.timer_fires()
         assert self.story.run.revision > before, "a run wakes for a reason"
 
-    @precondition(lambda self: self.story.saga.pivot and self.story.at("pivot").due_at)
+    @precondition(lambda self: self.story.saga.pivot and self.story.progress_of("pivot").due_at)
     @rule()
     def somebody_cancels_while_the_pivot_is_under_way(self):
         self.tell(Cancel("ann", "why"))

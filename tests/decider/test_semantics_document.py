@@ -159,7 +159,7 @@ def _() -> None:
 def _() -> None:
     story = behind_the_pivot()
     [event, *_] = story.resolves("skip").events
-    assert (getattr(event, "by", ""), getattr(event, "reason", "")) == ("ann", "because")
+    assert (getattr(event, "operator", ""), getattr(event, "reason", "")) == ("ann", "because")
 
 
 @says("A reply that arrives after all resolves the incident by itself.")

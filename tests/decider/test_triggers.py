@@ -60,7 +60,7 @@ def test_a_trigger_this_engine_does_not_know_raises():
 @pytest.mark.parametrize("data", [[], "text", 7, None])
 def test_a_row_whose_data_is_no_object_raises_what_is_promised(data):
     with pytest.raises(ValueError, match="not an object"):
-        deserialize_trigger("woken", data, run_id="r")
+        deserialize_trigger("wake_up", data, run_id="r")
 
 
 REPLY: dict[str, Json] = {"step": "a", "direction": "action", "attempt": 1, "outcome": "succeeded"}
@@ -76,17 +76,23 @@ def test_replies_as_they_are_recorded_are_sound():
     ("name", "data"),
     [
         ("start", {}),
-        ("cancel", {"by": "x"}),
-        ("cancel", {"by": "x", "reason": 7}),
-        ("cancel", {"by": None, "reason": "x"}),
-        ("cancel", {"by": "x", "reason": "x", "more": 1}),
-        ("resolve", {"incident": True, "resolution": "skip", "by": "x", "reason": "x"}),
-        ("resolve", {"incident": 0, "resolution": "skip", "by": "x", "reason": "x"}),
-        ("resolve", {"incident": 2**31, "resolution": "skip", "by": "x", "reason": "x"}),
-        ("resolve", {"incident": 1, "resolution": "pray", "by": "x", "reason": "x"}),
-        ("resolve", {"incident": 1, "resolution": None, "by": "x", "reason": "x"}),
-        ("resolve", {"incident": 1, "resolution": {}, "by": "x", "reason": "x"}),
-        ("returned", {"step": "a", "direction": "action", "attempt": 1, "first": 1}),
+        ("cancel", {"operator": "x"}),
+        ("cancel", {"operator": "x", "reason": 7}),
+        ("cancel", {"operator": None, "reason": "x"}),
+        ("cancel", {"operator": "x", "reason": "x", "more": 1}),
+        (
+            "resolve",
+            {"incident_number": True, "resolution": "skip", "operator": "x", "reason": "x"},
+        ),
+        ("resolve", {"incident_number": 0, "resolution": "skip", "operator": "x", "reason": "x"}),
+        (
+            "resolve",
+            {"incident_number": 2**31, "resolution": "skip", "operator": "x", "reason": "x"},
+        ),
+        ("resolve", {"incident_number": 1, "resolution": "pray", "operator": "x", "reason": "x"}),
+        ("resolve", {"incident_number": 1, "resolution": None, "operator": "x", "reason": "x"}),
+        ("resolve", {"incident_number": 1, "resolution": {}, "operator": "x", "reason": "x"}),
+        ("unroutable", {"step": "a", "direction": "action", "attempt": 1, "first_send": 1}),
         ("reply", {**REPLY, "attempt": "1"}),
         ("reply", {**REPLY, "step": ["a"]}),
         ("reply", {**REPLY, "outcome": "unknown"}),

@@ -163,7 +163,7 @@ worlds = st.builds(
 def test_p1_a_run_ends_or_waits_for_a_person_whatever_the_network_does(world):
     RAISING_STEPS.clear()
     world.run()
-    assert world.story.status.finished or world.story.run.incidents
+    assert world.scenario.status.is_finished or world.scenario.run.incidents
     assert_effects(world)
 
 
@@ -171,11 +171,11 @@ def test_p1_a_run_ends_or_waits_for_a_person_whatever_the_network_does(world):
 def test_p1_a_cancelled_run_ends_or_waits_for_a_person(world, triggers):
     RAISING_STEPS.clear()
     for _ in range(triggers):
-        world._post()
+        world._send()
         world._next()
-    world.tell(Cancel("ann", "why"))
+    world.apply(Cancel("ann", "why"))
     world.run()
-    assert world.story.status.finished or world.story.run.incidents
+    assert world.scenario.status.is_finished or world.scenario.run.incidents
     assert_effects(world)
 
 
@@ -183,15 +183,15 @@ def test_p1_a_cancelled_run_ends_or_waits_for_a_person(world, triggers):
 def test_p1_an_operator_who_retries_or_else_takes_it_on_brings_every_run_to_its_end(world):
     RAISING_STEPS.clear()
     world.run()
-    world.calm()
+    world.stop_faults()
     for _ in range(50):
-        for number, incident in list(world.story.run.incidents.items()):
-            world.tell(ResolveIncident(number, Resolution.RETRY, "ann", "the network is calm"))
+        for number, incident in list(world.scenario.run.incidents.items()):
+            world.apply(ResolveIncident(number, Resolution.RETRY, "ann", "the network is calm"))
             if incident.cause == "not_compensatable":
                 world.participants.done[incident.step] = 0  # undone by hand
-                world.tell(ResolveIncident(number, Resolution.COMPLETE, "ann", "undone by hand"))
+                world.apply(ResolveIncident(number, Resolution.COMPLETE, "ann", "undone by hand"))
         world.run()
-    assert world.story.status.finished
+    assert world.scenario.status.is_finished
     assert_effects(world)
 
 

@@ -144,7 +144,7 @@ def test_no_text_does_anything_but_be_refused(text):
 @pytest.mark.parametrize("plain", [b"", b"{", b"NaN", b"\xff", b"[" * 100_000, b"1" * 5000])
 def test_what_is_sealed_and_is_no_json_is_refused(plain):
     sealed = {ENCRYPTED_KEY: AesGcmCodec(key_ring("k1")).encrypt(plain, PLACE)}
-    with pytest.raises(EncryptionError, match="cannot be unsealed"):
+    with pytest.raises(EncryptionError, match="cannot be decrypted"):
         payload_encryption("k1").decrypt(sealed, (PLACE,))
 
 
@@ -170,7 +170,7 @@ def test_the_document_says_how_to_make_the_bytes():
     associated = f"aes-gcm-1.{told('key id')}.{place}".encode()
     sealed = nonce + AESGCM(first).encrypt(nonce, plain, associated)
     text = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
-    assert json.loads(told("sealed")) == {"$sealed": f"aes-gcm-1.{told('key id')}.{text}"}
+    assert json.loads(told("sealed")) == {"$encrypted": f"aes-gcm-1.{told('key id')}.{text}"}
 
 
 def test_the_values_of_the_document_are_those_of_the_code():

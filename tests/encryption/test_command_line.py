@@ -56,7 +56,7 @@ async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engi
     assert unsealed["result"]["say"] == unsealed["steps"][0]["reply"]
     assert not contains_secret([json.dumps(unsealed["journal"])])
     keyless = (await engine("show", run_id, "--decrypt", "--json")).json
-    assert keyless["input"].keys() == {"$sealed"}
+    assert keyless["input"].keys() == {"$encrypted"}
     for table, rows in (await all_written_rows(engine.database)).items():
         assert not contains_secret(rows), table
 

@@ -50,7 +50,7 @@ def test_the_built_in_codec_seals_with_the_keys_of_the_settings():
 def test_an_object_of_the_users_is_a_codec():
     made = encryption_from(Settings(payload_codec="some_codecs:codec"))
     sealed = made.encrypt([1, 2], ("a", "b"))
-    assert sealed == {"$sealed": "a/b]2,1["}
+    assert sealed == {"$encrypted": "a/b]2,1["}
     assert made.decrypt(sealed, ("a", "b")) == [1, 2]
 
 
@@ -59,10 +59,10 @@ def test_a_codec_that_raises_anything_is_told_by_the_name_of_what_it_raised():
     made = encryption_from(Settings(payload_codec="some_codecs:broken"))
     with pytest.raises(EncryptionError) as caught:
         made.encrypt("a secret", ("a",))
-    assert str(caught.value) == "cannot be sealed: KeyError"
+    assert str(caught.value) == "cannot be encrypted: KeyError"
     with pytest.raises(EncryptionError) as caught:
-        made.decrypt({"$sealed": "a secret"}, ("a",))
-    assert str(caught.value) == "cannot be unsealed: KeyError"
+        made.decrypt({"$encrypted": "a secret"}, ("a",))
+    assert str(caught.value) == "cannot be decrypted: KeyError"
 
 
 @pytest.mark.usefixtures("module")

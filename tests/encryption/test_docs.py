@@ -69,7 +69,7 @@ async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         for key in ("2026-11", "2027-05"):
             sealed = AesGcmCodec(KeyRing.parse(f"{key}={KEY}")).encrypt(b"7", "a place")
-            body = {"input": {"$sealed": sealed}}
+            body = {"input": {"$encrypted": sealed}}
             await pending_requests.record(
                 tx, [NewRequest("start", str(uuid7()), body, saga="orders")]
             )
@@ -112,6 +112,6 @@ def test_every_setting_command_and_word_the_page_names_exists():
     named = set(re.findall(r"SAGA_ENGINE_([A-Z_]+)", PAGE))
     assert {name.lower() for name in named} <= set(Settings.model_fields)
     code = "".join(path.read_text() for path in (ROOT / "saga_engine").rglob("*.py"))
-    for word in ("payload_sealed", "input_sealed", "sealed_with", "unseal", "$sealed"):
+    for word in ("decryption_failed", "input_sealed", "sealed_with", "unseal", "$encrypted"):
         assert word in code
         assert word.replace("_with", "-with") in PAGE

@@ -138,7 +138,7 @@ async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back
     await parties.ask("k1")
     handle = await parties.client.start("order", Order())
     incident = await parties.worker.facts.incident(str(handle.run_id))
-    assert (incident.step, incident.cause) == ("charge", "payload_sealed")
+    assert (incident.step, incident.cause) == ("charge", "decryption_failed")
     asked = len(parties.shop.asked)
     await parties.work("k1", "k2")
     await operate(
@@ -157,7 +157,7 @@ async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_n
     await parties.ask("k2")
     handle = await parties.client.start("order", Order())
     incident = await parties.worker.facts.incident(str(handle.run_id))
-    assert (incident.step, incident.cause) == ("reserve", "payload_sealed")
+    assert (incident.step, incident.cause) == ("reserve", "decryption_failed")
     assert parties.shop.asked == []
     await parties.serve("k1", "k2")
     await parties.work("k2", "k1")
@@ -234,7 +234,7 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
     await parties.client.result(first.run_id, timeout=30)
     await parties.work("k2")
     await parties.ask("k2")
-    with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be unsealed"):
+    with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be decrypted"):
         await parties.client.start("order", Order(), key="o-1")
     await parties.worker.facts.dead_letter("input_sealed")
     async with parties.engine.database.transaction() as tx:
@@ -244,7 +244,7 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
             )
     unread = await parties.client.status(first.run_id)
     assert unread.status == Status.COMPLETED
-    assert unread.result["charge"].keys() == {"$sealed"}
+    assert unread.result["charge"].keys() == {"$encrypted"}
 
 
 async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
@@ -255,7 +255,7 @@ async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
     asker = await parties.engine.asker()
     run_id = await asker.start("order", input={"card": SECRET})
     assert await parties.worker.facts.finished(run_id) == Status.COMPLETED
-    assert [each.command.payload.keys() for each in shop.received] == [{"$sealed"}] * 2
+    assert [each.command.payload.keys() for each in shop.received] == [{"$encrypted"}] * 2
     for table, rows in (await all_written_rows(parties.engine.database)).items():
         assert not contains_secret(rows), table
 

@@ -188,7 +188,7 @@ class Reading:
                 assert found.explanation.endswith(".")
         intake = WorkBatch()
         decode_delivery(intake, each, [KEY], SETTINGS)
-        assert [letter for letter in intake.dead_letters if letter.reason == "engine_fault"] == []
+        assert [letter for letter in intake.dead_letters if letter.reason == "internal_error"] == []
         unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.status_queries
         assert intake.dead_letters or intake.work_items or intake.status_queries or unanswered
         assert len(intake.dead_letters) <= 1 >= len(intake.work_items)

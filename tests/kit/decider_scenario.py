@@ -86,7 +86,7 @@ def branching_saga() -> Saga:
 class DeciderScenario:
     """A run of *saga*, from noon on; `sent` holds what each trigger ordered, last one last."""
 
-    sealing = NO_ENCRYPTION
+    encryption = NO_ENCRYPTION
 
     def __init__(self, saga: Saga, order: Any = None, now: datetime = NOON) -> None:
         check(saga)
@@ -122,7 +122,7 @@ class DeciderScenario:
 
     def apply(self, trigger: Trigger) -> Decision:
         before = self.state
-        self.last_decision = decide(self.saga, before, trigger, self.now, self.sealing)
+        self.last_decision = decide(self.saga, before, trigger, self.now, self.encryption)
         self.state = self.last_decision.run
         self.journal.extend(self.last_decision.events)
         if self.last_decision.ignored_reason or self.last_decision.refusal:

@@ -149,7 +149,7 @@ def test_an_input_whose_key_is_away_is_refused_with_a_sentence():
     start = Start("r-1", None, payload_encryption("k3").encrypt({}, ("input", "shop", "r-1")))
     decision = decide(shop(), None, start, NOON, payload_encryption("k1"))
     assert decision.run is None
-    assert decision.refusal == "The input cannot be unsealed: key 'k3' is not in the key ring."
+    assert decision.refusal == "The input cannot be decrypted: key 'k3' is not in the key ring."
 
 
 def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_it():
@@ -159,7 +159,7 @@ def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_i
     assert story.incident.cause == DECRYPTION_FAILED
     assert story.incident.step == "ship"
     assert story.incident.message == (
-        "The payload needs the reply of step 'charge', which cannot be unsealed:"
+        "The payload needs the reply of step 'charge', which cannot be decrypted:"
         " key 'k2' is not in the key ring."
     )
     story.resolves("retry")
@@ -202,11 +202,11 @@ def test_a_codec_that_raises_is_an_incident_that_quotes_nothing():
     keys, story.encryption = story.encryption, PayloadEncryption(FailingCodec())
     story.charged(by=keys)
     assert story.incident.message == (
-        "The payload needs the reply of step 'charge', which cannot be unsealed: OSError."
+        "The payload needs the reply of step 'charge', which cannot be decrypted: OSError."
     )
     with pytest.raises(EncryptionError) as caught:
         story.encryption.encrypt(CANARY, ("a",))
-    assert str(caught.value) == "cannot be sealed: OSError"
+    assert str(caught.value) == "cannot be encrypted: OSError"
 
 
 def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
@@ -372,7 +372,7 @@ def test_nothing_is_nothing_sealed_or_not():
     text = story.encryption.codec.encrypt(
         b"null", "/".join(reply_associated_data("r-1", "charge", ACTION))
     )
-    story.succeeds("charge", {"$sealed": text})
+    story.succeeds("charge", {"$encrypted": text})
     assert story.payload == {"charged": False}
     assert story.encryption.encrypt(None, ("a",)) is None
 
@@ -388,7 +388,7 @@ def test_what_was_sealed_and_is_no_json_does_not_open(plain):
     text = story.encryption.codec.encrypt(
         plain, "/".join(reply_associated_data("r-1", "charge", ACTION))
     )
-    story.succeeds("charge", {"$sealed": text})
+    story.succeeds("charge", {"$encrypted": text})
     assert (story.incident.step, story.incident.cause) == ("ship", DECRYPTION_FAILED)
 
 

@@ -190,7 +190,7 @@ def test_with_a_codec_not_even_the_place_in_a_payload_is_named():
     story.succeeds("reserve", {})
     assert story.incident.message.endswith("and more).")
     sealed = DeciderScenario(shop(many), {})
-    sealed.sealing = PayloadEncryption(Plain())
+    sealed.encryption = PayloadEncryption(Plain())
     sealed.succeeds("reserve", {})
     assert " raised ValidationError at " in sealed.incident.message
     assert CARD not in sealed.incident.message
@@ -207,8 +207,8 @@ class Plain:
 
 
 def test_a_codec_that_exits_is_a_payload_that_cannot_be_unsealed():
-    with pytest.raises(EncryptionError, match=r"^cannot be unsealed: SystemExit$"):
-        PayloadEncryption(Plain()).decrypt({"$sealed": "x"}, ("input", "shop", "r"))
+    with pytest.raises(EncryptionError, match=r"^cannot be decrypted: SystemExit$"):
+        PayloadEncryption(Plain()).decrypt({"$encrypted": "x"}, ("input", "shop", "r"))
 
 
 class Impatient:

@@ -159,7 +159,7 @@ def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
     def reserve(order: dict) -> dict:
         return {"x": [0] * 40}
 
-    start = Start("r", None, {"$sealed": "x"})
+    start = Start("r", None, {"$encrypted": "x"})
     fits = decide(
         saga,
         None,

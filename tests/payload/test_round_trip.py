@@ -171,7 +171,7 @@ class Once:
     ],
 )
 def test_a_type_that_can_never_survive_is_refused_when_it_is_declared(kind, problem, fix):
-    with pytest.raises(PayloadError, match=f"cannot travel: .*{problem}") as refused:
+    with pytest.raises(PayloadError, match=f"cannot be sent as JSON: .*{problem}") as refused:
         PayloadType(kind)
     assert re.search(fix, refused.value.fix)
 

@@ -24,7 +24,7 @@ def test_mermaid_draws_a_row_with_its_pivot():
         '    s0["look<br/>do.look<br/>compensatable, read-only"]\n'
         '    s1["book<br/>do.book<br/>compensatable"]\n'
         "    s0 --> s1\n"
-        '    s1 -. undone by .-> u1["undo.book"]\n'
+        '    s1 -. compensated by .-> u1["undo.book"]\n'
         '    s2{{"pay<br/>do.pay<br/>pivot"}}\n'
         "    s1 --> s2\n"
         '    s3(["end<br/>do.end<br/>retriable"])\n'
@@ -46,7 +46,7 @@ def test_dot_draws_a_row_with_its_pivot():
         '    s1 [shape=box, label="book\\ndo.book\\ncompensatable"];\n'
         "    s0 -> s1;\n"
         '    u1 [shape=box, style=dashed, label="undo.book"];\n'
-        '    s1 -> u1 [style=dashed, label="undone by"];\n'
+        '    s1 -> u1 [style=dashed, label="compensated by"];\n'
         '    s2 [shape=hexagon, label="pay\\ndo.pay\\npivot"];\n'
         "    s1 -> s2;\n"
         '    s3 [shape=oval, label="end\\ndo.end\\nretriable"];\n'
@@ -59,12 +59,12 @@ def test_ascii_art_marks_the_point_of_no_return():
     assert ascii_table(journey()) == (
         "journey, version 3\n"
         "\n"
-        "   step  command  kind                      undone by  after\n"
-        "1  look  do.look  compensatable, read-only  -          -\n"
-        "2  book  do.book  compensatable             undo.book  look\n"
-        "3  pay   do.pay   pivot                     -          book\n"
-        "-- no way back ---------------------------------------------\n"
-        "4  end   do.end   retriable                 -          pay\n"
+        "   step  command  kind                      compensated by  after\n"
+        "1  look  do.look  compensatable, read-only  -               -\n"
+        "2  book  do.book  compensatable             undo.book       look\n"
+        "3  pay   do.pay   pivot                     -               book\n"
+        "-- point of no return -------------------------------------------\n"
+        "4  end   do.end   retriable                 -               pay\n"
     )
 
 
@@ -72,18 +72,18 @@ def test_ascii_art_gives_steps_side_by_side_the_same_number():
     assert ascii_table(branching_saga()) == (
         "fork, version 1\n"
         "\n"
-        "   step   command   kind           undone by   after\n"
-        "1  root   do.root   compensatable  undo.root   -\n"
-        "2  left   do.left   compensatable  undo.left   root\n"
-        "2  right  do.right  compensatable  undo.right  root\n"
-        "3  join   do.join   compensatable  undo.join   left, right\n"
+        "   step   command   kind           compensated by  after\n"
+        "1  root   do.root   compensatable  undo.root       -\n"
+        "2  left   do.left   compensatable  undo.left       root\n"
+        "2  right  do.right  compensatable  undo.right      root\n"
+        "3  join   do.join   compensatable  undo.join       left, right\n"
     )
 
 
 def test_a_pivot_that_is_read_only_is_marked_too():
     saga = Saga("look", version=1, input=dict)
     add_step(saga, "look", pivot=True, compensated=False, read_only=True)
-    assert "-- no way back -" in ascii_table(saga)
+    assert "-- point of no return -" in ascii_table(saga)
 
 
 def test_nothing_breaks_out_of_its_label():
@@ -95,7 +95,7 @@ def test_nothing_breaks_out_of_its_label():
         return {}
 
     last = mermaid(saga).splitlines()[-1]
-    label = last.removeprefix('    s0 -. undone by .-> u0["').removesuffix('"]')
+    label = last.removeprefix('    s0 -. compensated by .-> u0["').removesuffix('"]')
     assert set(label).isdisjoint('"[]<>&\n\\\x1b')
     assert len(mermaid(saga).splitlines()) == 3
     drawn = dot(saga)

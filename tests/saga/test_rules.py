@@ -18,7 +18,7 @@ def test_a_saga_has_a_name_that_can_travel(name):
     def declare():
         return Saga(name, version=1, input=dict)  # here
 
-    assert "has a name that cannot travel" in definition_error(declare).problem
+    assert "has an invalid name" in definition_error(declare).problem
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, None, 2**31])
@@ -67,7 +67,7 @@ def test_a_step_has_a_name_that_can_travel():
 
         return saga
 
-    assert "has a name that cannot travel" in definition_error(declare).problem
+    assert "has an invalid name" in definition_error(declare).problem
 
 
 @pytest.mark.parametrize(

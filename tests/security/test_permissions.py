@@ -635,10 +635,10 @@ BODIES = [
     *('{"input":{"sku":"\\u0000"}}', '{"input":' + "[" * 1100 + "]" * 1100 + "}"),
     *('{"input":"' + "x" * 600_000 + '"}', '{"input":' + "9" * 5000 + "}"),
 ]
-SAID = '{"by":"x","reason":"x","resolution":"skip"'
+SAID = '{"operator":"x","reason":"x","resolution":"skip"'
 RESULTS = [
     *("", ', "result":' + "[" * 1100 + "]" * 1100, ', "result":' + "9" * 5000),
-    *(', "incident":"x"', ', "incident":1e400', ', "result":"' + "x" * 600_000 + '"'),
+    *(', "incident_number":"x"', ', "incident_number":1e400', ', "result":"' + "x" * 600_000 + '"'),
 ]
 
 

@@ -216,7 +216,7 @@ async def a_constraint_that_quotes_its_row(scene):
     )
     order = json.dumps({"card_number": scene.payload})
     await scene.command("start", "buy", "--input", order, "--key", scene.forbidden_key)
-    assert await scene.says("worker", "engine_fault")
+    assert await scene.says("worker", "internal_error")
 
 
 async def the_database_is_away(scene):

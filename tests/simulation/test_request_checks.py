@@ -21,7 +21,13 @@ from simulation import request_checks
 from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, run_id
 
 TEXT = "x" * request_checks.MAX_TEXT_BYTES
-SAID = {"incident": 1, "resolution": "retry", "operator": "eve", "reason": "why", "result": None}
+SAID = {
+    "incident_number": 1,
+    "resolution": "retry",
+    "operator": "eve",
+    "reason": "why",
+    "result": None,
+}
 FITS = {**SAID, "result": ""}
 FITS["result"] = "x" * (request_checks.MAX_REQUEST_BYTES - len(json.dumps(FITS)))
 

@@ -14,8 +14,14 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Resolution
 from tests.kit.stored_runs import run_id
 
-SAID = {"incident": 1, "resolution": "retry", "by": "eve", "reason": "why", "result": None}
-DEEP = '{"by":"eve","reason":"why","resolution":"retry","result":' + "[" * 1_000_000
+SAID = {
+    "incident_number": 1,
+    "resolution": "retry",
+    "operator": "eve",
+    "reason": "why",
+    "result": None,
+}
+DEEP = '{"operator":"eve","reason":"why","resolution":"retry","result":' + "[" * 1_000_000
 ADD = text(
     """
     SELECT saga_engine.request_resolve(CAST(:run_ids AS uuid[]), CAST(:ids AS uuid[]),
@@ -44,7 +50,7 @@ async def waiting(database: Database) -> int:
 
 
 FORGED = {
-    "another person": json.dumps({**SAID, "by": "alice"}),
+    "another person": json.dumps({**SAID, "operator": "alice"}),
     "another person, said last": json.dumps(SAID)[:-1] + ', "\\u0062y": "alice"}',
     "another reason": json.dumps({**SAID, "reason": "the chief wants it"}),
     "another resolution": json.dumps({**SAID, "resolution": "abandon"}),
@@ -93,7 +99,7 @@ async def test_an_act_that_is_settled_has_no_further_request(database: Database)
 @pytest.mark.parametrize("resolution", Resolution)
 async def test_what_our_own_programs_write_is_recorded(database: Database, resolution):
     act = OperatorAction(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
-    body = {**SAID, "resolution": resolution.value, "by": act.operator, "reason": act.reason}
+    body = {**SAID, "resolution": resolution.value, "operator": act.operator, "reason": act.reason}
     cancel = OperatorAction(str(uuid4()), "é\\", "cancel", "why", act.run_id)
     assert act.run_id is not None
     assert cancel.run_id is not None
@@ -104,7 +110,7 @@ async def test_what_our_own_programs_write_is_recorded(database: Database, resol
             [
                 NewRequest("resolve", act.run_id, body, audit_id=act.id),
                 NewRequest(
-                    "cancel", act.run_id, {"by": "é\\", "reason": "why"}, audit_id=cancel.id
+                    "cancel", act.run_id, {"operator": "é\\", "reason": "why"}, audit_id=cancel.id
                 ),
             ],
         )

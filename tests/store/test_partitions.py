@@ -132,7 +132,12 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     async with database.transaction() as tx:
         await audit.record(tx, [OperatorAction(act, "ann", "cancel", "a mistake", run_id)])
         await checked_requests.record_operator_requests(
-            tx, [NewRequest("cancel", run_id, {"by": "ann", "reason": "a mistake"}, audit_id=act)]
+            tx,
+            [
+                NewRequest(
+                    "cancel", run_id, {"operator": "ann", "reason": "a mistake"}, audit_id=act
+                )
+            ],
         )
     await partitions.maintain(database, retention_days=30)
     async with database.transaction() as tx:

@@ -254,7 +254,7 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
         run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
         other = str((await start_in_transaction(tx.connection, A, {}, key="o-2")).run_id)
         await pending_requests.record(
-            tx, [NewRequest("cancel", run_id, {"by": "a", "reason": "b"}, awaits_start=True)]
+            tx, [NewRequest("cancel", run_id, {"operator": "a", "reason": "b"}, awaits_start=True)]
         )
         [found] = example("the starts that no worker can begin")
         [row] = (await tx.execute(text(found))).all()

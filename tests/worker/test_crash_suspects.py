@@ -206,7 +206,7 @@ async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engi
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
         await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
-        cancel = {"by": "ada", "reason": "too late"}
+        cancel = {"operator": "ada", "reason": "too late"}
         await pending_requests.record(tx, [NewRequest("cancel", run_id, cancel, awaits_start=True)])
     worker = await engine.worker(boxes(), **QUICKLY)
     assert (await worker.facts.finished(run_id)).finished

@@ -80,7 +80,7 @@ async def test_a_command_nobody_is_bound_for_needs_a_person_and_can_be_retried(a
     assert await worker.facts.finished(run_id) == Status.COMPLETED
     assert (await verdict(anywhere, audit_id))[0] == "accepted"
     [detail] = (await check_promises(anywhere.database)).values()
-    returned = [each for each in detail.journal if each.data.get("returned")]
+    returned = [each for each in detail.journal if each.data.get("unroutable")]
     assert len(returned) == 2
 
 
@@ -374,7 +374,7 @@ async def test_a_damaged_row_sets_its_reply_aside_and_no_other(engine):
     await damage(engine, runs[2])
     shop.answers["parcel.send"] = succeed
     await shop.publish(*(reply for command in commands for reply in succeed(command)))
-    await worker.facts.dead_letter("engine_fault", run_id=runs[2])
+    await worker.facts.dead_letter("internal_error", run_id=runs[2])
     for run_id in (runs[0], runs[1], runs[3], runs[4]):
         assert await worker.facts.finished(run_id) == Status.COMPLETED
     assert worker.facts.of(InternalErrorCaught, operation="batch")

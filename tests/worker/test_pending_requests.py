@@ -28,7 +28,7 @@ from saga_engine.telemetry.events import (
 from saga_engine.vocabulary import Status
 from tests.kit.promises import check_promises
 
-DEEP = '{"by":"x","reason":' + "[" * 1100 + "]" * 1100 + "}"
+DEEP = '{"operator":"x","reason":' + "[" * 1100 + "]" * 1100 + "}"
 
 HOSTILE = {
     "a run id that is none": ("start", '{"run_id":"x","key":null,"input":{}}'),
@@ -40,21 +40,21 @@ HOSTILE = {
     "no input": ("start", "{}"),
     "a start that is a list": ("start", "[]"),
     "a reason that is 1,100 lists": ("cancel", DEEP),
-    "a reason that is a number": ("cancel", '{"by":"x","reason":7}'),
-    "a name that is an object": ("cancel", '{"by":{},"reason":"x"}'),
-    "a reason of a megabyte": ("cancel", json.dumps({"by": "x", "reason": "x" * 1_000_000})),
-    "a number no double holds": ("cancel", '{"by":"x","reason":1e400}'),
-    "a number of 100,000 digits": ("cancel", '{"by":"x","reason":1e100000}'),
-    "an integer of 5,000 digits": ("cancel", '{"by":"x","reason":%s}' % ("9" * 5000)),
+    "a reason that is a number": ("cancel", '{"operator":"x","reason":7}'),
+    "a name that is an object": ("cancel", '{"operator":{},"reason":"x"}'),
+    "a reason of a megabyte": ("cancel", json.dumps({"operator": "x", "reason": "x" * 1_000_000})),
+    "a number no double holds": ("cancel", '{"operator":"x","reason":1e400}'),
+    "a number of 100,000 digits": ("cancel", '{"operator":"x","reason":1e100000}'),
+    "an integer of 5,000 digits": ("cancel", '{"operator":"x","reason":%s}' % ("9" * 5000)),
     "an incident that is none": (
         "resolve",
-        '{"incident":"1","resolution":"skip","by":"x","reason":"x"}',
+        '{"incident_number":"1","resolution":"skip","operator":"x","reason":"x"}',
     ),
     "a resolution that is none": (
         "resolve",
-        '{"incident":1,"resolution":"pray","by":"x","reason":"x"}',
+        '{"incident_number":1,"resolution":"pray","operator":"x","reason":"x"}',
     ),
-    "a field too many": ("cancel", '{"by":"x","reason":"x","more":1}'),
+    "a field too many": ("cancel", '{"operator":"x","reason":"x","more":1}'),
     "a reply of another form": ("reply", '{"step":["pack"],"direction":"action","attempt":"x"}'),
     "an unknown outcome": (
         "reply",
@@ -167,20 +167,20 @@ values = st.sampled_from(
      "true", '"' + "x" * 3000 + '"', '{"code":7}', '{"code":"x","message":7}']
 )  # fmt: skip
 names = st.sampled_from(
-    ["run_id", "key", "input", "by", "reason", "incident", "resolution", "result", "step",
-     "direction", "attempt", "outcome", "body", "failure", "problem", "first", "more"]
+    ["run_id", "key", "input", "operator", "reason", "incident_number", "resolution", "result",
+     "step", "direction", "attempt", "outcome", "body", "failure", "problem", "first_send", "more"]
 )  # fmt: skip
 objects = st.dictionaries(names, values, max_size=6).map(
     lambda fields: "{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}"
 )
 SOUND = [
     ("start", '{"input":{}}'),
-    ("cancel", '{"by":"ada","reason":"because"}'),
-    ("resolve", '{"incident":1,"resolution":"skip","by":"ada","reason":"because"}'),
+    ("cancel", '{"operator":"ada","reason":"because"}'),
+    ("resolve", '{"incident_number":1,"resolution":"skip","operator":"ada","reason":"because"}'),
     ("reply", '{"step":"pack","direction":"action","attempt":1,"outcome":"succeeded","body":{}}'),
-    ("garbled", '{"step":"pack","direction":"action","attempt":1,"problem":"x"}'),
-    ("returned", '{"step":"pack","direction":"action","attempt":1}'),
-    ("woken", "{}"),
+    ("malformed_reply", '{"step":"pack","direction":"action","attempt":1,"problem":"x"}'),
+    ("unroutable", '{"step":"pack","direction":"action","attempt":1}'),
+    ("wake_up", "{}"),
 ]
 other_kinds = st.sampled_from(["prayed", "", "START", "x" * 3000])
 rows = st.fixed_dictionaries(

@@ -272,7 +272,9 @@ async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engi
     run_id, mark = str(uuid7()), parcels().fingerprint
     kind, body = serialize_trigger(Start(run_id, "o-2", {"n": 1}))
     waiting = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-2")
-    cancel = NewRequest("cancel", run_id, {"by": "Ada", "reason": "too late"}, awaits_start=True)
+    cancel = NewRequest(
+        "cancel", run_id, {"operator": "Ada", "reason": "too late"}, awaits_start=True
+    )
     async with engine.database.transaction() as holder:
         await holder.execute(
             text(
@@ -306,7 +308,7 @@ async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_
             (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
         )
         sound = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
-    assert (await worker.facts.incident(broken)).cause == "engine_fault"
+    assert (await worker.facts.incident(broken)).cause == "internal_error"
     assert await worker.facts.finished(sound) == Status.COMPLETED
     assert not worker.facts.of(MessageDeadLettered)
     status = await asker.ask("status", run_id=broken)
@@ -327,7 +329,7 @@ async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_ba
         broken = str(
             (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
         )
-    await worker.facts.dead_letter("engine_fault", run_id=broken)
+    await worker.facts.dead_letter("internal_error", run_id=broken)
     async with engine.database.transaction() as tx:
         again = await start_in_transaction(tx.connection, "parcel", {"n": 1}, key="o-1")
     assert not again.existing

@@ -35,7 +35,7 @@ async def set_aside(engine, *arrivals):
     """Make dead letters of them, of which a sender may have one; how many there are by sender."""
     ledger = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
     for each in arrivals:
-        ledger.dead_letter(each, "engine_fault", "It is junk.")
+        ledger.dead_letter(each, "internal_error", "It is junk.")
     async with engine.database.transaction() as tx:
         await flush_changes(tx, ledger, Settings(max_open_dead_letters_per_source=1))
         return dict((await tx.execute(SENDERS)).all())

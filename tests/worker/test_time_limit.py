@@ -189,13 +189,13 @@ def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, name
     sealing = PayloadEncryption(TimeLimitedCodec(Codec(), alarm))
     with alarm.install():
         with pytest.raises(
-            EncryptionError, match=r"cannot be sealed: the codec did not return within"
+            EncryptionError, match=r"cannot be encrypted: the codec did not return within"
         ):
             sealing.encrypt({"card": 1}, place)
         with pytest.raises(
-            EncryptionError, match=r"cannot be unsealed: the codec did not return within"
+            EncryptionError, match=r"cannot be decrypted: the codec did not return within"
         ):
-            sealing.decrypt({"$sealed": "x"}, place)
+            sealing.decrypt({"$encrypted": "x"}, place)
     assert noted[0][:4] == named
     assert noted[0].function == "Codec.seal"
     assert alarm.call is None
@@ -206,7 +206,7 @@ def test_a_codec_within_a_mapping_is_part_of_its_call():
     sealing = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
     with alarm.install():
         with pytest.raises(EncryptionError, match="did not return within"):
-            call_user_code(alarm, CALL, sealing.decrypt, {"$sealed": "x"}, ("failure", "r-1"))
+            call_user_code(alarm, CALL, sealing.decrypt, {"$encrypted": "x"}, ("failure", "r-1"))
         assert alarm.call is None
 
 
