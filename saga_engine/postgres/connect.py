@@ -44,7 +44,7 @@ def create_database_engine(url: str, **options: Any) -> AsyncEngine:
     ) -> Any:
         keywords["ssl"] = tls_files is not None and _tls_context(tls_files)
         adapter = dialect.connect(*positional, **keywords)
-        if adapter.driver_connection.is_pooled():
+        if adapter.driver_connection.uses_pooler():
             adapter._prepared_statement_cache = None  # noqa: SLF001 - known only once it is open
         return adapter
 

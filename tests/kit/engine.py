@@ -150,7 +150,7 @@ class ScriptedParticipant:
                 self.received.append(command)
                 self._changed.set()
                 await self._publisher.publish(self.reply_makers[command.command.name](command))
-            await consumer.settle(deliveries)
+            await consumer.acknowledge(deliveries)
 
 
 def succeed(command):
@@ -193,7 +193,7 @@ class RequestClient:
                 event = decode_client_message(delivery, Settings())
                 self.answers.setdefault(delivery.correlation_id, []).append(event)
             self._changed.set()
-            await consumer.settle(deliveries)
+            await consumer.acknowledge(deliveries)
 
     async def call(self, verb, **body):
         """Send one request and wait for its answer."""

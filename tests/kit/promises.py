@@ -52,23 +52,23 @@ def check_run(detail, open_incidents=None):
 
 
 def _check_finished_or_incident(detail, open_incidents):
-    run = detail.stored.run
-    assert run.status.finished or run.run_id in open_incidents, f"P1: {run}"
+    run = detail.stored_run.run
+    assert run.status.is_finished or run.run_id in open_incidents, f"P1: {run}"
     assert (run.run_id in open_incidents) == bool(run.incidents), (
         f"P1: the table of incidents: {run}"
     )
 
 
 def _check_replay(detail):
-    run = detail.stored.run
-    versions = [each.version for each in detail.journal]
+    run = detail.stored_run.run
+    versions = [each.revision for each in detail.journal]
     assert versions == list(range(1, run.revision + 1)), f"P5: {versions}"
     replayed = replay(deserialize_event(each.type, each.data) for each in detail.journal)
     assert replayed == run, f"P5:\n{replayed}\n{run}"
 
 
 def _check_effects(detail):
-    run = detail.stored.run
+    run = detail.stored_run.run
     if run.status is Status.COMPLETED:
         undone = {step["name"] for step in detail.document["steps"]} - set(
             _event_positions(detail, ("step_succeeded", "step_completed", "step_skipped"), "action")
@@ -86,7 +86,7 @@ def _check_compensation_order(detail):
     after = {step["name"]: step["after"] for step in detail.document["steps"]}
     for step, before in after.items():
         if _may_have_taken_effect(detail, step):
-            assert step in confirmed, f"P3: {step} of {detail.stored.run}"
+            assert step in confirmed, f"P3: {step} of {detail.stored_run.run}"
             for earlier in before:
                 assert ordered.get(earlier, _MAX_RUNS) > confirmed[step], f"P3: {earlier}, {step}"
 
@@ -111,5 +111,5 @@ def _event_positions(detail, types: Sequence[str], direction, *, last=False):
     for each in detail.journal:
         if each.type in types and each.data.get("direction") == direction:
             step = each.data["step"]
-            found[step] = each.version if last else found.get(step, each.version)
+            found[step] = each.revision if last else found.get(step, each.revision)
     return found

@@ -27,64 +27,73 @@ def start(**more):
     return ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}, **more})
 
 
-async def release(shop, commands):
+async def release(participant, commands):
     """The participant answers after all, and from now on at once."""
-    shop.answers.clear()
+    participant.reply_makers.clear()
     for command in commands:
-        await shop.publish(*succeed(command))
+        await participant.publish(*succeed(command))
 
 
-async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_free(anywhere):
-    worker = await anywhere.worker(runs_in_flight=2)
-    shop, asker = await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.pack"] = no_reply
+async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_free(
+    engine_on_any_broker,
+):
+    worker = await engine_on_any_broker.start_worker(max_concurrent_runs=2)
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.pack"] = no_reply
     # One by one: of what arrives at once, one batch may overtake another.
-    answers = [(await asker.ask_all(start(input={"n": n})))[0] for n in range(9)]
+    answers = [(await client.call_all(start(input={"n": n})))[0] for n in range(9)]
     assert {(each.outcome, each.status, each.version) for each in answers} == {
         ("accepted", "running", 1)
     }
-    begun = await shop.until("parcel.pack", 2)
-    assert len(worker.facts.of(RunStarted)) == 2
-    await release(shop, begun)
-    await worker.facts.until(RunFinished, 9, status=Status.COMPLETED)
-    packed = [each.command.payload["n"] for each in await shop.until("parcel.pack", 9)]
+    begun = await participant.wait_for_commands("parcel.pack", 2)
+    assert len(worker.events.matching(RunStarted)) == 2
+    await release(participant, begun)
+    await worker.events.wait_for(RunFinished, 9, status=Status.COMPLETED)
+    packed = [
+        each.command.payload["n"] for each in await participant.wait_for_commands("parcel.pack", 9)
+    ]
     assert sorted(packed) == list(range(9))
     assert packed[2:] == sorted(packed[2:]), "first come, first served"
-    await check_promises(anywhere.database)
+    await check_promises(engine_on_any_broker.database)
 
 
 async def test_no_more_runs_are_under_way_than_there_are_places(engine):
-    worker = await engine.worker(runs_in_flight=5)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(*(start() for _ in range(40)))
+    worker = await engine.start_worker(max_concurrent_runs=5)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(*(start() for _ in range(40)))
     answered = 0
     while answered < 40:
-        waiting = (await shop.until("parcel.pack", answered + 1))[answered:]
-        begun = len(worker.facts.of(RunStarted)) - len(worker.facts.of(RunFinished))
+        waiting = (await participant.wait_for_commands("parcel.pack", answered + 1))[answered:]
+        begun = len(worker.events.matching(RunStarted)) - len(worker.events.matching(RunFinished))
         assert begun <= 5
         answered += len(waiting)
         for command in waiting:
-            await shop.publish(*succeed(command))
-        await worker.facts.until(RunFinished, answered)
+            await participant.publish(*succeed(command))
+        await worker.events.wait_for(RunFinished, answered)
 
 
 async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
-    worker = await engine.worker(parcels(), failing_parcels(lambda _: None), runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(start(), start())
-    other = await asker.start("fragile")
-    await shop.until("parcel.pack", 2)
-    assert {fact.run_id for fact in worker.facts.of(RunStarted, saga="fragile")} == {other}
-    assert len(worker.facts.of(RunStarted, saga="parcel")) == 1
+    worker = await engine.start_worker(
+        parcels(), failing_parcels(lambda _: None), max_concurrent_runs=1
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(start(), start())
+    other = await client.start("fragile")
+    await participant.wait_for_commands("parcel.pack", 2)
+    assert {fact.run_id for fact in worker.events.matching(RunStarted, saga="fragile")} == {other}
+    assert len(worker.events.matching(RunStarted, saga="parcel")) == 1
 
 
 async def test_to_a_client_a_run_that_waits_is_running(engine):
-    worker = await engine.worker(runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start()
+    worker = await engine.start_worker(max_concurrent_runs=1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start()
     async with Client(settings=Settings(broker_url=engine.broker_url)) as client:
         handle = await client.start("parcel", {}, key="p-1")
         assert (handle.status, handle.version, handle.existing) == (Status.RUNNING, 1, False)
@@ -92,74 +101,76 @@ async def test_to_a_client_a_run_that_waits_is_running(engine):
         assert (status.status, status.saga, status.key) == (Status.RUNNING, "parcel", "p-1")
         again = await client.start("parcel", {}, key="p-1")
         assert (again.run_id, again.existing) == (handle.run_id, True)
-        await release(shop, await shop.until("parcel.pack"))
+        await release(participant, await participant.wait_for_commands("parcel.pack"))
         ended = await client.result(handle.run_id, timeout=20)
         assert ended.status is Status.COMPLETED
-    assert len(worker.facts.of(RunStarted)) == 2
+    assert len(worker.events.matching(RunStarted)) == 2
 
 
 async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_turn(engine):
-    worker = await engine.worker(runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start()
-    [command] = await shop.until("parcel.pack")
-    late = await asker.start()
-    [asked] = await asker.send(("cancel", {"run_id": late, "by": "Ada", "reason": "too late"}))
-    await asker.ask("status", run_id=late)  # so that the cancel was taken in before
-    await release(shop, [command])
-    assert (await asker.answer(asked)).outcome == "accepted"
-    assert await worker.facts.finished(late) == Status.COMPENSATED
+    worker = await engine.start_worker(max_concurrent_runs=1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start()
+    [command] = await participant.wait_for_commands("parcel.pack")
+    late = await client.start()
+    [asked] = await client.send(("cancel", {"run_id": late, "by": "Ada", "reason": "too late"}))
+    await client.call("status", run_id=late)  # so that the cancel was taken in before
+    await release(participant, [command])
+    assert (await client.wait_for_answer(asked)).outcome == "accepted"
+    assert await worker.events.wait_for_end(late) == Status.COMPENSATED
     await check_promises(engine.database)
 
 
 async def test_a_run_that_waits_for_a_person_takes_no_place_once_its_last_timer_is_over(engine):
-    worker = await engine.worker(parcels(timeout=timedelta(seconds=3)), runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = shop.answers["parcel.unpack"] = reject
-    stuck = await asker.start()
-    await worker.facts.incident(stuck)
-    shop.answers.clear()
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    worker = await engine.start_worker(parcels(timeout=timedelta(seconds=3)), max_concurrent_runs=1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = participant.reply_makers["parcel.unpack"] = reject
+    stuck = await client.start()
+    await worker.events.wait_for_incident(stuck)
+    participant.reply_makers.clear()
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
 
 
 async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engine):
     slow = parcels(timeout=timedelta(hours=8))
-    worker = await engine.worker(slow, runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(start(), start(), start())
-    await shop.until("parcel.pack", 3)
-    assert len(worker.facts.of(RunStarted)) == 3
+    worker = await engine.start_worker(slow, max_concurrent_runs=1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(start(), start(), start())
+    await participant.wait_for_commands("parcel.pack", 3)
+    assert len(worker.events.matching(RunStarted)) == 3
 
 
 async def test_a_run_whose_step_may_take_longer_than_the_horizon_keeps_its_place(engine):
-    worker = await engine.worker(parcels(timeout=timedelta(minutes=30)), runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(start(), start(), start())
-    begun = await shop.until("parcel.pack")
-    assert len(worker.facts.of(RunStarted)) == 1
-    await release(shop, begun)
-    await worker.facts.until(RunFinished, 3, status=Status.COMPLETED)
+    worker = await engine.start_worker(
+        parcels(timeout=timedelta(minutes=30)), max_concurrent_runs=1
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(start(), start(), start())
+    begun = await participant.wait_for_commands("parcel.pack")
+    assert len(worker.events.matching(RunStarted)) == 1
+    await release(participant, begun)
+    await worker.events.wait_for(RunFinished, 3, status=Status.COMPLETED)
 
 
 async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
-    worker = await engine.worker(runs_in_flight=1, maintenance=0.1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(*(start() for _ in range(4)))
+    worker = await engine.start_worker(max_concurrent_runs=1, maintenance_interval=0.1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(*(start() for _ in range(4)))
     await wait_until(
         lambda: any(
-            fact.starts_waiting == {"parcel": 3} for fact in worker.facts.of(BacklogCounted)
+            fact.starts_waiting == {"parcel": 3} for fact in worker.events.matching(BacklogCounted)
         )
     )
     await worker.crash()
     async with engine.database.transaction() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 3
-    other = await engine.worker()
-    await release(shop, await shop.until("parcel.pack"))
-    await other.facts.until(RunFinished, 4, status=Status.COMPLETED)
+    other = await engine.start_worker()
+    await release(participant, await participant.wait_for_commands("parcel.pack"))
+    await other.events.wait_for(RunFinished, 4, status=Status.COMPLETED)
 
 
 LATE_S = 3.3  # More than half of their timeout.
@@ -168,27 +179,27 @@ LATE_S = 3.3  # More than half of their timeout.
 async def crowd(engine, *, timeout_s=6.0, **settings):
     """A worker, thirty runs whose first command nobody answers, and how many places there are."""
     slow = parcels(timeout=timedelta(seconds=timeout_s))
-    worker = await engine.worker(slow, runs_in_flight=200, **settings)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.ask_all(*(start() for _ in range(30)))
-    begun = await shop.until("parcel.pack", 30)
+    worker = await engine.start_worker(slow, max_concurrent_runs=200, **settings)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.call_all(*(start() for _ in range(30)))
+    begun = await participant.wait_for_commands("parcel.pack", 30)
     admission = worker.worker._shift._turnover.admission
-    return worker, shop, begun, lambda: admission.places("parcel")
+    return worker, participant, begun, lambda: admission.places("parcel")
 
 
 async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
-    worker, shop, begun, places = await crowd(engine)
+    worker, participant, begun, places = await crowd(engine)
     before = places()
     await sleep(LATE_S)
-    await release(shop, begun)
-    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    await release(participant, begun)
+    await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     after = places()
     assert after < before - 3
-    asker = await engine.asker()
+    client = await engine.connect_client()
     for number in range(20):
-        await asker.start()
-        await worker.facts.until(RunFinished, 31 + number, status=Status.COMPLETED)
+        await client.start()
+        await worker.events.wait_for(RunFinished, 31 + number, status=Status.COMPLETED)
     assert places() > after + 5
 
 
@@ -196,30 +207,30 @@ async def no_journal(engine, worker, seconds):
     """The database is there and takes nothing, for a while."""
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
-    await worker.facts.until(DatabaseUnavailable)
+    await worker.events.wait_for(DatabaseUnavailable)
     await sleep(seconds)
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
 
 
 async def test_replies_that_are_late_because_the_database_was_away_take_no_places(engine):
-    worker, shop, begun, places = await crowd(engine)
+    worker, participant, begun, places = await crowd(engine)
     before = places()
-    await release(shop, begun)
+    await release(participant, begun)
     await no_journal(engine, worker, LATE_S)
-    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     assert places() >= before
 
 
 async def test_trouble_with_what_a_worker_does_besides_hides_no_late_reply(engine):
-    worker, shop, begun, places = await crowd(engine, maintenance=0.1)
+    worker, participant, begun, places = await crowd(engine, maintenance_interval=0.1)
     before = places()
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.dead_letter RENAME TO other"))
-    await worker.facts.until(DatabaseUnavailable, operation="maintenance")
+    await worker.events.wait_for(DatabaseUnavailable, operation="maintenance")
     await sleep(LATE_S)
-    await release(shop, begun)
-    await worker.facts.until(RunFinished, 30, status=Status.COMPLETED)
+    await release(participant, begun)
+    await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     assert places() < before - 3
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO dead_letter"))
@@ -227,19 +238,19 @@ async def test_trouble_with_what_a_worker_does_besides_hides_no_late_reply(engin
 
 async def test_replies_to_what_was_given_up_while_the_database_was_away_take_no_places(engine):
     timeout_s = 4.0  # A busy machine may take 2 s to give all of them up when it can again.
-    worker, shop, begun, places = await crowd(engine, timeout_s=timeout_s)
+    worker, participant, begun, places = await crowd(engine, timeout_s=timeout_s)
     before = places()
     await no_journal(engine, worker, timeout_s)
-    again = await shop.until("parcel.pack", 60)
+    again = await participant.wait_for_commands("parcel.pack", 60)
     assert {each.command.attempt for each in again[30:]} == {2}
-    await release(shop, begun)
-    await worker.facts.until(AttemptFinished, 30, attempt=1, outcome=Outcome.SUCCEEDED)
+    await release(participant, begun)
+    await worker.events.wait_for(AttemptFinished, 30, attempt=1, outcome=Outcome.SUCCEEDED)
     assert places() >= before
 
 
 async def test_commands_that_nobody_answers_take_no_places_a_saga_began_with(engine):
-    worker, shop, _, places = await crowd(engine, timeout_s=0.5)
+    worker, participant, _, places = await crowd(engine, timeout_s=0.5)
     before = places()
-    shop.answers["parcel.unpack"] = no_reply
-    await worker.facts.until(IncidentOpened, 30)
+    participant.reply_makers["parcel.unpack"] = no_reply
+    await worker.events.wait_for(IncidentOpened, 30)
     assert places() == before

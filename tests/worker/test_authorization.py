@@ -25,99 +25,110 @@ async def letters(engine):
 
 async def waiting_for_send(engine):
     """A run whose second step nobody has answered; the command."""
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
-    return shop, asker, run_id, command
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
+    return participant, client, run_id, command
 
 
-async def test_runs_complete_and_compensate_when_the_right_users_answer(anywhere):
-    worker = await anywhere.worker(reply_users={**OURS, "*": []})
-    shop, asker = await anywhere.shop(), await anywhere.asker()
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
-    shop.answers["parcel.tell"] = reject
-    assert await worker.facts.finished(await asker.start()) == Status.COMPENSATED
-    assert not worker.facts.of(MessageDeadLettered)
+async def test_runs_complete_and_compensate_when_the_right_users_answer(engine_on_any_broker):
+    worker = await engine_on_any_broker.start_worker(authorized_reply_users={**OURS, "*": []})
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
+    participant.reply_makers["parcel.tell"] = reject
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPENSATED
+    assert not worker.events.matching(MessageDeadLettered)
 
 
-async def test_a_reply_that_names_no_user_reaches_no_run_where_a_rule_applies(anywhere):
-    worker = await anywhere.worker(reply_users=OURS)
-    shop, _, run_id, command = await waiting_for_send(anywhere)
-    await anywhere.raw(b'{"did":"evil"}', correlation_id=command.correlation_id, message_id="evil")
-    told = await worker.facts.dead_letter("wrong_sender", message_id="evil", run_id=run_id)
+async def test_a_reply_that_names_no_user_reaches_no_run_where_a_rule_applies(engine_on_any_broker):
+    worker = await engine_on_any_broker.start_worker(authorized_reply_users=OURS)
+    participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
+    await engine_on_any_broker.publish_raw(
+        b'{"did":"evil"}', correlation_id=command.correlation_id, message_id="evil"
+    )
+    told = await worker.events.wait_for_dead_letter(
+        "unauthorized_sender", message_id="evil", run_id=run_id
+    )
     assert told.problem == (
         "parcel.send may be answered by guest only, and this came without a user_id."
     )
-    [letter] = await letters(anywhere)
+    [letter] = await letters(engine_on_any_broker)
     assert (letter.body, letter.run_id) == (b'{"did":"evil"}', run_id)
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
-async def test_a_reply_from_another_user_reaches_no_run(anywhere):
-    worker = await anywhere.worker(reply_users=THEIRS)
-    shop, _, run_id, command = await waiting_for_send(anywhere)
-    await shop.publish(*succeed(command))
-    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+async def test_a_reply_from_another_user_reaches_no_run(engine_on_any_broker):
+    worker = await engine_on_any_broker.start_worker(authorized_reply_users=THEIRS)
+    participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
+    await participant.publish(*succeed(command))
+    told = await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     assert told.problem == (
         "parcel.send may be answered by warehouse only, and this came from user guest."
     )
-    [letter] = await letters(anywhere)
+    [letter] = await letters(engine_on_any_broker)
     assert letter.properties["user_id"] == "guest"
 
 
-async def test_who_a_message_says_wrote_it_counts_for_nothing(anywhere):
-    worker = await anywhere.worker(reply_users=OURS)
-    shop, _, run_id, command = await waiting_for_send(anywhere)
-    await anywhere.raw(
+async def test_who_a_message_says_wrote_it_counts_for_nothing(engine_on_any_broker):
+    worker = await engine_on_any_broker.start_worker(authorized_reply_users=OURS)
+    participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
+    await engine_on_any_broker.publish_raw(
         b'{"did":"evil"}',
         correlation_id=command.correlation_id,
         message_id="evil",
         app_id="saga-engine",
         headers={"user_id": "guest", "CC": ["saga.requests"]},
     )
-    await worker.facts.dead_letter("wrong_sender", message_id="evil", run_id=run_id)
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await worker.events.wait_for_dead_letter(
+        "unauthorized_sender", message_id="evil", run_id=run_id
+    )
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
 async def test_what_a_stranger_garbles_needs_no_person(engine):
-    worker = await engine.worker(reply_users=OURS)
-    shop, _, run_id, command = await waiting_for_send(engine)
-    await engine.raw(b"{", correlation_id=command.correlation_id)
-    await worker.facts.dead_letter("malformed_json", run_id=run_id)
-    await worker.facts.ignored("wrong_sender", run_id=run_id)
-    assert not worker.facts.of(IncidentOpened)
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    worker = await engine.start_worker(authorized_reply_users=OURS)
+    participant, _, run_id, command = await waiting_for_send(engine)
+    await engine.publish_raw(b"{", correlation_id=command.correlation_id)
+    await worker.events.wait_for_dead_letter("malformed_json", run_id=run_id)
+    await worker.events.wait_for_ignored("unauthorized_sender", run_id=run_id)
+    assert not worker.events.matching(IncidentOpened)
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
 async def test_without_a_rule_nobody_is_asked_who_they_are(engine):
-    worker = await engine.worker(reply_users={"payment.*": ["bank"]})
+    worker = await engine.start_worker(authorized_reply_users={"payment.*": ["bank"]})
     _, _, run_id, command = await waiting_for_send(engine)
-    await engine.raw(b'{"did":"sent"}', correlation_id=command.correlation_id)
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    await engine.publish_raw(b'{"did":"sent"}', correlation_id=command.correlation_id)
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
 async def test_a_compensation_is_judged_by_its_own_command(engine):
-    worker = await engine.worker(reply_users={"parcel.unpack": ["warehouse"], "*": ["guest"]})
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = reject
-    run_id = await asker.start()
-    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+    worker = await engine.start_worker(
+        authorized_reply_users={"parcel.unpack": ["warehouse"], "*": ["guest"]}
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = reject
+    run_id = await client.start()
+    told = await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     assert told.problem.startswith("parcel.unpack may be answered by warehouse only")
 
 
 async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engine):
-    knowing = await engine.worker()
-    shop, _, run_id, command = await waiting_for_send(engine)
+    knowing = await engine.start_worker()
+    participant, _, run_id, command = await waiting_for_send(engine)
     await knowing.stop()
-    ignorant = await engine.worker(failing_parcels(print))
-    await shop.publish(*succeed(command))
-    await ignorant.facts.until(MessageHeld, run_id=run_id)
-    strict = await engine.worker(reply_users=THEIRS)
-    told = await strict.facts.dead_letter("wrong_sender", run_id=run_id)
+    ignorant = await engine.start_worker(failing_parcels(print))
+    await participant.publish(*succeed(command))
+    await ignorant.events.wait_for(MessageHeld, run_id=run_id)
+    strict = await engine.start_worker(authorized_reply_users=THEIRS)
+    told = await strict.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     assert told.problem.endswith("this came from user guest.")
     [letter] = await letters(engine)
     assert json.loads(letter.body) == {"did": "parcel.send"}
@@ -131,14 +142,19 @@ async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engin
         ({"cancel parcel": ["desk"]}, "cancel", {"reason": "a whim", "by": "someone"}),
     ],
 )
-async def test_a_request_from_another_user_is_refused_and_kept(anywhere, rules, verb, fields):
-    worker = await anywhere.worker(request_users=rules)
-    shop, asker = await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = str(uuid7()) if verb == "start" else await asker.start()
-    answer = await asker.ask(verb, run_id=run_id, **fields)
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
-    told = await worker.facts.dead_letter("wrong_sender", run_id=run_id)
+async def test_a_request_from_another_user_is_refused_and_kept(
+    engine_on_any_broker, rules, verb, fields
+):
+    worker = await engine_on_any_broker.start_worker(authorized_request_users=rules)
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = str(uuid7()) if verb == "start" else await client.start()
+    answer = await client.call(verb, run_id=run_id, **fields)
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
+    told = await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     assert told.problem == f"{verb} parcel may be sent by desk only, and this came from user guest."
 
 
@@ -171,43 +187,52 @@ def test_only_the_star_of_a_pattern_is_special(special):
 
 
 async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_for(engine):
-    worker = await engine.worker(runs_in_flight=1, request_users={"cancel parcel": ["desk"]})
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start()
-    await shop.until("parcel.pack")
-    waits = await asker.start()
-    answer = await asker.ask("cancel", run_id=waits, reason="a whim", by="someone")
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
-    await worker.facts.dead_letter("wrong_sender", run_id=waits)
+    worker = await engine.start_worker(
+        max_concurrent_runs=1, authorized_request_users={"cancel parcel": ["desk"]}
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start()
+    await participant.wait_for_commands("parcel.pack")
+    waits = await client.start()
+    answer = await client.call("cancel", run_id=waits, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
+    await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=waits)
     async with engine.database.transaction() as tx:
         kinds = list((await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars())
     assert kinds == ["start"]
 
 
 async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(engine):
-    knowing = await engine.worker()
-    _, asker, run_id, _ = await waiting_for_send(engine)
+    knowing = await engine.start_worker()
+    _, client, run_id, _ = await waiting_for_send(engine)
     await knowing.stop()
-    await engine.worker(failing_parcels(print), request_users={"cancel parcel": ["desk"]})
-    answer = await asker.ask("cancel", run_id=run_id, reason="a whim", by="someone")
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "wrong_sender")
+    await engine.start_worker(
+        failing_parcels(print), authorized_request_users={"cancel parcel": ["desk"]}
+    )
+    answer = await client.call("cancel", run_id=run_id, reason="a whim", by="someone")
+    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
 
 
-async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself(anywhere):
-    worker = await anywhere.worker()
-    shop, asker = await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
-    await anywhere.raw(
+async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself(
+    engine_on_any_broker,
+):
+    worker = await engine_on_any_broker.start_worker()
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
+    await engine_on_any_broker.publish_raw(
         json.dumps({"run_id": run_id, "reason": "a whim", "by": "the-chief"}).encode(),
         exchange="saga.requests",
         routing_key="cancel",
         user_id="guest",
     )
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPENSATED
-    async with anywhere.database.transaction() as tx:
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
+    async with engine_on_any_broker.database.transaction() as tx:
         [event] = [each for each in await journal.read(tx, run_id) if each.type == "run_stopping"]
     assert event.metadata["sender"] == "guest"

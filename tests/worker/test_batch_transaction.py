@@ -24,7 +24,7 @@ from saga_engine.worker.work_item import StatusQuery, WorkBatch, WorkItem
 from tests.kit.parcels import parcels
 
 SETTINGS = Settings()
-TO = AnswerAddress("asker", "question")
+TO = AnswerAddress("client", "question")
 
 
 def start(run_id):

@@ -31,20 +31,23 @@ WAITING = text(
 
 
 async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
-    anywhere,
+    engine_on_any_broker,
 ):
-    workers = [await anywhere.worker() for _ in range(2)]
-    shop, asker = await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.send"] = no_reply
+    workers = [await engine_on_any_broker.start_worker() for _ in range(2)]
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
     for number in range(1, 6):
-        run_id = await asker.start()
-        command = (await shop.until("parcel.send", number))[-1]
-        async with anywhere.database.transaction() as tx:
+        run_id = await client.start()
+        command = (await participant.wait_for_commands("parcel.send", number))[-1]
+        async with engine_on_any_broker.database.transaction() as tx:
             await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
-            before = [len(each.facts.of(MessagesConsumed)) for each in workers]
-            await shop.publish(*reply_twice(command))
+            before = [len(each.events.matching(MessagesConsumed)) for each in workers]
+            await participant.publish(*reply_twice(command))
             for worker, count in zip(workers, before, strict=True):
-                await worker.facts.until(MessagesConsumed, count + 1)
+                await worker.events.wait_for(MessagesConsumed, count + 1)
             async with asyncio.timeout(60):
                 while (await tx.execute(WAITING)).scalar_one() < len(workers):
                     pass
@@ -52,26 +55,31 @@ async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
         assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
         await wait_until(partial(told, workers, MessageIgnored, run_id))
         assert [each.reason for each in told(workers, MessageIgnored, run_id)] == ["duplicate"]
-    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"] * 5
-    await check_promises(anywhere.database)
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"] * 5
+    await check_promises(engine_on_any_broker.database)
 
 
 def told(workers, kind, run_id):
-    return [fact for each in workers for fact in each.facts.of(kind, run_id=run_id)]
+    return [fact for each in workers for fact in each.events.matching(kind, run_id=run_id)]
 
 
 async def test_fifty_people_who_cancel_a_run_at_once_undo_it_once(engine):
-    workers = [await engine.worker() for _ in range(2)]
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    workers = [await engine.start_worker() for _ in range(2)]
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     asked = await all_at_once(engine, run_id, Cancel("ada", "changed my mind"))
     said = await verdicts(engine, workers, asked)
-    await shop.publish(*succeed(command))
+    await participant.publish(*succeed(command))
     await wait_until(lambda: told(workers, RunFinished, run_id))
     assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPENSATED]
-    assert shop.names == ["parcel.pack", "parcel.send", "parcel.recall", "parcel.unpack"]
+    assert participant.command_names == [
+        "parcel.pack",
+        "parcel.send",
+        "parcel.recall",
+        "parcel.unpack",
+    ]
     assert set(said) <= {"accepted", "refused"}
     assert "accepted" in said
     [detail] = (await check_promises(engine.database)).values()
@@ -79,17 +87,17 @@ async def test_fifty_people_who_cancel_a_run_at_once_undo_it_once(engine):
 
 
 async def test_fifty_people_who_retry_an_incident_at_once_send_its_command_once(engine):
-    workers = [await engine.worker() for _ in range(2)]
-    asker = await engine.asker()
-    run_id = await asker.start()
+    workers = [await engine.start_worker() for _ in range(2)]
+    client = await engine.connect_client()
+    run_id = await client.start()
     await wait_until(lambda: told(workers, IncidentOpened, run_id))
-    shop = await engine.shop()
+    participant = await engine.start_participant()
     asked = await all_at_once(engine, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound"))
     said = await verdicts(engine, workers, asked)
     await wait_until(lambda: told(workers, RunFinished, run_id))
     assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
     assert sorted(said) == ["accepted", *["refused"] * (PEOPLE - 1)]
-    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"]
     await check_promises(engine.database)
 
 
@@ -103,7 +111,7 @@ async def verdicts(engine, workers, asked):
     """What each of them was told, once all were."""
 
     def answered():
-        return sum(len(each.facts.of(OperatorActionProcessed)) for each in workers)
+        return sum(len(each.events.matching(OperatorActionProcessed)) for each in workers)
 
     await wait_until(lambda: answered() >= len(asked))
     assert answered() == len(asked)
@@ -125,20 +133,25 @@ def reshaped():
     return saga
 
 
-async def test_a_run_is_undone_as_its_own_definition_says_whatever_was_deployed_since(anywhere):
-    first = await anywhere.worker(parcels(version=1))
-    shop, asker = await anywhere.shop(COMMANDS), await anywhere.asker()
-    shop.answers["parcel.send"] = no_reply
-    old = await asker.start()
-    [command] = await shop.until("parcel.send")
+async def test_a_run_is_undone_as_its_own_definition_says_whatever_was_deployed_since(
+    engine_on_any_broker,
+):
+    first = await engine_on_any_broker.start_worker(parcels(version=1))
+    participant, client = (
+        await engine_on_any_broker.start_participant(COMMANDS),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    old = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     await first.stop()
-    second = await anywhere.worker(reshaped())
-    new = await asker.start()
-    assert await second.facts.finished(new) == Status.COMPLETED
-    await shop.publish(*reject(command))
-    await second.facts.until(MessageHeld, run_id=old)
-    assert shop.names == ["parcel.pack", "parcel.send", "parcel.tell"]
-    third = await anywhere.worker(parcels(version=1))
-    assert await third.facts.finished(old) == Status.COMPENSATED
-    assert shop.names[3:] == ["parcel.unpack"]
-    await check_promises(anywhere.database)
+    second = await engine_on_any_broker.start_worker(reshaped())
+    new = await client.start()
+    assert await second.events.wait_for_end(new) == Status.COMPLETED
+    await participant.publish(*reject(command))
+    await second.events.wait_for(MessageHeld, run_id=old)
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    third = await engine_on_any_broker.start_worker(parcels(version=1))
+    assert await third.events.wait_for_end(old) == Status.COMPENSATED
+    assert participant.command_names[3:] == ["parcel.unpack"]
+    await check_promises(engine_on_any_broker.database)

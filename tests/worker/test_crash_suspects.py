@@ -75,18 +75,18 @@ async def accused(engine):
 
 
 async def test_a_mapping_that_exits_is_an_incident_and_a_line_and_its_neighbours_complete(engine):
-    await engine.shop(COMMANDS)
-    worker, asker = await engine.worker(boxes()), await engine.asker()
+    await engine.start_participant(COMMANDS)
+    worker, client = await engine.start_worker(boxes()), await engine.connect_client()
     run_ids = [str(uuid7()) for _ in range(20)]
     broken = run_ids[7]
     given = {each: {"exits": "4111"} if each == broken else {} for each in run_ids}
     starts = [("start", {"run_id": each, "saga": "box", "input": given[each]}) for each in given]
-    await asker.ask_all(*starts)
+    await client.call_all(*starts)
     for run_id in run_ids:
         if run_id != broken:
-            assert await worker.facts.finished(run_id) is Status.COMPLETED
-    assert (await worker.facts.incident(broken)).cause == "mapping_failed"
-    [failed] = worker.facts.of(UserCodeFailed)
+            assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
+    assert (await worker.events.wait_for_incident(broken)).cause == "mapping_failed"
+    [failed] = worker.events.matching(UserCodeFailed)
     assert (failed.saga, failed.run_id, failed.step) == ("box", broken, "send")
     assert (failed.command, failed.function) == ("box.send", "send")
     assert failed.problem.startswith("raised SystemExit at ")
@@ -95,21 +95,21 @@ async def test_a_mapping_that_exits_is_an_incident_and_a_line_and_its_neighbours
 
 async def test_a_call_that_ended_two_workers_is_made_again_only_for_a_person(engine):
     saga, run_id = boxes(), str(uuid7())
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     await accuse(engine, run_id, "send", "send", times=2)
-    worker, asker = await engine.worker(saga, **QUICKLY), await engine.asker()
-    other = await asker.start("box")
-    await asker.start("box", run_id=run_id)
-    incident = await worker.facts.incident(run_id)
+    worker, client = await engine.start_worker(saga, **QUICKLY), await engine.connect_client()
+    other = await client.start("box")
+    await client.start("box", run_id=run_id)
+    incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.cause) == ("send", "mapping_failed")
-    assert await worker.facts.finished(other) is Status.COMPLETED
+    assert await worker.events.wait_for_end(other) is Status.COMPLETED
     assert saga.calls.count("send") == 1
-    letter = await worker.facts.dead_letter("code_killed_worker", run_id=run_id)
+    letter = await worker.events.wait_for_dead_letter("code_killed_worker", run_id=run_id)
     assert letter.queue == "saga.replies"
     assert (await accused(engine))[run_id].crash_count == 2
     retry = ResolveIncident(1, Resolution.RETRY, "ada", "deployed")
     audit_id = await operate(engine, run_id, retry)
-    assert await worker.facts.finished(run_id) is Status.COMPLETED
+    assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
     assert await verdict(engine, audit_id) == ("accepted", "The run is running.")
     assert await accused(engine) == {}
 
@@ -132,65 +132,71 @@ async def test_a_request_of_a_person_is_worth_two_workers_and_no_more(engine):
 
 async def test_a_timer_whose_call_ended_two_workers_opens_an_incident(engine):
     saga = boxes(SOON)
-    shop = await engine.shop(COMMANDS)
-    shop.answers["box.pack"] = no_reply
+    participant = await engine.start_participant(COMMANDS)
+    participant.reply_makers["box.pack"] = no_reply
     run_id = str(uuid7())
     await accuse(engine, run_id, "pack", "unpack", direction="compensation", times=2)
-    worker, asker = await engine.worker(saga, **QUICKLY), await engine.asker()
-    await asker.start("box", run_id=run_id)
-    await shop.until("box.pack")
-    incident = await worker.facts.incident(run_id)
+    worker, client = await engine.start_worker(saga, **QUICKLY), await engine.connect_client()
+    await client.start("box", run_id=run_id)
+    await participant.wait_for_commands("box.pack")
+    incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.direction) == ("pack", "compensation")
     assert (incident.cause, saga.calls) == ("mapping_failed", ["pack"])
 
 
 async def recorded_start(engine, tx):
     """Record a start of the box that a worker had, which is gone; its run id."""
-    await (await engine.worker(boxes())).stop()
+    await (await engine.start_worker(boxes())).stop()
     return str((await start_in_transaction(tx.connection, "box", {})).run_id)
 
 
 async def test_a_call_that_ended_one_worker_is_made_once_more_and_forgotten_when_it_returns(engine):
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
         await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
-    worker = await engine.worker(boxes(), **QUICKLY)
-    assert await worker.facts.finished(run_id) is Status.COMPLETED
+    worker = await engine.start_worker(boxes(), **QUICKLY)
+    assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
     assert await accused(engine) == {}
 
 
 async def test_a_start_whose_validator_ended_two_workers_is_refused(engine):
     run_id = str(uuid7())
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     await accuse(engine, run_id, "", "dict", direction="", times=2)
-    worker, asker = await engine.worker(boxes(), **QUICKLY), await engine.asker()
-    answer = await asker.ask("start", run_id=run_id, saga="box", input={})
+    worker, client = await engine.start_worker(boxes(), **QUICKLY), await engine.connect_client()
+    answer = await client.call("start", run_id=run_id, saga="box", input={})
     assert answer.outcome == "invalid"
     assert "ended 2 worker processes" in answer.error.message
-    await worker.facts.dead_letter("code_killed_worker", run_id=run_id)
-    assert worker.facts.of(MessageDeadLettered, reason="invalid_input") == []
+    await worker.events.wait_for_dead_letter("code_killed_worker", run_id=run_id)
+    assert worker.events.matching(MessageDeadLettered, reason="invalid_input") == []
 
 
 async def test_what_is_suspect_has_a_batch_of_its_own(engine):
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     run_ids = [str(uuid7()) for _ in range(10)]
     await accuse(engine, run_ids[4], "pack", "pack", times=1)
-    worker, asker = await engine.worker(boxes(), poll=60.0), await engine.asker()
+    worker, client = (
+        await engine.start_worker(boxes(), poll_interval=60.0),
+        await engine.connect_client(),
+    )
     starts = [("start", {"run_id": each, "saga": "box", "input": {}}) for each in run_ids]
-    await asker.ask_all(*starts)
+    await client.call_all(*starts)
     for run_id in run_ids:
-        assert await worker.facts.finished(run_id) is Status.COMPLETED
-    assert worker.facts.of(IncidentOpened) == []
-    assert await worker.facts.until(BatchProcessed, triggers=1)
-    assert worker.facts.of(IncidentResolved) + worker.facts.of(OperatorActionProcessed) == []
+        assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
+    assert worker.events.matching(IncidentOpened) == []
+    assert await worker.events.wait_for(BatchProcessed, triggers=1)
+    assert (
+        worker.events.matching(IncidentResolved) + worker.events.matching(OperatorActionProcessed)
+        == []
+    )
 
 
 async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_after_a_day(engine):
-    await engine.shop(COMMANDS)
-    worker, asker = await engine.worker(boxes()), await engine.asker()
-    done = await asker.start("box")
-    await worker.facts.finished(done)
+    await engine.start_participant(COMMANDS)
+    worker, client = await engine.start_worker(boxes()), await engine.connect_client()
+    done = await client.start("box")
+    await worker.events.wait_for_end(done)
     never, fresh = str(uuid7()), str(uuid7())
     for each in (done, never, fresh):
         await accuse(engine, each, "send", "send", times=1)
@@ -202,14 +208,14 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
 
 
 async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engine):
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
         await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
         cancel = {"operator": "ada", "reason": "too late"}
         await pending_requests.record(tx, [NewRequest("cancel", run_id, cancel, awaits_start=True)])
-    worker = await engine.worker(boxes(), **QUICKLY)
-    assert (await worker.facts.finished(run_id)).finished
+    worker = await engine.start_worker(boxes(), **QUICKLY)
+    assert (await worker.events.wait_for_end(run_id)).finished
     async with asyncio.timeout(60):
         while await recorded(engine):
             pass
@@ -221,7 +227,7 @@ async def recorded(engine):
 
 
 async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to(engine):
-    await engine.shop(COMMANDS)
+    await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
         pinned = "UPDATE saga_engine.inbox SET fingerprint = 'another'"
@@ -232,10 +238,10 @@ async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to
 
 
 async def test_suspects_without_work_are_left_alone(engine):
-    await engine.shop(COMMANDS)
-    worker, asker = await engine.worker(boxes()), await engine.asker()
-    done = await asker.start("box")
-    await worker.facts.finished(done)
+    await engine.start_participant(COMMANDS)
+    worker, client = await engine.start_worker(boxes()), await engine.connect_client()
+    done = await client.start("box")
+    await worker.events.wait_for_end(done)
     await accuse(engine, done, "send", "send", times=2)
     await worker.stop()
     async with engine.database.transaction() as tx:
@@ -245,11 +251,11 @@ async def test_suspects_without_work_are_left_alone(engine):
 
 
 async def test_due_runs_of_suspects_hold_up_no_others(engine):
-    worker, asker = await engine.worker(boxes(SOON)), await engine.asker()
-    shop = await engine.shop(COMMANDS)
-    shop.answers["box.pack"] = no_reply
-    held, other = await asker.start("box"), await asker.start("box")
-    await shop.until("box.pack", 2)
+    worker, client = await engine.start_worker(boxes(SOON)), await engine.connect_client()
+    participant = await engine.start_participant(COMMANDS)
+    participant.reply_makers["box.pack"] = no_reply
+    held, other = await client.start("box"), await client.start("box")
+    await participant.wait_for_commands("box.pack", 2)
     await worker.stop()
     async with engine.database.transaction() as tx:
         past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"

@@ -31,11 +31,13 @@ PUT_BY = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NU
 
 
 async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(engine):
-    worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    first, second = sorted([await asker.start(), await asker.start()])
-    await shop.until("parcel.pack", 2)
+    worker = await engine.start_worker(
+        database_lock_timeout=600.0, database_transaction_timeout=600.0
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    first, second = sorted([await client.start(), await client.start()])
+    await participant.wait_for_commands("parcel.pack", 2)
     kind, body = serialize_trigger(Cancel("ada", "because"))
     async with engine.database.transaction() as other:
         await other.execute(LOCK, {"run_id": first})
@@ -45,29 +47,36 @@ async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(en
         await eventually_one_is_put_by(engine)
         # Its timer may have it for one short turn, never while what waits for the first is open.
         await other.execute(LOCK, {"run_id": second})
-    [command] = [each for each in shop.received if str(each.command.run_id) == first]
-    await shop.publish(*reject(command))
-    assert await worker.facts.finished(first) == Status.COMPENSATED
+    [command] = [each for each in participant.received if str(each.command.run_id) == first]
+    await participant.publish(*reject(command))
+    assert await worker.events.wait_for_end(first) == Status.COMPENSATED
 
 
 async def test_a_command_that_the_run_takes_for_undelivered_is_never_sent_again(engine):
-    worker, asker = await engine.worker(outbox_flush=600.0), await engine.asker()
-    run_id = await asker.start()
-    await worker.facts.incident(run_id, cause="unroutable")
+    worker, client = (
+        await engine.start_worker(outbox_cleanup_interval=600.0),
+        await engine.connect_client(),
+    )
+    run_id = await client.start()
+    await worker.events.wait_for_incident(run_id, cause="unroutable")
     async with engine.database.transaction() as tx:
         assert (await outbox.backlog(tx)).pending == 0
 
 
 async def a_run_that_is_due(engine):
     """Its command was sent once and not answered, and no worker is there."""
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    run_id = await asker.start()
-    await shop.until("parcel.pack")
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.pack"] = no_reply
+    run_id = await client.start()
+    await participant.wait_for_commands("parcel.pack")
     await worker.stop()
     async with engine.database.transaction() as tx:
         await tx.execute(OVERDUE, {"run_id": run_id})
-    return shop
+    return participant
 
 
 async def test_timers_fire_while_the_recorded_requests_cannot_even_be_looked_at(engine):
@@ -75,13 +84,15 @@ async def test_timers_fire_while_the_recorded_requests_cannot_even_be_looked_at(
     await a_run_that_is_due(engine)
     async with engine.database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.inbox IN ACCESS EXCLUSIVE MODE"))
-        worker = await engine.worker(database_lock_timeout=600.0, database_timeout=600.0)
-        await worker.facts.until(AttemptFinished, step="pack", outcome=Outcome.UNKNOWN)
+        worker = await engine.start_worker(
+            database_lock_timeout=600.0, database_transaction_timeout=600.0
+        )
+        await worker.events.wait_for(AttemptFinished, step="pack", outcome=Outcome.UNKNOWN)
     await worker.stop()
 
 
 async def test_timers_fire_while_every_attempt_to_take_recorded_requests_fails(engine):
-    shop = await a_run_that_is_due(engine)
+    participant = await a_run_that_is_due(engine)
     async with engine.database.transaction() as tx:
         for statement in REFUSE:
             await tx.execute(text(statement))
@@ -89,9 +100,9 @@ async def test_timers_fire_while_every_attempt_to_take_recorded_requests_fails(e
         await pending_requests.record(
             tx, [NewRequest(kind, str(uuid7()), body) for _ in range(500)]
         )
-    worker = await engine.worker()
-    await worker.facts.until(InternalErrorCaught)
-    assert len(await shop.until("parcel.pack", 2)) == 2
+    worker = await engine.start_worker()
+    await worker.events.wait_for(InternalErrorCaught)
+    assert len(await participant.wait_for_commands("parcel.pack", 2)) == 2
     await worker.stop()
 
 
@@ -161,11 +172,11 @@ async def test_a_server_that_takes_no_writes_is_found_out_although_nothing_waits
 
 async def test_commands_that_no_run_awaits_do_not_slow_down_the_sweep(engine):
     """They are deleted, which shows as well that a sweep of that size comes through."""
-    worker = await engine.worker()
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    run_id = await asker.start()
-    await shop.until("parcel.pack")
+    worker = await engine.start_worker()
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    run_id = await client.start()
+    await participant.wait_for_commands("parcel.pack")
     await worker.stop()
     async with engine.database.transaction() as tx:
         await tx.execute(text("DELETE FROM saga_engine.outbox"))

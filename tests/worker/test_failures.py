@@ -70,48 +70,55 @@ async def verdict(engine, audit_id):
     return found.outcome, found.message
 
 
-async def test_a_command_nobody_is_bound_for_needs_a_person_and_can_be_retried(anywhere):
-    worker, asker = await anywhere.worker(), await anywhere.asker()
-    run_id = await asker.start()
-    incident = await worker.facts.incident(run_id)
+async def test_a_command_nobody_is_bound_for_needs_a_person_and_can_be_retried(
+    engine_on_any_broker,
+):
+    worker, client = (
+        await engine_on_any_broker.start_worker(),
+        await engine_on_any_broker.connect_client(),
+    )
+    run_id = await client.start()
+    incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.cause) == ("pack", "unroutable")
-    await anywhere.shop()
-    audit_id = await operate(anywhere, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound"))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    assert (await verdict(anywhere, audit_id))[0] == "accepted"
-    [detail] = (await check_promises(anywhere.database)).values()
+    await engine_on_any_broker.start_participant()
+    audit_id = await operate(
+        engine_on_any_broker, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound")
+    )
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert (await verdict(engine_on_any_broker, audit_id))[0] == "accepted"
+    [detail] = (await check_promises(engine_on_any_broker.database)).values()
     returned = [each for each in detail.journal if each.data.get("unroutable")]
     assert len(returned) == 2
 
 
 async def test_an_operator_skips_completes_and_abandons(engine):
-    worker, asker = await engine.worker(), await engine.asker()
-    await engine.shop(COMMANDS[2:])  # nobody packs
+    worker, client = await engine.start_worker(), await engine.connect_client()
+    await engine.start_participant(COMMANDS[2:])  # nobody packs
     asked = {
         Resolution.SKIP: Status.COMPLETED,
         Resolution.COMPLETE: Status.COMPLETED,
         Resolution.ABANDON: Status.ABANDONED,
     }
     for resolution, status in asked.items():
-        run_id = await asker.start()
-        await worker.facts.incident(run_id)
+        run_id = await client.start()
+        await worker.events.wait_for_incident(run_id)
         result = {"did": "by hand"} if resolution is Resolution.COMPLETE else None
         audit_id = await operate(
             engine, run_id, ResolveIncident(1, resolution, "ada", "so be it", result)
         )
-        assert await worker.facts.finished(run_id) == status
-        await worker.facts.until(IncidentResolved, run_id=run_id, resolution=resolution)
+        assert await worker.events.wait_for_end(run_id) == status
+        await worker.events.wait_for(IncidentResolved, run_id=run_id, resolution=resolution)
         assert (await verdict(engine, audit_id))[0] == "accepted"
     await check_promises(engine.database)
 
 
 async def test_incidents_that_somebody_holds_keep_no_start_waiting(engine):
-    worker = await engine.worker(database_lock_timeout=1.5)  # longer than they are put by
-    await engine.shop(COMMANDS[2:])  # nobody packs
-    asker = await engine.asker()
-    stuck = [await asker.start() for _ in range(2)]
+    worker = await engine.start_worker(database_lock_timeout=1.5)  # longer than they are put by
+    await engine.start_participant(COMMANDS[2:])  # nobody packs
+    client = await engine.connect_client()
+    stuck = [await client.start() for _ in range(2)]
     for each in stuck:
-        await worker.facts.incident(each)
+        await worker.events.wait_for_incident(each)
     async with engine.database.transaction() as tx:
         await tx.execute(_HOLD_INCIDENTS, {"run_ids": stuck})
         for each in stuck:
@@ -119,85 +126,98 @@ async def test_incidents_that_somebody_holds_keep_no_start_waiting(engine):
         for _ in range(3):
             async with engine.database.transaction() as own:
                 mine = await start_in_transaction(own.connection, "parcel", {}, key=str(uuid7()))
-            await worker.facts.until(RunStarted, run_id=str(mine.run_id))
-        assert not worker.facts.of(OperatorActionProcessed)
-    await worker.facts.until(OperatorActionProcessed, 2, accepted=True)
+            await worker.events.wait_for(RunStarted, run_id=str(mine.run_id))
+        assert not worker.events.matching(OperatorActionProcessed)
+    await worker.events.wait_for(OperatorActionProcessed, 2, accepted=True)
 
 
 async def test_an_operator_who_asks_for_the_impossible_is_told_why(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    run_id = await asker.start()
-    await worker.facts.finished(run_id)
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    run_id = await client.start()
+    await worker.events.wait_for_end(run_id)
     for trigger in (ResolveIncident(1, Resolution.RETRY, "ada", "x"), Cancel("ada", "too late")):
         audit_id = await operate(engine, run_id, trigger)
-        await worker.facts.until(OperatorActionProcessed, accepted=False, run_id=run_id)
+        await worker.events.wait_for(OperatorActionProcessed, accepted=False, run_id=run_id)
         async with asyncio.timeout(20):
             while (await verdict(engine, audit_id))[0] is None:
-                await asker.ask("status", run_id=run_id)
+                await client.call("status", run_id=run_id)
         assert (await verdict(engine, audit_id))[0] == "refused"
     audit_id = await operate(engine, str(uuid7()), Cancel("ada", "nobody"))
-    await worker.facts.until(OperatorActionProcessed, 3, accepted=False)
+    await worker.events.wait_for(OperatorActionProcessed, 3, accepted=False)
     assert "no such run" in (await verdict(engine, audit_id))[1]
-    assert len(shop.received) == 3
+    assert len(participant.received) == 3
 
 
 async def test_a_cancelled_run_awaits_what_is_in_flight_and_is_undone(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
-    answer = await asker.ask("cancel", run_id=run_id, by="ada", reason="changed my mind")
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
+    answer = await client.call("cancel", run_id=run_id, by="ada", reason="changed my mind")
     assert answer.outcome == "accepted"
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPENSATED
-    assert shop.names == ["parcel.pack", "parcel.send", "parcel.recall", "parcel.unpack"]
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
+    assert participant.command_names == [
+        "parcel.pack",
+        "parcel.send",
+        "parcel.recall",
+        "parcel.unpack",
+    ]
     await check_promises(engine.database)
 
 
 async def test_a_reply_for_another_workers_definition_waits_for_that_worker(engine):
-    first = await engine.worker(parcels(version=1))
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    run_id = await asker.start(version=1)
-    [command] = await shop.until("parcel.pack")
+    first = await engine.start_worker(parcels(version=1))
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    run_id = await client.start(version=1)
+    [command] = await participant.wait_for_commands("parcel.pack")
     await first.stop()
-    second = await engine.worker(parcels(version=2))
-    await shop.publish(*succeed(command))
-    await second.facts.until(MessageHeld, run_id=run_id)
-    third = await engine.worker(parcels(version=1), parcels(version=2))
-    assert await third.facts.finished(run_id) == Status.COMPLETED
+    second = await engine.start_worker(parcels(version=2))
+    await participant.publish(*succeed(command))
+    await second.events.wait_for(MessageHeld, run_id=run_id)
+    third = await engine.start_worker(parcels(version=1), parcels(version=2))
+    assert await third.events.wait_for_end(run_id) == Status.COMPLETED
     await check_promises(engine.database)
 
 
 async def test_a_start_for_another_workers_saga_waits_for_that_worker(engine):
-    first = await engine.worker(failing_parcels(lambda _: None))
+    first = await engine.start_worker(failing_parcels(lambda _: None))
     await first.stop()
-    second, asker = await engine.worker(), await engine.asker()
-    await engine.shop()
+    second, client = await engine.start_worker(), await engine.connect_client()
+    await engine.start_participant()
     run_id = str(uuid7())
-    await asker.send(("start", {"run_id": run_id, "saga": "fragile", "input": {}}))
-    await second.facts.until(MessageHeld, run_id=run_id)
-    third = await engine.worker(failing_parcels(lambda _: None))
-    assert await third.facts.finished(run_id) == Status.COMPLETED
+    await client.send(("start", {"run_id": run_id, "saga": "fragile", "input": {}}))
+    await second.events.wait_for(MessageHeld, run_id=run_id)
+    third = await engine.start_worker(failing_parcels(lambda _: None))
+    assert await third.events.wait_for_end(run_id) == Status.COMPLETED
 
 
 async def test_commands_that_a_dead_worker_left_behind_are_sent_by_another(
     engine, development_broker
 ):
     patient = {"outbox_resend_after": 0.4, "broker_confirm_timeout": 0.2}
-    worker, asker = await engine.worker(**patient), await engine.asker()
-    shop = await engine.shop()
+    worker, client = await engine.start_worker(**patient), await engine.connect_client()
+    participant = await engine.start_participant()
     rule = development_broker.faults.on_publish(
         lambda message: message.routing_key == "parcel.pack", nack, times=1
     )
-    run_id = await asker.start()
+    run_id = await client.start()
     async with asyncio.timeout(20):
         await rule.exhausted.wait()
     await worker.crash()
-    assert not shop.received
-    other = await engine.worker(**patient)
-    assert await other.facts.finished(run_id) == Status.COMPLETED
-    [command] = await shop.until("parcel.pack")
+    assert not participant.received
+    other = await engine.start_worker(**patient)
+    assert await other.events.wait_for_end(run_id) == Status.COMPLETED
+    [command] = await participant.wait_for_commands("parcel.pack")
     assert command.command.attempt == 1
     await other.stop()
     async with engine.database.transaction() as tx:
@@ -208,53 +228,61 @@ async def test_commands_that_a_dead_worker_left_behind_are_sent_by_another(
 async def test_a_command_the_broker_lost_after_confirming_costs_a_retry_and_no_run(
     engine, development_broker
 ):
-    worker = await engine.worker(parcels(timeout=BLINK))
-    shop, asker = await engine.shop(), await engine.asker()
+    worker = await engine.start_worker(parcels(timeout=BLINK))
+    participant, client = await engine.start_participant(), await engine.connect_client()
     development_broker.faults.on_publish(
         lambda message: message.routing_key == "parcel.send", lose_after_confirm, times=1
     )
-    run_id = await asker.start()
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    [command] = await shop.until("parcel.send")
+    run_id = await client.start()
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    [command] = await participant.wait_for_commands("parcel.send")
     assert command.command.attempt == 2
     await check_promises(engine.database)
 
 
-async def test_nothing_is_acknowledged_before_it_is_committed(anywhere):
-    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
-    async with anywhere.database.transaction() as tx:
+async def test_nothing_is_acknowledged_before_it_is_committed(engine_on_any_broker):
+    worker, participant, client = (
+        await engine_on_any_broker.start_worker(),
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
+    async with engine_on_any_broker.database.transaction() as tx:
         await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
-        before = len(worker.facts.of(MessagesConsumed, queue="saga.replies"))
-        await shop.publish(*succeed(command))
-        await worker.facts.until(MessagesConsumed, before + 1, queue="saga.replies")
+        before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
+        await participant.publish(*succeed(command))
+        await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
         await worker.crash()  # it has the reply and waits for the row
-    other = await anywhere.worker()
-    assert await other.facts.finished(run_id) == Status.COMPLETED
-    consumed = other.facts.of(MessagesConsumed, queue="saga.replies")
+    other = await engine_on_any_broker.start_worker()
+    assert await other.events.wait_for_end(run_id) == Status.COMPLETED
+    consumed = other.events.matching(MessagesConsumed, queue="saga.replies")
     assert sum(fact.redelivered for fact in consumed) == 1
-    await check_promises(anywhere.database)
+    await check_promises(engine_on_any_broker.database)
 
 
 async def test_a_broker_that_cuts_every_connection_loses_nothing(engine, development_broker):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     runs = []
     for _ in range(3):
         runs += [str(uuid7()) for _ in range(10)]
-        await asker.send(
+        await client.send(
             *(("start", {"run_id": each, "saga": "parcel", "input": {}}) for each in runs[-10:])
         )
-        [*_, last] = await worker.facts.until(RunStarted, len(runs))
+        [*_, last] = await worker.events.wait_for(RunStarted, len(runs))
         assert last
-        epochs = len(worker.facts.of(BrokerConnectionChanged, phase="connected"))
+        epochs = len(worker.events.matching(BrokerConnectionChanged, state="connected"))
         development_broker.faults.cut_connections()
-        await worker.facts.until(BrokerConnectionChanged, epochs + 2, phase="connected")
-        await (await engine.asker()).ask("status", run_id=runs[0])
-        asker = await engine.asker()
+        await worker.events.wait_for(BrokerConnectionChanged, epochs + 2, state="connected")
+        await (await engine.connect_client()).call("status", run_id=runs[0])
+        client = await engine.connect_client()
     for run_id in runs:
-        assert await worker.facts.finished(run_id) == Status.COMPLETED
+        assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     await check_promises(engine.database)
 
 
@@ -263,14 +291,14 @@ async def test_a_database_that_goes_away_is_waited_for(development_broker):
         url = await postgres.create_database("away")
         await upgrade(url)
         async with engine_harness(development_broker.url, url) as engine:
-            worker, shop = await engine.start_worker(), await engine.start_participant()
-            asker = await engine.connect_client()
-            shop.reply_makers["parcel.send"] = no_reply
-            run_id = await asker.start()
-            [command] = await shop.wait_for_commands("parcel.send")
+            worker, participant = await engine.start_worker(), await engine.start_participant()
+            client = await engine.connect_client()
+            participant.reply_makers["parcel.send"] = no_reply
+            run_id = await client.start()
+            [command] = await participant.wait_for_commands("parcel.send")
             children = children_of(postgres.pid)
             postgres.kill()
-            await shop.publish(*succeed(command))
+            await participant.publish(*succeed(command))
             await worker.events.wait_for(DatabaseUnavailable, operation="batch")
             for child in children:  # PostgreSQL does not start beside what is left of itself
                 await wait_for_exit(child)
@@ -285,18 +313,22 @@ def children_of(pid):
 
 
 async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
-    await shop.publish(*succeed(command))
-    await engine.raw(b"rubbish", correlation_id="?", message_id="rubbish")
-    await worker.facts.until(DatabaseUnavailable, 3, operation="batch")
+    await participant.publish(*succeed(command))
+    await engine.publish_raw(b"rubbish", correlation_id="?", message_id="rubbish")
+    await worker.events.wait_for(DatabaseUnavailable, 3, operation="batch")
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     async with engine.database.transaction() as tx:
         [letter] = await dead_letters.read_page(tx, limit=10)
         assert letter.message.message_id == "rubbish"
@@ -307,19 +339,26 @@ async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_c
 ):
     for pause in ("PAUSE_MIN", "PAUSE_MAX"):
         monkeypatch.setattr(batch_runner, pause, 600.0)  # longer than this test waits for anything
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.tell"] = no_reply
-    first, second = await asker.start(), await asker.start()
-    told = {str(each.command.run_id): each for each in await shop.until("parcel.tell", 2)}
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.tell"] = no_reply
+    first, second = await client.start(), await client.start()
+    told = {
+        str(each.command.run_id): each
+        for each in await participant.wait_for_commands("parcel.tell", 2)
+    }
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
-    await shop.publish(*succeed(told[first]))
-    await worker.facts.until(DatabaseUnavailable, operation="batch")
+    await participant.publish(*succeed(told[first]))
+    await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
-    await shop.publish(*succeed(told[second]))
-    await worker.facts.finished(second)
-    await worker.facts.finished(first)
+    await participant.publish(*succeed(told[second]))
+    await worker.events.wait_for_end(second)
+    await worker.events.wait_for_end(first)
 
 
 @pytest.fixture
@@ -339,13 +378,13 @@ async def test_a_database_too_slow_for_all_at_once_is_given_less(development_bro
     parcel = {"sku": "A1", "wrapping": "x" * 100_000}
     url, proxy = slow
     async with engine_harness(
-        development_broker.url, url, batch_size=12, database_timeout=1.5
+        development_broker.url, url, batch_size=12, database_transaction_timeout=1.5
     ) as engine:
-        asker, first = await engine.connect_client(), await engine.start_worker()
+        client, first = await engine.connect_client(), await engine.start_worker()
         await first.stop()  # it has made the queue, and the saga is known
         if way == "delivered":
             starts = [{"run_id": each, "saga": "parcel", "input": parcel} for each in run_ids]
-            await asker.send(*(("start", each) for each in starts))
+            await client.send(*(("start", each) for each in starts))
         else:
             async with engine.database.transaction() as tx:
                 items = [
@@ -367,68 +406,80 @@ def _start(run_id, parcel):
 
 
 async def test_a_damaged_row_sets_its_reply_aside_and_no_other(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    runs = [await asker.start() for _ in range(5)]
-    commands = await shop.until("parcel.send", 5)
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    runs = [await client.start() for _ in range(5)]
+    commands = await participant.wait_for_commands("parcel.send", 5)
     await damage(engine, runs[2])
-    shop.answers["parcel.send"] = succeed
-    await shop.publish(*(reply for command in commands for reply in succeed(command)))
-    await worker.facts.dead_letter("internal_error", run_id=runs[2])
+    participant.reply_makers["parcel.send"] = succeed
+    await participant.publish(*(reply for command in commands for reply in succeed(command)))
+    await worker.events.wait_for_dead_letter("internal_error", run_id=runs[2])
     for run_id in (runs[0], runs[1], runs[3], runs[4]):
-        assert await worker.facts.finished(run_id) == Status.COMPLETED
-    assert worker.facts.of(InternalErrorCaught, operation="batch")
+        assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert worker.events.matching(InternalErrorCaught, operation="batch")
     await forget(engine, runs[2])
 
 
 async def test_a_damaged_row_that_is_due_does_not_hold_up_the_timers_of_others(engine):
-    worker = await engine.worker(parcels(timeout=BLINK))
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    damaged = await asker.start()
-    await shop.until("parcel.send")
+    worker = await engine.start_worker(parcels(timeout=BLINK))
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    damaged = await client.start()
+    await participant.wait_for_commands("parcel.send")
     await damage(engine, damaged)
-    other = await asker.start()
-    assert await worker.facts.finished(other) == Status.COMPENSATED
-    await worker.facts.until(InternalErrorCaught, operation="wake", run_id=damaged)
+    other = await client.start()
+    assert await worker.events.wait_for_end(other) == Status.COMPENSATED
+    await worker.events.wait_for(InternalErrorCaught, operation="wake", run_id=damaged)
     await forget(engine, damaged)
 
 
 async def test_a_due_run_that_somebody_holds_keeps_none_behind_a_damaged_one_waiting(engine):
-    worker = await engine.worker(parcels(timeout=BLINK), database_lock_timeout=0.1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    held, damaged = await asker.start(), await asker.start()
-    await shop.until("parcel.send", 2)
+    worker = await engine.start_worker(parcels(timeout=BLINK), database_lock_timeout=0.1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    held, damaged = await client.start(), await client.start()
+    await participant.wait_for_commands("parcel.send", 2)
     await damage(engine, damaged)
     async with engine.database.transaction() as tx:
         await tx.execute(_HOLD_RUN, {"run_id": held})
-        await worker.facts.until(InternalErrorCaught, operation="wake", run_id=damaged)
-        assert await worker.facts.finished(await asker.start()) == Status.COMPENSATED
-    assert await worker.facts.finished(held) == Status.COMPENSATED
+        await worker.events.wait_for(InternalErrorCaught, operation="wake", run_id=damaged)
+        assert await worker.events.wait_for_end(await client.start()) == Status.COMPENSATED
+    assert await worker.events.wait_for_end(held) == Status.COMPENSATED
     await forget(engine, damaged)
 
 
 async def test_a_request_about_a_damaged_run_is_refused_and_holds_up_no_other(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    damaged, other = await asker.start(), await asker.start()
-    sent = await shop.until("parcel.send", 2)
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    damaged, other = await client.start(), await client.start()
+    sent = await participant.wait_for_commands("parcel.send", 2)
     [command] = [each for each in sent if str(each.command.run_id) == other]
     await damage(engine, damaged)
     first = await operate(engine, damaged, Cancel("ada", "it looks odd"))
     second = await operate(engine, other, Cancel("ada", "this one too"))
-    await worker.facts.until(OperatorActionProcessed, run_id=other, accepted=True)
-    await worker.facts.until(OperatorActionProcessed, run_id=damaged, accepted=False)
+    await worker.events.wait_for(OperatorActionProcessed, run_id=other, accepted=True)
+    await worker.events.wait_for(OperatorActionProcessed, run_id=damaged, accepted=False)
     assert (await verdict(engine, first))[0] == "refused"
     assert (await verdict(engine, second))[0] == "accepted"
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(other) == Status.COMPENSATED
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(other) == Status.COMPENSATED
     await forget(engine, damaged)
 
 
 async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     audit_id, run_id = str(uuid7()), str(uuid7())
     rubbish: dict[str, Any] = {
         "resolve": {"what": 1},
@@ -441,16 +492,16 @@ async def test_a_request_that_cannot_be_read_is_set_aside_and_holds_up_no_other(
         items = [NewRequest(kind, run_id, body, saga="parcel") for kind, body in rubbish.items()]
         await pending_requests.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
         mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
-    assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
-    await worker.facts.until(OperatorActionProcessed, run_id=run_id, accepted=False)
-    await worker.facts.until(MessageDeadLettered, len(rubbish), reason="bad_request")
+    assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
+    await worker.events.wait_for(OperatorActionProcessed, run_id=run_id, accepted=False)
+    await worker.events.wait_for(MessageDeadLettered, len(rubbish), reason="bad_request")
     async with engine.database.transaction() as tx:
         found = await dead_letters.read_page(tx, limit=10)
         stored = [await dead_letters.find(tx, each.id) for each in found]
     letters = [each.message for each in stored if each is not None]
     assert len(letters) == len(found)
     assert {each.type: json.loads(each.body) for each in letters} == rubbish
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
 
 
 async def damage(engine, run_id):
@@ -478,11 +529,11 @@ async def test_a_mapping_that_raises_needs_a_person_and_stops_nobody(engine):
     def explode(parcel):
         raise RecursionError(parcel)
 
-    worker = await engine.worker(failing_parcels(explode), parcels())
-    _, asker = await engine.shop(), await engine.asker()
-    broken = await asker.start("fragile")
-    assert (await worker.facts.incident(broken)).cause == "mapping_failed"
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    worker = await engine.start_worker(failing_parcels(explode), parcels())
+    _, client = await engine.start_participant(), await engine.connect_client()
+    broken = await client.start("fragile")
+    assert (await worker.events.wait_for_incident(broken)).cause == "mapping_failed"
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     await check_promises(engine.database)
 
 
@@ -495,48 +546,56 @@ async def test_a_bug_in_one_batch_of_deliveries_is_told_and_the_others_go_on(eng
         return await reading(*arguments)
 
     monkeypatch.setattr(loops, "read_apart", read_or_break)
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     held = str(uuid7())
-    [asked] = await asker.send(("start", {"run_id": held, "saga": "parcel", "input": {}}))
-    [fault] = await worker.facts.until(InternalErrorCaught)
+    [asked] = await client.send(("start", {"run_id": held, "saga": "parcel", "input": {}}))
+    [fault] = await worker.events.wait_for(InternalErrorCaught)
     assert fault.operation == "deliveries"
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
-    assert asked not in asker.answers
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
+    assert asked not in client.answers
     await worker.stop()  # what it could not take goes to another
-    other = await engine.worker()
-    assert await other.facts.finished(held) == Status.COMPLETED
+    other = await engine.start_worker()
+    assert await other.events.wait_for_end(held) == Status.COMPLETED
 
 
-async def test_stopping_finishes_what_is_in_hand(anywhere):
-    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
-    shop.answers["parcel.tell"] = reject
-    run_id = await asker.start()
-    await worker.facts.until(RunStarted, run_id=run_id)
+async def test_stopping_finishes_what_is_in_hand(engine_on_any_broker):
+    worker, participant, client = (
+        await engine_on_any_broker.start_worker(),
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    participant.reply_makers["parcel.tell"] = reject
+    run_id = await client.start()
+    await worker.events.wait_for(RunStarted, run_id=run_id)
     await worker.stop()
-    [stopped] = worker.facts.of(ProcessStopped)
+    [stopped] = worker.events.matching(ProcessStopped)
     assert stopped.clean
-    other = await anywhere.worker()
+    other = await engine_on_any_broker.start_worker()
     async with asyncio.timeout(20):
-        while (await asker.ask("status", run_id=run_id)).status != Status.COMPENSATED:
+        while (await client.call("status", run_id=run_id)).status != Status.COMPENSATED:
             pass
     await other.stop()
-    await check_promises(anywhere.database)
+    await check_promises(engine_on_any_broker.database)
 
 
 async def test_what_cannot_be_finished_in_time_goes_to_another_worker(engine):
-    worker = await engine.worker(drain=0.5)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    worker = await engine.start_worker(shutdown_timeout=0.5)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     async with engine.database.transaction() as tx:
         await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
-        before = len(worker.facts.of(MessagesConsumed, queue="saga.replies"))
-        await shop.publish(*succeed(command))
-        await worker.facts.until(MessagesConsumed, before + 1, queue="saga.replies")
+        before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
+        await participant.publish(*succeed(command))
+        await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
         await worker.stop()
-        [stopped] = worker.facts.of(ProcessStopped)
+        [stopped] = worker.events.matching(ProcessStopped)
         assert not stopped.clean
-    other = await engine.worker()
-    assert await other.facts.finished(run_id) == Status.COMPLETED
+    other = await engine.start_worker()
+    assert await other.events.wait_for_end(run_id) == Status.COMPLETED
     await check_promises(engine.database)

@@ -85,14 +85,14 @@ async def texts_of(engine, run_id, sealed):
 )
 async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, mapping, codec):
     sealed, secret = CODECS[codec], make_canary("card")
-    worker = await engine.worker(saga_with(mapping), **sealed)
-    asker = await engine.asker()
-    run_id = await asker.start(input={"card": secret})
-    await worker.facts.incident(run_id, cause="mapping_failed")
+    worker = await engine.start_worker(saga_with(mapping), **sealed)
+    client = await engine.connect_client()
+    run_id = await client.start(input={"card": secret})
+    await worker.events.wait_for_incident(run_id, cause="mapping_failed")
     said, journal = await texts_of(engine, run_id, sealed)
     if sealed or mapping is not returns_what_cannot_travel:  # whose place is named, so its key
         assert find_leaks(said, [secret]) == []
-    assert find_leaks({"told": str(worker.facts.told)}, [secret]) == []
+    assert find_leaks({"told": str(worker.events.events)}, [secret]) == []
     if sealed:
         assert find_leaks({"the whole journal": journal}, [secret]) == []
 
@@ -100,16 +100,19 @@ async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, ma
 @pytest.mark.parametrize("codec", CODECS)
 async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
     sealed, secret = CODECS[codec], make_canary("number")
-    worker, shop = await engine.worker(saga_with(fits), **sealed), await engine.shop()
-    shop.answers["parcel.pack"] = lambda command: [
+    worker, participant = (
+        await engine.start_worker(saga_with(fits), **sealed),
+        await engine.start_participant(),
+    )
+    participant.reply_makers["parcel.pack"] = lambda command: [
         encode_reply(command, Outcome.SUCCEEDED, {"number": secret})
     ]
-    asker = await engine.asker()
-    run_id = await asker.start(input={"card": "c"})
-    await worker.facts.incident(run_id, cause="reply_invalid")
+    client = await engine.connect_client()
+    run_id = await client.start(input={"card": "c"})
+    await worker.events.wait_for_incident(run_id, cause="reply_invalid")
     said, journal = await texts_of(engine, run_id, sealed)
     del said["the journal"], said["the incidents of show"]  # who may read a run sees its reply
     assert find_leaks(said, [secret]) == []
-    assert find_leaks({"told": str(worker.facts.told)}, [secret]) == []
+    assert find_leaks({"told": str(worker.events.events)}, [secret]) == []
     if sealed:
         assert find_leaks({"the whole journal": journal}, [secret]) == []

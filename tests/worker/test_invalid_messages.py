@@ -19,17 +19,21 @@ from tests.kit.promises import check_promises
 
 async def in_flight(engine):
     """A worker, and a run whose second step nobody has answered; the command."""
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
-    return worker, shop, asker, run_id, command
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
+    return worker, participant, client, run_id, command
 
 
-async def goes_on(engine, worker, shop, asker):
+async def goes_on(engine, worker, participant, client):
     """A run beside it is unharmed."""
-    shop.answers["parcel.send"] = succeed
-    assert await worker.facts.finished(await asker.start()) == Status.COMPLETED
+    participant.reply_makers["parcel.send"] = succeed
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     await check_promises(engine.database, settled=False)
 
 
@@ -38,15 +42,17 @@ async def letters(engine):
         return [each.message for each in await dead_letters.read_page(tx, limit=100)]
 
 
-async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(anywhere):
-    worker, shop, asker, run_id, command = await in_flight(anywhere)
-    await anywhere.raw(b'{"did":"evil"}', correlation_id=forge_token(command), message_id="evil")
-    await worker.facts.dead_letter("foreign_correlation_id", message_id="evil")
-    [letter] = await letters(anywhere)
+async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(engine_on_any_broker):
+    worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
+    await engine_on_any_broker.publish_raw(
+        b'{"did":"evil"}', correlation_id=forge_token(command), message_id="evil"
+    )
+    await worker.events.wait_for_dead_letter("foreign_correlation_id", message_id="evil")
+    [letter] = await letters(engine_on_any_broker)
     assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forge_token(command))
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    await goes_on(anywhere, worker, shop, asker)
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    await goes_on(engine_on_any_broker, worker, participant, client)
 
 
 async def kept(engine, run_id):
@@ -58,40 +64,42 @@ async def kept(engine, run_id):
     return incident.kept_reply.body, incident.kept_reply.outcome, incident.kept_reply.unreadable
 
 
-async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_a_person(anywhere):
-    worker, shop, asker, run_id, command = await in_flight(anywhere)
-    await anywhere.raw(b'{"did": \xff', correlation_id=command.correlation_id)
-    incident = await worker.facts.incident(run_id)
+async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_a_person(
+    engine_on_any_broker,
+):
+    worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
+    await engine_on_any_broker.publish_raw(b'{"did": \xff', correlation_id=command.correlation_id)
+    incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.cause) == ("send", "reply_unreadable")
-    assert await kept(anywhere, run_id) == ('{"did": \\xff', "succeeded", True)
-    [letter] = await letters(anywhere)
+    assert await kept(engine_on_any_broker, run_id) == ('{"did": \\xff', "succeeded", True)
+    [letter] = await letters(engine_on_any_broker)
     assert (letter.reason, letter.run_id) == ("malformed_json", run_id)
     assert letter.body == b'{"did": \xff'
-    await shop.publish(*succeed(command))  # the reply that was meant resolves it
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    await goes_on(anywhere, worker, shop, asker)
+    await participant.publish(*succeed(command))  # the reply that was meant resolves it
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    await goes_on(engine_on_any_broker, worker, participant, client)
 
 
-async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_cut(anywhere):
-    worker, shop, asker, run_id, command = await in_flight(anywhere)
+async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_cut(engine_on_any_broker):
+    worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
     with suppress(ChannelPreconditionFailed):  # RabbitMQ 4 takes no more than 16 MiB
-        await anywhere.raw(b" " * 20 * 1024 * 1024, correlation_id="?")
+        await engine_on_any_broker.publish_raw(b" " * 20 * 1024 * 1024, correlation_id="?")
     size = 15 * 1024 * 1024
-    await anywhere.raw(b" " * size, correlation_id=command.correlation_id)
-    await worker.facts.dead_letter("too_large", run_id=run_id)
-    await worker.facts.incident(run_id)
-    [letter] = [each for each in await letters(anywhere) if each.run_id]
+    await engine_on_any_broker.publish_raw(b" " * size, correlation_id=command.correlation_id)
+    await worker.events.wait_for_dead_letter("too_large", run_id=run_id)
+    await worker.events.wait_for_incident(run_id)
+    [letter] = [each for each in await letters(engine_on_any_broker) if each.run_id]
     assert letter.body_size == size
     assert len(letter.body) == Settings().max_dead_letter_body_bytes
-    await goes_on(anywhere, worker, shop, asker)
+    await goes_on(engine_on_any_broker, worker, participant, client)
 
 
 async def test_a_reply_of_wrong_types_needs_a_person(engine):
-    worker, shop, asker, run_id, command = await in_flight(engine)
-    await engine.raw(b'{"did": 7}', correlation_id=command.correlation_id)
-    assert (await worker.facts.incident(run_id)).cause == "reply_invalid"
+    worker, participant, client, run_id, command = await in_flight(engine)
+    await engine.publish_raw(b'{"did": 7}', correlation_id=command.correlation_id)
+    assert (await worker.events.wait_for_incident(run_id)).cause == "reply_invalid"
     assert await kept(engine, run_id) == ({"did": 7}, "succeeded", False)
-    await goes_on(engine, worker, shop, asker)
+    await goes_on(engine, worker, participant, client)
 
 
 @pytest.mark.parametrize(
@@ -110,25 +118,25 @@ async def test_a_reply_of_wrong_types_needs_a_person(engine):
     ],
 )
 async def test_rubbish_with_a_genuine_token_needs_a_person(engine, headers, body, reason):
-    worker, shop, asker, run_id, command = await in_flight(engine)
-    await engine.raw(body, correlation_id=command.correlation_id, headers=headers)
-    letter = await worker.facts.until(MessageDeadLettered, run_id=run_id)
+    worker, participant, client, run_id, command = await in_flight(engine)
+    await engine.publish_raw(body, correlation_id=command.correlation_id, headers=headers)
+    letter = await worker.events.wait_for(MessageDeadLettered, run_id=run_id)
     assert letter[0].reason in (reason, "too_deep")
-    assert (await worker.facts.incident(run_id)).cause == "reply_unreadable"
-    await goes_on(engine, worker, shop, asker)
+    assert (await worker.events.wait_for_incident(run_id)).cause == "reply_unreadable"
+    await goes_on(engine, worker, participant, client)
 
 
 async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
-    worker, shop, asker, run_id, command = await in_flight(engine)
+    worker, participant, client, run_id, command = await in_flight(engine)
     async with engine.database.transaction() as tx:
         for table in ("event", "outbox", "run"):
             await tx.execute(
                 text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
                 {"run_id": run_id},
             )
-    await shop.publish(*succeed(command))
-    await worker.facts.dead_letter("unknown_run", run_id=run_id)
-    await goes_on(engine, worker, shop, asker)
+    await participant.publish(*succeed(command))
+    await worker.events.wait_for_dead_letter("unknown_run", run_id=run_id)
+    await goes_on(engine, worker, participant, client)
 
 
 @pytest.mark.parametrize(
@@ -144,54 +152,66 @@ async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
     ],
 )
 async def test_a_request_that_cannot_be_read_is_answered_invalid_and_set_aside(engine, verb, body):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    request = asker.request(verb)
-    await engine.raw(
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    request = client.request(verb)
+    await engine.publish_raw(
         body,
         exchange="saga.requests",
         routing_key=verb,
         correlation_id=request.correlation_id,
         reply_to=request.reply_to,
     )
-    answer = await asker.answer(request.correlation_id)
+    answer = await client.wait_for_answer(request.correlation_id)
     assert (answer.outcome, answer.run_id) == ("invalid", None)
     assert answer.error.message
-    [fact] = await worker.facts.until(MessageDeadLettered, queue="saga.requests")
+    [fact] = await worker.events.wait_for(MessageDeadLettered, queue="saga.requests")
     assert fact.problem == answer.error.message
-    await goes_on(engine, worker, shop, asker)
+    await goes_on(engine, worker, participant, client)
 
 
 async def test_a_saga_nobody_knows_is_answered_and_set_aside(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     run_id = str(uuid7())
-    answer = await asker.ask("start", run_id=run_id, saga="nothing", input={})
+    answer = await client.call("start", run_id=run_id, saga="nothing", input={})
     assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
-    await worker.facts.dead_letter("unknown_saga", run_id=run_id)
-    await goes_on(engine, worker, shop, asker)
+    await worker.events.wait_for_dead_letter("unknown_saga", run_id=run_id)
+    await goes_on(engine, worker, participant, client)
 
 
 async def test_a_key_too_long_for_an_index_is_answered_and_set_aside(engine):
-    worker, shop, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     key = "".join(chr(0x10000 + 7919 * n % 60_000) for n in range(1000))
     run_id = str(uuid7())
-    answer = await asker.ask("start", run_id=run_id, saga="parcel", input={}, key=key)
+    answer = await client.call("start", run_id=run_id, saga="parcel", input={}, key=key)
     assert (answer.outcome, "max_request_text_bytes" in answer.error.message) == ("invalid", True)
-    await worker.facts.dead_letter("bad_request", queue="saga.requests")
-    await goes_on(engine, worker, shop, asker)
+    await worker.events.wait_for_dead_letter("bad_request", queue="saga.requests")
+    await goes_on(engine, worker, participant, client)
 
 
 async def test_a_result_too_large_to_travel_leaves_without_it(engine):
-    worker, shop, asker = (
-        await engine.worker(body_bytes=4000),
-        await engine.shop(),
-        await engine.asker(),
+    worker, participant, client = (
+        await engine.start_worker(max_body_bytes=4000),
+        await engine.start_participant(),
+        await engine.connect_client(),
     )
     long = {"did": "x" * 3000}
     for name in ("parcel.pack", "parcel.send"):
-        shop.answers[name] = lambda command: [_reply(command, long)]
-    run_id = await asker.start()
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    answer = await asker.ask("status", run_id=run_id)
+        participant.reply_makers[name] = lambda command: [_reply(command, long)]
+    run_id = await client.start()
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    answer = await client.call("status", run_id=run_id)
     assert (answer.status, answer.result) == ("completed", None)
 
 
@@ -199,15 +219,25 @@ def _reply(command, body):
     return encode_reply(command, Outcome.SUCCEEDED, json.dumps(body).encode())
 
 
-async def test_a_flood_of_rubbish_beside_good_runs_stops_neither_worker_nor_runs(anywhere):
-    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
+async def test_a_flood_of_rubbish_beside_good_runs_stops_neither_worker_nor_runs(
+    engine_on_any_broker,
+):
+    worker, participant, client = (
+        await engine_on_any_broker.start_worker(),
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
     runs = []
     for number in range(10):
-        await anywhere.raw(b"rubbish", message_id=f"r-{number}", correlation_id="?")
-        await anywhere.raw(b"rubbish", exchange="saga.requests", routing_key="x", reply_to="#")
-        runs.append(await asker.start())
+        await engine_on_any_broker.publish_raw(
+            b"rubbish", message_id=f"r-{number}", correlation_id="?"
+        )
+        await engine_on_any_broker.publish_raw(
+            b"rubbish", exchange="saga.requests", routing_key="x", reply_to="#"
+        )
+        runs.append(await client.start())
     for run_id in runs:
-        assert await worker.facts.finished(run_id) == Status.COMPLETED
-    await worker.facts.until(MessageDeadLettered, 20)
-    assert len(await letters(anywhere)) == 20
-    await goes_on(anywhere, worker, shop, asker)
+        assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    await worker.events.wait_for(MessageDeadLettered, 20)
+    assert len(await letters(engine_on_any_broker)) == 20
+    await goes_on(engine_on_any_broker, worker, participant, client)

@@ -27,9 +27,9 @@ AT_ONCE = 8
 class Load:
     """A client that keeps runs under way: when one is at its second step, the next is started."""
 
-    def __init__(self, asker, shop):
+    def __init__(self, client, participant):
         self.run_ids: list[str] = []
-        self._asker, self._shop = asker, shop
+        self._asker, self._shop = client, participant
         self._stop = asyncio.Event()
 
     async def run(self):
@@ -98,7 +98,7 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
     ):
         await told(worker, "process.ready")
         group.create_task(log_of(worker, lines))
-        load = Load(await engine.asker(), await engine.shop())
+        load = Load(await engine.connect_client(), await engine.start_participant())
         loading = group.create_task(load.run())
         old = await a_month_goes(engine, load)
         await loading
@@ -134,8 +134,8 @@ async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
     async def counting(tx):
         return (await tx.execute(hangs)).scalar_one() == 1
 
-    worker = await engine.worker(
-        maintenance=0.05, database_lock_timeout=600.0, database_timeout=600.0
+    worker = await engine.start_worker(
+        maintenance_interval=0.05, database_lock_timeout=600.0, database_transaction_timeout=600.0
     )
     async with engine.database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.dead_letter IN ACCESS EXCLUSIVE MODE"))
@@ -156,11 +156,14 @@ async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
 async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_asks_for(
     engine, tmp_path
 ):
-    await engine.shop()
-    worker, asker = await engine.worker(maintenance=0.05), await engine.asker()
+    await engine.start_participant()
+    worker, client = (
+        await engine.start_worker(maintenance_interval=0.05),
+        await engine.connect_client(),
+    )
     before = await shown(worker)
-    run_id = await asker.start()
-    await worker.facts.finished(run_id)
+    run_id = await client.start()
+    await worker.events.wait_for_end(run_id)
     stray = text(
         "INSERT INTO saga_engine.run (run_id, started_at, finished_at, definition_id, revision,"
         " status, input, state) SELECT CAST(:stray AS uuid), started_at, clock_timestamp(),"
@@ -168,7 +171,7 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_ask
     )
     async with engine.database.transaction() as tx:
         await tx.execute(stray, {"stray": str(uuid4())})
-    await worker.facts.until(BacklogCounted, runs_unpartitioned=1)
+    await worker.events.wait_for(BacklogCounted, runs_unpartitioned=1)
     (name, number), (same, none) = await shown(worker), before
     await worker.stop()
     async with engine.database.transaction() as tx:
@@ -180,10 +183,10 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_ask
 
 async def shown(worker):
     """The gauge as /metrics shows it after the worker's latest count: its name and its value."""
-    counted = len(worker.facts.of(BacklogCounted))
-    await worker.facts.until(BacklogCounted, counted + 1)
+    counted = len(worker.events.matching(BacklogCounted))
+    await worker.events.wait_for(BacklogCounted, counted + 1)
     metrics = Metrics()
-    for fact in worker.facts.told:
+    for fact in worker.events.events:
         metrics(fact)
     page, _ = metrics.render()
     [(name, value)] = re.findall(r"^(saga_\w*unpartitioned\w*) (\S+)$", page.decode(), re.MULTILINE)

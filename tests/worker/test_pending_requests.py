@@ -108,34 +108,39 @@ async def owner(migrated_url):
 @pytest.mark.parametrize("hostile", HOSTILE, ids=str)
 async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
     kind, body = HOSTILE[hostile]
-    worker, _ = await engine.worker(), await engine.shop()
-    assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="shop", body=body)
+    worker, _ = await engine.start_worker(), await engine.start_participant()
+    assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="participant", body=body)
     async with engine.database.transaction() as tx:
         mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
-    assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
-    await worker.facts.until(MessageDeadLettered)
+    assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
+    await worker.events.wait_for(MessageDeadLettered)
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
-    assert not worker.facts.of(InternalErrorCaught), "a row of another's is not a bug of ours"
+    assert not worker.events.matching(InternalErrorCaught), (
+        "a row of another's is not a bug of ours"
+    )
 
 
 async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, other = uuid7(), uuid7()
     body = json.dumps({"run_id": str(other), "key": "theirs", "input": {}})
     await put(owner, run_id=run_id, kind="start", saga="parcel", body=body)
     async with engine.database.transaction() as tx:
         mine = await start_in_transaction(tx.connection, "parcel", {})
-    assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
-    await worker.facts.until(MessageDeadLettered, run_id=str(run_id))
+    assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
+    await worker.events.wait_for(MessageDeadLettered, run_id=str(run_id))
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.run") == 1
 
 
 async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
     """What is kept of it is what is kept of a message."""
-    worker, _ = await engine.worker(body_bytes=2000, dead_letter_bytes=100), await engine.shop()
+    worker, _ = (
+        await engine.start_worker(max_body_bytes=2000, max_dead_letter_body_bytes=100),
+        await engine.start_participant(),
+    )
     body = json.dumps({"input": {"sku": "x" * 5_000_000}})
-    await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="shop", body=body)
-    fact = await worker.facts.dead_letter("too_large")
+    await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="participant", body=body)
+    fact = await worker.events.wait_for_dead_letter("too_large")
     async with engine.database.transaction() as tx:
         [letter] = await dead_letters.read_page(tx, limit=10)
     assert (letter.truncated, letter.message.body_size) == (True, len(body))
@@ -144,12 +149,12 @@ async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
 
 
 async def test_a_request_of_an_operator_that_cannot_be_read_is_refused_on_record(engine, owner):
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, act = str(uuid7()), str(uuid7())
     async with engine.database.transaction() as tx:
         await audit.record(tx, [OperatorAction(act, "ada", "cancel", "because", run_id)])
     await put(owner, run_id=run_id, kind="cancel", audit_id=act, body=DEEP)
-    await worker.facts.until(OperatorActionProcessed, accepted=False, run_id=run_id)
+    await worker.events.wait_for(OperatorActionProcessed, accepted=False, run_id=run_id)
     async with engine.database.transaction() as tx:
         found = await audit.find(tx, act)
     assert found is not None
@@ -194,7 +199,7 @@ rows = st.fixed_dictionaries(
         "version": st.sampled_from([None, 1, 0, -1, 2**31 - 1]),
         "definition_id": st.sampled_from([None, 1]),
         "key": st.sampled_from(TEXTS),
-        "role": st.sampled_from([None, "shop"]),
+        "role": st.sampled_from([None, "participant"]),
         "reply_to": st.sampled_from(TEXTS),
         "correlation_id": st.sampled_from(TEXTS),
         "audit_id": IDS,
@@ -227,7 +232,11 @@ def drawn_from(number, count):
 
 
 async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     honest: list[str] = []
     admitted = 0
     for number, row in enumerate(drawn(200)):
@@ -236,12 +245,12 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
         if number % 20 == 0 and len(honest) < HONEST:
             async with engine.database.transaction() as tx:
                 honest.append(str((await start_in_transaction(tx.connection, "parcel", {})).run_id))
-            honest.append(await asker.start())
+            honest.append(await client.start())
         if admitted >= ENOUGH and len(honest) == HONEST:
             break
         assert number < 50 * ENOUGH, "the table refuses nearly every row: shape them anew"
     for run_id in honest:
-        assert await worker.facts.finished(run_id) == Status.COMPLETED
+        assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
     # A start of a saga or a version that this worker does not have waits for one that does, and
     # what belongs to a definition that it does not have.
@@ -258,20 +267,20 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
             break
         async with engine.database.transaction() as tx:
             honest.append(str((await start_in_transaction(tx.connection, "parcel", {})).run_id))
-        assert await worker.facts.finished(honest[-1]) == Status.COMPLETED
+        assert await worker.events.wait_for_end(honest[-1]) == Status.COMPLETED
     assert rest == []
-    assert not worker.facts.of(InternalErrorCaught)
+    assert not worker.events.matching(InternalErrorCaught)
     await check_promises(engine.database, settled=False)
 
 
 async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(engine, owner):
     """The table of dead letters refuses it; nothing else is known to do so."""
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")
-    await put(owner, run_id=uuid7(), kind="cancel", role="shop", body="[]")
-    await worker.facts.until(InternalErrorCaught, 2, operation="recorded")
+    await put(owner, run_id=uuid7(), kind="cancel", role="participant", body="[]")
+    await worker.events.wait_for(InternalErrorCaught, 2, operation="recorded")
     for _ in range(3):
         async with engine.database.transaction() as tx:
             mine = await start_in_transaction(tx.connection, "parcel", {})
-        assert await worker.facts.finished(str(mine.run_id)) == Status.COMPLETED
+        assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
     assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.inbox")

@@ -62,15 +62,15 @@ def start(run_id, **more):
 
 async def one_waits(engine, **more):
     """A worker whose only place is taken, and the id of an accepted start behind it."""
-    worker = await engine.worker(runs_in_flight=1)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start(input={"n": 1})
-    [command] = await shop.until("parcel.pack")
+    worker = await engine.start_worker(max_concurrent_runs=1)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start(input={"n": 1})
+    [command] = await participant.wait_for_commands("parcel.pack")
     waiting = str(uuid7())
-    [answer] = await asker.ask_all(start(waiting, **more))
+    [answer] = await client.call_all(start(waiting, **more))
     assert (answer.outcome, answer.version) == ("accepted", 1)
-    return worker, shop, asker, command, waiting
+    return worker, participant, client, command, waiting
 
 
 async def register(engine, *sagas):
@@ -79,43 +79,43 @@ async def register(engine, *sagas):
 
 
 async def test_an_accepted_start_begins_as_the_version_it_was_accepted_for(engine):
-    old, shop, asker, command, waiting = await one_waits(engine, key="o-2")
+    old, participant, client, command, waiting = await one_waits(engine, key="o-2")
     await old.stop()
-    new = await engine.worker(parcels(), second(), runs_in_flight=1)
-    shop.answers.clear()
-    await shop.publish(*succeed(command))
-    assert await new.facts.finished(waiting) == Status.COMPLETED
-    [begun] = new.facts.of(RunStarted, run_id=waiting)
+    new = await engine.start_worker(parcels(), second(), max_concurrent_runs=1)
+    participant.reply_makers.clear()
+    await participant.publish(*succeed(command))
+    assert await new.events.wait_for_end(waiting) == Status.COMPLETED
+    [begun] = new.events.matching(RunStarted, run_id=waiting)
     assert begun.version == 1
-    status = await asker.ask("status", run_id=waiting)
+    status = await client.call("status", run_id=waiting)
     assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
-    assert not new.facts.of(MessageDeadLettered)
+    assert not new.events.matching(MessageDeadLettered)
 
 
 async def test_a_start_that_waits_is_known_to_a_worker_that_keeps_the_same_again_for_others(engine):
     """It has not loaded the saga: the start that comes again is pinned to nothing."""
-    worker, _, asker, _, waiting = await one_waits(engine)
+    worker, _, client, _, waiting = await one_waits(engine)
     await worker.stop()
-    _, asked = await asker.send(start(waiting), ("status", {"run_id": waiting}))
-    await engine.worker(failing_parcels(len))
-    status = await asker.answer(asked)
+    _, asked = await client.send(start(waiting), ("status", {"run_id": waiting}))
+    await engine.start_worker(failing_parcels(len))
+    status = await client.wait_for_answer(asked)
     assert (status.outcome, status.version) == ("existing", 1)
 
 
 async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_that_has_it(engine):
-    old, shop, asker, command, waiting = await one_waits(engine)
+    old, participant, client, command, waiting = await one_waits(engine)
     await old.stop()
-    new = await engine.worker(second())
-    other = await asker.start(input={"n": 1, "address": "here"})
-    status = await asker.ask("status", run_id=waiting)
+    new = await engine.start_worker(second())
+    other = await client.start(input={"n": 1, "address": "here"})
+    status = await client.call("status", run_id=waiting)
     assert (status.status, status.version) == ("running", 1)
-    shop.answers.clear()
-    assert not new.facts.of(RunStarted, run_id=waiting)
-    again = await engine.worker(parcels())
-    await shop.publish(*succeed(command))
-    assert await again.facts.finished(waiting) == Status.COMPLETED
-    assert not new.facts.of(RunStarted, run_id=waiting)
-    assert new.facts.of(RunStarted, run_id=other)
+    participant.reply_makers.clear()
+    assert not new.events.matching(RunStarted, run_id=waiting)
+    again = await engine.start_worker(parcels())
+    await participant.publish(*succeed(command))
+    assert await again.events.wait_for_end(waiting) == Status.COMPLETED
+    assert not new.events.matching(RunStarted, run_id=waiting)
+    assert new.events.matching(RunStarted, run_id=other)
 
 
 @pytest.mark.parametrize("saga", ["parcel", parcels()], ids=["by name", "by definition"])
@@ -125,9 +125,9 @@ async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_
         handle = await start_in_transaction(tx.connection, saga, {"n": 1})
     await register(engine, second())
     assert handle.version == 1
-    worker, _ = await engine.worker(parcels(), second()), await engine.shop()
-    assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
-    [begun] = worker.facts.of(RunStarted, run_id=str(handle.run_id))
+    worker, _ = await engine.start_worker(parcels(), second()), await engine.start_participant()
+    assert await worker.events.wait_for_end(str(handle.run_id)) == Status.COMPLETED
+    [begun] = worker.events.matching(RunStarted, run_id=str(handle.run_id))
     assert begun.version == 1
 
 
@@ -137,19 +137,19 @@ async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_f
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
         waiting = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
-    other = await engine.worker(changed())
+    other = await engine.start_worker(changed())
     async with engine.database.transaction() as tx:
         mine = str((await start_in_transaction(tx.connection, "parcel", {"n": 2})).run_id)
-    await engine.shop()
-    assert await other.facts.finished(mine) == Status.COMPLETED
-    assert not other.facts.of(RunStarted, run_id=waiting)
+    await engine.start_participant()
+    assert await other.events.wait_for_end(mine) == Status.COMPLETED
+    assert not other.events.matching(RunStarted, run_id=waiting)
     await other.stop()
-    again = await engine.worker(parcels())
-    assert await again.facts.finished(waiting) == Status.COMPLETED
+    again = await engine.start_worker(parcels())
+    assert await again.events.wait_for_end(waiting) == Status.COMPLETED
 
 
 async def test_a_worker_says_again_and_again_which_definitions_it_has(engine):
-    await engine.worker(worker_heartbeat=0.05)
+    await engine.start_worker(worker_heartbeat_interval=0.05)
     gone = text(
         "UPDATE saga_engine.definition"
         " SET last_seen = now() - interval '1 hour', present_until = now() - interval '1 hour'"
@@ -165,14 +165,18 @@ async def test_a_worker_says_again_and_again_which_definitions_it_has(engine):
 
 
 async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_an_incident(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    holder, run_id = await asker.start(key="o-1"), str(uuid7())
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    holder, run_id = await client.start(key="o-1"), str(uuid7())
     kind, body = serialize_trigger(Start(run_id, "o-1", {"n": 1}))
     mark = parcels().fingerprint
     item = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-1")
     async with engine.database.transaction() as tx:
         await pending_requests.record(tx, [item])
-    incident = await worker.facts.incident(run_id)
+    incident = await worker.events.wait_for_incident(run_id)
     assert incident.cause == "key_conflict"
     async with engine.database.transaction() as tx:
         detail = await run_queries.read_detail(tx, run_id)
@@ -183,45 +187,48 @@ async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_
 
 
 async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(engine):
-    worker, shop, asker, command, waiting = await one_waits(engine, key="o-2")
-    answers = await asker.ask_all(*[start(waiting, key="o-2")] * 5)
+    worker, participant, client, command, waiting = await one_waits(engine, key="o-2")
+    answers = await client.call_all(*[start(waiting, key="o-2")] * 5)
     assert {(each.outcome, each.status, each.version) for each in answers} == {
         ("existing", "running", 1)
     }
-    other = await asker.ask("start", run_id=waiting, saga="parcel", input={"n": 3})
+    other = await client.call("start", run_id=waiting, saga="parcel", input={"n": 3})
     assert other.outcome == "conflict"
     async with engine.database.transaction() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 1
-    shop.answers.clear()
-    await shop.publish(*succeed(command))
-    await worker.facts.until(RunFinished, 2, status=Status.COMPLETED)
+    participant.reply_makers.clear()
+    await participant.publish(*succeed(command))
+    await worker.events.wait_for(RunFinished, 2, status=Status.COMPLETED)
 
 
 async def test_a_run_that_is_finished_is_known_again_while_all_places_are_taken(engine):
-    worker, shop = await engine.worker(runs_in_flight=1), await engine.shop()
-    asker = await engine.asker()
-    done = await asker.start()
-    await worker.facts.finished(done)
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start()
-    await shop.until("parcel.pack", 2)
-    again = await asker.ask("start", run_id=done, saga="parcel", input={})
+    worker, participant = (
+        await engine.start_worker(max_concurrent_runs=1),
+        await engine.start_participant(),
+    )
+    client = await engine.connect_client()
+    done = await client.start()
+    await worker.events.wait_for_end(done)
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start()
+    await participant.wait_for_commands("parcel.pack", 2)
+    again = await client.call("start", run_id=done, saga="parcel", input={})
     assert (again.outcome, again.status) == ("existing", "completed")
 
 
 async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(engine):
     """The run that begins is the one that was accepted."""
-    old, shop, asker, command, waiting = await one_waits(engine)
+    old, participant, client, command, waiting = await one_waits(engine)
     await old.stop()
-    await engine.worker(second(), runs_in_flight=1)
-    other = await asker.ask(
+    await engine.start_worker(second(), max_concurrent_runs=1)
+    other = await client.call(
         "start", run_id=waiting, saga="parcel", input={"n": 7, "address": "there"}
     )
     assert other.outcome == "conflict"
-    shop.answers.clear()
-    again = await engine.worker(parcels())
-    await shop.publish(*succeed(command))
-    assert await again.facts.finished(waiting) == Status.COMPLETED
+    participant.reply_makers.clear()
+    again = await engine.start_worker(parcels())
+    await participant.publish(*succeed(command))
+    assert await again.events.wait_for_end(waiting) == Status.COMPLETED
     async with engine.database.transaction() as tx:
         shown = await run_queries.read_detail(tx, waiting)
         assert shown is not None
@@ -229,24 +236,24 @@ async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(en
 
 
 async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
-    worker, shop, asker, command, waiting = await one_waits(engine)
+    worker, participant, client, command, waiting = await one_waits(engine)
     cancel = ("cancel", {"run_id": waiting, "by": "Ada", "reason": "too late"})
-    sent = await asker.send(*[cancel] * 12)
-    refused = await asker.hear(sent[10:])
+    sent = await client.send(*[cancel] * 12)
+    refused = await client.wait_for_answers(sent[10:])
     assert [each.outcome for each in refused] == ["refused"] * 2
     assert "max_pending_requests_per_run" in refused[0].error.message
     async with engine.database.transaction() as tx:
         held = text("SELECT count(*) FROM saga_engine.inbox WHERE held")
         assert (await tx.execute(held)).scalar_one() == 10
-    shop.answers.clear()
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(waiting) == Status.COMPENSATED
-    assert (await asker.answer(sent[0])).outcome == "accepted"
+    participant.reply_makers.clear()
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(waiting) == Status.COMPENSATED
+    assert (await client.wait_for_answer(sent[0])).outcome == "accepted"
     await check_promises(engine.database)
 
 
 async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(engine):
-    worker, shop, _, command, waiting = await one_waits(engine)
+    worker, participant, _, command, waiting = await one_waits(engine)
     ran = await saga_engine(
         *("cancel", waiting, "--reason", "too late", "--operator", "ann"),
         database_url=engine.database_url,
@@ -259,16 +266,16 @@ async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(
             async with engine.database.transaction() as tx:
                 if (await tx.execute(held)).scalar_one():
                     break
-    shop.answers.clear()
-    await shop.publish(*succeed(command))
-    assert await worker.facts.finished(waiting) == Status.COMPENSATED
+    participant.reply_makers.clear()
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(waiting) == Status.COMPENSATED
     async with engine.database.transaction() as tx:
         assert [each.outcome for each in await audit.list_for_run(tx, waiting)] == ["accepted"]
 
 
 async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engine):
     """A cancel is not answered with `unknown_run` because its start waits a moment for a key."""
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, mark = str(uuid7()), parcels().fingerprint
     kind, body = serialize_trigger(Start(run_id, "o-2", {"n": 1}))
     waiting = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-2")
@@ -287,7 +294,7 @@ async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engi
         async with asyncio.timeout(60):
             while not await put_by(engine):
                 pass
-    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
 
 
 async def put_by(engine):
@@ -302,21 +309,25 @@ async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_
 ):
     """`decide` is total; here it is not, for one start."""
     plant(monkeypatch, "decide")
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     async with engine.database.transaction() as tx:
         broken = str(
             (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
         )
         sound = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
-    assert (await worker.facts.incident(broken)).cause == "internal_error"
-    assert await worker.facts.finished(sound) == Status.COMPLETED
-    assert not worker.facts.of(MessageDeadLettered)
-    status = await asker.ask("status", run_id=broken)
+    assert (await worker.events.wait_for_incident(broken)).cause == "internal_error"
+    assert await worker.events.wait_for_end(sound) == Status.COMPLETED
+    assert not worker.events.matching(MessageDeadLettered)
+    status = await client.call("status", run_id=broken)
     assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")
     monkeypatch.undo()
-    cancel = await asker.ask("cancel", run_id=broken, by="Ada", reason="too late")
+    cancel = await client.call("cancel", run_id=broken, by="Ada", reason="too late")
     assert cancel.outcome == "accepted"
-    assert await worker.facts.finished(broken) == Status.COMPENSATED
+    assert await worker.events.wait_for_end(broken) == Status.COMPENSATED
     await check_promises(engine.database)
 
 
@@ -324,16 +335,16 @@ async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_ba
     engine, monkeypatch
 ):
     plant(monkeypatch, "decide", "begin_blocked")
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     async with engine.database.transaction() as tx:
         broken = str(
             (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
         )
-    await worker.facts.dead_letter("internal_error", run_id=broken)
+    await worker.events.wait_for_dead_letter("internal_error", run_id=broken)
     async with engine.database.transaction() as tx:
         again = await start_in_transaction(tx.connection, "parcel", {"n": 1}, key="o-1")
     assert not again.existing
-    assert await worker.facts.finished(str(again.run_id)) == Status.COMPLETED
+    assert await worker.events.wait_for_end(str(again.run_id)) == Status.COMPLETED
 
 
 BROKEN = {"n": 13}
@@ -372,29 +383,29 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
     await register(engine, parcels())
     async with engine.database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, "parcel", deep, key=key)).run_id)
-    worker, asker = await engine.worker(**lowered), await engine.asker()
-    assert (await worker.facts.incident(run_id)).cause == "input_invalid"
+    worker, client = await engine.start_worker(**lowered), await engine.connect_client()
+    assert (await worker.events.wait_for_incident(run_id)).cause == "input_invalid"
     async with engine.database.transaction() as tx:
         detail = await run_queries.read_detail(tx, run_id)
         assert detail is not None
         assert next(iter(lowered)) in detail.incidents[0].message
         assert await run_queries.find_by_key(tx, "parcel", key) == run_id
-    assert not worker.facts.of(MessageDeadLettered)
-    cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="too late")
+    assert not worker.events.matching(MessageDeadLettered)
+    cancel = await client.call("cancel", run_id=run_id, by="Ada", reason="too late")
     assert cancel.outcome == "accepted"
 
 
 async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
-    old, _, asker, _, _ = await one_waits(engine)
+    old, _, client, _, _ = await one_waits(engine)
     second = str(uuid7())
     long = {"text": "x" * 100_000}
-    [answer] = await asker.ask_all(start(second, input=long, key="k" * 200))
+    [answer] = await client.call_all(start(second, input=long, key="k" * 200))
     assert answer.outcome == "accepted"
     await old.stop()
     lowered = {"max_body_bytes": 4096, "max_body_json_values": 10, "max_request_text_bytes": 64}
-    again = await engine.worker(runs_in_flight=5, **lowered)
-    await again.facts.until(RunStarted, run_id=second)
-    assert not again.facts.of(MessageDeadLettered)
+    again = await engine.start_worker(max_concurrent_runs=5, **lowered)
+    await again.events.wait_for(RunStarted, run_id=second)
+    assert not again.events.matching(MessageDeadLettered)
 
 
 async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_without_end(engine):
@@ -421,8 +432,8 @@ async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_w
             ).run_id
         )
     await register(engine, changed_name())
-    worker = await engine.worker(maintenance=0.05)
-    await worker.facts.dead_letter("unknown_saga", run_id=old)
+    worker = await engine.start_worker(maintenance_interval=0.05)
+    await worker.events.wait_for_dead_letter("unknown_saga", run_id=old)
     async with engine.database.transaction() as tx:
         waiting = (await tx.execute(text("SELECT run_id::text FROM saga_engine.inbox"))).scalars()
         assert set(waiting) == {known, new}

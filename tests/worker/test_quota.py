@@ -42,13 +42,18 @@ async def set_aside(engine, *arrivals):
 
 
 async def test_the_junk_of_one_role_drops_nothing_of_another(engine):
-    kept = await set_aside(engine, *[recorded("shop")] * 9, recorded("desk"), recorded(None))
-    assert kept == {"role:shop": 1, "role:desk": 1, "": 1}
+    kept = await set_aside(engine, *[recorded("participant")] * 9, recorded("desk"), recorded(None))
+    assert kept == {"role:participant": 1, "role:desk": 1, "": 1}
     async with engine.database.transaction() as tx:
         assert list((await dead_letters.read_dropped(tx)).values()) == [8]
 
 
 async def test_a_start_that_was_accepted_is_kept_beyond_the_quota(engine):
-    arrivals = [recorded("shop"), start("shop"), start("shop"), start(fingerprint="f")]
+    arrivals = [
+        recorded("participant"),
+        start("participant"),
+        start("participant"),
+        start(fingerprint="f"),
+    ]
     kept = await set_aside(engine, *arrivals, start(fingerprint="f"), start(), start())
-    assert kept == {"role:shop": 3, "": 2}
+    assert kept == {"role:participant": 3, "": 2}

@@ -45,28 +45,32 @@ def test_any_uuid_has_an_answer(number):
 
 
 async def test_a_start_with_an_id_of_another_making_is_refused_and_told_the_fix(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     for wrong in (str(uuid4()), days_old(40)):
-        answer = await asker.ask("start", run_id=wrong, saga="parcel", key=wrong, input={})
+        answer = await client.call("start", run_id=wrong, saga="parcel", key=wrong, input={})
         assert (answer.outcome, answer.error.code) == ("invalid", "invalid")
         assert "version 7" in answer.error.message
-        await worker.facts.dead_letter("invalid_run_id", run_id=wrong)
-        good = await asker.start(key=wrong)
-        assert await worker.facts.finished(good) == Status.COMPLETED
+        await worker.events.wait_for_dead_letter("invalid_run_id", run_id=wrong)
+        good = await client.start(key=wrong)
+        assert await worker.events.wait_for_end(good) == Status.COMPLETED
     async with engine.database.transaction() as tx:
         strays = text("SELECT count(*) FROM saga_engine.run_default")
         assert (await tx.execute(strays)).scalar_one() == 0
 
 
 async def test_a_run_that_is_there_is_known_again_however_old_its_id_is(engine):
-    worker = await engine.worker(run_id_age_days=28)
-    asker, _ = await engine.asker(), await engine.shop()
+    worker = await engine.start_worker(max_run_id_age_days=28)
+    client, _ = await engine.connect_client(), await engine.start_participant()
     old = days_old(20)
-    await asker.start(run_id=old)
-    await worker.facts.finished(old)
+    await client.start(run_id=old)
+    await worker.events.wait_for_end(old)
     await worker.stop()
-    await engine.worker()
-    again = await asker.ask("start", run_id=old, saga="parcel", input={})
+    await engine.start_worker()
+    again = await client.call("start", run_id=old, saga="parcel", input={})
     assert (again.outcome, again.status) == ("existing", "completed")
 
 

@@ -13,39 +13,47 @@ from tests.kit.parcels import parcels
 from tests.kit.promises import check_promises
 
 
-async def test_the_same_start_twice_is_one_run(anywhere):
-    worker, shop, asker = await anywhere.worker(), await anywhere.shop(), await anywhere.asker()
-    run_id = await asker.start()
-    await worker.facts.finished(run_id)
-    again = await asker.ask("start", run_id=run_id, saga="parcel", input={})
+async def test_the_same_start_twice_is_one_run(engine_on_any_broker):
+    worker, participant, client = (
+        await engine_on_any_broker.start_worker(),
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
+    run_id = await client.start()
+    await worker.events.wait_for_end(run_id)
+    again = await client.call("start", run_id=run_id, saga="parcel", input={})
     assert (again.outcome, again.status) == ("existing", "completed")
-    assert len(worker.facts.of(RunStarted)) == 1
-    assert len(shop.received) == 3
+    assert len(worker.events.matching(RunStarted)) == 1
+    assert len(participant.received) == 3
 
 
 async def test_the_same_start_twice_in_one_batch_is_one_run(engine):
-    await (await engine.worker()).stop()  # so that there is a queue, and nobody at it
-    asker, shop = await engine.asker(), await engine.shop()
+    await (await engine.start_worker()).stop()  # so that there is a queue, and nobody at it
+    client, participant = await engine.connect_client(), await engine.start_participant()
     run_id = str(uuid7())
     start = ("start", {"run_id": run_id, "saga": "parcel", "input": {}})
-    sent = await asker.send(start, start)
-    worker = await engine.worker()
-    first, second = await asker.hear(sent)
+    sent = await client.send(start, start)
+    worker = await engine.start_worker()
+    first, second = await client.wait_for_answers(sent)
     assert [first.outcome, second.outcome] == ["accepted", "existing"]
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    assert len(shop.received) == 3
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert len(participant.received) == 3
 
 
 async def test_a_run_id_belongs_to_its_first_input(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     run_id = str(uuid7())
     start = {"run_id": run_id, "saga": "parcel"}
-    first, second = await asker.ask_all(
+    first, second = await client.call_all(
         ("start", {**start, "input": {"to": "Ada"}}), ("start", {**start, "input": {"to": "Bob"}})
     )
     assert [first.outcome, second.outcome] == ["accepted", "conflict"]
-    await worker.facts.finished(run_id)
-    third = await asker.ask("start", **start, input={"to": "Bob"})
+    await worker.events.wait_for_end(run_id)
+    third = await client.call("start", **start, input={"to": "Bob"})
     assert third.outcome == "conflict"
 
 
@@ -53,26 +61,30 @@ async def test_a_start_of_an_unknown_saga_reads_no_document_of_the_known_ones(
     engine,
 ):
     """Documents are as many and as large as what was ever loaded; such starts come unasked."""
-    worker, asker = await engine.worker(), await engine.asker()
+    worker, client = await engine.start_worker(), await engine.connect_client()
     hide = "ALTER TABLE saga_engine.definition RENAME COLUMN document TO hidden"
     async with engine.database.transaction() as tx:
         await tx.execute(text(hide))  # what reads it fails from here on
     for more in ({}, {"version": 7}):
         start = {"run_id": str(uuid7()), "saga": "unknown", "input": {}, **more}
-        assert (await asker.ask("start", **start)).outcome == "unknown_saga"
+        assert (await client.call("start", **start)).outcome == "unknown_saga"
     other = {"run_id": str(uuid7()), "saga": "parcel", "version": 7, "input": {}}
-    assert (await asker.ask("start", **other)).outcome == "unknown_saga"
-    assert not worker.facts.of(InternalErrorCaught)
+    assert (await client.call("start", **other)).outcome == "unknown_saga"
+    assert not worker.events.matching(InternalErrorCaught)
     await worker.stop()
     async with engine.database.transaction() as tx:
         await tx.execute(text(f"{hide.rpartition(' RENAME')[0]} RENAME COLUMN hidden TO document"))
 
 
 async def test_a_key_with_the_same_input_names_the_same_run(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    run_id = await asker.start(key="p-1", input={"to": "Ada", "n": 1})
-    await worker.facts.finished(run_id)
-    again = await asker.ask(
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    run_id = await client.start(key="p-1", input={"to": "Ada", "n": 1})
+    await worker.events.wait_for_end(run_id)
+    again = await client.call(
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"n": 1, "to": "Ada"}
     )
     assert (again.outcome, str(again.run_id)) == ("existing", run_id)
@@ -80,77 +92,88 @@ async def test_a_key_with_the_same_input_names_the_same_run(engine):
 
 
 async def test_a_key_with_another_input_is_a_conflict_that_names_the_run(engine):
-    await engine.worker()
-    await engine.shop()
-    asker = await engine.asker()
-    run_id = await asker.start(key="p-1", input={"to": "Ada"})
-    other = await asker.ask(
+    await engine.start_worker()
+    await engine.start_participant()
+    client = await engine.connect_client()
+    run_id = await client.start(key="p-1", input={"to": "Ada"})
+    other = await client.call(
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": "Bob"}
     )
     assert (other.outcome, str(other.run_id)) == ("conflict", run_id)
 
 
 async def test_one_key_wanted_twice_in_one_batch_starts_one_run(engine):
-    await (await engine.worker()).stop()
-    asker, _ = await engine.asker(), await engine.shop()
+    await (await engine.start_worker()).stop()
+    client, _ = await engine.connect_client(), await engine.start_participant()
     requests = [
         ("start", {"run_id": str(uuid7()), "saga": "parcel", "key": "p-1", "input": {"n": n}})
         for n in (1, 1, 2)
     ]
-    sent = await asker.send(*requests)
-    worker = await engine.worker()
-    first, second, third = await asker.hear(sent)
+    sent = await client.send(*requests)
+    worker = await engine.start_worker()
+    first, second, third = await client.wait_for_answers(sent)
     assert [first.outcome, second.outcome, third.outcome] == ["accepted", "existing", "conflict"]
     assert first.run_id == second.run_id == third.run_id
-    assert await worker.facts.finished(str(first.run_id)) == Status.COMPLETED
+    assert await worker.events.wait_for_end(str(first.run_id)) == Status.COMPLETED
 
 
-async def test_a_key_wanted_at_once_from_many_workers_starts_one_run(anywhere):
-    workers = [await anywhere.worker() for _ in range(2)]
-    shop, asker = await anywhere.shop(), await anywhere.asker()
+async def test_a_key_wanted_at_once_from_many_workers_starts_one_run(engine_on_any_broker):
+    workers = [await engine_on_any_broker.start_worker() for _ in range(2)]
+    participant, client = (
+        await engine_on_any_broker.start_participant(),
+        await engine_on_any_broker.connect_client(),
+    )
     requests = [
         ("start", {"run_id": str(uuid7()), "saga": "parcel", "key": f"p-{n % 5}", "input": {}})
         for n in range(50)
     ]
-    answers = await asker.ask_all(*requests)
+    answers = await client.call_all(*requests)
     assert [answer.outcome for answer in answers].count("accepted") == 5
     assert len({answer.run_id for answer in answers}) == 5
-    await shop.until("parcel.tell", 5)
-    assert sum(len(worker.facts.of(RunStarted)) for worker in workers) == 5
+    await participant.wait_for_commands("parcel.tell", 5)
+    assert sum(len(worker.events.matching(RunStarted)) for worker in workers) == 5
 
 
 async def test_an_input_that_does_not_fit_is_refused_and_does_not_take_the_key(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    wrong = await asker.ask(
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    wrong = await client.call(
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": []}
     )
     assert wrong.outcome == "invalid"
     assert "to" in wrong.error.message
-    await worker.facts.dead_letter("invalid_input")
-    assert await asker.start(key="p-1", input={"to": "Ada"})
+    await worker.events.wait_for_dead_letter("invalid_input")
+    assert await client.start(key="p-1", input={"to": "Ada"})
 
 
 async def test_a_run_that_is_there_takes_no_other_key(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
-    run_id = await asker.start(key="p-1", input={"to": "Ada"})
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    run_id = await client.start(key="p-1", input={"to": "Ada"})
     for given in ({"to": "Ada"}, {"to": "Bob"}):
-        other = await asker.ask("start", run_id=run_id, saga="parcel", key="p-2", input=given)
+        other = await client.call("start", run_id=run_id, saga="parcel", key="p-2", input=given)
         assert (other.outcome, str(other.run_id)) == ("conflict", run_id)
-    free = await asker.start(key="p-2", input={"to": "Bob"})
-    assert await worker.facts.finished(free) == Status.COMPLETED
-    again = await asker.ask(
+    free = await client.start(key="p-2", input={"to": "Bob"})
+    assert await worker.events.wait_for_end(free) == Status.COMPLETED
+    again = await client.call(
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": "Ada"}
     )
     assert (again.outcome, str(again.run_id)) == ("existing", run_id)
 
 
 async def test_a_start_is_committed_with_the_callers_own_rows(engine):
-    worker, _ = await engine.worker(), await engine.shop()
+    worker, _ = await engine.start_worker(), await engine.start_participant()
     async with engine.database.transaction() as tx:
         await tx.execute(text("CREATE TABLE parcels (id text)"))
         await tx.execute(text("INSERT INTO parcels VALUES ('p-1')"))
         handle = await start_in_transaction(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
-    assert await worker.facts.finished(str(handle.run_id)) == Status.COMPLETED
+    assert await worker.events.wait_for_end(str(handle.run_id)) == Status.COMPLETED
     async with engine.database.transaction() as tx:
         again = await start_in_transaction(tx.connection, "parcel", {"to": "Ada"}, key="p-1")
     assert (again.run_id, again.existing) == (handle.run_id, True)
@@ -158,7 +181,11 @@ async def test_a_start_is_committed_with_the_callers_own_rows(engine):
 
 
 async def test_a_start_whose_transaction_is_undone_never_was(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     handle = None
     try:
         async with engine.database.transaction() as tx:
@@ -166,32 +193,40 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
             raise ZeroDivisionError  # noqa: TRY301 - the caller's own trouble
     except ZeroDivisionError:
         pass
-    run_id = await asker.start(key="p-1", input={"to": "Bob"})
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
+    run_id = await client.start(key="p-1", input={"to": "Bob"})
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     assert handle is not None
-    assert not worker.facts.of(RunStarted, run_id=str(handle.run_id))
+    assert not worker.events.matching(RunStarted, run_id=str(handle.run_id))
 
 
 async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     async with engine.database.transaction() as tx:
         handle = await start_in_transaction(tx.connection, "parcel", {"to": []}, key="p-1")
     run_id = str(handle.run_id)
-    incident = await worker.facts.incident(run_id)
+    incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.cause) == ("pack", "input_invalid")
-    status = await asker.ask("status", run_id=run_id)
+    status = await client.call("status", run_id=run_id)
     assert (status.outcome, status.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
         assert await dead_letters.read_page(tx, limit=10) == []
         assert await run_queries.find_by_key(tx, "parcel", "p-1") == run_id
-    cancel = await asker.ask("cancel", run_id=run_id, by="Ada", reason="not what I meant")
+    cancel = await client.call("cancel", run_id=run_id, by="Ada", reason="not what I meant")
     assert cancel.outcome == "accepted"
-    assert await worker.facts.finished(run_id) == Status.COMPENSATED
+    assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     await check_promises(engine.database)
 
 
 async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine):
-    worker, _, asker = await engine.worker(), await engine.shop(), await engine.asker()
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
     good = [
         ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {"n": n}}) for n in range(20)
     ]
@@ -205,7 +240,7 @@ async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine
         ("begin", {"run_id": str(uuid7())}),
     ]
     mixed = [each for pair in zip(good, bad * 3, strict=False) for each in pair]
-    answers = await asker.ask_all(*mixed)
+    answers = await client.call_all(*mixed)
     outcomes = [answer.outcome for answer in answers]
     assert outcomes[0::2] == ["accepted"] * 20
     assert outcomes[1:14:2] == [
@@ -213,12 +248,12 @@ async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine
         *("unknown_run", "unknown_run", "invalid"),
     ]
     for _, body in good:
-        assert await worker.facts.finished(body["run_id"]) == Status.COMPLETED
+        assert await worker.events.wait_for_end(body["run_id"]) == Status.COMPLETED
 
 
 async def test_the_newest_version_is_started_unless_one_is_named(engine):
-    worker = await engine.worker(parcels(version=1), parcels(version=2))
-    asker, _ = await engine.asker(), await engine.shop()
-    newest, named = await asyncio.wait_for(asker.start(), 30), await asker.start(version=1)
-    assert worker.facts.of(RunStarted, run_id=newest)[0].version == 2
-    assert worker.facts.of(RunStarted, run_id=named)[0].version == 1
+    worker = await engine.start_worker(parcels(version=1), parcels(version=2))
+    client, _ = await engine.connect_client(), await engine.start_participant()
+    newest, named = await asyncio.wait_for(client.start(), 30), await client.start(version=1)
+    assert worker.events.matching(RunStarted, run_id=newest)[0].version == 2
+    assert worker.events.matching(RunStarted, run_id=named)[0].version == 1

@@ -29,7 +29,7 @@ from saga_engine.worker.time_limit import (
 )
 
 CALL = UserCodeCall(
-    "shop", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
+    "participant", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
 )
 SOON = 0.05
 
@@ -160,7 +160,7 @@ class SlowCodec:
 
 
 PLACES = [
-    (input_associated_data("shop", "r-1"), ("shop", "r-1", "", None)),
+    (input_associated_data("participant", "r-1"), ("participant", "r-1", "", None)),
     (
         command_associated_data("r-1", "charge", Direction.ACTION),
         ("", "r-1", "charge", Direction.ACTION),
@@ -170,7 +170,7 @@ PLACES = [
         ("", "r-1", "charge", Direction.ACTION),
     ),
     (failure_associated_data("r-1"), ("", "r-1", "", None)),
-    (key_associated_data("shop", "k/1"), ("shop", "", "", None)),
+    (key_associated_data("participant", "k/1"), ("participant", "", "", None)),
 ]
 
 

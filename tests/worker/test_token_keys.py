@@ -27,58 +27,58 @@ async def rotate(engine):
         return (await engine_identity.token_keys(tx)).signing
 
 
-async def signed_with(key, asker, shop):
+async def signed_with(key, client, participant):
     """Start runs until a command is signed with that key."""
-    shop.answers["parcel.pack"] = no_reply
+    participant.reply_makers["parcel.pack"] = no_reply
     for _ in range(1000):
-        await asker.start()
-        count = shop.names.count("parcel.pack") + 1
-        command = (await shop.until("parcel.pack", count - 1 or 1))[-1]
+        await client.start()
+        count = participant.command_names.count("parcel.pack") + 1
+        command = (await participant.wait_for_commands("parcel.pack", count - 1 or 1))[-1]
         if verify_token(key, command.correlation_id):
             return command
     raise AssertionError("the worker has not read the new key")
 
 
 async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(engine):
-    worker = await engine.worker(maintenance=0.02)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    before = await asker.start()
-    [command] = await shop.until("parcel.send")
+    worker = await engine.start_worker(maintenance_interval=0.02)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    before = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     key = await rotate(engine)
     assert verify_token(key, command.correlation_id) is None
-    later = await signed_with(key, asker, shop)
-    await shop.publish(*succeed(command), *succeed(later))
-    assert await worker.facts.finished(before) == Status.COMPLETED
-    await shop.until("parcel.send", 2)
-    assert not worker.facts.of(MessageDeadLettered)
+    later = await signed_with(key, client, participant)
+    await participant.publish(*succeed(command), *succeed(later))
+    assert await worker.events.wait_for_end(before) == Status.COMPLETED
+    await participant.wait_for_commands("parcel.send", 2)
+    assert not worker.events.matching(MessageDeadLettered)
 
 
 async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine):
-    worker = await engine.worker(maintenance=0.02)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    await asker.start()
-    [command] = await shop.until("parcel.send")
+    worker = await engine.start_worker(maintenance_interval=0.02)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     await rotate(engine)
-    await signed_with(await rotate(engine), asker, shop)
-    await shop.publish(*succeed(command))
-    letter = await worker.facts.dead_letter("foreign_correlation_id")
+    await signed_with(await rotate(engine), client, participant)
+    await participant.publish(*succeed(command))
+    letter = await worker.events.wait_for_dead_letter("foreign_correlation_id")
     assert letter.correlation_id == redact_token(command.correlation_id) != command.correlation_id
 
 
 async def test_no_digest_of_a_command_is_stored_or_told(engine):
-    worker = await engine.worker(reply_users={"parcel.tell": ["nobody"]})
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.tell"] = succeed
-    await asker.start()
-    await shop.until("parcel.tell")
-    garbled = shop.received[0].correlation_id
-    await engine.raw(b"{", correlation_id=garbled)
-    for reason in ("wrong_sender", "malformed_json"):
-        await worker.facts.dead_letter(reason)
-    digests = {each.correlation_id.partition(".")[0] for each in shop.received}
-    assert not [each for each in worker.facts.told if any(one in repr(each) for one in digests)]
+    worker = await engine.start_worker(authorized_reply_users={"parcel.tell": ["nobody"]})
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.tell"] = succeed
+    await client.start()
+    await participant.wait_for_commands("parcel.tell")
+    garbled = participant.received[0].correlation_id
+    await engine.publish_raw(b"{", correlation_id=garbled)
+    for reason in ("unauthorized_sender", "malformed_json"):
+        await worker.events.wait_for_dead_letter(reason)
+    digests = {each.correlation_id.partition(".")[0] for each in participant.received}
+    assert not [each for each in worker.events.events if any(one in repr(each) for one in digests)]
     async with engine.database.transaction() as tx:
         tables = await tx.execute(
             text("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
@@ -91,13 +91,13 @@ async def test_no_digest_of_a_command_is_stored_or_told(engine):
 
 
 async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(engine):
-    strict = await engine.worker(reply_users={"parcel.tell": ["desk"]})
-    shop, asker = await engine.shop(), await engine.asker()
-    run_id = await asker.start()
-    await strict.facts.dead_letter("wrong_sender", run_id=run_id)
-    [command] = await shop.until("parcel.tell")
-    await engine.raw(b"{}", correlation_id=forge_token(command))
-    await strict.facts.dead_letter("foreign_correlation_id")
+    strict = await engine.start_worker(authorized_reply_users={"parcel.tell": ["desk"]})
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    run_id = await client.start()
+    await strict.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
+    [command] = await participant.wait_for_commands("parcel.tell")
+    await engine.publish_raw(b"{}", correlation_id=forge_token(command))
+    await strict.events.wait_for_dead_letter("foreign_correlation_id")
     await strict.stop()
     await rotate(engine)
     await rotate(engine)
@@ -111,26 +111,26 @@ async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(en
     assert foreign.correlation_id == forge_token(command), (
         "nobody knows that it is no token of ours"
     )
-    worker = await engine.worker()
-    await shop.publish(letters["foreign_correlation_id"], letters["wrong_sender"])
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    await worker.facts.dead_letter("foreign_correlation_id")
+    worker = await engine.start_worker()
+    await participant.publish(letters["foreign_correlation_id"], letters["unauthorized_sender"])
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    await worker.events.wait_for_dead_letter("foreign_correlation_id")
 
 
 async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engine):
     """Another worker has read the key of a rotation and signs with it; this one has not."""
-    worker = await engine.worker(maintenance=3600.0)
-    shop, asker = await engine.shop(), await engine.asker()
-    shop.answers["parcel.send"] = no_reply
-    run_id = await asker.start()
-    [command] = await shop.until("parcel.send")
+    worker = await engine.start_worker(maintenance_interval=3600.0)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.send"] = no_reply
+    run_id = await client.start()
+    [command] = await participant.wait_for_commands("parcel.send")
     async with engine.database.transaction() as tx:
         ref = verify_token((await engine_identity.token_keys(tx)).signing, command.correlation_id)
     assert ref is not None
     token = sign_token(await rotate(engine), ref)
-    await shop.publish(*[replace(reply, correlation_id=token) for reply in succeed(command)])
-    assert await worker.facts.finished(run_id) == Status.COMPLETED
-    assert not worker.facts.of(MessageDeadLettered)
+    await participant.publish(*[replace(reply, correlation_id=token) for reply in succeed(command)])
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert not worker.events.matching(MessageDeadLettered)
 
 
 async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, monkeypatch):

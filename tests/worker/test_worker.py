@@ -11,20 +11,20 @@ DRAIN = 3.0
 
 
 async def test_the_time_to_drain_includes_the_time_to_leave(engine):
-    worker, shop, asker = (
-        await engine.worker(drain=DRAIN),
-        await engine.shop(),
-        await engine.asker(),
+    worker, participant, client = (
+        await engine.start_worker(shutdown_timeout=DRAIN),
+        await engine.start_participant(),
+        await engine.connect_client(),
     )
-    shop.answers["parcel.pack"] = no_reply
-    await asker.start()
-    [command] = await shop.until("parcel.pack")
+    participant.reply_makers["parcel.pack"] = no_reply
+    await client.start()
+    [command] = await participant.wait_for_commands("parcel.pack")
     async with engine.database.transaction() as tx:
         await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
-        before = len(worker.facts.of(MessagesConsumed, queue="saga.replies"))
-        await shop.publish(*succeed(command))
-        await worker.facts.until(MessagesConsumed, before + 1, queue="saga.replies")
+        before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
+        await participant.publish(*succeed(command))
+        await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
         async with asyncio.timeout(DRAIN * 0.9):
             await worker.stop()
-    [stopped] = worker.facts.of(ProcessStopped)
+    [stopped] = worker.events.matching(ProcessStopped)
     assert not stopped.clean
