@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-CURRENT_CALL: ContextVar[Any] = ContextVar("saga_engine_call", default=None)
+CURRENT_CALL: ContextVar[Any] = ContextVar("saga_engine_current_call", default=None)
 """The call of user code that the current code belongs to; None: it is the engine's."""
 
 ReportCallback: TypeAlias = Callable[[Any, str], None]

@@ -54,16 +54,18 @@ table = Table(
     Column("attempt", Integer, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("reply", JSONB, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+    Column(
+        "claimed_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True
+    ),
     PrimaryKeyConstraint("run_id", "step", "direction"),
 )
 """For your own migrations, when the participant has create_barrier=False."""
 
 _TOMBSTONE = "compensated"
 
-STATEMENTS_KEY = "saga_engine_barrier"
+STATEMENTS_KEY = "saga_engine_barrier_statements"
 """Of a connection's `info`: the Statements for the table; else the search path finds it."""
-INITIAL_ROLE_KEY = "saga_engine_role"
+INITIAL_ROLE_KEY = "saga_engine_initial_role"
 """The same: the role that the transaction began with."""
 ROLE_CHANGED_KEY = "saga_engine_role_changed"
 """The same: whether the handler may have changed that role."""
@@ -75,7 +77,7 @@ class BarrierCase(StrEnum):
     REPEATED = "repeated"
     EMPTY = "empty"
     REFUSED = "refused"
-    IN_PROGRESS = "in_hand"
+    IN_PROGRESS = "in_progress"
 
 
 class CommandInProgress(Exception):
@@ -105,7 +107,7 @@ REFUSED_RESULT = CommandResult(
 EMPTY_COMPENSATION_RESULT = CommandResult(Outcome.SUCCEEDED, b"null", BarrierCase.EMPTY)
 IN_PROGRESS_RESULT = CommandResult(
     Outcome.FAILED,
-    b'{"code": "in_hand", "message": "An earlier delivery of this command has not ended yet.",'
+    b'{"code": "in_progress", "message": "An earlier delivery of this command has not ended yet.",'
     b' "details": null}',
     BarrierCase.IN_PROGRESS,
 )
@@ -204,7 +206,7 @@ async def delete_older_than(
     )
     while True:
         async with engine.begin() as tx:
-            deleted = await tx.execute(statement, {"older_than": age, "batch": batch_size})
+            deleted = await tx.execute(statement, {"older_than": age, "batch_size": batch_size})
         total_deleted += deleted.rowcount
         if deleted.rowcount < batch_size:
             return total_deleted
@@ -215,7 +217,7 @@ async def _recorded_result(
 ) -> CommandResult:
     row = (await tx.execute(statements.select_result, _primary_key(command))).one_or_none()
     if row is None:
-        raise Failed("barrier_forgotten", "The command's row was deleted just now.")
+        raise Failed("barrier_row_deleted", "The command's row was deleted just now.")
     if row.outcome == _TOMBSTONE:
         return REFUSED_RESULT
     return CommandResult(Outcome(row.outcome), row.reply.encode(), BarrierCase.REPEATED)
@@ -225,7 +227,7 @@ async def _execute_if_unlocked(
     tx: AsyncConnection, statement: TextClause, parameters: dict[str, object], lock_id: int
 ) -> bool:
     """Change a row unless somebody else has it in hand; whether there was something to change."""
-    [(lock_acquired, changed)] = await tx.execute(statement, parameters | {"lock": lock_id})
+    [(lock_acquired, changed)] = await tx.execute(statement, parameters | {"lock_id": lock_id})
     if not lock_acquired:
         raise CommandInProgress
     return bool(changed)
@@ -248,21 +250,22 @@ def _primary_key(command: Command) -> dict[str, object]:
 # the effect is there and its reply is not, and the truth is that a person must look.
 _CLAIM = text(
     """
-    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS mine),
+    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock_id) AS lock_acquired),
     claimed AS (
         INSERT INTO saga_barrier
             (run_id, step, direction, idempotency_key, attempt, outcome, reply)
         SELECT :run_id, :step, :direction, :idempotency_key, :attempt, 'failed',
             '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
-        FROM lock WHERE mine
+        FROM lock WHERE lock_acquired
         ON CONFLICT (run_id, step, direction) DO NOTHING RETURNING 1)
-    SELECT mine, EXISTS (SELECT FROM claimed) FROM lock
+    SELECT lock_acquired, EXISTS (SELECT FROM claimed) FROM lock
     """
 )
 # After a rejection an operator may have the step tried again: a new key and a higher attempt.
 _RECLAIM = text(
     """
-    UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt, at = now(),
+    UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt, claimed_at =
+    now(),
         outcome = 'failed',
         reply =
         '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
@@ -270,18 +273,18 @@ _RECLAIM = text(
         AND outcome = 'rejected' AND idempotency_key <> :idempotency_key AND attempt < :attempt
     """
 )
-# A rejected action did nothing, but could be tried again later: it is buried as well.
+# A rejected action did nothing, but could be tried again later: it is inserted as well.
 _INSERT_TOMBSTONE = text(
     """
-    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock) AS mine),
-    buried AS (
+    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock_id) AS lock_acquired),
+    inserted AS (
         INSERT INTO saga_barrier
             (run_id, step, direction, idempotency_key, attempt, outcome, reply)
         SELECT :run_id, :step, 'action', :idempotency_key, :attempt, 'compensated', 'null'
-        FROM lock WHERE mine
+        FROM lock WHERE lock_acquired
         ON CONFLICT (run_id, step, direction) DO UPDATE SET outcome = excluded.outcome
             WHERE saga_barrier.outcome IN ('rejected', 'compensated') RETURNING 1)
-    SELECT mine, EXISTS (SELECT FROM buried) FROM lock
+    SELECT lock_acquired, EXISTS (SELECT FROM inserted) FROM lock
     """
 )
 # A row that this transaction has written has its number: no other one may record the answer, such
@@ -307,7 +310,8 @@ _FIND_SCHEMA = text(
 _LOCK_TABLE_CREATION = text("SELECT pg_advisory_xact_lock(hashtext('saga_barrier'))")
 _DELETE_OLDER_THAN = text(
     "DELETE FROM saga_barrier WHERE ctid = ANY(ARRAY("
-    "SELECT ctid FROM saga_barrier WHERE at < now() - CAST(:older_than AS interval) LIMIT :batch))"
+    "SELECT ctid FROM saga_barrier WHERE claimed_at < now() - CAST(:older_than AS interval)"
+    " LIMIT :batch_size))"
 )
 
 

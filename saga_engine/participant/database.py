@@ -266,7 +266,7 @@ _SELECT_SESSION_SETTINGS = text(
 _SELECT_READ_ONLY = text("SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")
 _SET_IDLE_TIMEOUT = text(
     "SELECT pg_catalog.current_setting('role') FROM (SELECT pg_catalog.set_config("
-    "'idle_in_transaction_session_timeout', :milliseconds, true)) AS done"
+    "'idle_in_transaction_session_timeout', :milliseconds, true)) AS idle_timeout"
 )
 
 _INVALID_SCHEMA_SQLSTATE = "3F000"

@@ -35,6 +35,7 @@ from saga_engine.telemetry.events import (
     Observer,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 
 
 class Dispatcher:
@@ -95,8 +96,10 @@ class Dispatcher:
             else:
                 await self._execute(delivery, received)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other commands
-            self._emit(InternalErrorCaught(operation="participant", problem=describe_error(error)))
-            await self._dead_letter(delivery, "fault", "It met a bug of saga-engine.")
+            self._emit(
+                InternalErrorCaught(operation=Operation.PARTICIPANT, problem=describe_error(error))
+            )
+            await self._dead_letter(delivery, "internal_error", "It met a bug of saga-engine.")
 
     async def _execute(self, delivery: Delivery, received: ReceivedCommand) -> None:
         """Answer a command, as soon as no other delivery has it in hand."""

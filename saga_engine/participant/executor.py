@@ -29,7 +29,7 @@ from saga_engine.participant.calls import HandlerCalls, Task
 from saga_engine.participant.database import HandlerRolledBack, ParticipantDatabase
 from saga_engine.participant.errors import Failed
 from saga_engine.participant.handler import Handler
-from saga_engine.participant.outage import OPERATION, CommandDeferred, OutageMonitor
+from saga_engine.participant.outage import CommandDeferred, OutageMonitor
 from saga_engine.payload.encryption import (
     DECRYPTION_FAILED,
     NO_ENCRYPTION,
@@ -54,6 +54,7 @@ from saga_engine.telemetry.events import (
     InternalErrorCaught,
     Observer,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.telemetry.throttle import Throttle
 from saga_engine.vocabulary import Direction, Failure, Outcome
 
@@ -291,17 +292,19 @@ class Executor:
             if not state.handler_started:
                 raise CommandDeferred
         elif isinstance(error, SQLAlchemyError | OSError) or sqlstate_of(error):
-            if self._throttle.record(OPERATION, failure.code) is not None:
+            if self._throttle.record(Operation.PARTICIPANT, failure.code) is not None:
                 problem = (
                     self.outage_monitor.describe_error(error)
                     if self.outage_monitor
                     else failure.message
                 )
-                self._emit(DatabaseUnavailable(operation=OPERATION, problem=problem))
+                self._emit(DatabaseUnavailable(operation=Operation.PARTICIPANT, problem=problem))
         else:
             run_id = str(state.received.command.run_id)
             problem = verdict.class_and_location(error)
-            self._emit(InternalErrorCaught(operation=OPERATION, problem=problem, run_id=run_id))
+            self._emit(
+                InternalErrorCaught(operation=Operation.PARTICIPANT, problem=problem, run_id=run_id)
+            )
         return _unsuccessful_result(Outcome.FAILED, failure)
 
     def _emit_handler_failed(

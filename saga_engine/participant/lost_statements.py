@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 from saga_engine.postgres.connect import create_database_engine
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable, Observer, describe_error
+from saga_engine.telemetry.operations import Operation
 
 POLL_INTERVAL = 0.5
 """Seconds between two looks at what is waited for."""
@@ -127,13 +128,17 @@ class LostStatementMonitor:
                 lost = await self._terminate_lost()
             except Exception as error:  # noqa: BLE001 - the next look asks again
                 if not in_outage:
-                    emit(DatabaseUnavailable(operation="watchdog", problem=describe_error(error)))
+                    emit(
+                        DatabaseUnavailable(
+                            operation=Operation.LOST_STATEMENTS, problem=describe_error(error)
+                        )
+                    )
                 in_outage = True
                 continue
             in_outage = False
             if lost:
                 problem = f"{len(lost)} statements or their answers were lost on the way."
-                emit(DatabaseUnavailable(operation="watchdog", problem=problem))
+                emit(DatabaseUnavailable(operation=Operation.LOST_STATEMENTS, problem=problem))
 
     async def close(self) -> None:
         """Close what was opened here."""
@@ -174,8 +179,8 @@ class LostStatementMonitor:
         """Those whose sessions wait for us as well."""
         by_session = {each.session_id: each for each in pending if not each.driver.is_closed()}
         parameters = {
-            "numbers": [each for each in by_session if isinstance(each, int)],
-            "names": [each for each in by_session if isinstance(each, str)],
+            "pids": [each for each in by_session if isinstance(each, int)],
+            "application_names": [each for each in by_session if isinstance(each, str)],
             "application": APPLICATION_NAME,
         }
         async with (
@@ -221,8 +226,8 @@ _TCP_INFO_BYTE_COUNTS, _TCP_INFO_OFFSET = struct.Struct("=QQ"), 120
 _FROM_SESSIONS_WAITING_FOR_CLIENT = """
     FROM pg_stat_activity
     WHERE usename = current_user AND wait_event = 'ClientRead'
-        AND (pid = ANY (:numbers) AND application_name = :application
-            OR application_name = ANY (:names))"""
+        AND (pid = ANY (:pids) AND application_name = :application
+            OR application_name = ANY (:application_names))"""
 _SELECT_WAITING_SESSIONS = text(
     "SELECT pid, application_name AS application" + _FROM_SESSIONS_WAITING_FOR_CLIENT
 )

@@ -9,8 +9,7 @@ import asyncio
 
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.telemetry.events import DatabaseRecovered, DatabaseUnavailable, Observer
-
-OPERATION = "participant"
+from saga_engine.telemetry.operations import Operation
 
 
 class CommandDeferred(Exception):
@@ -45,7 +44,7 @@ class OutageMonitor:
         self._started_at = asyncio.get_running_loop().time()
         self._outage_ended.clear()
         self._outage_started.set()
-        self._emit(DatabaseUnavailable(operation=OPERATION, problem=problem))
+        self._emit(DatabaseUnavailable(operation=Operation.PARTICIPANT, problem=problem))
 
     def describe_error(self, error: BaseException) -> str:
         """Say in a sentence what an error of the database is, without its text."""
@@ -72,4 +71,4 @@ class OutageMonitor:
             self._outage_started.clear()
             self._outage_ended.set()
             duration = loop.time() - self._started_at
-            self._emit(DatabaseRecovered(operation=OPERATION, outage_s=duration))
+            self._emit(DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=duration))

@@ -160,7 +160,7 @@ class ParticipantService:
             "handlers": "all of them are stuck" if stuck else None,
             "publishing": _connection_problem(publish_connection.status),
             "consuming": _connection_problem(consume_connection.status),
-            "draining": "it is stopping" if self._shutting_down else None,
+            "shutting_down": "it is stopping" if self._shutting_down else None,
         }
 
     async def _open_participant(self, participant: Participant, exit_stack: AsyncExitStack) -> None:

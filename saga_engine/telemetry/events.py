@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from saga_engine.errors import SagaEngineError
 from saga_engine.payload.guard import class_name
+from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
 
 
@@ -217,7 +218,7 @@ class BrokerConnectionChanged:
 class DatabaseUnavailable:
     """An `operation` met a database that is away or refuses, and is tried again."""
 
-    operation: str
+    operation: Operation
     problem: str
 
 
@@ -225,7 +226,7 @@ class DatabaseUnavailable:
 class InternalErrorCaught:
     """A bug of ours, or of a mapping, was contained; `operation` is where, `problem` what."""
 
-    operation: str
+    operation: Operation
     problem: str
     run_id: str = ""
 
@@ -299,7 +300,7 @@ class WatchdogRestarted:
 class DatabaseRecovered:
     """The database of a participant works again, `outage_s` after it was found to be away."""
 
-    operation: str
+    operation: Operation
     outage_s: float
 
 

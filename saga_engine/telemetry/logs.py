@@ -31,35 +31,35 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.RunCompensating: ("run.compensating", logging.INFO),
     events.RunFinished: ("run.finished", logging.INFO),
     events.AttemptSent: ("attempt.sent", logging.DEBUG),
-    events.AttemptFinished: ("attempt.settled", logging.DEBUG),
+    events.AttemptFinished: ("attempt.finished", logging.DEBUG),
     events.RetryScheduled: ("retry.scheduled", logging.INFO),
     events.IncidentOpened: ("incident.opened", logging.ERROR),
     events.IncidentResolved: ("incident.resolved", logging.INFO),
-    events.OperatorActionProcessed: ("operator.answered", logging.INFO),
+    events.OperatorActionProcessed: ("operator_action.processed", logging.INFO),
     events.MessageIgnored: ("message.ignored", logging.DEBUG),
-    events.MessageHeld: ("message.parked", logging.WARNING),
+    events.MessageHeld: ("message.held", logging.WARNING),
     events.MessageDeadLettered: ("message.dead_lettered", logging.WARNING),
     events.BatchProcessed: ("batch.processed", logging.DEBUG),
     events.MessagesPublished: ("messages.published", logging.DEBUG),
     events.MessagesConsumed: ("messages.consumed", logging.DEBUG),
-    events.BrokerConnectionChanged: ("link.changed", logging.INFO),
-    events.DatabaseUnavailable: ("database.troubled", logging.WARNING),
+    events.BrokerConnectionChanged: ("broker_connection.changed", logging.INFO),
+    events.DatabaseUnavailable: ("database.unavailable", logging.WARNING),
     events.DatabaseRecovered: ("database.recovered", logging.INFO),
-    events.InternalErrorCaught: ("fault.found", logging.ERROR),
-    events.UserCodeFailed: ("code.failed", logging.ERROR),
-    events.UserCodeHung: ("code.stuck", logging.ERROR),
-    events.UserCodeContained: ("code.contained", logging.ERROR),
-    events.WatchdogLost: ("overseer.lost", logging.WARNING),
-    events.WatchdogRestarted: ("overseer.started", logging.INFO),
+    events.InternalErrorCaught: ("internal_error.caught", logging.ERROR),
+    events.UserCodeFailed: ("user_code.failed", logging.ERROR),
+    events.UserCodeHung: ("user_code.hung", logging.ERROR),
+    events.UserCodeContained: ("user_code.contained", logging.ERROR),
+    events.WatchdogLost: ("watchdog.lost", logging.WARNING),
+    events.WatchdogRestarted: ("watchdog.restarted", logging.INFO),
     events.ProcessReady: ("process.ready", logging.INFO),
-    events.ProcessStopping: ("process.draining", logging.INFO),
+    events.ProcessStopping: ("process.stopping", logging.INFO),
     events.ProcessStopped: ("process.stopped", logging.INFO),
     events.HandlerFinished: ("handler.finished", logging.DEBUG),
     events.HandlerFailed: ("handler.failed", logging.WARNING),
     events.HandlerAbandoned: ("handler.abandoned", logging.WARNING),
     events.BarrierHit: ("barrier.hit", logging.DEBUG),
     events.BacklogCounted: ("backlog.counted", logging.DEBUG),
-    events.EventLoopLagMeasured: ("loop.measured", logging.DEBUG),
+    events.EventLoopLagMeasured: ("event_loop.lag_measured", logging.DEBUG),
     events.ObserverFailed: ("observer.failed", logging.ERROR),
 }
 """Each fact's event name, and its level when nothing is wrong (see `level_of`)."""
@@ -139,9 +139,9 @@ class LogSink:
             suppressed = self._throttle.record(*throttle_key)
             level = logging.DEBUG if suppressed is None else level
             throttle_keys = (
-                {"again": True}
+                {"throttled": True}
                 if suppressed is None
-                else {"repeats": suppressed}
+                else {"suppressed_count": suppressed}
                 if suppressed
                 else {}
             )
@@ -152,7 +152,7 @@ class LogSink:
         try:
             self._logger.log(level, event, **keys)
             if self._lost_lines:
-                self._logger.warning("log.lost", lines=self._lost_lines)
+                self._logger.warning("log.lines_lost", lines=self._lost_lines)
         except OSError:
             self._lost_lines += 1
             raise

@@ -63,7 +63,7 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
         "saga",
         "outcome",
     ),
-    _counter("saga_compensations_total", "Runs that turned back, by cause.", "saga", "cause"),
+    _counter("saga_runs_compensating_total", "Runs that turned back, by cause.", "saga", "cause"),
     _counter(
         "saga_step_attempts_total",
         "Attempts that settled; outcome unknown is a timeout.",
@@ -79,8 +79,8 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     _counter("saga_step_timeouts_total", "Attempts without a reply.", "saga", "step", "direction"),
     _counter("saga_incidents_opened_total", "Incidents opened, by cause.", "saga", "cause"),
     _counter("saga_operator_actions_total", "Operators' requests answered.", "action", "outcome"),
-    _counter("saga_duplicates_total", "Messages that changed nothing.", "reason"),
-    _counter("saga_parked_total", "Messages parked for want of a definition."),
+    _counter("saga_messages_ignored_total", "Messages that changed nothing.", "reason"),
+    _counter("saga_messages_held_total", "Messages parked for want of a definition."),
     _counter("saga_dead_letters_total", "Messages set aside.", "queue", "reason"),
     _counter("saga_messages_published_total", "Publishes by answer.", "exchange", "outcome"),
     _counter("saga_messages_consumed_total", "Messages that arrived.", "queue"),
@@ -89,19 +89,21 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     _histogram(
         "saga_batch_duration_seconds", "Parts of one batch.", ENGINE_DURATION_BUCKETS, "phase"
     ),
-    _gauge("saga_worker_ready", "1 while this process takes messages."),
-    _gauge("saga_broker_connected", "1 while the link to the broker is up.", "role"),
-    _gauge("saga_broker_blocked", "1 while the broker takes no publishes.", "role"),
-    _counter("saga_broker_reconnects_total", "Links that came back.", "role"),
+    _gauge("saga_process_ready", "1 while this process takes messages."),
+    _gauge("saga_broker_connected", "1 while the link to the broker is up.", "connection"),
+    _gauge("saga_broker_blocked", "1 while the broker takes no publishes.", "connection"),
+    _counter("saga_broker_reconnects_total", "Links that came back.", "connection"),
     _counter("saga_db_errors_total", "Operations the database did not answer.", "operation"),
-    _counter("saga_faults_total", "Bugs of ours that were contained.", "operation"),
+    _counter("saga_internal_errors_total", "Bugs of ours that were contained.", "operation"),
     _counter(
-        "saga_code_failures_total",
+        "saga_user_code_failures_total",
         "Mappings and types that raised or were interrupted.",
         *("saga", "step"),
     ),
-    _counter("saga_code_contained_total", "Tries of user code to stop more than its own work."),
-    _counter("saga_overseers_lost_total", "Overseers that were gone or could not be started."),
+    _counter(
+        "saga_user_code_contained_total", "Tries of user code to stop more than its own work."
+    ),
+    _counter("saga_watchdogs_lost_total", "Overseers that were gone or could not be started."),
     _histogram(
         "saga_event_loop_lag_seconds",
         "How late the event loop comes round.",
@@ -117,20 +119,24 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     _counter("saga_handler_failures_total", "Exceptions of handlers, refusals aside.", "command"),
     _counter("saga_handlers_abandoned_total", "Handlers cancelled and not awaited.", "command"),
-    _counter("saga_barrier_total", "Commands the barrier answered.", "command", "case"),
+    _counter("saga_barrier_hits_total", "Commands the barrier answered.", "command", "result"),
     _backlog_gauge("saga_runs", "Unfinished runs.", "saga", "status"),
     _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
     _backlog_gauge(
         "saga_incidents_open", "Incidents that wait for a person.", "saga", "cause", "step"
     ),
     _backlog_gauge("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
-    _backlog_gauge("saga_parked_open", "Messages parked for want of a definition."),
-    _backlog_gauge("saga_starts_waiting", "Starts that wait for their turn.", "saga"),
+    _backlog_gauge(
+        "saga_messages_awaiting_definition", "Messages parked for want of a definition."
+    ),
+    _backlog_gauge("saga_starts_awaiting_admission", "Starts that wait for their turn.", "saga"),
     _backlog_gauge("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
-    _backlog_gauge("saga_code_suspects", "Runs whose code ended a worker; they are taken alone."),
+    _backlog_gauge("saga_crash_suspects", "Runs whose code ended a worker; they are taken alone."),
     _backlog_gauge("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
     _backlog_gauge("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
     _backlog_gauge("saga_timers_pending", "Runs that time alone will wake."),
     _backlog_gauge("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
-    _backlog_gauge("saga_runs_unpartitioned", "Runs in no month's partition; nothing drops them."),
+    _backlog_gauge(
+        "saga_runs_in_default_partition", "Runs in no month's partition; nothing drops them."
+    ),
 )

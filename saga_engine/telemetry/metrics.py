@@ -76,9 +76,9 @@ class Metrics:
         for status in _FINAL_STATUSES:
             self._increment("saga_runs_finished_total", saga, status, amount=0)
         for cause in _COMPENSATION_CAUSES:
-            self._increment("saga_compensations_total", saga, cause, amount=0)
+            self._increment("saga_runs_compensating_total", saga, cause, amount=0)
         for step_or_input in ("", *steps):  # the type of the input has no step
-            self._increment("saga_code_failures_total", saga, step_or_input, amount=0)
+            self._increment("saga_user_code_failures_total", saga, step_or_input, amount=0)
         for step in steps:
             labels = (saga, step, Direction.ACTION.value)
             self._increment("saga_step_retries_total", *labels, amount=0)
@@ -151,7 +151,7 @@ class Metrics:
             events.HandlersRegistered: lambda f: self._commands.update(f.commands),
             events.RunStarted: self._run_started,
             events.RunCompensating: lambda f: self._increment(
-                "saga_compensations_total",
+                "saga_runs_compensating_total",
                 self._saga_label(f.saga),
                 _known_or_other(_COMPENSATION_CAUSES, f.cause),
             ),
@@ -167,7 +167,7 @@ class Metrics:
             ),
             events.OperatorActionProcessed: self._operator_action_processed,
             events.MessageIgnored: lambda f: self._increment(
-                "saga_duplicates_total", self._code_label("ignored", f.reason)
+                "saga_messages_ignored_total", self._code_label("ignored", f.reason)
             ),
             events.MessageDeadLettered: self._message_dead_lettered,
             events.BatchProcessed: self._batch_processed,
@@ -178,7 +178,7 @@ class Metrics:
                 "saga_db_errors_total", self._code_label("operation", f.operation)
             ),
             events.InternalErrorCaught: lambda f: self._increment(
-                "saga_faults_total", self._code_label("operation", f.operation)
+                "saga_internal_errors_total", self._code_label("operation", f.operation)
             ),
             events.UserCodeFailed: self._user_code_failed,
             **self._unlabelled_handlers(),
@@ -195,9 +195,9 @@ class Metrics:
                 "saga_handlers_abandoned_total", self._command_label(f.command)
             ),
             events.BarrierHit: lambda f: self._increment(
-                "saga_barrier_total",
+                "saga_barrier_hits_total",
                 self._command_label(f.command),
-                self._code_label("case", f.case),
+                self._code_label("result", f.result),
             ),
             events.BacklogCounted: self._backlog_counted,
             events.EventLoopLagMeasured: lambda f: self._observe(
@@ -208,12 +208,12 @@ class Metrics:
     def _unlabelled_handlers(self) -> Mapping[type[TelemetryEvent], Callable[[Any], None]]:
         """What moves a metric without labels, whatever the fact says."""
         return {
-            events.MessageHeld: lambda _: self._increment("saga_parked_total"),
-            events.UserCodeContained: lambda _: self._increment("saga_code_contained_total"),
-            events.WatchdogLost: lambda _: self._increment("saga_overseers_lost_total"),
-            events.ProcessReady: lambda _: self._child("saga_worker_ready").set(1),
-            events.ProcessStopping: lambda _: self._child("saga_worker_ready").set(0),
-            events.ProcessStopped: lambda _: self._child("saga_worker_ready").set(0),
+            events.MessageHeld: lambda _: self._increment("saga_messages_held_total"),
+            events.UserCodeContained: lambda _: self._increment("saga_user_code_contained_total"),
+            events.WatchdogLost: lambda _: self._increment("saga_watchdogs_lost_total"),
+            events.ProcessReady: lambda _: self._child("saga_process_ready").set(1),
+            events.ProcessStopping: lambda _: self._child("saga_process_ready").set(0),
+            events.ProcessStopped: lambda _: self._child("saga_process_ready").set(0),
         }
 
     def _run_started(self, event: events.RunStarted) -> None:
@@ -240,7 +240,9 @@ class Metrics:
     def _user_code_failed(self, event: events.UserCodeFailed) -> None:
         known = not event.step or (event.saga, event.step) in self._steps
         self._increment(
-            "saga_code_failures_total", self._saga_label(event.saga), event.step if known else OTHER
+            "saga_user_code_failures_total",
+            self._saga_label(event.saga),
+            event.step if known else OTHER,
         )
 
     def _operator_action_processed(self, event: events.OperatorActionProcessed) -> None:
@@ -290,20 +292,22 @@ class Metrics:
         )
         self._replace_gauge("saga_incidents_open", self._incidents_open(event))
         waiting = dict.fromkeys(self._sagas, 0) | dict(event.starts_awaiting_admission)
-        self._replace_gauge("saga_starts_waiting", {(saga,): n for saga, n in waiting.items()})
+        self._replace_gauge(
+            "saga_starts_awaiting_admission", {(saga,): n for saga, n in waiting.items()}
+        )
         stranded = dict.fromkeys(self._sagas, 0) | dict(event.starts_stranded)
         self._replace_gauge("saga_starts_stranded", {(saga,): n for saga, n in stranded.items()})
         dead_letters = {
             (self._code_label("reason", why),): n for why, n in event.dead_letters_open.items()
         }
         self._replace_gauge("saga_dead_letters_open", dead_letters)
-        self._child("saga_parked_open").set(event.messages_awaiting_definition)
-        self._child("saga_code_suspects").set(event.crash_suspects)
+        self._child("saga_messages_awaiting_definition").set(event.messages_awaiting_definition)
+        self._child("saga_crash_suspects").set(event.crash_suspects)
         self._child("saga_outbox_pending").set(event.outbox_pending)
         self._child("saga_outbox_oldest_age_seconds").set(event.outbox_oldest_age_s)
         self._child("saga_timers_pending").set(event.timers_pending)
         self._child("saga_timer_oldest_overdue_seconds").set(event.timer_overdue_s)
-        self._child("saga_runs_unpartitioned").set(event.runs_in_default_partition)
+        self._child("saga_runs_in_default_partition").set(event.runs_in_default_partition)
 
     def _incidents_open(self, event: events.BacklogCounted) -> Mapping[Any, float]:
         """By saga, cause and step; a saga without any has one series, without cause and step."""

@@ -26,6 +26,7 @@ from saga_engine.telemetry.events import (
     InternalErrorCaught,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
@@ -105,7 +106,7 @@ class BatchRunner:
                 )
                 if strategy_index:
                     continue
-                self._emit(DatabaseUnavailable(operation="batch", problem=str(error)))
+                self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
                 failures += 1
                 await self._wait_before_retry(failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
@@ -191,7 +192,9 @@ class BatchRunner:
             self.admission.adapt(changes)
             await self._outbox_publisher.publish_batch(changes.after_commit)
         except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
-            self._emit(InternalErrorCaught(operation="publish", problem=describe_error(error)))
+            self._emit(
+                InternalErrorCaught(operation=Operation.PUBLISH, problem=describe_error(error))
+            )
 
     async def _wait_before_retry(self, failures: int) -> None:
         """Wait longer each time, but not on once the database has answered another transaction."""
@@ -238,7 +241,7 @@ class BatchRunner:
 
     async def _dead_letter(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
         """Make a dead letter of the one thing that cannot be taken."""
-        self._emit(InternalErrorCaught(operation="batch", problem=describe_error(error)))
+        self._emit(InternalErrorCaught(operation=Operation.BATCH, problem=describe_error(error)))
         for work_item in work_batch.work_items:
             if work_item.delivery is not None:
                 text = f"The engine could not handle it: {type(error).__name__}."

@@ -184,7 +184,8 @@ class ChangeSet:
         text = (
             f"A mapping function or validator of run {work_item.run_id} ended {MAX_CRASHES}"
             " workers. It is"
-            " not called again for this message; see the run's incidents and code.stuck in the log."
+            " not called again for this message; see the run's incidents and user_code.hung in"
+            " the log."
         )
         dead_letters[:] = [each for each in dead_letters if each.run_id != work_item.run_id]
         dead_letter = DeadLetterItem(

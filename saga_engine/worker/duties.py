@@ -38,6 +38,7 @@ from saga_engine.telemetry.events import (
     InternalErrorCaught,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.worker import decode_pending
 from saga_engine.worker.adaptive_limit import AdaptiveLimit
 from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE, BatchRunner
@@ -110,7 +111,9 @@ class Duties:
         except StoreReadTooLarge:
             return True  # it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
-            self._emit(InternalErrorCaught(operation="waiting", problem=describe_error(error)))
+            self._emit(
+                InternalErrorCaught(operation=Operation.PENDING_WORK, problem=describe_error(error))
+            )
             return await self._wake_runs_individually()
 
     async def _process_pending_requests(self) -> bool:
@@ -121,7 +124,9 @@ class Duties:
         except StoreReadTooLarge:
             return True  # their runs are large: it goes on at once, with half as many
         except Exception as error:  # noqa: BLE001 - the same
-            self._emit(InternalErrorCaught(operation="waiting", problem=describe_error(error)))
+            self._emit(
+                InternalErrorCaught(operation=Operation.PENDING_WORK, problem=describe_error(error))
+            )
             return await self._process_oldest_request()
 
     async def _process_request_batches(self) -> bool:
@@ -167,7 +172,11 @@ class Duties:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
                 problem = describe_error(error)
-                self._emit(InternalErrorCaught(operation="wake", problem=problem, run_id=run_id))
+                self._emit(
+                    InternalErrorCaught(
+                        operation=Operation.DUE_RUNS, problem=problem, run_id=run_id
+                    )
+                )
                 async with self._database.transaction() as tx:
                     await runs.defer_wake(tx, run_id, INTERNAL_ERROR_DELAY)
         return bool(due_run_ids)
@@ -194,7 +203,9 @@ class Duties:
             run_id = requests[0].run_id if requests else ""
             self._emit(
                 InternalErrorCaught(
-                    operation="recorded", problem=describe_error(error), run_id=run_id
+                    operation=Operation.PENDING_REQUESTS,
+                    problem=describe_error(error),
+                    run_id=run_id,
                 )
             )
             await self._refuse_requests(requests)
@@ -218,7 +229,11 @@ class Duties:
             except DATABASE_UNAVAILABLE:
                 raise
             except Exception as error:  # noqa: BLE001 - the same
-                self._emit(InternalErrorCaught(operation="recorded", problem=describe_error(error)))
+                self._emit(
+                    InternalErrorCaught(
+                        operation=Operation.PENDING_REQUESTS, problem=describe_error(error)
+                    )
+                )
         else:
             async with self._database.transaction() as tx:
                 await pending_requests.defer(
@@ -400,7 +415,11 @@ class Duties:
             raise
         except Exception as error:  # noqa: BLE001 - one run's trouble must not hold up the others
             problem = describe_error(error)
-            self._emit(InternalErrorCaught(operation="suspects", problem=problem, run_id=run_id))
+            self._emit(
+                InternalErrorCaught(
+                    operation=Operation.CRASH_SUSPECTS, problem=problem, run_id=run_id
+                )
+            )
 
     async def delete_confirmed(self) -> bool:
         """Delete confirmed outbox rows when no batch has come along to do it."""

@@ -25,6 +25,7 @@ from saga_engine.telemetry.events import (
     UserCodeFailed,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, Outcome
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import WorkItem
@@ -66,7 +67,11 @@ def _emit_problems(emit: Emitter, changes: ChangeSet) -> None:
     for failure in changes.after_commit.code_failures:
         emit(_code_failed(failure))
     for run_id, error in changes.after_commit.internal_errors:
-        emit(InternalErrorCaught(operation="decide", problem=describe_error(error), run_id=run_id))
+        emit(
+            InternalErrorCaught(
+                operation=Operation.DECIDE, problem=describe_error(error), run_id=run_id
+            )
+        )
 
 
 def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[TelemetryEvent]:  # noqa: C901 - one arm an event

@@ -35,6 +35,7 @@ from saga_engine.telemetry.events import (
     MessagesConsumed,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.decode import decode_deliveries
 from saga_engine.worker.duties import Duties
@@ -122,15 +123,15 @@ class WorkerLoops:
         """Work until *stop* is set, then until everything in hand is acknowledged."""
         settings, duties = self._settings, self._duties
         periodic = (
-            ("waiting", duties.process_due_and_pending, settings.poll_interval),
-            ("returned", duties.process_unroutable, settings.poll_interval),
-            ("sweep", duties.resend_unconfirmed, settings.outbox_resend_after / 4),
-            ("flush", duties.delete_confirmed, settings.outbox_cleanup_interval),
-            ("suspects", duties.process_suspects, settings.outbox_resend_after / 4),
-            ("presence", duties.refresh_presence, settings.worker_heartbeat_interval),
-            ("maintenance", duties.maintenance, settings.maintenance_interval),
-            ("partitions", duties.maintain_partitions, settings.maintenance_interval),
-            ("purge", duties.purge_expired, settings.maintenance_interval),
+            (Operation.PENDING_WORK, duties.process_due_and_pending, settings.poll_interval),
+            (Operation.UNROUTABLE, duties.process_unroutable, settings.poll_interval),
+            (Operation.OUTBOX_RESEND, duties.resend_unconfirmed, settings.outbox_resend_after / 4),
+            (Operation.OUTBOX_CLEANUP, duties.delete_confirmed, settings.outbox_cleanup_interval),
+            (Operation.CRASH_SUSPECTS, duties.process_suspects, settings.outbox_resend_after / 4),
+            (Operation.HEARTBEAT, duties.refresh_presence, settings.worker_heartbeat_interval),
+            (Operation.MAINTENANCE, duties.maintenance, settings.maintenance_interval),
+            (Operation.PARTITIONS, duties.maintain_partitions, settings.maintenance_interval),
+            (Operation.PURGE, duties.purge_expired, settings.maintenance_interval),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume(group))
@@ -146,7 +147,9 @@ class WorkerLoops:
                 pass
             await self._duties.delete_confirmed()
         except SagaEngineError as error:
-            self._emit_error("drain", error)  # what it would have deleted, the sweep sends again
+            self._emit_error(
+                Operation.SHUTDOWN, error
+            )  # what it would have deleted, the sweep sends again
 
     async def _consume(self, group: asyncio.TaskGroup) -> None:
         """Hand what has arrived to batches, as many at once as the settings allow."""
@@ -176,7 +179,9 @@ class WorkerLoops:
             unprocessed = await self._batch_runner.process(work_batch)
             await self._consumer.acknowledge(each for each in deliveries if each not in unprocessed)
         except Exception as error:  # noqa: BLE001 - a bug must not stop the other batches
-            self._emit(InternalErrorCaught(operation="deliveries", problem=describe_error(error)))
+            self._emit(
+                InternalErrorCaught(operation=Operation.DELIVERIES, problem=describe_error(error))
+            )
         finally:
             self._active_batches -= 1
             self._batch_slots.release()
@@ -197,7 +202,7 @@ class WorkerLoops:
             )
         return work_batch
 
-    def _emit_error(self, operation: str, error: Exception) -> None:
+    def _emit_error(self, operation: Operation, error: Exception) -> None:
         if isinstance(error, SagaEngineError):
             self._emit(DatabaseUnavailable(operation=operation, problem=str(error)))
         else:

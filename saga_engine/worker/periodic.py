@@ -9,21 +9,28 @@ duty in trouble must not end the others.
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from saga_engine.telemetry.operations import Operation
+
 Duty = Callable[[], Awaitable[bool]]
-ErrorHandler = Callable[[str, Exception], None]
+ErrorHandler = Callable[[Operation, Exception], None]
 
 MAX_RETRY_DELAY = 5.0
 """Seconds between tries while the database or the broker is away: it comes back unannounced."""
 
 
 async def run_periodically(
-    name: str, duty: Duty, *, interval: float, stop: asyncio.Event, on_error: ErrorHandler
+    operation: Operation,
+    duty: Duty,
+    *,
+    interval: float,
+    stop: asyncio.Event,
+    on_error: ErrorHandler,
 ) -> None:
     """
     Call *duty* until *stop* is set.
 
     Args:
-        name: what the duty is called when there is trouble.
+        operation: the operation that its failures are reported for.
         interval: seconds to wait after a call that found nothing to do.
     """
     failures = 0
@@ -31,7 +38,7 @@ async def run_periodically(
         try:
             found_work = await duty()
         except Exception as error:  # noqa: BLE001 - told, and tried again
-            on_error(name, error)
+            on_error(operation, error)
             failures += 1
             await wait_for_stop(min(MAX_RETRY_DELAY, interval * 2 ** min(failures, 16)), stop)
         else:

@@ -17,6 +17,7 @@ from saga_engine.telemetry.events import (
     InternalErrorCaught,
     describe_error,
 )
+from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.work_item import WorkBatch
@@ -49,11 +50,15 @@ class TokenKeyReader:
                 try:
                     await self._reload()
                 except DATABASE_UNAVAILABLE as error:
-                    self._emit(DatabaseUnavailable(operation="token_keys", problem=str(error)))
+                    self._emit(
+                        DatabaseUnavailable(operation=Operation.TOKEN_KEYS, problem=str(error))
+                    )
                     await asyncio.sleep(MIN_READ_INTERVAL)
                 except Exception as error:  # noqa: BLE001 - the batch goes on with the keys it has
                     self._emit(
-                        InternalErrorCaught(operation="token_keys", problem=describe_error(error))
+                        InternalErrorCaught(
+                            operation=Operation.TOKEN_KEYS, problem=describe_error(error)
+                        )
                     )
                     break
         return self._outbox_publisher.token_keys != known_keys

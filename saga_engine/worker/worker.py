@@ -181,7 +181,7 @@ class Worker:
             "database": await self._database_problem(),
             "publishing": _connection_problem(self._publish_connection.status),
             "consuming": _connection_problem(self._consume_connection.status),
-            "draining": "it is stopping" if self._draining else None,
+            "shutting_down": "it is stopping" if self._draining else None,
         }
 
     async def _database_problem(self) -> str | None:

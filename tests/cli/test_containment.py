@@ -131,7 +131,7 @@ async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_r
             )
             await others_complete(urls)
         await record(urls, {str(uuid7()): {where: "close"}})
-        await told(process, "code.failed" if where == "mapping" else "handler.failed")
+        await told(process, "user_code.failed" if where == "mapping" else "handler.failed")
         await others_complete(urls)
         for each in (worker, participant):
             each.send_signal(signal.SIGTERM)
@@ -141,7 +141,7 @@ async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_r
 async def contained(process, named, words):
     """The line that tells what was contained, of that run, step and command, with those words."""
     while True:
-        line = await told(process, "code.contained")
+        line = await told(process, "user_code.contained")
         found = (line.get("run_id"), line.get("step"), line.get("command"))
         if found == named and words in line["problem"]:
             return line
@@ -158,7 +158,7 @@ async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_
         await record(urls, {beside: {"handler": "meet"}})
         assert await participant.stdout.readline() == b"met\n"
         await record(urls, {evil: {"handler": "cancel_all"}})
-        assert (await told(participant, "code.contained"))["run_id"] == evil
+        assert (await told(participant, "user_code.contained"))["run_id"] == evil
         participant.stdin.write(b"\n")
         assert (await saga_engine("wait", beside, "--timeout", "60", **urls)).exit_code == 0
 

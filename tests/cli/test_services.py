@@ -128,7 +128,7 @@ async def test_the_first_signal_drains_and_the_second_exits_at_once(tmp_path, ur
         assert (await saga_engine("start", "slow", "--input", "{}", **urls)).exit_code == 0
         assert await participant.stdout.readline() == b"begun\n"
         participant.send_signal(number)
-        await told(participant, "process.draining")
+        await told(participant, "process.stopping")
         participant.send_signal(number)
         assert await ended(participant, 5) == 128 + number
         worker.send_signal(number)

@@ -138,7 +138,7 @@ async def test_a_mapping_that_exits_or_does_not_return_costs_its_own_run_only(sh
         await told(process, "process.ready")
         for way in ("exit", "sleep", "spin", "search"):
             broken = await started(urls, way=way)
-            line = await told(process, "code.failed")
+            line = await told(process, "user_code.failed")
             assert (line["run_id"], line["saga"], line["step"]) == (broken, "shop", "do")
             place = (line["direction"], line["command"], line["function"])
             assert place == ("action", "shop.do", "do")
@@ -378,7 +378,7 @@ async def test_a_participant_waits_for_its_handlers_while_its_drain_time_lasts(
         await record(urls, {str(uuid7()): {"way": str(fifo)}})
         await until_called(participant)
         participant.send_signal(number)
-        await told(participant, "process.draining")
+        await told(participant, "process.stopping")
         assert (await page(f"http://{where}/livez"))[0] == 200
         assert participant.returncode is None
         await asyncio.to_thread(fifo.write_text, "")  # waits until the handler has opened it

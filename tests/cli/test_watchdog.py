@@ -195,9 +195,9 @@ async def test_a_process_whose_overseer_is_killed_goes_on_with_another_one(tmp_p
         await told(process, "process.ready")
         (before,) = overseers_of(process.pid)
         os.kill(before, signal.SIGKILL)
-        line = await told(process, "overseer.lost")
+        line = await told(process, "watchdog.lost")
         assert (line["level"], line["problem"]) == ("warning", "It ended with -9.")
-        await told(process, "overseer.started")
+        await told(process, "watchdog.restarted")
         ((after, state),) = overseers_of(process.pid).items()
         assert after != before
         assert state != "Z"
@@ -240,10 +240,10 @@ async def test_an_overseer_that_comes_late_knows_that_the_process_was_told_to_st
         await record(urls, {str(uuid7()): {"way": "hang_late"}})
         await until_called(participant)
         participant.send_signal(signal.SIGTERM)
-        await told(participant, "process.draining")
+        await told(participant, "process.stopping")
         (overseer,) = overseers_of(participant.pid)
         os.kill(overseer, signal.SIGKILL)
-        await told(participant, "overseer.started")
+        await told(participant, "watchdog.restarted")
         participant.stdin.write(b"\n")
         assert await ended(participant, 300) == -signal.SIGKILL
 
@@ -270,11 +270,11 @@ async def test_a_process_that_gets_no_overseer_serves_and_starts_one_later(tmp_p
     (tmp_path / "services.py").write_text(REFUSED + STUCK)
     module = "sagas" if program == "worker" else "services"
     async with serving(program, module, "--port", "0", cwd=tmp_path, **urls) as process:
-        lost = await told(process, "overseer.lost")
+        lost = await told(process, "watchdog.lost")
         assert "BlockingIOError" in lost["problem"]
         await told(process, "process.ready")
-        lines = await until(process, "overseer.started")
-        assert [each["event"] for each in lines].count("overseer.lost") == 0, "one line is enough"
+        lines = await until(process, "watchdog.restarted")
+        assert [each["event"] for each in lines].count("watchdog.lost") == 0, "one line is enough"
         assert len(overseers_of(process.pid)) == 1
         process.send_signal(signal.SIGTERM)
         assert await ended(process, 300) == 0
@@ -318,7 +318,7 @@ async def test_the_first_process_of_a_container_drains_and_keeps_no_zombie(
             (first,) = overseers_of(process.pid)
             (overseer,) = overseers_of(first)
             os.kill(overseer, signal.SIGKILL)
-            await told(process, "overseer.started")
+            await told(process, "watchdog.restarted")
             ((_, state),) = overseers_of(first).items()
             assert state != "Z"
             os.kill(first, number)

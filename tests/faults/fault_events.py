@@ -13,7 +13,7 @@ from datetime import datetime
 
 from tests.faults.workload import COMMANDS
 
-FAULT_EVENTS = ("fault.found", "observer.failed")
+FAULT_EVENTS = ("internal_error.caught", "observer.failed")
 EXPECTED_HANDLER_ERRORS = re.compile(
     r"ConnectionError at \S+/tests/faults/shop\.py:\d+"
     r"|(DBAPI|Interface|Internal|Operational)Error"

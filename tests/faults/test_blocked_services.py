@@ -24,7 +24,9 @@ pytestmark = pytest.mark.rabbitmq
 FEW = 64  # File descriptors; systemd's default is 1024.
 BUSY = 2 * (os.cpu_count() or 1)  # Processes that want all of the processor.
 EFFECTS = "SELECT errand FROM noted ORDER BY errand"
-SAID_OF_THE_CONNECTION = re.compile(r'"link.changed".*"problem":"The connection was lost')
+SAID_OF_THE_CONNECTION = re.compile(
+    r'"broker_connection.changed".*"problem":"The connection was lost'
+)
 
 
 class BlockedServices:

@@ -28,13 +28,13 @@ def told(**keys):
 )
 def test_a_bug_that_was_contained_is_found(tmp_path, operation, problem, bugs):
     log = tmp_path / "worker-0.log"
-    log.write_text(told(event="fault.found", operation=operation, problem=problem))
+    log.write_text(told(event="internal_error.caught", operation=operation, problem=problem))
     assert len(FaultEventScanner([log]).unexpected_faults()) == bugs
 
 
 def test_a_bug_is_found_once_and_not_before_its_line_is_whole(tmp_path):
     log = tmp_path / "worker-0.log"
-    line = told(event="fault.found", operation="publish", problem="KeyError at x.py:1")
+    line = told(event="internal_error.caught", operation="publish", problem="KeyError at x.py:1")
     contained = FaultEventScanner([log])
     log.write_text("Traceback (most recent call last):\n" + line + line + line[:40])
     [(sentence, (since, until))] = contained.unexpected_faults()

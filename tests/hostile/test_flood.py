@@ -143,9 +143,11 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
             assert await running.terminate() == 0
         assert sum(log.consumed()) == MESSAGES + 1, "each was delivered once"
         assert max(log.consumed()) <= 1 + Settings().max_batch_bytes // BYTES
-        lost = [each for each in log.of("link.changed") if each["phase"] == "connecting"]
+        lost = [
+            each for each in log.of("broker_connection.changed") if each["state"] == "connecting"
+        ]
         assert not lost, "RabbitMQ may have been short of memory, and cut nobody off"
-        assert log.of("fault.found") == log.of("database.troubled") == []
+        assert log.of("internal_error.caught") == log.of("database.unavailable") == []
         async with engine.database.transaction() as tx:
             assert await dead_letters.read_page(tx, limit=1) == []
 
@@ -174,7 +176,9 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
         assert Counter(reply.headers["saga-outcome"] for reply in replies) == {"succeeded": number}
         assert memory(running.pid) < MEMORY_MAX
         assert await running.terminate() == 0
-    assert {each["epoch"] for each in Log(tmp_path / "participant").of("link.changed")} == {1}
+    assert {
+        each["generation"] for each in Log(tmp_path / "participant").of("broker_connection.changed")
+    } == {1}
 
 
 def command(kind):

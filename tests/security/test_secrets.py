@@ -221,7 +221,7 @@ async def a_constraint_that_quotes_its_row(scene):
 
 async def the_database_is_away(scene):
     scene.server.kill()
-    await wait_until_true(partial(scene.says, "worker", "database.troubled"))
+    await wait_until_true(partial(scene.says, "worker", "database.unavailable"))
     await scene.look("database-away")
     order = json.dumps({"card_number": scene.payload})
     await scene.command("list")

@@ -45,6 +45,7 @@ from saga_engine.store.outbox import OutboxRow, StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
 from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
+from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, Outcome, Status
 from saga_engine.worker import (
     batch_runner,
@@ -327,7 +328,7 @@ def misreport_load_as_bug(plant: BugPatcher) -> None:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
             self._emit(
-                InternalErrorCaught(operation="due_and_pending", problem=describe_error(error))
+                InternalErrorCaught(operation=Operation.PENDING_WORK, problem=describe_error(error))
             )
             return await self._process_oldest_request()
 

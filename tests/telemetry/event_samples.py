@@ -5,6 +5,7 @@ from typing import Any
 
 from saga_engine.telemetry import events
 from saga_engine.telemetry.events import TelemetryEvent
+from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
 
 EVENT_TYPES = typing.get_args(TelemetryEvent)
@@ -36,10 +37,10 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
     events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
     events.BrokerConnectionChanged(connection="publish", state="connected", generation=1),
-    events.DatabaseUnavailable(operation="batch", problem="PostgreSQL is away."),
-    events.DatabaseRecovered(operation="participant", outage_s=4.5),
+    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
+    events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=4.5),
     events.InternalErrorCaught(
-        operation="decide", problem="KeyError at decide.py:1", run_id="run-1"
+        operation=Operation.DECIDE, problem="KeyError at decide.py:1", run_id="run-1"
     ),
     events.UserCodeFailed(
         step="charge",

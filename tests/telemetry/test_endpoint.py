@@ -149,7 +149,7 @@ async def test_metrics_come_as_text_or_as_openmetrics(port):
     )
 
     assert plain["content-type"].startswith("text/plain; version=0.0.4")
-    assert b"\n# TYPE saga_worker_ready gauge\n" in text
+    assert b"\n# TYPE saga_process_ready gauge\n" in text
     assert modern["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.endswith(b"# EOF\n")
 

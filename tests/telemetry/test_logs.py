@@ -11,6 +11,7 @@ import pytest
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
 from saga_engine.telemetry.events import Emitter, Observer
+from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, Outcome
 from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
@@ -88,7 +89,7 @@ def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
     sink(fact)
     said = [(line["event"], line.get("lines")) for line in lines(written)]
     ready = ("process.ready", None)
-    assert said == [ready, ready, ("log.lost", 3), ready]
+    assert said == [ready, ready, ("log.lines_lost", 3), ready]
 
 
 @pytest.mark.parametrize("fact", SAMPLES, ids=lambda fact: type(fact).__name__)
@@ -289,8 +290,8 @@ def test_a_stream_that_is_gone_harms_nobody(configure):
 
 
 FLAPS = (
-    events.DatabaseUnavailable(operation="batch", problem="PostgreSQL is away."),
-    events.DatabaseRecovered(operation="participant", outage_s=0.01),
+    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
+    events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=0.01),
     events.BrokerConnectionChanged(
         connection="publish", state="connecting", generation=1, problem="It was lost."
     ),
@@ -317,5 +318,5 @@ def test_a_line_that_repeats_says_how_many_were_left_out(configure):
 
     told = lines(written)
     assert [line["level"] for line in told] == ["warning"] * 5 + ["debug"] * 3 + ["warning"]
-    assert [line.get("again") for line in told[5:8]] == [True] * 3
-    assert told[8]["repeats"] == 3
+    assert [line.get("throttled") for line in told[5:8]] == [True] * 3
+    assert told[8]["suppressed_count"] == 3

@@ -104,7 +104,7 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ("saga_runs_started_total", {"saga": "place-order", "version": "1"}, 1),
         ("saga_runs_finished_total", {"saga": "place-order", "outcome": "completed"}, 1),
         ("saga_run_duration_seconds_sum", {"saga": "place-order", "outcome": "completed"}, 0.25),
-        ("saga_compensations_total", {"saga": "place-order", "cause": "rejected"}, 1),
+        ("saga_runs_compensating_total", {"saga": "place-order", "cause": "rejected"}, 1),
         (
             "saga_step_attempts_total",
             {
@@ -127,8 +127,8 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ),
         ("saga_incidents_opened_total", {"saga": "place-order", "cause": "step_failed"}, 1),
         ("saga_operator_actions_total", {"action": "cancel", "outcome": "accepted"}, 1),
-        ("saga_duplicates_total", {"reason": "late"}, 1),
-        ("saga_parked_total", {}, 1),
+        ("saga_messages_ignored_total", {"reason": "late"}, 1),
+        ("saga_messages_held_total", {}, 1),
         ("saga_dead_letters_total", {"queue": "saga.replies", "reason": "malformed_json"}, 1),
         ("saga_batch_size_sum", {}, 40),
         ("saga_batch_duration_seconds_sum", {"phase": "commit"}, 0.004),
@@ -139,17 +139,17 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ),
         ("saga_messages_consumed_total", {"queue": "saga.replies"}, 40),
         ("saga_messages_redelivered_total", {"queue": "saga.replies"}, 3),
-        ("saga_broker_connected", {"role": "publish"}, 1),
-        ("saga_broker_connected", {"role": "consume"}, 0),
+        ("saga_broker_connected", {"connection": "publish"}, 1),
+        ("saga_broker_connected", {"connection": "consume"}, 0),
         ("saga_db_errors_total", {"operation": "batch"}, 1),
-        ("saga_faults_total", {"operation": "decide"}, 1),
-        ("saga_worker_ready", {}, 0),
+        ("saga_internal_errors_total", {"operation": "decide"}, 1),
+        ("saga_process_ready", {}, 0),
         (
             "saga_handler_duration_seconds_count",
             {"command": "payment.charge", "outcome": "succeeded"},
             1,
         ),
-        ("saga_barrier_total", {"command": "payment.charge", "case": "repeated"}, 1),
+        ("saga_barrier_hits_total", {"command": "payment.charge", "result": "repeated"}, 1),
         ("saga_handler_failures_total", {"command": "payment.charge"}, 1),
         ("saga_handlers_abandoned_total", {"command": "payment.charge"}, 1),
         ("saga_event_loop_lag_seconds_count", {}, 1),
@@ -163,12 +163,12 @@ def test_everyone_else_gets_the_text_format(told, accept):
             1,
         ),
         ("saga_dead_letters_open", {"reason": "malformed_json"}, 2),
-        ("saga_parked_open", {}, 4),
-        ("saga_starts_waiting", {"saga": "place-order"}, 6),
-        ("saga_code_suspects", {}, 3),
-        ("saga_code_contained_total", {}, 1),
-        ("saga_overseers_lost_total", {}, 1),
-        ("saga_code_failures_total", {"saga": "place-order", "step": "charge"}, 1),
+        ("saga_messages_awaiting_definition", {}, 4),
+        ("saga_starts_awaiting_admission", {"saga": "place-order"}, 6),
+        ("saga_crash_suspects", {}, 3),
+        ("saga_user_code_contained_total", {}, 1),
+        ("saga_watchdogs_lost_total", {}, 1),
+        ("saga_user_code_failures_total", {"saga": "place-order", "step": "charge"}, 1),
         ("saga_starts_stranded", {"saga": "place-order"}, 2),
         ("saga_outbox_pending", {}, 5),
         ("saga_outbox_oldest_age_seconds", {}, 6.5),
@@ -184,7 +184,7 @@ def test_a_known_saga_begins_at_0_so_that_the_first_event_shows_in_a_rate(page):
 
     assert page.value("saga_runs_started_total", saga="trip", version="3") == 0
     assert page.value("saga_runs_finished_total", saga="trip", outcome="compensated") == 0
-    assert page.value("saga_compensations_total", saga="trip", cause="unknown") == 0
+    assert page.value("saga_runs_compensating_total", saga="trip", cause="unknown") == 0
     step = {"saga": "trip", "step": "book", "direction": "action"}
     assert page.value("saga_step_attempts_total", outcome="failed", **step) == 0
     assert page.value("saga_step_timeouts_total", **step) == 0
@@ -223,21 +223,21 @@ def link(phase: str, epoch: int) -> events.BrokerConnectionChanged:
 
 def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_unblocked(page):
     page.tell(link("connecting", 0), link("connected", 1), link("blocked", 1))
-    assert page.value("saga_broker_connected", role="publish") == 1
-    assert page.value("saga_broker_blocked", role="publish") == 1
+    assert page.value("saga_broker_connected", connection="publish") == 1
+    assert page.value("saga_broker_blocked", connection="publish") == 1
 
     page.tell(link("connected", 1), link("connecting", 1), link("connected", 2))
 
-    assert page.value("saga_broker_blocked", role="publish") == 0
-    assert page.value("saga_broker_reconnects_total", role="publish") == 1
+    assert page.value("saga_broker_blocked", connection="publish") == 0
+    assert page.value("saga_broker_reconnects_total", connection="publish") == 1
 
 
 def test_ready_is_1_only_between_ready_and_draining(page):
     page.tell(events.ProcessReady(program="worker"))
-    assert page.value("saga_worker_ready") == 1
+    assert page.value("saga_process_ready") == 1
 
     page.tell(events.ProcessStopping(program="worker"))
-    assert page.value("saga_worker_ready") == 0
+    assert page.value("saga_process_ready") == 0
 
 
 def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
@@ -337,8 +337,8 @@ def test_codes_are_bounded_and_well_formed(page, make):
 
 def test_failures_of_code_are_counted_by_names_that_are_declared(page):
     page.metrics.know("shop", 1, ["charge"])
-    assert page.value("saga_code_failures_total", saga="shop", step="") == 0
-    assert page.value("saga_code_failures_total", saga="shop", step="charge") == 0
+    assert page.value("saga_user_code_failures_total", saga="shop", step="") == 0
+    assert page.value("saga_user_code_failures_total", saga="shop", step="charge") == 0
     before = page.series()
     for saga, step in [("shop", "charge"), ("shop", ""), ("shop", "s1"), ("s2", "s3"), ("s4", "")]:
         page.tell(events.UserCodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
@@ -351,7 +351,7 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
         ("other", ""),
     ]
     for saga, step in labels:
-        assert page.value("saga_code_failures_total", saga=saga, step=step) == 1
+        assert page.value("saga_user_code_failures_total", saga=saga, step=step) == 1
     assert page.series() == before + 3
 
 

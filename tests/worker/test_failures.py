@@ -433,7 +433,7 @@ async def test_a_damaged_row_that_is_due_does_not_hold_up_the_timers_of_others(e
     await damage(engine, damaged)
     other = await client.start()
     assert await worker.events.wait_for_end(other) == Status.COMPENSATED
-    await worker.events.wait_for(InternalErrorCaught, operation="wake", run_id=damaged)
+    await worker.events.wait_for(InternalErrorCaught, operation="due_runs", run_id=damaged)
     await forget(engine, damaged)
 
 
@@ -446,7 +446,7 @@ async def test_a_due_run_that_somebody_holds_keeps_none_behind_a_damaged_one_wai
     await damage(engine, damaged)
     async with engine.database.transaction() as tx:
         await tx.execute(_HOLD_RUN, {"run_id": held})
-        await worker.events.wait_for(InternalErrorCaught, operation="wake", run_id=damaged)
+        await worker.events.wait_for(InternalErrorCaught, operation="due_runs", run_id=damaged)
         assert await worker.events.wait_for_end(await client.start()) == Status.COMPENSATED
     assert await worker.events.wait_for_end(held) == Status.COMPENSATED
     await forget(engine, damaged)

@@ -70,7 +70,7 @@ async def test_while_the_broker_takes_nothing_no_attempt_is_given_up(engine, dev
     run_id = await client.start()
     await participant.wait_for_commands("parcel.pack")
     development_broker.faults.block_publishers("low on memory")
-    await worker.events.wait_for(BrokerConnectionChanged, role="publish", phase="blocked")
+    await worker.events.wait_for(BrokerConnectionChanged, connection="publish", state="blocked")
     settled = len(worker.events.matching(AttemptFinished))
     for _ in range(2):  # each is half a second: more than the timeout, and many looks at timers
         before = len(worker.events.matching(EventLoopLagMeasured))

@@ -114,7 +114,7 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
 
 OFTEN = {"run_retention_days": "30", "maintenance_interval": "0.2", "poll_interval": "0.02"}
 
-TROUBLE = ("database.troubled", "fault.found", "run.compensating", "incident.opened")
+TROUBLE = ("database.unavailable", "internal_error.caught", "run.compensating", "incident.opened")
 """
 Lines of a worker that lost a lock, a statement or a run. A round of months that had its tries and
 no lock would be one of them.
@@ -178,7 +178,7 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_ask
         await tx.execute(text("DELETE FROM saga_engine.run_default"))  # it has no journal
     assert (name, number, none) == (same, 1.0, 0.0)
     assert alerts(tmp_path, name, none) == []
-    assert alerts(tmp_path, name, number) == ["SagaRunsUnpartitioned"]
+    assert alerts(tmp_path, name, number) == ["SagaRunsInDefaultPartition"]
 
 
 async def shown(worker):

@@ -278,7 +278,7 @@ async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(e
     worker, _ = await engine.start_worker(), await engine.start_participant()
     await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")
     await put(owner, run_id=uuid7(), kind="cancel", role="participant", body="[]")
-    await worker.events.wait_for(InternalErrorCaught, 2, operation="recorded")
+    await worker.events.wait_for(InternalErrorCaught, 2, operation="pending_requests")
     for _ in range(3):
         async with engine.database.transaction() as tx:
             mine = await start_in_transaction(tx.connection, "parcel", {})

@@ -30,8 +30,8 @@ RUN_TIMEOUT = 120.0
 """Seconds until an order must have ended; the slowest takes about 20."""
 
 DUPLICATE_METRICS = (
-    r"saga_duplicates_total\{[^}]*\}",
-    r'saga_barrier_total\{[^}]*case="repeated"[^}]*\}',
+    r"saga_messages_ignored_total\{[^}]*\}",
+    r'saga_barrier_hits_total\{[^}]*result="repeated"[^}]*\}',
 )
 
 

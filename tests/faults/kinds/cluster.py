@@ -19,7 +19,7 @@ async def kill_leader(environment, _random):
     hearing = EventLogWatcher(environment.members)
     cluster.kill(leader)
     over = await environment.now()
-    await hearing.wait_for_any("link.changed", phase="connecting")
+    await hearing.wait_for_any("broker_connection.changed", state="connecting")
     return over
 
 
@@ -36,7 +36,7 @@ async def stop_leader(environment, _random):
     finally:
         cluster.go_on(leader)
     over = await environment.now()
-    await hearing.wait_for_any("link.changed", phase="connecting")
+    await hearing.wait_for_any("broker_connection.changed", state="connecting")
     return over
 
 
@@ -70,7 +70,7 @@ async def _assert_no_progress_without(majority, environment):
     for node in majority:
         environment.rabbit.kill(node)
     try:
-        await hearing.wait_for_all("link.changed", role="publish", problem=".")
+        await hearing.wait_for_all("broker_connection.changed", connection="publish", problem=".")
         before = await _wait_until_idle(environment)
         await sleep(OUTAGE_S)
         assert await _finished(environment) == before, "runs went on without a majority"
@@ -85,7 +85,7 @@ async def partition_leader(environment, _random):
     leader = await cluster.leader(VHOST, REPLIES)
     hearing = EventLogWatcher(environment.members)
     await cluster.part(leader)
-    await hearing.wait_for_any("link.changed", phase="connecting")
+    await hearing.wait_for_any("broker_connection.changed", state="connecting")
     await sleep(OUTAGE_S)
     await cluster.unite(leader)
 

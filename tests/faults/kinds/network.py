@@ -8,7 +8,7 @@ from tests.faults.fault import Fault
 from tests.kit.programs import sleep, wait_until_true
 
 TRAFFIC_TIMEOUT_S = 10.0  # Seconds in which somebody says something on every leg.
-TROUBLE_EVENTS = "link.changed|database.troubled|fault.found"
+TROUBLE_EVENTS = "broker_connection.changed|database.unavailable|internal_error.caught"
 REFUSED_MESSAGES = "out of reach|cannot be reached|ConnectionRefused"
 CUT_MESSAGES = REFUSED_MESSAGES + "|(cut|lost) the connection"
 """A participant tells how an outage of its database began: with a connection that was cut."""
@@ -131,7 +131,7 @@ async def refuse_all_for_a_minute(environment, _random):
     hearing = EventLogWatcher(environment.members)
     for member in environment.members:
         await member.broker.refuse()
-    await hearing.wait_for_all("link.changed", problem="out of reach")
+    await hearing.wait_for_all("broker_connection.changed", problem="out of reach")
     await sleep(60.0)
     for member in environment.members:
         await member.broker.accept()

@@ -55,7 +55,9 @@ async def end_every_session(environment, _random):
 
 async def end_sessions_again_and_again(environment, random):
     """Half of the sessions, wherever they are in a transaction, some times a second."""
-    async with expect_logged(environment, server=TERMINATED_MESSAGE, process="database.troubled"):
+    async with expect_logged(
+        environment, server=TERMINATED_MESSAGE, process="database.unavailable"
+    ):
         for _ in range(20):
             await sleep(random.uniform(0.1, 0.4))
             await _end_sessions(environment, 0.5)

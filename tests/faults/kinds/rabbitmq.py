@@ -35,7 +35,9 @@ async def kill(environment, _random):
     environment.rabbit.kill()
     await environment.rabbit.restart()
     over = await environment.now()
-    await hearing.wait_for_all("link.changed", role="consume", phase="connecting")
+    await hearing.wait_for_all(
+        "broker_connection.changed", connection="consume", state="connecting"
+    )
     return over
 
 
@@ -44,7 +46,9 @@ async def restart(environment, _random):
     hearing = EventLogWatcher(environment.members)
     await environment.rabbit.restart()
     over = await environment.now()
-    await hearing.wait_for_all("link.changed", role="consume", phase="connecting")
+    await hearing.wait_for_all(
+        "broker_connection.changed", connection="consume", state="connecting"
+    )
     return over
 
 
@@ -54,7 +58,7 @@ async def wipe(environment, _random):
     await environment.rubbish_is_aside()
     environment.rabbit.kill()
     await environment.rabbit.restart(empty=True)
-    await hearing.wait_for_all("link.changed", problem="refuses this user")
+    await hearing.wait_for_all("broker_connection.changed", problem="refuses this user")
     await environment.prepare_broker()
     environment.requests_lost = True
 
@@ -78,7 +82,7 @@ async def stop_beyond_heartbeat(environment, _random):
     os.kill(environment.rabbit.pid, signal.SIGCONT)
     over = await environment.now()
     for role in ("consume", "publish"):
-        await hearing.wait_for_all("link.changed", role=role, phase="connecting")
+        await hearing.wait_for_all("broker_connection.changed", connection=role, state="connecting")
     return over
 
 
@@ -87,10 +91,12 @@ async def alarm(set_off, clear, environment, _random):
     hearing = EventLogWatcher(environment.workers)
     async with _restored(environment.rabbit.ctl, *clear):
         await environment.rabbit.ctl(*set_off)
-        await hearing.wait_for_all("link.changed", role="publish", phase="blocked")
+        await hearing.wait_for_all(
+            "broker_connection.changed", connection="publish", state="blocked"
+        )
         await sleep(FAULT_SECONDS)
     over = await environment.now()
-    await hearing.wait_for_all("link.changed", role="publish", phase="connected")
+    await hearing.wait_for_all("broker_connection.changed", connection="publish", state="connected")
     return over
 
 
@@ -103,7 +109,7 @@ async def delete_queue(queue, consumers, environment, _random):
     if queue == REQUESTS:
         environment.requests_lost = True
     over = await environment.now()
-    await hearing.wait_for_all("link.changed", problem="queue is gone")
+    await hearing.wait_for_all("broker_connection.changed", problem="queue is gone")
     return over
 
 
@@ -116,7 +122,7 @@ async def replace_queue(environment, _random):
     ):
         await channel.queue_delete(STOCK_QUEUE)
         await channel.queue_declare(STOCK_QUEUE, durable=True)
-    await hearing.wait_for_all("link.changed", problem="exists with other arguments")
+    await hearing.wait_for_all("broker_connection.changed", problem="exists with other arguments")
     async with raw_channel(environment.broker_url) as channel:
         await channel.queue_delete(STOCK_QUEUE)
 
@@ -137,7 +143,9 @@ async def delete_exchange(exchange, senders, environment, _random):
     async with raw_channel(environment.broker_url) as channel:
         await channel.exchange_delete(exchange)
     over = await environment.now()
-    await hearing.wait_for_any("link.changed", role="publish", problem="NOT_FOUND")
+    await hearing.wait_for_any(
+        "broker_connection.changed", connection="publish", problem="NOT_FOUND"
+    )
     return over
 
 
@@ -182,7 +190,7 @@ async def trigger_consumer_timeout(environment, _random):
             environment
         )  # A channel reads how often it looks when it is opened.
         await hearing.wait_for_any(
-            "link.changed", problem="PRECONDITION_FAILED.*timeout", patience=40.0
+            "broker_connection.changed", problem="PRECONDITION_FAILED.*timeout", patience=40.0
         )
 
 
@@ -192,7 +200,7 @@ async def revoke_permissions(environment, _random):
     async with _restored(_set_permissions, environment, EVERYTHING):
         await _set_permissions(environment, NOTHING)
         await _close_connections(environment)
-        await hearing.wait_for_all("link.changed", problem="ACCESS_REFUSED|may not")
+        await hearing.wait_for_all("broker_connection.changed", problem="ACCESS_REFUSED|may not")
         await sleep(FAULT_SECONDS)
 
 
@@ -202,7 +210,9 @@ async def rotate_password(environment, _random):
     async with _restored(environment.rabbit.ctl, "change_password", USER, environment.password):
         await environment.rabbit.ctl("change_password", USER, environment.password[::-1])
         await _close_connections(environment)
-        await hearing.wait_for_all("link.changed", problem="refuses this user or password")
+        await hearing.wait_for_all(
+            "broker_connection.changed", problem="refuses this user or password"
+        )
         await sleep(FAULT_SECONDS)
 
 
