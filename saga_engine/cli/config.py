@@ -1,4 +1,4 @@
-"""`saga-engine config show`: every setting, what it is, and where that comes from."""
+"""`saga-engine config show`: every setting with its value, source and meaning."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from saga_engine.cli.output import AsJson, print_json, print_table
 from saga_engine.environment import PREFIX, settings_from
 from saga_engine.settings import Settings
 
-app = App(name="config", help="Show the settings and where each comes from.")
+app = App(name="config", help="Show the settings and their sources.")
 
 
 @app.command
@@ -50,10 +50,10 @@ def _display_value(value: object) -> object:
 
 def mask_url(url: str) -> str:
     """
-    Show of a URL what is no secret: not the password, and not the query, which may hold one.
+    Mask the password and the query of a URL; a query may contain a password too.
 
-    A secret that is no URL is not shown at all. Not parsed, because what a password must not hold
-    is what makes parsers disagree about where it ends.
+    A secret that is not a URL is masked completely. The URL is not parsed, because parsers disagree
+    about where a password ends that contains characters it should not.
     """
     scheme, divider, rest = url.partition("://")
     if not divider:

@@ -1,4 +1,4 @@
-"""How commands reach the database, and how they read what the user typed to name a thing in it."""
+"""How commands open the database, and how they read and report a run id."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from saga_engine.store.session import Session
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Session]:
-    """Open the engine's database, checked to be usable."""
+    """Open the engine's database and check its schema."""
     async with Session(settings.require_database_url(), settings) as session:
         yield session
 
@@ -29,20 +29,20 @@ def parse_run_id(text: str) -> str:
     Read a run id.
 
     Raises:
-        ConfigurationError: it is no UUID.
+        ConfigurationError: it is not a UUID.
     """
     try:
         return str(UUID(text))
     except ValueError:
         raise ConfigurationError(
-            f"{text!r} is no run id, which is a UUID. `saga-engine list` shows them;"
-            " `saga-engine list --key KEY` finds one by its key."
+            f"{text!r} is not a run id, which is a UUID. `saga-engine list` shows run ids;"
+            " `saga-engine list --key KEY` finds a run by its business key."
         ) from None
 
 
 def run_not_found(run_id: str) -> NotFound:
-    """Say that there is no such run."""
+    """Make the error for a run that does not exist."""
     return NotFound(
-        f"There is no run {run_id}. `saga-engine list` shows the newest; one that was just"
-        " recorded in a transaction is there once a worker has taken it in."
+        f"There is no run {run_id}. `saga-engine list` shows the newest runs. A start that was"
+        " recorded in a transaction becomes a run when a worker processes it."
     )

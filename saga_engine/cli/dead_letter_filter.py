@@ -1,13 +1,14 @@
 """
-Which dead letters are meant: some by their ids, or many by what they have in common.
+Which dead letters a command is for: some by their ids, or many by queue, reason or age.
 
-Many are never touched by accident: their exact number is said first, and without --yes somebody
-at a terminal has to agree.
+Many are not changed by accident: the command prints their exact number first, and asks for
+confirmation on a terminal unless --yes is given.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -20,24 +21,40 @@ from saga_engine.store.dead_letters import DeadLetterFilter
 
 PAGE_SIZE = 10_000
 
-QueueOption = Annotated[str | None, Parameter(help="Only those that came from this queue.")]
-ReasonCodeOption = Annotated[str | None, Parameter(help="Only those set aside for this reason.")]
+
+class StateFilter(StrEnum):
+    """The state of a dead letter, as an option."""
+
+    OPEN = "open"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+    ALL = "all"
+
+    @property
+    def stored_state(self) -> str | None:
+        """The state in the database; None: any."""
+        return None if self is StateFilter.ALL else self.value
+
+
+StateOption = Annotated[StateFilter, Parameter(help="Only those in this state.")]
+QueueOption = Annotated[str | None, Parameter(help="Only those from this queue.")]
+ReasonCodeOption = Annotated[str | None, Parameter(help="Only those with this reason.")]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterSelectionOptions:
-    """How many are chosen at once, and whether to go on without asking."""
+    """Selects many dead letters, and says whether to ask before changing them."""
 
     queue: QueueOption = None
     reason_code: ReasonCodeOption = None
-    all_open: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
-    dry_run: Annotated[bool, Parameter(help="Count them and do nothing.")] = False
-    yes: Annotated[bool, Parameter(help="Do not ask.")] = False
+    all_open: Annotated[bool, Parameter(name="--all", help="All open ones.")] = False
+    dry_run: Annotated[bool, Parameter(help="Only count them.")] = False
+    yes: Annotated[bool, Parameter(help="Do not ask for confirmation.")] = False
 
     @property
     def is_bulk(self) -> bool:
-        """Whether they are chosen by what they have in common."""
+        """Whether they are selected by a filter and not by id."""
         return self.all_open or self.queue is not None or self.reason_code is not None
 
 
@@ -52,18 +69,18 @@ async def select_ids(
     excluded_reason: str | None = None,
 ) -> list[int]:
     """
-    Find the ids of the open dead letters that are meant.
+    Find the ids of the selected open dead letters.
 
     Args:
-        unless: a reason for which some were set aside that are meant only if they are named.
+        excluded_reason: dead letters with this reason are selected only by id or --reason-code.
 
     Raises:
-        ConfigurationError: neither ids nor a choice, or both.
-        NotFound, Conflict: one that is named does not exist, or is not open.
+        ConfigurationError: neither ids nor a filter, or both.
+        NotFound, Conflict: a dead letter does not exist, or is not open.
     """
     if bool(ids) == selection.is_bulk:
         raise ConfigurationError(
-            "Name dead letters by their ids, or choose many with --queue, --reason-code or --all."
+            "Name dead letters by id, or select many with --queue, --reason-code or --all."
         )
     return (
         await _check_named(database, ids)
@@ -76,10 +93,10 @@ def confirm_selection(
     ids: Sequence[int], verb: str, selection: DeadLetterSelectionOptions, *, as_json: bool
 ) -> bool:
     """
-    Say how many it is, and whether to go on. A dry run prints the number, which is all it does.
+    Ask for confirmation where it is needed; return whether to go on. A dry run prints the number.
 
     Raises:
-        ConfigurationError: somebody would have to agree, and nobody is there.
+        ConfigurationError: confirmation is needed, and stdin is not a terminal.
     """
     if selection.dry_run:
         if as_json:
@@ -91,7 +108,7 @@ def confirm_selection(
         return True
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{verb} {len(ids)} dead letters? Add --yes to do it, or --dry-run to count only."
+            f"{verb} {len(ids)} dead letters? Add --yes to do it, or --dry-run to only count them."
         )
     print_stderr(f"{verb} {len(ids)} dead letters? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -119,14 +136,14 @@ async def _select_matching(
     excluded_count = len(await all_ids(database, replace(criteria, reason=excluded_reason)))
     if excluded_count:
         print_stderr(
-            f"Excluded: {excluded_count} of {excluded_reason}. Name them, or --reason-code"
-            f" {excluded_reason}."
+            f"Excluded: {excluded_count} of {excluded_reason}. Select them by id or with"
+            f" --reason-code {excluded_reason}."
         )
     return selected_ids
 
 
 async def all_ids(database: Database, criteria: DeadLetterFilter) -> list[int]:
-    """Find the ids of all dead letters that are alike, page by page, without their bodies."""
+    """Find the ids of all dead letters that match, page by page, without their bodies."""
     all_found: list[int] = []
     while True:
         async with database.transaction() as tx:

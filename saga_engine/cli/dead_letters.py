@@ -1,4 +1,4 @@
-"""`saga-engine dead-letters`: look at what could not be handled, send it again, or discard it."""
+"""`saga-engine dead-letters`: list, show, redrive, discard and purge dead letters."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,13 @@ from saga_engine.cli.dead_letter_filter import (
     DeadLetterSelectionOptions,
     QueueOption,
     ReasonCodeOption,
+    StateFilter,
+    StateOption,
     all_ids,
     confirm_selection,
     select_ids,
 )
+from saga_engine.cli.exit_status import EXIT_PARTIAL_FAILURE
 from saga_engine.cli.operator import Operator, Reason, operator_or_login_name
 from saga_engine.cli.output import (
     AsJson,
@@ -26,7 +29,13 @@ from saga_engine.cli.output import (
     print_stderr,
     print_table,
 )
-from saga_engine.cli.paging import make_page, option_words, page_json, print_page_summary
+from saga_engine.cli.paging import (
+    check_limit,
+    make_page,
+    option_words,
+    page_json,
+    print_page_summary,
+)
 from saga_engine.cli.redrive import Redriver, discard_all, purge_all
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.settings import Settings
@@ -35,13 +44,14 @@ from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetterFilter, StoredDeadLetter
 from saga_engine.worker.change_set import UNAUTHORIZED_SENDER
 
-app = App(name="dead-letters", help="Look at, send again, discard or delete dead letters.")
+app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
 
-EXIT_PARTIAL_FAILURE = 7
 LIMIT_MAX = 1000
+"""Dead letters in one page."""
+TABLE_COLUMNS = ("id", "received", "queue", "reason", "type", "bytes", "run", "detail")
 
-# Without json_list a bracket would be read as JSON, however deep it nests.
-DeadLetterId = Annotated[int, Parameter(help="Its id, as `list` shows it.", json_list=False)]
+# Without json_list=False cyclopts would parse a bracket as JSON, to any depth.
+DeadLetterId = Annotated[int, Parameter(help="Ids, as `list` shows them.", json_list=False)]
 
 
 @app.command(name="list")
@@ -49,22 +59,15 @@ async def list_dead_letters(
     *,
     queue: QueueOption = None,
     reason_code: ReasonCodeOption = None,
-    state: Annotated[str, Parameter(help="open, redriven, discarded or all.")] = "open",
+    state: StateOption = StateFilter.OPEN,
     limit: Annotated[int, Parameter(help="How many, at most 1000.")] = 100,
     after: Annotated[int | None, Parameter(help="The last id of the previous page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, the newest first."""
-    if state not in ("open", "redriven", "discarded", "all") or not 1 <= limit <= LIMIT_MAX:
-        raise ConfigurationError(
-            f"--state is open, redriven, discarded or all, and --limit is 1 to {LIMIT_MAX}."
-        )
+    check_limit(limit, LIMIT_MAX)
     settings = Settings.load()
-    criteria = {
-        "state": None if state == "all" else state,
-        "queue": queue,
-        "reason": reason_code,
-    }
+    criteria = {"state": state.stored_state, "queue": queue, "reason": reason_code}
     async with _open_database(settings) as database, database.transaction() as tx:
         rows = await dead_letters.read_page(tx, limit=limit + 1, before_id=after, **criteria)
         total = await dead_letters.count(tx, settings.max_listing_total, **criteria)
@@ -74,30 +77,15 @@ async def list_dead_letters(
         dead_letters_json = [_dead_letter_json(each) for each in page.rows]
         print_json({"dead_letters": dead_letters_json, **page_json(page, cursor)})
         return
-    print_table(
-        ("id", "received", "queue", "reason", "type", "bytes", "run", "detail"),
-        [
-            (
-                *(each.id, each.received_at, each.message.queue, each.message.reason),
-                *(
-                    each.message.type,
-                    each.message.body_size,
-                    each.message.run_id,
-                    each.message.detail,
-                ),
-            )
-            for each in page.rows
-        ],
-        empty="No dead letters.",
-    )
-    option_values = {
+    print_table(TABLE_COLUMNS, [_table_row(each) for each in page.rows], empty="No dead letters.")
+    options = {
         "--queue": queue,
         "--reason-code": reason_code,
         "--state": state,
         "--limit": limit,
     }
     print_page_summary(
-        page, "dead letters", ["dead-letters", "list", *option_words(option_values)], cursor
+        page, "dead letters", ["dead-letters", "list", *option_words(options)], cursor
     )
 
 
@@ -107,7 +95,7 @@ async def show(dead_letter_id: int, /, *, as_json: AsJson = False) -> None:
     Show one dead letter with its headers and its body.
 
     Args:
-        letter: Its id.
+        dead_letter_id: The id of the dead letter.
     """
     async with _open_database(Settings.load()) as database, database.transaction() as tx:
         stored = await dead_letters.find(tx, dead_letter_id)
@@ -137,10 +125,11 @@ async def redrive(
     as_json: AsJson = False,
 ) -> int:
     """
-    Send dead letters again as they were, to where they came from.
+    Publish dead letters again, unchanged, to the exchange and routing key they came from.
 
-    What its sender may not send is left out unless it is named: sent again, it is believed as what
-    your user sends. Exit 7 when some could not be sent; those stay open.
+    A message of an unauthorized sender is excluded unless you select it by id or reason code: the
+    new copy is published by your RabbitMQ user, which workers trust. Exit 7 if some could not be
+    published; those stay open.
     """
     settings, operator_name = Settings.load(), operator_or_login_name(operator)
     broker_url = settings.require_broker_url()
@@ -167,7 +156,7 @@ async def discard(
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> int:
-    """Mark dead letters as not worth another try; they stay on record."""
+    """Mark dead letters as discarded; they stay in the database."""
     settings, operator_name = Settings.load(), operator_or_login_name(operator)
     async with _open_database(settings) as database:
         ids = await select_ids(database, dead_letter_ids, selection)
@@ -178,27 +167,23 @@ async def discard(
 
 
 @app.command
-async def purge(  # noqa: PLR0913 - one for each way to choose
+async def purge(  # noqa: PLR0913 - one for each option
     *,
     reason: Reason,
-    state: Annotated[str, Parameter(help="discarded, redriven, open or all.")] = "discarded",
-    older_than: Annotated[int, Parameter(help="Only those that came so many days ago.")] = 30,
+    state: StateOption = StateFilter.DISCARDED,
+    older_than: Annotated[int, Parameter(help="Only those received at least N days ago.")] = 30,
     queue: QueueOption = None,
     reason_code: ReasonCodeOption = None,
-    dry_run: Annotated[bool, Parameter(help="Count them and do nothing.")] = False,
-    yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
+    dry_run: Annotated[bool, Parameter(help="Only count them.")] = False,
+    yes: Annotated[bool, Parameter(help="Do not ask for confirmation.")] = False,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters for good, with their bodies; the record of it stays."""
-    if state not in ("open", "redriven", "discarded", "all") or older_than < 0:
-        raise ConfigurationError(
-            "--state is open, redriven, discarded or all, and --older-than is 0 days or more."
-        )
+    """Delete dead letters with their bodies; the audit log keeps who deleted them and why."""
+    if older_than < 0:
+        raise ConfigurationError("--older-than is 0 days or more.")
     operator_name = operator_or_login_name(operator)
-    criteria = DeadLetterFilter(
-        None if state == "all" else state, queue, reason_code, min_age_days=older_than
-    )
+    criteria = DeadLetterFilter(state.stored_state, queue, reason_code, min_age_days=older_than)
     async with _open_database(Settings.load()) as database:
         ids = await all_ids(database, criteria)
         selection = DeadLetterSelectionOptions(all_open=True, dry_run=dry_run, yes=yes)
@@ -223,6 +208,20 @@ def _print_result(
         for each, problem in problems.items():
             print_stderr(f"dead letter {each}: {problem}")
     return EXIT_PARTIAL_FAILURE if problems else 0
+
+
+def _table_row(stored: StoredDeadLetter) -> tuple[object, ...]:
+    message = stored.message
+    return (
+        stored.id,
+        stored.received_at,
+        message.queue,
+        message.reason,
+        message.type,
+        message.body_size,
+        message.run_id,
+        message.detail,
+    )
 
 
 def _dead_letter_json(stored: StoredDeadLetter) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""`saga-engine check`, `graph` and `schema`: what a module declares, without running it."""
+"""`saga-engine check`, `graph` and `schema`: what a module declares, without starting a run."""
 
 from enum import StrEnum
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError
 from saga_engine.loading import load_objects
@@ -13,11 +14,9 @@ from saga_engine.saga.diagrams import ascii_table, dot, mermaid
 from saga_engine.settings import Settings
 from saga_engine.worker.registry import definition_problems, validated
 
-EXIT_PROBLEMS_FOUND = 8
-
 
 class GraphFormat(StrEnum):
-    """How a saga is drawn."""
+    """The format of a diagram."""
 
     MERMAID = "mermaid"
     DOT = "dot"
@@ -29,7 +28,7 @@ _RENDERERS = {GraphFormat.MERMAID: mermaid, GraphFormat.DOT: dot, GraphFormat.AS
 
 def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
-    Hold the sagas of a module against every rule; report each that is broken, and exit 8.
+    Check the sagas of a module against every rule; print the problems and exit 8 if any.
 
     Args:
         module: MODULE or MODULE:SAGA.
@@ -63,11 +62,14 @@ def graph(
     /,
     *,
     graph_format: Annotated[
-        GraphFormat, Parameter(name="--format", help="For documents, Graphviz or a terminal.")
+        GraphFormat,
+        Parameter(
+            name="--format", help="mermaid for documents, dot for Graphviz, ascii for a terminal."
+        ),
     ] = GraphFormat.ASCII,
 ) -> None:
     """
-    Draw the sagas of a module.
+    Draw the sagas of a module as diagrams.
 
     Args:
         module: MODULE or MODULE:SAGA.
@@ -78,7 +80,7 @@ def graph(
 
 def schema(module: str, /) -> None:
     """
-    Print what travels: the JSON Schema of inputs, commands and replies, as one document.
+    Print the JSON Schema of a module's inputs, commands and replies as one document.
 
     Args:
         module: MODULE or MODULE:SAGA.

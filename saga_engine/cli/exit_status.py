@@ -1,4 +1,4 @@
-"""How a command fails: the sentence it prints to stderr, and its exit code."""
+"""The exit codes of the command line, and how an error becomes a sentence on stderr and a code."""
 
 import asyncio
 import errno
@@ -7,13 +7,19 @@ from saga_engine.cli import standard_streams
 from saga_engine.errors import SagaEngineError
 from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 
+EXIT_NOT_COMPLETED = 6
+"""The run finished, but its status is not completed."""
+EXIT_PARTIAL_FAILURE = 7
+"""Some of many failed."""
+EXIT_PROBLEMS_FOUND = 8
+"""A check found problems."""
 EXIT_INTERRUPTED = 130
 
 _REPORTED_ATTRIBUTE = "_saga_engine_reported"
 
 
 def message_and_exit_code(error: BaseException) -> tuple[str, int]:
-    """Give the sentence, which is empty where none is needed, and the exit code."""
+    """Return the sentence for an error, or "" if it needs none, and the exit code."""
     error = _unwrap_group(error)
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         return "", EXIT_INTERRUPTED
@@ -30,10 +36,10 @@ def message_and_exit_code(error: BaseException) -> tuple[str, int]:
 
 def print_failure(error: BaseException) -> int:
     """
-    Print the sentence of an error, and give its exit code.
+    Print the sentence of an error and return its exit code.
 
-    An error is printed once, although two threads may want to: the one that it is raised in, and
-    the one that ends a process whose other threads do not end.
+    An error is printed once, even if two threads report it: the thread that raised it, and the
+    thread that exits a process whose other threads do not end.
     """
     message, code = message_and_exit_code(error)
     attributes = vars(_unwrap_group(error))
@@ -44,8 +50,8 @@ def print_failure(error: BaseException) -> int:
 
 
 def print_error(text: str) -> None:
-    """Print a sentence to stderr."""
-    # What others wrote may be quoted in it, and what libraries say may hold a password.
+    """Print a sentence to stderr, without control characters and without passwords."""
+    # It may quote data of other programs, and messages of libraries may contain a password.
     safe = "\n".join(sanitize_line(redact_secrets(line)) for line in text.splitlines())
     standard_streams.write_stderr(f"saga-engine: {safe}")
 

@@ -1,4 +1,4 @@
-"""What a person needs about one incident, and the commands that can resolve it."""
+"""One incident in detail: what an operator needs to know, and the commands that resolve it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ from saga_engine.store.incidents import StoredIncident
 from saga_engine.vocabulary import Direction, Resolution, StepKind
 
 LABEL_WIDTH = 14
-"""Cells of the names beside an incident's values."""
+"""Columns of a terminal that the labels take."""
 
 
 def incident_detail_json(
     incident: StoredIncident, run: Run, encryption: PayloadEncryption
 ) -> dict[str, Any]:
-    """Write an incident for those who may read runs: with the reply that is kept with it."""
+    """Return an incident with its kept reply, for users who may read payloads."""
     run_incident = run.incidents.get(incident.number)
     stored_reply = run_incident.kept_reply if run_incident else None
     reply = None
@@ -35,7 +35,7 @@ def incident_detail_json(
 
 
 def print_incident(incident: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:
-    """Print an incident: what happened, since when, and what can be done."""
+    """Print an incident: what happened, since when, and the commands that resolve it."""
     if incident["state"] != STATE_OPEN:
         resolution_text = format_resolution(
             incident["resolution"], incident["operator"], incident["reason"]
@@ -53,12 +53,12 @@ def print_incident(incident: Mapping[str, Any], steps: Sequence[Mapping[str, Any
     for name, value in _incident_fields(incident, step):
         print_field(f"  {name}", value, label_width=LABEL_WIDTH)
     for number, command in enumerate(resolve_commands(incident, step)):
-        # Not folded, so that it can be copied.
+        # Not wrapped, so that it can be copied.
         print_line(f"{'' if number else '  to resolve':{LABEL_WIDTH}} {command}")
 
 
 def resolve_commands(incident: Mapping[str, Any], step: Mapping[str, Any] | None) -> Iterator[str]:
-    """The commands that can resolve an incident, ready to be copied; WHY is a person's to give."""
+    """Return the commands that resolve an incident, ready to copy; the operator replaces WHY."""
     is_action = incident["direction"] == Direction.ACTION
     has_compensation = step is None or step["compensation"] is not None
     reason = ("--reason", "WHY")

@@ -1,4 +1,4 @@
-"""`saga-engine incidents`: what waits for a person; each is named RUN/NUMBER."""
+"""`saga-engine incidents`: the incidents that wait for an operator; each is named RUN/NUMBER."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,18 +28,19 @@ from saga_engine.store.incidents import IncidentFilter, IncidentGroup, StoredInc
 from saga_engine.vocabulary import IncidentCause, Resolution
 
 INCIDENTS_MAX = 10_000
-"""Incidents of one run that are looked through; a run has a handful."""
+"""Incidents in one page, and the most that are read of one run, which has a handful."""
+TABLE_COLUMNS = ("incident", "saga", "key", "step", "direction", "cause", "opened", "details")
 NUMBER_DIGITS_MAX = 9
-"""Of the number of an incident."""
+"""Digits of the number of an incident."""
 STATE_OPEN = "open"
-"""The state of an incident that waits for a person; the other is "closed"."""
+"""The state of an incident that waits for an operator; the other state is "closed"."""
 
 DEFAULT_RESOLUTIONS = {IncidentCause.NOT_COMPENSATABLE.value: Resolution.COMPLETE}
-"""The usual resolution of a cause; of all others it is retry (docs/semantics.md, "Incidents")."""
+"""The usual resolution for a cause; for all others it is retry (docs/semantics.md, Incidents)."""
 
 
 class GroupBy(StrEnum):
-    """What incidents may have in common."""
+    """What incidents are grouped by."""
 
     CAUSE = "cause"
     STEP = "step"
@@ -49,17 +50,17 @@ class GroupBy(StrEnum):
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentFilterOptions:
-    """Which incidents are meant, by what they have in common."""
+    """Selects incidents by cause, step, saga and age."""
 
-    cause: Annotated[IncidentCause | None, Parameter(help="Only those of this cause.")] = None
+    cause: Annotated[IncidentCause | None, Parameter(help="Only those with this cause.")] = None
     step: Annotated[str | None, Parameter(help="Only those of this step.")] = None
     saga: Annotated[str | None, Parameter(help="Only those of this saga.")] = None
     older_than: Annotated[
-        str | None, Parameter(help="Only those opened at least so long ago: 90s, 10m, 2h, 1d.")
+        str | None, Parameter(help="Only those opened at least this long ago: 90s, 10m, 2h, 1d.")
     ] = None
 
     def to_criteria(self, *, resolved: bool = False) -> IncidentFilter:
-        """Choose in the store; raises ConfigurationError for what is no duration."""
+        """Return the filter for the store; raise ConfigurationError for an invalid duration."""
         min_age = (
             None if self.older_than is None else parse_duration(self.older_than, "--older-than")
         )
@@ -74,7 +75,7 @@ class IncidentFilterOptions:
 
     @property
     def option_values(self) -> dict[str, object]:
-        """The options, for a command line."""
+        """The options for a command line."""
         return {
             "--cause": self.cause,
             "--step": self.step,
@@ -88,26 +89,20 @@ NO_INCIDENT_FILTER = IncidentFilterOptions()
 
 async def list_incidents(
     *,
-    include_resolved: Annotated[
-        bool, Parameter(name="--all", help="The resolved ones as well.")
-    ] = False,
+    include_resolved: Annotated[bool, Parameter(name="--all", help="Closed ones too.")] = False,
     incident_filter: IncidentFilterOptions = NO_INCIDENT_FILTER,
     group_by: Annotated[
         list[GroupBy] | None,
-        # Without json_list a bracket would be read as JSON, however deep it nests.
-        Parameter(
-            help="Count them by what they have in common; may be given several times.",
-            json_list=False,
-        ),
+        # Without json_list=False cyclopts would parse a bracket as JSON, to any depth.
+        Parameter(help="Count them by cause, step or saga; may be repeated.", json_list=False),
     ] = None,
     limit: Annotated[int, Parameter(help="How many, at most 10000.")] = 100,
-    after: Annotated[str | None, Parameter(help="The last incident of the page before.")] = None,
+    after: Annotated[str | None, Parameter(help="The last incident of the previous page.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List incidents, the oldest first; `resolve` acts on one, or on many at once."""
+    """List incidents, the oldest first; `resolve` acts on one of them, or on many at once."""
     check_limit(limit, INCIDENTS_MAX)
     criteria, settings = incident_filter.to_criteria(resolved=include_resolved), Settings.load()
-    option_values = {"--all": include_resolved, **incident_filter.option_values, "--limit": limit}
     async with open_database(settings) as database, database.transaction() as tx:
         total = await store.count(tx, criteria, settings.max_listing_total)
         if group_by:
@@ -119,31 +114,35 @@ async def list_incidents(
             return
         last = await _find_incident(tx, after) if after else None
         rows = await store.read_page(tx, criteria, limit=limit + 1, after=last)
-    page = make_page(rows, limit, total)
+    options = {"--all": include_resolved, **incident_filter.option_values, "--limit": limit}
+    _print_incidents(make_page(rows, limit, total), option_words(options), as_json=as_json)
+
+
+def _print_incidents(page: Page[StoredIncident], options: Sequence[str], *, as_json: bool) -> None:
     cursor = format_incident_id(page.rows[-1]) if page.rows else None
     if as_json:
         incidents_json = [incident_json(each) for each in page.rows]
         print_json({"incidents": incidents_json, **page_json(page, cursor)})
         return
     print_table(
-        ("incident", "saga", "key", "step", "direction", "cause", "opened", "details"),
-        [
-            (
-                *(
-                    format_incident_id(each),
-                    each.saga,
-                    each.key,
-                    each.step,
-                    each.direction,
-                    each.cause,
-                ),
-                *(each.opened_at, incident_resolution_text(each) or each.message),
-            )
-            for each in page.rows
-        ],
-        empty="Nothing waits for a person.",
+        TABLE_COLUMNS,
+        [_table_row(each) for each in page.rows],
+        empty="No incident waits for an operator.",
     )
-    print_page_summary(page, "incidents", ["incidents", *option_words(option_values)], cursor)
+    print_page_summary(page, "incidents", ["incidents", *options], cursor)
+
+
+def _table_row(incident: StoredIncident) -> tuple[object, ...]:
+    return (
+        format_incident_id(incident),
+        incident.saga,
+        incident.key,
+        incident.step,
+        incident.direction,
+        incident.cause,
+        incident.opened_at,
+        incident_resolution_text(incident) or incident.message,
+    )
 
 
 def _print_groups(
@@ -173,16 +172,14 @@ def _print_groups(
         [
             (
                 *(each.shared_values[name] for name in group_names),
-                *(
-                    each.count,
-                    each.oldest_opened_at,
-                    each.example,
-                    _resolve_command(each, incident_filter),
-                ),
+                each.count,
+                each.oldest_opened_at,
+                each.example,
+                _resolve_command(each, incident_filter),
             )
             for each in page.rows
         ],
-        empty="Nothing waits for a person.",
+        empty="No incident waits for an operator.",
     )
     if page.rows:
         more_hint = " There are more groups: --limit shows them." if page.has_more else ""
@@ -190,7 +187,7 @@ def _print_groups(
 
 
 def _resolve_command(group: IncidentGroup, incident_filter: IncidentFilterOptions) -> str:
-    """Write the command that resolves a group in the usual way; `--dry-run` shows what it does."""
+    """Return the usual command to resolve a group, with --dry-run, which only shows its effect."""
     option_values = {
         **incident_filter.option_values,
         **{f"--{name}": value for name, value in group.shared_values.items()},
@@ -207,30 +204,32 @@ async def _find_incident(tx: Transaction, incident_id: str) -> StoredIncident:
         await store.find(tx, parse_run_id(run_text), _parse_number(number)) if separator else None
     )
     if stored is None:
-        raise NotFound(f"There is no incident {incident_id!r} to go on after. Leave --after out.")
+        raise NotFound(
+            f"There is no incident {incident_id!r} for --after. Omit --after for the first page."
+        )
     return stored
 
 
 def format_incident_id(incident: StoredIncident) -> str:
-    """Name an incident for the command line."""
+    """Return the id of an incident on the command line: RUN/NUMBER."""
     return f"{incident.run_id}/{incident.number}"
 
 
 def format_resolution(resolution: str | None, operator: str | None, reason: str | None) -> str:
-    """Say how an incident was closed, by whom and why; without a resolution the engine did it."""
+    """Return how, by whom and why an incident was closed; without a resolution by the engine."""
     action_text = f"{resolution or 'closed'} by {operator}"
     return f"{action_text}: {reason}" if reason else action_text
 
 
 def incident_resolution_text(incident: StoredIncident) -> str | None:
-    """Say how it was closed; None while it is open."""
+    """Return how it was closed; None while it is open."""
     if incident.resolved_at is None:
         return None
     return format_resolution(incident.resolution, incident.operator, incident.reason)
 
 
 def incident_json(incident: StoredIncident) -> dict[str, Any]:
-    """Write an incident for a document."""
+    """Return an incident for a JSON document."""
     return {
         "id": format_incident_id(incident),
         "run_id": incident.run_id,
@@ -253,11 +252,11 @@ def incident_json(incident: StoredIncident) -> dict[str, Any]:
 
 async def find_open_incident(tx: Transaction, incident_id: str) -> StoredIncident:
     """
-    Find the open incident that RUN/NUMBER names, or RUN when it has just one.
+    Find the open incident named RUN/NUMBER, or RUN if the run has one open incident.
 
     Raises:
-        NotFound: there is none of that name.
-        Conflict: it is resolved, or RUN has several.
+        NotFound: there is no such incident.
+        Conflict: it is resolved, or RUN has several open incidents.
     """
     run_text, separator, number = incident_id.partition("/")
     run_id = parse_run_id(run_text)
@@ -277,7 +276,7 @@ async def find_open_incident(tx: Transaction, incident_id: str) -> StoredInciden
 
 def _parse_number(text: str) -> int:
     if not text.isdecimal() or len(text) > NUMBER_DIGITS_MAX:
-        raise ConfigurationError(f"{text!r} is no number of an incident, as in RUN/1.")
+        raise ConfigurationError(f"{text!r} is not the number of an incident, as in RUN/1.")
     return int(text)
 
 

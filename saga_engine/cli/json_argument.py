@@ -1,4 +1,4 @@
-"""JSON that a user gives on the command line: as it stands, from @FILE, or from - (stdin)."""
+"""JSON and durations on the command line; JSON also comes from @FILE or from - (stdin)."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from saga_engine.vocabulary import Json
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")
 
 READ_MAX_BYTES = 134_217_728
-"""Bytes that are read of a file: the most that `max_body_bytes` can allow."""
+"""Bytes read from a file: the largest allowed value of `max_body_bytes`."""
 
 
 def parse_json(argument: str, option: str) -> Json:
@@ -25,8 +25,8 @@ def parse_json(argument: str, option: str) -> Json:
     Read the JSON of an option.
 
     Raises:
-        ConfigurationError: it is no JSON, the file cannot be read, or a number in it would be
-            altered: an integer beyond 64 bits is read as the nearest double.
+        ConfigurationError: it is not JSON, the file cannot be read, or a number would be altered:
+            orjson reads an integer beyond 64 bits as the nearest double.
     """
     try:
         raw = _read_argument(argument)
@@ -43,17 +43,17 @@ def parse_json(argument: str, option: str) -> Json:
         ) from None
     if not is_storable(exact_value):
         raise ConfigurationError(
-            f"{option} holds an integer beyond 64 bits, or NUL. Give such a number as a text."
+            f"{option} contains an integer beyond 64 bits, or NUL. Write such a number as a string."
         )
     return value
 
 
 def parse_duration(argument: str, option: str) -> timedelta:
     """
-    Read a duration: a number and s, m, h or d; without one, seconds.
+    Read a duration: a number and s, m, h or d; without a unit, seconds.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: it is not a duration.
     """
     match_result = _DURATION.fullmatch(argument)
     if match_result is None:
@@ -75,7 +75,7 @@ def _read_argument(argument: str) -> bytes:
 
 
 def _read_bounded(file: BinaryIO) -> bytes:
-    """Read a file that may have no end, as a device has none."""
+    """Read a file up to READ_MAX_BYTES; a device such as /dev/zero has no end."""
     data = file.read(READ_MAX_BYTES + 1)
     if len(data) > READ_MAX_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {READ_MAX_BYTES} bytes")

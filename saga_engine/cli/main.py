@@ -1,9 +1,9 @@
 """
-The command line: which commands there are, and how every one of them ends.
+The command line: its commands, and how each of them ends.
 
-Rule: this module and `help` import nothing heavy; a command's module is imported when the command
-runs. Data goes to stdout, everything else to stderr. What a command raises on purpose becomes one
-sentence and its exit code; anything else is a bug, and said to be one.
+Rule: this module and `exit_status` import nothing heavy; a command's module is imported when the
+command runs. Data goes to stdout, everything else to stderr. An error that a command raises on
+purpose is printed as one sentence and sets the exit code; any other exception is reported as a bug.
 """
 
 import asyncio
@@ -21,46 +21,46 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Unknow
 from saga_engine.cli import standard_streams
 from saga_engine.cli.exit_status import print_error, print_failure
 
-HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is undone, whatever crashes.
+HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whatever crashes.
 
-Settings come from SAGA_ENGINE_* in the environment; `saga-engine config show` lists them.
-Add --json to whatever reads, --debug to see the traceback of an error.
+Settings come from SAGA_ENGINE_* environment variables; `saga-engine config show` lists them.
+Commands that read take --json. --debug prints the traceback of an error.
 
-Exit codes: 0 ok; 1 unexpected; 2 usage or configuration; 3 not found; 4 not possible in this state;
-5 database or broker out of reach; 6 the run ended, but not completed; 7 some of many failed;
-8 a check found problems; 9 user code stops the process; 10 done, but the output cannot be
-written; 124 waited long enough; 130, 143 interrupted.
+Exit codes: 0 success; 1 unexpected error; 2 usage or configuration; 3 not found; 4 not possible in
+this state; 5 database or broker unavailable; 6 the run finished, but not completed; 7 some of many
+failed; 8 a check found problems; 9 user code stopped the process; 10 done, but the output could not
+be written; 124 timed out; 130, 143 interrupted.
 """
 
 _COMMANDS = (
-    ("worker", "services:worker", "Run sagas until told to stop."),
-    ("participant", "services:participant", "Perform commands until told to stop."),
+    ("worker", "services:worker", "Run a worker for the sagas of some modules."),
+    ("participant", "services:participant", "Run the participants of some modules."),
     ("start", "start:start", "Start a run."),
     ("wait", "start:wait", "Wait until a run is finished."),
     ("list", "runs:list_runs", "List runs, the newest first."),
-    ("show", "runs:show", "Show everything on record about a run."),
-    ("cancel", "operator:cancel", "Have a run undone."),
-    ("incidents", "incidents:list_incidents", "List what waits for a person."),
-    ("resolve", "operator:resolve", "Act on an incident."),
-    ("dead-letters", "dead_letters:app", "Look at, send again or discard dead letters."),
+    ("show", "runs:show", "Show a run: steps, incidents, journal and audit log."),
+    ("cancel", "operator:cancel", "Cancel a run and compensate it."),
+    ("incidents", "incidents:list_incidents", "List the incidents that wait for an operator."),
+    ("resolve", "operator:resolve", "Resolve one incident, or many at once."),
+    ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",
         "token_key:rotate_token_key",
         "Replace the key that signs correlation ids.",
     ),
-    ("recover", "recover:recover", "Send again what is in flight, after a loss."),
-    ("migrate", "migrate:migrate", "Bring the database to this version's schema."),
-    ("check", "definitions:check", "Hold the sagas of a module against every rule."),
-    ("graph", "definitions:graph", "Draw a saga."),
+    ("recover", "recover:recover", "Send all commands in flight again, after a loss of data."),
+    ("migrate", "migrate:migrate", "Create or upgrade the database schema."),
+    ("check", "definitions:check", "Validate the sagas of a module."),
+    ("graph", "definitions:graph", "Draw the sagas of a module as diagrams."),
     ("schema", "definitions:schema", "Print the JSON Schema of inputs, commands and replies."),
-    ("topology", "topology:show_topology", "Show what exists on the broker."),
-    ("config", "config:app", "Show the settings and where each comes from."),
-    ("demo", "demo:demo", "Run real sagas on embedded servers and show what happens."),
+    ("topology", "topology:show_topology", "Show or declare what the engine needs on the broker."),
+    ("config", "config:app", "Show the settings and their sources."),
+    ("demo", "demo:demo", "Run an example under faults, on embedded servers."),
 )
 
 
 def make_app() -> App:
-    """Make the command line; nothing it can do is imported yet."""
+    """Make the command line without importing the modules of its commands."""
     app = App(
         name="saga-engine",
         help=HELP,
@@ -73,18 +73,18 @@ def make_app() -> App:
 
 
 def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - it takes as long as a database module
+    from importlib.metadata import version  # noqa: PLC0415 - a slow import
 
     return version("saga-engine")
 
 
 def main() -> NoReturn:
-    """Run the command that the arguments name, and exit with its code."""
+    """Run the command named by the arguments, and exit with its code."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     standard_streams.prepare_standard_streams()
-    # The user's modules are found as `python -m` finds them: from where the command is given.
-    with suppress(OSError):  # that directory may have been removed
+    # As with `python -m`, the user's modules are found in the working directory.
+    with suppress(OSError):  # the directory may have been deleted
         working_directory = str(Path.cwd())
         if working_directory not in sys.path:
             sys.path.insert(0, working_directory)
@@ -92,8 +92,8 @@ def main() -> NoReturn:
 
 
 def run_command(arguments: Sequence[str], *, debug: bool = False) -> int:
-    """Run one command; its exit code."""
-    # What libraries log is not for whoever typed a command; a worker sets its own logs up.
+    """Run one command; return its exit code."""
+    # A user does not need the logs of libraries; a worker configures its own logging.
     logging.getLogger().addHandler(logging.NullHandler())
     with standard_streams.tolerant_stdout() as output:
         code = _run_handling_errors(arguments, debug=debug)
@@ -105,7 +105,7 @@ def run_command(arguments: Sequence[str], *, debug: bool = False) -> int:
 
 
 def _run_handling_errors(arguments: Sequence[str], *, debug: bool) -> int:
-    """Run one command, whatever it raises; its exit code."""
+    """Run one command and handle every exception; return the exit code."""
     try:
         return _invoke(arguments)
     except CycloptsError as error:
@@ -128,7 +128,7 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _usage_message(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        typed = error.unused_tokens[0]  # its own text would import every command there is
+        typed = error.unused_tokens[0]  # the text of cyclopts would import every command
         close_matches = get_close_matches(typed, error.app or (), n=1)
         return (
             "There is no command"
@@ -137,5 +137,5 @@ def _usage_message(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument:
         command = " ".join(error.command_chain or ())
         return f"`{command}` needs {error.argument.name}."
-    # What was typed may hold line ends, and some of its texts are drawn over several lines.
+    # The user's argument may contain line breaks, and some messages have several lines.
     return " ".join(str(error).split())

@@ -1,27 +1,26 @@
-"""`saga-engine migrate`: the database's schema."""
+"""`saga-engine migrate`: create or upgrade the database schema."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import print_line, print_stderr
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import outdated_reason, upgrade, upgrade_sql
-
-EXIT_PROBLEMS_FOUND = 8
 
 
 async def migrate(
     *,
     check: Annotated[
-        bool, Parameter(help="Change nothing; exit 8 when something is missing.")
+        bool, Parameter(help="Change nothing; exit 8 if the schema is outdated.")
     ] = False,
     as_sql: Annotated[
         bool,
-        Parameter(name="--sql", help="Print what it would do to an empty database."),
+        Parameter(name="--sql", help="Print the SQL for an empty database."),
     ] = False,
 ) -> int:
-    """Bring the database to this version's schema; several may do it at once."""
+    """Create or upgrade the database schema; several processes may run it at once."""
     if as_sql:
         print_line(upgrade_sql())
         return 0

@@ -1,8 +1,8 @@
 """
-`saga-engine cancel` and `resolve`: what a person does to a run.
+`saga-engine cancel` and `resolve`: operator actions on a run.
 
-What is asked is recorded together with who asked and why, in one transaction; a worker decides it
-and writes its verdict into the same record. The command waits for that verdict.
+The command records the action with the operator and the reason in one transaction. A worker decides
+it and writes its verdict into the same audit record; the command waits for that verdict.
 """
 
 import asyncio
@@ -13,17 +13,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from saga_engine.cli.bulk_output import (
+    confirm_resolution,
+    print_next_command,
+    print_outcomes,
+    print_preview,
+    print_progress,
+)
 from saga_engine.cli.bulk_resolve import (
     BulkResolver,
     RateLimiter,
     ResolutionRequest,
     build_resolve_trigger,
-    confirm_resolution,
     parse_rate,
-    print_next_command,
-    print_outcomes,
-    print_preview,
-    print_progress,
     select_incidents,
 )
 from saga_engine.cli.database import open_database, parse_run_id, run_not_found
@@ -54,24 +56,24 @@ from saga_engine.store.audit import AuditRecord, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Resolution
 
-ACTIONS_HELP = """retry: read the kept reply again, or send the command again, with a fresh
-budget of attempts. skip: go on without it. complete: it was done by hand. reject: the participant
-did nothing, so compensate. abandon: close the run and leave its effects as they are."""
+ACTIONS_HELP = """retry: read the kept reply again, or send the command again with a new budget of
+attempts. skip: go on without the step. complete: the step was done by hand. reject: the participant
+did nothing, so compensate. abandon: close the run and leave its effects."""
 
 POLL_INTERVAL = 0.1
-"""Seconds between looks for the verdict; a worker takes recorded requests in about as often."""
+"""Seconds between queries for the verdict; a worker takes recorded requests about as often."""
 
-Reason = Annotated[str, Parameter(help="Why; it is kept on record.")]
-Operator = Annotated[str | None, Parameter(help="Who; the user of this shell when left out.")]
+Reason = Annotated[str, Parameter(help="Why; it is stored in the audit log.")]
+Operator = Annotated[str | None, Parameter(help="Who; by default your login name.")]
 
 
 def operator_or_login_name(operator: str | None) -> str:
-    """Tell who acts."""
+    """Return the operator: the option, or the login name."""
     try:
         return operator or getuser()
     except (KeyError, OSError):  # a container's user often has no name
         raise ConfigurationError(
-            "This user has no name. Say who you are with --operator."
+            "This user has no login name. Name the operator with --operator."
         ) from None
 
 
@@ -79,23 +81,25 @@ async def cancel(
     run: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
 ) -> None:
     """
-    Have a run undone: what is in flight is awaited, then what was done is compensated.
+    Cancel a run: wait for the steps in flight, then compensate what was done.
 
-    After its pivot a run can only go forward; then this is refused. A run that waits for a
-    definition that no worker has does not begin.
+    After its pivot a run can only go forward, so a cancel is refused. A run that has not started
+    and whose definition no worker has is not started.
 
     Args:
-        run: Its id.
+        run: The run id.
     """
     run_id, settings, operator_name = (
         parse_run_id(run),
         Settings.load(),
         operator_or_login_name(operator),
     )
-    audit_entry = OperatorAction(str(uuid7()), operator_name, "cancel", reason, run_id)
+    audit_entry = OperatorAction(
+        id=str(uuid7()), operator=operator_name, action="cancel", reason=reason, run_id=run_id
+    )
     async with open_database(settings) as database:
         async with database.transaction() as tx:
-            # In this order: a start that begins in between is a run then.
+            # In this order, because the start may become a run between the two queries.
             has_pending_start = bool(await pending_requests.find_starts(tx, [run_id]))
             run_exists = await run_queries.find(tx, run_id) is not None
             if not run_exists and not has_pending_start:
@@ -111,18 +115,18 @@ async def cancel(
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkOptions:
-    """How many are resolved at once, and whether to go on without asking."""
+    """Which incidents to resolve at once, how fast, and whether to ask first."""
 
-    all_open: Annotated[bool, Parameter(name="--all", help="All that are open.")] = False
-    dry_run: Annotated[bool, Parameter(help="Show which are meant and do nothing.")] = False
-    yes: Annotated[bool, Parameter(help="Do not ask.")] = False
-    rate: Annotated[str | None, Parameter(help="No more than so many: 5/s, 30/m or 100/h.")] = None
-    limit: Annotated[int, Parameter(help="Only the oldest so many, at most 100000.")] = 10_000
+    all_open: Annotated[bool, Parameter(name="--all", help="All open ones.")] = False
+    dry_run: Annotated[bool, Parameter(help="Only show them.")] = False
+    yes: Annotated[bool, Parameter(help="Do not ask for confirmation.")] = False
+    rate: Annotated[str | None, Parameter(help="At most this many: 5/s, 30/m or 100/h.")] = None
+    limit: Annotated[int, Parameter(help="Only the oldest N, at most 100000.")] = 10_000
 
 
 DEFAULT_BULK_OPTIONS = BulkOptions()
 BULK_LIMIT_MAX = 100_000
-"""Incidents that one command resolves; each takes a kilobyte of its memory."""
+"""Incidents that one command resolves; each takes a kilobyte of memory."""
 
 
 async def resolve(
@@ -143,11 +147,11 @@ async def resolve(
     as_json: AsJson = False,
 ) -> int:
     """
-    Act on an incident, or on all that have a cause, a step, a saga or an age in common.
+    Resolve an incident, or all incidents with a cause, a step, a saga or an age in common.
 
-    INCIDENT is RUN/NUMBER as `incidents` shows it, or RUN when it has one open incident. Without
-    it, choose many with --cause, --step, --saga, --older-than or --all; exit 7 when some of them
-    were refused.
+    INCIDENT is RUN/NUMBER as `incidents` shows it, or RUN if it has one open incident. Without
+    INCIDENT, select many with --cause, --step, --saga, --older-than or --all; exit 7 if some of
+    them were refused.
     """
     incident_id, action = _parse_words(incident_and_action)
     if result is not None and action is not Resolution.COMPLETE:
@@ -157,7 +161,7 @@ async def resolve(
     is_bulk = bulk_options.all_open or incident_filter != NO_INCIDENT_FILTER
     if is_bulk == (incident_id is not None):
         raise ConfigurationError(
-            "Name one incident, or choose many with --cause, --step, --saga, --older-than or --all."
+            "Name one incident, or select many with --cause, --step, --saga, --older-than or --all."
         )
     if incident_id is not None:
         if bulk_options != DEFAULT_BULK_OPTIONS:
@@ -177,7 +181,7 @@ def _parse_words(words: Sequence[str]) -> tuple[str | None, Resolution]:
         raise ConfigurationError(f"{action!r} is not an action, which is one of {actions}.")
     if len(incident_ids) > 1:
         raise ConfigurationError(
-            "Name one incident. To resolve many, choose them by --cause, --step or --saga."
+            "Name one incident. To resolve many, select them with --cause, --step or --saga."
         )
     return (incident_ids[0] if incident_ids else None), Resolution(action)
 
@@ -191,14 +195,12 @@ async def _resolve_one(incident_id: str, request: ResolutionRequest, *, as_json:
                 stored, request, encryption_from(settings), body_limits(settings)
             )
             audit_entry = OperatorAction(
-                *(
-                    str(uuid7()),
-                    request.operator,
-                    request.action.value,
-                    request.reason,
-                    stored.run_id,
-                ),
-                format_incident_id(stored),
+                id=str(uuid7()),
+                operator=request.operator,
+                action=request.action.value,
+                reason=request.reason,
+                run_id=stored.run_id,
+                target=format_incident_id(stored),
             )
             await audit.record(tx, [audit_entry])
             await _record_request(tx, audit_entry, trigger)
@@ -237,7 +239,7 @@ async def _resolve_many(
 def _next_command(
     incident_filter: IncidentFilterOptions, bulk_options: BulkOptions, request: ResolutionRequest
 ) -> list[str]:
-    """Give the command for the incidents that the limit left; without the result, which is long."""
+    """Return the command for the next incidents; RESULT stands for the result, which is long."""
     option_values = {
         **incident_filter.option_values,
         "--all": bulk_options.all_open,
@@ -252,8 +254,8 @@ def _next_command(
 
 
 async def _record_request(tx: Transaction, audit_entry: OperatorAction, trigger: Trigger) -> None:
-    """Record what a worker is to decide for an act that is on record."""
-    assert audit_entry.run_id is not None, "whatever is done here is done to a run"
+    """Record the request that a worker decides for an action in the audit log."""
+    assert audit_entry.run_id is not None, "these actions are about a run"
     kind, body = serialize_trigger(trigger)
     await checked_requests.record_operator_requests(
         tx, [NewRequest(kind, audit_entry.run_id, body, audit_id=audit_entry.id)]
@@ -263,7 +265,7 @@ async def _record_request(tx: Transaction, audit_entry: OperatorAction, trigger:
 async def _wait_for_verdict(
     database: TransactionSource, audit_entry: OperatorAction, seconds: float
 ) -> AuditRecord:
-    """Wait until a worker has decided; it writes to PostgreSQL, which tells nobody (no NOTIFY)."""
+    """Poll until a worker has written its verdict; the engine does not use NOTIFY."""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -274,9 +276,9 @@ async def _wait_for_verdict(
                 await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
         raise TimedOut(
-            f"No worker has decided it in {seconds:g} seconds. It is recorded and will be decided"
-            " by the next worker that has the run's saga. `saga-engine show"
-            f" {audit_entry.run_id}` tells."
+            f"No worker has decided it in {seconds:g} seconds. It is recorded, and the next worker"
+            " that has the run's saga decides it. Check with `saga-engine show"
+            f" {audit_entry.run_id}`."
         ) from None
 
 

@@ -1,9 +1,9 @@
 """
 What commands print: one JSON document, or lines for people.
 
-stdout is data and stderr is talk. On a terminal a table is drawn in its width; elsewhere its cells
-are separated by tabs, without colour, so that cut and awk can read it. The names in a document are
-stable: fields are added, never renamed or removed, while `schema_version` stays the same.
+Data goes to stdout, messages go to stderr. On a terminal a table is fitted to the width; elsewhere
+its cells are separated by tabs, without colour, so that cut and awk can read it. While
+`schema_version` is unchanged, fields are added to a document, never renamed or removed.
 """
 
 import re
@@ -21,14 +21,14 @@ from saga_engine.cli.table_layout import FOLD_WIDTH, layout_table, wrap_text
 
 SCHEMA_VERSION = 1
 UNFOLDED_COLUMNS = frozenset({"run", "incident", "id", "example", "setting"})
-"""Columns of ids and names, which are never folded: a person copies them."""
+"""Columns of ids and names, which are never wrapped, so that they can be copied."""
 
-# Beyond those that JSON escapes anyway: DEL and C1, separators, direction marks and overrides. They
-# can only be inside a text, and mean the same when they are escaped.
+# In addition to what JSON escapes: DEL and C1, separators, direction marks and overrides. They
+# occur only inside strings, and an escaped character means the same.
 _UNSAFE_CHARACTERS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _NON_ASCII = re.compile("[^\x00-\x7e]")
-"""What is escaped for an output that cannot hold every character."""
+"""What is escaped for an output that is not in a Unicode encoding."""
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document instead.")]
 
@@ -42,11 +42,11 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 def print_line(text: str) -> None:
     """Print one line of data."""
-    print(text)  # noqa: T201 - the command line speaks
+    print(text)  # noqa: T201 - the output of a command
 
 
 def print_stderr(text: str) -> None:
-    """Say something to whoever sits there; it is no data."""
+    """Print a message, which is not data, to stderr."""
     standard_streams.write_stderr(text)
 
 
@@ -55,13 +55,13 @@ def _is_unicode(encoding: str | None) -> bool:
 
 
 def _escape_match(matched: re.Match[str]) -> str:
-    """Escape a character as JSON does: beyond the first plane in two halves."""
+    """Escape a character as JSON does: one beyond the first plane as a surrogate pair."""
     units = matched[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print rows, or say on stderr that there are none."""
+    """Print rows, or *empty* on stderr if there are none."""
     if not rows:
         print_stderr(empty)
         return
@@ -75,7 +75,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
 
 
 def print_field(name: str, value: object, *, label_width: int = 12) -> None:
-    """Print a name and its value; on a terminal a long value is folded beside its name."""
+    """Print a label and its value; on a terminal a long value is wrapped beside its label."""
     text, value_width = format_cell(value), get_terminal_size().columns - label_width - 1
     lines = (
         wrap_text(text, value_width)
@@ -88,7 +88,7 @@ def print_field(name: str, value: object, *, label_width: int = 12) -> None:
 
 
 def format_cell(value: object) -> str:
-    """Write one value on one line, without control characters: others chose what is in it."""
+    """Format a value on one line, without control characters: it may come from other programs."""
     if value is None:
         return "-"
     if isinstance(value, datetime):

@@ -1,8 +1,8 @@
 """
-One page of a listing: how many of how many it shows, and the command for the next page.
+One page of a listing: its rows, the total, and the command for the next page.
 
-Pages are found by the last row of the page before (keyset pagination), so a later page costs no
-more than the first, and what is added meanwhile moves no row from one page to another.
+A page starts after the last row of the previous page (keyset pagination). So a later page costs no
+more than the first, and rows that are added meanwhile do not move others to another page.
 """
 
 import shlex
@@ -20,9 +20,9 @@ Row = TypeVar("Row")
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """
-    Some rows of a listing.
+    One page of a listing.
 
-    `total` is None where counting would read every row. `following` is whether more rows follow.
+    `total` is None if counting would read every row. `has_more`: more rows follow.
     """
 
     rows: Sequence[Row]
@@ -32,22 +32,22 @@ class Page(Generic[Row]):
 
 def check_limit(limit: int, maximum: int) -> None:
     """
-    Check the number of rows of a page.
+    Check the number of rows in a page.
 
     Raises:
-        ConfigurationError: it is not from 1 to *most*.
+        ConfigurationError: it is not from 1 to *maximum*.
     """
     if not 1 <= limit <= maximum:
         raise ConfigurationError(f"--limit is 1 to {maximum}. --after shows the next page.")
 
 
 def make_page(rows: Sequence[Row], limit: int, total: BoundedCount | None) -> Page[Row]:
-    """Make a page of *limit* rows; *found* has one more where more rows follow."""
+    """Make a page of *limit* rows; *rows* has one more if more rows follow."""
     return Page(rows[:limit], total, len(rows) > limit)
 
 
 def page_json(page: Page[Any], cursor: str | int | None) -> dict[str, Any]:
-    """Write what a document says of its page; *cursor* names the last row."""
+    """Return the fields of a document that describe its page; *cursor* names the last row."""
     return {
         "total": page.total.count if page.total else None,
         "total_exact": page.total.exact if page.total else None,
@@ -59,11 +59,11 @@ def print_page_summary(
     page: Page[Any], noun: str, command: Sequence[str], cursor: str | int | None
 ) -> None:
     """
-    Say on stderr how many of how many are shown, and how to see the next.
+    Print to stderr how many rows are shown, the total, and the command for the next page.
 
     Args:
         noun: what the rows are, in the plural.
-        command: the command line of this page, without its cursor.
+        command: the command line of this page, without --after.
     """
     if not page.rows:
         return
@@ -75,12 +75,12 @@ def print_page_summary(
 
 
 def command_line(*words: str) -> str:
-    """Write a command as a person can copy it to a shell."""
+    """Quote a command so that it can be pasted into a shell."""
     return shlex.join(["saga-engine", *words])
 
 
 def option_words(option_values: Mapping[str, object]) -> list[str]:
-    """The options that were given, as words of a command line: None and False were not."""
+    """Return options as words of a command line; None and False are options that were not given."""
     words: list[str] = []
     for name, value in option_values.items():
         if value is True:

@@ -1,12 +1,13 @@
 """
-How a process that serves ends: the first signal drains, the second exits, and time has a last word.
+How a worker or participant process ends: graceful shutdown, and an exit if that takes too long.
 
-SIGTERM, SIGINT and SIGHUP (unless it was ignored, as `nohup` does) drain. The handlers are the
-interpreter's and not the event loop's, so that the second signal works even when the user's code
-keeps the loop busy. A process that has not drained when the time for it is over is ended by a
-thread of its own; if not even that runs, because code in C holds the interpreter, by its overseer
-(see `oversight`). After it has drained, threads and executors that users left behind have LEAVING
-seconds to end, within `shutdown_timeout` if a signal began it.
+The first SIGTERM, SIGINT or SIGHUP (unless SIGHUP was ignored, as under `nohup`) starts a graceful
+shutdown; the second exits at once. The handlers are set with `signal.signal` and not on the event
+loop, so that the second signal works even if user code blocks the loop. A thread of this process
+exits it when `shutdown_timeout` is over. If that thread cannot run, because code in C holds the
+interpreter lock, the watchdog process ends it (see `watchdog_process`). After the shutdown, threads
+and executors that user code left running have SHUTDOWN_RESERVE seconds to end, within
+`shutdown_timeout` if a signal started the shutdown.
 """
 
 import asyncio
@@ -31,13 +32,13 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def run_contained(main: Coroutine[Any, Any, None], report: ReportCallback) -> None:
     """
-    Run *main* on a loop of its own, on which code of users cannot stop it.
+    Run *main* on an event loop that user code cannot stop.
 
     Args:
-        report: called with what such code has tried.
+        report: called with what user code tried to do.
 
     Raises:
-        ProcessDisturbed: *main* was cancelled all the same.
+        ProcessCancelled: *main* was cancelled from outside the guarded calls.
     """
 
     def report_disturbance(error: BaseException) -> None:
@@ -57,19 +58,18 @@ def run_contained(main: Coroutine[Any, Any, None], report: ReportCallback) -> No
                 run_until_done(loop, task, report_disturbance)
             except asyncio.CancelledError:
                 raise ProcessCancelled(
-                    "Code of a handler or a mapping cancelled the process from outside of its own"
-                    " context. The process ends, so that it is started again. The last lines of the"
-                    " log name what was in hand; let that code cancel its own tasks only."
+                    "Code of a handler or a mapping cancelled the main task of the process. The"
+                    " process exits, so that a supervisor can restart it. The last lines of the log"
+                    " name the work in progress; that code must cancel only its own tasks."
                 ) from None
 
 
 def exit_on_stop_signals() -> None:
     """
-    Have the signals that stop a process do so from now on, until others handle them.
+    Let stop signals end this process while it imports the user's modules, if it has process id 1.
 
-    The kernel drops them for the first process of a container unless it has handlers of its own, so
-    that one which is told to stop while it imports the user's modules would go on. In any other
-    process the default ends even code in C.
+    The kernel drops signals to process 1 of a container unless the process has a handler for them.
+    Any other process keeps the default action, which ends even code in C.
     """
     if os.getpid() != 1 or threading.current_thread() is not threading.main_thread():
         return
@@ -80,11 +80,11 @@ def exit_on_stop_signals() -> None:
 
 class ForcedExit:
     """
-    The end of a process, kept by a thread that was started while there still were threads.
+    Exits the process from a thread that is started early, before a thread limit can prevent it.
 
     Args:
-        drain: the moments after the first signal; None: only `after` ends it.
-        overdue: called, in another thread, before it ends because a signal was that long ago.
+        deadlines: of the shutdown, after the first signal; None: only `exit_after` exits.
+        on_timeout: called, in another thread, before the process exits because of a deadline.
     """
 
     def __init__(self, deadlines: ShutdownSchedule | None, on_timeout: Callable[[], None]) -> None:
@@ -95,22 +95,22 @@ class ForcedExit:
         self._report_error: Callable[[], None] = lambda: None
         self._signal_number = 0
         self.first_signal_at: float | None = None
-        """When the first signal came, on the monotonic clock."""
+        """Time of the first signal, on the monotonic clock."""
         if deadlines is not None:
             _start_thread(lambda: self._enforce_deadlines(deadlines))
 
     def on_signal(self, signal_number: int) -> None:
-        """Count from now on, because that signal came."""
+        """Start the deadlines: the first signal arrived."""
         self.first_signal_at = time.monotonic()
         self._signal_number = signal_number
         self._signaled.set()
 
     def exit_after(self, seconds: float, exit_code: int, report_error: Callable[[], None]) -> None:
         """
-        End with *code* that many seconds from now, or earlier where `shutdown_timeout` is over.
+        Exit with *exit_code* after *seconds*, or earlier when `shutdown_timeout` is over.
 
         Args:
-            say: called before that, to say why, if the main thread has not ended the process.
+            report_error: called before that, if the main thread has not ended the process.
         """
         self._exit_code = exit_code
         self._report_error = report_error
@@ -137,7 +137,7 @@ def _start_thread(work: Callable[[], object]) -> None:
         with suppress(BaseException):
             work()
 
-    with suppress(RuntimeError):  # no thread is to be had: the overseer does it
+    with suppress(RuntimeError):  # the thread limit is reached: the watchdog process does it
         threading.Thread(target=ignore_errors, name="saga-engine-exit", daemon=True).start()
 
 
@@ -149,13 +149,13 @@ async def run_until_signaled(
     on_signal: Callable[[], None] = lambda: None,
 ) -> None:
     """
-    Run until *run* returns; the event it gets is set by the first signal.
+    Run until *run* returns; the first signal sets the event that *run* gets.
 
     Args:
-        drain: seconds after the first signal within which the process ends with 128 and the
-            signal's number, whatever it does; None: never.
-        overdue: called in another thread before it ends so, to say it in the log.
-        began: called at the first signal.
+        shutdown_timeout: seconds after the first signal after which the process exits with 128 plus
+            the signal number; None: no limit.
+        on_timeout: called in another thread before that exit, to log it.
+        on_signal: called at the first signal.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -190,7 +190,7 @@ async def run_until_signaled(
 
 
 def _exit_code_and_report(error: BaseException | None) -> tuple[int, Callable[[], None]]:
-    """Give the exit code after *error*, and what says why if the main thread no longer can."""
+    """Return the exit code after *error*, and a function that prints the error."""
     if error is None:
         return 0, lambda: None
     exit_error = error

@@ -1,8 +1,9 @@
 """
-What becomes of dead letters: sent again or discarded, in both cases on record with who and why.
+Redrive, discard and purge dead letters; each is recorded with the operator and the reason.
 
-A letter is locked, sent and marked in one transaction, so that two people do not send it twice. A
-crash in between sends it twice, which the engine and participants can take.
+A dead letter is locked, published and marked in one transaction, so that two operators do not
+publish it twice. A crash before the commit publishes it twice, which the engine and participants
+tolerate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,26 +21,26 @@ from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import StoredDeadLetter
 
 _COPY_HEADERS = ("CC", "BCC")
-"""Headers by which RabbitMQ sends a message to other queues as well."""
+"""Headers with further routing keys, to which RabbitMQ routes copies."""
 REDRIVE_COUNT_HEADER = "x-saga-redrive-count"
 MESSAGES_PER_TRANSACTION = 50
-"""Letters sent in one transaction."""
+"""Dead letters published in one transaction."""
 BYTES_PER_TRANSACTION = 8 * 1024 * 1024
-"""Bytes of their bodies in one transaction: all are in memory."""
+"""Bytes of their bodies in one transaction; all are in memory."""
 IDS_PER_TRANSACTION = 1000
-"""Letters marked or deleted in one transaction; their bodies are not read."""
+"""Dead letters marked or deleted in one transaction; their bodies are not read."""
 
-_ALREADY_RESOLVED = "Somebody else has sent it again or discarded it meanwhile."
+_ALREADY_RESOLVED = "Another operator has redriven or discarded it meanwhile."
 _PUBLISH_PROBLEMS = {
-    PublishOutcome.UNROUTABLE: "No queue takes it: the one it came from is gone, or unbound.",
-    PublishOutcome.NACKED: "The broker declined it; its queue may be full. Try again later.",
+    PublishOutcome.UNROUTABLE: "No queue is bound: the queue it came from was deleted or unbound.",
+    PublishOutcome.NACKED: "The broker rejected it; its queue may be full. Try again later.",
     PublishOutcome.UNKNOWN: "The broker did not confirm it; it may have arrived. Sending twice"
     " is safe.",
 }
 
 
 class Redriver:
-    """Sends dead letters again, by *by* for *reason*."""
+    """Publishes dead letters again, for *operator* with *reason*."""
 
     def __init__(
         self, database: Database, publisher: Publisher, *, operator: str, reason: str
@@ -50,7 +51,7 @@ class Redriver:
         self._reason = reason
 
     async def send(self, ids: Sequence[int]) -> dict[int, str]:
-        """Send them; those that were not, each with the problem in a sentence."""
+        """Publish them; return the problem of each one that could not be published."""
         problems: dict[int, str] = {}
         async with self._database.transaction() as tx:
             batches = await dead_letters.split_by_size(
@@ -74,7 +75,7 @@ class Redriver:
         return problems
 
     async def _publish(self, stored_messages: Sequence[StoredDeadLetter]) -> dict[int, str]:
-        """Publish what can be, for each exchange by itself: one that is gone closes the channel."""
+        """Publish them, grouped by exchange, because a missing exchange closes the channel."""
         problems: dict[int, str] = {}
         by_exchange: dict[str, list[tuple[int, Message]]] = {}
         for each in stored_messages:
@@ -96,7 +97,7 @@ class Redriver:
 async def discard_all(
     database: Database, ids: Sequence[int], *, operator: str, reason: str
 ) -> dict[int, str]:
-    """Mark them as not worth another try; those that were not open any more."""
+    """Mark them as discarded; return the problem of each one that was no longer open."""
     problems: dict[int, str] = {}
     for start in range(0, len(ids), IDS_PER_TRANSACTION):
         batch = ids[start : start + IDS_PER_TRANSACTION]
@@ -109,7 +110,7 @@ async def discard_all(
 
 
 async def purge_all(database: Database, ids: Sequence[int], *, operator: str, reason: str) -> int:
-    """Delete dead letters for good, on record; how many there were."""
+    """Delete dead letters, recorded in the audit log; return how many were deleted."""
     deleted = 0
     for start in range(0, len(ids), IDS_PER_TRANSACTION):
         async with database.transaction() as tx:
@@ -120,10 +121,10 @@ async def purge_all(database: Database, ids: Sequence[int], *, operator: str, re
 
 def rebuild_message(stored: StoredDeadLetter) -> Message | str:
     """
-    Make the message of a dead letter again: the same bytes to where it came from.
+    Rebuild the message of a dead letter: the same bytes, exchange and routing key.
 
     Returns:
-        A sentence instead, when that cannot be done.
+        The message, or a sentence that says why it cannot be rebuilt.
     """
     dead_letter = stored.message
     if stored.truncated:
@@ -132,10 +133,10 @@ def rebuild_message(stored: StoredDeadLetter) -> Message | str:
         return "Not all of its headers were kept."
     exchange, routing_key = dead_letter.exchange, dead_letter.routing_key
     if dead_letter.queue == DEAD_LETTERS:
-        # The broker gave it up in one queue; its exchange would send it to others as well.
+        # RabbitMQ dead-lettered it in one queue; its exchange might route it to others too.
         exchange, routing_key = "", _dead_lettering_queue(dead_letter.headers)
         if not routing_key:
-            return "It did not come from a queue of saga-engine's."
+            return "It did not come from a queue of saga-engine."
     sent_at = dead_letter.properties.get("timestamp")
     return Message(
         exchange=exchange,
@@ -151,7 +152,7 @@ def rebuild_message(stored: StoredDeadLetter) -> Message | str:
 
 
 def _dead_lettering_queue(headers: Mapping[str, Any]) -> str:
-    """Where RabbitMQ says it died; a sender can write that header too, so only our queues count."""
+    """The queue in x-death; a sender can forge that header, so only engine queues count."""
     x_death = headers.get("x-death")
     latest_death = x_death[0] if isinstance(x_death, list) and x_death else None
     queue = latest_death.get("queue") if isinstance(latest_death, dict) else None

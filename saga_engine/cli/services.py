@@ -1,4 +1,4 @@
-"""`saga-engine worker` and `participant`: processes that serve until they are told to stop."""
+"""`saga-engine worker` and `participant`: processes that run until they are stopped."""
 
 import asyncio
 import logging
@@ -30,43 +30,45 @@ from saga_engine.worker.worker import Worker
 LOG = logging.getLogger("saga_engine")
 
 Port = Annotated[
-    int | None, Parameter(help="Port of /livez, /readyz and /metrics; 0 picks a free one.")
+    int | None, Parameter(help="Port of /livez, /readyz and /metrics; 0 chooses a free one.")
 ]
-Host = Annotated[str | None, Parameter(help="Address of the same.")]
+Host = Annotated[str | None, Parameter(help="Address that this port is bound to.")]
 
 
 def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     """
-    Run sagas until told to stop.
+    Run a worker for the sagas of some modules, until it is stopped.
 
-    The first SIGTERM or SIGINT finishes what is in hand and exits 0; the second exits at once.
+    The first SIGTERM or SIGINT finishes the work in progress and exits 0; the second exits at once.
 
     Args:
-        modules: MODULE or MODULE:SAGA, any number of them.
+        modules: Any number of MODULE or MODULE:SAGA.
     """
     exit_on_stop_signals()
     settings = _load_settings(port, host)
     settings.require_database_url()
     settings.require_broker_url()
     sagas = _load_all(modules, Saga, settings)
-    _run_service(settings, "worker", lambda tell, watch: Worker(sagas, settings, tell, watch))
+    _run_service(
+        settings, "worker", lambda emit, time_limit: Worker(sagas, settings, emit, time_limit)
+    )
 
 
 def participant(*modules: str, port: Port = None, host: Host = None) -> None:
     """
-    Perform commands until told to stop.
+    Run the participants of some modules, until the process is stopped.
 
-    The first SIGTERM or SIGINT finishes what is in hand and exits 0; the second exits at once.
+    The first SIGTERM or SIGINT finishes the work in progress and exits 0; the second exits at once.
 
     Args:
-        modules: MODULE or MODULE:PARTICIPANT, any number of them.
+        modules: Any number of MODULE or MODULE:PARTICIPANT.
     """
     exit_on_stop_signals()
     settings = _load_settings(port, host)
     settings.require_broker_url()
     participants = _load_all(modules, Participant, settings)
     _run_service(
-        settings, "participant", lambda tell, _: ParticipantService(participants, settings, tell)
+        settings, "participant", lambda emit, _: ParticipantService(participants, settings, emit)
     )
 
 
@@ -75,14 +77,17 @@ def _run_service(
     program: str,
     create_service: Callable[[Emitter, CallTimeLimit], Worker | ParticipantService],
 ) -> None:
-    """Connect it, answer on its HTTP port and run it, until told to stop."""
+    """Connect the service, serve its HTTP port and run it, until it is stopped."""
     metrics = Metrics()
 
     async def run(stop: asyncio.Event) -> None:
         supervision = asyncio.get_running_loop().create_task(watchdog.supervise(emit))
         async with create_service(emit, time_limit) as service:
             endpoint = MonitoringServer(
-                *(settings.http_host, settings.http_port, service.readiness, metrics.render),
+                settings.http_host,
+                settings.http_port,
+                service.readiness,
+                metrics.render,
                 cache_ttl=settings.http_cache_ttl,
             )
             async with endpoint:
@@ -112,14 +117,14 @@ def _run_service(
 
 
 class ContainmentReporter:
-    """Tells of what code of users was prevented from doing; the same again is counted."""
+    """Emits what user code was prevented from doing; repetitions are only counted."""
 
     def __init__(self, emit: Emitter, interval: float) -> None:
         self._emit = emit
         self._throttle = Throttle(interval)
 
     def __call__(self, caller: UserCodeCall | ReceivedCommand | None, problem: str) -> None:
-        """Tell of a call, or of None where it is not known which one it was."""
+        """Emit one event for a call; None: it is not known which call it was."""
         labels = _caller_labels(caller)
         repeats = self._throttle.record(problem, labels.get("saga"), labels.get("command"))
         if repeats is not None:
@@ -159,7 +164,7 @@ def _load_settings(port: int | None, host: str | None) -> Settings:
 
 
 def _load_all(modules: tuple[str, ...], kind: type[Any], settings: Settings) -> list[Any]:
-    """Load them in order; what two of the modules share counts once."""
+    """Load the objects of some modules in order, each once."""
     if not modules:
         raise ConfigurationError("Name a module, for example: examples.place_order.sagas")
     timeout = settings.import_timeout

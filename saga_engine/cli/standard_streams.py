@@ -1,9 +1,9 @@
 """
-The standard streams of a command, usable in whatever state the caller left them.
+The standard streams of a command, made usable even if the caller has closed them.
 
-A stream that is closed leaves its number free, and the next socket would get it: what a library
-then writes to "stderr" would go to PostgreSQL. So each number is taken, by a file that refuses what
-the closed stream would have refused.
+The file descriptor of a closed stream is free, and the next socket would get it: then the stderr
+output of a library would go to PostgreSQL. So each free descriptor is occupied, by a file that
+refuses what the closed stream would refuse.
 """
 
 import os
@@ -16,17 +16,17 @@ from saga_engine.errors import SagaEngineError
 
 
 class OutputError(SagaEngineError):
-    """stdout does not take what a command prints; what was asked for has been done."""
+    """stdout could not be written; the command itself succeeded."""
 
     exit_code: ClassVar[int] = 10
 
 
 _RAISING_ERROR_HANDLERS = ("strict", "surrogateescape", "surrogatepass")
-"""Ways to write a character that raise for some that the stream's encoding lacks."""
+"""Error handlers that can raise for a character that the stream's encoding lacks."""
 
 
 def prepare_standard_streams() -> None:
-    """Take the numbers of closed streams, and let no character stop what is printed."""
+    """Occupy the descriptors of closed streams; escape characters that cannot be encoded."""
     for name, descriptor, open_flags in (
         ("stdin", 0, os.O_WRONLY),
         ("stdout", 1, os.O_RDONLY),
@@ -37,7 +37,7 @@ def prepare_standard_streams() -> None:
             placeholder = open(descriptor, "r" if descriptor == 0 else "w", closefd=False)  # noqa: SIM115 - it stays open
             setattr(sys, name, placeholder)
     if not os.environ.get("COLUMNS", "1").strip("0").isdecimal():
-        del os.environ["COLUMNS"]  # some terminals say that they have 0
+        del os.environ["COLUMNS"]  # some terminals report 0
     for stream in (sys.stdout, sys.stderr):
         reconfigurable = cast("Any", stream)
         if getattr(reconfigurable, "errors", "") in _RAISING_ERROR_HANDLERS and hasattr(
@@ -48,10 +48,10 @@ def prepare_standard_streams() -> None:
 
 class TolerantStdout:
     """
-    A stdout whose troubles end no command: what it does not take is lost, and the command goes on.
+    A stdout whose errors do not end the command: output that cannot be written is lost.
 
-    So a command does what it was asked for and exits with its own code, whether it is read or not.
-    `failure` is the first error; a reader that has gone is none.
+    So a command does its work and exits with its own code, whether its output is read or not.
+    `failure` is the first error; a closed pipe does not count as one.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -77,14 +77,14 @@ class TolerantStdout:
         except OSError as error:
             redirect_to_devnull(
                 self._stream
-            )  # or the interpreter would try again at its end, and exit with 120
+            )  # or the interpreter would flush it again when it exits, and exit with 120
             if not isinstance(error, BrokenPipeError):
                 self.failure = self.failure or error
 
 
 @contextmanager
 def tolerant_stdout() -> Iterator[TolerantStdout]:
-    """Have an Output for stdout until the block ends; then everything is written, or lost."""
+    """Replace stdout by a TolerantStdout until the block ends, and flush it then."""
     original = sys.stdout
     output = TolerantStdout(original)
     sys.stdout = cast("TextIO", output)
@@ -97,29 +97,28 @@ def tolerant_stdout() -> Iterator[TolerantStdout]:
 
 def output_error(error: OSError, exit_code: int) -> OutputError:
     """
-    Say that the output was lost, beside the command's own exit code.
+    Make the error for lost output; *exit_code* is the command's own.
 
-    Only after 0 it is known that what was asked for has been done.
+    Only after exit code 0 the sentence says that the command has done its work.
     """
-    done_text = "" if exit_code else " What was asked for has been done."
+    done_text = "" if exit_code else " The command itself succeeded."
     return OutputError(
         f"The output cannot be written: {error.strerror or type(error).__name__}.{done_text}"
-        " Give the"
-        " command another stdout to see it."
+        " Redirect stdout elsewhere to see it."
     )
 
 
 def write_stderr(text: str) -> None:
-    """Print one line to stderr, or lose it: that does not end a command."""
+    """Print one line to stderr; an error loses the line and does not end the command."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command line speaks
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the output of a command
     except OSError:
         redirect_to_devnull(sys.stderr)
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """Send what a stream has not written, and will write, to nowhere."""
-    with suppress(OSError, ValueError):  # a stream of a test may have no number
+    """Discard what a stream has buffered and what is written to it later."""
+    with suppress(OSError, ValueError):  # a stream of a test may have no descriptor
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, stream.fileno())
         os.close(devnull)

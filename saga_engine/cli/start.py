@@ -1,4 +1,4 @@
-"""`saga-engine start` and `wait`: what a client does, over RabbitMQ alone."""
+"""`saga-engine start` and `wait`: client requests, which need only RabbitMQ."""
 
 from contextlib import suppress
 from time import monotonic
@@ -8,6 +8,7 @@ from uuid import UUID
 from cyclopts import Parameter
 
 from saga_engine.cli.database import parse_run_id
+from saga_engine.cli.exit_status import EXIT_NOT_COMPLETED
 from saga_engine.cli.json_argument import parse_json
 from saga_engine.cli.output import AsJson, format_cell, print_json, print_line, print_stderr
 from saga_engine.client import Client, RunHandle, RunResult
@@ -16,14 +17,10 @@ from saga_engine.protocol.failure import failure_json
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Status
 
-EXIT_NOT_COMPLETED = 6
-
-Timeout = Annotated[
-    float | None, Parameter(help="Seconds to wait at the most; without it, for ever.")
-]
+Timeout = Annotated[float | None, Parameter(help="Seconds to wait; by default without limit.")]
 
 
-async def start(  # noqa: PLR0913 - one for each thing a start can say
+async def start(  # noqa: PLR0913 - one for each option
     saga: str,
     /,
     *,
@@ -32,20 +29,20 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
         Parameter(name="--input", allow_leading_hyphen=True, help="JSON, @FILE, or - for stdin."),
     ],
     key: Annotated[
-        str | None, Parameter(help="A business key: with the same input, the same run.")
+        str | None, Parameter(help="A business key: the same key and input name the same run.")
     ] = None,
     version: Annotated[
-        int | None, Parameter(help="The newest a worker knows when left out.")
+        int | None, Parameter(help="By default the newest version that workers have.")
     ] = None,
-    wait: Annotated[bool, Parameter(help="Wait until it is finished.")] = False,
+    wait: Annotated[bool, Parameter(help="Wait until the run is finished.")] = False,
     timeout: Timeout = None,  # noqa: ASYNC109 - the user's
     as_json: AsJson = False,
 ) -> int:
     """
-    Start a run; with --wait, exit 6 when it ends other than completed.
+    Start a run; with --wait, exit 6 if it finishes other than completed.
 
     Args:
-        saga: Its name.
+        saga: The name of the saga.
     """
     input_data = parse_json(input_argument, "--input")
     settings, started_at = Settings.load(), monotonic()
@@ -59,7 +56,7 @@ async def start(  # noqa: PLR0913 - one for each thing a start can say
             return 0
         if not as_json:
             print_stderr(
-                f"Run {handle.run_id} {'is there already' if handle.existing else 'is started'}."
+                f"Run {handle.run_id} {'exists already' if handle.existing else 'is started'}."
             )
         remaining = (
             None if timeout is None else max(0.1, round(timeout - (monotonic() - started_at), 1))
@@ -78,25 +75,27 @@ async def wait(
     as_json: AsJson = False,
 ) -> int:
     """
-    Wait until a run is finished; exit 6 when it ends other than completed.
+    Wait until a run is finished; exit 6 if it finishes other than completed.
 
     Args:
-        run: Its id.
+        run: The run id.
     """
     run_id = UUID(parse_run_id(run))
     async with Client(settings=Settings.load()) as client:
         with suppress(NotStarted):
-            await client.status(run_id)  # an unknown run ends the command here, at once
+            await client.status(run_id)  # an unknown run ends the command here
         result = await client.result(run_id, timeout=timeout, on_incident=_print_open_incident)
     return _print_result(result, as_json=as_json)
 
 
 def _print_open_incident(result: RunResult) -> None:
-    """Say on stderr that the run waits for a person; this command goes on waiting."""
+    """Print that the run waits for an operator; this command goes on waiting."""
     if result.incident is not None:
         incident_text = result.incident.text(str(result.run_id))
         print_stderr(
-            format_cell(f"Run {result.run_id} waits for a person, {incident_text}. Still waiting.")
+            format_cell(
+                f"Run {result.run_id} waits for an operator, {incident_text}. Still waiting."
+            )
         )
 
 

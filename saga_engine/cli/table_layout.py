@@ -1,20 +1,20 @@
 """
-How a table is laid out in the width of a terminal: pure, from cells to lines.
+Lay out a table in the width of a terminal: a pure function from cells to lines.
 
-An id that is cut is of no use, so a column of ids is never folded. Other columns are folded when
-the row does not fit; columns that still do not fit go to a second line of the same row, and to
-further ones, each indented. Widths are those of a terminal's cells: a wide character takes two.
+A truncated id is useless, so columns of ids are never wrapped. Other columns are wrapped if the row
+does not fit; columns that still do not fit go to further, indented lines of the same row. Widths
+are in terminal columns: a wide character takes two.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 
 COLUMN_GAP = 2
-"""Cells between two columns."""
+"""Spaces between two columns."""
 INDENT = 2
-"""Cells before the second and later lines of a row."""
+"""Spaces before the second and later lines of a row."""
 FOLD_WIDTH = 24
-"""Cells that a column is folded to before it goes to another line."""
+"""Width to which a column is wrapped before it goes to another line."""
 
 
 def layout_table(
@@ -27,11 +27,11 @@ def layout_table(
     Lay out a table, its header first.
 
     Args:
-        width: cells of one line; only a value of a column in *whole*, or of the first column, may
+        width: of one line; only a value in one of *unfolded_columns*, or in the first column, may
             be wider.
-        whole: the columns that are never folded.
+        unfolded_columns: the columns that are never wrapped.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and needed on terminals only
+    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and only needed on a terminal
 
     natural_widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
     minimum_widths = [
@@ -52,7 +52,7 @@ def layout_table(
 
 
 def wrap_text(text: str, width: int) -> list[str]:
-    """Break a text at spaces into lines of at most *width* cells, and a longer word in it."""
+    """Wrap a text at spaces into lines of at most *width*; break words that are longer."""
     from rich.cells import cell_len, chop_cells  # noqa: PLC0415 - the same
 
     lines, current = [], ""
@@ -69,7 +69,7 @@ def wrap_text(text: str, width: int) -> list[str]:
 
 
 def _split_columns(minimum_widths: Sequence[int], width: int) -> list[tuple[int, list[int]]]:
-    """Which columns stand on which line of a row, and how many cells that line has."""
+    """Assign the columns to the lines of a row; return the width and the columns of each line."""
     row_lines: list[tuple[int, list[int]]] = [(width, [])]
     used_width = 0
     for index, minimum_width in enumerate(minimum_widths):
@@ -89,7 +89,7 @@ def _distribute_spare_width(
     minimum_widths: Sequence[int],
     line_width: int,
 ) -> dict[int, int]:
-    """Give what is left of a line to its columns, the last first."""
+    """Give the unused width of a line to its columns, the last first."""
     widths = {index: minimum_widths[index] for index in indexes}
     spare = line_width - sum(widths.values()) - COLUMN_GAP * (len(indexes) - 1)
     for index in reversed(indexes):

@@ -1,4 +1,4 @@
-"""`saga-engine rotate-token-key`: a new key for the correlation ids, while workers run."""
+"""`saga-engine rotate-token-key`: replace the key of correlation ids while workers run."""
 
 from datetime import timedelta
 
@@ -16,16 +16,18 @@ async def rotate_token_key(
     *, reason: Reason, operator: Operator = None, as_json: AsJson = False
 ) -> None:
     """
-    Replace the key that signs correlation ids. Run it as the owner of the schema.
+    Replace the key that signs correlation ids. Run this as the owner of the schema.
 
-    Workers read the new key while they run and sign with it after
-    SAGA_ENGINE_TOKEN_KEY_ACTIVATION_DELAY.
-    Replies to commands signed with the key before are accepted until the next rotation: to shut out
-    a key that has leaked, rotate again once the commands in flight are answered.
+    Running workers load the new key and sign with it after SAGA_ENGINE_TOKEN_KEY_ACTIVATION_DELAY.
+    Replies to commands signed with the previous key are accepted until the next rotation: to reject
+    a leaked key, rotate again once the commands in flight are answered.
     """
     settings = Settings.load()
     audit_entry = OperatorAction(
-        str(uuid7()), operator_or_login_name(operator), "rotate-token-key", reason
+        id=str(uuid7()),
+        operator=operator_or_login_name(operator),
+        action="rotate-token-key",
+        reason=reason,
     )
     async with open_database(settings) as database, database.transaction() as tx:
         delay = timedelta(seconds=settings.token_key_activation_delay)
@@ -33,15 +35,13 @@ async def rotate_token_key(
         if active_from is None:
             allowed_from = await engine_identity.next_rotation_at(tx, delay)
             raise Conflict(
-                "Nothing was changed: some worker may still sign with the key before the last"
-                " rotation, and replies to it would be refused. Rotate again from"
+                "Nothing was changed: a worker may still sign with the key that the last rotation"
+                " replaced, and the replies would be rejected. Rotate again from"
                 f" {allowed_from:%Y-%m-%d %H:%M:%S} UTC, which is"
-                " SAGA_ENGINE_TOKEN_KEY_ACTIVATION_DELAY"
-                " after the"
-                " last new key began to sign."
+                " SAGA_ENGINE_TOKEN_KEY_ACTIVATION_DELAY after the last new key became active."
             )
         await audit.record(tx, [audit_entry])
-        message = f"The new key signs from {active_from:%Y-%m-%d %H:%M:%S} UTC."
+        message = f"Workers sign with the new key from {active_from:%Y-%m-%d %H:%M:%S} UTC."
         await audit.record_outcomes(
             tx, [ActionOutcome(audit_entry.id, accepted=True, message=message)]
         )

@@ -1,4 +1,4 @@
-"""`saga-engine topology`: what the engine needs on the broker, and the policy that goes with it."""
+"""`saga-engine topology`: the exchanges, queues and bindings of the engine, and their policy."""
 
 import json
 import shlex
@@ -16,14 +16,15 @@ from saga_engine.settings import Settings
 async def show_topology(
     *,
     declare: Annotated[
-        bool, Parameter(name="--declare", help="Declare them, so that workers need not.")
+        bool,
+        Parameter(name="--declare", help="Declare them, so that workers need no permission to."),
     ] = False,
     as_policy: Annotated[
-        bool, Parameter(name="--policy", help="The limits, as a command to run.")
+        bool, Parameter(name="--policy", help="Print the rabbitmqctl command that sets the policy.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the exchanges, queues and bindings that a worker declares; nothing is contacted."""
+    """Show the exchanges, queues and bindings that a worker declares, without connecting."""
     if declare:
         settings = Settings.load()
         async with SupervisedConnection(
@@ -69,11 +70,7 @@ def _print_policy(*, as_json: bool) -> None:
         print_json({"policy": wanted_policy, "vhost": vhost})
         return
     words = ["rabbitmqctl", "set_policy", "-p", vhost, "--apply-to", str(wanted_policy["apply-to"])]
-    words += [
-        "--priority",
-        str(wanted_policy["priority"]),
-        str(wanted_policy["name"]),
-        str(wanted_policy["pattern"]),
-    ]
+    words += ["--priority", str(wanted_policy["priority"])]
+    words += [str(wanted_policy["name"]), str(wanted_policy["pattern"])]
     words.append(json.dumps(wanted_policy["definition"], separators=(",", ":")))
     print_line(shlex.join(words))

@@ -1,17 +1,17 @@
 """
-The process beside a worker or participant that ends it when nothing inside it can.
+The watchdog process: it kills its parent, a worker or a participant, when nothing in it can.
 
-Code in C that does not return holds the interpreter: no signal handler, thread or timer of Python
-runs. So the service notes each call into the author's code in shared memory, and lets the
-interpreter write each signal it gets into a pipe. The overseer reads both. It ends its parent when
-one call takes longer than `mapping_hard_timeout`, after it has recorded the run in PostgreSQL and
-has written `user_code.hung` to the log, and when the parent is still there after
-`shutdown_timeout`. It ends with its parent.
+Code in C that does not return holds the interpreter lock: no signal handler, thread or timer of
+Python runs. So the parent notes each call of user code in shared memory, and the interpreter writes
+each signal that it gets to a pipe. The watchdog reads both. It kills its parent in two cases: one
+call takes longer than `mapping_hard_timeout`, or the parent still runs `shutdown_timeout` after its
+first signal. In the first case it records the run in PostgreSQL and logs `user_code.hung` before.
+It exits when its parent has exited.
 
-Recording and writing are done by threads, so that neither a database that does not answer nor a
-slow import delays the end. It adds up the time between its looks instead of comparing times, at
-most two ticks for each and none while its parent is stopped, so that a process that was frozen is
-not taken for one that hangs. Until it acts it imports nothing but what is here.
+Threads record and log, so that neither an unresponsive database nor a slow import delays the kill.
+The watchdog adds up the time between its ticks instead of comparing timestamps: at most two ticks
+for one, and nothing while its parent is stopped. So a process that was frozen is not mistaken for
+one that hangs. Until it acts, it imports only the modules below.
 """
 
 import asyncio
@@ -31,28 +31,28 @@ from typing import Any
 from saga_engine.shutdown import ShutdownSchedule
 
 POLL_INTERVAL = 0.25
-"""Seconds between two looks."""
+"""Seconds between two ticks."""
 
 RECORD_TIMEOUT = 5.0
-"""Seconds to record a suspect in PostgreSQL; an unreachable database does not keep the parent."""
+"""Seconds to record a crash suspect in PostgreSQL; then the parent is killed without it."""
 
 LOG_TIMEOUT = 1.0
-"""Seconds to write the line that says so."""
+"""Seconds to log the call."""
 
 KILL_TIMEOUT = 0.5
-"""Seconds that SIGKILL has, before LAST_SIGNAL is tried."""
+"""Seconds for SIGKILL to have its effect, before FALLBACK_KILL_SIGNAL is tried."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 FALLBACK_KILL_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGKILL)
 """
-Ends the first process of a container, which the kernel protects from SIGKILL by its own children.
-The parent has the C library's `_exit` as its handler, so the exit code is the signal's number.
+Ends process 1 of a container, which the kernel protects from a SIGKILL of its own children. The
+parent's handler is `_exit` of the C library, so the exit code is the signal number.
 """
 
 
 def main() -> None:
-    """Watch the parent, as one document of JSON on stdin says, until it is gone."""
+    """Watch the parent until it exits; stdin has the configuration as one JSON document."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
@@ -63,17 +63,19 @@ def main() -> None:
         while os.getppid() == parent and watchdog.poll():
             pass
     finally:
-        os._exit(0)  # whatever a thread still does
+        os._exit(0)  # without waiting for threads
 
 
 class Watchdog:
     """
-    What the overseer has seen of its parent.
+    Watches the parent process and kills it when a time limit is reached.
 
-    `told`: `limit` and `shutdown_timeout` in seconds; `draining`, the seconds since the parent's
-    first signal,
-    or None; `signals`, the descriptor from which signals are read; `settings` for the database and
-    the log.
+    Args:
+        config: `code_limit` and `shutdown_timeout` in seconds; `shutdown_elapsed`, the seconds
+            since the parent's first signal, or None; `signal_fd`, the descriptor from which signals
+            are read; `settings` for the database and the log.
+        parent: its process id.
+        memory: where the parent notes its calls of user code; None: nowhere.
     """
 
     def __init__(self, config: dict[str, Any], parent: int, memory: mmap.mmap | None) -> None:
@@ -89,7 +91,7 @@ class Watchdog:
         self._signal_poll.register(config["signal_fd"], select.POLLIN)
 
     def poll(self) -> bool:
-        """Wait for a signal or a tick; False when the parent is gone, or needs it no more."""
+        """Wait for a signal or a tick; False when the parent has closed the pipe or exited."""
         if self._signal_poll.poll(POLL_INTERVAL * 1000):
             signal_numbers = os.read(self._config["signal_fd"], 4096)
             if not signal_numbers:
@@ -102,14 +104,14 @@ class Watchdog:
         return True
 
     def on_signals(self, signal_numbers: bytes) -> None:
-        """The parent got these signals."""
+        """Start the shutdown time if the parent got one of the stop signals."""
         if self._shutdown_elapsed is None and any(
             number in STOP_SIGNALS for number in signal_numbers
         ):
             self._shutdown_elapsed = 0.0
 
     def tick(self, seconds: float = POLL_INTERVAL) -> None:
-        """Count these seconds, unless the parent is stopped, and end it when a limit is reached."""
+        """Count these seconds, unless the parent is stopped; kill it when a limit is reached."""
         if _is_stopped(self._parent):
             return
         if self._shutdown_elapsed is not None:
@@ -129,10 +131,10 @@ class Watchdog:
             self._kill_parent()
 
     def _check_call(self, seconds: float) -> None:
-        """Accuse a call that takes too long, and end the parent when that is done."""
+        """Report a call that takes too long, and then kill the parent."""
         stuck_call = self._stuck_call
         if stuck_call is not None and stuck_call.call_number != self._call_number:
-            stuck_call = self._stuck_call = None  # it has returned after all
+            stuck_call = self._stuck_call = None  # the call has returned
         if stuck_call is not None:
             deadlines = self._shutdown_deadlines
             if stuck_call.is_complete(
@@ -142,7 +144,7 @@ class Watchdog:
             ):
                 self._kill_parent()
         elif self._call_seconds and self._call_timed_out():
-            assert self._memory is not None, "there is a note"
+            assert self._memory is not None, "a call was noted"
             self._stuck_call = StuckCallReport(self._config, self._call_number, self._memory)
         elif (
             self._call_seconds and self._shutdown_elapsed is not None and not self._imports_started
@@ -163,7 +165,7 @@ class Watchdog:
         )
 
     def _seconds_until(self, deadline: float) -> float:
-        """Seconds until a moment of the shutdown, if there is one."""
+        """Seconds until a deadline of the shutdown; infinite without a shutdown."""
         return float("inf") if self._shutdown_elapsed is None else deadline - self._shutdown_elapsed
 
     def _read_call_number(self) -> int:
@@ -171,7 +173,7 @@ class Watchdog:
 
 
 class StuckCallReport:
-    """What is done about the call that `note` numbers: record it, then write of it."""
+    """Reports one call: records it as a crash suspect, then logs it."""
 
     def __init__(self, config: dict[str, Any], call_number: int, memory: mmap.mmap) -> None:
         self.call_number = call_number
@@ -185,11 +187,12 @@ class StuckCallReport:
 
     def is_complete(self, seconds: float, record_seconds_left: float, seconds_left: float) -> bool:
         """
-        Whether all is done that can be, so many seconds after the last look.
+        Return whether the report is finished or out of time.
 
         Args:
-            recording: seconds that are left for recording it.
-            writing: seconds that are left for all.
+            seconds: since the last call of this method.
+            record_seconds_left: for recording the suspect.
+            seconds_left: for the whole report.
         """
         self._stage_elapsed += seconds
         if self._log_task is not None:
@@ -207,7 +210,7 @@ class StuckCallReport:
         return seconds_left <= 0
 
     def write_fallback_line(self) -> None:
-        """Name the call in a plain line, unless the usual one was written in time."""
+        """Log the call as a plain line, unless the log task has finished in time."""
         if self._log_task is not None and self._log_task.succeeded:
             return
         length = int.from_bytes(self._snapshot[8:_HEADER_BYTES], sys.byteorder)
@@ -227,35 +230,35 @@ class StuckCallReport:
 
 
 _HEADER_BYTES = 12
-"""Bytes in front of a note: see `worker.alarm`, which is not imported here."""
+"""Bytes before a note: see `worker.time_limit`, which is not imported here."""
 
 
 class _BackgroundTask:
-    """Something done by a thread of its own, which may fail or never end."""
+    """Work in a thread of its own, which may fail or never end."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.done = self.succeeded = False
         self._work = work
         try:
             threading.Thread(target=self._run, daemon=True).start()
-        except RuntimeError:  # the system has no thread to give
+        except RuntimeError:  # the thread limit is reached
             self.done = True
 
     def _run(self) -> None:
-        with suppress(BaseException):  # whatever is wrong, the parent is ended
+        with suppress(BaseException):  # the parent is killed even if this fails
             self._work()
             self.succeeded = True
         self.done = True
 
 
 def _preload_imports() -> None:
-    """Import what is needed to record and to write, because that takes a while."""
+    """Import what recording and logging need, because that takes a while."""
     from saga_engine.store import crash_suspects  # noqa: F401, PLC0415 - see above
     from saga_engine.telemetry import logs, nonblocking_stream  # noqa: F401, PLC0415 - see above
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether a process is stopped or traced; False where the system does not say."""
+    """Whether a process is stopped or traced; False if the system has no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -276,7 +279,7 @@ def _read_call(snapshot: bytes) -> list[str]:
 
 
 async def _record_suspect(config: dict[str, Any], snapshot: bytes) -> None:
-    """Record whose call it is, so that the next worker takes it alone."""
+    """Record the call as a crash suspect, so that the next worker processes its run alone."""
     from saga_engine.store import crash_suspects  # noqa: PLC0415 - see above
     from saga_engine.store.database import Database  # noqa: PLC0415 - see above
 
@@ -292,7 +295,7 @@ async def _record_suspect(config: dict[str, Any], snapshot: bytes) -> None:
 
 
 def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) -> None:
-    """Write `user_code.hung` in the form of the parent's log."""
+    """Log `user_code.hung` in the format of the parent's log."""
     from saga_engine.telemetry.events import UserCodeHung  # noqa: PLC0415 - see above
     from saga_engine.telemetry.logs import configure_logging  # noqa: PLC0415 - see above
     from saga_engine.telemetry.nonblocking_stream import nonblocking_writer  # noqa: PLC0415 - see above
@@ -314,7 +317,7 @@ def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) 
 
 
 def _kill_and_exit(parent: int) -> None:
-    """End the parent, and then this process."""
+    """Kill the parent, and exit."""
     with suppress(ProcessLookupError):
         os.kill(parent, signal.SIGKILL)
     deadline = time.monotonic() + KILL_TIMEOUT

@@ -1,9 +1,9 @@
 """
-Having an overseer beside this process, and another one when it is gone (see `overseer`).
+Start the watchdog process (see `watchdog`) beside this process, and restart it when it is lost.
 
-The pipe that the interpreter writes signals to is this process's own at both ends, so that it
-outlives any overseer. A process without one works as well, and starts another: after FIRST_PAUSE
-seconds, then after twice as long, up to LONGEST_PAUSE.
+This process keeps both ends of the pipe that the interpreter writes signals to, so the pipe
+outlives a watchdog. Without a watchdog this process goes on; it tries to start another one with a
+backoff from INITIAL_RESTART_DELAY to MAX_RESTART_DELAY.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from saga_engine.telemetry.events import Emitter, WatchdogLost, WatchdogRestarte
 from saga_engine.worker.time_limit import CALL_NOTE_BYTES
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks whether it is still there."""
+"""Seconds between two checks whether it still runs."""
 
 INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
-"""Seconds before another is started: a system that is short of memory is not asked more often."""
+"""Seconds before another one is started; doubled while the system cannot start one."""
 
 EXIT_TIMEOUT = 1.0
-"""Seconds that an overseer has to end by itself when it is needed no more."""
+"""Seconds for the watchdog to exit after the pipe was closed; then it is killed."""
 
 
 class WatchdogProcess:
     """
-    The overseer of this process.
+    The watchdog process of this process.
 
-    `memory` is where calls into the author's code are noted; see `worker.alarm`.
+    `memory` is where calls of user code are noted; see `worker.time_limit`.
     """
 
     def __init__(self, settings: Settings, memory_fd: int, signal_fd: int) -> None:
@@ -52,11 +52,11 @@ class WatchdogProcess:
         self.problem = self._start()
 
     def on_shutdown(self) -> None:
-        """Note that this process was told to stop just now: a new overseer will not know it."""
+        """Note the time of the first stop signal, for a watchdog that is started later."""
         self._shutdown_started_at = time.monotonic()
 
     async def supervise(self, emit: Emitter) -> None:
-        """Start another one when it is gone, until cancelled; one line for it, however long."""
+        """Restart the watchdog when it is lost, until cancelled; emit one event for each loss."""
         delay = INITIAL_RESTART_DELAY
         while True:
             if self.problem:
@@ -79,13 +79,13 @@ class WatchdogProcess:
                 return delay
 
     def _exit_problem(self) -> str:
-        """Why there is none, in a sentence; empty while there is. Asking takes its zombie away."""
+        """Why it does not run; "" while it runs. This also reaps the child process."""
         assert self._process is not None, "it was started"
         code = self._process.poll()
-        return "" if code is None else f"It ended with {code}."
+        return "" if code is None else f"It exited with code {code}."
 
     def _start(self) -> str:
-        """Start one; what is in the way, in a sentence."""
+        """Start one; return the problem, or ""."""
         root = str(Path(saga_engine.__file__).parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         try:
@@ -101,10 +101,7 @@ class WatchdogProcess:
             return f"It cannot be started: {type(error).__name__}: {error}."
         self._process = process
         assert process.stdin is not None, "it was asked for"
-        with (
-            suppress(OSError),
-            process.stdin as stdin,
-        ):  # of one that is gone, `poll_interval` tells
+        with suppress(OSError), process.stdin as stdin:  # `supervise` finds one that has exited
             stdin.write(self._config_json())
         return ""
 
@@ -128,7 +125,7 @@ class WatchdogProcess:
         return json.dumps(config).encode()
 
     def wait_or_kill(self) -> None:
-        """Wait until it has ended, after the pipe was closed; end it when it does not."""
+        """Wait until it has exited, after the pipe was closed; kill it after EXIT_TIMEOUT."""
         process = self._process
         if process is None:
             return
@@ -141,7 +138,7 @@ class WatchdogProcess:
 
 @contextmanager
 def watchdog_process(settings: Settings) -> Iterator[WatchdogProcess]:
-    """Have an overseer beside this process until the block ends."""
+    """Run a watchdog beside this process until the block ends."""
     with ExitStack() as stack:
         memory_fd = stack.enter_context(_shared_memory_fd(CALL_NOTE_BYTES))
         signal_read_fd, signal_write_fd = os.pipe()
@@ -160,10 +157,11 @@ def watchdog_process(settings: Settings) -> Iterator[WatchdogProcess]:
 
 def _reset_signals_in_children(stack: ExitStack) -> None:
     """
-    Have a child that the user's code forks handle its signals as any process does.
+    Restore the default signal handling in a child process that user code forks.
 
-    It would inherit the pipe: a signal to it, as `multiprocessing.Pool` sends to end its processes,
-    would be taken for one to this process. And it would inherit handlers that do not end it.
+    It inherits the pipe, so the watchdog would mistake a signal to the child, such as
+    `multiprocessing.Pool` sends, for one to this process. And it inherits handlers that do not end
+    it.
     """
     active = [True]
     stack.callback(active.clear)
@@ -180,7 +178,7 @@ def _reset_signals_in_children(stack: ExitStack) -> None:
 
 @contextmanager
 def _shared_memory_fd(size: int) -> Iterator[int]:
-    """Open memory that another process can have too, by its descriptor."""
+    """Open a file descriptor of memory that can be shared with a child process."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("saga-engine")
     else:
@@ -194,7 +192,7 @@ def _shared_memory_fd(size: int) -> Iterator[int]:
 
 
 def _handle_fallback_signal() -> None:
-    """Let the overseer end this process where SIGKILL does not; see `overseer.LAST_SIGNAL`."""
+    """Let the watchdog end this process where SIGKILL cannot; see FALLBACK_KILL_SIGNAL."""
     with suppress(AttributeError, OSError, ValueError):
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)

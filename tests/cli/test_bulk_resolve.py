@@ -130,7 +130,7 @@ async def test_a_rate_is_kept_by_the_clock_it_is_given(engine):
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 60).resolve(
             found, RateLimiter(parse_rate("30/m"), clock, clock.sleep)
         )
-    assert [each.outcome for each in decided] == ["accepted"] * 3
+    assert [each.result for each in decided] == ["accepted"] * 3
     assert clock.slept == [2.0, 2.0]
 
 
@@ -145,7 +145,7 @@ async def test_a_portion_is_recorded_only_after_the_one_before_it_was_decided(en
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 60).resolve(
             found, RateLimiter(), lambda done, of: seen.append((done, of))
         )
-    assert [each.outcome for each in decided] == ["accepted"] * 5
+    assert [each.result for each in decided] == ["accepted"] * 5
     assert seen == [(2, 5), (4, 5), (5, 5)]
     await engine.facts.until(OperatorActionProcessed, 5)
 
@@ -156,7 +156,7 @@ async def test_without_a_worker_no_more_than_one_portion_is_recorded(engine, mon
     async with Database(engine.settings.require_database_url(), engine.settings) as database:
         found = (await select_incidents(database, IncidentFilter(), 10, 10)).incidents
         decided = await BulkResolver(database, SKIP, NO_ENCRYPTION, 0).resolve(found, RateLimiter())
-    assert [each.outcome for each in decided] == ["undecided", "not recorded"]
+    assert [each.result for each in decided] == ["undecided", "not recorded"]
 
 
 @pytest.mark.parametrize(("typed", "rate"), [("5/s", 5), ("5", 5), ("30/m", 0.5), ("36/h", 0.01)])

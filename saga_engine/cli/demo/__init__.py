@@ -1,11 +1,11 @@
 """
-`saga-engine demo`: real sagas on real processes, with real trouble, and the accounts compared.
+`saga-engine demo`: place orders on real processes, inject faults, and verify the effects.
 
-    scenario     orders are placed, trouble is made, all ends, the accounts are compared
-    orders       which orders are placed, and how each must end
-    servers      the servers and processes it happens on
-    display      what is shown while it happens
-    comparison   the services' own ledgers, compared with what the engine says
+    scenario     place orders, send a malformed message, kill the worker, wait, verify
+    orders       the orders to place, and the status each must reach
+    servers      the servers and processes
+    display      a live table on a terminal, plain lines elsewhere
+    comparison   the effect log of the services, compared with the statuses of the runs
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from saga_engine.cli.output import print_stderr
 
 def demo() -> None:
     """
-    Run the place-order example with everything that can go wrong, and compare the accounts.
+    Run the place-order example under faults, and verify that no effect is lost or duplicated.
 
-    Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it brings its own PostgreSQL and a
-    development broker. Exits 1 if an effect was lost or happened twice.
+    Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it starts its own PostgreSQL and a
+    development broker. Exit 1 if an effect was lost or happened twice.
     """
     sys.exit(asyncio.run(_run_until_signaled()))
 
 
 async def _run_until_signaled() -> int:
-    """Play it to its end, or until SIGTERM or Ctrl-C; both end everything that was started."""
+    """Run the scenario until it ends, or until SIGTERM or Ctrl-C, which stop every process."""
     task = asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     exit_codes: list[int] = []
@@ -40,7 +40,7 @@ async def _run_until_signaled() -> int:
     try:
         return await run_scenario()
     except asyncio.CancelledError:
-        print_stderr("\nInterrupted. Everything the demo had started is stopped.")
+        print_stderr("\nInterrupted. Everything that the demo had started is stopped.")
         if not exit_codes:
             raise
         return exit_codes[0]

@@ -1,9 +1,8 @@
 """
-The services' own ledgers, compared with what the engine says.
+Compare the effect log of the services with the statuses of the runs.
 
-The ledger knows nothing of the engine: it is what was really done. An effect is lost when an order
-that completed lacks it, or when an order that was compensated still has it; it is doubled when it
-happened more than once.
+The services write the effect log without the engine. An effect is lost if a completed order lacks
+it, or if a compensated order still has it; it is duplicated if it happened more than once.
 """
 
 from collections import Counter
@@ -17,14 +16,14 @@ COMPENSATING_EFFECTS = {"reserve": "release", "charge": "refund", "confirm": "ca
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many effects are missing or left over, and how many happened more than once."""
+    """The number of effects that are missing or left over, and of those that happened twice."""
 
     lost: int
     duplicated: int
 
 
 def compare(statuses: Mapping[str, Status], effects: Mapping[str, Counter[str]]) -> Comparison:
-    """Judge every order that ended, and every order that has an effect."""
+    """Check every order that finished, and every order that has an effect."""
     lost = duplicated = 0
     for order_id in statuses.keys() | effects.keys():
         counts = effects.get(order_id, Counter())

@@ -1,4 +1,4 @@
-"""What is shown while it happens: a live table on a terminal, plain lines otherwise."""
+"""What the demo shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from saga_engine.vocabulary import Status
 
 
 class Display:
-    """Tells the story as it goes; `async with` is not needed, it only prints."""
+    """Prints events, and the status of each order when its run finishes."""
 
     def __init__(self, orders: Sequence[DemoOrder]) -> None:
         self._orders = orders
@@ -41,15 +41,15 @@ class Display:
             self._live.stop()
 
     def print_event(self, text: str) -> None:
-        """Tell what happens on the stage."""
+        """Print an event with the seconds since the start."""
         line = f"{time.monotonic() - self._started_at:5.1f} s  {text}"
         if self._live:
             self._live.console.print(line, highlight=False)
         else:
-            print(line, flush=True)  # noqa: T201 - standard output is what this is for
+            print(line, flush=True)  # noqa: T201 - the output of a command
 
     def run_ended(self, order: DemoOrder, status: Status) -> None:
-        """Tell how a run ended."""
+        """Show the final status of a run."""
         self._statuses[order.order_id] = status
         if self._live:
             self._live.update(self._table(), refresh=True)

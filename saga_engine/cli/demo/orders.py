@@ -1,13 +1,13 @@
-"""The orders of the demo: what each is like, and how it must end."""
+"""The orders of the demo, and the status that each must reach."""
 
 from dataclasses import dataclass
 
 from saga_engine.vocabulary import Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOrder:
-    """One order; `story` is what happens to it, in a few words."""
+    """One order; `scenario` describes what happens to it."""
 
     order_id: str
     card: str
@@ -28,21 +28,27 @@ class DemoOrder:
 
 
 def demo_orders(prefix: str) -> list[DemoOrder]:
-    """About thirty orders, the slow one first."""
+    """Return about thirty orders, the slow one first."""
     scenarios = (
-        (1, "slow", "A1", "the bank is silent: outcome unknown, undone", Status.COMPENSATED),
+        (1, "slow", "A1", "the bank does not reply in time: compensated", Status.COMPENSATED),
         (18, "ok", "A1", "everything works", Status.COMPLETED),
-        (5, "declined", "A1", "the card is declined: undone in reverse", Status.COMPENSATED),
-        (4, "flaky", "A1", "the bank hangs up twice: retried", Status.COMPLETED),
-        (2, "ok", "NONE", "out of stock: nothing to undo", Status.COMPENSATED),
+        (
+            5,
+            "declined",
+            "A1",
+            "the card is declined: compensated in reverse order",
+            Status.COMPENSATED,
+        ),
+        (4, "flaky", "A1", "the bank closes the connection twice: retried", Status.COMPLETED),
+        (2, "ok", "NONE", "out of stock: nothing to compensate", Status.COMPENSATED),
     )
     return [
         DemoOrder(
-            f"{prefix}-{card if sku != 'NONE' else 'none'}-{number}",
-            card,
-            sku,
-            scenario,
-            expected_status,
+            order_id=f"{prefix}-{card if sku != 'NONE' else 'none'}-{number}",
+            card=card,
+            sku=sku,
+            scenario=scenario,
+            expected_status=expected_status,
         )
         for count, card, sku, scenario, expected_status in scenarios
         for number in range(1, count + 1)

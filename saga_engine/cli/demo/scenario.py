@@ -1,4 +1,4 @@
-"""The play itself: orders are placed, trouble is made, all ends, the accounts are compared."""
+"""The scenario of the demo: place orders, inject faults, wait for the runs, verify the effects."""
 
 import asyncio
 import importlib
@@ -27,7 +27,7 @@ from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
 
 RUN_TIMEOUT = 120.0
-"""Seconds until an order must have ended; the slowest takes about 20."""
+"""Seconds for an order to finish; the slowest takes about 20."""
 
 DUPLICATE_METRICS = (
     r"saga_messages_ignored_total\{[^}]*\}",
@@ -35,26 +35,26 @@ DUPLICATE_METRICS = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DemoResult:
-    """What is said at the end."""
+    """What the summary shows."""
 
     statuses: dict[str, Status]
     mismatches: list[str]
-    duplicates_dropped: int
+    duplicates_dropped: int = 0
     incident_count: int = 0
     dead_letter_count: int = 0
 
 
 async def run_scenario() -> int:
-    """Play it; the exit code."""
+    """Run it; return the exit code."""
     settings = Settings.load()
     orders = demo_orders(f"o{os.getpid()}")
     async with demo_servers(settings) as servers:
         with Display(orders) as display:
             if servers.embedded:
                 display.print_event(
-                    "PostgreSQL of our own, with fsync; a development broker, in memory"
+                    "started a private PostgreSQL with fsync, and a development broker in memory"
                 )
             await upgrade(servers.database_url)
             result = await _run_orders(servers, orders, display)
@@ -76,15 +76,13 @@ async def _run_orders(
     servers: DemoServers, orders: Sequence[DemoOrder], display: Display
 ) -> DemoResult:
     await servers.start("participant", "examples.place_order.services")
-    display.print_event(
-        "participants: inventory, payments and orders, with a database of their own"
-    )
+    display.print_event("participants: inventory, payments and orders, with their own database")
     worker = await servers.start("worker", "examples.place_order.sagas")
     display.print_event(
-        f"worker {worker.pid}; {len(orders)} orders are placed, the slowest takes 20 seconds"
+        f"worker {worker.pid}; placing {len(orders)} orders, the slowest takes 20 seconds"
     )
     settings = Settings(client_timeout=RUN_TIMEOUT)
-    result = DemoResult({}, [], 0)
+    result = DemoResult(statuses={}, mismatches=[])
     async with (
         Client(servers.broker_url, settings=settings) as client,
         asyncio.TaskGroup() as group,
@@ -96,7 +94,7 @@ async def _run_orders(
         ]
         await asyncio.wait(first_half[1:])
         await _send_malformed_message(servers.broker_url, settings)
-        display.print_event("a message that nobody can read was sent")
+        display.print_event("sent a malformed message")
         accepted = asyncio.Event()
         for order in orders[middle:]:
             group.create_task(_place_order(client, order, display, result, accepted))
@@ -128,15 +126,15 @@ async def _place_order(
 async def _replace_killed_worker(
     servers: DemoServers, worker: ServerProcess, display: Display, result: DemoResult
 ) -> None:
-    """Kill the worker in the middle of runs and let another finish them."""
+    """Kill the worker while runs are in flight, and start another that finishes them."""
     result.duplicates_dropped += await servers.sum_metrics(DUPLICATE_METRICS[0])
     process_count = len(servers.ports)
     worker.kill()
     await worker.wait()
-    display.print_event(f"worker {worker.pid} was killed with SIGKILL in the middle of runs")
+    display.print_event(f"killed worker {worker.pid} with SIGKILL while runs are in flight")
     replacement = await servers.start("worker", "examples.place_order.sagas")
-    assert len(servers.ports) == process_count + 1, "another one was started"
-    display.print_event(f"worker {replacement.pid} finishes them")
+    assert len(servers.ports) == process_count + 1, "another worker was started"
+    display.print_event(f"worker {replacement.pid} goes on with them")
 
 
 async def _send_malformed_message(broker: str, settings: Settings) -> None:
@@ -158,7 +156,7 @@ def _print_summary(result: DemoResult, comparison: Comparison) -> int:
         "effects lost": comparison.lost,
         "effects duplicated": comparison.duplicated,
     }
-    print("\nThe services' own ledgers, compared with what the engine says:")  # noqa: T201 - output
+    print("\nThe effect log of the services, compared with the statuses of the runs:")  # noqa: T201 - output
     for name, value in lines.items():
         print(f"  {name:<20}{value:>4}")  # noqa: T201 - output
     for sentence in result.mismatches:
@@ -168,7 +166,7 @@ def _print_summary(result: DemoResult, comparison: Comparison) -> int:
 
 
 def _executable() -> str:
-    """What to type for `saga-engine`: where the user called it from is often not on the path."""
+    """What to type for `saga-engine`, which is often not on the PATH."""
     if shutil.which("saga-engine"):
         return "saga-engine"
     script = Path(sys.argv[0])
@@ -178,8 +176,8 @@ def _executable() -> str:
 NEXT_STEPS = """
 Next:
   {command} graph examples.place_order.sagas
-      the saga that ran, as a picture
+      the saga that ran, as a diagram
   $EDITOR examples/trip/saga.py
       a saga in 30 lines
   README.md, "Going to production"
-      two URLs, and it is yours"""
+      run it on your own RabbitMQ and PostgreSQL"""

@@ -1,7 +1,7 @@
 """
-What the demo happens on: servers of its own unless URLs are set, and real processes.
+The servers and processes of the demo: embedded servers unless both URLs are set.
 
-Everything started here is ended here, whatever happens in between.
+Everything that is started here is stopped here, also after an error.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.settings import Settings
 
 STARTUP_TIMEOUT = 30.0
-"""Seconds a process may take until it is ready."""
+"""Seconds for a process to become ready."""
 
 STOP_TIMEOUT = 10.0
-"""Seconds a process may take to end; then it is ended."""
+"""Seconds for a process to stop; then it is killed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DemoServers:
-    """Where everything is. `log` collects what the processes write."""
+    """The URLs of the servers, and the processes. `log_path` collects the processes' output."""
 
     broker_url: str
     database_url: str
@@ -46,7 +46,7 @@ class DemoServers:
     ports: list[int] = field(default_factory=list)
 
     async def start(self, *command: str) -> ServerProcess:
-        """Start `saga-engine COMMAND` as a process of its own and wait until it is ready."""
+        """Start `saga-engine COMMAND` as a process and wait until it is ready."""
         port = free_port()
         process = await ServerProcess.start(
             (sys.executable, "-m", "saga_engine", *command, "--port", str(port)),
@@ -62,7 +62,7 @@ class DemoServers:
         raise SagaEngineError(f"saga-engine {command[0]} did not start:\n{process.log_tail()}")
 
     async def sum_metrics(self, *patterns: str) -> int:
-        """The sum of the metrics that fit, over all processes that still answer."""
+        """Return the sum of the metrics that match, over all processes that still run."""
         pages = [await asyncio.to_thread(_http_get, port, "metrics") for port in self.ports]
         return sum(
             int(float(value))
@@ -72,7 +72,7 @@ class DemoServers:
         )
 
     async def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         async with asyncio.TaskGroup() as group:
             for process in self.processes:
                 group.create_task(process.stop(signal.SIGTERM, STOP_TIMEOUT))
@@ -90,7 +90,7 @@ class DemoServers:
 
 @asynccontextmanager
 async def demo_servers(settings: Settings) -> AsyncIterator[DemoServers]:
-    """Set the stage, on the servers of the settings or on embedded ones."""
+    """Use the servers of the settings, or start embedded ones."""
     find_examples()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-demo-"))
@@ -102,41 +102,50 @@ async def demo_servers(settings: Settings) -> AsyncIterator[DemoServers]:
             _duplicate_some_replies(broker)
             database = await server.create_database("engine")
             shop_database_url = await server.create_database("shop")
-            servers = DemoServers(broker.url, database, shop_database_url, log_path, embedded=True)
+            servers = DemoServers(
+                broker_url=broker.url,
+                database_url=database,
+                shop_database_url=shop_database_url,
+                log_path=log_path,
+                embedded=True,
+            )
         else:
             _require_both_urls(settings)
             database = settings.require_database_url()
             servers = DemoServers(
-                settings.require_broker_url(), database, database, log_path, embedded=False
+                broker_url=settings.require_broker_url(),
+                database_url=database,
+                shop_database_url=database,
+                log_path=log_path,
+                embedded=False,
             )
         stack.push_async_callback(servers.close)
         yield servers
 
 
 def _require_both_urls(settings: Settings) -> None:
-    """Of two servers, one of the demo's own and one of the user's would be a strange pair."""
+    """Refuse one URL without the other, which is likely a mistake."""
     urls = {"DATABASE_URL": settings.database_url, "BROKER_URL": settings.broker_url}
     present, missing = sorted(urls, key=lambda name: not urls[name])
     if not urls[missing]:
         raise ConfigurationError(
             f"{PREFIX}{present} is set and {PREFIX}{missing} is not. Unset {PREFIX}{present} to"
-            " run the"
-            f" demo on servers of its own, or set {PREFIX}{missing} to run it on yours."
+            f" run the demo on embedded servers, or set {PREFIX}{missing} to run it on yours."
         )
 
 
 def find_examples() -> None:
-    """Make `examples` importable: it is in the checkout, and in the wheel beside this package."""
+    """Make `examples` importable: it is in the checkout, and in the wheel in this package."""
     if importlib.util.find_spec("examples.place_order") is not None:
         return
     sys.path.append(str(Path(__file__).parents[2] / "_examples"))
     importlib.invalidate_caches()
     if importlib.util.find_spec("examples.place_order") is None:
-        raise ConfigurationError("The examples are not here. Run the demo in a checkout.")
+        raise ConfigurationError("The examples are not installed. Run the demo in a checkout.")
 
 
 def _duplicate_some_replies(broker: DevelopmentBroker) -> None:
-    """Let the network deliver some replies twice, as networks do."""
+    """Let the broker deliver some replies twice."""
     broker.faults.on_publish(
         lambda message: message.exchange == "saga.replies", duplicate, max_count=5
     )
