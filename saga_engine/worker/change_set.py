@@ -31,7 +31,7 @@ from saga_engine.worker.work_item import (
     is_accepted_start,
 )
 
-UNAUTHORIZED_SENDER = "wrong_sender"
+UNAUTHORIZED_SENDER = "unauthorized_sender"
 """
 Why a message is set aside that a user may not send, see the settings `authorized_reply_users`.
 """

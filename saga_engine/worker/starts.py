@@ -39,7 +39,7 @@ from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.timeslice import Timeslice
 from saga_engine.worker.work_item import UnreadableRequest, WorkItem
 
-INPUT_UNDECRYPTABLE = "input_sealed"
+INPUT_UNDECRYPTABLE = "input_undecryptable"
 """Why a start is set aside whose input is sealed with a key that is not here."""
 
 

@@ -123,21 +123,21 @@ class TimeLimitedCodec:
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """As the codec's; SealError when it is interrupted."""
-        self._watch.enter(_codec_call(self._codec, "seal", associated_data))
+        self._watch.enter(_codec_call(self._codec, "encrypt", associated_data))
         try:
             return self._codec.encrypt(plaintext, associated_data)
         except TimeLimitExceeded as error:
-            raise _interruption_error("sealed", error) from None
+            raise _interruption_error("encrypted", error) from None
         finally:
             self._watch.leave()
 
     def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """As the codec's; SealError when it is interrupted."""
-        self._watch.enter(_codec_call(self._codec, "unseal", associated_data))
+        self._watch.enter(_codec_call(self._codec, "decrypt", associated_data))
         try:
             return self._codec.decrypt(ciphertext, associated_data)
         except TimeLimitExceeded as error:
-            raise _interruption_error("unsealed", error) from None
+            raise _interruption_error("decrypted", error) from None
         finally:
             self._watch.leave()
 

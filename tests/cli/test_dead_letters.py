@@ -169,16 +169,16 @@ async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings
 
 async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(engine, recorded):
     url, broker_url = engine.settings.require_database_url(), engine.settings.require_broker_url()
-    await recorded(letter(reason="wrong_sender"), letter())
+    await recorded(letter(reason="unauthorized_sender"), letter())
     again = ("dead-letters", "redrive", "--yes", "--json")
     settings = {"database_url": url, "broker_url": broker_url}
     for choice in (("--all",), ("--queue", "saga.requests")):
         ran = await saga_engine(*again, *choice, "--dry-run", **settings)
         assert ran.json["dead_letters"] == 1
-        assert "Left out: 1 of wrong_sender" in ran.err
+        assert "Left out: 1 of unauthorized_sender" in ran.err
     ran = await saga_engine(*again, "--all", **settings)
     assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
-    ran = await saga_engine(*again, "--reason-code", "wrong_sender", **settings)
+    ran = await saga_engine(*again, "--reason-code", "unauthorized_sender", **settings)
     assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
 
 

@@ -73,7 +73,9 @@ async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url
             await pending_requests.record(
                 tx, [NewRequest("start", str(uuid7()), body, saga="orders")]
             )
-            letter = DeadLetter("saga.requests", "input_sealed", "", json.dumps(body).encode(), 99)
+            letter = DeadLetter(
+                "saga.requests", "input_undecryptable", "", json.dumps(body).encode(), 99
+            )
             await dead_letters.record(tx, [letter], 1000, 1000)
         await pending_requests.record(
             tx, [NewRequest("start", str(uuid7()), {"input": 7}, saga="orders")]
@@ -112,6 +114,6 @@ def test_every_setting_command_and_word_the_page_names_exists():
     named = set(re.findall(r"SAGA_ENGINE_([A-Z_]+)", PAGE))
     assert {name.lower() for name in named} <= set(Settings.model_fields)
     code = "".join(path.read_text() for path in (ROOT / "saga_engine").rglob("*.py"))
-    for word in ("decryption_failed", "input_sealed", "sealed_with", "unseal", "$encrypted"):
+    for word in ("decryption_failed", "input_undecryptable", "sealed_with", "unseal", "$encrypted"):
         assert word in code
         assert word.replace("_with", "-with") in PAGE

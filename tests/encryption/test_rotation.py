@@ -174,11 +174,11 @@ async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(p
     await parties.ask("k2", "k1")
     with pytest.raises(InvalidInput, match="key 'k2' is not in the key ring"):
         await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.facts.dead_letter("input_sealed")
+    await parties.worker.facts.dead_letter("input_undecryptable")
     await parties.work("k1", "k2")
     engine = parties.engine
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.read_page(tx, limit=10, reason="input_sealed")
+        [letter] = await dead_letters.read_page(tx, limit=10, reason="input_undecryptable")
     assert SECRET.encode() not in letter.message.body
     async with open_connection(engine.broker_url, "publish") as link:
         again = Redriver(engine.database, Publisher(link), operator="ada", reason="the key is back")
@@ -236,7 +236,7 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
     await parties.ask("k2")
     with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be decrypted"):
         await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.facts.dead_letter("input_sealed")
+    await parties.worker.facts.dead_letter("input_undecryptable")
     async with parties.engine.database.transaction() as tx:
         with pytest.raises(Conflict, match="key 'k1' is not in the key ring"):
             await start_in_transaction(

@@ -225,7 +225,9 @@ async def test_a_service_cannot_answer_anothers_command_although_it_has_seen_it(
             await channel.basic_publish(
                 b"{}", exchange="saga.replies", routing_key="saga.replies", properties=forged
             )
-            told = await shop.worker.wait_for_dead_letter("wrong_sender", message_id="forged")
+            told = await shop.worker.wait_for_dead_letter(
+                "unauthorized_sender", message_id="forged"
+            )
         assert told.problem == (
             "payment.charge may be answered by payments only, and this came from user stock."
         )

@@ -197,7 +197,7 @@ def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, name
         ):
             sealing.decrypt({"$encrypted": "x"}, place)
     assert noted[0][:4] == named
-    assert noted[0].function == "Codec.seal"
+    assert noted[0].function == "Codec.encrypt"
     assert alarm.call is None
 
 
