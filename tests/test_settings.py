@@ -1,4 +1,4 @@
-"""Settings that depend on each other are held together by code."""
+"""Settings that contradict each other are rejected."""
 
 import pytest
 
@@ -16,11 +16,11 @@ from saga_engine.settings import Settings
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], sentence: str):
+def test_contradictory_settings_are_rejected(given: dict[str, object], sentence: str):
     with pytest.raises(ConfigurationError, match=sentence):
         Settings.load(**given)
 
 
-def test_a_worker_that_runs_counts_as_there_after_two_writes_that_failed():
+def test_a_worker_may_miss_two_heartbeats_by_default():
     defaults = Settings()
     assert 3 * defaults.worker_heartbeat_interval <= defaults.worker_heartbeat_timeout

@@ -25,7 +25,7 @@ def test_there_are_times():
 @pytest.mark.parametrize("name", TIMES)
 def test_a_time_that_would_become_no_timeout_is_refused(name):
     for value in ("0", "0.0009", "1e-9"):
-        with pytest.raises(ConfigurationError, match=f"SAGA_ENGINE_{name.upper()} does not fit"):
+        with pytest.raises(ConfigurationError, match=f"SAGA_ENGINE_{name.upper()} is invalid"):
             Settings.load(**{name: value})
 
 

@@ -99,7 +99,8 @@ async def test_a_typo_in_the_environment_is_an_error():
     ran = await saga_engine("config", "show", databse_url="x")
     assert ran.exit_code == 2
     assert (
-        "SAGA_ENGINE_DATABSE_URL is no setting. Did you mean SAGA_ENGINE_DATABASE_URL?" in ran.err
+        "SAGA_ENGINE_DATABSE_URL is not a setting. Did you mean SAGA_ENGINE_DATABASE_URL?"
+        in ran.err
     )
 
 
@@ -170,9 +171,8 @@ async def test_config_shows_rules_as_they_are_written():
 async def test_rules_that_are_none_are_refused_at_the_start(rules):
     ran = await saga_engine("config", "show", reply_users=rules)
     assert ran.exit_code == 2
-    assert (
-        'SAGA_ENGINE_AUTHORIZED_REPLY_USERS does not fit: must be JSON of the form {"payment'
-        in (ran.err)
+    assert 'SAGA_ENGINE_AUTHORIZED_REPLY_USERS is invalid: must be JSON of the form {"payment' in (
+        ran.err
     )
 
 

@@ -34,7 +34,7 @@ def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeyp
     ],
 )
 def test_a_typo_beside_them_is_still_an_error(name, value):
-    with pytest.raises(ConfigurationError, match=f"{name} is no setting"):
+    with pytest.raises(ConfigurationError, match=f"{name} is not a setting"):
         reject_unknown_settings({**kubernetes_variables(), name: value})
 
 
@@ -52,7 +52,7 @@ async def test_config_show_says_where_a_port_beside_a_service_of_that_name_comes
 
 async def test_a_port_that_is_neither_a_number_nor_a_services_is_refused():
     ran = await saga_engine("config", "show", http_port="tcp:9464")
-    assert (ran.exit_code, "SAGA_ENGINE_HTTP_PORT does not fit" in ran.err) == (2, True)
+    assert (ran.exit_code, "SAGA_ENGINE_HTTP_PORT is invalid" in ran.err) == (2, True)
 
 
 async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq_url):

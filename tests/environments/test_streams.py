@@ -151,7 +151,7 @@ def test_a_value_that_does_not_fit_is_a_sentence(name, value, monkeypatch):
         Settings.load()
     except ConfigurationError as error:
         said = str(error)
-    assert said == "" or f"SAGA_ENGINE_{name} does not fit" in said
+    assert said == "" or f"SAGA_ENGINE_{name} is invalid" in said
 
 
 async def test_a_demo_on_one_server_of_the_users_says_what_to_unset():

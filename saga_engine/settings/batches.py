@@ -1,0 +1,66 @@
+"""Settings of how much a worker takes at once: prefetch, batches, concurrent runs."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from saga_engine.settings.field_types import Bytes, Count, Seconds
+
+
+class BatchSettings(BaseModel):
+    """What bounds a worker's memory, its transactions and the runs in flight."""
+
+    reply_prefetch: Count = Field(
+        500,
+        description="Maximum number of unacknowledged replies of one worker. Multiplied by"
+        " max_body_bytes it bounds the worker's memory. The default exceeds what its concurrent"
+        " batches take",
+    )
+    request_prefetch: Count = Field(
+        200,
+        description="Maximum number of unacknowledged requests of one worker. One batch is enough:"
+        " requests come from outside and must not crowd out replies",
+    )
+    dead_letter_prefetch: Count = Field(
+        50,
+        description="Maximum number of unacknowledged dead letters of one worker; none is urgent",
+    )
+    batch_size: Count = Field(
+        200,
+        description="Maximum number of triggers in one transaction. Throughput does not change"
+        " measurably between 200 and 500",
+    )
+    max_batch_bytes: Bytes = Field(
+        4_194_304,
+        description="Maximum total size, in bytes, of the message bodies, or of the runs, in one"
+        " transaction and in one write to the broker: 200 messages of 20 KB. A larger single"
+        " message or run is processed alone",
+    )
+    max_batch_json_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        20_000,
+        description="Maximum number of JSON values in the bodies of one transaction, counted as for"
+        " max_body_json_values: 200 messages of 100 values. Decoding and validating that many takes"
+        " about 0.1 seconds",
+    )
+    max_concurrent_batches: Count = Field(
+        4,
+        description="Maximum number of concurrent transactions: one batch computes while the others"
+        " wait for their commit",
+    )
+    max_concurrent_runs: Count = Field(
+        1000,
+        description="Maximum number of concurrent runs of one saga; further starts wait in"
+        " PostgreSQL for a slot. Below this limit the engine adapts the number of slots to how soon"
+        " replies arrive: see docs/operations.md",
+    )
+    max_pending_requests_per_run: Count = Field(
+        10,
+        description="Maximum number of requests, such as cancels, that are stored for one accepted"
+        " run that waits for a slot. The first of them decides; more are refused",
+    )
+    idle_run_threshold: Seconds = Field(
+        60.0,
+        description="A run whose next timer is further away than this many seconds, or that waits"
+        " for an operator, does not occupy a slot. Where the longest timeout of the saga (up to an"
+        " hour) is larger, that value applies",
+    )
