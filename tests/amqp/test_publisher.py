@@ -7,8 +7,8 @@ import pytest
 from pamqp import commands
 
 from saga_engine.amqp.connection import ConnectionState
-from saga_engine.embedded.broker.faults import nack
 from saga_engine.protocol.message import PublishOutcome
+from tests.kit.broker_faults import nack
 from tests.kit.connections import (
     TOPOLOGY,
     StateRecorder,

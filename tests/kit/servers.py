@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.postgres import PostgresServer
+from tests.kit.broker_faults import FaultyBroker
 from tests.kit.rabbitmq import INSTALL_COMMAND, RabbitMQServer, rabbitmq_installed
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
@@ -123,9 +123,9 @@ async def rabbitmq_url(
 
 
 @pytest.fixture
-async def development_broker() -> AsyncIterator[DevelopmentBroker]:
+async def development_broker() -> AsyncIterator[FaultyBroker]:
     """An empty development broker; its `faults` can be planted."""
-    async with DevelopmentBroker() as broker:
+    async with FaultyBroker() as broker:
         yield broker
 
 

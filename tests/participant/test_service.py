@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 
 from saga_engine.amqp.consumer import Consumer
-from saga_engine.embedded.broker.faults import nack
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.participant import Participant, barrier
@@ -25,6 +24,7 @@ from saga_engine.telemetry.events import (
     ProcessStopping,
 )
 from saga_engine.vocabulary import Outcome
+from tests.kit.broker_faults import nack
 from tests.kit.connections import open_connection, raw_channel
 from tests.kit.participant_service import command_sender, engine_stub, running_service
 from tests.kit.payments_participant import (

@@ -12,7 +12,6 @@ from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import Cancel, ResolveIncident, Start, serialize_trigger
-from saga_engine.embedded.broker.faults import lose_after_confirm, nack
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
@@ -35,6 +34,7 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.vocabulary import Resolution, Status
 from saga_engine.worker import batch_runner, decode, loops
+from tests.kit.broker_faults import lose_after_confirm, nack
 from tests.kit.engine import engine_harness, no_reply, reject, succeed
 from tests.kit.parcels import COMMANDS, failing_parcels, parcels
 from tests.kit.processes import wait_for_exit

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saga_engine.embedded.broker import DevelopmentBroker
-from saga_engine.embedded.broker.faults import duplicate
+from saga_engine.embedded.broker.interceptor import PublishAttempt, deliver
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.process import ServerProcess, free_port
 from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError, SagaEngineError
+from saga_engine.protocol.topology import REPLIES
 from saga_engine.settings import Settings
 
 STARTUP_TIMEOUT = 30.0
@@ -31,6 +32,22 @@ STARTUP_TIMEOUT = 30.0
 
 STOP_TIMEOUT = 10.0
 """Seconds for a process to stop; then it is killed."""
+
+DUPLICATED_REPLIES = 5
+"""Replies that the embedded broker delivers twice."""
+
+
+class DuplicateSomeReplies:
+    """Delivers the first replies twice, as a broker does when an acknowledgement is lost."""
+
+    def __init__(self) -> None:
+        self._left = DUPLICATED_REPLIES
+
+    def __call__(self, publish: PublishAttempt) -> None:
+        if self._left and publish.message.exchange == REPLIES:
+            self._left -= 1
+            publish.route()
+        deliver(publish)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,8 +115,8 @@ async def demo_servers(settings: Settings) -> AsyncIterator[DemoServers]:
         log_path.touch()
         if not settings.database_url and not settings.broker_url:
             server = await stack.enter_async_context(PostgresServer())
-            broker = await stack.enter_async_context(DevelopmentBroker())
-            _duplicate_some_replies(broker)
+            broker = DevelopmentBroker(interceptor=DuplicateSomeReplies())
+            await stack.enter_async_context(broker)
             database = await server.create_database("engine")
             shop_database_url = await server.create_database("shop")
             servers = DemoServers(
@@ -142,13 +159,6 @@ def find_examples() -> None:
     importlib.invalidate_caches()
     if importlib.util.find_spec("examples.place_order") is None:
         raise ConfigurationError("The examples are not installed. Run the demo in a checkout.")
-
-
-def _duplicate_some_replies(broker: DevelopmentBroker) -> None:
-    """Let the broker deliver some replies twice."""
-    broker.faults.on_publish(
-        lambda message: message.exchange == "saga.replies", duplicate, max_count=5
-    )
 
 
 def _is_ready(port: int) -> bool:

@@ -1,30 +1,34 @@
 """
-A development broker: AMQP 0-9-1 in this process and in memory, for the demo and fault tests.
+A development broker: AMQP 0-9-1 in this process, with queues in memory.
 
-Clients reach it over TCP with any AMQP library and see RabbitMQ's behaviour for what the engine
-uses; tests/embedded/test_broker_contract.py holds it to the real one. It forgets everything at its
-end. It
-does not do TLS, clustering, permissions, transactions, streams or plugins.
+The demo and the tests use it where RabbitMQ is not installed or where a test must control what
+happens to a message (see `interceptor`). Clients connect over TCP with any AMQP library. For the
+methods, arguments and error codes that the engine uses, the broker behaves like RabbitMQ;
+tests/embedded/test_broker_contract.py runs the same tests against both.
 
-    server         DevelopmentBroker: listens, and accepts connections
-    connection     frames to their channels, heartbeats, blocking, the end
-    handshake      how a connection begins: the peers, the limits, the virtual host
-    frames         a stream of bytes cut into frames, and frames written
-    outgoing       what a connection has to send, gathered for one turn of the event loop
-    channel        what a channel consumes, holds unacknowledged and is about to publish
-    declaring      exchanges, queues and bindings: made, looked at and deleted
-    arguments      a queue's properties, checked and compared
-    publishing     a message put together, routed and confirmed
-    properties     a message's properties as the bytes they came in
+It is not for production. It listens on 127.0.0.1 only, and it loses all messages when it stops. It
+has no TLS, clustering, permissions, AMQP transactions, streams or plugins.
+
+    server         DevelopmentBroker: listens and accepts connections
+    connection     dispatches frames to channels; heartbeats, backpressure, closing
+    handshake      login, negotiated limits, the virtual host
+    frames         reads frames from a byte stream and writes frames
+    outgoing       collects the writes of one iteration of the event loop
+    channel        consumers, unacknowledged messages and the publish being received
+    declaring      declares, checks and deletes exchanges, queues and bindings
+    arguments      validates and compares the properties of a queue
+    publishing     assembles, routes and confirms published messages
+    interceptor    a hook that decides what happens to each published message
+    properties     message properties, kept as the bytes that arrived
     consuming      basic.qos, consume, cancel, get, ack, nack, reject and recover
-    virtual_host   exchanges and queues, and the way of a message between them
-    exchange       which queues get a message
-    queue          messages in order, consumers, and how a message leaves
-    message        what was published, and its place in one queue
-    refusal        how a broker refuses: by closing the channel or the connection
-    faults         faults on demand, for tests
+    virtual_host   exchanges, queues and the routing of messages
+    exchange       bindings and how they match routing keys
+    queue          one queue: its messages, its consumers and their delivery
+    message        a published message, and a message in a queue
+    refusal        errors that close the channel or the connection
 """
 
+from saga_engine.embedded.broker.interceptor import PublishAttempt, PublishInterceptor
 from saga_engine.embedded.broker.server import DevelopmentBroker
 
-__all__ = ["DevelopmentBroker"]
+__all__ = ["DevelopmentBroker", "PublishAttempt", "PublishInterceptor"]

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from pamqp import base, commands
 
-from saga_engine.embedded.broker.faults import Faults
 from saga_engine.embedded.broker.frames import (
     Publish,
     write_content,
@@ -19,6 +18,7 @@ from saga_engine.embedded.broker.frames import (
     write_get_ok,
     write_method,
 )
+from saga_engine.embedded.broker.interceptor import PublishInterceptor
 from saga_engine.embedded.broker.message import PublishedMessage, QueuedMessage
 from saga_engine.embedded.broker.properties import EncodedProperties
 from saga_engine.embedded.broker.queue import REJECTED_REASON, Queue
@@ -30,7 +30,7 @@ class PeerConnection(Protocol):
     """What a channel needs of its connection."""
 
     virtual_host: VirtualHost
-    faults: Faults
+    interceptor: PublishInterceptor
     username: str
     frame_max: int
 

@@ -16,7 +16,6 @@ from pamqp import base, commands
 
 from saga_engine.embedded.broker import consuming, declaring, publishing
 from saga_engine.embedded.broker.channel import Channel
-from saga_engine.embedded.broker.faults import Faults
 from saga_engine.embedded.broker.frames import (
     FRAME_BODY,
     FRAME_HEADER,
@@ -31,6 +30,7 @@ from saga_engine.embedded.broker.frames import (
     write_method,
 )
 from saga_engine.embedded.broker.handshake import CHANNEL_MAX, Handshake
+from saga_engine.embedded.broker.interceptor import PublishInterceptor
 from saga_engine.embedded.broker.outgoing import WriteBuffer
 from saga_engine.embedded.broker.refusal import (
     AmqpException,
@@ -55,13 +55,13 @@ class ClientConnection(asyncio.Protocol):
     def __init__(
         self,
         virtual_host: VirtualHost,
-        faults: Faults,
+        interceptor: PublishInterceptor,
         users: Mapping[str, str],
         on_connected: Callable[["ClientConnection"], None],
         on_disconnected: Callable[["ClientConnection"], None],
     ) -> None:
         self.virtual_host = virtual_host
-        self.faults = faults
+        self.interceptor: PublishInterceptor = interceptor
         self.username = ""
         self.frame_max = 0
         self._on_connected = on_connected

@@ -117,11 +117,7 @@ def _complete_publish(
         publish.exchange, publish.routing_key, properties, bytes(incoming.body)
     )
     operation = PublishOperation(channel, message, mandatory=publish.mandatory)
-    if rule := channel.peer.faults.rule_for(message):
-        rule.apply(operation)
-        return
-    operation.route()
-    operation.confirm()
+    channel.peer.interceptor(operation)
 
 
 def _validate_properties(channel: Channel, properties: EncodedProperties) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from saga_engine.embedded.broker.connection import ClientConnection
-from saga_engine.embedded.broker.faults import Faults
+from saga_engine.embedded.broker.interceptor import PublishInterceptor, deliver
 from saga_engine.embedded.broker.virtual_host import VirtualHost
 
 _HOST: Final = "127.0.0.1"
@@ -88,13 +88,14 @@ class DevelopmentBroker:
         *,
         users: Mapping[str, str] = _DEFAULT_USERS,
         memory_limit: int = _DEFAULT_MEMORY_LIMIT,
+        interceptor: PublishInterceptor = deliver,
     ) -> None:
         self._port = port
         self._users = users
-        self._connections = OpenConnections()
-        self._virtual_host = VirtualHost(memory_limit, self._connections.set_memory_alarm)
+        self.connections = OpenConnections()
+        self._virtual_host = VirtualHost(memory_limit, self.connections.set_memory_alarm)
         self._server: asyncio.Server | None = None
-        self.faults = Faults(self._connections)
+        self._interceptor: PublishInterceptor = interceptor
 
     async def __aenter__(self) -> Self:
         """Listen; OSError when the port is taken."""
@@ -107,7 +108,7 @@ class DevelopmentBroker:
         """Close every connection (320) and forget everything."""
         assert self._server, "entered before it is left"
         self._server.close()
-        await self._connections.close_all()
+        await self.connections.close_all()
         await self._server.wait_closed()
 
     @property
@@ -125,7 +126,7 @@ class DevelopmentBroker:
         )
 
     def _new_connection(self) -> ClientConnection:
-        on_connected, on_disconnected = self._connections.add, self._connections.discard
+        on_connected, on_disconnected = self.connections.add, self.connections.discard
         return ClientConnection(
-            self._virtual_host, self.faults, self._users, on_connected, on_disconnected
+            self._virtual_host, self._interceptor, self._users, on_connected, on_disconnected
         )
