@@ -121,7 +121,7 @@ class Client:
     def _is_too_old(self, run_id: UUID) -> bool:
         """Whether a start with that id is refused, and none with it waits already."""
         now, made_at = asyncio.get_running_loop().time(), (run_id.int >> 80) / 1000
-        waiting = (row["run_id"] for row in self._engine_db.rows["inbox"].values())
+        waiting = (row["run_id"] for row in self._engine_db.rows["pending_request"].values())
         age = TIME_ZERO.timestamp() + now - made_at
         return age > MAX_RUN_ID_AGE.total_seconds() and str(run_id) not in waiting
 

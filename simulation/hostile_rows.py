@@ -64,7 +64,7 @@ async def _insert(tx: MemoryTransaction, row: Mapping[str, Any]) -> Sequence[Any
     if row["kind"] == "start" and row["key"] is not None:
         key_columns = {"saga": row["saga"], "key": row["key"]}
         await tx.insert(
-            "run_key",
+            "business_key",
             (row["saga"], row["key"]),
             {**key_columns, "run_id": row["run_id"], "input_digest": bytes(32)},
         )
@@ -136,7 +136,7 @@ class HostileWriter:
     def violations(self) -> Iterator[str]:
         """Say which of the rows did not end as they must, in sentences as of `promises`."""
         dead_lettered_ids = {row["run_ids"] for row in self._engine_db.rows["dead_letter"].values()}
-        keys = {row["run_id"] for row in self._engine_db.rows["run_key"].values()}
+        keys = {row["run_id"] for row in self._engine_db.rows["business_key"].values()}
         for run_id, kind in self.written.items():
             if run_id in self._engine_db.rows["run"]:
                 yield f"P5: run {run_id} began from a {kind} that cannot be read"

@@ -103,9 +103,11 @@ class Monitor:
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
                 self._check_outbox_delete(self._engine_db.rows["outbox"].get(number))
-        self.counts["wait for a worker with the definition"] += len(_written_rows(tx, "inbox"))
+        self.counts["wait for a worker with the definition"] += len(
+            _written_rows(tx, "pending_request")
+        )
         written_ids = [key for table, key in tx.locked_rows if table == "run"]
-        written_ids += [row["run_id"] for row in _written_rows(tx, "inbox")]
+        written_ids += [row["run_id"] for row in _written_rows(tx, "pending_request")]
         written_ids += [row["message_id"] for row in _written_rows(tx, "dead_letter")]
         self._last_written.update(
             dict.fromkeys(((tx.process, each) for each in written_ids), self._sequence)
@@ -115,11 +117,11 @@ class Monitor:
         """A month goes, or a key: no start of it may wait, and no run of it be under way."""
         dropped_runs = {row["run_id"] for row in _written_rows(tx, "detached run")}
         deleted_requests = [
-            number for number, row in tx.writes.get("inbox", {}).items() if row is None
+            number for number, row in tx.writes.get("pending_request", {}).items() if row is None
         ]
         pending_starts = {
             row["run_id"]
-            for number, row in self._engine_db.rows["inbox"].items()
+            for number, row in self._engine_db.rows["pending_request"].items()
             if row["kind"] == "start" and number not in deleted_requests
         }
         if dropped_runs:
@@ -128,10 +130,10 @@ class Monitor:
             )
             if months & {month_of_run(each) for each in pending_starts}:
                 self.record_violation("P1", "a month was dropped while a start of it waits")
-        for pair, row in tx.writes.get("run_key", {}).items():
-            if row is None and pair in self._engine_db.rows["run_key"]:
+        for pair, row in tx.writes.get("business_key", {}).items():
+            if row is None and pair in self._engine_db.rows["business_key"]:
                 self._check_released_key(
-                    self._engine_db.rows["run_key"][pair]["run_id"], pending_starts
+                    self._engine_db.rows["business_key"][pair]["run_id"], pending_starts
                 )
 
     def _check_released_key(self, run_id: str, pending_starts: Collection[str]) -> None:
@@ -202,7 +204,9 @@ class Monitor:
             )
         if outcome == AnswerOutcome.ACCEPTED:
             self.accepted_versions[run_id] = accepted_version or version
-            pending_run_ids = [row["run_id"] for row in self._engine_db.rows["inbox"].values()]
+            pending_run_ids = [
+                row["run_id"] for row in self._engine_db.rows["pending_request"].values()
+            ]
             if run_id not in self._engine_db.rows["run"] and run_id not in pending_run_ids:
                 self.record_violation("P6", f"run {run_id} was accepted before that was committed")
         elif (
@@ -254,12 +258,12 @@ class Monitor:
         if self._last_written.get((process, run_id), 0) > since:
             return True
         run_exists = run_id in self._engine_db.rows["run"]
-        is_reserved = key in self._engine_db.rows["run_key"] or self._start_is_pending(run_id)
+        is_reserved = key in self._engine_db.rows["business_key"] or self._start_is_pending(run_id)
         return (run_exists or is_reserved) if delivery.routing_key == "start" else not run_exists
 
     def _start_is_pending(self, run_id: str) -> bool:
         """Whether the start of that run waits in PostgreSQL."""
-        rows = self._engine_db.rows["inbox"].values()
+        rows = self._engine_db.rows["pending_request"].values()
         return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
     def _run_and_key(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:

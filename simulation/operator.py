@@ -73,7 +73,7 @@ class Operator:
         )
 
     def _pending_starts(self) -> list[str]:
-        rows = self._engine_db.rows["inbox"].values()
+        rows = self._engine_db.rows["pending_request"].values()
         return [row["run_id"] for row in rows if row["kind"] == "start" and row["role"] is None]
 
     async def _record(self, run_id: str, trigger: Cancel | ResolveIncident) -> None:

@@ -63,7 +63,7 @@ def month_needed(tx: MemoryTransaction, month: str, cutoff: datetime) -> bool:
     rows = (row for run_id, row in tx.scan("run") if month_of_run(run_id) == month)
     if any(row["status"] in UNFINISHED or _ended_after(row, cutoff) for row in rows):
         return True
-    starts = (row for _, row in tx.scan("inbox") if row["kind"] == "start")
+    starts = (row for _, row in tx.scan("pending_request") if row["kind"] == "start")
     return any(month_of_run(row["run_id"]) == month for row in starts)
 
 
@@ -83,10 +83,10 @@ async def _release(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]
     page = later[: arguments["page"]]
     for run_id, row in page:
         pair = (definition_of(tx, row["definition_id"])[0], row["key"])
-        held = await tx.lock("run_key", pair)
+        held = await tx.lock("business_key", pair)
         finished = row["finished_at"] is not None and not _ended_after(row, arguments["cutoff"])
         if held is not None and held["run_id"] == run_id and finished:
-            tx.delete("run_key", pair)
+            tx.delete("business_key", pair)
     return [(page[-1][0],)] if page else []
 
 
@@ -123,13 +123,21 @@ async def _delete_incidents(tx: MemoryTransaction, arguments: Arguments) -> int:
 
 @HANDLERS.handles(partitions, "_DELETE_REQUESTS")
 async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.scan("inbox") if month_of_run(row["run_id"]) == arguments["month"]]
-    old = [row["id"] for row in rows if is_orphaned(tx, row) and tx.is_lockable("inbox", row["id"])]
+    rows = [
+        row
+        for _, row in tx.scan("pending_request")
+        if month_of_run(row["run_id"]) == arguments["month"]
+    ]
+    old = [
+        row["id"]
+        for row in rows
+        if is_orphaned(tx, row) and tx.is_lockable("pending_request", row["id"])
+    ]
     audit_ids = []
     for number in old[: arguments["page"]]:
-        tx.lock_unlocked("inbox", number)
-        audit_ids.append((row := tx.get("inbox", number)) and row["audit_id"])
-        tx.delete("inbox", number)
+        tx.lock_unlocked("pending_request", number)
+        audit_ids.append((row := tx.get("pending_request", number)) and row["audit_id"])
+        tx.delete("pending_request", number)
     verdicts = {
         "ids": audit_ids,
         "outcomes": ["refused"] * len(audit_ids),
@@ -142,7 +150,7 @@ async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Seque
 def is_orphaned(tx: MemoryTransaction, row: Row) -> bool:
     """Whether a request is of a run that is gone, and that no start will begin."""
     run_id = row["run_id"]
-    starts = {each["run_id"] for _, each in tx.scan("inbox") if each["kind"] == "start"}
+    starts = {each["run_id"] for _, each in tx.scan("pending_request") if each["kind"] == "start"}
     return run_id not in starts and tx.get("run", run_id) is None
 
 

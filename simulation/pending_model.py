@@ -135,7 +135,7 @@ async def _add_pending_requests(tx: MemoryTransaction, arguments: Arguments) -> 
         "roles": "role",
         "delays": "delay",
         "fingerprints": "fingerprint",
-        "held": "held",
+        "awaits_start": "awaits_start",
     }
     added = 0
     for row in unnest(names, arguments):
@@ -145,9 +145,9 @@ async def _add_pending_requests(tx: MemoryTransaction, arguments: Arguments) -> 
         delay = row.pop("delay")
         if row["kind"] == "start" and row["run_id"] in _pending_start_ids(tx):
             continue
-        row |= {"id": tx.next_value("inbox"), "received_at": tx.now}
+        row |= {"id": tx.next_value("pending_request"), "received_at": tx.now}
         row["not_before"] = tx.now + delay if delay > timedelta() else None
-        tx.put("inbox", row["id"], row)
+        tx.put("pending_request", row["id"], row)
         added += 1
     return added
 
@@ -166,7 +166,7 @@ async def _take_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
 async def _take_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     selected: list[Row] = []
     rows = list(_takeable(tx))
-    for saga, limit in zip(arguments["sagas"], arguments["limits"], strict=True):
+    for saga, limit in zip(arguments["sagas"], arguments["slots"], strict=True):
         eligible = (row for row in rows if _is_startable(tx, row, saga, arguments))
         selected += islice(eligible, limit)
     oldest = sorted(selected, key=lambda row: row["id"])
@@ -192,9 +192,9 @@ async def _take_unknown(tx: MemoryTransaction, arguments: Arguments) -> Sequence
 async def _defer_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
     deferred = 0
     for number in arguments["ids"]:
-        row = await tx.lock("inbox", number)
+        row = await tx.lock("pending_request", number)
         if row is not None:
-            tx.put("inbox", number, {**row, "not_before": tx.now + arguments["pause"]})
+            tx.put("pending_request", number, {**row, "not_before": tx.now + arguments["delay"]})
             deferred += 1
     return deferred
 
@@ -202,17 +202,17 @@ async def _defer_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
 @HANDLERS.handles(pending_requests, "_UNBLOCK_REQUESTS")
 async def _release_held(tx: MemoryTransaction, arguments: Arguments) -> int:
     released = 0
-    for number, row in list(tx.scan("inbox")):
-        if row["run_id"] in arguments["run_ids"] and row["kind"] != "start" and row["held"]:
-            await tx.lock("inbox", number)
-            tx.put("inbox", number, {**row, "held": False})
+    for number, row in list(tx.scan("pending_request")):
+        if row["run_id"] in arguments["run_ids"] and row["kind"] != "start" and row["awaits_start"]:
+            await tx.lock("pending_request", number)
+            tx.put("pending_request", number, {**row, "awaits_start": False})
             released += 1
     return released
 
 
 @HANDLERS.handles(pending_requests, "_SAGAS_WITH_STARTS")
 async def _sagas_with_pending_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.scan("inbox") if _is_due(tx, row)]
+    rows = [row for _, row in tx.scan("pending_request") if _is_due(tx, row)]
     return [
         (saga,)
         for saga in arguments["sagas"]
@@ -222,7 +222,9 @@ async def _sagas_with_pending_starts(tx: MemoryTransaction, arguments: Arguments
 
 @HANDLERS.handles(pending_requests, "_HAS_WORK")
 async def _anything_pending(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = (row for _, row in tx.scan("inbox") if row["kind"] != "start" and _is_due(tx, row))
+    rows = (
+        row for _, row in tx.scan("pending_request") if row["kind"] != "start" and _is_due(tx, row)
+    )
     has_request = any(_is_for_loaded_definition(row, arguments) for row in rows)
     return [(has_request or bool(await _sagas_with_pending_starts(tx, arguments)),)]
 
@@ -238,7 +240,7 @@ async def _existing_runs(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
 async def _read_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [
         _returned_columns(row, arguments)
-        for _, row in tx.scan("inbox")
+        for _, row in tx.scan("pending_request")
         if row["kind"] == "start" and row["run_id"] in arguments["run_ids"]
     ]
 
@@ -247,7 +249,7 @@ async def _read_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[
 async def _lock_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any] | int:
     starts = _pending_start_ids(tx)
     for number in [starts[each] for each in arguments["run_ids"] if each in starts]:
-        await tx.lock("inbox", number)
+        await tx.lock("pending_request", number)
     return _start_rows(tx, arguments)
 
 
@@ -260,7 +262,7 @@ def limit_bytes(rows: Iterable[Row], column: str, arguments: Arguments) -> Itera
     """Leave out the rows that come after `most` bytes of a column."""
     before = 0
     for row in rows:
-        if before < arguments["most"]:
+        if before < arguments["max_bytes"]:
             yield row
         before += len(row[column].encode())
 
@@ -269,27 +271,31 @@ def _start_rows(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [
         (
             *(row["run_id"], row["saga"], row["version"], row["key"]),
-            min(_count_held(tx, row), arguments["held"]),
+            min(_count_held(tx, row), arguments["count_limit"]),
         )
-        for row in [tx.get("inbox", number) for number in _pending_start_ids(tx).values()]
+        for row in [tx.get("pending_request", number) for number in _pending_start_ids(tx).values()]
         if row is not None and row["run_id"] in arguments["run_ids"]
     ]
 
 
 def _count_held(tx: MemoryTransaction, start: Row) -> int:
-    rows = (row for _, row in tx.scan("inbox"))
-    return sum(row["run_id"] == start["run_id"] and row["held"] for row in rows)
+    rows = (row for _, row in tx.scan("pending_request"))
+    return sum(row["run_id"] == start["run_id"] and row["awaits_start"] for row in rows)
 
 
 def _pending_start_ids(tx: MemoryTransaction) -> dict[str, int]:
     """The starts that wait, by run id."""
-    return {row["run_id"]: number for number, row in tx.scan("inbox") if row["kind"] == "start"}
+    return {
+        row["run_id"]: number
+        for number, row in tx.scan("pending_request")
+        if row["kind"] == "start"
+    }
 
 
 def _takeable(tx: MemoryTransaction) -> Iterator[Row]:
     """What may be taken out now, what has waited longest first."""
-    for number, row in sorted(tx.scan("inbox"), key=_due_since):
-        if _is_due(tx, row) and tx.is_lockable("inbox", number):
+    for number, row in sorted(tx.scan("pending_request"), key=_due_since):
+        if _is_due(tx, row) and tx.is_lockable("pending_request", number):
             yield row
 
 
@@ -299,9 +305,9 @@ def _delete_returning(
     returned = []
     found = list(rows)
     for row in found:
-        tx.lock_unlocked("inbox", row["id"])
+        tx.lock_unlocked("pending_request", row["id"])
     for row in limit_bytes(found, "body", arguments):
-        tx.delete("inbox", row["id"])
+        tx.delete("pending_request", row["id"])
         returned.append(_returned_columns(row, arguments))
     return returned
 
@@ -343,7 +349,7 @@ def _is_startable(tx: MemoryTransaction, row: Row, saga: str, arguments: Argumen
 
 def _is_for_loaded_definition(row: Row, arguments: Arguments) -> bool:
     ids = arguments["definition_ids"]
-    return not row["held"] and (row["definition_id"] is None or row["definition_id"] in ids)
+    return not row["awaits_start"] and (row["definition_id"] is None or row["definition_id"] in ids)
 
 
 # dead letters
@@ -380,7 +386,7 @@ async def _no_rows(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
 
 @HANDLERS.handles(backlog_counts, "_STARTS_WAITING")
 async def _pending_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    starts = Counter(row["saga"] for _, row in tx.scan("inbox") if row["kind"] == "start")
+    starts = Counter(row["saga"] for _, row in tx.scan("pending_request") if row["kind"] == "start")
     return list(starts.items())
 
 
@@ -391,7 +397,7 @@ async def _stranded_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Seque
         for _, row in tx.scan("definition")
         if row["present_until"] > tx.now
     }
-    starts = (row for _, row in tx.scan("inbox") if row["kind"] == "start")
+    starts = (row for _, row in tx.scan("pending_request") if row["kind"] == "start")
     stranded = Counter(
         row["saga"]
         for row in starts
@@ -409,7 +415,7 @@ async def _due_timers(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
 
 @HANDLERS.handles(backlog_counts, "_PENDING_REQUESTS")
 async def _pending_request_counts(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.scan("inbox")]
+    rows = [row for _, row in tx.scan("pending_request")]
     awaiting_definition = sum(row["definition_id"] is not None for row in rows)
     return [(len(rows), _oldest_age(tx, [row["received_at"] for row in rows]), awaiting_definition)]
 

@@ -31,7 +31,7 @@ class RunRecord:
         self.row = row
         self.workload = workload
         self.events = [(each["type"], orjson.loads(each["data"])) for each in journal]
-        self.versions = [each["version"] for each in journal]
+        self.versions = [each["revision"] for each in journal]
         self.effects: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, effect in enumerate(effects):
             self.effects[effect["step"], effect["direction"]].append(number)

@@ -1,7 +1,8 @@
 """
 What PostgreSQL's functions hold an act, a request and a start to, in the model of it.
 
-The same bounds are in `record_acts`, `add_requests` and `request_start` of the migrations, which
+The same bounds are in `record_actions`, `add_operator_requests` and `request_start` of the
+migrations, which
 are SQL and stay as they are; tests/simulation/test_request_checks.py holds both against each
 other, at each
 bound and one beyond.
@@ -38,10 +39,10 @@ _RUN_ID = re.compile(".{14}7.{4}[89ab].*")
 
 
 def check_audit_records(rows: Collection[Row]) -> None:
-    """Refuse acts as `record_acts` does."""
+    """Refuse acts as `record_actions` does."""
     valid = len(rows) <= MAX_ROWS and all(
         row["id"] is not None
-        and _is_text(row["by"])
+        and _is_text(row["operator"])
         and row["action"] is not None
         and _ACTION.fullmatch(row["action"])
         and (row["target"] is None or _byte_length(row["target"]) <= MAX_TEXT_BYTES)
@@ -54,7 +55,7 @@ def check_audit_records(rows: Collection[Row]) -> None:
 
 
 def check_requests(rows: Collection[Row]) -> None:
-    """Refuse requests as `add_requests` does, before it looks at their acts."""
+    """Refuse requests as `add_operator_requests` does, before it looks at their acts."""
     valid = len(rows) <= MAX_ROWS and all(
         None not in (row["run_id"], row["audit_id"], row["body"])
         and _byte_length(row["body"]) <= MAX_REQUEST_BYTES
@@ -73,7 +74,7 @@ def matches_audit_record(body: str, audit_record: Row, kind: str) -> bool:
         return False
     if not isinstance(request, dict) or _has_nul(request):
         return False
-    expected = {"operator": audit_record["by"], "reason": audit_record["reason"]}
+    expected = {"operator": audit_record["operator"], "reason": audit_record["reason"]}
     expected |= {"resolution": audit_record["action"]} if kind == "resolve" else {}
     return all(request.get(name) == value for name, value in expected.items())
 
@@ -87,7 +88,9 @@ def check_start(start: Mapping[str, Any]) -> None:
     key, version, fingerprint = start["key"], start["version"], start["fingerprint"]
     valid = (
         _is_text(start["saga"])
-        and (key is None or (_is_text(key) and len(start["kept"] or b"") in DIGEST_BYTES))
+        and (
+            key is None or (_is_text(key) and len(start["digest_to_store"] or b"") in DIGEST_BYTES)
+        )
         and (version is None or version >= 1)
         and (fingerprint is None or 1 <= _byte_length(fingerprint) <= MAX_FINGERPRINT_BYTES)
         and _byte_length(start["body"]) <= MAX_START_BYTES

@@ -43,7 +43,7 @@ Arguments = Mapping[str, Any]
 HANDLERS = StatementHandlers()
 UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
 _Changed = row_type("name version")
-_Started = row_type("outcome holder pinned same sealed")
+_Started = row_type("outcome owner_run_id pinned_version same_input encrypted_digest")
 UNENCRYPTED_DIGEST_BYTES = 32
 """Bytes of a digest that is not sealed."""
 
@@ -53,13 +53,13 @@ UNENCRYPTED_DIGEST_BYTES = 32
 
 @HANDLERS.handles(engine_identity, "_READ")
 async def _read_token_key(tx: MemoryTransaction, _: None) -> Sequence[Any]:
-    row = tx.get("engine", 1)
+    row = tx.get("engine_identity", 1)
     return [] if row is None else [(row["token_key"], None, True)]
 
 
 @HANDLERS.handles(engine_identity, "_CREATE")
 async def _make_token_key(tx: MemoryTransaction, _: Arguments) -> int:
-    return int(await tx.insert("engine", 1, {"token_key": TOKEN_KEY}))
+    return int(await tx.insert("engine_identity", 1, {"token_key": TOKEN_KEY}))
 
 
 # definitions
@@ -183,7 +183,7 @@ async def _due_within(tx: MemoryTransaction, arguments: Arguments) -> Sequence[A
         and row["definition_id"] in horizons
         and row["wake_at"] <= tx.now + horizons[row["definition_id"]]
     )
-    return [(saga, min(number, arguments["most"])) for saga, number in sagas.items()]
+    return [(saga, min(number, arguments["count_limit"])) for saga, number in sagas.items()]
 
 
 @HANDLERS.handles(runs, "_DEFER_WAKE")
@@ -191,7 +191,7 @@ async def _defer_run(tx: MemoryTransaction, arguments: Arguments) -> int:
     row = await tx.lock("run", arguments["run_id"])
     if row is None:
         return 0
-    tx.put("run", row["run_id"], {**row, "wake_at": tx.now + arguments["pause"]})
+    tx.put("run", row["run_id"], {**row, "wake_at": tx.now + arguments["delay"]})
     return 1
 
 
@@ -216,7 +216,7 @@ async def _insert_runs(tx: MemoryTransaction, arguments: Arguments) -> Sequence[
 
 
 def _start_is_pending(tx: MemoryTransaction, run_id: str) -> bool:
-    rows = (row for _, row in tx.scan("inbox"))
+    rows = (row for _, row in tx.scan("pending_request"))
     return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
 
@@ -277,7 +277,7 @@ def _limit_bytes(tx: MemoryTransaction, rows: Sequence[Row], arguments: Argument
     found, before = [], 0
     for row in rows:
         definition_id, wake_at, state, input_json, *others = _run_columns(tx, row)
-        kept = (state, input_json) if before < arguments["most"] else (None, None)
+        kept = (state, input_json) if before < arguments["max_bytes"] else (None, None)
         found.append((definition_id, wake_at, *kept, *others))
         before += len(state) + len(input_json)
     return found
@@ -291,7 +291,7 @@ def _due_runs(tx: MemoryTransaction, arguments: Arguments) -> list[Row]:
         if row["wake_at"] is not None
         and row["wake_at"] <= now
         and row["definition_id"] in ids
-        and row["run_id"] not in arguments["without"]
+        and row["run_id"] not in arguments["excluding"]
     ]
     return sorted(due, key=lambda row: row["wake_at"])
 
@@ -312,8 +312,8 @@ def _next_wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | N
 async def _append_events(tx: MemoryTransaction, arguments: Arguments) -> int:
     names = {
         "run_ids": "run_id",
-        "versions": "version",
-        "times": "at",
+        "revisions": "revision",
+        "times": "recorded_at",
         "types": "type",
         "data": "data",
         "metadata": "metadata",
@@ -321,7 +321,7 @@ async def _append_events(tx: MemoryTransaction, arguments: Arguments) -> int:
     added = 0
     for row in unnest(names, arguments):
         row |= {"data": jsonb(row["data"]), "position": tx.next_value("event")}
-        await tx.insert_or_fail("event", (row["run_id"], row["version"]), row)
+        await tx.insert_or_fail("event", (row["run_id"], row["revision"]), row)
         added += 1
     return added
 
@@ -329,7 +329,7 @@ async def _append_events(tx: MemoryTransaction, arguments: Arguments) -> int:
 @HANDLERS.handles(journal, "_READ")
 async def _read_events(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     rows = [row for key, row in tx.scan("event") if key[0] == arguments["run_id"]]
-    names = ("version", "type", "at", "data", "metadata", "position")
+    names = ("revision", "type", "recorded_at", "data", "metadata", "position")
     return sorted(tuple(row[name] for name in names) for row in rows)
 
 
@@ -350,26 +350,26 @@ async def _reserve_keys(tx: MemoryTransaction, arguments: Arguments) -> Sequence
     return [
         tuple(row.values())
         for row in unnest(names, arguments)
-        if await tx.insert("run_key", (row["saga"], row["key"]), row)
+        if await tx.insert("business_key", (row["saga"], row["key"]), row)
     ]
 
 
 @HANDLERS.handles(business_keys, "_READ")
 async def _key_holders(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    found = [tx.get("run_key", pair) for pair in _pairs(arguments)]
+    found = [tx.get("business_key", pair) for pair in _pairs(arguments)]
     return [tuple(row.values()) for row in found if row]
 
 
 @HANDLERS.handles(business_keys, "_RELEASE")
 async def _release_key(tx: MemoryTransaction, arguments: Arguments) -> int:
     pair = (arguments["saga"], arguments["key"])
-    row, run = tx.get("run_key", pair), tx.get("run", arguments["run_id"])
+    row, run = tx.get("business_key", pair), tx.get("run", arguments["run_id"])
     if row is None or row["run_id"] != arguments["run_id"]:
         return 0
     if run and (definition_of(tx, run["definition_id"])[0], run["key"]) == pair:
         return 0
-    await tx.lock("run_key", pair)
-    tx.delete("run_key", pair)
+    await tx.lock("business_key", pair)
+    tx.delete("business_key", pair)
     return 1
 
 
@@ -379,23 +379,30 @@ async def _request_start(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
     request_checks.check_start(arguments)
     pinned, fingerprint = _choose_definition(tx, arguments)
     if pinned is None or fingerprint is None:
-        outcome = "unknown_saga" if pinned is None else "mismatch"
+        outcome = "unknown_saga" if pinned is None else "definition_mismatch"
         return [_Started(outcome, None, pinned, None, None)]
     if key is not None:
         await tx.lock("advisory", (name, key))
         tx.refresh_snapshot()
-        row = {"saga": name, "key": key, "run_id": run_id, "input_digest": arguments["kept"]}
-        if not await tx.insert("run_key", (name, key), row):
+        row = {
+            "saga": name,
+            "key": key,
+            "run_id": run_id,
+            "input_digest": arguments["digest_to_store"],
+        }
+        if not await tx.insert("business_key", (name, key), row):
             tx.refresh_snapshot()
-            holder = tx.get("run_key", (name, key))
+            holder = tx.get("business_key", (name, key))
             assert holder is not None, "its lock is ours"
             if holder["run_id"] != run_id:
                 is_unencrypted = len(holder["input_digest"]) == UNENCRYPTED_DIGEST_BYTES
-                matches = holder["input_digest"] == arguments["digest"] if is_unencrypted else None
+                matches = (
+                    holder["input_digest"] == arguments["input_digest"] if is_unencrypted else None
+                )
                 encrypted_digest = None if is_unencrypted else holder["input_digest"]
-                return [_Started("held", holder["run_id"], pinned, matches, encrypted_digest)]
+                return [_Started("key_taken", holder["run_id"], pinned, matches, encrypted_digest)]
     if not await tx.insert("start", run_id, {}) or _start_is_pending(tx, run_id):
-        raise StoreRefused("That start waits already: inbox_start_run (23505).")
+        raise StoreRefused("That start waits already: pending_request_start_run (23505).")
     tx.delete("start", run_id)
     add_pending_request(
         tx,
@@ -425,7 +432,7 @@ def _choose_definition(
     ]
     live_ids = {row["id"] for row in rows if row["present_until"] > tx.now}
     if not rows:
-        known = arguments["known"] or number is None or fingerprint is None
+        known = arguments["must_be_known"] or number is None or fingerprint is None
         return (None, None) if known else (number, fingerprint)
 
     def preference(row: Row) -> tuple[Any, ...]:
@@ -455,7 +462,7 @@ PENDING_REQUEST_DEFAULTS: Row = {
     "key": None,
     "role": None,
     "fingerprint": None,
-    "held": False,
+    "awaits_start": False,
     "not_before": None,
 }
 """The columns of the inbox, with their defaults."""
@@ -463,9 +470,11 @@ PENDING_REQUEST_DEFAULTS: Row = {
 
 def add_pending_request(tx: MemoryTransaction, row: Row) -> None:
     """Add a row to the inbox; the columns it does not name have their defaults."""
-    number = tx.next_value("inbox")
+    number = tx.next_value("pending_request")
     tx.put(
-        "inbox", number, {**PENDING_REQUEST_DEFAULTS, "id": number, "received_at": tx.now, **row}
+        "pending_request",
+        number,
+        {**PENDING_REQUEST_DEFAULTS, "id": number, "received_at": tx.now, **row},
     )
 
 
@@ -474,7 +483,7 @@ def add_pending_request(tx: MemoryTransaction, row: Row) -> None:
 
 @HANDLERS.handles(audit, "_RECORD")
 async def _add_audit_records(tx: MemoryTransaction, arguments: Arguments) -> int:
-    names = {"ids": "id", "by": "by", "actions": "action", "run_ids": "run_id"}
+    names = {"ids": "id", "operators": "operator", "actions": "action", "run_ids": "run_id"}
     rows = list(unnest({**names, "targets": "target", "reasons": "reason"}, arguments))
     request_checks.check_audit_records(rows)
     for row in rows:
@@ -511,7 +520,7 @@ def _add_requests(
     names = {"run_ids": "run_id", "audit_ids": "audit_id", "bodies": "body"}
     rows = list(unnest(names, arguments))
     request_checks.check_requests(rows)
-    requested_ids = {each["audit_id"] for _, each in tx.scan("inbox")}
+    requested_ids = {each["audit_id"] for _, each in tx.scan("pending_request")}
     for row in rows:
         audit_record = tx.get("audit", row["audit_id"])
         is_matching = (
@@ -565,7 +574,7 @@ async def _resolve_incidents(tx: MemoryTransaction, arguments: Arguments) -> int
         "run_ids": "run_id",
         "numbers": "number",
         "resolutions": "resolution",
-        "by": "by",
+        "operators": "operator",
         "reasons": "reason",
     }
     resolved = 0

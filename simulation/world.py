@@ -354,7 +354,7 @@ class World:
         return (
             all(row["wake_at"] is None for row in rows["run"].values())
             and not rows["outbox"]
-            and not rows["inbox"]
+            and not rows["pending_request"]
             and all(queue.is_empty for queue in self._broker.queues.values())
         )
 

@@ -4,14 +4,14 @@ GRANT USAGE ON SCHEMA saga_engine TO saga_worker, saga_operator, saga_shop;
 -- A worker.
 GRANT SELECT ON ALL TABLES IN SCHEMA saga_engine TO saga_worker;
 REVOKE SELECT ON saga_engine.start_grant FROM saga_worker;
-GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.event, saga_engine.run_key,
-    saga_engine.outbox, saga_engine.inbox, saga_engine.incident, saga_engine.dead_letter,
-    saga_engine.engine, saga_engine.suspect TO saga_worker;
-GRANT UPDATE ON saga_engine.run, saga_engine.outbox, saga_engine.inbox, saga_engine.incident,
-    saga_engine.suspect TO saga_worker;
+GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.event, saga_engine.business_key,
+    saga_engine.outbox, saga_engine.pending_request, saga_engine.incident, saga_engine.dead_letter,
+    saga_engine.engine_identity, saga_engine.crash_suspect TO saga_worker;
+GRANT UPDATE ON saga_engine.run, saga_engine.outbox, saga_engine.pending_request, saga_engine.incident,
+    saga_engine.crash_suspect TO saga_worker;
 GRANT UPDATE (last_seen, present_until) ON saga_engine.definition TO saga_worker;
 GRANT UPDATE (outcome, message) ON saga_engine.audit TO saga_worker;
-GRANT DELETE ON saga_engine.outbox, saga_engine.inbox, saga_engine.run_key, saga_engine.suspect
+GRANT DELETE ON saga_engine.outbox, saga_engine.pending_request, saga_engine.business_key, saga_engine.crash_suspect
     TO saga_worker;
 GRANT USAGE ON SEQUENCE saga_engine.event_position TO saga_worker;
 
@@ -23,14 +23,14 @@ GRANT EXECUTE ON FUNCTION saga_engine.add_partitions(integer), saga_engine.missi
 
 -- A worker counts dead letters beyond their quota, and deletes what is past its days.
 GRANT INSERT, UPDATE ON saga_engine.dead_letter_dropped TO saga_worker;
-GRANT EXECUTE ON FUNCTION saga_engine.purge_old TO saga_worker;
+GRANT EXECUTE ON FUNCTION saga_engine.purge_expired TO saga_worker;
 
 -- An operator reads, and acts through functions: `cancel`, `resolve`, `dead-letters`.
 GRANT SELECT ON ALL TABLES IN SCHEMA saga_engine TO saga_operator;
-REVOKE SELECT ON saga_engine.engine FROM saga_operator;
-GRANT EXECUTE ON FUNCTION saga_engine.record_acts, saga_engine.request_cancel,
+REVOKE SELECT ON saga_engine.engine_identity FROM saga_operator;
+GRANT EXECUTE ON FUNCTION saga_engine.record_actions, saga_engine.request_cancel,
     saga_engine.cancel_start, saga_engine.request_resolve, saga_engine.lock_dead_letters,
-    saga_engine.settle_dead_letters, saga_engine.purge_dead_letters TO saga_operator;
+    saga_engine.resolve_dead_letters, saga_engine.purge_dead_letters TO saga_operator;
 
 -- A service that starts runs in its own transactions, with `start_in`: of these sagas only.
 GRANT EXECUTE ON FUNCTION saga_engine.request_start TO saga_shop;

@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from saga_engine.postgres import keepalive
 from saga_engine.settings import Settings
 
-_OPENED_AT, _USED_AT = "saga_engine_opened", "saga_engine_used"
+_OPENED_AT, _USED_AT = "saga_engine_opened_at", "saga_engine_used_at"
 _PING = text("SELECT 1")
 
 

@@ -61,7 +61,7 @@ async def record(tx: Transaction, actions: Sequence[OperatorAction]) -> None:
             _RECORD,
             {
                 "ids": [act.id for act in actions],
-                "by": [act.operator for act in actions],
+                "operators": [act.operator for act in actions],
                 "actions": [act.action for act in actions],
                 "run_ids": [act.run_id for act in actions],
                 "targets": [act.target for act in actions],
@@ -107,18 +107,19 @@ def _audit_record(row: Any) -> AuditRecord:
 
 
 _SELECT = """
-    SELECT id::text, at, by, action, run_id::text, target, reason, outcome, message, role
+    SELECT id::text, recorded_at, operator, action, run_id::text, target, reason, outcome, message,
+        role
     FROM saga_engine.audit"""
 
 _FIND = text(f"{_SELECT} WHERE id = CAST(:id AS uuid)")
 
 _FIND_DECIDED = text(f"{_SELECT} WHERE id = ANY (CAST(:ids AS uuid[])) AND outcome IS NOT NULL")
 
-_LIST_FOR_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY at, id")
+_LIST_FOR_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY recorded_at, id")
 
 _RECORD = text(
     """
-    SELECT saga_engine.record_acts(CAST(:ids AS uuid[]), CAST(:by AS text[]),
+    SELECT saga_engine.record_actions(CAST(:ids AS uuid[]), CAST(:operators AS text[]),
         CAST(:actions AS text[]), CAST(:run_ids AS uuid[]), CAST(:targets AS text[]),
         CAST(:reasons AS text[]))"""
 )
@@ -126,11 +127,11 @@ _RECORD = text(
 # Locked in one order, so that two that settle the same acts do not wait for each other.
 _RECORD_OUTCOMES = text(
     """
-    WITH held AS MATERIALIZED (
-        SELECT h.id FROM saga_engine.audit AS h
-        WHERE h.id = ANY (CAST(:ids AS uuid[])) AND h.outcome IS NULL ORDER BY h.id FOR UPDATE)
+    WITH locked AS MATERIALIZED (
+        SELECT l.id FROM saga_engine.audit AS l
+        WHERE l.id = ANY (CAST(:ids AS uuid[])) AND l.outcome IS NULL ORDER BY l.id FOR UPDATE)
     UPDATE saga_engine.audit AS a SET outcome = u.outcome, message = u.message
-    FROM held, unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
+    FROM locked, unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
         AS u(id, outcome, message)
-    WHERE a.id = held.id AND u.id = held.id AND a.id = ANY (CAST(:ids AS uuid[]))"""
+    WHERE a.id = locked.id AND u.id = locked.id AND a.id = ANY (CAST(:ids AS uuid[]))"""
 )

@@ -49,7 +49,7 @@ async def count_backlog(tx: Transaction, count_limit: int = 10_000) -> BacklogCo
     Args:
         most: rows counted for one number at most.
     """
-    arguments = {"most": count_limit}
+    arguments = {"count_limit": count_limit}
     dead_letters = (await tx.execute(_DEAD_LETTERS, arguments)).all()
     starts_waiting: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, arguments)).all())
     starts_stranded = await stranded_starts.count(tx, count_limit)
@@ -85,10 +85,10 @@ _UNFINISHED = text(
     FROM saga_engine.definition AS d,
         unnest(ARRAY['running', 'compensating']) AS s(status),
         LATERAL (
-            SELECT count(*) AS number, min(few.started_at) AS oldest FROM (
+            SELECT count(*) AS number, min(limited.started_at) AS oldest FROM (
                 SELECT r.started_at FROM saga_engine.run AS r
                 WHERE r.definition_id = d.id AND r.status = s.status
-                ORDER BY r.run_id LIMIT :most) AS few) AS u
+                ORDER BY r.run_id LIMIT :count_limit) AS limited) AS u
     WHERE u.number > 0"""
 )
 
@@ -97,7 +97,7 @@ _OPEN_INCIDENTS = text(
     SELECT d.name, i.cause, i.step, count(*)
     FROM (
         SELECT run_id, cause, step FROM saga_engine.incident
-        WHERE resolved_at IS NULL ORDER BY opened_at LIMIT :most) AS i
+        WHERE resolved_at IS NULL ORDER BY opened_at LIMIT :count_limit) AS i
     JOIN saga_engine.run AS r ON r.run_id = i.run_id
     JOIN saga_engine.definition AS d ON d.id = r.definition_id
     GROUP BY d.name, i.cause, i.step"""
@@ -106,58 +106,61 @@ _OPEN_INCIDENTS = text(
 # From one queue and reason to the next by their index, whatever lies between.
 _DEAD_LETTERS = text(
     f"""
-    WITH RECURSIVE kinds AS (
+    WITH RECURSIVE dead_letter_groups AS (
         (SELECT queue, reason FROM saga_engine.dead_letter
             WHERE state = 'open' ORDER BY queue, reason LIMIT 1)
         UNION ALL
-        SELECT n.queue, n.reason FROM kinds AS k, LATERAL (
+        SELECT n.queue, n.reason FROM dead_letter_groups AS k, LATERAL (
             SELECT l.queue, l.reason FROM saga_engine.dead_letter AS l
             WHERE l.state = 'open' AND (l.queue, l.reason) > (k.queue, k.reason)
             ORDER BY l.queue, l.reason LIMIT 1) AS n
     )
     SELECT k.queue, k.reason, (SELECT count(*) FROM (
         SELECT FROM saga_engine.dead_letter AS l
-        WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason LIMIT :most) AS few)
-    FROM (SELECT queue, reason FROM kinds LIMIT {GROUPS_MAX}) AS k"""  # noqa: S608 - a constant
+        WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason
+            LIMIT :count_limit) AS limited)
+    FROM (SELECT queue, reason FROM dead_letter_groups LIMIT {GROUPS_MAX}) AS k"""  # noqa: S608 - a constant
 )
 
 _TIMERS = text(
     """
-    SELECT least(CAST(:most AS bigint), coalesce(sum(u.number), 0)::bigint), greatest(
+    SELECT least(CAST(:count_limit AS bigint), coalesce(sum(u.number), 0)::bigint), greatest(
         coalesce(extract(epoch FROM clock_timestamp() - min(u.earliest)), 0), 0)::float8
     FROM saga_engine.definition AS d, LATERAL (
-        SELECT count(*) AS number, min(few.wake_at) AS earliest FROM (
+        SELECT count(*) AS number, min(limited.wake_at) AS earliest FROM (
             SELECT r.wake_at FROM saga_engine.run AS r
             WHERE r.definition_id = d.id AND r.wake_at IS NOT NULL
-            ORDER BY r.wake_at LIMIT :most) AS few) AS u"""
+            ORDER BY r.wake_at LIMIT :count_limit) AS limited) AS u"""
 )
 
 _PENDING_REQUESTS = text(
     """
-    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.inbox LIMIT :most) AS few),
+    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.pending_request
+        LIMIT :count_limit) AS limited),
         coalesce(extract(epoch FROM clock_timestamp() - (
-            SELECT received_at FROM saga_engine.inbox ORDER BY id LIMIT 1)), 0)::float8,
+            SELECT received_at FROM saga_engine.pending_request ORDER BY id LIMIT 1)), 0)::float8,
         (SELECT count(*) FROM (
-            SELECT FROM saga_engine.inbox
-            WHERE kind <> 'start' AND NOT held AND coalesce(definition_id, 0) > 0
-            LIMIT :most) AS few)"""
+            SELECT FROM saga_engine.pending_request
+            WHERE kind <> 'start' AND NOT awaits_start AND coalesce(definition_id, 0) > 0
+            LIMIT :count_limit) AS limited)"""
 )
 
 _STARTS_WAITING = text(
     f"""
     WITH RECURSIVE sagas AS (
-        (SELECT saga FROM saga_engine.inbox WHERE kind = 'start' ORDER BY saga LIMIT 1)
+        (SELECT saga FROM saga_engine.pending_request WHERE kind = 'start' ORDER BY saga LIMIT 1)
         UNION ALL
         SELECT n.saga FROM sagas AS s, LATERAL (
-            SELECT i.saga FROM saga_engine.inbox AS i
+            SELECT i.saga FROM saga_engine.pending_request AS i
             WHERE i.kind = 'start' AND i.saga > s.saga ORDER BY i.saga LIMIT 1) AS n
     )
     SELECT s.saga, (SELECT count(*) FROM (
-        SELECT FROM saga_engine.inbox AS i
-        WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :most) AS few)::integer
+        SELECT FROM saga_engine.pending_request AS i
+        WHERE i.kind = 'start' AND i.saga = s.saga LIMIT :count_limit) AS limited)::integer
     FROM (SELECT saga FROM sagas LIMIT {GROUPS_MAX}) AS s"""  # noqa: S608 - a constant
 )
 
 _UNPARTITIONED = text(
-    "SELECT count(*)::integer FROM (SELECT FROM saga_engine.run_default LIMIT :most) AS few"
+    "SELECT count(*)::integer"
+    " FROM (SELECT FROM saga_engine.run_default LIMIT :count_limit) AS limited"
 )

@@ -35,10 +35,12 @@ async def count_up_to(
 
     Args:
         query: in SQL, from its FROM on.
-        arguments: its parameters; it has none of the name `more`.
+        arguments: its parameters; it has none of the name `probe_limit`.
     """
-    statement = text(f"SELECT count(*) FROM (SELECT {query} LIMIT :more) AS few")  # noqa: S608 - ours
-    number: int = (await tx.execute(statement, {**arguments, "more": count_limit + 1})).scalar_one()
+    statement = text(f"SELECT count(*) FROM (SELECT {query} LIMIT :probe_limit) AS limited")  # noqa: S608 - ours
+    number: int = (
+        await tx.execute(statement, {**arguments, "probe_limit": count_limit + 1})
+    ).scalar_one()
     return to_bounded_count(number, count_limit)
 
 

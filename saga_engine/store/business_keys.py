@@ -202,7 +202,7 @@ _TRY_LOCK = text(
 
 _RESERVE = text(
     """
-    INSERT INTO saga_engine.run_key (saga, key, run_id, input_digest)
+    INSERT INTO saga_engine.business_key (saga, key, run_id, input_digest)
     SELECT * FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[]),
         CAST(:run_ids AS uuid[]), CAST(:digests AS bytea[]))
     ON CONFLICT (saga, key) DO NOTHING
@@ -213,13 +213,13 @@ _READ = text(
     """
     SELECT k.saga, k.key, k.run_id::text, k.input_digest
     FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
-    JOIN saga_engine.run_key AS k ON k.saga = w.saga AND k.key = w.key
+    JOIN saga_engine.business_key AS k ON k.saga = w.saga AND k.key = w.key
     WHERE k.saga = ANY (CAST(:sagas AS text[])) AND k.key = ANY (CAST(:keys AS text[]))"""
 )
 
 _RELEASE = text(
     """
-    DELETE FROM saga_engine.run_key AS k
+    DELETE FROM saga_engine.business_key AS k
     WHERE k.saga = :saga AND k.key = :key AND k.run_id = CAST(:run_id AS uuid)
         AND NOT EXISTS (
             SELECT FROM saga_engine.run AS r

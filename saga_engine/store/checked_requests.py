@@ -69,29 +69,38 @@ async def record_start(
         "version": new_start.version,
         "run_id": new_start.run_id,
         "key": new_start.key,
-        "digest": None,
-        "kept": business_keys.digest_to_store(key_request, encryption) if key_request else None,
+        "input_digest": None,
+        "digest_to_store": business_keys.digest_to_store(key_request, encryption)
+        if key_request
+        else None,
         "body": dumps({"input": new_start.encrypted_input}),
-        "known": new_start.must_be_known,
+        "must_be_known": new_start.must_be_known,
         "fingerprint": new_start.fingerprint,
     }
     if key_request and encryption.codec is None:
-        arguments["digest"] = arguments["kept"]
+        arguments["input_digest"] = arguments["digest_to_store"]
     row = (await tx.execute(_REQUEST_START, arguments)).one()
-    if row.outcome == "held" and key_request and row.same is None and row.sealed is None:
+    if (
+        row.outcome == "key_taken"
+        and key_request
+        and row.same_input is None
+        and row.encrypted_digest is None
+    ):
         # It was reserved before there was a codec. Only now is the digest needed as it is.
         row = (
             await tx.execute(
                 _REQUEST_START,
-                {**arguments, "digest": business_keys.input_digest(new_start.plain_input)},
+                {**arguments, "input_digest": business_keys.input_digest(new_start.plain_input)},
             )
         ).one()
     if row.outcome == "unknown_saga":
         return None
-    if row.outcome == "mismatch":
+    if row.outcome == "definition_mismatch":
         raise ConfigurationError(
-            f"Workers have saga {new_start.saga!r} version {row.pinned} with other steps than this"
-            " process. Give the new steps the next version; if the steps here are the old ones,"
+            f"Workers have saga {new_start.saga!r} version {row.pinned_version} with other"
+            " steps than"
+            " this process. Give the new steps the next version; if the steps here are the old"
+            " ones,"
             " deploy this process with the definition that the workers have."
         )
     if row.outcome == "not_granted":
@@ -99,13 +108,16 @@ async def record_start(
             f"The role of this connection may not start saga {new_start.saga!r}. The owner of the"
             " schema grants it with a row in saga_engine.start_grant; see docs/security.md."
         )
-    if row.sealed is not None and key_request:
+    if row.encrypted_digest is not None and key_request:
         return StartResult(
-            business_keys.owner_of(key_request, row.holder, bytes(row.sealed), encryption),
-            row.pinned,
+            business_keys.owner_of(
+                key_request, row.owner_run_id, bytes(row.encrypted_digest), encryption
+            ),
+            row.pinned_version,
         )
     return StartResult(
-        KeyOwner(row.holder, row.outcome == "recorded" or bool(row.same)), row.pinned
+        KeyOwner(row.owner_run_id, row.outcome == "recorded" or bool(row.same_input)),
+        row.pinned_version,
     )
 
 
@@ -129,10 +141,11 @@ async def record_operator_requests(tx: Transaction, requests: Sequence[NewReques
 
 _REQUEST_START = text(
     """
-    SELECT outcome, holder::text, pinned, same, sealed
+    SELECT outcome, owner_run_id::text, pinned_version, same_input, encrypted_digest
     FROM saga_engine.request_start(CAST(:saga AS text), CAST(:version AS integer),
-        CAST(:run_id AS uuid), CAST(:key AS text), CAST(:digest AS bytea), CAST(:kept AS bytea),
-        CAST(:body AS text), CAST(:known AS boolean), CAST(:fingerprint AS text))"""
+        CAST(:run_id AS uuid), CAST(:key AS text), CAST(:input_digest AS bytea),
+            CAST(:digest_to_store AS bytea),
+        CAST(:body AS text), CAST(:must_be_known AS boolean), CAST(:fingerprint AS text))"""
 )
 
 _REQUEST_CANCEL = text(

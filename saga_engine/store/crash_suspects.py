@@ -49,12 +49,12 @@ async def record_crash(tx: Transaction, suspect: CrashSuspect) -> int:
 
 async def read_all(tx: Transaction) -> dict[str, CrashSuspect]:
     """Read the suspects, at most MOST of them, by run id."""
-    return _by_run(await tx.execute(_READ_ALL, {"most": SUSPECTS_MAX}))
+    return _by_run(await tx.execute(_READ_ALL, {"count_limit": SUSPECTS_MAX}))
 
 
 async def read_with_work(tx: Transaction) -> dict[str, CrashSuspect]:
     """Read the suspects for which something is recorded, or whose time has come; by run id."""
-    return _by_run(await tx.execute(_READ_WITH_WORK, {"most": SUSPECTS_MAX}))
+    return _by_run(await tx.execute(_READ_WITH_WORK, {"count_limit": SUSPECTS_MAX}))
 
 
 async def read_among(tx: Transaction, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
@@ -108,57 +108,60 @@ def _by_run(rows: Iterable[Any]) -> dict[str, CrashSuspect]:
 
 _RECORD_CRASH = text(
     """
-    INSERT INTO saga_engine.suspect AS s (run_id, step, direction, function, times)
+    INSERT INTO saga_engine.crash_suspect AS s (run_id, step, direction, function, crash_count)
     VALUES (CAST(:run_id AS uuid), :step, :direction, :function, 1)
     ON CONFLICT (run_id) DO UPDATE SET step = excluded.step, direction = excluded.direction,
-        function = excluded.function, at = clock_timestamp(),
-        times = CASE WHEN (s.step, s.direction, s.function)
-            = (excluded.step, excluded.direction, excluded.function) THEN s.times + 1 ELSE 1 END
-    RETURNING times"""
+        function = excluded.function, last_crash_at = clock_timestamp(),
+        crash_count = CASE WHEN (s.step, s.direction, s.function)
+            = (excluded.step, excluded.direction, excluded.function) THEN s.crash_count + 1
+                ELSE 1 END
+    RETURNING crash_count"""
 )
 
-_COLUMNS = "run_id::text, step, direction, function, times FROM saga_engine.suspect"
+_COLUMNS = "run_id::text, step, direction, function, crash_count FROM saga_engine.crash_suspect"
 
-_READ_ALL = text(f"SELECT {_COLUMNS} ORDER BY at LIMIT :most")
+_READ_ALL = text(f"SELECT {_COLUMNS} ORDER BY last_crash_at LIMIT :count_limit")
 
 _READ_WITH_WORK = text(
     f"""
     SELECT {_COLUMNS} AS s
-    WHERE EXISTS (SELECT FROM saga_engine.inbox AS i
+    WHERE EXISTS (SELECT FROM saga_engine.pending_request AS i
             WHERE i.run_id = s.run_id AND i.kind = 'start')
-        OR EXISTS (SELECT FROM saga_engine.inbox AS i
+        OR EXISTS (SELECT FROM saga_engine.pending_request AS i
             WHERE i.run_id = s.run_id AND i.kind <> 'start')
         OR EXISTS (SELECT FROM saga_engine.run AS r
             WHERE r.run_id = s.run_id AND r.wake_at <= (SELECT clock_timestamp()))
-    ORDER BY at LIMIT :most"""  # noqa: S608 - a constant
+    ORDER BY last_crash_at LIMIT :count_limit"""  # noqa: S608 - a constant
 )
 
 _READ_AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
-_CLEAR = text("DELETE FROM saga_engine.suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+_CLEAR = text("DELETE FROM saga_engine.crash_suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 
 _ALLOW_RETRY = text(
     """
-    UPDATE saga_engine.suspect AS s SET times = 0, pardoned_at = asked.at
+    UPDATE saga_engine.crash_suspect AS s SET crash_count = 0,
+        retry_allowed_at = retry_request.recorded_at
     FROM (
-        SELECT max(a.at) AS at
-        FROM saga_engine.inbox AS i JOIN saga_engine.audit AS a ON a.id = i.audit_id
+        SELECT max(a.recorded_at) AS recorded_at
+        FROM saga_engine.pending_request AS i JOIN saga_engine.audit AS a ON a.id = i.audit_id
         WHERE i.run_id = CAST(:run_id AS uuid) AND i.kind = 'resolve' AND a.action = 'retry'
-    ) AS asked
-    WHERE s.run_id = CAST(:run_id AS uuid) AND asked.at > coalesce(s.pardoned_at, '-infinity')"""
+    ) AS retry_request
+    WHERE s.run_id = CAST(:run_id AS uuid)
+        AND retry_request.recorded_at > coalesce(s.retry_allowed_at, '-infinity')"""
 )
 
 _DELETE_EXPIRED = text(
     """
-    DELETE FROM saga_engine.suspect AS s
-    WHERE s.at < clock_timestamp() - interval '1 day' AND NOT EXISTS (
+    DELETE FROM saga_engine.crash_suspect AS s
+    WHERE s.last_crash_at < clock_timestamp() - interval '1 day' AND NOT EXISTS (
         SELECT FROM saga_engine.run AS r WHERE r.run_id = s.run_id AND r.finished_at IS NULL)"""
 )
 
 _TAKE_OLDEST_REQUEST = text(
     """
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-        SELECT i.id FROM saga_engine.inbox AS i
+    DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
+        SELECT i.id FROM saga_engine.pending_request AS i
         WHERE i.run_id = CAST(:run_id AS uuid) AND CASE
             WHEN i.kind = 'start' THEN EXISTS (
                 SELECT FROM saga_engine.definition AS d

@@ -114,9 +114,9 @@ async def record(
         "sizes": [letter.body_size for letter in letters],
         "truncated": [len(letter.body[:max_body_bytes]) < letter.body_size for letter in letters],
         "fingerprints": [_fingerprint(letter) for letter in letters],
-        "signed": [letter.is_engine_token for letter in letters],
+        "is_engine_token": [letter.is_engine_token for letter in letters],
         "senders": [make_storable(_sender(letter)) for letter in letters],
-        "owed": [letter.exempt_from_quota for letter in letters],
+        "exempt_from_quota": [letter.exempt_from_quota for letter in letters],
     }
     inserted = await tx.execute(_RECORD, {**arguments, "quota": quota})
     if inserted.rowcount < len(letters):
@@ -294,7 +294,7 @@ async def purge(
     tx: SqlAlchemyTransaction, ids: Sequence[int], *, operator: str, reason: str
 ) -> int:
     """Delete dead letters for good, on record; how many there were."""
-    arguments = {"ids": list(ids), "by": operator, "reason": reason}
+    arguments = {"ids": list(ids), "operator": operator, "reason": reason}
     deleted: int = (await tx.execute(_PURGE, arguments)).scalar_one()
     return deleted
 
@@ -302,7 +302,7 @@ async def purge(
 async def _resolve(
     tx: SqlAlchemyTransaction, ids: Sequence[int], state: str, operator: str, reason: str
 ) -> set[int]:
-    arguments = {"ids": list(ids), "state": state, "by": operator, "reason": reason}
+    arguments = {"ids": list(ids), "state": state, "operator": operator, "reason": reason}
     return set((await tx.execute(_RESOLVE, arguments)).scalars())
 
 
@@ -385,7 +385,7 @@ _SELECT = select(
     *(dead_letter.c.body_size, dead_letter.c.run_id, dead_letter.c.message_id),
     *(dead_letter.c.correlation_id, dead_letter.c.type, dead_letter.c.exchange),
     *(dead_letter.c.routing_key, dead_letter.c.properties, dead_letter.c.headers),
-    dead_letter.c.signed,
+    dead_letter.c.is_engine_token,
 )
 
 _LOCK_OPEN = text(
@@ -395,14 +395,15 @@ _LOCK_OPEN = text(
 
 _RESOLVE = text(
     """
-    SELECT saga_engine.settle_dead_letters(
-        CAST(:ids AS bigint[]), CAST(:state AS text), CAST(:by AS text), CAST(:reason AS text))"""
+    SELECT saga_engine.resolve_dead_letters(
+        CAST(:ids AS bigint[]), CAST(:state AS text), CAST(:operator AS text),
+            CAST(:reason AS text))"""
 )
 
 _PURGE = text(
     """
     SELECT saga_engine.purge_dead_letters(
-        CAST(:ids AS bigint[]), CAST(:by AS text), CAST(:reason AS text))"""
+        CAST(:ids AS bigint[]), CAST(:operator AS text), CAST(:reason AS text))"""
 )
 
 _OLDER_THAN_DAYS = text(
@@ -420,59 +421,63 @@ _BODY_SIZES = text(
 # the transaction began that counts, so that _DROPPED knows whether this statement has looked.
 _RECORD = text(
     f"""
-    WITH given AS MATERIALIZED (
+    WITH input_rows AS MATERIALIZED (
         SELECT u.*, row_number() OVER (
-            PARTITION BY u.queue, u.reason, u.sender ORDER BY u.place) AS turn
+            PARTITION BY u.queue, u.reason, u.sender ORDER BY u.ordinal) AS position_in_group
         FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
             CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
             CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
             CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
             CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]),
-            CAST(:fingerprints AS text[]), CAST(:senders AS text[]), CAST(:signed AS boolean[]),
-            CAST(:owed AS boolean[])) WITH ORDINALITY
+            CAST(:fingerprints AS text[]), CAST(:senders AS text[]),
+                CAST(:is_engine_token AS boolean[]),
+            CAST(:exempt_from_quota AS boolean[])) WITH ORDINALITY
             AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
                 run_id, properties, headers, body, body_size, truncated, fingerprint, sender,
-                signed, owed, place)
-    ), kinds AS MATERIALIZED (
+                is_engine_token, exempt_from_quota, ordinal)
+    ), quota_groups AS MATERIALIZED (
         SELECT g.queue, g.reason, g.sender, CASE WHEN EXISTS (
             SELECT FROM saga_engine.dead_letter_dropped AS f
             WHERE f.queue = g.queue AND f.reason = g.reason AND f.sender = g.sender
-                AND f.full_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds') THEN
+                AND f.quota_reached_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds') THEN
                 CAST(:quota AS bigint)
         ELSE (
             SELECT count(*) FROM (
                 SELECT FROM saga_engine.dead_letter AS l
                 WHERE l.state = 'open' AND l.queue = g.queue AND l.reason = g.reason
-                    AND l.sender = g.sender LIMIT :quota) AS few) END AS there
-        FROM given AS g GROUP BY g.queue, g.reason, g.sender
-    ), kept AS (
+                    AND l.sender = g.sender LIMIT :quota) AS limited) END AS open_count
+        FROM input_rows AS g GROUP BY g.queue, g.reason, g.sender
+    ), inserted AS (
         INSERT INTO saga_engine.dead_letter (queue, reason, message_id, correlation_id, type,
             exchange, routing_key, detail, run_id, properties, headers, body, body_size, truncated,
-            fingerprint, sender, signed)
+            fingerprint, sender, is_engine_token)
         SELECT g.queue, g.reason, g.message_id, g.correlation_id, g.type, g.exchange,
             g.routing_key, g.detail, g.run_id, g.properties::jsonb, g.headers::jsonb, g.body,
-            g.body_size, g.truncated, g.fingerprint, g.sender, g.signed
-        FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
-        WHERE g.owed OR g.turn + k.there <= :quota ORDER BY g.place
+            g.body_size, g.truncated, g.fingerprint, g.sender, g.is_engine_token
+        FROM input_rows AS g JOIN quota_groups AS k USING (queue, reason, sender)
+        WHERE g.exempt_from_quota OR g.position_in_group + k.open_count <= :quota ORDER BY g.ordinal
     )
-    SELECT g.place::integer FROM given AS g JOIN kinds AS k USING (queue, reason, sender)
-    WHERE g.owed OR g.turn + k.there <= :quota"""  # noqa: S608 - a constant
+    SELECT g.ordinal::integer FROM input_rows AS g JOIN quota_groups AS k
+        USING (queue, reason, sender)
+    WHERE g.exempt_from_quota OR g.position_in_group + k.open_count <= :quota"""  # noqa: S608 - a constant
 )
 
 _COUNT_DROPPED = text(
     f"""
-    INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped)
+    INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped_count)
     SELECT u.queue, u.reason, u.sender, u.number
     FROM unnest(CAST(:queues AS text[]), CAST(:reasons AS text[]), CAST(:senders AS text[]),
         CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
     ON CONFLICT (queue, reason, sender) DO UPDATE
-    SET dropped = d.dropped + excluded.dropped, last_at = clock_timestamp(),
-        full_at = CASE WHEN d.full_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds'
-            THEN d.full_at ELSE now() END"""  # noqa: S608 - a constant
+    SET dropped_count = d.dropped_count + excluded.dropped_count,
+        last_dropped_at = clock_timestamp(),
+        quota_reached_at = CASE
+            WHEN d.quota_reached_at > now() - interval '{QUOTA_RECHECK_SECONDS} seconds'
+            THEN d.quota_reached_at ELSE now() END"""  # noqa: S608 - a constant
 )
 
 _READ_DROPPED = text(
     f"""
-    SELECT queue, reason, sender, dropped FROM saga_engine.dead_letter_dropped
-    ORDER BY dropped DESC LIMIT {GROUPS_MAX}"""  # noqa: S608 - a constant
+    SELECT queue, reason, sender, dropped_count FROM saga_engine.dead_letter_dropped
+    ORDER BY dropped_count DESC LIMIT {GROUPS_MAX}"""  # noqa: S608 - a constant
 )

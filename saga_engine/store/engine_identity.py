@@ -63,22 +63,23 @@ async def engine_id(tx: Transaction) -> str:
 
 _READ = text(
     """
-    SELECT token_key, previous_token_key, token_key_from <= clock_timestamp()
-    FROM saga_engine.engine"""
+    SELECT token_key, previous_token_key, token_key_active_from <= clock_timestamp()
+    FROM saga_engine.engine_identity"""
 )
-_ID = text("SELECT id::text FROM saga_engine.engine")
+_ID = text("SELECT id::text FROM saga_engine.engine_identity")
 _CREATE = text(
-    "INSERT INTO saga_engine.engine (token_key) VALUES (:token_key) ON CONFLICT (one) DO NOTHING"
+    "INSERT INTO saga_engine.engine_identity (token_key) VALUES (:token_key)"
+    " ON CONFLICT (singleton) DO NOTHING"
 )
 _NEXT_ROTATION_AT = text(
-    "SELECT token_key_from + greatest(CAST(:delay AS interval), interval '0')"
-    " FROM saga_engine.engine"
+    "SELECT token_key_active_from + greatest(CAST(:delay AS interval), interval '0')"
+    " FROM saga_engine.engine_identity"
 )
 _ROTATE = text(
     """
-    UPDATE saga_engine.engine SET previous_token_key = token_key, token_key = :token_key,
-        token_key_from = clock_timestamp() + CAST(:delay AS interval)
-    WHERE token_key_from + CAST(:delay AS interval) <= clock_timestamp()
-        AND token_key_from <= clock_timestamp()
-    RETURNING token_key_from"""
+    UPDATE saga_engine.engine_identity SET previous_token_key = token_key, token_key = :token_key,
+        token_key_active_from = clock_timestamp() + CAST(:delay AS interval)
+    WHERE token_key_active_from + CAST(:delay AS interval) <= clock_timestamp()
+        AND token_key_active_from <= clock_timestamp()
+    RETURNING token_key_active_from"""
 )

@@ -99,7 +99,11 @@ async def read_page(
     where, arguments = _where_clause(incident_filter, run_id)
     if after is not None:
         where += _AFTER
-        arguments |= {"at": after.opened_at, "run": after.run_id, "number": after.number}
+        arguments |= {
+            "opened_at": after.opened_at,
+            "run_id_after": after.run_id,
+            "number": after.number,
+        }
     query = text(f"{_SELECT} {where} ORDER BY i.opened_at, i.run_id, i.number LIMIT :limit")
     return [_stored_incident(row) for row in await tx.execute(query, {**arguments, "limit": limit})]
 
@@ -170,12 +174,13 @@ _FROM = """
 
 _SELECT = f"""
     SELECT i.run_id::text, d.name, d.version, r.key, i.number, i.step, i.direction, i.cause,
-        i.message, i.opened_at, i.resolved_at, i.resolution, i.by, i.reason
+        i.message, i.opened_at, i.resolved_at, i.resolution, i.operator, i.reason
     {_FROM}"""
 
 _AFTER = """
     AND (i.opened_at, i.run_id, i.number)
-        > (CAST(:at AS timestamptz), CAST(:run AS uuid), CAST(:number AS integer))"""
+        > (CAST(:opened_at AS timestamptz), CAST(:run_id_after AS uuid),
+            CAST(:number AS integer))"""
 
 _FIND = text(f"{_SELECT} WHERE i.run_id = CAST(:run_id AS uuid) AND i.number = :number")
 
@@ -224,7 +229,7 @@ def _resolve_arguments(
             Resolution.ABANDON.value if isinstance(event, RunAbandoned) else event.resolution
             for _, event in resolving
         ],
-        "by": [event.operator for _, event in resolving],
+        "operators": [event.operator for _, event in resolving],
         "reasons": [event.reason for _, event in resolving],
     }
 
@@ -241,12 +246,14 @@ _OPEN = text(
 _RESOLVE = text(
     """
     UPDATE saga_engine.incident AS i
-    SET resolved_at = clock_timestamp(), resolution = u.resolution, by = u.by, reason = u.reason
+    SET resolved_at = clock_timestamp(), resolution = u.resolution, operator = u.operator,
+        reason = u.reason
     FROM (
-        SELECT DISTINCT ON (o.run_id, o.number) o.run_id, o.number, w.resolution, w.by, w.reason
+        SELECT DISTINCT ON (o.run_id, o.number) o.run_id, o.number, w.resolution, w.operator,
+            w.reason
         FROM unnest(CAST(:run_ids AS uuid[]), CAST(:numbers AS integer[]),
-            CAST(:resolutions AS text[]), CAST(:by AS text[]), CAST(:reasons AS text[]))
-            AS w(run_id, number, resolution, by, reason)
+            CAST(:resolutions AS text[]), CAST(:operators AS text[]), CAST(:reasons AS text[]))
+            AS w(run_id, number, resolution, operator, reason)
         JOIN saga_engine.incident AS o
             ON o.run_id = w.run_id AND (w.number IS NULL OR o.number = w.number)
         WHERE o.run_id = ANY (CAST(:run_ids AS uuid[])) AND o.resolved_at IS NULL

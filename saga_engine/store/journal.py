@@ -3,7 +3,7 @@ The journal: what happened to each run, appended in the transaction that decided
 
 Folding a run's events over `evolve` gives its row (P5). Nothing reads it by `position > watermark`:
 positions are given before their transactions commit, so a late one would be passed over. A reader
-of the whole journal goes by (transaction, position) below the oldest transaction still open, for
+of the whole journal goes by (transaction_id, position) below the oldest transaction still open, for
 which every event has the id of its transaction (PostgreSQL manual, 9.28.9).
 """
 
@@ -56,7 +56,7 @@ async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
         _APPEND,
         {
             "run_ids": [entry.run_id for entry in events],
-            "versions": [entry.revision for entry in events],
+            "revisions": [entry.revision for entry in events],
             "times": [entry.recorded_at for entry in events],
             "types": [name for name, _ in encoded],
             "data": [dumps(data) for _, data in encoded],
@@ -78,15 +78,15 @@ async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
 
 _APPEND = text(
     """
-    INSERT INTO saga_engine.event (run_id, version, at, type, data, metadata)
-    SELECT u.run_id, u.version, u.at, u.type, u.data::jsonb, u.metadata::jsonb
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:versions AS integer[]),
+    INSERT INTO saga_engine.event (run_id, revision, recorded_at, type, data, metadata)
+    SELECT u.run_id, u.revision, u.recorded_at, u.type, u.data::jsonb, u.metadata::jsonb
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:revisions AS integer[]),
         CAST(:times AS timestamptz[]), CAST(:types AS text[]), CAST(:data AS text[]),
-        CAST(:metadata AS text[])) AS u(run_id, version, at, type, data, metadata)"""
+        CAST(:metadata AS text[])) AS u(run_id, revision, recorded_at, type, data, metadata)"""
 )
 
 _READ = text(
     """
-    SELECT version, type, at, data::text, metadata::text, position
-    FROM saga_engine.event WHERE run_id = CAST(:run_id AS uuid) ORDER BY version"""
+    SELECT revision, type, recorded_at, data::text, metadata::text, position
+    FROM saga_engine.event WHERE run_id = CAST(:run_id AS uuid) ORDER BY revision"""
 )

@@ -92,7 +92,9 @@ async def claim_stale(
     nobody awaits any more are deleted instead: sent after its compensation, a command would have to
     be refused by whoever gets it.
     """
-    rows = (await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "most": max_bytes})).all()
+    rows = (
+        await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
+    ).all()
     await delete(tx, [row_id for row_id, awaited, *_ in rows if not awaited])
     claimed = [_outbox_row([row_id, *others]) for row_id, awaited, *others in rows if awaited]
     return StaleCommands(sorted(claimed, key=lambda each: each.id), len(rows))
@@ -111,7 +113,7 @@ def _outbox_row(row: Sequence[Any]) -> OutboxRow:
 
 async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:
     """Count what waits, for the gauges: *most* at most."""
-    pending, oldest = (await tx.execute(_BACKLOG, {"most": count_limit})).one()
+    pending, oldest = (await tx.execute(_BACKLOG, {"count_limit": count_limit})).one()
     return OutboxBacklog(pending, oldest)
 
 
@@ -125,8 +127,9 @@ _ADD = text(
         CAST(:versions AS integer[]), CAST(:attempts AS integer[]), CAST(:sagas AS text[]),
         CAST(:steps AS text[]), CAST(:directions AS text[]), CAST(:commands AS text[]),
         CAST(:keys AS text[]), CAST(:payloads AS text[])) WITH ORDINALITY
-        AS u(run_id, due_at, version, attempt, saga, step, direction, command, key, payload, place)
-    ORDER BY u.place
+        AS u(run_id, due_at, version, attempt, saga, step, direction, command, key, payload,
+            ordinal)
+    ORDER BY u.ordinal
     RETURNING id"""
 )
 
@@ -145,7 +148,7 @@ _CLAIM_STALE = text(
         SELECT id, octet_length(payload::text) AS size FROM saga_engine.outbox
         WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS f) AS b
-        WHERE b.before < :most))
+        WHERE b.before < :max_bytes))
     RETURNING o.id, coalesce((
             SELECT coalesce(r.state #> ARRAY['steps', o.step, o.direction]
                 @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt), false)
@@ -156,7 +159,7 @@ _CLAIM_STALE = text(
 
 _BACKLOG = text(
     """
-    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.outbox LIMIT :most) AS few),
+    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.outbox LIMIT :count_limit) AS limited),
         coalesce(extract(epoch FROM clock_timestamp() - (
             SELECT created_at FROM saga_engine.outbox ORDER BY id LIMIT 1)), 0)::float8"""
 )

@@ -246,7 +246,7 @@ _RELEASE_KEYS = """
         JOIN saga_engine.definition AS d ON d.id = r.definition_id
         WHERE r.run_id > CAST(:after AS uuid) ORDER BY r.run_id LIMIT :page
     ), released AS (
-        DELETE FROM saga_engine.run_key AS k USING page
+        DELETE FROM saga_engine.business_key AS k USING page
         WHERE k.saga = page.name AND k.key = page.key AND k.run_id = page.run_id
             AND page.finished_at <= CAST(:cutoff AS timestamptz)
     )
@@ -270,19 +270,19 @@ _DELETE_INCIDENTS = text(
 # Each row of the answer is one request that is deleted. An operator's act is settled with it.
 _DELETE_REQUESTS = text(
     f"""
-    WITH gone AS (
-        DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
-            SELECT x.id FROM saga_engine.inbox AS x
+    WITH deleted AS (
+        DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
+            SELECT x.id FROM saga_engine.pending_request AS x
             WHERE x.kind <> 'start' AND {_IN_DROPPED_MONTH}
                 AND NOT EXISTS (
-                    SELECT FROM saga_engine.inbox AS s
+                    SELECT FROM saga_engine.pending_request AS s
                     WHERE s.run_id = x.run_id AND s.kind = 'start')
             LIMIT :page FOR UPDATE OF x SKIP LOCKED))
         RETURNING audit_id
-    ), settled AS (
+    ), resolved AS (
         UPDATE saga_engine.audit AS a SET outcome = 'refused',
             message = 'The run was finished, and was dropped with its month.'
-        FROM gone WHERE a.id = gone.audit_id AND a.outcome IS NULL
+        FROM deleted WHERE a.id = deleted.audit_id AND a.outcome IS NULL
     )
-    SELECT audit_id FROM gone"""  # noqa: S608 - a constant
+    SELECT audit_id FROM deleted"""  # noqa: S608 - a constant
 )

@@ -129,7 +129,7 @@ async def record(tx: Transaction, requests: Sequence[NewRequest]) -> None:
             "roles": [request.role for request in requests],
             "delays": [request.delay for request in requests],
             "fingerprints": [request.fingerprint for request in requests],
-            "held": [request.awaits_start for request in requests],
+            "awaits_start": [request.awaits_start for request in requests],
             "bodies": [dumps(request.body) for request in requests],
         },
     )
@@ -153,7 +153,7 @@ async def take(
     arguments = {
         "definition_ids": list(definition_ids),
         "limit": limit,
-        "most": max_bytes,
+        "max_bytes": max_bytes,
         **asdict(body_limits),
     }
     return to_pending_requests(await tx.execute(_TAKE, arguments))
@@ -182,10 +182,10 @@ async def take_starts(
         return []
     arguments = {
         "sagas": list(slots),
-        "limits": list(slots.values()),
+        "slots": list(slots.values()),
         "definition_ids": list(definition_ids),
         "limit": limit,
-        "most": max_bytes,
+        "max_bytes": max_bytes,
         **asdict(body_limits),
     }
     taken = to_pending_requests(await tx.execute(_TAKE_STARTS, arguments))
@@ -201,7 +201,7 @@ async def unblock_requests(tx: Transaction, run_ids: Sequence[str]) -> None:
 
 async def defer(tx: Transaction, ids: Sequence[int], delay: timedelta) -> None:
     """Leave items alone for a while, without reading them."""
-    await tx.execute(_DEFER, {"ids": list(ids), "pause": delay})
+    await tx.execute(_DEFER, {"ids": list(ids), "delay": delay})
 
 
 async def sagas_with_starts(
@@ -236,7 +236,7 @@ async def find_starts(
     if not run_ids:
         return {}
     statement = _FIND_AND_LOCK_STARTS if count_limit else _FIND_STARTS
-    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "held": count_limit})
+    rows = await tx.execute(statement, {"run_ids": sorted(run_ids), "count_limit": count_limit})
     return {run_id: PendingStart(*others) for run_id, *others in rows}
 
 
@@ -262,23 +262,24 @@ def to_pending_requests(rows: Iterable[Any]) -> list[PendingRequest]:
 
 _RECORD = text(
     """
-    INSERT INTO saga_engine.inbox (run_id, definition_id, version, saga, kind, audit_id, body,
-        reply_to, correlation_id, sender, key, role, fingerprint, held, not_before)
+    INSERT INTO saga_engine.pending_request (run_id, definition_id, version, saga, kind, audit_id,
+        body,
+        reply_to, correlation_id, sender, key, role, fingerprint, awaits_start, not_before)
     SELECT u.run_id,
         coalesce(u.definition_id, CASE WHEN u.kind <> 'start' THEN
             (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id) END),
         u.version, u.saga, u.kind, u.audit_id, u.body,
-        u.reply_to, u.correlation_id, u.sender, u.key, u.role, u.fingerprint, u.held,
+        u.reply_to, u.correlation_id, u.sender, u.key, u.role, u.fingerprint, u.awaits_start,
         CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
         CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
         CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
         CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
         CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[]),
-        CAST(:fingerprints AS text[]), CAST(:held AS boolean[])) WITH ORDINALITY
+        CAST(:fingerprints AS text[]), CAST(:awaits_start AS boolean[])) WITH ORDINALITY
         AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
-            sender, key, role, delay, fingerprint, held, place)
-    ORDER BY u.place
+            sender, key, role, delay, fingerprint, awaits_start, ordinal)
+    ORDER BY u.ordinal
     ON CONFLICT DO NOTHING"""
 )
 
@@ -300,7 +301,7 @@ RETURNING_REQUEST = f"""
 _READY_AT = "coalesce(i.not_before, i.received_at)"
 
 _READY_FOR_DEFINITION = f"""
-    i.kind <> 'start' AND NOT i.held AND coalesce(i.definition_id, 0) = d.id
+    i.kind <> 'start' AND NOT i.awaits_start AND coalesce(i.definition_id, 0) = d.id
         AND {_READY_AT} <= (SELECT clock_timestamp())"""
 
 _LOCKED_ROWS_MARGIN = 1000
@@ -316,21 +317,22 @@ the rest at its next look. A row costs microseconds, so it is not a setting.
 # while a start of that run waits.
 _TAKE = text(
     f"""
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+    DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
             SELECT t.id, t.size FROM (
                 SELECT c.id FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
                 LATERAL (
-                    SELECT i.id, {_READY_AT} AS ripe FROM saga_engine.inbox AS i
+                    SELECT i.id, {_READY_AT} AS ready_at FROM saga_engine.pending_request AS i
                     WHERE {_READY_FOR_DEFINITION}
                     ORDER BY {_READY_AT}, i.id LIMIT :limit + {_LOCKED_ROWS_MARGIN}) AS c
-                ORDER BY c.ripe, c.id LIMIT :limit + {_LOCKED_ROWS_MARGIN}) AS c,
+                ORDER BY c.ready_at, c.id LIMIT :limit + {_LOCKED_ROWS_MARGIN}) AS c,
             LATERAL (
-                SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
-                WHERE i.id = c.id AND NOT i.held AND {_READY_AT} <= (SELECT clock_timestamp())
+                SELECT i.id, octet_length(i.body) AS size FROM saga_engine.pending_request AS i
+                WHERE i.id = c.id AND NOT i.awaits_start
+                    AND {_READY_AT} <= (SELECT clock_timestamp())
                 FOR UPDATE OF i SKIP LOCKED) AS t
             LIMIT :limit) AS f) AS b
-        WHERE b.before < :most))"""  # noqa: S608 - constants
+        WHERE b.before < :max_bytes))"""  # noqa: S608 - constants
     + RETURNING_REQUEST
 )
 
@@ -351,45 +353,47 @@ _READY_FOR_PIN = """
 # Locked are as many of each saga as it has places.
 _TAKE_STARTS = text(
     f"""
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+    DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
         SELECT b.id FROM (SELECT f.id, sum(f.size) OVER (ORDER BY f.id) - f.size AS before FROM (
             SELECT t.id, t.size
-            FROM unnest(CAST(:sagas AS text[]), CAST(:limits AS integer[])) AS w(saga, places),
+            FROM unnest(CAST(:sagas AS text[]), CAST(:slots AS integer[])) AS w(saga, slots),
             LATERAL (
                 SELECT k.id, k.size FROM (
                     SELECT c.id FROM ({_DEFINITION_PINS}) AS p,
                     LATERAL (
-                        SELECT i.id, {_READY_AT} AS ripe FROM saga_engine.inbox AS i WHERE
+                        SELECT i.id, {_READY_AT} AS ready_at FROM saga_engine.pending_request AS i
+                            WHERE
                         {_READY_FOR_PIN}
-                        ORDER BY {_READY_AT}, i.id LIMIT w.places + {_LOCKED_ROWS_MARGIN}) AS c
-                    ORDER BY c.ripe, c.id LIMIT w.places + {_LOCKED_ROWS_MARGIN}) AS c,
+                        ORDER BY {_READY_AT}, i.id LIMIT w.slots + {_LOCKED_ROWS_MARGIN}) AS c
+                    ORDER BY c.ready_at, c.id LIMIT w.slots + {_LOCKED_ROWS_MARGIN}) AS c,
                 LATERAL (
-                    SELECT i.id, octet_length(i.body) AS size FROM saga_engine.inbox AS i
+                    SELECT i.id, octet_length(i.body) AS size FROM saga_engine.pending_request AS i
                     WHERE i.id = c.id AND {_READY_AT} <= (SELECT clock_timestamp())
                     FOR UPDATE OF i SKIP LOCKED) AS k
-                LIMIT w.places) AS t
+                LIMIT w.slots) AS t
             ORDER BY t.id LIMIT :limit) AS f) AS b
-        WHERE b.before < :most))"""  # noqa: S608 - constants
+        WHERE b.before < :max_bytes))"""  # noqa: S608 - constants
     + RETURNING_REQUEST
 )
 
 _DEFER = text(
     """
-    UPDATE saga_engine.inbox SET not_before = clock_timestamp() + CAST(:pause AS interval)
+    UPDATE saga_engine.pending_request SET not_before = clock_timestamp() + CAST(:delay AS interval)
     WHERE id = ANY (CAST(:ids AS bigint[]))"""
 )
 
 _UNBLOCK_REQUESTS = text(
     """
-    UPDATE saga_engine.inbox SET held = false
-    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND held"""
+    UPDATE saga_engine.pending_request SET awaits_start = false
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind <> 'start' AND awaits_start"""
 )
 
 _SAGAS_WITH_STARTS_SQL = f"""
     SELECT w.saga FROM unnest(CAST(:sagas AS text[])) AS w(saga)
     WHERE EXISTS (
         SELECT FROM ({_DEFINITION_PINS}) AS p,
-        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_READY_FOR_PIN} LIMIT 1) AS c)"""  # noqa: S608
+        LATERAL (SELECT FROM saga_engine.pending_request AS i WHERE {_READY_FOR_PIN}
+            LIMIT 1) AS c)"""  # noqa: S608
 
 _SAGAS_WITH_STARTS = text(_SAGAS_WITH_STARTS_SQL)
 
@@ -397,7 +401,8 @@ _HAS_WORK = text(
     f"""
     SELECT EXISTS (
         SELECT FROM unnest(CAST(:definition_ids AS integer[]) || 0) AS d(id),
-        LATERAL (SELECT FROM saga_engine.inbox AS i WHERE {_READY_FOR_DEFINITION} LIMIT 1) AS c)
+        LATERAL (SELECT FROM saga_engine.pending_request AS i WHERE {_READY_FOR_DEFINITION}
+            LIMIT 1) AS c)
     OR EXISTS ({_SAGAS_WITH_STARTS_SQL})
     OR CAST(current_setting('transaction_read_only') AS boolean)"""  # noqa: S608 - constants
 )
@@ -405,9 +410,10 @@ _HAS_WORK = text(
 _FIND_STARTS_SQL = """
     SELECT i.run_id::text, i.saga, i.version, i.key,
         (SELECT count(*) FROM (
-            SELECT FROM saga_engine.inbox AS h
-            WHERE h.run_id = i.run_id AND h.kind <> 'start' AND h.held LIMIT :held) AS held)
-    FROM saga_engine.inbox AS i
+            SELECT FROM saga_engine.pending_request AS h
+            WHERE h.run_id = i.run_id AND h.kind <> 'start' AND h.awaits_start
+                LIMIT :count_limit) AS limited)
+    FROM saga_engine.pending_request AS i
     WHERE i.run_id = ANY (CAST(:run_ids AS uuid[])) AND i.kind = 'start'"""
 
 _FIND_STARTS = text(_FIND_STARTS_SQL)
@@ -419,11 +425,12 @@ _EXISTING_RUNS = text(
     SELECT u.id::text FROM unnest(CAST(:run_ids AS uuid[])) AS u(id)
     WHERE EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = u.id)
         OR EXISTS (
-            SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.id AND i.kind = 'start')"""
+            SELECT FROM saga_engine.pending_request AS i
+                WHERE i.run_id = u.id AND i.kind = 'start')"""
 )
 
 _READ_STARTS = text(
     f"""
-    SELECT {_COLUMNS} FROM saga_engine.inbox
+    SELECT {_COLUMNS} FROM saga_engine.pending_request
     WHERE run_id = ANY (CAST(:run_ids AS uuid[])) AND kind = 'start'"""  # noqa: S608 - a constant
 )

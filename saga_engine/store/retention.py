@@ -24,7 +24,11 @@ async def purge_expired(database: Database, *, dead_letter_days: int, audit_days
         audit_retention_days: since they were recorded; 0 keeps them for ever.
     """
     deleted = 0
-    arguments = {"letter_days": dead_letter_days, "act_days": audit_days, "most": BATCH_SIZE}
+    arguments = {
+        "dead_letter_days": dead_letter_days,
+        "audit_days": audit_days,
+        "row_limit": BATCH_SIZE,
+    }
     for _ in range(BATCHES_MAX):
         async with database.transaction() as tx:
             batch_deleted: int = (await tx.execute(_PURGE_EXPIRED, arguments)).scalar_one()
@@ -36,6 +40,7 @@ async def purge_expired(database: Database, *, dead_letter_days: int, audit_days
 
 _PURGE_EXPIRED = text(
     """
-    SELECT saga_engine.purge_old(CAST(:letter_days AS integer), CAST(:act_days AS integer),
-        CAST(:most AS integer))"""
+    SELECT saga_engine.purge_expired(CAST(:dead_letter_days AS integer),
+        CAST(:audit_days AS integer),
+        CAST(:row_limit AS integer))"""
 )

@@ -105,7 +105,7 @@ async def count_runs(
 ) -> BoundedCount:
     """Count runs, up to *most*."""
     if key is None and status is not None:
-        count_arguments = {"status": status.value, "saga": saga, "more": count_limit + 1}
+        count_arguments = {"status": status.value, "saga": saga, "probe_limit": count_limit + 1}
         number: int = (await tx.execute(_COUNT, count_arguments)).scalar_one()
         return to_bounded_count(number, count_limit)
     conditions, arguments = await _run_conditions(tx, status=status, saga=saga, key=key)
@@ -202,11 +202,13 @@ _READ_DOCUMENT = text("SELECT document::text FROM saga_engine.definition WHERE i
 
 _DEFINITION_IDS = text("SELECT id FROM saga_engine.definition WHERE name = :saga")
 
-_KEY_OWNER = text("SELECT run_id::text FROM saga_engine.run_key WHERE saga = :saga AND key = :key")
+_KEY_OWNER = text(
+    "SELECT run_id::text FROM saga_engine.business_key WHERE saga = :saga AND key = :key"
+)
 
 _RUN_IDS_WITH_KEY = text(
     """
-    SELECT run_id::text FROM saga_engine.run_key
+    SELECT run_id::text FROM saga_engine.business_key
     WHERE saga IN (SELECT DISTINCT name FROM saga_engine.definition) AND key = :key"""
 )
 
@@ -235,8 +237,10 @@ _COUNT = text(
     SELECT count(*) FROM (
         SELECT FROM saga_engine.definition AS d, LATERAL (
             SELECT FROM saga_engine.run AS r
-            WHERE r.definition_id = d.id AND r.status = :status LIMIT :more) AS t
-        WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :more) AS few"""
+            WHERE r.definition_id = d.id AND r.status = :status LIMIT :probe_limit) AS t
+        WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :probe_limit) AS limited"""
 )
 
-_HAS_VALUE_PREFIX = "(strpos(r.input::text, :mark) > 0 OR strpos(r.state::text, :mark) > 0)"
+_HAS_VALUE_PREFIX = (
+    "(strpos(r.input::text, :value_prefix) > 0 OR strpos(r.state::text, :value_prefix) > 0)"
+)

@@ -72,7 +72,9 @@ async def lock(
     """
     if not run_ids:
         return {}
-    return _stored_runs(await tx.execute(_LOCK, {**_run_id_arguments(run_ids), "most": max_bytes}))
+    return _stored_runs(
+        await tx.execute(_LOCK, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
+    )
 
 
 async def lock_skip_locked(
@@ -82,7 +84,7 @@ async def lock_skip_locked(
     if not run_ids:
         return {}
     return _stored_runs(
-        await tx.execute(_LOCK_SKIP_LOCKED, {**_run_id_arguments(run_ids), "most": max_bytes})
+        await tx.execute(_LOCK_SKIP_LOCKED, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
     )
 
 
@@ -103,8 +105,8 @@ async def lock_due(
     To be called after everything that waits: the runs come in the order of their times, and nobody
     may wait for a row while holding one with a higher id. This never waits.
     """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "most": max_bytes}
-    rows = await tx.execute(_LOCK_DUE, {**arguments, "without": sorted(excluding)})
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "max_bytes": max_bytes}
+    rows = await tx.execute(_LOCK_DUE, {**arguments, "excluding": sorted(excluding)})
     return _stored_runs(row for row in rows if row[2] is not None)
 
 
@@ -121,7 +123,7 @@ async def due_within(
     arguments: dict[str, Any] = {
         "definition_ids": list(horizons),
         "horizons": list(horizons.values()),
-        "most": count_limit,
+        "count_limit": count_limit,
     }
     rows = await tx.execute(_DUE_WITHIN, arguments)
     return dict(rows.all())
@@ -129,13 +131,13 @@ async def due_within(
 
 async def due_run_ids(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
     """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "without": []}
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "excluding": []}
     return list((await tx.execute(_DUE_RUN_IDS, arguments)).scalars())
 
 
 async def defer_wake(tx: Transaction, run_id: str, delay: timedelta) -> None:
     """Let a run that cannot be woken sleep for *pause*, so that others have their turn."""
-    await tx.execute(_DEFER_WAKE, {"run_id": run_id, "pause": delay})
+    await tx.execute(_DEFER_WAKE, {"run_id": run_id, "delay": delay})
 
 
 async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
@@ -180,7 +182,7 @@ async def read_unlocked(
     if not run_ids:
         return {}
     return _stored_runs(
-        await tx.execute(_READ_UNLOCKED, {**_run_id_arguments(run_ids), "most": max_bytes})
+        await tx.execute(_READ_UNLOCKED, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
     )
 
 
@@ -285,8 +287,8 @@ _RUN_ID_IN = """
 # The first run is always read; of one that comes after so many bytes, only that it is there. The
 # rows come in the order of the inner query, which locks them.
 _WITHIN_BYTES_SQL = """
-    SELECT definition_id, wake_at, CASE WHEN before < :most THEN state END,
-        CASE WHEN before < :most THEN input END, status,
+    SELECT definition_id, wake_at, CASE WHEN before < :max_bytes THEN state END,
+        CASE WHEN before < :max_bytes THEN input END, status,
         run_id, name, version, fingerprint, key, started_at, deadline, revision, finished_at
     FROM (
         SELECT *, coalesce(sum(octet_length(state) + octet_length(input)) OVER (
@@ -314,7 +316,7 @@ _EARLIEST_DUE = """
         LATERAL (
             SELECT r.run_id, r.wake_at FROM saga_engine.run AS r
             WHERE r.definition_id = d.id AND r.wake_at <= (SELECT clock_timestamp())
-                AND NOT r.run_id = ANY (CAST(:without AS uuid[]))
+                AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
             ORDER BY r.wake_at LIMIT :limit) AS t
     ORDER BY t.wake_at LIMIT :limit"""
 
@@ -323,14 +325,14 @@ _EARLIEST_DUE = """
 _LOCK_DUE = _within_bytes(
     f"""
     WITH share AS MATERIALIZED (
-        SELECT e.id, count(*) AS places FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id)
+        SELECT e.id, count(*) AS due_runs FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id)
     SELECT {_RUN_COLUMNS}
     FROM share AS s,
         LATERAL (
             SELECT r.* FROM saga_engine.run AS r
             WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
-                AND NOT r.run_id = ANY (CAST(:without AS uuid[]))
-            ORDER BY r.wake_at LIMIT s.places FOR UPDATE OF r SKIP LOCKED) AS r
+                AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
+            ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r
         JOIN saga_engine.definition AS d ON d.id = r.definition_id
     ORDER BY r.wake_at"""  # noqa: S608 - a constant
 )
@@ -342,7 +344,7 @@ _DUE_WITHIN = text(
             SELECT FROM saga_engine.run AS r
             WHERE r.definition_id = h.id
                 AND r.wake_at <= (SELECT clock_timestamp()) + h.horizon
-            LIMIT :most) AS soon
+            LIMIT :count_limit) AS soon
         ))::integer
     FROM unnest(CAST(:definition_ids AS integer[]), CAST(:horizons AS interval[])) AS h(id, horizon)
     JOIN saga_engine.definition AS d ON d.id = h.id
@@ -353,7 +355,7 @@ _DUE_RUN_IDS = text(f"SELECT e.run_id::text FROM ({_EARLIEST_DUE}) AS e ORDER BY
 
 _DEFER_WAKE = text(
     """
-    UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:pause AS interval)
+    UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:delay AS interval)
     WHERE run_id = CAST(:run_id AS uuid)"""
 )
 
@@ -371,7 +373,7 @@ _INSERT = text(
         AS u(run_id, started_at, finished_at, deadline, wake_at,
             definition_id, revision, status, key, input, state)
     WHERE NOT EXISTS (
-        SELECT FROM saga_engine.inbox AS i WHERE i.run_id = u.run_id AND i.kind = 'start')
+        SELECT FROM saga_engine.pending_request AS i WHERE i.run_id = u.run_id AND i.kind = 'start')
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id::text"""
 )
@@ -394,7 +396,7 @@ _SAVE = text(
             CAST(:revisions AS integer[]), CAST(:states AS text[]),
             CAST(:finished AS timestamptz[]), CAST(:wake AS timestamptz[])),
         generate_series(1, cardinality(CAST(:run_ids AS uuid[]))))
-        AS u(run_id, status, revision, state, finished_at, wake_at, place)
+        AS u(run_id, status, revision, state, finished_at, wake_at, ordinal)
     WHERE r.run_id = u.run_id AND r.revision <= u.revision
         AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""

@@ -22,7 +22,7 @@ async def schema_problem(tx: Transaction) -> str | None:
             f"is at revision {current}, this version needs {REVISION}."
             " Run `saga-engine migrate`, with this version."
         )
-    min_code_revision = (await tx.execute(_MIN_CODE_REVISION, {"found": current})).scalar()
+    min_code_revision = (await tx.execute(_MIN_CODE_REVISION, {"current": current})).scalar()
     if min_code_revision is not None and min_code_revision <= REVISION:
         return None
     return (
@@ -37,6 +37,6 @@ _CURRENT_REVISION = text("SELECT version_num FROM saga_engine.alembic_version")
 # Of all migrations so far, the one that asks most; none, when the last has not said what it asks.
 _MIN_CODE_REVISION = text(
     """
-    SELECT max(oldest_code) FROM saga_engine.schema_revision
-    HAVING bool_or(revision = :found)"""
+    SELECT max(min_code_revision) FROM saga_engine.schema_revision
+    HAVING bool_or(revision = :current)"""
 )

@@ -16,7 +16,7 @@ from saga_engine.store.pending_requests import (
 
 async def count(tx: Transaction, count_limit: int) -> dict[str, int]:
     """Count them by saga, up to *most*."""
-    return dict((await tx.execute(_COUNT, {"most": count_limit})).all())
+    return dict((await tx.execute(_COUNT, {"count_limit": count_limit})).all())
 
 
 async def take_without_definition(
@@ -55,29 +55,31 @@ async def cancel_start(tx: Transaction, run_id: str, audit_id: str) -> bool:
 # From one pin to the next by their index; what is not accepted yet has no fingerprint.
 _START_PINS = """
     WITH RECURSIVE pins AS (
-        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint,
+            '') AS fingerprint
+            FROM saga_engine.pending_request AS i WHERE i.kind = 'start'
             ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
         UNION ALL
-        SELECT n.saga, n.version, n.mark FROM pins AS p, LATERAL (
-            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint, '') AS mark
-            FROM saga_engine.inbox AS i WHERE i.kind = 'start'
+        SELECT n.saga, n.version, n.fingerprint FROM pins AS p, LATERAL (
+            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint,
+                '') AS fingerprint
+            FROM saga_engine.pending_request AS i WHERE i.kind = 'start'
                 AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
-                    > (p.saga, p.version, p.mark)
+                    > (p.saga, p.version, p.fingerprint)
             ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1) AS n
     )"""
 
 _COUNT = text(
     f"""{_START_PINS}
-    SELECT p.saga, least(CAST(:most AS bigint), sum(c.number))::integer
-    FROM (SELECT saga, version, mark FROM pins LIMIT {GROUPS_MAX}) AS p, LATERAL (
+    SELECT p.saga, least(CAST(:count_limit AS bigint), sum(c.number))::integer
+    FROM (SELECT saga, version, fingerprint FROM pins LIMIT {GROUPS_MAX}) AS p, LATERAL (
         SELECT count(*) AS number FROM (
-            SELECT FROM saga_engine.inbox AS i
+            SELECT FROM saga_engine.pending_request AS i
             WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
-                AND coalesce(i.fingerprint, '') = p.mark LIMIT :most) AS few) AS c
-    WHERE p.mark <> '' AND NOT EXISTS (
+                AND coalesce(i.fingerprint, '') = p.fingerprint LIMIT :count_limit) AS limited) AS c
+    WHERE p.fingerprint <> '' AND NOT EXISTS (
         SELECT FROM saga_engine.definition AS d
-        WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark
+        WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.fingerprint
             AND d.present_until > clock_timestamp())
     GROUP BY p.saga"""  # noqa: S608 - constants
 )
@@ -88,17 +90,17 @@ _CANCEL_START = text(
 
 _TAKE_WITHOUT_DEFINITION = text(
     f"""{_START_PINS}
-    DELETE FROM saga_engine.inbox WHERE id = ANY (ARRAY(
+    DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
         SELECT t.id FROM pins AS p, LATERAL (
-            SELECT i.id FROM saga_engine.inbox AS i
+            SELECT i.id FROM saga_engine.pending_request AS i
             WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
-                AND coalesce(i.fingerprint, '') = p.mark AND i.role IS NOT NULL
+                AND coalesce(i.fingerprint, '') = p.fingerprint AND i.role IS NOT NULL
                 AND i.received_at < clock_timestamp() - CAST(:age AS interval)
             ORDER BY coalesce(i.not_before, i.received_at), i.id
             LIMIT :limit FOR UPDATE OF i SKIP LOCKED) AS t
-        WHERE p.mark <> '' AND NOT EXISTS (
+        WHERE p.fingerprint <> '' AND NOT EXISTS (
             SELECT FROM saga_engine.definition AS d
-            WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.mark)
+            WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.fingerprint)
         LIMIT :limit))"""  # noqa: S608 - constants
     + RETURNING_REQUEST
 )

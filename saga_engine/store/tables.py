@@ -63,7 +63,7 @@ definition = Table(
     Column("first_seen", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("last_seen", _timestamptz(), nullable=False, server_default=func.now()),
     Column("present_until", _timestamptz(), nullable=False, server_default=func.now()),
-    UniqueConstraint("name", "version", "fingerprint", name="definition_pinned"),
+    UniqueConstraint("name", "version", "fingerprint", name="definition_unique"),
 )
 
 run = Table(
@@ -104,15 +104,15 @@ event = Table(
     "event",
     metadata,
     Column("run_id", _uuid(), primary_key=True),
-    Column("version", Integer, primary_key=True),
-    Column("at", _timestamptz(), nullable=False),
+    Column("revision", Integer, primary_key=True),
+    Column("recorded_at", _timestamptz(), nullable=False),
     Column(
         "position",
         BigInteger,
         nullable=False,
         server_default=text(f"nextval('{SCHEMA}.event_position'::regclass)"),
     ),
-    Column("transaction", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("transaction_id", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     Column("type", Text, nullable=False),
     Column("data", JSONB, nullable=False),
     Column("metadata", JSONB, nullable=False),
@@ -120,7 +120,7 @@ event = Table(
 )
 
 business_key = Table(
-    "run_key",
+    "business_key",
     metadata,
     Column("saga", Text, primary_key=True),
     Column("key", Text, primary_key=True),
@@ -147,7 +147,7 @@ outbox = Table(
 )
 
 pending_request = Table(
-    "inbox",
+    "pending_request",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("run_id", _uuid(), nullable=False),
@@ -156,7 +156,7 @@ pending_request = Table(
     Column("version", Integer),
     Column("fingerprint", Text),
     Column("saga", Text),
-    Column("held", Boolean, nullable=False, server_default=text("false")),
+    Column("awaits_start", Boolean, nullable=False, server_default=text("false")),
     Column("reply_to", Text),
     Column("correlation_id", Text),
     Column("not_before", _timestamptz()),
@@ -167,15 +167,15 @@ pending_request = Table(
     Column("role", Text),
     Column("sender", Text),
 )
-Index("inbox_run", pending_request.c.run_id, postgresql_where=text("kind <> 'start'"))
+Index("pending_request_run", pending_request.c.run_id, postgresql_where=text("kind <> 'start'"))
 Index(
-    "inbox_start_run",
+    "pending_request_start_run",
     pending_request.c.run_id,
     unique=True,
     postgresql_where=text("kind = 'start'"),
 )
 Index(
-    "inbox_act",
+    "pending_request_audit",
     pending_request.c.audit_id,
     unique=True,
     postgresql_where=text("audit_id IS NOT NULL"),
@@ -183,7 +183,7 @@ Index(
 # Both have the rows that a worker can take now side by side: those of other definitions, those that
 # wait for a moment or for their start are not read on the way.
 Index(
-    "inbox_start",
+    "pending_request_start",
     pending_request.c.saga,
     text("coalesce(version, 0)"),
     text("coalesce(fingerprint, '')"),
@@ -192,11 +192,11 @@ Index(
     postgresql_where=text("kind = 'start'"),
 )
 Index(
-    "inbox_other",
+    "pending_request_other",
     text("coalesce(definition_id, 0)"),
     text("coalesce(not_before, received_at)"),
     pending_request.c.id,
-    postgresql_where=text("kind <> 'start' AND NOT held"),
+    postgresql_where=text("kind <> 'start' AND NOT awaits_start"),
 )
 
 incident = Table(
@@ -211,7 +211,7 @@ incident = Table(
     Column("opened_at", _timestamptz(), nullable=False),
     Column("resolved_at", _timestamptz()),
     Column("resolution", Text),
-    Column("by", Text),
+    Column("operator", Text),
     Column("reason", Text),
 )
 Index("incident_open", incident.c.opened_at, postgresql_where=text("resolved_at IS NULL"))
@@ -228,7 +228,7 @@ dead_letter = Table(
     Column("run_id", _uuid()),
     Column("message_id", Text, nullable=False),
     Column("correlation_id", Text, nullable=False),
-    Column("signed", Boolean, nullable=False, server_default=text("false")),
+    Column("is_engine_token", Boolean, nullable=False, server_default=text("false")),
     Column("type", Text, nullable=False),
     Column("exchange", Text, nullable=False),
     Column("routing_key", Text, nullable=False),
@@ -252,7 +252,7 @@ Index(
     postgresql_where=text("state = 'open'"),
 )
 
-Index("dead_letter_settled", dead_letter.c.resolved_at, postgresql_where=text("state <> 'open'"))
+Index("dead_letter_resolved", dead_letter.c.resolved_at, postgresql_where=text("state <> 'open'"))
 
 dead_letter_dropped = Table(
     "dead_letter_dropped",
@@ -260,17 +260,19 @@ dead_letter_dropped = Table(
     Column("queue", Text, primary_key=True),
     Column("reason", Text, primary_key=True),
     Column("sender", Text, primary_key=True),
-    Column("dropped", BigInteger, nullable=False),
-    Column("last_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
-    Column("full_at", _timestamptz(), nullable=False, server_default=func.now()),
+    Column("dropped_count", BigInteger, nullable=False),
+    Column(
+        "last_dropped_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()
+    ),
+    Column("quota_reached_at", _timestamptz(), nullable=False, server_default=func.now()),
 )
 
 audit = Table(
     "audit",
     metadata,
     Column("id", _uuid(), primary_key=True),
-    Column("at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
-    Column("by", Text, nullable=False),  # as its maker says
+    Column("recorded_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("operator", Text, nullable=False),  # as its maker says
     Column("role", Text),  # as PostgreSQL knows
     Column("action", Text, nullable=False),
     Column("run_id", _uuid()),
@@ -280,28 +282,30 @@ audit = Table(
     Column("message", Text),
 )
 Index("audit_run", audit.c.run_id, postgresql_where=text("run_id IS NOT NULL"))
-Index("audit_at", audit.c.at)
+Index("audit_recorded_at", audit.c.recorded_at)
 
 crash_suspect = Table(
-    "suspect",
+    "crash_suspect",
     metadata,
     Column("run_id", _uuid(), primary_key=True),
-    Column("at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
-    Column("times", Integer, nullable=False),
+    Column("last_crash_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
+    Column("crash_count", Integer, nullable=False),
     Column("step", Text, nullable=False),
     Column("direction", Text, nullable=False),
     Column("function", Text, nullable=False),
-    Column("pardoned_at", _timestamptz()),
+    Column("retry_allowed_at", _timestamptz()),
 )
 
 engine_identity = Table(
-    "engine",
+    "engine_identity",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("id", _uuid(), nullable=False, server_default=func.gen_random_uuid()),
     Column("token_key", LargeBinary, nullable=False),
     Column("previous_token_key", LargeBinary),
-    Column("token_key_from", _timestamptz(), nullable=False, server_default=text("'-infinity'")),
+    Column(
+        "token_key_active_from", _timestamptz(), nullable=False, server_default=text("'-infinity'")
+    ),
     Column("created_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
 )
 
@@ -316,6 +320,6 @@ schema_revision = Table(
     "schema_revision",
     metadata,
     Column("revision", Text, primary_key=True),
-    Column("oldest_code", Text, nullable=False),
+    Column("min_code_revision", Text, nullable=False),
     Column("applied_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
 )

@@ -293,7 +293,7 @@ async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recor
         async with database.transaction() as tx:
             assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9) == open_ones[3:]
             record = text(
-                "SELECT by, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
+                "SELECT operator, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
             )
             assert [tuple(row) for row in await tx.execute(record)] == [
                 ("ann", "3 dead letters of saga.requests (bad_request), ids 1 to 3", "accepted")

@@ -22,7 +22,9 @@ async def test_what_is_in_flight_is_ordered_again_on_record(engine):
         Database(engine.settings.require_database_url(), engine.settings) as database,
         database.transaction() as tx,
     ):
-        [act] = await tx.execute(text("SELECT by, action, reason, message FROM saga_engine.audit"))
+        [act] = await tx.execute(
+            text("SELECT operator, action, reason, message FROM saga_engine.audit")
+        )
     assert act[:3] == ("ann", "recover", "the broker was rebuilt")
     assert "1 commands of 1 runs" in act[3]
 

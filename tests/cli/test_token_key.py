@@ -15,7 +15,7 @@ async def test_the_token_key_is_rotated_on_record_and_once_in_its_delay(engine):
         Database(engine.settings.require_database_url(), engine.settings) as database,
         database.transaction() as tx,
     ):
-        kept = text("SELECT by, action, reason, outcome, message FROM saga_engine.audit")
+        kept = text("SELECT operator, action, reason, outcome, message FROM saga_engine.audit")
         [act] = await tx.execute(kept)
     assert act[:4] == ("ann", "rotate-token-key", "the quarter", "accepted")
     assert act[4] == ran.out.strip()

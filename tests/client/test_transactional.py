@@ -95,7 +95,9 @@ async def test_a_name_that_no_worker_has_loaded_is_not_found(shop):
 async def test_a_definition_starts_before_its_worker_is_rolled_out(shop):
     async with shop.begin() as connection:
         handle = await start_in_transaction(connection, greet_saga, ANN)
-        waiting = await connection.execute(text("SELECT run_id, kind FROM saga_engine.inbox"))
+        waiting = await connection.execute(
+            text("SELECT run_id, kind FROM saga_engine.pending_request")
+        )
     assert waiting.all() == [(handle.run_id, "start")]
 
 
@@ -127,7 +129,7 @@ async def test_an_input_that_a_worker_would_refuse_is_refused_before_the_commit(
     async with shop.begin() as connection:
         with pytest.raises(InvalidInput, match=problem):
             await start_in_transaction(connection, "greet", given)
-        waiting = await connection.execute(text("SELECT count(*) FROM saga_engine.inbox"))
+        waiting = await connection.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
     assert waiting.scalar_one() == 0
 
 

@@ -82,7 +82,9 @@ async def test_a_result_given_by_hand_is_sealed(engine, keys):
     shown = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
     assert shown["result"]["lose"] == {"said": SECRET}
     written = await all_written_rows(engine.database)
-    tables = written if keys else written.keys() - {"saga_engine.inbox"}  # where it waits as given
+    tables = (
+        written if keys else written.keys() - {"saga_engine.pending_request"}
+    )  # where it waits as given
     assert not any(contains_secret(written[table]) for table in tables)
 
 

@@ -293,5 +293,5 @@ async def test_what_waits_for_another_worker_waits_sealed(parties):
     await asker.send(("start", start))
     await other.facts.until(MessageHeld, run_id=run_id)
     written = await all_written_rows(parties.engine.database)
-    assert written["saga_engine.inbox"]
-    assert not contains_secret(written["saga_engine.inbox"])
+    assert written["saga_engine.pending_request"]
+    assert not contains_secret(written["saga_engine.pending_request"])

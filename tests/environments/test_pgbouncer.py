@@ -100,7 +100,7 @@ async def test_without_a_pooler_the_session_has_our_settings_and_begin_is_just_b
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         driver = (await tx.connection.get_raw_connection()).driver_connection
         assert driver is not None
-        assert (driver.is_pooled(), driver._begin) == (False, "")
+        assert (driver.uses_pooler(), driver._begin_settings) == (False, "")
         found = await tx.execute(SHOWN, {"names": list(OURS)})
         assert {row.name: row.current_setting for row in found} == OURS
 

@@ -268,6 +268,7 @@ _LETTERS = text(
 )
 _JOURNAL = text(
     """
-    SELECT run_id::text, version, type, at, data, metadata, position FROM saga_engine.event
-    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) ORDER BY run_id, version"""
+    SELECT run_id::text, revision, type, recorded_at, data, metadata, position
+        FROM saga_engine.event
+    WHERE run_id = ANY (CAST(:run_ids AS uuid[])) ORDER BY run_id, revision"""
 )

@@ -55,7 +55,9 @@ async def until_the_loss(place, url, backup):
 async def after_the_loss(place, url):
     """Order again what the backup says is in flight, and work on until all of it has ended."""
     [(in_backup,)] = await place.ask("SELECT count(*) FROM saga_engine.run")
-    [(waiting,)] = await place.ask("SELECT count(*) FROM saga_engine.inbox WHERE kind = 'start'")
+    [(waiting,)] = await place.ask(
+        "SELECT count(*) FROM saga_engine.pending_request WHERE kind = 'start'"
+    )
     unfinished = in_backup - (await place.ended()).total()
     assert unfinished > 10, "the backup came too late"
     ran = await saga_engine("recover", "--reason", "restored", "--json", database_url=url)

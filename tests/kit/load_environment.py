@@ -134,8 +134,9 @@ class LoadEnvironment:
     async def longest_wait(self):
         """Seconds between two events of one run, at the most: it had begun and did not move."""
         [(longest,)] = await self.query(
-            "SELECT extract(epoch FROM max(gap))::float8 FROM (SELECT at - lag(at)"
-            " OVER (PARTITION BY run_id ORDER BY version) AS gap FROM saga_engine.event) AS gaps"
+            "SELECT extract(epoch FROM max(gap))::float8"
+            " FROM (SELECT recorded_at - lag(recorded_at)"
+            " OVER (PARTITION BY run_id ORDER BY revision) AS gap FROM saga_engine.event) AS gaps"
         )
         return longest
 
@@ -180,7 +181,7 @@ class PeakMonitor:
             for queue, depth in depths.items():
                 self._record_peak(queue, depth)
             [(waiting,)] = await self._environment.ask(
-                "SELECT count(*) FROM saga_engine.inbox WHERE kind = 'start'"
+                "SELECT count(*) FROM saga_engine.pending_request WHERE kind = 'start'"
             )
             self._record_peak("starts waiting", waiting)
             await sleep(0.5)

@@ -42,15 +42,16 @@ async def migrate_to(url, revision):
     await engine.dispose()
 
 
-async def set_newer_revision(url, revision, *, oldest_code):
+async def set_newer_revision(url, revision, *, min_code_revision):
     """Leave a database as a version of the future would."""
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.begin() as connection:
-        named = {"revision": revision, "oldest_code": oldest_code}
+        named = {"revision": revision, "min_code_revision": min_code_revision}
         await connection.execute(
             text("UPDATE saga_engine.alembic_version SET version_num = :revision"), named
         )
         await connection.execute(
-            text("INSERT INTO saga_engine.schema_revision VALUES (:revision, :oldest_code)"), named
+            text("INSERT INTO saga_engine.schema_revision VALUES (:revision, :min_code_revision)"),
+            named,
         )
     await engine.dispose()

@@ -30,7 +30,7 @@ NOT_WHILE_OTHERS_WORK = {
 }
 ALLOWED: dict[tuple[str, str], str] = {}
 """(revision, statement): why it harms no previous version, for instance because
-`oldest_code` no longer uses it."""
+`min_code_revision` no longer uses it."""
 
 
 def broken_rules(script):
@@ -63,20 +63,20 @@ def test_the_rules_see_what_would_stop_a_previous_version(statement, monkeypatch
 @pytest.mark.parametrize("script", LATER, ids=lambda each: each.revision)
 def test_a_migration_says_which_code_still_works_after_it(script):
     earlier = [each.revision for each in migrations() if each.revision <= script.revision]
-    assert script.module.oldest_code in earlier
+    assert script.module.min_code_revision in earlier
 
 
 async def test_the_database_knows_what_its_migrations_have_said(migrated_url):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         rows = await tx.execute(
-            text("SELECT revision, oldest_code FROM saga_engine.schema_revision")
+            text("SELECT revision, min_code_revision FROM saga_engine.schema_revision")
         )
-        said = {row.revision: row.oldest_code for row in rows}
-    assert said == {each.revision: each.module.oldest_code for each in LATER}
+        said = {row.revision: row.min_code_revision for row in rows}
+    assert said == {each.revision: each.module.min_code_revision for each in migrations()}
 
 
 async def test_a_newer_schema_that_still_fits_is_worked_on_and_left_alone(migrated_url):
-    await set_newer_revision(migrated_url, FUTURE, oldest_code=REVISION)
+    await set_newer_revision(migrated_url, FUTURE, min_code_revision=REVISION)
     async with Database(migrated_url, Settings()) as database:
         await database.check()
         assert await migrate.outdated_reason(migrated_url) is None
@@ -87,7 +87,7 @@ async def test_a_newer_schema_that_still_fits_is_worked_on_and_left_alone(migrat
 
 
 async def test_code_that_is_too_old_for_the_schema_is_told_to_be_replaced(migrated_url):
-    await set_newer_revision(migrated_url, FUTURE, oldest_code=FUTURE)
+    await set_newer_revision(migrated_url, FUTURE, min_code_revision=FUTURE)
     told = f"works with code of revision {FUTURE} on.*Deploy the newer version"
     with pytest.raises(SchemaMismatch, match=told):
         async with Database(migrated_url, Settings()):
@@ -111,12 +111,12 @@ async def test_a_migration_lets_everybody_pass_while_it_waits_for_a_table(databa
     await migrate_to(database_url, "0001")
     engine = create_async_engine(database_url, poolclass=NullPool)
     write = text(
-        "INSERT INTO saga_engine.inbox (run_id, kind, body)"
+        "INSERT INTO saga_engine.pending_request (run_id, kind, body)"
         " VALUES (gen_random_uuid(), 'cancel', '{}')"
     )
     asked = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND query LIKE '%inbox%' AND pid <> pg_backend_pid()"
+        " AND query LIKE '%pending_request%' AND pid <> pg_backend_pid()"
     )
     async with engine.connect() as holder, asyncio.TaskGroup() as group:
         await holder.execute(write)  # and no commit: the table stays locked
@@ -139,7 +139,7 @@ async def test_a_migration_that_never_gets_its_table_says_so_and_changes_nothing
     await migrate_to(database_url, "0001")
     engine = create_async_engine(database_url, poolclass=NullPool)
     async with engine.connect() as holder:
-        await holder.execute(text("LOCK TABLE saga_engine.inbox IN ROW EXCLUSIVE MODE"))
+        await holder.execute(text("LOCK TABLE saga_engine.pending_request IN ROW EXCLUSIVE MODE"))
         with pytest.raises(
             StoreLockTimeout, match=r"holds a table.*run `saga-engine migrate` again"
         ):

@@ -33,7 +33,10 @@ async def enter(url: str, **settings: float) -> None:
 
 
 async def test_what_a_transaction_did_is_kept_only_if_its_block_ends(database: Database):
-    make = "INSERT INTO saga_engine.audit (id, by, action, reason) VALUES (gen_random_uuid(), {})"
+    make = (
+        "INSERT INTO saga_engine.audit (id, operator, action, reason)"
+        " VALUES (gen_random_uuid(), {})"
+    )
     async with database.transaction() as tx:
         await tx.execute(text(make.format("'a', 'kept', ''")))
 
@@ -169,7 +172,7 @@ async def test_a_slow_block_is_cut_and_leaves_nothing_behind(migrated_url: str):
 
 
 async def test_a_row_that_others_hold_for_too_long_is_given_up(migrated_url: str):
-    lock = text("LOCK TABLE saga_engine.engine")
+    lock = text("LOCK TABLE saga_engine.engine_identity")
     settings = Settings(database_lock_timeout=0.1)
     async with Database(migrated_url, settings) as database, database.transaction() as tx:
         await tx.execute(lock)
@@ -194,7 +197,7 @@ async def test_a_pool_that_is_used_up_is_unavailable(migrated_url: str):
         ("SELECT CAST(:value AS integer)", 2**40),
         ("SELECT CAST(CAST(:value AS text) AS jsonb)", '"\\u0000"'),
         ("SELECT CAST(CAST(:value AS text) AS uuid)", "hunter2"),
-        ("INSERT INTO saga_engine.engine (token_key) VALUES (:value)", b"hunter2"),
+        ("INSERT INTO saga_engine.engine_identity (token_key) VALUES (:value)", b"hunter2"),
     ],
 )
 async def test_data_that_can_never_be_stored_is_refused_without_quoting_it(
@@ -216,7 +219,7 @@ async def test_a_disk_in_trouble_is_worth_another_try(database: Database):
 
 
 async def test_a_deadlock_is_worth_another_try(database: Database):
-    one = text("LOCK TABLE saga_engine.engine")
+    one = text("LOCK TABLE saga_engine.engine_identity")
     two = text("LOCK TABLE saga_engine.audit")
     ready = asyncio.Barrier(2)
     refused: list[StoreUnavailable] = []
@@ -237,8 +240,8 @@ async def test_a_deadlock_is_worth_another_try(database: Database):
 
 
 async def test_a_plan_that_a_schema_change_made_stale_is_worth_another_try(database: Database):
-    read = text("SELECT * FROM saga_engine.engine")
-    change = text("ALTER TABLE saga_engine.engine ADD COLUMN extra integer")
+    read = text("SELECT * FROM saga_engine.engine_identity")
+    change = text("ALTER TABLE saga_engine.engine_identity ADD COLUMN extra integer")
     async with database.transaction() as tx:
         await tx.execute(read)
 

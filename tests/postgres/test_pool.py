@@ -22,7 +22,7 @@ from saga_engine.store.migrate import upgrade
 from tests.kit.proxy import running_proxy
 
 WRITE = text(
-    "INSERT INTO saga_engine.audit (id, by, action, reason)"
+    "INSERT INTO saga_engine.audit (id, operator, action, reason)"
     " VALUES (gen_random_uuid(), 'a', 'b', '')"
 )
 READ_ONLY = text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")

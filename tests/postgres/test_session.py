@@ -16,10 +16,10 @@ from tests.kit.proxy import running_proxy
 PID = text("SELECT pg_backend_pid()")
 COUNT = text("SELECT count(*) FROM saga_engine.audit")
 WRITE = text(
-    "INSERT INTO saga_engine.audit (id, by, action, reason)"
-    " VALUES (gen_random_uuid(), :by, :by, CAST(:reason AS text))"
+    "INSERT INTO saga_engine.audit (id, operator, action, reason)"
+    " VALUES (gen_random_uuid(), :operator, :operator, CAST(:reason AS text))"
 )
-GIVEN = {"by": "ann", "reason": "a:b::c"}
+GIVEN = {"operator": "ann", "reason": "a:b::c"}
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ async def _correlation_id_of_a_charge(shop):
     async with shop.roles.connected("saga") as connection:
         return await connection.fetchval(
             "SELECT saga_engine.sign_token(token_key, metadata->>'correlation_id')"
-            " FROM saga_engine.event, saga_engine.engine"
+            " FROM saga_engine.event, saga_engine.engine_identity"
             " WHERE run_id = $1 AND metadata->>'correlation_id' LIKE '%.a.1.charge' LIMIT 1",
             handle.run_id,
         )
@@ -426,11 +426,11 @@ TRIES = {
     "POLICY": "CREATE POLICY p ON saga_engine.{table}",
 }
 CALLED = {
-    "saga_worker": {"add_partitions", "missing_partitions", "purge_old"},
+    "saga_worker": {"add_partitions", "missing_partitions", "purge_expired"},
     "saga_shop": {"request_start"},
     "saga_operator": {
-        *("record_acts", "request_cancel", "request_resolve", "cancel_start"),
-        *("lock_dead_letters", "settle_dead_letters", "purge_dead_letters"),
+        *("record_actions", "request_cancel", "request_resolve", "cancel_start"),
+        *("lock_dead_letters", "resolve_dead_letters", "purge_dead_letters"),
     },
 }
 KEPT_FROM_WORKERS = {
@@ -441,7 +441,7 @@ KEPT_FROM_WORKERS = {
     "dead_letter_dropped": {"DELETE"},
     "definition": {"UPDATE", "DELETE"},
     "audit": {"INSERT", "DELETE"},
-    "engine": {"UPDATE", "DELETE"},
+    "engine_identity": {"UPDATE", "DELETE"},
     "schema_revision": {"INSERT", "UPDATE", "DELETE"},
     "start_grant": {"SELECT", "INSERT", "UPDATE", "DELETE"},
 }
@@ -468,7 +468,7 @@ async def refused_of(roles, role, table, column):
 async def test_no_role_touches_a_table_beyond_what_the_page_grants(roles, role):
     async with roles.connected("saga_owner") as owner:
         tables = [row["relname"] for row in await owner.fetch(TABLES)]
-    assert {"inbox", "run", "audit", "engine", "start_grant"} <= set(tables)
+    assert {"pending_request", "run", "audit", "engine_identity", "start_grant"} <= set(tables)
     for table in tables:
         column = "outcome" if table == "audit" else await first_column(roles, table)
         refused = await refused_of(roles, role, table, column)
@@ -476,7 +476,7 @@ async def test_no_role_touches_a_table_beyond_what_the_page_grants(roles, role):
         if role == "saga_shop":
             assert refused == set(TRIES), table
         elif role == "saga_operator":
-            readable = set() if table == "engine" else {"SELECT"}
+            readable = set() if table == "engine_identity" else {"SELECT"}
             assert refused == set(TRIES) - readable, table
         else:
             parent = re.sub(r"_(default|[0-9]{4}_[0-9]{2})$", "", table)
@@ -510,12 +510,13 @@ async def test_each_role_may_call_the_functions_of_the_page_and_no_other(roles):
 
 
 async def test_only_the_owner_reads_the_key_of_the_correlation_ids(roles):
-    statement = "SELECT token_key FROM saga_engine.engine"
+    statement = "SELECT token_key FROM saga_engine.engine_identity"
     assert await roles.refuses("saga_operator", statement)
     assert await roles.refuses("saga_shop", statement)
     assert await roles.refuses("saga_operator", "SELECT saga_engine.sign_token('', '')")
     assert await roles.refuses(
-        "saga_worker", "SELECT saga_engine.add_month('run', now()::timestamp + interval '9 year')"
+        "saga_worker",
+        "SELECT saga_engine.add_month_partition('run', now()::timestamp + interval '9 year')",
     )
 
 
@@ -556,7 +557,8 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
         assert (ran.exit_code, "Refused" in ran.err) == (4, True), ran
         async with roles.connected("saga_operator") as connection:
             [act] = await connection.fetch(
-                "SELECT by, role, outcome FROM saga_engine.audit WHERE run_id = $1", handle.run_id
+                "SELECT operator, role, outcome FROM saga_engine.audit WHERE run_id = $1",
+                handle.run_id,
             )
         assert tuple(act) == ("the-chief", "saga_operator", "refused")
         async with raw_channel(place.url("stock")) as channel:
@@ -596,7 +598,7 @@ def operate(call):
 
 
 def acts(*, by="'{x}'", action="'{cancel}'", reason="'{x}'"):
-    return operate(f"record_acts({ONE}, {by}, {action}, {ONE}, '{{x}}', {reason})")
+    return operate(f"record_actions({ONE}, {by}, {action}, {ONE}, '{{x}}', {reason})")
 
 
 HOSTILE_CALLS = {
@@ -611,7 +613,7 @@ HOSTILE_CALLS = {
     "an act of a long reason": acts(reason="ARRAY[repeat('x', 3000)]"),
     "an act of another form": acts(action="'{x y}'"),
     "an act by no person": acts(by="NULL"),
-    "acts without an end": operate("record_acts(NULL, NULL, NULL, NULL, NULL, NULL)"),
+    "acts without an end": operate("record_actions(NULL, NULL, NULL, NULL, NULL, NULL)"),
     "a cancel not on record": operate(f"request_cancel({ONE}, {ONE}, '{{x}}')"),
     "a cancel of nothing": operate("request_cancel(NULL, NULL, NULL)"),
     "a cancel of a start not on record": operate(
@@ -619,7 +621,7 @@ HOSTILE_CALLS = {
     ),
     "a cancel of no start": operate("cancel_start(NULL, NULL)"),
     "arrays of two lengths": operate(f"request_resolve({ONE}, '{{}}', '{{x,y}}')"),
-    "a state that is none": operate("settle_dead_letters('{1}', 'open', 'x', 'x')"),
+    "a state that is none": operate("resolve_dead_letters('{1}', 'open', 'x', 'x')"),
     "letters without end": operate("lock_dead_letters(array_fill(1::bigint, '{2000}'))"),
 }
 
@@ -658,7 +660,7 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
             for body in [*BODIES, *(SAID + each + "}" for each in RESULTS)]:
                 run_id, act = uuid7(), uuid7()
                 await connection.execute(
-                    "SELECT saga_engine.record_acts($1, '{x}', '{skip}', $2, '{x}', '{x}')",
+                    "SELECT saga_engine.record_actions($1, '{x}', '{skip}', $2, '{x}', '{x}')",
                     *([act], [run_id]),
                 )
                 refused = pytest.raises(asyncpg.DataError) if body in BODIES else nullcontext()
@@ -675,10 +677,10 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
         await shop.worker.wait_for(MessageDeadLettered, len(BODIES) + len(RESULTS))
         assert not shop.worker.matching(InternalErrorCaught)
         async with roles.connected("saga_owner") as owner:
-            assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
+            assert await owner.fetchval("SELECT count(*) FROM saga_engine.pending_request") == 0
             waiting = "SELECT count(*) FROM saga_engine.audit WHERE outcome IS NULL"
             assert await owner.fetchval(waiting) == len(BODIES), "of these no request was recorded"
-            kept = "SELECT count(*) FROM saga_engine.run_key WHERE key LIKE 'key %'"
+            kept = "SELECT count(*) FROM saga_engine.business_key WHERE key LIKE 'key %'"
             assert await owner.fetchval(kept) == 0, "what never became a run gives its key back"
 
 

@@ -164,7 +164,7 @@ async def test_nothing_that_is_secret_is_printed_whatever_happens(scene):
     await the_database_is_away(scene)
     await the_broker_refuses_the_password(scene)
     await commands(scene)
-    [row] = await scene.execute("SELECT token_key FROM saga_engine.engine")
+    [row] = await scene.execute("SELECT token_key FROM saga_engine.engine_identity")
     assert find_leaks_in_files(scene.printed, [*scene.planted, bytes(row["token_key"])]) == []
 
 

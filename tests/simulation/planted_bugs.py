@@ -284,8 +284,8 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
             key = starts.start_trigger(prepared.work_item).key
             assert key is not None
             model = cast("memory_database.MemoryTransaction", self._tx)
-            await model.lock("run_key", (prepared.work_item.saga, key))
-            model.delete("run_key", (prepared.work_item.saga, key))
+            await model.lock("business_key", (prepared.work_item.saga, key))
+            model.delete("business_key", (prepared.work_item.saga, key))
 
     plant.replace(StartProcessor, "_resolve_key", resolve_and_release)
 

@@ -73,7 +73,7 @@ BODIES: dict[str, tuple[str, bool]] = {
 }
 
 
-KEPT = {"key": "k", "kept": b"x" * 32, "digest": b"x" * 32}
+KEPT = {"key": "k", "digest_to_store": b"x" * 32, "input_digest": b"x" * 32}
 STARTS: dict[str, tuple[Mapping[str, Any], bool]] = {
     "nothing special": ({}, True),
     "a saga that is too long": ({"saga": TEXT + "x"}, False),
@@ -81,10 +81,13 @@ STARTS: dict[str, tuple[Mapping[str, Any], bool]] = {
     "a long key": ({**KEPT, "key": TEXT}, True),
     "a key that is too long": ({**KEPT, "key": TEXT + "x"}, False),
     "an empty key": ({**KEPT, "key": ""}, False),
-    "a key of which nothing is kept": ({**KEPT, "kept": None}, False),
-    "a short digest": ({**KEPT, "kept": b"x" * 31}, False),
-    "a sealed digest": ({**KEPT, "kept": b"x" * 1000, "digest": None}, True),
-    "a digest that is too long": ({**KEPT, "kept": b"x" * 1001, "digest": None}, False),
+    "a key of which nothing is kept": ({**KEPT, "digest_to_store": None}, False),
+    "a short digest": ({**KEPT, "digest_to_store": b"x" * 31}, False),
+    "a sealed digest": ({**KEPT, "digest_to_store": b"x" * 1000, "input_digest": None}, True),
+    "a digest that is too long": (
+        {**KEPT, "digest_to_store": b"x" * 1001, "input_digest": None},
+        False,
+    ),
     "version 0": ({"version": 0}, False),
     "no fingerprint": ({"fingerprint": ""}, False),
     "a fingerprint that is too long": ({"fingerprint": "x" * 101}, False),
@@ -164,10 +167,10 @@ async def start(database: Database, **given: Any) -> bool:
             "saga": ORDERS.name,
             "version": None,
             "key": None,
-            "digest": None,
-            "kept": None,
+            "input_digest": None,
+            "digest_to_store": None,
             "body": '{"input":{}}',
-            "known": True,
+            "must_be_known": True,
             "fingerprint": None,
             **given,
         }

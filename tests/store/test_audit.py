@@ -63,7 +63,9 @@ async def test_a_new_key_signs_after_its_delay_and_the_one_before_it_is_accepted
         assert await engine_identity.rotate_token_key(tx, now) is None, (
             "the last one does not sign yet"
         )
-        await tx.execute(text("UPDATE saga_engine.engine SET token_key_from = '-infinity'"))
+        await tx.execute(
+            text("UPDATE saga_engine.engine_identity SET token_key_active_from = '-infinity'")
+        )
         second = await engine_identity.token_keys(tx)
         assert await engine_identity.rotate_token_key(tx, now) is not None
         third = await engine_identity.token_keys(tx)
@@ -78,7 +80,10 @@ async def test_a_key_that_workers_may_still_sign_with_is_not_disowned(database: 
     """A worker that has not read the key of the last rotation yet signs with the one before."""
     two, ago = (
         timedelta(minutes=2),
-        text("UPDATE saga_engine.engine SET token_key_from = clock_timestamp() - interval '90 s'"),
+        text(
+            "UPDATE saga_engine.engine_identity"
+            " SET token_key_active_from = clock_timestamp() - interval '90 s'"
+        ),
     )
     async with database.transaction() as tx:
         await engine_identity.rotate_token_key(tx, two)
@@ -87,7 +92,9 @@ async def test_a_key_that_workers_may_still_sign_with_is_not_disowned(database: 
         assert await engine_identity.rotate_token_key(tx, two) is None
         assert await engine_identity.token_keys(tx) == before
         at, now = (
-            await tx.execute(text("SELECT token_key_from, now() FROM saga_engine.engine"))
+            await tx.execute(
+                text("SELECT token_key_active_from, now() FROM saga_engine.engine_identity")
+            )
         ).one()
         assert await engine_identity.next_rotation_at(tx, two) == at + two > now
         assert await engine_identity.rotate_token_key(tx, two - timedelta(seconds=31)) is not None

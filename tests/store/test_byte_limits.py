@@ -40,10 +40,10 @@ async def test_runs_that_are_more_than_may_be_read_are_refused_together(
 ):
     ids = await large_runs(database, definition_id, 5)
     async with database.transaction() as tx:
-        assert await read(tx, ids[:FIT], most=MOST) == await read(tx, ids[:FIT])
-        assert len(await read(tx, ids[:1], most=1)) == 1
+        assert await read(tx, ids[:FIT], max_bytes=MOST) == await read(tx, ids[:FIT])
+        assert len(await read(tx, ids[:1], max_bytes=1)) == 1
         with pytest.raises(StoreReadTooLarge):
-            await read(tx, ids, most=MOST)
+            await read(tx, ids, max_bytes=MOST)
 
 
 async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_stay_due(
@@ -62,7 +62,7 @@ async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_st
 async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
     database: Database, definition_id: int
 ):
-    ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "most": MOST}
+    ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "max_bytes": MOST}
     starts = [NewRequest("start", run_id(), TEXT, saga=ORDERS.name) for _ in range(5)]
     others = [NewRequest("cancel", run_id(), TEXT, definition_id=definition_id) for _ in range(5)]
     async with database.transaction() as tx:

@@ -27,7 +27,7 @@ ADD = text(
     SELECT saga_engine.request_resolve(CAST(:run_ids AS uuid[]), CAST(:ids AS uuid[]),
         CAST(:bodies AS text[]))"""
 )
-COUNT = text("SELECT count(*) FROM saga_engine.inbox")
+COUNT = text("SELECT count(*) FROM saga_engine.pending_request")
 
 
 async def ask(database: Database, *bodies: str, act: OperatorAction | None = None) -> None:
@@ -51,7 +51,7 @@ async def waiting(database: Database) -> int:
 
 FORGED = {
     "another person": json.dumps({**SAID, "operator": "alice"}),
-    "another person, said last": json.dumps(SAID)[:-1] + ', "\\u0062y": "alice"}',
+    "another person, said last": json.dumps(SAID)[:-1] + ', "\\u006fperator": "alice"}',
     "another reason": json.dumps({**SAID, "reason": "the chief wants it"}),
     "another resolution": json.dumps({**SAID, "resolution": "abandon"}),
     "no person": '{"resolution":"retry","reason":"why"}',
@@ -89,7 +89,7 @@ async def test_an_act_that_is_settled_has_no_further_request(database: Database)
     act = OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
     await ask(database, json.dumps(SAID), act=act)
     async with database.transaction() as tx:
-        await tx.execute(text("DELETE FROM saga_engine.inbox"))
+        await tx.execute(text("DELETE FROM saga_engine.pending_request"))
         await audit.record_outcomes(tx, [ActionOutcome(act.id, True, "done")])
     with pytest.raises(StoreRefused):
         await ask(database, json.dumps(SAID), act=act)

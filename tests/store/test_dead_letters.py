@@ -113,7 +113,8 @@ async def test_letters_are_listed_newest_first_by_page_and_by_what_is_asked(data
 
 
 FULL_LONG_AGO = text(
-    "UPDATE saga_engine.dead_letter_dropped SET full_at = full_at - interval '6 seconds'"
+    "UPDATE saga_engine.dead_letter_dropped"
+    " SET quota_reached_at = quota_reached_at - interval '6 seconds'"
 )
 
 

@@ -37,7 +37,9 @@ async def test_a_version_is_appended_once(database: Database, definition_id: int
 
 
 async def test_an_event_carries_its_transaction(database: Database):
-    ours = text("SELECT count(*) FROM saga_engine.event WHERE transaction = pg_current_xact_id()")
+    ours = text(
+        "SELECT count(*) FROM saga_engine.event WHERE transaction_id = pg_current_xact_id()"
+    )
     async with database.transaction() as tx:
         now = await runs.database_now(tx)
         await journal.append(tx, journal_entries(decide_start(now), now))

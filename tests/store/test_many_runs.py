@@ -39,16 +39,16 @@ MANY = text(
 )
 KEYS = text(
     """
-    INSERT INTO saga_engine.run_key (saga, key, run_id, input_digest)
+    INSERT INTO saga_engine.business_key (saga, key, run_id, input_digest)
     SELECT 'place-order', key, run_id, decode(repeat('00', 32), 'hex')
     FROM saga_engine.run WHERE key IS NOT NULL"""
 )
 EVENTS = text(
     """
-    INSERT INTO saga_engine.event (run_id, version, at, type, data, metadata)
-    SELECT r.run_id, e.version, e.at, e.type, e.data, e.metadata
+    INSERT INTO saga_engine.event (run_id, revision, recorded_at, type, data, metadata)
+    SELECT r.run_id, e.revision, e.recorded_at, e.type, e.data, e.metadata
     FROM saga_engine.event AS e, saga_engine.run AS r
-    WHERE e.run_id = CAST(:run_id AS uuid) AND e.version = 1 AND r.run_id <> e.run_id"""
+    WHERE e.run_id = CAST(:run_id AS uuid) AND e.revision = 1 AND r.run_id <> e.run_id"""
 )
 READ = text(
     """
@@ -100,7 +100,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
     "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "the sweep": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
-    "the inbox": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),
+    "pending starts": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),
     "what waits": lambda tx, number, **_: pending_requests.take(
         tx, definition_ids=[number], limit=100
     ),

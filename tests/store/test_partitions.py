@@ -399,7 +399,9 @@ async def finished(
 
 async def month(tx: SqlAlchemyTransaction) -> None:
     for parent in ("run", "event"):
-        add = text("SELECT saga_engine.add_month(CAST(:parent AS text), timestamp '2020-01-01')")
+        add = text(
+            "SELECT saga_engine.add_month_partition(CAST(:parent AS text), timestamp '2020-01-01')"
+        )
         await tx.execute(add, {"parent": parent})
 
 

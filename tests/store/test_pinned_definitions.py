@@ -104,7 +104,7 @@ async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_lo
         await load(database, saga)
     ids = await load(database, A)
     async with database.transaction() as tx:
-        newest = wanted(A, fingerprint=None, version=None, known=True)
+        newest = wanted(A, fingerprint=None, version=None, must_be_known=True)
         its_id = run_id(await runs.database_now(tx))
         assert await checked_requests.record_start(tx, replace(newest, run_id=its_id))
     assert await takes(database, ids) == 1
@@ -218,7 +218,7 @@ async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only
     with pytest.raises(NotFound, match="'buy' version 2"):
         await record(database, "buy", version=2)
     async with database.transaction() as tx:
-        unknown = wanted(A, version=999, known=True, fingerprint="junk")
+        unknown = wanted(A, version=999, must_be_known=True, fingerprint="junk")
         assert await checked_requests.record_start(tx, unknown) is None
 
 
@@ -263,7 +263,9 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
         assert [str(row.run_id) for row in await tx.execute(text(found))] == [run_id, other]
     assert await cancelled(database, run_id)
     async with database.transaction() as tx:
-        query = text("SELECT kind, run_id::text, held FROM saga_engine.inbox ORDER BY id")
+        query = text(
+            "SELECT kind, run_id::text, awaits_start FROM saga_engine.pending_request ORDER BY id"
+        )
         left = [tuple(row) for row in await tx.execute(query)]
         assert left == [("start", other, False), ("cancel", run_id, False)]
         assert await run_queries.find_by_key(tx, "buy", "o-1") is None

@@ -29,7 +29,7 @@ async def age(tx: SqlAlchemyTransaction, days: int) -> None:
             f" received_at = received_at - {interval}"
         )
     )
-    await tx.execute(text(f"UPDATE saga_engine.audit SET at = at - {interval}"))
+    await tx.execute(text(f"UPDATE saga_engine.audit SET recorded_at = recorded_at - {interval}"))
 
 
 async def test_settled_letters_and_acts_are_deleted_when_their_days_are_over(database: Database):
@@ -40,7 +40,7 @@ async def test_settled_letters_and_acts_are_deleted_when_their_days_are_over(dat
         await audit.record(tx, [OperatorAction(act, "ann", "discard", "known bug", None, "1")])
         await audit.record_outcomes(tx, [ActionOutcome(act, True, "Done.")])
         await age(tx, 30)
-    kept = {"dead_letter_retention_days": 31, "audit_retention_days": 31}
+    kept = {"dead_letter_days": 31, "audit_days": 31}
     assert await retention.purge_expired(database, **kept) == 0
     assert await retention.purge_expired(database, dead_letter_days=0, audit_days=0) == 0
     assert await retention.purge_expired(database, dead_letter_days=29, audit_days=29) == 3
@@ -76,9 +76,9 @@ async def test_letters_are_chosen_by_what_they_have_in_common(database: Database
             return await dead_letters.find_ids(tx, DeadLetterFilter(**common), limit=9)
 
         assert await chosen(reason="a") == [first, third]
-        assert await chosen(state="open", unless="b") == [first]
+        assert await chosen(state="open", excluded_reason="b") == [first]
         assert await chosen(state="discarded") == [third]
-        assert await chosen(queue="saga.replies") == await chosen(days=1) == []
+        assert await chosen(queue="saga.replies") == await chosen(min_age_days=1) == []
         assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9, after_id=first) == [
             second,
             third,

@@ -33,9 +33,10 @@ OVERDUE = text(
 )
 WAITING = text(
     """
-    INSERT INTO saga_engine.inbox
-        (run_id, kind, saga, version, fingerprint, definition_id, held, not_before, body)
-    SELECT gen_random_uuid(), w.kind, w.saga, w.version, w.fingerprint, w.definition_id, w.held,
+    INSERT INTO saga_engine.pending_request
+        (run_id, kind, saga, version, fingerprint, definition_id, awaits_start, not_before, body)
+    SELECT gen_random_uuid(), w.kind, w.saga, w.version, w.fingerprint, w.definition_id,
+        w.awaits_start,
         clock_timestamp() + w.pause, '{}'
     FROM generate_series(1, :number) AS n, (VALUES
         ('start', 'place-order', 2, NULL, NULL, false, interval '-1 h'),
@@ -45,7 +46,7 @@ WAITING = text(
         ('reply', NULL, NULL, NULL, 99, false, interval '-1 h'),
         ('cancel', NULL, NULL, NULL, NULL, true, interval '-1 h'),
         ('reply', NULL, NULL, NULL, NULL, false, interval '1 h')
-        ) AS w(kind, saga, version, fingerprint, definition_id, held, pause)"""
+        ) AS w(kind, saga, version, fingerprint, definition_id, awaits_start, pause)"""
 )
 
 FINISHED = text(

@@ -167,7 +167,9 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
     )
     await worker.crash()
     async with engine.database.transaction() as tx:
-        assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 3
+        assert (
+            await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
+        ).scalar_one() == 3
     other = await engine.start_worker()
     await release(participant, await participant.wait_for_commands("parcel.pack"))
     await other.events.wait_for(RunFinished, 4, status=Status.COMPLETED)

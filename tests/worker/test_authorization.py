@@ -199,7 +199,9 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
     await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=waits)
     async with engine.database.transaction() as tx:
-        kinds = list((await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars())
+        kinds = list(
+            (await tx.execute(text("SELECT kind FROM saga_engine.pending_request"))).scalars()
+        )
     assert kinds == ["start"]
 
 

@@ -201,7 +201,10 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
     for each in (done, never, fresh):
         await accuse(engine, each, "send", "send", times=1)
     async with engine.database.transaction() as tx:
-        old = "UPDATE saga_engine.suspect SET at = at - interval '2 days' WHERE run_id <> :fresh"
+        old = (
+            "UPDATE saga_engine.crash_suspect SET last_crash_at = last_crash_at - interval '2 days'"
+            " WHERE run_id <> :fresh"
+        )
         await tx.execute(text(old), {"fresh": fresh})
         await crash_suspects.delete_expired(tx)
     assert list(await accused(engine)) == [fresh]
@@ -223,14 +226,16 @@ async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engi
 
 async def recorded(engine):
     async with engine.database.transaction() as tx:
-        return (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one()
+        return (
+            await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
+        ).scalar_one()
 
 
 async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to(engine):
     await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await recorded_start(engine, tx)
-        pinned = "UPDATE saga_engine.inbox SET fingerprint = 'another'"
+        pinned = "UPDATE saga_engine.pending_request SET fingerprint = 'another'"
         await tx.execute(text(pinned))
         mine = text("SELECT id FROM saga_engine.definition")
         ids = list((await tx.execute(mine)).scalars())

@@ -27,7 +27,7 @@ LOCK = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FO
 DUE = text(
     "UPDATE saga_engine.run SET wake_at = clock_timestamp() WHERE run_id = CAST(:run_id AS uuid)"
 )
-PUT_BY = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
+PUT_BY = text("SELECT count(*) FROM saga_engine.pending_request WHERE not_before IS NOT NULL")
 
 
 async def test_a_request_for_a_run_that_is_held_waits_without_holding_another(engine):
@@ -83,7 +83,7 @@ async def test_timers_fire_while_the_recorded_requests_cannot_even_be_looked_at(
     """They come first, and their transaction is over before that of the requests begins."""
     await a_run_that_is_due(engine)
     async with engine.database.transaction() as other:
-        await other.execute(text("LOCK TABLE saga_engine.inbox IN ACCESS EXCLUSIVE MODE"))
+        await other.execute(text("LOCK TABLE saga_engine.pending_request IN ACCESS EXCLUSIVE MODE"))
         worker = await engine.start_worker(
             database_lock_timeout=600.0, database_transaction_timeout=600.0
         )
@@ -114,7 +114,7 @@ OVERDUE = text(
 
 REFUSE = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''No.''; END'",
-    "CREATE TRIGGER stays BEFORE DELETE ON saga_engine.inbox EXECUTE FUNCTION refuse()",
+    "CREATE TRIGGER stays BEFORE DELETE ON saga_engine.pending_request EXECUTE FUNCTION refuse()",
 )
 
 
@@ -136,7 +136,7 @@ async def test_a_start_has_its_turn_however_many_cancels_come(engine):
     for _ in range(2):
         assert await duties._process_oldest_request()
     async with engine.database.transaction() as tx:
-        left = (await tx.execute(text("SELECT kind FROM saga_engine.inbox"))).scalars()
+        left = (await tx.execute(text("SELECT kind FROM saga_engine.pending_request"))).scalars()
         assert Counter(left) == {"cancel": 8}
 
 

@@ -112,7 +112,7 @@ async def test_a_worker_that_cannot_even_put_by_waits_until_it_can(engine):
     [run_id], replies = await _under_way(await engine.connect_client(), participant, 1)
     async with engine.database.transaction() as tx:
         await tx.execute(_KEEP, {"run_ids": [run_id]})
-        await tx.execute(text("LOCK TABLE saga_engine.inbox"))
+        await tx.execute(text("LOCK TABLE saga_engine.pending_request"))
         await participant.publish(*replies)
         await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     assert await worker.events.wait_for_end(run_id) == "completed"
@@ -143,5 +143,5 @@ async def _under_way(client, participant, number):
 
 async def _have_been_put_by(database, number):
     async with database.transaction() as tx:
-        found = await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))
+        found = await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
         return found.scalar_one() >= number

@@ -71,7 +71,7 @@ async def put(connection, **columns):
     )
     try:
         await connection.execute(
-            f"INSERT INTO saga_engine.inbox ({names}) VALUES ({places})",
+            f"INSERT INTO saga_engine.pending_request ({names}) VALUES ({places})",
             *(None if value is None else str(value) for value in columns.values()),
         )
     except asyncpg.PostgresError:
@@ -114,7 +114,7 @@ async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
         mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
     assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
     await worker.events.wait_for(MessageDeadLettered)
-    assert await owner.fetchval("SELECT count(*) FROM saga_engine.inbox") == 0
+    assert await owner.fetchval("SELECT count(*) FROM saga_engine.pending_request") == 0
     assert not worker.events.matching(InternalErrorCaught), (
         "a row of another's is not a bug of ours"
     )
@@ -256,9 +256,11 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
     # what belongs to a definition that it does not have.
     left = (
         "SELECT kind, run_id, saga, key, role, version, definition_id, not_before, left(body, 200)"
-        " FROM saga_engine.inbox AS i WHERE definition_id IS NOT DISTINCT FROM NULLIF($1, 0) AND"
+        " FROM saga_engine.pending_request AS i"
+        " WHERE definition_id IS NOT DISTINCT FROM NULLIF($1, 0) AND"
         " (saga = 'parcel' AND coalesce(version, 1) = 1 OR kind <> 'start') AND NOT EXISTS ("
-        "SELECT FROM saga_engine.inbox AS s WHERE s.run_id = i.run_id AND s.kind = 'start')"
+        "SELECT FROM saga_engine.pending_request AS s"
+        " WHERE s.run_id = i.run_id AND s.kind = 'start')"
     )
     rest = None
     for _ in range(100):
@@ -283,4 +285,4 @@ async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(e
         async with engine.database.transaction() as tx:
             mine = await start_in_transaction(tx.connection, "parcel", {})
         assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
-    assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.inbox")
+    assert await owner.fetchval("SELECT not_before > now() FROM saga_engine.pending_request")

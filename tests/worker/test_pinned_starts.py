@@ -195,7 +195,9 @@ async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(eng
     other = await client.call("start", run_id=waiting, saga="parcel", input={"n": 3})
     assert other.outcome == "conflict"
     async with engine.database.transaction() as tx:
-        assert (await tx.execute(text("SELECT count(*) FROM saga_engine.inbox"))).scalar_one() == 1
+        assert (
+            await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
+        ).scalar_one() == 1
     participant.reply_makers.clear()
     await participant.publish(*succeed(command))
     await worker.events.wait_for(RunFinished, 2, status=Status.COMPLETED)
@@ -243,7 +245,7 @@ async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
     assert [each.outcome for each in refused] == ["refused"] * 2
     assert "max_pending_requests_per_run" in refused[0].error.message
     async with engine.database.transaction() as tx:
-        held = text("SELECT count(*) FROM saga_engine.inbox WHERE held")
+        held = text("SELECT count(*) FROM saga_engine.pending_request WHERE awaits_start")
         assert (await tx.execute(held)).scalar_one() == 10
     participant.reply_makers.clear()
     await participant.publish(*succeed(command))
@@ -260,7 +262,9 @@ async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(
         client_timeout="0.1",
     )
     assert (ran.exit_code, "It is recorded and will be decided" in ran.err) == (124, True)
-    held = text("SELECT count(*) FROM saga_engine.inbox WHERE held AND kind = 'cancel'")
+    held = text(
+        "SELECT count(*) FROM saga_engine.pending_request WHERE awaits_start AND kind = 'cancel'"
+    )
     async with asyncio.timeout(60):
         while True:
             async with engine.database.transaction() as tx:
@@ -300,7 +304,9 @@ async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engi
 async def put_by(engine):
     """Whether the worker has taken the start out and kept it for later."""
     async with engine.database.transaction() as tx:
-        query = text("SELECT count(*) FROM saga_engine.inbox WHERE not_before IS NOT NULL")
+        query = text(
+            "SELECT count(*) FROM saga_engine.pending_request WHERE not_before IS NOT NULL"
+        )
         return (await tx.execute(query)).scalar_one() > 0
 
 
@@ -422,7 +428,7 @@ async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_w
             (await start_in_transaction(tx.connection, changed_name(), {}, key="o-1")).run_id
         )
         await tx.execute(
-            text("UPDATE saga_engine.inbox SET received_at = now() - interval '8 days'")
+            text("UPDATE saga_engine.pending_request SET received_at = now() - interval '8 days'")
         )
         new = str(
             (
@@ -435,7 +441,9 @@ async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_w
     worker = await engine.start_worker(maintenance_interval=0.05)
     await worker.events.wait_for_dead_letter("unknown_saga", run_id=old)
     async with engine.database.transaction() as tx:
-        waiting = (await tx.execute(text("SELECT run_id::text FROM saga_engine.inbox"))).scalars()
+        waiting = (
+            await tx.execute(text("SELECT run_id::text FROM saga_engine.pending_request"))
+        ).scalars()
         assert set(waiting) == {known, new}
         assert await run_queries.find_by_key(tx, "parcel", "o-1") is None
         assert await run_queries.find_by_key(tx, "parcel", "o-2") == new

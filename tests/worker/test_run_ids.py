@@ -77,5 +77,5 @@ async def test_a_run_that_is_there_is_known_again_however_old_its_id_is(engine):
 async def test_the_database_says_the_same_of_an_id(engine):
     ids = {str(uuid7()): True, str(uuid4()): False, run_id(datetime(2020, 1, 1, tzinfo=UTC)): False}
     async with engine.database.transaction() as tx:
-        ask = text("SELECT saga_engine.is_run_id(CAST(:id AS uuid))")
+        ask = text("SELECT saga_engine.is_valid_run_id(CAST(:id AS uuid))")
         assert {each: (await tx.execute(ask, {"id": each})).scalar_one() for each in ids} == ids

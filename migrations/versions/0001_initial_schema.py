@@ -11,6 +11,19 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+min_code_revision = "0001"
+
+# Which code may work on the schema: each migration adds itself. A process that was deployed before
+# a migration looks up here whether it may continue, see saga_engine/store/schema.py.
+_SCHEMA_REVISION = """
+CREATE TABLE saga_engine.schema_revision (
+    revision text PRIMARY KEY,
+    min_code_revision text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)"""
+
+_RECORD_REVISION = "INSERT INTO saga_engine.schema_revision VALUES ('0001', '0001')"
+
 _DEFINITION = """
 CREATE TABLE saga_engine.definition (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -21,7 +34,7 @@ CREATE TABLE saga_engine.definition (
     first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_seen timestamptz NOT NULL DEFAULT now(),
     present_until timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT definition_pinned UNIQUE (name, version, fingerprint)
+    CONSTRAINT definition_unique UNIQUE (name, version, fingerprint)
 )"""
 
 _RUN = """
@@ -54,14 +67,14 @@ _RUN_FINISHED = "CREATE INDEX run_finished ON saga_engine.run USING brin (finish
 _EVENT = """
 CREATE TABLE saga_engine.event (
     run_id uuid NOT NULL,
-    version integer NOT NULL,
-    at timestamptz NOT NULL,
+    revision integer NOT NULL,
+    recorded_at timestamptz NOT NULL,
     position bigint NOT NULL DEFAULT nextval('saga_engine.event_position'),
-    transaction xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
     type text NOT NULL,
     data jsonb NOT NULL,
     metadata jsonb NOT NULL,
-    PRIMARY KEY (run_id, version)
+    PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""
 
 # Runs are updated in place, five or so times, and runs that began together move on together: half
@@ -90,37 +103,38 @@ $$"""
 
 # Rows that came before their partition are in the default one. They are taken out, the partition is
 # made, and they are put in again, in one transaction that holds both tables. PostgreSQL reads the
-# default partition whole while it holds them, so that must be small; it is, see `is_run_id`. The
-# parent is locked before its partitions, as by everybody else.
+# default partition whole while it holds them, so that must be small; it is, see `is_valid_run_id`.
+# The parent is locked before its partitions, as by everybody else.
 _ADD_MONTH_PARTITION = """
-CREATE FUNCTION saga_engine.add_month(parent text, month timestamp) RETURNS boolean
+CREATE FUNCTION saga_engine.add_month_partition(parent text, month timestamp) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     suffix text := to_char(month, 'YYYY_MM');
     low uuid := saga_engine.month_bound(month);
     high uuid := saga_engine.month_bound(month + interval '1 month');
-    small constant bigint := 16 * 1024 * 1024;  -- read in some 20 ms
+    default_partition_max_bytes constant bigint := 16 * 1024 * 1024;  -- read in some 20 ms
 BEGIN
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
         RETURN false;
     END IF;
     -- Its size, because that leaves no lock behind: the parent comes first.
-    IF pg_relation_size(format('saga_engine.%I', parent || '_default')) > small THEN
+    IF pg_relation_size(format('saga_engine.%I',
+        parent || '_default')) > default_partition_max_bytes THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE ONLY saga_engine.%I IN ACCESS EXCLUSIVE MODE', parent);
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
         RETURN false;  -- another worker made it while this one waited
     END IF;
-    EXECUTE format('CREATE TEMPORARY TABLE early ON COMMIT DROP AS'
+    EXECUTE format('CREATE TEMPORARY TABLE moved_rows ON COMMIT DROP AS'
         ' SELECT * FROM saga_engine.%I WHERE run_id >= %L AND run_id < %L',
         parent || '_default', low, high);
     EXECUTE format('DELETE FROM saga_engine.%I WHERE run_id >= %L AND run_id < %L',
         parent || '_default', low, high);
     PERFORM saga_engine.add_partition(
         parent, suffix, format('FOR VALUES FROM (%L) TO (%L)', low, high));
-    EXECUTE format('INSERT INTO saga_engine.%I SELECT * FROM early', parent);
-    DROP TABLE early;
+    EXECUTE format('INSERT INTO saga_engine.%I SELECT * FROM moved_rows', parent);
+    DROP TABLE moved_rows;
     RETURN true;
 END $$"""
 
@@ -144,13 +158,13 @@ $$"""
 _ADD_PARTITIONS = """
 CREATE FUNCTION saga_engine.add_partitions(months_ahead integer) RETURNS integer
 LANGUAGE sql AS $$
-    SELECT count(*) FILTER (WHERE saga_engine.add_month(parent, month))::integer
+    SELECT count(*) FILTER (WHERE saga_engine.add_month_partition(parent, month))::integer
     FROM saga_engine.missing_partitions(months_ahead)
 $$"""
 
 # What a run id must be, so that it belongs to a month that has a partition: a UUIDv7 of about now.
 _IS_VALID_RUN_ID = """
-CREATE FUNCTION saga_engine.is_run_id(id uuid, age interval DEFAULT interval '7 days',
+CREATE FUNCTION saga_engine.is_valid_run_id(id uuid, age interval DEFAULT interval '7 days',
     lead interval DEFAULT interval '1 day') RETURNS boolean
 LANGUAGE sql STABLE STRICT AS $$
     SELECT substr(id::text, 15, 1) = '7'
@@ -175,7 +189,7 @@ BEGIN
                     LIMIT 1) AS unfinished)
         OR EXISTS (SELECT FROM saga_engine.%1$I AS r WHERE r.finished_at > $1)
         OR EXISTS (
-            SELECT FROM saga_engine.inbox AS i
+            SELECT FROM saga_engine.pending_request AS i
             WHERE i.kind = ''start'' AND i.run_id >= $2 AND i.run_id < $3)',
         'run_' || suffix) INTO needed USING cutoff, low, high;
     RETURN needed;
@@ -204,7 +218,7 @@ BEGIN
 END $$"""
 
 _BUSINESS_KEY = """
-CREATE TABLE saga_engine.run_key (
+CREATE TABLE saga_engine.business_key (
     saga text NOT NULL,
     key text NOT NULL,
     run_id uuid NOT NULL,
@@ -232,43 +246,48 @@ CREATE TABLE saga_engine.outbox (
 # Services and operators write rows by way of functions, and workers read them. The columns hold
 # what a worker can read, however a row came there; the body is only text, read row by row.
 _PENDING_REQUEST = """
-CREATE TABLE saga_engine.inbox (
+CREATE TABLE saga_engine.pending_request (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id uuid NOT NULL,
     received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     reply_to text,
     correlation_id text,
+    sender text,
     not_before timestamptz,
     definition_id integer,
     version integer,
     fingerprint text,
     saga text,
     kind text NOT NULL,
-    held boolean NOT NULL DEFAULT false,
+    awaits_start boolean NOT NULL DEFAULT false,
     audit_id uuid,
     body text NOT NULL,
     key text,
     role text,
-    CONSTRAINT inbox_kind CHECK (kind IN
+    CONSTRAINT pending_request_kind CHECK (kind IN
         ('start', 'cancel', 'resolve', 'reply', 'malformed_reply', 'unroutable', 'wake_up')),
-    CONSTRAINT inbox_start_has_saga CHECK (kind <> 'start' OR saga IS NOT NULL),
-    CONSTRAINT inbox_version CHECK (version > 0),
-    CONSTRAINT inbox_lengths CHECK (octet_length(saga) BETWEEN 1 AND 2000
+    CONSTRAINT pending_request_start_has_saga CHECK (kind <> 'start' OR saga IS NOT NULL),
+    CONSTRAINT pending_request_version CHECK (version > 0),
+    CONSTRAINT pending_request_lengths CHECK (octet_length(saga) BETWEEN 1 AND 2000
         AND octet_length(key) BETWEEN 1 AND 2000
         AND octet_length(reply_to) <= 1000 AND octet_length(correlation_id) <= 1000),
-    CONSTRAINT inbox_times CHECK (received_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'
+    CONSTRAINT pending_request_times CHECK (received_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'
         AND not_before BETWEEN '2000-01-01Z' AND '3000-01-01Z')
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
-_PENDING_REQUEST_RUN = "CREATE INDEX inbox_run ON saga_engine.inbox (run_id) WHERE kind <> 'start'"
+_PENDING_REQUEST_RUN = (
+    "CREATE INDEX pending_request_run ON saga_engine.pending_request (run_id) WHERE kind <> 'start'"
+)
 
 # A start that is asked for again while it waits is not stored again.
 _PENDING_REQUEST_START_RUN = """
-CREATE UNIQUE INDEX inbox_start_run ON saga_engine.inbox (run_id) WHERE kind = 'start'"""
+CREATE UNIQUE INDEX pending_request_start_run ON saga_engine.pending_request (run_id)
+    WHERE kind = 'start'"""
 
 # An act has one request, wherever that waits.
 _PENDING_REQUEST_AUDIT = """
-CREATE UNIQUE INDEX inbox_act ON saga_engine.inbox (audit_id) WHERE audit_id IS NOT NULL"""
+CREATE UNIQUE INDEX pending_request_audit ON saga_engine.pending_request (audit_id)
+    WHERE audit_id IS NOT NULL"""
 
 _INCIDENT = """
 CREATE TABLE saga_engine.incident (
@@ -281,7 +300,7 @@ CREATE TABLE saga_engine.incident (
     opened_at timestamptz NOT NULL,
     resolved_at timestamptz,
     resolution text,
-    by text,
+    operator text,
     reason text,
     PRIMARY KEY (run_id, number)
 )"""
@@ -300,7 +319,7 @@ CREATE TABLE saga_engine.dead_letter (
     run_id uuid,
     message_id text NOT NULL,
     correlation_id text NOT NULL,
-    signed boolean NOT NULL DEFAULT false,
+    is_engine_token boolean NOT NULL DEFAULT false,
     type text NOT NULL,
     exchange text NOT NULL,
     routing_key text NOT NULL,
@@ -322,29 +341,29 @@ _DEAD_LETTER_OPEN = """
 CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, sender, id)
     WHERE state = 'open'"""
 
-# What came beyond the quota of its sender, counted instead of kept. At `full_at` a transaction
-# began that counted the open ones and found the quota used up.
+# What came beyond the quota of its sender, counted instead of kept. At `quota_reached_at` a
+# transaction began that counted the open ones and found the quota used up.
 _DEAD_LETTER_DROPPED = """
 CREATE TABLE saga_engine.dead_letter_dropped (
     queue text NOT NULL,
     reason text NOT NULL,
     sender text NOT NULL,
-    dropped bigint NOT NULL,
-    last_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    full_at timestamptz NOT NULL DEFAULT now(),
+    dropped_count bigint NOT NULL,
+    last_dropped_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    quota_reached_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (queue, reason, sender)
 )"""
 
 # What is to be deleted because it was settled long ago.
 _DEAD_LETTER_RESOLVED = """
-CREATE INDEX dead_letter_settled ON saga_engine.dead_letter (resolved_at)
+CREATE INDEX dead_letter_resolved ON saga_engine.dead_letter (resolved_at)
     WHERE state <> 'open'"""
 
 _AUDIT = """
 CREATE TABLE saga_engine.audit (
     id uuid PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    by text NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    operator text NOT NULL,
     role text,
     action text NOT NULL,
     run_id uuid,
@@ -356,27 +375,28 @@ CREATE TABLE saga_engine.audit (
 
 _AUDIT_RUN = "CREATE INDEX audit_run ON saga_engine.audit (run_id) WHERE run_id IS NOT NULL"
 
-# Runs whose code ended a worker, `times` workers so far; a retry recorded after pardoned_at counts.
+# Runs whose code ended a worker, `crash_count` workers so far; a retry recorded after
+# retry_allowed_at counts.
 _CRASH_SUSPECT = """
-CREATE TABLE saga_engine.suspect (
+CREATE TABLE saga_engine.crash_suspect (
     run_id uuid PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    times integer NOT NULL,
+    last_crash_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    crash_count integer NOT NULL,
     step text NOT NULL,
     direction text NOT NULL,
     function text NOT NULL,
-    pardoned_at timestamptz
+    retry_allowed_at timestamptz
 )"""
 
-_AUDIT_RECORDED_AT = "CREATE INDEX audit_at ON saga_engine.audit (at)"
+_AUDIT_RECORDED_AT = "CREATE INDEX audit_recorded_at ON saga_engine.audit (recorded_at)"
 
 _ENGINE_IDENTITY = """
-CREATE TABLE saga_engine.engine (
-    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+CREATE TABLE saga_engine.engine_identity (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     token_key bytea NOT NULL CHECK (octet_length(token_key) = 32),
     previous_token_key bytea CHECK (octet_length(previous_token_key) = 32),
-    token_key_from timestamptz NOT NULL DEFAULT '-infinity',
+    token_key_active_from timestamptz NOT NULL DEFAULT '-infinity',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )"""
 
@@ -393,13 +413,13 @@ CREATE TABLE saga_engine.start_grant (
 
 # The owner of the schema, and who is a member of it, may start any saga.
 _MAY_START = """
-CREATE FUNCTION saga_engine.may_start(wanted text) RETURNS boolean
+CREATE FUNCTION saga_engine.may_start(saga_name text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_has_role(session_user, c.relowner, 'MEMBER') OR EXISTS (
         SELECT FROM saga_engine.start_grant AS g JOIN pg_roles AS r ON r.rolname = g.role
-        WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND wanted LIKE
+        WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND saga_name LIKE
             replace(regexp_replace(g.saga, '([\\\\%_])', '\\\\\\1', 'g'), '*', '%'))
-    FROM pg_class AS c WHERE c.oid = 'saga_engine.inbox'::regclass
+    FROM pg_class AS c WHERE c.oid = 'saga_engine.pending_request'::regclass
 $$"""
 
 # The lock stands for the key while no row does, as in store/keys.py. Each statement here sees what
@@ -409,106 +429,117 @@ $$"""
 # longer keeps no start out. The steps that a caller has must be those that a worker had last: a
 # start pinned to others would wait without end.
 _REQUEST_START = """
-CREATE FUNCTION saga_engine.request_start(asked_saga text, asked_version integer, asked_run uuid,
-    asked_key text, digest bytea, kept bytea, asked_body text, must_be_known boolean,
-    asked_fingerprint text, OUT outcome text, OUT holder uuid, OUT pinned integer,
-    OUT same boolean, OUT sealed bytea)
+CREATE FUNCTION saga_engine.request_start(requested_saga text, requested_version integer,
+    requested_run_id uuid,
+    requested_key text, input_digest_plain bytea, digest_to_store bytea, request_body text,
+        must_be_known boolean,
+    requested_fingerprint text, OUT outcome text, OUT owner_run_id uuid, OUT pinned_version integer,
+    OUT same_input boolean, OUT encrypted_digest bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    milliseconds bigint;
-    held bytea;
-    mark text;
-    alive boolean;
-    mine boolean;
-    moment timestamptz := clock_timestamp();
+    run_id_ms bigint;
+    stored_digest bytea;
+    pinned_fingerprint text;
+    pinned_is_live boolean;
+    requested_is_live boolean;
+    checked_at timestamptz := clock_timestamp();
 BEGIN
-    IF octet_length(asked_fingerprint) BETWEEN 1 AND 100 IS FALSE
-            OR octet_length(asked_saga) BETWEEN 1 AND 2000 IS NOT TRUE
-            OR octet_length(asked_key) BETWEEN 1 AND 2000 IS FALSE OR asked_version < 1
-            OR octet_length(asked_body) <= 134217728 IS NOT TRUE
-            OR (asked_key IS NOT NULL AND octet_length(kept) BETWEEN 32 AND 1000 IS NOT TRUE)
-            OR asked_run::text !~ '^.{14}7.{4}[89ab]' IS NOT FALSE THEN
+    IF octet_length(requested_fingerprint) BETWEEN 1 AND 100 IS FALSE
+            OR octet_length(requested_saga) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(requested_key) BETWEEN 1 AND 2000 IS FALSE OR requested_version < 1
+            OR octet_length(request_body) <= 134217728 IS NOT TRUE
+            OR (requested_key IS NOT NULL AND octet_length(digest_to_store)
+                BETWEEN 32 AND 1000 IS NOT TRUE)
+            OR requested_run_id::text !~ '^.{14}7.{4}[89ab]' IS NOT FALSE THEN
         RAISE 'A start is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'request_start';
     END IF;
-    milliseconds := ('x' || translate(left(asked_run::text, 13), '-', ''))::bit(48)::bigint;
-    IF abs(milliseconds - extract(epoch FROM clock_timestamp()) * 1000) > 86400000 THEN
+    run_id_ms := ('x' || translate(left(requested_run_id::text, 13), '-', ''))::bit(48)::bigint;
+    IF abs(run_id_ms - extract(epoch FROM clock_timestamp()) * 1000) > 86400000 THEN
         RAISE 'The time of a run id is not that of now.'
             USING ERRCODE = '22023', CONSTRAINT = 'request_start_run_id';
     END IF;
-    IF NOT saga_engine.may_start(asked_saga) THEN
+    IF NOT saga_engine.may_start(requested_saga) THEN
         outcome := 'not_granted';
         RETURN;
     END IF;
-    SELECT d.version, d.fingerprint, d.present_until > moment INTO pinned, mark, alive
+    SELECT d.version, d.fingerprint, d.present_until > checked_at
+        INTO pinned_version, pinned_fingerprint, pinned_is_live
         FROM saga_engine.definition AS d
-        WHERE d.name = asked_saga AND (asked_version IS NULL OR d.version = asked_version)
-        ORDER BY d.present_until > moment DESC,
-            CASE WHEN d.present_until > moment THEN d.version END DESC,
+        WHERE d.name = requested_saga AND (requested_version IS NULL
+            OR d.version = requested_version)
+        ORDER BY d.present_until > checked_at DESC,
+            CASE WHEN d.present_until > checked_at THEN d.version END DESC,
             d.last_seen DESC, d.version DESC, d.id DESC LIMIT 1;
-    IF pinned IS NULL AND (must_be_known IS NOT FALSE OR asked_version IS NULL
-            OR asked_fingerprint IS NULL) THEN
+    IF pinned_version IS NULL AND (must_be_known IS NOT FALSE OR requested_version IS NULL
+            OR requested_fingerprint IS NULL) THEN
         outcome := 'unknown_saga';
         RETURN;
     END IF;
-    IF asked_fingerprint <> mark THEN
-        SELECT d.present_until > moment INTO mine FROM saga_engine.definition AS d
-            WHERE d.name = asked_saga AND d.version = pinned
-                AND d.fingerprint = asked_fingerprint;
-        IF mine IS NULL OR (alive AND NOT mine) THEN
-            outcome := 'mismatch';
+    IF requested_fingerprint <> pinned_fingerprint THEN
+        SELECT d.present_until > checked_at INTO requested_is_live FROM saga_engine.definition AS d
+            WHERE d.name = requested_saga AND d.version = pinned_version
+                AND d.fingerprint = requested_fingerprint;
+        IF requested_is_live IS NULL OR (pinned_is_live AND NOT requested_is_live) THEN
+            outcome := 'definition_mismatch';
             RETURN;
         END IF;
     END IF;
-    pinned := coalesce(pinned, asked_version);
-    mark := coalesce(asked_fingerprint, mark);
-    IF asked_key IS NOT NULL THEN
+    pinned_version := coalesce(pinned_version, requested_version);
+    pinned_fingerprint := coalesce(requested_fingerprint, pinned_fingerprint);
+    IF requested_key IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock(
-            hashtextextended(format('saga-engine key %s/%s', asked_saga, asked_key), 0));
-        SELECT k.run_id, k.input_digest INTO holder, held FROM saga_engine.run_key AS k
-            WHERE k.saga = asked_saga AND k.key = asked_key;
+            hashtextextended(format('saga-engine key %s/%s', requested_saga, requested_key), 0));
+        SELECT k.run_id, k.input_digest INTO owner_run_id, stored_digest
+            FROM saga_engine.business_key AS k
+            WHERE k.saga = requested_saga AND k.key = requested_key;
         IF NOT FOUND THEN
-            INSERT INTO saga_engine.run_key AS k (saga, key, run_id, input_digest)
-                VALUES (asked_saga, asked_key, asked_run, kept)
-                ON CONFLICT ON CONSTRAINT run_key_pkey DO NOTHING RETURNING k.run_id INTO holder;
+            INSERT INTO saga_engine.business_key AS k (saga, key, run_id, input_digest)
+                VALUES (requested_saga, requested_key, requested_run_id, digest_to_store)
+                ON CONFLICT ON CONSTRAINT business_key_pkey DO NOTHING RETURNING k.run_id
+                    INTO owner_run_id;
             IF NOT FOUND THEN
-                SELECT k.run_id, k.input_digest INTO holder, held FROM saga_engine.run_key AS k
-                    WHERE k.saga = asked_saga AND k.key = asked_key;
+                SELECT k.run_id, k.input_digest INTO owner_run_id, stored_digest
+                    FROM saga_engine.business_key AS k
+                    WHERE k.saga = requested_saga AND k.key = requested_key;
                 IF NOT FOUND THEN
                     RAISE 'A key was released while it was looked up.' USING ERRCODE = '40001';
                 END IF;
             END IF;
         END IF;
-        IF holder <> asked_run THEN
-            outcome := 'held';
-            same := CASE WHEN octet_length(held) = 32 THEN held = digest END;
-            sealed := CASE WHEN octet_length(held) <> 32 THEN held END;
+        IF owner_run_id <> requested_run_id THEN
+            outcome := 'key_taken';
+            same_input := CASE WHEN octet_length(stored_digest) = 32
+                THEN stored_digest = input_digest_plain END;
+            encrypted_digest := CASE WHEN octet_length(stored_digest) <> 32 THEN stored_digest END;
             RETURN;
         END IF;
     END IF;
-    INSERT INTO saga_engine.inbox (run_id, version, fingerprint, saga, kind, key, body, role)
-        VALUES (asked_run, pinned, mark, asked_saga, 'start', asked_key, asked_body, session_user);
+    INSERT INTO saga_engine.pending_request (run_id, version, fingerprint, saga, kind, key, body,
+        role)
+        VALUES (requested_run_id, pinned_version, pinned_fingerprint, requested_saga, 'start',
+            requested_key, request_body, session_user);
     outcome := 'recorded';
-    holder := asked_run;
+    owner_run_id := requested_run_id;
 END $$"""
 
 _RECORD_ACTIONS = """
-CREATE FUNCTION saga_engine.record_acts(ids uuid[], said_by text[], actions text[],
+CREATE FUNCTION saga_engine.record_actions(ids uuid[], operators text[], actions text[],
     run_ids uuid[], targets text[], reasons text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE OR EXISTS (
-            SELECT FROM unnest(ids, said_by, actions, run_ids, targets, reasons)
-                AS u(id, by, action, run_id, target, reason)
-            WHERE u.id IS NULL OR octet_length(u.by) BETWEEN 1 AND 2000 IS NOT TRUE
+            SELECT FROM unnest(ids, operators, actions, run_ids, targets, reasons)
+                AS u(id, operator, action, run_id, target, reason)
+            WHERE u.id IS NULL OR octet_length(u.operator) BETWEEN 1 AND 2000 IS NOT TRUE
                 OR u.action ~ '^[a-z_-]{1,40}$' IS NOT TRUE
                 OR octet_length(u.target) <= 2000 IS FALSE
                 OR octet_length(u.reason) <= 2000 IS NOT TRUE) THEN
-        RAISE 'An act is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'record_acts';
+        RAISE 'An act is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'record_actions';
     END IF;
-    INSERT INTO saga_engine.audit (id, by, role, action, run_id, target, reason)
-    SELECT u.id, u.by, session_user, u.action, u.run_id, u.target, u.reason
-    FROM unnest(ids, said_by, actions, run_ids, targets, reasons)
-        AS u(id, by, action, run_id, target, reason)
+    INSERT INTO saga_engine.audit (id, operator, role, action, run_id, target, reason)
+    SELECT u.id, u.operator, session_user, u.action, u.run_id, u.target, u.reason
+    FROM unnest(ids, operators, actions, run_ids, targets, reasons)
+        AS u(id, operator, action, run_id, target, reason)
     ON CONFLICT ON CONSTRAINT audit_pkey DO NOTHING;
 END $$"""
 
@@ -517,11 +548,12 @@ END $$"""
 # fails is a refusal. A worker may settle the act at this moment, so that is looked at last: the
 # unique index has waited for that worker by then.
 _ADD_OPERATOR_REQUESTS = """
-CREATE FUNCTION saga_engine.add_requests(asked_kind text, allowed text[], run_ids uuid[],
+CREATE FUNCTION saga_engine.add_operator_requests(request_kind text, allowed_actions text[],
+    run_ids uuid[],
     audit_ids uuid[], bodies text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    good boolean := false;
+    matches_audit boolean := false;
     added integer;
 BEGIN
     IF cardinality(run_ids) <= 1000 IS NOT TRUE OR EXISTS (
@@ -529,29 +561,29 @@ BEGIN
             WHERE u.run_id IS NULL OR u.audit_id IS NULL
                 OR octet_length(u.body) <= 4194304 IS NOT TRUE) THEN
         RAISE 'A request is out of bounds: 1,000 at once, 4 MiB each.'
-            USING ERRCODE = '22023', CONSTRAINT = 'add_requests';
+            USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests';
     END IF;
     BEGIN
-        good := NOT EXISTS (
+        matches_audit := NOT EXISTS (
             SELECT FROM unnest(run_ids, audit_ids, bodies) AS u(run_id, audit_id, body),
-                LATERAL (SELECT u.body::jsonb AS said OFFSET 0) AS b
+                LATERAL (SELECT u.body::jsonb AS request OFFSET 0) AS b
             WHERE NOT EXISTS (
                 SELECT FROM saga_engine.audit AS a
                 WHERE a.id = u.audit_id AND a.role = session_user AND a.run_id = u.run_id
-                    AND a.action = ANY (allowed) AND a.by = b.said ->> 'operator'
-                    AND a.reason = b.said ->> 'reason'
-                    AND (asked_kind <> 'resolve' OR a.action = b.said ->> 'resolution')));
+                    AND a.action = ANY (allowed_actions) AND a.operator = b.request ->> 'operator'
+                    AND a.reason = b.request ->> 'reason'
+                    AND (request_kind <> 'resolve' OR a.action = b.request ->> 'resolution')));
     EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
         NULL;  -- not JSON, or JSON that PostgreSQL cannot read
     END;
-    IF NOT good THEN
+    IF NOT matches_audit THEN
         RAISE 'The act of a request is not on record, or says something else than the request.'
-            USING ERRCODE = '22023', CONSTRAINT = 'add_requests_act';
+            USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests_audit';
     END IF;
-    INSERT INTO saga_engine.inbox (run_id, definition_id, kind, audit_id, body, role)
+    INSERT INTO saga_engine.pending_request (run_id, definition_id, kind, audit_id, body, role)
     SELECT u.run_id,
         (SELECT r.definition_id FROM saga_engine.run AS r WHERE r.run_id = u.run_id),
-        asked_kind, u.audit_id, u.body, session_user
+        request_kind, u.audit_id, u.body, session_user
     FROM unnest(run_ids, audit_ids, bodies) WITH ORDINALITY AS u(run_id, audit_id, body, place)
     ORDER BY u.place
     ON CONFLICT (audit_id) WHERE audit_id IS NOT NULL DO NOTHING;
@@ -560,20 +592,20 @@ BEGIN
             SELECT FROM saga_engine.audit AS a
             WHERE a.id = ANY (audit_ids) AND a.outcome IS NOT NULL) THEN
         RAISE 'An act has a request already, or is decided.'
-            USING ERRCODE = '22023', CONSTRAINT = 'add_requests_once';
+            USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests_unique';
     END IF;
 END $$"""
 
 _REQUEST_CANCEL = """
 CREATE FUNCTION saga_engine.request_cancel(run_ids uuid[], audit_ids uuid[], bodies text[])
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT saga_engine.add_requests('cancel', ARRAY['cancel'], run_ids, audit_ids, bodies)
+    SELECT saga_engine.add_operator_requests('cancel', ARRAY['cancel'], run_ids, audit_ids, bodies)
 $$"""
 
 _REQUEST_RESOLVE = """
 CREATE FUNCTION saga_engine.request_resolve(run_ids uuid[], audit_ids uuid[], bodies text[])
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT saga_engine.add_requests('resolve',
+    SELECT saga_engine.add_operator_requests('resolve',
         ARRAY['retry', 'skip', 'complete', 'reject', 'abandon'], run_ids, audit_ids, bodies)
 $$"""
 
@@ -581,23 +613,25 @@ $$"""
 # and none decides a cancel of its run. It did not begin, so that nothing is to be undone. A worker
 # that takes the start at this moment holds its row, which is then gone.
 _CANCEL_START = """
-CREATE FUNCTION saga_engine.cancel_start(asked_run uuid, asked_act uuid) RETURNS boolean
+CREATE FUNCTION saga_engine.cancel_start(cancelled_run_id uuid, cancel_audit_id uuid)
+    RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     start_saga text;
     start_key text;
 BEGIN
     PERFORM FROM saga_engine.audit AS a
-        WHERE a.id = asked_act AND a.role = session_user AND a.run_id = asked_run
+        WHERE a.id = cancel_audit_id AND a.role = session_user AND a.run_id = cancelled_run_id
             AND a.action = 'cancel' AND a.outcome IS NULL FOR UPDATE;
     IF NOT FOUND OR EXISTS (
-            SELECT FROM saga_engine.inbox AS i WHERE i.audit_id = asked_act) THEN
+            SELECT FROM saga_engine.pending_request AS i WHERE i.audit_id = cancel_audit_id) THEN
         RAISE 'The act of a cancel is not on record, is decided, or has a request.'
-            USING ERRCODE = '22023', CONSTRAINT = 'cancel_start_act';
+            USING ERRCODE = '22023', CONSTRAINT = 'cancel_start_audit';
     END IF;
     -- Only what a role has recorded is there once: a message may come again, and begin the run.
-    DELETE FROM saga_engine.inbox AS i
-        WHERE i.run_id = asked_run AND i.kind = 'start' AND i.role IS NOT NULL AND NOT EXISTS (
+    DELETE FROM saga_engine.pending_request AS i
+        WHERE i.run_id = cancelled_run_id AND i.kind = 'start' AND i.role IS NOT NULL
+            AND NOT EXISTS (
             SELECT FROM saga_engine.definition AS d
             WHERE d.name = i.saga AND (i.version IS NULL OR d.version = i.version)
                 AND (i.fingerprint IS NULL OR d.fingerprint = i.fingerprint)
@@ -607,36 +641,36 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    DELETE FROM saga_engine.run_key AS k
-        WHERE k.saga = start_saga AND k.key = start_key AND k.run_id = asked_run
-            AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = asked_run);
-    UPDATE saga_engine.inbox SET held = false
-        WHERE run_id = asked_run AND kind <> 'start' AND held;
+    DELETE FROM saga_engine.business_key AS k
+        WHERE k.saga = start_saga AND k.key = start_key AND k.run_id = cancelled_run_id
+            AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = cancelled_run_id);
+    UPDATE saga_engine.pending_request SET awaits_start = false
+        WHERE run_id = cancelled_run_id AND kind <> 'start' AND awaits_start;
     UPDATE saga_engine.audit SET outcome = 'accepted', message =
             'The run did not begin: no worker had its definition in the last 10 minutes.'
             || ' Its key is free again.'
-        WHERE id = asked_act;
+        WHERE id = cancel_audit_id;
     RETURN true;
 END $$"""
 
 # As saga_engine.protocol.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
 # written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
 _SIGN_TOKEN = """
-CREATE FUNCTION saga_engine.sign_token(token_key bytea, said text) RETURNS text
+CREATE FUNCTION saga_engine.sign_token(token_key bytea, unsigned_token text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     inner_pad bytea := decode(repeat('36', 64), 'hex');
     outer_pad bytea := decode(repeat('5c', 64), 'hex');
     message bytea := convert_to('saga-engine correlation id 1', 'UTF8') || '\\x00'::bytea
-        || convert_to(said, 'UTF8');
+        || convert_to(unsigned_token, 'UTF8');
 BEGIN
-    FOR place IN 0..31 LOOP
-        inner_pad := set_byte(inner_pad, place, get_byte(token_key, place) # 54);
-        outer_pad := set_byte(outer_pad, place, get_byte(token_key, place) # 92);
+    FOR byte_index IN 0..31 LOOP
+        inner_pad := set_byte(inner_pad, byte_index, get_byte(token_key, byte_index) # 54);
+        outer_pad := set_byte(outer_pad, byte_index, get_byte(token_key, byte_index) # 92);
     END LOOP;
     RETURN rtrim(translate(encode(substr(
         sha256(outer_pad || sha256(inner_pad || message)), 1, 16), 'base64'), '+/', '-_'), '=')
-        || '.' || said;
+        || '.' || unsigned_token;
 END $$"""
 
 # Redriving needs the correlation id that the command had. Of one that this engine made only the
@@ -645,63 +679,66 @@ _LOCK_DEAD_LETTERS = """
 CREATE FUNCTION saga_engine.lock_dead_letters(ids bigint[]) RETURNS SETOF saga_engine.dead_letter
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    letter saga_engine.dead_letter;
-    token_key bytea := (SELECT CASE WHEN e.token_key_from <= clock_timestamp()
+    dead_letter_row saga_engine.dead_letter;
+    token_key bytea := (SELECT CASE WHEN e.token_key_active_from <= clock_timestamp()
         OR e.previous_token_key IS NULL THEN e.token_key ELSE e.previous_token_key END
-        FROM saga_engine.engine AS e);
+        FROM saga_engine.engine_identity AS e);
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE THEN
         RAISE 'Too many at once.' USING ERRCODE = '22023', CONSTRAINT = 'lock_dead_letters';
     END IF;
-    FOR letter IN SELECT * FROM saga_engine.dead_letter AS d
+    FOR dead_letter_row IN SELECT * FROM saga_engine.dead_letter AS d
             WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE LOOP
-        IF letter.signed THEN
-            letter.correlation_id := saga_engine.sign_token(token_key, letter.correlation_id);
+        IF dead_letter_row.is_engine_token THEN
+            dead_letter_row.correlation_id := saga_engine.sign_token(token_key,
+                dead_letter_row.correlation_id);
         END IF;
-        RETURN NEXT letter;
+        RETURN NEXT dead_letter_row;
     END LOOP;
 END $$"""
 
 _RESOLVE_DEAD_LETTERS = """
-CREATE FUNCTION saga_engine.settle_dead_letters(ids bigint[], new_state text, said_by text,
-    said_reason text) RETURNS SETOF bigint
+CREATE FUNCTION saga_engine.resolve_dead_letters(ids bigint[], new_state text, operator_name text,
+    resolution_reason text) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE
             OR new_state IN ('redriven', 'discarded') IS NOT TRUE
-            OR octet_length(said_by) BETWEEN 1 AND 2000 IS NOT TRUE
-            OR octet_length(said_reason) <= 2000 IS NOT TRUE THEN
+            OR octet_length(operator_name) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(resolution_reason) <= 2000 IS NOT TRUE THEN
         RAISE 'What is said of dead letters is out of bounds.'
-            USING ERRCODE = '22023', CONSTRAINT = 'settle_dead_letters';
+            USING ERRCODE = '22023', CONSTRAINT = 'resolve_dead_letters';
     END IF;
     -- In one order, so that no two wait for each other.
     PERFORM FROM saga_engine.dead_letter AS d
         WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE;
-    RETURN QUERY WITH settled AS (
+    RETURN QUERY WITH resolved AS (
         UPDATE saga_engine.dead_letter AS d SET state = new_state,
-            resolved_at = clock_timestamp(), resolved_by = said_by, resolved_reason = said_reason
+            resolved_at = clock_timestamp(), resolved_by = operator_name,
+                resolved_reason = resolution_reason
         WHERE d.id = ANY (ids) AND d.state = 'open' RETURNING d.id, d.run_id
     ), recorded AS (
-        INSERT INTO saga_engine.audit (id, by, role, action, run_id, target, reason, outcome,
+        INSERT INTO saga_engine.audit (id, operator, role, action, run_id, target, reason, outcome,
             message)
-        SELECT gen_random_uuid(), said_by, session_user,
+        SELECT gen_random_uuid(), operator_name, session_user,
             CASE new_state WHEN 'redriven' THEN 'redrive' ELSE 'discard' END,
-            s.run_id, 'dead letter ' || s.id, said_reason, 'accepted', 'Done.'
-        FROM settled AS s ORDER BY s.id
+            s.run_id, 'dead letter ' || s.id, resolution_reason, 'accepted', 'Done.'
+        FROM resolved AS s ORDER BY s.id
     )
-    SELECT s.id FROM settled AS s ORDER BY s.id;
+    SELECT s.id FROM resolved AS s ORDER BY s.id;
 END $$"""
 
 _PURGE_DEAD_LETTERS = """
-CREATE FUNCTION saga_engine.purge_dead_letters(ids bigint[], said_by text, said_reason text)
+CREATE FUNCTION saga_engine.purge_dead_letters(ids bigint[], operator_name text,
+    resolution_reason text)
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    gone bigint;
+    deleted_count bigint;
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE
-            OR octet_length(said_by) BETWEEN 1 AND 2000 IS NOT TRUE
-            OR octet_length(said_reason) <= 2000 IS NOT TRUE THEN
+            OR octet_length(operator_name) BETWEEN 1 AND 2000 IS NOT TRUE
+            OR octet_length(resolution_reason) <= 2000 IS NOT TRUE THEN
         RAISE 'What is said of dead letters is out of bounds.'
             USING ERRCODE = '22023', CONSTRAINT = 'purge_dead_letters';
     END IF;
@@ -713,49 +750,51 @@ BEGIN
         SELECT g.queue, g.reason, count(*) AS number, min(g.id) AS low, max(g.id) AS high
         FROM deleted AS g GROUP BY g.queue, g.reason
     ), recorded AS (
-        INSERT INTO saga_engine.audit (id, by, role, action, target, reason, outcome, message)
-        SELECT gen_random_uuid(), said_by, session_user, 'purge',
+        INSERT INTO saga_engine.audit (id, operator, role, action, target, reason, outcome, message)
+        SELECT gen_random_uuid(), operator_name, session_user, 'purge',
             format('%s dead letters of %s (%s), ids %s to %s',
                 g.number, g.queue, g.reason, g.low, g.high),
-            said_reason, 'accepted', 'Done.'
+            resolution_reason, 'accepted', 'Done.'
         FROM groups AS g
     )
-    SELECT coalesce(sum(g.number), 0) INTO gone FROM groups AS g;
-    RETURN gone::integer;
+    SELECT coalesce(sum(g.number), 0) INTO deleted_count FROM groups AS g;
+    RETURN deleted_count::integer;
 END $$"""
 
 # A worker may delete what is past its days, and nothing younger than a day. An act that waits for
 # its decision stays, however old. What another transaction has locked is left for the next time.
 _PURGE_EXPIRED = """
-CREATE FUNCTION saga_engine.purge_old(letter_days integer, act_days integer, most integer)
+CREATE FUNCTION saga_engine.purge_expired(dead_letter_days integer, audit_days integer,
+    row_limit integer)
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    letters integer := 0;
-    acts integer := 0;
+    dead_letters_deleted integer := 0;
+    audit_deleted integer := 0;
 BEGIN
-    IF letter_days >= 1 THEN
+    IF dead_letter_days >= 1 THEN
         DELETE FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ARRAY(
             SELECT o.id FROM saga_engine.dead_letter AS o
             WHERE o.state <> 'open' AND o.resolved_at
-                < (SELECT clock_timestamp()) - make_interval(days => letter_days)
-            ORDER BY o.resolved_at LIMIT least(most, 1000) FOR UPDATE SKIP LOCKED));
-        GET DIAGNOSTICS letters = ROW_COUNT;
+                < (SELECT clock_timestamp()) - make_interval(days => dead_letter_days)
+            ORDER BY o.resolved_at LIMIT least(row_limit, 1000) FOR UPDATE SKIP LOCKED));
+        GET DIAGNOSTICS dead_letters_deleted = ROW_COUNT;
     END IF;
-    IF act_days >= 1 THEN
+    IF audit_days >= 1 THEN
         DELETE FROM saga_engine.audit AS a WHERE a.id = ANY (ARRAY(
             SELECT o.id FROM saga_engine.audit AS o
-            WHERE o.at < (SELECT clock_timestamp()) - make_interval(days => act_days)
+            WHERE o.recorded_at < (SELECT clock_timestamp()) - make_interval(days => audit_days)
                 AND o.outcome IS NOT NULL
-            ORDER BY o.at LIMIT least(most, 1000) FOR UPDATE SKIP LOCKED));
-        GET DIAGNOSTICS acts = ROW_COUNT;
+            ORDER BY o.recorded_at LIMIT least(row_limit, 1000) FOR UPDATE SKIP LOCKED));
+        GET DIAGNOSTICS audit_deleted = ROW_COUNT;
     END IF;
-    RETURN letters + acts;
+    RETURN dead_letters_deleted + audit_deleted;
 END $$"""
 
 _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
 
 _STATEMENTS = (
+    *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
     *("CREATE SEQUENCE saga_engine.event_position", _EVENT),
     *(
