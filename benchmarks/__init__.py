@@ -1,1 +1,1 @@
-"""Place-order runs end to end on private real servers, beside a pipeline with no engine in it."""
+"""Benchmarks: place-order runs on private real servers, and a baseline without the engine."""

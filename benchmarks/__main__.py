@@ -31,7 +31,7 @@ from benchmarks.processes import cpu_seconds, run_engine, start_servers
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is run: which card, with the barrier or without, and how many runs at a time."""
+    """One case: the card, with or without the barrier, and how many runs are in flight."""
 
     name: str
     card: str
@@ -40,7 +40,7 @@ class Case:
 
     @property
     def expected_status(self) -> str:
-        """How each of its runs must end."""
+        """The final status that each run must reach."""
         return "completed" if self.card == "ok" else "compensated"
 
 
@@ -55,7 +55,7 @@ CASES = (
 
 
 async def main() -> None:
-    """Run the cases that were asked for."""
+    """Run the cases named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--runs", type=int, default=3000, help="runs per throughput case")
     names = [*(case.name for case in CASES), "hostile", "cli"]
@@ -75,7 +75,7 @@ async def main() -> None:
 
 
 async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
-    """Measure the cases of honest runs, beside a pipeline."""
+    """Measure the cases of place-order runs, and the baseline."""
     async with start_servers() as urls:
         baseline = await measure_baseline(urls, runs=arguments.runs)
         print_result("baseline", baseline, {})
@@ -85,16 +85,15 @@ async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
                 run_engine(urls, workers=arguments.workers, barrier=case.barrier) as pids,
                 LoadGenerator(urls, card=case.card, expected_status=case.expected_status) as load,
             ):
-                await load.run(
-                    min(200, runs), max_in_flight=min(50, case.runs_in_flight)
-                )  # to warm up
+                warmup = min(200, runs)
+                await load.run(warmup, max_in_flight=min(50, case.runs_in_flight))
                 before = {name: total_cpu_seconds(each) for name, each in pids.items()}
                 measured = await load.run(runs, max_in_flight=case.runs_in_flight)
                 cpu_by_process = {
                     name: total_cpu_seconds(each) - before[name] for name, each in pids.items()
                 }
                 measured.cpu_s = sum(cpu_by_process.values())
-            pipeline_share = measured.runs_per_s / baseline.runs_per_s
+            baseline_share = measured.runs_per_s / baseline.runs_per_s
             extra_fields: dict[str, object] = {
                 "cpu_ms_per_run": {
                     name: round(seconds * 1000 / runs, 2)
@@ -102,17 +101,17 @@ async def measure(cases: Sequence[Case], arguments: argparse.Namespace) -> None:
                 }
             }
             if case.runs_in_flight > 1:
-                extra_fields["share_of_baseline"] = round(pipeline_share, 2)
+                extra_fields["share_of_baseline"] = round(baseline_share, 2)
             print_result(case.name, measured, extra_fields)
 
 
 def total_cpu_seconds(pids: Iterable[int]) -> float:
-    """Seconds of processor time of some processes."""
+    """Return the processor time of some processes in seconds."""
     return sum(map(cpu_seconds, pids))
 
 
 def print_result(case: str, measured: Measurement, extra_fields: Mapping[str, object]) -> None:
-    """Print one line."""
+    """Print one JSON line."""
     line = {
         "case": case,
         "runs": measured.runs,

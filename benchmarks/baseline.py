@@ -1,8 +1,8 @@
 """
-The limit: the messages of a three-step run over the same kind of queues, with no engine.
+The baseline: the messages of a three-step run over the same kind of queues, without the engine.
 
-A start, three commands, three replies and an end, through quorum queues with confirms, between two
-processes that do nothing but pass them on in batches. No state, no database, no decisions.
+A start, three commands, three replies and a result go through quorum queues with confirms, between
+two processes that only forward them in batches: no state, no database, no decisions.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import Queue, Topology
 from saga_engine.settings import Settings
 
-REQUESTS, COMMANDS, RESULTS = "bench.requests", "bench.commands", "bench.ends"
+REQUESTS, COMMANDS, RESULTS = "bench.requests", "bench.commands", "bench.results"
 TOPOLOGY = Topology(queues=(Queue(REQUESTS), Queue(COMMANDS), Queue(RESULTS)))
 SETTINGS = Settings(reply_prefetch=5000)
 STEPS = 3
 
 
 async def measure_baseline(urls: ServerUrls, *, runs: int, max_in_flight: int = 400) -> Measurement:
-    """Pass *runs* imitated runs through, *at_once* in flight."""
+    """Forward the messages of *runs* runs, at most *max_in_flight* at a time."""
     async with AsyncExitStack() as stack:
         pids = [urls.pids[0]]
         for role in ("orchestrator", "participant"):
@@ -37,7 +37,7 @@ async def measure_baseline(urls: ServerUrls, *, runs: int, max_in_flight: int = 
             )
             pids.append(await stack.enter_async_context(process))
         publisher, consumer = await _connect(stack, urls.broker_url, RESULTS)
-        await _pass_runs(publisher, consumer, min(200, runs), max_in_flight)  # to warm up
+        await _pass_runs(publisher, consumer, min(200, runs), max_in_flight)  # warm up
         before = sum(map(cpu_seconds, pids))
         measured = await _pass_runs(publisher, consumer, runs, max_in_flight)
         measured.cpu_s = sum(map(cpu_seconds, pids)) - before
@@ -66,7 +66,7 @@ async def _pass_runs(
 
 
 async def _relay(role: str, url: str) -> None:
-    """Take, pass on, acknowledge; the orchestrator counts the steps."""
+    """Consume, forward, acknowledge; the orchestrator counts the steps."""
     source = REQUESTS if role == "orchestrator" else COMMANDS
     async with AsyncExitStack() as stack:
         publisher, consumer = await _connect(stack, url, source)
@@ -94,7 +94,7 @@ async def _connect(stack: AsyncExitStack, url: str, queue: str) -> tuple[Publish
         await stack.enter_async_context(
             SupervisedConnection(url, name=name, settings=SETTINGS, topology=TOPOLOGY)
         )
-        for name in ("pipeline publish", "pipeline consume")
+        for name in ("baseline publish", "baseline consume")
     ]
     consumer = await stack.enter_async_context(Consumer(connections[1], [queue]))
     return Publisher(connections[0]), consumer

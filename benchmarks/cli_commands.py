@@ -1,8 +1,8 @@
 """
-What one command of the command line costs: seconds of processor time of its process.
+The processor time of one `saga-engine` command, in seconds.
 
-Each is run five times, and the median is printed: `list`, `show` of a run, `incidents`,
-`resolve` of an incident that does not exist, and `--help`. The first four have to stay under 0.5 s.
+Each command runs five times, and the median is printed: `list`, `show` of a run, `incidents`,
+`resolve` of an incident that does not exist, and `--help`. The first four must stay under 0.5 s.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ REPETITIONS = 5
 
 
 async def measure_commands(urls: ServerUrls) -> None:
-    """Print one line a command."""
+    """Print one JSON line for each command."""
     async with (
         run_engine(urls, workers=1, barrier=False),
         LoadGenerator(urls, card="ok", expected_status="completed") as load,
@@ -50,6 +50,6 @@ async def _cpu_seconds_of(urls: ServerUrls, arguments: tuple[str, ...]) -> float
 
 
 def _children_cpu_seconds() -> float:
-    """Seconds of all children that have ended."""
+    """Return the processor time of all child processes that have exited."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

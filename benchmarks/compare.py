@@ -1,14 +1,15 @@
 """
-Compare two checkouts: the processor time of a run, relative to RabbitMQ's in the same run.
+Compare the processor time per run of two checkouts, relative to that of RabbitMQ in the same run.
 
     python -m benchmarks.compare --before CHECKOUT --after CHECKOUT [--pairs 12] [--case success]
 
-Each checkout runs its own code with its own `.venv`; this one only starts runs and hears of their
-ends. Both use the same servers, each pair a virtual host and a database of its own, one after the
-other, and in the other order the next time: what the machine does besides concerns both alike. For
-each case two JSON lines with milliseconds a run by process, and one with the median of the ratios
-after/before and the interval that holds it with at least 95 % (order statistics, no distribution
-assumed; below six pairs there is none, and what is printed is all of them).
+Each checkout runs its own code with its own `.venv`; this checkout starts the runs and receives
+their results. Both use the same servers, with an empty virtual host and an empty database for each
+measurement. A pair measures one after the other, and the next pair in the reverse order, so that
+other load on the machine affects both alike. Each case prints two JSON lines with milliseconds per
+run by process, and one with the median of the ratios after/before and an interval that contains it
+with a probability of at least 95 % (from order statistics, without assuming a distribution; below
+six pairs the interval is the whole range).
 """
 
 import argparse
@@ -35,7 +36,7 @@ STATEMENT_COUNTER = Path(__file__).with_name("statement_counter.py")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is run: which card, with the barrier or without, and how many runs at a time."""
+    """One case: the card, with or without the barrier, and how many runs are in flight."""
 
     name: str
     card: str
@@ -53,11 +54,11 @@ CASES = (
 SIDE_NAMES = ("before", "after")
 MAX_ATTEMPTS = 3
 WARMUP_RUNS = 100
-"""Runs before those that count."""
+"""Runs before the measurement."""
 
 
 class SharedServers:
-    """One RabbitMQ and one PostgreSQL for all of it."""
+    """One RabbitMQ and one PostgreSQL for all measurements."""
 
     def __init__(self, rabbit: RabbitMQServer, postgres: PostgresServer) -> None:
         self.rabbit = rabbit
@@ -66,7 +67,7 @@ class SharedServers:
 
     @asynccontextmanager
     async def isolated_urls(self) -> AsyncIterator[ServerUrls]:
-        """An empty virtual host and an empty database; those left behind would cost both sides."""
+        """Create an empty virtual host and database, and delete them after use."""
         name = f"compared_{next(self._numbers)}"
         await self.rabbit.rabbitmqctl("add_vhost", name)
         await self.rabbit.rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
@@ -81,7 +82,7 @@ class SharedServers:
 
 
 class Checkout:
-    """One checkout; what it starts runs its code."""
+    """One checkout; the processes it starts run its code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -89,14 +90,14 @@ class Checkout:
         self.python = str(venv_python) if venv_python.exists() else sys.executable
 
     async def migrate(self, environment: Mapping[str, str]) -> None:
-        """Make its tables."""
+        """Create its tables."""
         process = await self._start(("-m", "saga_engine", "migrate"), environment)
         if await process.wait():
             raise SystemExit(f"{self.path}: `saga-engine migrate` failed.")
 
     @asynccontextmanager
     async def running(self, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
-        """One of its processes; its pid."""
+        """Run one of its processes; yield the process id."""
         process = await self._start(arguments, environment)
         try:
             yield process.pid
@@ -121,7 +122,7 @@ async def measure(
     runs: int,
     extra_environment: Mapping[str, str],
 ) -> dict[str, float]:
-    """Milliseconds of processor time a run, by process."""
+    """Return the milliseconds of processor time per run, by process."""
     engine = (str(STATEMENT_COUNTER), "worker", "examples.place_order.sagas", "--port", "0")
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
     async with AsyncExitStack() as stack:
@@ -149,22 +150,22 @@ async def measure(
 async def _measure_with_retries(
     servers: SharedServers, checkout: Checkout, case: Case, runs: int
 ) -> dict[str, float]:
-    """Measure, and again if a run ended in another way, as on a machine that is too busy."""
+    """Measure; retry if a run has an unexpected status, as on an overloaded machine."""
     for _ in range(MAX_ATTEMPTS - 1):
         try:
             return await measure(servers, checkout, case, runs, {})
         except SystemExit as error:
-            print(f"{checkout.path}: {error}; it is measured again.", file=sys.stderr, flush=True)
+            print(f"{checkout.path}: {error}; measuring again.", file=sys.stderr, flush=True)
     return await measure(servers, checkout, case, runs, {})
 
 
 def relative_cost(cpu_ms: Mapping[str, float]) -> float:
-    """All that is the engine's doing, by what RabbitMQ took for the same messages."""
+    """Return the cost of the engine and PostgreSQL, relative to RabbitMQ's in the same runs."""
     return (cpu_ms["worker"] + cpu_ms["participants"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
 
 
 def confidence_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The shortest interval between two of the ordered ratios that holds the median with 95 %."""
+    """Return the shortest interval of ordered ratios that contains the median with 95 %."""
     ordered, count_of_ratios = sorted(ratios), len(ratios)
     rank, outside_probability = 0, 2.0 / 2**count_of_ratios
     while (
@@ -179,7 +180,7 @@ def confidence_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
 async def compare(
     servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, pairs: int, runs: int
 ) -> None:
-    """Measure pairs of one case and print what was found."""
+    """Measure the pairs of one case and print the results."""
     measurements: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(pairs):
         for name in SIDE_NAMES if number % 2 == 0 else SIDE_NAMES[::-1]:
@@ -210,10 +211,10 @@ async def compare(
 async def print_statement_counts(
     servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, runs: int
 ) -> None:
-    """Print the statements and round trips of the worker, a run and a transaction."""
+    """Print the statements and round trips of the worker, in total and per transaction."""
     for name, checkout in checkouts.items():
         report = Path.cwd() / f".statements-{name}"
-        # What is done when idle would blur it; commands that time out are of no matter here.
+        # Periodic duties would distort the counts.
         extra_environment = {
             "STATEMENTS_REPORT": str(report),
             "SAGA_ENGINE_MAINTENANCE_INTERVAL": "3600",
@@ -225,19 +226,23 @@ async def print_statement_counts(
 
 
 def print_result(**fields: object) -> None:
-    """Print one line."""
+    """Print one JSON line."""
     print(json.dumps(fields), flush=True)
 
 
 async def main() -> None:
-    """Compare what was asked for."""
+    """Compare the cases named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("--before", type=Path, required=True)
     parser.add_argument("--after", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--runs", type=int, default=1000, help="a tenth of it, one at a time")
+    parser.add_argument(
+        "--runs", type=int, default=1000, help="runs per case; one-at-a-time takes a tenth"
+    )
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
-    parser.add_argument("--statements", action="store_true", help="count them, once, instead")
+    parser.add_argument(
+        "--statements", action="store_true", help="count SQL statements instead, once"
+    )
     arguments = parser.parse_args()
     checkouts = {"before": Checkout(arguments.before), "after": Checkout(arguments.after)}
     async with RabbitMQServer() as rabbit, PostgresServer() as postgres:

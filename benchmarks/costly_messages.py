@@ -1,8 +1,8 @@
 """
-The worst legal messages: inside every documented limit, and as costly as a sender can make them.
+The most expensive valid messages: within every documented limit, and as costly as possible.
 
-`bulk` takes any of them for its input and passes it on in its command, so that nothing spares the
-engine to read, check, write and send it.
+The saga `costly-input` takes any of them as its input and sends it on in its command, so the engine
+must read, validate, store and send it.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from saga_engine.vocabulary import Json
 __all__ = ["INPUT_KINDS", "costly_input", "place_order"]
 
 BODY_BYTES, VALUE_COUNT, NESTING_DEPTH = 250_000, 9_900, 60
-"""A little less than the limits, to leave room for the rest of a request."""
+"""Slightly below the limits, to leave room for the rest of a request."""
 
 costly_input = Saga("costly-input", version=1, input=dict[str, object])
 
@@ -35,7 +35,7 @@ def _many_objects() -> Json:
 
 
 def _objects_and_texts() -> Json:
-    """Small objects, and texts that fill the body up."""
+    """Small objects, and strings that fill the body."""
     text = "x" * (BODY_BYTES // (VALUE_COUNT // 2) - 12)
     return {"items": [{"a": text} for _ in range(VALUE_COUNT // 2)]}
 
@@ -60,9 +60,9 @@ INPUT_KINDS: Mapping[str, Callable[[], Json]] = {
     "text": lambda: {"items": "é\n" * (BODY_BYTES // 4)},
     "tiny": lambda: {"items": []},
 }
-"""What `input` is, by the name of its kind; the last is for comparison."""
+"""The inputs by kind; the last one is for comparison."""
 
 
 def start_body(run_id: str, kind: str) -> bytes:
-    """A start of `bulk` with such an input."""
+    """Return the body of a start request with an input of this kind."""
     return write_json({"run_id": run_id, "saga": "costly-input", "input": INPUT_KINDS[kind]()})

@@ -1,11 +1,11 @@
 """
-What honest runs notice of 1,000 of the worst legal messages in the request queue.
+The effect on normal runs of 1,000 of the most expensive valid messages in the request queue.
 
     python -m benchmarks.hostile [--kind objects] [--messages 1000]
 
-Honest runs begin, then the messages are sent, then another honest run is asked for, which has its
-turn after them. One JSON line a kind: how late the worker's event loop came round, the memory it
-took, how long the honest runs took, and what should be 0.
+Normal runs are started, then the expensive messages are published, then one more normal run is
+started, which is queued behind them. Each kind prints one JSON line: the lag of the worker's event
+loop, its memory, how long the normal runs took, and counters that should be 0.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 
 NORMAL_RUNS, BATCH_SIZE = 20, 40
-"""Honest runs under way, and messages in one write."""
+"""Normal runs in flight, and messages in one publish."""
 
 
 async def measure(urls: ServerUrls, kind: str, messages: int) -> dict[str, object]:
@@ -50,7 +50,7 @@ async def measure(urls: ServerUrls, kind: str, messages: int) -> dict[str, objec
             [last_run_id] = await load.start_runs(1)
             async with Database(urls.database_url, Settings()) as database:
                 seconds = await _wait_seconds(load, [last_run_id], database, messages)
-        with report.open() as written:  # noqa: ASYNC230 - everything is over
+        with report.open() as written:  # noqa: ASYNC230 - the measurement is over
             return {"case": f"hostile-{kind}", **seconds, **json.load(written)}
 
 
@@ -67,10 +67,10 @@ async def _wait_seconds(
     load: LoadGenerator, last_run_ids: Sequence[UUID], database: Database, messages: int
 ) -> dict[str, float]:
     """
-    Until the runs under way, and the one that came after the flood, have ended.
+    Return the seconds until the normal runs, and the run queued behind the messages, have finished.
 
-    That one has its turn when all messages before it are decided: taken from the queue they are
-    sooner, a prefetch at a time.
+    `last_run_after_backlog_s` counts from when all messages before the last run were decided. They
+    leave the queue earlier, one prefetch at a time.
     """
     started_at = now = time.perf_counter()
     figures, decided_at = {}, 0.0
@@ -87,7 +87,7 @@ async def _wait_seconds(
 
 
 async def _decided_starts(database: Database) -> int:
-    """How many starts of the flood have begun, or wait for their place in PostgreSQL."""
+    """Return how many of the expensive starts are runs, or wait in PostgreSQL for a slot."""
     async with database.transaction() as tx:
         decided: int = (
             await tx.execute(_DECIDED_STARTS_SQL, {"saga": costly_input.name})
@@ -105,7 +105,7 @@ _DECIDED_STARTS_SQL = text(
 
 
 async def main() -> None:
-    """Measure the kinds that were asked for."""
+    """Measure the kinds named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile")
     parser.add_argument("--kind", action="append", choices=list(INPUT_KINDS))
     parser.add_argument("--messages", type=int, default=1000)

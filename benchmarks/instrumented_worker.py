@@ -1,9 +1,9 @@
 """
-A worker that measures how late its event loop comes round, and how much memory it takes.
+A worker that measures the lag of its event loop and its memory.
 
     python -m benchmarks.instrumented_worker REPORT
 
-runs the sagas of `benchmarks.costly_messages` until SIGTERM, then writes one line of JSON to the
+It runs the sagas of `benchmarks.costly_messages` until SIGTERM, then writes one JSON object to the
 file REPORT.
 """
 
@@ -22,11 +22,11 @@ from saga_engine.telemetry.events import Emitter, TelemetryEvent
 from saga_engine.worker.worker import Worker
 
 SAMPLE_INTERVAL = 0.005
-"""Seconds between two looks at the clock."""
+"""Seconds between two samples."""
 
 
 class WorkerProbe:
-    """Looks at the clock again and again; and counts what the worker tells."""
+    """Samples the lag of the event loop, and counts events of the worker."""
 
     def __init__(self) -> None:
         self.lags: list[float] = []
@@ -34,14 +34,14 @@ class WorkerProbe:
         self.largest_batches: Counter[str] = Counter()
 
     async def sample_lag(self) -> None:
-        """Go on for ever."""
+        """Sample without end."""
         while True:
             due = time.perf_counter() + SAMPLE_INTERVAL
             await asyncio.sleep(SAMPLE_INTERVAL)
             self.lags.append(time.perf_counter() - due)
 
     def on_event(self, event: TelemetryEvent) -> None:
-        """Count a fact."""
+        """Count one telemetry event."""
         match event:
             case events.BrokerConnectionChanged():
                 self.counts["reconnects"] += event.generation > 1
@@ -59,7 +59,7 @@ class WorkerProbe:
                 pass
 
     def report(self) -> dict[str, object]:
-        """What was measured, in milliseconds, MB and numbers."""
+        """Return the figures: milliseconds, MB and counts."""
         ordered = sorted(self.lags)
         status = Path("/proc/self/status").read_text()
         return {
@@ -75,7 +75,7 @@ class WorkerProbe:
 
 
 async def main() -> dict[str, object]:
-    """Run until SIGTERM; what was measured."""
+    """Run until SIGTERM; return the figures."""
     probe, stop = WorkerProbe(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Worker(

@@ -1,4 +1,4 @@
-"""The load: keeps a number of runs in flight and measures each from its start to its end."""
+"""The load: keeps a number of runs in flight and measures each from its start to its result."""
 
 import asyncio
 import time
@@ -23,9 +23,9 @@ from saga_engine.vocabulary import Json
 QUEUE = "saga.benchmark"
 
 
-@dataclass
+@dataclass(slots=True)
 class Measurement:
-    """The figures of one case; latencies in milliseconds, the rest in seconds."""
+    """The figures of one case: latencies in milliseconds, the rest in seconds."""
 
     runs: int
     seconds: float
@@ -34,17 +34,17 @@ class Measurement:
 
     @property
     def runs_per_s(self) -> float:
-        """Finished runs per second, from the first start to the last end."""
+        """Finished runs per second, from the first start to the last result."""
         return self.runs / self.seconds
 
     def percentile(self, percent: int) -> float:
-        """The latency that so many percent of the runs do not exceed."""
+        """The latency that *percent* percent of the runs do not exceed."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 class LoadGenerator:
-    """Starts place-order runs with one kind of card, and hears of their ends."""
+    """Starts place-order runs with one kind of card, and receives their results."""
 
     def __init__(self, urls: ServerUrls, *, card: str, expected_status: str) -> None:
         self._urls = urls
@@ -55,12 +55,12 @@ class LoadGenerator:
 
     async def __aenter__(self) -> Self:
         topology = client_topology(QUEUE)
-        # With the engine's queues declared, starts wait there until a worker is up.
+        # Declares the engine's queues too, so that starts wait there until a worker is ready.
         self.publish_connection = SupervisedConnection(
             self._urls.broker_url, name="load", settings=self._settings, topology=ENGINE_TOPOLOGY
         )
         self._consume_connection = SupervisedConnection(
-            self._urls.broker_url, name="load ends", settings=self._settings, topology=topology
+            self._urls.broker_url, name="load results", settings=self._settings, topology=topology
         )
         await self.publish_connection.__aenter__()
         await self._consume_connection.__aenter__()
@@ -76,7 +76,7 @@ class LoadGenerator:
         await self.publish_connection.__aexit__(None, None, None)
 
     async def run(self, runs: int, *, max_in_flight: int) -> Measurement:
-        """Start *runs* runs, *at_once* in flight, and wait until each has ended as it must."""
+        """Start *runs* runs, at most *max_in_flight* at a time; each must reach its status."""
         latencies: list[float] = []
         started_at = time.perf_counter()
         started = 0
@@ -89,7 +89,7 @@ class LoadGenerator:
         return Measurement(runs, time.perf_counter() - started_at, latencies)
 
     async def wait_for_results(self, seconds: float) -> list[float]:
-        """Wait for runs to end, so long; the latencies of those that did, in milliseconds."""
+        """Wait at most *seconds* for results; return the latencies in milliseconds."""
         async with asyncio.timeout(seconds):
             deliveries = await self._consumer.take(5000)
         latencies = self._latencies(
@@ -99,7 +99,7 @@ class LoadGenerator:
         return latencies
 
     async def start_runs(self, count: int) -> list[UUID]:
-        """Start so many runs; their ids."""
+        """Start *count* runs; return their ids."""
         messages, run_ids = [], []
         for _ in range(count):
             run_id = uuid7()
@@ -112,7 +112,7 @@ class LoadGenerator:
         return run_ids
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish messages, all of which must be confirmed."""
+        """Publish messages; all must be confirmed."""
         outcomes = await self._publisher.publish(messages)
         unconfirmed = [outcome for outcome in outcomes if outcome is not PublishOutcome.CONFIRMED]
         if unconfirmed:
@@ -126,6 +126,6 @@ class LoadGenerator:
         for event in events:
             if isinstance(event, RunFinishedMessage) and event.run_id in self.started_at:
                 if event.status != self._expected_status:
-                    raise SystemExit(f"A run ended {event.status}: {event.error}")
+                    raise SystemExit(f"A run finished {event.status}: {event.error}")
                 latencies.append((now - self.started_at.pop(event.run_id)) * 1000)
         return latencies

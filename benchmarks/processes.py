@@ -1,4 +1,4 @@
-"""Private servers, the engine's processes, and the processor time of all of them."""
+"""Private servers, processes of the engine, and the processor time of both."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ MIGRATE = ("-m", "saga_engine", "migrate")
 
 @dataclass(frozen=True, slots=True)
 class ServerUrls:
-    """Where the servers are, and their process ids."""
+    """The URLs of the servers, and their process ids."""
 
     broker_url: str
     database_url: str
@@ -25,7 +25,7 @@ class ServerUrls:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a process of the engine needs to find them."""
+        """The environment variables for a process of the engine."""
         return {
             "SAGA_ENGINE_DATABASE_URL": self.database_url,
             "SAGA_ENGINE_BROKER_URL": self.broker_url,
@@ -35,7 +35,7 @@ class ServerUrls:
 
 @asynccontextmanager
 async def start_servers() -> AsyncIterator[ServerUrls]:
-    """A private RabbitMQ with quorum queues and a private PostgreSQL with fsync."""
+    """Start a private RabbitMQ with quorum queues and a private PostgreSQL with fsync."""
     async with RabbitMQServer() as rabbit, PostgresServer() as postgres:
         yield ServerUrls(rabbit.url, postgres.url, (rabbit.pid, postgres.pid))
 
@@ -44,7 +44,7 @@ async def start_servers() -> AsyncIterator[ServerUrls]:
 async def run_engine(
     urls: ServerUrls, *, workers: int, barrier: bool
 ) -> AsyncIterator[Mapping[str, Sequence[int]]]:
-    """Workers and one process of participants; gives the process ids of everything, by role."""
+    """Run workers and one participant process; yield all process ids, by role."""
     environment = {
         **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
@@ -66,7 +66,7 @@ async def run_engine(
 
 @asynccontextmanager
 async def run_participants(urls: ServerUrls, *, barrier: bool) -> AsyncIterator[int]:
-    """The tables, and one process of participants; its pid."""
+    """Migrate, and run one participant process; yield its process id."""
     environment = {
         **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
@@ -79,7 +79,7 @@ async def run_participants(urls: ServerUrls, *, barrier: bool) -> AsyncIterator[
 
 @asynccontextmanager
 async def run_process(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[int]:
-    """A Python process for the time of the block; its pid."""
+    """Run a Python process until the block ends; yield its process id."""
     process = await start_python(*arguments, environment=environment)
     try:
         yield process.pid
@@ -88,7 +88,7 @@ async def run_process(*arguments: str, environment: Mapping[str, str]) -> AsyncI
 
 
 async def terminate(process: asyncio.subprocess.Process) -> None:
-    """End a process, in order."""
+    """Stop a process with SIGTERM and wait for it."""
     if process.returncode is None:
         process.terminate()
     await process.wait()
@@ -97,19 +97,19 @@ async def terminate(process: asyncio.subprocess.Process) -> None:
 async def start_python(
     *arguments: str, environment: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
-    """Start this Python with *arguments*, from the directory that holds `examples`."""
+    """Start this Python with *arguments*, in the directory that contains `examples`."""
     root = Path(__file__).parent.parent
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
         env={**os.environ, **environment},
         cwd=root,
-        stdout=asyncio.subprocess.DEVNULL,  # ours is for the figures
+        stdout=asyncio.subprocess.DEVNULL,  # our stdout is for the figures
     )
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system seconds of a process and all that it started (proc(5), stat and task)."""
+    """Return the user and system seconds of a process and its children (proc(5))."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         children = [
@@ -119,5 +119,5 @@ def cpu_seconds(pid: int) -> float:
         ]
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    # Its own, then those of its children that have ended.
+    # Its own time and that of its exited children, then that of its running children.
     return sum(map(int, fields[11:15])) / CLOCK_TICKS_PER_SECOND + sum(map(cpu_seconds, children))

@@ -1,7 +1,7 @@
 """
-The place-order services with nothing to do but answer: the figures are the engine's.
+The place-order services without business logic, so that the figures are the engine's.
 
-With PLACE_ORDER_DATABASE_URL set, each command goes through the barrier in a transaction.
+If PLACE_ORDER_DATABASE_URL is set, each command goes through the barrier in a transaction.
 """
 
 import os

@@ -1,9 +1,9 @@
 """
-Run saga-engine of the current directory, and count what it says to PostgreSQL if that is wanted.
+Run the saga-engine of the current directory, and count its PostgreSQL statements on request.
 
-Started as a file by `benchmarks.compare`, from any checkout, so it uses nothing of the engine. With
-STATEMENTS_REPORT in the environment it writes one JSON object to that file when it ends: how many
-transactions were committed, and how many statements and round trips there were in one.
+`benchmarks.compare` runs this file in another checkout, so it imports nothing of the engine. If
+STATEMENTS_REPORT is set, it writes one JSON object to that file when it exits: the numbers of
+commits, statements and round trips, and the latter two per transaction.
 """
 
 import atexit
@@ -17,12 +17,12 @@ from typing import Any
 
 COUNTERS: Counter[str] = Counter()
 EXECUTE_METHOD = "_PreparedStatement__do_execute"
-"""All that runs a prepared statement comes through it."""
+"""The method of asyncpg that executes every prepared statement."""
 
 
 def install_counters() -> None:
-    """Count the messages of the driver that wait for an answer."""
-    from asyncpg.connection import Connection  # noqa: PLC0415 - only when it is wanted
+    """Count the calls of the driver that wait for an answer of PostgreSQL."""
+    from asyncpg.connection import Connection  # noqa: PLC0415 - only on request
     from asyncpg.prepared_stmt import PreparedStatement  # noqa: PLC0415 - the same
 
     execute, fetch = Connection.execute, getattr(PreparedStatement, EXECUTE_METHOD)
@@ -43,7 +43,7 @@ def install_counters() -> None:
 
 
 def write_report() -> None:
-    """Write what was counted."""
+    """Write the counts to the report."""
     committed = COUNTERS["commits"] or 1
     figures = {
         **COUNTERS,

@@ -1,1 +1,1 @@
-"""Sagas to read and to run. Each folder stands alone; each is a test."""
+"""Examples of sagas. Each folder is independent of the others, and tests run each of them."""

@@ -35,7 +35,7 @@ class Ticket(BaseModel):
 
 
 class CancelTicket(BaseModel):
-    """Command kitchen.cancel-ticket; by order, because the ticket may never have been heard of."""
+    """Command kitchen.cancel-ticket; by order, because the reply with the ticket may be lost."""
 
     order_id: int
 

@@ -1,4 +1,4 @@
-"""The saga: up to the pivot it can be undone, after the pivot it can only go forward."""
+"""The saga: it can be compensated up to the pivot; after the pivot it only goes forward."""
 
 from datetime import timedelta
 

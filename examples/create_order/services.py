@@ -1,7 +1,7 @@
 """
-The FTGO services, without a database: they keep nothing, so there is nothing to do twice.
+The FTGO services, without a database: they store nothing, so repeating a command is harmless.
 
-Consumer 0 does not exist; a total above 1,000 is more than any card allows.
+Consumer 0 does not exist; a total above 1,000 exceeds the limit of every card.
 """
 
 from examples.create_order.messages import (
@@ -48,7 +48,7 @@ async def approve_ticket(command: ApproveTicket) -> None:
 @accounting.command("accounting.authorize")
 async def authorize(command: AuthorizeCard) -> None:
     if command.total > CARD_LIMIT:
-        raise Rejected("card_declined", f"More than {CARD_LIMIT} is too much.")
+        raise Rejected("card_declined", f"The limit is {CARD_LIMIT}.")
 
 
 @accounting.compensation("accounting.reverse", of="accounting.authorize")

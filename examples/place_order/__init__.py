@@ -1,5 +1,5 @@
 """
-Place an order: reserve stock, charge the card, confirm; undone by release, refund and cancel.
+Place an order: reserve stock, charge the card, confirm; compensated by release, refund, cancel.
 
     saga-engine worker examples.place_order.sagas
     saga-engine participant examples.place_order.services --port 9465

@@ -1,8 +1,8 @@
 """
-What the services really did, in their own database and in their own words.
+The effect log: what the services did, in their own database.
 
-Each effect is one row, written in the transaction of the command that caused it. The demo and the
-tests compare it with what the engine says: it knows nothing of the engine.
+Each effect is one row, written in the transaction of the command that caused it. The services write
+it without the engine, so the demo and the tests can compare it with the statuses of the runs.
 """
 
 import os
@@ -28,11 +28,11 @@ effect_log = Table(
 
 
 def create_database_engine() -> AsyncEngine:
-    """The services' database; its ledger is made with the first connection."""
+    """Connect to the services' database; the first connection creates the effect log."""
     if not DATABASE_URL:
         raise RuntimeError(
-            "neither PLACE_ORDER_DATABASE_URL nor SAGA_ENGINE_DATABASE_URL is set, and the"
-            " services keep their ledger there"
+            "Set PLACE_ORDER_DATABASE_URL or SAGA_ENGINE_DATABASE_URL: the services keep their"
+            " effect log there."
         )
     engine = create_async_engine(DATABASE_URL, pool_size=20, max_overflow=0)
     event.listen(engine.sync_engine, "first_connect", _create_effect_log)
@@ -40,12 +40,12 @@ def create_database_engine() -> AsyncEngine:
 
 
 async def record_effect(tx: AsyncConnection, order_id: str, effect: str) -> None:
-    """Write down one effect."""
+    """Insert one effect."""
     await tx.execute(insert(effect_log).values(order_id=order_id, effect=effect))
 
 
 async def count_effects(url: str) -> dict[str, Counter[str]]:
-    """How often each effect happened, by order: what an auditor sees."""
+    """Return how often each effect happened, by order."""
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         rows = (await connection.execute(select(effect_log.c.order_id, effect_log.c.effect))).all()

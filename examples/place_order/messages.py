@@ -1,4 +1,4 @@
-"""The messages of place-order: what the saga sends and what the services answer."""
+"""The messages of place-order: the commands of the saga and the replies of the services."""
 
 from decimal import Decimal
 
@@ -30,7 +30,7 @@ class Reservation(BaseModel):
 
 
 class ReleaseStock(BaseModel):
-    """Command inventory.release; by order, because the reservation may never have been heard of."""
+    """Command inventory.release; by order, because the reply may have been lost."""
 
     order_id: str
 

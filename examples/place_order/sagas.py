@@ -1,4 +1,4 @@
-"""The saga: three steps, each with the command that undoes it."""
+"""The saga: three steps, each with its compensation."""
 
 from datetime import timedelta
 

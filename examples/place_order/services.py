@@ -1,8 +1,8 @@
 """
 The services: inventory, payments and orders, each a participant with its own queue.
 
-The input chooses what happens: sku NONE is out of stock; card declined is refused; card flaky fails
-twice before it works; card slow is charged, but so late that nobody waits for it any more.
+The input decides what happens. Sku NONE is out of stock. Card "declined" is rejected, card "flaky"
+fails twice and then succeeds, and card "slow" is charged, but after the last attempt has timed out.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from examples.place_order.messages import (
 )
 from saga_engine import CommandContext, Participant, Rejected
 
-SLOW_CHARGE_SECONDS = 18  # seconds: longer than the saga's three attempts of 5 s
+SLOW_CHARGE_SECONDS = 18  # longer than the three attempts of 5 s each
 
 engine = create_database_engine()
 inventory = Participant("inventory", database=engine)
@@ -34,7 +34,7 @@ orders = Participant("orders", database=engine)
 @inventory.command("inventory.reserve")
 async def reserve(command: ReserveStock, tx: AsyncConnection) -> Reservation:
     if command.sku == "NONE":
-        raise Rejected("out_of_stock", "There is none left.")
+        raise Rejected("out_of_stock", "The item is out of stock.")
     await record_effect(tx, command.order_id, "reserve")
     return Reservation(reservation_id=f"r-{command.order_id}")
 
@@ -47,9 +47,9 @@ async def release(command: ReleaseStock, tx: AsyncConnection) -> None:
 @payments.command("payment.charge")
 async def charge(command: ChargeCard, tx: AsyncConnection, context: CommandContext) -> Charge:
     if command.card == "declined":
-        raise Rejected("card_declined", "The bank says no.")
+        raise Rejected("card_declined", "The bank declined the card.")
     if command.card == "flaky" and context.attempt <= 2:
-        raise ConnectionError("the bank's gateway hung up")
+        raise ConnectionError("the bank's gateway closed the connection")
     await record_effect(tx, command.order_id, "charge")
     if command.card == "slow":
         await asyncio.sleep(SLOW_CHARGE_SECONDS)
