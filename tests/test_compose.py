@@ -1,4 +1,4 @@
-"""docker-compose.yml says what it must, as far as that shows without a Docker engine."""
+"""docker-compose.yml, as far as it can be checked without a Docker engine."""
 
 import base64
 import hashlib
@@ -17,14 +17,16 @@ from saga_engine.loading import load_objects
 from saga_engine.protocol.topology import queue_policy
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 from tests.kit.rabbitmq import RabbitMQServer
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 DEFINITIONS = json.loads((ROOT / "deploy/rabbitmq/definitions.json").read_text())
-OURS = sorted(name for name, service in SERVICES.items() if service.get("image") == "saga-engine")
+ENGINE_SERVICES = sorted(
+    name for name, service in SERVICES.items() if service.get("image") == "saga-engine"
+)
 SERVING = ("rabbitmq", "postgres", "worker", "participants")
 
 
@@ -34,16 +36,16 @@ def test_it_is_valid_by_the_compose_specification():
 
 
 def test_its_images_are_pinned_to_a_release():
-    named = {each["image"] for each in SERVICES.values()} - {"saga-engine"}
+    images = {each["image"] for each in SERVICES.values()} - {"saga-engine"}
     assert all(
-        re.fullmatch(r"(rabbitmq:4|postgres:18)(\.\d+)+(-management)?", each) for each in named
+        re.fullmatch(r"(rabbitmq:4|postgres:18)(\.\d+)+(-management)?", each) for each in images
     )
-    ours = (ROOT / "Dockerfile").read_text()
-    assert re.search(r"^FROM python:3\.\d+\.\d+-slim$", ours, re.MULTILINE)
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim$", dockerfile, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_service_is_confined(name):
+def test_every_service_has_limited_rights(name):
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -58,10 +60,10 @@ def test_every_service_is_confined(name):
     }
 
 
-def test_every_service_of_ours_has_a_user_of_its_own_and_none_is_a_superuser():
+def test_every_service_has_its_own_user_and_none_is_a_superuser():
     urls = [
         value
-        for name in OURS
+        for name in ENGINE_SERVICES
         for key, value in SERVICES[name]["environment"].items()
         if key.endswith("_URL")
     ]
@@ -74,7 +76,7 @@ def test_every_service_of_ours_has_a_user_of_its_own_and_none_is_a_superuser():
     assert all(each["tags"] == [] for each in DEFINITIONS["users"])
 
 
-def test_its_broker_has_the_policy_and_passwords_of_its_urls():
+def test_the_broker_has_the_policy_and_the_passwords_of_the_urls():
     [found] = DEFINITIONS["policies"]
     wanted = queue_policy()
     assert {name: found[name] for name in wanted} == wanted
@@ -83,17 +85,17 @@ def test_its_broker_has_the_policy_and_passwords_of_its_urls():
         assert hashlib.sha256(known[:4] + user["name"].encode()).digest() == known[4:]
 
 
-def test_its_rights_are_those_of_the_documentation():
+def test_the_rights_are_those_of_the_documentation():
     page = (ROOT / "docs/security.md").read_text()
     [granted] = re.findall(r"as the owner -->\n```sql\n(.*?)```", page, re.DOTALL)
     assert (ROOT / "deploy/postgres/grants.sql").read_text().split("\n", 1)[1] == granted
     for each in DEFINITIONS["permissions"]:
         if each["user"] != "place-order":  # three services of the page's kind in one process
-            told = " ".join(f"'{each[name]}'" for name in ("configure", "write", "read"))
-            assert f"set_permissions -p shop {each['user']} {told}" in page
+            permissions = " ".join(f"'{each[name]}'" for name in ("configure", "write", "read"))
+            assert f"set_permissions -p shop {each['user']} {permissions}" in page
 
 
-def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
+def test_the_starting_role_may_start_every_saga_of_the_worker():
     granted = (ROOT / "deploy/postgres/grants.sql").read_text()
     [_, *modules] = SERVICES["worker"]["command"]
     sagas = [
@@ -107,7 +109,7 @@ def test_the_role_that_starts_may_start_each_saga_that_its_worker_has():
 
 
 @pytest.mark.usefixtures("rabbitmq_is_installed")
-async def test_a_real_broker_takes_its_definitions(tmp_path):
+async def test_a_real_broker_imports_the_definitions(tmp_path):
     tmp_path.chmod(0o755)
     file = tmp_path / "definitions.json"
     file.write_text(json.dumps(DEFINITIONS))
@@ -120,8 +122,8 @@ async def test_a_real_broker_takes_its_definitions(tmp_path):
             assert declared.exit_code == 0, declared.err
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_command_of_ours_exists(name):
+@pytest.mark.parametrize("name", ENGINE_SERVICES)
+def test_every_command_exists(name):
     command = SERVICES[name]["command"]
     assert command[0] in {known for known, *_ in _COMMANDS}
     for module in command[1:]:
@@ -129,11 +131,11 @@ def test_every_command_of_ours_exists(name):
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_every_service_that_serves_says_when_it_is_ready(name):
+def test_every_serving_service_has_a_health_check(name):
     assert SERVICES[name]["healthcheck"]["test"]
 
 
-def test_the_worker_waits_for_its_tables_its_rights_and_its_queues():
+def test_the_worker_waits_for_its_tables_rights_and_queues():
     def finished(name, other):
         return SERVICES[name]["depends_on"][other]["condition"] == "service_completed_successfully"
 
@@ -143,17 +145,17 @@ def test_the_worker_waits_for_its_tables_its_rights_and_its_queues():
     assert finished("participants", "topology")
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_setting_is_one(name):
+@pytest.mark.parametrize("name", ENGINE_SERVICES)
+def test_every_setting_exists(name):
     given = {each for each in SERVICES[name]["environment"] if each.startswith(PREFIX)}
     assert given <= {PREFIX + setting.upper() for setting in Settings.model_fields}
 
 
-def test_a_drain_has_the_time_it_may_take():
+def test_the_grace_period_exceeds_the_shutdown_timeout():
     assert int(SERVICES["worker"]["stop_grace_period"].rstrip("s")) > Settings().shutdown_timeout
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_nothing_is_open_to_the_network(name):
+def test_no_port_is_open_to_the_network(name):
     for port in SERVICES[name].get("ports", ()):
         assert port.startswith("127.0.0.1:")

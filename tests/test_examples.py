@@ -1,4 +1,4 @@
-"""Every example runs, on a real database and a broker, and ends as its own text says."""
+"""Every example runs on a real database and a broker, with the documented results."""
 
 import asyncio
 import importlib
@@ -20,8 +20,8 @@ from tests.kit.greeter import run_services
 
 
 @asynccontextmanager
-async def shop(sagas: str, services: str, settings: Settings):
-    """An example's saga and services at work, and a client."""
+async def running_example(sagas: str, services: str, settings: Settings):
+    """Run the sagas and services of an example; yield a client."""
     async with (
         ParticipantService(
             load_objects(services, Participant, settings.import_timeout), settings, Emitter()
@@ -33,8 +33,8 @@ async def shop(sagas: str, services: str, settings: Settings):
         yield client
 
 
-async def end(client: Client, saga: str, given: dict[str, object], key: str | None = None):
-    handle = await client.start(saga, given, key=key)
+async def run_to_end(client: Client, saga: str, data: dict[str, object], key: str | None = None):
+    handle = await client.start(saga, data, key=key)
     async with asyncio.timeout(60):
         return await client.result(handle.run_id)
 
@@ -44,26 +44,26 @@ def settings(migrated_url, broker_url) -> Settings:
     return Settings(database_url=migrated_url, broker_url=broker_url)
 
 
-async def test_the_trip_is_booked_whole_or_not_at_all(settings):
-    async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
-        booked = await end(client, "book-trip", {"trip_id": "t-1", "city": "Lisbon"})
-        refused = await end(client, "book-trip", {"trip_id": "t-2", "city": "Atlantis"})
+async def test_a_trip_is_booked_completely_or_compensated(settings):
+    async with running_example("examples.trip.saga", "examples.trip.services", settings) as client:
+        booked = await run_to_end(client, "book-trip", {"trip_id": "t-1", "city": "Lisbon"})
+        refused = await run_to_end(client, "book-trip", {"trip_id": "t-2", "city": "Atlantis"})
     assert (booked.status, booked.result["book_flight"]) == ("completed", {"number": "TP-t-1"})
     assert (refused.status, refused.error.code) == ("compensated", "no_such_city")
 
 
-async def test_the_readme_client_books_both_trips(settings, monkeypatch):
+async def test_the_client_of_the_readme_books_both_trips(settings, monkeypatch):
     monkeypatch.setenv("SAGA_ENGINE_BROKER_URL", settings.require_broker_url())
     module = importlib.import_module("examples.trip.client")
-    async with shop("examples.trip.saga", "examples.trip.services", settings):
+    async with running_example("examples.trip.saga", "examples.trip.services", settings):
         assert await module.book(module.Trip(trip_id="t-1", city="Lisbon")) == "completed"
         assert await module.book(module.Trip(trip_id="t-2", city="Atlantis")) == "compensated"
 
 
-async def test_the_readme_reservation_and_its_run_are_committed_together(settings, monkeypatch):
+async def test_a_reservation_and_its_start_are_committed_together(settings, monkeypatch):
     monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", settings.require_database_url())
     module = importlib.import_module("examples.trip.start_in_transaction")
-    async with shop("examples.trip.saga", "examples.trip.services", settings) as client:
+    async with running_example("examples.trip.saga", "examples.trip.services", settings) as client:
         await module.main()
         handle = await client.start("book-trip", {"trip_id": "t-3", "city": "Porto"}, key="t-3")
         assert handle.existing
@@ -79,13 +79,13 @@ async def test_the_readme_reservation_and_its_run_are_committed_together(setting
         assert not handle.existing
 
 
-async def test_create_order_is_undone_before_its_pivot_and_only_goes_forward_after(settings):
+async def test_create_order_is_compensated_before_its_pivot_only(settings):
     order = {"order_id": 7, "consumer_id": 1, "restaurant_id": 2, "total": "61.70"}
     examples = ("examples.create_order.sagas", "examples.create_order.services")
-    async with shop(*examples, settings) as client:
-        approved = await end(client, "create-order", order)
-        unknown = await end(client, "create-order", order | {"consumer_id": 0})
-        declined = await end(client, "create-order", order | {"total": "1000.01"})
+    async with running_example(*examples, settings) as client:
+        approved = await run_to_end(client, "create-order", order)
+        unknown = await run_to_end(client, "create-order", order | {"consumer_id": 0})
+        declined = await run_to_end(client, "create-order", order | {"total": "1000.01"})
     assert approved.status == "completed"
     assert (unknown.status, unknown.error.code) == ("compensated", "unknown_consumer")
     assert (declined.status, declined.error.code) == ("compensated", "card_declined")

@@ -1,4 +1,4 @@
-"""What docs/operations.md names is there, and its commands do what it says."""
+"""The settings, metrics and commands of docs/operations.md exist, and its commands run."""
 
 import re
 from pathlib import Path
@@ -9,45 +9,45 @@ from saga_engine.settings import Settings
 from saga_engine.store.schema import REVISION
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.worker import admission
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
 TEXT = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_its_settings_are_settings_with_the_defaults_it_tells():
+def test_its_settings_exist_with_their_documented_defaults():
     named = re.findall(rf"{PREFIX}(\w+)`(?: seconds)?(?: \(([\d.,]*\d))?", TEXT)
     assert len(named) > 5
-    for name, told in named:
+    for name, default in named:
         if is_injected(f"{PREFIX}{name}", ""):
             continue
         field = Settings.model_fields[name.lower()]
-        assert not told or field.default == float(told.replace(",", "")), name
+        assert not default or field.default == float(default.replace(",", "")), name
 
 
-def test_its_metrics_are_metrics():
+def test_its_metrics_exist():
     names = {each.name for each in METRIC_CATALOGUE}
     for name in re.findall(r"\bsaga_[a-z_]+(?:_total|_open|_seconds|_waiting)\b", TEXT):
         assert name in names, name
 
 
-def test_its_places_are_those_of_the_code():
+def test_its_numbers_of_slots_are_those_of_the_code():
     assert f"begins with {admission.INITIAL_SLOTS} places" in TEXT
     assert f"never fewer than {admission.MIN_SLOTS}" in TEXT
     assert (admission.FAST_SHARE, admission.SLOW_SHARE) == (0.25, 0.5)
 
 
-async def test_its_commands_work(migrated_url):
+async def test_its_commands_run(migrated_url):
     lines = [each for block in SHELL for each in block.splitlines()]
-    ours = [each for each in lines if each.startswith("saga-engine ")]
-    assert {each.split()[1] for each in ours} <= set(make_app())
-    assert len(ours) >= 3
-    for command in ours:
+    commands = [each for each in lines if each.startswith("saga-engine ")]
+    assert {each.split()[1] for each in commands} <= set(make_app())
+    assert len(commands) >= 3
+    for command in commands:
         arguments = re.findall(r'"([^"]*)"|(\S+)', command)
         given = [quoted or plain for quoted, plain in arguments][1:]
         ran = await saga_engine(*given, database_url=migrated_url)
         assert ran.exit_code == 0, f"{command}: {ran.err}"
 
 
-def test_it_tells_of_the_newest_migrations_it_has_to():
+def test_it_names_the_newest_migration():
     assert f"this version needs {REVISION}" in TEXT

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests and faults: each of them is there."""
+"""The tests and faults named in docs/reliability.md exist."""
 
 import ast
 import re
@@ -17,13 +17,13 @@ FAULTS = sorted(
 )
 
 
-def test_the_page_names_enough_to_be_worth_a_look():
+def test_names_are_found_in_the_page():
     assert len(TESTS) > 40
     assert len(FAULTS) > 60
 
 
 @pytest.mark.parametrize("name", TESTS)
-def test_a_test_that_is_named_is_there(name):
+def test_a_named_test_exists(name):
     path, _, function = name.partition("::")
     assert (ROOT / path).exists()
     if function:
@@ -32,11 +32,11 @@ def test_a_test_that_is_named_is_there(name):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_is_named_is_injected(name):
+def test_a_named_fault_is_injected(name):
     assert name in {fault.name for fault in (*ALL, *CLUSTER)}
 
 
-def test_every_fault_is_on_the_page():
+def test_every_fault_is_in_the_page():
     assert {fault.name for fault in (*ALL, *CLUSTER)} - set(FAULTS) <= UNNAMED
 
 
@@ -46,22 +46,22 @@ UNNAMED = {
     for who in ("worker", "participant")
     for server in ("RabbitMQ", "PostgreSQL")
 }
-"""Of each of these the matrix names the ones that say most."""
+"""Of these combinations the page names only the most important ones."""
 
 
-def test_the_limits_that_are_named_are_settings():
+def test_the_named_limits_are_settings():
     named = re.search(r"Limits are settings: (.*?)\(", DOCUMENT, re.DOTALL)
     assert named
     assert set(re.findall(r"`(\w+)`", named[1])) <= set(Settings.model_fields)
 
 
-def test_the_readme_and_the_page_show_one_measurement_of_the_faults():
+def test_the_readme_and_the_page_show_the_same_measurement_of_the_faults():
     section = DOCUMENT.split("## 4.")[1].split("## 5.")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
     faults, waits = sum(int(row[1]) for row in rows), max(float(row[4]) for row in rows)
-    told = re.search(r"\*\*(\d+ faults, [\d,]+ runs, no violation);", section)
-    assert told
-    assert told[1].startswith(f"{faults} faults, ")
+    total = re.search(r"\*\*(\d+ faults, [\d,]+ runs, no violation);", section)
+    assert total
+    assert total[1].startswith(f"{faults} faults, ")
     assert f"\n{waits} s.**" in section
     readme = (ROOT / "README.md").read_text()
-    assert f"| {told[1]}; work went on within {waits} s after every fault |" in readme
+    assert f"| {total[1]}; work went on within {waits} s after every fault |" in readme

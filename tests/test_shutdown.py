@@ -12,40 +12,40 @@ from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule
 from saga_engine.telemetry.events import Emitter, ProcessStopping
 from saga_engine.worker.worker import Worker
-from tests.cli.conftest import EventRecorder
+from tests.kit.command_line import EventRecorder
 from tests.kit.greeter import GreeterParticipant, worker
 
 
-@pytest.mark.parametrize("drain", [2.0, 25.0, 86_400.0])
+@pytest.mark.parametrize("shutdown_timeout", [2.0, 25.0, 86_400.0])
 @pytest.mark.parametrize("program", ["worker", "participant"])
-async def test_the_waits_of_a_shutdown_are_the_moments_of_its_drain(
-    migrated_url, rabbitmq_url, monkeypatch, program, drain
+async def test_the_waits_of_a_shutdown_end_at_its_deadlines(
+    migrated_url, rabbitmq_url, monkeypatch, program, shutdown_timeout
 ):
-    loop, moments = asyncio.get_running_loop(), list[float | None]()
+    loop, deadlines = asyncio.get_running_loop(), list[float | None]()
     timeout_at = asyncio.timeout_at
 
-    def noting(when: float | None) -> asyncio.Timeout:
-        moments.append(when)
+    def record_deadline(when: float | None) -> asyncio.Timeout:
+        deadlines.append(when)
         return timeout_at(when)
 
-    settings = Settings(database_url=migrated_url, broker_url=rabbitmq_url, shutdown_timeout=drain)
-    facts, stop = EventRecorder(), asyncio.Event()
-    made: Worker | ParticipantService = worker(settings, facts)
+    urls = {"database_url": migrated_url, "broker_url": rabbitmq_url}
+    settings = Settings(**urls, shutdown_timeout=shutdown_timeout)
+    events, stop = EventRecorder(), asyncio.Event()
+    created: Worker | ParticipantService = worker(settings, events)
     if program == "participant":
-        made = ParticipantService([GreeterParticipant().participant], settings, Emitter(facts))
-    async with made as served:
-        running = loop.create_task(served.run(stop))
-        monkeypatch.setattr(asyncio, "timeout_at", noting)
+        created = ParticipantService([GreeterParticipant().participant], settings, Emitter(events))
+    async with created as service:
+        running = loop.create_task(service.run(stop))
+        monkeypatch.setattr(asyncio, "timeout_at", record_deadline)
         stop.set()
-        await facts.wait_for(ProcessStopping)
-        began = loop.time()
+        await events.wait_for(ProcessStopping)
+        started_at = loop.time()
         async with asyncio.timeout(300):
             await running
-    work, left = moments
+    work, close = deadlines
+    schedule = ShutdownSchedule(shutdown_timeout)
     assert work is not None
-    assert left is not None
-    assert left - work == pytest.approx(
-        ShutdownSchedule(drain).close_deadline - ShutdownSchedule(drain).work_deadline, abs=1e-6
-    )
-    # Counted from when the signal was heard, which is no later than `began`.
-    assert work - ShutdownSchedule(drain).work_deadline <= began
+    assert close is not None
+    assert close - work == pytest.approx(schedule.close_deadline - schedule.work_deadline, abs=1e-6)
+    # It counts from the arrival of the signal, which is not after `started_at`.
+    assert work - schedule.work_deadline <= started_at

@@ -1,4 +1,4 @@
-"""Code of users that cancels every task, or stops the event loop, stops nobody else's work."""
+"""User code that cancels every task or stops the event loop does not stop other work."""
 
 import signal
 from contextlib import asynccontextmanager
@@ -6,18 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from saga_engine.identifiers import uuid7
-from tests.cli.conftest import saga_engine
-from tests.cli.test_services import ended, serving, told
-from tests.cli.test_user_code import record
+from tests.cli.test_user_code import publish_starts
+from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
 
-
-@pytest.fixture
-def urls(migrated_url, rabbitmq_url):
-    """What a process of the engine needs."""
-    return {"database_url": migrated_url, "broker_url": rabbitmq_url}
-
-
-WAYS = """
+MISBEHAVIOUR_SOURCE = """
 import asyncio, contextvars, sys, threading
 
 def cancel_all():
@@ -49,8 +41,8 @@ def sabotage():
     tasks = asyncio.all_tasks()
     contextvars.Context().run(lambda: [task.cancel() for task in tasks])
 
-EVIL = {each.__name__: each for each in (cancel_all, stop, stop_later, cancel_later, exit_later,
-    stop_from_a_thread, close, sabotage)}
+MISBEHAVIOURS = {each.__name__: each for each in (cancel_all, stop, stop_later, cancel_later,
+    exit_later, stop_from_a_thread, close, sabotage)}
 """
 SAGAS = """
 from pydantic import BaseModel
@@ -64,7 +56,7 @@ shop = Saga("shop", version=1, input=Given)
 
 @shop.step(command="shop.do", read_only=True, retry=Retry(attempts=1))
 def do(given: Given) -> dict:
-    EVIL.get(given.mapping, str)()
+    MISBEHAVIOURS.get(given.mapping, str)()
     return {"way": given.handler}
 """
 SERVICES = """
@@ -77,20 +69,20 @@ async def do(command: dict) -> None:
     if command["way"] == "meet":
         print("met", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-    EVIL.get(command["way"], str)()
+    MISBEHAVIOURS.get(command["way"], str)()
     await asyncio.sleep(0)
 """
 PREVENTED = ["cancel_all", "stop", "stop_later", "cancel_later"]
 STOPPED = ["exit_later", "stop_from_a_thread"]
-WORDS = dict.fromkeys(PREVENTED, "") | {
+PROBLEMS = dict.fromkeys(PREVENTED, "") | {
     "exit_later": "SystemExit",
     "stop_from_a_thread": "The event loop was stopped",
 }
 
 
-def wrote(path):
-    (path / "sagas.py").write_text(WAYS + SAGAS)
-    (path / "services.py").write_text(WAYS + SERVICES)
+def write_modules(path):
+    (path / "sagas.py").write_text(MISBEHAVIOUR_SOURCE + SAGAS)
+    (path / "services.py").write_text(MISBEHAVIOUR_SOURCE + SERVICES)
     return ("worker", "sagas", "--port", "0"), ("participant", "services", "--port", "0")
 
 
@@ -101,47 +93,53 @@ async def started(urls, *more, given):
 
 
 @asynccontextmanager
-async def both(tmp_path, urls):
-    """A worker and a participant of that code, ready."""
-    one, other = wrote(tmp_path)
+async def running_both(tmp_path, urls):
+    """A worker and a participant with that code, ready."""
+    worker_command, participant_command = write_modules(tmp_path)
     async with (
-        serving(*one, cwd=tmp_path, **urls, log_repeat="0.001") as worker,
-        serving(*other, cwd=tmp_path, **urls, log_repeat="0.001") as participant,
+        running_command(
+            *worker_command, cwd=tmp_path, **urls, log_throttle_interval="0.001"
+        ) as worker,
+        running_command(
+            *participant_command, cwd=tmp_path, **urls, log_throttle_interval="0.001"
+        ) as participant,
     ):
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+        await read_log_until(worker, "process.ready")
+        await read_log_until(participant, "process.ready")
         yield worker, participant
 
 
 @pytest.mark.parametrize("where", ["mapping", "handler"])
-async def test_code_that_turns_on_the_loop_stops_neither_its_process_nor_other_runs(
+async def test_code_that_stops_the_loop_affects_neither_its_process_nor_other_runs(
     tmp_path, urls, where
 ):
-    """One after another in one process: what one has done harms no other either."""
-    async with both(tmp_path, urls) as (worker, participant):
+    """One after another in one process, so that an earlier one must not affect a later one."""
+    async with running_both(tmp_path, urls) as (worker, participant):
         process = worker if where == "mapping" else participant
         for way in (*PREVENTED, *STOPPED):
             run_id = str(uuid7())
-            await record(urls, {run_id: {where: way}})
+            await publish_starts(urls, {run_id: {where: way}})
             known = way in PREVENTED
             named = (run_id, "do", "shop.do") if known else (None, None, None)
-            line = await contained(process, named, WORDS[way])
+            line = await read_contained(process, named, PROBLEMS[way])
             assert line["problem"].endswith(
                 "The loop goes on." if "cancel" not in way else "Nothing was cancelled."
             )
             await others_complete(urls)
-        await record(urls, {str(uuid7()): {where: "close"}})
-        await told(process, "user_code.failed" if where == "mapping" else "handler.failed")
+        await publish_starts(urls, {str(uuid7()): {where: "close"}})
+        await read_log_until(
+            process, "user_code.failed" if where == "mapping" else "handler.failed"
+        )
         await others_complete(urls)
         for each in (worker, participant):
             each.send_signal(signal.SIGTERM)
-            assert await ended(each, 300) == 0
+            assert await exit_code_of(each, 300) == 0
 
 
-async def contained(process, named, words):
-    """The line that tells what was contained, of that run, step and command, with those words."""
+async def read_contained(process, named, words):
+    """Read the log up to a `user_code.contained` for that run, step and command."""
     while True:
-        line = await told(process, "user_code.contained")
+        line = await read_log_until(process, "user_code.contained")
         found = (line.get("run_id"), line.get("step"), line.get("command"))
         if found == named and words in line["problem"]:
             return line
@@ -152,20 +150,20 @@ async def others_complete(urls):
     assert ran.exit_code == 0, ran
 
 
-async def test_a_handler_that_cancels_every_task_fails_no_handler_beside_it(tmp_path, urls):
-    async with both(tmp_path, urls) as (_, participant):
-        beside, evil = str(uuid7()), str(uuid7())
-        await record(urls, {beside: {"handler": "meet"}})
+async def test_a_handler_that_cancels_every_task_fails_no_other_handler(tmp_path, urls):
+    async with running_both(tmp_path, urls) as (_, participant):
+        other, cancelling = str(uuid7()), str(uuid7())
+        await publish_starts(urls, {other: {"handler": "meet"}})
         assert await participant.stdout.readline() == b"met\n"
-        await record(urls, {evil: {"handler": "cancel_all"}})
-        assert (await told(participant, "user_code.contained"))["run_id"] == evil
+        await publish_starts(urls, {cancelling: {"handler": "cancel_all"}})
+        assert (await read_log_until(participant, "user_code.contained"))["run_id"] == cancelling
         participant.stdin.write(b"\n")
-        assert (await saga_engine("wait", beside, "--timeout", "60", **urls)).exit_code == 0
+        assert (await saga_engine("wait", other, "--timeout", "60", **urls)).exit_code == 0
 
 
-async def test_a_process_that_is_cancelled_all_the_same_ends_with_a_line_and_code_9(tmp_path, urls):
-    async with both(tmp_path, urls) as (_, participant):
-        await record(urls, {str(uuid7()): {"handler": "sabotage"}})
-        assert await ended(participant, 300) == 9
+async def test_a_cancelled_process_names_the_reason_and_exits_9(tmp_path, urls):
+    async with running_both(tmp_path, urls) as (_, participant):
+        await publish_starts(urls, {str(uuid7()): {"handler": "sabotage"}})
+        assert await exit_code_of(participant, 300) == 9
         written = (await participant.stderr.read()).decode()
-        assert "cancelled the process" in written
+        assert "cancelled the main task of the process" in written

@@ -14,34 +14,34 @@ from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter, DeadLetterFilter
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
 WHY = ("--reason", "known bug", "--operator", "ann")
 
 
-async def garbage(engine, *bodies, exchange=REQUESTS, key="start"):
-    """Send what nobody can read, and wait until it is on record."""
+async def publish_malformed(engine, *bodies, exchange=REQUESTS, key="start"):
+    """Publish malformed messages and wait until they are dead-lettered."""
     url, settings = engine.settings.require_broker_url(), engine.settings
     messages = [
         Message(exchange, key, body, f"m-{number}", type=key, correlation_id="c-1")
         for number, body in enumerate(bodies)
     ]
-    async with SupervisedConnection(url, name="publish", settings=settings) as link:
-        outcomes = await Publisher(link).publish(messages)
+    async with SupervisedConnection(url, name="publish", settings=settings) as connection:
+        outcomes = await Publisher(connection).publish(messages)
     assert outcomes == [PublishOutcome.CONFIRMED] * len(bodies)
-    await engine.facts.until(MessageDeadLettered, len(bodies))
+    await engine.events.wait_for(MessageDeadLettered, len(bodies))
 
 
 @pytest.fixture
 async def recorded(settings):
-    """Put dead letters on record by hand; no engine runs."""
+    """Record dead letters directly; no engine runs."""
 
     async def record(*letters):
         async with (
             Database(settings.require_database_url(), settings) as database,
             database.transaction() as tx,
         ):
-            await dead_letters.record(tx, letters, settings.dead_letter_bytes)
+            await dead_letters.record(tx, letters, settings.max_dead_letter_body_bytes)
 
     return record
 
@@ -50,7 +50,7 @@ def letter(**changes):
     made: dict[str, Any] = {
         "queue": "saga.requests",
         "reason": "bad_request",
-        "detail": "It is none.",
+        "detail": "It is not a request.",
         "body": b"{}",
         "body_size": 2,
         "exchange": REQUESTS,
@@ -60,8 +60,8 @@ def letter(**changes):
     return DeadLetter(**(made | changes))
 
 
-async def test_what_nobody_can_read_is_listed_and_shown_with_its_bytes(engine):
-    await garbage(engine, b"{oops")
+async def test_a_malformed_message_is_listed_and_shown_with_its_bytes(engine):
+    await publish_malformed(engine, b"{oops")
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert (listed["queue"], listed["reason"]) == ("saga.requests", "malformed_json")
     shown = (await engine("dead-letters", "show", listed["id"], "--json")).json
@@ -75,33 +75,33 @@ async def test_what_nobody_can_read_is_listed_and_shown_with_its_bytes(engine):
     assert "{oops" not in plain.out
 
 
-async def test_a_redriven_letter_arrives_as_it_was_and_is_done(engine):
+async def test_a_redriven_dead_letter_arrives_unchanged_and_is_closed(engine):
     unknown = b'{"run_id": "%s", "saga": "greets", "input": {"name": "Ann"}}'
-    await garbage(engine, unknown % str(uuid7()).encode())
+    await publish_malformed(engine, unknown % str(uuid7()).encode())
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert listed["reason"] == "unknown_saga"
     ran = await engine("dead-letters", "redrive", listed["id"], "--json", *WHY)
-    assert (ran.code, ran.json["redriven"], ran.json["failed"]) == (0, [listed["id"]], [])
-    await engine.facts.until(MessageDeadLettered)  # It is still unknown.
+    assert (ran.exit_code, ran.json["redriven"], ran.json["failed"]) == (0, [listed["id"]], [])
+    await engine.events.wait_for(MessageDeadLettered)  # the saga is still unknown
     (again,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     shown = (await engine("dead-letters", "show", again["id"], "--json")).json
     assert (shown["headers"], shown["correlation_id"]) == ({"x-saga-redrive-count": 1}, "c-1")
     old = (await engine("dead-letters", "show", listed["id"], "--json")).json
     assert (old["state"], old["resolved_by"], old["body"]) == ("redriven", "ann", shown["body"])
     second = await engine("dead-letters", "redrive", listed["id"])
-    assert (second.code, "is redriven by ann" in second.err) == (4, True)
+    assert (second.exit_code, "is redriven by ann" in second.err) == (4, True)
 
 
-async def test_a_letter_that_can_be_handled_now_starts_its_run(engine, recorded):
+async def test_a_redriven_start_that_is_valid_now_starts_its_run(engine, recorded):
     run_id = str(uuid7()).encode()
     body = b'{"run_id": "%s", "saga": "greet", "input": {"name": "Ann"}}' % run_id
     await recorded(letter(body=body, body_size=len(body)))
-    assert (await engine("dead-letters", "redrive", "--all", "--yes")).code == 0
-    (started,) = await engine.facts.until(RunStarted)
+    assert (await engine("dead-letters", "redrive", "--all", "--yes")).exit_code == 0
+    (started,) = await engine.events.wait_for(RunStarted)
     assert started.run_id == run_id.decode()
 
 
-async def test_a_letter_the_broker_gave_up_goes_straight_to_the_queue_it_died_in(engine, recorded):
+async def test_a_letter_dead_lettered_by_the_broker_goes_to_its_original_queue(engine, recorded):
     urls = {
         "database_url": engine.settings.require_database_url(),
         "broker_url": engine.settings.require_broker_url(),
@@ -116,12 +116,12 @@ async def test_a_letter_the_broker_gave_up_goes_straight_to_the_queue_it_died_in
     ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **urls)
     assert ran.exit_code == 7
     assert [each["problem"] for each in ran.json["failed"]] == [
-        "It did not come from a queue of saga-engine's."
+        "It did not come from a queue of saga-engine."
     ]
     assert len(ran.json["redriven"]) == 1
 
 
-async def test_what_cannot_be_sent_fails_alone_and_stays_open(engine, recorded):
+async def test_a_letter_that_cannot_be_published_fails_alone_and_stays_open(engine, recorded):
     await recorded(
         letter(body=b"{oops"),
         letter(body=b"{", body_size=5),
@@ -130,17 +130,17 @@ async def test_what_cannot_be_sent_fails_alone_and_stays_open(engine, recorded):
         letter(headers={"odd": [1]}),
     )
     ran = await engine("dead-letters", "redrive", "--all", "--yes", "--json")
-    assert ran.code == 7
+    assert ran.exit_code == 7
     problems = [each["problem"] for each in ran.json["failed"]]
     assert len(ran.json["redriven"]) == 1
-    for words in ("1 of its 5 bytes", "did not confirm", "No queue takes it", "'odd'"):
+    for words in ("1 of its 5 bytes", "did not confirm", "No queue is bound", "'odd'"):
         assert any(words in problem for problem in problems), words
-    await engine.facts.until(MessageDeadLettered)
+    await engine.events.wait_for(MessageDeadLettered)
     left = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert len(left) == 5
 
 
-async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings, recorded):
+async def test_many_are_discarded_only_after_confirmation(settings, recorded):
     url = settings.require_database_url()
     await recorded(*[letter()] * 3, letter(queue="saga.replies", reason="bad_outcome"))
     counted = await saga_engine(
@@ -167,22 +167,22 @@ async def test_many_are_discarded_only_after_their_number_was_agreed_to(settings
     assert len(rest.json["dead_letters"]) == 1
 
 
-async def test_what_its_sender_may_not_send_is_sent_again_only_if_it_is_named(engine, recorded):
+async def test_messages_of_unauthorized_senders_are_redriven_only_if_selected(engine, recorded):
     url, broker_url = engine.settings.require_database_url(), engine.settings.require_broker_url()
     await recorded(letter(reason="unauthorized_sender"), letter())
     again = ("dead-letters", "redrive", "--yes", "--json")
     settings = {"database_url": url, "broker_url": broker_url}
     for choice in (("--all",), ("--queue", "saga.requests")):
         ran = await saga_engine(*again, *choice, "--dry-run", **settings)
-        assert ran.json["dead_letters"] == 1
-        assert "Left out: 1 of unauthorized_sender" in ran.err
+        assert ran.json["count"] == 1
+        assert "Excluded: 1 of unauthorized_sender" in ran.err
     ran = await saga_engine(*again, "--all", **settings)
     assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
     ran = await saga_engine(*again, "--reason-code", "unauthorized_sender", **settings)
     assert (ran.exit_code, len(ran.json["redriven"])) == (0, 1)
 
 
-async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, recorded):
+async def test_a_dry_run_prints_a_document_with_json(settings, recorded):
     await recorded(letter())
     url, broker_url = settings.require_database_url(), settings.require_broker_url()
     for command in (("redrive", "--all"), ("discard", "--all", *WHY), ("purge", *WHY)):
@@ -192,26 +192,26 @@ async def test_a_dry_run_prints_a_document_where_one_is_asked_for(settings, reco
             broker_url=broker_url,
         )
         number = 0 if command[0] == "purge" else 1
-        assert (ran.exit_code, ran.json["dead_letters"]) == (0, number)
+        assert (ran.exit_code, ran.json["count"]) == (0, number)
         text = await saga_engine(
             "dead-letters", *command, "--dry-run", database_url=url, broker_url=broker_url
         )
         assert text.out == f"{number} dead letters\n"
 
 
-async def test_what_is_meant_has_to_be_said(settings):
+async def test_an_invalid_selection_is_one_sentence(settings):
     urls = {
         "database_url": settings.require_database_url(),
         "broker_url": settings.require_broker_url(),
     }
     cases = (
-        (("redrive",), 2, "Name dead letters by their ids"),
-        (("redrive", 1, "--all"), 2, "Name dead letters by their ids"),
+        (("redrive",), 2, "Name dead letters by id"),
+        (("redrive", 1, "--all"), 2, "Name dead letters by id"),
         (("redrive", 7), 3, "There is no dead letter 7"),
         (("discard", 7), 2, "--reason"),
         (("show", 7), 3, "There is no dead letter 7"),
         (("show", "x"), 2, "x"),
-        (("list", "--state", "lost"), 2, "--state is open"),
+        (("list", "--state", "lost"), 2, "discarded"),
     )
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(saga_engine("dead-letters", *a, **urls)) for a, _, _ in cases]
@@ -220,14 +220,14 @@ async def test_what_is_meant_has_to_be_said(settings):
         assert (ran.exit_code, words in ran.err, len(ran.err.splitlines())) == (code, True, 1), ran
 
 
-async def test_a_body_of_20_megabytes_is_set_aside_cut_and_not_sent_again(engine):
+async def test_a_body_of_20_megabytes_is_truncated_and_not_redriven(engine):
     size = engine.settings.model_copy(update={"max_body_bytes": 32_000_000})
     message = Message(REQUESTS, "start", b"x" * 20_000_000, "m-1")
     async with SupervisedConnection(
         size.require_broker_url(), name="publish", settings=size
-    ) as link:
-        assert await Publisher(link).publish([message]) == [PublishOutcome.CONFIRMED]
-    await engine.facts.until(MessageDeadLettered)
+    ) as connection:
+        assert await Publisher(connection).publish([message]) == [PublishOutcome.CONFIRMED]
+    await engine.events.wait_for(MessageDeadLettered)
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert (listed["reason"], listed["body_size"], listed["truncated"]) == (
         "too_large",
@@ -235,16 +235,16 @@ async def test_a_body_of_20_megabytes_is_set_aside_cut_and_not_sent_again(engine
         True,
     )
     ran = await engine("dead-letters", "redrive", listed["id"])
-    assert (ran.code, "of its 20000000 bytes were kept" in ran.err) == (7, True)
+    assert (ran.exit_code, "of its 20000000 bytes were kept" in ran.err) == (7, True)
 
 
-async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
+async def test_the_original_queue_of_a_dead_letter_gets_its_bytes(engine, recorded):
     death = [{"queue": "saga.participant.other", "reason": "rejected"}]
     await recorded(
         letter(
             queue="saga.dead-letters",
             exchange="saga.dead-letters",
-            headers={"x-death": death, "kept": "as it was"},
+            headers={"x-death": death, "kept": "unchanged"},
             body=b"bytes",
             body_size=5,
             message_id="m-1",
@@ -259,12 +259,12 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
             name="consume",
             settings=settings,
             topology=participant_topology("other", ["other.do"]),
-        ) as link,
-        Consumer(link, ["saga.participant.other"]) as consumer,
+        ) as connection,
+        Consumer(connection, ["saga.participant.other"]) as consumer,
     ):
         assert (
             await engine("dead-letters", "redrive", "--queue", "saga.dead-letters", "--yes")
-        ).code == 0
+        ).exit_code == 0
         (arrived,) = await consumer.take(1)
     assert (arrived.body, arrived.type, arrived.correlation_id, arrived.reply_to) == (
         b"bytes",
@@ -272,18 +272,18 @@ async def test_the_queue_a_letter_died_in_gets_its_bytes(engine, recorded):
         "c-1",
         "saga.replies",
     )
-    assert arrived.headers == {"kept": "as it was", "x-saga-redrive-count": 1}
+    assert arrived.headers == {"kept": "unchanged", "x-saga-redrive-count": 1}
 
 
-async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recorded):
+async def test_purge_deletes_old_closed_dead_letters_and_is_recorded(settings, recorded):
     await recorded(*[letter(body=b"x" * 9)] * 5)
     async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:
-            open_ones = await dead_letters.find_ids(tx, DeadLetterFilter("open"), limit=9)
-            await dead_letters.mark_discarded(tx, open_ones[:3], operator="ann", reason="known bug")
+            open_ids = await dead_letters.find_ids(tx, DeadLetterFilter("open"), limit=9)
+            await dead_letters.mark_discarded(tx, open_ids[:3], operator="ann", reason="known bug")
         url = {"database_url": settings.require_database_url()}
         counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
-        assert counted.out == "0 dead letters\n", "they are not old"
+        assert counted.out == "0 dead letters\n", "none is old enough"
         asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0", **url)
         assert asked.exit_code == 2
         done = await saga_engine(
@@ -291,10 +291,10 @@ async def test_purge_deletes_what_is_settled_and_old_and_says_so(settings, recor
         )
         assert done.json == {"purged": 3, "schema_version": 1}
         async with database.transaction() as tx:
-            assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9) == open_ones[3:]
-            record = text(
+            assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9) == open_ids[3:]
+            query = text(
                 "SELECT operator, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
             )
-            assert [tuple(row) for row in await tx.execute(record)] == [
+            assert [tuple(row) for row in await tx.execute(query)] == [
                 ("ann", "3 dead letters of saga.requests (bad_request), ids 1 to 3", "accepted")
             ]

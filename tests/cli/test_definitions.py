@@ -1,8 +1,8 @@
 import pytest
 
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
-SOUND = """
+VALID = """
 from saga_engine import Saga
 
 orders = Saga("orders", version=1, input=dict)
@@ -11,13 +11,13 @@ orders = Saga("orders", version=1, input=dict)
 def place(order: dict) -> dict:
     return order
 """
-BROKEN = SOUND.replace(", read_only=True", "")
+BROKEN = VALID.replace(", read_only=True", "")
 
 
 @pytest.fixture
 def shop(tmp_path):
-    """Modules in a directory that is not this checkout."""
-    (tmp_path / "sound.py").write_text(SOUND)
+    """A directory with modules, outside this checkout."""
+    (tmp_path / "valid.py").write_text(VALID)
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "syntax.py").write_text("def (")
     (tmp_path / "raising.py").write_text("1 / 0")
@@ -25,20 +25,20 @@ def shop(tmp_path):
     return tmp_path
 
 
-async def test_a_sound_module_is_found_from_the_working_directory(shop):
-    ran = await saga_engine("check", "sound", cwd=shop)
-    assert (ran.exit_code, ran.out) == (0, "orders version 1: 1 steps, sound\n")
-    told = (await saga_engine("check", "sound:orders", "--json", cwd=shop)).json
-    assert (told["sound"], told["sagas"][0]["steps"]) == (True, ["place"])
+async def test_a_valid_module_is_found_from_the_working_directory(shop):
+    ran = await saga_engine("check", "valid", cwd=shop)
+    assert (ran.exit_code, ran.out) == (0, "orders version 1: 1 steps, valid\n")
+    checked = (await saga_engine("check", "valid:orders", "--json", cwd=shop)).json
+    assert (checked["valid"], checked["sagas"][0]["steps"]) == (True, ["place"])
 
 
 async def test_a_broken_rule_exits_8_with_file_and_line(shop):
     ran = await saga_engine("check", "broken", cwd=shop)
     assert ran.exit_code == 8
     assert f"{shop}/broken.py:" in ran.err
-    told = await saga_engine("check", "broken", "--json", cwd=shop)
-    assert (told.exit_code, told.json["sound"]) == (8, False)
-    assert told.json["problems"][0]["fix"]
+    checked = await saga_engine("check", "broken", "--json", cwd=shop)
+    assert (checked.exit_code, checked.json["valid"]) == (8, False)
+    assert checked.json["problems"][0]["fix"]
 
 
 SEVERAL = """
@@ -64,18 +64,18 @@ other.step
 """
 
 
-async def test_every_mistake_of_a_module_is_reported_at_once(shop):
+async def test_every_problem_of_a_module_is_reported_at_once(shop):
     (shop / "several.py").write_text(SEVERAL)
     ran = await saga_engine("check", "several", cwd=shop)
     assert ran.exit_code == 8
     assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
         f"{shop}/several.py:{number}" for number in (6, 6, 10, 16, 14)
     ]
-    told = await saga_engine("check", "several", "--json", cwd=shop)
-    assert len(told.json["problems"]) == 5
+    checked = await saga_engine("check", "several", "--json", cwd=shop)
+    assert len(checked.json["problems"]) == 5
 
 
-async def test_mistakes_before_one_that_ends_the_import_are_reported_with_it(shop):
+async def test_problems_before_a_failed_import_are_reported_with_it(shop):
     bare = SEVERAL.replace("(command='order.place')\ndef place_again", "\ndef place_again")
     (shop / "bare.py").write_text(bare)
     ran = await saga_engine("check", "bare", cwd=shop)
@@ -86,9 +86,9 @@ async def test_mistakes_before_one_that_ends_the_import_are_reported_with_it(sho
 
 @pytest.mark.parametrize(
     ("given", "module"),
-    [("shop/sagas.py", "shop.sagas"), ("./sound.py:orders", "sound:orders"), ("a/b", "a.b")],
+    [("shop/sagas.py", "shop.sagas"), ("./valid.py:orders", "valid:orders"), ("a/b", "a.b")],
 )
-async def test_a_file_is_refused_with_the_module_it_is(shop, given, module):
+async def test_a_file_name_is_refused_with_the_module_name(shop, given, module):
     ran = await saga_engine("check", given, cwd=shop)
     assert (ran.exit_code, len(ran.err.splitlines())) == (2, 1)
     assert ran.err.endswith(f"give {module}.\n")
@@ -101,10 +101,10 @@ async def test_a_file_is_refused_with_the_module_it_is(shop, given, module):
         ("syntax", "syntax.py:1"),
         ("raising", "ZeroDivisionError"),
         ("empty", "declares no Saga"),
-        ("sound:other", "has no Saga named 'other'"),
+        ("valid:other", "has no Saga named 'other'"),
     ],
 )
-async def test_a_module_that_does_not_load_is_one_sentence(shop, module, words):
+async def test_a_module_that_cannot_be_loaded_is_one_sentence(shop, module, words):
     ran = await saga_engine("check", module, cwd=shop)
     assert (ran.exit_code, len(ran.err.splitlines())) == (2, 1)
     assert words in ran.err
@@ -142,7 +142,7 @@ def cancel(order: Order, place: Placed | None) -> dict:
 """
 
 
-async def test_the_schemas_of_what_travels_are_printed_with_the_names_on_the_wire(shop):
+async def test_schemas_are_printed_with_the_names_on_the_wire(shop):
     (shop / "typed.py").write_text(TYPED)
     [saga] = (await saga_engine("schema", "typed", cwd=shop)).json["sagas"]
     [step] = saga["steps"]

@@ -1,4 +1,4 @@
-"""`saga-engine demo`, as a newcomer runs it: no servers, no settings."""
+"""`saga-engine demo` without servers and settings."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 
 
 @pytest.mark.timeout(180)
-async def test_the_demo_loses_nothing_and_doubles_nothing_whatever_it_breaks():
+async def test_the_demo_loses_and_duplicates_no_effect():
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "saga_engine", "demo", env=CLEAN, stdout=-1, stderr=-1
     )
@@ -29,12 +29,12 @@ async def test_the_demo_loses_nothing_and_doubles_nothing_whatever_it_breaks():
     assert (counts["incidents"], counts["dead letters"]) == ("0", "1")
     assert int(counts["duplicates dropped"]) >= 5
     assert (counts["effects lost"], counts["effects duplicated"]) == ("0", "0")
-    assert "was killed with SIGKILL in the middle of runs" in out
+    assert "with SIGKILL while runs are in flight" in out
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """One that user `nobody` may enter, which PostgreSQL runs as when we are root."""
+    """A directory that an unprivileged user may enter; PostgreSQL runs as one if we are root."""
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o755)
         yield Path(made)
@@ -47,32 +47,32 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "message"),
     [
-        (signal.SIGINT, 130, "Interrupted. Everything the demo had started is stopped."),
-        (signal.SIGTERM, 143, "Interrupted. Everything the demo had started is stopped."),
+        (signal.SIGINT, 130, "Interrupted. Everything that the demo had started is stopped."),
+        (signal.SIGTERM, 143, "Interrupted. Everything that the demo had started is stopped."),
         (signal.SIGKILL, -signal.SIGKILL, ""),
     ],
     ids=("SIGINT", "SIGTERM", "SIGKILL"),
 )
-async def test_whatever_ends_it_ends_what_it_had_started(directory, number, code, said):
+async def test_a_signal_stops_everything_that_the_demo_started(directory, number, code, message):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "saga_engine", "demo"),
         env={**CLEAN, "TMPDIR": str(directory)},
         stdout=-1,
         stderr=-1,
-        # Tests in the background of a shell have SIGINT ignored, and children inherit that.
+        # Tests in the background of a shell ignore SIGINT, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
-    async for told in process.stdout:
-        if b"orders are placed" in told:
+    async for line in process.stdout:
+        if b"placing 30 orders" in line:
             break
     children = children_of(process.pid)
     assert len(children) == 3, "PostgreSQL, the participants and a worker"
     process.send_signal(number)
     _, err = await process.communicate()
-    assert (process.returncode, err.decode().strip()) == (code, said)
+    assert (process.returncode, err.decode().strip()) == (code, message)
     for child in children:
         await wait_for_exit(child)
     assert (number is signal.SIGKILL) or not list(directory.iterdir())

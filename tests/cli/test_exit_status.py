@@ -1,4 +1,4 @@
-"""The exit code of a command is its own, whether what it prints is read or not."""
+"""A command exits with its own code, whether its output can be written or not."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ import pytest
 from saga_engine.cli import standard_streams
 from saga_engine.cli.exit_status import message_and_exit_code, print_failure
 from saga_engine.errors import HandlersStuck
-from tests.cli.conftest import REPOSITORY, environment
-from tests.cli.test_bulk_resolve import WHY, stuck
+from tests.cli.test_bulk_resolve import WHY, start_stuck_runs
+from tests.kit.command_line import REPOSITORY, environment
 from tests.kit.fork_server import COMMAND
 
-LOST = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"]
+LOST_OUTPUT = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"]
 
 
-async def typed(engine, *arguments, then):
-    """Run one command in bash, with what follows it in the line; its exit code and its stderr."""
+async def run_in_bash(engine, *arguments, then):
+    """Run one command in bash, followed by *then*; return its exit code and its stderr."""
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-c", f"{shlex.join([str(COMMAND), *map(str, arguments)])} {then}"),
         env=environment(
@@ -34,36 +34,36 @@ async def typed(engine, *arguments, then):
     return process.returncode, err.decode()
 
 
-@pytest.mark.parametrize("then", LOST)
-async def test_some_that_failed_are_not_hidden_by_an_output_that_is_lost(engine, then):
-    await stuck(engine, 2)
-    code, err = await typed(engine, "resolve", "--all", "reject", "--yes", *WHY, then=then)
-    assert (code, "has been done" in err) == (7, False), err
+@pytest.mark.parametrize("then", LOST_OUTPUT)
+async def test_lost_output_does_not_hide_partial_failure(engine, then):
+    await start_stuck_runs(engine, 2)
+    code, err = await run_in_bash(engine, "resolve", "--all", "reject", "--yes", *WHY, then=then)
+    assert (code, "succeeded" in err) == (7, False), err
     assert ("The output cannot be written" in err) == ("full" in then)
 
 
-@pytest.mark.parametrize("then", LOST)
-async def test_a_run_that_did_not_complete_is_not_hidden_by_an_output_that_is_lost(engine, then):
+@pytest.mark.parametrize("then", LOST_OUTPUT)
+async def test_lost_output_does_not_hide_that_a_run_did_not_complete(engine, then):
     given = json.dumps({"name": "nobody"})
-    code, err = await typed(engine, "start", "greet", "--wait", "--input", given, then=then)
+    code, err = await run_in_bash(engine, "start", "greet", "--wait", "--input", given, then=then)
     assert code == 6, err
 
 
-def test_an_error_that_is_alone_in_its_groups_has_its_own_code():
-    error = HandlersStuck("All places are taken.")
+def test_a_single_error_in_exception_groups_has_its_own_code():
+    error = HandlersStuck("All handler slots are taken.")
     assert message_and_exit_code(ExceptionGroup("", [ExceptionGroup("", [error])])) == (
         str(error),
         9,
     )
 
 
-def test_an_error_is_said_once_however_many_threads_say_it(capsys):
-    error = HandlersStuck("All places are taken.")
+def test_an_error_is_printed_once_even_by_two_threads(capsys):
+    error = HandlersStuck("All handler slots are taken.")
     assert print_failure(error) == print_failure(ExceptionGroup("", [error])) == 9
-    assert capsys.readouterr().err == "saga-engine: All places are taken.\n"
+    assert capsys.readouterr().err == "saga-engine: All handler slots are taken.\n"
 
 
-def test_only_what_succeeded_is_said_to_be_done():
+def test_only_exit_code_0_is_reported_as_success():
     full = OSError(28, "No space left on device")
-    assert "has been done" in str(standard_streams.output_error(full, 0))
-    assert "has been done" not in str(standard_streams.output_error(full, 7))
+    assert "The command itself succeeded" in str(standard_streams.output_error(full, 0))
+    assert "The command itself succeeded" not in str(standard_streams.output_error(full, 7))

@@ -1,4 +1,4 @@
-"""What is shown of an incident to those who may read runs, and to those who may not."""
+"""What an incident shows to users who may read payloads, and to those who may not."""
 
 import dataclasses
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ STEP = {
 }
 
 
-def test_the_kept_reply_is_shown_with_its_run_and_in_no_listing(capsys):
+def test_the_kept_reply_is_shown_with_the_run_and_not_in_a_listing(capsys):
     print_incident(incident_detail_json(STORED, RUN, NO_ENCRYPTION), [STEP])
     shown = capsys.readouterr().out
     assert 'to attempt 2, succeeded: {"card": "4111111111111111"}' in shown
@@ -40,7 +40,7 @@ def test_the_kept_reply_is_shown_with_its_run_and_in_no_listing(capsys):
     assert "4111" not in repr(RUN.incidents)
 
 
-def test_only_the_commands_that_are_possible_are_offered():
+def test_only_possible_commands_are_offered():
     def offered(step, direction="action"):
         incident = {"id": f"{RUN_ID}/1", "direction": direction}
         return [each.split()[3] for each in resolve_commands(incident, step)]
@@ -48,11 +48,11 @@ def test_only_the_commands_that_are_possible_are_offered():
     assert offered(STEP) == ["retry", "complete", "reject", "skip", "abandon"]
     assert offered({**STEP, "kind": "retriable"}) == ["retry", "complete", "skip", "abandon"]
     assert offered(STEP, "compensation") == ["complete", "skip", "abandon"]
-    undone = {**STEP, "compensation": STEP}
-    assert offered(undone, "compensation") == ["retry", "complete", "skip", "abandon"]
+    compensatable = {**STEP, "compensation": STEP}
+    assert offered(compensatable, "compensation") == ["retry", "complete", "skip", "abandon"]
 
 
-def test_what_an_incident_needs_of_a_run_is_no_payload():
+def test_a_listed_incident_contains_no_payload():
     assert {each.name for each in dataclasses.fields(StoredIncident)}.isdisjoint(
         {"input", "state", "reply", "kept", "payload"}
     )

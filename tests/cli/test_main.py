@@ -9,15 +9,15 @@ import pytest
 from saga_engine.cli.main import run_command
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import REPOSITORY, environment, saga_engine
+from tests.kit.command_line import REPOSITORY, environment, saga_engine
 from tests.kit.fork_server import COMMAND
 
 HEAVY = ("sqlalchemy", "aio_pika", "aiormq", "pydantic", "asyncpg", "alembic", "prometheus_client")
 MODULES = 420
-"""Beside those of a bare interpreter; the command line and rich are most of them."""
+"""Limit on modules beyond those of a bare interpreter; most are the command line and rich."""
 
 
-async def test_help_loads_nothing_heavy():
+async def test_help_imports_nothing_heavy():
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "importtime", COMMAND, "--help"),
         env=environment(),
@@ -31,43 +31,46 @@ async def test_help_loads_nothing_heavy():
     assert b"dead-letters" in out
 
 
-async def test_help_and_a_misuse_load_few_modules():
-    """Modules, not seconds: the time of a start depends on the machine, their number does not."""
-    bare, helped, misused = [await loaded(*each) for each in ((), ("--help",), ("strat",))]
+async def test_help_and_a_usage_error_import_few_modules():
+    """Counts modules, not seconds, which depend on the machine."""
+    bare, helped, wrong = [await imported_modules(*each) for each in ((), ("--help",), ("strat",))]
     assert len(helped - bare) < MODULES
-    assert len(misused - bare) < MODULES
+    assert len(wrong - bare) < MODULES
 
 
-NOT_FOR_A_READER = (
+NOT_FOR_READING = (
     *("sqlalchemy", "greenlet", "aiormq", "pamqp", "aio_pika", "alembic"),
     *("rich", "uvicorn", "structlog", "prometheus_client"),
 )
-READER_MODULES = 400
-"""Beside those of a bare interpreter; the driver, pydantic and the command line are most."""
+READING_MODULES = 400
+"""The same for commands that read the database; most are the driver and pydantic."""
 
 
 @pytest.mark.parametrize(
-    "typed",
+    "arguments",
     [
         ("list",),
         ("show", "0198c0de-0000-7000-8000-000000000001"),
         ("incidents",),
         ("resolve", "0198c0de-0000-7000-8000-000000000001/1", "retry", "--reason", "x"),
     ],
-    ids=lambda typed: typed[0],
+    ids=lambda arguments: arguments[0],
 )
-async def test_what_needs_only_the_database_loads_nothing_else(typed, migrated_url):
-    """What a broker, a migration, a terminal or a worker needs is not loaded for it."""
-    bare, modules = await loaded(), await loaded(*typed, database_url=migrated_url)
+async def test_commands_that_only_read_the_database_import_nothing_else(arguments, migrated_url):
+    """Nothing for brokers, migrations, terminals or workers."""
+    bare, modules = (
+        await imported_modules(),
+        await imported_modules(*arguments, database_url=migrated_url),
+    )
     assert "asyncpg" in modules
-    assert len(modules - bare) < READER_MODULES
+    assert len(modules - bare) < READING_MODULES
     packages = {each.partition(".")[0] for each in modules}
-    assert packages.isdisjoint(NOT_FOR_A_READER)
+    assert packages.isdisjoint(NOT_FOR_READING)
     assert not any(each.startswith("pydantic_settings") for each in modules)
 
 
-async def loaded(*arguments, **settings):
-    """The modules that an interpreter loads for a command, or for nothing."""
+async def imported_modules(*arguments, **settings):
+    """The modules that an interpreter imports for a command, or without one."""
     program = [str(COMMAND), *arguments] if arguments else ["-c", "pass"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "importtime", *program),
@@ -79,7 +82,7 @@ async def loaded(*arguments, **settings):
     return {line.rpartition("|")[2].strip() for line in err.decode().splitlines() if "|" in line}
 
 
-async def test_a_misuse_is_one_sentence_and_exit_2():
+async def test_a_usage_error_is_one_sentence_and_exits_2():
     cases = (
         (("strat",), "There is no command 'strat'. Did you mean start?"),
         (("dead-letters", "lst"), "There is no command 'lst'. Did you mean list?"),
@@ -105,23 +108,23 @@ async def test_a_typo_in_the_environment_is_an_error():
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_bug_of_ours_says_so_and_shows_its_traceback_only_on_demand(debug, monkeypatch, capsys):
-    monkeypatch.setattr("saga_engine.cli.topology.table", lambda *_, **__: 1 / 0)
+def test_a_bug_is_reported_with_its_traceback_only_on_demand(debug, monkeypatch, capsys):
+    monkeypatch.setattr("saga_engine.cli.topology.print_table", lambda *_, **__: 1 / 0)
     code = run_command(["topology"], debug=debug)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert code == 1
-    assert "This is a bug in saga-engine: ZeroDivisionError" in said
-    assert ("Traceback" in said) is debug
+    assert "This is a bug in saga-engine: ZeroDivisionError" in printed
+    assert ("Traceback" in printed) is debug
 
 
-async def test_debug_shows_where_an_error_comes_from():
+async def test_debug_prints_the_traceback_of_an_error():
     ran = await saga_engine("list", "--debug")
     assert ran.exit_code == 2
     assert "Traceback" in ran.err
     assert "SAGA_ENGINE_DATABASE_URL is not set" in ran.err
 
 
-async def test_a_reader_that_has_seen_enough_is_no_error():
+async def test_a_closed_pipe_is_not_an_error():
     process = await asyncio.create_subprocess_shell(
         f"{COMMAND} config show | head -1; exit ${{PIPESTATUS[0]}}",
         executable="/bin/bash",
@@ -139,10 +142,10 @@ async def test_the_version_is_that_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", ran.out)
 
 
-async def test_config_shows_each_setting_its_source_and_no_password():
+async def test_config_shows_every_setting_with_its_source_and_no_password():
     ran = await saga_engine(
         *("config", "show", "--json"),
-        poll="0.5",
+        poll_interval="0.5",
         broker_url="amqp://guest:hunter2@host:5672/v?password=hunter2",
     )
     rows = {row["name"]: row for row in ran.json["settings"]}
@@ -160,23 +163,23 @@ async def test_config_shows_each_setting_its_source_and_no_password():
     assert "hunter2" not in plain.out + plain.err
 
 
-async def test_config_shows_rules_as_they_are_written():
+async def test_config_shows_sender_rules_as_written():
     rules = '{"payment.*": ["payments"], "*": []}'
-    ran = await saga_engine("config", "show", "--json", reply_users=rules)
+    ran = await saga_engine("config", "show", "--json", authorized_reply_users=rules)
     rows = {row["name"]: row["value"] for row in ran.json["settings"]}
     assert rows["SAGA_ENGINE_AUTHORIZED_REPLY_USERS"] == rules
 
 
 @pytest.mark.parametrize("rules", ["payments", "[]", '{"payment.*": "payments"}', '{"*": [""]}'])
-async def test_rules_that_are_none_are_refused_at_the_start(rules):
-    ran = await saga_engine("config", "show", reply_users=rules)
+async def test_invalid_sender_rules_are_refused(rules):
+    ran = await saga_engine("config", "show", authorized_reply_users=rules)
     assert ran.exit_code == 2
     assert 'SAGA_ENGINE_AUTHORIZED_REPLY_USERS is invalid: must be JSON of the form {"payment' in (
         ran.err
     )
 
 
-async def test_topology_prints_what_is_declared_and_the_policy():
+async def test_topology_prints_the_queues_and_the_policy():
     shown = (await saga_engine("topology", "--json")).json
     assert {queue["name"] for queue in shown["queues"]} == {
         "saga.replies",
@@ -193,7 +196,7 @@ async def test_topology_prints_what_is_declared_and_the_policy():
 @pytest.mark.parametrize(
     ("path", "vhost"), [("", "/"), ("/", "/"), ("/shop", "shop"), ("/%2F", "/"), ("/a%20b", "a b")]
 )
-async def test_the_policy_is_for_the_virtual_host_of_the_url(path, vhost):
+async def test_the_policy_names_the_virtual_host_of_the_url(path, vhost):
     url = f"amqp://guest:guest@one:5672,two:5672{path}"
     ran = await saga_engine("topology", "--policy", broker_url=url)
     assert shlex.split(ran.out)[2:4] == ["-p", vhost]
@@ -203,8 +206,8 @@ async def test_the_policy_is_for_the_virtual_host_of_the_url(path, vhost):
 
 async def test_the_manual_names_every_command_and_every_exit_code():
     manual = (REPOSITORY / "docs" / "cli.md").read_text()
-    told = (await saga_engine("--help")).out
-    commands = re.findall(r"^│ ([a-z][a-z-]+) ", told, re.MULTILINE)
+    help_text = (await saga_engine("--help")).out
+    commands = re.findall(r"^│ ([a-z][a-z-]+) ", help_text, re.MULTILINE)
     assert len(commands) >= 16
     for app in ("dead-letters", "config"):
         listing = (await saga_engine(app, "--help")).out
@@ -215,7 +218,7 @@ async def test_the_manual_names_every_command_and_every_exit_code():
         assert re.search(rf"^\| {code} \|", manual, re.MULTILINE), code
 
 
-def test_a_url_that_is_empty_is_not_set():
+def test_an_empty_url_counts_as_not_set():
     settings = Settings(broker_url="", database_url="")
     with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
         settings.require_broker_url()

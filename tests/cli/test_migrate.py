@@ -1,7 +1,7 @@
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
 
-async def test_a_database_is_migrated_once_and_checked(database_url):
+async def test_a_database_is_migrated_twice_and_checked(database_url):
     missing = await saga_engine("migrate", "--check", database_url=database_url)
     assert (missing.exit_code, "Run `saga-engine migrate`" in missing.err) == (8, True)
     for _ in range(2):
@@ -12,13 +12,13 @@ async def test_a_database_is_migrated_once_and_checked(database_url):
     assert (await saga_engine("list", database_url=database_url)).exit_code == 0
 
 
-async def test_its_sql_can_be_read_without_a_database():
+async def test_the_sql_is_printed_without_a_database():
     ran = await saga_engine("migrate", "--sql")
     assert ran.exit_code == 0
     assert "CREATE TABLE saga_engine.run" in ran.out
 
 
-async def test_a_database_that_cannot_be_used_is_one_sentence(database_url):
+async def test_an_unusable_database_is_one_sentence(database_url):
     for url, code, words in (
         ("", 2, "SAGA_ENGINE_DATABASE_URL is not set"),
         ("postgresql+asyncpg://saga@127.0.0.1:1/saga", 5, "cannot be reached"),

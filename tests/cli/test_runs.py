@@ -5,12 +5,12 @@ from saga_engine.cli import runs
 from saga_engine.decider.run import StepStatus
 from saga_engine.telemetry.events import AttemptSent, RetryScheduled, RunFinished
 from saga_engine.vocabulary import Status
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
 
-async def test_runs_are_listed_the_newest_first_and_in_pages(engine):
-    ids = [await engine.started("greet", name, "--key", name) for name in ("a", "b", "c")]
-    await engine.facts.until(RunFinished, 3)
+async def test_runs_are_listed_in_pages_the_newest_first(engine):
+    ids = [await engine.start_run("greet", name, "--key", name) for name in ("a", "b", "c")]
+    await engine.events.wait_for(RunFinished, 3)
     listed = (await engine("list", "--json")).json
     assert [run["run_id"] for run in listed["runs"]] == ids[::-1]
     assert listed["next"] is None
@@ -19,16 +19,16 @@ async def test_runs_are_listed_the_newest_first_and_in_pages(engine):
     rest = (await engine("list", "--limit", 2, "--after", page["next"], "--json")).json
     assert [run["key"] for run in page["runs"] + rest["runs"]] == ["c", "b", "a"]
     assert (page["total"], rest["total"], rest["next"]) == (3, 3, None)
-    said = (await engine("list", "--limit", 2, "--saga", "greet")).err
-    assert said == (
+    summary = (await engine("list", "--limit", 2, "--saga", "greet")).err
+    assert summary == (
         f"2 of 3 runs. Next page: saga-engine list --saga greet --limit 2 --after {page['next']}\n"
     )
 
 
-async def test_runs_are_chosen_by_status_saga_and_key(engine):
-    held = await engine.started("held", "Ann", "--key", "h")
-    await engine.started("greet", "Ann", "--key", "g")
-    await engine.facts.until(RunFinished)
+async def test_runs_are_filtered_by_status_saga_and_key(engine):
+    held = await engine.start_run("held", "Ann", "--key", "h")
+    await engine.start_run("greet", "Ann", "--key", "g")
+    await engine.events.wait_for(RunFinished)
     for choice in (("--status", "running"), ("--saga", "held"), ("--key", "h")):
         found = (await engine("list", *choice, "--json")).json["runs"]
         assert [run["run_id"] for run in found] == [held]
@@ -36,8 +36,8 @@ async def test_runs_are_chosen_by_status_saga_and_key(engine):
 
 
 async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
-    run_id = await engine.started("greet", "nobody")
-    await engine.facts.until(RunFinished)
+    run_id = await engine.start_run("greet", "nobody")
+    await engine.events.wait_for(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert shown["status"] == "compensated"
     assert shown["cause"]["code"] == "rejected"
@@ -54,43 +54,43 @@ async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
         "pending",
     )
     assert [entry["version"] for entry in shown["journal"]] == [1, 2, 3, 4, 5]
-    assert [shown["journal"][place]["type"] for place in (0, -1)] == [
+    assert [shown["journal"][index]["type"] for index in (0, -1)] == [
         "run_started",
         "run_compensated",
     ]
     assert all(entry["at"].endswith("Z") and "data" in entry for entry in shown["journal"])
 
 
-async def test_people_read_lines_with_tabs_outside_a_terminal(engine):
-    run_id = await engine.started("greet", "Ann", "--key", "a")
-    await engine.facts.until(RunFinished)
+async def test_tables_are_separated_by_tabs_outside_a_terminal(engine):
+    run_id = await engine.start_run("greet", "Ann", "--key", "a")
+    await engine.events.wait_for(RunFinished)
     header, row = (await engine("list")).out.splitlines()
     assert header.split("\t")[:3] == ["run", "saga", "version"]
     assert row.split("\t")[:5] == [run_id, "greet", "1", "a", "completed"]
     shown = await engine("show", run_id)
     assert "say\tcompensatable\tsucceeded\t1\t-\t-\t-" in shown.out
-    assert "waits for" not in shown.out
+    assert "waiting for" not in shown.out
 
 
-async def test_people_read_what_a_run_waits_for_and_until_when(engine):
-    run_id = await engine.started("held")
-    await engine.facts.until(AttemptSent)
+async def test_show_prints_the_awaited_reply_and_its_deadline(engine):
+    run_id = await engine.start_run("held")
+    await engine.events.wait_for(AttemptSent)
     shown = await engine("show", run_id)
     assert re.search(
-        r"^waits for    hold: the reply to greeter\.hold, until \S+ \S+$", shown.out, re.MULTILINE
+        r"^waiting for  hold: the reply to greeter\.hold, until \S+ \S+$", shown.out, re.MULTILINE
     )
 
 
-async def test_people_read_when_a_command_is_sent_again(engine):
-    run_id = await engine.started("greet", "deaf")
-    await engine.facts.until(RetryScheduled)
+async def test_show_prints_when_a_command_is_sent_again(engine):
+    run_id = await engine.start_run("greet", "deaf")
+    await engine.events.wait_for(RetryScheduled)
     shown = await engine("show", run_id)
     assert re.search(
-        r"^waits for    say: to send greeter\.greet again, at \S+ \S+$", shown.out, re.MULTILINE
+        r"^waiting for  say: to send greeter\.greet again, at \S+ \S+$", shown.out, re.MULTILINE
     )
 
 
-def test_a_run_that_is_abandoned_waits_for_nothing_though_a_step_was_in_flight(capsys):
+def test_an_abandoned_run_waits_for_nothing(capsys):
     done = {"command": "x.do", "status": StepStatus.IN_FLIGHT, "attempts": 1, "error": None}
     step = {"name": "x", "kind": "compensatable", "due_at": None, "compensation": None, **done}
     shown = dict.fromkeys(
@@ -98,16 +98,16 @@ def test_a_run_that_is_abandoned_waits_for_nothing_though_a_step_was_in_flight(c
     )
     shown |= {"steps": [step], "incidents": [], "journal": []}
     runs._print_detail(shown | {"status": Status.ABANDONED})
-    assert "waits for" not in capsys.readouterr().out
+    assert "waiting for" not in capsys.readouterr().out
     runs._print_detail(shown | {"status": Status.RUNNING})
-    assert "waits for" in capsys.readouterr().out
+    assert "waiting for" in capsys.readouterr().out
 
 
-async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url):
+async def test_an_unknown_run_exits_3_and_an_invalid_id_exits_2(migrated_url):
     missing = await saga_engine("show", uuid4(), database_url=migrated_url)
     assert (missing.exit_code, "There is no run" in missing.err) == (3, True)
     wrong = await saga_engine("show", "o-1", database_url=migrated_url)
-    assert (wrong.exit_code, "is no run id" in wrong.err) == (2, True)
+    assert (wrong.exit_code, "is not a run id" in wrong.err) == (2, True)
     empty = await saga_engine("list", database_url=migrated_url)
     assert (empty.exit_code, empty.out, empty.err) == (0, "", "No runs.\n")
     limit = await saga_engine("list", "--limit", 0, database_url=migrated_url)
@@ -116,7 +116,7 @@ async def test_what_is_not_there_exits_3_and_what_is_no_id_exits_2(migrated_url)
     assert (status.exit_code, "running" in status.err) == (2, True)
 
 
-async def test_a_database_that_cannot_be_used_is_one_sentence(database_url):
+async def test_an_unusable_database_is_one_sentence(database_url):
     none = await saga_engine("list")
     assert (none.exit_code, "SAGA_ENGINE_DATABASE_URL is not set" in none.err) == (2, True)
     empty = await saga_engine("list", database_url=database_url)

@@ -3,19 +3,24 @@ import json
 import re
 import signal
 import sys
-import urllib.request
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import REPOSITORY, environment, saga_engine
-from tests.kit.fork_server import COMMAND
+from tests.kit.command_line import (
+    environment,
+    exit_code_of,
+    http_get,
+    read_log_until,
+    running_command,
+    saga_engine,
+)
 
 SAGAS, SERVICES = "examples.place_order.sagas", "examples.place_order.services"
 ORDER = {"order_id": "o-1", "sku": "A1", "quantity": 1, "amount": "9.90"}
 
-STUBBORN = """
+SLOW_SERVICES = """
 import asyncio
 from saga_engine import Participant
 
@@ -23,83 +28,26 @@ slow = Participant("slow")
 
 @slow.command("slow.do")
 async def do(command: dict) -> None:
-    print("begun", flush=True)
+    print("started", flush=True)
     await asyncio.sleep(60)
 """
 
 
-def _hear_all_signals():
-    """Have what is started hear SIGHUP, although the tests may run under nohup."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@asynccontextmanager
-async def serving(*arguments, cwd=REPOSITORY, under=(), **settings):
-    """A process that serves, started by the command *under*; killed at the end if still there."""
-    process = await asyncio.create_subprocess_exec(
-        *(*under, COMMAND),
-        *arguments,
-        env=environment(log_format="json", **settings),
-        cwd=cwd,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_hear_all_signals,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def told(process, event):
-    """Read its log until it tells that event; the line."""
-    lines = []
-    async with asyncio.timeout(60):
-        while line := await process.stderr.readline():
-            lines.append(json.loads(line))
-            if lines[-1]["event"].startswith(event):
-                return lines[-1]
-    raise AssertionError(lines)
-
-
-async def page(url):
-    def get():
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-
-    return await asyncio.to_thread(get)
-
-
-async def ended(process, seconds=25):
-    async with asyncio.timeout(seconds):
-        return await process.wait()
-
-
-@pytest.fixture
-def urls(migrated_url, rabbitmq_url):
-    """What a process of the engine needs."""
-    return {"database_url": migrated_url, "broker_url": rabbitmq_url}
-
-
-async def test_a_worker_and_a_participant_serve_the_contract_of_the_readme(urls):
+async def test_a_worker_and_a_participant_run_an_example(urls):
     async with (
-        serving("worker", SAGAS, "--port", "0", **urls) as worker,
-        serving("participant", SERVICES, "--port", "0", **urls) as participant,
+        running_command("worker", SAGAS, "--port", "0", **urls) as worker,
+        running_command("participant", SERVICES, "--port", "0", **urls) as participant,
     ):
-        listening = await told(worker, "http.listening")
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+        listening = await read_log_until(worker, "http.listening")
+        await read_log_until(worker, "process.ready")
+        await read_log_until(participant, "process.ready")
         ok, declined = json.dumps(ORDER | {"card": "ok"}), json.dumps(ORDER | {"card": "declined"})
         start = ("start", "place-order", "--wait", "--json", "--timeout", "30", "--input")
         done = await saga_engine(*start, ok, "--key", "o-1", **urls)
         assert (done.exit_code, done.json["status"], done.json["version"]) == (0, "completed", 1)
-        undone = await saga_engine(*start, declined, "--key", "o-2", **urls)
-        assert (undone.exit_code, undone.json["status"]) == (6, "compensated")
-        shown = (await saga_engine("show", undone.json["run_id"], "--json", **urls)).json
+        compensated = await saga_engine(*start, declined, "--key", "o-2", **urls)
+        assert (compensated.exit_code, compensated.json["status"]) == (6, "compensated")
+        shown = (await saga_engine("show", compensated.json["run_id"], "--json", **urls)).json
         assert [(step["name"], step["status"]) for step in shown["steps"]] == [
             ("reserve", "succeeded"),
             ("charge", "rejected"),
@@ -107,32 +55,34 @@ async def test_a_worker_and_a_participant_serve_the_contract_of_the_readme(urls)
         ]
         assert shown["steps"][0]["compensation"]["status"] == "succeeded"
         where = f"http://{listening['event'].split()[1]}"
-        assert await page(f"{where}/readyz") == (200, '{"status":"ok"}\n')
-        _, metrics = await page(f"{where}/metrics")
+        assert await http_get(f"{where}/readyz") == (200, '{"status":"ok"}\n')
+        _, metrics = await http_get(f"{where}/metrics")
         assert 'saga_runs_finished_total{outcome="compensated",saga="place-order"} 1.0' in metrics
         for process in (worker, participant):
             process.send_signal(signal.SIGTERM)
-        assert [await ended(worker), await ended(participant)] == [0, 0]
+        assert [await exit_code_of(worker), await exit_code_of(participant)] == [0, 0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_first_signal_drains_and_the_second_exits_at_once(tmp_path, urls, number):
-    (tmp_path / "stubborn.py").write_text(STUBBORN)
+async def test_the_first_signal_shuts_down_and_the_second_exits_at_once(tmp_path, urls, number):
+    (tmp_path / "slow.py").write_text(SLOW_SERVICES)
     (tmp_path / "sagas.py").write_text(SAGA)
     async with (
-        serving("worker", "sagas", "--port", "0", cwd=tmp_path, **urls) as worker,
-        serving("participant", "stubborn", "--port", "0", cwd=tmp_path, **urls) as participant,
+        running_command("worker", "sagas", "--port", "0", cwd=tmp_path, **urls) as worker,
+        running_command(
+            "participant", "stubborn", "--port", "0", cwd=tmp_path, **urls
+        ) as participant,
     ):
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+        await read_log_until(worker, "process.ready")
+        await read_log_until(participant, "process.ready")
         assert (await saga_engine("start", "slow", "--input", "{}", **urls)).exit_code == 0
-        assert await participant.stdout.readline() == b"begun\n"
+        assert await participant.stdout.readline() == b"started\n"
         participant.send_signal(number)
-        await told(participant, "process.stopping")
+        await read_log_until(participant, "process.stopping")
         participant.send_signal(number)
-        assert await ended(participant, 5) == 128 + number
+        assert await exit_code_of(participant, 5) == 128 + number
         worker.send_signal(number)
-        assert await ended(worker) == 0
+        assert await exit_code_of(worker) == 0
 
 
 SAGA = """
@@ -148,25 +98,25 @@ def do(given: dict) -> dict:
 
 BUSY = """
 import asyncio, time
-from saga_engine.cli.process import until_told
+from saga_engine.cli.process import run_until_signaled
 
 async def run(stop):
-    print("begun", flush=True)
+    print("started", flush=True)
     while True:
         time.sleep(0.01)
 
-asyncio.run(until_told(run))
+asyncio.run(run_until_signaled(run))
 """
 
 
-async def test_the_second_signal_exits_even_when_the_loop_is_kept_busy():
+async def test_the_second_signal_exits_although_the_loop_is_blocked():
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", BUSY), stdout=asyncio.subprocess.PIPE, env=environment()
     )
     assert process.stdout is not None
-    assert await process.stdout.readline() == b"begun\n"
+    assert await process.stdout.readline() == b"started\n"
     async with asyncio.timeout(30):
-        while process.returncode is None:  # Two that come at once count as one.
+        while process.returncode is None:  # two signals in quick succession count as one
             process.send_signal(signal.SIGTERM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
@@ -174,7 +124,7 @@ async def test_the_second_signal_exits_even_when_the_loop_is_kept_busy():
     assert process.returncode == 143
 
 
-async def test_a_worker_that_cannot_run_says_what_to_set(urls, database_url, rabbitmq_url):
+async def test_a_process_that_cannot_start_names_the_problem(urls, database_url, rabbitmq_url):
     wrong = rabbitmq_url.replace("guest:guest", "guest:secret7")
     database = urls["database_url"]
     cases: tuple[tuple[tuple[str, ...], dict[str, Any], int, str], ...] = (

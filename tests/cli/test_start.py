@@ -5,20 +5,22 @@ from uuid import uuid4
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 
-BEFORE = timedelta(seconds=5)
-"""How long a start waits before its run begins; longer than the command takes to ask."""
+START_DELAY = timedelta(seconds=5)
+"""How long the start is delayed; longer than the command takes to send its request."""
 
 ANN = '{"name": "Ann"}'
 
 
-async def test_start_and_wait_print_one_object_with_the_result(engine):
+async def test_start_with_wait_prints_one_document_with_the_result(engine):
     ran = await engine("start", "greet", "--input", ANN, "--key", "a", "--wait", "--json")
-    assert ran.code == 0, ran.err
-    told = ran.json
-    assert told["run_id"]
-    assert {name: told[name] for name in told if name not in ("run_id", "schema_version")} == {
+    assert ran.exit_code == 0, ran.err
+    document = ran.json
+    assert document["run_id"]
+    assert {
+        name: document[name] for name in document if name not in ("run_id", "schema_version")
+    } == {
         "saga": "greet",
         "version": 1,
         "key": "a",
@@ -29,18 +31,18 @@ async def test_start_and_wait_print_one_object_with_the_result(engine):
     }
 
 
-async def test_a_run_that_ends_compensated_exits_6_and_says_why(engine):
+async def test_a_compensated_run_exits_6_with_the_reason(engine):
     ran = await engine("start", "greet", "--input", '{"name": "nobody"}', "--wait", "--json")
-    assert ran.code == 6
+    assert ran.exit_code == 6
     assert ran.json["status"] == "compensated"
     assert ran.json["error"]["code"] == "nobody"
-    told = await engine("wait", ran.json["run_id"])
-    assert (told.code, told.out) == (6, f"{ran.json['run_id']} compensated\n")
-    assert "nobody: There is nobody to greet." in told.err
+    waited = await engine("wait", ran.json["run_id"])
+    assert (waited.exit_code, waited.out) == (6, f"{ran.json['run_id']} compensated\n")
+    assert "nobody: There is nobody to greet." in waited.err
 
 
-async def test_start_alone_prints_the_id_and_the_same_key_prints_the_same(engine):
-    first = await engine.started("greet", "Ann", "--key", "a")
+async def test_start_prints_the_run_id_and_the_same_key_the_same_id(engine):
+    first = await engine.start_run("greet", "Ann", "--key", "a")
     again = await engine("start", "greet", "--input", ANN, "--key", "a", "--json")
     assert (again.json["run_id"], again.json["existing"]) == (first, True)
 
@@ -49,51 +51,54 @@ async def test_input_comes_from_a_file_or_from_stdin(engine, tmp_path):
     (tmp_path / "input.json").write_text(ANN)
     file = await engine("start", "greet", "--input", f"@{tmp_path}/input.json", "--wait")
     piped = await engine("start", "greet", "--input", "-", "--wait", stdin=ANN)
-    assert (file.code, piped.code) == (0, 0)
+    assert (file.exit_code, piped.exit_code) == (0, 0)
     assert engine.greeter.greeted == ["Ann", "Ann"]
 
 
-async def test_a_start_that_cannot_be_is_one_sentence_and_its_exit_code(engine):
+async def test_an_invalid_start_is_one_sentence_with_its_exit_code(engine):
     unknown = await engine("start", "greets", "--input", ANN)
-    assert (unknown.code, "No worker has ever loaded saga 'greets'" in unknown.err) == (3, True)
+    assert (unknown.exit_code, "No worker has ever loaded saga 'greets'" in unknown.err) == (
+        3,
+        True,
+    )
     wrong = await engine("start", "greet", "--input", '{"name": 7}')
-    assert (wrong.code, "name: string_type" in wrong.err) == (2, True)
-    await engine.started("greet", "Ann", "--key", "a")
+    assert (wrong.exit_code, "name: string_type" in wrong.err) == (2, True)
+    await engine.start_run("greet", "Ann", "--key", "a")
     conflict = await engine("start", "greet", "--input", '{"name": "Bob"}', "--key", "a")
-    assert (conflict.code, "with another input" in conflict.err) == (4, True)
+    assert (conflict.exit_code, "with another input" in conflict.err) == (4, True)
     large = await engine("start", "greet", "--input", "-", stdin=json.dumps({"name": "x" * 10**6}))
-    assert (large.code, "max_body_bytes allows 262144" in large.err) == (2, True)
+    assert (large.exit_code, "max_body_bytes allows 262144" in large.err) == (2, True)
     for ran in (unknown, wrong, conflict, large):
         assert ran.out == ""
         assert len(ran.err.splitlines()) == 1
 
 
-async def test_waiting_ends_with_124_and_the_run_goes_on(engine):
-    run_id = await engine.started("held")
+async def test_wait_times_out_with_124_and_the_run_goes_on(engine):
+    run_id = await engine.start_run("held")
     ran = await engine("wait", run_id, "--timeout", 0.3)
-    assert ran.code == 124
+    assert ran.exit_code == 124
     assert "it goes on" in ran.err
-    engine.greeter.let_go.set()
-    assert (await engine("wait", run_id)).code == 0
+    engine.greeter.may_finish.set()
+    assert (await engine("wait", run_id)).exit_code == 0
 
 
-async def test_an_accepted_start_that_waits_is_waited_for(engine):
+async def test_wait_waits_for_an_accepted_start(engine):
     run_id = str(uuid4())
-    start = NewRequest("start", run_id, {"input": {"name": "Ann"}}, saga="greet", delay=BEFORE)
+    start = NewRequest("start", run_id, {"input": {"name": "Ann"}}, saga="greet", delay=START_DELAY)
     settings = engine.settings
     async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:
             await pending_requests.record(tx, [start])
         ran = await engine("wait", run_id)
-    assert (ran.code, ran.out) == (0, f"{run_id} completed\n"), ran.err
+    assert (ran.exit_code, ran.out) == (0, f"{run_id} completed\n"), ran.err
 
 
-async def test_waiting_for_no_run_exits_3(engine):
+async def test_waiting_for_an_unknown_run_exits_3(engine):
     ran = await engine("wait", uuid4())
-    assert (ran.code, "There is no run" in ran.err) == (3, True)
+    assert (ran.exit_code, "There is no run" in ran.err) == (3, True)
 
 
-async def test_json_that_is_none_exits_2_without_asking_anybody():
+async def test_invalid_json_exits_2_without_a_request():
     for typed in ("{", "", "@nowhere.json", "NaN"):
         ran = await saga_engine("start", "greet", "--input", typed)
         assert (ran.exit_code, ran.out) == (2, "")
@@ -101,16 +106,18 @@ async def test_json_that_is_none_exits_2_without_asking_anybody():
         assert len(ran.err.splitlines()) == 1
 
 
-async def test_a_broker_nobody_uses_is_away_or_refuses_says_so(rabbitmq_url):
+async def test_an_unusable_broker_is_one_sentence(rabbitmq_url):
     none = await saga_engine("start", "greet", "--input", ANN)
     assert (none.exit_code, "SAGA_ENGINE_BROKER_URL is not set" in none.err) == (2, True)
     unused = await saga_engine("start", "greet", "--input", ANN, broker_url=rabbitmq_url)
     assert (unused.exit_code, "No worker has ever run on this broker" in unused.err) == (5, True)
-    away = await saga_engine("start", "greet", "--input", ANN, broker_url="amqp://127.0.0.1:1/")
-    assert (away.exit_code, "out of reach" in away.err) == (5, True)
+    unreachable = await saga_engine(
+        "start", "greet", "--input", ANN, broker_url="amqp://127.0.0.1:1/"
+    )
+    assert (unreachable.exit_code, "out of reach" in unreachable.err) == (5, True)
     wrong = rabbitmq_url.replace("guest:guest", "guest:secret7")
     refused = await saga_engine("start", "greet", "--input", ANN, broker_url=wrong)
     assert (refused.exit_code, "refuses this user or password" in refused.err) == (2, True)
     assert "secret7" not in refused.err
-    for ran in (none, unused, away, refused):
+    for ran in (none, unused, unreachable, refused):
         assert len(ran.err.splitlines()) == 1

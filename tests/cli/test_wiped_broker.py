@@ -1,4 +1,4 @@
-"""What docs/operations.md says of a RabbitMQ that comes back empty while everything runs."""
+"""The promises of docs/operations.md about a RabbitMQ that loses its data while processes run."""
 
 import json
 import shlex
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import saga_engine
-from tests.cli.test_services import ORDER, SAGAS, SERVICES, serving, told
+from tests.cli.test_services import ORDER, SAGAS, SERVICES
+from tests.kit.command_line import read_log_until, running_command, saga_engine
 from tests.kit.programs import wait_until_true
 from tests.kit.rabbitmq import RabbitMQServer
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "operations.md").read_text().split())
 
 
-async def declared(server: RabbitMQServer) -> set[str]:
-    """List exchanges, queues and bindings of the engine and of participants."""
+async def list_topology(server: RabbitMQServer) -> set[str]:
+    """The exchanges, queues and bindings of the engine and of participants."""
     listings = (
         ("list_exchanges", "name", "type", "durable"),
         ("list_queues", "name", "type", "durable"),
@@ -28,8 +28,8 @@ async def declared(server: RabbitMQServer) -> set[str]:
     return found
 
 
-async def kept(server: RabbitMQServer) -> tuple[str, str]:
-    """Users and policies."""
+async def list_users_and_policies(server: RabbitMQServer) -> tuple[str, str]:
+    """The users and the policies."""
     users, policies = (
         await server.rabbitmqctl("list_users"),
         await server.rabbitmqctl("list_policies"),
@@ -40,7 +40,7 @@ async def kept(server: RabbitMQServer) -> tuple[str, str]:
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("rabbitmq_is_installed")
-async def test_an_empty_broker_has_its_topology_again_and_not_its_users_and_its_policy(
+async def test_an_empty_broker_gets_its_topology_again_but_not_users_and_policy(
     migrated_url,
 ):
     assert "Users, their permissions and the policy are lost with it" in PAGE
@@ -54,22 +54,25 @@ async def test_an_empty_broker_has_its_topology_again_and_not_its_users_and_its_
             return (await saga_engine(*start, order, **urls)).exit_code == 0
 
         async with (
-            serving("worker", SAGAS, "--port", "0", **urls) as worker,
-            serving("participant", SERVICES, "--port", "0", **urls) as participant,
+            running_command("worker", SAGAS, "--port", "0", **urls) as worker,
+            running_command("participant", SERVICES, "--port", "0", **urls) as participant,
         ):
             for process in (worker, participant):
-                await told(process, "process.ready")
+                await read_log_until(process, "process.ready")
             shown = await saga_engine("topology", "--policy", **urls)
             await server.rabbitmqctl(*shlex.split(shown.out)[1:])
             await server.rabbitmqctl("add_user", "desk", "secret")
             assert await completes()
-            before, (users, policies) = await declared(server), await kept(server)
+            before, (users, policies) = (
+                await list_topology(server),
+                await list_users_and_policies(server),
+            )
             assert "desk" in users
             assert "saga-engine" in policies
             await server.restart(wipe_data=True)
             await wait_until_true(completes, patience=120.0)
-            users, policies = await kept(server)
-            assert await declared(server) == before
+            users, policies = await list_users_and_policies(server)
+            assert await list_topology(server) == before
             assert "desk" not in users
             assert "saga-engine" not in policies
             assert worker.returncode is None

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from tests.cli.conftest import REPOSITORY, environment
+from tests.kit.command_line import REPOSITORY, environment
 
 PROGRAM = """
 import asyncio

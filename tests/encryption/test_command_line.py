@@ -7,8 +7,8 @@ import pytest
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import IncidentOpened, RunFinished
-from tests.cli.conftest import CliEngine, saga_engine
 from tests.encryption.card_saga import SECRET, all_written_rows, contains_secret, record_all_writes
+from tests.kit.command_line import CliEngine, saga_engine
 from tests.kit.encryption_keys import encryption_settings, keys_setting
 from tests.kit.greeter import run_services, service, worker
 

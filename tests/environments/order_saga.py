@@ -1,4 +1,4 @@
-"""A saga of one step and the participant that performs it in a database that the test names."""
+"""A saga and its participant, which writes an effect log to the database that a test names."""
 
 import os
 
@@ -38,11 +38,11 @@ UNNAMED_STATEMENTS = {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: "",
 }
-"""How docs/participants.md says to make an engine of one's own for a pooler."""
+"""Arguments of an own SQLAlchemy engine behind a pooler, as docs/participants.md shows them."""
 
 
 def database():
-    """A URL, or an engine of the user's own."""
+    """A URL, or an SQLAlchemy engine of the user."""
     own = {"plain": {}, "unnamed": UNNAMED_STATEMENTS}.get(os.environ.get("SHOP_ENGINE", ""))
     return URL if own is None else create_async_engine(URL, connect_args=own)
 
@@ -50,23 +50,23 @@ def database():
 shop = Participant("shop", database=database())
 
 
-async def write(tx: AsyncConnection, order_id: str, what: str) -> None:
-    statement = text("INSERT INTO ledger (order_id, what) VALUES (:order_id, :what)")
-    await tx.execute(statement, {"order_id": order_id, "what": what})
+async def record_effect(tx: AsyncConnection, order_id: str, effect: str) -> None:
+    statement = text("INSERT INTO effect_log (order_id, effect) VALUES (:order_id, :effect)")
+    await tx.execute(statement, {"order_id": order_id, "effect": effect})
 
 
 @shop.command("shop.reserve")
 async def on_reserve(command: Order, tx: AsyncConnection) -> None:
-    await write(tx, command.order_id, "reserve")
+    await record_effect(tx, command.order_id, "reserve")
 
 
 @shop.compensation("shop.release", of="shop.reserve")
 async def on_release(command: Order, tx: AsyncConnection) -> None:
-    await write(tx, command.order_id, "release")
+    await record_effect(tx, command.order_id, "release")
 
 
 @shop.command("shop.ship")
 async def on_ship(command: Order, tx: AsyncConnection) -> None:
     if command.sold_out:
         raise Rejected("sold_out", "It is sold out.")
-    await write(tx, command.order_id, "ship")
+    await record_effect(tx, command.order_id, "ship")

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a PostgreSQL of the tests."""
+"""A real PgBouncer in front of the PostgreSQL of the tests."""
 
 import asyncio
 import os
@@ -24,31 +24,31 @@ IGNORED_PARAMETERS = (
     "default_transaction_isolation,plan_cache_mode,enable_seqscan,jit,tcp_keepalives_idle,"
     "tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout"
 )
-"""Startup parameters, with which a pooler in session mode drops what we ask for."""
+"""Startup parameters of ours that a pooler is configured to ignore."""
 
 
 @dataclass(frozen=True)
 class PgBouncer:
-    """A PgBouncer that runs."""
+    """A running PgBouncer."""
 
     port: int
 
     def url(self, direct: str) -> str:
-        """The URL of a database through it, given its URL without it."""
+        """The URL of a database through the pooler, from its direct URL."""
         name = urlsplit(direct).path.lstrip("/")
         return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{name}"
 
 
 def require_pgbouncer() -> None:
-    """Its absence is loud, and an error on CI."""
+    """Skip the test if PgBouncer is not installed; fail it on CI."""
     if not PROGRAM.exists():
-        complain = pytest.fail if os.environ.get("CI") else pytest.skip
-        complain(f"PgBouncer is not installed. Run `{INSTALL}`.")
+        skip_or_fail = pytest.fail if os.environ.get("CI") else pytest.skip
+        skip_or_fail(f"PgBouncer is not installed. Run `{INSTALL}`.")
 
 
 @asynccontextmanager
 async def running_pgbouncer(direct: str, **settings: object) -> AsyncIterator[PgBouncer]:
-    """A PgBouncer in transaction mode before the server of a URL with sockets."""
+    """Run a PgBouncer in transaction mode in front of the server of a URL with a socket."""
     require_pgbouncer()
     query = parse_qs(urlsplit(direct).query)
     port, account = free_port(), unprivileged_user()
@@ -64,11 +64,11 @@ async def running_pgbouncer(direct: str, **settings: object) -> AsyncIterator[Pg
     }
     with tempfile.TemporaryDirectory(prefix="saga-pgbouncer-", dir="/tmp") as made:
         directory = Path(made)
-        os.chmod(directory, 0o755)  # noqa: PTH101 - as quick as it looks
+        os.chmod(directory, 0o755)  # noqa: PTH101 - does not block
         configuration = directory / "pgbouncer.ini"
         lines = [f"{name} = {value}" for name, value in chosen.items()]
-        place = f"* = host={query['host'][0]} port={query['port'][0]} user={USER}"
-        configuration.write_text("\n".join(["[databases]", place, "[pgbouncer]", *lines, ""]))
+        target = f"* = host={query['host'][0]} port={query['port'][0]} user={USER}"
+        configuration.write_text("\n".join(["[databases]", target, "[pgbouncer]", *lines, ""]))
         process = await ServerProcess.start(
             (PROGRAM, configuration),
             log_path=directory / "log",

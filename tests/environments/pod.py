@@ -1,4 +1,4 @@
-"""The variables that Kubernetes and Docker put into the environment of a process."""
+"""The environment variables that Kubernetes and Docker add to a process."""
 
 SERVICES = {
     "SAGA_ENGINE": (9464, "HTTP"),
@@ -12,7 +12,7 @@ SERVICES = {
 
 
 def kubernetes_variables() -> dict[str, str]:
-    """What the kubelet adds for each Service (`pkg/kubelet/envvars`)."""
+    """The variables that the kubelet adds for each Service (`pkg/kubelet/envvars`)."""
     added: dict[str, str] = {}
     for number, (service, (port, name)) in enumerate(SERVICES.items(), 1):
         address = f"10.96.0.{number}"
@@ -34,7 +34,7 @@ def kubernetes_variables() -> dict[str, str]:
 
 
 def docker_link_variables() -> dict[str, str]:
-    """What a legacy link with the alias `saga-engine-http` adds."""
+    """The variables that a legacy link with the alias `saga-engine-http` adds."""
     return {
         "SAGA_ENGINE_HTTP_NAME": "/worker/saga-engine-http",
         "SAGA_ENGINE_HTTP_PORT": "tcp://172.17.0.5:9464",

@@ -8,16 +8,16 @@ from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import outdated_reason, upgrade
-from tests.cli.conftest import saga_engine
 from tests.cli.test_services import SAGAS
 from tests.environments.order_saga import order
+from tests.kit.command_line import saga_engine
 
 WORDS = "has the encoding {}, which cannot hold every text"
 
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
 async def other(request, postgres):
-    """The URL of a database of another encoding, and what is said of it."""
+    """The URL of a database in another encoding, and the words of its error."""
     name = f"other_{request.param.lower()}"
     engine = create_async_engine(postgres.url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
@@ -33,7 +33,7 @@ async def other(request, postgres):
     await engine.dispose()
 
 
-async def test_a_database_that_cannot_hold_every_text_is_not_migrated(other):
+async def test_a_database_in_another_encoding_is_not_migrated(other):
     url, words = other
     with pytest.raises(ConfigurationError, match=words):
         await upgrade(url)
@@ -41,7 +41,7 @@ async def test_a_database_that_cannot_hold_every_text_is_not_migrated(other):
         await outdated_reason(url)
 
 
-async def test_a_database_that_cannot_hold_every_text_is_refused_at_start(other, rabbitmq_url):
+async def test_a_database_in_another_encoding_is_refused_at_the_start(other, rabbitmq_url):
     url, words = other
     with pytest.raises(ConfigurationError, match=words):
         async with Database(url, Settings()):
@@ -51,18 +51,18 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_at_start(other,
         assert (ran.exit_code, words in ran.err) == (2, True), (arguments, ran)
 
 
-@pytest.mark.parametrize("given", ["a URL", "an engine"])
-async def test_a_participants_database_that_cannot_hold_every_text_is_refused(given, other):
+@pytest.mark.parametrize("source", ["a URL", "an engine"])
+async def test_a_participants_database_in_another_encoding_is_refused(source, other):
     url, words = other
     engine = create_async_engine(url)
-    database = ParticipantDatabase(url if given == "a URL" else engine, Settings())
+    database = ParticipantDatabase(url if source == "a URL" else engine, Settings())
     with pytest.raises(ConfigurationError, match=words):
         await database.prepare(create_barrier=True)
     await database.close()
     await engine.dispose()
 
 
-async def test_no_run_is_recorded_where_not_every_text_can_be_held(other):
+async def test_no_start_is_recorded_in_a_database_in_another_encoding(other):
     url, words = other
     engine = create_async_engine(url)
     async with engine.connect() as connection:

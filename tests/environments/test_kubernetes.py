@@ -1,20 +1,21 @@
 import json
 import signal
+from typing import Any
 
 import pytest
 
 from saga_engine import Client
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings, reject_unknown_settings
-from tests.cli.conftest import saga_engine
-from tests.cli.test_services import ORDER, SAGAS, SERVICES, ended, serving, told
+from tests.cli.test_services import ORDER, SAGAS, SERVICES
 from tests.environments.pod import docker_link_variables, kubernetes_variables
+from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
 
 
 @pytest.mark.parametrize(
     "added", [kubernetes_variables(), docker_link_variables()], ids=["Kubernetes", "Docker"]
 )
-def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeypatch):
+def test_variables_of_the_platform_are_not_settings(added, monkeypatch):
     for name, value in added.items():
         monkeypatch.setenv(name, value)
     assert Settings.load().http_port == 9464
@@ -33,7 +34,7 @@ def test_what_a_platform_adds_to_the_environment_is_not_a_setting(added, monkeyp
         ("SAGA_ENGINE_SERVICE", "x"),
     ],
 )
-def test_a_typo_beside_them_is_still_an_error(name, value):
+def test_a_typo_beside_such_variables_is_an_error(name, value):
     with pytest.raises(ConfigurationError, match=f"{name} is not a setting"):
         reject_unknown_settings({**kubernetes_variables(), name: value})
 
@@ -42,30 +43,28 @@ def test_a_typo_beside_them_is_still_an_error(name, value):
     ("value", "port", "source"),
     [("tcp://10.96.0.2:9464", 9464, "default"), ("9465", 9465, "environment")],
 )
-async def test_config_show_says_where_a_port_beside_a_service_of_that_name_comes_from(
-    value, port, source
-):
+async def test_config_show_names_the_source_of_a_port_named_like_a_service(value, port, source):
     ran = await saga_engine("config", "show", "--json", http_port=value)
     shown = {row["name"]: (row["value"], row["source"]) for row in ran.json["settings"]}
     assert shown["SAGA_ENGINE_HTTP_PORT"] == (port, source)
 
 
-async def test_a_port_that_is_neither_a_number_nor_a_services_is_refused():
+async def test_an_invalid_port_is_refused():
     ran = await saga_engine("config", "show", http_port="tcp:9464")
     assert (ran.exit_code, "SAGA_ENGINE_HTTP_PORT is invalid" in ran.err) == (2, True)
 
 
 async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq_url):
     urls = {"database_url": migrated_url, "broker_url": rabbitmq_url}
-    pod = {
+    pod: dict[str, Any] = {
         name.removeprefix("SAGA_ENGINE_"): value for name, value in kubernetes_variables().items()
     }
     async with (
-        serving("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
-        serving("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
+        running_command("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
+        running_command("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
     ):
-        await told(worker, "process.ready")
-        await told(participant, "process.ready")
+        await read_log_until(worker, "process.ready")
+        await read_log_until(participant, "process.ready")
         order = json.dumps(ORDER | {"card": "ok"})
         done = await saga_engine(
             *("start", "place-order", "--wait", "--json", "--timeout", "60", "--input", order),
@@ -76,4 +75,4 @@ async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq
         assert shown.json["status"] == "completed"
         for process in (worker, participant):
             process.send_signal(signal.SIGTERM)
-        assert [await ended(worker), await ended(participant)] == [0, 0]
+        assert [await exit_code_of(worker), await exit_code_of(participant)] == [0, 0]

@@ -1,4 +1,4 @@
-"""What a command says and exits with, whatever its streams and its surroundings are."""
+"""The messages and exit codes of commands with unusual streams and environments."""
 
 import asyncio
 import json
@@ -13,15 +13,15 @@ from saga_engine.cli.output import print_json
 from saga_engine.embedded.process import free_port
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
-from tests.cli.conftest import REPOSITORY, environment
+from tests.kit.command_line import REPOSITORY, environment
 from tests.kit.fork_server import COMMAND
 
 FULL = "The output cannot be written: No space left on device"
 CLOSED = "The output cannot be written: Bad file descriptor"
 
 
-async def typed(script, **more):
-    """Run a line of bash in which `se` is saga-engine; its exit code and what it printed."""
+async def run_in_bash(script, **more):
+    """Run a line of bash in which `se` is saga-engine; return exit code, stdout and stderr."""
     line = f'se() {{ {shlex.quote(str(COMMAND))} "$@"; }}; {script}'
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-c", line),
@@ -39,7 +39,7 @@ async def typed(script, **more):
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ("se config show >/dev/full", 10, FULL + ". What was asked for has been done."),
+        ("se config show >/dev/full", 10, FULL + ". The command itself succeeded."),
         ("se config show --json >/dev/full", 10, FULL),
         ("se --help >/dev/full", 10, FULL),
         ("se config show >&-", 10, CLOSED),
@@ -52,9 +52,9 @@ async def typed(script, **more):
         ("mkdir /tmp/gone.$$; cd /tmp/gone.$$; rmdir /tmp/gone.$$; se worker x", 2, "_URL is not"),
     ],
 )
-async def test_an_output_or_input_that_is_not_there_is_a_sentence(script, code, words):
-    ended, _, err = await typed(script)
-    assert (ended, words in err, len(err.splitlines())) == (code, True, 1), err
+async def test_an_unusable_output_or_input_is_a_sentence(script, code, words):
+    exit_code, _, err = await run_in_bash(script)
+    assert (exit_code, words in err, len(err.splitlines())) == (code, True, 1), err
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ async def test_an_output_or_input_that_is_not_there_is_a_sentence(script, code, 
         ("se config show <&- >/dev/null 2>&-", 0),
     ],
 )
-async def test_talk_that_is_not_heard_changes_nothing(script, code):
-    ended, _, err = await typed(script)
-    assert (ended, err) == (code, "")
+async def test_lost_messages_do_not_change_the_exit_code(script, code):
+    exit_code, _, err = await run_in_bash(script)
+    assert (exit_code, err) == (code, "")
 
 
 @pytest.mark.parametrize(
@@ -93,23 +93,25 @@ async def test_talk_that_is_not_heard_changes_nothing(script, code):
     ],
     ids=str,
 )
-async def test_an_odd_environment_is_no_error(more):
-    ended, _, err = await typed("se config show && se --help && se topology --json", **more)
-    assert (ended, err) == (0, "")
+async def test_an_odd_environment_is_not_an_error(more):
+    exit_code, _, err = await run_in_bash(
+        "se config show && se --help && se topology --json", **more
+    )
+    assert (exit_code, err) == (0, "")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_document_escapes_what_its_output_cannot_hold(encoding, tmp_path, monkeypatch):
-    given = {"key": "Zoë 日本 \U0001f600"}
+def test_a_document_escapes_what_its_encoding_lacks(encoding, tmp_path, monkeypatch):
+    document = {"key": "Zoë 日本 \U0001f600"}
     with (tmp_path / "out").open("w+", encoding=encoding) as out:
         monkeypatch.setattr(sys, "stdout", out)
-        print_json(given)
+        print_json(document)
         out.seek(0)
-        assert json.load(out) == {"schema_version": 1, **given}
+        assert json.load(out) == {"schema_version": 1, **document}
 
 
-async def test_a_key_of_other_letters_is_shown_on_an_output_without_them():
-    code, out, err = await typed("se check 'Zoë'", PYTHONIOENCODING="ascii")
+async def test_a_message_escapes_what_its_encoding_lacks():
+    code, out, err = await run_in_bash("se check 'Zoë'", PYTHONIOENCODING="ascii")
     assert (code, out) == (2, "")
     assert "There is no module 'Zo\\xeb'" in err
 
@@ -126,55 +128,59 @@ async def test_a_key_of_other_letters_is_shown_on_an_output_without_them():
         ("postgresql+asyncpg://a@/d?host=h&port=70000", "has the port 70000"),
     ],
 )
-async def test_a_database_url_with_an_impossible_place_is_a_sentence(url, words):
-    code, _, err = await typed("se list", SAGA_ENGINE_DATABASE_URL=url)
+async def test_a_database_url_with_an_impossible_address_is_a_sentence(url, words):
+    code, _, err = await run_in_bash("se list", SAGA_ENGINE_DATABASE_URL=url)
     assert code in (2, 5)
     assert (words in err, "bug" in err, len(err.splitlines())) == (True, False, 1), err
 
 
-@pytest.mark.parametrize("place", ["h:99999", "h:0x1", "h:-1", f"{'h' * 64}.example", "h,:5672"])
-async def test_a_broker_url_with_an_impossible_place_is_a_sentence(place):
-    url = f"amqp://guest:hunter2@{place}/"
-    code, _, err = await typed("se start parcel --input 1", SAGA_ENGINE_BROKER_URL=url)
+@pytest.mark.parametrize("address", ["h:99999", "h:0x1", "h:-1", f"{'h' * 64}.example", "h,:5672"])
+async def test_a_broker_url_with_an_impossible_address_is_a_sentence(address):
+    url = f"amqp://guest:hunter2@{address}/"
+    code, _, err = await run_in_bash("se start parcel --input 1", SAGA_ENGINE_BROKER_URL=url)
     assert code in (2, 5)
     assert ("bug" in err, "hunter2" in err, len(err.splitlines())) == (False, False, 1), err
 
 
-@pytest.mark.parametrize("value", ["\udcff", "", " ", "\x1b[2J", "9" * 5000, "nan", "-1"])
-@pytest.mark.parametrize(
-    "name", ["DATABASE_URL", "BROKER_URL", "POLL", "PREFETCH", "HTTP_PORT", "REPLY_USERS", "DRAIN"]
+VARIABLES = (
+    *("DATABASE_URL", "BROKER_URL", "POLL_INTERVAL", "REPLY_PREFETCH", "HTTP_PORT"),
+    *("AUTHORIZED_REPLY_USERS", "SHUTDOWN_TIMEOUT"),
 )
-def test_a_value_that_does_not_fit_is_a_sentence(name, value, monkeypatch):
+
+
+@pytest.mark.parametrize("value", ["\udcff", "", " ", "\x1b[2J", "9" * 5000, "nan", "-1"])
+@pytest.mark.parametrize("name", VARIABLES)
+def test_an_invalid_value_is_a_sentence(name, value, monkeypatch):
     monkeypatch.setitem(os.environ, f"SAGA_ENGINE_{name}", value)
-    said = ""
+    message = ""
     try:
         Settings.load()
     except ConfigurationError as error:
-        said = str(error)
-    assert said == "" or f"SAGA_ENGINE_{name} is invalid" in said
+        message = str(error)
+    assert message == "" or f"SAGA_ENGINE_{name} is invalid" in message
 
 
-async def test_a_demo_on_one_server_of_the_users_says_what_to_unset():
-    code, _, err = await typed("se demo", SAGA_ENGINE_BROKER_URL="amqp://127.0.0.1:1/")
+async def test_a_demo_with_one_url_names_the_variable_to_unset():
+    code, _, err = await run_in_bash("se demo", SAGA_ENGINE_BROKER_URL="amqp://127.0.0.1:1/")
     assert code == 2
-    assert "Unset SAGA_ENGINE_BROKER_URL to run the demo on servers of its own" in err
+    assert "Unset SAGA_ENGINE_BROKER_URL to run the demo on embedded servers" in err
 
 
-async def test_a_picture_ends_with_a_line_end():
-    code, out, _ = await typed("se graph examples.place_order.sagas --format mermaid")
+async def test_a_diagram_ends_with_a_newline():
+    code, out, _ = await run_in_bash("se graph examples.place_order.sagas --format mermaid")
     assert (code, out[-1], out[-2] == "\n") == (0, "\n", False)
 
 
-async def test_a_user_without_a_name_is_told_to_name_one_in_the_url():
+async def test_a_user_without_a_name_must_name_one_in_the_url():
     if os.geteuid():
         return
     script = (
         "import encodings.idna, os, saga_engine.cli.runs\n"
-        "from saga_engine.cli.main import run\n"
+        "from saga_engine.cli.main import run_command\n"
         "os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
-        "raise SystemExit(run(['list']))"
+        "raise SystemExit(run_command(['list']))"
     )
-    code, _, err = await typed(
+    code, _, err = await run_in_bash(
         f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}",
         SAGA_ENGINE_DATABASE_URL="postgresql+asyncpg://127.0.0.1:1/d",
         HOME="",
@@ -190,7 +196,7 @@ async def test_a_worker_serves_with_every_stream_closed(migrated_url, rabbitmq_u
         cwd=REPOSITORY,
     )
     try:
-        await _ready(port, process)
+        await _wait_until_ready(port, process)
     finally:
         if process.returncode is None:
             process.terminate()
@@ -198,7 +204,7 @@ async def test_a_worker_serves_with_every_stream_closed(migrated_url, rabbitmq_u
         assert await process.wait() == 0
 
 
-async def _ready(port, process):
+async def _wait_until_ready(port, process):
     async with asyncio.timeout(90):
         while process.returncode is None:
             try:

@@ -13,7 +13,7 @@ from saga_engine.store import dead_letters, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 from tests.kit.load_environment import load_environment, print_table
 from tests.kit.programs import wait_until_true
 from tests.kit.promises import check_promises

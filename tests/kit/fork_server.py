@@ -1,13 +1,13 @@
 """
-The command in a process that has imported what commands need: a fork of one that waits.
+Run `saga-engine` commands in forks of a process that has imported the modules of the commands.
 
-Two thirds of what a short command costs are its imports, and the tests give hundreds of commands.
-All that follows them is the command's own: its process, arguments, environment, directory, streams
-and end. What an import itself does is seen by the tests that execute the command.
+Two thirds of the time of a short command are its imports, and the tests run hundreds of commands.
+After the imports everything is the command's own: process, arguments, environment, working
+directory, streams and exit. The effects of an import are covered by tests that execute the command.
 
     python -P tests/kit/fork_server.py DESCRIPTOR
 
-This serves the socket DESCRIPTOR until its other end is closed.
+serves the socket DESCRIPTOR until its other end is closed.
 """
 
 import asyncio
@@ -23,16 +23,17 @@ from importlib import import_module, invalidate_caches
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("saga-engine")
-COMMAND_TIMEOUT_S = 60.0  # In which a command ends.
+COMMAND_TIMEOUT_S = 60.0
+"""Seconds for a command to exit."""
 _MODULES = (
-    *("asking", "bulk", "config", "dead_letters", "definitions", "given", "guidance", "incidents"),
-    *("main", "migrate", "operating", "paging", "recover", "runs", "services", "settling"),
-    *("token_key", "topology"),
+    *("bulk_output", "bulk_resolve", "config", "dead_letters", "definitions", "incident_guidance"),
+    *("incidents", "json_argument", "main", "migrate", "operator", "paging", "recover", "redrive"),
+    *("run_document", "runs", "services", "start", "token_key", "topology"),
 )
 
 
 class ForkServer:
-    """The process that waits; it ends with the one that made it."""
+    """The process that forks; it exits with the process that created it."""
 
     def __init__(self) -> None:
         self._request_socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -47,10 +48,10 @@ class ForkServer:
         self, arguments: list[str], environment: dict[str, str], cwd: Path, stdin: bytes
     ) -> tuple[int, bytes, bytes]:
         """
-        Run one command; its exit code, and what it printed to stdout and to stderr.
+        Run one command; return its exit code, its stdout and its stderr.
 
         Raises:
-            TimeoutError: it has not ended in time.
+            TimeoutError: it has not exited in time.
         """
         request = json.dumps([arguments, environment, str(cwd)]).encode()
         ours, theirs = socket.socketpair()
@@ -80,28 +81,28 @@ class ForkServer:
 
 def serve(request_socket: socket.socket) -> bool:
     """
-    Fork for each command that is asked for.
+    Fork for each request.
 
     Returns:
-        True in a process that is to become a command, False when the socket's other end is closed.
+        True in a fork that must run the command, False when the other end of the socket is closed.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     while True:
         request, descriptors, _, _ = socket.recv_fds(request_socket, 1, 4)
         if not request:
             return False
-        conversation, *streams = descriptors
+        connection_fd, *streams = descriptors
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             request_socket.close()
-            _run_command(conversation, streams)
+            _run_command(connection_fd, streams)
             return True
         for each in descriptors:
             os.close(each)
 
 
 def _run_command(connection_fd: int, streams: list[int]) -> None:
-    """Fork once more, and tell how that process ends. Returns in it."""
+    """Fork again, and send the exit code of that process. Returns only in it."""
     with socket.socket(fileno=connection_fd) as connection:
         request = b"".join(iter(lambda: connection.recv(65_536), b""))
         child = os.fork()

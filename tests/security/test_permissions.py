@@ -35,7 +35,7 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 from tests.kit.connections import raw_channel
 from tests.kit.engine import FAST_SETTINGS, EventRecorder
 from tests.kit.rabbitmq import RabbitMQServer

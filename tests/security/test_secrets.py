@@ -19,7 +19,7 @@ from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade
-from tests.cli.conftest import environment, saga_engine
+from tests.kit.command_line import environment, saga_engine
 from tests.kit.connections import raw_channel
 from tests.kit.programs import running_program, wait_until_true
 from tests.kit.rabbitmq import RabbitMQServer

@@ -12,7 +12,7 @@ from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnava
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from tests.cli.conftest import environment, saga_engine
+from tests.kit.command_line import environment, saga_engine
 from tests.kit.connections import FAST_RECONNECT, StateRecorder
 from tests.kit.programs import running_program, wait_until_true
 from tests.security.conftest import broker_url, database_url

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Outcome
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 from tests.kit.encryption_keys import encryption_settings
 from tests.kit.secret_leaks import find_leaks, make_canary
 

@@ -13,7 +13,7 @@ from saga_engine.store import definitions, run_queries
 from saga_engine.telemetry.events import BacklogCounted
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import Status
-from tests.cli.test_services import ended, serving, told
+from tests.kit.command_line import exit_code_of, read_log_until, running_command
 from tests.kit.engine import WAIT_TIMEOUT_S
 from tests.kit.stored_runs import ORDERS
 from tests.store.test_partitions import finished, partitions_of
@@ -93,10 +93,10 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
     given = {"database_url": engine.database_url, "broker_url": engine.broker_url, **OFTEN}
     lines: list[dict[str, object]] = []
     async with (
-        serving("worker", "tests.kit.parcel_sagas", "--port", "0", **given) as worker,
+        running_command("worker", "tests.kit.parcel_sagas", "--port", "0", **given) as worker,
         asyncio.TaskGroup() as group,
     ):
-        await told(worker, "process.ready")
+        await read_log_until(worker, "process.ready")
         group.create_task(log_of(worker, lines))
         load = Load(await engine.connect_client(), await engine.start_participant())
         loading = group.create_task(load.run())
@@ -104,7 +104,7 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
         await loading
         await eventually(engine.database, all_completed)
         worker.terminate()
-        assert await ended(worker) == 0
+        assert await exit_code_of(worker) == 0
     assert [each for each in lines if each["event"] in TROUBLE] == []
     async with engine.database.transaction() as tx:
         assert await run_queries.find(tx, old) is None

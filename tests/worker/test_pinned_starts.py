@@ -15,7 +15,7 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.telemetry.events import MessageDeadLettered, RunFinished, RunStarted
 from saga_engine.vocabulary import Status
 from saga_engine.worker import starts
-from tests.cli.conftest import saga_engine
+from tests.kit.command_line import saga_engine
 from tests.kit.engine import no_reply, succeed
 from tests.kit.parcels import failing_parcels, parcels
 from tests.kit.promises import check_promises
