@@ -65,7 +65,6 @@ SKIPPERS = {
     "tests/embedded/test_postgres.py": "what root does, only root can test",
     "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
     "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",
-    "tests/faults/test_mixed_versions.py": "the history may be missing; on CI that is a failure",
     "tests/foreign/test_foreign.py": "Node.js may be missing; on CI that is a failure",
     "tests/postgres/test_pool.py": "a container may not let us have a network of our own",
 }

@@ -87,7 +87,7 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
         conditions, arguments = await _run_conditions(tx, status=status, saga=saga, key=key)
         if value_prefix is not None:
             conditions.append(_HAS_VALUE_PREFIX)
-            arguments["mark"] = f'"{value_prefix}'
+            arguments["value_prefix"] = f'"{value_prefix}'
         if before_run_id is not None:
             conditions.append("r.run_id < CAST(:before AS uuid)")
             arguments["before"] = before_run_id
@@ -121,8 +121,9 @@ async def _run_conditions(
         conditions.append("r.status = :status")
         arguments["status"] = status.value
     if saga is not None:
-        conditions.append("r.definition_id = ANY (CAST(:pinned AS integer[]))")
-        arguments["pinned"] = list((await tx.execute(_DEFINITION_IDS, {"saga": saga})).scalars())
+        conditions.append("r.definition_id = ANY (CAST(:definition_ids AS integer[]))")
+        definition_ids = await tx.execute(_DEFINITION_IDS, {"saga": saga})
+        arguments["definition_ids"] = list(definition_ids.scalars())
     if key is not None:
         # In every saga: that is what the index of keys can do.
         conditions.append(_RUN_ID_IN)
