@@ -39,7 +39,7 @@ _BLOCKED_HOOK = "_Connection__handle_connection_blocked"
 _UNBLOCKED_HOOK = "_Connection__handle_connection_unblocked"
 
 _AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
-_IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_OURS", default=False)
+_IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_IN_ENGINE_CALL", default=False)
 
 FRAME_BUFFER_SIZE = 100
 """Frames that wait between the connection's reader and a channel's; 13 MB at the very most."""

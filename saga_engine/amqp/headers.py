@@ -14,7 +14,7 @@ from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER, HeaderTable, 
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
-TRUNCATED_HEADER = "x-cut"
+TRUNCATED_HEADER = "x-truncated"
 """A header of ours beside those that were kept of too many."""
 
 BROKER_HEADER_PREFIXES = (

@@ -38,10 +38,10 @@ class PublishOutcome(StrEnum):
     """What is known of one publish."""
 
     CONFIRMED = "confirmed"
-    UNROUTABLE = "returned"  # no queue is bound: it is nowhere
+    UNROUTABLE = "unroutable"  # no queue is bound: it is nowhere
     NACKED = "nacked"  # the broker declined: it may be published again
     UNKNOWN = "unknown"  # cut, timed out or never written: it has often arrived
-    UNPUBLISHABLE = "refused"  # it breaks a limit and was not sent: it can never be published
+    UNPUBLISHABLE = "unpublishable"  # it breaks a limit and was not sent: it can never be published
 
 
 @dataclass(frozen=True, slots=True)

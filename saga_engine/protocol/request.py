@@ -106,7 +106,7 @@ def _routing_key_and_body(request: Request) -> tuple[str, JsonObject]:
                 "input": request.input,
             }
         case CancelRequest():
-            return "cancel", {"reason": request.reason, "by": request.operator}
+            return "cancel", {"reason": request.reason, "operator": request.operator}
         case StatusRequest():
             return "status", {}
 
@@ -158,7 +158,9 @@ def _parse_start(fields: _FieldReader) -> StartRequest:
 
 
 def _parse_cancel(fields: _FieldReader) -> CancelRequest:
-    return CancelRequest(fields.run_id, fields.require_text("reason"), fields.require_text("by"))
+    return CancelRequest(
+        fields.run_id, fields.require_text("reason"), fields.require_text("operator")
+    )
 
 
 def _parse_status(fields: _FieldReader) -> StatusRequest:

@@ -16,16 +16,16 @@ class UnreadableReason(StrEnum):
 
     TOO_LARGE = "too_large"
     TOO_DEEP = "too_deep"
-    UNSUPPORTED_ENCODING = "encoded"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     MALFORMED_JSON = "malformed_json"
     NOT_STORABLE = "not_storable"
     NOT_AN_OBJECT = "not_an_object"
     BAD_HEADERS = "bad_headers"
     BAD_OUTCOME = "bad_outcome"
-    BAD_FAILURE = "bad_error"
+    BAD_FAILURE = "bad_failure"
     BAD_COMMAND = "bad_command"
     BAD_REQUEST = "bad_request"
-    UNCORRELATED_REPLY = "foreign_correlation_id"
+    UNCORRELATED_REPLY = "uncorrelated_reply"
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
             closed.append(each)
             close_later(each)
 
-        monkeypatch.setattr(publisher._supervised, "close_later", close_and_note)
+        monkeypatch.setattr(publisher._supervised, "close_in_background", close_and_note)
         async with asyncio.TaskGroup() as group:
             for body in [b"no"] * 10 + [b"lost"] + [b"no"] * 10:
                 group.create_task(publisher.publish([make_message("tests.one", body)]))
@@ -362,13 +362,13 @@ async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbit
         open_publisher(rabbitmq_url, observer, broker_confirm_timeout=1.0) as publisher,
     ):
         await publisher.publish([make_message("tests.one", b"1"), make_message("tests.one", b"2")])
-        await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        await rabbitmq.rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1MB")
         try:
             assert await publisher.publish([make_message("tests.one", b"3")]) == [U]
             await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
             await consumer.acknowledge(await take_exactly(consumer, 2))
         finally:
-            await rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+            await rabbitmq.rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1GB")
         await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         assert await publisher.publish([make_message("tests.one", b"4")]) == [C]
         found = {(await take_exactly(consumer, 1))[0].body}
@@ -457,13 +457,13 @@ async def test_connection_that_was_blocked_for_long_confirms_at_once_when_it_is_
     observer = StateRecorder()
     async with open_publisher(rabbitmq_url, observer, broker_confirm_timeout=2.0) as publisher:
         assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
-        await rabbitmq.ctl("set_vm_memory_high_watermark", "0.0001")
+        await rabbitmq.rabbitmqctl("set_vm_memory_high_watermark", "0.0001")
         try:
             for _ in range(3):
                 assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
             assert publisher._supervised.status.state is ConnectionState.BLOCKED
         finally:
-            await rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+            await rabbitmq.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
         await observer.wait_for(lambda state: state.state is ConnectionState.BLOCKED)
         await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         for _ in range(10):

@@ -23,11 +23,11 @@ class Herd:
         self.back = asyncio.Event()
 
     def look(self, number, state):
-        if state.phase is ConnectionState.CONNECTED and state.epoch == 2:
+        if state.state is ConnectionState.CONNECTED and state.generation == 2:
             self.up.append(number)
         if len(self.up) == LINKS:
             self.back.set()
-        if state.phase is ConnectionState.CONNECTING and state.epoch == 1:
+        if state.state is ConnectionState.CONNECTING and state.generation == 1:
             self.vain += 1
             self.tried += [number] if number not in self.tried else []
 

@@ -117,7 +117,7 @@ def test_a_redriven_message_loses_copy_headers_of_its_sender():
     assert headers_of(letter) == {"own": "kept", "x-saga-redrive-count": 1}
 
 
-@pytest.mark.parametrize("mark", ["x-undecodable", "x-cut"])
+@pytest.mark.parametrize("mark", ["x-undecodable", "x-truncated"])
 def test_a_message_with_incomplete_headers_is_not_redriven(mark):
     letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={mark: True})
     assert rebuild_message(stored(letter)) == "Not all of its headers were kept."

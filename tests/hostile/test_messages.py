@@ -138,7 +138,7 @@ async def test_properties_of_replies(house):
     for token, (name, (flag, encoded)) in zip(tokens, PROPERTIES.items(), strict=True):
         body = b'{"did": "%s"}' % name.encode()
         letters[name] = house.reply(token, body).with_properties(flag, encoded)
-        why = "foreign_correlation_id" if flag == CORRELATION_ID else EXPECTED_REASONS.get(name)
+        why = "uncorrelated_reply" if flag == CORRELATION_ID else EXPECTED_REASONS.get(name)
         if why:
             expected[name] = (body, [why])
     refused = await send_all(house, letters)

@@ -30,7 +30,7 @@ _DELIVERY = Delivery(
 def make_delivery(**changes):
     """A delivery with some fields changed; its size follows its body."""
     if "body" in changes:
-        changes.setdefault("size", len(changes["body"]))
+        changes.setdefault("body_size", len(changes["body"]))
     return replace(_DELIVERY, **changes)
 
 

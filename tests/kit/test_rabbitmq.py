@@ -47,11 +47,11 @@ class TestNode:
         assert not directory.exists()
 
     async def test_rabbitmqctl_speaks_to_this_node(self, rabbitmq):
-        assert str(rabbitmq.pid) in await rabbitmq.ctl("eval", "os:getpid().")
+        assert str(rabbitmq.pid) in await rabbitmq.rabbitmqctl("eval", "os:getpid().")
 
     async def test_a_failing_command_says_what_failed(self, rabbitmq):
         with pytest.raises(BrokerError, match="rabbitmqctl nonsense failed"):
-            await rabbitmq.ctl("nonsense")
+            await rabbitmq.rabbitmqctl("nonsense")
 
     async def test_a_killed_parent_leaves_neither_node_nor_epmd(self):
         parent = await asyncio.create_subprocess_exec(
@@ -79,7 +79,7 @@ from tests.kit.rabbitmq import RabbitServer
 
 async def main():
     async with RabbitServer() as server:
-        print(server.pid, server._epmd.pid, server._directory, flush=True)
+        print(server.pid, server._epmd_process.pid, server._directory, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())

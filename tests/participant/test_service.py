@@ -252,7 +252,7 @@ async def test_a_participant_cut_off_answers_after_it_has_reconnected(developmen
 
 
 def returned(fact):
-    return isinstance(fact, MessagesPublished) and fact.outcome == "returned"
+    return isinstance(fact, MessagesPublished) and fact.outcome == "unroutable"
 
 
 async def test_a_reply_nobody_takes_is_kept_until_the_engine_is_there(broker_url):

@@ -105,7 +105,7 @@ def test_any_json_is_a_body_but_only_an_object_is_an_object(body):
 
 
 def test_body_over_the_limit_is_not_parsed():
-    found = read_body(make_delivery(body=b"{}", size=SETTINGS.max_body_bytes + 1), SETTINGS)
+    found = read_body(make_delivery(body=b"{}", body_size=SETTINGS.max_body_bytes + 1), SETTINGS)
     assert isinstance(found, UnreadableMessage)
     assert found.reason is UnreadableReason.TOO_LARGE
 

@@ -129,7 +129,7 @@ def test_command_without_a_way_back_is_unreadable():
 
 def test_command_with_undecodable_headers_is_unreadable():
     delivery = replace(
-        deliver(encode_command(COMMAND, "t")), problem="Its headers cannot be decoded."
+        deliver(encode_command(COMMAND, "t")), header_problem="Its headers cannot be decoded."
     )
     found = decode_command(delivery, SETTINGS)
     assert isinstance(found, UnreadableMessage)

@@ -15,10 +15,17 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome, Status
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-HEADERS = [
-    getattr(command, name)
-    for name in ("RUN_ID", "SAGA", "VERSION", "STEP", "ATTEMPT", "DIRECTION", "DEADLINE")
-] + [command.IDEMPOTENCY_KEY_HEADER, command.TRACEPARENT_HEADER]
+HEADERS = (
+    command.RUN_ID_HEADER,
+    command.SAGA_HEADER,
+    command.VERSION_HEADER,
+    command.STEP_HEADER,
+    command.ATTEMPT_HEADER,
+    command.DIRECTION_HEADER,
+    command.DEADLINE_HEADER,
+    command.IDEMPOTENCY_KEY_HEADER,
+    command.TRACEPARENT_HEADER,
+)
 
 
 @pytest.mark.parametrize(

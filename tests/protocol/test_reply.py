@@ -56,7 +56,7 @@ def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
     assert (found.outcome, found.body) == (Outcome.SUCCEEDED, "done")
 
 
-def test_foreign_correlation_id_is_nobody_s_reply():
+def test_uncorrelated_reply_is_nobody_s_reply():
     for token in ("", "x", sign_token(b"other" * 8, REF)):
         found = decode_reply(make_delivery(correlation_id=token), [KEY], SETTINGS)
         assert unreadable(found) == (UnreadableReason.UNCORRELATED_REPLY, None)
@@ -88,9 +88,9 @@ def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
     ("changes", "reason"),
     [
         ({"body": b"{"}, UnreadableReason.MALFORMED_JSON),
-        ({"size": 20_000_000}, UnreadableReason.TOO_LARGE),
+        ({"body_size": 20_000_000}, UnreadableReason.TOO_LARGE),
         ({"content_encoding": "gzip"}, UnreadableReason.UNSUPPORTED_ENCODING),
-        ({"problem": "Its headers have 9 bytes."}, UnreadableReason.BAD_HEADERS),
+        ({"header_problem": "Its headers have 9 bytes."}, UnreadableReason.BAD_HEADERS),
     ],
 )
 def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):

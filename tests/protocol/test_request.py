@@ -69,7 +69,11 @@ def test_bad_start_is_unreadable_and_names_the_field(change):
         ("explode", b"{}", UnreadableReason.BAD_REQUEST),
         ("start", b"[]", UnreadableReason.NOT_AN_OBJECT),
         ("start", b"{", UnreadableReason.MALFORMED_JSON),
-        ("cancel", orjson.dumps({"run_id": str(RUN), "by": "ann"}), UnreadableReason.BAD_REQUEST),
+        (
+            "cancel",
+            orjson.dumps({"run_id": str(RUN), "operator": "ann"}),
+            UnreadableReason.BAD_REQUEST,
+        ),
         ("start", orjson.dumps({"run_id": str(RUN), "saga": "s"}), UnreadableReason.BAD_REQUEST),
     ],
 )

@@ -362,11 +362,11 @@ async def test_the_operator_can_redrive_and_is_told_by_its_name(place, roles, mo
     async with opened(place, roles, monkeypatch) as shop:
         async with raw_channel(place.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.wait_for_dead_letter("foreign_correlation_id")
+            await shop.worker.wait_for_dead_letter("uncorrelated_reply")
         settings = {"broker_url": place.url("operator"), "database_url": roles.url("saga_operator")}
         ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **settings)
         assert ran.exit_code == 0, ran
-        await shop.worker.wait_for(MessageDeadLettered, 2, reason="foreign_correlation_id")
+        await shop.worker.wait_for(MessageDeadLettered, 2, reason="uncorrelated_reply")
         for arguments in (("list",), ("incidents",), ("dead-letters", "list")):
             ran = await saga_engine(*arguments, **settings)
             assert ran.exit_code == 0, ran
@@ -563,7 +563,7 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
         assert tuple(act) == ("the-chief", "saga_operator", "refused")
         async with raw_channel(place.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.wait_for_dead_letter("foreign_correlation_id")
+            await shop.worker.wait_for_dead_letter("uncorrelated_reply")
         ran = await saga_engine(
             *("dead-letters", "discard", "--all", "--yes", "--reason", "junk"), **settings
         )

@@ -39,7 +39,7 @@ async def test_a_reply_that_reaches_the_wrong_engine_is_set_aside_and_asked_for_
                 await check_promises(database, settled=False)
                 async with database.transaction() as tx:
                     letters = await dead_letters.read_page(tx, limit=100)
-                assert {each.message.reason for each in letters} == {"foreign_correlation_id"}
+                assert {each.message.reason for each in letters} == {"uncorrelated_reply"}
         [told, *_] = one.events.matching(MessageDeadLettered)
         assert "another engine" in told.problem
     await postgres.drop_database("shared_other")

@@ -134,7 +134,7 @@ def settled(outcome: Outcome) -> events.AttemptFinished:
     [
         (settled(Outcome.SUCCEEDED), logging.DEBUG),
         (settled(Outcome.UNKNOWN), logging.INFO),
-        (events.MessagesPublished(exchange="e", outcome="returned", messages=1), logging.WARNING),
+        (events.MessagesPublished(exchange="e", outcome="unroutable", messages=1), logging.WARNING),
         (
             events.BrokerConnectionChanged(
                 connection="publish", state="connecting", generation=1, problem="cut"

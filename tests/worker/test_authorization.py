@@ -139,7 +139,7 @@ async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engin
     ("rules", "verb", "fields"),
     [
         ({"start *": ["desk"]}, "start", {"saga": "parcel", "input": {}}),
-        ({"cancel parcel": ["desk"]}, "cancel", {"reason": "a whim", "by": "someone"}),
+        ({"cancel parcel": ["desk"]}, "cancel", {"reason": "a whim", "operator": "someone"}),
     ],
 )
 async def test_a_request_from_another_user_is_refused_and_kept(
@@ -228,7 +228,7 @@ async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     await engine_on_any_broker.publish_raw(
-        json.dumps({"run_id": run_id, "reason": "a whim", "by": "the-chief"}).encode(),
+        json.dumps({"run_id": run_id, "reason": "a whim", "operator": "the-chief"}).encode(),
         exchange="saga.requests",
         routing_key="cancel",
         user_id="guest",

@@ -42,12 +42,12 @@ async def letters(engine):
         return [each.message for each in await dead_letters.read_page(tx, limit=100)]
 
 
-async def test_a_reply_with_a_foreign_correlation_id_reaches_no_run(engine_on_any_broker):
+async def test_an_uncorrelated_reply_reaches_no_run(engine_on_any_broker):
     worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
     await engine_on_any_broker.publish_raw(
         b'{"did":"evil"}', correlation_id=forge_token(command), message_id="evil"
     )
-    await worker.events.wait_for_dead_letter("foreign_correlation_id", message_id="evil")
+    await worker.events.wait_for_dead_letter("uncorrelated_reply", message_id="evil")
     [letter] = await letters(engine_on_any_broker)
     assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forge_token(command))
     await participant.publish(*succeed(command))
@@ -107,8 +107,8 @@ async def test_a_reply_of_wrong_types_needs_a_person(engine):
     [
         ({"saga-outcome": "maybe"}, b"{}", "bad_outcome"),
         ({"saga-outcome": 7}, b"{}", "bad_outcome"),
-        ({"saga-outcome": "rejected"}, b'"no"', "bad_error"),
-        ({"saga-outcome": "failed"}, b"{}", "bad_error"),
+        ({"saga-outcome": "rejected"}, b'"no"', "bad_failure"),
+        ({"saga-outcome": "failed"}, b"{}", "bad_failure"),
         ({}, b"", "malformed_json"),
         ({}, b"[" * 5000, "malformed_json"),
         ({}, b"[" * 500 + b"]" * 500, "too_deep"),

@@ -239,7 +239,7 @@ async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(en
 
 async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
     worker, participant, client, command, waiting = await one_waits(engine)
-    cancel = ("cancel", {"run_id": waiting, "by": "Ada", "reason": "too late"})
+    cancel = ("cancel", {"run_id": waiting, "operator": "Ada", "reason": "too late"})
     sent = await client.send(*[cancel] * 12)
     refused = await client.wait_for_answers(sent[10:])
     assert [each.outcome for each in refused] == ["refused"] * 2

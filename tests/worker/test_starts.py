@@ -235,7 +235,7 @@ async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine
         ("start", {"run_id": str(uuid7()), "saga": "parcel", "version": 9, "input": {}}),
         ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": "text"}),
         ("start", {"run_id": "nonsense", "saga": "parcel", "input": {}}),
-        ("cancel", {"run_id": str(uuid7()), "by": "me", "reason": "because"}),
+        ("cancel", {"run_id": str(uuid7()), "operator": "me", "reason": "because"}),
         ("status", {"run_id": str(uuid7())}),
         ("begin", {"run_id": str(uuid7())}),
     ]

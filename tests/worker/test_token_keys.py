@@ -63,7 +63,7 @@ async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine
     await rotate(engine)
     await signed_with(await rotate(engine), client, participant)
     await participant.publish(*succeed(command))
-    letter = await worker.events.wait_for_dead_letter("foreign_correlation_id")
+    letter = await worker.events.wait_for_dead_letter("uncorrelated_reply")
     assert letter.correlation_id == redact_token(command.correlation_id) != command.correlation_id
 
 
@@ -97,7 +97,7 @@ async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(en
     await strict.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     [command] = await participant.wait_for_commands("parcel.tell")
     await engine.publish_raw(b"{}", correlation_id=forge_token(command))
-    await strict.events.wait_for_dead_letter("foreign_correlation_id")
+    await strict.events.wait_for_dead_letter("uncorrelated_reply")
     await strict.stop()
     await rotate(engine)
     await rotate(engine)
@@ -106,15 +106,15 @@ async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(en
             each.message.reason: rebuild_message(each)
             for each in await dead_letters.lock_open(tx, [1, 2])
         }
-    foreign = letters["foreign_correlation_id"]
+    foreign = letters["uncorrelated_reply"]
     assert isinstance(foreign, Message), foreign
     assert foreign.correlation_id == forge_token(command), (
         "nobody knows that it is no token of ours"
     )
     worker = await engine.start_worker()
-    await participant.publish(letters["foreign_correlation_id"], letters["unauthorized_sender"])
+    await participant.publish(letters["uncorrelated_reply"], letters["unauthorized_sender"])
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    await worker.events.wait_for_dead_letter("foreign_correlation_id")
+    await worker.events.wait_for_dead_letter("uncorrelated_reply")
 
 
 async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engine):

@@ -134,7 +134,7 @@ async def unbind(queue, exchange, keys, environment, _random):
         for key in keys:
             await channel.queue_unbind(queue, exchange, key)
     over = await environment.now()
-    await hearing.wait_for_any("messages.published", exchange=exchange, outcome="returned")
+    await hearing.wait_for_any("messages.published", exchange=exchange, outcome="unroutable")
     return over
 
 
