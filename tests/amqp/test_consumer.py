@@ -187,7 +187,7 @@ async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(bro
 async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
     observer = StateRecorder()
     async with (
-        open_consumer(broker_url, observer, broker_watchdog=0.2) as consumer,
+        open_consumer(broker_url, observer, broker_topology_check_interval=0.2) as consumer,
         open_publisher(broker_url) as publisher,
     ):
         for tag in list(consumer._channel.queue_by_consumer_tag):
@@ -202,7 +202,7 @@ async def test_watchdog_does_not_begin_again_for_an_empty_queue_that_seems_to_ha
 ):
     observer = StateRecorder()
     async with (
-        open_consumer(broker_url, observer, broker_watchdog=0.05) as consumer,
+        open_consumer(broker_url, observer, broker_topology_check_interval=0.05) as consumer,
         open_publisher(broker_url) as publisher,
     ):
         for tag in list(consumer._channel.queue_by_consumer_tag):
@@ -218,7 +218,7 @@ async def test_watchdog_does_not_begin_again_for_an_empty_queue_that_seems_to_ha
 async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
     observer = StateRecorder()
     async with (
-        open_consumer(broker_url, observer, broker_watchdog=0.05) as consumer,
+        open_consumer(broker_url, observer, broker_topology_check_interval=0.05) as consumer,
         open_publisher(broker_url) as publisher,
     ):
         for _ in range(20):
@@ -265,7 +265,7 @@ async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
 
 async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
     async with (
-        open_consumer(broker_url, broker_watchdog=0.1) as consumer,
+        open_consumer(broker_url, broker_topology_check_interval=0.1) as consumer,
         open_publisher(broker_url) as publisher,
         raw_channel(broker_url) as channel,
     ):
@@ -281,7 +281,7 @@ async def test_watchdog_says_that_an_exchange_is_another_one_and_restores_it_whe
 ):
     observer = StateRecorder()
     async with (
-        open_consumer(broker_url, observer, broker_watchdog=0.5) as consumer,
+        open_consumer(broker_url, observer, broker_topology_check_interval=0.5) as consumer,
         raw_channel(broker_url) as channel,
     ):
         await channel.exchange_delete(COMMANDS)

@@ -157,8 +157,8 @@ async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
 async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_it(
     development_broker, monkeypatch
 ):
-    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
-    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=1)
+    monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, max_count=1)
     async with open_publisher(development_broker.url) as publisher:
         assert await publisher.publish([make_message("tests.one")]) == [C]
         first = publisher._channel
@@ -173,8 +173,8 @@ async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_i
 async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
     development_broker, monkeypatch
 ):
-    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
-    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=20)
+    monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
+    development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, max_count=20)
     development_broker.faults.on_publish(lambda sent: sent.body == b"lost", lambda _: None)
     async with open_publisher(development_broker.url, broker_confirm_timeout=0.5) as publisher:
         closed = []
@@ -197,9 +197,9 @@ async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
 @asynccontextmanager
 async def letting_go(broker, monkeypatch, held, **settings):
     """A publisher that lets go of the channel on which it hears a no; `held` is in flight on it."""
-    monkeypatch.setattr("saga_engine.amqp.publisher.REFUSING", 0.0)
+    monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
     broker.faults.on_publish(lambda sent: sent.body == b"held", held)
-    broker.faults.on_publish(lambda sent: sent.body == b"no", nack, times=1)
+    broker.faults.on_publish(lambda sent: sent.body == b"no", nack, max_count=1)
     observer = StateRecorder()
     async with (
         running_proxy(broker.url) as proxy,
@@ -262,7 +262,7 @@ async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_b
 async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(development_broker):
     held = Held()
     observer = StateRecorder()
-    development_broker.faults.on_publish(lambda _: True, held, times=1)
+    development_broker.faults.on_publish(lambda _: True, held, max_count=1)
     async with (
         running_proxy(development_broker.url) as proxy,
         open_publisher(proxy.url, observer, broker_confirm_timeout=2.0) as publisher,
