@@ -117,7 +117,7 @@ async def test_an_order_that_is_charged_completes(payment, place):
 async def test_an_order_whose_card_is_declined_is_rolled_back(payment, place):
     status, shop = await place("declined")
     assert status == Status.COMPENSATED
-    assert shop.names == ["inventory.reserve", "inventory.release"]
+    assert shop.command_names == ["inventory.reserve", "inventory.release"]
     assert await payment.line() == "payment.charge o-1 rejected"
 
 

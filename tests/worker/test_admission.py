@@ -114,7 +114,8 @@ async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_tu
     await client.start()
     [command] = await participant.wait_for_commands("parcel.pack")
     late = await client.start()
-    [asked] = await client.send(("cancel", {"run_id": late, "operator": "Ada", "reason": "too late"}))
+    cancel = {"run_id": late, "operator": "Ada", "reason": "too late"}
+    [asked] = await client.send(("cancel", cancel))
     await client.call("status", run_id=late)  # so that the cancel was taken in before
     await release(participant, [command])
     assert (await client.wait_for_answer(asked)).outcome == "accepted"
