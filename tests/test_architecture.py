@@ -29,8 +29,6 @@ LONGER: dict[str, str] = {
     "simulation/run_model.py": "it is a list: one function for each statement",
     "simulation/memory_database.py": "what a transaction sees and what it locks belong together",
     "simulation/pending_model.py": "it is a list: one function for each statement",
-    "saga_engine/worker/duties.py": "it is a list: one method for each duty",
-    "saga_engine/worker/starts.py": "it has each way in which a start can end",
     "saga_engine/client/transactional.py:start_in": "most of it says what it takes and raises",
 }
 """Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""

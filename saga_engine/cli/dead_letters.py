@@ -42,7 +42,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetterFilter, StoredDeadLetter
-from saga_engine.worker.change_set import UNAUTHORIZED_SENDER
+from saga_engine.worker.reasons import DeadLetterReason
 
 app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
 
@@ -135,7 +135,10 @@ async def redrive(
     broker_url = settings.require_broker_url()
     async with _open_database(settings) as database:
         ids = await select_ids(
-            database, dead_letter_ids, selection, excluded_reason=UNAUTHORIZED_SENDER
+            database,
+            dead_letter_ids,
+            selection,
+            excluded_reason=DeadLetterReason.UNAUTHORIZED_SENDER,
         )
         if not confirm_selection(ids, "Send again", selection, as_json=as_json):
             return 0

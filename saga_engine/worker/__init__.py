@@ -1,26 +1,65 @@
 """
-What runs: from a delivery to its acknowledgement, in one transaction.
+The worker: the process that decides runs, from a delivery to its acknowledgement.
 
-    worker              the composition root: connections, drain
-    loops               a worker at work over its connections
-    decode              what a delivery means: a trigger for a run, a question, or a dead letter
-    decode_pending      what a pending request means, which is a row of PostgreSQL
-    work_item           what came of that: values, passed from intake to batch
-    authorization       which RabbitMQ users may answer a command or ask for a run
-    adaptive_limit      how much of what waits in PostgreSQL is taken at once
-    batch_runner        one batch from beginning to end: transaction, commit, publish
-    batch_transaction   inside the transaction: lock the runs, decide
-    starts              starting runs: which definition, which key, and what a repeated start gets
-    admission           how many runs of a saga are under way at once, and which one is next
-    registry            the definitions this worker has
-    time_limit          interrupts a call of the author's code that takes too long
-    crash_suspects      calls that have ended a worker, made alone and in the end not made
-    change_set          what the transaction has found and decided
-    flush               writes the ledger, one set-based statement for each kind of row
-    outbox_publisher    after the commit: commands leave, answers and announcements are told
-    emit                what was committed, told as facts
-    token_keys          reads the keys of the correlation ids again for a token of an unknown key
-    duties              timers, recorded requests, left-behind commands, dead letters, counts
-    periodic            the one waiting loop
-    timeslice           how long one task computes before it yields to the event loop
+The path of one delivery, in order:
+
+    1. `loops` takes deliveries from the consumer, as many as have arrived, up to `batch_size`.
+    2. `decode` turns each into a work item, a status query or a dead letter (`work_item`).
+    3. `batch_runner` opens a transaction and retries it until it is committed.
+    4. `batch_transaction` locks the runs in the order of their ids and decides each work item. For
+       a start, `starts` reserves the business key, asks `admission` for a slot and inserts the run.
+    5. `change_set` collects the decisions and each work item's fate.
+    6. `flush` writes it: runs, journal, incidents, outbox, dead letters, pending requests, audit.
+    7. `batch_runner` deletes the outbox rows that the broker has confirmed since the last
+       transaction, and commits.
+    8. `emit` emits telemetry events, `admission` adapts its limits to the replies, and
+       `outbox_publisher` publishes commands, answers and run-finished messages.
+    9. `loops` acknowledges the deliveries.
+
+Timers, pending requests and everything else that no delivery triggers are `duties`; they join the
+path at step 3. What happens to a work item that cannot be decided is listed in `change_set`.
+
+The process
+    worker                  connects, reports readiness and shuts down gracefully
+    loops                   the consume loop, and the tasks that run the duties
+    periodic                calls one duty until the worker stops
+    token_keys              reads the token keys again when a token is signed with an unknown key
+    time_limit              interrupts user code that runs too long
+    timeslice               yields to the event loop during long computations
+
+Before the transaction
+    decode                  deliveries to work items
+    decode_pending          pending requests to work items
+    work_item               the values that a batch works on
+
+The batch
+    batch_runner            transaction, commit, publish; retries, lock strategies, bisecting
+    batch_transaction       locks runs and decides work items
+    authorization           which RabbitMQ users may reply to a command or request a run
+    crash_suspects          runs whose call into user code has ended a worker
+    registry                the sagas that this worker has loaded
+    status_queries          answers clients that ask for the status of a run
+    change_set              what the transaction has decided, and the fate of each work item
+    reasons                 why a message is dead-lettered
+    flush                   writes the change set
+
+Starts
+    starts                  the order of the steps, business keys, inserting runs
+    start_preparation       decides the first step of a run
+    start_refusals          refuses a start and releases its key
+    repeated_starts         answers a start of a run that exists already
+    admission               how many runs of a saga are in flight at once
+
+After the commit
+    emit                    telemetry events of what was committed
+    outbox_publisher        publishes commands, answers and run-finished messages
+
+Duties
+    duties                  every duty, its interval, and which file it is in
+    due_run_duties          timers: retries, timeouts, deadlines
+    pending_request_duties  requests that are stored in PostgreSQL
+    outbox_duties           unroutable, unconfirmed and confirmed commands
+    suspect_duties          crash suspects, each alone
+    maintenance_duties      heartbeat, gauges, partitions, retention, token keys
+    adaptive_limit          how many rows a duty takes at once
 """

@@ -1,18 +1,49 @@
 """
-Who may say what: the RabbitMQ users that may answer a command or ask for a run.
+Sender authorization: which RabbitMQ users may reply to a command or request a run.
 
-RabbitMQ lets a publisher put no user into `user_id` but its own (guide "Validated User-ID"), so it
-is believed. Rule: the first pattern that fits decides, and what none fits is not checked. In a
-pattern only `*` is special; `?` and `[` stand for themselves, as docs/security.md says. A pure
-function of rules, name and user.
+RabbitMQ lets a publisher set `user_id` to its own user only (guide "Validated User-ID"), so the
+worker trusts it. The settings `authorized_reply_users` and `authorized_request_users` map patterns
+to users. The first pattern that matches decides; a name that no pattern matches is not checked. In
+a pattern only `*` is special; `?` and `[` are ordinary characters, as docs/security.md says.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from saga_engine.decider.triggers import Cancel, MalformedReply, ReplyReceived, Start
+from saga_engine.saga.definition import Saga
+from saga_engine.settings import Settings
+from saga_engine.worker.work_item import WorkItem
+
 SenderRules = Mapping[str, Sequence[str]]
-"""Users by pattern, in the order they are looked at; `*` stands for any characters."""
+"""Users by pattern, in the order in which the patterns are tried; `*` matches any characters."""
+
+
+def sender_refusal(
+    settings: Settings, work_item: WorkItem, saga_name: str, saga: Saga | None = None
+) -> str:
+    """
+    Say why a work item's sender may not send it; empty when it may.
+
+    A request that was stored in PostgreSQL is not checked: the database's permissions apply to it.
+
+    Args:
+        saga: the definition of the run, which names the command of a reply; None: not loaded.
+    """
+    if work_item.sender is None:
+        return ""
+    match work_item.trigger:
+        case ReplyReceived(step, direction) | MalformedReply(step, direction) if saga is not None:
+            spec = saga.steps[step].command_spec(direction) if step in saga.steps else None
+            command, rules = spec.command if spec else "", settings.authorized_reply_users
+            return refusal_for(rules, command, work_item.sender, permission="be answered")
+        case Start() | Cancel() as request:
+            verb = "start" if isinstance(request, Start) else "cancel"
+            name, rules = f"{verb} {saga_name}", settings.authorized_request_users
+            return refusal_for(rules, name, work_item.sender, permission="be sent")
+        case _:
+            return ""
 
 
 def refusal_for(rules: SenderRules, name: str, user_id: str, *, permission: str) -> str:
@@ -22,7 +53,7 @@ def refusal_for(rules: SenderRules, name: str, user_id: str, *, permission: str)
     Args:
         name: the command of a reply, or the verb and the saga of a request.
         user_id: empty when the message named no user.
-        may: what it is about, in the passive: "be answered", "be sent".
+        permission: what is refused, in the passive: "be answered", "be sent".
     """
     for pattern, users in rules.items():
         if _compiled_pattern(pattern).fullmatch(name):
@@ -38,6 +69,6 @@ def _compiled_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _refusal_text(name: str, users: Sequence[str], user_id: str, permission: str) -> str:
-    allowed_senders = f"by {' or '.join(users)} only" if users else "by nobody"
+    allowed_senders = f"by {' or '.join(users)} only" if users else "by no user"
     sender = f"from user {user_id}" if user_id else "without a user_id"
     return f"{name} may {permission} {allowed_senders}, and this came {sender}."

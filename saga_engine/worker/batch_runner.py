@@ -1,16 +1,25 @@
 """
-One batch from beginning to end: transaction, commit, publish. The engine room of the worker.
+Runs one batch from start to finish: transaction, commit, publish.
 
-Whatever wants something done with runs (deliveries, timers, recorded requests) comes through here.
-A database that is away is waited for, because a delivery in hand costs nothing; whether it is away
-or only too slow for so much cannot be seen, so it is given half of it then. A batch that the
-database refuses is halved until the arrival that breaks it is alone, and that one is set aside; so
-is a batch that needs what somebody holds, and then that one is put by.
+Deliveries, timers and pending requests all come through here. A `BatchRunner` retries a batch until
+it is committed, and changes two things between the attempts: how the batch treats locked rows, and
+how large it is.
+
+**Locks.** The first attempt waits for rows that another transaction has locked, at most for
+`database_lock_timeout`. After a lock timeout the batch takes the next `LockStrategy`: skip the runs
+that are locked, then defer everything. If even that meets a lock, a whole table is locked: the
+runner waits and starts again with the first strategy. Any other failure also leads back to it.
+
+**Size.** A timeout does not tell an unavailable database from an overloaded one, so each retry
+halves the batch. So does a batch that fails for another reason, or that would defer everything:
+bisecting isolates the one work item that is the cause. That one is then deferred, or dead-lettered
+if the database refuses it. An outage costs nothing else: its deliveries stay unacknowledged.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from enum import Enum
 from functools import partial
 from typing import TypeVar
 
@@ -35,6 +44,7 @@ from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.flush import flush_changes
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.periodic import MAX_RETRY_DELAY
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.work_item import (
     DeadLetterItem,
@@ -48,19 +58,35 @@ from saga_engine.worker.work_item import (
 
 MIN_RETRY_DELAY, MAX_FIXED_DELAY = 0.05, 1.0
 """
-Seconds between two tries of a batch at the least: doubling from the first, up to the second. That
-the database answers others shows that it is there, not that it takes this one.
+The shortest delay between two attempts of a batch, in seconds: it doubles from the first value up
+to the second. A transaction that succeeds ends the rest of the delay, but not this part of it: it
+shows that the database is available, not that it accepts this batch.
 """
 
 DATABASE_UNAVAILABLE = (StoreUnavailable, SchemaMismatch)
-"""What is waited out: the database is out of reach, or not what it should be yet."""
+"""What is retried without end: no database, or one whose schema is not migrated yet."""
 
 BatchOperation = Callable[[SqlAlchemyTransaction, BatchTransaction], Awaitable[int | None]]
 QueryResult = TypeVar("QueryResult")
 
 
+class LockStrategy(Enum):
+    """How an attempt treats rows that another transaction has locked."""
+
+    WAIT_FOR_LOCKS = "wait for locks"
+    SKIP_LOCKED = "skip locked"  # what is for a locked run is deferred
+    DEFER_ALL = "defer all"  # no run and no key is touched; work items are only stored
+
+    def after_failure(self, error: Exception) -> "LockStrategy":
+        """The strategy of the next attempt: a later one after a lock timeout only."""
+        if not isinstance(error, StoreLockTimeout):
+            return LockStrategy.WAIT_FOR_LOCKS
+        strategies = list(LockStrategy)
+        return strategies[(strategies.index(self) + 1) % len(strategies)]
+
+
 class BatchRunner:
-    """Turns work into committed decisions, and those into messages."""
+    """Turns work items into committed decisions, and those into published messages."""
 
     def __init__(
         self,
@@ -80,52 +106,44 @@ class BatchRunner:
 
     async def process(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """
-        Deal with everything in *intake*, however long the database is away.
+        Process everything in *work_batch*, however long the database is unavailable.
 
         Args:
-            failures: how often that was tried before, as part of a larger one.
+            failures: how often it failed before, as part of a larger batch.
 
         Returns:
-            The deliveries that could not even be set aside. All others are committed and can be
-            acknowledged; these cannot, and go to another worker when this one ends.
+            The deliveries that could not even be dead-lettered. All others are committed and can
+            be acknowledged; these must not be, and go to another worker when this one stops.
         """
-        strategy_index, earlier_failures = 0, failures
+        strategy, earlier_failures = LockStrategy.WAIT_FOR_LOCKS, failures
         while True:
-            strategy = _LOCK_STRATEGIES[strategy_index]
             if _entry_count(work_batch) > 1 and (
-                strategy is _defer_all or failures > earlier_failures
+                strategy is LockStrategy.DEFER_ALL or failures > earlier_failures
             ):
                 return await self._bisect(work_batch, failures)
             try:
-                await self.run_transaction(partial(strategy, work_batch))
+                await self.run_transaction(partial(_process, work_batch, strategy))
             except DATABASE_UNAVAILABLE as error:
-                strategy_index = (
-                    (strategy_index + 1) % len(_LOCK_STRATEGIES)
-                    if isinstance(error, StoreLockTimeout)
-                    else 0
-                )
-                if strategy_index:
+                strategy = strategy.after_failure(error)
+                if strategy is not LockStrategy.WAIT_FOR_LOCKS:
                     continue
                 self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
                 failures += 1
                 await self._wait_before_retry(failures)
-            except Exception as error:  # noqa: BLE001 - refused data or a bug of ours, set aside below
+            except Exception as error:  # noqa: BLE001 - refused data or a bug, isolated below
                 return await self._isolate_failure(work_batch, error)
             else:
                 return []
 
     async def run_transaction(self, operation: BatchOperation) -> int:
         """
-        Run one transaction and publish what it decided; the number that *work* returns.
+        Run one transaction and publish what it decided; returns what *operation* returns.
 
         Raises:
-            StoreUnavailable: nothing is known of the commit.
+            StoreUnavailable: it is not known whether the commit succeeded.
             StoreRefused: nothing was written.
         """
-        confirmed_ids, self._outbox_publisher.confirmed_ids = (
-            self._outbox_publisher.confirmed_ids,
-            [],
-        )
+        confirmed_ids = self._outbox_publisher.take_confirmed()
         started_at = time.perf_counter()
         try:
             with self.admission.track_transaction() as admitted:
@@ -139,7 +157,7 @@ class BatchRunner:
                     await outbox.delete(tx, confirmed_ids)
                     decided_at = time.perf_counter()
         except BaseException as error:
-            self._outbox_publisher.confirmed_ids.extend(confirmed_ids)
+            self._outbox_publisher.give_back(confirmed_ids)
             self._on_transaction_error(error)
             raise
         committed_at = time.perf_counter()
@@ -160,10 +178,10 @@ class BatchRunner:
         self, query: Callable[[SqlAlchemyTransaction], Awaitable[QueryResult]]
     ) -> QueryResult:
         """
-        Run one transaction that only reads; its answer.
+        Run one transaction that only reads; returns what *query* returns.
 
         Raises:
-            StoreUnavailable: it could not be read.
+            StoreUnavailable: the query could not be answered.
         """
         try:
             async with self._database.transaction() as tx:
@@ -175,29 +193,29 @@ class BatchRunner:
         return result
 
     def _on_database_reached(self) -> None:
-        """The database has answered: a batch that waits for it may try again."""
+        """The database has answered: wake the batches that wait for it."""
         self._database_reached.set()
         self._database_reached = asyncio.Event()
         self.admission.connection_restored()
 
     def _on_transaction_error(self, error: BaseException) -> None:
-        """See whether a transaction failed because the database did not answer."""
+        """Pause admission's measurements if the database is unavailable."""
         if isinstance(error, DATABASE_UNAVAILABLE) and not isinstance(error, StoreLockTimeout):
             self.admission.connection_lost()
 
     async def _after_commit(self, changes: ChangeSet) -> None:
-        """What follows a commit; a bug in it must not look as if nothing had been committed."""
+        """Emit, measure and publish; a bug here must not make the commit look like a failure."""
         try:
             emit_committed(self._emit, changes)
             self.admission.adapt(changes)
             await self._outbox_publisher.publish_batch(changes.after_commit)
-        except Exception as error:  # noqa: BLE001 - told; commands are swept, whoever waits asks again
+        except Exception as error:  # noqa: BLE001 - reported; commands are resent, clients ask again
             self._emit(
                 InternalErrorCaught(operation=Operation.PUBLISH, problem=describe_error(error))
             )
 
     async def _wait_before_retry(self, failures: int) -> None:
-        """Wait longer each time, but not on once the database has answered another transaction."""
+        """Wait with backoff, or until the database has answered another transaction."""
         database_reached = self._database_reached
         max_delay = min(MAX_RETRY_DELAY, MIN_RETRY_DELAY * 2 ** min(failures, 16))
         min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
@@ -206,17 +224,17 @@ class BatchRunner:
             async with asyncio.timeout(max_delay - min_delay):
                 await database_reached.wait()
         except TimeoutError:
-            pass  # it is tried again
+            pass  # the batch is retried now
 
     async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
-        """One thing breaks the batch, or all are too much: halve it, in the end to a single one."""
+        """Process each half on its own, down to a single entry."""
         entries = _entries(work_batch)
         half = len(entries) // 2
         unprocessed = await self.process(_work_batch_of(entries[:half]), failures)
         return unprocessed + await self.process(_work_batch_of(entries[half:]))
 
     async def _isolate_failure(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
-        """Take what breaks a batch, or may end the worker, apart from the rest."""
+        """Separate what made the batch fail, or may end the worker, from the rest."""
         if isinstance(error, SuspectsInBatch):
             return await self._process_suspects_separately(work_batch, error.run_ids)
         if _entry_count(work_batch) > 1:
@@ -226,7 +244,7 @@ class BatchRunner:
     async def _process_suspects_separately(
         self, work_batch: WorkBatch, run_ids: frozenset[str]
     ) -> list[Delivery]:
-        """Take what belongs to runs that have ended a worker last, and each run alone."""
+        """Process the other runs first, then each crash suspect in a batch of its own."""
         suspect_items: dict[str, list[WorkItem]] = {run_id: [] for run_id in sorted(run_ids)}
         others = []
         for entry in work_batch:
@@ -240,19 +258,16 @@ class BatchRunner:
         return unprocessed
 
     async def _dead_letter(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
-        """Make a dead letter of the one thing that cannot be taken."""
+        """Dead-letter the one work item that cannot be processed."""
         self._emit(InternalErrorCaught(operation=Operation.BATCH, problem=describe_error(error)))
         for work_item in work_batch.work_items:
             if work_item.delivery is not None:
-                text = f"The engine could not handle it: {type(error).__name__}."
                 dead_letter = DeadLetterItem(
-                    *(
-                        work_item.delivery,
-                        "internal_error",
-                        text,
-                        work_item.run_id,
-                        work_item.answer_to,
-                    ),
+                    delivery=work_item.delivery,
+                    reason=DeadLetterReason.INTERNAL_ERROR,
+                    detail=f"The engine could not handle it: {type(error).__name__}.",
+                    run_id=work_item.run_id,
+                    answer_to=work_item.answer_to,
                     signed=has_signed_token(work_item),
                 )
                 return await self.process(WorkBatch(dead_letters=[dead_letter]))
@@ -261,37 +276,20 @@ class BatchRunner:
 
 async def _process(
     work_batch: WorkBatch,
-    _: SqlAlchemyTransaction,
+    strategy: LockStrategy,
+    _tx: SqlAlchemyTransaction,
     batch: BatchTransaction,
-    *,
-    wait_for_locks: bool,
 ) -> int:
+    wait_for_locks = strategy is not LockStrategy.SKIP_LOCKED
+    count = len(work_batch.work_items)
+    if strategy is LockStrategy.DEFER_ALL:
+        for work_item in work_batch.work_items:
+            batch.defer(work_item)
+        work_batch = WorkBatch(
+            status_queries=work_batch.status_queries, dead_letters=work_batch.dead_letters
+        )
     await batch.process(work_batch, wait_for_locks=wait_for_locks)
-    return len(work_batch.work_items)
-
-
-async def _defer_all(
-    work_batch: WorkBatch, _: SqlAlchemyTransaction, batch: BatchTransaction
-) -> int:
-    for work_item in work_batch.work_items:
-        batch.defer(work_item)
-    others = WorkBatch(
-        status_queries=work_batch.status_queries, dead_letters=work_batch.dead_letters
-    )
-    await batch.process(others, wait_for_locks=True)
-    return len(work_batch.work_items)
-
-
-_LOCK_STRATEGIES = (
-    partial(_process, wait_for_locks=True),
-    partial(_process, wait_for_locks=False),
-    _defer_all,
-)
-"""
-How an intake is taken while somebody else holds a row that it needs: waiting for that; past the
-runs that are held; and, alone, by touching nothing but what keeps it for later. If even that is
-held, a whole table is, and it begins again.
-"""
+    return count
 
 
 def _entry_count(work_batch: WorkBatch) -> int:

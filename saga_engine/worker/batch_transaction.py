@@ -1,12 +1,15 @@
 """
-Inside the transaction: lock the runs, decide every arrival. `writing` writes what follows.
+The inside of a batch's transaction: locks the runs and decides every work item.
 
-A batch takes whatever has arrived, groups it by run and locks the rows in id order, so that any
-number of workers can run batches on the same runs. One arrival alone takes the same way. Decisions
-are made in memory; the store is written in a handful of set-based statements whatever the size.
+A batch takes what has arrived, groups it by run and locks the rows in the order of their ids, so
+any number of workers can process batches of the same runs without a deadlock. A single work item
+takes the same path. Decisions are made in memory and collected in a `ChangeSet`; `flush` then
+writes it in a few set-based statements, whatever the size of the batch. Three statements that
+write are made before it: `starts` reserves business keys and inserts runs, and this module releases
+the key of a start that is refused and clears crash suspects.
 
-A run whose definition is not here is not decided: its arrival is recorded for a worker that has it.
-What comes from a user who may not send it becomes a dead letter and reaches no run.
+A run whose definition is not loaded here is not decided: its work item is stored for a worker that
+has the definition. A message from a user that may not send it is dead-lettered and reaches no run.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,8 +20,6 @@ from saga_engine.decider.decide import Decision, decide
 from saga_engine.decider.effects import wake_at
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import (
-    Cancel,
-    MalformedReply,
     ReplyReceived,
     Start,
     Trigger,
@@ -31,28 +32,29 @@ from saga_engine.store import business_keys, crash_suspects, pending_requests, r
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.pending_requests import PendingStart
-from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.vocabulary import Status
+from saga_engine.store.runs import StoredRun
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.authorization import refusal_for
+from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.crash_suspects import SuspectsInBatch, SuspectWatch
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.starts import StartProcessor
+from saga_engine.worker.status_queries import answer_status_queries
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import StatusQuery, UnreadableRequest, WorkBatch, WorkItem
+from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
 
 INTERNAL_ERROR_TEXT = "The engine could not handle it; see its log."
 
 INTERNAL_ERROR_DELAY = timedelta(minutes=5)
 """
-How long a run rests whose timers hit a bug of ours, so that it does not hit it without end: longer
-than `idle_run_threshold`, or it would take the place of one that can go on.
+The backoff of a run whose timers hit a bug of the engine, and of a request that does. It is longer
+than `idle_run_threshold`, so that such a run does not keep a slot that another run could use.
 """
 
 
 class BatchTransaction:
-    """One transaction's work: what it takes is decided at once, and stands in the ledger."""
+    """The work of one transaction: each call decides at once and collects the result."""
 
     def __init__(
         self,
@@ -72,11 +74,11 @@ class BatchTransaction:
 
     async def process(self, work_batch: WorkBatch, *, wait_for_locks: bool) -> None:
         """
-        Decide what has arrived.
+        Decide everything in *work_batch*.
 
         Args:
-            patient: whether to wait for a run that somebody else holds; otherwise what is for it is
-                put by, and it holds up nothing.
+            wait_for_locks: whether to wait for a run that another transaction has locked.
+                Otherwise the work items for that run are deferred.
         """
         await self._watch_suspects(work_batch)
         changes = self._changes
@@ -91,9 +93,7 @@ class BatchTransaction:
         ]
         others = [each for each in work_batch.work_items if not isinstance(each.trigger, Start)]
         if starts:
-            await StartProcessor(
-                *(self._tx, self._registry, self._admission, changes), self._settings
-            ).process(starts)
+            await self._start_processor().process(starts)
         run_ids_to_lock = {each.run_id for each in others} - changes.locked_runs.keys()
         if run_ids_to_lock:
             await self._lock_runs(run_ids_to_lock, wait_for_locks=wait_for_locks)
@@ -105,12 +105,17 @@ class BatchTransaction:
             self._process_item(work_item)
             await timeslice.yield_if_over()
         if work_batch.status_queries:
-            await self._answer_status_queries(work_batch.status_queries)
+            await answer_status_queries(self._tx, changes, work_batch.status_queries)
         if changes.suspect_watch is not None:
             await self._resolve_suspects(work_batch.work_items, changes.suspect_watch)
 
+    def _start_processor(self) -> StartProcessor:
+        return StartProcessor(
+            self._tx, self._registry, self._admission, self._changes, self._settings
+        )
+
     async def _watch_suspects(self, work_batch: WorkBatch) -> None:
-        """Look for runs that have ended a worker, among what was delivered before."""
+        """Find crash suspects; raise SuspectsInBatch if the batch holds another run as well."""
         run_ids = {each.run_id for each in work_batch.work_items if self._may_be_suspect(each)}
         found = await crash_suspects.read_among(self._tx, run_ids)
         if not found:
@@ -128,7 +133,7 @@ class BatchTransaction:
     async def _resolve_suspects(
         self, work_items: Sequence[WorkItem], suspect_watch: SuspectWatch
     ) -> None:
-        """Forget a suspect whose call has returned; dead-letter what came for one that is not."""
+        """Clear suspects whose call returned; dead-letter messages whose call was refused."""
         await crash_suspects.clear(self._tx, suspect_watch.returned_run_ids)
         for work_item in work_items:
             if work_item.run_id in suspect_watch.refused_run_ids and isinstance(
@@ -147,12 +152,12 @@ class BatchTransaction:
             ).keys()
 
     async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:
-        """Find the starts of runs that are not there, and those that have begun meanwhile."""
+        """Find the queued starts of runs that have no row, and lock runs that just got one."""
         max_bytes = self._settings.max_pending_requests_per_run
         self._queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
             self._tx, missing_run_ids, max_bytes
         )
-        # Each statement has a snapshot of its own: between two a start may have become a run.
+        # Each statement has its own snapshot: a start may have become a run between two of them.
         started_run_ids = set(missing_run_ids) - self._queued_starts.keys()
         max_bytes = self._settings.max_batch_bytes
         self._changes.locked_runs.update(
@@ -160,15 +165,15 @@ class BatchTransaction:
         )
 
     async def wake_run(self, run_id: str) -> None:
-        """Decide what time alone changes of one run; one that somebody else holds stays due."""
+        """Process the timers of one run; if another transaction has locked it, it stays due."""
         if self.is_suspect(run_id):
-            return  # it is taken alone
+            return  # it is processed alone
         self._changes.locked_runs.update(await runs.lock_skip_locked(self._tx, {run_id}))
         if run_id in self._changes.locked_runs:
-            self._process_item(WorkItem(run_id, WakeUp()))
+            self._process_item(WorkItem(run_id=run_id, trigger=WakeUp()))
 
     async def process_suspect(self, suspect: CrashSuspect, work_item: WorkItem | None) -> None:
-        """Decide what was recorded for one suspect, or else what time alone changes of it."""
+        """Process one pending request of a crash suspect, or its timers if there is none."""
         self._changes.suspect_watch = SuspectWatch(self._registry.watch, {suspect.run_id: suspect})
         if work_item is not None:
             await self.process(WorkBatch([work_item]), wait_for_locks=False)
@@ -183,25 +188,26 @@ class BatchTransaction:
                 and stored.wake_at <= self._changes.now
             ):
                 self._changes.changed_run_ids.add(suspect.run_id)
-                self._process_item(WorkItem(suspect.run_id, WakeUp()))
+                self._process_item(WorkItem(run_id=suspect.run_id, trigger=WakeUp()))
         await self._resolve_suspects((), self._changes.suspect_watch)
 
     async def process_due_runs(self, limit: int) -> int:
-        """Decide the runs that time alone changes by now; the number of them."""
+        """Process the timers of up to *limit* runs that are due; returns how many there were."""
         changes = self._changes
         found = await runs.lock_due(
-            *(self._tx, self._registry.definition_ids, limit),
+            self._tx,
+            self._registry.definition_ids,
+            limit,
             max_bytes=self._settings.max_batch_bytes,
-            # a run that has ended a worker is taken alone
-            excluding=self._registry.suspect_run_ids,
+            excluding=self._registry.suspect_run_ids,  # they are processed alone
         )
-        # A run that this transaction has in hand is not read again: it is not saved yet.
+        # A run that this transaction has changed is not read again: it is not saved yet.
         due = {run_id: run for run_id, run in found.items() if run_id not in changes.locked_runs}
         changes.locked_runs.update(due)
         timeslice = Timeslice()
         for run_id, stored in due.items():
             await timeslice.yield_if_over()
-            changes.changed_run_ids.add(run_id)  # the wake-up is spent, even if nothing was due
+            changes.changed_run_ids.add(run_id)  # its wake_at is used up, even if nothing was due
             saga = self._registry.sagas[stored.definition_id]
             decision = self._decide(saga, stored.run, WakeUp(), None)
             if decision is not None:
@@ -213,34 +219,33 @@ class BatchTransaction:
         return len(due)
 
     def is_suspect(self, run_id: str) -> bool:
-        """Whether a run has ended a worker, so that it is taken alone."""
+        """Whether a run is a crash suspect, which is processed alone."""
         return run_id in self._registry.suspect_run_ids
 
     def defer(self, work_item: WorkItem) -> None:
-        """Keep it in PostgreSQL for a moment later; this touches no run and no key."""
+        """Store a work item for a retry, without touching its run or its key."""
         self._changes.defer(work_item)
 
     async def handle_internal_error(self, work_item: WorkItem) -> None:
         """
-        Deal with what hits a bug of ours: an accepted start is a run with an incident.
+        Handle a work item that hits a bug of the engine.
 
-        What else there is is refused, and kept where it would be lost.
+        An accepted start becomes a run with an incident. Anything else is refused, and
+        dead-lettered if it would be lost.
         """
         if isinstance(work_item.trigger, Start) and work_item.fingerprint is not None:
-            await StartProcessor(
-                *(self._tx, self._registry, self._admission, self._changes), self._settings
-            ).start_with_incident(work_item, INTERNAL_ERROR_TEXT)
+            await self._start_processor().start_with_incident(work_item, INTERNAL_ERROR_TEXT)
         else:
             await self.refuse_for_internal_error(work_item)
 
     async def refuse_for_internal_error(self, work_item: WorkItem) -> None:
-        """Refuse what hits a bug of ours, and keep what would be lost; its key is free again."""
+        """Refuse and dead-letter a work item that hits a bug, and release its business key."""
         self._refuse_and_dead_letter(work_item, INTERNAL_ERROR_TEXT)
         await self._release_key(work_item)
 
     def _refuse_and_dead_letter(self, work_item: WorkItem, text: str) -> None:
         self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
-        self._changes.dead_letter(work_item, "internal_error", text)
+        self._changes.dead_letter(work_item, DeadLetterReason.INTERNAL_ERROR, text)
 
     async def _refuse_unreadable(self, unreadable: UnreadableRequest) -> None:
         work_item = unreadable.work_item
@@ -249,16 +254,10 @@ class BatchTransaction:
         await self._release_key(work_item)
 
     async def _release_key(self, work_item: WorkItem) -> None:
-        """Give back the key of a start that was recorded and does not begin."""
-        pending_request = work_item.pending_request
-        if (
-            pending_request is not None
-            and pending_request.kind == "start"
-            and pending_request.key is not None
-        ):
-            await business_keys.release(
-                self._tx, work_item.saga, pending_request.key, work_item.run_id
-            )
+        """Release the business key that a stored start reserved, as it does not become a run."""
+        request = work_item.pending_request
+        if request is not None and request.kind == "start" and request.key is not None:
+            await business_keys.release(self._tx, work_item.saga, request.key, work_item.run_id)
 
     def _process_item(self, work_item: WorkItem) -> None:
         changes = self._changes
@@ -267,7 +266,7 @@ class BatchTransaction:
             changes.defer(work_item)
             return
         if stored is None and work_item.run_id in self._queued_starts:
-            # Asked before it is stored: a cancel that may not be sent must not wait with the start.
+            # Checked before it is stored: an unauthorized cancel must not wait with the start.
             start = self._queued_starts[work_item.run_id]
             if not self._reject_unauthorized(work_item, start.saga):
                 self._hold_until_started(work_item, start)
@@ -276,7 +275,7 @@ class BatchTransaction:
             text = "There is no such run; it may have been dropped with its partition."
             changes.refuse(work_item, AnswerOutcome.UNKNOWN_RUN, text)
             if isinstance(work_item.trigger, ReplyReceived):
-                changes.dead_letter(work_item, "unknown_run", text)
+                changes.dead_letter(work_item, DeadLetterReason.UNKNOWN_RUN, text)
             return
         saga = self._registry.sagas.get(stored.definition_id)
         if self._reject_unauthorized(work_item, stored.run.saga, saga):
@@ -287,12 +286,11 @@ class BatchTransaction:
             self._decide_and_apply(saga, stored, work_item)
 
     def _hold_until_started(self, work_item: WorkItem, start: PendingStart) -> None:
-        """Keep a request until its run begins; one run cannot fill the table with them."""
+        """Store a request until its run has started, up to a number for each run."""
         if start.blocked_requests >= self._settings.max_pending_requests_per_run:
             text = (
-                f"{start.blocked_requests} requests wait already for run {work_item.run_id} to"
-                " begin"
-                " (max_pending_requests_per_run). Ask again when it has begun."
+                f"{start.blocked_requests} requests already wait for run {work_item.run_id} to"
+                " start (max_pending_requests_per_run). Send it again when the run has started."
             )
             self._changes.refuse(work_item, AnswerOutcome.REFUSED, text)
             return
@@ -316,45 +314,28 @@ class BatchTransaction:
     def _reject_unauthorized(
         self, work_item: WorkItem, saga_name: str, saga: Saga | None = None
     ) -> bool:
-        """Whether its sender may not send it; then it is set aside and the run not told."""
-        if work_item.sender is None:
-            return False  # Recorded in the database: its permissions have let it through.
-        match work_item.trigger:
-            case ReplyReceived(step, direction) | MalformedReply(step, direction) if (
-                saga is not None
-            ):
-                command_spec = (
-                    saga.steps[step].command_spec(direction) if step in saga.steps else None
-                )
-                command, rules = (
-                    command_spec.command if command_spec else "",
-                    self._settings.authorized_reply_users,
-                )
-                problem = refusal_for(rules, command, work_item.sender, permission="be answered")
-            case Start() | Cancel() as request:
-                verb = "start" if isinstance(request, Start) else "cancel"
-                rules = self._settings.authorized_request_users
-                problem = refusal_for(
-                    rules, f"{verb} {saga_name}", work_item.sender, permission="be sent"
-                )
-            case _:
-                return False
-        if problem:
-            self._changes.reject_sender(work_item, problem)
-        return bool(problem)
+        """Whether its sender may not send it; if so, it is dead-lettered and reaches no run."""
+        refusal = sender_refusal(self._settings, work_item, saga_name, saga)
+        if refusal:
+            self._changes.reject_sender(work_item, refusal)
+        return bool(refusal)
 
     def _decide(
         self, saga: Saga, run: Run, trigger: Trigger, work_item: WorkItem | None
     ) -> Decision | None:
-        """Decide; None when that hits a bug of ours, which must not stop the other runs."""
+        """Decide; None when the engine has a bug there, which must not stop the other runs."""
         changes, registry = self._changes, self._registry
         try:
             decision = decide(
-                *(saga, run, trigger, changes.now, registry.encryption),
+                saga,
+                run,
+                trigger,
+                changes.now,
+                registry.encryption,
                 time_limit=changes.effective_watch(registry.watch),
                 limits=registry.limits,
             )
-        except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug in it
+        except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug of the engine
             self._changes.after_commit.internal_errors.append((run.run_id, error))
             if work_item is not None:
                 self._refuse_and_dead_letter(
@@ -368,28 +349,10 @@ class BatchTransaction:
         self, saga: Saga, before: StoredRun, decision: Decision, work_item: WorkItem | None
     ) -> Run:
         run = decision.run
-        assert run is not None, "there was one before"
+        assert run is not None, "a run stays a run"
         after = StoredRun(run, before.definition_id, wake_at(saga, run))
         self._changes.locked_runs[run.run_id] = after
         if decision.events:
             self._changes.changed_run_ids.add(run.run_id)
             self._changes.record_decision(before.run, run, decision.events, work_item)
         return run
-
-    async def _answer_status_queries(self, status_queries: Sequence[StatusQuery]) -> None:
-        statuses = await runs.read_statuses(self._tx, {each.run_id for each in status_queries})
-        unknown = {each.run_id for each in status_queries} - statuses.keys()
-        queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
-            self._tx, unknown
-        )
-        for run_id, start in queued_starts.items():
-            if start.version is not None:
-                statuses[run_id] = RunStatus(Status.RUNNING, start.saga, start.version, start.key)
-        statuses |= await runs.read_statuses(
-            self._tx, unknown - statuses.keys()
-        )  # it may just have begun
-        for status_query in status_queries:
-            status = statuses.get(status_query.run_id)
-            known = status is not None or status_query.run_id in queued_starts
-            outcome = AnswerOutcome.EXISTING if known else AnswerOutcome.UNKNOWN_RUN
-            self._changes.answer(status_query.answer_to, outcome, status_query.run_id, status)

@@ -1,8 +1,21 @@
 """
-What one transaction has found and decided so far, before anything is written.
+The change set of one batch: what its transaction has found and decided, before it is written.
 
-The parts of a batch share one Ledger: the runs as they will be saved, the events, the commands, and
-what is to be told once the batch is committed. It touches neither the store nor the broker.
+The modules that run inside the transaction share one `ChangeSet`. It holds the runs as they will be
+saved, the events and the commands, and what is emitted, answered and published after the commit. It
+uses neither the store nor the broker; `flush` writes it, `emit` and `outbox_publisher` use the
+`AfterCommit` part.
+
+Each work item meets one of these fates, some of them more than one:
+
+    accepted              its decision is recorded; the client is answered `accepted`
+    ignored               it changes nothing, for example because it is a duplicate
+    refused               it is not carried out; the client is answered with the reason
+    dead-lettered         it cannot be processed; it is kept for an operator with its reason
+    sender rejected       its user may not send it; it is dead-lettered and never reaches its run
+    deferred              another transaction holds its run or its key; it is stored and retried
+    awaiting definition   it is stored until a worker has the definition of its run
+    awaiting admission    it is stored until a slot is free for its start, or for its run's start
 """
 
 from collections import Counter
@@ -22,7 +35,8 @@ from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import Failure
-from saga_engine.worker.crash_suspects import CODE_KILLED_WORKER, MAX_CRASHES, SuspectWatch
+from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectWatch
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import (
     DeadLetterItem,
     WorkItem,
@@ -31,15 +45,10 @@ from saga_engine.worker.work_item import (
     is_accepted_start,
 )
 
-UNAUTHORIZED_SENDER = "unauthorized_sender"
-"""
-Why a message is set aside that a user may not send, see the settings `authorized_reply_users`.
-"""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedEvent:
-    """One event; `before` and `after` are the run around the decision that it is part of."""
+    """One event of a decision; `before` and `after` are the run around the whole decision."""
 
     before: Run | None
     after: Run
@@ -48,9 +57,9 @@ class DecidedEvent:
     work_item: WorkItem | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorAnswer:
-    """What became of an operator's request that is on record."""
+    """The outcome of an operator action, for its audit record."""
 
     audit_id: str
     run_id: str
@@ -59,17 +68,22 @@ class OperatorAnswer:
     message: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class AfterCommit:
-    """What is to be done and told once the batch is committed."""
+    """
+    What is published, answered and emitted after the commit.
+
+    `deferred`, `awaiting_definition` and `awaiting_admission` are stored by `flush` as pending
+    requests, `dead_letters` as dead letters.
+    """
 
     commands: list[OutboxRow] = field(default_factory=list)
     answers: list[tuple[AnswerAddress, Answer]] = field(default_factory=list)
     decided_events: list[DecidedEvent] = field(default_factory=list)
     ignored: list[tuple[WorkItem, str]] = field(default_factory=list)
     dead_letters: list[DeadLetterItem] = field(default_factory=list)
-    awaiting_definition: list[WorkItem] = field(default_factory=list)
     deferred: list[WorkItem] = field(default_factory=list)
+    awaiting_definition: list[WorkItem] = field(default_factory=list)
     awaiting_admission: list[WorkItem] = field(default_factory=list)
     internal_errors: list[tuple[str, Exception]] = field(default_factory=list)
     code_failures: list[UserCodeError] = field(default_factory=list)
@@ -77,12 +91,14 @@ class AfterCommit:
 
 class ChangeSet:
     """
-    One transaction's findings.
+    What one transaction has found and decided.
 
-    `stored` are the runs that are locked, as they will be saved; `changed` the ids of those that
-    must be. `entering` counts, by saga, the runs that begin. `suspicion` is there when all of it
-    belongs to one run that has ended a worker. `now` is the database's clock, the
-    same for the whole transaction.
+    Attributes:
+        now: the time of the database, the same for the whole transaction.
+        admitted: how many runs start in it, by saga.
+        locked_runs: the runs that it has locked, as they will be saved, by id.
+        changed_run_ids: the ids of those that must be saved.
+        suspect_watch: set when everything in the batch belongs to one crash suspect.
     """
 
     def __init__(self, now: datetime, admitted: Counter[str]) -> None:
@@ -96,42 +112,73 @@ class ChangeSet:
         self.after_commit = AfterCommit()
 
     def effective_watch(self, default_watch: CallTimeLimit) -> CallTimeLimit:
-        """What watches the calls of this transaction's decisions."""
+        """What limits the calls into user code in this transaction."""
         return self.suspect_watch or default_watch
 
     def record_decision(
         self, before: Run | None, after: Run, events: Iterable[Event], work_item: WorkItem | None
     ) -> None:
-        """Note the events of one decision, and the commands that follow from them."""
+        """Record the events of one decision and the commands that follow from them."""
         first_revision = before.revision + 1 if before else 1
         decided_events = [
-            DecidedEvent(before, after, revision, event, work_item)
+            DecidedEvent(
+                before=before, after=after, revision=revision, event=event, work_item=work_item
+            )
             for revision, event in enumerate(events, first_revision)
         ]
         self.after_commit.decided_events.extend(decided_events)
         self.sends.extend(effects(after, [each.event for each in decided_events]))
 
+    def accept(self, work_item: WorkItem, run: Run) -> None:
+        """Answer the client, or the operator, that the request is carried out."""
+        if work_item.audit_id is not None:
+            message = f"The run is {run.status}."
+            self._record_operator_answer(work_item.audit_id, work_item, message, accepted=True)
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
+
     def ignore(self, work_item: WorkItem, reason: str) -> None:
-        """Note that an arrival changed nothing."""
+        """Record that a work item changes nothing."""
         self.after_commit.ignored.append((work_item, reason))
 
-    def await_definition(self, work_item: WorkItem) -> None:
-        """Keep an arrival for a worker that has the run's definition."""
-        self.after_commit.awaiting_definition.append(work_item)
+    def refuse(
+        self, work_item: WorkItem, outcome: AnswerOutcome, detail: str, run_id: str | None = None
+    ) -> None:
+        """Answer the client, or the operator, why not; `run_id` names another run if it is why."""
+        if work_item.audit_id is not None:
+            self._record_operator_answer(work_item.audit_id, work_item, detail, accepted=False)
+        if work_item.answer_to is not None:
+            failure = Failure(outcome.value, detail)
+            answer = Answer(outcome=outcome, run_id=UUID(run_id or work_item.run_id), error=failure)
+            self.after_commit.answers.append((work_item.answer_to, answer))
 
     def defer(self, work_item: WorkItem) -> None:
-        """Keep an arrival for a moment later, because somebody else holds its key or its run."""
+        """Store a work item for a retry: another transaction holds its run or its key."""
         self.after_commit.deferred.append(work_item)
 
+    def await_definition(self, work_item: WorkItem) -> None:
+        """Store a work item until a worker has the definition of its run."""
+        self.after_commit.awaiting_definition.append(work_item)
+
     def await_admission(self, work_item: WorkItem) -> None:
-        """Keep an arrival until the start it is, or the one before it, has its turn."""
+        """Store a start until it has a slot, or a request until the start of its run has one."""
         self.after_commit.awaiting_admission.append(work_item)
+
+    def queue_accepted_start(self, work_item: WorkItem, run: Run) -> None:
+        """
+        Store a start until it has a slot, and answer the client as if the run had started.
+
+        The start is pinned to the definition it was accepted for: that is the one that will start.
+        """
+        pinned = replace(work_item, version=run.version, fingerprint=run.fingerprint)
+        self.await_admission(replace(pinned, answer_to=None))
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
 
     def queued_starts(self) -> dict[str, PendingStart]:
         """
-        Find the starts that this transaction keeps for later, by run id.
+        Return the starts that this transaction stores, by run id.
 
-        What the inbox has of the same run goes before: it is pinned, and this one again is not.
+        A start of the same run that is stored already takes precedence: it is pinned, and the
+        repeated one is not.
         """
         after_commit, found = self.after_commit, {}
         for work_item in (
@@ -140,56 +187,47 @@ class ChangeSet:
             *after_commit.awaiting_definition,
         ):
             if isinstance(start := work_item.trigger, Start):
-                found[work_item.run_id] = PendingStart(work_item.saga, work_item.version, start.key)
+                found[work_item.run_id] = PendingStart(
+                    saga=work_item.saga, version=work_item.version, key=start.key
+                )
         return found
 
-    def queue_accepted_start(self, work_item: WorkItem, run: Run) -> None:
-        """
-        Keep a start until it is its turn; to whoever asked the run is as good as begun.
-
-        What was accepted is what begins: it is pinned to the definition it was accepted for.
-        """
-        pinned = replace(work_item, version=run.version, fingerprint=run.fingerprint)
-        self.await_admission(replace(pinned, answer_to=None))
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
-
-    def add_dead_letter(self, dead_letter: DeadLetterItem) -> None:
-        """Keep a dead letter, and tell whoever waits for an answer to it."""
-        self.after_commit.dead_letters.append(dead_letter)
-        if dead_letter.answer_to is not None:
-            failure = Failure(dead_letter.reason, dead_letter.detail)
-            answer = Answer(AnswerOutcome.INVALID, error=failure)
-            self.after_commit.answers.append((dead_letter.answer_to, answer))
-
-    def dead_letter(self, work_item: WorkItem, reason: str, detail: str) -> None:
-        """Make a dead letter of the message it came in, or of the start that was recorded."""
+    def dead_letter(
+        self, work_item: WorkItem, reason: UnreadableReason | DeadLetterReason, detail: str
+    ) -> None:
+        """Dead-letter the message of a work item, or the pending request that it was."""
         delivery = work_item.delivery or as_delivery(work_item)
         if delivery is not None:
             dead_letter = DeadLetterItem(
-                *(delivery, reason, detail, work_item.run_id),
+                delivery=delivery,
+                reason=reason,
+                detail=detail,
+                run_id=work_item.run_id,
                 signed=has_signed_token(work_item),
                 role=work_item.role,
-                # What cannot be read was never accepted; its sender could send it without end.
+                # An unreadable start was never accepted; its sender could send it without end.
                 quota_exempt=is_accepted_start(work_item)
                 and reason != UnreadableReason.BAD_REQUEST,
             )
             self.add_dead_letter(dead_letter)
 
     def dead_letter_crash_suspect(self, work_item: WorkItem) -> None:
-        """Make a dead letter of a message whose call into the author's code is not made again."""
+        """Dead-letter a message whose call into user code has ended too many workers."""
         delivery = work_item.delivery or as_delivery(work_item)
-        dead_letters = self.after_commit.dead_letters
         if delivery is None:
             return
-        text = (
+        detail = (
             f"A mapping function or validator of run {work_item.run_id} ended {MAX_CRASHES}"
-            " workers. It is"
-            " not called again for this message; see the run's incidents and user_code.hung in"
-            " the log."
+            " workers. It is not called again for this message; see the incidents of the run and"
+            " user_code.hung in the log."
         )
+        dead_letters = self.after_commit.dead_letters
         dead_letters[:] = [each for each in dead_letters if each.run_id != work_item.run_id]
         dead_letter = DeadLetterItem(
-            *(delivery, CODE_KILLED_WORKER, text, work_item.run_id),
+            delivery=delivery,
+            reason=DeadLetterReason.CODE_KILLED_WORKER,
+            detail=detail,
+            run_id=work_item.run_id,
             signed=has_signed_token(work_item),
             role=work_item.role,
             quota_exempt=is_accepted_start(work_item),
@@ -197,48 +235,44 @@ class ChangeSet:
         self.add_dead_letter(dead_letter)
 
     def reject_sender(self, work_item: WorkItem, detail: str) -> None:
-        """Make a dead letter of what its sender may not send, and tell whoever waits."""
+        """Dead-letter a message that its user may not send, and answer the client."""
         delivery = work_item.delivery or as_delivery(work_item)
         if delivery is None or isinstance(work_item.trigger, MalformedReply):
-            self.ignore(
-                work_item, UNAUTHORIZED_SENDER
-            )  # What nobody can read is a dead letter already.
+            # A malformed reply is a dead letter already.
+            self.ignore(work_item, DeadLetterReason.UNAUTHORIZED_SENDER)
             return
         dead_letter = DeadLetterItem(
-            *(delivery, UNAUTHORIZED_SENDER, detail, work_item.run_id, work_item.answer_to),
+            delivery=delivery,
+            reason=DeadLetterReason.UNAUTHORIZED_SENDER,
+            detail=detail,
+            run_id=work_item.run_id,
+            answer_to=work_item.answer_to,
             signed=has_signed_token(work_item),
             role=work_item.role,
         )
         self.add_dead_letter(dead_letter)
 
-    def accept(self, work_item: WorkItem, run: Run) -> None:
-        """Tell whoever asked that it is done."""
-        if work_item.audit_id is not None:
-            self._record_operator_answer(
-                work_item.audit_id, work_item, f"The run is {run.status}.", accepted=True
-            )
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
-
-    def refuse(
-        self, work_item: WorkItem, outcome: AnswerOutcome, detail: str, run_id: str | None = None
-    ) -> None:
-        """Tell whoever asked why not; `run_id` where another run is the reason."""
-        if work_item.audit_id is not None:
-            self._record_operator_answer(work_item.audit_id, work_item, detail, accepted=False)
-        if work_item.answer_to is not None:
-            answer = Answer(
-                outcome, UUID(run_id or work_item.run_id), error=Failure(outcome.value, detail)
-            )
-            self.after_commit.answers.append((work_item.answer_to, answer))
+    def add_dead_letter(self, dead_letter: DeadLetterItem) -> None:
+        """Record a dead letter, and answer the client that waits, if there is one."""
+        self.after_commit.dead_letters.append(dead_letter)
+        if dead_letter.answer_to is not None:
+            failure = Failure(dead_letter.reason.value, dead_letter.detail)
+            answer = Answer(outcome=AnswerOutcome.INVALID, error=failure)
+            self.after_commit.answers.append((dead_letter.answer_to, answer))
 
     def _record_operator_answer(
         self, audit_id: str, work_item: WorkItem, message: str, *, accepted: bool
     ) -> None:
         trigger = work_item.trigger
         action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else "cancel"
-        self.operator_answers.append(
-            OperatorAnswer(audit_id, work_item.run_id, action, accepted, message)
+        operator_answer = OperatorAnswer(
+            audit_id=audit_id,
+            run_id=work_item.run_id,
+            action=action,
+            accepted=accepted,
+            message=message,
         )
+        self.operator_answers.append(operator_answer)
 
     def answer(
         self,
@@ -247,22 +281,37 @@ class ChangeSet:
         run_id: str,
         status: RunStatus | None,
     ) -> None:
-        """Tell whoever asked how a run stands."""
-        if answer_to is not None:
-            answer = Answer(outcome, UUID(run_id))
-            if status is not None:
-                answer = Answer(
-                    *(outcome, UUID(run_id), status.status, status.result, status.failure),
-                    *(status.saga, status.version, status.key),
-                    *(status.open_incidents, status.incident),
-                )
-            self.after_commit.answers.append((answer_to, answer))
+        """Answer a client with the status of a run, if a client waits."""
+        if answer_to is None:
+            return
+        if status is None:
+            answer = Answer(outcome=outcome, run_id=UUID(run_id))
+        else:
+            answer = Answer(
+                outcome=outcome,
+                run_id=UUID(run_id),
+                status=status.status,
+                result=status.result,
+                error=status.failure,
+                saga=status.saga,
+                version=status.version,
+                key=status.key,
+                open_incidents=status.open_incidents,
+                incident=status.incident,
+            )
+        self.after_commit.answers.append((answer_to, answer))
 
 
 def status_of_run(run: Run) -> RunStatus:
-    """How a run stands, as `runs.status` would read it."""
+    """The status of a run, equal to what `runs.read_statuses` returns once it is saved."""
     failure = run.compensation_cause.as_failure if run.compensation_cause else None
     return RunStatus(
-        *(run.status, run.saga, run.version, run.key, run.result, failure),
-        *(len(run.incidents), first_open_incident(run)),
+        status=run.status,
+        saga=run.saga,
+        version=run.version,
+        key=run.key,
+        result=run.result,
+        failure=failure,
+        open_incidents=len(run.incidents),
+        incident=first_open_incident(run),
     )

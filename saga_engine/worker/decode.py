@@ -1,9 +1,9 @@
 """
-What a delivery means: a trigger for a run, a question, or a message to set aside.
+Decodes deliveries: a message becomes a work item, a status query or a dead letter.
 
-The first stop of every message. Nothing here raises for what a sender did, and nothing here touches
-the store: a message is only read, within the limits of the settings. With a codec, what was sent in
-plain is sealed here, before it can get anywhere else.
+This is the first step of every message. Nothing here raises because of what a sender sent, and
+nothing here uses the store; a message is only read, within the limits of the settings. With a
+payload codec, plain payloads are encrypted here, before they get anywhere else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,6 +24,7 @@ from saga_engine.protocol.token import redact_token, verify_with_any
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, participant_queue
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.timeslice import Timeslice
 from saga_engine.worker.work_item import DeadLetterItem, StatusQuery, WorkBatch, WorkItem
 
@@ -35,10 +36,10 @@ async def decode_deliveries(
     encryption: PayloadEncryption = NO_ENCRYPTION,
 ) -> WorkBatch:
     """
-    Read a batch of deliveries one at a time: between two, whatever else is ready has its turn.
+    Decode deliveries one at a time, and yield to the event loop in between.
 
     Args:
-        keys: the engine's, with one of which each genuine correlation id was made.
+        token_keys: the engine's keys; a correlation id is valid if one of them has signed it.
     """
     work_batch, timeslice = WorkBatch(), Timeslice()
     for delivery in deliveries:
@@ -54,12 +55,14 @@ def decode_delivery(
     settings: Settings,
     encryption: PayloadEncryption = NO_ENCRYPTION,
 ) -> None:
-    """Read one delivery into *intake*."""
+    """Decode one delivery into *work_batch*."""
     try:
         _decode(work_batch, delivery, token_keys, settings, encryption)
-    except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of ours
+    except Exception as error:  # noqa: BLE001 - decoding never raises, so this is a bug of the engine
         text = f"The engine could not read it: {type(error).__name__}."
-        work_batch.dead_letters.append(DeadLetterItem(delivery, "internal_error", text))
+        work_batch.dead_letters.append(
+            DeadLetterItem(delivery=delivery, reason=DeadLetterReason.INTERNAL_ERROR, detail=text)
+        )
 
 
 def _decode(
@@ -87,34 +90,47 @@ def _decode_reply(
     reply = decode_reply(delivery, token_keys, settings)
     ref = reply.command_ref
     if isinstance(reply, UnreadableMessage):
-        run_id = str(ref.run_id) if ref else None
         dead_letter = DeadLetterItem(
-            delivery, reply.reason, reply.explanation, run_id, signed=ref is not None
+            delivery=delivery,
+            reason=reply.reason,
+            detail=reply.explanation,
+            run_id=str(ref.run_id) if ref else None,
+            signed=ref is not None,
         )
         work_batch.dead_letters.append(dead_letter)
         if ref is None:
             return
         associated_data = reply_associated_data(str(ref.run_id), ref.step, ref.direction)
         trigger: Trigger = MalformedReply(
-            *(ref.step, ref.direction, ref.attempt, reply.explanation),
-            read_outcome(delivery),
-            encryption.encrypt(
+            step=ref.step,
+            direction=ref.direction,
+            attempt=ref.attempt,
+            problem=reply.explanation,
+            outcome=read_outcome(delivery),
+            raw_text=encryption.encrypt(
                 _escaped_text(delivery.body[: settings.max_incident_reply_bytes]), associated_data
             ),
         )
     else:
-        assert ref is not None  # only an unreadable reply can be nobody's
+        assert ref is not None  # a reply without a valid token is unreadable
         run_id = str(ref.run_id)
         body = encryption.encrypt(
             reply.body, reply_associated_data(run_id, ref.step, ref.direction)
         )
         failure = reply.failure and encryption.encrypt_failure(reply.failure, run_id)
-        trigger = ReplyReceived(ref.step, ref.direction, ref.attempt, reply.outcome, body, failure)
+        trigger = ReplyReceived(
+            step=ref.step,
+            direction=ref.direction,
+            attempt=ref.attempt,
+            outcome=reply.outcome,
+            body=body,
+            failure=failure,
+        )
     work_batch.work_items.append(_work_item(str(ref.run_id), trigger, delivery))
 
 
 def _escaped_text(body: bytes) -> str:
-    """Write bytes as text that can be stored: NUL, and what is not UTF-8, is escaped."""
+    """Decode bytes to text that can be stored: NUL and invalid UTF-8 are escaped."""
     return body.decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
@@ -125,7 +141,10 @@ def _decode_request(
     match request:
         case UnreadableMessage():
             dead_letter = DeadLetterItem(
-                delivery, request.reason, request.explanation, None, answer_address(delivery)
+                delivery=delivery,
+                reason=request.reason,
+                detail=request.explanation,
+                answer_to=answer_address(delivery),
             )
             work_batch.dead_letters.append(dead_letter)
         case StartRequest():
@@ -143,7 +162,7 @@ def _decode_request(
             work_batch.work_items.append(_work_item(str(request.run_id), cancel, delivery))
         case StatusRequest():
             answer_to = answer_address(delivery)
-            if answer_to is not None:  # a question that nobody waits for needs no answer
+            if answer_to is not None:  # without an address there is nothing to do
                 work_batch.status_queries.append(StatusQuery(str(request.run_id), answer_to))
 
 
@@ -156,37 +175,45 @@ def _work_item(
     version: int | None = None,
 ) -> WorkItem:
     return WorkItem(
-        run_id,
-        trigger,
-        saga,
-        version,
-        delivery.message_id,
-        redact_token(delivery.correlation_id),
-        None if delivery.queue == REPLIES else answer_address(delivery),
-        None,
-        delivery,
-        delivery.user_id,
+        run_id=run_id,
+        trigger=trigger,
+        saga=saga,
+        version=version,
+        message_id=delivery.message_id,
+        correlation_id=redact_token(delivery.correlation_id),
+        answer_to=None if delivery.queue == REPLIES else answer_address(delivery),
+        delivery=delivery,
+        sender=delivery.user_id,
     )
 
 
 def _broker_dead_letter(
     delivery: Delivery, token_keys: Sequence[bytes], settings: Settings
 ) -> DeadLetterItem:
-    """A message the broker gave up; its `x-death` header says where and why."""
+    """A message that the broker dead-lettered; its `x-death` header says where and why."""
     x_death = delivery.headers.get("x-death")
     first_death = x_death[0] if isinstance(x_death, list) and x_death else None
     queue, reason = ("", "")
     if isinstance(first_death, dict):
         queue, reason = str(first_death.get("queue", "")), str(first_death.get("reason", ""))
-    known_reason = reason if reason in BROKER_DEAD_LETTER_REASONS else "other"
-    text = f"The broker gave it up in queue {queue[:100]!r}."
+    text = f"The broker dead-lettered it in queue {queue[:100]!r}."
     if queue.startswith(participant_queue("")):
-        # A participant cannot say why it rejected something; mostly it is what we see as well.
+        # A participant cannot say why it rejected a message; mostly the worker finds the same.
         command = decode_command(delivery, settings)
         text += f" {command.explanation}" if isinstance(command, UnreadableMessage) else ""
     signed = verify_with_any(token_keys, delivery.correlation_id) is not None
-    return DeadLetterItem(delivery, f"broker_{known_reason}", text, signed=signed)
+    return DeadLetterItem(
+        delivery=delivery,
+        reason=_BROKER_REASONS.get(reason, DeadLetterReason.BROKER_OTHER),
+        detail=text,
+        signed=signed,
+    )
 
 
-BROKER_DEAD_LETTER_REASONS = ("rejected", "expired", "maxlen", "delivery_limit")
-"""Why RabbitMQ dead-letters (guide "Dead Letter Exchanges")."""
+_BROKER_REASONS = {
+    "rejected": DeadLetterReason.BROKER_REJECTED,
+    "expired": DeadLetterReason.BROKER_EXPIRED,
+    "maxlen": DeadLetterReason.BROKER_MAXLEN,
+    "delivery_limit": DeadLetterReason.BROKER_DELIVERY_LIMIT,
+}
+"""Why RabbitMQ dead-letters a message (guide "Dead Letter Exchanges"), as its `x-death` says it."""

@@ -151,10 +151,10 @@ def _work_item(request: PendingRequest, trigger: Trigger) -> WorkItem:
     if request.reply_to is not None and request.correlation_id is not None:
         answer_to = AnswerAddress(request.reply_to, request.correlation_id)
     return WorkItem(
-        request.run_id,
-        trigger,
-        request.saga or "",
-        request.version,
+        run_id=request.run_id,
+        trigger=trigger,
+        saga=request.saga or "",
+        version=request.version,
         answer_to=answer_to,
         audit_id=request.audit_id,
         sender=request.sender,

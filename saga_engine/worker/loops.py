@@ -1,10 +1,10 @@
 """
-A worker at work: its loops over connections that are there, and how they come to an end.
+A worker's loops over its connections, and its graceful shutdown.
 
-    deliveries -> intake -> turnover (batch, commit, outbound) -> acknowledgement
+    deliveries -> decode -> batch runner (transaction, commit, publish) -> acknowledge
 
-`worker` connects and hands the connections over; a simulation hands over its models. Nothing here
-knows which of the two it is.
+`worker` connects and passes the connections in; a simulation passes its models. Nothing here knows
+which of the two it is.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ WORKER_QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a worker learns from the database before it works."""
+    """What a worker reads from the database before it starts."""
 
     token_keys: TokenKeys
     registry: SagaRegistry
@@ -84,9 +84,9 @@ async def register_sagas(
 
 class WorkerLoops:
     """
-    The work of one worker, from its first delivery until it has drained.
+    The loops of one worker, from its first delivery to the end of its shutdown.
 
-    Any number of them may work on the same database and broker.
+    Any number of workers may use the same database and broker.
     """
 
     def __init__(
@@ -100,7 +100,10 @@ class WorkerLoops:
     ) -> None:
         registry = registration.registry
         self._outbox_publisher = outbox_publisher = OutboxPublisher(
-            *(publisher, registration.token_keys, settings.max_batch_bytes, emit),
+            publisher,
+            registration.token_keys,
+            settings.max_batch_bytes,
+            emit,
             limits=registry.limits,
         )
         self._token_key_reader = TokenKeyReader(database, outbox_publisher, emit)
@@ -120,39 +123,30 @@ class WorkerLoops:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until *stop* is set, then until everything in hand is acknowledged."""
-        settings, duties = self._settings, self._duties
-        periodic = (
-            (Operation.PENDING_WORK, duties.process_due_and_pending, settings.poll_interval),
-            (Operation.UNROUTABLE, duties.process_unroutable, settings.poll_interval),
-            (Operation.OUTBOX_RESEND, duties.resend_unconfirmed, settings.outbox_resend_after / 4),
-            (Operation.OUTBOX_CLEANUP, duties.delete_confirmed, settings.outbox_cleanup_interval),
-            (Operation.CRASH_SUSPECTS, duties.process_suspects, settings.outbox_resend_after / 4),
-            (Operation.HEARTBEAT, duties.refresh_presence, settings.worker_heartbeat_interval),
-            (Operation.MAINTENANCE, duties.maintenance, settings.maintenance_interval),
-            (Operation.PARTITIONS, duties.maintain_partitions, settings.maintenance_interval),
-            (Operation.PURGE, duties.purge_expired, settings.maintenance_interval),
-        )
+        """Work until *stop* is set, then until every delivery taken so far is acknowledged."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._consume(group))
-            for name, duty, interval in periodic:
+            for each in self._duties.schedule():
                 periodic_loop = run_periodically(
-                    name, duty, interval=interval, stop=stop, on_error=self._emit_error
+                    each.operation,
+                    each.duty,
+                    interval=each.interval,
+                    stop=stop,
+                    on_error=self._emit_error,
                 )
                 group.create_task(periodic_loop)
             await stop.wait()
             await self._consumer.stop()
         try:
-            while await self._duties.process_unroutable():
+            while await self._duties.outbox.process_unroutable():
                 pass
-            await self._duties.delete_confirmed()
+            await self._duties.outbox.delete_confirmed()
         except SagaEngineError as error:
-            self._emit_error(
-                Operation.SHUTDOWN, error
-            )  # what it would have deleted, the sweep sends again
+            # Rows that were not deleted are found by another worker's outbox_resend duty.
+            self._emit_error(Operation.SHUTDOWN, error)
 
     async def _consume(self, group: asyncio.TaskGroup) -> None:
-        """Hand what has arrived to batches, as many at once as the settings allow."""
+        """Process what has arrived in batches, up to `max_concurrent_batches` at once."""
         limit = self._settings.batch_size
         while True:
             await self._batch_slots.acquire()
@@ -160,16 +154,16 @@ class WorkerLoops:
                 limit, self._batch_budget, only_urgent=self._is_last_batch_slot
             )
             if not deliveries:
-                return  # told to stop, and everything that had arrived is taken
+                return  # the consumer was stopped, and everything that had arrived is taken
             self._active_batches += 1
             if deliveries[-1].generation != self._generation:
                 self._generation = deliveries[-1].generation
-                # what came while nobody consumed is late
+                # Replies that came while the worker was not consuming are late.
                 self._batch_runner.admission.connection_lost()
             group.create_task(self._process_deliveries(deliveries))
 
     def _is_last_batch_slot(self) -> bool:
-        """Whether all others are taken; requests leave the last for replies of runs under way."""
+        """Whether one batch slot is left, which is reserved for replies to runs in flight."""
         return 0 < self._active_batches == self._settings.max_concurrent_batches - 1
 
     async def _process_deliveries(self, deliveries: Sequence[Delivery]) -> None:
@@ -188,7 +182,7 @@ class WorkerLoops:
             self._consumer.wake()
 
     async def _decode(self, deliveries: Sequence[Delivery]) -> WorkBatch:
-        """Read a batch; again, if a token in it may be of a key that is newer than those here."""
+        """Decode deliveries; again with new token keys if one may be signed with a newer key."""
         token_keys = self._outbox_publisher.token_keys
         work_batch = await decode_deliveries(
             deliveries, token_keys.accepted, self._settings, self._encryption

@@ -1,9 +1,10 @@
 """
-After the commit: commands leave, and whoever waits is told.
+After the commit: publishes commands, and sends answers and run-finished messages.
 
-Commands are in the outbox already, so nothing here can lose one: what is not confirmed stays there
-and the sweep sends it again. Answers and announcements are best effort; who misses one asks again.
-A command that no queue is bound for comes back as an arrival for its run.
+Commands are in the outbox, so this module cannot lose one: a command that the broker does not
+confirm keeps its row, and the `outbox_resend` duty publishes it again. Answers and run-finished
+messages are best effort; a client that misses one asks again. A command that no queue is bound for
+becomes a work item for its run.
 """
 
 from collections import Counter
@@ -39,19 +40,24 @@ from saga_engine.worker.work_item import WorkItem
 AnswerOrFinished = TypeVar("AnswerOrFinished", Answer, RunFinishedMessage)
 
 MAX_ERROR_CHARS = 1000
-"""Characters of an error's message that are told when all of it is too large to travel."""
+"""Characters kept of an error's message when an answer is too large to be sent in full."""
 
 FINISHING_EVENTS = (RunCompleted, RunCompensated, RunAbandoned)
 
 
 class OutboxPublisher:
     """
-    Publishes what batches decided.
+    Publishes what batches have decided.
 
-    `confirmed` holds the outbox rows that the next transaction may delete. `returned` holds the
-    commands that can reach nobody, each with its row, until a batch takes them in. `most` is how
-    many bytes of bodies are written at once; a message that is larger goes alone. `keys` sign the
-    correlation ids; they are replaced while the worker runs.
+    It keeps two lists between a publish and the next transaction: the ids of outbox rows that the
+    broker has confirmed, which a transaction takes, deletes and, if it fails, gives back; and the
+    commands that no queue is bound for, which a batch takes as work items.
+
+    Args:
+        token_keys: sign the correlation ids; replaced while the worker runs.
+        max_write_bytes: how many bytes of bodies are written at once. A larger message is written
+            alone.
+        limits: what a client reads; an answer beyond them is sent without its result.
     """
 
     def __init__(
@@ -67,17 +73,43 @@ class OutboxPublisher:
         self._limits = limits
         self.token_keys = token_keys
         self._emit = emit
-        self.confirmed_ids: list[int] = []
-        self.unroutable: list[tuple[int, WorkItem]] = []
+        self._confirmed_ids: list[int] = []
+        self._unroutable: list[tuple[int, WorkItem]] = []
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker is away, or takes no publishes."""
+        """Whether the broker is unavailable or accepts no publishes."""
         return self._publisher.blocked
+
+    @property
+    def has_confirmed(self) -> bool:
+        """Whether there are outbox rows to delete."""
+        return bool(self._confirmed_ids)
+
+    def take_confirmed(self) -> list[int]:
+        """Take the ids of the outbox rows to delete; the caller gives them back if it fails."""
+        confirmed_ids, self._confirmed_ids = self._confirmed_ids, []
+        return confirmed_ids
+
+    def give_back(self, confirmed_ids: Iterable[int]) -> None:
+        """Take back ids whose rows were not deleted, so that the next transaction deletes them."""
+        self._confirmed_ids.extend(confirmed_ids)
+
+    def take_unroutable(self, limit: int) -> list[WorkItem]:
+        """
+        Take up to *limit* commands that no queue is bound for, as work items for their runs.
+
+        Their outbox rows count as confirmed from here on, so that the same transaction deletes
+        them: a command that its run regards as not delivered must never be published again.
+        """
+        taken = self._unroutable[:limit]
+        del self._unroutable[:limit]
+        self._confirmed_ids.extend(outbox_id for outbox_id, _ in taken)
+        return [work_item for _, work_item in taken]
 
     async def publish_batch(self, after_commit: change_set.AfterCommit) -> None:
         """
-        Publish all that a committed batch leaves to be sent, in one write unless it is large.
+        Publish everything that a committed batch sends, in one write unless it is large.
 
         Commands come before answers: a run waits for its command, and answers may be large.
         """
@@ -90,7 +122,7 @@ class OutboxPublisher:
         )
         results = await self.publish_commands(after_commit.commands, notifications)
         if PublishOutcome.UNPUBLISHABLE in results:
-            # Together, replies of a size that may travel can be more than may travel.
+            # A result combines replies, so it can exceed the size limit that each of them meets.
             without_results = [
                 encode_answer(address, _without_result(answer)) for address, answer in answers
             ]
@@ -103,7 +135,7 @@ class OutboxPublisher:
             )
 
     def _encode_answer(self, address: AnswerAddress, answer: Answer) -> Message:
-        """Leave the result out where its reader would refuse to read so much."""
+        """Encode an answer, without its result if the client would refuse to read that much."""
         message = encode_answer(address, answer)
         if find_violation(message.body, self._limits) is None:
             return message
@@ -123,11 +155,11 @@ class OutboxPublisher:
         resend: bool = False,
     ) -> Sequence[PublishOutcome]:
         """
-        Publish outbox rows, and with them what else is to be told; what became of the latter.
+        Publish outbox rows and, behind them, other messages; the outcomes of the latter.
 
         Args:
-            again: the rows were left behind, so that they may have been sent before: one that comes
-                back then says nothing of the copy that may have arrived.
+            resend: whether the rows may have been published before. A command that is unroutable
+                now then says nothing about the earlier copy, which may have been delivered.
         """
         messages = chain((self._encode_command(row.send) for row in rows), notifications)
         results: list[PublishOutcome] = []
@@ -138,12 +170,12 @@ class OutboxPublisher:
         for row, result in zip(rows, results[: len(rows)], strict=True):
             match result:
                 case PublishOutcome.CONFIRMED:
-                    self.confirmed_ids.append(row.id)
+                    self._confirmed_ids.append(row.id)
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
                     work_item = _unroutable_item(row.send, result, first_publish=not resend)
-                    self.unroutable.append((row.id, work_item))
+                    self._unroutable.append((row.id, work_item))
                 case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
-                    pass  # the row stays, and the sweep finds it
+                    pass  # the row stays, and the outbox_resend duty finds it
         return results[len(rows) :]
 
     def _emit_published(
@@ -157,23 +189,23 @@ class OutboxPublisher:
     def _encode_command(self, send: SendCommand) -> Message:
         run_id = UUID(send.run_id)
         command = Command(
-            run_id,
-            send.saga,
-            send.version,
-            send.step,
-            send.direction,
-            send.attempt,
-            send.command,
-            send.idempotency_key,
-            send.payload,
-            send.due_at,
+            run_id=run_id,
+            saga=send.saga,
+            version=send.version,
+            step=send.step,
+            direction=send.direction,
+            attempt=send.attempt,
+            name=send.command,
+            idempotency_key=send.idempotency_key,
+            payload=send.payload,
+            deadline=send.due_at,
         )
         ref = CommandRef(run_id, send.step, send.direction, send.attempt)
         return encode_command(command, sign_token(self.token_keys.signing, ref))
 
 
 def _chunks(messages: Iterable[Message], max_bytes: int) -> Iterator[list[Message]]:
-    """Divide messages, each made when it is its turn, into writes of at most so many bytes."""
+    """Group messages into writes of at most *max_bytes*; each is encoded when it is reached."""
     chunk: list[Message] = []
     chunk_bytes = 0
     for message in messages:
@@ -187,7 +219,7 @@ def _chunks(messages: Iterable[Message], max_bytes: int) -> Iterator[list[Messag
 
 
 def _finished_runs(decided_events: Iterable[change_set.DecidedEvent]) -> list[Run]:
-    """The runs that a transaction finished, and did not open again for a late success."""
+    """The runs that a transaction finished and did not reopen for a late success."""
     latest_runs = {each.after.run_id: each.after for each in decided_events}
     finished_ids = {
         each.after.run_id for each in decided_events if isinstance(each.event, FINISHING_EVENTS)
@@ -207,9 +239,13 @@ def _unroutable_item(send: SendCommand, result: PublishOutcome, *, first_publish
             "unpublishable", "The command breaks a limit, for example max_body_bytes."
         )
         trigger = ReplyReceived(
-            send.step, send.direction, send.attempt, Outcome.FAILED, None, failure
+            step=send.step,
+            direction=send.direction,
+            attempt=send.attempt,
+            outcome=Outcome.FAILED,
+            failure=failure,
         )
-    return WorkItem(send.run_id, trigger)
+    return WorkItem(run_id=send.run_id, trigger=trigger)
 
 
 def _without_result(message: AnswerOrFinished) -> AnswerOrFinished:
@@ -219,11 +255,11 @@ def _without_result(message: AnswerOrFinished) -> AnswerOrFinished:
 
 def _finished_message(run: Run) -> RunFinishedMessage:
     return RunFinishedMessage(
-        UUID(run.run_id),
-        run.saga,
-        run.version,
-        run.key,
-        run.status,
-        run.result,
-        run.compensation_cause.as_failure if run.compensation_cause else None,
+        run_id=UUID(run.run_id),
+        saga=run.saga,
+        version=run.version,
+        key=run.key,
+        status=run.status,
+        result=run.result,
+        error=run.compensation_cause.as_failure if run.compensation_cause else None,
     )

@@ -1,9 +1,9 @@
 """
-The one waiting loop of the worker: do a duty, wait, do it again, until told to stop.
+The loop that calls a periodic duty until the worker stops.
 
-A duty says whether it found work: with work it is called again at once, without it after its
-interval. What goes wrong is told and waited out, a bug of ours like a database that is away: one
-duty in trouble must not end the others.
+A duty returns whether it found work. After work it is called again immediately, otherwise after its
+interval. An error is reported and the duty is retried with backoff, whether the database is
+unavailable or the engine has a bug: one failing duty must not end the others.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ Duty = Callable[[], Awaitable[bool]]
 ErrorHandler = Callable[[Operation, Exception], None]
 
 MAX_RETRY_DELAY = 5.0
-"""Seconds between tries while the database or the broker is away: it comes back unannounced."""
+"""The longest backoff, in seconds: how late a worker notices that the database is available."""
 
 
 async def run_periodically(
@@ -37,7 +37,7 @@ async def run_periodically(
     while not stop.is_set():
         try:
             found_work = await duty()
-        except Exception as error:  # noqa: BLE001 - told, and tried again
+        except Exception as error:  # noqa: BLE001 - reported, and retried
             on_error(operation, error)
             failures += 1
             await wait_for_stop(min(MAX_RETRY_DELAY, interval * 2 ** min(failures, 16)), stop)

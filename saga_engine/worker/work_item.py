@@ -1,4 +1,9 @@
-"""What arrives at a worker, once it is known what it means: values, passed from intake to batch."""
+"""
+What a batch works on: the decoded form of deliveries and of pending requests.
+
+`decode` and `decode_pending` make these values; `batch_transaction` processes them. They are plain
+data: nothing here reads the store or the broker.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,23 +18,29 @@ from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.reply import OUTCOME_HEADER
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import REPLIES, REQUESTS
+from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.worker.reasons import DeadLetterReason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
     """
-    Something that happened to a run.
+    One trigger for one run, with what is known about its sender.
 
-    `saga` and `version` are those a Start asks for; a version of None means the newest.
-    `fingerprint` is that of the definition a start was accepted for; without it, it has not been
-    accepted yet.
-    `message_id` and `correlation_id` go into the journal as its cause. `answer_to` is where the
-    sender waits, `audit_id` the record of an operator's request that is to be settled. `delivery`
-    is the message it came in, kept in case that message has to be set aside; `recorded` is the row
-    of PostgreSQL it came from. `problem` is why a start that was accepted cannot go on.
-    `sender` is the RabbitMQ user who sent it, empty if it named none;
-    None for what did not come over RabbitMQ. `role` is the role of PostgreSQL that recorded it.
+    Attributes:
+        saga, version: of a start: the saga to start. No version means the newest one.
+        message_id, correlation_id: stored in the journal as the cause of the events.
+        answer_to: where the client waits for an answer; None: no client waits.
+        audit_id: of an operator action: the audit record that is completed with the decision.
+        delivery: the message it was decoded from, kept in case it must be dead-lettered.
+        pending_request: the row of PostgreSQL it was decoded from.
+        sender: the RabbitMQ user that sent it, empty if the message named none; None if it did not
+            come over RabbitMQ.
+        role: the PostgreSQL role that stored it; None if the engine stored it itself.
+        fingerprint: of a start: the fingerprint of the definition it was accepted for; None: it
+            has not been accepted yet.
+        start_problem: of an accepted start: why its run cannot go on; empty if it can.
     """
 
     run_id: str
@@ -50,33 +61,38 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRequest:
-    """What was recorded and cannot be read; `arrival` has what its columns say."""
+    """A pending request whose body cannot be read; `work_item` holds what its columns say."""
 
     work_item: WorkItem
-    reason: str
+    reason: UnreadableReason | DeadLetterReason
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class StatusQuery:
-    """Somebody asks how a run stands."""
+    """A client asks for the status of a run."""
 
     run_id: str
     answer_to: AnswerAddress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterItem:
     """
-    A message to set aside: why, in a word and a sentence, and whose it is if that is known.
+    A message to dead-letter.
 
-    `answer_to` is where the sentence goes as well, when somebody waits for an answer. `signed`: its
-    correlation id is one of this engine's, so that its digest can be left out and made again.
-    `role` is the role of PostgreSQL that recorded it. `owed`: it is kept beyond its sender's quota.
+    Attributes:
+        reason, detail: why, as a code and as a sentence.
+        run_id: the run it was for, if that is known.
+        answer_to: where the client waits; it is answered with the reason.
+        signed: whether its correlation id is a token of this engine. The digest of such a token is
+            not stored; it is computed again when the message is redriven.
+        role: the PostgreSQL role that stored it, if it was a pending request.
+        quota_exempt: whether it is kept although its sender has reached its quota.
     """
 
     delivery: Delivery
-    reason: str
+    reason: UnreadableReason | DeadLetterReason
     detail: str
     run_id: str | None = None
     answer_to: AnswerAddress | None = None
@@ -90,7 +106,7 @@ WorkBatchEntry: TypeAlias = WorkItem | StatusQuery | DeadLetterItem | Unreadable
 
 @dataclass(slots=True)
 class WorkBatch:
-    """What one batch works on. Everything in it is dealt with in one transaction."""
+    """What one transaction processes."""
 
     work_items: list[WorkItem] = field(default_factory=list)
     status_queries: list[StatusQuery] = field(default_factory=list)
@@ -105,14 +121,20 @@ class WorkBatch:
 
 
 def has_signed_token(work_item: WorkItem) -> bool:
-    """Whether the message it came in has a correlation id of this engine's: `intake` has looked."""
+    """Whether its message carries a valid token of this engine; `decode` has verified it."""
     return work_item.delivery is not None and isinstance(
         work_item.trigger, ReplyReceived | MalformedReply
     )
 
 
+def start_trigger(work_item: WorkItem) -> Start:
+    """The trigger of a work item that is a start."""
+    assert isinstance(work_item.trigger, Start), "the work item must be a start"
+    return work_item.trigger
+
+
 def is_accepted_start(work_item: WorkItem) -> bool:
-    """Whether its sender counts on it to begin: it waited in PostgreSQL, pinned or by a role."""
+    """Whether its sender was promised a run: a start that was stored in PostgreSQL."""
     was_accepted = work_item.fingerprint is not None or work_item.role is not None
     return (
         was_accepted
@@ -123,33 +145,45 @@ def is_accepted_start(work_item: WorkItem) -> bool:
 
 def as_delivery(work_item: WorkItem) -> Delivery | None:
     """
-    Write what waited in PostgreSQL as the message it stands for, so that it can be set aside.
+    Encode a pending request as a message, so that it can be dead-lettered and redriven.
 
-    A start or a reply becomes a message as it is sent, anything else the text of its row. None for
-    what was in no row. What a reply answered is not in it: its correlation id is not kept while it
-    waits.
+    A start or a reply becomes the message that a client or a participant would send; any other
+    request becomes the text of its row. Returns None for an item that has no row. The correlation
+    id of a reply is not stored with the row, so it is missing here.
     """
     match work_item.trigger:
         case Start(run_id, key, start_input):
             request = StartRequest(
-                UUID(run_id), work_item.saga, start_input, work_item.version, key
+                run_id=UUID(run_id),
+                saga=work_item.saga,
+                input=start_input,
+                version=work_item.version,
+                key=key,
             )
             return _local_delivery(encode_request(request), REQUESTS, work_item)
         case ReplyReceived(outcome=outcome, body=body, failure=failure):
             reply_body = write_json(failure_json(failure) if failure else body)
             headers = {OUTCOME_HEADER: outcome.value}
-            reply = Message(REPLIES, REPLIES, reply_body, work_item.message_id, headers=headers)
+            reply = Message(
+                exchange=REPLIES,
+                routing_key=REPLIES,
+                body=reply_body,
+                message_id=work_item.message_id,
+                headers=headers,
+            )
             return _local_delivery(reply, REPLIES, work_item)
         case _:
             return as_raw_delivery(work_item)
 
 
 def as_raw_delivery(work_item: WorkItem) -> Delivery | None:
-    """Write the row it came from as a message that goes nowhere; its body is not read for that."""
+    """Wrap the row of a pending request in a message without decoding its body."""
     row = work_item.pending_request
     if row is None:
         return None
-    message = Message("", "", row.body.encode(), "", type=row.kind)
+    message = Message(
+        exchange="", routing_key="", body=row.body.encode(), message_id="", type=row.kind
+    )
     return replace(_local_delivery(message, "", work_item), body_size=row.body_size)
 
 

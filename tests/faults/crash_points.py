@@ -65,10 +65,10 @@ WORKER_CRASH_POINTS = {
     # a delivery, from its arrival to its acknowledgement
     "after-receive": CrashPoint("before", "saga_engine.worker.batch_runner", "BatchRunner.process"),
     "after-decide": CrashPoint(
-        "before", "saga_engine.worker.batch_runner", "write", made_decisions
+        "before", "saga_engine.worker.batch_runner", "flush_changes", made_decisions
     ),
     "before-commit": CrashPoint(
-        "after", "saga_engine.worker.batch_runner", "write", made_decisions
+        "after", "saga_engine.worker.batch_runner", "flush_changes", made_decisions
     ),
     "after-commit": CrashPoint(
         "before", "saga_engine.worker.batch_runner", "BatchRunner._after_commit", left_commands

@@ -53,18 +53,19 @@ from saga_engine.worker import (
     change_set,
     decode_pending,
     flush,
-    starts,
+    start_preparation,
 )
-from saga_engine.worker.batch_runner import BatchOperation, BatchRunner
+from saga_engine.worker.batch_runner import BatchOperation, BatchRunner, LockStrategy
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.decode import decode_deliveries
-from saga_engine.worker.duties import Duties
 from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.loops import WorkerLoops
 from saga_engine.worker.outbox_publisher import OutboxPublisher
-from saga_engine.worker.starts import PreparedStart, StartProcessor
-from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem
+from saga_engine.worker.pending_request_duties import PendingRequestDuties
+from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
+from saga_engine.worker.starts import StartProcessor
+from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_trigger
 from simulation import memory_database, partition_model
 from tests.simulation.bug_patcher import BugPatcher
 
@@ -109,7 +110,7 @@ def publish_before_the_commit(plant: BugPatcher) -> None:
                 )
                 count = await operation(tx, batch)
                 await flush.flush_changes(tx, changes, self._settings)
-                await outbox.delete(tx, self._outbox_publisher.confirmed_ids)
+                await outbox.delete(tx, self._outbox_publisher.take_confirmed())
                 await self._outbox_publisher.publish_batch(changes.after_commit)
         emit_committed(self._emit, changes)
         return count or 0
@@ -125,7 +126,7 @@ def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
         del failures
         with suppress(StoreUnavailable):
             await self.run_transaction(
-                partial(batch_runner._process, work_batch, wait_for_locks=True)
+                partial(batch_runner._process, work_batch, LockStrategy.WAIT_FOR_LOCKS)
             )
         return []
 
@@ -143,7 +144,7 @@ def delete_command_before_confirm(plant: BugPatcher) -> None:
         *,
         resend: bool = False,
     ) -> Sequence[PublishOutcome]:
-        self.confirmed_ids.extend(row.id for row in rows)
+        self.give_back(row.id for row in rows)
         return await publish_commands(self, rows, notifications, resend=resend)
 
     plant.replace(OutboxPublisher, "publish_commands", delete_at_once)
@@ -181,7 +182,7 @@ def lose_timers_on_crash(plant: BugPatcher) -> None:
         return None
 
     plant.replace(batch_transaction, "wake_at", never)
-    plant.replace(starts, "wake_at", never)
+    plant.replace(start_preparation, "wake_at", never)
 
 
 @planted_bug("P1")
@@ -249,10 +250,10 @@ def choose_version_at_admission(plant: BugPatcher) -> None:
 def start_newest_loaded_version(plant: BugPatcher) -> None:
     """A worker with a newer version begins with it what was accepted for an older one."""
 
-    def newest(self: StartProcessor, work_item: WorkItem) -> int | None:
+    def newest(self: StartPreparer, work_item: WorkItem) -> int | None:
         return self._registry.startable_definition_id(work_item.saga, None)
 
-    plant.replace(StartProcessor, "_definition_id", newest)
+    plant.replace(StartPreparer, "definition_id", newest)
 
 
 @planted_bug("P1")
@@ -281,7 +282,7 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
     ) -> None:
         await resolve_key(self, prepared, key_holder)
         if key_holder is not None and key_holder.run_id != prepared.work_item.run_id:
-            key = starts.start_trigger(prepared.work_item).key
+            key = start_trigger(prepared.work_item).key
             assert key is not None
             model = cast("memory_database.MemoryTransaction", self._tx)
             await model.lock("business_key", (prepared.work_item.saga, key))
@@ -321,18 +322,18 @@ def lose_audit_id_of_deferred_request(plant: BugPatcher) -> None:
 def misreport_load_as_bug(plant: BugPatcher) -> None:
     """Recorded requests whose runs are together beyond `max_batch_bytes` are a fault of ours."""
 
-    async def process_and_misreport(self: Duties) -> bool:
+    async def process_and_misreport(self: PendingRequestDuties) -> bool:
         try:
-            return await self._process_request_batches()
+            return await self._process_batches()
         except batch_runner.DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
             self._emit(
                 InternalErrorCaught(operation=Operation.PENDING_WORK, problem=describe_error(error))
             )
-            return await self._process_oldest_request()
+            return await self._process_oldest()
 
-    plant.replace(Duties, "_process_pending_requests", process_and_misreport)
+    plant.replace(PendingRequestDuties, "process", process_and_misreport)
 
 
 # store

@@ -187,8 +187,8 @@ async def crowd(engine, *, timeout_s=6.0, **settings):
     participant.reply_makers["parcel.pack"] = no_reply
     await client.call_all(*(start() for _ in range(30)))
     begun = await participant.wait_for_commands("parcel.pack", 30)
-    admission = worker.worker._shift._turnover.admission
-    return worker, participant, begun, lambda: admission.places("parcel")
+    admission = worker.worker._loops._batch_runner.admission
+    return worker, participant, begun, lambda: admission.slots("parcel")
 
 
 async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):

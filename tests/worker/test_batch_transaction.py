@@ -79,7 +79,14 @@ class Desk:
             turns, ids = {"parcel": 1}, self._catalogue.ids
             [item] = await pending_requests.take_starts(tx, turns, definition_ids=ids, limit=1)
             await self._take(
-                tx, WorkBatch([WorkItem(item.run_id, start(item.run_id), "parcel", 1)])
+                tx,
+                WorkBatch(
+                    [
+                        WorkItem(
+                            run_id=item.run_id, trigger=start(item.run_id), saga="parcel", version=1
+                        )
+                    ]
+                ),
             )
 
     async def _take(self, tx, intake):
@@ -111,7 +118,7 @@ async def waiting(desk):
 
 
 async def test_a_cancel_finds_a_run_that_begins_while_it_is_looked_for(desk, waiting):
-    cancel = WorkItem(waiting, Cancel("Ada", "too late"), answer_to=TO)
+    cancel = WorkItem(run_id=waiting, trigger=Cancel("Ada", "too late"), answer_to=TO)
     answers = await desk.take(
         WorkBatch([cancel]),
         interrupted_before=pending_requests._FIND_AND_LOCK_STARTS,
@@ -152,7 +159,9 @@ async def test_of_a_start_without_a_version_none_is_told_before_it_begins(desk):
 
 
 async def test_a_start_of_an_unknown_saga_reads_no_documents(desk):
-    asked = WorkItem(str(uuid7()), Start(str(uuid7()), None, {}), "unknown", None, answer_to=TO)
+    asked = WorkItem(
+        run_id=str(uuid7()), trigger=Start(str(uuid7()), None, {}), saga="unknown", answer_to=TO
+    )
     async with desk.database.transaction() as tx:
         observed = Observed(tx)
         answers = await desk._take(observed, WorkBatch([asked]))

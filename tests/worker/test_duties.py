@@ -134,7 +134,7 @@ async def test_a_start_has_its_turn_however_many_cancels_come(engine):
         await pending_requests.record(tx, [NewRequest(kind, str(uuid7()), body) for _ in range(9)])
         await start_in_transaction(tx.connection, "parcel", {})
     for _ in range(2):
-        assert await duties._process_oldest_request()
+        assert await duties.pending_requests._process_oldest()
     async with engine.database.transaction() as tx:
         left = (await tx.execute(text("SELECT kind FROM saga_engine.pending_request"))).scalars()
         assert Counter(left) == {"cancel": 8}
@@ -182,10 +182,10 @@ async def test_commands_that_no_run_awaits_do_not_slow_down_the_sweep(engine):
         await tx.execute(text("DELETE FROM saga_engine.outbox"))
         await tx.execute(UNAWAITED, {"run_id": run_id})
     duties = await duties_of(engine)
-    duties._resend_limit.size = 1
+    duties.outbox._resend_limit.size = 1
     sizes = []
-    while await duties.resend_unconfirmed():
-        sizes.append(duties._resend_limit.size)
+    while await duties.outbox.resend_unconfirmed():
+        sizes.append(duties.outbox._resend_limit.size)
     assert sizes == [2, 3, 3]
     async with engine.database.transaction() as tx:
         assert (await outbox.backlog(tx)).pending == 0

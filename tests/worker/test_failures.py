@@ -337,7 +337,7 @@ async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside
 async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_come_through(
     engine, monkeypatch
 ):
-    for pause in ("PAUSE_MIN", "PAUSE_MAX"):
+    for pause in ("MIN_RETRY_DELAY", "MAX_RETRY_DELAY"):
         monkeypatch.setattr(batch_runner, pause, 600.0)  # longer than this test waits for anything
     worker, participant, client = (
         await engine.start_worker(),

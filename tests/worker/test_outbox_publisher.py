@@ -12,9 +12,15 @@ from saga_engine.worker.outbox_publisher import _finished_runs
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 BACK = Run("r-1", "parcel", 1, "f", None, {}, NOW, None, status=Status.COMPENSATING)
 UNDONE = replace(BACK, status=Status.COMPENSATED, finished_at=NOW)
-ENDS = DecidedEvent(BACK, UNDONE, 5, RunCompensated(NOW), None)
+ENDS = DecidedEvent(
+    before=BACK, after=UNDONE, revision=5, event=RunCompensated(NOW), work_item=None
+)
 GOES_ON = DecidedEvent(
-    UNDONE, BACK, 6, RunCompensating(CompensationCause("late_success", "pack")), None
+    before=UNDONE,
+    after=BACK,
+    revision=6,
+    event=RunCompensating(CompensationCause("late_success", "pack")),
+    work_item=None,
 )
 
 

@@ -14,7 +14,7 @@ from saga_engine.store import audit, definitions, pending_requests, run_queries
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.telemetry.events import MessageDeadLettered, RunFinished, RunStarted
 from saga_engine.vocabulary import Status
-from saga_engine.worker import starts
+from saga_engine.worker import start_preparation
 from tests.kit.command_line import saga_engine
 from tests.kit.engine import no_reply, succeed
 from tests.kit.parcels import failing_parcels, parcels
@@ -357,9 +357,10 @@ BROKEN = {"n": 13}
 
 
 def plant(monkeypatch, *names):
-    """Put a bug into functions of `starts`: what they raise for one input."""
+    """Put a bug into functions of `start_preparation`: what they raise for one input."""
     for name in names:
-        monkeypatch.setattr(starts, name, broken_for_one_input(getattr(starts, name)))
+        original = getattr(start_preparation, name)
+        monkeypatch.setattr(start_preparation, name, broken_for_one_input(original))
 
 
 def broken_for_one_input(function):

@@ -12,6 +12,7 @@ from saga_engine.store import dead_letters
 from saga_engine.store.pending_requests import PendingRequest
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import WorkItem
 
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
@@ -24,7 +25,14 @@ def recorded(role, trigger=None, fingerprint=None):
         *(1, "cancel", run_id, "{}", 2, True, None, None, None, None, None, None, None, None),
         *(role, fingerprint),
     )
-    return WorkItem(run_id, trigger, "buy", pending_request=row, role=role, fingerprint=fingerprint)
+    return WorkItem(
+        run_id=run_id,
+        trigger=trigger,
+        saga="buy",
+        pending_request=row,
+        role=role,
+        fingerprint=fingerprint,
+    )
 
 
 def start(role=None, fingerprint=None):
@@ -35,7 +43,7 @@ async def set_aside(engine, *arrivals):
     """Make dead letters of them, of which a sender may have one; how many there are by sender."""
     ledger = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
     for each in arrivals:
-        ledger.dead_letter(each, "internal_error", "It is junk.")
+        ledger.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
     async with engine.database.transaction() as tx:
         await flush_changes(tx, ledger, Settings(max_open_dead_letters_per_source=1))
         return dict((await tx.execute(SENDERS)).all())

@@ -1,0 +1,139 @@
+"""Maintains the tables: heartbeat, gauges, partitions, retention and token keys."""
+
+from collections import Counter
+from datetime import timedelta
+
+from saga_engine.settings import Settings
+from saga_engine.store import (
+    backlog_counts,
+    crash_suspects,
+    definitions,
+    engine_identity,
+    partitions,
+    retention,
+    stranded_starts,
+)
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.definitions import presence_policy
+from saga_engine.store.partitions import LockRetry
+from saga_engine.telemetry.events import BacklogCounted, Emitter
+from saga_engine.worker import decode_pending
+from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.batch_transaction import BatchTransaction
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.reasons import DeadLetterReason
+from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.work_item import UnreadableRequest, WorkBatch
+
+
+class MaintenanceDuties:
+    """The duties that concern no run in particular."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: SagaRegistry,
+        batch_runner: BatchRunner,
+        outbox_publisher: OutboxPublisher,
+        settings: Settings,
+        emit: Emitter,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._batch_runner = batch_runner
+        self._outbox_publisher = outbox_publisher
+        self._settings = settings
+        self._emit = emit
+        self._body_limits = decode_pending.body_limits(settings)
+        self._presence_times = presence_policy(settings)
+
+    async def refresh(self) -> bool:
+        """Read the token keys, count the backlog for the gauges, and delete old crash suspects."""
+        async with self._database.transaction() as tx:
+            self._outbox_publisher.token_keys = await engine_identity.token_keys(tx)
+        if self._registry.suspect_run_ids:
+            async with self._database.transaction() as tx:
+                await crash_suspects.delete_expired(tx)
+        async with self._database.transaction() as tx:
+            counts = await backlog_counts.count_backlog(tx, self._settings.max_gauge_count)
+            self._emit(_backlog_event(counts, len(self._registry.suspect_run_ids)))
+        return False
+
+    async def refresh_presence(self) -> bool:
+        """Record which definitions this worker has loaded; the record expires."""
+        async with self._database.transaction() as tx:
+            await definitions.refresh_presence(
+                tx, self._registry.definition_ids, self._presence_times
+            )
+        return False
+
+    async def maintain_partitions(self) -> bool:
+        """Create the partitions of coming months, and drop months that are past their retention."""
+        settings = self._settings
+        days = settings.run_retention_days
+        await partitions.maintain(
+            self._database,
+            # A month stays as long as starts with run ids of it are accepted.
+            retention_days=max(days, settings.max_run_id_age_days + 1) if days else 0,
+            months_ahead=settings.partition_months_ahead,
+            lock_retry=LockRetry(settings.partition_lock_timeout, settings.partition_lock_attempts),
+        )
+        return False
+
+    async def _dead_letter_unknown_starts(
+        self, tx: SqlAlchemyTransaction, batch: BatchTransaction
+    ) -> int:
+        """Dead-letter starts whose definition no worker has loaded within max_run_id_age_days."""
+        days = self._settings.max_run_id_age_days
+        requests = await stranded_starts.take_without_definition(
+            tx, timedelta(days=days), self._settings.batch_size, self._body_limits
+        )
+        text = (
+            f"No worker has loaded the definition of this start within {days} days"
+            " (max_run_id_age_days). Load it in a worker, then start again."
+        )
+        decoded_requests = [
+            decode_pending.decode_request(request, self._settings) for request in requests
+        ]
+        work_items = [
+            each.work_item if isinstance(each, UnreadableRequest) else each
+            for each in decoded_requests
+        ]
+        unreadable = [
+            UnreadableRequest(each, DeadLetterReason.UNKNOWN_SAGA, text) for each in work_items
+        ]
+        if unreadable:
+            await batch.process(WorkBatch(unreadable=unreadable), wait_for_locks=False)
+        return len(requests)
+
+    async def purge_expired(self) -> bool:
+        """Delete dead letters and audit records past their retention, and stranded starts."""
+        settings = self._settings
+        await self._batch_runner.run_transaction(self._dead_letter_unknown_starts)
+        days = {
+            "dead_letter_days": settings.dead_letter_retention_days,
+            "audit_days": settings.audit_retention_days,
+        }
+        await retention.purge_expired(self._database, **days)
+        return False
+
+
+def _backlog_event(counts: backlog_counts.BacklogCounts, suspect_count: int) -> BacklogCounted:
+    dead_letters_by_reason: Counter[str] = Counter()
+    for (_, reason), count in counts.dead_letters.items():
+        dead_letters_by_reason[reason] += count
+    return BacklogCounted(
+        runs={(saga, status.value): count for (saga, status), count in counts.runs.items()},
+        oldest_run_age_s=counts.oldest_run_age,
+        incidents_open=counts.open_incidents,
+        dead_letters_open=dead_letters_by_reason,
+        messages_awaiting_definition=counts.awaiting_definition,
+        starts_awaiting_admission=counts.starts_waiting,
+        starts_stranded=counts.starts_stranded,
+        crash_suspects=suspect_count,
+        outbox_pending=counts.outbox_pending,
+        outbox_oldest_age_s=counts.outbox_oldest_age,
+        timers_pending=counts.timers_pending,
+        timer_overdue_s=counts.timer_overdue,
+        runs_in_default_partition=counts.runs_unpartitioned,
+    )

@@ -1,0 +1,32 @@
+"""Answers clients that ask for the status of a run."""
+
+from collections.abc import Sequence
+
+from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.store import pending_requests, runs
+from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.runs import RunStatus
+from saga_engine.vocabulary import Status
+from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.work_item import StatusQuery
+
+
+async def answer_status_queries(
+    tx: SqlAlchemyTransaction, changes: ChangeSet, status_queries: Sequence[StatusQuery]
+) -> None:
+    """Answer with the status of each run; a queued start counts as a running run."""
+    statuses = await runs.read_statuses(tx, {each.run_id for each in status_queries})
+    unknown = {each.run_id for each in status_queries} - statuses.keys()
+    queued_starts = changes.queued_starts() | await pending_requests.find_starts(tx, unknown)
+    for run_id, start in queued_starts.items():
+        if start.version is not None:
+            statuses[run_id] = RunStatus(
+                status=Status.RUNNING, saga=start.saga, version=start.version, key=start.key
+            )
+    # A run may have started between the two statements above.
+    statuses |= await runs.read_statuses(tx, unknown - statuses.keys())
+    for status_query in status_queries:
+        status = statuses.get(status_query.run_id)
+        is_known = status is not None or status_query.run_id in queued_starts
+        outcome = AnswerOutcome.EXISTING if is_known else AnswerOutcome.UNKNOWN_RUN
+        changes.answer(status_query.answer_to, outcome, status_query.run_id, status)
