@@ -16,7 +16,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     telemetry/    events about the engine, and their sinks: logs, metrics, health
     embedded/     PostgreSQL and a development broker without installing either
     cli/          the command line
-    settings      every limit, timeout, batch and retry, with its unit and default
+    settings/     every limit, timeout, batch and retry, with its unit and default
     environment   which variables of the process environment are settings
     shutdown      how the seconds of a shutdown are divided
     containment   what code of users may do to the event loop

@@ -21,7 +21,6 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES, FUNCTION_LINES = 350, 50
 LONGER: dict[str, str] = {
-    "saga_engine/telemetry/events.py": "it is a list: one record for each fact",
     "saga_engine/store/dead_letters.py": "half of it is SQL",
     "saga_engine/store/pending_requests.py": "half of it is SQL",
     "saga_engine/store/run_queries.py": "half of it is SQL",

@@ -161,7 +161,7 @@ class ReplyPublisher:
     ) -> None:
         exchanges = [reply.message.exchange for reply in batch]
         for (exchange, outcome), count in Counter(zip(exchanges, outcomes, strict=True)).items():
-            self._emit(MessagesPublished(exchange=exchange, outcome=outcome.value, messages=count))
+            self._emit(MessagesPublished(exchange=exchange, outcome=outcome, messages=count))
 
 
 _DEAD_LETTER_REASONS = {

@@ -1,12 +1,19 @@
 """
-What is told: facts, and what becomes of them in logs, in metrics and on the HTTP port.
+Telemetry events, and what is made of them: log lines, metrics and the HTTP port.
 
-    events               what happened: frozen records handed to plain callables
-    logs                 facts as log lines
-    nonblocking_stream   where log lines leave the process, without waiting for their reader
-    redaction            what must not be shown: passwords, and characters that forge lines
-    metric_catalogue     every metric's name, kind, labels, buckets and help
-    throttle             what repeats: reported a few times, then now and then with a count
-    metrics              facts as metrics, in a registry of their own
-    endpoint             the HTTP port: /livez, /readyz, /startupz and /metrics
+    events/             what happened, as frozen records; the emitter hands them to observers
+    operations          what a process was doing when something failed: log key and metric label
+    logs                an observer that writes events as log lines; the format of all log lines
+    nonblocking_stream  writes log lines without waiting for a slow reader
+    redaction           removes passwords, and escapes characters that forge lines
+    throttle            limits repeated lines, and counts the suppressed ones
+    metric_catalogue    every metric: name, kind, labels and their values, buckets, help
+    metrics             an observer that counts events in Prometheus metrics
+    endpoint            the HTTP port: /livez, /readyz, /startupz and /metrics
+
+To add an event: a class in a module of `events/`, its union in `events/telemetry_event.py`, a line
+in `logs.LOG_EVENTS`, a sample in tests/telemetry/event_samples.py, a row in docs/telemetry.md.
+To add a log key: a field of the event; the field's name is the key.
+To add a metric: a line in `metric_catalogue.METRIC_CATALOGUE`, its event in `metrics.Metrics`, a row
+in docs/telemetry.md.
 """

@@ -10,23 +10,20 @@ from saga_engine.telemetry.events import (
     AttemptFinished,
     AttemptSent,
     Emitter,
-    IncidentOpened,
-    IncidentResolved,
     InternalErrorCaught,
     MessageDeadLettered,
     MessageHeld,
     MessageIgnored,
     OperatorActionProcessed,
     RetryScheduled,
-    RunCompensating,
     RunFinished,
-    RunStarted,
     TelemetryEvent,
     UserCodeFailed,
     describe_error,
+    run_events,
 )
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import Direction, IncidentCause, Outcome
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import WorkItem
 
@@ -79,7 +76,7 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
     run_labels = {"saga": run.saga, "run_id": run.run_id}
     match event:
         case events.RunStarted():
-            yield RunStarted(version=run.version, **run_labels)
+            yield run_events.RunStarted(version=run.version, **run_labels)
         case events.AttemptStarted():
             yield AttemptSent(
                 step=event.step, direction=event.direction, attempt=event.attempt, **run_labels
@@ -100,12 +97,15 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
                 )
         case events.RunCompensating():
             cause = event.cause
-            yield RunCompensating(
+            yield run_events.RunCompensating(
                 version=run.version, cause=cause.code, step=cause.step, **run_labels
             )
         case events.IncidentOpened():
-            yield IncidentOpened(
-                step=event.step, direction=event.direction, cause=event.cause, **run_labels
+            yield run_events.IncidentOpened(
+                step=event.step,
+                direction=event.direction,
+                cause=IncidentCause(event.cause),
+                **run_labels,
             )
         case events.IncidentResolved():
             yield _incident_resolved(decided, event)
@@ -165,10 +165,12 @@ def _attempt_duration(
     return max(0.0, (changes.now - progress.sent_at).total_seconds())
 
 
-def _incident_resolved(decided: DecidedEvent, event: events.IncidentResolved) -> IncidentResolved:
+def _incident_resolved(
+    decided: DecidedEvent, event: events.IncidentResolved
+) -> run_events.IncidentResolved:
     run = decided.before or decided.after
     incident = run.incidents.get(event.number)
-    return IncidentResolved(
+    return run_events.IncidentResolved(
         saga=run.saga,
         step=incident.step if incident else "",
         direction=incident.direction if incident else Direction.ACTION,

@@ -182,7 +182,7 @@ class OutboxPublisher:
         self, messages: Sequence[Message], results: Sequence[PublishOutcome]
     ) -> None:
         pairs = zip(messages, results, strict=True)
-        counts = Counter((message.exchange, result.value) for message, result in pairs)
+        counts = Counter((message.exchange, result) for message, result in pairs)
         for (exchange, outcome), count in counts.items():
             self._emit(MessagesPublished(exchange=exchange, outcome=outcome, messages=count))
 

@@ -3,10 +3,11 @@
 import typing
 from typing import Any
 
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry import events
 from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, Outcome, Resolution, Status
+from saga_engine.vocabulary import Direction, IncidentCause, Outcome, Resolution, Status
 
 EVENT_TYPES = typing.get_args(TelemetryEvent)
 
@@ -23,7 +24,9 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.AttemptSent(**_ATTEMPT, **_MESSAGE),
     events.AttemptFinished(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
     events.RetryScheduled(delay_s=1.5, **_ATTEMPT),
-    events.IncidentOpened(step="ship", direction=Direction.ACTION, cause="step_failed", **_RUN),
+    events.IncidentOpened(
+        step="ship", direction=Direction.ACTION, cause=IncidentCause.STEP_FAILED, **_RUN
+    ),
     events.IncidentResolved(
         step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
     ),
@@ -34,7 +37,9 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         queue="saga.replies", reason="malformed_json", problem="The body is no JSON.", **_MESSAGE
     ),
     events.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
-    events.MessagesPublished(exchange="saga.commands", outcome="confirmed", messages=40),
+    events.MessagesPublished(
+        exchange="saga.commands", outcome=PublishOutcome.CONFIRMED, messages=40
+    ),
     events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
     events.BrokerConnectionChanged(connection="publish", state="connected", generation=1),
     events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
 from saga_engine.telemetry.events import Emitter, Observer
@@ -134,7 +135,10 @@ def settled(outcome: Outcome) -> events.AttemptFinished:
     [
         (settled(Outcome.SUCCEEDED), logging.DEBUG),
         (settled(Outcome.UNKNOWN), logging.INFO),
-        (events.MessagesPublished(exchange="e", outcome="unroutable", messages=1), logging.WARNING),
+        (
+            events.MessagesPublished(exchange="e", outcome=PublishOutcome.UNROUTABLE, messages=1),
+            logging.WARNING,
+        ),
         (
             events.BrokerConnectionChanged(
                 connection="publish", state="connecting", generation=1, problem="cut"

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.telemetry.metrics import MAX_CODES_PER_LABEL, MAX_SAGAS, Metrics
@@ -180,7 +181,7 @@ def test_each_fact_moves_its_metric(told, name, labels, value):
 
 
 def test_a_known_saga_begins_at_0_so_that_the_first_event_shows_in_a_rate(page):
-    page.metrics.know("trip", 3, ("book",))
+    page.metrics.register_saga("trip", 3, ("book",))
 
     assert page.value("saga_runs_started_total", saga="trip", version="3") == 0
     assert page.value("saga_runs_finished_total", saga="trip", outcome="compensated") == 0
@@ -191,13 +192,13 @@ def test_a_known_saga_begins_at_0_so_that_the_first_event_shows_in_a_rate(page):
 
 
 def test_knowing_a_saga_again_resets_nothing(told):
-    told.metrics.know("place-order", 1, ("reserve", "charge"))
+    told.metrics.register_saga("place-order", 1, ("reserve", "charge"))
 
     assert told.value("saga_runs_started_total", saga="place-order", version="1") == 1
 
 
 def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
-    page.metrics.know("trip", 1, ("book",))
+    page.metrics.register_saga("trip", 1, ("book",))
     labels = {"saga": "trip", "step": "book", "direction": "action"}
 
     page.tell(
@@ -317,7 +318,9 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
         lambda text: events.MessageIgnored(reason=text),
         lambda text: events.DatabaseUnavailable(operation=text, problem=""),
         lambda text: events.InternalErrorCaught(operation=text, problem=""),
-        lambda text: events.MessagesPublished(exchange=text, outcome="confirmed", messages=1),
+        lambda text: events.MessagesPublished(
+            exchange=text, outcome=PublishOutcome.CONFIRMED, messages=1
+        ),
         lambda text: events.MessagesConsumed(queue=text, messages=1),
         lambda text: events.BarrierHit(command="c", result=text),
         lambda text: events.IncidentOpened(
@@ -336,7 +339,7 @@ def test_codes_are_bounded_and_well_formed(page, make):
 
 
 def test_failures_of_code_are_counted_by_names_that_are_declared(page):
-    page.metrics.know("shop", 1, ["charge"])
+    page.metrics.register_saga("shop", 1, ["charge"])
     assert page.value("saga_user_code_failures_total", saga="shop", step="") == 0
     assert page.value("saga_user_code_failures_total", saga="shop", step="charge") == 0
     before = page.series()
@@ -366,7 +369,7 @@ def test_a_database_full_of_names_makes_a_bounded_number_of_series(page):
 
 def test_fifty_sagas_of_ten_steps_begin_within_five_thousand_series(page):
     for number in range(50):
-        page.metrics.know(f"saga-{number}", 1, [f"step-{step}" for step in range(10)])
+        page.metrics.register_saga(f"saga-{number}", 1, [f"step-{step}" for step in range(10)])
 
     assert page.series() < 5000
 
