@@ -352,7 +352,7 @@ class Executor:
         if result.barrier_case:
             barrier_event = BarrierHit(
                 command=name,
-                result=result.barrier_case,
+                reason=result.barrier_case,
                 run_id=run_id,
                 message_id=received.message_id,
             )

@@ -14,6 +14,6 @@ Telemetry events, and what is made of them: log lines, metrics and the HTTP port
 To add an event: a class in a module of `events/`, its union in `events/telemetry_event.py`, a line
 in `logs.LOG_EVENTS`, a sample in tests/telemetry/event_samples.py, a row in docs/telemetry.md.
 To add a log key: a field of the event; the field's name is the key.
-To add a metric: a line in `metric_catalogue.METRIC_CATALOGUE`, its event in `metrics.Metrics`, a row
-in docs/telemetry.md.
+To add a metric: a line in `metric_catalogue.METRIC_CATALOGUE`, its event in `metrics.Metrics`, a
+row in docs/telemetry.md.
 """

@@ -119,7 +119,7 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     _counter("saga_handler_failures_total", "Exceptions of handlers, refusals aside.", "command"),
     _counter("saga_handlers_abandoned_total", "Handlers cancelled and not awaited.", "command"),
-    _counter("saga_barrier_hits_total", "Commands the barrier answered.", "command", "result"),
+    _counter("saga_barrier_hits_total", "Commands the barrier answered.", "command", "reason"),
     _backlog_gauge("saga_runs", "Unfinished runs.", "saga", "status"),
     _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
     _backlog_gauge(

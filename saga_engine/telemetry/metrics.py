@@ -197,7 +197,7 @@ class Metrics:
             events.BarrierHit: lambda f: self._increment(
                 "saga_barrier_hits_total",
                 self._command_label(f.command),
-                self._code_label("result", f.result),
+                self._code_label("barrier", f.reason),
             ),
             events.BacklogCounted: self._backlog_counted,
             events.EventLoopLagMeasured: lambda f: self._observe(

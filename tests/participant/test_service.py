@@ -135,7 +135,7 @@ async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_o
             assert {each.failure.code for each in given_up} == {"in_hand"}
         last = await engine.take_reply()
         assert (last.ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
-        assert [fact.result for fact in running.events.of_type(BarrierHit)] == [
+        assert [fact.reason for fact in running.events.of_type(BarrierHit)] == [
             "in_hand",
             "in_hand",
         ]
@@ -215,7 +215,7 @@ async def test_a_participant_killed_between_effect_and_reply_repeats_its_answer(
             assert await ledger_rows(ledger) == [("o-1", 1)]
         async with running_service(url, shop) as second:
             assert (await engine.take_reply()).body == {"charge_id": "o-1-1"}
-            assert second.events.of_type(BarrierHit)[0].result == "repeated"
+            assert second.events.of_type(BarrierHit)[0].reason == "repeated"
             assert second.events.of_type(MessagesConsumed)[0].redelivered == 1
     assert shop.calls == ["charge"]
     assert await ledger_rows(ledger) == [("o-1", 1)]

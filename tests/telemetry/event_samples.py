@@ -106,7 +106,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         **_MESSAGE,
     ),
     events.BarrierHit(
-        command="payment.charge", result="repeated", run_id="run-1", message_id="message-1"
+        command="payment.charge", reason="repeated", run_id="run-1", message_id="message-1"
     ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},

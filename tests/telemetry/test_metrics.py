@@ -150,7 +150,7 @@ def test_everyone_else_gets_the_text_format(told, accept):
             {"command": "payment.charge", "outcome": "succeeded"},
             1,
         ),
-        ("saga_barrier_hits_total", {"command": "payment.charge", "result": "repeated"}, 1),
+        ("saga_barrier_hits_total", {"command": "payment.charge", "reason": "repeated"}, 1),
         ("saga_handler_failures_total", {"command": "payment.charge"}, 1),
         ("saga_handlers_abandoned_total", {"command": "payment.charge"}, 1),
         ("saga_event_loop_lag_seconds_count", {}, 1),
@@ -279,7 +279,7 @@ def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
         events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
         events.HandlerFailed(command=text, code=text, problem=text),
         events.HandlerAbandoned(command=text, problem=text, still_running=True),
-        events.BarrierHit(command=text, result="repeated"),
+        events.BarrierHit(command=text, reason="repeated"),
     )
 
 
@@ -322,7 +322,7 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
             exchange=text, outcome=PublishOutcome.CONFIRMED, messages=1
         ),
         lambda text: events.MessagesConsumed(queue=text, messages=1),
-        lambda text: events.BarrierHit(command="c", result=text),
+        lambda text: events.BarrierHit(command="c", reason=text),
         lambda text: events.IncidentOpened(
             saga="s", step="s", direction=Direction.ACTION, run_id="r", cause=text
         ),

@@ -31,7 +31,7 @@ RUN_TIMEOUT = 120.0
 
 DUPLICATE_METRICS = (
     r"saga_messages_ignored_total\{[^}]*\}",
-    r'saga_barrier_hits_total\{[^}]*result="repeated"[^}]*\}',
+    r'saga_barrier_hits_total\{[^}]*reason="repeated"[^}]*\}',
 )
 
 

@@ -77,9 +77,9 @@ class HandlerAbandoned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarrierHit:
-    """The barrier replied to a command instead of the handler; `result` says why."""
+    """The barrier replied to a command instead of the handler; `reason` says why."""
 
     command: str
-    result: str
+    reason: str
     run_id: str = ""
     message_id: str = ""
