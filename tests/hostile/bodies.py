@@ -1,8 +1,8 @@
 """
-Bodies no honest program would send, by name, with the reason they are set aside for.
+Hostile message bodies by name, with the reason for which each is dead-lettered.
 
-The number in a name is that of the list of hostile input in docs/reliability.md. A body without a
-reason is sound JSON, however it looks: what is in it must be kept as it is and harm nobody.
+The number in a name is that in the list of hostile inputs in docs/reliability.md. A body without a
+reason is valid JSON: its content must be stored unchanged and do no harm.
 """
 
 import gzip
@@ -15,7 +15,7 @@ _numbers = count()
 
 
 def text(value: str) -> bytes:
-    """A sound body, no two alike."""
+    """A valid body; no two are equal."""
     return b'{"n":%d,"s":"%s"}' % (next(_numbers), value.encode())
 
 
@@ -41,10 +41,10 @@ MALFORMED = {
     "A10 1e400000": b'{"did": 1e400000}',
     "A10 1e131071": b'{"did": 1e131071}',
     "A11 a million digits": b'{"did": 1' + b"0" * 250_000 + b"}",
-    "A16 gzip without saying so": gzip.compress(b" " * 100_000_000, 1)[:200_000],
+    "A16 gzip without content_encoding": gzip.compress(b" " * 100_000_000, 1)[:200_000],
     "A17 pickle": pickle.dumps({"did": "it"}),
     "A17 yaml": b"!!python/object/apply:os.system ['touch pwned']",
-    "A22 an HTML page of a proxy": b"<html><body>502 Bad Gateway</body></html>",
+    "A22 the HTML page of a proxy": b"<html><body>502 Bad Gateway</body></html>",
 }
 DEEP = {
     "A12 65 levels": nested(65),
@@ -59,13 +59,13 @@ NOT_STORABLE = {
     "A11 2^64+1": b'{"n":"c","did":18446744073709551617}',
 }
 MANY_VALUES = {
-    "A10 numbers that are long without their exponents": b"[1e308" + b",1e-300" * 30_000 + b"]",
+    "A10 numbers that are long without exponents": b"[1e308" + b",1e-300" * 30_000 + b"]",
     "A14 a million keys": b"{"
     + b",".join(b'"%d":0' % number for number in range(1_000_000))
     + b"}",
     "A14 60,000 values": b"[" + b",".join([b"{}"] * 60_000) + b"]",
     "A15 larger than max_body_bytes": b'{"did": "' + b"x" * 262_144 + b'"}',
-    "A29 100,000 entries to undo with": b"[" + b",".join([b'"item"'] * 100_000) + b"]",
+    "A29 100,000 entries for a compensation": b"[" + b",".join([b'"item"'] * 100_000) + b"]",
 }
 NOT_AN_OBJECT = {
     "A5 null": b" null",
@@ -74,7 +74,7 @@ NOT_AN_OBJECT = {
     "A5 a number": b"123",
     "A5 true": b"true",
 }
-"""Sound JSON, but neither a request nor what a saga's step replies."""
+"""Valid JSON, but neither a request nor a reply of a step."""
 
 VALID = {
     "A6 the last character of Unicode": text("\U0010ffff"),
@@ -84,22 +84,20 @@ VALID = {
     "A11 4,301 digits": b'{"n":"d","did":1.' + b"0" * 4301 + b"}",
     "A12 64 levels": nested(64),
     "A13 duplicate keys": b'{"did": "first", "did": "last"}',
-    "A15 one text as long as may be": text("x" * 262_000),
+    "A15 the longest text": text("x" * 262_000),
     "A18 __proto__": b'{"__proto__": {"admin": true}, "constructor": {"prototype": 1}}',
     "A18 $ref and __class__": b'{"$ref": "file:///etc/passwd", "__class__": "os.system"}',
     "A19 path": text("../../etc/passwd"),
     "A19 SQL": text("' OR 1=1; DROP TABLE saga_engine.run;--"),
     "A19 right to left": text("\u202egpj.exe"),
     "A19 homoglyph and emoji": text("\u0440lace-\u043erder \U0001f600"),
-    "A21 dates that are none": text("2024-02-30T25:61:00+99:99 0000-00-00"),
+    "A21 invalid dates": text("2024-02-30T25:61:00+99:99 0000-00-00"),
     "A24 HTML": text("<img src=x onerror=alert(1)></script><svg onload=x>javascript:x"),
     "A24 ANSI and line ends": b'{"did": "\\u001b[2J\\u001b]0;owned\\u0007\\r\\nforged:\\u009b"}',
     "A24 CSV": text("=cmd|' /C calc'!A0"),
     "A25 templates": text("{{7*7}} ${jndi:ldap://x} %s%n {0.__class__} #{7*7}"),
-    "A28 what makes regular expressions slow": text("://:" * 60_000),
-    "A28 many keys that are alike": b"{"
-    + b",".join(b'"%s":0' % (b"a" * n) for n in range(600))
-    + b"}",
+    "A28 input for slow regular expressions": text("://:" * 60_000),
+    "A28 many similar keys": b"{" + b",".join(b'"%s":0' % (b"a" * n) for n in range(600)) + b"}",
 }
 
 REASONS: dict[str, tuple[bytes, UnreadableReason | None]] = {
@@ -109,4 +107,4 @@ REASONS: dict[str, tuple[bytes, UnreadableReason | None]] = {
     **{name: (body, UnreadableReason.TOO_LARGE) for name, body in MANY_VALUES.items()},
     **{name: (body, None) for name, body in (NOT_AN_OBJECT | VALID).items()},
 }
-"""Every body by its name, and why it cannot be read, if it cannot."""
+"""Every body by its name, and the reason why it cannot be decoded, if there is one."""

@@ -1,4 +1,4 @@
-"""A house for every test that sends hostile messages: on RabbitMQ with its policy, or without."""
+"""Fixtures for tests that send hostile messages: RabbitMQ with its policy, or any broker."""
 
 import json
 
@@ -11,21 +11,24 @@ from tests.kit.engine import engine_harness
 
 @pytest.fixture
 async def harness(broker_url, migrated_url):
-    """On the development broker and on RabbitMQ."""
-    async with engine_harness(broker_url, migrated_url) as engine, hostile_harness(engine) as house:
-        yield house
+    """The test runs on the development broker and on RabbitMQ."""
+    async with (
+        engine_harness(broker_url, migrated_url) as engine,
+        hostile_harness(engine) as harness,
+    ):
+        yield harness
 
 
 @pytest.fixture
 async def harness_with_policy(rabbitmq, rabbitmq_url, migrated_url):
     """On RabbitMQ under the policy that `saga-engine topology --policy` prints."""
-    found, vhost = queue_policy(), rabbitmq_url.rpartition("/")[2]
-    await rabbitmq.ctl(
-        *("set_policy", "-p", vhost, "--apply-to", found["apply-to"], found["name"]),
-        *(found["pattern"], json.dumps(found["definition"])),
+    policy, vhost = queue_policy(), rabbitmq_url.rpartition("/")[2]
+    await rabbitmq.rabbitmqctl(
+        *("set_policy", "-p", vhost, "--apply-to", policy["apply-to"], policy["name"]),
+        *(policy["pattern"], json.dumps(policy["definition"])),
     )
     async with (
         engine_harness(rabbitmq_url, migrated_url) as engine,
-        hostile_harness(engine) as house,
+        hostile_harness(engine) as harness,
     ):
-        yield house
+        yield harness

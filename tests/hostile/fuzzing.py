@@ -1,7 +1,7 @@
 """
-A fuzzer with a budget: `FUZZ_SECONDS` for each test (5), a fresh seed each time, printed.
+A fuzzer with a time budget: `FUZZ_SECONDS` for each test, by default 5.
 
-`FUZZ_SEED` repeats one: it is what a failure names. `make fuzz` has a long budget.
+Each test prints its random seed; `FUZZ_SEED` repeats a failure. `make fuzz` has a long budget.
 """
 
 import os
@@ -14,11 +14,11 @@ FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 SEED = os.environ.get("FUZZ_SEED", "")
 
 EXAMPLES = 200
-"""Of one seed, so that repeating it takes no longer than a moment."""
+"""Examples of one seed. A repetition runs only these, so it is short."""
 
 
 def fuzz(check, *strategies):
-    """Call *check* with examples of the strategies until the time is over."""
+    """Call `check` with examples of the strategies until the time budget is used."""
     until = monotonic() + FUZZ_SECONDS
     bounded = settings(
         max_examples=EXAMPLES,

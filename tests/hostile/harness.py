@@ -1,8 +1,8 @@
 """
-A worker, a participant of the kit and good neighbours, for messages that mean no good.
+Runs hostile messages through a real broker, a worker and a participant.
 
-Every hostile message goes between good ones through a real broker; `end` stops everything and looks
-whether anything is left that would be delivered again.
+Control runs are completed between the hostile messages. `shut_down_and_check` stops everything and
+checks that no connection was lost, no message was redelivered and no queue holds a message.
 """
 
 import asyncio
@@ -37,70 +37,76 @@ QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS, PARTICIPANT_QUEUE)
 CONTROL_RUN_TIMEOUT_S = 60
 
 
-def errand_saga():
-    """One step, done by a participant of the kit."""
-    saga = Saga("errand", version=1, input=dict[str, Any])
+def job_saga():
+    """One step, whose command a participant of the kit handles."""
+    saga = Saga("job", version=1, input=dict[str, Any])
 
-    @saga.step(command="errand.run", read_only=True)
-    def run(errand: dict[str, Any]) -> dict[str, Any]:
-        return errand
+    @saga.step(command="job.run", read_only=True)
+    def run(job: dict[str, Any]) -> dict[str, Any]:
+        return job
 
     return saga
 
 
 class RecordingParticipant:
-    """The participant of the kit; `received` are the payloads its handler was given."""
+    """A participant of the kit; `received` has the payloads that its handler received."""
 
     def __init__(self):
         self.received: list[Any] = []
         self.participant = Participant("kit")
 
-        @self.participant.command("errand.run")
-        async def run(errand: Any) -> dict[str, str]:
-            self.received.append(errand)
+        @self.participant.command("job.run")
+        async def run(job: Any) -> dict[str, str]:
+            self.received.append(job)
             return {"did": "it"}
 
 
 class HostileHarness:
-    def __init__(self, engine, worker, participant, sender):
-        self.engine, self.worker, self.participant, self.sender = (
-            engine,
-            worker,
-            participant,
-            sender,
-        )
+    """
+    A worker, a participant of the kit, a scripted participant and a client on one broker.
+
+    `publisher` sends raw messages, `service` is the process of the kit's participant.
+    """
+
+    def __init__(self, engine, worker, participant, publisher):
+        self.engine = engine
+        self.worker = worker
+        self.participant = participant
+        self.publisher = publisher
         self.service: Any = None
         self._owned = AsyncExitStack()
-        self.scripted_participant: Any = None
-        self.client: Any = None
-        self._reconnects_before = 0
+        self._scripted_participant: Any = None
+        self._client: Any = None
+        self._initial_connections = 0
 
     async def __aenter__(self):
         service = running_service(self.engine.broker_url, self.participant)
         self.service = await self._owned.enter_async_context(service)
-        self.scripted_participant, self.client = await self.engine.shop(), await self.engine.asker()
-        await self.run_control_runs()
-        self._reconnects_before = self._reconnect_count()
+        self._scripted_participant = await self.engine.start_participant()
+        self._client = await self.engine.connect_client()
+        await self.complete_control_runs()
+        self._initial_connections = self._connection_count()
         return self
 
     async def __aexit__(self, *error):
         await self._owned.aclose()
 
-    async def run_control_runs(self):
-        """A run of each kind beside the hostile ones; each ends within its time."""
-        for saga in ("parcel", "errand"):
+    async def complete_control_runs(self):
+        """Complete one run of each saga within the time limit."""
+        for saga in ("parcel", "job"):
             async with asyncio.timeout(CONTROL_RUN_TIMEOUT_S):
-                run_id = await self.client.start(saga)
-                assert await self.worker.facts.finished(run_id) == Status.COMPLETED
+                run_id = await self._client.start(saga)
+                assert await self.worker.events.wait_for_end(run_id) == Status.COMPLETED
 
     async def pending_reply_tokens(self, count):
-        """The correlation ids of steps that wait for a reply."""
-        self.scripted_participant.answers["parcel.send"] = no_reply
-        before = self.scripted_participant.names.count("parcel.send")
+        """Start runs that wait for a reply; return the correlation ids of their commands."""
+        participant = self._scripted_participant
+        participant.reply_makers["parcel.send"] = no_reply
+        before = participant.command_names.count("parcel.send")
         for _ in range(count):
-            await self.client.start()
-        commands = await self.scripted_participant.until("parcel.send", before + count)
-        self.scripted_participant.answers["parcel.send"] = succeed
+            await self._client.start()
+        commands = await participant.wait_for_commands("parcel.send", before + count)
+        participant.reply_makers["parcel.send"] = succeed
         return [each.correlation_id for each in commands[before:]]
 
     def make_reply(self, token, body):
@@ -108,57 +114,62 @@ class HostileHarness:
             REPLIES, REPLIES.encode(), body, {CORRELATION_ID: shortstr(token.encode())}
         )
 
-    def make_command(self, body):
-        """A command the kit's participant would perform, were its body or its headers sound."""
+    def make_command(self, payload):
+        """A valid command that the kit's participant handles."""
         run_id = uuid7()
-        deadline = datetime(2099, 1, 1, tzinfo=UTC)
         command = Command(
-            *(run_id, "errand", 1, "run", Direction.ACTION, 1, "errand.run", f"{run_id}/run"),
-            *(body, deadline),
+            run_id=run_id,
+            saga="job",
+            version=1,
+            step="run",
+            direction=Direction.ACTION,
+            attempt=1,
+            name="job.run",
+            idempotency_key=f"{run_id}/run",
+            payload=payload,
+            deadline=datetime(2099, 1, 1, tzinfo=UTC),
         )
         return raw_message(encode_command(command, f"no.token.of.{run_id}"))
 
     async def wait_for_dead_letters(self, queue, count):
-        """Wait until so many from a queue are on record, end everything, and return all of them."""
-        await self.worker.facts.until(MessageDeadLettered, count, queue=queue)
+        """Wait for `count` dead letters of a queue, shut down, and return all of them."""
+        await self.worker.events.wait_for(MessageDeadLettered, count, queue=queue)
         await self.shut_down_and_check()
         async with self.engine.database.transaction() as tx:
             found = await dead_letters.read_page(tx, limit=10_000, queue=queue)
         return [each.message for each in found]
 
     async def shut_down_and_check(self):
-        """Nothing lost its connection, nothing came twice, and nothing is left in any queue."""
-        await self.run_control_runs()
-        assert self._reconnect_count() == self._reconnects_before
-        await self.service.drained()
-        await self._owned.aclose()  # what it holds goes back to its queue
+        """Check that nothing was disconnected or redelivered and that every queue is empty."""
+        await self.complete_control_runs()
+        assert self._connection_count() == self._initial_connections
+        await self.service.shut_down()
+        await self._owned.aclose()  # Messages that it has not acknowledged are requeued.
         await self.worker.stop()
-        events = [*self.worker.facts.of(MessagesConsumed), *self.service.told.of(MessagesConsumed)]
-        assert sum(fact.redelivered for fact in events) == 0
+        assert sum(event.redelivered for event in self._events(MessagesConsumed)) == 0
         for queue in QUEUES:
             await wait_until_true(lambda queue=queue: self._is_empty(queue))
         await check_promises(self.engine.database, settled=False)
 
     async def _is_empty(self, queue):
-        return await self.sender.depth(queue) == 0
+        return await self.publisher.depth(queue) == 0
 
-    def _reconnect_count(self):
-        """How often a link had to connect again. A link that RabbitMQ blocks is not lost."""
-        events = [
-            *self.worker.facts.of(BrokerConnectionChanged),
-            *self.service.told.of(BrokerConnectionChanged),
-        ]
-        return sum(fact.phase == "connecting" for fact in events)
+    def _connection_count(self):
+        """How often a connection was opened. A connection that RabbitMQ blocks is not lost."""
+        return sum(event.state == "connecting" for event in self._events(BrokerConnectionChanged))
+
+    def _events(self, kind):
+        return [*self.worker.events.matching(kind), *self.service.events.of_type(kind)]
 
 
 @asynccontextmanager
 async def hostile_harness(engine):
-    """Everything begun, on the broker of an engine's surroundings."""
-    worker = await engine.worker(parcels(), errand_saga(), maintenance=3600)
+    """A harness on the broker and the database of an engine harness."""
+    worker = await engine.start_worker(parcels(), job_saga(), maintenance_interval=3600)
     async with RawAmqpClient.connect(engine.broker_url) as client:
-        sender = RawPublisher(client)
-        await sender.open_channel()
-        async with HostileHarness(engine, worker, RecordingParticipant(), sender) as harness:
+        publisher = RawPublisher(client)
+        await publisher.open_channel()
+        async with HostileHarness(engine, worker, RecordingParticipant(), publisher) as harness:
             yield harness
 
 

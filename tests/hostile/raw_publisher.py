@@ -1,7 +1,7 @@
-"""Sends messages byte for byte, with confirms, and says what the broker thought of each."""
+"""Publishes messages byte by byte and returns the broker's confirm or refusal of each."""
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pamqp import commands
 
@@ -22,7 +22,7 @@ MAX_FRAME_BYTES = 100_000
 
 @dataclass(frozen=True)
 class RawMessage:
-    """One message: `properties` maps a flag to its bytes, `headers` is the inside of the table."""
+    """A message; `properties` are encoded values by flag, `headers` the entries of its table."""
 
     exchange: str
     routing_key: bytes
@@ -31,14 +31,10 @@ class RawMessage:
     headers: bytes = b""
 
     def with_properties(self, flag: int, encoded: bytes):
-        """The same with a property more, or other; headers come beside those it has."""
+        """Add or replace a property; headers are added to those it has."""
         if flag == HEADERS:
-            return RawMessage(
-                *(self.exchange, self.routing_key, self.body, self.properties),
-                self.headers + encoded[4:],
-            )
-        properties = self.properties | ({flag: encoded} if flag else {})
-        return RawMessage(self.exchange, self.routing_key, self.body, properties, self.headers)
+            return replace(self, headers=self.headers + encoded[4:])
+        return replace(self, properties=self.properties | ({flag: encoded} if flag else {}))
 
     @property
     def content(self) -> bytes:
@@ -52,7 +48,7 @@ class RawMessage:
 
 
 def raw_message(message) -> RawMessage:
-    """What the engine would send, to be made worse."""
+    """Encode a message as the engine does, for tests that then change it."""
     named = {
         CORRELATION_ID: message.correlation_id,
         REPLY_TO: message.reply_to,
@@ -76,7 +72,7 @@ def encode_header(name: str, value: str | int) -> bytes:
 
 
 class RawPublisher:
-    """One connection in confirm mode."""
+    """Publishes over one channel in confirm mode."""
 
     def __init__(self, client: RawAmqpClient) -> None:
         self._client = client
@@ -85,12 +81,12 @@ class RawPublisher:
         await self._client.call(commands.Confirm.Select())
 
     async def send(self, message: RawMessage) -> str:
-        """Send one; empty when the broker took it, else the text with which it refused it."""
+        """Publish a message; return the broker's error text, or an empty text after a confirm."""
         self.write(message)
         return await self._read_outcome()
 
     def write(self, message: RawMessage) -> None:
-        """Send one and wait for nothing."""
+        """Publish a message without waiting for the confirm."""
         exchange = shortstr(message.exchange.encode())
         method = struct.pack(">HHH", 60, 40, 0) + exchange + shortstr(message.routing_key) + b"\0"
         self._client.send_frame(METHOD, method)
@@ -101,7 +97,7 @@ class RawPublisher:
     async def _read_outcome(self) -> str:
         answer = await self._client.read_method()
         while isinstance(answer, commands.Connection.Blocked | commands.Connection.Unblocked):
-            answer = await self._client.read_method()  # its memory is not what is tested here
+            answer = await self._client.read_method()  # Its memory alarm is not tested here.
         if isinstance(answer, commands.Channel.Close):
             self._client.send(commands.Channel.CloseOk())
             await self._client.call(commands.Channel.Open())
@@ -111,9 +107,9 @@ class RawPublisher:
         return ""
 
     async def depth(self, queue: str) -> int:
-        """How many messages wait in a queue."""
+        """The number of messages that are ready in a queue."""
         declared = await self._client.call(commands.Queue.Declare(queue=queue, passive=True))
-        while isinstance(declared, commands.Basic.Ack):  # of what was written without waiting
+        while isinstance(declared, commands.Basic.Ack):  # Of messages published by `write`.
             declared = await self._client.read_method()
         assert isinstance(declared, commands.Queue.DeclareOk)
         assert declared.message_count is not None

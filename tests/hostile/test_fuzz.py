@@ -1,8 +1,8 @@
 """
-Whatever arrives is read without an error of ours, and what it becomes can be stored.
+Any delivery is decoded without an internal error, and the result can be stored.
 
-From three sides: a delivery of any fields, a message of any frames, and a sound message in which
-something was changed, left out or swapped with that of another.
+The deliveries are of three kinds: arbitrary fields, arbitrary frames, and valid messages with parts
+changed, removed or exchanged with those of another message.
 """
 
 import struct
@@ -33,6 +33,7 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Failure, Outcome
 from saga_engine.worker.decode import decode_delivery
 from saga_engine.worker.flush import _dead_letter_row
+from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import WorkBatch
 from tests.hostile.bodies import REASONS
 from tests.hostile.fuzzing import fuzz
@@ -46,7 +47,7 @@ RUNS = [UUID(int=number + 1) for number in range(3)]
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS, PARTICIPANT_QUEUE, "")
 
-# What a Delivery promises of its texts: Unicode without NUL.
+# The texts of a Delivery are Unicode without NUL.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | texts,
@@ -71,7 +72,7 @@ bodies = (
 
 @st.composite
 def tokens(draw):
-    """A genuine correlation id, or nearly one."""
+    """A valid correlation id, or one that is almost valid."""
     ref = CommandRef(
         draw(st.sampled_from(RUNS)),
         draw(st.sampled_from(["charge", "send", "x" * 64])),
@@ -79,13 +80,13 @@ def tokens(draw):
         draw(st.integers(1, 2**31)),
     )
     token = sign_token(draw(st.sampled_from([KEY, KEY, b"another key of another engine...."])), ref)
-    place, letter = draw(st.integers(0, len(token))), draw(texts)
-    return draw(st.sampled_from([token, token, token[:place], token[:place] + letter, letter]))
+    position, text = draw(st.integers(0, len(token))), draw(texts)
+    return draw(st.sampled_from([token, token, token[:position], token[:position] + text, text]))
 
 
 @st.composite
 def deliveries(draw):
-    """A delivery of any fields."""
+    """A delivery with arbitrary fields."""
     body = draw(bodies)
     named = dict.fromkeys(
         ("routing_key", "message_id", "reply_to", "type", "content_type", "user_id", "app_id"),
@@ -94,12 +95,12 @@ def deliveries(draw):
     return make_delivery(
         body=body,
         queue=draw(st.sampled_from(QUEUES)),
-        size=draw(st.just(len(body)) | st.integers(0, 2**40)),
+        body_size=draw(st.just(len(body)) | st.integers(0, 2**40)),
         correlation_id=draw(tokens()),
         content_encoding=draw(st.sampled_from(["", "", "utf-8", "gzip"]) | texts),
         timestamp=draw(st.none() | st.datetimes(timezones=st.just(UTC))),
         headers=draw(headers),
-        problem=draw(st.sampled_from(["", "", "", "It has too many headers."])),
+        header_problem=draw(st.sampled_from(["", "", "", "It has too many headers."])),
         redelivered=draw(st.booleans()),
         **{name: draw(each) for name, each in named.items()},
     )
@@ -107,7 +108,7 @@ def deliveries(draw):
 
 @st.composite
 def frames(draw):
-    """A message of any frames, as the consuming channel makes a delivery of it."""
+    """A message of arbitrary frames, decoded into a delivery as the consuming channel does."""
     table = draw(st.binary(max_size=300)).join(
         draw(st.lists(st.sampled_from([each for _, each in PROPERTIES.values()]), max_size=3))
     )
@@ -132,22 +133,30 @@ def frames(draw):
     return build_delivery(method, header, body, SETTINGS, draw(st.sampled_from(QUEUES)), 1)
 
 
-def sound_messages():
-    """One message of every kind, in the queue it belongs into."""
+def valid_messages():
+    """One message of each kind, in its queue."""
     command = Command(
-        *(RUNS[0], "place-order", 1, "charge", Direction.ACTION, 1, "payment.charge", "key"),
-        *({"order_id": "o-1"}, MOMENT + timedelta(days=1)),
+        run_id=RUNS[0],
+        saga="place-order",
+        version=1,
+        step="charge",
+        direction=Direction.ACTION,
+        attempt=1,
+        name="payment.charge",
+        idempotency_key="key",
+        payload={"order_id": "o-1"},
+        deadline=MOMENT + timedelta(days=1),
     )
     token = sign_token(KEY, CommandRef(RUNS[0], "charge", Direction.ACTION, 1))
-    asked = ReceivedCommand(command, token, REPLIES, "m-1", "")
-    ask = {"reply_to": "saga.client.1", "correlation_id": "q-1"}
+    received = ReceivedCommand(command, token, REPLIES, "m-1", "")
+    reply_address = {"reply_to": "saga.client.1", "correlation_id": "q-1"}
     return [
         deliver(encode_command(command, token), queue=PARTICIPANT_QUEUE),
         deliver(encode_command(command, token), queue=DEAD_LETTERS),
-        deliver(encode_reply(asked, Outcome.SUCCEEDED, {"charge_id": "c-1"})),
-        deliver(encode_reply(asked, Outcome.REJECTED, Failure("declined", "No.", [1]))),
+        deliver(encode_reply(received, Outcome.SUCCEEDED, {"charge_id": "c-1"})),
+        deliver(encode_reply(received, Outcome.REJECTED, Failure("declined", "No.", [1]))),
         *(
-            deliver(encode_request(request, **ask), queue=REQUESTS)
+            deliver(encode_request(request, **reply_address), queue=REQUESTS)
             for request in (
                 StartRequest(RUNS[1], "place-order", {"order_id": "o-1"}, 1, "o-1"),
                 CancelRequest(RUNS[1], "changed my mind", "ann"),
@@ -159,8 +168,8 @@ def sound_messages():
 
 @st.composite
 def mutants(draw):
-    """A sound message of which parts are those of another, or damaged."""
-    first, other = draw(st.sampled_from(sound_messages())), draw(st.sampled_from(sound_messages()))
+    """A valid message with parts of another one, or with damaged parts."""
+    first, other = draw(st.sampled_from(valid_messages())), draw(st.sampled_from(valid_messages()))
     names = ("body", "headers", "correlation_id", "reply_to", "type", "routing_key", "queue")
     changes = {name: getattr(other, name) for name in draw(st.sets(st.sampled_from(names)))}
     changes["headers"] = {**changes.get("headers", first.headers)}
@@ -171,56 +180,56 @@ def mutants(draw):
         body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))
     if draw(st.booleans()):
         changes["correlation_id"] = draw(tokens())
-    return replace(first, **changes | {"body": bytes(body), "size": len(body)})
+    return replace(first, **changes | {"body": bytes(body), "body_size": len(body)})
 
 
-class Reading:
-    """Reads deliveries as a worker, a participant and a client do; keeps what is to be stored."""
+class Decoders:
+    """Decodes deliveries as a worker, a participant and a client do; keeps what they store."""
 
     def __init__(self):
-        self.intake = WorkBatch()
+        self.decoded = WorkBatch()
 
-    def look(self, each):
-        command = decode_command(each, SETTINGS)
-        event = decode_client_message(each, SETTINGS)
-        for found in (command, event):
-            if isinstance(found, UnreadableMessage):
-                assert found.explanation.endswith(".")
-        intake = WorkBatch()
-        decode_delivery(intake, each, [KEY], SETTINGS)
-        assert [letter for letter in intake.dead_letters if letter.reason == "internal_error"] == []
-        unanswered = each.queue not in (REPLIES, DEAD_LETTERS) and not intake.status_queries
-        assert intake.dead_letters or intake.work_items or intake.status_queries or unanswered
-        assert len(intake.dead_letters) <= 1 >= len(intake.work_items)
-        for letter in intake.dead_letters:
-            orjson.dumps([letter.detail, letter.delivery.headers])
-        self.intake.dead_letters += intake.dead_letters
-        self.intake.work_items += intake.work_items
+    def decode(self, delivery):
+        command = decode_command(delivery, SETTINGS)
+        client_message = decode_client_message(delivery, SETTINGS)
+        for message in (command, client_message):
+            if isinstance(message, UnreadableMessage):
+                assert message.explanation.endswith(".")
+        batch = WorkBatch()
+        decode_delivery(batch, delivery, [KEY], SETTINGS)
+        assert DeadLetterReason.INTERNAL_ERROR not in [each.reason for each in batch.dead_letters]
+        ignored = delivery.queue not in (REPLIES, DEAD_LETTERS) and not batch.status_queries
+        assert batch.dead_letters or batch.work_items or batch.status_queries or ignored
+        assert len(batch.dead_letters) <= 1 >= len(batch.work_items)
+        for dead_letter in batch.dead_letters:
+            orjson.dumps([dead_letter.detail, dead_letter.delivery.headers])
+        self.decoded.dead_letters += batch.dead_letters
+        self.decoded.work_items += batch.work_items
 
 
 @pytest.fixture(autouse=True)
-def _installed():
+def _tolerant_decoders():
     tolerant_decoding.install_decoders()
 
 
-@pytest.mark.parametrize("arriving", [deliveries, frames, mutants])
-async def test_whatever_arrives_is_read_and_can_be_stored(arriving, migrated_url):
-    reading = Reading()
-    fuzz(reading.look, arriving())
-    await store(migrated_url, reading.intake)
+@pytest.mark.parametrize("strategy", [deliveries, frames, mutants])
+async def test_any_delivery_is_decoded_and_the_result_is_stored(strategy, migrated_url):
+    decoders = Decoders()
+    fuzz(decoders.decode, strategy())
+    await store(migrated_url, decoders.decoded)
 
 
-async def store(url, intake, most=2000):
-    """Record what became of the messages, as a batch does: none of it may be refused."""
-    letters = [_dead_letter_row(letter) for letter in intake.letters[-most:]]
-    items = []
-    for arrival in intake.arrivals[-most:]:
-        kind, body = serialize_trigger(arrival.trigger)
-        saga = arrival.saga or None
-        items.append(NewRequest(kind, arrival.run_id, body, saga=saga, version=arrival.version))
+async def store(url, batch, limit=2000):
+    """Store the last results as a batch transaction does; PostgreSQL may refuse none of them."""
+    rows = [_dead_letter_row(each) for each in batch.dead_letters[-limit:]]
+    requests = []
+    for item in batch.work_items[-limit:]:
+        kind, body = serialize_trigger(item.trigger)
+        saga = item.saga or None
+        requests.append(NewRequest(kind, item.run_id, body, saga=saga, version=item.version))
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
-        await dead_letters.record(tx, letters, SETTINGS.max_dead_letter_body_bytes)
-        await pending_requests.record(tx, items)
+        await dead_letters.record(tx, rows, SETTINGS.max_dead_letter_body_bytes)
+        await pending_requests.record(tx, requests)
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
-        stored = await dead_letters.read_page(tx, limit=most)
-    assert sorted(each.message.body for each in stored) == sorted(each.body for each in letters)
+        stored = await dead_letters.read_page(tx, limit=limit)
+    assert sorted(each.message.body for each in stored) == sorted(each.body for each in rows)

@@ -1,8 +1,9 @@
 """
-Whatever a message holds: set aside once with its reason and its bytes, among good neighbours.
+A message that cannot be read is dead-lettered once, with its reason and its bytes.
 
-Every hostile message goes through a real broker, between good ones, into each queue that is read.
-The house says at the end that no connection was lost, nothing came twice and no queue holds any.
+Every hostile message is sent through a real broker into each queue that the engine reads, with
+control runs in between. The harness checks finally that no connection was lost, no message was
+redelivered and no queue holds a message.
 """
 
 import struct
@@ -14,9 +15,11 @@ import pytest
 from pamqp import commands
 
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
+from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.store.json_column import dumps
 from saga_engine.telemetry.events import MessageDeadLettered
+from saga_engine.worker.reasons import DeadLetterReason
 from tests.hostile.bodies import REASONS
 from tests.hostile.harness import PARTICIPANT_QUEUE, digest
 from tests.hostile.raw_publisher import RawMessage
@@ -31,187 +34,217 @@ from tests.kit.amqp_properties import (
 )
 from tests.kit.raw_amqp import BODY, HEADER, METHOD, RawAmqpClient
 
-KEPT = Settings().max_dead_letter_body_bytes
+STORED_BODY_BYTES = Settings().max_dead_letter_body_bytes
 UNREADABLE = {name: each for name, each in REASONS.items() if each[1]}
-ENOUGH = 12
-"""Hostile messages between two looks at the neighbours."""
+CONTROL_INTERVAL = 12
+"""Hostile messages between two control runs."""
 
 
-async def send_all(house, letters):
-    """Send named letters among good ones; the names of those the broker itself refused."""
+async def send_all(harness, messages):
+    """Send named messages between control runs; return those that the broker refused, and why."""
     refused = {}
-    for number, (name, letter) in enumerate(letters.items()):
-        why = await house.sender.send(letter)
-        if why:
-            refused[name] = why
-        if number % ENOUGH == 0:
-            await house.neighbours()
+    for number, (name, message) in enumerate(messages.items()):
+        refusal = await harness.publisher.send(message)
+        if refusal:
+            refused[name] = refusal
+        if number % CONTROL_INTERVAL == 0:
+            await harness.complete_control_runs()
     return refused
 
 
-def check_letters(found, expected):
-    """Each is there once, with its reason and its bytes; `expected` maps names to both."""
+def check_dead_letters(found, expected):
+    """Each was stored once; `expected` has the body and the possible reasons for each name."""
     problems = []
     by_digest: dict[Any, list[Any]] = {}
-    for letter in found:
-        by_digest.setdefault((digest(letter.body), letter.body_size), []).append(letter)
+    for dead_letter in found:
+        by_digest.setdefault((digest(dead_letter.body), dead_letter.body_size), []).append(
+            dead_letter
+        )
     for name, (body, reasons) in expected.items():
-        letters = by_digest.pop((digest(body[:KEPT]), len(body)), [])
-        if len(letters) != 1 or letters[0].reason not in reasons:
-            problems.append((name, reasons, [(each.reason, each.detail) for each in letters]))
+        messages = by_digest.pop((digest(body[:STORED_BODY_BYTES]), len(body)), [])
+        if len(messages) != 1 or messages[0].reason not in reasons:
+            problems.append((name, reasons, [(each.reason, each.detail) for each in messages]))
     assert problems == []
     assert [(each.reason, each.detail) for all_ in by_digest.values() for each in all_] == []
 
 
-async def test_bodies_with_a_genuine_token(house):
-    tokens = await house.tokens(len(REASONS))
-    letters = {
-        name: house.reply(token, body)
+async def test_bodies_of_replies(harness):
+    tokens = await harness.pending_reply_tokens(len(REASONS))
+    messages = {
+        name: harness.make_reply(token, body)
         for token, (name, (body, _)) in zip(tokens, REASONS.items(), strict=True)
     }
-    assert await send_all(house, letters) == {}
-    found = await house.settled(REPLIES, len(UNREADABLE))
-    check_letters(found, {name: (body, [why]) for name, (body, why) in UNREADABLE.items()})
-    assert all(letter.run_id for letter in found), "each belongs to its run"
+    assert await send_all(harness, messages) == {}
+    found = await harness.wait_for_dead_letters(REPLIES, len(UNREADABLE))
+    check_dead_letters(
+        found, {name: (body, [reason]) for name, (body, reason) in UNREADABLE.items()}
+    )
+    assert all(dead_letter.run_id for dead_letter in found), "each is stored with its run"
 
 
-async def test_bodies_of_requests(house):
-    letters = {
+async def test_bodies_of_requests(harness):
+    messages = {
         name: RawMessage(REQUESTS, b"start", body, {}) for name, (body, _) in REASONS.items()
     }
-    assert await send_all(house, letters) == {}
-    found = await house.settled(REQUESTS, len(REASONS))
-    none = ["not_an_object", "bad_request"]
-    check_letters(
-        found, {name: (body, [why] if why else none) for name, (body, why) in REASONS.items()}
+    assert await send_all(harness, messages) == {}
+    found = await harness.wait_for_dead_letters(REQUESTS, len(REASONS))
+    invalid = [UnreadableReason.NOT_AN_OBJECT, UnreadableReason.BAD_REQUEST]
+    check_dead_letters(
+        found,
+        {name: (body, [reason] if reason else invalid) for name, (body, reason) in REASONS.items()},
     )
 
 
-async def test_bodies_that_the_broker_gave_up(house):
-    letters = {name: RawMessage(DEAD_LETTERS, b"", body, {}) for name, (body, _) in REASONS.items()}
-    assert await send_all(house, letters) == {}
-    found = await house.settled(DEAD_LETTERS, len(REASONS))
-    check_letters(found, {name: (body, ["broker_other"]) for name, (body, _) in REASONS.items()})
+async def test_bodies_of_messages_that_the_broker_dead_lettered(harness):
+    messages = {
+        name: RawMessage(DEAD_LETTERS, b"", body, {}) for name, (body, _) in REASONS.items()
+    }
+    assert await send_all(harness, messages) == {}
+    found = await harness.wait_for_dead_letters(DEAD_LETTERS, len(REASONS))
+    check_dead_letters(
+        found,
+        {name: (body, [DeadLetterReason.BROKER_OTHER]) for name, (body, _) in REASONS.items()},
+    )
 
 
-async def test_bodies_of_commands(house):
-    letters = ruined_commands(house)
-    assert await send_all(house, letters) == {}
-    await house.service.told.until(lambda _: len(aside(house)) >= len(UNREADABLE))
-    await house.end()
-    assert Counter(aside(house)) == Counter(why.value for _, why in UNREADABLE.values() if why)
+async def test_bodies_of_commands(harness):
+    messages = commands_with_hostile_bodies(harness)
+    assert await send_all(harness, messages) == {}
+    await harness.service.events.wait_for(
+        lambda _: len(participant_reasons(harness)) >= len(UNREADABLE)
+    )
+    await harness.shut_down_and_check()
+    assert Counter(participant_reasons(harness)) == Counter(
+        reason.value for _, reason in UNREADABLE.values() if reason
+    )
 
 
 @pytest.mark.rabbitmq
-async def test_bodies_of_commands_reach_the_dead_letters_under_the_policy(policed):
-    house = policed
-    assert await send_all(house, ruined_commands(house)) == {}
-    found = await house.settled(DEAD_LETTERS, len(UNREADABLE))
-    check_letters(
-        found, {name: (body, ["broker_rejected"]) for name, (body, _) in UNREADABLE.items()}
+async def test_bodies_of_commands_are_dead_lettered_under_the_policy(harness_with_policy):
+    messages = commands_with_hostile_bodies(harness_with_policy)
+    assert await send_all(harness_with_policy, messages) == {}
+    found = await harness_with_policy.wait_for_dead_letters(DEAD_LETTERS, len(UNREADABLE))
+    check_dead_letters(
+        found,
+        {
+            name: (body, [DeadLetterReason.BROKER_REJECTED])
+            for name, (body, _) in UNREADABLE.items()
+        },
     )
-    for letter in found:
-        assert letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE
-        assert letter.headers["x-death"][0]["reason"] == "rejected"
-        assert letter.headers["idempotency-key"].endswith("/run")
-        assert "body" in letter.detail, "it says what a participant cannot"
+    for dead_letter in found:
+        assert dead_letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE
+        assert dead_letter.headers["x-death"][0]["reason"] == "rejected"
+        assert dead_letter.headers["idempotency-key"].endswith("/run")
+        assert "body" in dead_letter.detail, "it has the explanation that a participant cannot send"
 
 
-def ruined_commands(house):
-    found = {}
+def commands_with_hostile_bodies(harness):
+    messages = {}
     for name, (body, _) in REASONS.items():
-        sound = house.command({})
-        found[name] = RawMessage(
-            sound.exchange, sound.routing_key, body, sound.properties, sound.headers
+        valid = harness.make_command({})
+        messages[name] = RawMessage(
+            valid.exchange, valid.routing_key, body, valid.properties, valid.headers
         )
-    return found
+    return messages
 
 
-def aside(house):
-    """Why the participant set messages aside, one word for each."""
-    return [fact.reason for fact in house.service.told.of(MessageDeadLettered)]
+def participant_reasons(harness):
+    """The reasons for which the participant dead-lettered messages."""
+    return [event.reason for event in harness.service.events.of_type(MessageDeadLettered)]
 
 
-async def test_properties_of_replies(house):
-    tokens = await house.tokens(len(PROPERTIES))
-    letters, expected = {}, {}
+async def test_properties_of_replies(harness):
+    tokens = await harness.pending_reply_tokens(len(PROPERTIES))
+    messages, expected = {}, {}
     for token, (name, (flag, encoded)) in zip(tokens, PROPERTIES.items(), strict=True):
         body = b'{"did": "%s"}' % name.encode()
-        letters[name] = house.reply(token, body).with_properties(flag, encoded)
-        why = "uncorrelated_reply" if flag == CORRELATION_ID else EXPECTED_REASONS.get(name)
-        if why:
-            expected[name] = (body, [why])
-    refused = await send_all(house, letters)
+        messages[name] = harness.make_reply(token, body).with_properties(flag, encoded)
+        reason = (
+            UnreadableReason.UNCORRELATED_REPLY
+            if flag == CORRELATION_ID
+            else EXPECTED_REASONS.get(name)
+        )
+        if reason:
+            expected[name] = (body, [reason])
+    refused = await send_all(harness, messages)
     assert {name[:3] for name in refused} <= {"B41", "B42", "B43", "B44"}
-    found = await house.settled(REPLIES, len(expected))
-    check_letters(found, expected)
+    found = await harness.wait_for_dead_letters(REPLIES, len(expected))
+    check_dead_letters(found, expected)
 
 
-async def test_properties_of_requests(house):
-    letters, expected = {}, {}
+async def test_properties_of_requests(harness):
+    messages, expected = {}, {}
     for name, (flag, encoded) in PROPERTIES.items():
-        # A field nobody knows makes it tell from the others.
+        # An unknown field identifies the message.
         body = b'{"run_id": "0198c0de-0000-7000-8000-000000000001", "n": "%s"}' % name.encode()
-        letters[name] = RawMessage(REQUESTS, b"status", body).with_properties(flag, encoded)
+        messages[name] = RawMessage(REQUESTS, b"status", body).with_properties(flag, encoded)
         if name in EXPECTED_REASONS:
             expected[name] = (body, [EXPECTED_REASONS[name]])
-    await send_all(house, letters)
-    found = await house.settled(REQUESTS, len(expected))
-    check_letters(found, expected)
+    await send_all(harness, messages)
+    found = await harness.wait_for_dead_letters(REQUESTS, len(expected))
+    check_dead_letters(found, expected)
 
 
-async def test_properties_of_what_the_broker_gave_up(house):
-    letters = {
+async def test_properties_of_messages_that_the_broker_dead_lettered(harness):
+    messages = {
         name: RawMessage(DEAD_LETTERS, b"", name.encode()).with_properties(flag, encoded)
         for name, (flag, encoded) in PROPERTIES.items()
     }
-    refused = await send_all(house, letters)
-    taken = {name: letter for name, letter in letters.items() if name not in refused}
-    found = await house.settled(DEAD_LETTERS, len(taken))
-    check_letters(found, {name: (letter.body, ["broker_other"]) for name, letter in taken.items()})
-    for letter in found:
-        assert len(dumps(letter.headers)) < 3 * Settings().max_header_bytes
+    refused = await send_all(harness, messages)
+    accepted = {name: each for name, each in messages.items() if name not in refused}
+    found = await harness.wait_for_dead_letters(DEAD_LETTERS, len(accepted))
+    check_dead_letters(
+        found,
+        {name: (each.body, [DeadLetterReason.BROKER_OTHER]) for name, each in accepted.items()},
+    )
+    for dead_letter in found:
+        assert len(dumps(dead_letter.headers)) < 3 * Settings().max_header_bytes
 
 
 @pytest.mark.rabbitmq
-async def test_properties_of_commands_under_the_policy(policed):
-    house = policed
-    letters, expected = {}, {}
+async def test_properties_of_commands_under_the_policy(harness_with_policy):
+    messages, expected = {}, {}
     for name, (flag, encoded) in PROPERTIES.items():
-        letters[name] = house.command({"n": name}).with_properties(flag, encoded)
+        messages[name] = harness_with_policy.make_command({"n": name}).with_properties(
+            flag, encoded
+        )
         if name in EXPECTED_REASONS or flag == REPLY_TO:
-            expected[name] = (letters[name].body, ["broker_rejected"])
-    refused = await send_all(house, letters)
-    wanted = {name: each for name, each in expected.items() if name not in refused}
-    found = await house.settled(DEAD_LETTERS, len(wanted))
-    check_letters(found, wanted)
-    performed = [each["n"] for each in house.kit.received if "n" in each]
-    unknown = {"B31 type not UTF-8"}  # no command of this participant; that is what it replies
-    assert Counter(performed) == Counter(
-        letters.keys() - refused - EXPECTED_REASONS.keys() - unknown
+            expected[name] = (messages[name].body, [DeadLetterReason.BROKER_REJECTED])
+    refused = await send_all(harness_with_policy, messages)
+    stored = {name: each for name, each in expected.items() if name not in refused}
+    found = await harness_with_policy.wait_for_dead_letters(DEAD_LETTERS, len(stored))
+    check_dead_letters(found, stored)
+    handled = [each["n"] for each in harness_with_policy.participant.received if "n" in each]
+    unknown = {"B31 type not UTF-8"}  # The participant replies that it does not know the command.
+    assert Counter(handled) == Counter(
+        messages.keys() - refused - EXPECTED_REASONS.keys() - unknown
     )
-    assert all(letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE for letter in found)
+    assert all(
+        dead_letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE for dead_letter in found
+    )
 
 
 FORGED = [name for name in PROPERTIES if name[:3] in ("B39", "B40", "B41")]
 
 
 @pytest.mark.rabbitmq
-async def test_a_forged_history_hides_nothing_and_sends_nothing_elsewhere(policed):
-    house = policed
-    letters = {}
+async def test_a_forged_death_history_is_not_believed(harness_with_policy):
+    messages = {}
     for name in FORGED:
-        sound = house.command({}).with_properties(*PROPERTIES[name])
+        valid = harness_with_policy.make_command({}).with_properties(*PROPERTIES[name])
         body = b"{%s" % name.encode()
-        letters[name] = RawMessage(
-            sound.exchange, sound.routing_key, body, sound.properties, sound.headers
+        messages[name] = RawMessage(
+            valid.exchange, valid.routing_key, body, valid.properties, valid.headers
         )
-    refused = await send_all(house, letters)
-    wanted = {name: each for name, each in letters.items() if name not in refused}
-    found = await house.settled(DEAD_LETTERS, len(wanted))
-    check_letters(found, {name: (each.body, ["broker_rejected"]) for name, each in wanted.items()})
-    for letter in found:
-        newest = letter.headers["x-death"][0]
+    refused = await send_all(harness_with_policy, messages)
+    stored = {name: each for name, each in messages.items() if name not in refused}
+    found = await harness_with_policy.wait_for_dead_letters(DEAD_LETTERS, len(stored))
+    check_dead_letters(
+        found,
+        {name: (each.body, [DeadLetterReason.BROKER_REJECTED]) for name, each in stored.items()},
+    )
+    for dead_letter in found:
+        newest = dead_letter.headers["x-death"][0]
         assert (newest["queue"], newest["reason"], newest["count"]) == (
             PARTICIPANT_QUEUE,
             "rejected",
@@ -219,7 +252,7 @@ async def test_a_forged_history_hides_nothing_and_sends_nothing_elsewhere(police
         )
 
 
-async def test_routing_keys(house):
+async def test_routing_keys(harness):
     keys = {
         "B50 255 bytes": b"k" * 255,
         "B50 a wildcard": b"#",
@@ -228,49 +261,59 @@ async def test_routing_keys(house):
         "B50 not UTF-8": b"\xff\xfe",
         "B50 none": b"",
     }
-    letters = {name: RawMessage(REQUESTS, key, name.encode()) for name, key in keys.items()}
-    assert await send_all(house, letters) == {}
-    found = await house.settled(REQUESTS, len(letters))
-    check_letters(found, {name: (each.body, ["bad_request"]) for name, each in letters.items()})
+    messages = {name: RawMessage(REQUESTS, key, name.encode()) for name, key in keys.items()}
+    assert await send_all(harness, messages) == {}
+    found = await harness.wait_for_dead_letters(REQUESTS, len(messages))
+    check_dead_letters(
+        found,
+        {name: (each.body, [UnreadableReason.BAD_REQUEST]) for name, each in messages.items()},
+    )
 
 
-async def test_one_message_id_for_everything(house):
+async def test_messages_with_the_same_id_are_dead_lettered_one_by_one(harness):
     same = {MESSAGE_ID: shortstr(b"same")}
-    letters = {
+    messages = {
         f"B45 {number}": RawMessage(REQUESTS, b"start", b"[%d]" % number, same)
         for number in range(20)
     }
-    assert await send_all(house, letters) == {}
-    found = await house.settled(REQUESTS, len(letters))
-    check_letters(found, {name: (each.body, ["not_an_object"]) for name, each in letters.items()})
+    assert await send_all(harness, messages) == {}
+    found = await harness.wait_for_dead_letters(REQUESTS, len(messages))
+    check_dead_letters(
+        found,
+        {name: (each.body, [UnreadableReason.NOT_AN_OBJECT]) for name, each in messages.items()},
+    )
 
 
-async def test_a_sender_that_never_ends_its_message_holds_up_nobody(house):
-    """B51: the header says 200,000 bytes, and a few are sent."""
-    async with RawAmqpClient.connect(house.engine.broker_url) as silent:
+async def test_a_sender_that_never_completes_a_message_blocks_no_run(harness):
+    """B51: the header announces 200,000 bytes, and one is sent."""
+    async with RawAmqpClient.connect(harness.engine.broker_url) as silent:
         silent.send_frame(METHOD, struct.pack(">HHH", 60, 40, 0) + b"\x0dsaga.requests\x05start\0")
         silent.send_frame(HEADER, content_header(0, b"", 200_000))
         silent.send_frame(BODY, b"{")
-        await house.neighbours()
-    await house.end()
+        await harness.complete_control_runs()
+    await harness.shut_down_and_check()
 
 
-async def test_many_small_messages_are_all_set_aside_and_hold_up_nobody(house):
-    """B52: 2,000 at once, of which none can be read."""
+async def test_two_thousand_malformed_messages_are_dead_lettered_and_block_no_run(harness):
+    """B52: they are sent at once, and none can be read."""
     bodies = [b"%d{" % number for number in range(2000)]
-    sending = [house.sender.write(RawMessage(REQUESTS, b"start", body)) for body in bodies]
+    sending = [harness.publisher.write(RawMessage(REQUESTS, b"start", body)) for body in bodies]
     assert len(sending) == len(bodies)
-    await house.neighbours()
-    found = await house.settled(REQUESTS, len(bodies))
-    check_letters(found, {str(body): (body, ["malformed_json"]) for body in bodies})
+    await harness.complete_control_runs()
+    found = await harness.wait_for_dead_letters(REQUESTS, len(bodies))
+    check_dead_letters(
+        found, {str(body): (body, [UnreadableReason.MALFORMED_JSON]) for body in bodies}
+    )
 
 
-async def test_a_quiet_crowd_of_connections_holds_up_nobody(house):
-    """B52: 100 connections with 10 channels each, none of which says any more."""
+async def test_a_hundred_idle_connections_block_no_run(harness):
+    """B52: each has 10 channels and sends nothing."""
     async with AsyncExitStack() as crowd:
         for _ in range(100):
-            client = await crowd.enter_async_context(RawAmqpClient.connect(house.engine.broker_url))
+            client = await crowd.enter_async_context(
+                RawAmqpClient.connect(harness.engine.broker_url)
+            )
             for channel in range(2, 12):
                 client.send(commands.Channel.Open(), channel)
-        await house.neighbours()
-    await house.end()
+        await harness.complete_control_runs()
+    await harness.shut_down_and_check()
