@@ -278,10 +278,10 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
     resolve_key = StartProcessor._resolve_key
 
     async def resolve_and_release(
-        self: StartProcessor, prepared: PreparedStart, key_holder: KeyOwner | None
+        self: StartProcessor, prepared: PreparedStart, key_owner: KeyOwner | None
     ) -> None:
-        await resolve_key(self, prepared, key_holder)
-        if key_holder is not None and key_holder.run_id != prepared.work_item.run_id:
+        await resolve_key(self, prepared, key_owner)
+        if key_owner is not None and key_owner.run_id != prepared.work_item.run_id:
             key = start_trigger(prepared.work_item).key
             assert key is not None
             model = cast("memory_database.MemoryTransaction", self._tx)
