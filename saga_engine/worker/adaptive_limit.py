@@ -1,4 +1,4 @@
-"""How much of what waits in PostgreSQL is taken at once."""
+"""How many rows a duty takes from PostgreSQL in one transaction."""
 
 from collections.abc import Awaitable
 
@@ -7,22 +7,21 @@ from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge, StoreUnavail
 
 class AdaptiveLimit:
     """
-    How many are taken in one transaction, `size`, from 1 to *most*.
+    An adaptive batch size, `size`, from 1 to *max_size*.
 
-    A database that is away and one that is too slow for so much look the same. So what did not come
-    through is tried again with half of it. The same for runs that together are too much to read.
-    That somebody else holds a row says nothing of either.
+    After a timeout it is unknown whether the database is unavailable or overloaded, so a failure
+    halves the size; likewise if the runs together are too large to be read. A lock timeout says
+    nothing about either and changes nothing.
 
-    An eighth is added when as many as were allowed came through. Fewer, or none, do not show that
-    more would: after a timeout PostgreSQL may keep the rows locked for a while, and every try finds
-    nothing until then.
+    A full batch that succeeds adds an eighth. A batch that was not full does not: after a timeout
+    PostgreSQL may keep the rows locked for a while, and until then every attempt finds none.
     """
 
     def __init__(self, max_size: int) -> None:
         self.size = self._max_size = max_size
 
     async def adapt(self, operation: Awaitable[int]) -> int:
-        """Await one try; the number that came through, from which the size is learned."""
+        """Await one attempt and adapt the size to it; returns how many rows it processed."""
         try:
             processed = await operation
         except StoreLockTimeout:

@@ -1,20 +1,23 @@
 """
-How many runs of a saga are under way at once, and whose turn it is next.
+Admission control: how many runs of a saga are in flight at once, and which start is next.
 
 A command that waits in its participant's queue for longer than its timeout is sent again although
-the participant is well: the queue grows by the copies, and runs are undone for nothing. Nobody but
-the engine can keep the queue short, by beginning no more than can be answered in time. A start that
-comes when all places are taken is committed, answered, and waits in PostgreSQL, the oldest first.
+the participant is healthy. The queue then grows by the copies, and runs are compensated for no
+reason. Only the engine can keep the queue short, by starting no more runs than can be answered in
+time. A start that finds no free slot is committed and answered, and waits in PostgreSQL; the oldest
+one is next.
 
-How many places that is, the replies tell. Each that comes within a quarter of its timeout adds a
-little, each that takes more than half takes three times as much away: additive, both, because a
-sample comes from every run under way, so that all together they add a half, or halve (after Jain
-and Chiu's rule for windows, 1989).
+The number of slots follows the replies, by additive increase and additive decrease. A reply within
+a quarter of its timeout adds a little; one that takes more than half of it removes three times as
+much. Both are additive because every run in flight is a sample: together they add a half, or halve
+(after Jain and Chiu's rule for windows, 1989).
 
-Not all that is late is slow. What was under way while the worker itself was cut off tells nothing.
-And silence is not lateness: a process that is gone with all that it has prefetched answers nothing,
-and fewer places than it has prefetched would leave no run that its commands have not trapped. So
-attempts that time out take away no more than what was added.
+Not every late reply means overload:
+
+- Attempts in flight while the worker itself was disconnected are not counted.
+- A timeout is not a late reply. A dead consumer does not answer what it has prefetched. If the
+  limit fell below its prefetch, every admitted run would be waiting on it. So attempts that time
+  out remove no more slots than replies have added.
 """
 
 import asyncio
@@ -36,34 +39,32 @@ from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.registry import SagaRegistry
 
 INITIAL_SLOTS = 100
-"""Places to begin with: at the default timeout of 30 s, right for 7 commands a second or more."""
+"""Slots at first: with the default timeout of 30 s, enough for a participant of 7 commands/s."""
 
 MIN_SLOTS = 10
-"""Places there are at the least, however late the replies: something must show that they mend."""
+"""Slots that always remain, however late the replies: only replies can show a recovery."""
 
 FAST_SHARE, SLOW_SHARE = 0.25, 0.5
-"""Shares of its timeout: a reply before the first says there is room, one after the second not."""
+"""Shares of the timeout: a reply before the first adds slots, one after the second removes some."""
 
 MAX_HORIZON = timedelta(hours=1)
-"""A step with a longer timeout waits for people or for days, and keeps no participant busy."""
+"""A step with a longer timeout waits for people or for days, and does not load a participant."""
 
 ADMISSION_GROUP_DIVISOR = 10
-"""The waiting are let in when a tenth of the places is free: one at a time costs too much."""
+"""Queued starts are admitted in groups, once a tenth of the slots is free: each look has a cost."""
 
 _ATTEMPT_RESULTS = (events.StepSucceeded, events.StepRejected, events.AttemptFailed)
 
 
 class Admission:
     """
-    The places of each saga, as one worker sees them; its batches share it.
+    The slots of each saga, as one worker sees them. Its batches share one `Admission`.
 
-    A run takes a place while something is due of it within `idle_run_threshold`, or within the
-    longest timeout of its saga up to an hour, as its `wake_at` says: that is lazy, so a place may
-    be free that much later, but never too early. What is committed is counted at most once in
-    `poll_interval`; what this worker has let in since is added. Workers that look in the same
-    moment may
-    together let in a batch each too many: the bound is there for the queues' sake, not to the last
-    run.
+    A run uses a slot while its `wake_at` is within `idle_run_threshold`, or within the longest
+    timeout of its saga up to `MAX_HORIZON`. Because `wake_at` is lazy, a slot may be freed that
+    much later, but never too early. Committed runs are counted at most once per `poll_interval`;
+    what this worker has admitted since then is added. Workers that count at the same moment may
+    each admit one batch too many: the limit protects the queues and is not exact.
     """
 
     def __init__(self, registry: SagaRegistry, settings: Settings) -> None:
@@ -81,21 +82,20 @@ class Admission:
         self._slot_limits: dict[str, float] = {}
         self._slots_in_use: Mapping[str, int] = {}
         self._admitted: Counter[str] = Counter()
-        self._admitted_when_counted: Counter[str] = (
-            Counter()
-        )  # of those let in, what is in `_taken`
-        self._uncommitted: Counter[str] = Counter()  # of those, what is in transactions not over
+        # Of the admitted runs: those that the last count included, and those not committed yet.
+        self._admitted_when_counted: Counter[str] = Counter()
+        self._uncommitted: Counter[str] = Counter()
         self._sagas_with_queue: set[str] = set()
-        self.connection_lost()  # as it was before it began
+        self.connection_lost()  # until the first transaction succeeds
 
     def run_id_problem(self, run_id: str, now: datetime) -> str | None:
-        """Why an id cannot be that of a new run; None: it can."""
+        """Why an id cannot be that of a new run; None if it can."""
         return invalid_run_id_reason(
             UUID(run_id), now, max_age=self._max_run_id_age, max_clock_lead=self._max_run_id_lead
         )
 
     async def refresh(self, tx: SqlAlchemyTransaction) -> None:
-        """Count what is committed, unless that is known from a moment ago."""
+        """Count the committed runs, unless they were counted within `poll_interval`."""
         now = asyncio.get_running_loop().time()
         if now - self._refreshed_at < self._refresh_interval:
             return
@@ -112,11 +112,11 @@ class Admission:
         )
 
     def has_slot(self, saga: str) -> bool:
-        """Whether a newcomer may begin: there is a place, and nobody waits for it."""
+        """Whether a new start may run now: a slot is free, and no queued start waits for it."""
         return saga not in self._sagas_with_queue and self._free_slots(saga) > 0
 
     def quotas(self, sagas: Collection[str], limit: int) -> dict[str, int]:
-        """How many of those that wait may begin now, by saga, *limit* at the most of each."""
+        """How many queued starts may run now, by saga, at most *limit* of each."""
         free_slots = {saga: self._free_slots(saga) for saga in sorted(sagas)}
         return {
             saga: min(free, limit)
@@ -125,26 +125,25 @@ class Admission:
         }
 
     def slots(self, saga: str) -> int:
-        """How many runs of a saga may be under way at once."""
+        """How many runs of a saga may be in flight at once."""
         return int(self._slot_limits.get(saga, min(INITIAL_SLOTS, self._max_slots)))
 
     def admit(self, saga: str, admitted: Counter[str]) -> None:
-        """Give a place away, in the transaction of *entering*."""
+        """Use a slot, in the transaction that *admitted* belongs to."""
         for counter in (self._admitted, self._uncommitted, admitted):
             counter[saga] += 1
 
     def mark_queued(self, saga: str) -> None:
-        """From now on newcomers go behind the one that was sent to wait."""
+        """Queue new starts of this saga too, behind the one that was queued."""
         self._sagas_with_queue.add(saga)
 
     @contextmanager
     def track_transaction(self) -> Iterator[Counter[str]]:
         """
-        Surround a transaction.
+        Track what one transaction admits, until it has ended.
 
         Yields:
-            The runs it lets in, by saga, to be counted by `let_in`: until it has ended they show
-            nowhere else.
+            A counter by saga, for `admit`. Before the commit no count of the database includes it.
         """
         admitted: Counter[str] = Counter()
         try:
@@ -154,19 +153,19 @@ class Admission:
 
     def connection_lost(self) -> None:
         """
-        Database or broker are out of reach: nobody is to blame for what is late by that.
+        The database or the broker is unavailable: replies that are late for that do not count.
 
-        That is over with the next transaction that succeeds; while the broker is away, each look at
-        what waits says it again.
+        It lasts until the next transaction succeeds. While the broker is unavailable the
+        `pending_work` duty calls this again each time.
         """
         self._disconnected_until = float("inf")
 
     def connection_restored(self) -> None:
-        """A transaction has succeeded: if we were cut off, that was until now."""
+        """A transaction has succeeded: an outage, if there was one, has ended."""
         self._disconnected_until = min(self._disconnected_until, asyncio.get_running_loop().time())
 
     def adapt(self, changes: ChangeSet) -> None:
-        """See from what a batch settled whether there is room for more, or for less."""
+        """Adapt the slots to the attempts that a committed batch has finished."""
         connected_s = asyncio.get_running_loop().time() - self._disconnected_until
         for decided in changes.after_commit.decided_events:
             timeout_share = _timeout_share(decided, changes, connected_s)
@@ -203,10 +202,10 @@ def _is_timeout(decided: DecidedEvent) -> bool:
 
 def _timeout_share(decided: DecidedEvent, changes: ChangeSet, connected_s: float) -> float | None:
     """
-    How much of its timeout an attempt took; None for what tells nothing of a participant.
+    How much of its timeout an attempt took; None if that says nothing about its participant.
 
     Args:
-        in_touch: for how many seconds neither database nor broker has been out of reach.
+        connected_s: for how many seconds the database and the broker have been available.
     """
     event = decided.event
     if decided.before is None or not isinstance(event, _ATTEMPT_RESULTS) or not event.attempt:
@@ -219,8 +218,8 @@ def _timeout_share(decided: DecidedEvent, changes: ChangeSet, connected_s: float
     elapsed = changes.now - progress.sent_at
     timeout = progress.due_at - progress.sent_at if progress.due_at else timedelta()
     given_up = progress.status is not StepStatus.IN_FLIGHT or progress.attempts != event.attempt
-    # Of one that was given up only the last is known, which was sent when the time of those before
-    # it was over.
+    # For an earlier attempt only the time of the last one is known; the last one was sent when
+    # those before it had timed out.
     earlier_timeouts = max(given_up, progress.attempts - event.attempt)
     if (elapsed + earlier_timeouts * timeout).total_seconds() >= connected_s:
         return None

@@ -10,10 +10,10 @@ how large it is.
 that are locked, then defer everything. If even that meets a lock, a whole table is locked: the
 runner waits and starts again with the first strategy. Any other failure also leads back to it.
 
-**Size.** A timeout does not tell an unavailable database from an overloaded one, so each retry
-halves the batch. So does a batch that fails for another reason, or that would defer everything:
-bisecting isolates the one work item that is the cause. That one is then deferred, or dead-lettered
-if the database refuses it. An outage costs nothing else: its deliveries stay unacknowledged.
+**Size.** After a timeout it is unknown whether the database is unavailable or overloaded, so each
+retry halves the batch. A batch that fails for another reason, or that would defer everything, is
+halved too: bisecting isolates the work item that is the cause. That one is then deferred, or
+dead-lettered if the database refuses it. During an outage the deliveries stay unacknowledged.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ The inside of a batch's transaction: locks the runs and decides every work item.
 A batch takes what has arrived, groups it by run and locks the rows in the order of their ids, so
 any number of workers can process batches of the same runs without a deadlock. A single work item
 takes the same path. Decisions are made in memory and collected in a `ChangeSet`; `flush` then
-writes it in a few set-based statements, whatever the size of the batch. Three statements that
+writes it in a few set-based statements for a batch of any size. Three statements that
 write are made before it: `starts` reserves business keys and inserts runs, and this module releases
 the key of a start that is refused and clears crash suspects.
 

@@ -1,9 +1,9 @@
 """
-What a pending request means: a row of PostgreSQL becomes an arrival, or is not read and says why.
+Decodes pending requests: a row of PostgreSQL becomes a work item, or is unreadable with a reason.
 
-Services and operators write those rows, so each is read by itself and within the limits that hold
-for messages, and nothing here raises for what is in one. What a row's columns say counts: its body
-names neither its run nor its key.
+Services and operators write those rows, so each is decoded on its own and within the limits that
+apply to messages, and nothing here raises because of what is in one. The columns of a row decide
+which run and which key it is for; its body names neither.
 """
 
 from collections.abc import Iterable
@@ -26,32 +26,32 @@ from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
 
 ENCRYPTION_SIZE_FACTOR = 2
 """
-How many times `max_body_bytes` a row of another role may have: it was written by our client, which
-holds the input to `max_body_bytes` before it is sealed. Sealing makes four bytes of three.
+How many times `max_body_bytes` a row of another role may have. The engine's client wrote it and
+limits the input to `max_body_bytes` before it is encrypted; encryption makes four bytes of three.
 """
 
 ACCEPTED_LIMITS = BodyLimits(2**30, 500, 10_000_000)
 """
-What holds for a worker's own rows, whatever an operator has lowered since they were accepted:
-PostgreSQL keeps no longer text, and the settings allow no more.
+The limits of rows that a worker wrote itself. They are the highest that the settings allow, so that
+an accepted request stays readable after an operator has lowered a limit.
 """
 
 LENIENT_FACTOR = 4
 """
-How many times the limit of values, or its default if that is more, an accepted start of another
-role may have, and how many times the length of its row with numbers written out: such a row is
-read in a worker's memory, whoever wrote it.
+By how much an accepted start of another role may exceed the limits: this many times the limit of
+JSON values (or its default, if that is higher), and this many times the length of its row once its
+numbers are written out. There is a limit because the row is decoded in the worker's memory.
 """
 
 MAX_TEXT_BYTES = 2000
-"""The highest that `max_request_text_bytes` can be; the columns are not longer."""
+"""The highest value of `max_request_text_bytes`; the columns hold no more."""
 
 ENVELOPE_ALLOWANCE = 16
-"""Values and levels that a recorded reply has around the body it came with, with room to spare."""
+"""JSON values and levels that a stored reply adds around the body of its message, rounded up."""
 
 
 def body_limits(settings: Settings) -> ReadLimits:
-    """How much of a row's body is fetched."""
+    """How many bytes of a row's body are read."""
     max_bytes = settings.max_body_bytes
     return ReadLimits(
         ACCEPTED_LIMITS.max_bytes,
@@ -61,7 +61,7 @@ def body_limits(settings: Settings) -> ReadLimits:
 
 
 def decode_requests(requests: Iterable[PendingRequest], settings: Settings) -> WorkBatch:
-    """Read rows that were taken out."""
+    """Decode rows that were taken from the table."""
     work_batch = WorkBatch()
     for request in requests:
         decoded = decode_request(request, settings)
@@ -73,7 +73,7 @@ def decode_requests(requests: Iterable[PendingRequest], settings: Settings) -> W
 
 
 def decode_request(request: PendingRequest, settings: Settings) -> WorkItem | UnreadableRequest:
-    """Read one row."""
+    """Decode one row."""
     if not request.body_complete:
         text = (
             f"The body has {request.body_size} bytes; max_body_bytes allows"
@@ -90,7 +90,7 @@ def decode_request(request: PendingRequest, settings: Settings) -> WorkItem | Un
     decoded = _decode_within(request, limits, settings.max_request_text_bytes)
     if isinstance(decoded, WorkItem) or request.kind != "start" or request.fingerprint is None:
         return decoded
-    # It was accepted: what does not fit a limit of now is for a person to decide.
+    # It was accepted: if it exceeds a limit that was lowered since, a person decides.
     accepted = _decode_within(request, _lenient_limits(request, settings), MAX_TEXT_BYTES)
     return (
         accepted
@@ -133,7 +133,7 @@ def _decode_within(
 
 
 def _text_problem(request: PendingRequest, trigger: Trigger, max_bytes: int) -> str:
-    """Why a text of a request is not one of a message's; empty when it is."""
+    """Why a text field of a request would be invalid in a message; empty if it is valid."""
     texts = {"saga": request.saga, "key": request.key}
     if isinstance(trigger, Cancel | ResolveIncident):
         texts |= {"by": trigger.operator, "reason": trigger.reason}

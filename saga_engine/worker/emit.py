@@ -1,4 +1,4 @@
-"""What a committed batch did, told as facts: from events to what is logged and counted."""
+"""Emits the telemetry events of a committed batch: what is logged and counted."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ from saga_engine.worker.work_item import WorkItem
 
 
 def emit_committed(emit: Emitter, changes: ChangeSet) -> None:
-    """Tell all that a committed batch did."""
+    """Emit everything that a committed batch did."""
     after_commit = changes.after_commit
     for decided in after_commit.decided_events:
         for telemetry_event in _telemetry_events(decided, changes):
@@ -62,7 +62,7 @@ def emit_committed(emit: Emitter, changes: ChangeSet) -> None:
 
 def _emit_problems(emit: Emitter, changes: ChangeSet) -> None:
     for failure in changes.after_commit.code_failures:
-        emit(_code_failed(failure))
+        emit(_user_code_failed(failure))
     for run_id, error in changes.after_commit.internal_errors:
         emit(
             InternalErrorCaught(
@@ -82,11 +82,11 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
                 step=event.step, direction=event.direction, attempt=event.attempt, **run_labels
             )
         case events.StepSucceeded() if event.attempt:
-            yield _attempt_settled(decided, changes, event, Outcome.SUCCEEDED)
-        case events.StepRejected() if event.attempt:  # without one, an operator said so
-            yield _attempt_settled(decided, changes, event, Outcome.REJECTED)
+            yield _attempt_finished(decided, changes, event, Outcome.SUCCEEDED)
+        case events.StepRejected() if event.attempt:  # without an attempt, an operator rejected it
+            yield _attempt_finished(decided, changes, event, Outcome.REJECTED)
         case events.AttemptFailed():
-            yield _attempt_settled(decided, changes, event, event.outcome)
+            yield _attempt_finished(decided, changes, event, event.outcome)
             if event.retry_at is not None:
                 yield RetryScheduled(
                     step=event.step,
@@ -117,10 +117,10 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
                 **run_labels,
             )
         case _:
-            pass  # the rest are details of these, and stand in the journal
+            pass  # the other events are details of these; the journal has them
 
 
-def _attempt_settled(
+def _attempt_finished(
     decided: DecidedEvent,
     changes: ChangeSet,
     event: events.StepSucceeded | events.StepRejected | events.AttemptFailed,
@@ -140,7 +140,7 @@ def _attempt_settled(
     )
 
 
-def _code_failed(error: UserCodeError) -> UserCodeFailed:
+def _user_code_failed(error: UserCodeError) -> UserCodeFailed:
     call = error.call
     return UserCodeFailed(
         saga=call.saga,
@@ -156,7 +156,7 @@ def _code_failed(error: UserCodeError) -> UserCodeFailed:
 def _attempt_duration(
     decided: DecidedEvent, changes: ChangeSet, step: str, direction: Direction
 ) -> float | None:
-    """Seconds since the attempt in flight was ordered."""
+    """Seconds since the attempt in flight was decided."""
     if decided.before is None:
         return None
     progress = decided.before.steps[step].progress_of(direction)

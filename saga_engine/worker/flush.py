@@ -1,8 +1,11 @@
 """
-Everything a ledger holds, written to the store: one set-based statement for each kind of thing.
+Writes a change set to the store: one set-based statement for each kind of row.
 
-Nothing is decided here. Runs, which are locked already, come before everything that only this
-transaction can touch, so that no two transactions wait for each other here.
+Nothing is decided here. The rows of the runs are locked already, and are saved before everything
+that only this transaction touches, so that two transactions do not wait for each other here.
+
+Inserted or deleted elsewhere in the same transaction: runs and business keys (`starts`), keys of
+refused starts and crash suspects (`batch_transaction`), confirmed outbox rows (`batch_runner`).
 """
 
 from dataclasses import replace
@@ -31,11 +34,11 @@ from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import DeadLetterItem, WorkItem
 
 LOCK_RETRY_DELAY = timedelta(seconds=1)
-"""How long what somebody else holds up is left alone before it is tried again."""
+"""The delay before a deferred work item is retried: another transaction holds its run or key."""
 
 
 async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings: Settings) -> None:
-    """Write it all; afterwards `ledger.outcome.commands` are the rows of the outbox to publish."""
+    """Write the change set; then `after_commit.commands` are the outbox rows to publish."""
     after_commit = changes.after_commit
     await runs.save(tx, [changes.locked_runs[run_id] for run_id in changes.changed_run_ids])
     await journal.append(
@@ -89,7 +92,7 @@ def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:
 
 
 def _verified_sender(work_item: WorkItem) -> dict[str, str]:
-    """Who asked, as RabbitMQ or PostgreSQL knows it: what the request itself says may be untrue."""
+    """Who sent it, as RabbitMQ or PostgreSQL knows; the request itself may name another user."""
     verified = {"sender": work_item.sender, "role": work_item.role}
     return {name: value for name, value in verified.items() if value}
 
@@ -116,7 +119,7 @@ def _pending_request(work_item: WorkItem, changes: ChangeSet, delay: timedelta) 
 
 
 def _request_awaiting_admission(work_item: WorkItem, changes: ChangeSet) -> NewRequest:
-    """A start until its turn; anything else until the start of its run has had its turn."""
+    """A start waits for a slot; any other request waits until the start of its run has one."""
     request = _pending_request(work_item, changes, timedelta())
     return replace(request, awaits_start=request.kind != "start")
 

@@ -1,4 +1,4 @@
-"""What this worker decides with: the sagas it has by their runs' definitions, codec and watch."""
+"""The registry of sagas: what this worker can decide, and the tools it decides with."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -12,11 +12,13 @@ from saga_engine.saga.rules import problems
 
 class SagaRegistry:
     """
-    Sagas by the id under which the store has registered them.
+    The sagas that this worker has loaded, by the ids of their definitions in the store.
 
-    `sealing`: how payloads are sealed. `limits`: what those that are sent may hold. `watch` watches
-    the calls into the author's code; `suspected` are the runs whose calls have ended a worker, as
-    far as this one knows (see `suspicion`).
+    Attributes:
+        encryption: encrypts and decrypts payloads.
+        watch: limits the time of calls into user code.
+        limits: what the payload of a command may hold.
+        suspect_run_ids: the crash suspects, as this worker last read them; see `crash_suspects`.
     """
 
     def __init__(
@@ -34,29 +36,29 @@ class SagaRegistry:
         self._definition_ids: dict[tuple[str, int | None], int] = {}
         for definition_id, saga in sorted(sagas.items(), key=lambda item: item[1].version):
             self._definition_ids[saga.name, saga.version] = definition_id
-            self._definition_ids[saga.name, None] = definition_id  # the newest comes last
+            self._definition_ids[saga.name, None] = definition_id  # the newest version comes last
 
     @property
     def definition_ids(self) -> list[int]:
-        """The definitions whose runs this worker can decide."""
+        """The ids of the definitions whose runs this worker can decide."""
         return list(self.sagas)
 
     @property
     def saga_names(self) -> list[str]:
-        """The sagas it can start."""
+        """The names of the sagas that this worker can start."""
         return sorted({saga.name for saga in self.sagas.values()})
 
     def startable_definition_id(self, name: str, version: int | None) -> int | None:
-        """The id of the definition for a new run: that version, or the newest; None: not here."""
+        """The definition of a new run: that version or the newest; None if it is not loaded."""
         return self._definition_ids.get((name, version))
 
 
 def validated(sagas: Iterable[Saga]) -> list[Saga]:
     """
-    Check each saga, and that no two have one name and version.
+    Check each saga, and that no two have the same name and version.
 
     Raises:
-        DefinitionError: the first rule that is broken.
+        DefinitionError: the first problem found.
     """
     unique_sagas = list({id(saga): saga for saga in sagas}.values())
     for problem in definition_problems(unique_sagas):
@@ -65,7 +67,7 @@ def validated(sagas: Iterable[Saga]) -> list[Saga]:
 
 
 def definition_problems(sagas: Iterable[Saga]) -> Iterator[DefinitionError]:
-    """Every rule that is broken, saga by saga."""
+    """Every problem, saga by saga."""
     seen: dict[tuple[str, int], Saga] = {}
     for saga in sagas:
         yield from problems(saga)

@@ -2,9 +2,9 @@
 Prepares starts: decides the first step of each run before it is known whether the run is new.
 
 A start whose saga this worker has loaded becomes a `PreparedStart`, with the run as it would be
-inserted and the events of its first decision. A start that was accepted is never refused: whatever
-keeps it from going on becomes an incident of its run ("blocked"). One that was not accepted yet is
-refused if its input is invalid, and dead-lettered if its input cannot be decrypted here.
+inserted and the events of its first decision. A start that was accepted is never refused: a problem
+that keeps it from going on becomes an incident of its run ("blocked"). Other starts are refused if
+their input is invalid, and dead-lettered if it cannot be decrypted here.
 """
 
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ class StartPreparer:
         saga, start = self._registry.sagas[definition_id], start_trigger(work_item)
         start = replace(start, key=None if without_key else start.key)
         decision = start_blocked(saga, start, self._changes.now, cause, problem)
-        assert decision.run is not None, "a blocked run starts whatever its input is"
+        assert decision.run is not None, "a blocked run starts without reading its input"
         return PreparedStart(
             work_item=work_item,
             stored_run=StoredRun(decision.run, definition_id, wake_at(saga, decision.run)),

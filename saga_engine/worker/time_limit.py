@@ -1,12 +1,12 @@
 """
-Interrupting the author's code: an interval timer raises Overrun inside a call that takes too long.
+Interrupts user code: an interval timer raises TimeLimitExceeded in a call that runs too long.
 
-Python runs handlers of signals in the main thread, so only a worker whose event loop runs there has
-an alarm; embedded in another thread it has none. The timer ticks in fractions of the timeout while
-the worker is busy, because arming it for each call would cost two system calls. The handler counts
-the ticks of a call, so that a process that was stopped for a minute gets the rest of its time when
-it goes on. Code in C that does not return to the interpreter cannot be interrupted. For that, each
-call is noted in memory that another process reads; see `cli.overseer`.
+Python runs signal handlers in the main thread, so only a worker whose event loop runs there has
+this timer; a worker embedded in another thread has none. The timer ticks in fractions of the
+timeout while the worker is busy, because setting it for each call would cost two system calls. The
+handler counts the ticks of a call, so a process that was stopped for a minute still has the rest of
+its time when it continues. C code that does not return to the interpreter cannot be interrupted.
+For that case each call is noted in memory that another process reads; see `cli.watchdog`.
 """
 
 import mmap
@@ -27,23 +27,23 @@ from saga_engine.payload.guard import CallTimeLimit, TimeLimitExceeded, UserCode
 from saga_engine.vocabulary import Direction
 
 TICKS_PER_TIMEOUT = 4
-"""Ticks in a timeout. Code that swallows an Overrun gets another one with each further tick."""
+"""Ticks in a timeout. Code that catches TimeLimitExceeded gets another one with each tick."""
 
 CALL_NOTE_HEADER = struct.Struct("=QI")
-"""In front of a note: its number, which is odd during a call, and its length in bytes."""
+"""Before a note: its sequence number, which is odd during a call, and its length in bytes."""
 
 CALL_NOTE_BYTES = 2048
-"""Bytes of the memory that holds the note."""
+"""Size of the memory that holds the note, in bytes."""
 
 _ENGINE_FILES = (__file__, guard.__file__, containment.__file__)
 
 
 class TimeLimitWatch:
     """
-    A Watch that interrupts calls after *timeout* seconds, while `set` surrounds them.
+    A time limit that interrupts calls after *timeout* seconds, inside `install`.
 
     Args:
-        memory: where calls are noted, NOTE_BYTES long; None: nowhere.
+        memory: where calls are noted, `CALL_NOTE_BYTES` long; None: calls are not noted.
     """
 
     def __init__(self, timeout: float, memory: mmap.mmap | None = None) -> None:
@@ -60,7 +60,7 @@ class TimeLimitWatch:
 
     @contextmanager
     def install(self) -> Iterator[None]:
-        """Take SIGALRM for as long as the block lasts, if this is the main thread."""
+        """Handle SIGALRM inside the block, if this is the main thread."""
         with borrow_alarm(self._on_tick) as is_main_thread:
             self._installed = is_main_thread
             try:
@@ -70,11 +70,11 @@ class TimeLimitWatch:
 
     @property
     def call(self) -> UserCodeCall | None:
-        """The call that is being made."""
+        """The call in progress, if there is one."""
         return self._call
 
     def enter(self, call: UserCodeCall) -> None:
-        """Begin to watch a call; one that is made within another belongs to that one."""
+        """Start watching a call; a call within another counts as part of that one."""
         if self._call is not None:
             self._nested_calls += 1
             return
@@ -91,7 +91,7 @@ class TimeLimitWatch:
             signal.setitimer(signal.ITIMER_REAL, self._tick_interval, self._tick_interval)
 
     def leave(self) -> None:
-        """End the watch."""
+        """Stop watching the call."""
         if self._nested_calls:
             self._nested_calls -= 1
             return
@@ -102,7 +102,7 @@ class TimeLimitWatch:
             CALL_NOTE_HEADER.pack_into(self._memory, 0, self._sequence, 0)
 
     def _on_tick(self, _signum: int, frame: FrameType | None) -> None:
-        """Count a tick; raise in the author's code, and never in the code that surrounds it."""
+        """Count a tick; raise in user code only, never in the engine's code around it."""
         if self._call is None:
             self._timer_running = False
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -110,19 +110,19 @@ class TimeLimitWatch:
         if frame is None or frame.f_code.co_filename in _ENGINE_FILES:
             return
         self._tick_count += 1
-        if self._tick_count > TICKS_PER_TIMEOUT:  # the first may have come at once
+        if self._tick_count > TICKS_PER_TIMEOUT:  # the first tick may follow immediately
             raise TimeLimitExceeded(self._timeout)
 
 
 class TimeLimitedCodec:
-    """A codec of the user's whose calls are watched, and refused when they take too long."""
+    """A user's payload codec whose calls are limited in time."""
 
     def __init__(self, codec: Codec, watch: CallTimeLimit) -> None:
         self._codec = codec
         self._watch = watch
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
-        """As the codec's; SealError when it is interrupted."""
+        """Encrypt as the codec does; raises EncryptionError when interrupted."""
         self._watch.enter(_codec_call(self._codec, "encrypt", associated_data))
         try:
             return self._codec.encrypt(plaintext, associated_data)
@@ -132,7 +132,7 @@ class TimeLimitedCodec:
             self._watch.leave()
 
     def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
-        """As the codec's; SealError when it is interrupted."""
+        """Decrypt as the codec does; raises EncryptionError when interrupted."""
         self._watch.enter(_codec_call(self._codec, "decrypt", associated_data))
         try:
             return self._codec.decrypt(ciphertext, associated_data)
@@ -150,26 +150,36 @@ def _interruption_error(participle: str, error: TimeLimitExceeded) -> Encryption
 
 
 def _codec_call(codec: Codec, method: str, associated_data: str) -> UserCodeCall:
-    """Name a call of a codec by the place that a value belongs to; see `saga.sealing`."""
+    """Name a codec call after the value's associated data; see `payload.encryption`."""
     function = f"{type(codec).__name__}.{method}"
     kind, *parts = associated_data.split("/", 3)
     if kind in ("input", "key"):
         saga, run_id = (*parts, "", "")[:2]
-        return UserCodeCall(saga, run_id if kind == "input" else "", "", None, "", function, "")
-    run_id, step, direction = (*parts, "", "", "")[:3]
-    call_direction = Direction(direction) if direction else None
-    return UserCodeCall("", run_id, step, call_direction, "", function, "")
+        step, direction = "", ""
+        run_id = run_id if kind == "input" else ""
+    else:
+        saga = ""
+        run_id, step, direction = (*parts, "", "", "")[:3]
+    return UserCodeCall(
+        saga=saga,
+        run_id=run_id,
+        step=step,
+        direction=Direction(direction) if direction else None,
+        command="",
+        function=function,
+        source_location="",
+    )
 
 
 def encode_call_note(call: UserCodeCall) -> bytes:
-    """Write a call for `read_note`."""
+    """Encode a call for `decode_call_note`."""
     saga, run_id, step, direction, command, function, where = call
     texts = (saga, run_id, step, direction or "", command, function, where)
     return "\0".join(texts).encode(errors="replace")[: CALL_NOTE_BYTES - CALL_NOTE_HEADER.size]
 
 
 def decode_call_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
-    """Read the number of the last note and its parts, in the order of Call's."""
+    """Decode the sequence number of the last note and the fields of its UserCodeCall."""
     sequence, length = CALL_NOTE_HEADER.unpack_from(memory, 0)
     encoded = memory[
         CALL_NOTE_HEADER.size : CALL_NOTE_HEADER.size

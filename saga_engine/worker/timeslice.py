@@ -1,17 +1,17 @@
-"""How long one task computes before it yields to the event loop, on which all others wait."""
+"""Limits how long one task computes before it yields to the event loop."""
 
 import asyncio
 
 SLICE_SECONDS = 0.01
-"""Seconds; a yield costs some microseconds, so that this costs next to nothing."""
+"""Seconds between two yields. A yield takes some microseconds, so the overhead is negligible."""
 
 
 class Timeslice:
     """
-    The time of one task since it last yielded.
+    The time since one task last yielded.
 
-    It goes by the clock of the event loop. In a simulation that stands still while code runs, so
-    there it never yields, and what happens does not depend on the speed of the machine.
+    It uses the clock of the event loop. In a simulation that clock stops while code runs, so the
+    task never yields there and the simulation does not depend on the speed of the machine.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Timeslice:
         self._started_at = self._loop.time()
 
     async def yield_if_over(self) -> None:
-        """Yield once, if the time is over."""
+        """Yield once, if the timeslice is over."""
         if self._loop.time() - self._started_at >= SLICE_SECONDS:
             await asyncio.sleep(0)
             self._started_at = self._loop.time()

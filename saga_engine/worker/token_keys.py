@@ -1,8 +1,8 @@
 """
-The keys of the correlation ids, read again when a token is of none that this worker has read.
+Reads the token keys again when a reply has a token that no known key has signed.
 
-Otherwise they are read at each `maintenance_interval`, which may be longer than the time in which
-a rotated key begins to sign.
+They are read at each `maintenance_interval` anyway. That may be longer than the time after which a
+rotated key starts to sign.
 """
 
 import asyncio
@@ -24,15 +24,14 @@ from saga_engine.worker.work_item import WorkBatch
 
 MIN_READ_INTERVAL = 1.0
 """
-Seconds from one reading to the next: a flood of forged tokens costs one statement a second. A reply
-with a key that is newer waits for it that long at most, and only if a rotation came between two
-rounds of `maintenance_interval`; `token_key_activation_delay` is what makes that rare. So it is
-not a setting.
+Seconds between two reads, so that a flood of forged tokens costs one statement a second. A genuine
+reply with a newer key waits at most that long, and only if the keys were rotated since the last
+maintenance; `token_key_activation_delay` makes that rare. So it is not a setting.
 """
 
 
 class TokenKeyReader:
-    """Reads the keys into `outbound.keys`."""
+    """Reads the token keys into the outbox publisher."""
 
     def __init__(
         self, database: Database, outbox_publisher: OutboxPublisher, emit: Emitter
@@ -44,7 +43,7 @@ class TokenKeyReader:
         self._read_at = float("-inf")
 
     async def refresh_if_unchanged(self, known_keys: TokenKeys) -> bool:
-        """Read the keys unless that has just been done; whether they are others than *keys*."""
+        """Read the keys unless that was just done; whether they differ from *known_keys*."""
         async with self._lock:
             while self._outbox_publisher.token_keys == known_keys and self._is_due():
                 try:
@@ -54,7 +53,7 @@ class TokenKeyReader:
                         DatabaseUnavailable(operation=Operation.TOKEN_KEYS, problem=str(error))
                     )
                     await asyncio.sleep(MIN_READ_INTERVAL)
-                except Exception as error:  # noqa: BLE001 - the batch goes on with the keys it has
+                except Exception as error:  # noqa: BLE001 - the batch continues with the keys it has
                     self._emit(
                         InternalErrorCaught(
                             operation=Operation.TOKEN_KEYS, problem=describe_error(error)
@@ -74,7 +73,7 @@ class TokenKeyReader:
 
 
 def has_unknown_token(work_batch: WorkBatch) -> bool:
-    """Whether a message has a correlation id in the form of a token, of none of the keys."""
+    """Whether a message has a correlation id with the form of a token that no key has signed."""
     correlation_ids = (
         each.delivery.correlation_id for each in work_batch.dead_letters if not each.signed
     )

@@ -1,9 +1,9 @@
 """
-The composition root: a worker's connections, its shift, and how it stops.
+The worker process: its connections, its readiness and its graceful shutdown.
 
-Everything a worker needs is put together here and nowhere else. `run` ends when it is told to stop
-and everything in hand is committed, published and acknowledged, or when the time for that is over;
-what is then left unacknowledged is delivered again to another worker.
+This is the composition root: everything that a worker needs is created here and nowhere else. `run`
+ends once it is asked to stop and everything it has taken is committed, published and acknowledged,
+or when `shutdown_timeout` is over. Unacknowledged messages are then redelivered to another worker.
 """
 
 import asyncio
@@ -39,24 +39,24 @@ from saga_engine.worker.registry import validated
 from saga_engine.worker.time_limit import TimeLimitedCodec
 
 LAG_INTERVAL = 1.0
-"""Seconds the event loop is asked to wake us in, to see how late it comes round."""
+"""Seconds between two measurements of how late the event loop runs a timer."""
 
 
 class Worker:
     """
-    One worker process's engine; `async with` connects it, `run` runs it.
+    One worker; `async with` connects it, `run` runs it.
 
-    Any number of them may work on the same database and broker.
+    Any number of workers may use the same database and broker.
 
     Args:
-        watch: what interrupts mapping functions and validators that take too long; by default they
-            take as long as they take.
+        watch: interrupts mapping functions and validators that run too long; by default they are
+            not limited.
 
     Raises:
         DefinitionError: a saga breaks a rule.
-        ConfigurationError: the codec of its payloads is not usable.
-        ConfigurationError, StoreError, BrokerError: on entering, when something is not usable;
-            afterwards everything that is away is waited for.
+        ConfigurationError: the payload codec is not usable.
+        ConfigurationError, StoreError, BrokerError: on entering, when something is not usable.
+            Later, the worker waits for a server that is unavailable.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # What is still open when the time for leaving is over ends with the process.
+        # What is still open after the deadline ends with the process.
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._shutdown_deadline):
                 await self._resources.aclose()
@@ -111,17 +111,15 @@ class Worker:
         self._emit(ProcessStopped(program="worker", clean=clean))
 
     async def _finish_before_timeout(self, loops_task: asyncio.Task[None]) -> bool:
-        """Finish what is in hand; whether that was done in time."""
-        shutdown, now = (
-            ShutdownSchedule(self._settings.shutdown_timeout),
-            asyncio.get_running_loop().time(),
-        )
+        """Let the loops finish what they have taken; whether they did so in time."""
+        shutdown = ShutdownSchedule(self._settings.shutdown_timeout)
+        now = asyncio.get_running_loop().time()
         self._shutdown_deadline = now + shutdown.close_deadline
         try:
             async with asyncio.timeout_at(now + shutdown.work_deadline):
                 await asyncio.wait((loops_task,))
         except TimeoutError:
-            loops_task.cancel()  # what is unacknowledged is delivered again, to another worker
+            loops_task.cancel()  # unacknowledged messages are redelivered to another worker
             return False
         return True
 
@@ -148,7 +146,7 @@ class Worker:
             Database(settings.require_database_url(), settings)
         )
         registration = await register_sagas(
-            *(self._database, self._sagas, self._encryption, self._emit), settings, self._watch
+            self._database, self._sagas, self._encryption, self._emit, settings, self._watch
         )
         url = settings.require_broker_url()
         self._publish_connection = await resources.enter_async_context(
@@ -176,7 +174,7 @@ class Worker:
         )
 
     async def readiness(self) -> dict[str, str | None]:
-        """Each thing a worker needs, and what is wrong with it; None: nothing."""
+        """Each thing a worker needs, with its problem; None if it has none."""
         return {
             "database": await self._database_problem(),
             "publishing": _connection_problem(self._publish_connection.status),
