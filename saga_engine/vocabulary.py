@@ -67,6 +67,37 @@ class Resolution(StrEnum):
     ABANDON = "abandon"
 
 
+class OperatorActionKind(StrEnum):
+    """What an operator can ask for: a resolution of an incident, or one of these."""
+
+    RETRY = Resolution.RETRY
+    SKIP = Resolution.SKIP
+    COMPLETE = Resolution.COMPLETE
+    REJECT = Resolution.REJECT
+    ABANDON = Resolution.ABANDON
+    CANCEL = "cancel"
+    REDRIVE = "redrive"
+    DISCARD = "discard"
+
+
+class BarrierCase(StrEnum):
+    """Why a participant's barrier replies to a command instead of the handler."""
+
+    REPEATED = "repeated"  # it was processed before: the first reply is sent again
+    EMPTY = "empty"  # a compensation of an action that never happened
+    REFUSED = "refused"  # an action whose compensation was processed before it
+    IN_PROGRESS = "in_progress"  # another transaction is processing it
+
+
+class ConnectionState(StrEnum):
+    """The state of a supervised connection to the broker."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    BLOCKED = "blocked"  # the broker accepts no publishes for now
+    CLOSED = "closed"
+
+
 class IncidentCause(StrEnum):
     """Why a run needs a person; docs/semantics.md, "Incidents", says what to do about each."""
 

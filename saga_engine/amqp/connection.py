@@ -15,7 +15,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from random import randrange, uniform
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,6 +30,7 @@ from saga_engine.amqp.url import split_hosts, username_of, with_heartbeat
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionState
 
 CLOSE_TIMEOUT = 2.0
 """Seconds to say goodbye; the broker notices the closed socket just as well."""
@@ -42,15 +42,6 @@ A declaration on an open connection has the same time; after it a channel is ope
 """
 
 C = TypeVar("C", bound=Channel)
-
-
-class ConnectionState(StrEnum):
-    """Where a link stands."""
-
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    BLOCKED = "blocked"  # the broker takes no publishes for now
-    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)

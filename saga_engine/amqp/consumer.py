@@ -16,13 +16,14 @@ from typing import Self
 
 from saga_engine.amqp import driver
 from saga_engine.amqp.batch_budget import BatchBudget, DeliveryBuffer
-from saga_engine.amqp.connection import CLOSE_TIMEOUT, ConnectionState, SupervisedConnection
+from saga_engine.amqp.connection import CLOSE_TIMEOUT, SupervisedConnection
 from saga_engine.amqp.consumer_watchdog import ConsumerWatchdog
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.errors import BrokerError, BrokerUnavailable
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import Binding
+from saga_engine.vocabulary import ConnectionState
 
 
 def _always_false() -> bool:

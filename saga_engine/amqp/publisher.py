@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 from saga_engine.amqp import driver
 from saga_engine.amqp.confirm_channel import ConfirmBatch, ConfirmChannel
-from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.amqp.frames import UnpublishableMessage, encode_publish
 from saga_engine.errors import BrokerError
 from saga_engine.protocol.message import Message, PublishOutcome
+from saga_engine.vocabulary import ConnectionState
 
 MIN_FRAME_MAX = 4096
 """What AMQP guarantees; used for looking at a message before there is a connection."""

@@ -38,11 +38,11 @@ from saga_engine.cli.paging import (
 )
 from saga_engine.cli.redrive import Redriver, discard_all, purge_all
 from saga_engine.errors import ConfigurationError, NotFound
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetterFilter, StoredDeadLetter
-from saga_engine.worker.reasons import DeadLetterReason
 
 app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
 

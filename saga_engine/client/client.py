@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
 
-from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.client.answer_queue import AnswerQueue
 from saga_engine.client.handle import RunHandle, RunResult, run_result_from
@@ -44,7 +44,7 @@ from saga_engine.protocol.request import (
 from saga_engine.protocol.topology import CLIENT_TOPOLOGY, client_topology
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Status
+from saga_engine.vocabulary import ConnectionState, Status
 
 NO_WORKER_MESSAGE = (
     "No worker has ever run on this broker: it has no queue for requests. Start one with"

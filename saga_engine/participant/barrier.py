@@ -18,7 +18,6 @@ claim takes an advisory lock first, if it is free, and is told at once when it i
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 from hashlib import blake2b
 
 from sqlalchemy import (
@@ -40,7 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from saga_engine.participant.calls import Task
 from saga_engine.participant.errors import Failed
 from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import BarrierCase, Direction, Outcome
 
 metadata = MetaData()
 
@@ -69,15 +68,6 @@ INITIAL_ROLE_KEY = "saga_engine_initial_role"
 """The same: the role that the transaction began with."""
 ROLE_CHANGED_KEY = "saga_engine_role_changed"
 """The same: whether the handler may have changed that role."""
-
-
-class BarrierCase(StrEnum):
-    """Why the handler is not called."""
-
-    REPEATED = "repeated"
-    EMPTY = "empty"
-    REFUSED = "refused"
-    IN_PROGRESS = "in_progress"
 
 
 class CommandInProgress(Exception):

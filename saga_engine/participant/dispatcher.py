@@ -23,10 +23,11 @@ from saga_engine.participant.in_progress import MAX_RETRY_DELAY, InProgressComma
 from saga_engine.participant.outage import CommandDeferred
 from saga_engine.participant.reply_publisher import ReplyPublisher
 from saga_engine.protocol.command import ReceivedCommand, decode_command
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.token import redact_token
-from saga_engine.protocol.unreadable import UnreadableMessage
+from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
     InternalErrorCaught,
@@ -99,7 +100,9 @@ class Dispatcher:
             self._emit(
                 InternalErrorCaught(operation=Operation.PARTICIPANT, problem=describe_error(error))
             )
-            await self._dead_letter(delivery, "internal_error", "It met a bug of saga-engine.")
+            await self._dead_letter(
+                delivery, DeadLetterReason.INTERNAL_ERROR, "It met a bug of saga-engine."
+            )
 
     async def _execute(self, delivery: Delivery, received: ReceivedCommand) -> None:
         """Answer a command, as soon as no other delivery has it in hand."""
@@ -172,7 +175,9 @@ class Dispatcher:
         redelivered = int(delivery.redelivered)
         self._emit(MessagesConsumed(queue=delivery.queue, messages=1, redelivered=redelivered))
 
-    async def _dead_letter(self, delivery: Delivery, reason: str, sentence: str) -> None:
+    async def _dead_letter(
+        self, delivery: Delivery, reason: UnreadableReason | DeadLetterReason, sentence: str
+    ) -> None:
         self._emit(
             MessageDeadLettered(
                 queue=delivery.queue,

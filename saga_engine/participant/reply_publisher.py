@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.protocol.token import redact_token
 from saga_engine.protocol.topology import REPLIES
@@ -166,11 +167,11 @@ class ReplyPublisher:
 
 _DEAD_LETTER_REASONS = {
     PublishOutcome.UNROUTABLE: (
-        "reply_unroutable",
+        DeadLetterReason.REPLY_UNROUTABLE,
         "No queue takes the reply: its reply_to leads nowhere.",
     ),
     PublishOutcome.UNPUBLISHABLE: (
-        "reply_unpublishable",
+        DeadLetterReason.REPLY_UNPUBLISHABLE,
         "The reply breaks a limit of AMQP or max_body_bytes.",
     ),
 }

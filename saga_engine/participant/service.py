@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from saga_engine.amqp.connection import ConnectionState, ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.containment import guard_event_loop
@@ -33,6 +33,7 @@ from saga_engine.telemetry.events import (
     ProcessStopped,
     ProcessStopping,
 )
+from saga_engine.vocabulary import ConnectionState
 
 PROGRAM = "participant"
 

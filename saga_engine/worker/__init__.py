@@ -40,7 +40,6 @@ The batch
     registry                the sagas that this worker has loaded
     status_queries          answers clients that ask for the status of a run
     change_set              what the transaction has decided, and the fate of each work item
-    reasons                 why a message is dead-lettered
     flush                   writes the change set
 
 Starts

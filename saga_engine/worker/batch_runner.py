@@ -24,6 +24,7 @@ from functools import partial
 from typing import TypeVar
 
 from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailable
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.settings import Settings
 from saga_engine.store import outbox, runs
@@ -44,7 +45,6 @@ from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.flush import flush_changes
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.periodic import MAX_RETRY_DELAY
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.work_item import (
     DeadLetterItem,

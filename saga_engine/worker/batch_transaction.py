@@ -26,6 +26,7 @@ from saga_engine.decider.triggers import (
     WakeUp,
 )
 from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import business_keys, crash_suspects, pending_requests, runs
@@ -37,7 +38,6 @@ from saga_engine.worker.admission import Admission
 from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.crash_suspects import SuspectsInBatch, SuspectWatch
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.status_queries import answer_status_queries

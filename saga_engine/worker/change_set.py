@@ -30,13 +30,13 @@ from saga_engine.decider.run import Run, first_open_incident
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.vocabulary import Failure
+from saga_engine.vocabulary import Failure, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectWatch
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import (
     DeadLetterItem,
     WorkItem,
@@ -63,7 +63,7 @@ class OperatorAnswer:
 
     audit_id: str
     run_id: str
-    action: str
+    action: OperatorActionKind
     accepted: bool
     message: str
 
@@ -264,7 +264,11 @@ class ChangeSet:
         self, audit_id: str, work_item: WorkItem, message: str, *, accepted: bool
     ) -> None:
         trigger = work_item.trigger
-        action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else "cancel"
+        action = (
+            OperatorActionKind(trigger.resolution)
+            if isinstance(trigger, ResolveIncident)
+            else OperatorActionKind.CANCEL
+        )
         operator_answer = OperatorAnswer(
             audit_id=audit_id,
             run_id=work_item.run_id,

@@ -17,6 +17,7 @@ from saga_engine.payload.encryption import (
 )
 from saga_engine.protocol.answer import answer_address
 from saga_engine.protocol.command import decode_command
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.reply import decode_reply, read_outcome
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, decode_request
@@ -24,7 +25,6 @@ from saga_engine.protocol.token import redact_token, verify_with_any
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, participant_queue
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.timeslice import Timeslice
 from saga_engine.worker.work_item import DeadLetterItem, StatusQuery, WorkBatch, WorkItem
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import (
     backlog_counts,
@@ -21,7 +22,6 @@ from saga_engine.worker import decode_pending
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.outbox_publisher import OutboxPublisher
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch
 

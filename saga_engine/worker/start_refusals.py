@@ -8,10 +8,10 @@ PostgreSQL reserved its key in the caller's transaction, so a refusal releases i
 from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import business_keys, definitions
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.worker.change_set import ChangeSet
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import WorkItem, start_trigger
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived, Start, Trigger
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.protocol.body import write_json
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.reply import OUTCOME_HEADER
@@ -20,7 +21,6 @@ from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import REPLIES, REQUESTS
 from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.store.pending_requests import PendingRequest
-from saga_engine.worker.reasons import DeadLetterReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

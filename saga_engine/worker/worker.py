@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from saga_engine.amqp.connection import ConnectionState, ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.encryption.configuration import encryption_from
@@ -33,6 +33,7 @@ from saga_engine.telemetry.events import (
     ProcessStopped,
     ProcessStopping,
 )
+from saga_engine.vocabulary import ConnectionState
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
 from saga_engine.worker.periodic import wait_for_stop
 from saga_engine.worker.registry import validated

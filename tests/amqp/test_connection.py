@@ -9,10 +9,11 @@ import pytest
 from aiormq.channel import Channel
 
 from saga_engine.amqp import driver
-from saga_engine.amqp.connection import ConnectionState, ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.url import display_address, split_hosts, username_of, with_heartbeat
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionState
 from tests.kit.connections import FAST_RECONNECT, StateRecorder, open_connection
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy

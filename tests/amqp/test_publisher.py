@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 from pamqp import commands
 
-from saga_engine.amqp.connection import ConnectionState
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.vocabulary import ConnectionState
 from tests.kit.broker_faults import nack
 from tests.kit.connections import (
     TOPOLOGY,

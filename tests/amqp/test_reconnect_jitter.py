@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from itertools import pairwise
 
-from saga_engine.amqp.connection import ConnectionState
+from saga_engine.vocabulary import ConnectionState
 from tests.kit.connections import open_connection, wait_until
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy

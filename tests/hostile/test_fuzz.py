@@ -21,6 +21,7 @@ from saga_engine.amqp.delivery_channel import build_delivery
 from saga_engine.decider.triggers import serialize_trigger
 from saga_engine.protocol.answer import decode_client_message
 from saga_engine.protocol.command import Command, ReceivedCommand, decode_command, encode_command
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, encode_request
 from saga_engine.protocol.token import CommandRef, sign_token
@@ -33,7 +34,6 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Failure, Outcome
 from saga_engine.worker.decode import decode_delivery
 from saga_engine.worker.flush import _dead_letter_row
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import WorkBatch
 from tests.hostile.bodies import REASONS
 from tests.hostile.fuzzing import fuzz

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from pamqp import commands
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.store.json_column import dumps
 from saga_engine.telemetry.events import MessageDeadLettered
-from saga_engine.worker.reasons import DeadLetterReason
 from tests.hostile.bodies import REASONS
 from tests.hostile.harness import PARTICIPANT_QUEUE, digest
 from tests.hostile.raw_publisher import RawMessage

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from saga_engine import Client, tls
-from saga_engine.amqp.connection import ConnectionState, SupervisedConnection
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
+from saga_engine.vocabulary import ConnectionState
 from tests.kit.command_line import environment, saga_engine
 from tests.kit.connections import FAST_RECONNECT, StateRecorder
 from tests.kit.programs import running_program, wait_until_true

@@ -14,12 +14,11 @@ from saga_engine.participant import barrier as kit
 from saga_engine.participant.barrier import (
     EMPTY_COMPENSATION_RESULT,
     REFUSED_RESULT,
-    BarrierCase,
     CommandInProgress,
     CommandResult,
 )
 from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import BarrierCase, Direction, Outcome
 from simulation import barrier_model as model
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction

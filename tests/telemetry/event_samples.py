@@ -4,10 +4,20 @@ import typing
 from typing import Any
 
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.telemetry import events
 from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, IncidentCause, Outcome, Resolution, Status
+from saga_engine.vocabulary import (
+    BarrierCase,
+    ConnectionState,
+    Direction,
+    IncidentCause,
+    OperatorActionKind,
+    Outcome,
+    Resolution,
+    Status,
+)
 
 EVENT_TYPES = typing.get_args(TelemetryEvent)
 
@@ -30,18 +40,23 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.IncidentResolved(
         step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
     ),
-    events.OperatorActionProcessed(action="cancel", accepted=True, run_id="run-1"),
+    events.OperatorActionProcessed(action=OperatorActionKind.CANCEL, accepted=True, run_id="run-1"),
     events.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
     events.MessageHeld(version=2, message_id="message-1", **_RUN),
     events.MessageDeadLettered(
-        queue="saga.replies", reason="malformed_json", problem="The body is no JSON.", **_MESSAGE
+        queue="saga.replies",
+        reason=UnreadableReason.MALFORMED_JSON,
+        problem="The body is no JSON.",
+        **_MESSAGE,
     ),
     events.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
     events.MessagesPublished(
         exchange="saga.commands", outcome=PublishOutcome.CONFIRMED, messages=40
     ),
     events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
-    events.BrokerConnectionChanged(connection="publish", state="connected", generation=1),
+    events.BrokerConnectionChanged(
+        connection="publish", state=ConnectionState.CONNECTED, generation=1
+    ),
     events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=4.5),
     events.InternalErrorCaught(
@@ -106,7 +121,10 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         **_MESSAGE,
     ),
     events.BarrierHit(
-        command="payment.charge", reason="repeated", run_id="run-1", message_id="message-1"
+        command="payment.charge",
+        reason=BarrierCase.REPEATED,
+        run_id="run-1",
+        message_id="message-1",
     ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
 from saga_engine.telemetry.events import Emitter, Observer
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import ConnectionState, Direction, OperatorActionKind, Outcome
 from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
 IDENTITIES = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
@@ -109,7 +110,7 @@ def test_the_keys_of_a_line_are_the_names_of_the_fact(configure, fact):
 def test_what_has_no_value_has_no_key_but_0_and_false_are_values(configure):
     sink, written = configure(log_format="json")
 
-    sink(events.OperatorActionProcessed(action="cancel", accepted=False))
+    sink(events.OperatorActionProcessed(action=OperatorActionKind.CANCEL, accepted=False))
 
     [line] = lines(written)
     assert line["accepted"] is False
@@ -141,7 +142,7 @@ def settled(outcome: Outcome) -> events.AttemptFinished:
         ),
         (
             events.BrokerConnectionChanged(
-                connection="publish", state="connecting", generation=1, problem="cut"
+                connection="publish", state=ConnectionState.CONNECTING, generation=1, problem="cut"
             ),
             30,
         ),
@@ -156,7 +157,11 @@ def test_the_level_rises_where_something_is_wrong(fact, level):
 def test_nobody_can_forge_a_line_through_a_fact(configure, form):
     sink, written = configure(log_format=form)
 
-    sink(events.MessageDeadLettered(queue=NASTY, reason="r", problem=NASTY, message_id=NASTY))
+    sink(
+        events.MessageDeadLettered(
+            queue=NASTY, reason=UnreadableReason.TOO_DEEP, problem=NASTY, message_id=NASTY
+        )
+    )
 
     assert len(written.getvalue().splitlines()) == 1
     assert not set(written.getvalue()) & {"\r", "\x1b", "\u202e", "\ud800"}
@@ -181,7 +186,10 @@ def test_passwords_do_not_show_whoever_writes_them(configure, form):
 
     sink(
         events.BrokerConnectionChanged(
-            connection="publish", state="connecting", generation=0, problem=f"no {url}"
+            connection="publish",
+            state=ConnectionState.CONNECTING,
+            generation=0,
+            problem=f"no {url}",
         )
     )
     logging.getLogger("user").error("cannot reach %s", url)
@@ -297,7 +305,7 @@ FLAPS = (
     events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=0.01),
     events.BrokerConnectionChanged(
-        connection="publish", state="connecting", generation=1, problem="It was lost."
+        connection="publish", state=ConnectionState.CONNECTING, generation=1, problem="It was lost."
     ),
 )
 

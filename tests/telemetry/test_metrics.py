@@ -13,10 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.telemetry.metrics import MAX_CODES_PER_LABEL, MAX_SAGAS, Metrics
-from saga_engine.vocabulary import Direction, Outcome, Status
+from saga_engine.vocabulary import BarrierCase, ConnectionState, Direction, Outcome, Status
 from tests.telemetry.event_samples import SAMPLES
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -218,16 +219,24 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
     assert page.value("saga_step_duration_seconds_count", **labels) is None
 
 
-def link(phase: str, epoch: int) -> events.BrokerConnectionChanged:
-    return events.BrokerConnectionChanged(connection="publish", state=phase, generation=epoch)
+def changed(state: ConnectionState, generation: int) -> events.BrokerConnectionChanged:
+    return events.BrokerConnectionChanged(connection="publish", state=state, generation=generation)
 
 
 def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_unblocked(page):
-    page.tell(link("connecting", 0), link("connected", 1), link("blocked", 1))
+    page.tell(
+        changed(ConnectionState.CONNECTING, 0),
+        changed(ConnectionState.CONNECTED, 1),
+        changed(ConnectionState.BLOCKED, 1),
+    )
     assert page.value("saga_broker_connected", connection="publish") == 1
     assert page.value("saga_broker_blocked", connection="publish") == 1
 
-    page.tell(link("connected", 1), link("connecting", 1), link("connected", 2))
+    page.tell(
+        changed(ConnectionState.CONNECTED, 1),
+        changed(ConnectionState.CONNECTING, 1),
+        changed(ConnectionState.CONNECTED, 2),
+    )
 
     assert page.value("saga_broker_blocked", connection="publish") == 0
     assert page.value("saga_broker_reconnects_total", connection="publish") == 1
@@ -248,7 +257,7 @@ def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
     assert told.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
     gone = {"saga": "place-order", "cause": "step_failed", "step": "charge"}
     assert told.value("saga_incidents_open", **gone) is None
-    assert told.value("saga_dead_letters_open", reason="malformed_json") is None
+    assert told.value("saga_dead_letters_open", reason=UnreadableReason.MALFORMED_JSON) is None
 
 
 def test_open_incidents_of_steps_that_are_not_known_here_make_one_series(told):
@@ -265,8 +274,8 @@ def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
 
 
 def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
-    text = f"canary-{number}"
-    run = {"saga": text, "run_id": text}
+    text: Any = f"canary-{number}"
+    run: dict[str, Any] = {"saga": text, "run_id": text}
     at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
     return (
         events.RunStarted(version=number, **run),
@@ -275,11 +284,13 @@ def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
         events.AttemptFinished(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
         events.RetryScheduled(attempt=number, delay_s=1, **at),
         events.OperatorActionProcessed(action=text, accepted=True),
-        events.BrokerConnectionChanged(connection=text, state="connected", generation=number),
+        events.BrokerConnectionChanged(
+            connection=text, state=ConnectionState.CONNECTED, generation=number
+        ),
         events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
         events.HandlerFailed(command=text, code=text, problem=text),
         events.HandlerAbandoned(command=text, problem=text, still_running=True),
-        events.BarrierHit(command=text, reason="repeated"),
+        events.BarrierHit(command=text, reason=BarrierCase.REPEATED),
     )
 
 
@@ -313,7 +324,7 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda text: events.MessageDeadLettered(queue=text, reason="r"),
+        lambda text: events.MessageDeadLettered(queue=text, reason=UnreadableReason.TOO_DEEP),
         lambda text: events.MessageDeadLettered(queue="q", reason=text),
         lambda text: events.MessageIgnored(reason=text),
         lambda text: events.DatabaseUnavailable(operation=text, problem=""),

@@ -7,12 +7,12 @@ from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel, Start
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.pending_requests import PendingRequest
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
-from saga_engine.worker.reasons import DeadLetterReason
 from saga_engine.worker.work_item import WorkItem
 
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")

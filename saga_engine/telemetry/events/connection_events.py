@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from saga_engine.telemetry.operations import Operation
+from saga_engine.vocabulary import ConnectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class BrokerConnectionChanged:
     """
 
     connection: str
-    state: str
+    state: ConnectionState
     generation: int
     problem: str = ""
 

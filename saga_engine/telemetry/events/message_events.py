@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.unreadable import UnreadableReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class MessageDeadLettered:
     """A message from `queue` was dead-lettered; `problem` explains the `reason` in a sentence."""
 
     queue: str
-    reason: str
+    reason: UnreadableReason | DeadLetterReason
     problem: str = ""
     run_id: str = ""
     message_id: str = ""

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from saga_engine.vocabulary import Direction, IncidentCause, Outcome, Resolution, Status
+from saga_engine.vocabulary import (
+    Direction,
+    IncidentCause,
+    OperatorActionKind,
+    Outcome,
+    Resolution,
+    Status,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +127,6 @@ class IncidentResolved:
 class OperatorActionProcessed:
     """A worker accepted or refused an operator's request: a cancel or a resolution."""
 
-    action: str
+    action: OperatorActionKind
     accepted: bool
     run_id: str = ""
