@@ -50,7 +50,7 @@ async def start_in_transaction(
 
         async with engine.begin() as connection:
             await connection.execute(insert(orders).values(id="o-1"))
-            handle = await start_in(connection, "place-order", order, key="o-1")
+            handle = await start_in_transaction(connection, "place-order", order, key="o-1")
 
     With a session, pass `await session.connection()`. Two that want one key wait for each other.
 

@@ -254,9 +254,8 @@ _CLAIM = text(
 # After a rejection an operator may have the step tried again: a new key and a higher attempt.
 _RECLAIM = text(
     """
-    UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt, claimed_at =
-    now(),
-        outcome = 'failed',
+    UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt,
+        claimed_at = now(), outcome = 'failed',
         reply =
         '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
     WHERE run_id = :run_id AND step = :step AND direction = :direction

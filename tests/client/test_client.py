@@ -125,7 +125,7 @@ async def test_waiting_is_limited_and_the_run_goes_on(client, greeter):
     handle = await client.start("held", ANN)
     with pytest.raises(TimedOut, match=r"not finished after 0\.3 seconds; it goes on"):
         await client.result(handle.run_id, timeout=0.3)
-    greeter.let_go.set()
+    greeter.may_finish.set()
     assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
 
 
@@ -135,7 +135,7 @@ async def test_the_announcement_wakes_every_waiter_without_asking_again(settings
         handle = await client.start("held", ANN)
         waiting = [group.create_task(client.result(handle.run_id, timeout=20)) for _ in range(3)]
         await greeter.holding.wait()
-        greeter.let_go.set()
+        greeter.may_finish.set()
     assert [task.result().status for task in waiting] == [Status.COMPLETED] * 3
 
 
@@ -149,7 +149,7 @@ async def test_a_cancelled_run_is_undone(client, greeter):
     handle = await client.start("held", ANN)
     await greeter.holding.wait()
     await client.cancel(handle.run_id, reason="changed her mind", by="ann")
-    greeter.let_go.set()
+    greeter.may_finish.set()
     ending = await client.result(handle.run_id, timeout=20)
     assert (ending.status, ending.error.code) == (Status.COMPENSATED, "cancelled")
     assert greeter.greeted == ["sorry, Ann"]
@@ -250,4 +250,4 @@ async def test_a_run_that_waits_for_nobody_is_not_said_to(client, greeter):
     handle = await client.start("held", ANN)
     status = await client.status(handle.run_id)
     assert (status.open_incidents, status.incident) == (0, None)
-    greeter.let_go.set()
+    greeter.may_finish.set()

@@ -11,8 +11,8 @@ from saga_engine import Client
 from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.settings import Settings
 
-async def again(link, epoch):
-    while link.state.epoch <= epoch:
+async def reconnected(connection, generation):
+    while connection.status.generation <= generation:
         await asyncio.sleep(0.02)
 
 async def main():
@@ -20,11 +20,11 @@ async def main():
         settings = Settings(broker_reconnect_backoff=0.05)
         async with Client(broker.url, settings=settings) as client:
             for _ in range(3):
-                links = client._publishing, client._mailbox._link
-                epochs = [link.state.epoch for link in links]
-                broker._connections.cut()
-                for link, epoch in zip(links, epochs):
-                    await again(link, epoch)
+                connections = client._publish_connection, client._answer_queue._connection
+                generations = [each.status.generation for each in connections]
+                broker._connections.abort_all()
+                for connection, generation in zip(connections, generations):
+                    await reconnected(connection, generation)
 
 SET_UP
 asyncio.run(main())
@@ -41,12 +41,12 @@ from saga_engine.settings import Settings
 async def main():
     async with DevelopmentBroker() as broker:
         for turns in range(0, 240, 6):
-            async with Client(broker.url, settings=Settings(broker_reconnect_backoff=0.001)) as
-            client:
-                link = client._mailbox._link
-                epoch = link.state.epoch
-                broker._connections.cut()
-                while link.state.epoch == epoch:
+            settings = Settings(broker_reconnect_backoff=0.001)
+            async with Client(broker.url, settings=settings) as client:
+                connection = client._answer_queue._connection
+                generation = connection.status.generation
+                broker._connections.abort_all()
+                while connection.status.generation == generation:
                     await asyncio.sleep(0)
                 for _ in range(turns):
                     await asyncio.sleep(0)

@@ -102,8 +102,8 @@ async def test_a_model_goes_all_the_way_by_its_aliases(broker_url, migrated_url)
 
 
 PROGRAM = """
-from saga_engine.payload.payload import Payload
-print(Payload(set[str]).write({"pear", "fig", "apple", "kiwi", "date"}))
+from saga_engine.payload.payload import PayloadType
+print(PayloadType(set[str]).write({"pear", "fig", "apple", "kiwi", "date"}))
 """
 
 

@@ -60,7 +60,7 @@ async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_ur
         handle = await client.start("greet", {"name": "Ann"})
         ending = await client.result(handle.run_id, timeout=30)
     assert ending.result == {"say": {"said": "Hello, Ann"}}
-    short, long = (module.codec.seal(b"7" * size, "a") for size in (2, 1024))
+    short, long = (module.codec.encrypt(b"7" * size, "a") for size in (2, 1024))
     assert len(short) == len(long)
 
 
@@ -114,6 +114,12 @@ def test_every_setting_command_and_word_the_page_names_exists():
     named = set(re.findall(r"SAGA_ENGINE_([A-Z_]+)", PAGE))
     assert {name.lower() for name in named} <= set(Settings.model_fields)
     code = "".join(path.read_text() for path in (ROOT / "saga_engine").rglob("*.py"))
-    for word in ("decryption_failed", "input_undecryptable", "sealed_with", "unseal", "$encrypted"):
+    for word in (
+        "decryption_failed",
+        "input_undecryptable",
+        "encrypted_with",
+        "decrypt",
+        "$encrypted",
+    ):
         assert word in code
         assert word.replace("_with", "-with") in PAGE

@@ -73,7 +73,7 @@ async def everything_happens(engine, sealed):
         await client.result(recorded.run_id, timeout=30)
         await worker.facts.until(IncidentOpened, cause="mapping_failed")
         await worker.facts.dead_letter("invalid_input")
-    told = [*map(repr, worker.facts.told), *map(repr, service.events)]
+    told = [*map(repr, worker.facts.events), *map(repr, service.events)]
     return endings, tap.messages, await all_written_rows(engine.database), told
 
 

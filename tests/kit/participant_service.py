@@ -49,7 +49,7 @@ class EngineStub:
         async with asyncio.timeout(30):
             while len(found) < count:
                 deliveries = await self.consumer.take(count - len(found))
-                await self.consumer.settle(deliveries)
+                await self.consumer.acknowledge(deliveries)
                 found += [decode_reply(each, [TOKEN_KEY], self._settings) for each in deliveries]
         return found
 

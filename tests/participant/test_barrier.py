@@ -77,7 +77,7 @@ async def test_twenty_deliveries_at_once_have_one_effect_and_one_reply(engine, s
     assert all(reply == replies[0] for reply in replies)
     assert await ledger_rows(engine) == ([("o-1", 1)] if card == "ok" else [])
     if card == "ok":
-        assert shop.called == ["charge"]
+        assert shop.calls == ["charge"]
 
 
 async def test_commands_of_other_runs_steps_and_directions_are_other_commands(engine, desk):
@@ -92,7 +92,7 @@ async def test_undoing_what_never_happened_succeeds_without_the_handler(shop, de
     refund = make_refund(make_command())
     assert await desk(refund) == EMPTY
     assert await desk(refund) == EMPTY
-    assert shop.called == []
+    assert shop.calls == []
     assert cases(desk) == ["empty", "repeated"]
 
 
@@ -101,7 +101,7 @@ async def test_a_command_that_arrives_after_its_compensation_is_refused(shop, de
     await desk(make_refund(charge))
     assert await desk(charge) == REFUSED
     assert await desk(make_command(charge.run_id, attempt=2, round=2)) == REFUSED
-    assert shop.called == []
+    assert shop.calls == []
     assert cases(desk) == ["empty", "refused", "refused"]
 
 
@@ -112,10 +112,10 @@ async def test_a_compensation_waits_for_its_action_in_hand_and_undoes_it(engine,
         await shop.entered.wait()
         refunding = group.create_task(desk(make_refund(charge)))
         await desk.waiting.wait()
-        shop.released.set()
+        shop.may_finish.set()
     assert charging.result()[0] is Outcome.SUCCEEDED
     assert refunding.result() == EMPTY
-    assert shop.called == ["charge", "refund"]
+    assert shop.calls == ["charge", "refund"]
     assert await ledger_rows(engine) == [("o-1", -1), ("o-1", 1)]
 
 
@@ -128,7 +128,7 @@ async def test_undoing_a_rejected_command_does_nothing_and_keeps_it_from_coming_
     shop.declining = False
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
     assert await desk(anew) == REFUSED
-    assert shop.called == ["charge"]
+    assert shop.calls == ["charge"]
     assert await ledger_rows(engine) == []
 
 
@@ -137,7 +137,7 @@ async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engin
     assert await desk(charge) == (Outcome.REJECTED, DECLINED)
     shop.declining = False
     assert await desk(charge) == (Outcome.REJECTED, DECLINED)
-    assert shop.called == ["charge"]
+    assert shop.calls == ["charge"]
     assert await ledger_rows(engine) == []
 
 
@@ -148,7 +148,7 @@ async def test_a_remembered_refusal_without_a_code_is_given_again(engine, desk, 
     await desk(charge)
     async with engine.begin() as tx:
         await tx.execute(text("UPDATE saga_barrier SET reply = :reply"), {"reply": reply})
-    answer = await desk.perform(charge)
+    answer = await desk.execute(charge)
     assert (answer.outcome, answer.body) == (Outcome.REJECTED, reply.encode())
 
 
@@ -182,7 +182,7 @@ async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_fo
         shop, Interrupted(ParticipantDatabase(engine, Settings()), get_in), EventList()
     )
     assert await other(charge) == await desk(charge)
-    assert shop.called == ["charge", "charge"]
+    assert shop.calls == ["charge", "charge"]
     assert await ledger_rows(engine) == [("o-1", 1)]
 
 
@@ -249,7 +249,7 @@ async def test_a_handler_killed_before_its_commit_leaves_nothing_and_runs_again(
     with pytest.raises(asyncio.CancelledError):
         await performing
     assert await ledger_rows(engine) == []
-    shop.released.set()
+    shop.may_finish.set()
     assert (await desk(charge))[0] is Outcome.SUCCEEDED
     assert await ledger_rows(engine) == [("o-1", 1)]
 
@@ -259,7 +259,7 @@ async def test_a_handler_that_commits_by_itself_is_told_so_and_never_doubled(eng
     for _ in range(2):
         outcome, body = await desk(charge)
         assert (outcome, body["code"]) == (Outcome.FAILED, "transaction_ended")
-    assert shop.called == ["charge"]
+    assert shop.calls == ["charge"]
     assert await ledger_rows(engine) == [("o-1", 1)]
 
 
@@ -275,7 +275,7 @@ async def test_old_rows_are_forgotten_in_batches_and_young_ones_kept(engine, des
     for _ in range(5):
         await desk(make_command())
     async with engine.begin() as tx:
-        await tx.execute(text("UPDATE saga_barrier SET at = now() - interval '31 days'"))
+        await tx.execute(text("UPDATE saga_barrier SET claimed_at = now() - interval '31 days'"))
     await desk(make_command())
     assert await barrier.delete_older_than(engine, timedelta(days=30), batch_size=2) == 5
     async with engine.connect() as tx:

@@ -62,7 +62,7 @@ async def test_a_handler_without_a_database_gets_the_idempotency_key_to_pass_on(
 async def test_an_unknown_command_fails_and_its_name_is_no_label(desk):
     outcome, body = await desk(make_command(name="payment.steal"))
     assert (outcome, body["code"]) == (Outcome.FAILED, "unknown_command")
-    assert [fact.command for fact in desk.told.of(HandlerFinished)] == ["unknown"]
+    assert [fact.command for fact in desk.events.of_type(HandlerFinished)] == ["unknown"]
 
 
 async def test_a_payload_that_does_not_fit_fails_without_quoting_it(shop, desk):
@@ -70,20 +70,20 @@ async def test_a_payload_that_does_not_fit_fails_without_quoting_it(shop, desk):
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_payload")
     assert "order_id" in body["message"]
     assert "4111" not in str(body)
-    assert shop.called == []
+    assert shop.calls == []
 
 
 async def test_an_exception_is_told_by_its_class_and_place_and_never_by_its_text(desk):
     outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "broken"}))
     assert outcome is Outcome.FAILED
     assert body == {"code": "OSError", "message": "OSError", "details": None}
-    (failed,) = desk.told.of(HandlerFailed)
+    (failed,) = desk.events.of_type(HandlerFailed)
     assert "shop.py:" in failed.problem
     assert (failed.code, failed.step, failed.command) == ("OSError", "charge", "payment.charge")
-    (finished,) = desk.told.of(HandlerFinished)
+    (finished,) = desk.events.of_type(HandlerFinished)
     assert finished.code == "OSError"
-    assert not desk.told.of(InternalErrorCaught), "it is not a bug of the engine"
-    assert "secret" not in str(desk.told)
+    assert not desk.events.of_type(InternalErrorCaught), "it is not a bug of the engine"
+    assert "secret" not in str(desk.events)
 
 
 async def test_a_failure_of_the_author_speaks_in_the_authors_words(desk):
@@ -225,7 +225,7 @@ async def test_handlers_run_side_by_side(shop, desk):
         await shop.entered.wait()
         assert (await desk(make_command()))[0] is Outcome.SUCCEEDED
         assert not first.done()
-        shop.released.set()
+        shop.may_finish.set()
 
 
 async def performed(participant):

@@ -310,17 +310,17 @@ async def test_a_task_that_was_cancelled_and_goes_on_is_answered(broker_url, tim
 
 
 class UncancellableParticipant(MisbehavingParticipant):
-    """Its handler ignores every cancellation until it is `released`."""
+    """Its handler ignores every cancellation until it `may_finish` is set."""
 
     def __init__(self, database=None):
-        self.released = asyncio.Event()
+        self.may_finish = asyncio.Event()
         super().__init__(self._with(database), database)
 
     def _with(self, database):
         async def hold(asked):
-            while asked.card == "hold" and not self.released.is_set():
+            while asked.card == "hold" and not self.may_finish.is_set():
                 try:
-                    await self.released.wait()
+                    await self.may_finish.wait()
                 except asyncio.CancelledError:
                     continue
 
@@ -357,7 +357,7 @@ async def test_a_handler_that_ignores_its_timeout_is_answered_and_can_commit_not
                 str(held.run_id),
                 "charge",
             )
-            shop.released.set()
+            shop.may_finish.set()
             await engine.send(make_command())
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
             assert await ledger_rows(ledger) == [("o-1", 1), ("o-1", 2)]
@@ -378,7 +378,7 @@ async def test_a_participant_all_of_whose_handlers_are_stuck_ends_itself_in_word
 
     with pytest.raises(BaseExceptionGroup) as found:
         await be_stuck()
-    shop.released.set()
+    shop.may_finish.set()
     stuck = found.value.subgroup(HandlersStuck)
     assert stuck is not None
     assert "participant_concurrency" in str(stuck.exceptions[0])
@@ -388,7 +388,7 @@ async def test_a_drain_names_what_it_abandons_and_ends_although_a_handler_does_n
     shop = UncancellableParticipant()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, shop, drain=1) as running,
+        running_service(broker_url, shop, shutdown_timeout=1) as running,
     ):
         held = make_command(payload=HOLD)
         await engine.send(held)
@@ -400,7 +400,7 @@ async def test_a_drain_names_what_it_abandons_and_ends_although_a_handler_does_n
             str(held.run_id),
             "payment.charge",
         )
-        shop.released.set()
+        shop.may_finish.set()
 
 
 async def test_the_same_failure_again_is_counted_and_no_second_warning():

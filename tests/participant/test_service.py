@@ -132,7 +132,7 @@ async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_o
                 await engine.send(replace(first, attempt=attempt))
             given_up = await engine.take_replies(2)
             assert {each.ref.attempt for each in given_up} == {1, 2}
-            assert {each.failure.code for each in given_up} == {"in_hand"}
+            assert {each.failure.code for each in given_up} == {"in_progress"}
         last = await engine.take_reply()
         assert (last.ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
         assert [fact.reason for fact in running.events.of_type(BarrierHit)] == [
@@ -151,7 +151,7 @@ async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger
         assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
         for asked in (charge, make_refund(charge)):
             await engine.send(asked)
-            assert (await engine.take_reply()).failure.code == "in_hand"
+            assert (await engine.take_reply()).failure.code == "in_progress"
 
 
 async def test_a_command_that_waits_is_left_to_its_next_delivery_when_the_connection_is_lost(
@@ -177,7 +177,7 @@ async def test_a_command_that_waits_is_left_to_its_next_delivery_when_the_connec
 
 def consumed(running):
     """How many deliveries have had their turn."""
-    return len(running.told.of(MessagesConsumed))
+    return len(running.events.of_type(MessagesConsumed))
 
 
 async def test_a_process_that_drains_leaves_what_somebody_else_has_in_hand(broker_url, ledger):
@@ -229,12 +229,12 @@ async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
             ids.add(message.properties.message_id)
         return is_reply(message)
 
-    refused = development_broker.faults.on_publish(noted, nack, times=3)
+    refused = development_broker.faults.on_publish(noted, nack, max_count=3)
     url = development_broker.url
     async with engine_stub(url) as engine, running_service(url, PaymentsParticipant()) as running:
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        assert refused.fired == len(ids) == 3
+        assert refused.fired_count == len(ids) == 3
         await running.events.wait_for(lambda fact: getattr(fact, "outcome", "") == "confirmed")
         outcomes = [fact.outcome for fact in running.events.of_type(MessagesPublished)]
         assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
@@ -326,7 +326,7 @@ async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_
 ):
     host = rabbitmq_url.rpartition("/")[2]
     definition = '{"dead-letter-exchange": "saga.dead-letters"}'
-    await rabbitmq.ctl(
+    await rabbitmq.rabbitmqctl(
         "set_policy", "-p", host, "--apply-to", "queues", "aside", "^saga.participant", definition
     )
     async with (
@@ -383,7 +383,7 @@ async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_ur
             await engine.send(late)
             running.stop.set()
             await running.events.wait_for(lambda fact: isinstance(fact, ProcessStopping))
-            assert (await running.service.readiness())["draining"]
+            assert (await running.service.readiness())["shutting_down"]
             shop.may_finish.set()
             await running.shut_down()
             assert (await engine.take_reply()).ref.run_id == slow.run_id
@@ -411,11 +411,11 @@ async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(bro
 
 
 async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
-    monkeypatch.setattr("saga_engine.shutdown.LEAVING", 0.1)
+    monkeypatch.setattr("saga_engine.shutdown.SHUTDOWN_RESERVE", 0.1)
     shop = PaymentsParticipant()
     async with (
         command_sender(broker_url) as sender,
-        running_service(broker_url, shop, drain=0.3) as running,
+        running_service(broker_url, shop, shutdown_timeout=0.3) as running,
     ):
         await sender.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
@@ -432,7 +432,7 @@ async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
             "handlers": None,
             "publishing": None,
             "consuming": None,
-            "draining": None,
+            "shutting_down": None,
         }
 
 

@@ -160,7 +160,7 @@ async def test_a_handler_may_change_schema_and_role_and_its_neighbours_do_not_se
     assert await ledger_rows(desk.ledger) == [("o-1", 1), ("o-1", 1)]
     first, second = desk.tenant.seen
     assert second == first
-    assert not desk.told.of(InternalErrorCaught)
+    assert not desk.events.of_type(InternalErrorCaught)
 
 
 async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(desk):
@@ -200,7 +200,7 @@ async def test_a_handler_that_ends_or_breaks_its_transaction_is_refused_in_words
     assert len(body["message"]) > 10
     assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
     assert await ledger_rows(desk.ledger) == [("o-1", 1)] * (1 + kept)
-    assert not desk.told.of(InternalErrorCaught)
+    assert not desk.events.of_type(InternalErrorCaught)
 
 
 async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(desk):
@@ -295,7 +295,7 @@ async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines
         await tx.execute(text("DROP TABLE saga_barrier"))
     outcome, body = await desk(make_tenant_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
-    (trouble,) = desk.told.of(DatabaseUnavailable)
+    (trouble,) = desk.events.of_type(DatabaseUnavailable)
     assert "migrate" not in trouble.problem
 
 
