@@ -89,7 +89,7 @@ async def test_an_input_that_is_too_large_is_refused_before_it_is_sent(client):
 
 async def test_the_status_of_a_run_in_flight_and_of_no_run(client, greeter):
     handle = await client.start("held", ANN)
-    await greeter.holding.wait()
+    await greeter.hold_started.wait()
     assert (await client.status(str(handle.run_id))).status is Status.RUNNING
     with pytest.raises(NotFound, match="There is no run"):
         await client.status(uuid7())
@@ -134,7 +134,7 @@ async def test_the_announcement_wakes_every_waiter_without_asking_again(settings
     async with Client(settings=patient) as client, asyncio.TaskGroup() as group:
         handle = await client.start("held", ANN)
         waiting = [group.create_task(client.result(handle.run_id, timeout=20)) for _ in range(3)]
-        await greeter.holding.wait()
+        await greeter.hold_started.wait()
         greeter.may_finish.set()
     assert [task.result().status for task in waiting] == [Status.COMPLETED] * 3
 
@@ -147,8 +147,8 @@ async def test_a_result_is_found_though_the_announcement_came_before_the_questio
 
 async def test_a_cancelled_run_is_undone(client, greeter):
     handle = await client.start("held", ANN)
-    await greeter.holding.wait()
-    await client.cancel(handle.run_id, reason="changed her mind", by="ann")
+    await greeter.hold_started.wait()
+    await client.cancel(handle.run_id, reason="changed her mind", operator="ann")
     greeter.may_finish.set()
     ending = await client.result(handle.run_id, timeout=20)
     assert (ending.status, ending.error.code) == (Status.COMPENSATED, "cancelled")
@@ -159,9 +159,9 @@ async def test_a_finished_run_is_not_cancelled_and_no_run_is_not_found(client):
     handle = await client.start("greet", ANN)
     await client.result(handle.run_id, timeout=20)
     with pytest.raises(Conflict, match="completed already"):
-        await client.cancel(handle.run_id, reason="too late", by="ann")
+        await client.cancel(handle.run_id, reason="too late", operator="ann")
     with pytest.raises(NotFound, match="There is no run"):
-        await client.cancel(uuid7(), reason="none", by="ann")
+        await client.cancel(uuid7(), reason="none", operator="ann")
 
 
 async def test_without_any_engine_ever_the_start_says_so(settings):

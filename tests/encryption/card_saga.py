@@ -1,7 +1,7 @@
 """
 A saga whose payloads all hold one secret, its participant, and eyes on everything that keeps them.
 
-`mood` decides: declined and failing at the charge, raising in its mapping function.
+`scenario` decides: declined and failing at the charge, raising in its mapping function.
 """
 
 from collections import defaultdict

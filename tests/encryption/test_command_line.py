@@ -63,7 +63,7 @@ async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engi
 
 async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
     ran = await engine("start", "greet", "--input", '{"name": "nobody"}', "--wait", **KEYS)
-    assert (ran.code, "nobody: There is nobody to greet." in ran.err) == (6, True)
+    assert (ran.exit_code, "nobody: There is nobody to greet." in ran.err) == (6, True)
     run_id = ran.out.split()[0]
     assert "There is nobody" not in (await engine("show", run_id, **KEYS)).out
     assert "There is nobody to greet." in (await engine("show", run_id, "--decrypt", **KEYS)).out
@@ -73,12 +73,12 @@ async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
 async def test_a_result_given_by_hand_is_sealed(engine, keys):
     ran = await engine("start", "stuck", "--input", '{"name": "Ann"}', **KEYS)
     run_id = ran.out.strip()
-    await engine.facts.until(IncidentOpened)
+    await engine.events.wait_for(IncidentOpened)
     await record_all_writes(engine.database)
     result = ("--result", json.dumps({"said": SECRET}))
     done = await engine("resolve", f"{run_id}/1", "complete", *result, *WHY, **keys)
-    assert done.code == 0, done.err
-    await engine.facts.until(RunFinished)
+    assert done.exit_code == 0, done.err
+    await engine.events.wait_for(RunFinished)
     shown = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
     assert shown["result"]["lose"] == {"said": SECRET}
     written = await all_written_rows(engine.database)
@@ -90,7 +90,7 @@ async def test_a_result_given_by_hand_is_sealed(engine, keys):
 
 async def test_the_runs_that_a_key_is_needed_for_are_listed(engine):
     run_id = (await engine("start", "greet", "--input", '{"name": "Ann"}', **KEYS)).out.strip()
-    await engine.facts.until(RunFinished)
+    await engine.events.wait_for(RunFinished)
     found = (await engine("list", "--encrypted-with", "k1", "--json")).json["runs"]
     assert [each["run_id"] for each in found] == [run_id]
     for others in (("--encrypted-with", "k2"), ("--encrypted-with", "k1", "--status", "running")):
@@ -112,7 +112,7 @@ async def test_a_codec_that_cannot_work_is_told_before_anything_runs(engine):
         ("start", "greet", "--input", "{}"),
     ):
         ran = await engine(*command, payload_codec="aes-gcm")
-        assert (ran.code, "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is not set" in ran.err) == (
+        assert (ran.exit_code, "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is not set" in ran.err) == (
             2,
             True,
         ), ran.err

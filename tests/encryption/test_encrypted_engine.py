@@ -27,7 +27,7 @@ from tests.kit.engine import engine_harness
 from tests.kit.participant_service import running_service
 
 CARRIERS = ("saga.commands", "saga.replies", "saga.requests", "saga.events")
-DIGEST = sha256(orjson.dumps({"card": SECRET, "mood": "fine"})).hexdigest()
+DIGEST = sha256(orjson.dumps({"card": SECRET, "scenario": "fine"})).hexdigest()
 """What would do to look whether the input was a guessed one."""
 
 KEEPERS = (
@@ -48,7 +48,7 @@ async def engine(rabbitmq_url, migrated_url):
 
 async def everything_happens(engine, sealed):
     """A run of each kind, from each kind of caller; what they leave behind."""
-    worker = await engine.worker(order_saga(), **sealed)
+    worker = await engine.start_worker(order_saga(), **sealed)
     own = Settings(broker_url=engine.broker_url, **sealed)
     shop = CardParticipant(engine.database_url)
     async with (
@@ -71,9 +71,9 @@ async def everything_happens(engine, sealed):
             for mood in ("fine", "declined", "failing")
         }
         await client.result(recorded.run_id, timeout=30)
-        await worker.facts.until(IncidentOpened, cause="mapping_failed")
-        await worker.facts.dead_letter("invalid_input")
-    told = [*map(repr, worker.facts.events), *map(repr, service.events)]
+        await worker.events.wait_for(IncidentOpened, cause="mapping_failed")
+        await worker.events.wait_for_dead_letter("invalid_input")
+    told = [*map(repr, worker.events.events), *map(repr, service.events)]
     return endings, tap.messages, await all_written_rows(engine.database), told
 
 

@@ -59,8 +59,8 @@ class RotatingServices:
 
     async def restart_worker(self, *key_ids):
         before = self.worker
-        self.worker = await self.engine.worker(order_saga(), **sealed(*key_ids))
-        self.events.append(self.worker.facts)
+        self.worker = await self.engine.start_worker(order_saga(), **sealed(*key_ids))
+        self.events.append(self.worker.events)
         if before is not None:
             await before.stop()
 
@@ -88,7 +88,7 @@ class RotatingServices:
         return Settings(broker_url=self.engine.broker_url, **sealed(*key_ids))
 
     def of(self, kind):
-        return [fact for facts in self.events for fact in facts.of(kind)]
+        return [fact for events in self.events for fact in events.matching(kind)]
 
 
 def sealed(*key_ids):
@@ -118,7 +118,7 @@ async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_parties):
     await more()
     # First everybody can read it, then it seals.
     for ring in (("none", "k1"), ("k1",), ("k1", "k2"), ("k2", "k1")):
-        for change in (parties.work, parties.serve, parties.ask):
+        for change in (parties.restart_worker, parties.restart_participant, parties.request):
             await change(*ring)
             await more()
     endings = [await parties.client.result(each.run_id, timeout=60) for each in handles]
@@ -128,39 +128,39 @@ async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_parties):
     handle = await parties.client.start("order", Order())
     assert (await parties.client.result(handle.run_id)).status == Status.COMPLETED
     assert not parties.of(IncidentOpened)
-    assert len(parties.shop.asked) == 2 * (len(handles) + 1)
+    assert len(parties.shop.commands) == 2 * (len(handles) + 1)
     await check_promises(parties.engine.database)
 
 
 async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back(parties):
-    await parties.work("k1")
-    await parties.serve("k2", "k1")
-    await parties.ask("k1")
+    await parties.restart_worker("k1")
+    await parties.restart_participant("k2", "k1")
+    await parties.request("k1")
     handle = await parties.client.start("order", Order())
-    incident = await parties.worker.facts.incident(str(handle.run_id))
+    incident = await parties.worker.events.wait_for_incident(str(handle.run_id))
     assert (incident.step, incident.cause) == ("charge", "decryption_failed")
-    asked = len(parties.shop.asked)
-    await parties.work("k1", "k2")
+    asked = len(parties.shop.commands)
+    await parties.restart_worker("k1", "k2")
     await operate(
         parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
     )
-    await parties.ask("k1", "k2")
+    await parties.request("k1", "k2")
     ending = await parties.client.result(handle.run_id, timeout=30)
     assert ending.result == {"reserve": {"number": SECRET}, "charge": {"number": SECRET}}
-    assert len(parties.shop.asked) == asked + 1  # only the charge: nothing is done twice
+    assert len(parties.shop.commands) == asked + 1  # only the charge: nothing is done twice
     await check_promises(parties.engine.database)
 
 
 async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_nothing(parties):
-    await parties.work("k2")
-    await parties.serve("k1")
-    await parties.ask("k2")
+    await parties.restart_worker("k2")
+    await parties.restart_participant("k1")
+    await parties.request("k2")
     handle = await parties.client.start("order", Order())
-    incident = await parties.worker.facts.incident(str(handle.run_id))
+    incident = await parties.worker.events.wait_for_incident(str(handle.run_id))
     assert (incident.step, incident.cause) == ("reserve", "decryption_failed")
-    assert parties.shop.asked == []
-    await parties.serve("k1", "k2")
-    await parties.work("k2", "k1")
+    assert parties.shop.commands == []
+    await parties.restart_participant("k1", "k2")
+    await parties.restart_worker("k2", "k1")
     await operate(
         parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
     )
@@ -169,13 +169,13 @@ async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_n
 
 
 async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(parties):
-    await parties.work("k1")
-    await parties.serve("k1")
-    await parties.ask("k2", "k1")
+    await parties.restart_worker("k1")
+    await parties.restart_participant("k1")
+    await parties.request("k2", "k1")
     with pytest.raises(InvalidInput, match="key 'k2' is not in the key ring"):
         await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.facts.dead_letter("input_undecryptable")
-    await parties.work("k1", "k2")
+    await parties.worker.events.wait_for_dead_letter("input_undecryptable")
+    await parties.restart_worker("k1", "k2")
     engine = parties.engine
     async with engine.database.transaction() as tx:
         [letter] = await dead_letters.read_page(tx, limit=10, reason="input_undecryptable")
@@ -183,7 +183,7 @@ async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(p
     async with open_connection(engine.broker_url, "publish") as link:
         again = Redriver(engine.database, Publisher(link), operator="ada", reason="the key is back")
         assert await again.send([letter.id]) == {}
-    [fact] = await parties.worker.facts.until(RunFinished)
+    [fact] = await parties.worker.events.wait_for(RunFinished)
     assert fact.status == Status.COMPLETED
 
 
@@ -212,16 +212,16 @@ async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, bef
 
 async def test_a_run_id_asked_again_after_a_rotation_is_the_same_run(parties):
     await parties.all("k1")
-    asker, run_id = await parties.engine.asker(), str(uuid7())
+    asker, run_id = await parties.engine.connect_client(), str(uuid7())
     body = {"run_id": run_id, "saga": "order"}
     place = input_associated_data("order", run_id)
 
     async def ask(given, *key_ids):
         given = payload_encryption(*key_ids).encrypt(given, place) if key_ids else given
-        return (await asker.ask("start", **body, input=given)).outcome
+        return (await asker.call("start", **body, input=given)).outcome
 
     assert await ask({"card": SECRET}, "k1") == "accepted"
-    await parties.work("k2", "k1")
+    await parties.restart_worker("k2", "k1")
     assert await ask({"card": SECRET}, "k1") == "existing"
     assert await ask({"card": SECRET}, "k2") == "existing"
     assert await ask({"card": SECRET}) == "existing"
@@ -232,11 +232,11 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
     await parties.all("k1")
     first = await parties.client.start("order", Order(), key="o-1")
     await parties.client.result(first.run_id, timeout=30)
-    await parties.work("k2")
-    await parties.ask("k2")
+    await parties.restart_worker("k2")
+    await parties.request("k2")
     with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be decrypted"):
         await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.facts.dead_letter("input_undecryptable")
+    await parties.worker.events.wait_for_dead_letter("input_undecryptable")
     async with parties.engine.database.transaction() as tx:
         with pytest.raises(Conflict, match="key 'k1' is not in the key ring"):
             await start_in_transaction(
@@ -249,12 +249,12 @@ async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(
 
 async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
     await record_all_writes(parties.engine.database)
-    await parties.work("k1")
-    shop = await parties.engine.shop(["stock.reserve", "card.charge"])
-    shop.answers["stock.reserve"] = shop.answers["card.charge"] = answered
-    asker = await parties.engine.asker()
+    await parties.restart_worker("k1")
+    shop = await parties.engine.start_participant(["stock.reserve", "card.charge"])
+    shop.reply_makers["stock.reserve"] = shop.reply_makers["card.charge"] = answered
+    asker = await parties.engine.connect_client()
     run_id = await asker.start("order", input={"card": SECRET})
-    assert await parties.worker.facts.finished(run_id) == Status.COMPLETED
+    assert await parties.worker.events.wait_for_end(run_id) == Status.COMPLETED
     assert [each.command.payload.keys() for each in shop.received] == [{"$encrypted"}] * 2
     for table, rows in (await all_written_rows(parties.engine.database)).items():
         assert not contains_secret(rows), table
@@ -283,15 +283,15 @@ def answered(command):
 
 
 async def test_what_waits_for_another_worker_waits_sealed(parties):
-    await parties.work("k1")
+    await parties.restart_worker("k1")
     await parties.worker.stop()  # the saga is known now, and nobody has it
     await record_all_writes(parties.engine.database)
-    other = await parties.engine.worker(**sealed("k1"))
-    asker = await parties.engine.asker()
+    other = await parties.engine.start_worker(**sealed("k1"))
+    asker = await parties.engine.connect_client()
     run_id = str(uuid7())
     start = {"run_id": run_id, "saga": "order", "input": {"card": SECRET}}
     await asker.send(("start", start))
-    await other.facts.until(MessageHeld, run_id=run_id)
+    await other.events.wait_for(MessageHeld, run_id=run_id)
     written = await all_written_rows(parties.engine.database)
     assert written["saga_engine.pending_request"]
     assert not contains_secret(written["saga_engine.pending_request"])

@@ -111,7 +111,7 @@ async def test_a_compensation_waits_for_its_action_in_hand_and_undoes_it(engine,
         charging = group.create_task(desk(charge))
         await shop.entered.wait()
         refunding = group.create_task(desk(make_refund(charge)))
-        await desk.waiting.wait()
+        await desk.saw_in_progress.wait()
         shop.may_finish.set()
     assert charging.result()[0] is Outcome.SUCCEEDED
     assert refunding.result() == EMPTY
@@ -125,7 +125,7 @@ async def test_undoing_a_rejected_command_does_nothing_and_keeps_it_from_coming_
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     assert (await desk(charge))[0] is Outcome.REJECTED
     assert await desk(make_refund(charge)) == EMPTY
-    shop.declining = False
+    shop.rejects = False
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
     assert await desk(anew) == REFUSED
     assert shop.calls == ["charge"]
@@ -135,7 +135,7 @@ async def test_undoing_a_rejected_command_does_nothing_and_keeps_it_from_coming_
 async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engine, shop, desk):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     assert await desk(charge) == (Outcome.REJECTED, DECLINED)
-    shop.declining = False
+    shop.rejects = False
     assert await desk(charge) == (Outcome.REJECTED, DECLINED)
     assert shop.calls == ["charge"]
     assert await ledger_rows(engine) == []
@@ -175,7 +175,7 @@ async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_fo
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
 
     async def get_in():
-        shop.declining = False
+        shop.rejects = False
         assert (await desk(charge))[0] is Outcome.SUCCEEDED
 
     other = DirectExecutor(
@@ -189,7 +189,7 @@ async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_fo
 async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, shop, desk):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     await desk(charge)
-    shop.declining = False
+    shop.rejects = False
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
     first = await desk(anew)
     assert first[0] is Outcome.SUCCEEDED
@@ -201,7 +201,7 @@ async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, s
 async def test_a_new_key_without_a_later_attempt_is_not_a_new_command(shop, desk):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"}, attempt=3)
     await desk(charge)
-    shop.declining = False
+    shop.rejects = False
     late = make_command(charge.run_id, charge.payload, attempt=2, round=7)
     assert await desk(late) == (Outcome.REJECTED, DECLINED)
 
@@ -215,7 +215,7 @@ async def test_a_command_asked_anew_that_fails_stays_rejected_until_it_runs_thro
     assert (await desk(make_command(charge.run_id, broken, attempt=2, round=2)))[
         0
     ] is Outcome.FAILED
-    shop.declining = False
+    shop.rejects = False
     assert (await desk(make_command(charge.run_id, broken, attempt=3, round=2)))[
         0
     ] is Outcome.SUCCEEDED
@@ -226,7 +226,7 @@ async def test_a_rejected_compensation_asked_anew_runs_again(engine, shop, desk)
     charge = make_command(payload={"order_id": "never"})
     await desk(charge)
     assert (await desk(make_refund(charge, order="never")))[0] is Outcome.REJECTED
-    shop.declining = False
+    shop.rejects = False
     assert await desk(make_refund(charge, order="never", attempt=2, round=2)) == EMPTY
     assert await ledger_rows(engine) == [("never", -1), ("never", 1)]
 
@@ -236,7 +236,7 @@ async def test_a_failure_undoes_what_the_handler_wrote_and_may_run_again(engine,
     charge = make_command(payload={"order_id": "o-1", "card": card})
     assert (await desk(charge))[0] is Outcome.FAILED
     assert await ledger_rows(engine) == []
-    shop.declining = False
+    shop.rejects = False
     assert (await desk(charge))[0] is Outcome.SUCCEEDED
     assert await ledger_rows(engine) == [("o-1", 1)]
 

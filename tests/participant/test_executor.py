@@ -78,7 +78,7 @@ async def test_an_exception_is_told_by_its_class_and_place_and_never_by_its_text
     assert outcome is Outcome.FAILED
     assert body == {"code": "OSError", "message": "OSError", "details": None}
     (failed,) = desk.events.of_type(HandlerFailed)
-    assert "shop.py:" in failed.problem
+    assert "payments_participant.py:" in failed.problem
     assert (failed.code, failed.step, failed.command) == ("OSError", "charge", "payment.charge")
     (finished,) = desk.events.of_type(HandlerFinished)
     assert finished.code == "OSError"
@@ -98,7 +98,7 @@ async def test_a_rejection_without_a_database_is_rejected(desk):
 
 
 async def test_a_handler_that_hangs_fails_after_the_timeout(shop):
-    desk = DirectExecutor(shop, None, EventList(), participant_timeout=0.05)
+    desk = DirectExecutor(shop, None, EventList(), participant_handler_timeout=0.05)
     outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "slow"}))
     assert (outcome, body["code"]) == (Outcome.FAILED, "timeout")
 
@@ -107,7 +107,7 @@ async def test_a_handler_that_hangs_in_its_transaction_leaves_nothing(database_u
     slow = make_command(payload={"order_id": "o-1", "card": "slow"})
     async with (
         ledger_engine(database_url) as engine,
-        direct_executor(engine, participant_timeout=1) as (
+        direct_executor(engine, participant_handler_timeout=1) as (
             shop,
             desk,
         ),

@@ -113,7 +113,7 @@ async def test_a_handler_that_exits_fails_and_the_commands_beside_it_go_on(broke
         exiting = make_command(payload={"order_id": "o-1", "card": "exit"})
         await engine.send(exiting)
         await engine.send(make_command(payload={"order_id": "o-2"}))
-        replies = {each.ref.run_id: each for each in await engine.take_replies(2)}
+        replies = {each.command_ref.run_id: each for each in await engine.take_replies(2)}
         failed = replies.pop(exiting.run_id)
         assert (failed.outcome, failed.failure.code) == (Outcome.FAILED, "SystemExit")
         assert [each.outcome for each in replies.values()] == [Outcome.SUCCEEDED]
@@ -225,7 +225,7 @@ async def test_the_details_of_a_refusal_may_be_as_deep_as_the_settings_allow():
         raise Rejected("declined", "The card was declined.", details)
 
     outcome, body = await DirectExecutor(
-        MisbehavingParticipant(charge), None, EventList(), body_depth=200
+        MisbehavingParticipant(charge), None, EventList(), max_body_depth=200
     )(make_command())
     assert (outcome, body["code"], body["details"]) == (Outcome.REJECTED, "declined", details)
 
@@ -417,7 +417,9 @@ async def test_the_same_failure_again_is_counted_and_no_second_warning():
         True,
         True,
     ]
-    desk = DirectExecutor(MisbehavingParticipant(charge), None, EventList(), log_repeat=0.001)
+    desk = DirectExecutor(
+        MisbehavingParticipant(charge), None, EventList(), log_throttle_interval=0.001
+    )
     for _ in range(2):
         await desk(make_command())
         over = asyncio.Event()

@@ -56,7 +56,7 @@ async def test_a_command_is_performed_once_and_answered(broker_url, ledger):
             await engine.send(asked)
             reply = await engine.take_reply()
             assert reply.outcome is Outcome.SUCCEEDED
-            assert reply.ref.run_id == charge.run_id
+            assert reply.command_ref.run_id == charge.run_id
         assert await ledger_rows(ledger) == [("o-1", -1), ("o-1", 1)]
 
 
@@ -84,7 +84,7 @@ async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, le
             for asked in commands:
                 group.create_task(engine.send(asked))
         replies = await engine.take_replies(len(commands))
-        told = {reply.ref.run_id: reply.body["charge_id"] for reply in replies}
+        told = {reply.command_ref.run_id: reply.body["charge_id"] for reply in replies}
         for asked in commands:
             assert told[asked.run_id].startswith(asked.payload["order_id"] + "-")
         assert len(await ledger_rows(ledger)) == len(commands)
@@ -111,8 +111,8 @@ async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_
                 await engine.send(each)
             for _ in range(10):
                 await engine.send(other := make_command())
-                assert (await engine.take_reply()).ref.run_id == other.run_id
-        answered = {each.ref.run_id for each in await engine.take_replies(3)}
+                assert (await engine.take_reply()).command_ref.run_id == other.run_id
+        answered = {each.command_ref.run_id for each in await engine.take_replies(3)}
         assert answered == {each.run_id for each in held}
         assert len(running.events.of_type(MessagesConsumed)) == 13
     assert len(await ledger_rows(ledger)) == 13
@@ -131,10 +131,10 @@ async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_o
             for attempt in (1, 2, 3):
                 await engine.send(replace(first, attempt=attempt))
             given_up = await engine.take_replies(2)
-            assert {each.ref.attempt for each in given_up} == {1, 2}
+            assert {each.command_ref.attempt for each in given_up} == {1, 2}
             assert {each.failure.code for each in given_up} == {"in_progress"}
         last = await engine.take_reply()
-        assert (last.ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
+        assert (last.command_ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
         assert [fact.reason for fact in running.events.of_type(BarrierHit)] == [
             "in_hand",
             "in_hand",
@@ -145,7 +145,7 @@ async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger
     charge = make_command()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, PaymentsParticipant(ledger), participant_timeout=0.2),
+        running_service(broker_url, PaymentsParticipant(ledger), participant_handler_timeout=0.2),
         ledger.connect() as gone,
     ):
         assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
@@ -245,7 +245,7 @@ async def test_a_participant_cut_off_answers_after_it_has_reconnected(developmen
     async with engine_stub(url) as engine, running_service(url, shop):
         await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
-        development_broker.faults.cut_connections()
+        development_broker.faults.abort_connections()
         shop.may_finish.set()
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
     assert await ledger_rows(ledger) == [("o-1", 1)]
@@ -346,7 +346,7 @@ async def test_a_hanging_handler_fails_and_the_others_go_on(broker_url):
     shop = PaymentsParticipant()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, shop, participant_timeout=0.5) as running,
+        running_service(broker_url, shop, participant_handler_timeout=0.5) as running,
     ):
         await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await shop.entered.wait()
@@ -386,13 +386,13 @@ async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_ur
             assert (await running.service.readiness())["shutting_down"]
             shop.may_finish.set()
             await running.shut_down()
-            assert (await engine.take_reply()).ref.run_id == slow.run_id
+            assert (await engine.take_reply()).command_ref.run_id == slow.run_id
             assert running.events.of_type(ProcessStopped) == [
                 ProcessStopped(program="participant", clean=True)
             ]
         assert await ledger_rows(ledger) == [("o-1", 1)]
         async with running_service(broker_url, shop):
-            assert (await engine.take_reply()).ref.run_id == late.run_id
+            assert (await engine.take_reply()).command_ref.run_id == late.run_id
 
 
 async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(broker_url):
@@ -519,7 +519,7 @@ async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has
         await sleep(2)
         await proxy.accept()
         replies += await engine.take_replies(number - len(replies))
-        failed = {each.ref.run_id for each in replies if each.outcome is Outcome.FAILED}
+        failed = {each.command_ref.run_id for each in replies if each.outcome is Outcome.FAILED}
         assert len(failed) <= concurrency, "only what was in a handler at that moment"
         for asked in commands:
             if asked.run_id in failed:
