@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import randrange, uniform
+from random import random, randrange
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -27,6 +27,7 @@ from saga_engine.amqp.declare import declare_topology
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.amqp.handshake import open_connection
 from saga_engine.amqp.url import split_hosts, username_of, with_heartbeat
+from saga_engine.backoff import Backoff
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
@@ -98,6 +99,9 @@ class SupervisedConnection:
             with_heartbeat(host_url, settings.broker_heartbeat) for host_url in split_hosts(url)
         )
         self._host_urls.rotate(randrange(len(self._host_urls)))  # noqa: S311 - no secret depends on it
+        self._backoff = Backoff(
+            settings.broker_reconnect_backoff, settings.broker_reconnect_backoff_max, jitter=0.5
+        )
         self._on_status = on_status
         self._wait_for_broker = wait_for_broker
         self._connection: AmqpConnection | None = None
@@ -255,10 +259,8 @@ class SupervisedConnection:
         return isinstance(error, BrokerUnavailable) and (self._wait_for_broker or has_untried_host)
 
     def backoff_delay(self, failures: int) -> float:
-        """Seconds before the next attempt: doubling, capped, and spread so that no herd forms."""
-        max_delay = self.settings.broker_reconnect_backoff_max
-        delay = min(max_delay, self.settings.broker_reconnect_backoff * 2.0 ** min(failures, 32))
-        return delay * uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
+        """Return the seconds before the next attempt; the jitter spreads many processes."""
+        return self._backoff.delay(failures, random())  # noqa: S311 - no secret depends on it
 
     async def _open(self) -> None:
         connection = await open_connection(

@@ -24,6 +24,7 @@ from saga_engine.errors import BrokerError, BrokerUnavailable
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import Binding
 from saga_engine.vocabulary import ConnectionState
+from saga_engine.waiting import wait_for_event
 
 
 def _always_false() -> bool:
@@ -198,18 +199,14 @@ class Consumer:
     async def _supervise(self) -> None:
         watchdog = ConsumerWatchdog(self._supervised, self._queues)
         while not self._stopped:
-            try:
-                async with asyncio.timeout(
-                    self._supervised.settings.broker_topology_check_interval
-                ):
-                    await self._consuming_lost.wait()
-            except TimeoutError:
+            interval = self._supervised.settings.broker_topology_check_interval
+            if await wait_for_event(self._consuming_lost, interval):
+                await self._resubscribe()
+            else:
                 channel = self._channel
                 problem = await watchdog.check(channel) if channel else ""
                 if problem and channel and not self._stopped:
                     self._stop_consuming(channel, problem)
-            else:
-                await self._resubscribe()
 
     async def _resubscribe(self) -> None:
         failures = 0

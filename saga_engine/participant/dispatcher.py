@@ -37,6 +37,7 @@ from saga_engine.telemetry.events import (
     describe_error,
 )
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 
 
 class Dispatcher:
@@ -165,11 +166,7 @@ class Dispatcher:
         if executor.outage_monitor is not None and executor.is_database_unavailable:
             await executor.outage_monitor.wait_until_over(MAX_RETRY_DELAY)
             return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            pass  # it is tried again
+        await wait_for_event(self._draining, seconds)
 
     def _emit_consumed(self, delivery: Delivery) -> None:
         redelivered = int(delivery.redelivered)

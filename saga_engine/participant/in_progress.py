@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from saga_engine.backoff import Backoff
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import Direction
 
-INITIAL_RETRY_DELAY, MAX_RETRY_DELAY = 0.05, 1.0
-"""Seconds until a command is tried again: doubling, up to the longest."""
+MAX_RETRY_DELAY = 1.0
+_BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
+"""Seconds until a command is tried again."""
 
 _StepRef = tuple[UUID, str, Direction]
 
@@ -58,7 +60,7 @@ class RetryWait:
         self._attempt = attempt
         self._wait_timeout = wait_timeout
         self._deadline = 0.0
-        self._delay = INITIAL_RETRY_DELAY / 2
+        self._retries = 0
         self.is_first_conflict = True
         self.consumption_emitted = False
 
@@ -71,5 +73,6 @@ class RetryWait:
 
     def next_delay(self) -> float:
         """Seconds until it is tried again."""
-        self._delay = min(MAX_RETRY_DELAY, self._delay * 2)
-        return self._delay
+        delay = _BACKOFF.delay(self._retries)
+        self._retries += 1
+        return delay

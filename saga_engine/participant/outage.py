@@ -10,6 +10,7 @@ import asyncio
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.telemetry.events import DatabaseRecovered, DatabaseUnavailable, Observer
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 
 
 class CommandDeferred(Exception):
@@ -52,11 +53,7 @@ class OutageMonitor:
 
     async def wait_until_over(self, seconds: float) -> None:
         """Wait until it is over, for so many seconds at most."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._outage_ended.wait()
-        except TimeoutError:
-            pass  # the caller looks again
+        await wait_for_event(self._outage_ended, seconds)
 
     async def run(self) -> None:
         """Look whether an outage is over, until cancelled."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
+from saga_engine.backoff import Backoff
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
@@ -22,6 +23,7 @@ from saga_engine.protocol.token import redact_token
 from saga_engine.protocol.topology import REPLIES
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import MessageDeadLettered, MessagesPublished, Observer
+from saga_engine.waiting import wait_for_event
 
 
 def _loop_time() -> float:
@@ -50,6 +52,9 @@ class ReplyPublisher:
         self._emit = emit
         self._unconfirmed: list[_UnconfirmedReply] = []
         self._wake_up = asyncio.Event()
+        self._backoff = Backoff(
+            settings.broker_reconnect_backoff, settings.broker_reconnect_backoff_max
+        )
         self._stopped_accepting = False
 
     def add(self, delivery: Delivery, message: Message) -> None:
@@ -75,9 +80,10 @@ class ReplyPublisher:
             if due:
                 await self._publish(self._next_batch(due))
             else:
-                await self._wait_for_wake_up(
-                    min((reply.publish_at - now for reply in self._unconfirmed), default=None)
+                next_due = min(
+                    (reply.publish_at - now for reply in self._unconfirmed), default=None
                 )
+                await wait_for_event(self._wake_up, next_due)
 
     def _next_batch(self, due: list[_UnconfirmedReply]) -> list[_UnconfirmedReply]:
         """As many of them as are written at once: one, and more while they are small enough."""
@@ -87,13 +93,6 @@ class ReplyPublisher:
             if index and size > self._settings.max_batch_bytes:
                 return due[:index]
         return due
-
-    async def _wait_for_wake_up(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake_up.wait()
-        except TimeoutError:
-            pass  # the next one is due
 
     async def _publish(self, batch: list[_UnconfirmedReply]) -> None:
         outcomes = await self._publisher.publish([reply.message for reply in batch])
@@ -133,12 +132,8 @@ class ReplyPublisher:
         return shutting_down or reply.delivery.generation != self._consumer.generation
 
     def _schedule_retry(self, reply: _UnconfirmedReply) -> None:
-        max_delay = self._settings.broker_reconnect_backoff_max
-        delay = min(
-            max_delay, self._settings.broker_reconnect_backoff * 2.0 ** min(reply.attempts, 32)
-        )
+        reply.publish_at = _loop_time() + self._backoff.delay(reply.attempts)
         reply.attempts += 1
-        reply.publish_at = _loop_time() + delay
         # Two publishes of one message id cannot be told apart while both are on their way.
         reply.message = replace(reply.message, message_id=new_message_id())
 

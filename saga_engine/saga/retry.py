@@ -4,6 +4,8 @@ import zlib
 from dataclasses import dataclass
 from datetime import timedelta
 
+from saga_engine.backoff import Backoff
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -37,9 +39,8 @@ class Retry:
             failures: attempts that have failed, 1 or more.
             seed: any text; the same text gives the same jitter.
         """
-        exponent = min(failures - 1, 64)  # 10**64 is past every maximum and still a float
-        seconds = min(
-            self.initial.total_seconds() * self.factor**exponent, self.maximum.total_seconds()
+        backoff = Backoff(
+            self.initial.total_seconds(), self.maximum.total_seconds(), self.factor, self.jitter
         )
-        share = zlib.crc32(seed.encode()) / 0xFFFFFFFF
-        return timedelta(seconds=seconds * (1 - self.jitter * share))
+        random = zlib.crc32(seed.encode()) / 0xFFFFFFFF
+        return timedelta(seconds=backoff.delay(failures - 1, random))

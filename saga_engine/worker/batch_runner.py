@@ -23,6 +23,7 @@ from enum import Enum
 from functools import partial
 from typing import TypeVar
 
+from saga_engine.backoff import Backoff
 from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailable
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
@@ -37,6 +38,7 @@ from saga_engine.telemetry.events import (
     describe_error,
 )
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
@@ -56,11 +58,13 @@ from saga_engine.worker.work_item import (
     has_signed_token,
 )
 
-MIN_RETRY_DELAY, MAX_FIXED_DELAY = 0.05, 1.0
+_BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
+"""Seconds between two attempts of a batch."""
+
+MAX_FIXED_DELAY = 1.0
 """
-The shortest delay between two attempts of a batch, in seconds: it doubles from the first value up
-to the second. A transaction that succeeds ends the rest of the delay, but not this part of it: it
-shows that the database is available, not that it accepts this batch.
+Half of each delay, up to so many seconds, is always waited. A transaction that succeeds ends the
+rest: it shows that the database is available, not that it accepts this batch.
 """
 
 DATABASE_UNAVAILABLE = (StoreUnavailable, SchemaMismatch)
@@ -217,14 +221,10 @@ class BatchRunner:
     async def _wait_before_retry(self, failures: int) -> None:
         """Wait with backoff, or until the database has answered another transaction."""
         database_reached = self._database_reached
-        max_delay = min(MAX_RETRY_DELAY, MIN_RETRY_DELAY * 2 ** min(failures, 16))
+        max_delay = _BACKOFF.delay(failures)
         min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
         await asyncio.sleep(min_delay)
-        try:
-            async with asyncio.timeout(max_delay - min_delay):
-                await database_reached.wait()
-        except TimeoutError:
-            pass  # the batch is retried now
+        await wait_for_event(database_reached, max_delay - min_delay)
 
     async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """Process each half on its own, down to a single entry."""

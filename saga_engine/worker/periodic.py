@@ -9,7 +9,9 @@ unavailable or the engine has a bug: one failing duty must not end the others.
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from saga_engine.backoff import Backoff
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 
 Duty = Callable[[], Awaitable[bool]]
 ErrorHandler = Callable[[Operation, Exception], None]
@@ -33,6 +35,7 @@ async def run_periodically(
         operation: the operation that its failures are reported for.
         interval: seconds to wait after a call that found nothing to do.
     """
+    backoff = Backoff(interval, MAX_RETRY_DELAY)
     failures = 0
     while not stop.is_set():
         try:
@@ -40,17 +43,8 @@ async def run_periodically(
         except Exception as error:  # noqa: BLE001 - reported, and retried
             on_error(operation, error)
             failures += 1
-            await wait_for_stop(min(MAX_RETRY_DELAY, interval * 2 ** min(failures, 16)), stop)
+            await wait_for_event(stop, backoff.delay(failures))
         else:
             failures = 0
             if not found_work:
-                await wait_for_stop(interval, stop)
-
-
-async def wait_for_stop(seconds: float, stop: asyncio.Event) -> None:
-    """Wait that long, or until *stop* is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
+                await wait_for_event(stop, interval)

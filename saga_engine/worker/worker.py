@@ -34,8 +34,8 @@ from saga_engine.telemetry.events import (
     ProcessStopping,
 )
 from saga_engine.vocabulary import ConnectionState
+from saga_engine.waiting import wait_for_event
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
-from saga_engine.worker.periodic import wait_for_stop
 from saga_engine.worker.registry import validated
 from saga_engine.worker.time_limit import TimeLimitedCodec
 
@@ -127,7 +127,7 @@ class Worker:
     async def _measure_loop_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             due = time.perf_counter() + LAG_INTERVAL
-            await wait_for_stop(LAG_INTERVAL, stop)
+            await wait_for_event(stop, LAG_INTERVAL)
             if not stop.is_set():
                 self._emit(EventLoopLagMeasured(lag_s=max(0.0, time.perf_counter() - due)))
 

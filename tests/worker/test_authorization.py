@@ -195,7 +195,7 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_
     await client.start()
     await participant.wait_for_commands("parcel.pack")
     waits = await client.start()
-    answer = await client.call("cancel", run_id=waits, reason="a whim", by="someone")
+    answer = await client.call("cancel", run_id=waits, reason="a whim", operator="someone")
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
     await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=waits)
     async with engine.database.transaction() as tx:
@@ -212,7 +212,7 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(en
     await engine.start_worker(
         failing_parcels(print), authorized_request_users={"cancel parcel": ["desk"]}
     )
-    answer = await client.call("cancel", run_id=run_id, reason="a whim", by="someone")
+    answer = await client.call("cancel", run_id=run_id, reason="a whim", operator="someone")
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from saga_engine.backoff import Backoff
 from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import Cancel, ResolveIncident, Start, serialize_trigger
 from saga_engine.embedded.postgres import PostgresServer
@@ -161,7 +162,7 @@ async def test_a_cancelled_run_awaits_what_is_in_flight_and_is_undone(engine):
     participant.reply_makers["parcel.send"] = no_reply
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
-    answer = await client.call("cancel", run_id=run_id, by="ada", reason="changed my mind")
+    answer = await client.call("cancel", run_id=run_id, operator="ada", reason="changed my mind")
     assert answer.outcome == "accepted"
     await participant.publish(*succeed(command))
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
@@ -337,8 +338,8 @@ async def test_a_schema_that_is_not_there_is_waited_for_and_nothing_is_set_aside
 async def test_who_waits_for_the_database_goes_on_as_soon_as_somebody_else_has_come_through(
     engine, monkeypatch
 ):
-    for pause in ("MIN_RETRY_DELAY", "MAX_RETRY_DELAY"):
-        monkeypatch.setattr(batch_runner, pause, 600.0)  # longer than this test waits for anything
+    # longer than this test waits for anything
+    monkeypatch.setattr(batch_runner, "_BACKOFF", Backoff(600.0, 600.0))
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),

@@ -331,7 +331,7 @@ async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_
     status = await client.call("status", run_id=broken)
     assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")
     monkeypatch.undo()
-    cancel = await client.call("cancel", run_id=broken, by="Ada", reason="too late")
+    cancel = await client.call("cancel", run_id=broken, operator="Ada", reason="too late")
     assert cancel.outcome == "accepted"
     assert await worker.events.wait_for_end(broken) == Status.COMPENSATED
     await check_promises(engine.database)
@@ -398,7 +398,7 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
         assert next(iter(lowered)) in detail.incidents[0].message
         assert await run_queries.find_by_key(tx, "parcel", key) == run_id
     assert not worker.events.matching(MessageDeadLettered)
-    cancel = await client.call("cancel", run_id=run_id, by="Ada", reason="too late")
+    cancel = await client.call("cancel", run_id=run_id, operator="Ada", reason="too late")
     assert cancel.outcome == "accepted"
 
 

@@ -94,7 +94,7 @@ async def test_what_comes_back_when_it_is_sent_again_may_have_been_done_before(
         await channel.queue_unbind(**way, routing_key="parcel.pack")
         await recovery.resend_in_flight(engine_on_any_broker.database)
         await worker.events.wait_for(MessagesPublished, outcome="unroutable")
-        await client.call("cancel", run_id=run_id, by="ada", reason="it takes too long")
+        await client.call("cancel", run_id=run_id, operator="ada", reason="it takes too long")
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     assert "parcel.unpack" in participant.command_names
 

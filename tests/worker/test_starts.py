@@ -215,7 +215,7 @@ async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engi
     async with engine.database.transaction() as tx:
         assert await dead_letters.read_page(tx, limit=10) == []
         assert await run_queries.find_by_key(tx, "parcel", "p-1") == run_id
-    cancel = await client.call("cancel", run_id=run_id, by="Ada", reason="not what I meant")
+    cancel = await client.call("cancel", run_id=run_id, operator="Ada", reason="not what I meant")
     assert cancel.outcome == "accepted"
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     await check_promises(engine.database)
