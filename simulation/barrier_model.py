@@ -31,7 +31,7 @@ _TOMBSTONE_OUTCOME = "compensated"
 
 @HANDLERS.handles(barrier, "_CLAIM")
 async def _claim(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    if not _try_advisory_lock(tx, arguments["lock"]):
+    if not _try_advisory_lock(tx, arguments["lock_id"]):
         return [(False, False)]
     row = {**arguments, "outcome": Outcome.FAILED.value, "reply": _TRANSACTION_ENDED}
     return [(True, await tx.insert("barrier", _barrier_key(arguments), row))]
@@ -53,7 +53,7 @@ async def _reclaim(tx: MemoryTransaction, arguments: Arguments) -> int:
 @HANDLERS.handles(barrier, "_INSERT_TOMBSTONE")
 async def _write_tombstone(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
-    if not _try_advisory_lock(tx, arguments["lock"]):
+    if not _try_advisory_lock(tx, arguments["lock_id"]):
         return [(False, False)]
     row = await tx.lock("barrier", key)
     if row is None:
@@ -88,26 +88,26 @@ async def _insert_effect(tx: MemoryTransaction, arguments: Arguments) -> int:
 async def _deduplicate(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     """Say `new` once for each direction, and then what it was; `never` for an undo of nothing."""
     step_key = (arguments["run_id"], arguments["step"])
-    row = await tx.lock("memory", step_key) or {"state": "never", "refused": ()}
+    row = await tx.lock("deduplication", step_key) or {"state": "never", "rejected_keys": ()}
     state = row["state"]
     if arguments["direction"] == Direction.ACTION.value:
         key = arguments["idempotency_key"]
-        if key in row["refused"]:
-            return [("refused",)]
+        if key in row["rejected_keys"]:
+            return [("rejected",)]
         if state == "never" or (state == "done" and row["key"] != key):
-            tx.put("memory", step_key, {**row, "state": "done", "key": key})
+            tx.put("deduplication", step_key, {**row, "state": "done", "key": key})
             return [("new",)]
         return [(state,)]
-    tx.put("memory", step_key, {**row, "state": "undone"})
+    tx.put("deduplication", step_key, {**row, "state": "compensated"})
     return [("new" if state == "done" else state,)]
 
 
 async def _record_rejection(tx: MemoryTransaction, arguments: Arguments) -> int:
     step_key = (arguments["run_id"], arguments["step"])
-    row = tx.get("memory", step_key)
+    row = tx.get("deduplication", step_key)
     assert row is not None, "it has been asked for"
-    keys = (*row["refused"], arguments["idempotency_key"])
-    tx.put("memory", step_key, {"state": "never", "refused": keys})
+    keys = (*row["rejected_keys"], arguments["idempotency_key"])
+    tx.put("deduplication", step_key, {"state": "never", "rejected_keys": keys})
     return 1
 
 

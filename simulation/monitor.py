@@ -103,9 +103,7 @@ class Monitor:
         for number, row in tx.writes.get("outbox", {}).items():
             if row is None:
                 self._check_outbox_delete(self._engine_db.rows["outbox"].get(number))
-        self.counts["wait for a worker with the definition"] += len(
-            _written_rows(tx, "pending_request")
-        )
+        self.counts["pending requests"] += len(_written_rows(tx, "pending_request"))
         written_ids = [key for table, key in tx.locked_rows if table == "run"]
         written_ids += [row["run_id"] for row in _written_rows(tx, "pending_request")]
         written_ids += [row["message_id"] for row in _written_rows(tx, "dead_letter")]
@@ -125,7 +123,7 @@ class Monitor:
             if row["kind"] == "start" and number not in deleted_requests
         }
         if dropped_runs:
-            self.counts["months dropped"] += len(
+            self.counts["partitions dropped"] += len(
                 months := {month_of_run(each) for each in dropped_runs}
             )
             if months & {month_of_run(each) for each in pending_starts}:

@@ -401,9 +401,9 @@ async def _request_start(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
                 )
                 encrypted_digest = None if is_unencrypted else holder["input_digest"]
                 return [_Started("key_taken", holder["run_id"], pinned, matches, encrypted_digest)]
-    if not await tx.insert("start", run_id, {}) or _start_is_pending(tx, run_id):
+    if not await tx.insert("start_lock", run_id, {}) or _start_is_pending(tx, run_id):
         raise StoreRefused("That start waits already: pending_request_start_run (23505).")
-    tx.delete("start", run_id)
+    tx.delete("start_lock", run_id)
     add_pending_request(
         tx,
         {

@@ -129,7 +129,7 @@ class _HandlerBehavior:
                     await tx.execute(RECORD_REJECTION, _command_columns(context))
                 else:
                     await tx.execute(INSERT_EFFECT, _command_columns(context))
-            elif state in ("undone", "refused") and is_action:
+            elif state in ("compensated", "rejected") and is_action:
                 rejection = Rejected(state, f"It was {state} before.")
         if rejection is not None:
             raise rejection

@@ -73,7 +73,7 @@ QUIESCENCE_TIMEOUT_S, MAX_FAULT_POINTS = 1800.0, 50_000
 MALFORMED_MESSAGE_EXCHANGES = (REPLIES, REQUESTS)
 """The exchanges to which messages are sent that nobody can read."""
 
-INTERPRETER_ERRORS = ("TypeError", "AttributeError")
+INTERPRETER_ERRORS = ("TypeError", "AttributeError", "NameError", "KeyError")
 """What no handler of a simulation raises, and a planted bug does that does not fit."""
 
 SETTINGS = Settings(

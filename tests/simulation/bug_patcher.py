@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError")
+MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError", "KeyError")
 """What a replacement raises that does not fit the engine. No planted bug is meant to raise it."""
 
 
