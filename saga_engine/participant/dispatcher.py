@@ -27,7 +27,7 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.token import redact_token
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
     InternalErrorCaught,
@@ -173,7 +173,7 @@ class Dispatcher:
         self._emit(MessagesConsumed(queue=delivery.queue, messages=1, redelivered=redelivered))
 
     async def _dead_letter(
-        self, delivery: Delivery, reason: UnreadableReason | DeadLetterReason, sentence: str
+        self, delivery: Delivery, reason: DeadLetterReason, sentence: str
     ) -> None:
         self._emit(
             MessageDeadLettered(

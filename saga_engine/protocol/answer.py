@@ -15,12 +15,13 @@ from uuid import UUID
 from saga_engine.decider.run import OpenIncident
 from saga_engine.protocol.body import JsonObject, read_json_object, write_json
 from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.reply import read_failure
 from saga_engine.protocol.request import read_run_id
 from saga_engine.protocol.topology import EVENTS, Binding
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Failure, Json, Status
 
@@ -158,7 +159,7 @@ def decode_client_message(
         )
     except (KeyError, ValueError):
         return UnreadableMessage(
-            UnreadableReason.BAD_REQUEST, "It is neither an answer nor a finished run."
+            DeadLetterReason.BAD_REQUEST, "It is neither an answer nor a finished run."
         )
 
 

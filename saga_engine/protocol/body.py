@@ -23,9 +23,10 @@ from saga_engine.payload.limits import (
     find_violation,
     has_inexact_integer,
 )
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
@@ -37,16 +38,16 @@ JsonObject: TypeAlias = dict[str, Json]
 def read_body(delivery: Delivery, settings: Settings) -> Json | UnreadableMessage:
     """Read a body; that of unsound headers, or beyond `max_body_bytes`, is not even looked at."""
     if delivery.header_problem:
-        return UnreadableMessage(UnreadableReason.BAD_HEADERS, delivery.header_problem)
+        return UnreadableMessage(DeadLetterReason.BAD_HEADERS, delivery.header_problem)
     if delivery.body_size > settings.max_body_bytes:
         return UnreadableMessage(
-            UnreadableReason.TOO_LARGE,
+            DeadLetterReason.TOO_LARGE,
             f"The body has {delivery.body_size} bytes; max_body_bytes allows"
             f" {settings.max_body_bytes}.",
         )
     if delivery.content_encoding.lower() not in _IDENTITY_ENCODINGS:
         return UnreadableMessage(
-            UnreadableReason.UNSUPPORTED_ENCODING,
+            DeadLetterReason.UNSUPPORTED_ENCODING,
             "The body is compressed or encoded; only plain JSON is read.",
         )
     return limit_violation(delivery.body, settings) or _parse_json(delivery.body)
@@ -57,7 +58,7 @@ def read_json_object(delivery: Delivery, settings: Settings) -> JsonObject | Unr
     body = read_body(delivery, settings)
     if isinstance(body, UnreadableMessage | dict):
         return body
-    return UnreadableMessage(UnreadableReason.NOT_AN_OBJECT, "The body is JSON, but not an object.")
+    return UnreadableMessage(DeadLetterReason.NOT_AN_OBJECT, "The body is JSON, but not an object.")
 
 
 def read_json(body: bytes, max_depth: int) -> Json | UnreadableMessage:
@@ -82,9 +83,9 @@ def limit_violation(body: bytes, settings: Settings) -> UnreadableMessage | None
 
 def _over_limit(violation: LimitViolation) -> UnreadableMessage:
     reason = (
-        UnreadableReason.TOO_DEEP
+        DeadLetterReason.TOO_DEEP
         if violation.limit is LimitName.DEPTH
-        else UnreadableReason.TOO_LARGE
+        else DeadLetterReason.TOO_LARGE
     )
     return UnreadableMessage(reason, violation.message)
 
@@ -112,19 +113,19 @@ def _parse_json(body: bytes) -> Json | UnreadableMessage:
         # Its message names a place and a rule and quotes nothing.
         if "depth limit" in error.msg:
             return UnreadableMessage(
-                UnreadableReason.TOO_DEEP, "The body nests deeper than can be read."
+                DeadLetterReason.TOO_DEEP, "The body nests deeper than can be read."
             )
         return UnreadableMessage(
-            UnreadableReason.MALFORMED_JSON, f"The body is not JSON: {error.msg}."
+            DeadLetterReason.MALFORMED_JSON, f"The body is not JSON: {error.msg}."
         )
     if b"\\u0000" in body and _has_nul(value):
         return UnreadableMessage(
-            UnreadableReason.NOT_STORABLE,
+            DeadLetterReason.NOT_STORABLE,
             "A text in the body contains the character NUL (\\u0000).",
         )
     if has_inexact_integer(body):
         return UnreadableMessage(
-            UnreadableReason.NOT_STORABLE,
+            DeadLetterReason.NOT_STORABLE,
             "The body holds an integer beyond 64 bits, which would be altered. Send it as a text,"
             " or with an exponent if a double is meant.",
         )

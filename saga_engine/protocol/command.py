@@ -13,9 +13,10 @@ from typing import TypeGuard, TypeVar
 from uuid import UUID, uuid4
 
 from saga_engine.protocol.body import read_body, write_json
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import COMMANDS, REPLIES
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Json
 
@@ -118,10 +119,10 @@ def decode_command(delivery: Delivery, settings: Settings) -> ReceivedCommand | 
             delivery, payload, _HeaderReader(delivery.headers, settings.max_name_bytes)
         )
     except _BadHeaderError as error:
-        return UnreadableMessage(UnreadableReason.BAD_COMMAND, str(error))
+        return UnreadableMessage(DeadLetterReason.BAD_COMMAND, str(error))
     problem = _reply_problem(delivery, settings.max_name_bytes)
     if problem:
-        return UnreadableMessage(UnreadableReason.BAD_COMMAND, problem)
+        return UnreadableMessage(DeadLetterReason.BAD_COMMAND, problem)
     traceparent = delivery.headers.get(TRACEPARENT_HEADER)
     return ReceivedCommand(
         command=command,

@@ -1,16 +1,29 @@
-"""Why a message is dead-lettered although it can be read; docs/protocol.md lists the reasons."""
+"""Why a message is dead-lettered; docs/protocol.md, section 10, explains each reason."""
 
 from enum import StrEnum
 
 
 class DeadLetterReason(StrEnum):
     """
-    Why a worker or participant dead-letters a message, or a request that is stored in PostgreSQL.
+    Why a message, or a request that was stored in PostgreSQL, is dead-lettered.
 
-    It is stored with the dead letter and is a log key and a label of metrics. A message that cannot
-    be read has an `UnreadableReason` instead.
+    The reason is stored with the dead letter, and is a log key and a label of metrics.
     """
 
+    # The message cannot be read: it breaks docs/protocol.md.
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    MALFORMED_JSON = "malformed_json"
+    NOT_STORABLE = "not_storable"
+    NOT_AN_OBJECT = "not_an_object"
+    BAD_HEADERS = "bad_headers"
+    BAD_OUTCOME = "bad_outcome"
+    BAD_FAILURE = "bad_failure"
+    BAD_COMMAND = "bad_command"
+    BAD_REQUEST = "bad_request"
+    UNCORRELATED_REPLY = "uncorrelated_reply"
+    # The worker cannot process it.
     UNAUTHORIZED_SENDER = "unauthorized_sender"  # see the settings authorized_*_users
     INVALID_RUN_ID = "invalid_run_id"
     INVALID_INPUT = "invalid_input"
@@ -18,11 +31,11 @@ class DeadLetterReason(StrEnum):
     UNKNOWN_SAGA = "unknown_saga"
     UNKNOWN_RUN = "unknown_run"
     CODE_KILLED_WORKER = "code_killed_worker"  # the call it needs has ended too many workers
-    INTERNAL_ERROR = "internal_error"  # a bug of the engine
-    # a participant cannot deliver its reply to this command
+    INTERNAL_ERROR = "internal_error"  # a bug of saga-engine
+    # A participant cannot publish the reply.
     REPLY_UNROUTABLE = "reply_unroutable"
     REPLY_UNPUBLISHABLE = "reply_unpublishable"
-    # RabbitMQ dead-lettered it (guide "Dead Letter Exchanges")
+    # RabbitMQ dead-lettered it (guide "Dead Letter Exchanges").
     BROKER_REJECTED = "broker_rejected"
     BROKER_EXPIRED = "broker_expired"
     BROKER_MAXLEN = "broker_maxlen"

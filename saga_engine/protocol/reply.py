@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from saga_engine.protocol.body import read_body, write_json
 from saga_engine.protocol.command import ReceivedCommand, new_message_id
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.token import CommandRef, verify_with_any
 from saga_engine.protocol.topology import REPLIES
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Failure, Json, Outcome
 
@@ -79,7 +80,7 @@ def decode_reply(
     command_ref = verify_with_any(keys, delivery.correlation_id)
     if command_ref is None:
         return UnreadableMessage(
-            UnreadableReason.UNCORRELATED_REPLY,
+            DeadLetterReason.UNCORRELATED_REPLY,
             "The correlation_id is not one of this engine's: it was not copied from a command, or"
             " another engine, with a database of its own, shares this virtual host.",
         )
@@ -95,16 +96,16 @@ def read_failure(body: Json) -> Failure | UnreadableMessage:
     """Read {code, message, details}; the code is needed, the rest is not."""
     if not isinstance(body, dict):
         return UnreadableMessage(
-            UnreadableReason.BAD_FAILURE, "Its body must be an object with a code."
+            DeadLetterReason.BAD_FAILURE, "Its body must be an object with a code."
         )
     code, message = body.get("code"), body.get("message", "")
     if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE_CHARACTERS:
         return UnreadableMessage(
-            UnreadableReason.BAD_FAILURE,
+            DeadLetterReason.BAD_FAILURE,
             f"Its code must be a text of 1 to {MAX_CODE_CHARACTERS} characters.",
         )
     if not isinstance(message, str):
-        return UnreadableMessage(UnreadableReason.BAD_FAILURE, "Its message must be a text.")
+        return UnreadableMessage(DeadLetterReason.BAD_FAILURE, "Its message must be a text.")
     return Failure(code, message, body.get("details"))
 
 
@@ -123,7 +124,7 @@ def _decode_with_ref(
     outcome = read_outcome(delivery)
     if outcome is None:
         return UnreadableMessage(
-            UnreadableReason.BAD_OUTCOME,
+            DeadLetterReason.BAD_OUTCOME,
             f"The header {OUTCOME_HEADER} must be succeeded, rejected or failed.",
         )
     failure = None if outcome is Outcome.SUCCEEDED else read_failure(body)

@@ -12,9 +12,10 @@ from uuid import UUID
 
 from saga_engine.protocol.body import JsonObject, read_json_object, write_json
 from saga_engine.protocol.command import new_message_id
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import REQUESTS
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
@@ -70,7 +71,7 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
     parse = _PARSERS.get(delivery.routing_key) or _PARSERS.get(delivery.type)
     if parse is None:
         return UnreadableMessage(
-            UnreadableReason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
+            DeadLetterReason.BAD_REQUEST, "The routing key of a request is start, cancel or status."
         )
     body = read_json_object(delivery, settings)
     if isinstance(body, UnreadableMessage):
@@ -78,7 +79,7 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
     try:
         return parse(_FieldReader(body, settings.max_request_text_bytes))
     except _BadFieldError as error:
-        return UnreadableMessage(UnreadableReason.BAD_REQUEST, str(error))
+        return UnreadableMessage(DeadLetterReason.BAD_REQUEST, str(error))
 
 
 def is_status_request(delivery: Delivery) -> bool:

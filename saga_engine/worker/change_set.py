@@ -31,7 +31,6 @@ from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
@@ -192,9 +191,7 @@ class ChangeSet:
                 )
         return found
 
-    def dead_letter(
-        self, work_item: WorkItem, reason: UnreadableReason | DeadLetterReason, detail: str
-    ) -> None:
+    def dead_letter(self, work_item: WorkItem, reason: DeadLetterReason, detail: str) -> None:
         """Dead-letter the message of a work item, or the pending request that it was."""
         delivery = work_item.delivery or as_delivery(work_item)
         if delivery is not None:
@@ -207,7 +204,7 @@ class ChangeSet:
                 role=work_item.role,
                 # An unreadable start was never accepted; its sender could send it without end.
                 quota_exempt=is_accepted_start(work_item)
-                and reason != UnreadableReason.BAD_REQUEST,
+                and reason != DeadLetterReason.BAD_REQUEST,
             )
             self.add_dead_letter(dead_letter)
 

@@ -19,7 +19,8 @@ from saga_engine.decider.triggers import (
 from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.protocol.body import read_json_within
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.store.pending_requests import PendingRequest, ReadLimits
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
@@ -79,7 +80,7 @@ def decode_request(request: PendingRequest, settings: Settings) -> WorkItem | Un
             f"The body has {request.body_size} bytes; max_body_bytes allows"
             f" {settings.max_body_bytes}."
         )
-        return UnreadableRequest(_work_item(request, WakeUp()), UnreadableReason.TOO_LARGE, text)
+        return UnreadableRequest(_work_item(request, WakeUp()), DeadLetterReason.TOO_LARGE, text)
     limits = ACCEPTED_LIMITS
     if request.role is not None:
         limits = BodyLimits(
@@ -123,11 +124,11 @@ def _decode_within(
         trigger = deserialize_trigger(request.kind, body, run_id=request.run_id, key=request.key)
     except ValueError as error:
         return UnreadableRequest(
-            _work_item(request, WakeUp()), UnreadableReason.BAD_REQUEST, str(error)
+            _work_item(request, WakeUp()), DeadLetterReason.BAD_REQUEST, str(error)
         )
     if request.role is not None and (problem := _text_problem(request, trigger, text_bytes)):
         return UnreadableRequest(
-            _work_item(request, trigger), UnreadableReason.BAD_REQUEST, problem
+            _work_item(request, trigger), DeadLetterReason.BAD_REQUEST, problem
         )
     return _work_item(request, trigger)
 

@@ -19,7 +19,6 @@ from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.reply import OUTCOME_HEADER
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import REPLIES, REQUESTS
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.store.pending_requests import PendingRequest
 
 
@@ -64,7 +63,7 @@ class UnreadableRequest:
     """A pending request whose body cannot be read; `work_item` holds what its columns say."""
 
     work_item: WorkItem
-    reason: UnreadableReason | DeadLetterReason
+    reason: DeadLetterReason
     detail: str
 
 
@@ -92,7 +91,7 @@ class DeadLetterItem:
     """
 
     delivery: Delivery
-    reason: UnreadableReason | DeadLetterReason
+    reason: DeadLetterReason
     detail: str
     run_id: str | None = None
     answer_to: AnswerAddress | None = None

@@ -9,7 +9,7 @@ import gzip
 import pickle
 from itertools import count
 
-from saga_engine.protocol.unreadable import UnreadableReason
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 
 _numbers = count()
 
@@ -100,11 +100,11 @@ VALID = {
     "A28 many similar keys": b"{" + b",".join(b'"%s":0' % (b"a" * n) for n in range(600)) + b"}",
 }
 
-REASONS: dict[str, tuple[bytes, UnreadableReason | None]] = {
-    **{name: (body, UnreadableReason.MALFORMED_JSON) for name, body in MALFORMED.items()},
-    **{name: (body, UnreadableReason.TOO_DEEP) for name, body in DEEP.items()},
-    **{name: (body, UnreadableReason.NOT_STORABLE) for name, body in NOT_STORABLE.items()},
-    **{name: (body, UnreadableReason.TOO_LARGE) for name, body in MANY_VALUES.items()},
+REASONS: dict[str, tuple[bytes, DeadLetterReason | None]] = {
+    **{name: (body, DeadLetterReason.MALFORMED_JSON) for name, body in MALFORMED.items()},
+    **{name: (body, DeadLetterReason.TOO_DEEP) for name, body in DEEP.items()},
+    **{name: (body, DeadLetterReason.NOT_STORABLE) for name, body in NOT_STORABLE.items()},
+    **{name: (body, DeadLetterReason.TOO_LARGE) for name, body in MANY_VALUES.items()},
     **{name: (body, None) for name, body in (NOT_AN_OBJECT | VALID).items()},
 }
 """Every body by its name, and the reason why it cannot be decoded, if there is one."""

@@ -16,7 +16,6 @@ from pamqp import commands
 
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.store.json_column import dumps
 from saga_engine.telemetry.events import MessageDeadLettered
@@ -88,7 +87,7 @@ async def test_bodies_of_requests(harness):
     }
     assert await send_all(harness, messages) == {}
     found = await harness.wait_for_dead_letters(REQUESTS, len(REASONS))
-    invalid = [UnreadableReason.NOT_AN_OBJECT, UnreadableReason.BAD_REQUEST]
+    invalid = [DeadLetterReason.NOT_AN_OBJECT, DeadLetterReason.BAD_REQUEST]
     check_dead_letters(
         found,
         {name: (body, [reason] if reason else invalid) for name, (body, reason) in REASONS.items()},
@@ -160,7 +159,7 @@ async def test_properties_of_replies(harness):
         body = b'{"did": "%s"}' % name.encode()
         messages[name] = harness.make_reply(token, body).with_properties(flag, encoded)
         reason = (
-            UnreadableReason.UNCORRELATED_REPLY
+            DeadLetterReason.UNCORRELATED_REPLY
             if flag == CORRELATION_ID
             else EXPECTED_REASONS.get(name)
         )
@@ -266,7 +265,7 @@ async def test_routing_keys(harness):
     found = await harness.wait_for_dead_letters(REQUESTS, len(messages))
     check_dead_letters(
         found,
-        {name: (each.body, [UnreadableReason.BAD_REQUEST]) for name, each in messages.items()},
+        {name: (each.body, [DeadLetterReason.BAD_REQUEST]) for name, each in messages.items()},
     )
 
 
@@ -280,7 +279,7 @@ async def test_messages_with_the_same_id_are_dead_lettered_one_by_one(harness):
     found = await harness.wait_for_dead_letters(REQUESTS, len(messages))
     check_dead_letters(
         found,
-        {name: (each.body, [UnreadableReason.NOT_AN_OBJECT]) for name, each in messages.items()},
+        {name: (each.body, [DeadLetterReason.NOT_AN_OBJECT]) for name, each in messages.items()},
     )
 
 
@@ -302,7 +301,7 @@ async def test_two_thousand_malformed_messages_are_dead_lettered_and_block_no_ru
     await harness.complete_control_runs()
     found = await harness.wait_for_dead_letters(REQUESTS, len(bodies))
     check_dead_letters(
-        found, {str(body): (body, [UnreadableReason.MALFORMED_JSON]) for body in bodies}
+        found, {str(body): (body, [DeadLetterReason.MALFORMED_JSON]) for body in bodies}
     )
 
 

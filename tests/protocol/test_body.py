@@ -13,7 +13,8 @@ from saga_engine.protocol.body import (
     read_json_object,
     write_json,
 )
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from tests.kit.messages import make_delivery
 
@@ -21,28 +22,28 @@ DEPTH = 64
 SETTINGS = Settings()
 
 HOSTILE = {
-    "empty": (b"", UnreadableReason.MALFORMED_JSON),
-    "one byte": (b"{", UnreadableReason.MALFORMED_JSON),
-    "truncated": (b'{"a": [1, 2', UnreadableReason.MALFORMED_JSON),
-    "trailing garbage": (b'{"a": 1} x', UnreadableReason.MALFORMED_JSON),
-    "not UTF-8": (b"\xff\xfe", UnreadableReason.MALFORMED_JSON),
-    "UTF-16": ('{"a": 1}'.encode("utf-16"), UnreadableReason.MALFORMED_JSON),
-    "byte order mark": (b"\xef\xbb\xbf{}", UnreadableReason.MALFORMED_JSON),
-    "overlong UTF-8": (b'["\xc0\xaf"]', UnreadableReason.MALFORMED_JSON),
-    "NUL in a value": (b'{"a": "\\u0000"}', UnreadableReason.NOT_STORABLE),
-    "NUL in a key": (b'{"x": [{"\\u0000": 1}]}', UnreadableReason.NOT_STORABLE),
-    "raw NUL": (b'{"a": "\x00"}', UnreadableReason.MALFORMED_JSON),
-    "lone surrogate": (b'["\\ud800"]', UnreadableReason.MALFORMED_JSON),
-    "NaN": (b"[NaN]", UnreadableReason.MALFORMED_JSON),
-    "Infinity": (b"[-Infinity]", UnreadableReason.MALFORMED_JSON),
-    "overflowing number": (b"[1e400000]", UnreadableReason.MALFORMED_JSON),
-    "number PostgreSQL would take": (b"[1e131071]", UnreadableReason.MALFORMED_JSON),
-    "integer of 4301 digits": (b"9" * 4301, UnreadableReason.MALFORMED_JSON),
-    "nested 65": (b"[" * 65 + b"]" * 65, UnreadableReason.TOO_DEEP),
-    "nested 60,000": (b"[" * 60_000 + b"]" * 60_000, UnreadableReason.TOO_DEEP),
-    "nested 200,000": (b'{"a":' * 200_000, UnreadableReason.TOO_DEEP),
-    "pickle": (b"\x80\x04K\x01.", UnreadableReason.MALFORMED_JSON),
-    "yaml": (b"!!python/object:os.system {}", UnreadableReason.MALFORMED_JSON),
+    "empty": (b"", DeadLetterReason.MALFORMED_JSON),
+    "one byte": (b"{", DeadLetterReason.MALFORMED_JSON),
+    "truncated": (b'{"a": [1, 2', DeadLetterReason.MALFORMED_JSON),
+    "trailing garbage": (b'{"a": 1} x', DeadLetterReason.MALFORMED_JSON),
+    "not UTF-8": (b"\xff\xfe", DeadLetterReason.MALFORMED_JSON),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), DeadLetterReason.MALFORMED_JSON),
+    "byte order mark": (b"\xef\xbb\xbf{}", DeadLetterReason.MALFORMED_JSON),
+    "overlong UTF-8": (b'["\xc0\xaf"]', DeadLetterReason.MALFORMED_JSON),
+    "NUL in a value": (b'{"a": "\\u0000"}', DeadLetterReason.NOT_STORABLE),
+    "NUL in a key": (b'{"x": [{"\\u0000": 1}]}', DeadLetterReason.NOT_STORABLE),
+    "raw NUL": (b'{"a": "\x00"}', DeadLetterReason.MALFORMED_JSON),
+    "lone surrogate": (b'["\\ud800"]', DeadLetterReason.MALFORMED_JSON),
+    "NaN": (b"[NaN]", DeadLetterReason.MALFORMED_JSON),
+    "Infinity": (b"[-Infinity]", DeadLetterReason.MALFORMED_JSON),
+    "overflowing number": (b"[1e400000]", DeadLetterReason.MALFORMED_JSON),
+    "number PostgreSQL would take": (b"[1e131071]", DeadLetterReason.MALFORMED_JSON),
+    "integer of 4301 digits": (b"9" * 4301, DeadLetterReason.MALFORMED_JSON),
+    "nested 65": (b"[" * 65 + b"]" * 65, DeadLetterReason.TOO_DEEP),
+    "nested 60,000": (b"[" * 60_000 + b"]" * 60_000, DeadLetterReason.TOO_DEEP),
+    "nested 200,000": (b'{"a":' * 200_000, DeadLetterReason.TOO_DEEP),
+    "pickle": (b"\x80\x04K\x01.", DeadLetterReason.MALFORMED_JSON),
+    "yaml": (b"!!python/object:os.system {}", DeadLetterReason.MALFORMED_JSON),
 }
 
 
@@ -69,7 +70,7 @@ def test_no_bytes_ever_raise(body):
 def test_what_is_read_is_what_was_written_or_cannot_be_stored(value):
     found = read_json(write_json(value), DEPTH)
     if isinstance(found, UnreadableMessage):
-        assert found.reason is UnreadableReason.NOT_STORABLE
+        assert found.reason is DeadLetterReason.NOT_STORABLE
         assert b"\\u0000" in orjson.dumps(value)
     else:
         assert found == value
@@ -87,7 +88,7 @@ def test_depth_limit_is_exact(levels, limit, container):
 def test_an_integer_that_would_be_altered_is_not_read():
     found = read_json(b'{"amount": 123456789012345678901}', DEPTH)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.NOT_STORABLE
+    assert found.reason is DeadLetterReason.NOT_STORABLE
     assert "integer beyond 64 bits" in found.explanation
     assert "1234" not in found.explanation
 
@@ -101,20 +102,20 @@ def test_any_json_is_a_body_but_only_an_object_is_an_object(body):
     assert read_body(make_delivery(body=body), SETTINGS) == orjson.loads(body)
     found = read_json_object(make_delivery(body=body), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.NOT_AN_OBJECT
+    assert found.reason is DeadLetterReason.NOT_AN_OBJECT
 
 
 def test_body_over_the_limit_is_not_parsed():
     found = read_body(make_delivery(body=b"{}", body_size=SETTINGS.max_body_bytes + 1), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.TOO_LARGE
+    assert found.reason is DeadLetterReason.TOO_LARGE
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "gzip,gzip,gzip", "\u202e"])
 def test_encoded_body_is_not_decoded(encoding):
     found = read_body(make_delivery(body=b"{}", content_encoding=encoding), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.UNSUPPORTED_ENCODING
+    assert found.reason is DeadLetterReason.UNSUPPORTED_ENCODING
 
 
 def test_duplicate_key_counts_last_and_dangerous_keys_are_just_keys():
@@ -137,7 +138,7 @@ def test_more_values_than_body_values_are_too_many(item):
     body = f"[{','.join([item] * 100)}]".encode()
     found = read_body(make_delivery(body=body), few)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.TOO_LARGE
+    assert found.reason is DeadLetterReason.TOO_LARGE
     assert "max_body_json_values" in found.explanation
 
 
@@ -162,7 +163,7 @@ def size_of(value):
     return 1 + sum(n for n, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
 
 
-def reason(found: UnreadableMessage | None) -> UnreadableReason:
+def reason(found: UnreadableMessage | None) -> DeadLetterReason:
     assert found is not None
     return found.reason
 
@@ -175,8 +176,8 @@ def test_values_and_nesting_are_counted_exactly_on_the_bytes(value, layout):
     assert max_value_count(body) >= values
     few = exact.model_copy(update={"max_body_json_values": values - 1})
     flat = exact.model_copy(update={"max_body_depth": depth - 1})
-    assert reason(limit_violation(body, few)) is UnreadableReason.TOO_LARGE
-    assert not depth or reason(limit_violation(body, flat)) is UnreadableReason.TOO_DEEP
+    assert reason(limit_violation(body, few)) is DeadLetterReason.TOO_LARGE
+    assert not depth or reason(limit_violation(body, flat)) is DeadLetterReason.TOO_DEEP
 
 
 @given(st.binary(max_size=200) | st.text('{}[]",\\ ', max_size=200).map(str.encode))

@@ -16,7 +16,8 @@ from saga_engine.protocol.command import (
     decode_command,
     encode_command,
 )
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction
 from tests.kit.messages import deliver
@@ -112,7 +113,7 @@ def test_command_with_a_bad_header_is_unreadable_and_names_it(name, value):
     text = name in ("saga-name", "saga-step", "idempotency-key") and isinstance(value, str)
     if not (text and value):
         assert isinstance(found, UnreadableMessage)
-        assert found.reason is UnreadableReason.BAD_COMMAND
+        assert found.reason is DeadLetterReason.BAD_COMMAND
         assert name in found.explanation
 
 
@@ -124,7 +125,7 @@ def test_no_headers_ever_raise(headers):
 def test_command_without_a_way_back_is_unreadable():
     found = decode_command(deliver(encode_command(COMMAND, "")), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.BAD_COMMAND
+    assert found.reason is DeadLetterReason.BAD_COMMAND
 
 
 def test_command_with_undecodable_headers_is_unreadable():
@@ -133,7 +134,7 @@ def test_command_with_undecodable_headers_is_unreadable():
     )
     found = decode_command(delivery, SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.BAD_HEADERS
+    assert found.reason is DeadLetterReason.BAD_HEADERS
 
 
 def test_payload_does_not_show_in_a_repr():
@@ -156,7 +157,7 @@ def test_a_name_beyond_name_bytes_is_refused_before_anything_is_done(changes):
     changes = {**changes, "headers": {**sound.headers, **changes.get("headers", {})}}
     found = decode_command(replace(sound, **changes), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.BAD_COMMAND
+    assert found.reason is DeadLetterReason.BAD_COMMAND
     assert "max_name_bytes" in found.explanation
 
 

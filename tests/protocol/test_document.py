@@ -9,8 +9,8 @@ import pytest
 from saga_engine.amqp.frames import MAX_HEADER_BYTES
 from saga_engine.protocol import command
 from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, queue_policy
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome, Status
 
@@ -31,7 +31,7 @@ HEADERS = (
 @pytest.mark.parametrize(
     "word",
     [
-        *(reason.value for reason in UnreadableReason),
+        *(reason.value for reason in DeadLetterReason),
         *(outcome.value for outcome in AnswerOutcome),
         *(status.value for status in Status),
         *(outcome.value for outcome in Outcome if outcome is not Outcome.UNKNOWN),

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.reply import Reply, decode_reply, encode_reply
 from saga_engine.protocol.token import CommandRef, sign_token
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Failure, Outcome
 from tests.kit.messages import deliver, make_delivery
@@ -59,7 +60,7 @@ def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
 def test_uncorrelated_reply_is_nobody_s_reply():
     for token in ("", "x", sign_token(b"other" * 8, REF)):
         found = decode_reply(make_delivery(correlation_id=token), [KEY], SETTINGS)
-        assert unreadable(found) == (UnreadableReason.UNCORRELATED_REPLY, None)
+        assert unreadable(found) == (DeadLetterReason.UNCORRELATED_REPLY, None)
 
 
 @pytest.mark.parametrize("outcome", ["unknown", "SUCCEEDED", "", 1, None, ["failed"], {"a": 1}])
@@ -67,7 +68,7 @@ def test_unknown_outcome_is_unreadable_and_keeps_its_command(outcome):
     found = decode_reply(
         make_delivery(correlation_id=TOKEN, headers={"saga-outcome": outcome}), [KEY], SETTINGS
     )
-    assert unreadable(found) == (UnreadableReason.BAD_OUTCOME, REF)
+    assert unreadable(found) == (DeadLetterReason.BAD_OUTCOME, REF)
 
 
 @pytest.mark.parametrize(
@@ -81,16 +82,16 @@ def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
         [KEY],
         SETTINGS,
     )
-    assert unreadable(found) == (UnreadableReason.BAD_FAILURE, REF)
+    assert unreadable(found) == (DeadLetterReason.BAD_FAILURE, REF)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"body": b"{"}, UnreadableReason.MALFORMED_JSON),
-        ({"body_size": 20_000_000}, UnreadableReason.TOO_LARGE),
-        ({"content_encoding": "gzip"}, UnreadableReason.UNSUPPORTED_ENCODING),
-        ({"header_problem": "Its headers have 9 bytes."}, UnreadableReason.BAD_HEADERS),
+        ({"body": b"{"}, DeadLetterReason.MALFORMED_JSON),
+        ({"body_size": 20_000_000}, DeadLetterReason.TOO_LARGE),
+        ({"content_encoding": "gzip"}, DeadLetterReason.UNSUPPORTED_ENCODING),
+        ({"header_problem": "Its headers have 9 bytes."}, DeadLetterReason.BAD_HEADERS),
     ],
 )
 def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):

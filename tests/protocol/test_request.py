@@ -16,6 +16,7 @@ from saga_engine.protocol.answer import (
     encode_run_finished,
     run_finished_binding,
 )
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.request import (
     CancelRequest,
     StartRequest,
@@ -23,7 +24,7 @@ from saga_engine.protocol.request import (
     decode_request,
     encode_request,
 )
-from saga_engine.protocol.unreadable import UnreadableMessage, UnreadableReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Failure, Status
 from tests.kit.messages import deliver, make_delivery
@@ -59,22 +60,22 @@ def test_bad_start_is_unreadable_and_names_the_field(change):
     body = {"run_id": str(RUN), "saga": "s", "version": None, "key": None, "input": {}} | change
     found = decode_request(make_delivery(routing_key="start", body=orjson.dumps(body)), SETTINGS)
     assert isinstance(found, UnreadableMessage)
-    assert found.reason is UnreadableReason.BAD_REQUEST
+    assert found.reason is DeadLetterReason.BAD_REQUEST
     assert next(iter(change)) in found.explanation
 
 
 @pytest.mark.parametrize(
     ("verb", "body", "reason"),
     [
-        ("explode", b"{}", UnreadableReason.BAD_REQUEST),
-        ("start", b"[]", UnreadableReason.NOT_AN_OBJECT),
-        ("start", b"{", UnreadableReason.MALFORMED_JSON),
+        ("explode", b"{}", DeadLetterReason.BAD_REQUEST),
+        ("start", b"[]", DeadLetterReason.NOT_AN_OBJECT),
+        ("start", b"{", DeadLetterReason.MALFORMED_JSON),
         (
             "cancel",
             orjson.dumps({"run_id": str(RUN), "operator": "ann"}),
-            UnreadableReason.BAD_REQUEST,
+            DeadLetterReason.BAD_REQUEST,
         ),
-        ("start", orjson.dumps({"run_id": str(RUN), "saga": "s"}), UnreadableReason.BAD_REQUEST),
+        ("start", orjson.dumps({"run_id": str(RUN), "saga": "s"}), DeadLetterReason.BAD_REQUEST),
     ],
 )
 def test_request_that_makes_no_sense_is_unreadable(verb, body, reason):

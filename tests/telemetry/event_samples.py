@@ -3,8 +3,8 @@
 import typing
 from typing import Any
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.telemetry import events
 from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.operations import Operation
@@ -45,7 +45,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.MessageHeld(version=2, message_id="message-1", **_RUN),
     events.MessageDeadLettered(
         queue="saga.replies",
-        reason=UnreadableReason.MALFORMED_JSON,
+        reason=DeadLetterReason.MALFORMED_JSON,
         problem="The body is no JSON.",
         **_MESSAGE,
     ),

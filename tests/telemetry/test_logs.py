@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
 from saga_engine.telemetry.events import Emitter, Observer
@@ -159,7 +159,7 @@ def test_nobody_can_forge_a_line_through_a_fact(configure, form):
 
     sink(
         events.MessageDeadLettered(
-            queue=NASTY, reason=UnreadableReason.TOO_DEEP, problem=NASTY, message_id=NASTY
+            queue=NASTY, reason=DeadLetterReason.TOO_DEEP, problem=NASTY, message_id=NASTY
         )
     )
 

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
-from saga_engine.protocol.unreadable import UnreadableReason
 from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.telemetry.metrics import MAX_CODES_PER_LABEL, MAX_SAGAS, Metrics
@@ -257,7 +257,7 @@ def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
     assert told.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
     gone = {"saga": "place-order", "cause": "step_failed", "step": "charge"}
     assert told.value("saga_incidents_open", **gone) is None
-    assert told.value("saga_dead_letters_open", reason=UnreadableReason.MALFORMED_JSON) is None
+    assert told.value("saga_dead_letters_open", reason=DeadLetterReason.MALFORMED_JSON) is None
 
 
 def test_open_incidents_of_steps_that_are_not_known_here_make_one_series(told):
@@ -324,7 +324,7 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda text: events.MessageDeadLettered(queue=text, reason=UnreadableReason.TOO_DEEP),
+        lambda text: events.MessageDeadLettered(queue=text, reason=DeadLetterReason.TOO_DEEP),
         lambda text: events.MessageDeadLettered(queue="q", reason=text),
         lambda text: events.MessageIgnored(reason=text),
         lambda text: events.DatabaseUnavailable(operation=text, problem=""),

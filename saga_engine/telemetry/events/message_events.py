@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
-from saga_engine.protocol.unreadable import UnreadableReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ class MessageDeadLettered:
     """A message from `queue` was dead-lettered; `problem` explains the `reason` in a sentence."""
 
     queue: str
-    reason: UnreadableReason | DeadLetterReason
+    reason: DeadLetterReason
     problem: str = ""
     run_id: str = ""
     message_id: str = ""
