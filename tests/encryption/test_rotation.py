@@ -31,7 +31,7 @@ from tests.kit.encryption_keys import encryption_settings, payload_encryption
 from tests.kit.engine import engine_harness
 from tests.kit.participant_service import running_service
 from tests.kit.promises import check_promises
-from tests.worker.test_failures import operate
+from tests.worker.steps import record_operator_action
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back
     assert (incident.step, incident.cause) == ("charge", "decryption_failed")
     asked = len(parties.shop.commands)
     await parties.restart_worker("k1", "k2")
-    await operate(
+    await record_operator_action(
         parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
     )
     await parties.request("k1", "k2")
@@ -161,7 +161,7 @@ async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_n
     assert parties.shop.commands == []
     await parties.restart_participant("k1", "k2")
     await parties.restart_worker("k2", "k1")
-    await operate(
+    await record_operator_action(
         parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
     )
     assert (await parties.client.result(handle.run_id, timeout=30)).status == Status.COMPLETED

@@ -30,11 +30,11 @@ def parcels(*, version=1, timeout=LONG_TIMEOUT, retry=FAST_RETRY, deadline=None)
     def recall(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
-    @saga.step(command="parcel.tell", timeout=timeout, retry=retry)
+    @saga.step(command="parcel.notify", timeout=timeout, retry=retry)
     def notify(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
-    @notify.compensation(command="parcel.untell", timeout=timeout, retry=retry)
+    @notify.compensation(command="parcel.unnotify", timeout=timeout, retry=retry)
     def cancel_notification(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
@@ -62,6 +62,6 @@ COMMANDS = (
     "parcel.unpack",
     "parcel.send",
     "parcel.recall",
-    "parcel.tell",
-    "parcel.untell",
+    "parcel.notify",
+    "parcel.unnotify",
 )

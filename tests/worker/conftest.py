@@ -2,8 +2,18 @@
 
 import pytest
 
+from saga_engine.decider.triggers import serialize_trigger
+from saga_engine.identifiers import uuid7
+from saga_engine.payload.encryption import NO_ENCRYPTION
+from saga_engine.store import pending_requests
+from saga_engine.store.database import Database
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.telemetry.events import Emitter
+from saga_engine.worker.loops import register_sagas
 from tests.kit.engine import engine_harness
+from tests.kit.parcels import parcels
 from tests.kit.promises import check_promises
+from tests.worker.batches import SETTINGS, BatchDriver, start
 
 
 @pytest.fixture
@@ -20,3 +30,22 @@ async def engine_on_any_broker(broker_url, migrated_url):
     async with engine_harness(broker_url, migrated_url) as engine:
         yield engine
         await check_promises(engine.database, settled=False)
+
+
+@pytest.fixture
+async def batch_driver(migrated_url):
+    async with Database(migrated_url, SETTINGS) as database:
+        registered = await register_sagas(database, [parcels()], NO_ENCRYPTION, Emitter(), SETTINGS)
+        yield BatchDriver(database, registered.registry)
+
+
+@pytest.fixture
+async def waiting(batch_driver):
+    """The id of a run whose start waits."""
+    run_id = str(uuid7())
+    kind, body = serialize_trigger(start(run_id))
+    async with batch_driver.database.transaction() as tx:
+        await pending_requests.record(
+            tx, [NewRequest(kind, run_id, body, saga="parcel", version=1)]
+        )
+    return run_id

@@ -23,7 +23,7 @@ async def halved(most, times):
     return portion
 
 
-async def test_what_did_not_come_through_is_halved_down_to_one_and_grows_again_to_the_most():
+async def test_failures_halve_the_size_and_full_batches_restore_it():
     sizes = [(await halved(5, times)).size for times in (1, 2, 3, 4)]
     portion = await halved(5, 4)
     for _ in range(5):
@@ -32,7 +32,7 @@ async def test_what_did_not_come_through_is_halved_down_to_one_and_grows_again_t
     assert sizes == [2, 1, 1, 1, 2, 3, 4, 5, 5]
 
 
-async def test_what_finds_less_than_it_may_take_does_not_show_that_more_would_come_through():
+async def test_a_batch_that_was_not_full_does_not_raise_the_size():
     portion = await halved(12, 1)
     for number in (0, 5):
         assert await portion.adapt(taken(number)) == number
@@ -41,7 +41,7 @@ async def test_what_finds_less_than_it_may_take_does_not_show_that_more_would_co
     assert portion.size == 7
 
 
-async def test_a_row_that_somebody_else_holds_changes_nothing():
+async def test_a_lock_timeout_does_not_change_the_size():
     portion = AdaptiveLimit(200)
     with pytest.raises(StoreLockTimeout):
         await portion.adapt(failed(StoreLockTimeout("Somebody holds it.")))

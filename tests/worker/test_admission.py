@@ -34,7 +34,7 @@ async def release(participant, commands):
         await participant.publish(*succeed(command))
 
 
-async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_free(
+async def test_starts_beyond_the_slots_are_accepted_and_run_when_slots_are_freed(
     engine_on_any_broker,
 ):
     worker = await engine_on_any_broker.start_worker(max_concurrent_runs=2)
@@ -48,9 +48,9 @@ async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_
     assert {(each.outcome, each.status, each.version) for each in answers} == {
         ("accepted", "running", 1)
     }
-    begun = await participant.wait_for_commands("parcel.pack", 2)
+    started = await participant.wait_for_commands("parcel.pack", 2)
     assert len(worker.events.matching(RunStarted)) == 2
-    await release(participant, begun)
+    await release(participant, started)
     await worker.events.wait_for(RunFinished, 9, status=Status.COMPLETED)
     packed = [
         each.command.payload["n"] for each in await participant.wait_for_commands("parcel.pack", 9)
@@ -60,7 +60,7 @@ async def test_starts_beyond_the_places_are_accepted_and_begin_as_places_become_
     await check_promises(engine_on_any_broker.database)
 
 
-async def test_no_more_runs_are_under_way_than_there_are_places(engine):
+async def test_no_more_runs_are_in_flight_than_there_are_slots(engine):
     worker = await engine.start_worker(max_concurrent_runs=5)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
@@ -68,15 +68,15 @@ async def test_no_more_runs_are_under_way_than_there_are_places(engine):
     answered = 0
     while answered < 40:
         waiting = (await participant.wait_for_commands("parcel.pack", answered + 1))[answered:]
-        begun = len(worker.events.matching(RunStarted)) - len(worker.events.matching(RunFinished))
-        assert begun <= 5
+        started = len(worker.events.matching(RunStarted)) - len(worker.events.matching(RunFinished))
+        assert started <= 5
         answered += len(waiting)
         for command in waiting:
             await participant.publish(*succeed(command))
         await worker.events.wait_for(RunFinished, answered)
 
 
-async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
+async def test_the_queue_of_one_saga_does_not_block_another_saga(engine):
     worker = await engine.start_worker(
         parcels(), failing_parcels(lambda _: None), max_concurrent_runs=1
     )
@@ -85,11 +85,11 @@ async def test_one_sagas_backlog_holds_up_no_other_saga(engine):
     await client.call_all(start(), start())
     other = await client.start("fragile")
     await participant.wait_for_commands("parcel.pack", 2)
-    assert {fact.run_id for fact in worker.events.matching(RunStarted, saga="fragile")} == {other}
+    assert {event.run_id for event in worker.events.matching(RunStarted, saga="fragile")} == {other}
     assert len(worker.events.matching(RunStarted, saga="parcel")) == 1
 
 
-async def test_to_a_client_a_run_that_waits_is_running(engine):
+async def test_a_client_sees_a_queued_run_as_running(engine):
     worker = await engine.start_worker(max_concurrent_runs=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
@@ -107,7 +107,7 @@ async def test_to_a_client_a_run_that_waits_is_running(engine):
     assert len(worker.events.matching(RunStarted)) == 2
 
 
-async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_turn(engine):
+async def test_a_queued_run_can_be_cancelled_and_compensates_when_admitted(engine):
     worker = await engine.start_worker(max_concurrent_runs=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
@@ -123,7 +123,7 @@ async def test_a_run_that_waits_can_be_cancelled_and_is_undone_when_it_is_its_tu
     await check_promises(engine.database)
 
 
-async def test_a_run_that_waits_for_a_person_takes_no_place_once_its_last_timer_is_over(engine):
+async def test_a_run_with_an_incident_frees_its_slot_after_its_last_timer(engine):
     worker = await engine.start_worker(parcels(timeout=timedelta(seconds=3)), max_concurrent_runs=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = participant.reply_makers["parcel.unpack"] = reject
@@ -133,7 +133,7 @@ async def test_a_run_that_waits_for_a_person_takes_no_place_once_its_last_timer_
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
 
 
-async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engine):
+async def test_a_run_that_is_due_far_beyond_the_horizon_uses_no_slot(engine):
     slow = parcels(timeout=timedelta(hours=8))
     worker = await engine.start_worker(slow, max_concurrent_runs=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
@@ -143,27 +143,28 @@ async def test_a_run_with_time_until_far_beyond_the_horizon_takes_no_place(engin
     assert len(worker.events.matching(RunStarted)) == 3
 
 
-async def test_a_run_whose_step_may_take_longer_than_the_horizon_keeps_its_place(engine):
+async def test_a_run_with_a_timeout_longer_than_the_horizon_keeps_its_slot(engine):
     worker = await engine.start_worker(
         parcels(timeout=timedelta(minutes=30)), max_concurrent_runs=1
     )
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
     await client.call_all(start(), start(), start())
-    begun = await participant.wait_for_commands("parcel.pack")
+    started = await participant.wait_for_commands("parcel.pack")
     assert len(worker.events.matching(RunStarted)) == 1
-    await release(participant, begun)
+    await release(participant, started)
     await worker.events.wait_for(RunFinished, 3, status=Status.COMPLETED)
 
 
-async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
+async def test_queued_starts_survive_the_worker_and_are_counted_in_the_gauges(engine):
     worker = await engine.start_worker(max_concurrent_runs=1, maintenance_interval=0.1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
     await client.call_all(*(start() for _ in range(4)))
     await wait_until(
         lambda: any(
-            fact.starts_waiting == {"parcel": 3} for fact in worker.events.matching(BacklogCounted)
+            event.starts_awaiting_admission == {"parcel": 3}
+            for event in worker.events.matching(BacklogCounted)
         )
     )
     await worker.crash()
@@ -179,23 +180,23 @@ async def test_what_waits_survives_the_worker_and_is_told_in_the_gauges(engine):
 LATE_S = 3.3  # More than half of their timeout.
 
 
-async def crowd(engine, *, timeout_s=6.0, **settings):
+async def runs_in_flight_of(engine, *, timeout_s=6.0, **settings):
     """A worker, thirty runs whose first command nobody answers, and how many places there are."""
     slow = parcels(timeout=timedelta(seconds=timeout_s))
     worker = await engine.start_worker(slow, max_concurrent_runs=200, **settings)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
     await client.call_all(*(start() for _ in range(30)))
-    begun = await participant.wait_for_commands("parcel.pack", 30)
+    started = await participant.wait_for_commands("parcel.pack", 30)
     admission = worker.worker._loops._batch_runner.admission
-    return worker, participant, begun, lambda: admission.slots("parcel")
+    return worker, participant, started, lambda: admission.slots("parcel")
 
 
-async def test_late_replies_take_places_away_and_soon_ones_add_some(engine):
-    worker, participant, begun, places = await crowd(engine)
+async def test_late_replies_remove_slots_and_early_replies_add_some(engine):
+    worker, participant, started, places = await runs_in_flight_of(engine)
     before = places()
     await sleep(LATE_S)
-    await release(participant, begun)
+    await release(participant, started)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     after = places()
     assert after < before - 3
@@ -216,43 +217,43 @@ async def no_journal(engine, worker, seconds):
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
 
 
-async def test_replies_that_are_late_because_the_database_was_away_take_no_places(engine):
-    worker, participant, begun, places = await crowd(engine)
+async def test_replies_that_are_late_because_of_a_database_outage_remove_no_slots(engine):
+    worker, participant, started, places = await runs_in_flight_of(engine)
     before = places()
-    await release(participant, begun)
+    await release(participant, started)
     await no_journal(engine, worker, LATE_S)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     assert places() >= before
 
 
-async def test_trouble_with_what_a_worker_does_besides_hides_no_late_reply(engine):
-    worker, participant, begun, places = await crowd(engine, maintenance_interval=0.1)
+async def test_a_failing_duty_does_not_hide_a_late_reply(engine):
+    worker, participant, started, places = await runs_in_flight_of(engine, maintenance_interval=0.1)
     before = places()
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.dead_letter RENAME TO other"))
     await worker.events.wait_for(DatabaseUnavailable, operation="maintenance")
     await sleep(LATE_S)
-    await release(participant, begun)
+    await release(participant, started)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
     assert places() < before - 3
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO dead_letter"))
 
 
-async def test_replies_to_what_was_given_up_while_the_database_was_away_take_no_places(engine):
+async def test_replies_to_attempts_that_timed_out_during_an_outage_remove_no_slots(engine):
     timeout_s = 4.0  # A busy machine may take 2 s to give all of them up when it can again.
-    worker, participant, begun, places = await crowd(engine, timeout_s=timeout_s)
+    worker, participant, started, places = await runs_in_flight_of(engine, timeout_s=timeout_s)
     before = places()
     await no_journal(engine, worker, timeout_s)
     again = await participant.wait_for_commands("parcel.pack", 60)
     assert {each.command.attempt for each in again[30:]} == {2}
-    await release(participant, begun)
+    await release(participant, started)
     await worker.events.wait_for(AttemptFinished, 30, attempt=1, outcome=Outcome.SUCCEEDED)
     assert places() >= before
 
 
-async def test_commands_that_nobody_answers_take_no_places_a_saga_began_with(engine):
-    worker, participant, _, places = await crowd(engine, timeout_s=0.5)
+async def test_timeouts_do_not_remove_the_initial_slots(engine):
+    worker, participant, _, places = await runs_in_flight_of(engine, timeout_s=0.5)
     before = places()
     participant.reply_makers["parcel.unpack"] = no_reply
     await worker.events.wait_for(IncidentOpened, 30)

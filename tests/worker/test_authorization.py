@@ -15,6 +15,8 @@ from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.parcels import failing_parcels
 
 OURS = {"parcel.*": ["guest"]}
+
+
 THEIRS = {"parcel.send": ["warehouse"], "parcel.*": ["guest"]}
 
 
@@ -32,19 +34,21 @@ async def waiting_for_send(engine):
     return participant, client, run_id, command
 
 
-async def test_runs_complete_and_compensate_when_the_right_users_answer(engine_on_any_broker):
+async def test_runs_complete_and_compensate_with_replies_from_authorized_users(
+    engine_on_any_broker,
+):
     worker = await engine_on_any_broker.start_worker(authorized_reply_users={**OURS, "*": []})
     participant, client = (
         await engine_on_any_broker.start_participant(),
         await engine_on_any_broker.connect_client(),
     )
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
-    participant.reply_makers["parcel.tell"] = reject
+    participant.reply_makers["parcel.notify"] = reject
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPENSATED
     assert not worker.events.matching(MessageDeadLettered)
 
 
-async def test_a_reply_that_names_no_user_reaches_no_run_where_a_rule_applies(engine_on_any_broker):
+async def test_a_reply_without_a_user_is_rejected_where_a_rule_applies(engine_on_any_broker):
     worker = await engine_on_any_broker.start_worker(authorized_reply_users=OURS)
     participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
     await engine_on_any_broker.publish_raw(
@@ -62,7 +66,7 @@ async def test_a_reply_that_names_no_user_reaches_no_run_where_a_rule_applies(en
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
-async def test_a_reply_from_another_user_reaches_no_run(engine_on_any_broker):
+async def test_a_reply_from_an_unauthorized_user_is_rejected(engine_on_any_broker):
     worker = await engine_on_any_broker.start_worker(authorized_reply_users=THEIRS)
     participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
     await participant.publish(*succeed(command))
@@ -74,7 +78,7 @@ async def test_a_reply_from_another_user_reaches_no_run(engine_on_any_broker):
     assert letter.properties["user_id"] == "guest"
 
 
-async def test_who_a_message_says_wrote_it_counts_for_nothing(engine_on_any_broker):
+async def test_the_app_id_of_a_message_does_not_authorize_it(engine_on_any_broker):
     worker = await engine_on_any_broker.start_worker(authorized_reply_users=OURS)
     participant, _, run_id, command = await waiting_for_send(engine_on_any_broker)
     await engine_on_any_broker.publish_raw(
@@ -91,7 +95,7 @@ async def test_who_a_message_says_wrote_it_counts_for_nothing(engine_on_any_brok
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
-async def test_what_a_stranger_garbles_needs_no_person(engine):
+async def test_a_malformed_reply_from_an_unauthorized_user_opens_no_incident(engine):
     worker = await engine.start_worker(authorized_reply_users=OURS)
     participant, _, run_id, command = await waiting_for_send(engine)
     await engine.publish_raw(b"{", correlation_id=command.correlation_id)
@@ -102,14 +106,14 @@ async def test_what_a_stranger_garbles_needs_no_person(engine):
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
-async def test_without_a_rule_nobody_is_asked_who_they_are(engine):
+async def test_without_a_rule_senders_are_not_checked(engine):
     worker = await engine.start_worker(authorized_reply_users={"payment.*": ["bank"]})
     _, _, run_id, command = await waiting_for_send(engine)
     await engine.publish_raw(b'{"did":"sent"}', correlation_id=command.correlation_id)
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
 
-async def test_a_compensation_is_judged_by_its_own_command(engine):
+async def test_a_reply_to_a_compensation_is_checked_by_its_own_command(engine):
     worker = await engine.start_worker(
         authorized_reply_users={"parcel.unpack": ["warehouse"], "*": ["guest"]}
     )
@@ -120,7 +124,7 @@ async def test_a_compensation_is_judged_by_its_own_command(engine):
     assert told.problem.startswith("parcel.unpack may be answered by warehouse only")
 
 
-async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engine):
+async def test_a_reply_that_awaited_its_definition_is_still_checked(engine):
     knowing = await engine.start_worker()
     participant, _, run_id, command = await waiting_for_send(engine)
     await knowing.stop()
@@ -142,7 +146,7 @@ async def test_a_reply_that_waited_for_its_definition_is_still_its_senders(engin
         ({"cancel parcel": ["desk"]}, "cancel", {"reason": "a whim", "operator": "someone"}),
     ],
 )
-async def test_a_request_from_another_user_is_refused_and_kept(
+async def test_a_request_from_an_unauthorized_user_is_refused_and_dead_lettered(
     engine_on_any_broker, rules, verb, fields
 ):
     worker = await engine_on_any_broker.start_worker(authorized_request_users=rules)
@@ -155,7 +159,10 @@ async def test_a_request_from_another_user_is_refused_and_kept(
     answer = await client.call(verb, run_id=run_id, **fields)
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
     told = await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
-    assert told.problem == f"{verb} parcel may be sent by desk only, and this came from user guest."
+    assert (
+        told.problem
+        == f"{verb} parcel may be sent by batch_driver only, and this came from user guest."
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,12 +177,12 @@ async def test_a_request_from_another_user_is_refused_and_kept(
         ("stock.take", "anybody", True),
     ],
 )
-def test_the_first_pattern_that_fits_decides(name, user, refused):
+def test_the_first_matching_pattern_decides(name, user, refused):
     rules = {"payment.charge": ["bank"], "payment.*": ["clerk"], "*": []}
     assert bool(refusal_for(rules, name, user, permission="be answered")) is refused
 
 
-def test_what_no_pattern_fits_is_not_checked():
+def test_a_name_that_matches_no_pattern_is_not_checked():
     assert refusal_for({"payment.*": []}, "stock.take", "", permission="be answered") == ""
 
 
@@ -186,7 +193,7 @@ def test_only_the_star_of_a_pattern_is_special(special):
     assert refusal_for({f"{special}*": []}, f"{special}.\nagain", "", permission="be answered")
 
 
-async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_for(engine):
+async def test_an_unauthorized_cancel_is_not_stored_with_a_queued_start(engine):
     worker = await engine.start_worker(
         max_concurrent_runs=1, authorized_request_users={"cancel parcel": ["desk"]}
     )
@@ -205,7 +212,7 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_with_the_start_it_is_
     assert kinds == ["start"]
 
 
-async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(engine):
+async def test_an_unauthorized_cancel_is_not_stored_for_another_worker(engine):
     knowing = await engine.start_worker()
     _, client, run_id, _ = await waiting_for_send(engine)
     await knowing.stop()
@@ -216,7 +223,7 @@ async def test_a_cancel_that_may_not_be_sent_is_not_stored_for_another_worker(en
     assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
 
 
-async def test_the_journal_says_which_user_sent_a_cancel_whatever_it_says_itself(
+async def test_the_journal_records_the_verified_sender_of_a_cancel(
     engine_on_any_broker,
 ):
     worker = await engine_on_any_broker.start_worker()

@@ -20,9 +20,11 @@ from tests.kit.connections import wait_until
 from tests.kit.engine import no_reply, reject, reply_twice, succeed
 from tests.kit.parcels import COMMANDS, parcels
 from tests.kit.promises import check_promises
-from tests.worker.test_failures import operate, verdict
+from tests.worker.steps import audit_outcome, record_operator_action
 
 PEOPLE = 50
+
+
 WAITING = text(
     """
     SELECT count(*) FROM pg_stat_activity
@@ -30,7 +32,7 @@ WAITING = text(
 )
 
 
-async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
+async def test_two_workers_with_replies_to_one_attempt_serialize(
     engine_on_any_broker,
 ):
     workers = [await engine_on_any_broker.start_worker() for _ in range(2)]
@@ -55,15 +57,15 @@ async def test_two_workers_that_have_an_answer_to_one_attempt_take_turns(
         assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
         await wait_until(partial(told, workers, MessageIgnored, run_id))
         assert [each.reason for each in told(workers, MessageIgnored, run_id)] == ["duplicate"]
-    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"] * 5
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"] * 5
     await check_promises(engine_on_any_broker.database)
 
 
 def told(workers, kind, run_id):
-    return [fact for each in workers for fact in each.events.matching(kind, run_id=run_id)]
+    return [event for each in workers for event in each.events.matching(kind, run_id=run_id)]
 
 
-async def test_fifty_people_who_cancel_a_run_at_once_undo_it_once(engine):
+async def test_fifty_concurrent_cancels_compensate_a_run_once(engine):
     workers = [await engine.start_worker() for _ in range(2)]
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
@@ -86,7 +88,7 @@ async def test_fifty_people_who_cancel_a_run_at_once_undo_it_once(engine):
     assert [each.type for each in detail.journal].count("run_stopping") == 1
 
 
-async def test_fifty_people_who_retry_an_incident_at_once_send_its_command_once(engine):
+async def test_fifty_concurrent_retries_of_an_incident_send_its_command_once(engine):
     workers = [await engine.start_worker() for _ in range(2)]
     client = await engine.connect_client()
     run_id = await client.start()
@@ -97,13 +99,16 @@ async def test_fifty_people_who_retry_an_incident_at_once_send_its_command_once(
     await wait_until(lambda: told(workers, RunFinished, run_id))
     assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
     assert sorted(said) == ["accepted", *["refused"] * (PEOPLE - 1)]
-    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"]
     await check_promises(engine.database)
 
 
 async def all_at_once(engine, run_id, trigger):
     async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(operate(engine, run_id, trigger)) for _ in range(PEOPLE)]
+        asking = [
+            group.create_task(record_operator_action(engine, run_id, trigger))
+            for _ in range(PEOPLE)
+        ]
     return [each.result() for each in asking]
 
 
@@ -115,25 +120,25 @@ async def verdicts(engine, workers, asked):
 
     await wait_until(lambda: answered() >= len(asked))
     assert answered() == len(asked)
-    return [(await verdict(engine, audit_id))[0] for audit_id in asked]
+    return [(await audit_outcome(engine, audit_id))[0] for audit_id in asked]
 
 
 def reshaped():
     """The same saga after a release that has thrown most of it out."""
     saga = Saga("parcel", version=2, input=dict[str, str | int])
 
-    @saga.step(command="parcel.tell")
+    @saga.step(command="parcel.notify")
     def tell(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
-    @tell.compensation(command="parcel.untell")
+    @tell.compensation(command="parcel.unnotify")
     def untell(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
     return saga
 
 
-async def test_a_run_is_undone_as_its_own_definition_says_whatever_was_deployed_since(
+async def test_a_run_compensates_by_its_own_definition_after_a_deployment(
     engine_on_any_broker,
 ):
     first = await engine_on_any_broker.start_worker(parcels(version=1))
@@ -150,7 +155,7 @@ async def test_a_run_is_undone_as_its_own_definition_says_whatever_was_deployed_
     assert await second.events.wait_for_end(new) == Status.COMPLETED
     await participant.publish(*reject(command))
     await second.events.wait_for(MessageHeld, run_id=old)
-    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.tell"]
+    assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"]
     third = await engine_on_any_broker.start_worker(parcels(version=1))
     assert await third.events.wait_for_end(old) == Status.COMPENSATED
     assert participant.command_names[3:] == ["parcel.unpack"]

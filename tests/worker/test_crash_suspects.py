@@ -1,19 +1,13 @@
 """Runs whose code has ended a worker: taken alone, and in the end without that code."""
 
-import asyncio
-import sys
-from datetime import timedelta
-
 from sqlalchemy import text
 
-from saga_engine import Retry, Saga
-from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import ResolveIncident
 from saga_engine.identifiers import uuid7
-from saga_engine.store import audit, crash_suspects, pending_requests, runs
+from saga_engine.store import audit, crash_suspects, pending_requests
 from saga_engine.store.audit import OperatorAction
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.pending_requests import NewRequest, ReadLimits
+from saga_engine.store.pending_requests import NewRequest
 from saga_engine.telemetry.events import (
     BatchProcessed,
     IncidentOpened,
@@ -24,57 +18,23 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.vocabulary import Resolution, Status
 from tests.kit.engine import no_reply
-from tests.worker.test_failures import operate, verdict
-
-QUICKLY = {"outbox_resend_after": 0.2}
-COMMANDS = ("box.pack", "box.unpack", "box.send")
-SOON = timedelta(milliseconds=300)
-
-
-class Boxes(Saga):
-    """A saga that notes the `calls` of its mappings."""
-
-    calls: list[str]
+from tests.worker.boxes import (
+    COMMANDS,
+    FAST_RESEND,
+    SHORT_TIMEOUT,
+    boxes,
+    record_crashes,
+    store_start,
+)
+from tests.worker.steps import audit_outcome, record_operator_action
 
 
-def boxes(timeout: timedelta = timedelta(minutes=1)) -> Boxes:
-    """Two steps, the first with a compensation; their mappings count how often they are called."""
-    saga = Boxes("box", version=1, input=dict)
-    saga.calls = []
-
-    @saga.step(command="box.pack", timeout=timeout, retry=Retry(attempts=1))
-    def pack(box: dict) -> dict:  # noqa: ARG001 - it is bound by its name
-        saga.calls.append("pack")
-        return {}
-
-    @pack.compensation(command="box.unpack")
-    def unpack(box: dict) -> dict:  # noqa: ARG001 - the same
-        saga.calls.append("unpack")
-        return {}
-
-    @saga.step(command="box.send", read_only=True)
-    def send(box: dict) -> dict:
-        saga.calls.append("send")
-        if box.get("exits"):
-            sys.exit(box["exits"])
-        return {}
-
-    return saga
-
-
-async def accuse(engine, run_id, step, function, *, times, direction="action"):
-    """Have it on record that a call has ended workers, as their overseers record it."""
-    async with engine.database.transaction() as tx:
-        for _ in range(times):
-            await crash_suspects.record_crash(tx, CrashSuspect(run_id, step, direction, function))
-
-
-async def accused(engine):
+async def read_suspects(engine):
     async with engine.database.transaction() as tx:
         return await crash_suspects.read_all(tx)
 
 
-async def test_a_mapping_that_exits_is_an_incident_and_a_line_and_its_neighbours_complete(engine):
+async def test_a_mapping_that_exits_opens_an_incident_and_other_runs_complete(engine):
     await engine.start_participant(COMMANDS)
     worker, client = await engine.start_worker(boxes()), await engine.connect_client()
     run_ids = [str(uuid7()) for _ in range(20)]
@@ -93,11 +53,11 @@ async def test_a_mapping_that_exits_is_an_incident_and_a_line_and_its_neighbours
     assert "4111" not in failed.problem
 
 
-async def test_a_call_that_ended_two_workers_is_made_again_only_for_a_person(engine):
+async def test_a_call_that_ended_two_workers_is_made_again_only_after_a_retry(engine):
     saga, run_id = boxes(), str(uuid7())
     await engine.start_participant(COMMANDS)
-    await accuse(engine, run_id, "send", "send", times=2)
-    worker, client = await engine.start_worker(saga, **QUICKLY), await engine.connect_client()
+    await record_crashes(engine, run_id, "send", "send", times=2)
+    worker, client = await engine.start_worker(saga, **FAST_RESEND), await engine.connect_client()
     other = await client.start("box")
     await client.start("box", run_id=run_id)
     incident = await worker.events.wait_for_incident(run_id)
@@ -106,17 +66,17 @@ async def test_a_call_that_ended_two_workers_is_made_again_only_for_a_person(eng
     assert saga.calls.count("send") == 1
     letter = await worker.events.wait_for_dead_letter("code_killed_worker", run_id=run_id)
     assert letter.queue == "saga.replies"
-    assert (await accused(engine))[run_id].crash_count == 2
+    assert (await read_suspects(engine))[run_id].crash_count == 2
     retry = ResolveIncident(1, Resolution.RETRY, "ada", "deployed")
-    audit_id = await operate(engine, run_id, retry)
+    audit_id = await record_operator_action(engine, run_id, retry)
     assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
-    assert await verdict(engine, audit_id) == ("accepted", "The run is running.")
-    assert await accused(engine) == {}
+    assert await audit_outcome(engine, audit_id) == ("accepted", "The run is running.")
+    assert await read_suspects(engine) == {}
 
 
-async def test_a_request_of_a_person_is_worth_two_workers_and_no_more(engine):
+async def test_a_retry_by_an_operator_may_end_two_more_workers(engine):
     run_id, audit_id = str(uuid7()), str(uuid7())
-    await accuse(engine, run_id, "send", "send", times=2)
+    await record_crashes(engine, run_id, "send", "send", times=2)
     async with engine.database.transaction() as tx:
         await audit.record(tx, [OperatorAction(audit_id, "ada", "retry", "deployed", run_id)])
         retry = {"resolution": "retry"}
@@ -125,18 +85,18 @@ async def test_a_request_of_a_person_is_worth_two_workers_and_no_more(engine):
     for _ in range(3):
         async with engine.database.transaction() as tx:
             await crash_suspects.allow_retry(tx, run_id)
-        times.append((await accused(engine))[run_id].crash_count)
-        await accuse(engine, run_id, "send", "send", times=1)
+        times.append((await read_suspects(engine))[run_id].crash_count)
+        await record_crashes(engine, run_id, "send", "send", times=1)
     assert times == [0, 1, 2]
 
 
 async def test_a_timer_whose_call_ended_two_workers_opens_an_incident(engine):
-    saga = boxes(SOON)
+    saga = boxes(SHORT_TIMEOUT)
     participant = await engine.start_participant(COMMANDS)
     participant.reply_makers["box.pack"] = no_reply
     run_id = str(uuid7())
-    await accuse(engine, run_id, "pack", "unpack", direction="compensation", times=2)
-    worker, client = await engine.start_worker(saga, **QUICKLY), await engine.connect_client()
+    await record_crashes(engine, run_id, "pack", "unpack", direction="compensation", times=2)
+    worker, client = await engine.start_worker(saga, **FAST_RESEND), await engine.connect_client()
     await client.start("box", run_id=run_id)
     await participant.wait_for_commands("box.pack")
     incident = await worker.events.wait_for_incident(run_id)
@@ -144,27 +104,24 @@ async def test_a_timer_whose_call_ended_two_workers_opens_an_incident(engine):
     assert (incident.cause, saga.calls) == ("mapping_failed", ["pack"])
 
 
-async def recorded_start(engine, tx):
-    """Record a start of the box that a worker had, which is gone; its run id."""
-    await (await engine.start_worker(boxes())).stop()
-    return str((await start_in_transaction(tx.connection, "box", {})).run_id)
-
-
-async def test_a_call_that_ended_one_worker_is_made_once_more_and_forgotten_when_it_returns(engine):
+async def test_a_suspect_whose_call_returns_is_cleared(engine):
     await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
-        run_id = await recorded_start(engine, tx)
+        run_id = await store_start(engine, tx)
         await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
-    worker = await engine.start_worker(boxes(), **QUICKLY)
+    worker = await engine.start_worker(boxes(), **FAST_RESEND)
     assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
-    assert await accused(engine) == {}
+    assert await read_suspects(engine) == {}
 
 
 async def test_a_start_whose_validator_ended_two_workers_is_refused(engine):
     run_id = str(uuid7())
     await engine.start_participant(COMMANDS)
-    await accuse(engine, run_id, "", "dict", direction="", times=2)
-    worker, client = await engine.start_worker(boxes(), **QUICKLY), await engine.connect_client()
+    await record_crashes(engine, run_id, "", "dict", direction="", times=2)
+    worker, client = (
+        await engine.start_worker(boxes(), **FAST_RESEND),
+        await engine.connect_client(),
+    )
     answer = await client.call("start", run_id=run_id, saga="box", input={})
     assert answer.outcome == "invalid"
     assert "ended 2 worker processes" in answer.error.message
@@ -172,10 +129,10 @@ async def test_a_start_whose_validator_ended_two_workers_is_refused(engine):
     assert worker.events.matching(MessageDeadLettered, reason="invalid_input") == []
 
 
-async def test_what_is_suspect_has_a_batch_of_its_own(engine):
+async def test_a_suspect_is_processed_in_its_own_batch(engine):
     await engine.start_participant(COMMANDS)
     run_ids = [str(uuid7()) for _ in range(10)]
-    await accuse(engine, run_ids[4], "pack", "pack", times=1)
+    await record_crashes(engine, run_ids[4], "pack", "pack", times=1)
     worker, client = (
         await engine.start_worker(boxes(), poll_interval=60.0),
         await engine.connect_client(),
@@ -192,14 +149,14 @@ async def test_what_is_suspect_has_a_batch_of_its_own(engine):
     )
 
 
-async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_after_a_day(engine):
+async def test_suspects_of_finished_or_unstarted_runs_are_deleted_after_a_day(engine):
     await engine.start_participant(COMMANDS)
     worker, client = await engine.start_worker(boxes()), await engine.connect_client()
     done = await client.start("box")
     await worker.events.wait_for_end(done)
     never, fresh = str(uuid7()), str(uuid7())
     for each in (done, never, fresh):
-        await accuse(engine, each, "send", "send", times=1)
+        await record_crashes(engine, each, "send", "send", times=1)
     async with engine.database.transaction() as tx:
         old = (
             "UPDATE saga_engine.crash_suspect SET last_crash_at = last_crash_at - interval '2 days'"
@@ -207,64 +164,4 @@ async def test_suspects_of_runs_that_are_finished_or_never_began_are_forgotten_a
         )
         await tx.execute(text(old), {"fresh": fresh})
         await crash_suspects.delete_expired(tx)
-    assert list(await accused(engine)) == [fresh]
-
-
-async def test_what_is_held_behind_the_start_of_a_suspect_is_taken_after_it(engine):
-    await engine.start_participant(COMMANDS)
-    async with engine.database.transaction() as tx:
-        run_id = await recorded_start(engine, tx)
-        await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
-        cancel = {"operator": "ada", "reason": "too late"}
-        await pending_requests.record(tx, [NewRequest("cancel", run_id, cancel, awaits_start=True)])
-    worker = await engine.start_worker(boxes(), **QUICKLY)
-    assert (await worker.events.wait_for_end(run_id)).finished
-    async with asyncio.timeout(60):
-        while await recorded(engine):
-            pass
-
-
-async def recorded(engine):
-    async with engine.database.transaction() as tx:
-        return (
-            await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
-        ).scalar_one()
-
-
-async def test_a_suspect_is_left_to_a_worker_with_the_definition_it_is_pinned_to(engine):
-    await engine.start_participant(COMMANDS)
-    async with engine.database.transaction() as tx:
-        run_id = await recorded_start(engine, tx)
-        pinned = "UPDATE saga_engine.pending_request SET fingerprint = 'another'"
-        await tx.execute(text(pinned))
-        mine = text("SELECT id FROM saga_engine.definition")
-        ids = list((await tx.execute(mine)).scalars())
-        assert await crash_suspects.take_oldest_request(tx, run_id, ids, ReadLimits()) == []
-
-
-async def test_suspects_without_work_are_left_alone(engine):
-    await engine.start_participant(COMMANDS)
-    worker, client = await engine.start_worker(boxes()), await engine.connect_client()
-    done = await client.start("box")
-    await worker.events.wait_for_end(done)
-    await accuse(engine, done, "send", "send", times=2)
-    await worker.stop()
-    async with engine.database.transaction() as tx:
-        waits = str((await start_in_transaction(tx.connection, "box", {})).run_id)
-        await crash_suspects.record_crash(tx, CrashSuspect(waits, "pack", "action", "pack"))
-        assert list(await crash_suspects.read_with_work(tx)) == [waits]
-
-
-async def test_due_runs_of_suspects_hold_up_no_others(engine):
-    worker, client = await engine.start_worker(boxes(SOON)), await engine.connect_client()
-    participant = await engine.start_participant(COMMANDS)
-    participant.reply_makers["box.pack"] = no_reply
-    held, other = await client.start("box"), await client.start("box")
-    await participant.wait_for_commands("box.pack", 2)
-    await worker.stop()
-    async with engine.database.transaction() as tx:
-        past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
-        await tx.execute(text(past))
-        ids = list((await tx.execute(text("SELECT id FROM saga_engine.definition"))).scalars())
-        found = await runs.lock_due(tx, ids, 1, excluding={held})
-        assert list(found) == [other]
+    assert list(await read_suspects(engine)) == [fresh]

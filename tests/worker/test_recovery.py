@@ -23,7 +23,7 @@ def same(again, first):
     return (again.command, again.correlation_id) == (sent, first.correlation_id)
 
 
-async def test_a_command_in_flight_is_sent_again_as_the_attempt_it_was(engine_on_any_broker):
+async def test_a_command_in_flight_is_resent_as_the_same_attempt(engine_on_any_broker):
     worker, participant = (
         await engine_on_any_broker.start_worker(**EAGER),
         await engine_on_any_broker.start_participant(),
@@ -41,7 +41,7 @@ async def test_a_command_in_flight_is_sent_again_as_the_attempt_it_was(engine_on
     assert len(worker.events.matching(AttemptSent, step="pack")) == 1
 
 
-async def test_what_became_overdue_while_nobody_worked_has_its_whole_timeout_again(engine):
+async def test_an_overdue_attempt_gets_its_whole_timeout_again(engine):
     saga = parcels(timeout=timedelta(seconds=2))
     worker, participant, client = (
         await engine.start_worker(saga),
@@ -61,7 +61,7 @@ async def test_what_became_overdue_while_nobody_worked_has_its_whole_timeout_aga
     await check_promises(engine.database)
 
 
-async def test_a_compensation_in_flight_is_sent_again(engine):
+async def test_a_compensation_in_flight_is_resent(engine):
     worker, participant, client = (
         await engine.start_worker(**EAGER),
         await engine.start_participant(),
@@ -78,7 +78,7 @@ async def test_a_compensation_in_flight_is_sent_again(engine):
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
 
 
-async def test_what_comes_back_when_it_is_sent_again_may_have_been_done_before(
+async def test_a_resent_command_that_is_unroutable_may_have_taken_effect(
     engine_on_any_broker,
 ):
     worker, participant = (
@@ -99,15 +99,15 @@ async def test_what_comes_back_when_it_is_sent_again_may_have_been_done_before(
     assert "parcel.unpack" in participant.command_names
 
 
-async def test_twice_is_once_and_what_is_settled_meanwhile_is_not_sent(engine):
+async def test_a_second_recovery_sends_nothing_that_is_answered(engine):
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),
         await engine.connect_client(),
     )
-    participant.reply_makers["parcel.tell"] = no_reply
+    participant.reply_makers["parcel.notify"] = no_reply
     run_id = await client.start()
-    [command] = await participant.wait_for_commands("parcel.tell")
+    [command] = await participant.wait_for_commands("parcel.notify")
     for _ in range(3):
         assert (await recovery.resend_in_flight(engine.database)).commands == 1
     async with engine.database.transaction() as tx:

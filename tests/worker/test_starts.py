@@ -57,7 +57,7 @@ async def test_a_run_id_belongs_to_its_first_input(engine):
     assert third.outcome == "conflict"
 
 
-async def test_a_start_of_an_unknown_saga_reads_no_document_of_the_known_ones(
+async def test_a_start_of_an_unknown_saga_reads_no_definition(
     engine,
 ):
     """Documents are as many and as large as what was ever loaded; such starts come unasked."""
@@ -102,7 +102,7 @@ async def test_a_key_with_another_input_is_a_conflict_that_names_the_run(engine)
     assert (other.outcome, str(other.run_id)) == ("conflict", run_id)
 
 
-async def test_one_key_wanted_twice_in_one_batch_starts_one_run(engine):
+async def test_two_starts_with_one_key_in_one_batch_start_one_run(engine):
     await (await engine.start_worker()).stop()
     client, _ = await engine.connect_client(), await engine.start_participant()
     requests = [
@@ -117,7 +117,7 @@ async def test_one_key_wanted_twice_in_one_batch_starts_one_run(engine):
     assert await worker.events.wait_for_end(str(first.run_id)) == Status.COMPLETED
 
 
-async def test_a_key_wanted_at_once_from_many_workers_starts_one_run(engine_on_any_broker):
+async def test_concurrent_starts_with_one_key_start_one_run(engine_on_any_broker):
     workers = [await engine_on_any_broker.start_worker() for _ in range(2)]
     participant, client = (
         await engine_on_any_broker.start_participant(),
@@ -130,11 +130,11 @@ async def test_a_key_wanted_at_once_from_many_workers_starts_one_run(engine_on_a
     answers = await client.call_all(*requests)
     assert [answer.outcome for answer in answers].count("accepted") == 5
     assert len({answer.run_id for answer in answers}) == 5
-    await participant.wait_for_commands("parcel.tell", 5)
+    await participant.wait_for_commands("parcel.notify", 5)
     assert sum(len(worker.events.matching(RunStarted)) for worker in workers) == 5
 
 
-async def test_an_input_that_does_not_fit_is_refused_and_does_not_take_the_key(engine):
+async def test_an_invalid_input_is_refused_and_reserves_no_key(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -149,7 +149,7 @@ async def test_an_input_that_does_not_fit_is_refused_and_does_not_take_the_key(e
     assert await client.start(key="p-1", input={"to": "Ada"})
 
 
-async def test_a_run_that_is_there_takes_no_other_key(engine):
+async def test_an_existing_run_gets_no_other_key(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -180,7 +180,7 @@ async def test_a_start_is_committed_with_the_callers_own_rows(engine):
     await check_promises(engine.database)
 
 
-async def test_a_start_whose_transaction_is_undone_never_was(engine):
+async def test_a_start_in_a_rolled_back_transaction_does_not_exist(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -199,7 +199,7 @@ async def test_a_start_whose_transaction_is_undone_never_was(engine):
     assert not worker.events.matching(RunStarted, run_id=str(handle.run_id))
 
 
-async def test_a_recorded_start_that_does_not_fit_is_a_run_with_an_incident(engine):
+async def test_a_stored_start_with_an_invalid_input_is_a_run_with_an_incident(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -251,7 +251,7 @@ async def test_starts_of_all_kinds_in_one_batch_do_not_disturb_each_other(engine
         assert await worker.events.wait_for_end(body["run_id"]) == Status.COMPLETED
 
 
-async def test_the_newest_version_is_started_unless_one_is_named(engine):
+async def test_a_start_without_a_version_gets_the_newest(engine):
     worker = await engine.start_worker(parcels(version=1), parcels(version=2))
     client, _ = await engine.connect_client(), await engine.start_participant()
     newest, named = await asyncio.wait_for(client.start(), 30), await client.start(version=1)

@@ -31,7 +31,9 @@ from saga_engine.worker.time_limit import (
 CALL = UserCodeCall(
     "participant", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
 )
-SOON = 0.05
+
+
+SHORT_TIMEOUT = 0.05
 
 
 def spin() -> None:
@@ -53,8 +55,8 @@ def wait_for_ever() -> None:
 
 
 @pytest.mark.parametrize("work", [spin, wait_for_ever, lambda: swallow(3)])
-def test_what_does_not_return_is_interrupted_again_and_again(work):
-    alarm = TimeLimitWatch(SOON)
+def test_a_call_that_does_not_return_is_interrupted_repeatedly(work):
+    alarm = TimeLimitWatch(SHORT_TIMEOUT)
     with (
         alarm.install(),
         pytest.raises(UserCodeError, match=r"did not return within 0\.05 s and was"),
@@ -63,8 +65,8 @@ def test_what_does_not_return_is_interrupted_again_and_again(work):
     assert alarm.call is None
 
 
-def test_nothing_is_raised_in_what_surrounds_a_call():
-    alarm = TimeLimitWatch(SOON)
+def test_nothing_is_raised_in_the_code_around_a_call():
+    alarm = TimeLimitWatch(SHORT_TIMEOUT)
     with alarm.install():
         frame = spin.__code__
         for _ in range(TICKS_PER_TIMEOUT * 2):  # the timer of a call that is over
@@ -77,7 +79,7 @@ def test_nothing_is_raised_in_what_surrounds_a_call():
     assert frame is spin.__code__
 
 
-def test_a_process_that_was_stopped_gets_the_rest_of_its_time():
+def test_a_process_that_was_stopped_has_the_rest_of_its_time():
     alarm = TimeLimitWatch(60.0)
     with alarm.install():
         alarm.enter(CALL)
@@ -85,7 +87,7 @@ def test_a_process_that_was_stopped_gets_the_rest_of_its_time():
         alarm.leave()
 
 
-def test_the_handler_and_the_timer_of_others_are_left_as_they_were():
+def test_the_handler_and_timer_of_others_are_restored():
     before = signal.getsignal(signal.SIGALRM)
     rest = signal.setitimer(signal.ITIMER_REAL, 0)  # of the time limit of this test
     try:
@@ -99,7 +101,7 @@ def test_the_handler_and_the_timer_of_others_are_left_as_they_were():
         signal.setitimer(signal.ITIMER_REAL, *rest)
 
 
-def test_a_timer_of_the_caller_goes_on_when_the_alarm_is_over():
+def test_a_timer_of_the_caller_continues_afterwards():
     rest = signal.setitimer(signal.ITIMER_REAL, 3600.0, 7.0)
     try:
         alarm = TimeLimitWatch(60.0)
@@ -120,9 +122,9 @@ def test_an_idle_worker_has_no_timer():
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-async def test_in_another_thread_a_call_takes_as_long_as_it_takes():
+async def test_in_another_thread_calls_are_not_limited():
     def call() -> int:
-        alarm = TimeLimitWatch(SOON)
+        alarm = TimeLimitWatch(SHORT_TIMEOUT)
         with alarm.install():
             return call_user_code(alarm, CALL, int, "7")
 
@@ -138,7 +140,7 @@ def test_each_call_is_noted_while_it_lasts():
     assert number % 2 == 0
 
 
-def test_a_note_is_of_a_bounded_length_whatever_a_function_is_called():
+def test_a_call_note_has_a_bounded_length():
     call = CALL._replace(function="\ud800" * 10_000)
     memory = mmap.mmap(-1, CALL_NOTE_BYTES)
     assert len(encode_call_note(call)) < CALL_NOTE_BYTES
@@ -175,9 +177,9 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("place", "named"), PLACES)
-def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, named):
+def test_a_codec_that_does_not_return_is_interrupted(place, named):
     memory = mmap.mmap(-1, CALL_NOTE_BYTES)
-    alarm = TimeLimitWatch(SOON, memory)
+    alarm = TimeLimitWatch(SHORT_TIMEOUT, memory)
     noted: list[UserCodeCall] = []
 
     class Codec(SlowCodec):
@@ -202,7 +204,7 @@ def test_a_codec_that_does_not_return_is_interrupted_and_cannot_seal(place, name
 
 
 def test_a_codec_within_a_mapping_is_part_of_its_call():
-    alarm = TimeLimitWatch(SOON)
+    alarm = TimeLimitWatch(SHORT_TIMEOUT)
     sealing = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
     with alarm.install():
         with pytest.raises(EncryptionError, match="did not return within"):
@@ -218,10 +220,10 @@ class ValidationError(Exception):
         return []
 
 
-def test_an_error_that_does_not_say_what_it_is_about_is_interrupted():
+def test_an_error_whose_text_hangs_is_interrupted():
     def fail() -> None:
         raise ValidationError
 
-    alarm = TimeLimitWatch(SOON)
+    alarm = TimeLimitWatch(SHORT_TIMEOUT)
     with alarm.install(), pytest.raises(UserCodeError, match="raised ValidationError"):
         call_user_code(alarm, CALL, fail)

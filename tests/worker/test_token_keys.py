@@ -39,7 +39,7 @@ async def signed_with(key, client, participant):
     raise AssertionError("the worker has not read the new key")
 
 
-async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(engine):
+async def test_a_running_worker_uses_a_new_key_and_accepts_the_previous_one(engine):
     worker = await engine.start_worker(maintenance_interval=0.02)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
@@ -54,7 +54,7 @@ async def test_a_running_worker_takes_a_new_key_and_accepts_the_one_before_it(en
     assert not worker.events.matching(MessageDeadLettered)
 
 
-async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine):
+async def test_a_reply_signed_two_keys_ago_costs_a_retry(engine):
     worker = await engine.start_worker(maintenance_interval=0.02)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
@@ -67,12 +67,12 @@ async def test_what_the_key_before_the_last_has_signed_is_asked_for_again(engine
     assert letter.correlation_id == redact_token(command.correlation_id) != command.correlation_id
 
 
-async def test_no_digest_of_a_command_is_stored_or_told(engine):
-    worker = await engine.start_worker(authorized_reply_users={"parcel.tell": ["nobody"]})
+async def test_no_digest_of_a_token_is_stored_or_emitted(engine):
+    worker = await engine.start_worker(authorized_reply_users={"parcel.notify": ["nobody"]})
     participant, client = await engine.start_participant(), await engine.connect_client()
-    participant.reply_makers["parcel.tell"] = succeed
+    participant.reply_makers["parcel.notify"] = succeed
     await client.start()
-    await participant.wait_for_commands("parcel.tell")
+    await participant.wait_for_commands("parcel.notify")
     garbled = participant.received[0].correlation_id
     await engine.publish_raw(b"{", correlation_id=garbled)
     for reason in ("unauthorized_sender", "malformed_json"):
@@ -90,12 +90,12 @@ async def test_no_digest_of_a_command_is_stored_or_told(engine):
             assert found.scalar_one() == 0, table
 
 
-async def test_a_reply_that_was_set_aside_is_sent_again_with_the_key_of_today(engine):
-    strict = await engine.start_worker(authorized_reply_users={"parcel.tell": ["desk"]})
+async def test_a_dead_lettered_reply_is_redriven_with_the_current_key(engine):
+    strict = await engine.start_worker(authorized_reply_users={"parcel.notify": ["desk"]})
     participant, client = await engine.start_participant(), await engine.connect_client()
     run_id = await client.start()
     await strict.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
-    [command] = await participant.wait_for_commands("parcel.tell")
+    [command] = await participant.wait_for_commands("parcel.notify")
     await engine.publish_raw(b"{}", correlation_id=forge_token(command))
     await strict.events.wait_for_dead_letter("uncorrelated_reply")
     await strict.stop()
@@ -134,14 +134,14 @@ async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engi
 
 
 async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, monkeypatch):
-    outbound: Any = SimpleNamespace()
+    outbox_publisher: Any = SimpleNamespace()
     async with engine.database.transaction() as tx:
-        outbound.keys = before = await engine_identity.token_keys(tx)
-    reader = TokenKeyReader(engine.database, outbound, Emitter())
+        outbox_publisher.token_keys = before = await engine_identity.token_keys(tx)
+    reader = TokenKeyReader(engine.database, outbox_publisher, Emitter())
     monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 3600.0)
     assert not await reader.refresh_if_unchanged(before)
     key = await rotate(engine)
     assert not await reader.refresh_if_unchanged(before), "it has just been read"
     monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 0.0)
     assert await reader.refresh_if_unchanged(before)
-    assert outbound.keys.signing == key
+    assert outbox_publisher.token_keys.signing == key

@@ -10,7 +10,7 @@ from tests.kit.engine import no_reply, succeed
 DRAIN = 3.0
 
 
-async def test_the_time_to_drain_includes_the_time_to_leave(engine):
+async def test_the_shutdown_timeout_includes_closing_the_connections(engine):
     worker, participant, client = (
         await engine.start_worker(shutdown_timeout=DRAIN),
         await engine.start_participant(),

@@ -1,4 +1,4 @@
-"""A run id belongs to a month that is kept: others are refused, with the fix."""
+"""Refused starts: invalid run ids and unknown sagas."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -9,8 +9,25 @@ from sqlalchemy import text
 from saga_engine.identifiers import invalid_run_id_reason, uuid7
 from saga_engine.vocabulary import Status
 from tests.kit.stored_runs import run_id
+from tests.worker.steps import check_a_run_completes
+
+
+async def test_a_start_of_an_unknown_saga_is_answered_and_dead_lettered(engine):
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    run_id = str(uuid7())
+    answer = await client.call("start", run_id=run_id, saga="nothing", input={})
+    assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
+    await worker.events.wait_for_dead_letter("unknown_saga", run_id=run_id)
+    await check_a_run_completes(engine, worker, participant, client)
+
 
 NOW = datetime(2026, 11, 15, tzinfo=UTC)
+
+
 WEEK, DAY = timedelta(days=7), timedelta(days=1)
 
 
@@ -25,7 +42,7 @@ WEEK, DAY = timedelta(days=7), timedelta(days=1)
         (datetime(1970, 1, 1, tzinfo=UTC), False),
     ],
 )
-def test_a_run_id_is_made_when_its_run_is_asked_for(made_at, fits):
+def test_a_run_id_carries_the_time_of_its_request(made_at, fits):
     problem = invalid_run_id_reason(UUID(run_id(made_at)), NOW, max_age=WEEK, max_clock_lead=DAY)
     assert (problem is None) == fits
 
@@ -44,7 +61,7 @@ def test_any_uuid_has_an_answer(number):
     )
 
 
-async def test_a_start_with_an_id_of_another_making_is_refused_and_told_the_fix(engine):
+async def test_a_start_with_an_invalid_run_id_is_refused_with_the_fix(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -62,7 +79,7 @@ async def test_a_start_with_an_id_of_another_making_is_refused_and_told_the_fix(
         assert (await tx.execute(strays)).scalar_one() == 0
 
 
-async def test_a_run_that_is_there_is_known_again_however_old_its_id_is(engine):
+async def test_an_existing_run_is_found_although_its_id_is_too_old(engine):
     worker = await engine.start_worker(max_run_id_age_days=28)
     client, _ = await engine.connect_client(), await engine.start_participant()
     old = days_old(20)
@@ -74,7 +91,7 @@ async def test_a_run_that_is_there_is_known_again_however_old_its_id_is(engine):
     assert (again.outcome, again.status) == ("existing", "completed")
 
 
-async def test_the_database_says_the_same_of_an_id(engine):
+async def test_the_database_judges_run_ids_the_same(engine):
     ids = {str(uuid7()): True, str(uuid4()): False, run_id(datetime(2020, 1, 1, tzinfo=UTC)): False}
     async with engine.database.transaction() as tx:
         ask = text("SELECT saga_engine.is_valid_run_id(CAST(:id AS uuid))")

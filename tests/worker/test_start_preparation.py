@@ -1,44 +1,24 @@
-"""An accepted start is pinned: what was accepted is what begins, whatever is deployed meanwhile."""
+"""An accepted start keeps its definition, and a problem with it is an incident."""
 
 import asyncio
 
 import pytest
-from pydantic import BaseModel
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import Start, serialize_trigger
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
-from saga_engine.store import audit, definitions, pending_requests, run_queries
+from saga_engine.store import audit, pending_requests, run_queries
 from saga_engine.store.pending_requests import NewRequest
-from saga_engine.telemetry.events import MessageDeadLettered, RunFinished, RunStarted
+from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from saga_engine.vocabulary import Status
 from saga_engine.worker import start_preparation
 from tests.kit.command_line import saga_engine
-from tests.kit.engine import no_reply, succeed
-from tests.kit.parcels import failing_parcels, parcels
+from tests.kit.engine import succeed
+from tests.kit.parcels import parcels
 from tests.kit.promises import check_promises
-
-
-class Strict(BaseModel):
-    n: int
-    address: str
-
-
-def second():
-    """The next version, whose input needs more."""
-    saga = Saga("parcel", version=2, input=Strict)
-
-    @saga.step(command="parcel.pack", reply=dict[str, str])
-    def pack(parcel: Strict) -> dict[str, str]:
-        return {"address": parcel.address}
-
-    @pack.compensation(command="parcel.unpack")
-    def unpack(parcel: Strict) -> dict[str, str]:
-        return {"address": parcel.address}
-
-    return saga
+from tests.worker.versions import queue_one_start, register_definitions, second_version, start
 
 
 def changed():
@@ -56,56 +36,24 @@ def changed():
     return saga
 
 
-def start(run_id, **more):
-    return ("start", {"run_id": run_id, "saga": "parcel", "input": {"n": 2}, **more})
-
-
-async def one_waits(engine, **more):
-    """A worker whose only place is taken, and the id of an accepted start behind it."""
-    worker = await engine.start_worker(max_concurrent_runs=1)
-    participant, client = await engine.start_participant(), await engine.connect_client()
-    participant.reply_makers["parcel.pack"] = no_reply
-    await client.start(input={"n": 1})
-    [command] = await participant.wait_for_commands("parcel.pack")
-    waiting = str(uuid7())
-    [answer] = await client.call_all(start(waiting, **more))
-    assert (answer.outcome, answer.version) == ("accepted", 1)
-    return worker, participant, client, command, waiting
-
-
-async def register(engine, *sagas):
-    async with engine.database.transaction() as tx:
-        return await definitions.register(tx, sagas)
-
-
-async def test_an_accepted_start_begins_as_the_version_it_was_accepted_for(engine):
-    old, participant, client, command, waiting = await one_waits(engine, key="o-2")
+async def test_an_accepted_start_keeps_the_version_it_was_accepted_for(engine):
+    old, participant, client, command, waiting = await queue_one_start(engine, key="o-2")
     await old.stop()
-    new = await engine.start_worker(parcels(), second(), max_concurrent_runs=1)
+    new = await engine.start_worker(parcels(), second_version(), max_concurrent_runs=1)
     participant.reply_makers.clear()
     await participant.publish(*succeed(command))
     assert await new.events.wait_for_end(waiting) == Status.COMPLETED
-    [begun] = new.events.matching(RunStarted, run_id=waiting)
-    assert begun.version == 1
+    [started] = new.events.matching(RunStarted, run_id=waiting)
+    assert started.version == 1
     status = await client.call("status", run_id=waiting)
     assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
     assert not new.events.matching(MessageDeadLettered)
 
 
-async def test_a_start_that_waits_is_known_to_a_worker_that_keeps_the_same_again_for_others(engine):
-    """It has not loaded the saga: the start that comes again is pinned to nothing."""
-    worker, _, client, _, waiting = await one_waits(engine)
-    await worker.stop()
-    _, asked = await client.send(start(waiting), ("status", {"run_id": waiting}))
-    await engine.start_worker(failing_parcels(len))
-    status = await client.wait_for_answer(asked)
-    assert (status.outcome, status.version) == ("existing", 1)
-
-
-async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_that_has_it(engine):
-    old, participant, client, command, waiting = await one_waits(engine)
+async def test_an_accepted_start_waits_for_a_worker_with_its_version(engine):
+    old, participant, client, command, waiting = await queue_one_start(engine)
     await old.stop()
-    new = await engine.start_worker(second())
+    new = await engine.start_worker(second_version())
     other = await client.start(input={"n": 1, "address": "here"})
     status = await client.call("status", run_id=waiting)
     assert (status.status, status.version) == ("running", 1)
@@ -119,22 +67,25 @@ async def test_a_worker_without_the_accepted_version_leaves_the_start_to_one_tha
 
 
 @pytest.mark.parametrize("saga", ["parcel", parcels()], ids=["by name", "by definition"])
-async def test_a_recorded_start_begins_as_the_newest_version_at_the_time_of_the_call(engine, saga):
-    await register(engine, parcels())
+async def test_a_stored_start_gets_the_newest_version_at_the_time_of_the_call(engine, saga):
+    await register_definitions(engine, parcels())
     async with engine.database.transaction() as tx:
         handle = await start_in_transaction(tx.connection, saga, {"n": 1})
-    await register(engine, second())
+    await register_definitions(engine, second_version())
     assert handle.version == 1
-    worker, _ = await engine.start_worker(parcels(), second()), await engine.start_participant()
+    worker, _ = (
+        await engine.start_worker(parcels(), second_version()),
+        await engine.start_participant(),
+    )
     assert await worker.events.wait_for_end(str(handle.run_id)) == Status.COMPLETED
-    [begun] = worker.events.matching(RunStarted, run_id=str(handle.run_id))
-    assert begun.version == 1
+    [started] = worker.events.matching(RunStarted, run_id=str(handle.run_id))
+    assert started.version == 1
 
 
-async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_from_starting(
+async def test_a_start_of_a_changed_version_stops_no_worker_from_starting(
     engine,
 ):
-    await register(engine, parcels())
+    await register_definitions(engine, parcels())
     async with engine.database.transaction() as tx:
         waiting = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
     other = await engine.start_worker(changed())
@@ -148,23 +99,7 @@ async def test_a_start_that_waits_for_other_steps_of_a_version_keeps_no_worker_f
     assert await again.events.wait_for_end(waiting) == Status.COMPLETED
 
 
-async def test_a_worker_says_again_and_again_which_definitions_it_has(engine):
-    await engine.start_worker(worker_heartbeat_interval=0.05)
-    gone = text(
-        "UPDATE saga_engine.definition"
-        " SET last_seen = now() - interval '1 hour', present_until = now() - interval '1 hour'"
-    )
-    async with engine.database.transaction() as tx:
-        await tx.execute(gone)
-    here = text("SELECT present_until > now() AND last_seen < now() FROM saga_engine.definition")
-    async with asyncio.timeout(60):
-        said = False
-        while not said:
-            async with engine.database.transaction() as tx:
-                said = (await tx.execute(here)).scalar_one()
-
-
-async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_an_incident(engine):
+async def test_an_accepted_start_with_a_taken_key_is_a_run_with_an_incident(engine):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -186,59 +121,8 @@ async def test_an_accepted_start_whose_key_belongs_to_another_run_is_a_run_with_
         assert await run_queries.find_by_key(tx, "parcel", "o-1") == holder
 
 
-async def test_a_start_that_waits_is_kept_once_however_often_it_is_asked_for(engine):
-    worker, participant, client, command, waiting = await one_waits(engine, key="o-2")
-    answers = await client.call_all(*[start(waiting, key="o-2")] * 5)
-    assert {(each.outcome, each.status, each.version) for each in answers} == {
-        ("existing", "running", 1)
-    }
-    other = await client.call("start", run_id=waiting, saga="parcel", input={"n": 3})
-    assert other.outcome == "conflict"
-    async with engine.database.transaction() as tx:
-        assert (
-            await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
-        ).scalar_one() == 1
-    participant.reply_makers.clear()
-    await participant.publish(*succeed(command))
-    await worker.events.wait_for(RunFinished, 2, status=Status.COMPLETED)
-
-
-async def test_a_run_that_is_finished_is_known_again_while_all_places_are_taken(engine):
-    worker, participant = (
-        await engine.start_worker(max_concurrent_runs=1),
-        await engine.start_participant(),
-    )
-    client = await engine.connect_client()
-    done = await client.start()
-    await worker.events.wait_for_end(done)
-    participant.reply_makers["parcel.pack"] = no_reply
-    await client.start()
-    await participant.wait_for_commands("parcel.pack", 2)
-    again = await client.call("start", run_id=done, saga="parcel", input={})
-    assert (again.outcome, again.status) == ("existing", "completed")
-
-
-async def test_a_start_that_waits_keeps_its_id_when_another_worker_has_places(engine):
-    """The run that begins is the one that was accepted."""
-    old, participant, client, command, waiting = await one_waits(engine)
-    await old.stop()
-    await engine.start_worker(second(), max_concurrent_runs=1)
-    other = await client.call(
-        "start", run_id=waiting, saga="parcel", input={"n": 7, "address": "there"}
-    )
-    assert other.outcome == "conflict"
-    participant.reply_makers.clear()
-    again = await engine.start_worker(parcels())
-    await participant.publish(*succeed(command))
-    assert await again.events.wait_for_end(waiting) == Status.COMPLETED
-    async with engine.database.transaction() as tx:
-        shown = await run_queries.read_detail(tx, waiting)
-        assert shown is not None
-        assert shown.stored_run.run.input == {"n": 2}
-
-
-async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
-    worker, participant, client, command, waiting = await one_waits(engine)
+async def test_a_queued_run_holds_a_limited_number_of_requests(engine):
+    worker, participant, client, command, waiting = await queue_one_start(engine)
     cancel = ("cancel", {"run_id": waiting, "operator": "Ada", "reason": "too late"})
     sent = await client.send(*[cancel] * 12)
     refused = await client.wait_for_answers(sent[10:])
@@ -254,8 +138,8 @@ async def test_one_run_that_waits_holds_a_bounded_number_of_requests(engine):
     await check_promises(engine.database)
 
 
-async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(engine):
-    worker, participant, _, command, waiting = await one_waits(engine)
+async def test_a_queued_run_is_cancelled_from_the_command_line(engine):
+    worker, participant, _, command, waiting = await queue_one_start(engine)
     ran = await saga_engine(
         *("cancel", waiting, "--reason", "too late", "--operator", "ann"),
         database_url=engine.database_url,
@@ -277,7 +161,7 @@ async def test_a_run_that_waits_for_its_turn_is_cancelled_from_the_command_line(
         assert [each.outcome for each in await audit.list_for_run(tx, waiting)] == ["accepted"]
 
 
-async def test_a_start_that_another_holds_up_keeps_what_is_asked_of_its_run(engine):
+async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
     """A cancel is not answered with `unknown_run` because its start waits a moment for a key."""
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, mark = str(uuid7()), parcels().fingerprint
@@ -310,9 +194,7 @@ async def put_by(engine):
         return (await tx.execute(query)).scalar_one() > 0
 
 
-async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_incident(
-    engine, monkeypatch
-):
+async def test_an_accepted_start_that_hits_a_bug_is_a_run_with_an_incident(engine, monkeypatch):
     """`decide` is total; here it is not, for one start."""
     plant(monkeypatch, "decide")
     worker, _, client = (
@@ -337,10 +219,8 @@ async def test_an_accepted_start_that_hits_a_bug_of_the_engine_is_a_run_with_an_
     await check_promises(engine.database)
 
 
-async def test_an_accepted_start_that_cannot_even_begin_blocked_gives_its_key_back(
-    engine, monkeypatch
-):
-    plant(monkeypatch, "decide", "begin_blocked")
+async def test_an_accepted_start_that_cannot_start_blocked_releases_its_key(engine, monkeypatch):
+    plant(monkeypatch, "decide", "start_blocked")
     worker, _ = await engine.start_worker(), await engine.start_participant()
     async with engine.database.transaction() as tx:
         broken = str(
@@ -381,13 +261,13 @@ def broken_for_one_input(function):
     ],
     ids=lambda each: "".join(each) if isinstance(each, dict) else "",
 )
-async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_an_incident(
+async def test_an_accepted_start_beyond_a_lowered_limit_is_a_run_with_an_incident(
     engine, lowered, key
 ):
     deep = {"n": 1, "to": "here"}
     for _ in range(30):
         deep = {"n": 1, "in": deep}
-    await register(engine, parcels())
+    await register_definitions(engine, parcels())
     async with engine.database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, "parcel", deep, key=key)).run_id)
     worker, client = await engine.start_worker(**lowered), await engine.connect_client()
@@ -402,60 +282,14 @@ async def test_an_accepted_start_beyond_a_limit_that_was_lowered_is_a_run_with_a
     assert cancel.outcome == "accepted"
 
 
-async def test_what_a_worker_accepted_begins_whatever_limit_is_lowered(engine):
-    old, _, client, _, _ = await one_waits(engine)
-    second = str(uuid7())
+async def test_a_start_accepted_by_a_worker_runs_after_any_limit_is_lowered(engine):
+    old, _, client, _, _ = await queue_one_start(engine)
+    second_version = str(uuid7())
     long = {"text": "x" * 100_000}
-    [answer] = await client.call_all(start(second, input=long, key="k" * 200))
+    [answer] = await client.call_all(start(second_version, input=long, key="k" * 200))
     assert answer.outcome == "accepted"
     await old.stop()
     lowered = {"max_body_bytes": 4096, "max_body_json_values": 10, "max_request_text_bytes": 64}
     again = await engine.start_worker(max_concurrent_runs=5, **lowered)
-    await again.events.wait_for(RunStarted, run_id=second)
+    await again.events.wait_for(RunStarted, run_id=second_version)
     assert not again.events.matching(MessageDeadLettered)
-
-
-async def test_a_start_of_a_definition_that_no_worker_ever_loads_does_not_wait_without_end(engine):
-    await register(engine, parcels())
-    async with engine.database.transaction() as tx:
-        old = str(
-            (
-                await start_in_transaction(
-                    tx.connection, second(), {"n": 1, "address": "x"}, key="o-1"
-                )
-            ).run_id
-        )
-        known = str(
-            (await start_in_transaction(tx.connection, changed_name(), {}, key="o-1")).run_id
-        )
-        await tx.execute(
-            text("UPDATE saga_engine.pending_request SET received_at = now() - interval '8 days'")
-        )
-        new = str(
-            (
-                await start_in_transaction(
-                    tx.connection, second(), {"n": 1, "address": "x"}, key="o-2"
-                )
-            ).run_id
-        )
-    await register(engine, changed_name())
-    worker = await engine.start_worker(maintenance_interval=0.05)
-    await worker.events.wait_for_dead_letter("unknown_saga", run_id=old)
-    async with engine.database.transaction() as tx:
-        waiting = (
-            await tx.execute(text("SELECT run_id::text FROM saga_engine.pending_request"))
-        ).scalars()
-        assert set(waiting) == {known, new}
-        assert await run_queries.find_by_key(tx, "parcel", "o-1") is None
-        assert await run_queries.find_by_key(tx, "parcel", "o-2") == new
-        assert await run_queries.find_by_key(tx, "box", "o-1") == known
-
-
-def changed_name():
-    saga = Saga("box", version=1, input=dict)
-
-    @saga.step(command="parcel.pack", reply=dict[str, str])
-    def pack(parcel: dict) -> dict:
-        return parcel
-
-    return saga

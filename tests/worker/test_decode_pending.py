@@ -1,9 +1,4 @@
-"""
-Rows of `inbox` that others wrote: each ends by itself, and whatever waits beside it goes on.
-
-They are put there with the rights of the table's owner, past the functions that check them: what a
-worker reads has to hold by itself.
-"""
+"""Rows of pending requests that services and operators wrote are decoded one by one."""
 
 import itertools
 import json
@@ -29,6 +24,7 @@ from saga_engine.vocabulary import Status
 from tests.kit.promises import check_promises
 
 DEEP = '{"operator":"x","reason":' + "[" * 1100 + "]" * 1100 + "}"
+
 
 HOSTILE = {
     "a run id that is none": ("start", '{"run_id":"x","key":null,"input":{}}'),
@@ -106,7 +102,7 @@ async def owner(migrated_url):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=str)
-async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
+async def test_an_unreadable_row_is_processed_alone(engine, owner, hostile):
     kind, body = HOSTILE[hostile]
     worker, _ = await engine.start_worker(), await engine.start_participant()
     assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="participant", body=body)
@@ -120,7 +116,7 @@ async def test_a_row_that_cannot_be_read_ends_by_itself(engine, owner, hostile):
     )
 
 
-async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
+async def test_the_columns_of_a_start_decide_its_run(engine, owner):
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, other = uuid7(), uuid7()
     body = json.dumps({"run_id": str(other), "key": "theirs", "input": {}})
@@ -132,7 +128,7 @@ async def test_its_columns_say_which_run_a_start_is_for(engine, owner):
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.run") == 1
 
 
-async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
+async def test_a_body_beyond_the_limit_is_never_read(engine, owner):
     """What is kept of it is what is kept of a message."""
     worker, _ = (
         await engine.start_worker(max_body_bytes=2000, max_dead_letter_body_bytes=100),
@@ -140,15 +136,15 @@ async def test_a_body_beyond_the_limit_is_never_fetched(engine, owner):
     )
     body = json.dumps({"input": {"sku": "x" * 5_000_000}})
     await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="participant", body=body)
-    fact = await worker.events.wait_for_dead_letter("too_large")
+    event = await worker.events.wait_for_dead_letter("too_large")
     async with engine.database.transaction() as tx:
         [letter] = await dead_letters.read_page(tx, limit=10)
     assert (letter.truncated, letter.message.body_size) == (True, len(body))
     assert len(letter.message.body) == 100
-    assert "max_body_bytes" in fact.problem
+    assert "max_body_bytes" in event.problem
 
 
-async def test_a_request_of_an_operator_that_cannot_be_read_is_refused_on_record(engine, owner):
+async def test_an_unreadable_operator_action_is_refused_in_its_audit_record(engine, owner):
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, act = str(uuid7()), str(uuid7())
     async with engine.database.transaction() as tx:
@@ -164,20 +160,32 @@ async def test_a_request_of_an_operator_that_cannot_be_read_is_refused_on_record
 
 
 TEXTS = (None, "", "k", "saga.client.x", "x" * 3000, "x" * 300_000, "a\nb", "ä" * 100)
+
+
 TIMES = (None, "infinity", "-infinity", "294276-01-01", "4713-01-01 BC", "9999-12-31", "now")
+
+
 IDS = st.uuids().map(str) | st.builds(lambda: str(uuid7()))
+
+
 values = st.sampled_from(
     ["null", "7", "-1", "1e400", "1e100000", "9" * 400, '"x"', '"\\u0000"', '"\\ud800"', "[]",
      "{}", "[" * 500 + "]" * 500, "[" * 1100 + "]" * 1100, '"action"', '"succeeded"', '"skip"',
      "true", '"' + "x" * 3000 + '"', '{"code":7}', '{"code":"x","message":7}']
 )  # fmt: skip
+
+
 names = st.sampled_from(
     ["run_id", "key", "input", "operator", "reason", "incident_number", "resolution", "result",
      "step", "direction", "attempt", "outcome", "body", "failure", "problem", "first_send", "more"]
 )  # fmt: skip
+
+
 objects = st.dictionaries(names, values, max_size=6).map(
     lambda fields: "{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}"
 )
+
+
 SOUND = [
     ("start", '{"input":{}}'),
     ("cancel", '{"operator":"ada","reason":"because"}'),
@@ -187,7 +195,11 @@ SOUND = [
     ("unroutable", '{"step":"pack","direction":"action","attempt":1}'),
     ("wake_up", "{}"),
 ]
+
+
 other_kinds = st.sampled_from(["prayed", "", "START", "x" * 3000])
+
+
 rows = st.fixed_dictionaries(
     {
         "run_id": IDS,
@@ -231,7 +243,7 @@ def drawn_from(number, count):
     return found
 
 
-async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
+async def test_valid_runs_complete_beside_rows_of_any_content(engine, owner):
     worker, _, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -275,7 +287,7 @@ async def test_honest_runs_complete_beside_rows_of_any_columns(engine, owner):
     await check_promises(engine.database, settled=False)
 
 
-async def test_a_row_that_cannot_even_be_set_aside_rests_and_holds_up_no_other(engine, owner):
+async def test_a_row_that_cannot_be_dead_lettered_backs_off_and_blocks_no_other(engine, owner):
     """The table of dead letters refuses it; nothing else is known to do so."""
     worker, _ = await engine.start_worker(), await engine.start_participant()
     await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")

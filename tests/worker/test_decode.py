@@ -1,6 +1,5 @@
-"""Whatever a sender or a participant sends: a dead letter or an answer, and the others go on."""
+"""Invalid deliveries are dead-lettered or open an incident, and stop nothing else."""
 
-import json
 from contextlib import suppress
 
 import pytest
@@ -8,13 +7,12 @@ from aiormq.exceptions import ChannelPreconditionFailed
 from sqlalchemy import text
 
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.reply import encode_reply
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, runs
 from saga_engine.telemetry.events import MessageDeadLettered
-from saga_engine.vocabulary import Outcome, Status
+from saga_engine.vocabulary import Status
 from tests.kit.engine import forge_token, no_reply, succeed
-from tests.kit.promises import check_promises
+from tests.worker.steps import check_a_run_completes
 
 
 async def in_flight(engine):
@@ -28,13 +26,6 @@ async def in_flight(engine):
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     return worker, participant, client, run_id, command
-
-
-async def goes_on(engine, worker, participant, client):
-    """A run beside it is unharmed."""
-    participant.reply_makers["parcel.send"] = succeed
-    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
-    await check_promises(engine.database, settled=False)
 
 
 async def letters(engine):
@@ -52,7 +43,7 @@ async def test_an_uncorrelated_reply_reaches_no_run(engine_on_any_broker):
     assert (letter.body, letter.correlation_id) == (b'{"did":"evil"}', forge_token(command))
     await participant.publish(*succeed(command))
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    await goes_on(engine_on_any_broker, worker, participant, client)
+    await check_a_run_completes(engine_on_any_broker, worker, participant, client)
 
 
 async def kept(engine, run_id):
@@ -64,7 +55,7 @@ async def kept(engine, run_id):
     return incident.kept_reply.body, incident.kept_reply.outcome, incident.kept_reply.unreadable
 
 
-async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_a_person(
+async def test_a_reply_with_a_valid_token_that_is_not_json_opens_an_incident(
     engine_on_any_broker,
 ):
     worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
@@ -77,10 +68,10 @@ async def test_a_genuine_reply_that_is_no_json_is_kept_with_its_bytes_and_needs_
     assert letter.body == b'{"did": \xff'
     await participant.publish(*succeed(command))  # the reply that was meant resolves it
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    await goes_on(engine_on_any_broker, worker, participant, client)
+    await check_a_run_completes(engine_on_any_broker, worker, participant, client)
 
 
-async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_cut(engine_on_any_broker):
+async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_truncated(engine_on_any_broker):
     worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
     with suppress(ChannelPreconditionFailed):  # RabbitMQ 4 takes no more than 16 MiB
         await engine_on_any_broker.publish_raw(b" " * 20 * 1024 * 1024, correlation_id="?")
@@ -91,15 +82,15 @@ async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_cut(engine_on_
     [letter] = [each for each in await letters(engine_on_any_broker) if each.run_id]
     assert letter.body_size == size
     assert len(letter.body) == Settings().max_dead_letter_body_bytes
-    await goes_on(engine_on_any_broker, worker, participant, client)
+    await check_a_run_completes(engine_on_any_broker, worker, participant, client)
 
 
-async def test_a_reply_of_wrong_types_needs_a_person(engine):
+async def test_a_reply_of_the_wrong_type_opens_an_incident(engine):
     worker, participant, client, run_id, command = await in_flight(engine)
     await engine.publish_raw(b'{"did": 7}', correlation_id=command.correlation_id)
     assert (await worker.events.wait_for_incident(run_id)).cause == "reply_invalid"
     assert await kept(engine, run_id) == ({"did": 7}, "succeeded", False)
-    await goes_on(engine, worker, participant, client)
+    await check_a_run_completes(engine, worker, participant, client)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +108,18 @@ async def test_a_reply_of_wrong_types_needs_a_person(engine):
         ({}, b"NaN", "malformed_json"),
     ],
 )
-async def test_rubbish_with_a_genuine_token_needs_a_person(engine, headers, body, reason):
+async def test_a_malformed_reply_with_a_valid_token_opens_an_incident(
+    engine, headers, body, reason
+):
     worker, participant, client, run_id, command = await in_flight(engine)
     await engine.publish_raw(body, correlation_id=command.correlation_id, headers=headers)
     letter = await worker.events.wait_for(MessageDeadLettered, run_id=run_id)
     assert letter[0].reason in (reason, "too_deep")
     assert (await worker.events.wait_for_incident(run_id)).cause == "reply_unreadable"
-    await goes_on(engine, worker, participant, client)
+    await check_a_run_completes(engine, worker, participant, client)
 
 
-async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
+async def test_a_reply_for_a_run_that_does_not_exist_is_dead_lettered(engine):
     worker, participant, client, run_id, command = await in_flight(engine)
     async with engine.database.transaction() as tx:
         for table in ("event", "outbox", "run"):
@@ -136,7 +129,7 @@ async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
             )
     await participant.publish(*succeed(command))
     await worker.events.wait_for_dead_letter("unknown_run", run_id=run_id)
-    await goes_on(engine, worker, participant, client)
+    await check_a_run_completes(engine, worker, participant, client)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +144,7 @@ async def test_a_reply_for_a_run_that_is_gone_is_a_dead_letter(engine):
         ("drop.all.tables", b"{}"),
     ],
 )
-async def test_a_request_that_cannot_be_read_is_answered_invalid_and_set_aside(engine, verb, body):
+async def test_an_unreadable_request_is_answered_invalid_and_dead_lettered(engine, verb, body):
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -168,25 +161,12 @@ async def test_a_request_that_cannot_be_read_is_answered_invalid_and_set_aside(e
     answer = await client.wait_for_answer(request.correlation_id)
     assert (answer.outcome, answer.run_id) == ("invalid", None)
     assert answer.error.message
-    [fact] = await worker.events.wait_for(MessageDeadLettered, queue="saga.requests")
-    assert fact.problem == answer.error.message
-    await goes_on(engine, worker, participant, client)
+    [event] = await worker.events.wait_for(MessageDeadLettered, queue="saga.requests")
+    assert event.problem == answer.error.message
+    await check_a_run_completes(engine, worker, participant, client)
 
 
-async def test_a_saga_nobody_knows_is_answered_and_set_aside(engine):
-    worker, participant, client = (
-        await engine.start_worker(),
-        await engine.start_participant(),
-        await engine.connect_client(),
-    )
-    run_id = str(uuid7())
-    answer = await client.call("start", run_id=run_id, saga="nothing", input={})
-    assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
-    await worker.events.wait_for_dead_letter("unknown_saga", run_id=run_id)
-    await goes_on(engine, worker, participant, client)
-
-
-async def test_a_key_too_long_for_an_index_is_answered_and_set_aside(engine):
+async def test_a_key_too_long_for_an_index_is_answered_and_dead_lettered(engine):
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -197,29 +177,10 @@ async def test_a_key_too_long_for_an_index_is_answered_and_set_aside(engine):
     answer = await client.call("start", run_id=run_id, saga="parcel", input={}, key=key)
     assert (answer.outcome, "max_request_text_bytes" in answer.error.message) == ("invalid", True)
     await worker.events.wait_for_dead_letter("bad_request", queue="saga.requests")
-    await goes_on(engine, worker, participant, client)
+    await check_a_run_completes(engine, worker, participant, client)
 
 
-async def test_a_result_too_large_to_travel_leaves_without_it(engine):
-    worker, participant, client = (
-        await engine.start_worker(max_body_bytes=4000),
-        await engine.start_participant(),
-        await engine.connect_client(),
-    )
-    long = {"did": "x" * 3000}
-    for name in ("parcel.pack", "parcel.send"):
-        participant.reply_makers[name] = lambda command: [_reply(command, long)]
-    run_id = await client.start()
-    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    answer = await client.call("status", run_id=run_id)
-    assert (answer.status, answer.result) == ("completed", None)
-
-
-def _reply(command, body):
-    return encode_reply(command, Outcome.SUCCEEDED, json.dumps(body).encode())
-
-
-async def test_a_flood_of_rubbish_beside_good_runs_stops_neither_worker_nor_runs(
+async def test_a_flood_of_malformed_messages_stops_no_run(
     engine_on_any_broker,
 ):
     worker, participant, client = (
@@ -230,14 +191,14 @@ async def test_a_flood_of_rubbish_beside_good_runs_stops_neither_worker_nor_runs
     runs = []
     for number in range(10):
         await engine_on_any_broker.publish_raw(
-            b"rubbish", message_id=f"r-{number}", correlation_id="?"
+            b"malformed", message_id=f"r-{number}", correlation_id="?"
         )
         await engine_on_any_broker.publish_raw(
-            b"rubbish", exchange="saga.requests", routing_key="x", reply_to="#"
+            b"malformed", exchange="saga.requests", routing_key="x", reply_to="#"
         )
         runs.append(await client.start())
     for run_id in runs:
         assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     await worker.events.wait_for(MessageDeadLettered, 20)
     assert len(await letters(engine_on_any_broker)) == 20
-    await goes_on(engine_on_any_broker, worker, participant, client)
+    await check_a_run_completes(engine_on_any_broker, worker, participant, client)

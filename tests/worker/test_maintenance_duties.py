@@ -1,4 +1,4 @@
-"""Months are made and dropped beside workers at work, and nothing of theirs waits or fails."""
+"""Partitions, gauges, retention and the record of definitions."""
 
 import asyncio
 import json
@@ -9,16 +9,22 @@ from uuid import uuid4
 import yaml
 from sqlalchemy import text
 
+from saga_engine.client import start_in_transaction
+from saga_engine.saga.definition import Saga
 from saga_engine.store import definitions, run_queries
-from saga_engine.telemetry.events import BacklogCounted
+from saga_engine.telemetry.events import (
+    BacklogCounted,
+)
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import Status
 from tests.kit.command_line import exit_code_of, read_log_until, running_command
 from tests.kit.engine import WAIT_TIMEOUT_S
+from tests.kit.parcels import parcels
 from tests.kit.stored_runs import ORDERS
 from tests.store.test_partitions import finished, partitions_of
 from tests.telemetry.test_document import rules
 from tests.telemetry.test_metrics import promtool
+from tests.worker.versions import register_definitions, second_version
 
 AT_ONCE = 8
 """Runs under way at each moment."""
@@ -86,7 +92,7 @@ async def a_month_goes(engine, load):
     return old
 
 
-async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_of_it_is_cut_off(
+async def test_an_expired_month_is_dropped_beside_a_worker_under_load(
     engine,
 ):
     """Within the tries of one round, and with no statement of the worker's that failed."""
@@ -114,6 +120,7 @@ async def test_a_month_is_dropped_beside_a_worker_process_under_load_and_no_run_
 
 OFTEN = {"run_retention_days": "30", "maintenance_interval": "0.2", "poll_interval": "0.02"}
 
+
 TROUBLE = ("database.unavailable", "internal_error.caught", "run.compensating", "incident.opened")
 """
 Lines of a worker that lost a lock, a statement or a run. A round of months that had its tries and
@@ -121,7 +128,7 @@ no lock would be one of them.
 """
 
 
-async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
+async def test_a_hanging_count_does_not_delay_the_partitions(engine):
     last = text(
         "SELECT max(substr(relname, 5)) FROM pg_class WHERE relname ~ '^run_[0-9]{4}_[0-9]{2}$'"
     )
@@ -153,9 +160,7 @@ async def test_a_count_that_hangs_does_not_hold_up_the_coming_months(engine):
     await worker.stop()
 
 
-async def test_runs_in_the_default_partition_are_on_the_gauge_that_the_alert_asks_for(
-    engine, tmp_path
-):
+async def test_runs_in_the_default_partition_are_on_the_gauge_of_the_alert(engine, tmp_path):
     await engine.start_participant()
     worker, client = (
         await engine.start_worker(maintenance_interval=0.05),
@@ -186,8 +191,8 @@ async def shown(worker):
     counted = len(worker.events.matching(BacklogCounted))
     await worker.events.wait_for(BacklogCounted, counted + 1)
     metrics = Metrics()
-    for fact in worker.events.events:
-        metrics(fact)
+    for event in worker.events.events:
+        metrics(event)
     page, _ = metrics.render()
     [(name, value)] = re.findall(r"^(saga_\w*unpartitioned\w*) (\S+)$", page.decode(), re.MULTILINE)
     return name, float(value)
@@ -224,3 +229,65 @@ def alerts(directory, series, value):
         assert ran.returncode == 0 or "got:[" in re.sub(r"\s", "", ran.stderr + ran.stdout), ran
         fired += [name] if ran.returncode else []
     return fired
+
+
+async def test_a_worker_refreshes_the_record_of_its_definitions(engine):
+    await engine.start_worker(worker_heartbeat_interval=0.05)
+    gone = text(
+        "UPDATE saga_engine.definition"
+        " SET last_seen = now() - interval '1 hour', present_until = now() - interval '1 hour'"
+    )
+    async with engine.database.transaction() as tx:
+        await tx.execute(gone)
+    here = text("SELECT present_until > now() AND last_seen < now() FROM saga_engine.definition")
+    async with asyncio.timeout(60):
+        said = False
+        while not said:
+            async with engine.database.transaction() as tx:
+                said = (await tx.execute(here)).scalar_one()
+
+
+async def test_a_stranded_start_is_dead_lettered(engine):
+    await register_definitions(engine, parcels())
+    async with engine.database.transaction() as tx:
+        old = str(
+            (
+                await start_in_transaction(
+                    tx.connection, second_version(), {"n": 1, "address": "x"}, key="o-1"
+                )
+            ).run_id
+        )
+        known = str(
+            (await start_in_transaction(tx.connection, changed_name(), {}, key="o-1")).run_id
+        )
+        await tx.execute(
+            text("UPDATE saga_engine.pending_request SET received_at = now() - interval '8 days'")
+        )
+        new = str(
+            (
+                await start_in_transaction(
+                    tx.connection, second_version(), {"n": 1, "address": "x"}, key="o-2"
+                )
+            ).run_id
+        )
+    await register_definitions(engine, changed_name())
+    worker = await engine.start_worker(maintenance_interval=0.05)
+    await worker.events.wait_for_dead_letter("unknown_saga", run_id=old)
+    async with engine.database.transaction() as tx:
+        waiting = (
+            await tx.execute(text("SELECT run_id::text FROM saga_engine.pending_request"))
+        ).scalars()
+        assert set(waiting) == {known, new}
+        assert await run_queries.find_by_key(tx, "parcel", "o-1") is None
+        assert await run_queries.find_by_key(tx, "parcel", "o-2") == new
+        assert await run_queries.find_by_key(tx, "box", "o-1") == known
+
+
+def changed_name():
+    saga = Saga("box", version=1, input=dict)
+
+    @saga.step(command="parcel.pack", reply=dict[str, str])
+    def pack(parcel: dict) -> dict:
+        return parcel
+
+    return saga

@@ -1,4 +1,4 @@
-"""What one sender leaves behind takes nothing from another, and no start that was accepted."""
+"""Dead letters within the quota of each source."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from saga_engine.worker.work_item import WorkItem
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
 
 
-def recorded(role, trigger=None, fingerprint=None):
+def stored_request(role, trigger=None, fingerprint=None):
     run_id = str(uuid7())
     trigger = trigger or Cancel("x", "x")
     row = PendingRequest(
@@ -36,32 +36,34 @@ def recorded(role, trigger=None, fingerprint=None):
 
 
 def start(role=None, fingerprint=None):
-    return recorded(role, Start(str(uuid7()), None, {}), fingerprint)
+    return stored_request(role, Start(str(uuid7()), None, {}), fingerprint)
 
 
-async def set_aside(engine, *arrivals):
+async def dead_letter_all(engine, *work_items):
     """Make dead letters of them, of which a sender may have one; how many there are by sender."""
-    ledger = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
-    for each in arrivals:
-        ledger.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
+    changes = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
+    for each in work_items:
+        changes.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
     async with engine.database.transaction() as tx:
-        await flush_changes(tx, ledger, Settings(max_open_dead_letters_per_source=1))
+        await flush_changes(tx, changes, Settings(max_open_dead_letters_per_source=1))
         return dict((await tx.execute(SENDERS)).all())
 
 
-async def test_the_junk_of_one_role_drops_nothing_of_another(engine):
-    kept = await set_aside(engine, *[recorded("participant")] * 9, recorded("desk"), recorded(None))
+async def test_dead_letters_of_one_role_use_no_quota_of_another(engine):
+    kept = await dead_letter_all(
+        engine, *[stored_request("participant")] * 9, stored_request("desk"), stored_request(None)
+    )
     assert kept == {"role:participant": 1, "role:desk": 1, "": 1}
     async with engine.database.transaction() as tx:
         assert list((await dead_letters.read_dropped(tx)).values()) == [8]
 
 
-async def test_a_start_that_was_accepted_is_kept_beyond_the_quota(engine):
-    arrivals = [
-        recorded("participant"),
+async def test_an_accepted_start_is_kept_beyond_the_quota(engine):
+    work_items = [
+        stored_request("participant"),
         start("participant"),
         start("participant"),
         start(fingerprint="f"),
     ]
-    kept = await set_aside(engine, *arrivals, start(fingerprint="f"), start(), start())
+    kept = await dead_letter_all(engine, *work_items, start(fingerprint="f"), start(), start())
     assert kept == {"role:participant": 3, "": 2}

@@ -1,0 +1,79 @@
+"""Processes batches in transactions that a test can observe or interrupt."""
+
+from collections import Counter
+
+from saga_engine.decider.triggers import Start
+from saga_engine.protocol.answer import AnswerAddress
+from saga_engine.settings import Settings
+from saga_engine.store import pending_requests, runs
+from saga_engine.worker.admission import Admission
+from saga_engine.worker.batch_transaction import BatchTransaction
+from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.flush import flush_changes
+from saga_engine.worker.work_item import WorkBatch, WorkItem
+
+SETTINGS = Settings()
+
+
+ANSWER_TO = AnswerAddress("client", "question")
+
+
+def start(run_id):
+    return Start(run_id, None, {})
+
+
+def outcomes(answers):
+    return [answer.outcome for answer in answers]
+
+
+class InterruptedTransaction:
+    """A transaction right before one of whose statements something else happens."""
+
+    def __init__(self, tx, statement, meanwhile):
+        self._tx = tx
+        self._statement = statement
+        self._meanwhile = meanwhile
+
+    async def execute(self, statement, *arguments):
+        if statement is self._statement and self._meanwhile:
+            await self._meanwhile()
+        return await self._tx.execute(statement, *arguments)
+
+
+class BatchDriver:
+    """Takes batches, as a worker does."""
+
+    def __init__(self, database, registry):
+        self.database = database
+        self._registry = registry
+
+    async def take(self, work_batch, *, interrupted_before=None, meanwhile=None):
+        """Decide and commit; what the batch answers."""
+        async with self.database.transaction() as tx:
+            return await self._take(
+                InterruptedTransaction(tx, interrupted_before, meanwhile), work_batch
+            )
+
+    async def start_the_queued_run(self):
+        """Its turn has come: its start leaves the inbox and is a run."""
+        async with self.database.transaction() as tx:
+            turns, ids = {"parcel": 1}, self._registry.definition_ids
+            [item] = await pending_requests.take_starts(tx, turns, definition_ids=ids, limit=1)
+            await self._take(
+                tx,
+                WorkBatch(
+                    [
+                        WorkItem(
+                            run_id=item.run_id, trigger=start(item.run_id), saga="parcel", version=1
+                        )
+                    ]
+                ),
+            )
+
+    async def _take(self, tx, work_batch):
+        changes = ChangeSet(await runs.database_now(tx), Counter())
+        admission = Admission(self._registry, SETTINGS)
+        batch = BatchTransaction(tx, self._registry, admission, changes, SETTINGS)
+        await batch.process(work_batch, wait_for_locks=True)
+        await flush_changes(tx, changes, SETTINGS)
+        return [answer for _, answer in changes.after_commit.answers]

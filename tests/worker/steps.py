@@ -1,0 +1,109 @@
+"""What several tests of the worker do: operator actions, damaged rows, the duties of a worker."""
+
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from saga_engine.decider.triggers import ResolveIncident, serialize_trigger
+from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+from saga_engine.store import (
+    audit,
+    checked_requests,
+    definitions,
+    engine_identity,
+)
+from saga_engine.store.audit import OperatorAction
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.telemetry.events import (
+    Emitter,
+)
+from saga_engine.vocabulary import Status
+from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.duties import Duties
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.registry import SagaRegistry
+from tests.kit.engine import EventRecorder, no_reply, succeed
+from tests.kit.parcels import parcels
+from tests.kit.promises import check_promises
+
+
+async def idle_duties(engine) -> Duties:
+    """The duties of a worker that does nothing by itself."""
+    facts, settings, saga = EventRecorder(), Settings(), parcels()
+    async with engine.database.transaction() as tx:
+        ids = await definitions.register(tx, [saga])
+        keys = await engine_identity.token_keys(tx)
+    registry = SagaRegistry({ids[saga.name, saga.version]: saga})
+    outbound = OutboxPublisher(
+        await engine._publisher(), keys, settings.max_batch_bytes, Emitter(facts)
+    )
+    common = (engine.database, registry)
+    batch_runner = BatchRunner(*common, outbound, settings, Emitter(facts))
+    return Duties(*common, batch_runner, outbound, settings, Emitter(facts))
+
+
+SHORT_TIMEOUT = timedelta(milliseconds=300)
+
+
+async def record_operator_action(engine, run_id, trigger):
+    """Put an operator's request on record, as the command line does; its id."""
+    audit_id = str(uuid7())
+    kind, body = serialize_trigger(trigger)
+    action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else kind
+    async with engine.database.transaction() as tx:
+        await audit.record(
+            tx, [OperatorAction(audit_id, trigger.operator, action, trigger.reason, run_id)]
+        )
+        await checked_requests.record_operator_requests(
+            tx, [NewRequest(kind, run_id, body, audit_id=audit_id)]
+        )
+    return audit_id
+
+
+async def audit_outcome(engine, audit_id):
+    async with engine.database.transaction() as tx:
+        found = await audit.find(tx, audit_id)
+    assert found is not None
+    return found.outcome, found.message
+
+
+async def damage_run(engine, run_id):
+    async with engine.database.transaction() as tx:
+        await tx.execute(
+            text(
+                "UPDATE saga_engine.run SET state = '{\"steps\": 7}'"
+                " WHERE run_id = CAST(:run_id AS uuid)"
+            ),
+            {"run_id": run_id},
+        )
+
+
+async def delete_run(engine, run_id):
+    """A damaged run keeps no promise."""
+    async with engine.database.transaction() as tx:
+        for table in ("event", "outbox", "run"):
+            await tx.execute(
+                text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
+                {"run_id": run_id},
+            )
+
+
+async def check_a_run_completes(engine, worker, participant, client):
+    """A run beside it is unharmed."""
+    participant.reply_makers["parcel.send"] = succeed
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
+    await check_promises(engine.database, settled=False)
+
+
+LOCK_RUNS = text(
+    "SELECT FROM saga_engine.run WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE"
+)
+
+
+async def runs_in_flight(client, participant, number):
+    """Runs that wait for a reply, and their replies, not published yet."""
+    participant.reply_makers["parcel.send"] = no_reply
+    run_ids = [await client.start() for _ in range(number)]
+    commands = await participant.wait_for_commands("parcel.send", number)
+    return run_ids, [reply for command in commands for reply in succeed(command)]

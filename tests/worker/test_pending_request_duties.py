@@ -1,0 +1,200 @@
+"""Pending requests: locks and bugs of one request do not block the others."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import text
+
+from saga_engine.client import start_in_transaction
+from saga_engine.decider.triggers import Cancel, ResolveIncident, serialize_trigger
+from saga_engine.identifiers import uuid7
+from saga_engine.store import (
+    audit,
+    dead_letters,
+    pending_requests,
+)
+from saga_engine.store.audit import OperatorAction
+from saga_engine.store.pending_requests import NewRequest
+from saga_engine.telemetry.events import (
+    MessageDeadLettered,
+    OperatorActionProcessed,
+    RunStarted,
+)
+from saga_engine.vocabulary import Resolution, Status
+from tests.kit.engine import no_reply, reject, succeed
+from tests.kit.parcels import COMMANDS
+from tests.kit.programs import wait_until_true
+from tests.worker.steps import (
+    LOCK_RUNS,
+    audit_outcome,
+    damage_run,
+    delete_run,
+    idle_duties,
+    record_operator_action,
+    runs_in_flight,
+)
+
+LOCK = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
+
+
+DUE = text(
+    "UPDATE saga_engine.run SET wake_at = clock_timestamp() WHERE run_id = CAST(:run_id AS uuid)"
+)
+
+
+DEFERRED_COUNT = text(
+    "SELECT count(*) FROM saga_engine.pending_request WHERE not_before IS NOT NULL"
+)
+
+
+async def test_a_request_for_a_locked_run_locks_no_other_run(engine):
+    worker = await engine.start_worker(
+        database_lock_timeout=600.0, database_transaction_timeout=600.0
+    )
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    first, second = sorted([await client.start(), await client.start()])
+    await participant.wait_for_commands("parcel.pack", 2)
+    kind, body = serialize_trigger(Cancel("ada", "because"))
+    async with engine.database.transaction() as other:
+        await other.execute(LOCK, {"run_id": first})
+        async with engine.database.transaction() as tx:
+            await tx.execute(DUE, {"run_id": second})
+            await pending_requests.record(tx, [NewRequest(kind, first, body)])
+        await wait_for_a_deferred_request(engine)
+        # Its timer may have it for one short turn, never while what waits for the first is open.
+        await other.execute(LOCK, {"run_id": second})
+    [command] = [each for each in participant.received if str(each.command.run_id) == first]
+    await participant.publish(*reject(command))
+    assert await worker.events.wait_for_end(first) == Status.COMPENSATED
+
+
+async def wait_for_a_deferred_request(engine):
+    async with asyncio.timeout(60):
+        waits = 0
+        while not waits:
+            async with engine.database.transaction() as tx:
+                waits = (await tx.execute(DEFERRED_COUNT)).scalar_one()
+
+
+async def test_one_at_a_time_starts_and_other_requests_alternate(engine):
+    """While something breaks the batch, what was recorded is taken one at a time."""
+    duties = await idle_duties(engine)
+    async with engine.database.transaction() as tx:
+        kind, body = serialize_trigger(Cancel("ada", "because"))
+        await pending_requests.record(tx, [NewRequest(kind, str(uuid7()), body) for _ in range(9)])
+        await start_in_transaction(tx.connection, "parcel", {})
+    for _ in range(2):
+        assert await duties.pending_requests._process_oldest()
+    async with engine.database.transaction() as tx:
+        left = (await tx.execute(text("SELECT kind FROM saga_engine.pending_request"))).scalars()
+        assert Counter(left) == {"cancel": 8}
+
+
+LOCK_INCIDENTS = text(
+    "SELECT FROM saga_engine.incident WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE"
+)
+
+
+async def test_locked_incidents_do_not_block_starts(engine):
+    worker = await engine.start_worker(database_lock_timeout=1.5)  # longer than they are put by
+    await engine.start_participant(COMMANDS[2:])  # nobody packs
+    client = await engine.connect_client()
+    stuck = [await client.start() for _ in range(2)]
+    for each in stuck:
+        await worker.events.wait_for_incident(each)
+    async with engine.database.transaction() as tx:
+        await tx.execute(LOCK_INCIDENTS, {"run_ids": stuck})
+        for each in stuck:
+            await record_operator_action(
+                engine, each, ResolveIncident(1, Resolution.SKIP, "ada", "because")
+            )
+        for _ in range(3):
+            async with engine.database.transaction() as own:
+                mine = await start_in_transaction(own.connection, "parcel", {}, key=str(uuid7()))
+            await worker.events.wait_for(RunStarted, run_id=str(mine.run_id))
+        assert not worker.events.matching(OperatorActionProcessed)
+    await worker.events.wait_for(OperatorActionProcessed, 2, accepted=True)
+
+
+async def test_a_request_for_a_damaged_run_is_refused_and_blocks_no_other(engine):
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.send"] = no_reply
+    damaged, other = await client.start(), await client.start()
+    sent = await participant.wait_for_commands("parcel.send", 2)
+    [command] = [each for each in sent if str(each.command.run_id) == other]
+    await damage_run(engine, damaged)
+    first = await record_operator_action(engine, damaged, Cancel("ada", "it looks odd"))
+    second = await record_operator_action(engine, other, Cancel("ada", "this one too"))
+    await worker.events.wait_for(OperatorActionProcessed, run_id=other, accepted=True)
+    await worker.events.wait_for(OperatorActionProcessed, run_id=damaged, accepted=False)
+    assert (await audit_outcome(engine, first))[0] == "refused"
+    assert (await audit_outcome(engine, second))[0] == "accepted"
+    await participant.publish(*succeed(command))
+    assert await worker.events.wait_for_end(other) == Status.COMPENSATED
+    await delete_run(engine, damaged)
+
+
+async def test_an_unreadable_request_is_dead_lettered_and_blocks_no_other(engine):
+    worker, _, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    audit_id, run_id = str(uuid7()), str(uuid7())
+    malformed: dict[str, Any] = {
+        "resolve": {"what": 1},
+        "start": {},
+        "reply": {"step": "x"},
+        "cancel": [],
+    }
+    async with engine.database.transaction() as tx:
+        await audit.record(tx, [OperatorAction(audit_id, "ada", "retry", "because", run_id)])
+        items = [NewRequest(kind, run_id, body, saga="parcel") for kind, body in malformed.items()]
+        await pending_requests.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
+        mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
+    assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
+    await worker.events.wait_for(OperatorActionProcessed, run_id=run_id, accepted=False)
+    await worker.events.wait_for(MessageDeadLettered, len(malformed), reason="bad_request")
+    async with engine.database.transaction() as tx:
+        found = await dead_letters.read_page(tx, limit=10)
+        stored = [await dead_letters.find(tx, each.id) for each in found]
+    letters = [each.message for each in stored if each is not None]
+    assert len(letters) == len(found)
+    assert {each.type: json.loads(each.body) for each in letters} == malformed
+    assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
+
+
+async def test_locked_runs_do_not_block_pending_starts(engine):
+    worker, participant = (
+        await engine.start_worker(database_lock_timeout=1.5),
+        await engine.start_participant(),
+    )
+    client = await engine.connect_client()
+    kept, replies = await runs_in_flight(client, participant, 2)
+    async with engine.database.transaction() as tx:
+        await tx.execute(LOCK_RUNS, {"run_ids": kept})
+        await participant.publish(*replies)
+        participant.reply_makers.clear()
+        await wait_until_true(lambda: _pending_request_count_reached(engine.database, 2))
+        for _ in range(3):
+            async with engine.database.transaction() as own:
+                mine = await start_in_transaction(
+                    own.connection, "parcel", {"to": "Ada"}, key=str(uuid7())
+                )
+            assert await worker.events.wait_for_end(str(mine.run_id))
+    for each in kept:
+        assert await worker.events.wait_for_end(each) == "completed"
+
+
+async def _pending_request_count_reached(database, number):
+    async with database.transaction() as tx:
+        found = await tx.execute(text("SELECT count(*) FROM saga_engine.pending_request"))
+        return found.scalar_one() >= number
