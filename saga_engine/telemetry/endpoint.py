@@ -1,11 +1,11 @@
 """
 The HTTP port of a process: /livez, /readyz, /startupz and /metrics, for probes and Prometheus.
 
-It runs inside the engine's event loop, takes no signals and reads no bodies. Strangers may reach
-it: every connection has one answer and a short life, requests are small, and nothing that is asked
-can stop the process. However often it is asked, there is one check at a time, and within `fresh`
-seconds no second check and no second text of the metrics: what is known is answered again. It knows
-neither what is checked nor how metrics are written.
+It runs in the engine's event loop, installs no signal handlers and reads no request bodies. It may
+be reachable by untrusted clients: each connection serves one small request and is closed after a
+timeout, and no request can stop the process. Concurrent requests share one readiness check, and its
+result and the rendered metrics are reused for `cache_ttl` seconds. The caller provides the check
+and the rendering.
 """
 
 import asyncio
@@ -27,22 +27,23 @@ from saga_engine.telemetry.events import describe_error
 from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 
 ReadinessCheck: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]
-"""Each thing a process needs, by name, and what is wrong with it; None: nothing."""
+"""Each dependency of a process, by name, and its problem; None: it has none."""
 
 MetricsRenderer: TypeAlias = Callable[[str], tuple[bytes, str]]
 """From an Accept header to the metrics and their content type."""
 
 CONNECTION_TIMEOUT = 15.0
-"""Seconds; Prometheus gives up a scrape after 10, so nobody waits for what comes later."""
+"""Seconds after which a connection is closed; Prometheus gives up a scrape after 10."""
 MAX_CONNECTIONS = 200
 """
-Beyond that the oldest is cut, so that strangers cannot take the files the engine needs, and probes,
-which take a moment, have their answer all the same: with Prometheus they use ten.
+Above this limit the oldest connection is cut. So clients cannot use up the file descriptors of the
+engine, and probes, which take milliseconds, still get an answer. Probes and Prometheus use about
+10.
 """
 READINESS_TIMEOUT = 3.0
-"""Seconds until a check that does not answer is an answer: not ready."""
+"""Seconds after which a check without a result counts as not ready."""
 MAX_REQUEST_HEAD_BYTES = 16_384
-"""Bytes of request line and headers."""
+"""Maximum size of request line and headers."""
 
 _PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
 _JSON_TYPE = "application/json"
@@ -51,17 +52,17 @@ _OPENMETRICS_TYPE = "application/openmetrics-text"
 
 class MonitoringServer:
     """
-    Serves while entered; `port` is the one it listens on.
+    Serves while the context is entered; `port` is the port it listens on.
 
     Args:
         host: an address of this machine.
-        port: 0 takes a free one.
-        readiness: asked for /readyz and /startupz, never twice at the same time.
-        render: called for /metrics.
-        fresh: seconds for which the answer of either is given again.
+        port: 0 chooses a free one.
+        check_readiness: called for /readyz and /startupz, never concurrently.
+        render_metrics: called for /metrics.
+        cache_ttl: seconds for which the result of either is reused.
 
     Raises:
-        ConfigurationError: on entering, when it cannot listen there.
+        ConfigurationError: on entering, if it cannot listen on this address and port.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class MonitoringServer:
         self._server.should_exit = True
         if self._check_task:
             self._check_task.cancel()
-        # The group is not told of the error: it would cut the answers and wrap it.
+        # The group does not get the error: it would cancel the responses, and wrap the error.
         await self._tasks.__aexit__(None, None, None)
 
     async def _respond(self, scope: Any, _receive: Any, send: Any) -> None:
@@ -125,8 +126,8 @@ class MonitoringServer:
     async def _route(self, scope: Any) -> tuple[int, bytes, str]:
         match scope["path"]:
             case "/livez":
-                # Only a loop that turns gives this answer; asking more of it would have a process
-                # restarted for the broker's sake.
+                # A running event loop is all that counts: a check of the broker here would restart
+                # processes during an outage of the broker.
                 return 200, _json_body(status="ok"), _JSON_TYPE
             case "/readyz":
                 return await self._readiness_response(verbose=b"verbose" in scope["query_string"])
@@ -140,7 +141,7 @@ class MonitoringServer:
                     _OPENMETRICS_TYPE if _OPENMETRICS_TYPE in accept else ""
                 )
             case _:
-                return 404, _json_body(error="Not here.", paths=_PATHS), _JSON_TYPE
+                return 404, _json_body(error="Not found.", paths=_PATHS), _JSON_TYPE
 
     async def _readiness_response(self, *, verbose: bool) -> tuple[int, bytes, str]:
         checks = await self._cached_checks()
@@ -162,7 +163,7 @@ class MonitoringServer:
         return rendered
 
     async def _cached_checks(self) -> dict[str, str | None]:
-        """The checks that are under way or fresh, else new ones."""
+        """The result of the running or a recent check, else of a new one."""
         age = asyncio.get_running_loop().time() - self._checked_at
         if self._check_task is None or (self._check_task.done() and age >= self._cache_ttl):
             self._check_task = self._tasks.create_task(self._run_checks())
@@ -180,13 +181,13 @@ class MonitoringServer:
                 checks = await self._check_readiness()
         except TimeoutError:
             return {"readiness": f"no answer within {READINESS_TIMEOUT:g} s"}
-        except Exception as error:  # noqa: BLE001 - a check that breaks is an answer as well
+        except Exception as error:  # noqa: BLE001 - a check that fails is a result too
             return {"readiness": _sanitized_problem(describe_error(error))}
         return {name: problem and _sanitized_problem(problem) for name, problem in checks.items()}
 
 
 class _UvicornServer(uvicorn.Server):
-    """uvicorn, except that signals belong to the program, and that it says when it listens."""
+    """A uvicorn server that leaves signals to the program, and reports when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -202,7 +203,7 @@ class _UvicornServer(uvicorn.Server):
 
 
 class _LimitedConnection(H11Protocol):
-    """One of few, closed after its time whatever drips in: uvicorn waits for headers for ever."""
+    """One of a limited number, closed after a timeout: uvicorn waits for headers without limit."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)

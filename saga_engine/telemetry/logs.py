@@ -1,10 +1,10 @@
 """
-Facts as log lines, and everyone else's log lines beside them.
+An observer that writes telemetry events as log lines, and the format of all log lines.
 
-One event per fact, by the dotted name in EVENTS; the fact's fields are the line's keys, so run_id,
-saga, step, attempt, message_id and correlation_id are always called that. JSON, or a line for
-people on a terminal. What libraries and handlers write to `logging` comes out in the same form.
-Nothing that was sent to us can end a line, show a password or grow without bound.
+Each event is one line with the dotted name from LOG_EVENTS. Its fields are the keys of the line, so
+`run_id`, `saga`, `step`, `attempt`, `message_id` and `correlation_id` always have these names. The
+format is JSON, or text on a terminal. Lines that libraries and handlers write to `logging` get the
+same format. No received text can end a line, show a password or grow without bound.
 """
 
 import logging
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry import events
 from saga_engine.telemetry.events import Observer, TelemetryEvent
@@ -62,23 +63,24 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.EventLoopLagMeasured: ("event_loop.lag_measured", logging.DEBUG),
     events.ObserverFailed: ("observer.failed", logging.ERROR),
 }
-"""Each fact's event name, and its level when nothing is wrong (see `level_of`)."""
+"""The log name of each event, and its level when nothing is wrong (see `level_of`)."""
 
 LIBRARY_LOG_LEVELS: Mapping[str, int] = {
-    "aio_pika": logging.WARNING,  # below it they write what they send and receive
+    "aio_pika": logging.WARNING,  # at lower levels these log what they send and receive
     "aiormq": logging.WARNING,
     "pamqp": logging.WARNING,
     "asyncio": logging.INFO,
-    "sqlalchemy": logging.WARNING,  # below it they write statements with their values
+    "sqlalchemy": logging.WARNING,  # at lower levels it logs statements with their values
     "alembic": logging.INFO,
-    "uvicorn": logging.ERROR,  # a warning there is a stranger's malformed request
+    "uvicorn": logging.ERROR,  # its warnings are malformed requests
 }
-"""The lowest level of each library that is ever written, and whose exceptions lose their text."""
+"""Libraries whose exceptions lose their text, and the lowest level at which each is logged."""
 
 THROTTLE_BURST = 5
 """
-Lines of one kind about a connection that are written in `log_throttle_interval` seconds: an outage
-has two or three, and its end is to be seen; more of them say nothing new.
+Lines of one kind about a connection within `log_throttle_interval`.
+
+An outage causes two or three lines, and its end must be visible; more would say nothing new.
 """
 
 _FIELD_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in LOG_EVENTS}
@@ -87,10 +89,10 @@ _OMITTED_VALUES: tuple[object, ...] = (None, "")
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> Observer:
     """
-    Send `logging` to *stream* (stderr), and return the observer that writes facts to it.
+    Send `logging` to *stream* (default: stderr), and return the observer that logs events to it.
 
-    `log_level` bounds both, `log_format` chooses the form. Replaces the handlers of the root
-    logger, so it belongs to programs; whoever embeds the engine observes facts instead.
+    `log_level` and `log_format` apply to both. This replaces the handlers of the root logger, so
+    only programs call it; code that embeds the engine observes the events instead.
     """
     stream = sys.stderr if stream is None else stream
     min_level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -119,10 +121,10 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> Obser
 
 class LogSink:
     """
-    Writes each fact that reaches the lowest level as one line.
+    Writes each event at or above the level as one line.
 
-    Connections that come and go many times a second write BURST lines of a kind in
-    `log_throttle_interval` seconds; the others are counted, and written at debug.
+    A flapping connection gets THROTTLE_BURST lines of one kind within `log_throttle_interval`;
+    further ones are counted and written at debug.
     """
 
     def __init__(self, logger: Any, min_level: int, throttle: Throttle) -> None:
@@ -132,21 +134,24 @@ class LogSink:
         self._lost_lines = 0
 
     def __call__(self, event: TelemetryEvent) -> None:
-        """Write *fact*; keys without a value are left out. OSError: the stream does not take it."""
+        """
+        Write *event*, without keys that have no value.
+
+        Raises:
+            OSError: the stream does not accept it.
+        """
         level = level_of(event)
-        throttle_keys: dict[str, Any] = {}
+        throttle_fields: dict[str, Any] = {}
         if throttle_key := _throttle_key(event):
             suppressed = self._throttle.record(*throttle_key)
-            level = logging.DEBUG if suppressed is None else level
-            throttle_keys = (
-                {"throttled": True}
-                if suppressed is None
-                else {"suppressed_count": suppressed}
-                if suppressed
-                else {}
-            )
+            if suppressed is None:
+                level, throttle_fields = logging.DEBUG, {"throttled": True}
+            elif suppressed:
+                throttle_fields = {"suppressed_count": suppressed}
         if level >= self._min_level:
-            self._write(level, LOG_EVENTS[type(event)][0], non_empty_fields(event) | throttle_keys)
+            self._write(
+                level, LOG_EVENTS[type(event)][0], non_empty_fields(event) | throttle_fields
+            )
 
     def _write(self, level: int, event: str, keys: dict[str, Any]) -> None:
         try:
@@ -160,7 +165,7 @@ class LogSink:
 
 
 def level_of(event: TelemetryEvent) -> int:
-    """A fact's level: that of its kind, raised where this one is not what one hopes for."""
+    """The level of *event*: that of its kind, or a higher one if something went wrong."""
     default_level = LOG_EVENTS[type(event)][1]
     match event:
         case events.AttemptFinished(outcome=outcome) | events.HandlerFinished(outcome=outcome):
@@ -168,7 +173,7 @@ def level_of(event: TelemetryEvent) -> int:
         case events.BrokerConnectionChanged(problem=problem):
             return logging.WARNING if problem else default_level
         case events.MessagesPublished(outcome=publish_outcome):
-            return default_level if publish_outcome == "confirmed" else logging.WARNING
+            return default_level if publish_outcome is PublishOutcome.CONFIRMED else logging.WARNING
         case events.HandlerFailed(throttled=True):
             return logging.DEBUG
         case events.ProcessStopped(clean=False):
@@ -178,7 +183,7 @@ def level_of(event: TelemetryEvent) -> int:
 
 
 def _throttle_key(event: TelemetryEvent) -> tuple[object, ...]:
-    """What a fact about a connection that comes and goes has in common with others."""
+    """What events of a flapping connection have in common; empty for other events."""
     match event:
         case events.DatabaseUnavailable() | events.DatabaseRecovered():
             return type(event), event.operation
@@ -189,7 +194,7 @@ def _throttle_key(event: TelemetryEvent) -> tuple[object, ...]:
 
 
 def non_empty_fields(event: TelemetryEvent) -> dict[str, Any]:
-    """The fields of a fact that have a value."""
+    """The fields of *event* that have a value."""
     values = {name: getattr(event, name) for name in _FIELD_NAMES[type(event)]}
     return {name: value for name, value in values.items() if value not in _OMITTED_VALUES}
 
@@ -197,7 +202,7 @@ def non_empty_fields(event: TelemetryEvent) -> dict[str, Any]:
 def sanitize_values(
     _logger: object, _method: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Make every text safe to show."""
+    """Redact and escape every text of a line."""
     return {
         key: _sanitized_traceback(value) if key == "exception" else _sanitized_value(value)
         for key, value in event_dict.items()
@@ -208,7 +213,7 @@ def _sanitized_value(value: object) -> object:
     match value:
         case str():
             return sanitize_line(redact_secrets(str(value)))
-        case int() if value.bit_length() < 64:  # the most that orjson writes
+        case int() if value.bit_length() < 64:  # the largest integers that orjson writes
             return value
         case float():
             return round(value, 6)
@@ -225,7 +230,7 @@ def _key_text(key: object) -> str:
 
 
 def _sanitized_traceback(traceback_text: object) -> str:
-    """A traceback keeps its lines, each marked as part of one."""
+    """Keep the lines of a traceback, each marked as part of it."""
     return "\n".join(
         f"  | {sanitize_line(redact_secrets(line))}"
         for line in str(traceback_text).splitlines()[-50:]
@@ -259,13 +264,13 @@ def _configure_standard_logging(stream: TextIO, min_level: int, renderer: Any) -
     root.setLevel(min_level)
     for name, library_level in LIBRARY_LOG_LEVELS.items():
         logging.getLogger(name).setLevel(max(min_level, library_level))
-    logging.raiseExceptions = False  # A record that cannot be formatted would be dumped as it is.
+    logging.raiseExceptions = False  # It would print a record that cannot be formatted.
 
 
 def _format_exception(
     _logger: object, _method: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Put an exception on the line: of a library without its text, which may quote a payload."""
+    """Add the exception to the line: without its text for libraries, which may quote a payload."""
     error = event_dict.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]

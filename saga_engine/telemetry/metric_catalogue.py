@@ -1,22 +1,35 @@
 """
-What is measured: every metric's name, kind, labels, buckets and help.
+Every metric: its name, kind, labels, buckets and help.
 
 The names are a contract with dashboards and alerts; docs/telemetry.md has a row for each. A label
-takes values that are fixed in code, and never an id, a key or a text from outside. `metrics` makes
-prometheus' objects of this; nothing here knows of it.
+has the values of an enum, or names that a module of sagas or participants declares. It never has an
+id, a key or text of another program.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.message import PublishOutcome
+from saga_engine.telemetry.operations import Operation
+from saga_engine.vocabulary import (
+    BarrierCase,
+    Direction,
+    IncidentCause,
+    OperatorActionKind,
+    Outcome,
+    Status,
+)
+
 ENGINE_DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""Seconds, for what the engine itself does."""
+"""Seconds, for what the engine does."""
 
 HANDLER_DURATION_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
     *(30, 60, 300),
 )
-"""Seconds, for what a participant does: OpenTelemetry's advice for HTTP servers, and three more."""
+"""Seconds, for what a participant does: OpenTelemetry's for HTTP servers, and three more."""
 
 RUN_DURATION_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800)
 """Seconds, for whole runs: up to a week."""
@@ -26,117 +39,215 @@ BATCH_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A label; `values` are all it can have, and empty for declared names."""
+
+    name: str
+    values: tuple[str, ...] = ()
+
+
+def _closed(name: str, values: Iterable[str]) -> Label:
+    return Label(name, tuple(str(value) for value in values))
+
+
+SAGA = Label("saga")
+VERSION = Label("version")
+STEP = Label("step")
+COMMAND = Label("command")
+QUEUE = Label("queue")
+EXCHANGE = Label("exchange")
+DIRECTION = _closed("direction", Direction)
+RUN_OUTCOME = _closed("outcome", (status for status in Status if status.is_finished))
+RUN_STATUS = _closed("status", (status for status in Status if not status.is_finished))
+COMPENSATION_CAUSE = Label(
+    "cause", ("rejected", "failed", "unknown", "cancelled", "deadline", "late_success")
+)
+ATTEMPT_OUTCOME = _closed("outcome", Outcome)
+INCIDENT_CAUSE = _closed("cause", IncidentCause)
+OPERATOR_ACTION = _closed("action", OperatorActionKind)
+ACTION_OUTCOME = Label("outcome", ("accepted", "refused"))
+IGNORED_REASON = Label(
+    "reason",
+    ("uncorrelated", "duplicate", "late", "finished", "already_stopping", "unauthorized_sender"),
+)
+DEAD_LETTER_REASON = _closed("reason", DeadLetterReason)
+PUBLISH_OUTCOME = _closed("outcome", PublishOutcome)
+BATCH_PHASE = Label("phase", ("decide", "commit", "publish"))
+CONNECTION = Label("connection", ("publish", "consume"))
+OPERATION = _closed("operation", Operation)
+BARRIER_REASON = _closed("reason", BarrierCase)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """One metric; `backlog` ones are the same for every worker and are made once counted."""
+    """One metric. `backlog`: it counts rows of PostgreSQL and is the same for every worker."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
-    labels: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
     backlog: bool = False
 
-
-def _counter(name: str, help_text: str, *labels: str) -> MetricSpec:
-    return MetricSpec(name, "counter", help_text, labels)
-
-
-def _gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
-    return MetricSpec(name, "gauge", help_text, labels)
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its labels, in the order in which their values are given."""
+        return tuple(label.name for label in self.labels)
 
 
-def _backlog_gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
-    return MetricSpec(name, "gauge", help_text, labels, backlog=True)
+def _counter(name: str, help_text: str, *labels: Label) -> MetricSpec:
+    return MetricSpec(name=name, kind="counter", help=help_text, labels=labels)
 
 
-def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> MetricSpec:
-    return MetricSpec(name, "histogram", help_text, labels, buckets)
+def _gauge(name: str, help_text: str, *labels: Label) -> MetricSpec:
+    return MetricSpec(name=name, kind="gauge", help=help_text, labels=labels)
 
 
-METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
-    _counter("saga_runs_started_total", "Runs accepted.", "saga", "version"),
-    _counter("saga_runs_finished_total", "Runs that came to an end.", "saga", "outcome"),
+def _backlog_gauge(name: str, help_text: str, *labels: Label) -> MetricSpec:
+    return MetricSpec(name=name, kind="gauge", help=help_text, labels=labels, backlog=True)
+
+
+def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: Label) -> MetricSpec:
+    return MetricSpec(name=name, kind="histogram", help=help_text, labels=labels, buckets=buckets)
+
+
+_RUN_METRICS = (
+    _counter("saga_runs_started_total", "Runs started.", SAGA, VERSION),
+    _counter("saga_runs_finished_total", "Runs finished.", SAGA, RUN_OUTCOME),
     _histogram(
         "saga_run_duration_seconds",
-        "From start to end of a run.",
+        "Time from the start to the end of a run.",
         RUN_DURATION_BUCKETS,
-        "saga",
-        "outcome",
+        SAGA,
+        RUN_OUTCOME,
     ),
-    _counter("saga_runs_compensating_total", "Runs that turned back, by cause.", "saga", "cause"),
+    _counter(
+        "saga_runs_compensating_total",
+        "Runs that began to compensate, by cause.",
+        SAGA,
+        COMPENSATION_CAUSE,
+    ),
     _counter(
         "saga_step_attempts_total",
-        "Attempts that settled; outcome unknown is a timeout.",
-        *("saga", "step", "direction", "outcome"),
+        "Finished attempts; outcome unknown is a timeout.",
+        *(SAGA, STEP, DIRECTION, ATTEMPT_OUTCOME),
     ),
     _histogram(
         "saga_step_duration_seconds",
-        "From the order of an attempt to its reply.",
+        "Time from the commit of a command to its reply.",
         HANDLER_DURATION_BUCKETS,
-        *("saga", "step", "direction"),
+        *(SAGA, STEP, DIRECTION),
     ),
-    _counter("saga_step_retries_total", "Retries scheduled.", "saga", "step", "direction"),
-    _counter("saga_step_timeouts_total", "Attempts without a reply.", "saga", "step", "direction"),
-    _counter("saga_incidents_opened_total", "Incidents opened, by cause.", "saga", "cause"),
-    _counter("saga_operator_actions_total", "Operators' requests answered.", "action", "outcome"),
-    _counter("saga_messages_ignored_total", "Messages that changed nothing.", "reason"),
-    _counter("saga_messages_held_total", "Messages parked for want of a definition."),
-    _counter("saga_dead_letters_total", "Messages set aside.", "queue", "reason"),
-    _counter("saga_messages_published_total", "Publishes by answer.", "exchange", "outcome"),
-    _counter("saga_messages_consumed_total", "Messages that arrived.", "queue"),
-    _counter("saga_messages_redelivered_total", "Those of them not for the first time.", "queue"),
+    _counter("saga_step_retries_total", "Retries scheduled.", SAGA, STEP, DIRECTION),
+    _counter("saga_step_timeouts_total", "Attempts without a reply.", SAGA, STEP, DIRECTION),
+    _counter("saga_incidents_opened_total", "Incidents opened.", SAGA, INCIDENT_CAUSE),
+    _counter(
+        "saga_operator_actions_total",
+        "Requests of operators that a worker processed.",
+        OPERATOR_ACTION,
+        ACTION_OUTCOME,
+    ),
+)
+
+_MESSAGE_METRICS = (
+    _counter("saga_messages_ignored_total", "Messages that changed nothing.", IGNORED_REASON),
+    _counter(
+        "saga_messages_held_total",
+        "Messages stored until a worker has the definition of their run.",
+    ),
+    _counter("saga_dead_letters_total", "Messages dead-lettered.", QUEUE, DEAD_LETTER_REASON),
+    _counter("saga_messages_published_total", "Messages published.", EXCHANGE, PUBLISH_OUTCOME),
+    _counter("saga_messages_consumed_total", "Messages consumed.", QUEUE),
+    _counter("saga_messages_redelivered_total", "Messages consumed more than once.", QUEUE),
     _histogram("saga_batch_size", "Triggers in one transaction.", BATCH_SIZE_BUCKETS),
     _histogram(
-        "saga_batch_duration_seconds", "Parts of one batch.", ENGINE_DURATION_BUCKETS, "phase"
+        "saga_batch_duration_seconds",
+        "Duration of the phases of one batch.",
+        ENGINE_DURATION_BUCKETS,
+        BATCH_PHASE,
     ),
+)
+
+_PROCESS_METRICS = (
     _gauge("saga_process_ready", "1 while this process takes messages."),
-    _gauge("saga_broker_connected", "1 while the link to the broker is up.", "connection"),
-    _gauge("saga_broker_blocked", "1 while the broker takes no publishes.", "connection"),
-    _counter("saga_broker_reconnects_total", "Links that came back.", "connection"),
-    _counter("saga_db_errors_total", "Operations the database did not answer.", "operation"),
-    _counter("saga_internal_errors_total", "Bugs of ours that were contained.", "operation"),
+    _gauge("saga_broker_connected", "1 while connected to the broker.", CONNECTION),
+    _gauge("saga_broker_blocked", "1 while the broker accepts no publishes.", CONNECTION),
+    _counter("saga_broker_reconnects_total", "Reconnects to the broker.", CONNECTION),
+    _counter("saga_db_errors_total", "Operations that failed in PostgreSQL.", OPERATION),
+    _counter("saga_internal_errors_total", "Bugs of the engine that were caught.", OPERATION),
     _counter(
         "saga_user_code_failures_total",
-        "Mappings and types that raised or were interrupted.",
-        *("saga", "step"),
+        "Mapping functions and types that raised or were interrupted.",
+        *(SAGA, STEP),
     ),
     _counter(
-        "saga_user_code_contained_total", "Tries of user code to stop more than its own work."
+        "saga_user_code_contained_total",
+        "Attempts of user code to stop more than its own work.",
     ),
-    _counter("saga_watchdogs_lost_total", "Overseers that were gone or could not be started."),
+    _counter("saga_watchdogs_lost_total", "Watchdogs that ended or could not be started."),
     _histogram(
         "saga_event_loop_lag_seconds",
-        "How late the event loop comes round.",
+        "How late a timer of the event loop fires.",
         ENGINE_DURATION_BUCKETS,
     ),
-    _gauge("saga_engine_build_info", "Always 1; the labels say what runs.", "version", "python"),
+    _gauge(
+        "saga_engine_build_info",
+        "Always 1; the labels are the versions.",
+        VERSION,
+        Label("python"),
+    ),
+)
+
+_PARTICIPANT_METRICS = (
     _histogram(
         "saga_handler_duration_seconds",
-        "One command performed.",
+        "Time to process one command.",
         HANDLER_DURATION_BUCKETS,
-        "command",
-        "outcome",
+        COMMAND,
+        ATTEMPT_OUTCOME,
     ),
-    _counter("saga_handler_failures_total", "Exceptions of handlers, refusals aside.", "command"),
-    _counter("saga_handlers_abandoned_total", "Handlers cancelled and not awaited.", "command"),
-    _counter("saga_barrier_hits_total", "Commands the barrier answered.", "command", "reason"),
-    _backlog_gauge("saga_runs", "Unfinished runs.", "saga", "status"),
-    _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", "saga"),
+    _counter(
+        "saga_handler_failures_total",
+        "Exceptions of handlers other than Rejected and Failed.",
+        COMMAND,
+    ),
+    _counter(
+        "saga_handlers_abandoned_total",
+        "Handlers that were cancelled and are no longer awaited.",
+        COMMAND,
+    ),
+    _counter(
+        "saga_barrier_hits_total", "Commands the barrier replied to.", COMMAND, BARRIER_REASON
+    ),
+)
+
+_BACKLOG_METRICS = (
+    _backlog_gauge("saga_runs", "Unfinished runs.", SAGA, RUN_STATUS),
+    _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", SAGA),
+    _backlog_gauge("saga_incidents_open", "Open incidents.", SAGA, INCIDENT_CAUSE, STEP),
+    _backlog_gauge("saga_dead_letters_open", "Open dead letters.", DEAD_LETTER_REASON),
     _backlog_gauge(
-        "saga_incidents_open", "Incidents that wait for a person.", "saga", "cause", "step"
+        "saga_messages_awaiting_definition",
+        "Messages stored until a worker has the definition of their run.",
     ),
-    _backlog_gauge("saga_dead_letters_open", "Dead letters that wait for a person.", "reason"),
+    _backlog_gauge("saga_starts_awaiting_admission", "Starts that wait for a slot.", SAGA),
+    _backlog_gauge("saga_starts_stranded", "Starts of a definition that no worker has.", SAGA),
     _backlog_gauge(
-        "saga_messages_awaiting_definition", "Messages parked for want of a definition."
+        "saga_crash_suspects", "Runs whose code ended a worker; they are processed alone."
     ),
-    _backlog_gauge("saga_starts_awaiting_admission", "Starts that wait for their turn.", "saga"),
-    _backlog_gauge("saga_starts_stranded", "Starts of a definition that no worker has.", "saga"),
-    _backlog_gauge("saga_crash_suspects", "Runs whose code ended a worker; they are taken alone."),
     _backlog_gauge("saga_outbox_pending", "Commands committed and not yet deleted as confirmed."),
     _backlog_gauge("saga_outbox_oldest_age_seconds", "Age of the oldest of them."),
-    _backlog_gauge("saga_timers_pending", "Runs that time alone will wake."),
+    _backlog_gauge("saga_timers_pending", "Runs with a timer."),
     _backlog_gauge("saga_timer_oldest_overdue_seconds", "How late the most overdue timer is."),
     _backlog_gauge(
-        "saga_runs_in_default_partition", "Runs in no month's partition; nothing drops them."
+        "saga_runs_in_default_partition", "Runs in the default partition, which is never dropped."
     ),
+)
+
+METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
+    *_RUN_METRICS,
+    *_MESSAGE_METRICS,
+    *_PROCESS_METRICS,
+    *_PARTICIPANT_METRICS,
+    *_BACKLOG_METRICS,
 )

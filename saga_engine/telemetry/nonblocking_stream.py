@@ -1,8 +1,9 @@
 """
-Where log lines leave the process, without ever waiting for whoever should read them.
+A stream for log lines that never waits for its reader.
 
-A pipe that nobody empties stops its writer, and with it every run. Here what cannot leave at once
-is kept for the next line, up to a bound; beyond it lines are lost, and whoever writes is told so.
+A full pipe blocks its writer, and with it every run. This stream buffers what the pipe does not
+accept immediately and writes it with the next line. Above a limit lines are lost, and the writer
+gets an error.
 """
 
 import errno
@@ -16,18 +17,18 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 MAX_BUFFER_BYTES = 1_048_576
-"""Bytes that wait at the most: half a minute of a busy worker's lines."""
+"""Maximum size of the buffer: half a minute of a busy worker's lines."""
 
 PIPE_CHUNK_BYTES = 4096
-"""Bytes that a pipe which says it can be written to takes without waiting (PIPE_BUF, pipe(7))."""
+"""Bytes that a writable pipe accepts without blocking (PIPE_BUF, pipe(7))."""
 
 FLUSH_TIMEOUT = 1.0
-"""Seconds that what waits has at the end, when the reader is only slow."""
+"""Seconds for the buffer to be written at the end, in case the reader is only slow."""
 
 
 @contextmanager
 def nonblocking_writer(stream: TextIO) -> Iterator[TextIO]:
-    """Give a stream to the same file as *stream* that never waits for it until the block ends."""
+    """Yield a stream to the same file as *stream* that never waits for its reader."""
     stream.flush()
     raw = NonblockingStream(stream.fileno())
     text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
@@ -38,14 +39,14 @@ def nonblocking_writer(stream: TextIO) -> Iterator[TextIO]:
 
 
 def flush_before_exit(stream: TextIO, timeout: float = FLUSH_TIMEOUT) -> None:
-    """Write what waits in a stream that `unhurried` gave, before the process ends at once."""
+    """Write the buffer of a stream from `nonblocking_writer` before the process exits."""
     raw: object = stream.buffer
     if isinstance(raw, NonblockingStream):
         raw.flush_pending(timeout)
 
 
 class NonblockingStream(io.RawIOBase):
-    """Writes to a file descriptor, which stays open, what it takes at once; for any thread."""
+    """Writes to a file descriptor what it accepts immediately; thread-safe, never closes it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -56,44 +57,44 @@ class NonblockingStream(io.RawIOBase):
 
     @property
     def name(self) -> str:
-        """What it is called where somebody asks a stream."""
-        return "<outlet>"
+        """The name of the stream."""
+        return "<nonblocking stream>"
 
     def fileno(self) -> int:
-        """The descriptor that is written to."""
+        """The descriptor that it writes to."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether people read it."""
+        """Whether it is a terminal."""
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def write(self, line: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """
-        Write *line*, or keep it for later.
+        Write *line*, or buffer it.
 
         Raises:
-            BlockingIOError: too much waits already; *line* is lost.
-            OSError: the file refuses it, as a full disk does; what waited is lost.
+            BlockingIOError: the buffer is full; *line* is lost.
+            OSError: the file does not accept it, for example on a full disk; the buffer is lost.
         """
         with self._lock:
             self._write_pending()
             if len(self._pending) + len(line) > MAX_BUFFER_BYTES:
-                raise BlockingIOError(errno.EAGAIN, "nobody reads the log")
+                raise BlockingIOError(errno.EAGAIN, "the buffer of the log is full")
             self._pending += line
             self._write_pending()
         return len(line)
 
     def flush_pending(self, timeout: float) -> None:
-        """Write what waits, as far as that is possible in the time."""
-        with self._lock, suppress(OSError):  # whoever could read of it may be gone
+        """Write as much of the buffer as possible within the time."""
+        with self._lock, suppress(OSError):  # the reader may be gone
             self._write_pending(time.monotonic() + timeout)
 
     def _write_pending(self, deadline: float = 0.0) -> None:
-        """Write what is taken at once, and until a moment of the monotonic clock wait for more."""
+        """Write what is accepted immediately, or until a deadline of the monotonic clock."""
         while self._pending and self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             if deadline and time.monotonic() > deadline:
                 return

@@ -1,12 +1,12 @@
 """
-What must not be shown: passwords in texts that others wrote, and characters that forge lines.
+Redact passwords in texts, and escape characters that could forge log lines.
 
-Used on whatever leaves in logs and on the HTTP port. It knows nothing of either.
+Every text in logs and on the HTTP port passes through here.
 """
 
 import re
 
-# Neither takes longer for a text of n characters than some n steps: anybody can have one shown.
+# Each pattern takes linear time: a sender can cause any text to be shown.
 _WORD = re.compile(r"[^\s'\"]+")
 _URL_USER = re.compile(r"://[^:/@]*:")
 _SECRET_ASSIGNMENT = re.compile(
@@ -20,9 +20,9 @@ _UNSAFE_CHARACTERS = re.compile(
 
 
 def redact_secrets(text: str) -> str:
-    """*text* with `***` for the password of a URL and for whatever is assigned to one."""
+    """*text* with `***` for passwords in URLs and for values assigned to a password or token."""
     if "=" not in text and ":" not in text:
-        return text  # most values are ids and names, and this is done for each of them
+        return text  # fast path: most values are ids and names
     if "://" in text:
         text = _WORD.sub(_redact_url_password, text)
     return _SECRET_ASSIGNMENT.sub(r"\1***", text)
@@ -30,9 +30,9 @@ def redact_secrets(text: str) -> str:
 
 def sanitize_line(text: str, *, max_length: int = 2000) -> str:
     """
-    *text* with escapes for what ends a line, moves a cursor or turns the reading direction.
+    *text* with escapes for characters that end a line, move the cursor or change the direction.
 
-    At most *longest* characters of it, and an ellipsis.
+    A text longer than *max_length* is truncated and gets an ellipsis.
     """
     if len(text) <= max_length and text.isprintable():
         return text

@@ -1,19 +1,19 @@
-"""What repeats: reported a few times, and then once in a while with the number in between."""
+"""Limit repeated reports: a few per interval, then one with the number of suppressed ones."""
 
 import time
 from collections.abc import Callable
 
 MAX_KEYS = 256
-"""Kinds that are told apart; one more, and all are new again."""
+"""Number of kinds that are counted; with one more, all counts start again."""
 
 
 class Throttle:
     """
-    Counts occurrences by what they have in common.
+    Counts occurrences by kind.
 
     Args:
         interval: seconds in which at most `burst` of one kind are reported.
-        clock: seconds, from any moment on.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -25,7 +25,13 @@ class Throttle:
         self._windows: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def record(self, *key: object) -> int | None:
-        """Count one: how many were not reported since the last report; None: nor is this one."""
+        """
+        Count one occurrence of the kind *key*.
+
+        Returns:
+            The number of suppressed occurrences since the last report, or None if this one is
+            suppressed too.
+        """
         now = self._clock()
         window_end, count = self._windows.get(key, (now, 0))
         if now < window_end:

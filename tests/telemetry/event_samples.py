@@ -1,4 +1,4 @@
-"""One of each fact, made by hand so that a new field has to be thought of."""
+"""One sample of each telemetry event, written by hand so that new fields get a value too."""
 
 import typing
 from typing import Any
@@ -46,7 +46,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.MessageDeadLettered(
         queue="saga.replies",
         reason=DeadLetterReason.MALFORMED_JSON,
-        problem="The body is no JSON.",
+        problem="The body is not JSON.",
         **_MESSAGE,
     ),
     events.BatchProcessed(triggers=40, decide_s=0.002, commit_s=0.004, publish_s=0.003),
@@ -57,7 +57,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.BrokerConnectionChanged(
         connection="publish", state=ConnectionState.CONNECTED, generation=1
     ),
-    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
+    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is unavailable."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=4.5),
     events.InternalErrorCaught(
         operation=Operation.DECIDE, problem="KeyError at decide.py:1", run_id="run-1"
@@ -147,5 +147,5 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
 
 
 def raise_error(error: Exception) -> None:
-    """Raise it, so that it has a place."""
+    """Raise *error*, so that it has a location."""
     raise error

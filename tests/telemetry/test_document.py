@@ -1,4 +1,4 @@
-"""docs/telemetry.md says what the code does."""
+"""docs/telemetry.md agrees with the code."""
 
 import logging
 import re
@@ -19,16 +19,19 @@ def section(title: str) -> str:
     return DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
+def table(title: str) -> list[list[str]]:
+    lines = [line for line in section(title).splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def rows(title: str) -> dict[str, list[str]]:
-    table = [line for line in section(title).splitlines() if line.startswith("| `")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    return {first.strip("`"): rest for first, *rest in cells}
+    return {first.strip("`"): rest for first, *rest in table(title)}
 
 
-def test_each_fact_has_a_row_with_its_log_event_and_level():
+def test_each_event_has_a_row_with_its_log_name_and_level():
     written = {
         name: (event.strip("`"), level.split(";")[0])
-        for name, (event, level, _) in rows("Facts").items()
+        for name, (event, level, _) in rows("Events").items()
     }
 
     assert written == {
@@ -44,32 +47,47 @@ def test_each_metric_has_a_row_with_its_kind_and_labels():
     assert written == {
         metric.name: (
             metric.kind + (" D" if metric.backlog else ""),
-            ", ".join(metric.labels) or "-",
+            ", ".join(metric.label_names) or "-",
         )
         for metric in METRIC_CATALOGUE
     }
 
 
-def test_each_metric_is_moved_by_a_fact_that_says_so():
-    named = set(re.findall(r"`(saga_\w+)`", section("Facts")))
+def test_each_metric_is_named_by_the_event_that_changes_it():
+    documented = set(re.findall(r"`(saga_\w+)`", section("Events")))
 
-    moved = {metric.name for metric in METRIC_CATALOGUE if not metric.backlog}
-    assert named == moved - {"saga_engine_build_info"}
+    updated = {metric.name for metric in METRIC_CATALOGUE if not metric.backlog}
+    assert documented == updated - {"saga_engine_build_info"}
+
+
+def test_each_label_with_a_closed_set_has_a_row_with_its_values():
+    documented = {
+        (label.strip("`"), metric): tuple(values.split(", "))
+        for label, metrics, values in table("Labels")
+        for metric in re.findall(r"`(saga_\w+)`", metrics)
+    }
+
+    assert documented == {
+        (label.name, metric.name): label.values
+        for metric in METRIC_CATALOGUE
+        for label in metric.labels
+        if label.values
+    }
 
 
 def rules() -> str:
     return section("Alerts").split("```yaml\n")[1].split("```")[0]
 
 
-def test_the_alerts_ask_for_metrics_that_exist():
+def test_the_alerts_use_existing_metrics():
     [group] = yaml.safe_load(rules())["groups"]
-    asked = {name for rule in group["rules"] for name in re.findall(r"\bsaga_\w+", rule["expr"])}
+    used = {name for rule in group["rules"] for name in re.findall(r"\bsaga_\w+", rule["expr"])}
 
     assert len(group["rules"]) == 7
-    assert asked <= {metric.name for metric in METRIC_CATALOGUE}
+    assert used <= {metric.name for metric in METRIC_CATALOGUE}
 
 
-def test_the_alerts_are_rules_that_prometheus_takes(tmp_path):
+def test_prometheus_accepts_the_alerts(tmp_path):
     file = tmp_path / "rules.yml"
     file.write_text(rules())
 

@@ -1,4 +1,4 @@
-"""The port answers probes and Prometheus, and a stranger cannot make it do anything else."""
+"""The HTTP port answers probes and Prometheus, and no client can make it do anything else."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def port(process: ProcessStub) -> AsyncIterator[int]:
         yield endpoint.port
 
 
-async def test_a_process_that_has_what_it_needs_is_ready(port):
+async def test_a_process_without_problems_is_ready(port):
     status, headers, body = await get(port, "/readyz")
 
     assert (status, json.loads(body)) == (200, {"status": "ok"})
@@ -40,7 +40,7 @@ async def test_a_process_that_has_what_it_needs_is_ready(port):
     assert headers["cache-control"] == "no-store"
 
 
-async def test_a_process_that_lacks_something_is_not_ready_and_says_what(port, process):
+async def test_a_process_with_a_problem_is_not_ready(port, process):
     process.checks["publishing"] = "cannot reach amqp://user:canary@host\nforged"
 
     status, _, body = await get(port, "/readyz")
@@ -52,7 +52,7 @@ async def test_a_process_that_lacks_something_is_not_ready_and_says_what(port, p
     }
 
 
-async def test_verbose_lists_every_check(port, process):
+async def test_verbose_readiness_lists_every_check(port, process):
     process.checks["publishing"] = "blocked"
 
     status, _, body = await get(port, "/readyz?verbose")
@@ -61,8 +61,10 @@ async def test_verbose_lists_every_check(port, process):
     assert json.loads(body)["checks"] == {"database": "ok", "publishing": "blocked"}
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("PostgreSQL is away."), KeyError("canary")])
-async def test_a_check_that_raises_is_an_answer_without_foreign_text(port, process, error):
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("PostgreSQL is unavailable."), KeyError("canary")]
+)
+async def test_a_check_that_raises_is_reported_without_foreign_text(port, process, error):
     process.error = error
 
     status, _, body = await get(port, "/readyz")
@@ -72,25 +74,23 @@ async def test_a_check_that_raises_is_an_answer_without_foreign_text(port, proce
     assert b"canary" not in body
 
 
-async def test_a_check_that_hangs_is_an_answer_and_is_never_asked_twice_at_once(
-    port, process, monkeypatch
-):
+async def test_a_check_that_hangs_is_called_once_and_reported(port, process, monkeypatch):
     monkeypatch.setattr(module, "READINESS_TIMEOUT", 0.05)
     process.hold = asyncio.Event()
 
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(get(port, "/readyz")) for _ in range(10)]
+        requests = [group.create_task(get(port, "/readyz")) for _ in range(10)]
 
-    assert {task.result()[0] for task in asked} == {503}
-    assert process.asked_at_once == 1
+    assert {task.result()[0] for task in requests} == {503}
+    assert process.max_concurrent_requests == 1
 
 
 FLOOD = 150
 LONG = 3600.0
 
 
-async def test_a_flood_of_probes_is_answered_by_one_check(process):
-    """The check takes a while; so many, one after the other, would take too long."""
+async def test_concurrent_probes_share_one_check(process):
+    """The check takes a while: 150 checks one after the other would take too long."""
     process.hold = asyncio.Event()
     async with (
         asyncio.timeout(60),
@@ -100,14 +100,14 @@ async def test_a_flood_of_probes_is_answered_by_one_check(process):
         asyncio.TaskGroup() as group,
     ):
         paths = ["/readyz", "/readyz?verbose", "/startupz"] * (FLOOD // 3)
-        asked = [group.create_task(get(endpoint.port, path)) for path in paths]
-        await process.asked.wait()
+        requests = [group.create_task(get(endpoint.port, path)) for path in paths]
+        await process.readiness_requested.wait()
         process.hold.set()
-    assert {task.result()[0] for task in asked} == {200}
-    assert process.times == 1
+    assert {task.result()[0] for task in requests} == {200}
+    assert process.request_count == 1
 
 
-async def test_an_answer_that_is_fresh_is_given_again(process):
+async def test_results_are_cached_for_the_ttl(process):
     renders = []
 
     def render(accept):
@@ -121,28 +121,28 @@ async def test_an_answer_that_is_fresh_is_given_again(process):
             assert (await get(endpoint.port, "/metrics", header=header))[0] == 200
             assert (await get(endpoint.port, "/readyz"))[0] == 200
     assert len(renders) == 2, "one for each format"
-    assert process.times == 1
+    assert process.request_count == 1
 
 
-async def test_live_asks_nobody(port, process):
+async def test_liveness_calls_no_check(port, process):
     process.hold = asyncio.Event()
 
     assert (await get(port, "/livez"))[0] == 200
 
 
-async def test_started_is_said_once_everything_was_in_order_and_from_then_on(port, process):
-    process.checks["database"] = "away"
+async def test_startup_stays_complete_after_the_first_success(port, process):
+    process.checks["database"] = "unavailable"
     before = (await get(port, "/startupz"))[0]
     process.checks["database"] = None
     now = (await get(port, "/startupz"))[0]
-    process.checks["database"] = "away"
+    process.checks["database"] = "unavailable"
     assert (await get(port, "/readyz"))[0] == 503
     after = (await get(port, "/startupz"))[0]
 
     assert (before, now, after) == (503, 200, 200)
 
 
-async def test_metrics_come_as_text_or_as_openmetrics(port):
+async def test_metrics_are_served_as_text_or_openmetrics(port):
     _, plain, text = await get(port, "/metrics")
     _, modern, openmetrics = await get(
         port, "/metrics", header="Accept: application/openmetrics-text;version=1.0.0\r\n"
@@ -155,7 +155,7 @@ async def test_metrics_come_as_text_or_as_openmetrics(port):
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics"])
-async def test_head_is_answered_like_get_but_for_the_body(port, path):
+async def test_head_has_the_headers_of_get_and_no_body(port, path):
     status, headers, body = await get(port, path, method="HEAD")
 
     assert (status, body) == (200, b"")
@@ -163,7 +163,7 @@ async def test_head_is_answered_like_get_but_for_the_body(port, path):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
-async def test_other_methods_are_refused(port, method):
+async def test_other_methods_are_rejected(port, method):
     status, headers, _ = await get(port, "/metrics", method=method)
 
     assert (status, headers["allow"]) == (405, "get, head")
@@ -172,24 +172,24 @@ async def test_other_methods_are_refused(port, method):
 @pytest.mark.parametrize(
     "path", ["/", "/metrics/", "/..%2f..%2fetc/passwd", "/%00", "//", "/LIVEZ"]
 )
-async def test_other_paths_are_not_there(port, path):
+async def test_other_paths_are_not_found(port, path):
     assert (await get(port, path))[0] == 404
 
 
-async def test_a_connection_has_one_answer(port):
+async def test_a_connection_serves_one_request(port):
     twice = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2
 
     assert (await send_raw(port, twice)).count(b"HTTP/1.1 200") == 1
 
 
-async def test_a_request_that_never_ends_is_cut_after_its_time(port, monkeypatch):
+async def test_an_endless_request_is_cut_after_the_timeout(port, monkeypatch):
     monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.05)
 
     async with asyncio.timeout(60):
         assert await send_raw(port, b"GET /livez HTTP/1.1\r\nX: ") == b""
 
 
-async def test_of_more_connections_than_there_may_be_the_oldest_is_cut(port, monkeypatch):
+async def test_the_oldest_connection_is_cut_above_the_limit(port, monkeypatch):
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
     request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -201,19 +201,19 @@ async def test_of_more_connections_than_there_may_be_the_oldest_is_cut(port, mon
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
-async def test_leaving_does_not_wait_for_a_stranger(process, monkeypatch):
+async def test_shutdown_does_not_wait_for_clients(process, monkeypatch):
     monkeypatch.setattr(module, "READINESS_TIMEOUT", 600)
     render = Metrics(CollectorRegistry()).render
     endpoint = MonitoringServer(HOST, 0, process.readiness, render)
     process.hold = asyncio.Event()
-    async with asyncio.timeout(60), AsyncExitStack() as strangers, endpoint:
-        await strangers.enter_async_context(connected(endpoint.port))
-        _, asking = await strangers.enter_async_context(connected(endpoint.port))
+    async with asyncio.timeout(60), AsyncExitStack() as clients, endpoint:
+        await clients.enter_async_context(connected(endpoint.port))
+        _, asking = await clients.enter_async_context(connected(endpoint.port))
         asking.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-        await process.asked.wait()
+        await process.readiness_requested.wait()
 
 
-async def test_after_leaving_the_port_is_free(process):
+async def test_the_port_is_free_after_shutdown(process):
     render = Metrics(CollectorRegistry()).render
     async with MonitoringServer(HOST, 0, process.readiness, render) as endpoint:
         port = endpoint.port
@@ -222,35 +222,35 @@ async def test_after_leaving_the_port_is_free(process):
         assert again.port == port
 
 
-async def test_an_error_inside_comes_out_as_it_is(process):
+async def test_an_error_in_the_body_is_not_wrapped(process):
     render = Metrics(CollectorRegistry()).render
     with pytest.raises(StoreUnavailable):
         async with MonitoringServer(HOST, 0, process.readiness, render):
-            raise StoreUnavailable("PostgreSQL is away.")
+            raise StoreUnavailable("PostgreSQL is unavailable.")
 
 
-async def test_signals_belong_to_the_program(port):
-    heard = asyncio.Event()
+async def test_the_server_leaves_signal_handlers_of_the_program_alone(port):
+    received = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    loop.add_signal_handler(signal.SIGTERM, received.set)
     try:
         assert (await get(port, "/livez"))[0] == 200
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(60):
-            await heard.wait()
+            await received.wait()
         assert (await get(port, "/livez"))[0] == 200
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def test_entering_takes_no_signal_handler(process):
+async def test_the_server_installs_no_signal_handler(process):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     render = Metrics(CollectorRegistry()).render
     async with MonitoringServer(HOST, 0, process.readiness, render):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-async def test_a_port_in_use_names_the_setting_and_the_way_out(port, process):
+async def test_a_port_in_use_is_reported_with_the_setting(port, process):
     render = Metrics(CollectorRegistry()).render
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_PORT") as raised:
         async with MonitoringServer(HOST, port, process.readiness, render):
@@ -259,10 +259,10 @@ async def test_a_port_in_use_names_the_setting_and_the_way_out(port, process):
     assert f"port {port}: address already in use." in str(raised.value)
 
 
-async def test_an_address_that_is_not_ours_names_the_setting(process):
-    elsewhere = "203.0.113.7"  # RFC 5737: nobody's
+async def test_a_foreign_address_is_reported_with_the_setting(process):
+    foreign_address = "203.0.113.7"  # RFC 5737: reserved for documentation
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_HOST"):
         async with MonitoringServer(
-            elsewhere, 0, process.readiness, Metrics(CollectorRegistry()).render
+            foreign_address, 0, process.readiness, Metrics(CollectorRegistry()).render
         ):
             pass

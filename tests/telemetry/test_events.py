@@ -1,4 +1,4 @@
-"""Observers watch; they cannot harm what they watch."""
+"""Telemetry events hold no payloads, and a failing observer harms nothing."""
 
 import dataclasses
 
@@ -17,13 +17,13 @@ from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 READY = ProcessReady(program="worker")
 
 
-def test_there_is_a_sample_of_each_fact():
+def test_each_event_has_a_sample():
     assert {type(sample) for sample in SAMPLES} == set(EVENT_TYPES)
     assert len(SAMPLES) == len(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES, ids=lambda kind: kind.__name__)
-def test_a_fact_is_frozen_slotted_and_holds_no_field_for_a_payload_or_a_business_key(kind):
+def test_an_event_is_frozen_and_has_no_field_for_payloads_or_keys(kind):
     names = {field.name for field in dataclasses.fields(kind)}
 
     assert kind.__dataclass_params__.frozen
@@ -32,47 +32,48 @@ def test_a_fact_is_frozen_slotted_and_holds_no_field_for_a_payload_or_a_business
     assert names.isdisjoint({"event", "level", "timestamp", "logger", "exception"})
 
 
-def test_every_observer_is_told_in_order():
-    told: list[tuple[str, TelemetryEvent]] = []
-    tell = Emitter(
-        lambda fact: told.append(("first", fact)), lambda fact: told.append(("next", fact))
+def test_observers_are_called_in_order():
+    observed: list[tuple[str, TelemetryEvent]] = []
+    emit = Emitter(
+        lambda event: observed.append(("first", event)),
+        lambda event: observed.append(("next", event)),
     )
 
-    tell(READY)
+    emit(READY)
 
-    assert told == [("first", READY), ("next", READY)]
+    assert observed == [("first", READY), ("next", READY)]
 
 
-def test_telling_nobody_is_fine():
+def test_an_emitter_needs_no_observer():
     Emitter()(READY)
 
 
-def test_an_observer_that_raises_is_reported_once_to_the_others_and_harms_nobody():
-    told: list[TelemetryEvent] = []
+def test_a_failing_observer_is_reported_once_to_the_others():
+    observed: list[TelemetryEvent] = []
 
     def broken(_: TelemetryEvent) -> None:
         raise RuntimeError("canary")
 
-    tell = Emitter(broken, told.append)
-    tell(READY)
-    tell(READY)
+    emit = Emitter(broken, observed.append)
+    emit(READY)
+    emit(READY)
 
-    reports = [fact for fact in told if isinstance(fact, ObserverFailed)]
-    assert told.count(READY) == 2
+    reports = [event for event in observed if isinstance(event, ObserverFailed)]
+    assert observed.count(READY) == 2
     assert len(reports) == 1
     assert "broken" in reports[0].observer
     assert reports[0].problem.startswith("RuntimeError at ")
     assert "canary" not in reports[0].problem
 
 
-def test_when_all_observers_raise_the_engine_does_not_notice():
+def test_the_engine_continues_when_all_observers_fail():
     def broken(_: TelemetryEvent) -> None:
         raise RuntimeError
 
     Emitter(broken, broken)(READY)
 
 
-def test_an_error_of_ours_is_described_in_its_words_and_a_foreign_one_by_its_place():
+def test_a_foreign_error_is_described_without_its_text():
     with pytest.raises(KeyError) as caught:
         raise_error(KeyError("canary"))
     foreign = describe_error(caught.value)

@@ -1,4 +1,4 @@
-"""One line per fact, that nobody can forge and that gives nothing away."""
+"""Each event is one log line, which no message can forge and which shows no secret."""
 
 import io
 import json
@@ -17,11 +17,11 @@ from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import ConnectionState, Direction, OperatorActionKind, Outcome
 from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
-IDENTITIES = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
-NASTY = "x\n2026-01-01T00:00:00Z [error    ] forged saga=other\r\x1b[2K\u202e\ud800"
+ID_FIELDS = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
+HOSTILE_TEXT = "x\n2026-01-01T00:00:00Z [error    ] forged saga=other\r\x1b[2K\u202e\ud800"
 
 
-class Screen(io.StringIO):
+class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -50,26 +50,26 @@ def lines(written: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
 
-def test_each_fact_has_an_event_name_of_its_own():
+def test_each_event_has_a_unique_log_name():
     names = [name for name, _ in logs.LOG_EVENTS.values()]
 
     assert set(logs.LOG_EVENTS) == set(EVENT_TYPES)
     assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[a-z]+\.[a-z_]+", name) for name in names)
+    assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", name) for name in names)
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-@pytest.mark.parametrize("fact", SAMPLES, ids=lambda fact: type(fact).__name__)
-def test_each_fact_is_one_line(configure, fact, form):
-    sink, written = configure(log_format=form, log_level="debug")
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: type(event).__name__)
+def test_each_event_is_one_line(configure, event, log_format):
+    sink, written = configure(log_format=log_format, log_level="debug")
 
-    sink(fact)
+    sink(event)
 
     assert written.getvalue().count("\n") == 1
-    assert logs.LOG_EVENTS[type(fact)][0] in written.getvalue()
+    assert logs.LOG_EVENTS[type(event)][0] in written.getvalue()
 
 
-def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
+def test_the_number_of_lost_lines_is_logged_afterwards(configure):
     class Full(io.StringIO):
         full = False
 
@@ -80,34 +80,34 @@ def test_how_many_lines_were_lost_is_said_when_there_is_room_again(configure):
 
     stream = Full()
     sink, written = configure(stream, log_format="json")
-    fact = events.ProcessReady(program="worker")
-    sink(fact)
+    event = events.ProcessReady(program="worker")
+    sink(event)
     stream.full = True
     for _ in range(3):
         with pytest.raises(BlockingIOError):
-            sink(fact)
+            sink(event)
     stream.full = False
-    sink(fact)
-    sink(fact)
-    said = [(line["event"], line.get("lines")) for line in lines(written)]
+    sink(event)
+    sink(event)
+    logged = [(line["event"], line.get("lines")) for line in lines(written)]
     ready = ("process.ready", None)
-    assert said == [ready, ready, ("log.lines_lost", 3), ready]
+    assert logged == [ready, ready, ("log.lines_lost", 3), ready]
 
 
-@pytest.mark.parametrize("fact", SAMPLES, ids=lambda fact: type(fact).__name__)
-def test_the_keys_of_a_line_are_the_names_of_the_fact(configure, fact):
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda event: type(event).__name__)
+def test_the_keys_of_a_line_are_the_fields_of_the_event(configure, event):
     sink, written = configure(log_format="json", log_level="debug")
 
-    sink(fact)
+    sink(event)
 
     [line] = lines(written)
     assert list(line)[:3] == ["timestamp", "level", "event"]
-    for name in IDENTITIES:
-        if getattr(fact, name, None):
-            assert line[name] == getattr(fact, name)
+    for name in ID_FIELDS:
+        if getattr(event, name, None):
+            assert line[name] == getattr(event, name)
 
 
-def test_what_has_no_value_has_no_key_but_0_and_false_are_values(configure):
+def test_empty_fields_are_omitted_but_not_0_and_false(configure):
     sink, written = configure(log_format="json")
 
     sink(events.OperatorActionProcessed(action=OperatorActionKind.CANCEL, accepted=False))
@@ -117,25 +117,25 @@ def test_what_has_no_value_has_no_key_but_0_and_false_are_values(configure):
     assert "run_id" not in line
 
 
-def test_below_the_lowest_level_nothing_is_written(configure):
+def test_lines_below_the_level_are_not_written(configure):
     sink, written = configure(log_format="json", log_level="warning")
-    for fact in SAMPLES:
-        sink(fact)
+    for event in SAMPLES:
+        sink(event)
 
     assert {line["level"] for line in lines(written)} == {"warning", "error"}
 
 
-def settled(outcome: Outcome) -> events.AttemptFinished:
+def attempt_finished(outcome: Outcome) -> events.AttemptFinished:
     return events.AttemptFinished(
         saga="s", step="a", direction=Direction.ACTION, attempt=1, run_id="r", outcome=outcome
     )
 
 
 @pytest.mark.parametrize(
-    ("fact", "level"),
+    ("event", "level"),
     [
-        (settled(Outcome.SUCCEEDED), logging.DEBUG),
-        (settled(Outcome.UNKNOWN), logging.INFO),
+        (attempt_finished(Outcome.SUCCEEDED), logging.DEBUG),
+        (attempt_finished(Outcome.UNKNOWN), logging.INFO),
         (
             events.MessagesPublished(exchange="e", outcome=PublishOutcome.UNROUTABLE, messages=1),
             logging.WARNING,
@@ -149,39 +149,42 @@ def settled(outcome: Outcome) -> events.AttemptFinished:
         (events.ProcessStopped(program="worker", clean=False), logging.WARNING),
     ],
 )
-def test_the_level_rises_where_something_is_wrong(fact, level):
-    assert logs.level_of(fact) == level
+def test_the_level_is_higher_when_something_is_wrong(event, level):
+    assert logs.level_of(event) == level
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_nobody_can_forge_a_line_through_a_fact(configure, form):
-    sink, written = configure(log_format=form)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_event_cannot_forge_a_line(configure, log_format):
+    sink, written = configure(log_format=log_format)
 
     sink(
         events.MessageDeadLettered(
-            queue=NASTY, reason=DeadLetterReason.TOO_DEEP, problem=NASTY, message_id=NASTY
+            queue=HOSTILE_TEXT,
+            reason=DeadLetterReason.TOO_DEEP,
+            problem=HOSTILE_TEXT,
+            message_id=HOSTILE_TEXT,
         )
     )
 
     assert len(written.getvalue().splitlines()) == 1
     assert not set(written.getvalue()) & {"\r", "\x1b", "\u202e", "\ud800"}
-    if form == "console":
+    if log_format == "console":
         assert " saga=other" not in re.sub(r"'[^']*'", "", written.getvalue())
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_nobody_can_forge_a_line_through_a_library(configure, form):
-    _, written = configure(log_format=form)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_library_cannot_forge_a_line(configure, log_format):
+    _, written = configure(log_format=log_format)
 
-    logging.getLogger("some.library").warning("got %s", NASTY)
+    logging.getLogger("some.library").warning("got %s", HOSTILE_TEXT)
 
     assert len(written.getvalue().splitlines()) == 1
     assert "\x1b" not in written.getvalue()
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_passwords_do_not_show_whoever_writes_them(configure, form):
-    sink, written = configure(log_format=form)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_passwords_are_redacted_in_every_line(configure, log_format):
+    sink, written = configure(log_format=log_format)
     url = "amqp://user:canary@host/"
 
     sink(
@@ -202,10 +205,10 @@ def test_passwords_do_not_show_whoever_writes_them(configure, form):
     assert written.getvalue().count("***") == 3
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("library", sorted(logs.LIBRARY_LOG_LEVELS))
-def test_what_a_library_carries_does_not_show(configure, library, form):
-    _, written = configure(log_format=form, log_level="debug")
+def test_payloads_in_log_lines_of_libraries_are_not_shown(configure, library, log_format):
+    _, written = configure(log_format=log_format, log_level="debug")
     logger = logging.getLogger(f"{library}.deeper")
 
     if logs.LIBRARY_LOG_LEVELS[library] > logging.DEBUG:
@@ -219,7 +222,7 @@ def test_what_a_library_carries_does_not_show(configure, library, form):
     assert "ValueError at " in written.getvalue()
 
 
-def test_a_handlers_own_log_lines_keep_their_level_and_their_traceback(configure):
+def test_log_lines_of_handlers_keep_level_and_traceback(configure):
     _, written = configure(log_format="json")
     logger = logging.getLogger("shop.payments")
 
@@ -235,11 +238,11 @@ def test_a_handlers_own_log_lines_keep_their_level_and_their_traceback(configure
     assert "ValueError: no card" in str(error["exception"])
 
 
-def test_every_line_of_a_traceback_is_marked_so_that_none_passes_for_another_event(configure):
+def test_each_line_of_a_traceback_is_marked(configure):
     _, written = configure(log_format="console")
 
     try:
-        raise_error(ValueError("x\n" + NASTY))
+        raise_error(ValueError("x\n" + HOSTILE_TEXT))
     except ValueError:
         logging.getLogger("user").exception("failed")
 
@@ -249,7 +252,7 @@ def test_every_line_of_a_traceback_is_marked_so_that_none_passes_for_another_eve
     assert all(line.startswith("  | ") for line in rest)
 
 
-def test_a_record_that_cannot_be_formatted_is_not_dumped(configure, capfd):
+def test_a_record_that_cannot_be_formatted_is_not_shown(configure, capfd):
     _, written = configure(log_format="json")
 
     logging.getLogger("user").info("%d", "canary")
@@ -266,18 +269,18 @@ def test_configuring_twice_writes_each_line_once(configure):
     assert [line["event"] for line in lines(written)] == ["once"]
 
 
-def test_auto_is_json_unless_a_person_watches(configure):
+def test_the_auto_format_is_json_unless_on_a_terminal(configure):
     sink, file = configure(log_format="auto")
     sink(events.ProcessReady(program="worker"))
-    watched, screen = configure(Screen(), log_format="auto")
-    watched(events.ProcessReady(program="worker"))
+    sink, terminal = configure(Terminal(), log_format="auto")
+    sink(events.ProcessReady(program="worker"))
 
     assert lines(file)[0]["event"] == "process.ready"
-    assert "process.ready" in screen.getvalue()
-    assert not screen.getvalue().startswith("{")
+    assert "process.ready" in terminal.getvalue()
+    assert not terminal.getvalue().startswith("{")
 
 
-def test_numbers_beyond_json_and_odd_values_are_written_all_the_same(configure):
+def test_values_that_json_cannot_express_are_written_as_text(configure):
     sink, written = configure(log_format="json", log_level="debug")
 
     sink(
@@ -292,17 +295,17 @@ def test_numbers_beyond_json_and_odd_values_are_written_all_the_same(configure):
     assert second["runs"] == {"a\\nb/running": 1}
 
 
-def test_a_stream_that_is_gone_harms_nobody(configure):
+def test_a_closed_stream_harms_nothing(configure):
     stream = io.StringIO()
     sink, _ = configure(stream, log_format="json")
     stream.close()
 
     Emitter(sink)(events.ProcessReady(program="worker"))
-    logging.getLogger("user").warning("nobody hears")
+    logging.getLogger("user").warning("into a closed stream")
 
 
 FLAPS = (
-    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is away."),
+    events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is unavailable."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=0.01),
     events.BrokerConnectionChanged(
         connection="publish", state=ConnectionState.CONNECTING, generation=1, problem="It was lost."
@@ -310,25 +313,27 @@ FLAPS = (
 )
 
 
-@pytest.mark.parametrize("fact", FLAPS, ids=lambda fact: type(fact).__name__)
-def test_a_connection_that_comes_and_goes_writes_a_bounded_number_of_lines(configure, fact):
+@pytest.mark.parametrize("event", FLAPS, ids=lambda event: type(event).__name__)
+def test_a_flapping_connection_writes_a_bounded_number_of_lines(configure, event):
     observe, written = configure(log_format="json", log_level="info")
 
     for _ in range(1_000):
-        observe(fact)
+        observe(event)
 
     assert len(lines(written)) == logs.THROTTLE_BURST
 
 
-def test_a_line_that_repeats_says_how_many_were_left_out(configure):
-    observe, written = configure(log_format="json", log_level="debug", log_repeat="86400")
+def test_a_throttled_line_has_the_number_of_suppressed_ones(configure):
+    observe, written = configure(
+        log_format="json", log_level="debug", log_throttle_interval="86400"
+    )
     for _ in range(8):
         observe(FLAPS[0])
-    seen = observe._repeats._seen
-    seen.update({kind: (0.0, count) for kind, (_, count) in seen.items()})  # a day later
+    windows = observe._throttle._windows
+    windows.update({kind: (0.0, count) for kind, (_, count) in windows.items()})  # a day later
     observe(FLAPS[0])
 
-    told = lines(written)
-    assert [line["level"] for line in told] == ["warning"] * 5 + ["debug"] * 3 + ["warning"]
-    assert [line.get("throttled") for line in told[5:8]] == [True] * 3
-    assert told[8]["suppressed_count"] == 3
+    logged = lines(written)
+    assert [line["level"] for line in logged] == ["warning"] * 5 + ["debug"] * 3 + ["warning"]
+    assert [line.get("throttled") for line in logged[5:8]] == [True] * 3
+    assert logged[8]["suppressed_count"] == 3

@@ -1,4 +1,4 @@
-"""What is counted, under which names, and how few series a stranger can make."""
+"""Which event changes which metric, and that no message can create series without bound."""
 
 import os
 import shutil
@@ -16,23 +16,24 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
-from saga_engine.telemetry.metrics import MAX_CODES_PER_LABEL, MAX_SAGAS, Metrics
+from saga_engine.telemetry.metric_series import MAX_CODES_PER_LABEL, MAX_SAGAS
+from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import BarrierCase, ConnectionState, Direction, Outcome, Status
 from tests.telemetry.event_samples import SAMPLES
 
-OPEN = "application/openmetrics-text; version=1.0.0"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-class Page:
-    """A registry and what it shows."""
+class Exposition:
+    """A registry, and the samples that it exposes."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
 
-    def tell(self, *told: events.TelemetryEvent) -> None:
-        for fact in told:
-            self.metrics(fact)
+    def emit(self, *emitted: events.TelemetryEvent) -> None:
+        for event in emitted:
+            self.metrics(event)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -43,19 +44,19 @@ class Page:
 
 
 @pytest.fixture
-def page() -> Page:
-    return Page()
+def exposition() -> Exposition:
+    return Exposition()
 
 
 @pytest.fixture
-def told(page: Page) -> Page:
-    page.tell(*SAMPLES)
-    return page
+def observed(exposition: Exposition) -> Exposition:
+    exposition.emit(*SAMPLES)
+    return exposition
 
 
 def promtool() -> str:
-    beside = Path(sys.executable).parent / "promtool"
-    found = str(beside) if beside.exists() else shutil.which("promtool")
+    in_venv = Path(sys.executable).parent / "promtool"
+    found = str(in_venv) if in_venv.exists() else shutil.which("promtool")
     if found is None:
         missing = "promtool is missing: sh tests/tools/promtool.sh .venv/bin"
         if os.environ.get("CI"):
@@ -64,10 +65,10 @@ def promtool() -> str:
     return found
 
 
-def test_promtool_finds_nothing_to_blame(told):
+def test_promtool_accepts_the_exposition(observed):
     checked = subprocess.run(
         [promtool(), "check", "metrics"],
-        input=told.metrics.render()[0],
+        input=observed.metrics.render()[0],
         capture_output=True,
         check=False,
     )
@@ -75,8 +76,8 @@ def test_promtool_finds_nothing_to_blame(told):
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
-def test_each_metric_of_the_catalogue_is_shown_with_its_kind_and_help(told):
-    shown = {family.name: family for family in families(told.metrics.render()[0].decode())}
+def test_each_metric_has_its_kind_and_help(observed):
+    shown = {family.name: family for family in families(observed.metrics.render()[0].decode())}
 
     for metric in METRIC_CATALOGUE:
         family = shown[metric.name.removesuffix("_total")]
@@ -87,8 +88,8 @@ def test_each_metric_of_the_catalogue_is_shown_with_its_kind_and_help(told):
     assert ours == {metric.name.removesuffix("_total") for metric in METRIC_CATALOGUE}
 
 
-def test_openmetrics_is_written_for_who_asks_for_it(told):
-    body, kind = told.metrics.render(OPEN)
+def test_openmetrics_is_rendered_on_request(observed):
+    body, kind = observed.metrics.render(OPENMETRICS)
 
     assert kind.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
@@ -96,8 +97,8 @@ def test_openmetrics_is_written_for_who_asks_for_it(told):
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=x", "\x00;;,=", "a" * 10_000])
-def test_everyone_else_gets_the_text_format(told, accept):
-    assert told.metrics.render(accept)[1].startswith("text/plain; version=0.0.4")
+def test_the_text_format_is_the_default(observed, accept):
+    assert observed.metrics.render(accept)[1].startswith("text/plain; version=0.0.4")
 
 
 @pytest.mark.parametrize(
@@ -177,32 +178,32 @@ def test_everyone_else_gets_the_text_format(told, accept):
         ("saga_timer_oldest_overdue_seconds", {}, 7.5),
     ],
 )
-def test_each_fact_moves_its_metric(told, name, labels, value):
-    assert told.value(name, **labels) == value
+def test_each_event_changes_its_metric(observed, name, labels, value):
+    assert observed.value(name, **labels) == value
 
 
-def test_a_known_saga_begins_at_0_so_that_the_first_event_shows_in_a_rate(page):
-    page.metrics.register_saga("trip", 3, ("book",))
+def test_the_counters_of_a_registered_saga_start_at_0(exposition):
+    exposition.metrics.register_saga("trip", 3, ("book",))
 
-    assert page.value("saga_runs_started_total", saga="trip", version="3") == 0
-    assert page.value("saga_runs_finished_total", saga="trip", outcome="compensated") == 0
-    assert page.value("saga_runs_compensating_total", saga="trip", cause="unknown") == 0
+    assert exposition.value("saga_runs_started_total", saga="trip", version="3") == 0
+    assert exposition.value("saga_runs_finished_total", saga="trip", outcome="compensated") == 0
+    assert exposition.value("saga_runs_compensating_total", saga="trip", cause="unknown") == 0
     step = {"saga": "trip", "step": "book", "direction": "action"}
-    assert page.value("saga_step_attempts_total", outcome="failed", **step) == 0
-    assert page.value("saga_step_timeouts_total", **step) == 0
+    assert exposition.value("saga_step_attempts_total", outcome="failed", **step) == 0
+    assert exposition.value("saga_step_timeouts_total", **step) == 0
 
 
-def test_knowing_a_saga_again_resets_nothing(told):
-    told.metrics.register_saga("place-order", 1, ("reserve", "charge"))
+def test_registering_a_saga_again_keeps_its_counters(observed):
+    observed.metrics.register_saga("place-order", 1, ("reserve", "charge"))
 
-    assert told.value("saga_runs_started_total", saga="place-order", version="1") == 1
+    assert observed.value("saga_runs_started_total", saga="place-order", version="1") == 1
 
 
-def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
-    page.metrics.register_saga("trip", 1, ("book",))
+def test_an_unknown_outcome_counts_as_a_timeout_without_duration(exposition):
+    exposition.metrics.register_saga("trip", 1, ("book",))
     labels = {"saga": "trip", "step": "book", "direction": "action"}
 
-    page.tell(
+    exposition.emit(
         events.AttemptFinished(
             saga="trip",
             step="book",
@@ -214,66 +215,66 @@ def test_an_unknown_outcome_is_a_timeout_and_has_no_duration(page):
         )
     )
 
-    assert page.value("saga_step_timeouts_total", **labels) == 1
-    assert page.value("saga_step_attempts_total", outcome="unknown", **labels) == 1
-    assert page.value("saga_step_duration_seconds_count", **labels) is None
+    assert exposition.value("saga_step_timeouts_total", **labels) == 1
+    assert exposition.value("saga_step_attempts_total", outcome="unknown", **labels) == 1
+    assert exposition.value("saga_step_duration_seconds_count", **labels) is None
 
 
-def changed(state: ConnectionState, generation: int) -> events.BrokerConnectionChanged:
+def connection_changed(state: ConnectionState, generation: int) -> events.BrokerConnectionChanged:
     return events.BrokerConnectionChanged(connection="publish", state=state, generation=generation)
 
 
-def test_a_link_is_counted_as_reconnected_when_it_comes_back_and_not_when_it_is_unblocked(page):
-    page.tell(
-        changed(ConnectionState.CONNECTING, 0),
-        changed(ConnectionState.CONNECTED, 1),
-        changed(ConnectionState.BLOCKED, 1),
+def test_a_reconnect_is_counted_and_an_unblock_is_not(exposition):
+    exposition.emit(
+        connection_changed(ConnectionState.CONNECTING, 0),
+        connection_changed(ConnectionState.CONNECTED, 1),
+        connection_changed(ConnectionState.BLOCKED, 1),
     )
-    assert page.value("saga_broker_connected", connection="publish") == 1
-    assert page.value("saga_broker_blocked", connection="publish") == 1
+    assert exposition.value("saga_broker_connected", connection="publish") == 1
+    assert exposition.value("saga_broker_blocked", connection="publish") == 1
 
-    page.tell(
-        changed(ConnectionState.CONNECTED, 1),
-        changed(ConnectionState.CONNECTING, 1),
-        changed(ConnectionState.CONNECTED, 2),
+    exposition.emit(
+        connection_changed(ConnectionState.CONNECTED, 1),
+        connection_changed(ConnectionState.CONNECTING, 1),
+        connection_changed(ConnectionState.CONNECTED, 2),
     )
 
-    assert page.value("saga_broker_blocked", connection="publish") == 0
-    assert page.value("saga_broker_reconnects_total", connection="publish") == 1
+    assert exposition.value("saga_broker_blocked", connection="publish") == 0
+    assert exposition.value("saga_broker_reconnects_total", connection="publish") == 1
 
 
-def test_ready_is_1_only_between_ready_and_draining(page):
-    page.tell(events.ProcessReady(program="worker"))
-    assert page.value("saga_process_ready") == 1
+def test_a_process_is_ready_until_its_shutdown_begins(exposition):
+    exposition.emit(events.ProcessReady(program="worker"))
+    assert exposition.value("saga_process_ready") == 1
 
-    page.tell(events.ProcessStopping(program="worker"))
-    assert page.value("saga_process_ready") == 0
+    exposition.emit(events.ProcessStopping(program="worker"))
+    assert exposition.value("saga_process_ready") == 0
 
 
-def test_what_is_gone_from_the_database_is_gone_from_the_gauges(told):
-    told.tell(events.BacklogCounted())
+def test_series_of_deleted_rows_disappear_from_the_gauges(observed):
+    observed.emit(events.BacklogCounted())
 
-    assert told.value("saga_runs", saga="place-order", status="running") == 0
-    assert told.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
+    assert observed.value("saga_runs", saga="place-order", status="running") == 0
+    assert observed.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
     gone = {"saga": "place-order", "cause": "step_failed", "step": "charge"}
-    assert told.value("saga_incidents_open", **gone) is None
-    assert told.value("saga_dead_letters_open", reason=DeadLetterReason.MALFORMED_JSON) is None
+    assert observed.value("saga_incidents_open", **gone) is None
+    assert observed.value("saga_dead_letters_open", reason=DeadLetterReason.MALFORMED_JSON) is None
 
 
-def test_open_incidents_of_steps_that_are_not_known_here_make_one_series(told):
-    found = {("place-order", "step_failed", f"step-{n}"): 2 for n in range(50)}
-    told.tell(events.BacklogCounted(incidents_open=found))
+def test_open_incidents_of_unregistered_steps_share_one_series(observed):
+    incidents = {("place-order", "step_failed", f"step-{n}"): 2 for n in range(50)}
+    observed.emit(events.BacklogCounted(incidents_open=incidents))
 
     other = {"saga": "place-order", "cause": "step_failed", "step": "other"}
-    assert told.value("saga_incidents_open", **other) == 100
-    assert told.metrics.render()[0].count(b"saga_incidents_open{") == 1
+    assert observed.value("saga_incidents_open", **other) == 100
+    assert observed.metrics.render()[0].count(b"saga_incidents_open{") == 1
 
 
-def test_a_process_that_counts_no_backlog_does_not_claim_that_it_is_empty(page):
-    assert b"saga_outbox_pending" not in page.metrics.render()[0]
+def test_a_process_that_counts_no_backlog_exposes_no_backlog_gauges(exposition):
+    assert b"saga_outbox_pending" not in exposition.metrics.render()[0]
 
 
-def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
+def unregistered(number: int) -> tuple[events.TelemetryEvent, ...]:
     text: Any = f"canary-{number}"
     run: dict[str, Any] = {"saga": text, "run_id": text}
     at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
@@ -294,19 +295,19 @@ def hostile(number: int) -> tuple[events.TelemetryEvent, ...]:
     )
 
 
-def test_names_that_nobody_registered_make_one_series_whatever_they_are(page):
+def test_unregistered_names_share_one_series(exposition):
     for number in range(3):
-        page.tell(*hostile(number))
-    before = page.series()
+        exposition.emit(*unregistered(number))
+    before = exposition.series()
     for number in range(3, 500):
-        page.tell(*hostile(number))
+        exposition.emit(*unregistered(number))
 
-    assert page.series() == before
-    assert b"canary" not in page.metrics.render()[0]
+    assert exposition.series() == before
+    assert b"canary" not in exposition.metrics.render()[0]
 
 
-def test_an_unknown_step_of_a_known_saga_is_other(told):
-    told.tell(
+def test_an_unregistered_step_counts_as_other(observed):
+    observed.emit(
         events.RetryScheduled(
             saga="place-order",
             step="canary",
@@ -318,7 +319,7 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
     )
 
     labels = {"saga": "place-order", "step": "other", "direction": "action"}
-    assert told.value("saga_step_retries_total", **labels) == 1
+    assert observed.value("saga_step_retries_total", **labels) == 1
 
 
 @pytest.mark.parametrize(
@@ -339,23 +340,25 @@ def test_an_unknown_step_of_a_known_saga_is_other(told):
         ),
     ],
 )
-def test_codes_are_bounded_and_well_formed(page, make):
-    before = page.series()
+def test_code_labels_are_bounded_and_well_formed(exposition, make):
+    before = exposition.series()
     for number in range(10 * MAX_CODES_PER_LABEL):
-        page.tell(make(f"code_{number}"), make(f"not a code {number}\n"), make("x" * 1000))
+        exposition.emit(make(f"code_{number}"), make(f"not a code {number}\n"), make("x" * 1000))
 
     # Two metrics have the label queue, and each keeps `other` beside the codes.
-    assert page.series() - before <= 2 * (MAX_CODES_PER_LABEL + 1)
-    assert b"not a code" not in page.metrics.render()[0]
+    assert exposition.series() - before <= 2 * (MAX_CODES_PER_LABEL + 1)
+    assert b"not a code" not in exposition.metrics.render()[0]
 
 
-def test_failures_of_code_are_counted_by_names_that_are_declared(page):
-    page.metrics.register_saga("shop", 1, ["charge"])
-    assert page.value("saga_user_code_failures_total", saga="shop", step="") == 0
-    assert page.value("saga_user_code_failures_total", saga="shop", step="charge") == 0
-    before = page.series()
+def test_failures_of_user_code_are_counted_by_registered_names(exposition):
+    exposition.metrics.register_saga("shop", 1, ["charge"])
+    assert exposition.value("saga_user_code_failures_total", saga="shop", step="") == 0
+    assert exposition.value("saga_user_code_failures_total", saga="shop", step="charge") == 0
+    before = exposition.series()
     for saga, step in [("shop", "charge"), ("shop", ""), ("shop", "s1"), ("s2", "s3"), ("s4", "")]:
-        page.tell(events.UserCodeFailed(saga=saga, run_id="r", function="f", problem="", step=step))
+        exposition.emit(
+            events.UserCodeFailed(saga=saga, run_id="r", function="f", problem="", step=step)
+        )
 
     labels = [
         ("shop", "charge"),
@@ -365,28 +368,30 @@ def test_failures_of_code_are_counted_by_names_that_are_declared(page):
         ("other", ""),
     ]
     for saga, step in labels:
-        assert page.value("saga_user_code_failures_total", saga=saga, step=step) == 1
-    assert page.series() == before + 3
+        assert exposition.value("saga_user_code_failures_total", saga=saga, step=step) == 1
+    assert exposition.series() == before + 3
 
 
-def test_a_database_full_of_names_makes_a_bounded_number_of_series(page):
-    many = {(f"saga-{number:05}", "running"): 1 for number in range(10 * MAX_SAGAS)}
+def test_the_sagas_of_one_gauge_are_bounded(exposition):
+    counts = {(f"saga-{number:05}", "running"): 1 for number in range(10 * MAX_SAGAS)}
 
-    page.tell(events.BacklogCounted(runs=many))
+    exposition.emit(events.BacklogCounted(runs=counts))
 
-    assert page.series("saga_runs{") == MAX_SAGAS + 1
-    assert page.value("saga_runs", saga="other", status="running") == 9 * MAX_SAGAS
+    assert exposition.series("saga_runs{") == MAX_SAGAS + 1
+    assert exposition.value("saga_runs", saga="other", status="running") == 9 * MAX_SAGAS
 
 
-def test_fifty_sagas_of_ten_steps_begin_within_five_thousand_series(page):
+def test_fifty_sagas_of_ten_steps_start_with_fewer_than_5000_series(exposition):
     for number in range(50):
-        page.metrics.register_saga(f"saga-{number}", 1, [f"step-{step}" for step in range(10)])
+        exposition.metrics.register_saga(
+            f"saga-{number}", 1, [f"step-{step}" for step in range(10)]
+        )
 
-    assert page.series() < 5000
+    assert exposition.series() < 5000
 
 
-def test_two_registries_share_nothing(told):
-    other = Page()
+def test_two_registries_are_independent(observed):
+    other = Exposition()
 
-    assert told.value("saga_runs_started_total", saga="place-order", version="1") == 1
+    assert observed.value("saga_runs_started_total", saga="place-order", version="1") == 1
     assert other.value("saga_runs_started_total", saga="place-order", version="1") is None

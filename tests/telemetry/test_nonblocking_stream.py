@@ -1,4 +1,4 @@
-"""A log that nobody reads makes nobody wait."""
+"""Writing log lines never waits for their reader."""
 
 import os
 import threading
@@ -12,7 +12,7 @@ from saga_engine.telemetry.nonblocking_stream import (
 )
 
 LINE = "a line of the log " * 5
-ENOUGH = 2 * MAX_BUFFER_BYTES // len(LINE)
+LINE_COUNT = 2 * MAX_BUFFER_BYTES // len(LINE)
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def pipe():
 
 
 def numbered():
-    return (f"{number} {LINE}\n" for number in range(ENOUGH))
+    return (f"{number} {LINE}\n" for number in range(LINE_COUNT))
 
 
-def test_what_a_pipe_does_not_take_is_kept_up_to_a_bound_and_then_lost_with_an_error(pipe):
+def test_lines_above_the_buffer_limit_are_lost_with_an_error(pipe):
     reader, writer = pipe
     kept, lost = [], 0
     with nonblocking_writer(writer) as stream:
@@ -46,10 +46,10 @@ def test_what_a_pipe_does_not_take_is_kept_up_to_a_bound_and_then_lost_with_an_e
     assert found == ["".join(kept).encode()]
 
 
-def test_who_reads_slowly_reads_everything_in_order(pipe):
+def test_a_slow_reader_gets_everything_in_order(pipe):
     reader, writer = pipe
     found: list[bytes] = []
-    lines = list(numbered())[: ENOUGH // 4]
+    lines = list(numbered())[: LINE_COUNT // 4]
     read = threading.Thread(target=lambda: found.append(reader.read(len("".join(lines)))))
     with nonblocking_writer(writer) as stream:
         stream.writelines(lines)
@@ -58,39 +58,39 @@ def test_who_reads_slowly_reads_everything_in_order(pipe):
     assert found == ["".join(lines).encode()]
 
 
-def test_a_file_that_refuses_is_told_and_a_later_line_is_tried_again():
+def test_a_full_disk_is_reported_for_each_line():
     with open("/dev/full", "w") as full, nonblocking_writer(full) as stream:  # noqa: PTH123 - a device
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
                 stream.write(LINE)
 
 
-def test_what_utf_8_cannot_say_is_written_all_the_same(tmp_path):
+def test_lone_surrogates_are_escaped(tmp_path):
     with (tmp_path / "log").open("w") as file, nonblocking_writer(file) as stream:
         stream.write("\ud800 and on\n")
         assert not stream.isatty()
     assert (tmp_path / "log").read_bytes() == b"\\ud800 and on\n"
 
 
-def test_leaving_is_over_before_a_slow_reader_has_everything(pipe):
-    """Who waited for such a reader would wait for minutes."""
+def test_the_final_flush_does_not_wait_for_a_slow_reader(pipe):
+    """Such a reader would need minutes for everything."""
     reader, writer = pipe
-    outlet = NonblockingStream(writer.fileno())
+    stream = NonblockingStream(writer.fileno())
     os.set_blocking(writer.fileno(), False)
-    lines = [line.encode() for line in list(numbered())[: ENOUGH // 4]]
+    lines = [line.encode() for line in list(numbered())[: LINE_COUNT // 4]]
     for line in lines:
-        outlet.write(line)
+        stream.write(line)
     gone, read = threading.Event(), 0
 
-    def sip():
+    def read_slowly():
         nonlocal read
         while not gone.wait(0.1):
             read += len(os.read(reader.fileno(), 4096))
 
-    sipping = threading.Thread(target=sip)
-    sipping.start()
-    outlet.flush_pending(0.5)
+    reading_thread = threading.Thread(target=read_slowly)
+    reading_thread.start()
+    stream.flush_pending(0.5)
     gone.set()
-    sipping.join()
+    reading_thread.join()
     writer.close()
     assert read + len(reader.read()) < len(b"".join(lines))
