@@ -63,6 +63,7 @@ COMPENSATION_CAUSE = Label(
     "cause", ("rejected", "failed", "unknown", "cancelled", "deadline", "late_success")
 )
 ATTEMPT_OUTCOME = _closed("outcome", Outcome)
+HANDLER_OUTCOME = _closed("outcome", (each for each in Outcome if each is not Outcome.UNKNOWN))
 INCIDENT_CAUSE = _closed("cause", IncidentCause)
 OPERATOR_ACTION = _closed("action", OperatorActionKind)
 ACTION_OUTCOME = Label("outcome", ("accepted", "refused"))
@@ -204,7 +205,7 @@ _PARTICIPANT_METRICS = (
         "Time to process one command.",
         HANDLER_DURATION_BUCKETS,
         COMMAND,
-        ATTEMPT_OUTCOME,
+        HANDLER_OUTCOME,
     ),
     _counter(
         "saga_handler_failures_total",
