@@ -6,6 +6,7 @@
 # make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 # make lint types bench
 # make reference  writes docs/reference.md from the code
+# make diagrams   writes the state diagrams into README.md and docs/semantics.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 TEST ?=
 SELECTION := tests/faults/test_selection.py
 
-.PHONY: help demo test faults lint types bench fast fuzz load simulate reference clean
+.PHONY: help demo test faults lint types bench fast fuzz load simulate reference diagrams clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -77,6 +78,9 @@ bench: $(VENV)/.dev
 
 reference: $(VENV)/.dev
 	@PYTHONPATH=. $(BIN)/python tests/tools/reference.py
+
+diagrams: $(VENV)/.dev
+	@PYTHONPATH=. $(BIN)/python tests/tools/diagrams.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

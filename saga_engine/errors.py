@@ -25,7 +25,12 @@ A late or repeated message is never an error: it is a decision without effects. 
 the command line leaves with (see docs/cli.md); any exception outside this tree is a bug of ours.
 """
 
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ClassVar, TypeVar
+
+Result = TypeVar("Result")
 
 
 class SagaEngineError(Exception):
@@ -145,3 +150,34 @@ class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other arguments, which RabbitMQ cannot change."""
 
     exit_code = 2
+
+
+_collected_errors: ContextVar[list[DefinitionError] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collect_errors() -> Iterator[list[DefinitionError]]:
+    """
+    Collect the errors of declarations instead of raising them; for `saga-engine check`.
+
+    A step with an error stays in its saga with a mapping that must not be called, so that the rules
+    can check the other steps. Such a saga must not run.
+    """
+    collected: list[DefinitionError] = []
+    token = _collected_errors.set(collected)
+    try:
+        yield collected
+    finally:
+        _collected_errors.reset(token)
+
+
+def or_collect(build: Callable[[], Result], fallback: Result) -> Result:
+    """What *build* returns; *fallback* if it raises a DefinitionError that is collected."""
+    try:
+        return build()
+    except DefinitionError as error:
+        collected = _collected_errors.get()
+        if collected is None:
+            raise
+        collected.append(error)
+        return fallback

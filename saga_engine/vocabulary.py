@@ -1,16 +1,16 @@
 """
-The words of a run that travel: on the wire, in tables, in metrics and in the command line.
+The closed sets of words of a run: on the wire, in tables, in metrics and on the command line.
 
-Everything else in this package is built from them. Their meanings stand in README.md, "The words".
+Everything else in this package uses them. README.md, "The words", says what they mean.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
-"""What a message body, a snapshot and an event's data are made of."""
+"""What a message body, a snapshot and an event's data consist of."""
 
 
 class Status(StrEnum):
@@ -24,12 +24,12 @@ class Status(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        """Nothing more will be sent, unless a late success proves an effect nobody will undo."""
+        """No more commands are sent, unless a late success proves an effect to compensate."""
         return self not in (Status.RUNNING, Status.COMPENSATING)
 
 
 class StepKind(StrEnum):
-    """What a step's place relative to the pivot allows (Richardson, Microservices Patterns, 4)."""
+    """What a step's position at the pivot allows (Richardson, Microservices Patterns, 4)."""
 
     COMPENSATABLE = "compensatable"
     PIVOT = "pivot"
@@ -37,7 +37,7 @@ class StepKind(StrEnum):
 
 
 class Direction(StrEnum):
-    """Whether a command does a step or undoes it."""
+    """Whether a command performs a step or compensates it."""
 
     ACTION = "action"
     COMPENSATION = "compensation"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
     """
     What is known of a command.
 
-    succeeded: it was done. rejected: a business no, nothing was done. failed: technical trouble,
+    succeeded: it was done. rejected: a business no, nothing was done. failed: a technical problem,
     it may have been done. unknown: no reply in time, it may have been done.
     """
 
@@ -118,13 +118,69 @@ class IncidentCause(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class CompensationCode(StrEnum):
+    """Why a run compensates: what a step came to, or what happened to the run."""
+
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    LATE_SUCCESS = "late_success"
+
+
+class IgnoredReason(StrEnum):
+    """Why a message changes nothing, which is normal: messages arrive late and twice."""
+
+    UNCORRELATED = "uncorrelated"  # no such attempt was ever made
+    DUPLICATE = "duplicate"  # it is known already
+    LATE = "late"  # something else has been decided meanwhile, and covers it
+    FINISHED = "finished"  # a wake-up of a run that needs none
+    ALREADY_STOPPING = "already_stopping"  # a cancel of a run that compensates anyway
+    UNAUTHORIZED_SENDER = "unauthorized_sender"  # refused by the worker before it is decided
+
+
+class EngineFailureCode(StrEnum):
+    """
+    The codes of failures that the engine itself reports.
+
+    A participant chooses its codes freely, also one of these texts. The engine therefore decides by
+    `Failure.engine_code`, which no message can set, and never by the text of a code.
+    """
+
+    TIMEOUT = "timeout"
+    UNROUTABLE = "unroutable"
+    UNPUBLISHABLE = "unpublishable"
+    REPLY_UNREADABLE = "reply_unreadable"
+    DECRYPTION_FAILED = "decryption_failed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    LATE_SUCCESS = "late_success"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something did not succeed, in the words of whoever said so."""
+    """
+    Why something did not succeed, as its reporter says.
+
+    `code` is for programs, `message` for people. `engine_code` is set by `by_engine` alone: a
+    participant's failure has none, whatever its code says. The one exception is
+    `decryption_failed`, a code that docs/protocol.md reserves for this report; the protocol's
+    decoding sets it.
+    """
 
     code: str
     message: str = ""
     details: Json = None
+    engine_code: EngineFailureCode | None = None
+
+    @classmethod
+    def by_engine(cls, code: EngineFailureCode, message: str = "") -> Self:
+        """A failure that the engine reports."""
+        return cls(code.value, message, engine_code=code)
 
     @property
     def text(self) -> str:

@@ -15,11 +15,12 @@ from uuid import UUID
 
 import orjson
 
-from saga_engine.decider.triggers import Cancel, ResolveIncident, serialize_trigger
+from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.errors import StoreRefused, StoreUnavailable
 from saga_engine.store import audit, checked_requests
 from saga_engine.store.audit import OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Resolution
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, Row
 
@@ -57,7 +58,12 @@ class Operator:
             return (self._rng.choice(run_ids), Cancel(OPERATOR_NAME, reason)) if run_ids else None
         if sample < CANCEL_SHARE + INVALID_SHARE:
             unknown = str(UUID(int=self._rng.getrandbits(128), version=4))
-            return unknown, ResolveIncident(1, Resolution.RETRY, OPERATOR_NAME, reason)
+            return unknown, ResolveIncident(
+                incident_number=1,
+                resolution=Resolution.RETRY,
+                operator=OPERATOR_NAME,
+                reason=reason,
+            )
         rows = self._engine_db.rows["incident"].values()
         open_incidents = [row for row in rows if row["resolved_at"] is None]
         return (
@@ -69,7 +75,10 @@ class Operator:
         if incident["direction"] == Direction.COMPENSATION and self._rng.random() < INVALID_SHARE:
             resolution = Resolution.REJECT  # which is refused
         return incident["run_id"], ResolveIncident(
-            incident["number"], resolution, OPERATOR_NAME, reason
+            incident_number=incident["number"],
+            resolution=resolution,
+            operator=OPERATOR_NAME,
+            reason=reason,
         )
 
     def _pending_starts(self) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from saga_engine.cli.incidents import format_incident_id
-from saga_engine.decider.triggers import ResolveIncident, serialize_trigger
+from saga_engine.decider.triggers import ResolveIncident
 from saga_engine.errors import ConfigurationError
 from saga_engine.identifiers import uuid7
 from saga_engine.payload.encryption import PayloadEncryption, reply_associated_data
@@ -24,6 +24,7 @@ from saga_engine.store.audit import AuditRecord, OperatorAction
 from saga_engine.store.bounded_count import BoundedCount
 from saga_engine.store.incidents import IncidentFilter, StoredIncident
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Json, Resolution
 
 BATCH_SIZE = 100
@@ -171,7 +172,11 @@ def build_resolve_trigger(
     if problem:
         raise ConfigurationError(f"--result cannot be stored. {problem}")
     return ResolveIncident(
-        incident.number, request.action, request.operator, request.reason, encrypted
+        incident_number=incident.number,
+        resolution=request.action,
+        operator=request.operator,
+        reason=request.reason,
+        result=encrypted,
     )
 
 

@@ -7,9 +7,9 @@ from cyclopts import Parameter
 
 from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
-from saga_engine.errors import DefinitionError
+from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.loading import load_objects
-from saga_engine.saga.definition import CommandSpec, Saga, collect_errors
+from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.saga.diagrams import ascii_table, dot, mermaid
 from saga_engine.settings import Settings
 from saga_engine.worker.registry import definition_problems, validated

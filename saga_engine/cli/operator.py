@@ -38,7 +38,7 @@ from saga_engine.cli.incidents import (
 from saga_engine.cli.json_argument import parse_json
 from saga_engine.cli.output import AsJson, format_cell, print_json, print_line
 from saga_engine.cli.paging import option_words
-from saga_engine.decider.triggers import Cancel, Trigger, serialize_trigger
+from saga_engine.decider.triggers import Cancel, Trigger
 from saga_engine.encryption.configuration import encryption_from
 from saga_engine.errors import ConfigurationError, Conflict, TimedOut
 from saga_engine.identifiers import uuid7
@@ -54,6 +54,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import AuditRecord, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Resolution
 
 ACTIONS_HELP = """retry: read the kept reply again, or send the command again with a new budget of

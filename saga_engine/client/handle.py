@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from uuid import UUID
 
-from saga_engine.decider.run import OpenIncident
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.protocol.answer import Answer
+from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.vocabulary import Failure, Json, Status
 
 

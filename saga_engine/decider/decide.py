@@ -1,32 +1,60 @@
 """
-decide(saga, run, trigger, now, ...) -> Decision: what follows from what happened.
+decide(saga, run, trigger, now, ports) -> Decision: what follows from what happened.
 
-Total: every run, in any state, answers every trigger. Late, repeated and foreign messages are
-decisions without events. Everything it needs is in its arguments, so a decision can be replayed,
-simulated, explained or tried on a copy. In the manner of h11: no I/O, events in, events out.
+Theory of operation
+===================
+
+This is the Decider pattern (Jérémie Chassaing, "Functional Event Sourcing Decider"), written in the
+manner of h11: no I/O, events in, events out. Two total, pure functions are the core of the engine:
+
+    decide(saga, run, trigger, now, ports) -> Decision(events, run)
+    evolve(run, event)                     -> run
+
+`decide` answers every trigger for every run in any state. A late, repeated or misdirected message
+is a decision without events and with an IgnoredReason, a request that is not possible here is one
+with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
+can be replayed, simulated, explained, or tried on a copy of the run.
+
+A trigger is decided in three stages, and each records events that `evolve` applies at once:
+
+    1. what the trigger means        replies.py, operator.py, _on_wake_up below
+    2. what follows for the run      progress.advance: forward, stop, or compensate
+    3. what follows outside          effects.py: commands to send, the time to wake up
+
+Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
+`requested_stop`; stage 2 waits for the steps in flight and then compensates. Between two triggers a
+run is therefore at rest: each step is settled, or has a deadline (`due_at`), or has an incident.
+This is promise P1, "never silently stuck".
+
+Three facts about a step decide most of what happens to it:
+
+    its kind         before the pivot it can be compensated; after it, an incident follows
+    its status       per direction: STEP_TRANSITIONS in transitions.py, drawn in docs/semantics.md
+    may_have_effect  run.py: succeeded, or some attempt reached a queue and was not rejected
+
+What to change together
+=======================
+
+- A new trigger: triggers.py, `_apply` below, the table of kinds in store/trigger_data.py, and the
+  constraint on `pending_request.kind`.
+- A new event: events.py (its name is stored forever), an arm in evolve.py, tests/decider/
+  journal_checker.py, which reads the promises from the journal without this package.
+- A new status of a step: run.py, both directions in transitions.py; `make diagrams`.
+- A new reason, cause or code: vocabulary.py, and its table in docs/semantics.md.
+- What a decision reads must be in its arguments or in the run. A clock, a random number or a
+  setting in here would make a replay differ from the journal.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.decider import operator
-from saga_engine.decider.decision import (
-    INPUT_KEY,
-    MAX_MESSAGE_LENGTH,
-    DecisionBuilder,
-    active_deadline,
-)
+from saga_engine.decider.decision import MAX_MESSAGE_LENGTH, DecisionBuilder, active_deadline
 from saga_engine.decider.events import Event, RunStarted
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.operator import RequestRefused
+from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, command_spec
 from saga_engine.decider.progress import advance
-from saga_engine.decider.replies import (
-    DUPLICATE,
-    UNCORRELATED,
-    on_malformed_reply,
-    on_reply,
-    on_unroutable,
-)
+from saga_engine.decider.replies import on_malformed_reply, on_reply, on_unroutable
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.decider.triggers import (
     Cancel,
@@ -38,160 +66,128 @@ from saga_engine.decider.triggers import (
     Trigger,
     WakeUp,
 )
-from saga_engine.payload.encryption import (
-    NO_ENCRYPTION,
-    EncryptionError,
-    PayloadEncryption,
-    input_associated_data,
-)
-from saga_engine.payload.guard import (
-    NO_TIME_LIMIT,
-    CallTimeLimit,
-    UserCodeCall,
-    UserCodeError,
-    call_user_code,
-)
-from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
-from saga_engine.payload.payload import PayloadError, type_name
+from saga_engine.payload.guard import UserCodeError
+from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.saga.definition import Saga
-from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.vocabulary import (
+    CompensationCode,
+    Direction,
+    EngineFailureCode,
+    Failure,
+    IgnoredReason,
+    IncidentCause,
+    Outcome,
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """
     What follows from one trigger.
 
-    `events` in order, and `run` with all of them applied (None only when there is no run).
-    `ignored`: one word why the trigger changed nothing. `refused`: a sentence for whoever asked.
-    `failures`: calls into the author's code that returned no value.
+    `events` in order, and `run` with all of them applied (None only if there is no run).
+    `ignored_reason`: why the trigger changed nothing. `refusal`: a sentence for the sender.
+    `code_errors`: calls into the author's code that returned no value.
     """
 
     run: Run | None
     events: tuple[Event, ...] = ()
-    ignored_reason: str | None = None
+    ignored_reason: IgnoredReason | None = None
     refusal: str | None = None
     code_errors: tuple[UserCodeError, ...] = ()
 
 
-def decide(  # noqa: PLR0913 - what a decision depends on, each by its name
-    saga: Saga,
-    run: Run | None,
-    trigger: Trigger,
-    now: datetime,
-    encryption: PayloadEncryption = NO_ENCRYPTION,
-    *,
-    time_limit: CallTimeLimit = NO_TIME_LIMIT,
-    limits: BodyLimits = DEFAULT_LIMITS,
+def decide(
+    saga: Saga, run: Run | None, trigger: Trigger, now: datetime, ports: PayloadPorts = NO_PORTS
 ) -> Decision:
     """
     Decide one trigger.
 
     Args:
         saga: the definition the run is pinned to; checked by `rules`.
-        run: where it stands; None for a run that is not there yet.
+        run: where it is; None for a run that does not exist yet.
         trigger: what happened.
         now: aware, from the database's clock.
-        sealing: what opens the payloads that come sealed, and seals those that are made.
-        watch: what watches the calls into the author's code.
-        limits: what a payload may hold as it is sent.
+        ports: encrypts, limits and interrupts what is done with payloads.
     """
     if isinstance(trigger, Start):
-        if run:
-            return Decision(run, ignored_reason=DUPLICATE)
-        return _start(saga, trigger, now, encryption, time_limit=time_limit, limits=limits)
+        if run is not None:
+            return Decision(run=run, ignored_reason=IgnoredReason.DUPLICATE)
+        return _start(saga, trigger, now, ports)
     if run is None:
-        return Decision(None, ignored_reason=UNCORRELATED)
-    builder = DecisionBuilder(saga, run, now, encryption, time_limit, limits)
+        return Decision(run=None, ignored_reason=IgnoredReason.UNCORRELATED)
+    builder = DecisionBuilder(saga=saga, run=run, now=now, payloads=DecisionPayloads(saga, ports))
+    ignored_reason, refusal = None, None
     try:
         ignored_reason = _apply(builder, trigger)
-    except RequestRefused as refusal:
-        return Decision(run, refusal=str(refusal), code_errors=tuple(builder.code_errors))
-    if ignored_reason is not None:
-        return Decision(run, ignored_reason=ignored_reason, code_errors=tuple(builder.code_errors))
-    advance(builder)
-    return _build_decision(builder)
+    except operator.RequestRefused as error:
+        refusal = str(error)
+    if ignored_reason is None and refusal is None:
+        advance(builder)
+        return _decision(builder)
+    code_errors = tuple(builder.payloads.code_errors)
+    return Decision(
+        run=run, ignored_reason=ignored_reason, refusal=refusal, code_errors=code_errors
+    )
 
 
-def _build_decision(builder: DecisionBuilder) -> Decision:
-    return Decision(builder.run, tuple(builder.events), code_errors=tuple(builder.code_errors))
-
-
-def _start(
-    saga: Saga,
-    start: Start,
-    now: datetime,
-    encryption: PayloadEncryption,
-    *,
-    time_limit: CallTimeLimit,
-    limits: BodyLimits,
+def start_blocked(
+    saga: Saga, start: Start, now: datetime, cause: IncidentCause, message: str
 ) -> Decision:
-    try:
-        input_json = encryption.decrypt(start.input, input_associated_data(saga.name, start.run_id))
-        input_type_name = type_name(saga.input_type.python_type)
-        call = UserCodeCall(
-            saga.name, start.run_id, "", None, "", input_type_name, saga.source_location
-        )
-        value = call_user_code(time_limit, call, saga.input_type.read, input_json)
-    except UserCodeError as error:
-        text = f"The input cannot be read: {error.call.function} {error.text}."
-        return Decision(None, refusal=text[:MAX_MESSAGE_LENGTH], code_errors=(error,))
-    except EncryptionError as error:
-        return Decision(None, refusal=f"The input {error}.")
-    except PayloadError as error:
-        return Decision(
-            None, refusal=f"The input {encryption.safe_error_text(error)}."[:MAX_MESSAGE_LENGTH]
-        )
-    builder = _new_builder(saga, start, now, encryption, time_limit=time_limit, limits=limits)
-    builder.decoded_values[INPUT_KEY] = input_json, value
-    advance(builder)
-    return _build_decision(builder)
-
-
-def start_blocked(saga: Saga, start: Start, now: datetime, cause: str, message: str) -> Decision:
     """
-    Begin a run that was accepted and cannot go on: its first steps wait for a person.
+    Start a run that was accepted and cannot go on: its first steps wait for a person.
 
     Args:
         saga: the definition the run is pinned to; checked by `rules`.
-        start: what was accepted; nothing looks into its input.
+        start: what was accepted; its input is not read.
         now: aware, from the database's clock.
-        cause: of the incidents, one for each step that no other comes before.
+        cause: of the incidents, one for each step without a predecessor.
         message: what is wrong, in a sentence without payload.
     """
-    builder = _new_builder(
-        saga, start, now, NO_ENCRYPTION, time_limit=NO_TIME_LIMIT, limits=DEFAULT_LIMITS
-    )
+    builder = _new_run(saga, start, now, DecisionPayloads(saga, NO_PORTS))
     for step, predecessors in saga.predecessors.items():
         if not predecessors:
             builder.open_incident(step, Direction.ACTION, cause, message)
-    return Decision(builder.run, tuple(builder.events))
+    return _decision(builder)
 
 
-def _new_builder(
-    saga: Saga,
-    start: Start,
-    now: datetime,
-    encryption: PayloadEncryption,
-    *,
-    time_limit: CallTimeLimit,
-    limits: BodyLimits,
+def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Decision:
+    payloads = DecisionPayloads(saga, ports)
+    try:
+        payloads.read_input(start.run_id, start.input)
+    except READ_ERRORS as error:
+        refusal = payloads.problem_text("The input", error)[:MAX_MESSAGE_LENGTH]
+        return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.code_errors))
+    builder = _new_run(saga, start, now, payloads)
+    advance(builder)
+    return _decision(builder)
+
+
+def _new_run(
+    saga: Saga, start: Start, now: datetime, payloads: DecisionPayloads
 ) -> DecisionBuilder:
     event = RunStarted(
-        start.run_id,
-        saga.name,
-        saga.version,
-        saga.fingerprint,
-        start.key,
-        start.input,
-        tuple(saga.steps),
-        now,
-        now + saga.deadline if saga.deadline else None,
+        run_id=start.run_id,
+        saga=saga.name,
+        version=saga.version,
+        fingerprint=saga.fingerprint,
+        key=start.key,
+        input=start.input,
+        steps=tuple(saga.steps),
+        started_at=now,
+        deadline=now + saga.deadline if saga.deadline else None,
     )
-    return DecisionBuilder(saga, evolve(None, event), now, encryption, time_limit, limits, [event])
+    return DecisionBuilder(
+        saga=saga, run=evolve(None, event), now=now, payloads=payloads, events=[event]
+    )
 
 
-def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> str | None:
+def _decision(builder: DecisionBuilder) -> Decision:
+    code_errors = tuple(builder.payloads.code_errors)
+    return Decision(run=builder.run, events=tuple(builder.events), code_errors=code_errors)
+
+
+def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> IgnoredReason | None:
     match trigger:
         case ReplyReceived():
             return on_reply(builder, trigger)
@@ -203,28 +199,29 @@ def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> str | None:
             return _on_wake_up(builder)
         case Cancel():
             return operator.cancel(builder, trigger)
-        case _:  # Resolve; a trigger that is added does not pass the type checker here
+        case _:  # ResolveIncident; a trigger that is added does not pass the type checker here
             operator.resolve(builder, trigger)
             return None
 
 
-def _on_wake_up(builder: DecisionBuilder) -> str | None:
-    """Deal with everything that is due: the run's deadline, timeouts, and retries."""
+def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
+    """Do everything that is due: the run's deadline, timeouts and retries, in this order."""
     if builder.run.status.is_finished:
-        return "finished"
+        return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
-        builder.compensation_cause = CompensationCause("deadline")
+        builder.requested_stop = CompensationCause(code=CompensationCode.DEADLINE)
     step_refs = [(name, direction) for name in builder.saga.steps for direction in Direction]
-    timed_out_steps = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
+    timed_out = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
     due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]
-    for name, direction in timed_out_steps:
-        timeout = builder.command_spec(name, direction).timeout
-        failure = Failure("timeout", f"No reply within {timeout.total_seconds():g} s.")
+    for name, direction in timed_out:
+        timeout = command_spec(builder.saga, name, direction).timeout
+        text = f"No reply within {timeout.total_seconds():g} s."
+        failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
         builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
-    # Retries come second: a step given up just now means that no action is tried again.
+    # A step that was given up just now stops the run, and then no action is tried again.
     for name, direction in due_retries:
-        if not (builder.stopping and direction is Direction.ACTION):
+        if builder.stop_cause is None or direction is Direction.COMPENSATION:
             builder.start_attempt(name, direction)
     return None
 

@@ -1,224 +1,143 @@
 """
-One decision in the making: what is asked, and the events recorded so far.
+One decision in progress: the run with every recorded event applied, and these events.
 
-A Turn lives for one call of `decide` and is the only mutable thing in it. The parts of `decide`
-read `turn.run`, which already has every recorded event applied, and record more.
+A DecisionBuilder exists for one call of `decide` and is the only mutable object in it. The parts of
+`decide` (replies, operator, progress) read `builder.run` and record more events.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from saga_engine.decider.events import AttemptFailed, AttemptStarted, Event, IncidentOpened
+from saga_engine.decider.events import (
+    ENGINE_OPERATOR,
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    IncidentOpened,
+    IncidentResolved,
+)
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.run import CompensationCause, Incident, KeptReply, Run, StepRun, StepStatus
-from saga_engine.decider.triggers import CommandUnroutable
-from saga_engine.payload.encryption import (
-    DECRYPTION_FAILED,
-    NO_ENCRYPTION,
-    AssociatedData,
-    EncryptionError,
-    PayloadEncryption,
-    command_associated_data,
-    input_associated_data,
-    reply_associated_data,
+from saga_engine.decider.payloads import CommandFailed, DecisionPayloads, command_spec
+from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepRun
+from saga_engine.saga.definition import Saga
+from saga_engine.vocabulary import (
+    CompensationCode,
+    Direction,
+    EngineFailureCode,
+    Failure,
+    IncidentCause,
+    Outcome,
+    Status,
+    StepKind,
 )
-from saga_engine.payload.guard import (
-    NO_TIME_LIMIT,
-    CallTimeLimit,
-    UserCodeCall,
-    UserCodeError,
-    call_user_code,
-)
-from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
-from saga_engine.payload.payload import (
-    PayloadError,
-    PayloadType,
-    limit_problem,
-    too_large_error,
-    type_name,
-)
-from saga_engine.saga.definition import CommandSpec, Saga
-from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Status, StepKind
 
 MAX_MESSAGE_LENGTH = 500
 """Characters of an error's text that are kept in the journal."""
 
-INPUT_KEY = ""
-"""The name of the run's input in `Turn.at_hand`; no step is called so."""
+INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
+    (Direction.ACTION, Outcome.FAILED): IncidentCause.STEP_FAILED,
+    (Direction.ACTION, Outcome.UNKNOWN): IncidentCause.STEP_UNKNOWN,
+    (Direction.ACTION, Outcome.REJECTED): IncidentCause.STEP_REJECTED,
+    (Direction.COMPENSATION, Outcome.FAILED): IncidentCause.COMPENSATION_FAILED,
+    (Direction.COMPENSATION, Outcome.UNKNOWN): IncidentCause.COMPENSATION_UNKNOWN,
+    (Direction.COMPENSATION, Outcome.REJECTED): IncidentCause.COMPENSATION_REJECTED,
+}
+"""The incident of a step that neither succeeded nor may make the run compensate."""
+
+_NEVER_COMPENSATED: Mapping[EngineFailureCode, IncidentCause] = {
+    EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
+    EngineFailureCode.DECRYPTION_FAILED: IncidentCause.DECRYPTION_FAILED,
+}
+"""Failures of the installation, not of the step: a person fixes it, and the run goes forward."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*.
 
-    `sealing` opens the payloads that mapping functions need and seals what they make, which is then
-    held against `limits`. `watch` watches the calls into the author's code, `failures` are those
-    that returned no value. `cause`:
-    something in this decision makes the run turn back; `course` carries it out. `at_hand` holds
-    what this decision has read and no mapping has used yet, by step or INPUT: the JSON and its
-    value.
+    `requested_stop` is set by what happens in this decision and makes the run compensate;
+    `progress.advance` carries it out.
     """
 
     saga: Saga
     run: Run
     now: datetime
-    encryption: PayloadEncryption = NO_ENCRYPTION
-    time_limit: CallTimeLimit = NO_TIME_LIMIT
-    limits: BodyLimits = DEFAULT_LIMITS
+    payloads: DecisionPayloads
     events: list[Event] = field(default_factory=list)
-    code_errors: list[UserCodeError] = field(default_factory=list)
-    compensation_cause: CompensationCause | None = None
-    decoded_values: dict[str, tuple[Json, Any]] = field(default_factory=dict)
+    requested_stop: CompensationCause | None = None
 
     def record(self, event: Event) -> None:
-        """Add an event; `run` is what it makes of the run."""
+        """Add an event and apply it to the run."""
         self.run = evolve(self.run, event)
         self.events.append(event)
 
     def step(self, name: str) -> StepRun:
-        """Where a step stands now."""
+        """Where a step is now."""
         return self.run.steps[name]
 
-    def command_spec(self, name: str, direction: Direction) -> CommandSpec:
-        """What is sent for a step in a direction that is declared."""
-        spec = self.saga.steps[name].command_spec(direction)
-        assert spec is not None, f"{name} has no {direction}"
-        return spec
+    @property
+    def stop_cause(self) -> CompensationCause | None:
+        """Why the run is about to compensate, so that no new step starts; None: it is not."""
+        return self.run.stopping_cause or self.requested_stop
+
+    @property
+    def past_pivot(self) -> bool:
+        """Whether the pivot has succeeded, so that the run can only go forward."""
+        return _past_pivot(self.saga, self.run)
 
     def open_incident(
         self,
         step: str,
         direction: Direction,
-        cause: str,
+        cause: IncidentCause,
         message: str,
         kept_reply: KeptReply | None = None,
     ) -> None:
         """Open an incident: this direction of the step waits for a person."""
-        number = self.run.incident_count + 1
-        # An exception's text may hold what PostgreSQL's jsonb does not take.
+        # An exception's text may hold characters that PostgreSQL's jsonb refuses.
         text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-        text = text[:MAX_MESSAGE_LENGTH]
-        self.record(IncidentOpened(number, step, direction, cause, text, self.now, kept_reply))
+        event = IncidentOpened(
+            number=self.run.incident_count + 1,
+            step=step,
+            direction=direction,
+            cause=cause,
+            message=text[:MAX_MESSAGE_LENGTH],
+            opened_at=self.now,
+            kept_reply=kept_reply,
+        )
+        self.record(event)
 
-    def find_incident(self, step: str, direction: Direction) -> Incident | None:
-        """The open incident of that direction, if there is one."""
+    def close_obsolete_incident(self, step: str, direction: Direction, reason: str) -> None:
+        """Resolve the open incident of that direction, if there is one, without a person."""
         for incident in self.run.incidents.values():
             if (incident.step, incident.direction) == (step, direction):
-                return incident
-        return None
+                self.record(IncidentResolved(incident.number, None, ENGINE_OPERATOR, reason))
+                return
 
     def start_attempt(self, step: str, direction: Direction) -> None:
-        """Order the next attempt, or block the step when its payload cannot be made."""
+        """Order the next attempt, or open an incident if its payload cannot be made."""
         progress = self.step(step).progress_of(direction)
-        spec = self.command_spec(step, direction)
+        spec = command_spec(self.saga, step, direction)
         payload = None
-        if progress.payload is None:
+        if progress.payload is None:  # a retry sends the same bytes again
             try:
-                associated_data = command_associated_data(self.run.run_id, step, direction)
-                call = self.describe_call(step, direction, spec, spec.mapping.function.__name__)
-                payload_json = call_user_code(self.time_limit, call, self._map_payload, spec)
-                payload = self._encrypt_checked(payload_json, associated_data)
-            except EncryptionError as error:
-                self.open_incident(step, direction, DECRYPTION_FAILED, f"The payload {error}.")
+                payload = self.payloads.make_command(self.run, step, direction)
+            except CommandFailed as error:
+                self.open_incident(step, direction, error.cause, error.message)
                 return
-            except PayloadError as error:
-                text = (
-                    f"{spec.source_location} raised PayloadError:"
-                    f" {self.encryption.safe_error_text(error)}"
-                )
-                self.open_incident(step, direction, "mapping_failed", text)
-                return
-            except UserCodeError as error:
-                text = f"{spec.source_location} {self.record_code_error(error)}."
-                self.open_incident(step, direction, "mapping_failed", text)
-                return
-        self.record(
-            AttemptStarted(
-                step,
-                direction,
-                progress.attempts + 1,
-                progress.round,
-                spec.command,
-                self.now + spec.timeout,
-                payload,
-                self.now,
-            )
+        event = AttemptStarted(
+            step=step,
+            direction=direction,
+            attempt=progress.attempts + 1,
+            round=progress.round,
+            command=spec.command,
+            due_at=self.now + spec.timeout,
+            payload=payload,
+            sent_at=self.now,
         )
-
-    def describe_call(
-        self, step: str, direction: Direction, spec: CommandSpec, function: str
-    ) -> UserCodeCall:
-        """Name a call into the author's code that is made for a direction of a step."""
-        run = self.run
-        return UserCodeCall(
-            *(run.saga, run.run_id, step, direction, spec.command, function, spec.source_location)
-        )
-
-    def record_code_error(self, error: UserCodeError) -> str:
-        """Note a call that returned no value; what may be said of it."""
-        self.code_errors.append(error)
-        return error.text + (error.detail if self.encryption.codec is None else "")
-
-    def decode_reply(self, step: str, direction: Direction, body: Json) -> None:
-        """
-        Read a reply as its type.
-
-        Raises:
-            PayloadError, CodeError: it cannot be read.
-        """
-        spec = self.command_spec(step, direction)
-        reply_type = spec.reply_type
-        call = self.describe_call(step, direction, spec, type_name(reply_type.python_type))
-        value = call_user_code(self.time_limit, call, reply_type.read, body)
-        if direction is Direction.ACTION:
-            self.decoded_values[step] = body, value
-
-    def _encrypt_checked(self, payload: Json, associated_data: AssociatedData) -> Json:
-        """Seal a payload and check its size. Without a codec, `_map` has checked the size."""
-        if self.encryption.codec is None:
-            return payload
-        encrypted = self.encryption.encrypt(payload, associated_data)
-        problem = limit_problem(encrypted, self.limits)
-        if problem:
-            raise too_large_error(problem)
-        return encrypted
-
-    def _map_payload(self, spec: CommandSpec) -> Json:
-        run, values = self.run, {}
-        for parameter in spec.mapping.parameters:
-            name = parameter.name
-            if name not in self.saga.steps:
-                input_json = self._decrypt(
-                    run.input, input_associated_data(run.saga, run.run_id), "the input"
-                )
-                values[name] = self._take_value(INPUT_KEY, self.saga.input_type, input_json)
-                continue
-            source = self.step(name).action
-            reply = None
-            if source.status is StepStatus.SUCCEEDED:
-                associated_data = reply_associated_data(run.run_id, name, Direction.ACTION)
-                reply = self._decrypt(source.reply, associated_data, f"the reply of step {name!r}")
-            if reply is None and parameter.optional:
-                values[name] = None
-            elif source.status is StepStatus.SUCCEEDED:
-                reply_type = self.command_spec(name, Direction.ACTION).reply_type
-                values[name] = self._take_value(name, reply_type, reply)
-            else:
-                raise PayloadError(f"there is no reply of step {name!r}")
-        return spec.mapping(values, self.limits if self.encryption.codec is None else None)
-
-    def _take_value(self, name: str, payload_type: PayloadType, data: Json) -> Any:
-        """Read a value for one mapping, which may change it. Each value is handed out once."""
-        decoded = self.decoded_values.pop(name, None)
-        return decoded[1] if decoded and decoded[0] is data else payload_type.read(data)
-
-    def _decrypt(self, value: Json, associated_data: AssociatedData, description: str) -> Json:
-        try:
-            return self.encryption.decrypt(value, associated_data)
-        except EncryptionError as error:
-            raise EncryptionError(f"needs {description}, which {error}") from None
+        self.record(event)
 
     def fail_attempt(
         self,
@@ -227,78 +146,63 @@ class DecisionBuilder:
         outcome: Outcome,
         failure: Failure,
         *,
-        unroutable: CommandUnroutable | None = None,
+        never_delivered: bool = False,
     ) -> None:
-        """An attempt came to nothing: try again while the policy allows it, else give it up."""
-        never_delivered = unroutable is not None and unroutable.first_send
-        progress = self.step(step).progress_of(direction)
-        retry_policy = self.command_spec(step, direction).retry
-        attempts_used = progress.attempts - progress.attempts_before_retry
-        retry_at = None
-        if attempts_used < retry_policy.attempts and not self.stopping:
-            seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
-            retry_at = self.now + retry_policy.delay(attempts_used, seed)
-        self.record(
-            AttemptFailed(
-                step, direction, progress.attempts, outcome, failure, retry_at, never_delivered
+        """End an attempt without a success, and give the step up if there is no other attempt."""
+        retry_at = self._retry_at(step, direction)
+        event = AttemptFailed(
+            step=step,
+            direction=direction,
+            attempt=self.step(step).progress_of(direction).attempts,
+            outcome=outcome,
+            failure=failure,
+            retry_at=retry_at,
+            unroutable=never_delivered,
+        )
+        self.record(event)
+        compensated_anyway = direction is Direction.ACTION and self.stop_cause is not None
+        if retry_at is not None or compensated_anyway:
+            return
+        cause = self._incident_cause(step, direction, outcome, failure)
+        if cause is None:
+            self.requested_stop = CompensationCause(
+                code=CompensationCode(outcome), step=step, failure=failure
             )
-        )
-        if retry_at is None:
-            self._give_up(step, direction, outcome, failure, unroutable=unroutable is not None)
-
-    def _give_up(
-        self,
-        step: str,
-        direction: Direction,
-        outcome: Outcome,
-        failure: Failure,
-        *,
-        unroutable: bool,
-    ) -> None:
-        if direction is Direction.ACTION and self.stopping:
-            return  # the run turns back anyway, and backward recovery sees to the step
-        if unroutable:
-            self.open_incident(step, direction, "unroutable", failure.text)
-        elif failure.code == DECRYPTION_FAILED:
-            self.open_incident(step, direction, DECRYPTION_FAILED, failure.text)
-        elif direction is Direction.COMPENSATION:
-            self.open_incident(step, direction, f"compensation_{outcome}", failure.text)
-        elif self.forward_only(step):
-            self.open_incident(step, direction, f"step_{outcome}", failure.text)
         else:
-            self.compensation_cause = CompensationCause(outcome.value, step, failure)
+            self.open_incident(step, direction, cause, failure.text)
 
-    def forward_only(self, step: str) -> bool:
-        """Whether giving this step up could leave an effect that no command undoes."""
-        kind = self.saga.step_kind(step)
-        step_definition = self.saga.steps[step]
-        lone_pivot = (
-            kind is StepKind.PIVOT
-            and step_definition.compensation_spec is None
-            and not step_definition.read_only
-        )
-        return kind is StepKind.RETRIABLE or lone_pivot
+    def _retry_at(self, step: str, direction: Direction) -> datetime | None:
+        """When the next attempt is due; None: the budget is spent, or the run is stopping."""
+        progress = self.step(step).progress_of(direction)
+        policy = command_spec(self.saga, step, direction).retry
+        attempts_used = progress.attempts - progress.attempts_before_retry
+        if attempts_used >= policy.attempts or self.stop_cause is not None:
+            return None
+        seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
+        return self.now + policy.delay(attempts_used, seed)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the run is about to turn back, so that nothing new starts."""
-        return self.compensation_cause is not None or self.run.stopping_cause is not None
+    def _incident_cause(
+        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
+    ) -> IncidentCause | None:
+        """Why a step that was given up needs a person; None: the run compensates it."""
+        if failure.engine_code is not None and failure.engine_code in _NEVER_COMPENSATED:
+            return _NEVER_COMPENSATED[failure.engine_code]
+        if direction is Direction.COMPENSATION or self._forward_only(step):
+            return INCIDENT_CAUSES[direction, outcome]
+        return None
 
-    @property
-    def past_pivot(self) -> bool:
-        """Whether there is no way back any more."""
-        return _past_pivot(self.saga, self.run)
-
-
-PASSED_STATUSES = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
-"""What an action must be for the steps after it to begin."""
+    def _forward_only(self, step: str) -> bool:
+        """Whether giving this step up could leave an effect that no command compensates."""
+        kind, declared = self.saga.step_kind(step), self.saga.steps[step]
+        final_pivot = kind is StepKind.PIVOT and declared.compensation_spec is None
+        return kind is StepKind.RETRIABLE or (final_pivot and not declared.read_only)
 
 
 def active_deadline(saga: Saga, run: Run) -> datetime | None:
-    """The deadline, while it can still turn the run back; a person at an incident comes first."""
+    """The deadline while it can still stop the run; an open incident suspends it."""
     applies = run.status is Status.RUNNING and run.stopping_cause is None and not run.incidents
     return run.deadline if applies and not _past_pivot(saga, run) else None
 
 
 def _past_pivot(saga: Saga, run: Run) -> bool:
-    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED_STATUSES
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED

@@ -11,7 +11,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Direction, Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendCommand:
     """One command to send. Its idempotency key is the same for every attempt of a round."""
 
@@ -32,16 +32,16 @@ def effects(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
     for event in events:
         if isinstance(event, AttemptStarted):
             yield SendCommand(
-                run.run_id,
-                run.saga,
-                run.version,
-                event.step,
-                event.direction,
-                event.attempt,
-                event.command,
-                f"{run.run_id}/{event.step}/{event.direction}/{event.round}",
-                run.steps[event.step].progress_of(event.direction).payload,
-                event.due_at,
+                run_id=run.run_id,
+                saga=run.saga,
+                version=run.version,
+                step=event.step,
+                direction=event.direction,
+                attempt=event.attempt,
+                command=event.command,
+                idempotency_key=f"{run.run_id}/{event.step}/{event.direction}/{event.round}",
+                payload=run.steps[event.step].progress_of(event.direction).payload,
+                due_at=event.due_at,
             )
 
 

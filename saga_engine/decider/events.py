@@ -1,9 +1,9 @@
 """
-What is recorded of a run: the closed set of events its journal is made of.
+What is recorded of a run: the closed set of events in its journal.
 
-An event says what happened, in the past tense, with everything `evolve` needs and nothing it could
-work out. `as_data` and `from_journal` are its two directions; the type names are stored for ever,
-so they are spelled out in EVENTS rather than taken from the classes.
+An event says what happened, in the past tense, with everything that `evolve` needs and nothing that
+it could compute. `serialize_event` and `deserialize_event` are its two directions. The type names
+stay in the database forever, so EVENT_TYPES spells them out instead of using the classes' names.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,13 @@ from typing import Any, TypeAlias
 
 from saga_engine.decider.run import CompensationCause, KeptReply
 from saga_engine.payload.serialization import from_data, to_data
-from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
+from saga_engine.vocabulary import Direction, Failure, IncidentCause, Json, Outcome, Resolution
+
+ENGINE_OPERATOR = "saga-engine"
+"""The operator of an incident that the engine resolves itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     """A run was accepted."""
 
@@ -31,9 +34,9 @@ class RunStarted:
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
-    """A command was ordered; it leaves with this decision. `payload` only with a round's first."""
+    """A command is to be sent. Only the first attempt of a round has its `payload`."""
 
     step: str
     direction: Direction
@@ -45,13 +48,13 @@ class AttemptStarted:
     sent_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
     """
-    An attempt came to nothing that is known.
+    An attempt ended without a success and without a rejection.
 
-    `outcome` is failed or unknown. `retry_at` is when it is tried again; None: it is given up.
-    `returned`: it was sent for the first time and the broker had no queue for it, so nothing was
+    `outcome` is failed or unknown. `retry_at` is when the next one is sent; None: there is none.
+    `unroutable`: it was sent for the first time and the broker had no queue for it, so nothing was
     done.
     """
 
@@ -64,7 +67,7 @@ class AttemptFailed:
     unroutable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSucceeded:
     """The participant confirmed it; `late` when the step had been given up before."""
 
@@ -78,9 +81,9 @@ class StepSucceeded:
 @dataclass(frozen=True, slots=True)
 class StepRejected:
     """
-    A business no: nothing was done, and asking again is no use.
+    A business no: nothing was done, and a retry would not help.
 
-    `attempt` is 0 where an operator said so instead of the participant.
+    `attempt` is 0 if an operator reported it instead of the participant.
     """
 
     step: str
@@ -91,7 +94,7 @@ class StepRejected:
 
 @dataclass(frozen=True, slots=True)
 class StepGivenUp:
-    """The run turns back, so a step that was waiting or blocked is not tried again."""
+    """The run compensates, so a step that awaited a retry or was blocked is not tried again."""
 
     step: str
     outcome: Outcome
@@ -99,7 +102,7 @@ class StepGivenUp:
 
 @dataclass(frozen=True, slots=True)
 class StepSkipped:
-    """An operator let the run go on without it."""
+    """An operator has the run go on without it."""
 
     step: str
     direction: Direction
@@ -116,14 +119,14 @@ class StepCompleted:
 
 @dataclass(frozen=True, slots=True)
 class RunStopping:
-    """The run will turn back as soon as what is in flight has settled."""
+    """The run will compensate as soon as the steps in flight have settled."""
 
     cause: CompensationCause
 
 
 @dataclass(frozen=True, slots=True)
 class StopSuperseded:
-    """The pivot succeeded while the run was stopping: there is no way back any more."""
+    """The pivot succeeded while the run was stopping: it goes forward again."""
 
     reason: str
 
@@ -135,14 +138,14 @@ class RunCompensating:
     cause: CompensationCause
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentOpened:
-    """The run cannot go on at this step without a person; `kept` is the reply that is why."""
+    """The run cannot go on at this step without a person; `kept_reply` is the reply that is why."""
 
     number: int
     step: str
     direction: Direction
-    cause: str
+    cause: IncidentCause
     message: str
     opened_at: datetime
     kept_reply: KeptReply | None = None
@@ -150,7 +153,7 @@ class IncidentOpened:
 
 @dataclass(frozen=True, slots=True)
 class IncidentResolved:
-    """A person acted; `by` is `saga-engine` where events made the question pointless."""
+    """An operator acted; `operator` is ENGINE_OPERATOR if the incident is obsolete."""
 
     number: int
     resolution: Resolution | None
@@ -168,7 +171,7 @@ class RunCompleted:
 
 @dataclass(frozen=True, slots=True)
 class RunCompensated:
-    """Every step that may have taken effect has been undone."""
+    """Every step that may have taken effect has been compensated."""
 
     finished_at: datetime
 
@@ -230,5 +233,5 @@ def serialize_event(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def deserialize_event(name: str, data: Mapping[str, Any]) -> Event:
-    """The event that `as_data` wrote."""
+    """The event that `serialize_event` wrote."""
     return from_data(EVENT_TYPES[name], data)

@@ -1,71 +1,42 @@
 """
 evolve(run, event) -> run: the only place where a run changes.
 
-Each arm applies what one event says and decides nothing. Folding a journal over it gives the run's
-row (P5); `TRANSITIONS` is the one table of which status may follow which.
+Each arm applies what one event says and decides nothing. Folding a journal gives the run (promise
+P5). The tables of `transitions` are asserted here, for the run and for each step.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from saga_engine.decider.events import (
-    AttemptFailed,
-    AttemptStarted,
-    Event,
-    FollowUpEvent,
-    IncidentOpened,
-    IncidentResolved,
-    RunAbandoned,
-    RunCompensated,
-    RunCompensating,
-    RunCompleted,
-    RunStarted,
-    RunStopping,
-    StepCompleted,
-    StepGivenUp,
-    StepRejected,
-    StepSkipped,
-    StepSucceeded,
-    StopSuperseded,
-)
+from saga_engine.decider import events
 from saga_engine.decider.run import Incident, Progress, Run, StepRun, StepStatus
+from saga_engine.decider.transitions import RUN_TRANSITIONS, STEP_TRANSITIONS
 from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Resolution, Status
 
-ProgressChange: TypeAlias = Callable[[Progress], Progress]
 
-RUN_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.RUNNING: frozenset({Status.COMPENSATING, Status.COMPLETED, Status.ABANDONED}),
-    Status.COMPENSATING: frozenset({Status.COMPENSATED, Status.ABANDONED}),
-    # A late success can prove an effect that nobody would undo.
-    Status.COMPENSATED: frozenset({Status.COMPENSATING}),
-    Status.COMPLETED: frozenset(),
-    Status.ABANDONED: frozenset(),
-}
-
-
-def evolve(run: Run | None, event: Event) -> Run:
+def evolve(run: Run | None, event: events.Event) -> Run:
     """
-    Apply one event. The first event of a run, and only that, is a RunStarted on None.
+    Apply one event. The first event of a run, and only the first, is a RunStarted on None.
 
     An AssertionError is a bug in `decide`, or a journal that this engine did not write.
     """
-    if isinstance(event, RunStarted):
+    if isinstance(event, events.RunStarted):
         assert run is None, "a run starts once"
         return _run_started(event)
     assert run is not None, "a run starts with run_started"
     return _apply_event(run, event)
 
 
-def replay(events: Iterable[Event]) -> Run | None:
+def replay(journal: Iterable[events.Event]) -> Run | None:
     """Fold a journal; None when it is empty."""
     run: Run | None = None
-    for event in events:
+    for event in journal:
         run = evolve(run, event)
     return run
 
 
-def _run_started(event: RunStarted) -> Run:
+def _run_started(event: events.RunStarted) -> Run:
     return Run(
         run_id=event.run_id,
         saga=event.saga,
@@ -80,170 +51,132 @@ def _run_started(event: RunStarted) -> Run:
     )
 
 
-def _apply_event(run: Run, event: FollowUpEvent) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
+def _apply_event(run: Run, event: events.FollowUpEvent) -> Run:  # noqa: C901, PLR0911, PLR0912 - one arm an event
     match event:
-        case AttemptStarted():
-            return _with_progress(run, event.step, event.direction, _attempt_started(event))
-        case AttemptFailed():
-            return _with_progress(run, event.step, event.direction, _attempt_failed(event))
-        case StepSucceeded() | StepCompleted():
-            return _with_progress(run, event.step, event.direction, _step_succeeded(event))
-        case StepRejected():
-            return _with_progress(run, event.step, event.direction, _step_rejected(event))
-        case StepGivenUp():
-            final = StepStatus(event.outcome)
-            return _with_progress(run, event.step, Direction.ACTION, _step_finished(final))
-        case StepSkipped():
-            return _with_progress(
-                run, event.step, event.direction, _step_finished(StepStatus.SKIPPED)
-            )
-        case IncidentOpened():
+        case events.AttemptStarted():
+            return _attempt_started(run, event)
+        case events.AttemptFailed():
+            return _attempt_failed(run, event)
+        case events.StepSucceeded() | events.StepCompleted():
+            settled: dict[str, Any] = {"reply": event.reply, "failure": None, "rejected": False}
+            return _settle(run, event.step, event.direction, StepStatus.SUCCEEDED, **settled)
+        case events.StepRejected(failure=failure):
+            settled = {"failure": failure, "rejected": True}
+            return _settle(run, event.step, event.direction, StepStatus.REJECTED, **settled)
+        case events.StepSkipped():
+            return _settle(run, event.step, event.direction, StepStatus.SKIPPED)
+        case events.StepGivenUp():
+            return _settle(run, event.step, Direction.ACTION, StepStatus(event.outcome))
+        case events.IncidentOpened():
             return _incident_opened(run, event)
-        case IncidentResolved():
+        case events.IncidentResolved():
             return _incident_resolved(run, event)
-        case RunStopping():
-            return _updated(run, stopping_cause=event.cause)
-        case StopSuperseded():
-            return _updated(run, stopping_cause=None)
-        case RunCompensating():
-            return _transition(
-                run,
-                Status.COMPENSATING,
-                stopping_cause=None,
-                compensation_cause=event.cause,
-                finished_at=None,
-            )
-        case RunCompleted():
-            return _transition(
-                run, Status.COMPLETED, result=event.result, finished_at=event.finished_at
-            )
-        case RunCompensated():
-            return _transition(run, Status.COMPENSATED, finished_at=event.finished_at)
+        case events.RunStopping():
+            return _change(run, stopping_cause=event.cause)
+        case events.StopSuperseded():
+            return _change(run, stopping_cause=None)
+        case events.RunCompensating():
+            causes = {"stopping_cause": None, "compensation_cause": event.cause}
+            return _change_status(run, Status.COMPENSATING, finished_at=None, **causes)
+        case events.RunCompleted(finished_at=at):
+            return _change_status(run, Status.COMPLETED, finished_at=at, result=event.result)
+        case events.RunCompensated(finished_at=at):
+            return _change_status(run, Status.COMPENSATED, finished_at=at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             return _run_abandoned(run, event)
 
 
-def _run_abandoned(run: Run, event: RunAbandoned) -> Run:
-    return _transition(run, Status.ABANDONED, stopping_cause=None, finished_at=event.finished_at)
+def _run_abandoned(run: Run, event: events.RunAbandoned) -> Run:
+    at = event.finished_at
+    return _change_status(run, Status.ABANDONED, finished_at=at, stopping_cause=None)
 
 
-def _transition(run: Run, status: Status, **values: Any) -> Run:
-    assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
-    return _updated(run, status=status, **values)
-
-
-def _updated(run: Run, **values: Any) -> Run:
-    """Give the run these values; one copy for each event."""
-    return replace_fields(run, revision=run.revision + 1, **values)
-
-
-def _with_progress(
-    run: Run, step: str, direction: Direction, change: ProgressChange, **values: Any
-) -> Run:
-    step_run = run.steps[step]
-    new_progress = change(step_run.progress_of(direction))
-    name = "action" if direction is Direction.ACTION else "compensation"
-    new_step_run = replace_fields(step_run, **{name: new_progress})
-    return _updated(run, steps={**run.steps, step: new_step_run}, **values)
-
-
-def _attempt_started(event: AttemptStarted) -> ProgressChange:
-    def change(progress: Progress) -> Progress:
-        return replace_fields(
-            progress,
-            status=StepStatus.IN_FLIGHT,
-            attempts=event.attempt,
-            round=event.round,
-            sent_at=event.sent_at,
-            due_at=event.due_at,
-            payload=progress.payload if event.payload is None else event.payload,
-            rejected=False,
-        )
-
-    return change
-
-
-def _attempt_failed(event: AttemptFailed) -> ProgressChange:
-    final_status = StepStatus(event.outcome)
-
-    def change(progress: Progress) -> Progress:
-        return replace_fields(
-            progress,
-            status=final_status if event.retry_at is None else StepStatus.AWAITING_RETRY,
-            due_at=event.retry_at,
-            failure=event.failure,
-            unroutable_attempts=progress.unroutable_attempts + event.unroutable,
-        )
-
-    return change
-
-
-def _step_succeeded(event: StepSucceeded | StepCompleted) -> ProgressChange:
-    def change(progress: Progress) -> Progress:
-        return replace_fields(
-            progress,
-            status=StepStatus.SUCCEEDED,
-            due_at=None,
-            payload=None,
-            reply=event.reply,
-            failure=None,
-            rejected=False,
-        )
-
-    return change
-
-
-def _step_rejected(event: StepRejected) -> ProgressChange:
-    def change(progress: Progress) -> Progress:
-        return replace_fields(
-            progress,
-            status=StepStatus.REJECTED,
-            due_at=None,
-            payload=None,
-            failure=event.failure,
-            rejected=True,
-        )
-
-    return change
-
-
-def _step_finished(final_status: StepStatus) -> ProgressChange:
-    def change(progress: Progress) -> Progress:
-        return replace_fields(progress, status=final_status, due_at=None, payload=None)
-
-    return change
-
-
-def _incident_opened(run: Run, event: IncidentOpened) -> Run:
-    incident = Incident(
-        *(event.number, event.step, event.direction, event.cause, event.message, event.opened_at),
-        event.kept_reply,
+def _attempt_started(run: Run, event: events.AttemptStarted) -> Run:
+    first = {} if event.payload is None else {"payload": event.payload}
+    return _change_step(
+        run,
+        event.step,
+        event.direction,
+        StepStatus.IN_FLIGHT,
+        attempts=event.attempt,
+        round=event.round,
+        sent_at=event.sent_at,
+        due_at=event.due_at,
+        rejected=False,
+        **first,
     )
 
-    def change(progress: Progress) -> Progress:
-        return replace_fields(progress, status=StepStatus.BLOCKED, due_at=None)
 
-    return _with_progress(
-        *(run, event.step, event.direction, change),
+def _attempt_failed(run: Run, event: events.AttemptFailed) -> Run:
+    retried = event.retry_at is not None
+    changes: dict[str, Any] = {"due_at": event.retry_at, "failure": event.failure}
+    if event.unroutable:
+        progress = run.steps[event.step].progress_of(event.direction)
+        changes["unroutable_attempts"] = progress.unroutable_attempts + 1
+    status = StepStatus.AWAITING_RETRY if retried else StepStatus(event.outcome)
+    return _change_step(run, event.step, event.direction, status, **changes)
+
+
+def _incident_opened(run: Run, event: events.IncidentOpened) -> Run:
+    incident = Incident(
+        number=event.number,
+        step=event.step,
+        direction=event.direction,
+        cause=event.cause,
+        message=event.message,
+        opened_at=event.opened_at,
+        kept_reply=event.kept_reply,
+    )
+    return _change(
+        run,
+        steps=_steps(run, event.step, event.direction, StepStatus.BLOCKED, due_at=None),
         incidents={**run.incidents, event.number: incident},
         incident_count=run.incident_count + 1,
     )
 
 
-def _incident_resolved(run: Run, event: IncidentResolved) -> Run:
-    incident = run.incidents[event.number]
-    others = {n: other for n, other in run.incidents.items() if n != event.number}
+def _incident_resolved(run: Run, event: events.IncidentResolved) -> Run:
+    closed = run.incidents[event.number]
+    changes: dict[str, Any] = {
+        "incidents": {n: each for n, each in run.incidents.items() if n != event.number}
+    }
+    if event.resolution is Resolution.RETRY:
+        progress = run.steps[closed.step].progress_of(closed.direction)
+        retry: dict[str, Any] = {"attempts_before_retry": progress.attempts}
+        if progress.rejected:  # only then is it a new command, with another idempotency key
+            retry |= {"round": progress.round + 1, "payload": None}
+        changes["steps"] = _steps(run, closed.step, closed.direction, StepStatus.PENDING, **retry)
+    return _change(run, **changes)
 
-    def change(progress: Progress) -> Progress:
-        if event.resolution is not Resolution.RETRY:
-            return progress
-        # The policy's attempts count anew, and only a rejection makes the command a new one.
-        return replace_fields(
-            progress,
-            status=StepStatus.PENDING,
-            attempts_before_retry=progress.attempts,
-            round=progress.round + progress.rejected,
-            payload=None if progress.rejected else progress.payload,
-        )
 
-    return _with_progress(run, incident.step, incident.direction, change, incidents=others)
+def _settle(run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any) -> Run:
+    """Nothing of the step is due or sent any more."""
+    return _change_step(run, step, direction, status, due_at=None, payload=None, **changes)
+
+
+def _change_step(
+    run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any
+) -> Run:
+    return _change(run, steps=_steps(run, step, direction, status, **changes))
+
+
+def _steps(
+    run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any
+) -> Mapping[str, StepRun]:
+    """The run's steps, with the progress of one direction of one step changed."""
+    before = run.steps[step]
+    progress: Progress = before.progress_of(direction)
+    allowed = STEP_TRANSITIONS[direction][progress.status]
+    assert status in allowed, f"{step}, {direction}: {progress.status} cannot become {status}"
+    changed = {direction.value: replace_fields(progress, status=status, **changes)}
+    return {**run.steps, step: replace_fields(before, **changed)}
+
+
+def _change_status(run: Run, status: Status, **changes: Any) -> Run:
+    assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
+    return _change(run, status=status, **changes)
+
+
+def _change(run: Run, **changes: Any) -> Run:
+    """Give the run these values; each event is one revision."""
+    return replace_fields(run, revision=run.revision + 1, **changes)

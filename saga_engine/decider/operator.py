@@ -1,7 +1,7 @@
 """
-What a person does to a run: cancel it, or act on one of its incidents.
+What an operator does to a run: cancel it, or act on one of its incidents.
 
-Each function records events, or raises Refused with a sentence for that person.
+Each function records events, or raises RequestRefused with a sentence for the operator.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,25 +16,33 @@ from saga_engine.decider.events import (
     StepSkipped,
     StepSucceeded,
 )
+from saga_engine.decider.payloads import READ_ERRORS
 from saga_engine.decider.replies import kept_reply_fits
 from saga_engine.decider.run import CompensationCause, Incident
 from saga_engine.decider.triggers import Cancel, ResolveIncident
-from saga_engine.payload.encryption import EncryptionError, reply_associated_data
-from saga_engine.payload.guard import UserCodeError
-from saga_engine.payload.payload import PayloadError
-from saga_engine.saga.binding import Parameter
-from saga_engine.vocabulary import Direction, Failure, Resolution, Status, StepKind
+from saga_engine.payload.encryption import reply_associated_data
+from saga_engine.payload.mapping import Parameter
+from saga_engine.vocabulary import (
+    CompensationCode,
+    Direction,
+    EngineFailureCode,
+    Failure,
+    IgnoredReason,
+    Resolution,
+    Status,
+    StepKind,
+)
 
 
 class RequestRefused(Exception):
     """What was asked is not possible here, and why."""
 
 
-def cancel(builder: DecisionBuilder, request: Cancel) -> str | None:
-    """Make the run turn back; None, or why that changes nothing. Refused after the pivot."""
+def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
+    """Make the run compensate; return why that changes nothing, or None."""
     run = builder.run
     if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stopping_cause is not None:
-        return "already_stopping"
+        return IgnoredReason.ALREADY_STOPPING
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
     if builder.past_pivot:
@@ -43,14 +51,14 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> str | None:
             f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
             " forward."
         )
-    builder.compensation_cause = CompensationCause(
-        "cancelled", operator=request.operator, reason=request.reason
+    builder.requested_stop = CompensationCause(
+        code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
     return None
 
 
 def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
-    """Do what the operator says about an open incident, or raise Refused."""
+    """Do what the operator says about an open incident."""
     incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
         raise RequestRefused(f"The run has no open incident {request.incident_number}.")
@@ -67,7 +75,12 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
     _close_incident(builder, request)
     if kept_reply is not None and fits:
         builder.record(
-            StepSucceeded(incident.step, incident.direction, kept_reply.attempt, kept_reply.body)
+            StepSucceeded(
+                step=incident.step,
+                direction=incident.direction,
+                attempt=kept_reply.attempt,
+                reply=kept_reply.body,
+            )
         )
 
 
@@ -79,21 +92,14 @@ def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident
 
 
 def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
-    associated_data = reply_associated_data(builder.run.run_id, incident.step, incident.direction)
+    run_id, payloads = builder.run.run_id, builder.payloads
     try:
         if incident.direction is Direction.ACTION:
-            result = builder.encryption.decrypt(request.result, associated_data)
-            builder.decode_reply(incident.step, Direction.ACTION, result)
-        encrypted = builder.encryption.encrypt(request.result, associated_data)
-    except EncryptionError as error:
-        raise RequestRefused(f"The result {error}.") from None
-    except PayloadError as error:
-        raise RequestRefused(f"The result {builder.encryption.safe_error_text(error)}.") from None
-    except UserCodeError as error:
-        text = (
-            f"The result cannot be read: {error.call.function} {builder.record_code_error(error)}."
-        )
-        raise RequestRefused(text) from None
+            payloads.read_reply(run_id, incident.step, Direction.ACTION, request.result)
+        associated_data = reply_associated_data(run_id, incident.step, incident.direction)
+        encrypted = payloads.ports.encryption.encrypt(request.result, associated_data)
+    except READ_ERRORS as error:
+        raise RequestRefused(payloads.problem_text("The result", error)) from None
     _close_incident(builder, request)
     builder.record(StepCompleted(incident.step, incident.direction, encrypted))
 
@@ -110,10 +116,14 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
             " resolve with retry, complete or skip."
         )
     _close_incident(builder, request)
-    failure = Failure("rejected", request.reason)
+    failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(StepRejected(incident.step, incident.direction, 0, failure))
-    builder.compensation_cause = CompensationCause(
-        "rejected", incident.step, failure, request.operator, request.reason
+    builder.requested_stop = CompensationCause(
+        code=CompensationCode.REJECTED,
+        step=incident.step,
+        failure=failure,
+        operator=request.operator,
+        reason=request.reason,
     )
 
 
@@ -132,7 +142,7 @@ RESOLUTION_HANDLERS: Mapping[
     Resolution.REJECT: _reject,
     Resolution.ABANDON: _abandon,
 }
-"""What each resolution does, or raises Refused."""
+"""What each resolution does."""
 
 
 def _close_incident(builder: DecisionBuilder, request: ResolveIncident) -> None:

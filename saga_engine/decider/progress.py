@@ -1,16 +1,15 @@
 """
-What follows: once a trigger has been dealt with, the run goes forward, stops, or goes back.
+What follows a trigger: the run goes forward, stops, or compensates.
 
-Forward, every step starts whose predecessors have passed. A stop lets what is in flight settle and
-starts nothing new. Backward, a step is compensated once every step that depended on it is undone,
-so that in a sequence the order is the reverse and in a graph independent branches go side by side.
+Forward, each step starts whose predecessors have passed. A stop lets the steps in flight settle and
+starts no new one. Backward, a step is compensated when every step that depended on it is: in a
+sequence this is the reverse order, and in a graph independent branches compensate side by side.
 """
 
 from collections.abc import Iterator
 
-from saga_engine.decider.decision import PASSED_STATUSES, DecisionBuilder
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.events import (
-    IncidentResolved,
     RunCompensated,
     RunCompensating,
     RunCompleted,
@@ -18,63 +17,66 @@ from saga_engine.decider.events import (
     StepGivenUp,
     StopSuperseded,
 )
-from saga_engine.decider.replies import ENGINE_NAME
-from saga_engine.decider.run import StepStatus
-from saga_engine.vocabulary import Direction, Outcome, Status
+from saga_engine.decider.run import PASSED, CompensationCause, StepStatus
+from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
 def advance(builder: DecisionBuilder) -> None:
-    """Record everything that follows from where the run stands now."""
-    if builder.run.status is Status.RUNNING and builder.stopping:
-        _stop_run(builder)
-    if builder.run.status is Status.RUNNING and not builder.stopping:
-        _start_ready_steps(builder)
-    if builder.run.status is Status.COMPENSATING:
-        _compensate_ready_steps(builder)
+    """
+    Record what follows from where the run is now.
+
+    A running run goes forward, or stops if there is a cause; a stop ends in one of the other two. A
+    compensating run compensates. Of any other run nothing follows.
+    """
+    status, cause = builder.run.status, builder.stop_cause
+    if status is Status.RUNNING and cause is not None:
+        _stop(builder, cause)
+    elif status is Status.RUNNING:
+        _go_forward(builder)
+    elif status is Status.COMPENSATING:
+        _compensate(builder)
 
 
-def _start_ready_steps(builder: DecisionBuilder) -> None:
-    for name, predecessors in builder.saga.predecessors.items():
-        if builder.step(name).action.status is not StepStatus.PENDING:
-            continue
-        if all(builder.step(earlier).action.status in PASSED_STATUSES for earlier in predecessors):
-            builder.start_attempt(name, Direction.ACTION)
-    if all(step.action.status in PASSED_STATUSES for step in builder.run.steps.values()):
-        replies = {name: builder.step(name).action.reply for name in builder.saga.steps}
-        builder.record(RunCompleted(builder.now, replies))
-
-
-def _stop_run(builder: DecisionBuilder) -> None:
+def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
+    """Wait for the steps in flight; then compensate, or go forward if the pivot succeeded."""
     for name in builder.saga.steps:
         if builder.step(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
-            _give_up_step(builder, name)
-    cause = builder.run.stopping_cause or builder.compensation_cause
-    assert cause is not None  # `stopping` says so
+            _give_up(builder, name)
     if any(step.action.status is StepStatus.IN_FLIGHT for step in builder.run.steps.values()):
         if builder.run.stopping_cause is None:
             builder.record(RunStopping(cause))
     elif builder.past_pivot:
         builder.record(StopSuperseded("The pivot had succeeded."))
-        builder.compensation_cause = None
+        _go_forward(builder)
     else:
         builder.record(RunCompensating(cause))
-        builder.compensation_cause = None
+        _compensate(builder)
 
 
-def _give_up_step(builder: DecisionBuilder, name: str) -> None:
-    incident = builder.find_incident(name, Direction.ACTION)
-    if incident is not None:
-        builder.record(IncidentResolved(incident.number, None, ENGINE_NAME, "the run turns back"))
+def _give_up(builder: DecisionBuilder, name: str) -> None:
+    builder.close_obsolete_incident(name, Direction.ACTION, "the run compensates")
     failure = builder.step(name).action.failure
-    timed_out = failure is not None and failure.code == "timeout"
+    timed_out = failure is not None and failure.engine_code is EngineFailureCode.TIMEOUT
     builder.record(StepGivenUp(name, Outcome.UNKNOWN if timed_out else Outcome.FAILED))
 
 
-def _compensate_ready_steps(builder: DecisionBuilder) -> None:
+def _go_forward(builder: DecisionBuilder) -> None:
+    for name, predecessors in builder.saga.predecessors.items():
+        if builder.step(name).action.status is not StepStatus.PENDING:
+            continue
+        if all(builder.step(earlier).action.status in PASSED for earlier in predecessors):
+            builder.start_attempt(name, Direction.ACTION)
+    if all(step.action.status in PASSED for step in builder.run.steps.values()):
+        replies = {name: builder.step(name).action.reply for name in builder.saga.steps}
+        builder.record(RunCompleted(builder.now, replies))
+
+
+def _compensate(builder: DecisionBuilder) -> None:
     for name in _steps_to_compensate(builder):
         if builder.saga.steps[name].compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
-            builder.open_incident(name, Direction.COMPENSATION, "not_compensatable", text)
+            cause = IncidentCause.NOT_COMPENSATABLE
+            builder.open_incident(name, Direction.COMPENSATION, cause, text)
         else:
             builder.start_attempt(name, Direction.COMPENSATION)
     if not any(_needs_compensation(builder, name) for name in builder.run.steps):
@@ -92,9 +94,5 @@ def _steps_to_compensate(builder: DecisionBuilder) -> Iterator[str]:
 
 
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
-    step = builder.step(name)
-    return (
-        step.may_have_effect
-        and not step.compensation_done
-        and not builder.saga.steps[name].read_only
-    )
+    step, read_only = builder.step(name), builder.saga.steps[name].read_only
+    return step.may_have_effect and not step.compensation_done and not read_only

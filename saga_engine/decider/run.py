@@ -1,26 +1,32 @@
 """
-Where a run stands, as a value. `evolve` is the only place that makes the next one.
+Where a run is, as a value. Only `evolve` makes the next one.
 
-A Run has what is fixed or has a column of its own (ids, input, status, times), and a state that is
-stored as one JSON snapshot; `state_of` and `restore` are the two directions of that.
+It has no behaviour: what may follow is in `transitions`, what a trigger does to it in `decide`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from saga_engine.payload.serialization import read_fields, replace_fields, to_data
-from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Status
+from saga_engine.vocabulary import (
+    CompensationCode,
+    Direction,
+    EngineFailureCode,
+    Failure,
+    IncidentCause,
+    Json,
+    Outcome,
+    Status,
+)
 
 
 class StepStatus(StrEnum):
-    """Where one direction of a step stands. The last five are final unless an operator acts."""
+    """Where one direction of a step is; `transitions` says what may follow what."""
 
     PENDING = "pending"
     IN_FLIGHT = "in_flight"  # sent; its timeout is `due_at`
-    AWAITING_RETRY = "awaiting_retry"  # for its next attempt, at `due_at`
+    AWAITING_RETRY = "awaiting_retry"  # the next attempt is sent at `due_at`
     BLOCKED = "blocked"  # by an open incident
     SUCCEEDED = "succeeded"
     REJECTED = "rejected"
@@ -29,11 +35,21 @@ class StepStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class CompensationCause:
-    """Why a run turned back."""
+PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+"""The steps after an action with this status may start; a compensation with it is done."""
 
-    code: str  # rejected, failed, unknown, cancelled, deadline, late_success
+AWAITING_REPLY = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
+"""A reply to the last attempt says something new."""
+
+UNSETTLED = (*AWAITING_REPLY, StepStatus.BLOCKED)
+"""A success settles the step, whichever attempt it answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompensationCause:
+    """Why a run compensates: the step and its failure, or the operator and the reason."""
+
+    code: CompensationCode
     step: str | None = None
     failure: Failure | None = None
     operator: str | None = None
@@ -41,20 +57,23 @@ class CompensationCause:
 
     @property
     def as_failure(self) -> Failure:
-        """What whoever waits for the run is told."""
-        return self.failure or Failure(self.code, self.reason or "")
+        """The failure that a client of the run gets."""
+        if self.failure is not None:
+            return self.failure
+        return Failure.by_engine(EngineFailureCode(self.code), self.reason or "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """
     One direction of a step.
 
-    `attempts` counts sends, from 1; `returned` those that reached no queue and so did nothing;
-    `spent` those that an operator's retry has written off, so that the policy counts anew. `round`
-    goes up when a rejected command is tried again by hand: only then is the idempotency key new.
-    `payload` is kept from the first attempt until the outcome is settled, because a retry must send
-    the very same bytes.
+    `attempts` counts sends, from 1. `unroutable_attempts` are those that reached no queue and so
+    did nothing. `attempts_before_retry` are those before an operator's retry, which gives the
+    policy a new budget. `round` goes up when an operator retries a rejected command: only then is
+    the idempotency key new. `payload` is kept from the first attempt until the step is settled,
+    because a retry must send the same bytes. `rejected`: the participant's last reply was a
+    rejection, so nothing was done.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -67,7 +86,7 @@ class Progress:
     payload: Json = None
     reply: Json = None
     failure: Failure | None = None
-    rejected: bool = False  # the last word of the participant was a business no
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +102,20 @@ class StepRun:
 
     @property
     def may_have_effect(self) -> bool:
-        """Whether something may have happened that would have to be undone."""
-        if self.action.status is StepStatus.SUCCEEDED:
-            return True
-        return self.action.attempts > self.action.unroutable_attempts and not self.action.rejected
+        """
+        Whether the step may have an effect to compensate (promise P3).
+
+        It has if it succeeded. Otherwise it may have if any attempt reached a queue and the last
+        reply was not a rejection.
+        """
+        action = self.action
+        reached_a_queue = action.attempts > action.unroutable_attempts
+        return action.status is StepStatus.SUCCEEDED or (reached_a_queue and not action.rejected)
 
     @property
     def compensation_done(self) -> bool:
         """Whether its compensation is confirmed, or an operator took responsibility for it."""
-        return self.compensation.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+        return self.compensation.status in PASSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +123,9 @@ class KeptReply:
     """
     The reply that opened an incident, kept until the incident is closed.
 
-    `body` is the JSON that arrived, sealed where a codec is set; of a reply that is `unreadable`,
-    the text of its first bytes. `outcome` is what the reply said of itself, None if it named none
-    of the three.
+    `body` is the JSON that arrived, encrypted if a codec is set; for an `unreadable` reply it is
+    the text of the first bytes. `outcome` is the outcome that the reply states, None if it states
+    none that exists.
     """
 
     attempt: int
@@ -110,53 +134,30 @@ class KeptReply:
     unreadable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """
-    A place where the run cannot go on without a person.
+    A step at which the run cannot go on without a person.
 
-    `kept` is the reply that is the reason, if a reply is.
+    `kept_reply` is the reply that opened it, if a reply did.
     """
 
     number: int
     step: str
     direction: Direction
-    cause: str
+    cause: IncidentCause
     message: str
     opened_at: datetime
     kept_reply: KeptReply | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenIncident:
-    """
-    What a client learns of the place where its run waits for a person.
-
-    `since` is when the incident was opened. There is neither a payload nor a participant's text in
-    it, because any client may ask.
-    """
-
-    number: int
-    step: str
-    direction: Direction
-    cause: str
-    since: datetime
-
-    def text(self, run_id: str) -> str:
-        """What it is, in words."""
-        return (
-            f"incident {run_id}/{self.number}: {self.cause} at step {self.step}"
-            f" ({self.direction}), since {self.since:%Y-%m-%d %H:%M:%S} UTC"
-        )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """
     One execution of a saga.
 
-    `revision` counts the events it is made of. `stop` is set while steps in flight settle before
-    the run turns back; `cause` once it has turned back.
+    `revision` counts its events. `stopping_cause` is set while steps in flight settle before the
+    run compensates; `compensation_cause` is set once it compensates.
     """
 
     run_id: str
@@ -176,38 +177,3 @@ class Run:
     incident_count: int = 0
     result: Json = None
     finished_at: datetime | None = None
-
-
-SNAPSHOT_FIELDS = (
-    "steps",
-    "stopping_cause",
-    "compensation_cause",
-    "incidents",
-    "incident_count",
-    "result",
-)
-"""The fields of a Run that are stored as its snapshot; the others have columns of their own."""
-
-
-def to_snapshot(run: Run) -> dict[str, Any]:
-    """The part of a run that changes, as data for `restore`; times are still datetimes."""
-    return to_data(run, SNAPSHOT_FIELDS)
-
-
-def restore_run(identity: Run, snapshot: Mapping[str, Any]) -> Run:
-    """
-    Give *identity* the state that `state_of` made, after a trip through JSON.
-
-    *identity* carries what has columns of its own: ids, input, revision, status and times.
-    """
-    return replace_fields(identity, **read_fields(Run, snapshot))
-
-
-def first_open_incident(run: Run) -> OpenIncident | None:
-    """The first incident of a run that is open, without what a client must not see."""
-    if not run.incidents:
-        return None
-    incident = run.incidents[min(run.incidents)]
-    return OpenIncident(
-        incident.number, incident.step, incident.direction, incident.cause, incident.opened_at
-    )

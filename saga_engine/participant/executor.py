@@ -31,7 +31,6 @@ from saga_engine.participant.errors import Failed
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.outage import CommandDeferred, OutageMonitor
 from saga_engine.payload.encryption import (
-    DECRYPTION_FAILED,
     NO_ENCRYPTION,
     EncryptionError,
     PayloadEncryption,
@@ -56,7 +55,7 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.telemetry.operations import Operation
 from saga_engine.telemetry.throttle import Throttle
-from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.vocabulary import Direction, EngineFailureCode, Failure, Outcome
 
 
 @dataclass(slots=True)
@@ -258,7 +257,9 @@ class Executor:
             returned = await handler(command, tx)
             body = write_json(self._encryption.encrypt(returned, reply_associated_data(*step_ref)))
         except EncryptionError as error:
-            raise Failed(DECRYPTION_FAILED, f"What it asks or gives {error}.") from None
+            raise Failed(
+                EngineFailureCode.DECRYPTION_FAILED, f"What it asks or gives {error}."
+            ) from None
         problem = find_violation(body, body_limits(self._settings))
         if problem:  # before the commit: the engine would refuse to read that the step was done
             raise Failed("invalid_result", f"The result is too large. {problem.message}")

@@ -9,17 +9,14 @@ there is nothing is no secret.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from saga_engine.payload.payload import PayloadError
-from saga_engine.vocabulary import Direction, Failure, Json
+from saga_engine.vocabulary import Direction, EngineFailureCode, Failure, Json
 
 ENCRYPTED_KEY = "$encrypted"
 """The only member of a sealed value. An object of this shape is never taken for a user's own."""
-
-DECRYPTION_FAILED = "decryption_failed"
-"""Cause of an incident, and code of a participant's failure: the key is not there."""
 
 AssociatedData: TypeAlias = tuple[str, ...]
 
@@ -103,11 +100,15 @@ class PayloadEncryption:
         has_content = failure.message or not (
             failure.details is None or is_encrypted(failure.details)
         )
-        if self.codec is None or not has_content or failure.code == DECRYPTION_FAILED:
+        if (
+            self.codec is None
+            or not has_content
+            or failure.code == EngineFailureCode.DECRYPTION_FAILED
+        ):
             return failure
         content: Json = {"message": failure.message, "details": failure.details}
         details = self.encrypt(content, failure_associated_data(run_id))
-        return failure if details is content else Failure(failure.code, "", details)
+        return failure if details is content else replace(failure, message="", details=details)
 
     def decrypt_if_possible(self, value: Json, associated_data: AssociatedData) -> Json:
         """As `unsealed`, for whoever only looks: what cannot be opened here stays sealed."""
@@ -121,7 +122,8 @@ class PayloadEncryption:
         content = self.decrypt_if_possible(failure.details, failure_associated_data(run_id))
         if content is failure.details or not isinstance(content, dict):
             return failure
-        return Failure(failure.code, str(content.get("message", "")), content.get("details"))
+        message = str(content.get("message", ""))
+        return replace(failure, message=message, details=content.get("details"))
 
     def decrypt_result_if_possible(self, result: Json, run_id: str) -> Json:
         """A run's result, which maps each step to its reply, as far as it can be opened here."""

@@ -69,6 +69,37 @@ def read_fields(record_type: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def has_declared_types(record: Any) -> bool:
+    """
+    Whether each value of a record has the type of its field, for data that others may write.
+
+    An int counts something, from 1, and is not a bool. A Json field may have any value.
+    """
+    return _has_type(record, type(record), optional=False)
+
+
+def _has_type(value: Any, field_type: Any, *, optional: bool) -> bool:
+    if value is None and optional:
+        return True
+    if is_dataclass(field_type):
+        assert isinstance(field_type, type)
+        return isinstance(value, field_type) and all(
+            _has_type(getattr(value, name), inner, optional=nullable)
+            for name, inner, nullable in _field_types(field_type)
+        )
+    if field_type is int:
+        return type(value) is int and 0 < value < 2**31
+    if isinstance(field_type, type) and issubclass(field_type, str | bool | StrEnum):
+        return isinstance(value, field_type)
+    return True
+
+
+@cache
+def _field_types(record_type: Any) -> tuple[tuple[str, Any, bool], ...]:
+    hints = get_type_hints(record_type)
+    return tuple((item.name, *split_optional(hints[item.name])) for item in fields(record_type))
+
+
 @cache
 def _field_plan(
     record_type: Any,

@@ -12,12 +12,12 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from saga_engine.decider.run import OpenIncident
 from saga_engine.protocol.body import JsonObject, read_json_object, write_json
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.protocol.reply import read_failure
 from saga_engine.protocol.request import read_run_id
 from saga_engine.protocol.topology import EVENTS, Binding
@@ -179,11 +179,11 @@ def _parse_incident(value: Json) -> OpenIncident | None:
     if not isinstance(value, dict) or not isinstance(value["number"], int):
         raise ValueError("incident")  # noqa: TRY004 - one exception for all that does not fit
     return OpenIncident(
-        value["number"],
-        _require_text(value["step"]),
-        Direction(_require_text(value["direction"])),
-        _require_text(value["cause"]),
-        datetime.fromisoformat(_require_text(value["since"])),
+        number=value["number"],
+        step=_require_text(value["step"]),
+        direction=Direction(_require_text(value["direction"])),
+        cause=_require_text(value["cause"]),
+        since=datetime.fromisoformat(_require_text(value["since"])),
     )
 
 

@@ -18,7 +18,7 @@ from saga_engine.protocol.token import CommandRef, verify_with_any
 from saga_engine.protocol.topology import REPLIES
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Failure, Json, Outcome
+from saga_engine.vocabulary import EngineFailureCode, Failure, Json, Outcome
 
 OUTCOME_HEADER = "saga-outcome"
 
@@ -109,6 +109,18 @@ def read_failure(body: Json) -> Failure | UnreadableMessage:
     return Failure(code, message, body.get("details"))
 
 
+def _with_engine_code(failure: Failure) -> Failure:
+    """
+    Type the one code that a participant may report and the engine acts on.
+
+    A participant that cannot decrypt its command answers failed with `decryption_failed`. The
+    contract reserves the code for that; any other code is the participant's, whatever it says.
+    """
+    if failure.code != EngineFailureCode.DECRYPTION_FAILED:
+        return failure
+    return replace(failure, engine_code=EngineFailureCode.DECRYPTION_FAILED)
+
+
 def read_outcome(delivery: Delivery) -> Outcome | None:
     """Read what a reply says of itself in its header; None when that is none of the three."""
     value = delivery.headers.get(OUTCOME_HEADER, Outcome.SUCCEEDED.value)
@@ -130,6 +142,8 @@ def _decode_with_ref(
     failure = None if outcome is Outcome.SUCCEEDED else read_failure(body)
     if isinstance(failure, UnreadableMessage):
         return failure
+    if failure is not None and outcome is Outcome.FAILED:
+        failure = _with_engine_code(failure)
     return Reply(
         command_ref=command_ref,
         outcome=outcome,

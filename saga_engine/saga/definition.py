@@ -12,68 +12,22 @@ module is loaded to its end, so that `saga-engine check` reports every mistake o
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property, wraps
-from typing import Any, TypeVar, cast
+from functools import cached_property
+from typing import Any
 
-from saga_engine.errors import DefinitionError
+from saga_engine.errors import DefinitionError, or_collect
+from saga_engine.payload.mapping import PayloadMapping, require_arguments, source_location_of
 from saga_engine.payload.payload import PayloadError, PayloadType
-from saga_engine.saga.binding import PayloadMapping, reject_missing_arguments, source_location_of
 from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
-DecoratorMethod = TypeVar("DecoratorMethod", bound=Callable[..., Any])
-Result = TypeVar("Result")
-
-_collected_errors: ContextVar[list[DefinitionError] | None] = ContextVar("collected", default=None)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
 """Undoing is tried for about 20 minutes: giving up costs a person's time."""
-
-
-@contextmanager
-def collect_errors() -> Iterator[list[DefinitionError]]:
-    """
-    Note declarations that cannot be used instead of raising; for `saga-engine check`.
-
-    A step that is noted stands in its saga with a mapping that must not be called, so that the
-    rules can be asked about the other steps. Such a saga must not run.
-    """
-    collected: list[DefinitionError] = []
-    token = _collected_errors.set(collected)
-    try:
-        yield collected
-    finally:
-        _collected_errors.reset(token)
-
-
-def _or_collect(build: Callable[[], Result], fallback: Result) -> Result:
-    """What *make* makes; *instead*, when it raises and the error is noted."""
-    try:
-        return build()
-    except DefinitionError as error:
-        collected = _collected_errors.get()
-        if collected is None:
-            raise
-        collected.append(error)
-        return fallback
-
-
-def _require_arguments(method: DecoratorMethod) -> DecoratorMethod:
-    """Refuse `@saga.step` without parentheses in words; it passes the function as an argument."""
-
-    @wraps(method)
-    def wrapper(self: object, *args: object, **options: object) -> object:
-        if args:
-            reject_missing_arguments(args[0], method.__name__)
-        return method(self, **options)
-
-    return cast("DecoratorMethod", wrapper)
 
 
 def _placeholder_function() -> None:
@@ -96,7 +50,7 @@ def _payload_type(python_type: Any, description: str, location: str) -> PayloadT
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec:
     """One command of a step: what is sent in one direction, and how patiently."""
 
@@ -142,7 +96,7 @@ class Step:
         """
         return self.action_spec if direction is Direction.ACTION else self.compensation_spec
 
-    @_require_arguments
+    @require_arguments
     def compensation(
         self,
         *,
@@ -166,10 +120,15 @@ class Step:
 
         def decorate(function: Function) -> Function:
             location = source_location_of(function)
-            _or_collect(lambda: self._reject_second_compensation(location), None)
-            mapping = _or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            or_collect(lambda: self._reject_second_compensation(location), None)
+            mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
             self.compensation_spec = CommandSpec(
-                command, mapping, PayloadType(Any), timeout, retry, location
+                command=command,
+                mapping=mapping,
+                reply_type=PayloadType(Any),
+                timeout=timeout,
+                retry=retry,
+                source_location=location,
             )
             return function
 
@@ -213,11 +172,11 @@ class Saga:
         self.deadline = deadline
         self.steps: dict[str, Step] = {}
         description = f"The input of saga {name!r}"
-        self.input_type = _or_collect(
+        self.input_type = or_collect(
             lambda: _payload_type(input, description, self.source_location), UNKNOWN_TYPE
         )
 
-    @_require_arguments
+    @require_arguments
     def step(  # noqa: PLR0913 - one keyword for each thing an author may say of a step
         self,
         *,
@@ -245,13 +204,20 @@ class Saga:
 
         def decorate(function: Function) -> Step:
             location, name = source_location_of(function), function.__name__
-            _or_collect(lambda: self._reject_duplicate_step(name, location), None)
+            or_collect(lambda: self._reject_duplicate_step(name, location), None)
             description = f"The reply of step {name!r}"
-            reply_type = _or_collect(
+            reply_type = or_collect(
                 lambda: _payload_type(reply, description, location), UNKNOWN_TYPE
             )
-            mapping = _or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
-            action_spec = CommandSpec(command, mapping, reply_type, timeout, retry, location)
+            mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            action_spec = CommandSpec(
+                command=command,
+                mapping=mapping,
+                reply_type=reply_type,
+                timeout=timeout,
+                retry=retry,
+                source_location=location,
+            )
             step = Step(name, action_spec, after)
             step.pivot, step.read_only = pivot, read_only
             self.steps[name] = step

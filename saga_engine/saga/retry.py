@@ -7,7 +7,7 @@ from datetime import timedelta
 from saga_engine.backoff import Backoff
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """
     A step's or a compensation's own retry policy.

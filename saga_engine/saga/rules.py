@@ -15,8 +15,8 @@ from typing import Any
 
 from saga_engine.errors import DefinitionError
 from saga_engine.payload.annotations import split_optional
+from saga_engine.payload.mapping import Parameter
 from saga_engine.payload.payload import type_name
-from saga_engine.saga.binding import Parameter
 from saga_engine.saga.definition import UNKNOWN_TYPE, CommandSpec, Saga, Step
 from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind

@@ -9,10 +9,12 @@ What is remembered: PostgreSQL, over asyncpg, many rows at a time.
     tables             the tables, as data
     definitions        the sagas that workers have loaded
     runs               the rows of runs: locked, read, made, changed
+    snapshot           the state of a run as one JSON document
     business_keys      which run a business key belongs to
     journal            what happened to each run
     outbox             commands decided, perhaps not sent yet
     pending_requests   requests recorded for a worker, and what waits for one with the definition
+    trigger_data       triggers as the kind and the body of a stored request
     checked_requests   requests recorded through the database's functions, which check them
     incidents          where runs wait for a person
     stranded_starts    accepted starts that wait for a definition no worker has had lately

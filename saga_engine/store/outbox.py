@@ -103,12 +103,19 @@ async def claim_stale(
 def _outbox_row(row: Sequence[Any]) -> OutboxRow:
     row_id, created_at, run_id, saga, version, step, direction, *others = row
     attempt, command, idempotency_key, payload, due_at = others
-    step_arguments = (run_id, saga, version, step, Direction(direction), attempt)
-    return OutboxRow(
-        row_id,
-        SendCommand(*step_arguments, command, idempotency_key, orjson.loads(payload), due_at),
-        created_at,
+    send = SendCommand(
+        run_id=run_id,
+        saga=saga,
+        version=version,
+        step=step,
+        direction=Direction(direction),
+        attempt=attempt,
+        command=command,
+        idempotency_key=idempotency_key,
+        payload=orjson.loads(payload),
+        due_at=due_at,
     )
+    return OutboxRow(row_id, send, created_at)
 
 
 async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:

@@ -14,11 +14,13 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.run import CompensationCause, OpenIncident, Run, restore_run, to_snapshot
+from saga_engine.decider.run import CompensationCause, Run
 from saga_engine.errors import StoreReadTooLarge, StoreUnavailable
 from saga_engine.payload.serialization import from_data
 from saga_engine.postgres.statement import Statement, Transaction, text
+from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.store.json_column import dumps
+from saga_engine.store.snapshot import restore_run, to_snapshot
 from saga_engine.vocabulary import Failure, Json, Status
 
 UNLIMITED_BYTES = 2**62
@@ -213,8 +215,7 @@ def failure_from_cause(cause: Any) -> Failure | None:
     """Why a run turned back, from the `cause` in its state."""
     if cause is None:
         return None
-    parsed = from_data(CompensationCause, cause)
-    return parsed.failure or Failure(parsed.code, parsed.reason or "")
+    return from_data(CompensationCause, cause).as_failure
 
 
 def _run_id(row: StoredRun) -> str:
@@ -251,16 +252,14 @@ def _stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
             columns
         )
         identity = Run(
-            *(
-                run_id,
-                saga,
-                version,
-                fingerprint,
-                key,
-                orjson.loads(input_json),
-                started_at,
-                deadline,
-            ),
+            run_id=run_id,
+            saga=saga,
+            version=version,
+            fingerprint=fingerprint,
+            key=key,
+            input=orjson.loads(input_json),
+            started_at=started_at,
+            deadline=deadline,
             revision=revision,
             status=Status(status),
             finished_at=finished_at,

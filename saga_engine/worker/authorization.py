@@ -34,7 +34,10 @@ def sender_refusal(
     if work_item.sender is None:
         return ""
     match work_item.trigger:
-        case ReplyReceived(step, direction) | MalformedReply(step, direction) if saga is not None:
+        case (
+            ReplyReceived(step=step, direction=direction)
+            | MalformedReply(step=step, direction=direction)
+        ) if saga is not None:
             spec = saga.steps[step].command_spec(direction) if step in saga.steps else None
             command, rules = spec.command if spec else "", settings.authorized_reply_users
             return refusal_for(rules, command, work_item.sender, permission="be answered")

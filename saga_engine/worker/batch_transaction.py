@@ -25,6 +25,7 @@ from saga_engine.decider.triggers import (
     Trigger,
     WakeUp,
 )
+from saga_engine.payload.ports import PayloadPorts
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.saga.definition import Saga
@@ -326,15 +327,9 @@ class BatchTransaction:
         """Decide; None when the engine has a bug there, which must not stop the other runs."""
         changes, registry = self._changes, self._registry
         try:
-            decision = decide(
-                saga,
-                run,
-                trigger,
-                changes.now,
-                registry.encryption,
-                time_limit=changes.effective_watch(registry.watch),
-                limits=registry.limits,
-            )
+            time_limit = changes.effective_watch(registry.watch)
+            ports = PayloadPorts(registry.encryption, time_limit, registry.limits)
+            decision = decide(saga, run, trigger, changes.now, ports)
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug of the engine
             self._changes.after_commit.internal_errors.append((run.run_id, error))
             if work_item is not None:

@@ -26,15 +26,16 @@ from uuid import UUID
 
 from saga_engine.decider.effects import SendCommand, effects
 from saga_engine.decider.events import Event
-from saga_engine.decider.run import Run, first_open_incident
+from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.open_incident import first_open_incident
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
-from saga_engine.vocabulary import Failure, OperatorActionKind
+from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectWatch
 from saga_engine.worker.work_item import (
     DeadLetterItem,
@@ -135,7 +136,7 @@ class ChangeSet:
             self._record_operator_answer(work_item.audit_id, work_item, message, accepted=True)
         self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
 
-    def ignore(self, work_item: WorkItem, reason: str) -> None:
+    def ignore(self, work_item: WorkItem, reason: IgnoredReason) -> None:
         """Record that a work item changes nothing."""
         self.after_commit.ignored.append((work_item, reason))
 
@@ -236,7 +237,7 @@ class ChangeSet:
         delivery = work_item.delivery or as_delivery(work_item)
         if delivery is None or isinstance(work_item.trigger, MalformedReply):
             # A malformed reply is a dead letter already.
-            self.ignore(work_item, DeadLetterReason.UNAUTHORIZED_SENDER)
+            self.ignore(work_item, IgnoredReason.UNAUTHORIZED_SENDER)
             return
         dead_letter = DeadLetterItem(
             delivery=delivery,

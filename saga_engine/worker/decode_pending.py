@@ -9,13 +9,7 @@ which run and which key it is for; its body names neither.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from saga_engine.decider.triggers import (
-    Cancel,
-    ResolveIncident,
-    Trigger,
-    WakeUp,
-    deserialize_trigger,
-)
+from saga_engine.decider.triggers import Cancel, ResolveIncident, Trigger, WakeUp
 from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.protocol.body import read_json_within
@@ -23,6 +17,7 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.store.pending_requests import PendingRequest, ReadLimits
+from saga_engine.store.trigger_data import deserialize_trigger
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
 
 ENCRYPTION_SIZE_FACTOR = 2

@@ -11,7 +11,7 @@ refused starts and crash suspects (`batch_transaction`), confirmed outbox rows (
 from dataclasses import replace
 from datetime import timedelta
 
-from saga_engine.decider.triggers import Cancel, ResolveIncident, Start, serialize_trigger
+from saga_engine.decider.triggers import Cancel, ResolveIncident, Start
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.token import redact_token
 from saga_engine.settings import Settings
@@ -30,6 +30,7 @@ from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import DeadLetterItem, WorkItem
 

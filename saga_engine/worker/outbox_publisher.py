@@ -33,7 +33,7 @@ from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter, MessagesPublished
-from saga_engine.vocabulary import Failure, Outcome
+from saga_engine.vocabulary import EngineFailureCode, Failure, Outcome
 from saga_engine.worker import change_set
 from saga_engine.worker.work_item import WorkItem
 
@@ -235,8 +235,9 @@ def _unroutable_item(send: SendCommand, result: PublishOutcome, *, first_publish
     if result is PublishOutcome.UNROUTABLE:
         trigger: Trigger = CommandUnroutable(send.step, send.direction, send.attempt, first_publish)
     else:
-        failure = Failure(
-            "unpublishable", "The command breaks a limit, for example max_body_bytes."
+        failure = Failure.by_engine(
+            EngineFailureCode.UNPUBLISHABLE,
+            "The command breaks a limit, for example max_body_bytes.",
         )
         trigger = ReplyReceived(
             step=send.step,

@@ -15,7 +15,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import business_keys, pending_requests, runs
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.runs import RunStatus
-from saga_engine.vocabulary import Status
+from saga_engine.vocabulary import IgnoredReason, Status
 from saga_engine.worker import decode_pending
 from saga_engine.worker.change_set import ChangeSet, status_of_run
 from saga_engine.worker.registry import SagaRegistry
@@ -49,7 +49,7 @@ class RepeatedStarts:
     def ignore_all(self) -> None:
         """Ignore the repeated starts without an answer."""
         for prepared, _ in self._starts:
-            self._changes.ignore(prepared.work_item, "duplicate")
+            self._changes.ignore(prepared.work_item, IgnoredReason.DUPLICATE)
 
     async def answer_all(self) -> None:
         """Compare each start with the run or the queued start that it repeats, and answer it."""
@@ -73,7 +73,7 @@ class RepeatedStarts:
             if differs:
                 await self._refusals.refuse_conflict(prepared.work_item, run_id)
                 continue
-            self._changes.ignore(prepared.work_item, "duplicate")
+            self._changes.ignore(prepared.work_item, IgnoredReason.DUPLICATE)
             queued_status = (
                 _queued_status(queued_start) if isinstance(queued_start, WorkItem) else None
             )
@@ -89,7 +89,9 @@ class RepeatedStarts:
             problem = f"The input of run {run_id} {error}."
             await self._refusals.dead_letter_undecryptable(work_item, problem)
         else:
-            self._changes.ignore(work_item, "duplicate")  # it was answered when it was accepted
+            self._changes.ignore(
+                work_item, IgnoredReason.DUPLICATE
+            )  # it was answered when it was accepted
 
     async def _load_queued_starts(
         self, run_ids: Collection[str]

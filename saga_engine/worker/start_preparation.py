@@ -14,7 +14,8 @@ from saga_engine.decider.decide import decide, start_blocked
 from saga_engine.decider.effects import wake_at
 from saga_engine.decider.events import Event
 from saga_engine.decider.triggers import Start
-from saga_engine.payload.encryption import DECRYPTION_FAILED, EncryptionError, input_associated_data
+from saga_engine.payload.encryption import EncryptionError, input_associated_data
+from saga_engine.payload.ports import PayloadPorts
 from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import IncidentCause, Json
 from saga_engine.worker.change_set import ChangeSet
@@ -77,19 +78,13 @@ class StartPreparer:
         except EncryptionError as error:
             problem = f"The input {error}."
             if was_accepted:
-                return self.prepare_blocked(work_item, DECRYPTION_FAILED, problem)
+                return self.prepare_blocked(work_item, IncidentCause.DECRYPTION_FAILED, problem)
             await self._refusals.dead_letter_undecryptable(work_item, problem)
             return None
         saga = self._registry.sagas[definition_id]
-        decision = decide(
-            saga,
-            None,
-            start,
-            self._changes.now,
-            self._registry.encryption,
-            time_limit=self._changes.effective_watch(self._registry.watch),
-            limits=self._registry.limits,
-        )
+        time_limit = self._changes.effective_watch(self._registry.watch)
+        ports = PayloadPorts(self._registry.encryption, time_limit, self._registry.limits)
+        decision = decide(saga, None, start, self._changes.now, ports)
         self._changes.after_commit.code_failures.extend(decision.code_errors)
         if decision.run is not None:
             return PreparedStart(
@@ -106,7 +101,7 @@ class StartPreparer:
         return None
 
     def prepare_blocked(
-        self, work_item: WorkItem, cause: str, problem: str, *, without_key: bool = False
+        self, work_item: WorkItem, cause: IncidentCause, problem: str, *, without_key: bool = False
     ) -> PreparedStart:
         """Prepare a run that starts with an incident, because it was accepted and cannot go on."""
         definition_id = self.definition_id(work_item)

@@ -8,7 +8,7 @@ from saga_engine.cli.incidents import incident_json
 from saga_engine.decider.run import Incident, KeptReply, Run
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.store.incidents import StoredIncident
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import Direction, IncidentCause, Outcome
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 RUN_ID = "0198c0de-0000-7000-8000-000000000001"
@@ -18,8 +18,25 @@ STORED = StoredIncident(
     *("The reply does not fit Receipt.", NOON, None, None, None, None),
 )
 RUN = Run(
-    *(RUN_ID, "shop", 1, "f", "o-1", {}, NOON, None),
-    incidents={1: Incident(1, "charge", Direction.ACTION, "reply_invalid", "", NOON, KEPT)},
+    run_id=RUN_ID,
+    saga="shop",
+    version=1,
+    fingerprint="f",
+    key="o-1",
+    input={},
+    started_at=NOON,
+    deadline=None,
+    incidents={
+        1: Incident(
+            number=1,
+            step="charge",
+            direction=Direction.ACTION,
+            cause=IncidentCause.REPLY_INVALID,
+            message="",
+            opened_at=NOON,
+            kept_reply=KEPT,
+        )
+    },
 )
 STEP = {
     "name": "charge",

@@ -18,7 +18,7 @@ from saga_engine.decider.triggers import (
     Trigger,
     WakeUp,
 )
-from saga_engine.vocabulary import Outcome, Status
+from saga_engine.vocabulary import IncidentCause, Outcome, Status
 from tests.kit.decider_scenario import (
     ACTION,
     COMPENSATION,
@@ -77,7 +77,9 @@ def test_an_accepted_run_that_cannot_go_on_begins_with_incidents_at_its_first_st
     saga = Saga("trip", version=1, input=dict)
     for name, after in (("a", []), ("b", []), ("c", ["a", "b"])):
         add_step(saga, name, after=after)
-    decision = start_blocked(saga, Start("r", "k", [1]), NOON, "input_invalid", "It does not fit.")
+    decision = start_blocked(
+        saga, Start("r", "k", [1]), NOON, IncidentCause.INPUT_INVALID, "It does not fit."
+    )
     run = decision.run
     assert run is not None
     assert [(each.step, each.cause) for each in run.incidents.values()] == [
@@ -98,7 +100,12 @@ def test_starting_a_run_that_is_there_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "trigger", [WakeUp(), Cancel("a", "b"), ReplyReceived("a", ACTION, 1, Outcome.SUCCEEDED)]
+    "trigger",
+    [
+        WakeUp(),
+        Cancel("a", "b"),
+        ReplyReceived(step="a", direction=ACTION, attempt=1, outcome=Outcome.SUCCEEDED),
+    ],
 )
 def test_a_trigger_for_a_run_that_is_not_there_is_foreign(trigger):
     decision = decide(sequential_saga("a"), None, trigger, NOON)
@@ -118,9 +125,12 @@ def test_a_trigger_for_a_run_that_is_not_there_is_foreign(trigger):
 )
 def test_what_answers_an_attempt_that_was_never_made_is_foreign(step, direction, attempt):
     story = DeciderScenario(sequential_saga("a", "b"))
-    replies = [ReplyReceived(step, direction, attempt, outcome) for outcome in Outcome]
+    replies = [
+        ReplyReceived(step=step, direction=direction, attempt=attempt, outcome=outcome)
+        for outcome in Outcome
+    ]
     others: list[Trigger] = [
-        MalformedReply(step, direction, attempt, "?"),
+        MalformedReply(step=step, direction=direction, attempt=attempt, problem="?"),
         CommandUnroutable(step, direction, attempt),
     ]
     for trigger in (*replies, *others):
@@ -143,7 +153,12 @@ def test_a_no_of_an_attempt_that_is_not_the_last_is_late():
     assert story.rejects("a", attempt=1).ignored_reason == "late"
     assert story.fails("a", attempt=1).ignored_reason == "late"
     assert story.apply(CommandUnroutable("a", ACTION, 1)).ignored_reason == "late"
-    assert story.apply(MalformedReply("a", ACTION, 1, "?")).ignored_reason == "late"
+    assert (
+        story.apply(
+            MalformedReply(step="a", direction=ACTION, attempt=1, problem="?")
+        ).ignored_reason
+        == "late"
+    )
 
 
 def test_a_second_failure_of_the_same_attempt_is_late():
@@ -205,7 +220,7 @@ def test_rule_8_a_run_is_pinned_to_the_name_version_and_fingerprint_of_its_defin
 
 def test_the_same_arguments_give_the_same_decision():
     story = DeciderScenario(sequential_saga("a", "b"))
-    trigger = ReplyReceived("a", ACTION, 1, Outcome.FAILED)
+    trigger = ReplyReceived(step="a", direction=ACTION, attempt=1, outcome=Outcome.FAILED)
     assert decide(story.saga, story.run, trigger, NOON) == decide(
         story.saga, story.run, trigger, NOON
     )
@@ -236,7 +251,7 @@ def test_the_order_of_a_snapshots_keys_changes_no_decision():
 
 def test_a_reply_without_a_failure_is_recorded_by_its_outcome():
     story = DeciderScenario(sequential_saga("a"))
-    story.apply(ReplyReceived("a", ACTION, 1, Outcome.REJECTED))
+    story.apply(ReplyReceived(step="a", direction=ACTION, attempt=1, outcome=Outcome.REJECTED))
     assert story.run.compensation_cause is not None
     assert story.run.compensation_cause.failure is not None
     assert story.run.compensation_cause.failure.text == "rejected"
@@ -244,7 +259,7 @@ def test_a_reply_without_a_failure_is_recorded_by_its_outcome():
 
 def test_a_reply_that_claims_an_unknown_outcome_counts_as_failed():
     story = DeciderScenario(sequential_saga("a"))
-    story.apply(ReplyReceived("a", ACTION, 1, Outcome.UNKNOWN))
+    story.apply(ReplyReceived(step="a", direction=ACTION, attempt=1, outcome=Outcome.UNKNOWN))
     assert story.progress_of("a").status is StepStatus.AWAITING_RETRY
 
 

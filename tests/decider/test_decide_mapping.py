@@ -11,7 +11,14 @@ from saga_engine.decider.decide import decide
 from saga_engine.decider.run import CompensationCause, KeptReply, Progress, StepRun, StepStatus
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident
 from saga_engine.saga.rules import check
-from saga_engine.vocabulary import Failure, Outcome, Resolution, Status
+from saga_engine.vocabulary import (
+    CompensationCode,
+    EngineFailureCode,
+    Failure,
+    Outcome,
+    Resolution,
+    Status,
+)
 from tests.kit.decider_scenario import (
     ACTION,
     COMPENSATION,
@@ -84,7 +91,11 @@ def test_rule_7_once_the_mapping_is_mended_an_operator_retries_it():
 
 def test_rule_7_a_long_problem_is_cut():
     story = DeciderScenario(flight([]))
-    story.apply(MalformedReply("book", ACTION, 1, "\0 \ud800 " + "x" * 10_000))
+    story.apply(
+        MalformedReply(
+            step="book", direction=ACTION, attempt=1, problem="\0 \ud800 " + "x" * 10_000
+        )
+    )
     assert story.incident.message.startswith(r"\x00 \ud800 x")
     assert len(story.incident.message) == 500
 
@@ -240,10 +251,15 @@ def test_a_reply_that_is_missing_where_it_is_needed_blocks_the_step():
     story.saga = mended(Seat)
     assert story.progress_of("b").payload is not None
     story.state = replace(
-        story.run, steps={**story.run.steps, "b": StepRun(Progress(StepStatus.BLOCKED))}
+        story.run, steps={**story.run.steps, "b": StepRun(Progress(status=StepStatus.BLOCKED))}
     )
     decision = decide(
-        story.saga, story.run, ResolveIncident(2, Resolution.RETRY, "ann", "why"), story.now
+        story.saga,
+        story.run,
+        ResolveIncident(
+            incident_number=2, resolution=Resolution.RETRY, operator="ann", reason="why"
+        ),
+        story.now,
     )
     assert decision.run is not None
     (incident,) = decision.run.incidents.values()
@@ -297,7 +313,16 @@ def test_a_retry_asks_the_participant_again_while_the_kept_reply_does_not_fit():
 def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again(reply):
     """Also where the text itself would fit: it is what arrived, not what was meant."""
     story = DeciderScenario(typed_pivot(reply))
-    story.apply(MalformedReply("p", ACTION, 1, "Not JSON.", Outcome.REJECTED, "{broken"))
+    story.apply(
+        MalformedReply(
+            step="p",
+            direction=ACTION,
+            attempt=1,
+            problem="Not JSON.",
+            outcome=Outcome.REJECTED,
+            raw_text="{broken",
+        )
+    )
     assert story.incident.cause == "reply_unreadable"
     assert story.incident.kept_reply == KeptReply(1, "{broken", Outcome.REJECTED, unreadable=True)
     story.resolves("retry")
@@ -312,7 +337,11 @@ def test_an_operator_says_that_a_step_was_rejected_and_the_run_turns_back():
     assert story.sent_commands == ["undo.a#1"]
     assert story.progress_of("b").status is StepStatus.REJECTED
     assert story.run.compensation_cause == CompensationCause(
-        "rejected", "b", Failure("rejected", "because"), "ann", "because"
+        code=CompensationCode.REJECTED,
+        step="b",
+        failure=Failure.by_engine(EngineFailureCode.REJECTED, "because"),
+        operator="ann",
+        reason="because",
     )
     story.compensations_succeed("a")
     assert story.status is Status.COMPENSATED

@@ -29,29 +29,84 @@ from saga_engine.decider.events import (
     serialize_event,
 )
 from saga_engine.decider.run import CompensationCause, KeptReply
-from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution
+from saga_engine.vocabulary import (
+    CompensationCode,
+    Direction,
+    Failure,
+    IncidentCause,
+    Outcome,
+    Resolution,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 A, C = Direction.ACTION, Direction.COMPENSATION
 NO = Failure("no", "No.", {"why": [1]})
 EXAMPLES: list[Event] = [
-    RunStarted("r", "s", 1, "f", "k", {"x": 1}, ("a", "b"), NOON, NOON),
-    RunStarted("r", "s", 1, "f", None, None, (), NOON),
-    AttemptStarted("a", A, 1, 1, "do.a", NOON, {"x": [None]}),
-    AttemptStarted("a", C, 2, 1, "undo.a", NOON),
-    AttemptFailed("a", A, 1, Outcome.FAILED, NO, NOON),
-    AttemptFailed("a", A, 1, Outcome.UNKNOWN, NO, unroutable=True),
-    StepSucceeded("a", A, 1, {"y": 2}, late=True),
-    StepSucceeded("a", C, 1),
+    RunStarted(
+        run_id="r",
+        saga="s",
+        version=1,
+        fingerprint="f",
+        key="k",
+        input={"x": 1},
+        steps=("a", "b"),
+        started_at=NOON,
+        deadline=NOON,
+    ),
+    RunStarted(
+        run_id="r",
+        saga="s",
+        version=1,
+        fingerprint="f",
+        key=None,
+        input=None,
+        steps=(),
+        started_at=NOON,
+    ),
+    AttemptStarted(
+        step="a",
+        direction=A,
+        attempt=1,
+        round=1,
+        command="do.a",
+        due_at=NOON,
+        payload={"x": [None]},
+    ),
+    AttemptStarted(step="a", direction=C, attempt=2, round=1, command="undo.a", due_at=NOON),
+    AttemptFailed(
+        step="a", direction=A, attempt=1, outcome=Outcome.FAILED, failure=NO, retry_at=NOON
+    ),
+    AttemptFailed(
+        step="a", direction=A, attempt=1, outcome=Outcome.UNKNOWN, failure=NO, unroutable=True
+    ),
+    StepSucceeded(step="a", direction=A, attempt=1, reply={"y": 2}, late=True),
+    StepSucceeded(step="a", direction=C, attempt=1),
     StepRejected("a", A, 1, NO),
     StepGivenUp("a", Outcome.UNKNOWN),
     StepSkipped("a", A),
     StepCompleted("a", C, [1]),
-    RunStopping(CompensationCause("rejected", "a", NO)),
+    RunStopping(CompensationCause(code=CompensationCode.REJECTED, step="a", failure=NO)),
     StopSuperseded("late"),
-    RunCompensating(CompensationCause("cancelled", operator="ann", reason="why")),
-    IncidentOpened(1, "a", A, "cause", "message", NOON),
-    IncidentOpened(1, "a", A, "c", "m", NOON, KeptReply(2, {"x": 1}, Outcome.SUCCEEDED, True)),
+    RunCompensating(
+        CompensationCause(code=CompensationCode.CANCELLED, operator="ann", reason="why")
+    ),
+    IncidentOpened(
+        number=1,
+        step="a",
+        direction=A,
+        cause=IncidentCause.UNROUTABLE,
+        message="message",
+        opened_at=NOON,
+    ),
+    IncidentOpened(
+        number=1,
+        step="a",
+        direction=A,
+        cause=IncidentCause.UNROUTABLE,
+        message="m",
+        opened_at=NOON,
+        kept_reply=KeptReply(2, {"x": 1}, Outcome.SUCCEEDED, True),
+    ),
     IncidentResolved(1, Resolution.RETRY, "ann", "why"),
     IncidentResolved(1, None, "ann", "why"),
     RunCompleted(NOON, {"a": 1}),

@@ -3,9 +3,10 @@
 import pytest
 
 from saga_engine.decider.events import RunCompensated, RunStarted, RunStopping
-from saga_engine.decider.evolve import RUN_TRANSITIONS, evolve, replay
+from saga_engine.decider.evolve import evolve, replay
 from saga_engine.decider.run import CompensationCause
-from saga_engine.vocabulary import Status
+from saga_engine.decider.transitions import RUN_TRANSITIONS
+from saga_engine.vocabulary import CompensationCode, Status
 from tests.kit.decider_scenario import NOON, DeciderScenario, sequential_saga
 
 
@@ -23,7 +24,7 @@ def test_a_run_starts_once():
 
 def test_nothing_comes_before_the_start():
     with pytest.raises(AssertionError, match="a run starts with run_started"):
-        evolve(None, RunStopping(CompensationCause("deadline")))
+        evolve(None, RunStopping(CompensationCause(code=CompensationCode.DEADLINE)))
 
 
 def test_a_status_follows_only_the_table():

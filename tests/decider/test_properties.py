@@ -1,6 +1,7 @@
 """Any saga, any triggers in any order: what must hold, holds."""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,11 +30,28 @@ steps = st.sampled_from(["a0", "a1", "a2", "a3", "pivot", "z0", "z1", "nobody"])
 
 
 strangers = st.one_of(
-    st.builds(ReplyReceived, steps, directions, st.integers(0, 4), outcomes, bodies),
-    st.builds(MalformedReply, steps, directions, st.integers(0, 3), st.just("?")),
+    st.builds(
+        ReplyReceived,
+        step=steps,
+        direction=directions,
+        attempt=st.integers(0, 4),
+        outcome=outcomes,
+        body=bodies,
+    ),
+    st.builds(
+        MalformedReply,
+        step=steps,
+        direction=directions,
+        attempt=st.integers(0, 3),
+        problem=st.just("?"),
+    ),
     st.builds(CommandUnroutable, steps, directions, st.integers(0, 3)),
     st.builds(
-        ResolveIncident, st.integers(0, 6), st.sampled_from(Resolution), st.just("ann"), st.just("")
+        ResolveIncident,
+        incident_number=st.integers(0, 6),
+        resolution=st.sampled_from(Resolution),
+        operator=st.just("ann"),
+        reason=st.just(""),
     ),
     st.just(Start("r-1", "k-1", {})),
     st.just(Cancel("ann", "why")),
@@ -65,8 +83,8 @@ class AnyRun(RuleBasedStateMachine):
         assert again.events == (), "the same message twice is the same message"
         assert again.ignored_reason or again.refusal
 
-    def under_way(self, data) -> tuple[str, Direction, int] | None:
-        """A command that awaits its answer, or None."""
+    def in_flight(self, data) -> dict[str, Any] | None:
+        """The step, direction and attempt of a command that awaits its reply, or None."""
         awaited = [
             (name, direction)
             for name in self.story.saga.steps
@@ -76,12 +94,13 @@ class AnyRun(RuleBasedStateMachine):
         if not awaited:
             return None
         name, direction = data.draw(st.sampled_from(awaited))
-        return name, direction, self.story.progress_of(name, direction).attempts
+        attempt = self.story.progress_of(name, direction).attempts
+        return {"step": name, "direction": direction, "attempt": attempt}
 
     @rule(data=st.data())
     def a_command_succeeds(self, data):
-        if place := self.under_way(data):
-            self.tell(ReplyReceived(*place, Outcome.SUCCEEDED, 1))
+        if command := self.in_flight(data):
+            self.tell(ReplyReceived(**command, outcome=Outcome.SUCCEEDED, body=1))
 
     @rule(data=st.data())
     def another_command_succeeds(self, data):
@@ -94,27 +113,43 @@ class AnyRun(RuleBasedStateMachine):
         if names:
             name = data.draw(st.sampled_from(names))
             attempt = data.draw(st.integers(1, 3))
-            self.tell(ReplyReceived(name, Direction.ACTION, attempt, Outcome.SUCCEEDED, 1))
+            self.tell(
+                ReplyReceived(
+                    step=name,
+                    direction=Direction.ACTION,
+                    attempt=attempt,
+                    outcome=Outcome.SUCCEEDED,
+                    body=1,
+                )
+            )
 
     @rule(data=st.data(), outcome=outcomes, body=bodies, failure=failures)
     def a_command_is_answered(self, data, outcome, body, failure):
-        if place := self.under_way(data):
-            self.tell(ReplyReceived(*place, outcome, body, failure))
+        if command := self.in_flight(data):
+            self.tell(ReplyReceived(**command, outcome=outcome, body=body, failure=failure))
 
     @rule(data=st.data(), returned=st.booleans())
     def a_command_is_returned_or_its_answer_garbled(self, data, returned):
-        if place := self.under_way(data):
+        if command := self.in_flight(data):
             self.tell(
-                CommandUnroutable(*place, first_send=True)
+                CommandUnroutable(**command, first_send=True)
                 if returned
-                else MalformedReply(*place, "?")
+                else MalformedReply(**command, problem="?")
             )
 
     @rule(data=st.data(), outcome=outcomes, body=bodies)
     def an_old_command_is_answered(self, data, outcome, body):
         if self.story.sends:
             sent = data.draw(st.sampled_from(self.story.sends))
-            self.tell(ReplyReceived(sent.step, sent.direction, sent.attempt, outcome, body))
+            self.tell(
+                ReplyReceived(
+                    step=sent.step,
+                    direction=sent.direction,
+                    attempt=sent.attempt,
+                    outcome=outcome,
+                    body=body,
+                )
+            )
 
     @rule(message=strangers)
     def anything_arrives(self, message):
@@ -140,7 +175,15 @@ class AnyRun(RuleBasedStateMachine):
     @rule(resolution=st.sampled_from([Resolution.RETRY, *Resolution]), result=bodies)
     def the_open_incident_is_resolved(self, resolution, result):
         number = min(self.story.run.incidents)
-        decision = self.story.apply(ResolveIncident(number, resolution, "ann", "why", result))
+        decision = self.story.apply(
+            ResolveIncident(
+                incident_number=number,
+                resolution=resolution,
+                operator="ann",
+                reason="why",
+                result=result,
+            )
+        )
         assert decision.refusal or number not in self.story.run.incidents
         if not decision.refusal:
             assert isinstance(decision.events[0], IncidentResolved)

@@ -2,18 +2,10 @@
 
 from dataclasses import fields, replace
 
-from saga_engine.decider.run import (
-    SNAPSHOT_FIELDS,
-    CompensationCause,
-    Progress,
-    Run,
-    StepRun,
-    StepStatus,
-    first_open_incident,
-    restore_run,
-    to_snapshot,
-)
-from saga_engine.vocabulary import Direction, Failure, Status
+from saga_engine.decider.run import CompensationCause, Progress, Run, StepRun, StepStatus
+from saga_engine.protocol.open_incident import first_open_incident
+from saga_engine.store.snapshot import SNAPSHOT_FIELDS, restore_run, to_snapshot
+from saga_engine.vocabulary import CompensationCode, Direction, EngineFailureCode, Failure, Status
 from tests.kit.decider_scenario import DeciderScenario, branching_saga, sequential_saga
 
 COLUMNS = {
@@ -59,11 +51,11 @@ def test_a_step_may_have_an_effect_unless_nothing_arrived_or_it_was_rejected():
     assert StepRun(Progress(attempts=1)).may_have_effect
     assert not StepRun(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
     assert not StepRun(Progress(attempts=1, rejected=True)).may_have_effect
-    assert StepRun(Progress(StepStatus.SUCCEEDED)).may_have_effect
+    assert StepRun(Progress(status=StepStatus.SUCCEEDED)).may_have_effect
 
 
 def test_a_step_is_undone_when_confirmed_or_taken_responsibility_for():
-    undone = {s for s in StepStatus if StepRun(compensation=Progress(s)).compensation_done}
+    undone = {s for s in StepStatus if StepRun(compensation=Progress(status=s)).compensation_done}
     assert undone == {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
 
 
@@ -81,13 +73,15 @@ def test_a_failure_is_told_by_code_and_message():
 
 
 def test_whoever_waits_is_told_the_failure_or_else_the_reason():
-    assert CompensationCause("rejected", "a", Failure("no", "Sold out.")).as_failure == Failure(
-        "no", "Sold out."
+    assert CompensationCause(
+        code=CompensationCode.REJECTED, step="a", failure=Failure("no", "Sold out.")
+    ).as_failure == Failure("no", "Sold out.")
+    assert CompensationCause(
+        code=CompensationCode.CANCELLED, operator="ann", reason="why"
+    ).as_failure == Failure.by_engine(EngineFailureCode.CANCELLED, "why")
+    assert CompensationCause(code=CompensationCode.DEADLINE).as_failure == Failure.by_engine(
+        EngineFailureCode.DEADLINE
     )
-    assert CompensationCause("cancelled", operator="ann", reason="why").as_failure == Failure(
-        "cancelled", "why"
-    )
-    assert CompensationCause("deadline").as_failure == Failure("deadline")
 
 
 def test_the_first_open_incident_is_told_without_what_a_client_must_not_see():

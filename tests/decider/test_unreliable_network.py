@@ -139,8 +139,15 @@ class UnreliableNetwork:
         outcome = self.participants.perform(message)
         body = 1 if outcome is Outcome.SUCCEEDED else None
         failure = None if outcome is Outcome.SUCCEEDED else Failure(outcome.value)
-        place = (message.step, message.direction, message.attempt)
-        self._deliver(ReplyReceived(*place, outcome, body, failure))
+        reply = ReplyReceived(
+            step=message.step,
+            direction=message.direction,
+            attempt=message.attempt,
+            outcome=outcome,
+            body=body,
+            failure=failure,
+        )
+        self._deliver(reply)
 
 
 def assert_effects(world: UnreliableNetwork) -> None:
@@ -186,10 +193,24 @@ def test_p1_an_operator_who_retries_or_else_takes_it_on_brings_every_run_to_its_
     world.stop_faults()
     for _ in range(50):
         for number, incident in list(world.scenario.run.incidents.items()):
-            world.apply(ResolveIncident(number, Resolution.RETRY, "ann", "the network is calm"))
+            world.apply(
+                ResolveIncident(
+                    incident_number=number,
+                    resolution=Resolution.RETRY,
+                    operator="ann",
+                    reason="the network is calm",
+                )
+            )
             if incident.cause == "not_compensatable":
                 world.participants.done[incident.step] = 0  # undone by hand
-                world.apply(ResolveIncident(number, Resolution.COMPLETE, "ann", "undone by hand"))
+                world.apply(
+                    ResolveIncident(
+                        incident_number=number,
+                        resolution=Resolution.COMPLETE,
+                        operator="ann",
+                        reason="undone by hand",
+                    )
+                )
         world.run()
     assert world.scenario.status.is_finished
     assert_effects(world)

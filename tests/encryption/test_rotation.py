@@ -142,7 +142,11 @@ async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back
     asked = len(parties.shop.commands)
     await parties.restart_worker("k1", "k2")
     await record_operator_action(
-        parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
+        parties.engine,
+        str(handle.run_id),
+        ResolveIncident(
+            incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="back"
+        ),
     )
     await parties.request("k1", "k2")
     ending = await parties.client.result(handle.run_id, timeout=30)
@@ -162,7 +166,11 @@ async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_n
     await parties.restart_participant("k1", "k2")
     await parties.restart_worker("k2", "k1")
     await record_operator_action(
-        parties.engine, str(handle.run_id), ResolveIncident(1, Resolution.RETRY, "ada", "back")
+        parties.engine,
+        str(handle.run_id),
+        ResolveIncident(
+            incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="back"
+        ),
     )
     assert (await parties.client.result(handle.run_id, timeout=30)).status == Status.COMPLETED
     await check_promises(parties.engine.database)

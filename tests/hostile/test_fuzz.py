@@ -18,7 +18,6 @@ from pamqp import commands
 
 from saga_engine.amqp import tolerant_decoding
 from saga_engine.amqp.delivery_channel import build_delivery
-from saga_engine.decider.triggers import serialize_trigger
 from saga_engine.protocol.answer import decode_client_message
 from saga_engine.protocol.command import Command, ReceivedCommand, decode_command, encode_command
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
@@ -31,6 +30,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Failure, Outcome
 from saga_engine.worker.decode import decode_delivery
 from saga_engine.worker.flush import _dead_letter_row

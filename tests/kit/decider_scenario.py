@@ -16,7 +16,7 @@ from saga_engine.decider.decide import Decision, decide
 from saga_engine.decider.effects import SendCommand, effects, wake_at
 from saga_engine.decider.events import Event, deserialize_event, serialize_event
 from saga_engine.decider.evolve import replay
-from saga_engine.decider.run import Incident, Progress, Run, restore_run, to_snapshot
+from saga_engine.decider.run import Incident, Progress, Run
 from saga_engine.decider.triggers import (
     Cancel,
     CommandUnroutable,
@@ -28,7 +28,9 @@ from saga_engine.decider.triggers import (
     WakeUp,
 )
 from saga_engine.payload.encryption import NO_ENCRYPTION
+from saga_engine.payload.ports import PayloadPorts
 from saga_engine.saga.rules import check
+from saga_engine.store.snapshot import restore_run, to_snapshot
 from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -122,7 +124,9 @@ class DeciderScenario:
 
     def apply(self, trigger: Trigger) -> Decision:
         before = self.state
-        self.last_decision = decide(self.saga, before, trigger, self.now, self.encryption)
+        self.last_decision = decide(
+            self.saga, before, trigger, self.now, PayloadPorts(self.encryption)
+        )
         self.state = self.last_decision.run
         self.journal.extend(self.last_decision.events)
         if self.last_decision.ignored_reason or self.last_decision.refusal:
@@ -151,7 +155,11 @@ class DeciderScenario:
 
     def malformed_reply(self, step: str, direction: Direction = ACTION) -> Decision:
         attempt = self.progress_of(step, direction).attempts
-        return self.apply(MalformedReply(step, direction, attempt, "The body is not JSON."))
+        return self.apply(
+            MalformedReply(
+                step=step, direction=direction, attempt=attempt, problem="The body is not JSON."
+            )
+        )
 
     def unroutable(
         self, step: str, direction: Direction = ACTION, *, first: bool = True
@@ -181,7 +189,15 @@ class DeciderScenario:
 
     def resolves(self, resolution: str, result: Any = None, number: int | None = None) -> Decision:
         number = min(self.run.incidents, default=1) if number is None else number
-        return self.apply(ResolveIncident(number, Resolution(resolution), "ann", "because", result))
+        return self.apply(
+            ResolveIncident(
+                incident_number=number,
+                resolution=Resolution(resolution),
+                operator="ann",
+                reason="because",
+                result=result,
+            )
+        )
 
     def _reply(
         self,
@@ -192,7 +208,9 @@ class DeciderScenario:
         **content: Any,
     ) -> ReplyReceived:
         number = self.progress_of(step, direction).attempts if attempt is None else attempt
-        return ReplyReceived(step, direction, number, outcome, **content)
+        return ReplyReceived(
+            step=step, direction=direction, attempt=number, outcome=outcome, **content
+        )
 
 
 def assert_replays(journal: list[Event], run: Run) -> None:

@@ -9,10 +9,8 @@ from pydantic import BaseModel
 from saga_engine import Saga
 from saga_engine.decider.decide import decide
 from saga_engine.decider.events import serialize_event
-from saga_engine.decider.run import to_snapshot
 from saga_engine.decider.triggers import ReplyReceived, Start
 from saga_engine.payload.encryption import (
-    DECRYPTION_FAILED,
     NO_ENCRYPTION,
     EncryptionError,
     PayloadEncryption,
@@ -23,7 +21,9 @@ from saga_engine.payload.encryption import (
     key_associated_data,
     reply_associated_data,
 )
-from saga_engine.vocabulary import Failure, Outcome
+from saga_engine.payload.ports import PayloadPorts
+from saga_engine.store.snapshot import to_snapshot
+from saga_engine.vocabulary import EngineFailureCode, Failure, IncidentCause, Outcome
 from tests.kit.decider_scenario import ACTION, COMPENSATION, NOON, TWO_ATTEMPTS, DeciderScenario
 from tests.kit.encryption_keys import payload_encryption
 
@@ -120,8 +120,8 @@ def test_a_decision_about_sealed_payloads_is_the_same_each_time():
         None,
         payload_encryption("k1").encrypt({"id": 7, "card": "c"}, ("input", "shop", "r-1")),
     )
-    assert decide(shop(), None, start, NOON, payload_encryption("k1")) == decide(
-        shop(), None, start, NOON, payload_encryption("k1")
+    assert decide(shop(), None, start, NOON, PayloadPorts(payload_encryption("k1"))) == decide(
+        shop(), None, start, NOON, PayloadPorts(payload_encryption("k1"))
     )
 
 
@@ -147,7 +147,7 @@ def test_a_run_in_flight_goes_on_when_another_key_becomes_current():
 
 def test_an_input_whose_key_is_away_is_refused_with_a_sentence():
     start = Start("r-1", None, payload_encryption("k3").encrypt({}, ("input", "shop", "r-1")))
-    decision = decide(shop(), None, start, NOON, payload_encryption("k1"))
+    decision = decide(shop(), None, start, NOON, PayloadPorts(payload_encryption("k1")))
     assert decision.run is None
     assert decision.refusal == "The input cannot be decrypted: key 'k3' is not in the key ring."
 
@@ -156,14 +156,14 @@ def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_i
     story = EncryptedScenario(shop(), "k1")
     story.charged(by=payload_encryption("k2"))
     assert story.progress_of("charge").status == "succeeded"
-    assert story.incident.cause == DECRYPTION_FAILED
+    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
     assert story.incident.step == "ship"
     assert story.incident.message == (
         "The payload needs the reply of step 'charge', which cannot be decrypted:"
         " key 'k2' is not in the key ring."
     )
     story.resolves("retry")
-    assert story.incident.cause == DECRYPTION_FAILED  # it is still away
+    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED  # it is still away
     story.keys("k1", "k2")
     story.resolves("retry")
     assert story.sent_commands == ["do.ship#1"]
@@ -183,7 +183,7 @@ def test_where_the_codec_was_left_out_what_is_sealed_is_an_incident_and_no_value
     story = EncryptedScenario(shop(), "k1")
     story.encryption = NO_ENCRYPTION
     story.charged(by=payload_encryption("k1"))
-    assert story.incident.cause == DECRYPTION_FAILED
+    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
     assert "no codec is set here" in story.incident.message
 
 
@@ -216,9 +216,12 @@ def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
     story.fails("ship")
     story.attempts_exhausted("ship")
     assert (story.incident.step, story.incident.direction) == ("ship", COMPENSATION)
-    assert story.incident.cause == DECRYPTION_FAILED
+    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
     story.resolves("skip")
-    assert (story.incident.step, story.incident.cause) == ("charge", DECRYPTION_FAILED)
+    assert (story.incident.step, story.incident.cause) == (
+        "charge",
+        IncidentCause.DECRYPTION_FAILED,
+    )
     story.keys("k2", "k1")
     story.resolves("retry")
     assert story.payload == {"number": CANARY}
@@ -228,12 +231,16 @@ def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
 
 def test_a_participant_without_the_key_makes_an_incident_and_not_a_rollback():
     story = EncryptedScenario(shop(), "k1")
-    told = Failure(DECRYPTION_FAILED, "Key 'k1' is not in the key ring.")
-    reply = ReplyReceived("charge", ACTION, 1, Outcome.FAILED, failure=told)
+    told = Failure.by_engine(
+        EngineFailureCode.DECRYPTION_FAILED, "Key 'k1' is not in the key ring."
+    )
+    reply = ReplyReceived(
+        step="charge", direction=ACTION, attempt=1, outcome=Outcome.FAILED, failure=told
+    )
     story.apply(reply)
     story.timer_fires()
     story.apply(replace(reply, attempt=2))
-    assert (story.status, story.incident.cause) == ("running", DECRYPTION_FAILED)
+    assert (story.status, story.incident.cause) == ("running", IncidentCause.DECRYPTION_FAILED)
     assert "'k1'" in story.incident.message
     before = story.sends[-1]
     story.resolves("retry")
@@ -280,7 +287,7 @@ def test_a_misfit_names_no_place_in_a_payload_because_that_may_be_a_key_of_the_u
     start = Start(
         "r-1", None, payload_encryption("k1").encrypt({CANARY: "x"}, ("input", "shop", "r-1"))
     )
-    refused = decide(saga, None, start, NOON, payload_encryption("k1")).refusal
+    refused = decide(saga, None, start, NOON, PayloadPorts(payload_encryption("k1"))).refusal
     assert refused == "The input does not fit dict[str, int]."
     story = EncryptedScenario(saga, "k1", order={"a": 1})
     assert "PayloadError: dict does not fit dict[str, int]" in story.incident.message
@@ -334,7 +341,12 @@ def test_a_failure_shows_its_code_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "failure", [Failure("no"), Failure(DECRYPTION_FAILED, "Key 'k1' is away.")]
+    "failure",
+    [
+        Failure("no"),
+        Failure.by_engine(EngineFailureCode.DECRYPTION_FAILED, "Key 'k1' is away."),
+        Failure("decryption_failed", "Key 'k1' is away."),
+    ],
 )
 def test_a_failure_that_says_nothing_of_a_payload_is_not_sealed(failure):
     assert payload_encryption("k1").encrypt_failure(failure, "r-1") is failure
@@ -389,7 +401,7 @@ def test_what_was_sealed_and_is_no_json_does_not_open(plain):
         plain, "/".join(reply_associated_data("r-1", "charge", ACTION))
     )
     story.succeeds("charge", {"$encrypted": text})
-    assert (story.incident.step, story.incident.cause) == ("ship", DECRYPTION_FAILED)
+    assert (story.incident.step, story.incident.cause) == ("ship", IncidentCause.DECRYPTION_FAILED)
 
 
 def test_no_two_places_are_written_alike():

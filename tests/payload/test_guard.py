@@ -12,6 +12,7 @@ from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import Start
 from saga_engine.payload.encryption import EncryptionError, PayloadEncryption
 from saga_engine.payload.guard import TimeLimitExceeded, UserCodeCall, UserCodeError, call_user_code
+from saga_engine.payload.ports import PayloadPorts
 from saga_engine.vocabulary import Status
 from tests.kit.decider_scenario import ACTION, NOON, DeciderScenario
 
@@ -234,7 +235,7 @@ def late() -> None:
 def test_a_mapping_that_is_interrupted_opens_an_incident_that_says_so():
     watch = Impatient(refuse=False)
     story = DeciderScenario(shop(late), {})
-    started = decide(story.saga, None, Start("r", None, {}), NOON, time_limit=watch)
+    started = decide(story.saga, None, Start("r", None, {}), NOON, PayloadPorts(time_limit=watch))
     assert watch.calls == ["Model", "left", "reserve", "left"]
     assert started.code_errors == ()
     story.succeeds("reserve", {})
@@ -243,7 +244,11 @@ def test_a_mapping_that_is_interrupted_opens_an_incident_that_says_so():
 
 def test_a_call_that_is_refused_is_not_made():
     decision = decide(
-        shop(leave), None, Start("r", None, {}), NOON, time_limit=Impatient(refuse=True)
+        shop(leave),
+        None,
+        Start("r", None, {}),
+        NOON,
+        PayloadPorts(time_limit=Impatient(refuse=True)),
     )
     assert decision.refusal == "The input cannot be read: Model is not called."
 

@@ -25,6 +25,7 @@ from saga_engine.payload.limits import (
     has_inexact_integer,
 )
 from saga_engine.payload.payload import is_storable, limit_problem
+from saga_engine.payload.ports import PayloadPorts
 from saga_engine.protocol.limits import body_limits
 from saga_engine.settings import Settings
 from tests.kit.decider_scenario import NOON
@@ -141,7 +142,7 @@ def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits
         travels: dict = payload
         return travels
 
-    decision = decide(saga, None, Start("r", None, {}), NOON, limits=limits)
+    decision = decide(saga, None, Start("r", None, {}), NOON, PayloadPorts(limits=limits))
     assert decision.run is not None
     [incident] = decision.run.incidents.values()
     assert incident.cause == "mapping_failed"
@@ -165,13 +166,16 @@ def test_what_is_sealed_is_held_against_the_limits_as_it_is_sent():
         None,
         start,
         NOON,
-        PayloadEncryption(Reverse()),
-        limits=BodyLimits(max_values=10, max_depth=1),
+        PayloadPorts(PayloadEncryption(Reverse()), limits=BodyLimits(max_values=10, max_depth=1)),
     )
     assert fits.run is not None
     assert not fits.run.incidents
     long = decide(
-        saga, None, start, NOON, PayloadEncryption(Reverse()), limits=BodyLimits(max_bytes=90)
+        saga,
+        None,
+        start,
+        NOON,
+        PayloadPorts(PayloadEncryption(Reverse()), limits=BodyLimits(max_bytes=90)),
     )
     assert long.run is not None
     assert "max_body_bytes" in next(iter(long.run.incidents.values())).message

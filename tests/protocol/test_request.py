@@ -4,7 +4,6 @@ from uuid import UUID
 import orjson
 import pytest
 
-from saga_engine.decider.run import OpenIncident
 from saga_engine.protocol.answer import (
     Answer,
     AnswerAddress,
@@ -17,6 +16,7 @@ from saga_engine.protocol.answer import (
     run_finished_binding,
 )
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.protocol.request import (
     CancelRequest,
     StartRequest,
@@ -111,7 +111,9 @@ def test_answer_arrives_as_it_was_sent():
 
 def test_an_answer_says_that_its_run_waits_for_a_person():
     since = datetime(2026, 11, 28, 3, tzinfo=UTC)
-    incident = OpenIncident(1, "charge", Direction.ACTION, "step_unknown", since)
+    incident = OpenIncident(
+        number=1, step="charge", direction=Direction.ACTION, cause="step_unknown", since=since
+    )
     answer = Answer(
         *(AnswerOutcome.EXISTING, RUN, Status.RUNNING, None, None, "place-order", 1, "o-1"),
         *(2, incident),

@@ -9,8 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine import Retry, Saga
-from saga_engine.errors import DefinitionError
-from saga_engine.saga.definition import collect_errors
+from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.saga.rules import problems
 from saga_engine.vocabulary import Direction, StepKind
 from tests.kit.decider_scenario import add_step, branching_saga, sequential_saga

@@ -3,8 +3,6 @@
 from itertools import pairwise
 
 from saga_engine import Saga
-from saga_engine.decider.diagrams import run_diagram
-from saga_engine.decider.evolve import RUN_TRANSITIONS
 from saga_engine.saga.diagrams import ascii_table, dot, mermaid
 from tests.kit.decider_scenario import add_step, branching_saga
 
@@ -105,25 +103,6 @@ def test_nothing_breaks_out_of_its_label():
     assert plain.isascii()
     assert "\x1b" not in plain
     assert len(plain.splitlines()) == 4
-
-
-def test_the_statuses_are_drawn_from_the_table():
-    lines = [line.strip() for line in run_diagram().splitlines()]
-    assert lines == [
-        "stateDiagram-v2",
-        "[*] --> running",
-        "running --> compensating",
-        "running --> completed",
-        "running --> abandoned",
-        "compensating --> compensated",
-        "compensating --> abandoned",
-        "completed --> [*]",
-        "compensated --> compensating",
-        "compensated --> [*]",
-        "abandoned --> [*]",
-    ]
-    drawn = {tuple(line.split(" --> ")) for line in lines[1:] if "[*]" not in line}
-    assert drawn == {(str(a), str(b)) for a, after in RUN_TRANSITIONS.items() for b in after}
 
 
 def test_every_line_of_the_table_is_as_wide_as_its_rule():

@@ -38,8 +38,12 @@ def test_the_jitter_uses_the_whole_share_it_is_given():
 def test_a_delay_is_within_its_bounds_for_every_policy(
     failures, seed, initial, maximum, factor, jitter
 ):
-    bare = Retry(1000, initial, maximum, factor, 0).delay(failures, seed)
-    delay = Retry(1000, initial, maximum, factor, jitter).delay(failures, seed)
+    bare = Retry(attempts=1000, initial=initial, maximum=maximum, factor=factor, jitter=0).delay(
+        failures, seed
+    )
+    delay = Retry(
+        attempts=1000, initial=initial, maximum=maximum, factor=factor, jitter=jitter
+    ).delay(failures, seed)
     rounding = timedelta(microseconds=1)
     assert initial - rounding <= bare <= maximum
     assert bare * (1 - jitter) - rounding <= delay <= bare

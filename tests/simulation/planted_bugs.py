@@ -21,7 +21,6 @@ from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.effects import SendCommand
 from saga_engine.decider.events import Event, RunCompleted
 from saga_engine.decider.progress import _needs_compensation
-from saga_engine.decider.replies import LATE
 from saga_engine.decider.run import Run, StepRun, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
@@ -46,7 +45,7 @@ from saga_engine.store.pending_requests import NewRequest, PendingRequest, Pendi
 from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, Outcome, Status
+from saga_engine.vocabulary import Direction, IgnoredReason, Outcome, Status
 from saga_engine.worker import (
     batch_runner,
     batch_transaction,
@@ -404,9 +403,9 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def ignore_a_late_success(plant: BugPatcher) -> None:
-    def ignore(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
+    def ignore(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
         del builder, reply
-        return LATE
+        return IgnoredReason.LATE
 
     plant.replace(replies, "_on_late_success", ignore)
 
@@ -431,7 +430,7 @@ def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
 def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
     on_reply = replies.on_reply
 
-    def accept_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
+    def accept_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
         if reply.direction is Direction.COMPENSATION and reply.outcome is Outcome.REJECTED:
             reply = replace(reply, outcome=Outcome.SUCCEEDED)
         return on_reply(builder, reply)

@@ -57,7 +57,15 @@ async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinish
     async with database.transaction() as tx:
         for step in ("reserve", "charge"):
             await apply_trigger(
-                tx, run.run_id, ReplyReceived(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+                tx,
+                run.run_id,
+                ReplyReceived(
+                    step=step,
+                    direction=Direction.ACTION,
+                    attempt=1,
+                    outcome=Outcome.SUCCEEDED,
+                    body={},
+                ),
             )
         assert await definitions.register(tx, [changed()]) != {("place-order", 1): definition_id}
 

@@ -7,7 +7,13 @@ from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import apply_trigger, insert_run
 
-RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
+RESERVED = ReplyReceived(
+    step="reserve",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"id": "r-1", "n": 1.5},
+)
 
 
 async def test_an_ordinary_step_is_a_hot_update(database: Database, definition_id: int):

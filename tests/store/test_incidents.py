@@ -14,14 +14,24 @@ from saga_engine.store import incidents, runs
 from saga_engine.store.bounded_count import BoundedCount
 from saga_engine.store.database import Database
 from saga_engine.store.incidents import IncidentFilter
-from saga_engine.vocabulary import Direction, Resolution
+from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 from tests.kit.stored_runs import insert_run
 
 
 async def opened(tx, run_id: str, *numbers: int) -> list:
     now = await runs.database_now(tx)
     return [
-        (run_id, IncidentOpened(n, "reserve", Direction.COMPENSATION, "exhausted", "é", now))
+        (
+            run_id,
+            IncidentOpened(
+                number=n,
+                step="reserve",
+                direction=Direction.COMPENSATION,
+                cause=IncidentCause.STEP_FAILED,
+                message="é",
+                opened_at=now,
+            ),
+        )
         for n in numbers
     ]
 
@@ -36,7 +46,7 @@ async def test_an_open_incident_is_listed_with_its_run(database: Database, defin
         *(run.run_id, "k", "place-order", 1),
     )
     assert (found.number, found.direction, found.cause, found.message) == (
-        *(1, Direction.COMPENSATION, "exhausted", "é"),
+        *(1, Direction.COMPENSATION, "step_failed", "é"),
     )
     assert found.resolved_at is None
 
@@ -99,7 +109,7 @@ async def test_incidents_come_in_pages_with_a_total_that_is_bounded(
             tx, IncidentFilter(), ["cause", "step", "saga"], limit=9
         )
     assert (group.count, group.oldest_opened_at) == (3, first[0].opened_at)
-    assert group.shared_values == {"cause": "exhausted", "step": "reserve", "saga": "place-order"}
+    assert group.shared_values == {"cause": "step_failed", "step": "reserve", "saga": "place-order"}
     assert group.example == f"{run.run_id}/1"
 
 

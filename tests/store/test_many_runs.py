@@ -68,7 +68,15 @@ async def full(postgres):
             done = (await insert_run(tx, number)).run_id
             for step in ("reserve", "charge"):
                 await apply_trigger(
-                    tx, done, ReplyReceived(step, Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+                    tx,
+                    done,
+                    ReplyReceived(
+                        step=step,
+                        direction=Direction.ACTION,
+                        attempt=1,
+                        outcome=Outcome.SUCCEEDED,
+                        body={},
+                    ),
                 )
             await tx.execute(MANY, {"run_id": done, "number": FINISHED})
             await tx.execute(EVENTS, {"run_id": done})

@@ -31,8 +31,12 @@ from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
 
 PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
-RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
-CHARGED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
+RESERVED = ReplyReceived(
+    step="reserve", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
+CHARGED = ReplyReceived(
+    step="charge", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
 
 
 async def test_the_coming_months_are_there_and_made_once(database: Database):

@@ -20,9 +20,20 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.kit.stored_runs import INPUT, apply_trigger, decide_start, insert_run, run_id, sends
 
-RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
-CHARGED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {})
-DECLINED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("declined"))
+RESERVED = ReplyReceived(
+    step="reserve", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
+CHARGED = ReplyReceived(
+    step="charge", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
+DECLINED = ReplyReceived(
+    step="charge",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.REJECTED,
+    body=None,
+    failure=Failure("declined"),
+)
 
 
 async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
@@ -57,7 +68,11 @@ async def test_showing_a_run_shows_everything_on_record(database: Database, defi
         run = await insert_run(tx, definition_id)
         await apply_trigger(tx, run.run_id, RESERVED)
         decision = await apply_trigger(
-            tx, run.run_id, MalformedReply("charge", Direction.ACTION, 1, "not JSON")
+            tx,
+            run.run_id,
+            MalformedReply(
+                step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON"
+            ),
         )
         await incidents.record(tx, [(run.run_id, event) for event in decision.events])
         act = OperatorAction(

@@ -24,13 +24,32 @@ from tests.kit.stored_runs import (
 
 pytestmark = BOTH_DATABASES
 
-RESERVED = ReplyReceived("reserve", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "r-1", "n": 1.5})
-CHARGED = ReplyReceived("charge", Direction.ACTION, 1, Outcome.SUCCEEDED, {"id": "c-1"})
-DECLINED = ReplyReceived(
-    "charge", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("declined", "é", {"a": [1]})
+RESERVED = ReplyReceived(
+    step="reserve",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"id": "r-1", "n": 1.5},
 )
-RELEASED = ReplyReceived("reserve", Direction.COMPENSATION, 1, Outcome.SUCCEEDED, {})
-GARBLED = MalformedReply("charge", Direction.ACTION, 1, "not JSON")
+CHARGED = ReplyReceived(
+    step="charge",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"id": "c-1"},
+)
+DECLINED = ReplyReceived(
+    step="charge",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.REJECTED,
+    body=None,
+    failure=Failure("declined", "é", {"a": [1]}),
+)
+RELEASED = ReplyReceived(
+    step="reserve", direction=Direction.COMPENSATION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
+GARBLED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON")
 
 
 @pytest.mark.parametrize(

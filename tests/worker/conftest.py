@@ -2,12 +2,12 @@
 
 import pytest
 
-from saga_engine.decider.triggers import serialize_trigger
 from saga_engine.identifiers import uuid7
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.loops import register_sagas
 from tests.kit.engine import engine_harness

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import ResolveIncident, serialize_trigger
+from saga_engine.decider.triggers import ResolveIncident
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import (
@@ -15,6 +15,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     Emitter,
 )

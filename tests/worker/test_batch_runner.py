@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from saga_engine.backoff import Backoff
 from saga_engine.client import start_in_transaction
-from saga_engine.decider.triggers import Start, serialize_trigger
+from saga_engine.decider.triggers import Start
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message
@@ -18,6 +18,7 @@ from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     DatabaseUnavailable,
     InternalErrorCaught,

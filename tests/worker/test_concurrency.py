@@ -94,7 +94,13 @@ async def test_fifty_concurrent_retries_of_an_incident_send_its_command_once(eng
     run_id = await client.start()
     await wait_until(lambda: told(workers, IncidentOpened, run_id))
     participant = await engine.start_participant()
-    asked = await all_at_once(engine, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound"))
+    asked = await all_at_once(
+        engine,
+        run_id,
+        ResolveIncident(
+            incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="bound"
+        ),
+    )
     said = await verdicts(engine, workers, asked)
     await wait_until(lambda: told(workers, RunFinished, run_id))
     assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]

@@ -67,7 +67,9 @@ async def test_a_call_that_ended_two_workers_is_made_again_only_after_a_retry(en
     letter = await worker.events.wait_for_dead_letter("code_killed_worker", run_id=run_id)
     assert letter.queue == "saga.replies"
     assert (await read_suspects(engine))[run_id].crash_count == 2
-    retry = ResolveIncident(1, Resolution.RETRY, "ada", "deployed")
+    retry = ResolveIncident(
+        incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="deployed"
+    )
     audit_id = await record_operator_action(engine, run_id, retry)
     assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
     assert await audit_outcome(engine, audit_id) == ("accepted", "The run is running.")

@@ -5,10 +5,11 @@ from functools import partial
 
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import Cancel, serialize_trigger
+from saga_engine.decider.triggers import Cancel
 from saga_engine.identifiers import uuid7
 from saga_engine.store import pending_requests
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     AttemptFinished,
     BrokerConnectionChanged,

@@ -5,13 +5,14 @@ import json
 
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import Cancel, serialize_trigger
+from saga_engine.decider.triggers import Cancel
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.topology import REPLIES, REQUESTS
 from saga_engine.store import audit, checked_requests, pending_requests
 from saga_engine.store.audit import OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
     DatabaseUnavailable,

@@ -26,7 +26,11 @@ async def test_an_unroutable_command_opens_an_incident_that_can_be_retried(
     assert (incident.step, incident.cause) == ("pack", "unroutable")
     await engine_on_any_broker.start_participant()
     audit_id = await record_operator_action(
-        engine_on_any_broker, run_id, ResolveIncident(1, Resolution.RETRY, "ada", "bound")
+        engine_on_any_broker,
+        run_id,
+        ResolveIncident(
+            incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="bound"
+        ),
     )
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     assert (await audit_outcome(engine_on_any_broker, audit_id))[0] == "accepted"
@@ -48,7 +52,15 @@ async def test_an_operator_skips_completes_and_abandons(engine):
         await worker.events.wait_for_incident(run_id)
         result = {"did": "by hand"} if resolution is Resolution.COMPLETE else None
         audit_id = await record_operator_action(
-            engine, run_id, ResolveIncident(1, resolution, "ada", "so be it", result)
+            engine,
+            run_id,
+            ResolveIncident(
+                incident_number=1,
+                resolution=resolution,
+                operator="ada",
+                reason="so be it",
+                result=result,
+            ),
         )
         assert await worker.events.wait_for_end(run_id) == status
         await worker.events.wait_for(IncidentResolved, run_id=run_id, resolution=resolution)
@@ -64,7 +76,10 @@ async def test_an_impossible_operator_action_is_refused_with_a_reason(engine):
     )
     run_id = await client.start()
     await worker.events.wait_for_end(run_id)
-    for trigger in (ResolveIncident(1, Resolution.RETRY, "ada", "x"), Cancel("ada", "too late")):
+    for trigger in (
+        ResolveIncident(incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="x"),
+        Cancel("ada", "too late"),
+    ):
         audit_id = await record_operator_action(engine, run_id, trigger)
         await worker.events.wait_for(OperatorActionProcessed, accepted=False, run_id=run_id)
         async with asyncio.timeout(20):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from saga_engine.decider.events import RunCompensated, RunCompensating
 from saga_engine.decider.run import CompensationCause, Run
 from saga_engine.protocol.reply import encode_reply
-from saga_engine.vocabulary import Outcome, Status
+from saga_engine.vocabulary import CompensationCode, Outcome, Status
 from saga_engine.worker.change_set import DecidedEvent
 from saga_engine.worker.outbox_publisher import _finished_runs
 
@@ -34,7 +34,17 @@ def _reply(command, body):
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
-BACK = Run("r-1", "parcel", 1, "f", None, {}, NOW, None, status=Status.COMPENSATING)
+BACK = Run(
+    run_id="r-1",
+    saga="parcel",
+    version=1,
+    fingerprint="f",
+    key=None,
+    input={},
+    started_at=NOW,
+    deadline=None,
+    status=Status.COMPENSATING,
+)
 
 
 UNDONE = replace(BACK, status=Status.COMPENSATED, finished_at=NOW)
@@ -49,7 +59,7 @@ GOES_ON = DecidedEvent(
     before=UNDONE,
     after=BACK,
     revision=6,
-    event=RunCompensating(CompensationCause("late_success", "pack")),
+    event=RunCompensating(CompensationCause(code=CompensationCode.LATE_SUCCESS, step="pack")),
     work_item=None,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
-from saga_engine.decider.triggers import Cancel, ResolveIncident, serialize_trigger
+from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.identifiers import uuid7
 from saga_engine.store import (
     audit,
@@ -18,6 +18,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     MessageDeadLettered,
     OperatorActionProcessed,
@@ -110,7 +111,11 @@ async def test_locked_incidents_do_not_block_starts(engine):
         await tx.execute(LOCK_INCIDENTS, {"run_ids": stuck})
         for each in stuck:
             await record_operator_action(
-                engine, each, ResolveIncident(1, Resolution.SKIP, "ada", "because")
+                engine,
+                each,
+                ResolveIncident(
+                    incident_number=1, resolution=Resolution.SKIP, operator="ada", reason="because"
+                ),
             )
         for _ in range(3):
             async with engine.database.transaction() as own:

@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
-from saga_engine.decider.triggers import Start, serialize_trigger
+from saga_engine.decider.triggers import Start
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.store import audit, pending_requests, run_queries
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from saga_engine.vocabulary import Status
 from saga_engine.worker import start_preparation

@@ -2,12 +2,12 @@
 
 from uuid import UUID
 
-from saga_engine.decider.triggers import serialize_trigger
 from saga_engine.identifiers import uuid7
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.protocol.answer import Answer, AnswerOutcome
 from saga_engine.store import definitions, pending_requests
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.work_item import StatusQuery, WorkBatch
 from tests.kit.parcels import parcels

@@ -12,13 +12,16 @@ import types
 from collections.abc import Callable
 from collections.abc import Mapping as Values
 from dataclasses import dataclass
-from typing import Any, NoReturn, get_type_hints
+from functools import wraps
+from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 from saga_engine.errors import DefinitionError
 from saga_engine.payload.annotations import split_optional
 from saga_engine.payload.limits import BodyLimits
 from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.vocabulary import Json
+
+DecoratorMethod = TypeVar("DecoratorMethod", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,19 @@ def _defined_in_class(function: types.FunctionType) -> bool:
     return bool(enclosing) and not enclosing.endswith("<locals>")
 
 
-def reject_missing_arguments(function: object, decorator_name: str) -> NoReturn:
+def require_arguments(method: DecoratorMethod) -> DecoratorMethod:
+    """Refuse `@saga.step` without parentheses in words; it passes the function as an argument."""
+
+    @wraps(method)
+    def wrapper(self: object, *args: object, **options: object) -> object:
+        if args:
+            _reject_missing_arguments(args[0], method.__name__)
+        return method(self, **options)
+
+    return cast("DecoratorMethod", wrapper)
+
+
+def _reject_missing_arguments(function: object, decorator_name: str) -> NoReturn:
     """
     Refuse a decorator without arguments, which Python calls with the function.
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from saga_engine.errors import DefinitionError
 from saga_engine.payload.annotations import split_optional
+from saga_engine.payload.mapping import Parameter, PayloadMapping, source_location_of
 from saga_engine.payload.payload import PayloadError
-from saga_engine.saga.binding import Parameter, PayloadMapping, source_location_of
 
 
 class Order(BaseModel):

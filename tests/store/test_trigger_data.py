@@ -6,7 +6,6 @@ import orjson
 import pytest
 
 from saga_engine.decider.triggers import (
-    TRIGGER_TYPES,
     Cancel,
     CommandUnroutable,
     MalformedReply,
@@ -15,23 +14,36 @@ from saga_engine.decider.triggers import (
     Start,
     Trigger,
     WakeUp,
-    deserialize_trigger,
-    serialize_trigger,
 )
+from saga_engine.store.trigger_data import TRIGGER_TYPES, deserialize_trigger, serialize_trigger
 from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution
 
 A = Direction.ACTION
 EXAMPLES: list[Trigger] = [
     Start("r", "k", {"x": 1}),
-    ReplyReceived("a", A, 1, Outcome.REJECTED, failure=Failure("no", details=[1])),
-    ReplyReceived("a", A, 1, Outcome.SUCCEEDED, {"x": 1}),
-    MalformedReply("a", A, 1, "?"),
-    MalformedReply("a", A, 1, "?", Outcome.REJECTED, "{"),
+    ReplyReceived(
+        step="a",
+        direction=A,
+        attempt=1,
+        outcome=Outcome.REJECTED,
+        failure=Failure("no", details=[1]),
+    ),
+    ReplyReceived(step="a", direction=A, attempt=1, outcome=Outcome.SUCCEEDED, body={"x": 1}),
+    MalformedReply(step="a", direction=A, attempt=1, problem="?"),
+    MalformedReply(
+        step="a", direction=A, attempt=1, problem="?", outcome=Outcome.REJECTED, raw_text="{"
+    ),
     CommandUnroutable("a", A, 1),
     CommandUnroutable("a", A, 1, first_send=True),
     WakeUp(),
     Cancel("ann", "why"),
-    ResolveIncident(1, Resolution.COMPLETE, "ann", "why", {"x": 1}),
+    ResolveIncident(
+        incident_number=1,
+        resolution=Resolution.COMPLETE,
+        operator="ann",
+        reason="why",
+        result={"x": 1},
+    ),
 ]
 
 
