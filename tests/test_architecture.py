@@ -199,11 +199,3 @@ def test_every_test_module_that_may_read_a_clock_still_does():
 )
 def test_a_clock_that_is_read_is_found(source):
     assert clocks_read(source)
-
-
-def test_the_examples_in_the_readme_are_files():
-    readme = (ROOT / "README.md").read_text()
-    shown = re.findall(r"<!-- example: (\S+) -->\n```\w*\n(.*?)```", readme, re.DOTALL)
-    assert readme.count("<!-- example:") == len(shown) > 0
-    for path, block in shown:
-        assert (ROOT / path).read_text().strip() == block.strip(), path

@@ -165,7 +165,8 @@ def _print_detail(document: Mapping[str, Any]) -> None:
         print_field(name, document[name])
     if document["cause"]:
         print_field("cause", _cause_text(document["cause"]))
-    if not document["status"].finished:  # the steps of an abandoned run keep their status
+    status: Status = document["status"]
+    if not status.is_finished:  # the steps of an abandoned run keep their status
         for awaited in _pending_work(document["steps"]):
             print_field("waiting for", awaited)
     print_line("")
@@ -174,7 +175,7 @@ def _print_detail(document: Mapping[str, Any]) -> None:
         [
             (
                 *(step["name"], step["kind"], step["status"], step["attempts"]),
-                *_compensation_cells(step["compensation"], document["status"]),
+                *_compensation_cells(step["compensation"], status),
                 _error_text(step["error"] or (step["compensation"] or {}).get("error")),
             )
             for step in document["steps"]
