@@ -19,6 +19,8 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     settings/     every limit, timeout, batch and retry, with its unit and default
     environment   which variables of the process environment are settings
     shutdown      how the seconds of a shutdown are divided
+    backoff       the delay before each retry: exponential, with jitter
+    waiting       waiting for an event with a time limit
     containment   what code of users may do to the event loop
     alarm_signal  the signal and the timer that interrupt code, borrowed and given back
     loading       the user's modules, imported by name and searched for sagas or participants
