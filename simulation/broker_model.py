@@ -198,7 +198,7 @@ def _never() -> bool:
 
 class ConsumerModel:
     """
-    What a process consumes with; it has the methods of `broker.consumer.Consumer`.
+    What a process consumes with; an `amqp.interfaces.MessageConsumer`.
 
     Of its queues the first is urgent.
     """

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from saga_engine.amqp import consumer as real_consumer
-from saga_engine.amqp import publisher as real_publisher
+from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
 from saga_engine.participant import database as real_participant_database
 from saga_engine.participant import dispatcher as participant_shift
@@ -281,14 +280,9 @@ class World:
 
     def _broker_clients(
         self, process: SimulatedProcess, queues: Sequence[str], prefetch: int
-    ) -> tuple[real_publisher.Publisher, real_consumer.Consumer]:
-        """The models in the places of the real ones, whose methods they have."""
+    ) -> tuple[MessagePublisher, MessageConsumer]:
         publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
-        consumer = ConsumerModel(self._broker, process, queues, prefetch)
-        return (
-            cast("real_publisher.Publisher", publisher),
-            cast("real_consumer.Consumer", consumer),
-        )
+        return publisher, ConsumerModel(self._broker, process, queues, prefetch)
 
     def _on_worker_event(self, event: TelemetryEvent) -> None:
         if isinstance(event, InternalErrorCaught):

@@ -13,6 +13,7 @@ RabbitMQ: connections that are kept up, messages published and consumed in batch
     confirm_channel     a channel in confirm mode that accounts for whole batches
     consumer            deliveries taken in batches and acknowledged in batches
     delivery_channel    a channel that turns frames into deliveries
+    interfaces          what worker and participant use of publisher and consumer, as protocols
     headers             the headers of a message within limits, or the reason why not
     batch_budget        how much of what has arrived is taken into one batch
     consumer_watchdog   looks at the queues from outside the consuming channel

@@ -14,8 +14,7 @@ import asyncio
 from collections.abc import Mapping
 
 from saga_engine.amqp.batch_budget import BatchBudget
-from saga_engine.amqp.consumer import Consumer
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.participant.barrier import CommandInProgress, CommandResult
 from saga_engine.participant.calls import Task
 from saga_engine.participant.executor import Executor
@@ -53,8 +52,8 @@ class Dispatcher:
     def __init__(
         self,
         executors: Mapping[str, Executor],
-        publisher: Publisher,
-        consumer: Consumer,
+        publisher: MessagePublisher,
+        consumer: MessageConsumer,
         settings: Settings,
         emit: Observer,
     ) -> None:

@@ -13,8 +13,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from saga_engine.amqp.consumer import Consumer
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.backoff import Backoff
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
@@ -44,7 +43,11 @@ class ReplyPublisher:
     """What was answered and is not confirmed yet."""
 
     def __init__(
-        self, publisher: Publisher, consumer: Consumer, settings: Settings, emit: Observer
+        self,
+        publisher: MessagePublisher,
+        consumer: MessageConsumer,
+        settings: Settings,
+        emit: Observer,
     ) -> None:
         self._publisher = publisher
         self._consumer = consumer

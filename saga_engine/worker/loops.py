@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.amqp.batch_budget import BatchBudget
-from saga_engine.amqp.consumer import Consumer
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
@@ -93,8 +92,8 @@ class WorkerLoops:
         self,
         registration: Registration,
         database: Database,
-        publisher: Publisher,
-        consumer: Consumer,
+        publisher: MessagePublisher,
+        consumer: MessageConsumer,
         settings: Settings,
         emit: Emitter,
     ) -> None:

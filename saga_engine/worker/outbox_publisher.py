@@ -14,7 +14,7 @@ from itertools import chain, starmap
 from typing import TypeVar
 from uuid import UUID
 
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.interfaces import MessagePublisher
 from saga_engine.decider.effects import SendCommand
 from saga_engine.decider.events import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.decider.run import Run
@@ -62,7 +62,7 @@ class OutboxPublisher:
 
     def __init__(
         self,
-        publisher: Publisher,
+        publisher: MessagePublisher,
         token_keys: TokenKeys,
         max_write_bytes: int,
         emit: Emitter,
