@@ -86,7 +86,16 @@ def _next_message(role: str, delivery: Delivery) -> Message:
 def _message(queue: str, run_id: str, step: int) -> Message:
     body = b'{"order_id": "%s", "sku": "A1", "quantity": 1}' % run_id.encode()
     headers: dict[str, str | int | bool] = {f"saga-header-{n}": run_id for n in range(8)}
-    return Message("", queue, body, new_message_id(), str(step), run_id, REQUESTS, headers)
+    return Message(
+        exchange="",
+        routing_key=queue,
+        body=body,
+        message_id=new_message_id(),
+        type=str(step),
+        correlation_id=run_id,
+        reply_to=REQUESTS,
+        headers=headers,
+    )
 
 
 async def _connect(stack: AsyncExitStack, url: str, queue: str) -> tuple[Publisher, Consumer]:

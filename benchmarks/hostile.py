@@ -57,7 +57,13 @@ async def measure(urls: ServerUrls, kind: str, messages: int) -> dict[str, objec
 async def _publish_messages(load: LoadGenerator, kind: str, messages: int) -> None:
     for first in range(0, messages, BATCH_SIZE):
         batch = [
-            Message(REQUESTS, "start", start_body(str(uuid7()), kind), new_message_id(), "start")
+            Message(
+                exchange=REQUESTS,
+                routing_key="start",
+                body=start_body(str(uuid7()), kind),
+                message_id=new_message_id(),
+                type="start",
+            )
             for _ in range(min(BATCH_SIZE, messages - first))
         ]
         await load.publish(batch)

@@ -105,7 +105,9 @@ class LoadGenerator:
             run_id = uuid7()
             order: dict[str, Json] = {"order_id": str(run_id), "sku": "A1", "quantity": 1}
             order |= {"amount": "9.90", "card": self._card}
-            messages.append(encode_request(StartRequest(run_id, "place-order", order)))
+            messages.append(
+                encode_request(StartRequest(run_id=run_id, saga="place-order", input=order))
+            )
             self.started_at[run_id] = time.perf_counter()
             run_ids.append(run_id)
         await self.publish(messages)

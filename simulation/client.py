@@ -81,7 +81,9 @@ class Client:
         in_transaction, cancelled = self._rng.random() < 0.1, self._rng.random() < 0.15
         await asyncio.sleep(self._rng.random() * within)
         version = None if self._rng.random() < UNVERSIONED_SHARE else workload.saga.version
-        request = StartRequest(run_id, workload.saga.name, workload.input, version, key)
+        request = StartRequest(
+            run_id=run_id, saga=workload.saga.name, input=workload.input, version=version, key=key
+        )
         for _ in range(MAX_TRIES):
             if self._is_accepted(str(run_id)):
                 break
@@ -176,7 +178,12 @@ class Client:
 
 def malformed_message(exchange: str) -> Message:
     """Make what nobody can read."""
-    return Message(exchange, exchange, b'{"rubb', f"rubbish for {exchange}")
+    return Message(
+        exchange=exchange,
+        routing_key=exchange,
+        body=b'{"rubb',
+        message_id=f"rubbish for {exchange}",
+    )
 
 
 def dead_lettered_ids(engine_db: MemoryDatabase) -> set[str]:

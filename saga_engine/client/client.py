@@ -140,7 +140,11 @@ class Client:
             input_json(saga, input), input_associated_data(name, str(run_id))
         )
         request = StartRequest(
-            run_id, name, encrypted_input, requested_version, checked_business_key
+            run_id=run_id,
+            saga=name,
+            input=encrypted_input,
+            version=requested_version,
+            key=checked_business_key,
         )
         answer = await self._ask_with_timeout(
             request, f"Run {run_id} is asked for and starts as soon as a worker takes it in."

@@ -53,7 +53,7 @@ class AnswerAddress:
     correlation_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
     The answer to a request; `run_id` is the run it speaks of, if any, like what follows it.
@@ -73,7 +73,7 @@ class Answer:
     incident: OpenIncident | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinishedMessage:
     """A run is finished."""
 

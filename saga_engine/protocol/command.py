@@ -36,7 +36,7 @@ _VALID_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]+){3}(-.*)?", re.ASCII)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """
     One command of a run.
@@ -58,7 +58,7 @@ class Command:
     deadline: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCommand:
     """A command as it arrived, and where its reply goes."""
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from saga_engine.vocabulary import Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """
     One message to publish; always persistent, always JSON, always from `saga-engine`.
@@ -44,7 +44,7 @@ class PublishOutcome(StrEnum):
     UNPUBLISHABLE = "unpublishable"  # it breaks a limit and was not sent: it can never be published
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """
     One message that arrived, as the sender made it: every field may be hostile.

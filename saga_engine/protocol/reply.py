@@ -30,7 +30,7 @@ _OUTCOME_BY_VALUE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """
     What a participant answered to one attempt.

@@ -20,7 +20,7 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
     """Start a run; without a version, the newest the engine knows."""
 

@@ -23,7 +23,14 @@ async def publish_malformed(engine, *bodies, exchange=REQUESTS, key="start"):
     """Publish malformed messages and wait until they are dead-lettered."""
     url, settings = engine.settings.require_broker_url(), engine.settings
     messages = [
-        Message(exchange, key, body, f"m-{number}", type=key, correlation_id="c-1")
+        Message(
+            exchange=exchange,
+            routing_key=key,
+            body=body,
+            message_id=f"m-{number}",
+            type=key,
+            correlation_id="c-1",
+        )
         for number, body in enumerate(bodies)
     ]
     async with SupervisedConnection(url, name="publish", settings=settings) as connection:
@@ -222,7 +229,9 @@ async def test_an_invalid_selection_is_one_sentence(settings):
 
 async def test_a_body_of_20_megabytes_is_truncated_and_not_redriven(engine):
     size = engine.settings.model_copy(update={"max_body_bytes": 32_000_000})
-    message = Message(REQUESTS, "start", b"x" * 20_000_000, "m-1")
+    message = Message(
+        exchange=REQUESTS, routing_key="start", body=b"x" * 20_000_000, message_id="m-1"
+    )
     async with SupervisedConnection(
         size.require_broker_url(), name="publish", settings=size
     ) as connection:

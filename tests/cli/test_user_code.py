@@ -113,7 +113,13 @@ async def publish_starts(urls, inputs):
     """Publish starts in one write without waiting for an answer; *inputs* by run id."""
     bodies = [{"run_id": run_id, "saga": "shop", "input": each} for run_id, each in inputs.items()]
     messages = [
-        Message("saga.requests", "start", json.dumps(body).encode(), uuid4().hex, "start")
+        Message(
+            exchange="saga.requests",
+            routing_key="start",
+            body=json.dumps(body).encode(),
+            message_id=uuid4().hex,
+            type="start",
+        )
         for body in bodies
     ]
     async with open_connection(urls["broker_url"], "publish") as link:

@@ -189,7 +189,7 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
         first, second = [decode_request(each, settings) for each in received[:2]]
         assert isinstance(first, StartRequest)
         assert first == second
-        answer = Answer(AnswerOutcome.EXISTING, first.run_id, Status.RUNNING)
+        answer = Answer(outcome=AnswerOutcome.EXISTING, run_id=first.run_id, status=Status.RUNNING)
         back = answer_address(received[1])
         assert back is not None
         await Publisher(link).publish([encode_answer(back, answer)])

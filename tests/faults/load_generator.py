@@ -178,7 +178,7 @@ class LoadGenerator:
         self._number += 1
         run_id, errand = uuid7(), f"e-{self._number}"
         given = {"errand": errand, "whim": scenario, "secret": self._environment.secret}
-        request = StartRequest(run_id, saga, given, key=errand)
+        request = StartRequest(run_id=run_id, saga=saga, input=given, key=errand)
         self.requested[str(run_id)] = RequestedRun(saga, errand, scenario, request)
         return request
 

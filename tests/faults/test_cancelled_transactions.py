@@ -147,7 +147,13 @@ async def eventually_none(database, question):
 @pytest.mark.rabbitmq
 async def test_cancelled_publishes_leave_one_channel_that_works(rabbitmq, rabbitmq_url):
     def message():
-        return Message("saga.commands", "tests.one", b"{}", str(uuid7()), "tests.one")
+        return Message(
+            exchange="saga.commands",
+            routing_key="tests.one",
+            body=b"{}",
+            message_id=str(uuid7()),
+            type="tests.one",
+        )
 
     async with open_publisher(rabbitmq_url) as publisher:
 

@@ -91,7 +91,11 @@ async def flood(asker):
     kinds = islice(cycle(WORST_INPUTS), MESSAGES)
     messages = [
         Message(
-            *(REQUESTS, "start", make_start(str(uuid7()), kind), new_message_id(), "start"),
+            exchange=REQUESTS,
+            routing_key="start",
+            body=make_start(str(uuid7()), kind),
+            message_id=new_message_id(),
+            type="start",
             headers=HEADERS if number % 2 else {},
         )
         for number, kind in enumerate(kinds)
@@ -185,7 +189,15 @@ def command(kind):
     """One of the worst commands."""
     run_id = uuid7()
     made = Command(
-        *(run_id, "bulk", 1, "keep", Direction.ACTION, 1, BULK_COMMAND, str(run_id)),
-        *({"items": WORST_INPUTS[kind]}, datetime(2100, 1, 1, tzinfo=UTC)),
+        run_id=run_id,
+        saga="bulk",
+        version=1,
+        step="keep",
+        direction=Direction.ACTION,
+        attempt=1,
+        name=BULK_COMMAND,
+        idempotency_key=str(run_id),
+        payload={"items": WORST_INPUTS[kind]},
+        deadline=datetime(2100, 1, 1, tzinfo=UTC),
     )
     return encode_command(made, "token")

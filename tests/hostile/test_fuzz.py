@@ -148,7 +148,9 @@ def valid_messages():
         deadline=MOMENT + timedelta(days=1),
     )
     token = sign_token(KEY, CommandRef(RUNS[0], "charge", Direction.ACTION, 1))
-    received = ReceivedCommand(command, token, REPLIES, "m-1", "")
+    received = ReceivedCommand(
+        command=command, correlation_id=token, reply_to=REPLIES, message_id="m-1", traceparent=""
+    )
     reply_address = {"reply_to": "saga.client.1", "correlation_id": "q-1"}
     return [
         deliver(encode_command(command, token), queue=PARTICIPANT_QUEUE),
@@ -158,7 +160,13 @@ def valid_messages():
         *(
             deliver(encode_request(request, **reply_address), queue=REQUESTS)
             for request in (
-                StartRequest(RUNS[1], "place-order", {"order_id": "o-1"}, 1, "o-1"),
+                StartRequest(
+                    run_id=RUNS[1],
+                    saga="place-order",
+                    input={"order_id": "o-1"},
+                    version=1,
+                    key="o-1",
+                ),
                 CancelRequest(RUNS[1], "changed my mind", "ann"),
                 StatusRequest(RUNS[1]),
             )

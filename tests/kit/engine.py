@@ -217,7 +217,11 @@ class RequestClient:
 
     def request(self, verb, **body):
         return Message(
-            *("saga.requests", verb, json.dumps(body).encode(), uuid4().hex, verb),
+            exchange="saga.requests",
+            routing_key=verb,
+            body=json.dumps(body).encode(),
+            message_id=uuid4().hex,
+            type=verb,
             correlation_id=uuid4().hex,
             reply_to=self._queue,
         )

@@ -75,7 +75,9 @@ class LoadEnvironment:
                 }
                 order |= {"amount": "9.90", "card": card}
                 self.requested[saga] += 1
-                messages.append(encode_request(StartRequest(uuid7(), saga, order)))
+                messages.append(
+                    encode_request(StartRequest(run_id=uuid7(), saga=saga, input=order))
+                )
             while messages:
                 outcomes = await self._publisher.publish(messages)
                 pairs = zip(messages, outcomes, strict=True)

@@ -51,4 +51,10 @@ def deliver(message: Message, **changes):
 
 def make_message(routing_key: str, body: bytes = b"{}", exchange: str = "saga.commands", **fields):
     """A message with a fresh id."""
-    return Message(exchange, routing_key, body, fields.pop("message_id", uuid4().hex), **fields)
+    return Message(
+        exchange=exchange,
+        routing_key=routing_key,
+        body=body,
+        message_id=fields.pop("message_id", uuid4().hex),
+        **fields,
+    )

@@ -220,7 +220,13 @@ class DirectExecutor:
 
     async def execute(self, sent: Command):
         """The answer, with its body as it is sent."""
-        received = ReceivedCommand(sent, "token", "saga.replies", "message", "")
+        received = ReceivedCommand(
+            command=sent,
+            correlation_id="token",
+            reply_to="saga.replies",
+            message_id="message",
+            traceparent="",
+        )
         while True:
             before = self._answered_count
             try:

@@ -62,16 +62,28 @@ def test_command_is_on_the_wire_as_the_contract_says():
 def test_command_arrives_as_it_was_sent():
     message = encode_command(COMMAND, "the-token")
     assert decode_command(deliver(message), SETTINGS) == ReceivedCommand(
-        COMMAND, "the-token", "saga.replies", message.message_id, ""
+        command=COMMAND,
+        correlation_id="the-token",
+        reply_to="saga.replies",
+        message_id=message.message_id,
+        traceparent="",
     )
 
 
 def test_encoded_payload_is_sent_as_it_is_and_deadline_in_utc():
     east = timezone(timedelta(hours=2))
     command = Command(
-        RUN, "s", 1, "a", Direction.COMPENSATION, 1, "c", "k", b'{"raw":1}',
-        datetime(2026, 11, 23, 14, tzinfo=east),
-    )  # fmt: skip
+        run_id=RUN,
+        saga="s",
+        version=1,
+        step="a",
+        direction=Direction.COMPENSATION,
+        attempt=1,
+        name="c",
+        idempotency_key="k",
+        payload=b'{"raw":1}',
+        deadline=datetime(2026, 11, 23, 14, tzinfo=east),
+    )
     message = encode_command(command, "t")
     assert message.body == b'{"raw":1}'
     assert message.headers["saga-deadline"] == "2026-11-23T12:00:00.000Z"

@@ -20,12 +20,23 @@ KEY = b"k" * 32
 REF = CommandRef(UUID(int=7), "charge", Direction.ACTION, 3)
 TOKEN = sign_token(KEY, REF)
 ASKED = ReceivedCommand(
-    Command(
-        REF.run_id, "place-order", 1, "charge", Direction.ACTION, 3, "payment.charge", "key", {},
-        datetime(2026, 1, 1, tzinfo=UTC),
+    command=Command(
+        run_id=REF.run_id,
+        saga="place-order",
+        version=1,
+        step="charge",
+        direction=Direction.ACTION,
+        attempt=3,
+        name="payment.charge",
+        idempotency_key="key",
+        payload={},
+        deadline=datetime(2026, 1, 1, tzinfo=UTC),
     ),
-    TOKEN, "saga.replies", "m", "",
-)  # fmt: skip
+    correlation_id=TOKEN,
+    reply_to="saga.replies",
+    message_id="m",
+    traceparent="",
+)
 
 
 def unreadable(found):
@@ -38,7 +49,12 @@ def test_success_arrives_with_its_result():
     assert (message.exchange, message.routing_key) == ("saga.replies", "saga.replies")
     assert message.headers == {"saga-outcome": "succeeded"}
     assert decode_reply(deliver(message), [KEY], SETTINGS) == Reply(
-        REF, Outcome.SUCCEEDED, {"charge_id": "c-1"}, None, message.message_id, TOKEN
+        command_ref=REF,
+        outcome=Outcome.SUCCEEDED,
+        body={"charge_id": "c-1"},
+        failure=None,
+        message_id=message.message_id,
+        correlation_id=TOKEN,
     )
 
 
@@ -47,7 +63,12 @@ def test_refusal_arrives_with_its_failure(outcome):
     failure = Failure("declined", "The card was declined.", {"attempts_left": 2})
     message = encode_reply(ASKED, outcome, failure)
     assert decode_reply(deliver(message), [KEY], SETTINGS) == Reply(
-        REF, outcome, None, failure, message.message_id, TOKEN
+        command_ref=REF,
+        outcome=outcome,
+        body=None,
+        failure=failure,
+        message_id=message.message_id,
+        correlation_id=TOKEN,
     )
 
 

@@ -36,8 +36,10 @@ RUN = UUID("0198c0de-0000-7000-8000-000000000001")
 @pytest.mark.parametrize(
     "request_",
     [
-        StartRequest(RUN, "place-order", {"order_id": "o-1"}, version=2, key="o-1"),
-        StartRequest(RUN, "place-order", None),
+        StartRequest(
+            run_id=RUN, saga="place-order", input={"order_id": "o-1"}, version=2, key="o-1"
+        ),
+        StartRequest(run_id=RUN, saga="place-order", input=None),
         CancelRequest(RUN, "changed my mind", "ann"),
         StatusRequest(RUN),
     ],
@@ -93,15 +95,20 @@ def test_forged_reply_to_does_not_reach_the_queue_of_a_participant():
     hostile = make_delivery(reply_to="saga.participant.payment", correlation_id="q")
     named = answer_address(hostile)
     assert named is not None
-    message = encode_answer(named, Answer(AnswerOutcome.ACCEPTED))
+    message = encode_answer(named, Answer(outcome=AnswerOutcome.ACCEPTED))
     assert message.exchange == "saga.events"
     assert message.routing_key == "answer.saga.participant.payment"
 
 
 def test_answer_arrives_as_it_was_sent():
     answer = Answer(
-        *(AnswerOutcome.EXISTING, RUN, Status.COMPENSATED, None, Failure("declined", "no", [1])),
-        *("place-order", 1, "o-1"),
+        outcome=AnswerOutcome.EXISTING,
+        run_id=RUN,
+        status=Status.COMPENSATED,
+        error=Failure("declined", "no", [1]),
+        saga="place-order",
+        version=1,
+        key="o-1",
     )
     message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
     assert message.correlation_id == "q-1"
@@ -115,15 +122,28 @@ def test_an_answer_says_that_its_run_waits_for_a_person():
         number=1, step="charge", direction=Direction.ACTION, cause="step_unknown", since=since
     )
     answer = Answer(
-        *(AnswerOutcome.EXISTING, RUN, Status.RUNNING, None, None, "place-order", 1, "o-1"),
-        *(2, incident),
+        outcome=AnswerOutcome.EXISTING,
+        run_id=RUN,
+        status=Status.RUNNING,
+        saga="place-order",
+        version=1,
+        key="o-1",
+        open_incidents=2,
+        incident=incident,
     )
     message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
     assert decode_client_message(deliver(message), SETTINGS) == answer
 
 
 def test_finished_run_arrives_where_its_client_bound():
-    finished = RunFinishedMessage(RUN, "place-order", 1, "o-1", Status.COMPLETED, {"ok": True})
+    finished = RunFinishedMessage(
+        run_id=RUN,
+        saga="place-order",
+        version=1,
+        key="o-1",
+        status=Status.COMPLETED,
+        result={"ok": True},
+    )
     message = encode_run_finished(finished)
     assert message.routing_key == f"finished.{RUN}.place-order"
     assert run_finished_binding("q", RUN).binding_key == f"finished.{RUN}.#"

@@ -50,8 +50,16 @@ def begin(request):
 @pytest.fixture
 def action():
     return Command(
-        *(uuid4(), "s", 1, "step", Direction.ACTION, 1, "do.it", "key", None),
-        datetime(2026, 1, 1, tzinfo=UTC),
+        run_id=uuid4(),
+        saga="s",
+        version=1,
+        step="step",
+        direction=Direction.ACTION,
+        attempt=1,
+        name="do.it",
+        idempotency_key="key",
+        payload=None,
+        deadline=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
 

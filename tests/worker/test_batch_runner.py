@@ -225,6 +225,10 @@ async def test_a_dead_letter_waits_until_its_table_is_unlocked(engine):
     )
     async with engine.database.transaction() as tx:
         await tx.execute(text("LOCK TABLE saga_engine.dead_letter"))
-        await participant.publish(Message(REPLIES, REPLIES, b"malformed", str(uuid7())))
+        await participant.publish(
+            Message(
+                exchange=REPLIES, routing_key=REPLIES, body=b"malformed", message_id=str(uuid7())
+            )
+        )
         await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     await worker.events.wait_for(MessageDeadLettered)

@@ -141,7 +141,12 @@ async def _send_malformed_message(broker: str, settings: Settings) -> None:
     async with SupervisedConnection(
         broker, name="publish", settings=settings, topology=ENGINE_TOPOLOGY
     ) as connection:
-        message = Message(REPLIES, REPLIES, b'{"charge_id": ', new_message_id())
+        message = Message(
+            exchange=REPLIES,
+            routing_key=REPLIES,
+            body=b'{"charge_id": ',
+            message_id=new_message_id(),
+        )
         await Publisher(connection).publish([message])
 
 
