@@ -108,7 +108,8 @@ class Checkout:
         self, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(self.python, *arguments),
+            self.python,
+            *arguments,
             env={**os.environ, "PYTHONPATH": str(self.path), **environment},
             cwd=self.path,
             stdout=asyncio.subprocess.DEVNULL,

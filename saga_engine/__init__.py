@@ -1,29 +1,29 @@
 """
 Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whatever crashes.
 
-    vocabulary    the words of a run, and of a failure, that every room uses
+    vocabulary    the statuses, outcomes and causes of a run, shared by every package
     payload/      typed payloads: JSON in, the author's types out, and back; pure
-    saga/         what an author declares: sagas, steps, retries; pure
+    saga/         what an author declares: sagas, steps, compensations, retries; pure
     decider/      what happens next: decide(saga, run, trigger, now) and evolve(run, event); pure
     protocol/     the messages on the wire (docs/protocol.md), and the topology as data
-    amqp/         RabbitMQ: connections that are kept up, batches published and consumed
-    postgres/     reaching PostgreSQL: connecting, failover, the pool, its errors
+    amqp/         RabbitMQ: supervised connections, publishing and consuming in batches
+    postgres/     PostgreSQL: connecting, failover, the pool, its errors
     store/        the tables of the engine and the statements on them
     encryption/   payload codecs and key rings
-    worker/       what runs: a message becomes a decision, a commit, commands and an acknowledgement
-    participant/  the other side, in the user's services
-    client/       start, cancel and wait for runs from the user's code
+    worker/       the worker: message, decision, commit, commands, acknowledgement
+    participant/  the participant kit: performs commands in the user's services
+    client/       starting, cancelling and awaiting runs from the user's code
     telemetry/    events about the engine, and their sinks: logs, metrics, health
-    embedded/     PostgreSQL and a development broker without installing either
+    embedded/     a private PostgreSQL and a development broker, for demo and tests
     cli/          the command line
-    settings/     every limit, timeout, batch and retry, with its unit and default
+    settings/     every setting, with its unit and default
     environment   which variables of the process environment are settings
     shutdown      how the seconds of a shutdown are divided
     backoff       the delay before each retry: exponential, with jitter
     waiting       waiting for an event with a time limit
-    containment   what code of users may do to the event loop
-    alarm_signal  the signal and the timer that interrupt code, borrowed and given back
-    loading       the user's modules, imported by name and searched for sagas or participants
+    containment   keeps user code from stopping the event loop
+    alarm_signal  the signal and the timer that interrupt user code
+    loading       imports the user's modules and finds sagas or participants in them
     identifiers   run ids
     tls           TLS to RabbitMQ and PostgreSQL
     errors        every error, and whose fault it is

@@ -1,4 +1,4 @@
-"""The house rules that no tool checks: sizes, first lines, exports, settings, what tests may do."""
+"""Rules that no tool checks: sizes, first lines, package maps, exports, settings, and tests."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from saga_engine.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "saga_engine"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "simulation").rglob("*.py")])
 PACKAGES = sorted(path for path in MODULES if path.name == "__init__.py")
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -30,47 +30,46 @@ LONGER: dict[str, str] = {
     "simulation/pending_model.py": "it is a list: one function for each statement",
     "saga_engine/client/transactional.py:start_in": "most of it says what it takes and raises",
 }
-"""Modules (`saga_engine/x.py`) and functions (`saga_engine/x.py:name`) over it, with reasons."""
+"""Modules (`path`) and functions (`path:name`) that may be longer, each with a reason."""
 
-SLEEPERS: dict[str, str] = {
+MAY_SLEEP: dict[str, str] = {
     "tests/load/services.py": "it is a slow participant",
 }
 """Test modules that may call sleep, each with a reason."""
 
-CLOCKS: dict[str, str] = {
-    "tests/faults/load_generator.py": "it tells what was accepted lately from what a fault may"
-    " have taken",
-    "tests/faults/suite.py": "it prints how far the suite is",
+MAY_READ_CLOCK: dict[str, str] = {
+    "tests/faults/load_generator.py": "it separates recent starts from those a fault may have lost",
+    "tests/faults/suite.py": "it prints the progress of the suite",
     "tests/kit/growth.py": "it compares two measurements of one process",
-    "tests/hostile/fuzzing.py": "it goes on for as long as it is asked to",
-    "tests/kit/load_environment.py": "it measures, and nothing of `make test` runs it",
-    "tests/test_shutdown.py": "it reads which moments are given to waits",
+    "tests/hostile/fuzzing.py": "it runs for a given time",
+    "tests/kit/load_environment.py": "it measures, and `make test` does not run it",
+    "tests/test_shutdown.py": "it compares the deadlines of waits",
     "tests/security/certificates.py": "certificates have dates",
-    "tests/simulation/__main__.py": "it makes a seed",
-    "tests/simulation/campaign.py": "it prints how many runs a second are simulated",
+    "tests/simulation/__main__.py": "it chooses a seed",
+    "tests/simulation/campaign.py": "it prints the number of simulated runs per second",
     "tests/simulation/test_virtual_time.py": "it reads the clock of the simulation",
-    "tests/simulation/test_promises.py": "it makes a seed",
+    "tests/simulation/test_promises.py": "it chooses a seed",
 }
-"""Test modules that may read a clock, each with a reason: none judges how fast a machine is."""
+"""Test modules that may read a clock, each with a reason; none depends on the machine's speed."""
 
-TIMES = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
+CLOCK_FUNCTIONS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 
-SKIPPERS = {
+MAY_SKIP = {
     "tests/kit/servers.py": "RabbitMQ may be missing; on CI that is a failure",
     "tests/environments/pgbouncer.py": "PgBouncer may be missing; on CI that is a failure",
-    "tests/cli/test_watchdog.py": "a machine may not let us have a PID namespace; on CI that fails",
-    "tests/embedded/test_postgres.py": "what root does, only root can test",
+    "tests/cli/test_watchdog.py": "PID namespaces may be forbidden; on CI that is a failure",
+    "tests/embedded/test_postgres.py": "some tests require root",
     "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
     "tests/telemetry/test_metrics.py": "promtool may be missing; on CI that is a failure",
     "tests/foreign/test_foreign.py": "Node.js may be missing; on CI that is a failure",
-    "tests/postgres/test_pool.py": "a container may not let us have a network of our own",
+    "tests/postgres/test_pool.py": "network namespaces may be forbidden",
 }
 """Test modules that may skip, each with a reason."""
 
-SKIPS = ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail")
+SKIP_FUNCTIONS = ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail")
 ENTRY = re.compile(r"^    (\w+/?) {2,}\S", re.MULTILINE)
-"""A line of a package's map: a module, or a package with a slash behind it, and what it is for."""
-MACHINES = re.compile(r"(?<![\w.])/(work|home|root|Users|mnt)/")
+"""A line of a package map: a module, or a package with a slash, and its purpose."""
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|Users|mnt)/")
 
 
 def relative(path):
@@ -78,16 +77,16 @@ def relative(path):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
-def test_a_module_is_short_and_its_first_line_says_its_duty(module):
+def test_a_module_is_short_and_its_first_line_describes_it(module):
     source = module.read_text()
     assert source.count("\n") <= MODULE_LINES or relative(module) in LONGER
     first = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-    assert len(first.split()) >= 3, "it says nothing"
+    assert len(first.split()) >= 3, "the first line describes nothing"
     assert first.endswith((".", ":", ",", "?")), first
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=relative)
-def test_the_docstring_of_a_package_names_each_of_its_modules_and_no_other(package):
+def test_a_package_map_names_every_module_and_no_other(package):
     named = ENTRY.findall(ast.get_docstring(ast.parse(package.read_text()), clean=False) or "")
     modules = [path.stem for path in package.parent.glob("*.py") if path.stem[:2] != "__"]
     packages = [f"{path.parent.name}/" for path in package.parent.glob("*/__init__.py")]
@@ -104,7 +103,7 @@ def test_a_function_is_short(module):
             assert length <= FUNCTION_LINES or name in LONGER, f"{name} has {length} lines"
 
 
-def test_every_exception_to_the_sizes_is_still_there():
+def test_every_longer_module_and_function_exists():
     for name in LONGER:
         path, _, function = name.partition(":")
         assert f"def {function}" in (ROOT / path).read_text()
@@ -112,24 +111,24 @@ def test_every_exception_to_the_sizes_is_still_there():
 
 def test_imports_point_down():
     lint = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run(
+    lint_run = subprocess.run(
         [lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout
+    assert lint_run.returncode == 0, lint_run.stdout
 
 
-def test_what_a_user_imports_is_told_alike_to_programs_and_type_checkers():
+def test_the_stub_declares_the_public_names():
     stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
-    told = {
+    declared = {
         alias.asname or alias.name: node.module
         for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    package: Any = saga_engine  # the stub leaves out what makes the names
-    assert told == package._MODULES
-    assert sorted(told) == sorted(package.__all__)
-    for name in told:
+    package: Any = saga_engine  # the stub does not declare the names of the loader
+    assert declared == package._MODULES
+    assert sorted(declared) == sorted(package.__all__)
+    for name in declared:
         assert getattr(saga_engine, name).__doc__
 
 
@@ -144,29 +143,29 @@ def test_a_setting_is_described_and_used(name):
 
 
 @pytest.mark.parametrize("path", [*MODULES, *DOCUMENTS], ids=relative)
-def test_no_path_of_some_machine_is_in_the_repository(path):
-    assert not MACHINES.findall(path.read_text())
+def test_no_path_of_a_machine_is_in_the_repository(path):
+    assert not MACHINE_PATH.findall(path.read_text())
 
 
 @pytest.mark.parametrize("path", TESTS, ids=relative)
-def test_no_test_sleeps_to_wait_or_skips_by_itself(path):
+def test_a_test_neither_sleeps_nor_skips(path):
     called = [
         (ast.unparse(node), node.lineno)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     ]
-    if relative(path) not in SLEEPERS:
+    if relative(path) not in MAY_SLEEP:
         sleeping = [line for name, line in called if name in ("asyncio.sleep", "time.sleep")]
         assert not sleeping, "wait for a signal"
-    if relative(path) not in SKIPPERS:
-        skipping = [line for name, line in called if name in SKIPS]
-        assert not skipping, "let tests/kit/servers.py complain, which fails on CI"
+    if relative(path) not in MAY_SKIP:
+        skipping = [line for name, line in called if name in SKIP_FUNCTIONS]
+        assert not skipping, "use tests/kit/servers.py, which fails on CI"
 
 
 def clocks_read(source: str) -> list[int]:
-    """The lines that read a clock: one of the module time, or that of an event loop."""
+    """The lines that read a clock: of the module `time`, or of an event loop."""
     found = []
-    names = {f"time.{each}{ns}" for each in TIMES for ns in ("", "_ns")}
+    names = {f"time.{each}{ns}" for each in CLOCK_FUNCTIONS for ns in ("", "_ns")}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module == "time":
             found += [node.lineno for each in node.names if f"time.{each.name}" in names]
@@ -178,13 +177,13 @@ def clocks_read(source: str) -> list[int]:
 
 
 @pytest.mark.parametrize("path", TESTS, ids=relative)
-def test_no_test_reads_a_clock_so_that_none_judges_how_fast_a_machine_is(path):
+def test_a_test_does_not_read_a_clock(path):
     read = clocks_read(path.read_text())
-    assert not read or relative(path) in CLOCKS, "count, or wait for a signal"
+    assert not read or relative(path) in MAY_READ_CLOCK, "count, or wait for a signal"
 
 
-def test_every_test_module_that_may_read_a_clock_still_does():
-    assert [each for each in CLOCKS if not clocks_read((ROOT / each).read_text())] == []
+def test_every_module_that_may_read_a_clock_does():
+    assert [each for each in MAY_READ_CLOCK if not clocks_read((ROOT / each).read_text())] == []
 
 
 @pytest.mark.parametrize(
@@ -197,5 +196,5 @@ def test_every_test_module_that_may_read_a_clock_still_does():
         "self.loop.time",
     ],
 )
-def test_a_clock_that_is_read_is_found(source):
+def test_a_read_clock_is_found(source):
     assert clocks_read(source)

@@ -47,5 +47,5 @@ async def test_the_waits_of_a_shutdown_end_at_its_deadlines(
     assert work is not None
     assert close is not None
     assert close - work == pytest.approx(schedule.close_deadline - schedule.work_deadline, abs=1e-6)
-    # It counts from the arrival of the signal, which is not after `started_at`.
+    # It counts from when the signal arrives, which is not after `started_at`.
     assert work - schedule.work_deadline <= started_at

@@ -24,7 +24,7 @@ IGNORED_PARAMETERS = (
     "default_transaction_isolation,plan_cache_mode,enable_seqscan,jit,tcp_keepalives_idle,"
     "tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout"
 )
-"""Startup parameters of ours that a pooler is configured to ignore."""
+"""Startup parameters of the engine, which a pooler can be configured to ignore."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Install packages of Debian's where that is allowed; never start a server of the system's own.
+# Install Debian packages as root or with sudo; never start a service of the system.
 #
 #     sh tests/tools/debian.sh PACKAGE ...
 #
-# Where it is not allowed nothing happens: the tests that need them are skipped, and say so.
+# Without these rights it does nothing: the tests that need the packages are skipped with a message.
 set -eu
 command -v apt-get >/dev/null || exit 0
 if [ "$(id -u)" = 0 ]; then
@@ -15,7 +15,7 @@ else
 fi
 echo "Installing $* for the tests ..." >&2
 $as_root apt-get update -qq
-# Without an init system nothing starts; with one, policy-rc.d keeps the package from starting it.
+# With an init system, policy-rc.d prevents a package from starting its service.
 policy=/usr/sbin/policy-rc.d
 made=
 if [ ! -e "$policy" ]; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Node.js and amqplib for the foreign participant in tests/foreign.
+# Install Node.js and amqplib for the foreign participant in tests/foreign.
 set -eu
 here=$(dirname "$0")/../foreign
 command -v npm >/dev/null || sh "$(dirname "$0")/debian.sh" nodejs npm

@@ -1,4 +1,4 @@
 #!/bin/sh
-# PgBouncer, of which the tests run one before their PostgreSQL.
+# Install PgBouncer, which the tests run in front of their PostgreSQL.
 set -eu
 [ -x /usr/sbin/pgbouncer ] || sh "$(dirname "$0")/debian.sh" pgbouncer

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Put promtool into the directory $1, out of Debian's package and without installing that.
-# Where it cannot be had the test that needs it is skipped (on CI: fails), and says so itself.
+# Extract promtool from its Debian package into the directory $1, without installing the package.
+# If it cannot be downloaded, the test that needs it is skipped with a message (on CI it fails).
 set -eu
 bin=${1:?the directory to put promtool into}
 [ -x "$bin/promtool" ] && exit 0
@@ -9,7 +9,7 @@ command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo "Fetching promtool for the tests ..." >&2
-# As an ordinary user the lists of packages are what the machine has.
+# Only root can update the package lists.
 if ! apt-cache show prometheus >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     apt-get update -qq || exit 0
 fi

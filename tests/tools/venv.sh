@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a virtual environment; on a Debian without python3-venv, install that or say how.
+# Create a virtual environment; on a Debian without python3-venv, install it or print how.
 set -eu
 python=$1 venv=$2
 [ -x "$venv/bin/pip" ] && exit 0
@@ -14,5 +14,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null
     "$python" -m venv "$venv" && exit 0
 fi
-echo "Python cannot make a virtual environment. Install it: sudo apt-get install python3-venv" >&2
+echo "Python cannot create a virtual environment. Install it: sudo apt-get install python3-venv" >&2
 exit 1
