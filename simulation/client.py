@@ -148,7 +148,12 @@ class Client:
         """Record a start as `start_in` does: by the saga's definition, or by its name alone."""
         run_id, by_name = str(request.run_id), request.version is None
         start = NewStart(
-            *(request.saga, request.version, run_id, request.key, request.input, request.input),
+            saga=request.saga,
+            version=request.version,
+            run_id=run_id,
+            key=request.key,
+            encrypted_input=request.input,
+            plain_input=request.input,
             must_be_known=by_name,
             fingerprint=None if by_name else saga.fingerprint,
         )

@@ -18,7 +18,7 @@ import orjson
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.errors import StoreRefused, StoreUnavailable
 from saga_engine.store import audit, checked_requests
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Resolution
@@ -89,11 +89,17 @@ class Operator:
         kind, body = serialize_trigger(trigger)
         audit_id = str(UUID(int=self._rng.getrandbits(128), version=4))
         action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else kind
-        audit_record = OperatorAction(audit_id, trigger.operator, action, trigger.reason, run_id)
+        audit_record = OperatorAction(
+            id=audit_id,
+            operator=trigger.operator,
+            action=ActionKind(action),
+            reason=trigger.reason,
+            run_id=run_id,
+        )
         try:
             async with self._database.transaction() as tx:
                 await audit.record(cast("Any", tx), [audit_record])
-                item = NewRequest(kind, run_id, body, audit_id=audit_id)
+                item = NewRequest(kind=kind, run_id=run_id, body=body, audit_id=audit_id)
                 await checked_requests.record_operator_requests(cast("Any", tx), [item])
         except (StoreUnavailable, StoreRefused):
             pass  # it acts again

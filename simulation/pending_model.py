@@ -19,6 +19,7 @@ from saga_engine.store import (
     outbox,
     partitions,
     pending_requests,
+    request_queue,
     retention,
     stranded_starts,
 )
@@ -152,7 +153,7 @@ async def _add_pending_requests(tx: MemoryTransaction, arguments: Arguments) -> 
     return added
 
 
-@HANDLERS.handles(pending_requests, "_TAKE")
+@HANDLERS.handles(request_queue, "_TAKE")
 async def _take_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     eligible = (
         row
@@ -162,7 +163,7 @@ async def _take_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
     return _delete_returning(tx, islice(eligible, arguments["limit"]), arguments)
 
 
-@HANDLERS.handles(pending_requests, "_TAKE_STARTS")
+@HANDLERS.handles(request_queue, "_TAKE_STARTS")
 async def _take_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     selected: list[Row] = []
     rows = list(_takeable(tx))
@@ -188,7 +189,7 @@ async def _take_unknown(tx: MemoryTransaction, arguments: Arguments) -> Sequence
     return _delete_returning(tx, old[: arguments["limit"]], arguments)
 
 
-@HANDLERS.handles(pending_requests, "_DEFER")
+@HANDLERS.handles(request_queue, "_DEFER")
 async def _defer_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
     deferred = 0
     for number in arguments["ids"]:
@@ -199,7 +200,7 @@ async def _defer_requests(tx: MemoryTransaction, arguments: Arguments) -> int:
     return deferred
 
 
-@HANDLERS.handles(pending_requests, "_UNBLOCK_REQUESTS")
+@HANDLERS.handles(request_queue, "_UNBLOCK_REQUESTS")
 async def _release_held(tx: MemoryTransaction, arguments: Arguments) -> int:
     released = 0
     for number, row in list(tx.scan("pending_request")):
@@ -210,7 +211,7 @@ async def _release_held(tx: MemoryTransaction, arguments: Arguments) -> int:
     return released
 
 
-@HANDLERS.handles(pending_requests, "_SAGAS_WITH_STARTS")
+@HANDLERS.handles(request_queue, "_SAGAS_WITH_STARTS")
 async def _sagas_with_pending_starts(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     rows = [row for _, row in tx.scan("pending_request") if _is_due(tx, row)]
     return [
@@ -220,7 +221,7 @@ async def _sagas_with_pending_starts(tx: MemoryTransaction, arguments: Arguments
     ]
 
 
-@HANDLERS.handles(pending_requests, "_HAS_WORK")
+@HANDLERS.handles(request_queue, "_HAS_WORK")
 async def _anything_pending(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     rows = (
         row for _, row in tx.scan("pending_request") if row["kind"] != "start" and _is_due(tx, row)

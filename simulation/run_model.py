@@ -18,6 +18,7 @@ from saga_engine.store import (
     business_keys,
     checked_requests,
     definitions,
+    due_runs,
     engine_identity,
     incidents,
     journal,
@@ -111,8 +112,8 @@ async def _changed_definition(tx: MemoryTransaction, arguments: Arguments) -> Se
 @HANDLERS.handles(definitions, "_READ_ALL")
 async def _all_definitions(tx: MemoryTransaction, _: None) -> Sequence[Any]:
     rows = sorted((row for _, row in tx.scan("definition")), key=lambda row: row["id"])
-    names = ("id", "name", "version", "fingerprint")
-    return [(*(row[name] for name in names), orjson.loads(row["document"])) for row in rows]
+    names = ("id", "name", "version", "fingerprint", "document")
+    return [tuple(row[name] for name in names) for row in rows]
 
 
 @HANDLERS.handles(definitions, "_KNOWN_VERSIONS")
@@ -159,7 +160,7 @@ async def _lock_free(tx: MemoryTransaction, arguments: Arguments) -> Sequence[An
     return await _lock(tx, {**arguments, "run_ids": free})
 
 
-@HANDLERS.handles(runs, "_LOCK_DUE")
+@HANDLERS.handles(due_runs, "_LOCK_DUE")
 async def _lock_due(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     free = [row for row in _due_runs(tx, arguments) if tx.is_lockable("run", row["run_id"])]
     chosen = free[: arguments["limit"]]
@@ -168,12 +169,12 @@ async def _lock_due(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any
     return _limit_bytes(tx, chosen, arguments)
 
 
-@HANDLERS.handles(runs, "_DUE_RUN_IDS")
+@HANDLERS.handles(due_runs, "_DUE_RUN_IDS")
 async def _due(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [(row["run_id"],) for row in _due_runs(tx, arguments)[: arguments["limit"]]]
 
 
-@HANDLERS.handles(runs, "_DUE_WITHIN")
+@HANDLERS.handles(due_runs, "_DUE_WITHIN")
 async def _due_within(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     horizons = dict(zip(arguments["definition_ids"], arguments["horizons"], strict=True))
     sagas = Counter(
@@ -186,7 +187,7 @@ async def _due_within(tx: MemoryTransaction, arguments: Arguments) -> Sequence[A
     return [(saga, min(number, arguments["count_limit"])) for saga, number in sagas.items()]
 
 
-@HANDLERS.handles(runs, "_DEFER_WAKE")
+@HANDLERS.handles(due_runs, "_DEFER_WAKE")
 async def _defer_run(tx: MemoryTransaction, arguments: Arguments) -> int:
     row = await tx.lock("run", arguments["run_id"])
     if row is None:

@@ -21,10 +21,6 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES, FUNCTION_LINES = 350, 50
 LONGER: dict[str, str] = {
-    "saga_engine/store/dead_letters.py": "half of it is SQL",
-    "saga_engine/store/pending_requests.py": "half of it is SQL",
-    "saga_engine/store/run_queries.py": "half of it is SQL",
-    "saga_engine/store/runs.py": "half of it is SQL",
     "simulation/run_model.py": "it is a list: one function for each statement",
     "simulation/memory_database.py": "what a transaction sees and what it locks belong together",
     "simulation/pending_model.py": "it is a list: one function for each statement",

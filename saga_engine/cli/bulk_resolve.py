@@ -20,7 +20,7 @@ from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
 from saga_engine.payload.payload import limit_problem
 from saga_engine.postgres.statement import TransactionSource
 from saga_engine.store import audit, checked_requests, incidents
-from saga_engine.store.audit import AuditRecord, OperatorAction
+from saga_engine.store.audit import ActionKind, AuditRecord, OperatorAction
 from saga_engine.store.bounded_count import BoundedCount
 from saga_engine.store.incidents import IncidentFilter, StoredIncident
 from saga_engine.store.pending_requests import NewRequest
@@ -238,7 +238,7 @@ class BulkResolver:
         return OperatorAction(
             id=audit_id,
             operator=self._request.operator,
-            action=self._request.action.value,
+            action=ActionKind(self._request.action.value),
             reason=self._request.reason,
             run_id=incident.run_id,
             target=format_incident_id(incident),
@@ -247,7 +247,7 @@ class BulkResolver:
     def _pending_request(self, audit_id: str, incident: StoredIncident) -> NewRequest:
         trigger = build_resolve_trigger(incident, self._request, self._encryption, self._limits)
         kind, body = serialize_trigger(trigger)
-        return NewRequest(kind, incident.run_id, body, audit_id=audit_id)
+        return NewRequest(kind=kind, run_id=incident.run_id, body=body, audit_id=audit_id)
 
     async def _wait_for_verdicts(self, audit_ids: Sequence[str]) -> Mapping[str, AuditRecord]:
         """Wait until all are decided, or for `verdict_timeout` seconds."""

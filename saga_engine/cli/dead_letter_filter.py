@@ -15,9 +15,10 @@ from cyclopts import Parameter
 
 from saga_engine.cli.output import print_json, print_line, print_stderr
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_queries
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import DeadLetterFilter
+from saga_engine.store.dead_letter_queries import DeadLetterFilter
+from saga_engine.store.dead_letters import DeadLetterState
 
 PAGE_SIZE = 10_000
 
@@ -25,15 +26,15 @@ PAGE_SIZE = 10_000
 class StateFilter(StrEnum):
     """The state of a dead letter, as an option."""
 
-    OPEN = "open"
-    REDRIVEN = "redriven"
-    DISCARDED = "discarded"
+    OPEN = DeadLetterState.OPEN.value
+    REDRIVEN = DeadLetterState.REDRIVEN.value
+    DISCARDED = DeadLetterState.DISCARDED.value
     ALL = "all"
 
     @property
-    def stored_state(self) -> str | None:
+    def stored_state(self) -> DeadLetterState | None:
         """The state in the database; None: any."""
-        return None if self is StateFilter.ALL else self.value
+        return None if self is StateFilter.ALL else DeadLetterState(self.value)
 
 
 StateOption = Annotated[StateFilter, Parameter(help="Only those in this state.")]
@@ -118,10 +119,10 @@ async def _check_named(database: Database, ids: Sequence[int]) -> list[int]:
     unique_ids = sorted(set(ids))
     async with database.transaction() as tx:
         for each in unique_ids:
-            stored = await dead_letters.find(tx, each)
+            stored = await dead_letter_queries.find(tx, each)
             if stored is None:
                 raise NotFound(f"There is no dead letter {each}. `saga-engine dead-letters list`.")
-            if stored.state != "open":
+            if stored.state is not DeadLetterState.OPEN:
                 raise Conflict(f"Dead letter {each} is {stored.state} by {stored.resolved_by}.")
     return unique_ids
 
@@ -129,7 +130,9 @@ async def _check_named(database: Database, ids: Sequence[int]) -> list[int]:
 async def _select_matching(
     database: Database, selection: DeadLetterSelectionOptions, excluded_reason: str | None
 ) -> list[int]:
-    criteria = DeadLetterFilter("open", selection.queue, selection.reason_code)
+    criteria = DeadLetterFilter(
+        state=DeadLetterState.OPEN, queue=selection.queue, reason=selection.reason_code
+    )
     if selection.reason_code is not None or excluded_reason is None:
         return await all_ids(database, criteria)
     selected_ids = await all_ids(database, replace(criteria, excluded_reason=excluded_reason))
@@ -147,7 +150,7 @@ async def all_ids(database: Database, criteria: DeadLetterFilter) -> list[int]:
     all_found: list[int] = []
     while True:
         async with database.transaction() as tx:
-            page = await dead_letters.find_ids(
+            page = await dead_letter_queries.find_ids(
                 tx, criteria, limit=PAGE_SIZE, after_id=all_found[-1] if all_found else 0
             )
         all_found += page

@@ -40,9 +40,9 @@ from saga_engine.cli.redrive import Redriver, discard_all, purge_all
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_queries
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import DeadLetterFilter, StoredDeadLetter
+from saga_engine.store.dead_letter_queries import DeadLetterFilter, StoredDeadLetter
 
 app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
 
@@ -67,10 +67,12 @@ async def list_dead_letters(
     """List dead letters, the newest first."""
     check_limit(limit, LIMIT_MAX)
     settings = Settings.load()
-    criteria = {"state": state.stored_state, "queue": queue, "reason": reason_code}
+    criteria = DeadLetterFilter(state=state.stored_state, queue=queue, reason=reason_code)
     async with _open_database(settings) as database, database.transaction() as tx:
-        rows = await dead_letters.read_page(tx, limit=limit + 1, before_id=after, **criteria)
-        total = await dead_letters.count(tx, settings.max_listing_total, **criteria)
+        rows = await dead_letter_queries.read_page(tx, criteria, limit=limit + 1, before_id=after)
+        total = await dead_letter_queries.count(
+            tx, criteria, count_limit=settings.max_listing_total
+        )
     page = make_page(rows, limit, total)
     cursor = page.rows[-1].id if page.rows else None
     if as_json:
@@ -98,7 +100,7 @@ async def show(dead_letter_id: int, /, *, as_json: AsJson = False) -> None:
         dead_letter_id: The id of the dead letter.
     """
     async with _open_database(Settings.load()) as database, database.transaction() as tx:
-        stored = await dead_letters.find(tx, dead_letter_id)
+        stored = await dead_letter_queries.find(tx, dead_letter_id)
     if stored is None:
         raise NotFound(
             f"There is no dead letter {dead_letter_id}. `saga-engine dead-letters list`."
@@ -186,7 +188,9 @@ async def purge(  # noqa: PLR0913 - one for each option
     if older_than < 0:
         raise ConfigurationError("--older-than is 0 days or more.")
     operator_name = operator_or_login_name(operator)
-    criteria = DeadLetterFilter(state.stored_state, queue, reason_code, min_age_days=older_than)
+    criteria = DeadLetterFilter(
+        state=state.stored_state, queue=queue, reason=reason_code, min_age_days=older_than
+    )
     async with _open_database(Settings.load()) as database:
         ids = await all_ids(database, criteria)
         selection = DeadLetterSelectionOptions(all_open=True, dry_run=dry_run, yes=yes)

@@ -64,10 +64,9 @@ class IncidentFilterOptions:
         min_age = (
             None if self.older_than is None else parse_duration(self.older_than, "--older-than")
         )
-        cause = self.cause and self.cause.value
         return IncidentFilter(
             saga=self.saga,
-            cause=cause,
+            cause=self.cause,
             step=self.step,
             older_than=min_age,
             include_resolved=resolved,

@@ -52,7 +52,7 @@ from saga_engine.store import (
     run_queries,
     stranded_starts,
 )
-from saga_engine.store.audit import AuditRecord, OperatorAction
+from saga_engine.store.audit import ActionKind, AuditOutcome, AuditRecord, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Resolution
@@ -96,7 +96,11 @@ async def cancel(
         operator_or_login_name(operator),
     )
     audit_entry = OperatorAction(
-        id=str(uuid7()), operator=operator_name, action="cancel", reason=reason, run_id=run_id
+        id=str(uuid7()),
+        operator=operator_name,
+        action=ActionKind.CANCEL,
+        reason=reason,
+        run_id=run_id,
     )
     async with open_database(settings) as database:
         async with database.transaction() as tx:
@@ -198,7 +202,7 @@ async def _resolve_one(incident_id: str, request: ResolutionRequest, *, as_json:
             audit_entry = OperatorAction(
                 id=str(uuid7()),
                 operator=request.operator,
-                action=request.action.value,
+                action=ActionKind(request.action.value),
                 reason=request.reason,
                 run_id=stored.run_id,
                 target=format_incident_id(stored),
@@ -259,7 +263,7 @@ async def _record_request(tx: Transaction, audit_entry: OperatorAction, trigger:
     assert audit_entry.run_id is not None, "these actions are about a run"
     kind, body = serialize_trigger(trigger)
     await checked_requests.record_operator_requests(
-        tx, [NewRequest(kind, audit_entry.run_id, body, audit_id=audit_entry.id)]
+        tx, [NewRequest(kind=kind, run_id=audit_entry.run_id, body=body, audit_id=audit_entry.id)]
     )
 
 
@@ -284,7 +288,7 @@ async def _wait_for_verdict(
 
 
 def _print_verdict(verdict: AuditRecord, *, as_json: bool) -> None:
-    if verdict.outcome != "accepted":
+    if verdict.outcome is not AuditOutcome.ACCEPTED:
         raise Conflict(f"Refused: {verdict.message}")
     if as_json:
         print_json(

@@ -5,7 +5,7 @@ from saga_engine.cli.output import AsJson, print_json, print_line
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import audit, recovery
-from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database
 
 
@@ -20,7 +20,7 @@ async def recover(*, reason: Reason, operator: Operator = None, as_json: AsJson 
     audit_entry = OperatorAction(
         id=str(uuid7()),
         operator=operator_or_login_name(operator),
-        action="recover",
+        action=ActionKind.RECOVER,
         reason=reason,
     )
     settings = Settings.load()
@@ -31,7 +31,7 @@ async def recover(*, reason: Reason, operator: Operator = None, as_json: AsJson 
         message = f"{resent.commands} commands of {resent.runs} runs will be sent again."
         async with database.transaction() as tx:
             await audit.record_outcomes(
-                tx, [ActionOutcome(audit_entry.id, accepted=True, message=message)]
+                tx, [ActionOutcome(audit_entry.id, outcome=AuditOutcome.ACCEPTED, message=message)]
             )
     if as_json:
         print_json({"action": audit_entry.action, "runs": resent.runs, "commands": resent.commands})

@@ -16,9 +16,9 @@ from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import StoredDeadLetter
+from saga_engine.store.dead_letter_queries import StoredDeadLetter
 
 _COPY_HEADERS = ("CC", "BCC")
 """Headers with further routing keys, to which RabbitMQ routes copies."""
@@ -54,7 +54,7 @@ class Redriver:
         """Publish them; return the problem of each one that could not be published."""
         problems: dict[int, str] = {}
         async with self._database.transaction() as tx:
-            batches = await dead_letters.split_by_size(
+            batches = await dead_letter_queries.split_by_size(
                 tx, ids, max_letters=MESSAGES_PER_TRANSACTION, max_bytes=BYTES_PER_TRANSACTION
             )
         problems |= dict.fromkeys(
@@ -62,14 +62,14 @@ class Redriver:
         )
         for batch in batches:
             async with self._database.transaction() as tx:
-                locked = await dead_letters.lock_open(tx, batch)
+                locked = await dead_letter_actions.lock_open(tx, batch)
                 problems |= dict.fromkeys(
                     set(batch) - {each.id for each in locked}, _ALREADY_RESOLVED
                 )
                 publish_problems = await self._publish(locked)
                 problems |= publish_problems
                 sent = [each for each in locked if each.id not in publish_problems]
-                await dead_letters.mark_redriven(
+                await dead_letter_actions.mark_redriven(
                     tx, [each.id for each in sent], operator=self._operator, reason=self._reason
                 )
         return problems
@@ -102,7 +102,7 @@ async def discard_all(
     for start in range(0, len(ids), IDS_PER_TRANSACTION):
         batch = ids[start : start + IDS_PER_TRANSACTION]
         async with database.transaction() as tx:
-            discarded_ids = await dead_letters.mark_discarded(
+            discarded_ids = await dead_letter_actions.mark_discarded(
                 tx, batch, operator=operator, reason=reason
             )
             problems |= dict.fromkeys(set(batch) - discarded_ids, _ALREADY_RESOLVED)
@@ -115,7 +115,7 @@ async def purge_all(database: Database, ids: Sequence[int], *, operator: str, re
     for start in range(0, len(ids), IDS_PER_TRANSACTION):
         async with database.transaction() as tx:
             batch = ids[start : start + IDS_PER_TRANSACTION]
-            deleted += await dead_letters.purge(tx, batch, operator=operator, reason=reason)
+            deleted += await dead_letter_actions.purge(tx, batch, operator=operator, reason=reason)
     return deleted
 
 

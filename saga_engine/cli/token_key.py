@@ -9,7 +9,7 @@ from saga_engine.errors import Conflict
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import audit, engine_identity
-from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 
 
 async def rotate_token_key(
@@ -26,7 +26,7 @@ async def rotate_token_key(
     audit_entry = OperatorAction(
         id=str(uuid7()),
         operator=operator_or_login_name(operator),
-        action="rotate-token-key",
+        action=ActionKind.ROTATE_TOKEN_KEY,
         reason=reason,
     )
     async with open_database(settings) as database, database.transaction() as tx:
@@ -43,7 +43,7 @@ async def rotate_token_key(
         await audit.record(tx, [audit_entry])
         message = f"Workers sign with the new key from {active_from:%Y-%m-%d %H:%M:%S} UTC."
         await audit.record_outcomes(
-            tx, [ActionOutcome(audit_entry.id, accepted=True, message=message)]
+            tx, [ActionOutcome(audit_entry.id, outcome=AuditOutcome.ACCEPTED, message=message)]
         )
     if as_json:
         print_json({"action": audit_entry.action, "active_from": active_from})

@@ -285,7 +285,9 @@ async def _record_suspect(config: dict[str, Any], snapshot: bytes) -> None:
 
     settings = _settings(config)
     _, run_id, step, direction, _, function, _ = _read_call(snapshot)
-    suspect = crash_suspects.CrashSuspect(run_id, step, direction, function)
+    suspect = crash_suspects.CrashSuspect(
+        run_id=run_id, step=step, direction=direction, function=function
+    )
     async with (
         asyncio.timeout(RECORD_TIMEOUT),
         Database(settings.require_database_url(), settings) as database,

@@ -87,14 +87,12 @@ async def start_in_transaction(
     limits, text_bytes = _limits_from(settings) if settings else _limits_from_environment()
     check_limits({"input": encrypted_input}, limits)
     request = NewStart(
-        *(
-            name,
-            requested_version,
-            run_id,
-            checked_key(key, text_bytes),
-            encrypted_input,
-            plain_input,
-        ),
+        saga=name,
+        version=requested_version,
+        run_id=run_id,
+        key=checked_key(key, text_bytes),
+        encrypted_input=encrypted_input,
+        plain_input=plain_input,
         must_be_known=isinstance(saga, str),
         fingerprint=None if isinstance(saga, str) else saga.fingerprint,
     )

@@ -1,35 +1,55 @@
 """
-What is remembered: PostgreSQL, over asyncpg, many rows at a time.
+The engine's tables in PostgreSQL and their statements, over asyncpg, many rows at a time.
 
-    database           the pool and its transactions, by SQLAlchemy, for processes that serve
-    session            one connection and its transactions, for commands that end at once
-    database_check     what makes a database usable
-    migrate            bringing a database to this version's schema
-    schema             whether this version of the code and a database's tables can work together
-    tables             the tables, as data
-    definitions        the sagas that workers have loaded
-    runs               the rows of runs: locked, read, made, changed
-    snapshot           the state of a run as one JSON document
-    business_keys      which run a business key belongs to
-    journal            what happened to each run
-    outbox             commands decided, perhaps not sent yet
-    pending_requests   requests recorded for a worker, and what waits for one with the definition
-    trigger_data       triggers as the kind and the body of a stored request
-    checked_requests   requests recorded through the database's functions, which check them
-    incidents          where runs wait for a person
-    stranded_starts    accepted starts that wait for a definition no worker has had lately
-    crash_suspects     runs whose mapping function or validator ended a worker
-    dead_letters       messages that cannot be handled
-    audit              what persons asked for, and what became of it
-    engine_identity    what this engine is known by
-    partitions         months of runs, made ahead and dropped when they are over
-    retention          settled dead letters and audit records, deleted after some days
-    recovery           ordering again what the broker lost, or what a restored database lacks
-    run_queries        what the command line shows
-    backlog_counts     what the gauges show
-    bounded_count      how many rows a listing has, counted at a bounded cost
-    json_column        JSON as it goes into a column
+    database             the pool and its transactions, by SQLAlchemy, for processes that serve
+    session              one connection and its transactions, for commands that end at once
+    database_check       what makes a database usable
+    migrate              upgrading a database to this version's schema
+    schema               whether this version of the code and a database's tables can work together
+    tables               the tables, as data
+    definitions          the sagas that workers have loaded
+    runs                 the rows of runs: locked, read, inserted, saved
+    snapshot             the state of a run as one JSON document
+    due_runs             runs with a due timer
+    business_keys        which run a business key belongs to
+    journal              the events of each run
+    outbox               commands that were decided and may not be published yet
+    pending_requests     starts and other requests that wait in PostgreSQL for a worker
+    request_queue        which pending requests a worker takes, and in which order
+    trigger_data         triggers as the kind and the body of a pending request
+    checked_requests     requests recorded through the database's functions, which check them
+    incidents            where runs need an operator
+    stranded_starts      pending starts of a definition that no worker has now
+    crash_suspects       runs whose mapping function or validator ended a worker
+    dead_letters         messages that cannot be processed
+    dead_letter_queries  reads of dead letters
+    dead_letter_actions  dead letters redriven, discarded and purged
+    audit                what operators asked for, and the outcome
+    engine_identity      the id and the token keys of this engine
+    partitions           months of runs, added ahead and dropped when they have expired
+    retention            resolved dead letters and audit records, deleted after some days
+    recovery             commands in flight, sent again after the broker or a backup lost them
+    run_queries          reads of runs for the command line
+    backlog_counts       the values of the gauges
+    bounded_count        how many rows a listing has, counted at a bounded cost
+    json_column          JSON as it is stored in a column
 
-Every function takes the transaction it works in and never ends it. Statements are set-based: a
-batch of two hundred costs as many round trips as a batch of one.
+Every function takes the transaction that it works in and never ends it, except for maintenance that
+takes many short ones: `partitions`, `retention` and `recovery`. Statements are set-based: a batch
+of two hundred rows costs as many round trips as a batch of one.
+
+A run is inserted by a worker only, with `runs.insert`, from a start that came over RabbitMQ or from
+a pending request. `checked_requests.record_start` records such a request in the transaction of its
+caller, which has reserved the business key in the same transaction.
+
+Locks are taken in one order, so that two transactions wait for each other and do not deadlock:
+
+1. business keys: an advisory lock for each, sorted by saga and key
+2. pending starts, sorted by run id (`pending_requests.find_starts`)
+3. runs, sorted by run id (`runs.lock`)
+4. what follows from a run: journal, outbox, incidents, audit
+
+Statements that take rows of a queue (pending requests, due runs, outbox) skip locked rows. They
+come in another order than the ids, and so after everything that waits. Maintenance locks `run`
+before `event`, and each before its partitions, with a short lock timeout.
 """

@@ -1,25 +1,49 @@
 """
-What persons asked for, and what became of it. Rows are added and settled once, never changed.
+The audit log: what operators asked for, and the outcome. Rows are added and get one outcome.
 
-A request is recorded in the transaction that makes it, with an id that its maker has chosen, and
-settled in the transaction that decides it; until then its outcome is None.
+An action is recorded in the transaction that requests it, with an id that the caller has chosen. It
+gets its outcome in the transaction that decides it; until then its outcome is None.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from saga_engine.postgres.statement import Transaction, text
 
 
-@dataclass(frozen=True, slots=True)
+class ActionKind(StrEnum):
+    """What an operator does; the first five are the resolutions of an incident."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    COMPLETE = "complete"
+    REJECT = "reject"
+    ABANDON = "abandon"
+    CANCEL = "cancel"
+    RECOVER = "recover"
+    ROTATE_TOKEN_KEY = "rotate-token-key"  # noqa: S105 - a name
+    REDRIVE = "redrive"
+    DISCARD = "discard"
+    PURGE = "purge"
+
+
+class AuditOutcome(StrEnum):
+    """Whether an action took effect."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorAction:
-    """Somebody does something: `action` in a word, to a run or another `target`."""
+    """An action of an operator on a run, or on another `target`."""
 
     id: str
     operator: str
-    action: str
+    action: ActionKind
     reason: str
     run_id: str | None = None
     target: str | None = None
@@ -27,19 +51,20 @@ class OperatorAction:
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
-    """What became of an act, and a sentence for whoever did it."""
+    """The outcome of an action, and a sentence for the operator."""
 
     audit_id: str
-    accepted: bool
+    outcome: AuditOutcome
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """
-    An act on record; `outcome` is accepted, refused, or None while it waits for a worker.
+    An action as it is recorded; `outcome` is None until a worker has decided it.
 
-    `by` is what its maker said, `role` the role of PostgreSQL that put it on record.
+    `operator` is the name that was given, `role` the PostgreSQL role that recorded the action.
+    `action` is an `ActionKind`, unless that role recorded another word.
     """
 
     id: str
@@ -49,13 +74,13 @@ class AuditRecord:
     run_id: str | None
     target: str | None
     reason: str
-    outcome: str | None
+    outcome: AuditOutcome | None
     message: str | None
     role: str | None = None
 
 
 async def record(tx: Transaction, actions: Sequence[OperatorAction]) -> None:
-    """Put *acts* on record, by the role of this session; one on record already is passed over."""
+    """Record actions, with the role of this session; an action that is recorded is left out."""
     if actions:
         await tx.execute(
             _RECORD,
@@ -71,39 +96,49 @@ async def record(tx: Transaction, actions: Sequence[OperatorAction]) -> None:
 
 
 async def record_outcomes(tx: Transaction, outcomes: Sequence[ActionOutcome]) -> None:
-    """Write what became of acts; the first verdict on each stands."""
+    """Record the outcomes of actions. The first outcome of an action stays."""
     if outcomes:
-        first = {verdict.audit_id: verdict for verdict in reversed(outcomes)}
+        first = {outcome.audit_id: outcome for outcome in reversed(outcomes)}
         await tx.execute(
             _RECORD_OUTCOMES,
             {
                 "ids": list(first),
-                "outcomes": [
-                    "accepted" if verdict.accepted else "refused" for verdict in first.values()
-                ],
-                "messages": [verdict.message for verdict in first.values()],
+                "outcomes": [each.outcome.value for each in first.values()],
+                "messages": [each.message for each in first.values()],
             },
         )
 
 
 async def find(tx: Transaction, audit_id: str) -> AuditRecord | None:
-    """Read one act; None when it is not on record."""
+    """Read one action; None when it is not recorded."""
     row = (await tx.execute(_FIND, {"id": audit_id})).one_or_none()
     return None if row is None else _audit_record(row)
 
 
 async def find_decided(tx: Transaction, audit_ids: Sequence[str]) -> list[AuditRecord]:
-    """Read those of some acts that are decided."""
+    """Read those of some actions that have an outcome."""
     return [_audit_record(row) for row in await tx.execute(_FIND_DECIDED, {"ids": list(audit_ids)})]
 
 
 async def list_for_run(tx: Transaction, run_id: str) -> list[AuditRecord]:
-    """Read what persons did to a run, in order."""
+    """Read the actions on a run, in order."""
     return [_audit_record(row) for row in await tx.execute(_LIST_FOR_RUN, {"run_id": run_id})]
 
 
 def _audit_record(row: Any) -> AuditRecord:
-    return AuditRecord(*row)
+    audit_id, recorded_at, operator, action, run_id, target, reason, outcome, message, role = row
+    return AuditRecord(
+        id=audit_id,
+        recorded_at=recorded_at,
+        operator=operator,
+        action=action,
+        run_id=run_id,
+        target=target,
+        reason=reason,
+        outcome=None if outcome is None else AuditOutcome(outcome),
+        message=message,
+        role=role,
+    )
 
 
 _SELECT = """
@@ -124,7 +159,7 @@ _RECORD = text(
         CAST(:reasons AS text[]))"""
 )
 
-# Locked in one order, so that two that settle the same acts do not wait for each other.
+# Rows are locked in one order, so that two transactions with the same actions do not deadlock.
 _RECORD_OUTCOMES = text(
     """
     WITH locked AS MATERIALIZED (

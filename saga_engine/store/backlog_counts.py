@@ -1,4 +1,4 @@
-"""What the gauges show: how much is unfinished, open or waiting. Ages are seconds."""
+"""What the gauges report: how many runs, requests, commands and messages are unfinished or open."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import outbox, stranded_starts
 from saga_engine.store.bounded_count import GROUPS_MAX
-from saga_engine.vocabulary import Status
+from saga_engine.vocabulary import IncidentCause, Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BacklogCounts:
     """
-    What the gauges show.
+    The values of the gauges. Ages are in seconds. Counting of each number ends at a limit.
 
-    `runs` counts unfinished runs by saga and status, `oldest_run_age` is by saga, `open_incidents`
-    by saga, cause and step. `parked` is what
-    waits in the inbox for a worker with its definition, `inbox` all that waits there, and of that
-    `starts_waiting` the starts, by saga; `starts_stranded` are those of them that are pinned to a
-    definition that no worker has, see `definitions.Presence`. `unpartitioned` are the runs in no
-    month's partition. No number is higher than the limit that was given: that one means at least
-    as many.
+    Args:
+        runs: unfinished runs, by saga and status.
+        oldest_run_age: the age of the oldest unfinished run, by saga.
+        open_incidents: by saga, cause and step.
+        dead_letters: open ones, by queue and reason.
+        starts_waiting: pending starts, by saga.
+        starts_stranded: those that are pinned to a definition that no worker has, by saga.
+        timers_pending: runs with a timer.
+        timer_overdue: how long the earliest timer is overdue.
+        pending_requests: all pending requests, with the starts.
+        awaiting_definition: pending requests for a run whose definition the worker did not have.
+        runs_unpartitioned: runs in the default partition.
     """
 
     runs: Mapping[tuple[str, Status], int]
     oldest_run_age: Mapping[str, float]
-    open_incidents: Mapping[tuple[str, str, str], int]
+    open_incidents: Mapping[tuple[str, IncidentCause, str], int]
     dead_letters: Mapping[tuple[str, str], int]
     starts_waiting: Mapping[str, int]
     starts_stranded: Mapping[str, int]
@@ -41,43 +46,60 @@ class BacklogCounts:
 
 async def count_backlog(tx: Transaction, count_limit: int = 10_000) -> BacklogCounts:
     """
-    Count what is unfinished, open or waiting; the finished is never looked at.
+    Count what is unfinished, open or pending; finished runs are not read.
 
-    The runs come last: from then on the months cannot be changed until *tx* ends, and no other
-    count may keep them waiting.
+    Runs are counted after the rest: from then on no partition can be added or dropped until *tx*
+    ends.
 
     Args:
-        most: rows counted for one number at most.
+        count_limit: where the counting of each number ends.
     """
     arguments = {"count_limit": count_limit}
     dead_letters = (await tx.execute(_DEAD_LETTERS, arguments)).all()
     starts_waiting: dict[str, int] = dict((await tx.execute(_STARTS_WAITING, arguments)).all())
     starts_stranded = await stranded_starts.count(tx, count_limit)
-    backlog = await outbox.backlog(tx, count_limit)
-    pending_requests = (await tx.execute(_PENDING_REQUESTS, arguments)).one()
-    unfinished = (await tx.execute(_UNFINISHED, arguments)).all()
-    ages: dict[str, float] = {}
-    run_counts: dict[tuple[str, Status], int] = {}
-    for saga, status, number, age in unfinished:
-        ages[saga] = max(age, ages.get(saga, 0.0))
-        key = saga, Status(status)
-        run_counts[key] = min(count_limit, number + run_counts.get(key, 0))
+    outbox_backlog = await outbox.backlog(tx, count_limit)
+    requests = (await tx.execute(_PENDING_REQUESTS, arguments)).one()
+    run_counts, oldest_run_age = await _count_unfinished(tx, count_limit)
     runs_unpartitioned = (await tx.execute(_UNPARTITIONED, arguments)).scalar_one()
+    open_incidents = await tx.execute(_OPEN_INCIDENTS, arguments)
+    timers_pending, timer_overdue = (await tx.execute(_TIMERS, arguments)).one()
+    pending_requests, pending_requests_oldest_age, awaiting_definition = requests
     return BacklogCounts(
-        run_counts,
-        ages,
-        {tuple(group): number for *group, number in await tx.execute(_OPEN_INCIDENTS, arguments)},
-        {(queue, reason): number for queue, reason, number in dead_letters},
-        starts_waiting,
-        starts_stranded,
-        backlog.pending,
-        backlog.oldest_age,
-        *(await tx.execute(_TIMERS, arguments)).one(),
-        *(*pending_requests, runs_unpartitioned),
+        runs=run_counts,
+        oldest_run_age=oldest_run_age,
+        open_incidents={
+            (saga, IncidentCause(cause), step): number
+            for saga, cause, step, number in open_incidents
+        },
+        dead_letters={(queue, reason): number for queue, reason, number in dead_letters},
+        starts_waiting=starts_waiting,
+        starts_stranded=starts_stranded,
+        outbox_pending=outbox_backlog.pending,
+        outbox_oldest_age=outbox_backlog.oldest_age,
+        timers_pending=timers_pending,
+        timer_overdue=timer_overdue,
+        pending_requests=pending_requests,
+        pending_requests_oldest_age=pending_requests_oldest_age,
+        awaiting_definition=awaiting_definition,
+        runs_unpartitioned=runs_unpartitioned,
     )
 
 
-# Each count ends at a limit, and each oldest is found by an index: what others leave costs nothing.
+async def _count_unfinished(
+    tx: Transaction, count_limit: int
+) -> tuple[dict[tuple[str, Status], int], dict[str, float]]:
+    """Count unfinished runs by saga and status, and find the age of the oldest by saga."""
+    ages: dict[str, float] = {}
+    run_counts: dict[tuple[str, Status], int] = {}
+    for saga, status, number, age in await tx.execute(_UNFINISHED, {"count_limit": count_limit}):
+        ages[saga] = max(age, ages.get(saga, 0.0))
+        key = saga, Status(status)
+        run_counts[key] = min(count_limit, number + run_counts.get(key, 0))
+    return run_counts, ages
+
+
+# Each count ends at a limit, and each oldest row is found by an index.
 _UNFINISHED = text(
     """
     SELECT d.name, s.status, u.number::integer,
@@ -103,7 +125,7 @@ _OPEN_INCIDENTS = text(
     GROUP BY d.name, i.cause, i.step"""
 )
 
-# From one queue and reason to the next by their index, whatever lies between.
+# From one queue and reason to the next by the index, without reading the rows between.
 _DEAD_LETTERS = text(
     f"""
     WITH RECURSIVE dead_letter_groups AS (
@@ -118,7 +140,7 @@ _DEAD_LETTERS = text(
     SELECT k.queue, k.reason, (SELECT count(*) FROM (
         SELECT FROM saga_engine.dead_letter AS l
         WHERE l.state = 'open' AND l.queue = k.queue AND l.reason = k.reason
-            LIMIT :count_limit) AS limited)
+        LIMIT :count_limit) AS limited)
     FROM (SELECT queue, reason FROM dead_letter_groups LIMIT {GROUPS_MAX}) AS k"""  # noqa: S608 - a constant
 )
 
@@ -135,8 +157,9 @@ _TIMERS = text(
 
 _PENDING_REQUESTS = text(
     """
-    SELECT (SELECT count(*) FROM (SELECT FROM saga_engine.pending_request
-        LIMIT :count_limit) AS limited),
+    SELECT
+        (SELECT count(*) FROM (
+            SELECT FROM saga_engine.pending_request LIMIT :count_limit) AS limited),
         coalesce(extract(epoch FROM clock_timestamp() - (
             SELECT received_at FROM saga_engine.pending_request ORDER BY id LIMIT 1)), 0)::float8,
         (SELECT count(*) FROM (

@@ -1,13 +1,15 @@
 """
-What services and operators ask for, by way of the functions of the database that check them.
+Requests of services and operators, recorded through the database functions that check them.
 
-The same functions serve every role, the owner of the schema too. They write the role of the session
-beside what is said, so that who did it cannot be forged; the migrations show what else they hold a
-request to. A worker writes what it keeps for itself with `inbox.record`.
+The same functions serve every role, the owner of the schema too. They record the role of the
+session, which the caller cannot choose; the migrations show what else they check. A worker records
+its own pending requests with `pending_requests.record`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
 from saga_engine.errors import ConfigurationError, StoreRefused
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
@@ -19,14 +21,15 @@ from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewStart:
     """
-    A start to record; `input` is sealed, `given` is what it was before.
+    A start to record.
 
-    A `version` of None is the newest that workers have now. `known`: only when a worker has loaded
-    the saga. The start is pinned to the definition of that `fingerprint`; None: to the one that
-    workers have.
+    Args:
+        version: None: the newest that a worker has now.
+        must_be_known: record the start only if a worker has ever loaded the saga.
+        fingerprint: the definition that the start is pinned to; None: the one that workers have.
     """
 
     saga: str
@@ -39,9 +42,19 @@ class NewStart:
     fingerprint: str | None = None
 
 
+class StartOutcome(StrEnum):
+    """What the function `request_start` did with a start."""
+
+    RECORDED = "recorded"
+    KEY_TAKEN = "key_taken"
+    UNKNOWN_SAGA = "unknown_saga"
+    DEFINITION_MISMATCH = "definition_mismatch"
+    NOT_GRANTED = "not_granted"
+
+
 @dataclass(frozen=True, slots=True)
 class StartResult:
-    """The run that was recorded, or that holds the key; and the version it is started with."""
+    """The run that was recorded, or that has the business key, and the version of its saga."""
 
     owner: KeyOwner
     version: int | None
@@ -51,19 +64,57 @@ async def record_start(
     tx: Transaction, new_start: NewStart, encryption: PayloadEncryption = NO_ENCRYPTION
 ) -> StartResult | None:
     """
-    Record a start, and reserve its key; None: no worker has ever loaded that saga and version.
+    Record a start and reserve its business key.
 
-    A key that another transaction has just reserved is waited for until that ends.
+    If another transaction has just reserved the key, this waits until that transaction ends.
+
+    Returns:
+        None when no worker has ever loaded that saga and version.
 
     Raises:
         ConfigurationError: workers have other steps under that version.
-        StoreRefused: the role may not start that saga, or the start is beyond a limit.
-        StoreUnavailable: the key's run was dropped at this moment; try again.
-        SealError: the codec cannot seal.
+        StoreRefused: the role may not start that saga, or the start exceeds a limit.
+        SerializationFailure: the run with the key was dropped at this moment; try again.
+        EncryptionError: the codec cannot encrypt the digest.
     """
     key_request = new_start.key and KeyRequest(
         new_start.saga, new_start.key, new_start.run_id, new_start.plain_input
     )
+    row = await _request_start(tx, new_start, key_request or None, encryption)
+    outcome = StartOutcome(row.outcome)
+    match outcome:
+        case StartOutcome.UNKNOWN_SAGA:
+            return None
+        case StartOutcome.DEFINITION_MISMATCH:
+            raise ConfigurationError(
+                f"Workers have saga {new_start.saga!r} version {row.pinned_version} with other"
+                " steps than this process. Give the new steps the next version; if the steps here"
+                " are the old ones, deploy this process with the definition that the workers have."
+            )
+        case StartOutcome.NOT_GRANTED:
+            raise StoreRefused(
+                f"The role of this connection may not start saga {new_start.saga!r}. The owner of"
+                " the schema grants it with a row in saga_engine.start_grant; see docs/security.md."
+            )
+        case StartOutcome.RECORDED | StartOutcome.KEY_TAKEN:
+            pass
+    if row.encrypted_digest is not None and key_request:
+        owner = business_keys.owner_of(
+            key_request, row.owner_run_id, bytes(row.encrypted_digest), encryption
+        )
+    else:
+        same_input = outcome is StartOutcome.RECORDED or bool(row.same_input)
+        owner = KeyOwner(row.owner_run_id, same_input)
+    return StartResult(owner, row.pinned_version)
+
+
+async def _request_start(
+    tx: Transaction,
+    new_start: NewStart,
+    key_request: KeyRequest | None,
+    encryption: PayloadEncryption,
+) -> Any:
+    """Call the function; a second time with the plain digest, if the key needs it."""
     arguments = {
         "saga": new_start.saga,
         "version": new_start.version,
@@ -80,53 +131,20 @@ async def record_start(
     if key_request and encryption.codec is None:
         arguments["input_digest"] = arguments["digest_to_store"]
     row = (await tx.execute(_REQUEST_START, arguments)).one()
-    if (
-        row.outcome == "key_taken"
-        and key_request
-        and row.same_input is None
-        and row.encrypted_digest is None
-    ):
-        # It was reserved before there was a codec. Only now is the digest needed as it is.
-        row = (
-            await tx.execute(
-                _REQUEST_START,
-                {**arguments, "input_digest": business_keys.input_digest(new_start.plain_input)},
-            )
-        ).one()
-    if row.outcome == "unknown_saga":
-        return None
-    if row.outcome == "definition_mismatch":
-        raise ConfigurationError(
-            f"Workers have saga {new_start.saga!r} version {row.pinned_version} with other"
-            " steps than"
-            " this process. Give the new steps the next version; if the steps here are the old"
-            " ones,"
-            " deploy this process with the definition that the workers have."
-        )
-    if row.outcome == "not_granted":
-        raise StoreRefused(
-            f"The role of this connection may not start saga {new_start.saga!r}. The owner of the"
-            " schema grants it with a row in saga_engine.start_grant; see docs/security.md."
-        )
-    if row.encrypted_digest is not None and key_request:
-        return StartResult(
-            business_keys.owner_of(
-                key_request, row.owner_run_id, bytes(row.encrypted_digest), encryption
-            ),
-            row.pinned_version,
-        )
-    return StartResult(
-        KeyOwner(row.owner_run_id, row.outcome == "recorded" or bool(row.same_input)),
-        row.pinned_version,
-    )
+    is_undecided = row.same_input is None and row.encrypted_digest is None
+    if row.outcome == StartOutcome.KEY_TAKEN and key_request and is_undecided:
+        # The key was reserved before there was a codec, so its digest is not encrypted.
+        arguments["input_digest"] = business_keys.input_digest(new_start.plain_input)
+        row = (await tx.execute(_REQUEST_START, arguments)).one()
+    return row
 
 
 async def record_operator_requests(tx: Transaction, requests: Sequence[NewRequest]) -> None:
     """
-    Record cancels and resolves, in order of each; their acts are on record with `audit.record`.
+    Record cancels and resolves, each kind in order, after their actions (`audit.record`).
 
     Raises:
-        StoreRefused: the act of one is not on record for its run, by this role.
+        StoreRefused: the role has not recorded the action of a request for its run.
     """
     for kind, statement in _STATEMENTS.items():
         same_kind = [request for request in requests if request.kind == kind]
@@ -144,7 +162,7 @@ _REQUEST_START = text(
     SELECT outcome, owner_run_id::text, pinned_version, same_input, encrypted_digest
     FROM saga_engine.request_start(CAST(:saga AS text), CAST(:version AS integer),
         CAST(:run_id AS uuid), CAST(:key AS text), CAST(:input_digest AS bytea),
-            CAST(:digest_to_store AS bytea),
+        CAST(:digest_to_store AS bytea),
         CAST(:body AS text), CAST(:must_be_known AS boolean), CAST(:fingerprint AS text))"""
 )
 

@@ -1,10 +1,10 @@
 """
-Runs whose mapping function or validator ended a worker, because it could not be interrupted.
+Crash suspects: runs whose mapping function or validator ended a worker.
 
-The overseer of that worker records them before it ends the process. Workers look here at their
-start, every few seconds, and when a message is delivered again; never for a batch as usual. There
-is one row for each run, and each time costs a worker at least `mapping_hard_timeout` seconds, so
-there are few of them.
+Such a call did not return within `mapping_hard_timeout`. The watchdog of the worker records the run
+before it ends the process. Workers read this table at their start, every few seconds, and when a
+message is delivered again, not for each batch. A run has one row, and each crash costs a worker at
+least `mapping_hard_timeout` seconds, so the table is small.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -13,21 +13,20 @@ from typing import Any
 
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.pending_requests import (
-    RETURNING_REQUEST,
     PendingRequest,
     ReadLimits,
     to_pending_requests,
-    unblock_requests,
 )
+from saga_engine.store.request_queue import RETURNING_REQUEST, unblock_requests
 
 SUSPECTS_MAX = 1000
-"""Rows that a worker knows of at once."""
+"""Rows that a worker keeps in memory at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CrashSuspect:
     """
-    The call that was being made, as in `saga.guard.Call`, and how many workers it has ended.
+    The call that did not return, as in `payload.guard.Call`, and how many workers it has ended.
 
     `step` and `direction` are empty for the validator of a run's input.
     """
@@ -40,7 +39,11 @@ class CrashSuspect:
 
 
 async def record_crash(tx: Transaction, suspect: CrashSuspect) -> int:
-    """Record that a call ended a worker; how often it has. Another call of the run begins at 1."""
+    """
+    Record that a call ended a worker, and return how many it has ended.
+
+    Another call of the same run starts again at 1.
+    """
     names = ("run_id", "step", "direction", "function")
     arguments = {name: getattr(suspect, name) for name in names}
     crash_count: int = (await tx.execute(_RECORD_CRASH, arguments)).scalar_one()
@@ -48,12 +51,12 @@ async def record_crash(tx: Transaction, suspect: CrashSuspect) -> int:
 
 
 async def read_all(tx: Transaction) -> dict[str, CrashSuspect]:
-    """Read the suspects, at most MOST of them, by run id."""
+    """Read at most `SUSPECTS_MAX` suspects, by run id."""
     return _by_run(await tx.execute(_READ_ALL, {"count_limit": SUSPECTS_MAX}))
 
 
 async def read_with_work(tx: Transaction) -> dict[str, CrashSuspect]:
-    """Read the suspects for which something is recorded, or whose time has come; by run id."""
+    """Read the suspects that have a pending request or a due timer, by run id."""
     return _by_run(await tx.execute(_READ_WITH_WORK, {"count_limit": SUSPECTS_MAX}))
 
 
@@ -65,23 +68,23 @@ async def read_among(tx: Transaction, run_ids: Collection[str]) -> dict[str, Cra
 
 
 async def clear(tx: Transaction, run_ids: Collection[str]) -> None:
-    """Forget suspects whose call has returned."""
+    """Delete suspects whose call has returned."""
     if run_ids:
         await tx.execute(_CLEAR, {"run_ids": sorted(run_ids)})
 
 
 async def allow_retry(tx: Transaction, run_id: str) -> None:
     """
-    Have a call made again when an operator has recorded a `retry`, once for each such request.
+    Allow the call once more when an operator has requested a `retry`, once for each request.
 
-    To be committed before the request is taken: it is not forgotten when the call ends a worker
+    Commit this before the request is taken, so that it is not lost when the call ends a worker
     again.
     """
     await tx.execute(_ALLOW_RETRY, {"run_id": run_id})
 
 
 async def delete_expired(tx: Transaction) -> None:
-    """Forget suspects of a day ago whose run is finished, or never began."""
+    """Delete suspects of more than a day ago whose run is finished or never started."""
     await tx.execute(_DELETE_EXPIRED)
 
 
@@ -89,12 +92,13 @@ async def take_oldest_request(
     tx: Transaction, run_id: str, definition_ids: Sequence[int], body_limits: ReadLimits
 ) -> list[PendingRequest]:
     """
-    Take out the oldest item of the inbox that is of *run_id*, its start before all others.
+    Take the oldest pending request of *run_id*, its start before all others.
 
-    What is held behind its start can be taken from now on.
+    The requests that wait for the start can be taken from now on.
 
     Args:
-        definition_ids: the definitions that this worker has; what others can decide is left.
+        definition_ids: the definitions that this worker has; a request for another definition is
+            not taken.
     """
     arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(body_limits)}
     taken = to_pending_requests(await tx.execute(_TAKE_OLDEST_REQUEST, arguments))
@@ -103,7 +107,12 @@ async def take_oldest_request(
 
 
 def _by_run(rows: Iterable[Any]) -> dict[str, CrashSuspect]:
-    return {row[0]: CrashSuspect(*row) for row in rows}
+    return {
+        run_id: CrashSuspect(
+            run_id=run_id, step=step, direction=direction, function=function, crash_count=number
+        )
+        for run_id, step, direction, function, number in rows
+    }
 
 
 _RECORD_CRASH = text(

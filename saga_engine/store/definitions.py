@@ -1,8 +1,9 @@
 """
-The sagas that workers have loaded: what the runs in the database are pinned to.
+Definitions: the sagas that workers have loaded, and that runs are pinned to.
 
-A definition is never changed. The same name and version with another fingerprint is another
-definition, which is refused while runs of the first are unfinished: nobody could tell them apart.
+A definition never changes. The same name and version with another fingerprint is another
+definition. A worker does not load it while runs of the first one are unfinished: nothing could say
+which of the two a run belongs to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,20 +11,19 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, text
+import orjson
 
 from saga_engine.errors import ConfigurationError
+from saga_engine.postgres.statement import Transaction, text
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.json_column import dumps
-from saga_engine.store.tables import definition
 from saga_engine.vocabulary import Direction
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDefinition:
-    """A definition that some worker has loaded; `document` is that of `document_of`."""
+    """A definition that a worker has loaded; `document` is that of `document_of`."""
 
     id: int
     name: str
@@ -35,11 +35,13 @@ class StoredDefinition:
 @dataclass(frozen=True, slots=True)
 class PresencePolicy:
     """
-    How long a worker counts as having its definitions after it has written that.
+    How long a definition counts as present after a worker has reported it.
 
-    `absent` is how long. `fresh` is how long ago another worker must have written the same, so that
-    it is written again: half a heartbeat, so that what is not written is at most one and a half
-    heartbeats old at the next one, which is half of `absent` or less.
+    Args:
+        expire_after: for so long.
+        refresh_after: a worker reports it again only when the last report, of any worker, is at
+            least that old. It is half a heartbeat, so a report is at most one and a half heartbeats
+            old at the next one, which is half of `expire_after` or less.
     """
 
     expire_after: timedelta
@@ -47,7 +49,7 @@ class PresencePolicy:
 
 
 def presence_policy(settings: Settings) -> PresencePolicy:
-    """Read it from `worker_heartbeat_timeout` and `worker_heartbeat_interval`."""
+    """Make the policy of `worker_heartbeat_timeout` and `worker_heartbeat_interval`."""
     heartbeat = timedelta(seconds=settings.worker_heartbeat_interval)
     return PresencePolicy(timedelta(seconds=settings.worker_heartbeat_timeout), heartbeat / 2)
 
@@ -56,16 +58,16 @@ _DEFAULT_POLICY = presence_policy(Settings.model_construct())
 
 
 async def register(
-    tx: SqlAlchemyTransaction, sagas: Sequence[Saga], policy: PresencePolicy = _DEFAULT_POLICY
+    tx: Transaction, sagas: Sequence[Saga], policy: PresencePolicy = _DEFAULT_POLICY
 ) -> dict[tuple[str, int], int]:
     """
-    Register *sagas*; their ids by name and version. They are seen at this moment.
+    Register *sagas* as present now, and return their ids by name and version.
 
-    A start that waits for other steps of the same version keeps no worker from starting: it is
-    counted, see `gauges.Counts.starts_stranded`.
+    A pending start that is pinned to other steps of the same version does not stop the worker: it
+    is counted, see `BacklogCounts.starts_stranded`.
 
     Raises:
-        ConfigurationError: one has other steps than unfinished runs of the same version.
+        ConfigurationError: a saga has other steps than unfinished runs of the same version.
     """
     if not sagas:
         return {}
@@ -82,39 +84,47 @@ async def register(
     if conflicting is not None:
         raise ConfigurationError(
             f"Saga {conflicting.name!r} version {conflicting.version} has other steps than its"
-            " unfinished"
-            " runs began with. Give the new steps the next version, and load both versions until"
-            " the old runs are finished."
+            " unfinished runs started with. Give the new steps the next version, and load both"
+            " versions until the old runs are finished."
         )
     found = await tx.execute(_IDS, arguments)
     return {(name, version): definition_id for definition_id, name, version in found}
 
 
 async def refresh_presence(
-    tx: SqlAlchemyTransaction, ids: Collection[int], policy: PresencePolicy = _DEFAULT_POLICY
+    tx: Transaction, ids: Collection[int], policy: PresencePolicy = _DEFAULT_POLICY
 ) -> None:
     """
-    Say that a worker has these definitions now; `request_start` pins to what workers have.
+    Report that a worker has these definitions now; `request_start` pins starts to such ones.
 
-    What another worker is writing, or has just written, is not written again.
+    A definition that another worker is reporting, or has just reported, is left out.
     """
     if ids:
         await tx.execute(_REFRESH_PRESENCE, {"ids": sorted(ids), **asdict(policy)})
 
 
-async def read_all(tx: SqlAlchemyTransaction) -> list[StoredDefinition]:
-    """Read every definition any worker has ever loaded, the oldest first."""
-    return [StoredDefinition(*row) for row in await tx.execute(_READ_ALL)]
+async def read_all(tx: Transaction) -> list[StoredDefinition]:
+    """Read every definition that a worker has ever loaded, the oldest first."""
+    return [
+        StoredDefinition(
+            id=definition_id,
+            name=name,
+            version=version,
+            fingerprint=fingerprint,
+            document=orjson.loads(document),
+        )
+        for definition_id, name, version, fingerprint, document in await tx.execute(_READ_ALL)
+    ]
 
 
-async def known_versions(tx: SqlAlchemyTransaction, names: Collection[str]) -> set[tuple[str, int]]:
-    """Find which versions of sagas of these names any worker has ever loaded."""
+async def known_versions(tx: Transaction, names: Collection[str]) -> set[tuple[str, int]]:
+    """Find which versions of these sagas a worker has ever loaded."""
     found = await tx.execute(_KNOWN_VERSIONS, {"names": sorted(names)})
     return {(name, version) for name, version in found}
 
 
 def document_of(saga: Saga) -> dict[str, Any]:
-    """What the command line shows of a saga whose module it has not loaded."""
+    """Return what the command line shows of a saga whose module it has not loaded."""
     steps = []
     for name, step in saga.steps.items():
         compensation = step.command_spec(Direction.COMPENSATION)
@@ -130,10 +140,9 @@ def document_of(saga: Saga) -> dict[str, Any]:
     return {"name": saga.name, "version": saga.version, "steps": steps}
 
 
-_READ_ALL = select(
-    *(definition.c.id, definition.c.name, definition.c.version),
-    *(definition.c.fingerprint, definition.c.document),
-).order_by(definition.c.id)
+_READ_ALL = text(
+    "SELECT id, name, version, fingerprint, document::text FROM saga_engine.definition ORDER BY id"
+)
 
 _KNOWN_VERSIONS = text(
     """
@@ -153,7 +162,7 @@ _REGISTER = text(
     SET last_seen = excluded.last_seen, present_until = excluded.present_until"""
 )
 
-# One time for all of a worker: of those that are seen together the newest version counts.
+# All definitions of a worker get the same time: of those the newest version is chosen.
 _REFRESH_PRESENCE = text(
     """
     UPDATE saga_engine.definition

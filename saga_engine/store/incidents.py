@@ -1,7 +1,7 @@
 """
-Incidents: the places where runs wait for a person, in a table that can be searched.
+Incidents: where runs need an operator, in a table that can be searched.
 
-The journal is what counts; these rows follow from its events, in the same transaction.
+The journal is the source. These rows follow from its events, in the same transaction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ from typing import Any
 from saga_engine.decider.events import Event, IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.bounded_count import BoundedCount, count_up_to
-from saga_engine.vocabulary import Direction, Resolution
+from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredIncident:
     """One incident, and the run it belongs to."""
 
@@ -26,7 +26,7 @@ class StoredIncident:
     number: int
     step: str
     direction: Direction
-    cause: str
+    cause: IncidentCause
     message: str
     opened_at: datetime
     resolved_at: datetime | None
@@ -38,14 +38,15 @@ class StoredIncident:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentFilter:
     """
-    Which incidents are meant: the open ones, or the `resolved` too.
+    Selects incidents; None: any.
 
-    `saga`, `cause` and `step` are names; `older_than` is how long ago they were opened, or longer.
-    None chooses all.
+    Args:
+        older_than: only incidents that were opened at least that long ago.
+        include_resolved: not only the open ones.
     """
 
     saga: str | None = None
-    cause: str | None = None
+    cause: IncidentCause | None = None
     step: str | None = None
     older_than: timedelta | None = None
     include_resolved: bool = False
@@ -57,9 +58,10 @@ OPEN_INCIDENTS = IncidentFilter()
 @dataclass(frozen=True, slots=True)
 class IncidentGroup:
     """
-    Incidents that have something in common, by name.
+    Incidents with the same values of some fields.
 
-    `oldest` is when the first of them was opened; `example` names one of them, as RUN/NUMBER.
+    `shared_values` are those values by the name of the field, `example` is one of the incidents, as
+    RUN/NUMBER.
     """
 
     shared_values: Mapping[str, str]
@@ -69,7 +71,7 @@ class IncidentGroup:
 
 
 async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
-    """Open and resolve what *events*, each with its run's id, say; other events are passed over."""
+    """Open and resolve the incidents of *events*, each with its run id; others are ignored."""
     opened = [(run_id, event) for run_id, event in events if isinstance(event, IncidentOpened)]
     if opened:
         await tx.execute(_OPEN, _open_arguments(opened))
@@ -91,10 +93,10 @@ async def read_page(
     after: StoredIncident | None = None,
 ) -> list[StoredIncident]:
     """
-    Read incidents, the oldest first; of one run, all it had.
+    Read incidents, the oldest first; of one run, the resolved ones too.
 
     Args:
-        after: the last one of the page before.
+        after: the last incident of the previous page.
     """
     where, arguments = _where_clause(incident_filter, run_id)
     if after is not None:
@@ -109,13 +111,13 @@ async def read_page(
 
 
 async def find(tx: Transaction, run_id: str, number: int) -> StoredIncident | None:
-    """Read one incident; None when there is none of that number."""
+    """Read one incident; None when the run has none with that number."""
     row = (await tx.execute(_FIND, {"run_id": run_id, "number": number})).one_or_none()
     return None if row is None else _stored_incident(row)
 
 
 async def count(tx: Transaction, incident_filter: IncidentFilter, count_limit: int) -> BoundedCount:
-    """Count incidents, up to *most*."""
+    """Count incidents, up to *count_limit*."""
     where, arguments = _where_clause(incident_filter)
     return await count_up_to(tx, f"{_FROM} {where}", arguments, count_limit)
 
@@ -124,10 +126,10 @@ async def count_groups(
     tx: Transaction, incident_filter: IncidentFilter, fields: Sequence[str], *, limit: int
 ) -> list[IncidentGroup]:
     """
-    Count incidents that have *by* in common, the largest group first.
+    Count incidents by some fields, the largest group first.
 
     Args:
-        by: one or more of cause, step and saga.
+        fields: one or more of cause, step and saga.
     """
     where, arguments = _where_clause(incident_filter)
     group_columns = ", ".join(_FILTER_COLUMNS[name] for name in fields)
@@ -147,7 +149,7 @@ async def count_groups(
 def _where_clause(
     incident_filter: IncidentFilter, run_id: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Write which incidents are meant as a WHERE clause and its arguments."""
+    """Write the filter as a WHERE clause and its arguments."""
     conditions, arguments = [], dict[str, Any]()
     if run_id is not None:
         conditions.append("i.run_id = CAST(:run_id AS uuid)")
@@ -166,7 +168,7 @@ def _where_clause(
 
 _FILTER_COLUMNS = {"cause": "i.cause", "step": "i.step", "saga": "d.name"}
 
-# Of a run no more is read than its key, so that this needs no right to payloads.
+# Of a run only its key is read, so that a role without the right to read payloads can list.
 _FROM = """
     FROM saga_engine.incident AS i
     JOIN saga_engine.run AS r ON r.run_id = i.run_id
@@ -197,12 +199,26 @@ def _stored_incident(columns: Iterable[Any]) -> StoredIncident:
         cause,
         message,
         opened_at,
-        *resolution_columns,
+        resolved_at,
+        resolution,
+        operator,
+        reason,
     ) = columns
-    resolved_at, resolution, operator, reason = resolution_columns
     return StoredIncident(
-        *(run_id, saga, version, key, number, step, Direction(direction), cause, message),
-        *(opened_at, resolved_at, Resolution(resolution) if resolution else None, operator, reason),
+        run_id=run_id,
+        saga=saga,
+        version=version,
+        key=key,
+        number=number,
+        step=step,
+        direction=Direction(direction),
+        cause=IncidentCause(cause),
+        message=message,
+        opened_at=opened_at,
+        resolved_at=resolved_at,
+        resolution=Resolution(resolution) if resolution else None,
+        operator=operator,
+        reason=reason,
     )
 
 
@@ -221,7 +237,7 @@ def _open_arguments(opened: Sequence[tuple[str, IncidentOpened]]) -> dict[str, l
 def _resolve_arguments(
     resolving: Sequence[tuple[str, IncidentResolved | RunAbandoned]],
 ) -> dict[str, list[Any]]:
-    """An abandoned run closes all its incidents: those have no number here."""
+    """An abandoned run resolves all its incidents: no number means all of them."""
     return {
         "run_ids": [run_id for run_id, _ in resolving],
         "numbers": [getattr(event, "number", None) for _, event in resolving],
@@ -242,7 +258,8 @@ _OPEN = text(
         CAST(:messages AS text[]), CAST(:times AS timestamptz[]))"""
 )
 
-# The incident itself before those that are closed with the run, so that each keeps its own reason.
+# An incident that is resolved itself comes before those that are resolved with the run, so that it
+# keeps its own reason.
 _RESOLVE = text(
     """
     UPDATE saga_engine.incident AS i

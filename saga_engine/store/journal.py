@@ -1,10 +1,10 @@
 """
-The journal: what happened to each run, appended in the transaction that decided it, never changed.
+The journal: the events of each run, appended in the transaction that decided them, never changed.
 
-Folding a run's events over `evolve` gives its row (P5). Nothing reads it by `position > watermark`:
-positions are given before their transactions commit, so a late one would be passed over. A reader
-of the whole journal goes by (transaction_id, position) below the oldest transaction still open, for
-which every event has the id of its transaction (PostgreSQL manual, 9.28.9).
+Folding the events of a run with `evolve` gives the run (P5). Positions are assigned before their
+transactions commit, so a reader that continues after the highest position it has seen would miss
+events. A reader of the whole journal goes by (transaction_id, position) below the oldest
+transaction that is still open (PostgreSQL manual, 9.28.9).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """One event to append; `version` counts a run's events from 1."""
+    """One event to append; `revision` numbers the events of a run from 1."""
 
     run_id: str
     revision: int
@@ -30,9 +30,9 @@ class NewEvent:
     metadata: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One event as it was stored; `from_journal(type, data)` makes an Event of it."""
+    """One event as it is stored; `deserialize_event` makes an Event of its type and data."""
 
     revision: int
     type: str
@@ -47,7 +47,7 @@ async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
     Append events of runs that this transaction has locked or inserted.
 
     Raises:
-        StoreRefused: a run has an event of that version already; it was not locked.
+        StoreRefused: a run has an event with that revision; it was not locked.
     """
     if not events:
         return
@@ -66,11 +66,16 @@ async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
 
 
 async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
-    """Read everything that happened to a run, in order."""
+    """Read the events of a run, in order."""
     rows = await tx.execute(_READ, {"run_id": run_id})
     return [
         StoredEvent(
-            revision, name, recorded_at, orjson.loads(data), orjson.loads(metadata), position
+            revision=revision,
+            type=name,
+            recorded_at=recorded_at,
+            data=orjson.loads(data),
+            metadata=orjson.loads(metadata),
+            position=position,
         )
         for revision, name, recorded_at, data, metadata, position in rows
     ]

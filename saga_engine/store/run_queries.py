@@ -1,8 +1,8 @@
 """
-What the command line shows, as plain values. Nothing here locks or changes anything.
+Reads of runs for the command line: pages, counts and details. Nothing here locks or changes a run.
 
-Lists come in pages by the last id seen, and find what they show by an index, so that ten million
-finished runs cost no more than ten. Times are aware.
+Lists are paged by the last id of the previous page and use indexes, so that ten million finished
+runs cost no more than ten.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from saga_engine.vocabulary import Failure, Json, Status
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One line of a list of runs."""
 
@@ -43,9 +43,9 @@ class RunSummary:
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetail:
-    """Everything on record about one run; `document` is that of `definitions.document_of`."""
+    """Everything that is stored of one run; `document` is that of `definitions.document_of`."""
 
     stored_run: StoredRun
     document: Mapping[str, Any]
@@ -65,13 +65,15 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
     before_run_id: str | None = None,
 ) -> list[RunSummary]:
     """
-    Read runs, the newest first; `before` is the last run id of the page before.
+    Read runs, the newest first.
 
-    The newest is the one whose start was asked for last: a run id is a UUIDv7, so it begins with
+    The newest is the one whose start was requested last: a run id is a UUIDv7, so it begins with
     that time, and the primary key is the order.
 
-    `mark` is how a text begins that is a value in the run's input or state. No index knows of those
-    texts: together with a status of unfinished runs it is quick, alone it reads every run.
+    Args:
+        value_prefix: only runs with a text in their input or state that begins with it. It has no
+            index: with a status of unfinished runs it is fast, alone it reads every run.
+        before_run_id: the last run id of the previous page.
     """
     if value_prefix is None and key is None and (status is not None or saga is not None):
         page_arguments = {
@@ -103,7 +105,7 @@ async def count_runs(
     saga: str | None = None,
     key: str | None = None,
 ) -> BoundedCount:
-    """Count runs, up to *most*."""
+    """Count runs, up to *count_limit*."""
     if key is None and status is not None:
         count_arguments = {"status": status.value, "saga": saga, "probe_limit": count_limit + 1}
         number: int = (await tx.execute(_COUNT, count_arguments)).scalar_one()
@@ -115,7 +117,7 @@ async def count_runs(
 async def _run_conditions(
     tx: Transaction, *, status: Status | None, saga: str | None, key: str | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Say which runs are meant, as conditions in SQL and their arguments."""
+    """Write the filter as conditions in SQL and their arguments."""
     conditions, arguments = [], dict[str, Any]()
     if status is not None:
         conditions.append("r.status = :status")
@@ -125,7 +127,7 @@ async def _run_conditions(
         definition_ids = await tx.execute(_DEFINITION_IDS, {"saga": saga})
         arguments["definition_ids"] = list(definition_ids.scalars())
     if key is not None:
-        # In every saga: that is what the index of keys can do.
+        # In every saga: the index of business keys begins with the saga.
         conditions.append(_RUN_ID_IN)
         arguments |= _run_id_arguments(
             (await tx.execute(_RUN_IDS_WITH_KEY, {"key": key})).scalars()
@@ -134,7 +136,7 @@ async def _run_conditions(
 
 
 def _run_id_arguments(run_ids: Iterable[str]) -> dict[str, Any]:
-    """The arguments of _THESE."""
+    """The arguments of _RUN_ID_IN."""
     ordered = sorted(run_ids)
     return {
         "run_ids": ordered,
@@ -148,41 +150,48 @@ def _where_clause(conditions: Sequence[str]) -> str:
 
 
 async def find(tx: Transaction, run_id: str) -> RunSummary | None:
-    """Read one run in short; None when there is none of that id."""
+    """Read the summary of one run; None when there is no such run."""
     row = (await tx.execute(_FIND, {"run_id": run_id})).one_or_none()
     return None if row is None else _summary(row)
 
 
 async def find_by_key(tx: Transaction, saga: str, key: str) -> str | None:
-    """Find the run that holds a key of a saga; it may still be waiting for a worker."""
+    """Find the run that has a business key of a saga; its start may still be pending."""
     result = await tx.execute(_KEY_OWNER, {"saga": saga, "key": key})
     found: str | None = result.scalar_one_or_none()
     return found
 
 
 async def read_detail(tx: Transaction, run_id: str) -> RunDetail | None:
-    """Read everything about one run; None when there is none of that id."""
+    """Read everything that is stored of one run; None when there is no such run."""
     stored = (await read_unlocked(tx, [run_id])).get(run_id)
     if stored is None:
         return None
     document = await tx.execute(_READ_DOCUMENT, {"id": stored.definition_id})
     return RunDetail(
-        stored,
-        orjson.loads(document.scalar_one()),
-        await journal.read(tx, run_id),
-        await incidents.read_page(tx, run_id=run_id, limit=stored.run.incident_count + 1),
-        await audit.list_for_run(tx, run_id),
+        stored_run=stored,
+        document=orjson.loads(document.scalar_one()),
+        journal=await journal.read(tx, run_id),
+        incidents=await incidents.read_page(tx, run_id=run_id, limit=stored.run.incident_count + 1),
+        audit=await audit.list_for_run(tx, run_id),
     )
 
 
 def _summary(row: Any) -> RunSummary:
-    *columns, incidents_open, status, result, cause = row
-    run_id, saga, version, key, revision, started_at, updated_at, finished_at, deadline = columns
     return RunSummary(
-        *(run_id, saga, version, key, Status(status), revision),
-        *(started_at, updated_at, finished_at, deadline, incidents_open),
-        orjson.loads(result),
-        failure_from_cause(orjson.loads(cause)),
+        run_id=row.run_id,
+        saga=row.saga,
+        version=row.version,
+        key=row.key,
+        status=Status(row.status),
+        revision=row.revision,
+        started_at=row.started_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+        deadline=row.deadline,
+        open_incidents=row.open_incidents,
+        result=orjson.loads(row.result),
+        failure=failure_from_cause(orjson.loads(row.cause)),
     )
 
 
@@ -190,11 +199,12 @@ _FROM = """
     FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
 _SUMMARY = f"""
-    SELECT r.run_id::text, d.name, d.version, r.key, r.revision,
-        r.started_at, r.updated_at, r.finished_at, r.deadline,
-        (SELECT count(*) FROM jsonb_object_keys(coalesce(r.state -> 'incidents', '{{}}'))),
-        r.status, coalesce(r.state -> 'result', 'null')::text,
-        coalesce(r.state -> 'compensation_cause', 'null')::text
+    SELECT r.run_id::text AS run_id, d.name AS saga, d.version, r.key, r.revision,
+        r.started_at, r.updated_at, r.finished_at, r.deadline, r.status,
+        (SELECT count(*) FROM jsonb_object_keys(coalesce(r.state -> 'incidents', '{{}}')))
+            AS open_incidents,
+        coalesce(r.state -> 'result', 'null')::text AS result,
+        coalesce(r.state -> 'compensation_cause', 'null')::text AS cause
     {_FROM}"""  # noqa: S608 - a constant
 
 _FIND = text(f"{_SUMMARY} WHERE r.run_id = CAST(:run_id AS uuid)")
@@ -213,12 +223,12 @@ _RUN_IDS_WITH_KEY = text(
     WHERE saga IN (SELECT DISTINCT name FROM saga_engine.definition) AND key = :key"""
 )
 
-# Without bounds every partition is searched: an array that is a parameter prunes none.
+# An array that is a parameter prunes no partition, and the bounds do.
 _RUN_ID_IN = """
     r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
-# Of each definition and status by itself the newest, by their index; of those the newest.
+# The newest of each definition and status, by the index; of those the newest.
 _PAGE_RUN_IDS = text(
     """
     SELECT t.run_id::text

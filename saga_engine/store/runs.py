@@ -1,15 +1,17 @@
 """
-The rows of runs: locked, read, made and changed, many at a time.
+The rows of runs: locked, read, inserted and saved, many at a time.
 
-A run is only ever changed by the transaction that holds its row. Rows are locked in id order, so
-that two transactions that want the same runs wait for each other instead of deadlocking. `wake_at`
-is lazy: it moves only to an earlier time, or when it is spent, so that an ordinary step changes no
-indexed column and stays a HOT update; a wake-up that comes too early computes the next one.
+Only the transaction that has locked a run's row changes it. Rows are locked in the order of their
+ids, so that two transactions that need the same runs wait for each other and do not deadlock.
+
+`wake_at` is lazy: it moves to an earlier time, or when it has passed, and otherwise stays. So an
+ordinary step changes no indexed column and is a HOT update. A wake-up that comes too early computes
+the next one.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -24,24 +26,24 @@ from saga_engine.store.snapshot import restore_run, to_snapshot
 from saga_engine.vocabulary import Failure, Json, Status
 
 UNLIMITED_BYTES = 2**62
-"""More bytes than any runs have."""
+"""A limit that no sum of inputs and states reaches."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run, the definition it is pinned to, and when time alone will next change it."""
+    """A run, the definition it is pinned to, and when its next timer is due."""
 
     run: Run
     definition_id: int
     wake_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
     """
-    How a run stands, for a client; `failure` says why it did not complete.
+    The status of a run, for a client; `failure` says why it did not complete.
 
-    `open_incidents` is in how many places it waits for a person, `incident` the first of them.
+    `open_incidents` is how many incidents are open, `incident` the first of them.
     """
 
     status: Status
@@ -55,7 +57,7 @@ class RunStatus:
 
 
 async def database_now(tx: Transaction) -> datetime:
-    """Tell the time: the database's clock is the clock."""
+    """Read the database's clock, which is the clock of every worker."""
     now: datetime = (await tx.execute(_DATABASE_NOW)).scalar_one()
     return now
 
@@ -64,86 +66,37 @@ async def lock(
     tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
     """
-    Lock and read the runs that exist, waiting for whoever has them.
+    Lock and read the runs that exist, waiting for transactions that have locked them.
 
     Args:
-        most: bytes of inputs and states after which no further run is read.
+        max_bytes: how many bytes of inputs and states are read at most, except that the first run
+            is read whatever its size.
 
     Raises:
-        StoreTooMuch: they are more.
+        StoreReadTooLarge: the runs hold more.
     """
     if not run_ids:
         return {}
-    return _stored_runs(
-        await tx.execute(_LOCK, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
-    )
+    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    return to_stored_runs(await tx.execute(_LOCK, arguments))
 
 
 async def lock_skip_locked(
     tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
-    """As `lock`, but passing over the runs that others have. This never waits."""
+    """As `lock`, but skipping the runs that another transaction has locked. This never waits."""
     if not run_ids:
         return {}
-    return _stored_runs(
-        await tx.execute(_LOCK_SKIP_LOCKED, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
-    )
-
-
-async def lock_due(
-    tx: Transaction,
-    definition_ids: Sequence[int],
-    limit: int,
-    *,
-    max_bytes: int = UNLIMITED_BYTES,
-    excluding: Collection[str] = (),
-) -> dict[str, StoredRun]:
-    """
-    Lock and read up to *limit* runs whose `wake_at` has come, passing over those that others have.
-
-    After *most* bytes of inputs and states no further run is read; the rest stay due. The runs
-    *without* are passed over.
-
-    To be called after everything that waits: the runs come in the order of their times, and nobody
-    may wait for a row while holding one with a higher id. This never waits.
-    """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "max_bytes": max_bytes}
-    rows = await tx.execute(_LOCK_DUE, {**arguments, "excluding": sorted(excluding)})
-    return _stored_runs(row for row in rows if row[2] is not None)
-
-
-async def due_within(
-    tx: Transaction, horizons: Mapping[int, timedelta], count_limit: int
-) -> dict[str, int]:
-    """
-    Count, by saga, the runs that time alone will change soon.
-
-    Args:
-        horizons: how soon, by definition; runs of others, which nobody here moves, do not count.
-        most: where the count of a definition ends; more are not told from as many.
-    """
-    arguments: dict[str, Any] = {
-        "definition_ids": list(horizons),
-        "horizons": list(horizons.values()),
-        "count_limit": count_limit,
-    }
-    rows = await tx.execute(_DUE_WITHIN, arguments)
-    return dict(rows.all())
-
-
-async def due_run_ids(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
-    """Name up to *limit* runs whose `wake_at` has come, without reading what they hold."""
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "excluding": []}
-    return list((await tx.execute(_DUE_RUN_IDS, arguments)).scalars())
-
-
-async def defer_wake(tx: Transaction, run_id: str, delay: timedelta) -> None:
-    """Let a run that cannot be woken sleep for *pause*, so that others have their turn."""
-    await tx.execute(_DEFER_WAKE, {"run_id": run_id, "delay": delay})
+    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    return to_stored_runs(await tx.execute(_LOCK_SKIP_LOCKED, arguments))
 
 
 async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
-    """Insert runs; the ids of those that were not there yet, and whose start does not wait."""
+    """
+    Insert runs, and return the ids of those that were inserted.
+
+    A run that exists, or whose start is still pending, is left out.
+    """
     if not new:
         return set()
     rows = sorted(new, key=_run_id)
@@ -160,10 +113,11 @@ async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
 
 async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
     """
-    Write runs that this transaction has locked.
+    Save runs that this transaction has locked.
 
     Raises:
-        StoreUnavailable: a row is gone or newer than ours, so it was not locked; decide again.
+        StoreUnavailable: another transaction has changed or dropped a run, so it was not locked.
+            Read the runs and decide again.
     """
     if not changed:
         return
@@ -183,36 +137,36 @@ async def read_unlocked(
     """As `lock`, but without locking them."""
     if not run_ids:
         return {}
-    return _stored_runs(
-        await tx.execute(_READ_UNLOCKED, {**_run_id_arguments(run_ids), "max_bytes": max_bytes})
-    )
+    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    return to_stored_runs(await tx.execute(_READ_UNLOCKED, arguments))
 
 
 async def read_statuses(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
-    """Read how runs stand, without locking them; those that do not exist are left out."""
+    """Read the statuses of runs without locking them; runs that do not exist are left out."""
     if not run_ids:
         return {}
-    return {
-        run_id: RunStatus(
-            *(Status(status), saga, version, key),
-            orjson.loads(result),
-            failure_from_cause(orjson.loads(cause)),
-            *_open_incidents(orjson.loads(incidents)),
-        )
-        for run_id, status, saga, version, key, result, cause, incidents in await tx.execute(
-            _READ_STATUSES, _run_id_arguments(run_ids)
-        )
-    }
+    rows = await tx.execute(_READ_STATUSES, _run_id_arguments(run_ids))
+    return {run_id: _run_status(columns) for run_id, *columns in rows}
 
 
-def _open_incidents(incidents: Sequence[Mapping[str, Any]]) -> tuple[int, OpenIncident | None]:
-    """How many incidents are open, and the first of them."""
-    first = min(incidents, key=lambda each: int(each["number"]), default=None)
-    return len(incidents), None if first is None else from_data(OpenIncident, first)
+def _run_status(columns: Sequence[Any]) -> RunStatus:
+    status, saga, version, key, result, cause, incidents = columns
+    open_incidents = orjson.loads(incidents)
+    first = min(open_incidents, key=lambda each: int(each["number"]), default=None)
+    return RunStatus(
+        status=Status(status),
+        saga=saga,
+        version=version,
+        key=key,
+        result=orjson.loads(result),
+        failure=failure_from_cause(orjson.loads(cause)),
+        open_incidents=len(open_incidents),
+        incident=None if first is None else from_data(OpenIncident, first),
+    )
 
 
 def failure_from_cause(cause: Any) -> Failure | None:
-    """Why a run turned back, from the `cause` in its state."""
+    """Return why a run compensates, from `compensation_cause` in its state."""
     if cause is None:
         return None
     return from_data(CompensationCause, cause).as_failure
@@ -228,7 +182,7 @@ def _run_id_arguments(run_ids: Collection[str]) -> dict[str, Any]:
 
 
 def _run_id_bounds(first: str, last: str) -> dict[str, str]:
-    """Without them every partition is searched: an array that is a parameter prunes none."""
+    """Bounds of the ids: an array that is a parameter prunes no partition, and bounds do."""
     return {"first": first, "last": last}
 
 
@@ -243,7 +197,8 @@ def _changed_arguments(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
     }
 
 
-def _stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
+def to_stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
+    """Make runs, by run id, of rows that `within_bytes` has read."""
     found = {}
     for definition_id, wake_at, state, input_json, status, *columns in rows:
         if state is None:
@@ -271,20 +226,20 @@ def _stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
 
 _DATABASE_NOW = text("SELECT clock_timestamp()")
 
-_RUN_COLUMNS = """
+RUN_COLUMNS = """
     r.definition_id, r.wake_at, r.state::text AS state, r.input::text AS input, r.status,
     r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
     r.revision, r.finished_at"""
 
-_RUN_COLUMNS_FROM = f"""{_RUN_COLUMNS}
+_RUN_COLUMNS_FROM = f"""{RUN_COLUMNS}
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
 _RUN_ID_IN = """
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
-# The first run is always read; of one that comes after so many bytes, only that it is there. The
-# rows come in the order of the inner query, which locks them.
+# The first run is always read. Of a run beyond the limit only its existence is read, and its state
+# is null. The rows come in the order of the inner query, which locks them.
 _WITHIN_BYTES_SQL = """
     SELECT definition_id, wake_at, CASE WHEN before < :max_bytes THEN state END,
         CASE WHEN before < :max_bytes THEN input END, status,
@@ -295,67 +250,17 @@ _WITHIN_BYTES_SQL = """
         FROM ({}) AS found) AS counted"""
 
 
-def _within_bytes(query: str) -> Statement:
+def within_bytes(query: str) -> Statement:
+    """Make a statement of a query for `RUN_COLUMNS` that reads at most `:max_bytes`."""
     return text(_WITHIN_BYTES_SQL.format(query))
 
 
-_READ_UNLOCKED = _within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
+_READ_UNLOCKED = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
 
-_LOCK = _within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r")
+_LOCK = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r")
 
-_LOCK_SKIP_LOCKED = _within_bytes(
+_LOCK_SKIP_LOCKED = within_bytes(
     f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED"
-)
-
-# Of each definition by itself, the earliest: due runs of other definitions are not read.
-# The clock stands in a subquery because a volatile function cannot be looked up in an index.
-_EARLIEST_DUE = """
-    SELECT d.id, t.run_id, t.wake_at
-    FROM unnest(CAST(:definition_ids AS integer[])) AS d(id),
-        LATERAL (
-            SELECT r.run_id, r.wake_at FROM saga_engine.run AS r
-            WHERE r.definition_id = d.id AND r.wake_at <= (SELECT clock_timestamp())
-                AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
-            ORDER BY r.wake_at LIMIT :limit) AS t
-    ORDER BY t.wake_at LIMIT :limit"""
-
-# First without a lock, to learn how many of each definition are among the earliest; then so many
-# of each are locked, past those that others have.
-_LOCK_DUE = _within_bytes(
-    f"""
-    WITH share AS MATERIALIZED (
-        SELECT e.id, count(*) AS due_runs FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id)
-    SELECT {_RUN_COLUMNS}
-    FROM share AS s,
-        LATERAL (
-            SELECT r.* FROM saga_engine.run AS r
-            WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
-                AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
-            ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r
-        JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    ORDER BY r.wake_at"""  # noqa: S608 - a constant
-)
-
-_DUE_WITHIN = text(
-    """
-    SELECT d.name, sum((
-        SELECT count(*) FROM (
-            SELECT FROM saga_engine.run AS r
-            WHERE r.definition_id = h.id
-                AND r.wake_at <= (SELECT clock_timestamp()) + h.horizon
-            LIMIT :count_limit) AS soon
-        ))::integer
-    FROM unnest(CAST(:definition_ids AS integer[]), CAST(:horizons AS interval[])) AS h(id, horizon)
-    JOIN saga_engine.definition AS d ON d.id = h.id
-    GROUP BY d.name"""
-)
-
-_DUE_RUN_IDS = text(f"SELECT e.run_id::text FROM ({_EARLIEST_DUE}) AS e ORDER BY e.wake_at")  # noqa: S608
-
-_DEFER_WAKE = text(
-    """
-    UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:delay AS interval)
-    WHERE run_id = CAST(:run_id AS uuid)"""
 )
 
 _INSERT = text(
@@ -372,14 +277,14 @@ _INSERT = text(
         AS u(run_id, started_at, finished_at, deadline, wake_at,
             definition_id, revision, status, key, input, state)
     WHERE NOT EXISTS (
-        SELECT FROM saga_engine.pending_request AS i WHERE i.run_id = u.run_id AND i.kind = 'start')
+        SELECT FROM saga_engine.pending_request AS p WHERE p.run_id = u.run_id AND p.kind = 'start')
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id::text"""
 )
 
-# The planner takes an unnested parameter for ten rows and would compare each with each; the series
-# makes it expect a thousand, and hash them. The array is named twice, so that whatever plan it made
-# while the table was empty reads only these rows when it is full.
+# The planner expects ten rows of an unnested parameter and would use a nested loop; the series
+# makes it expect a thousand, and hash them. The condition on the array is repeated, so that a plan
+# made while the table was empty reads only these rows when it is full.
 _SAVE = text(
     """
     UPDATE saga_engine.run AS r

@@ -1,4 +1,4 @@
-"""Starts that wait for a definition that no worker has had lately, or has ever had."""
+"""Stranded starts: pending starts of a definition that no worker has now, or has ever had."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -6,16 +6,15 @@ from datetime import timedelta
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.bounded_count import GROUPS_MAX
 from saga_engine.store.pending_requests import (
-    RETURNING_REQUEST,
     PendingRequest,
     ReadLimits,
     to_pending_requests,
-    unblock_requests,
 )
+from saga_engine.store.request_queue import RETURNING_REQUEST, unblock_requests
 
 
 async def count(tx: Transaction, count_limit: int) -> dict[str, int]:
-    """Count them by saga, up to *most*."""
+    """Count stranded starts by saga, up to *count_limit*."""
     return dict((await tx.execute(_COUNT, {"count_limit": count_limit})).all())
 
 
@@ -23,46 +22,48 @@ async def take_without_definition(
     tx: Transaction, min_age: timedelta, limit: int, body_limits: ReadLimits
 ) -> list[PendingRequest]:
     """
-    Take out starts of other roles that are older than *age* and that no worker could ever begin.
+    Take starts of other roles that are older than *min_age* and that no worker could ever process.
 
-    They were recorded with a definition that no worker had loaded, and none has since.
+    They were recorded with a definition that no worker has ever loaded.
     """
     arguments = {"age": min_age, "limit": limit, **asdict(body_limits)}
     taken = to_pending_requests(await tx.execute(_TAKE_WITHOUT_DEFINITION, arguments))
-    await unblock_requests(tx, [item.run_id for item in taken])
+    await unblock_requests(tx, [request.run_id for request in taken])
     return taken
 
 
 async def cancel_start(tx: Transaction, run_id: str, audit_id: str) -> bool:
     """
-    Delete the start of a run that no worker can begin, and settle the act that asks for it.
+    Delete the start of a run that no worker can start, and accept the action that asks for it.
 
-    Its key is free again, and what is held behind it is decided: there is no such run.
+    The business key is free again. Requests that wait for the start are processed: there is no such
+    run.
 
     Returns:
-        Whether it did; False: there is no such start, it came over RabbitMQ, from where it may come
-        again, or a worker had its definition in the last 10 minutes. Then the act is still to be
-        decided.
+        Whether the start was deleted. False: there is no pending start, or it came over RabbitMQ
+        and may be delivered again, or a worker had the definition in the last 10 minutes. The
+        action has no outcome then.
 
     Raises:
-        StoreRefused: the act is not on record for that run, by this role, or is decided.
+        StoreRefused: the role has not recorded the action for that run, or it has an outcome.
     """
     arguments = {"run_id": run_id, "audit_id": audit_id}
     cancelled: bool = (await tx.execute(_CANCEL_START, arguments)).scalar_one()
     return cancelled
 
 
-# From one pin to the next by their index; what is not accepted yet has no fingerprint.
+# From one pinned definition to the next by the index. A start that is not accepted yet has no
+# fingerprint.
 _START_PINS = """
     WITH RECURSIVE pins AS (
-        (SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint,
-            '') AS fingerprint
+        (SELECT i.saga, coalesce(i.version, 0) AS version,
+                coalesce(i.fingerprint, '') AS fingerprint
             FROM saga_engine.pending_request AS i WHERE i.kind = 'start'
             ORDER BY i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, '') LIMIT 1)
         UNION ALL
         SELECT n.saga, n.version, n.fingerprint FROM pins AS p, LATERAL (
-            SELECT i.saga, coalesce(i.version, 0) AS version, coalesce(i.fingerprint,
-                '') AS fingerprint
+            SELECT i.saga, coalesce(i.version, 0) AS version,
+                coalesce(i.fingerprint, '') AS fingerprint
             FROM saga_engine.pending_request AS i WHERE i.kind = 'start'
                 AND (i.saga, coalesce(i.version, 0), coalesce(i.fingerprint, ''))
                     > (p.saga, p.version, p.fingerprint)
@@ -76,7 +77,8 @@ _COUNT = text(
         SELECT count(*) AS number FROM (
             SELECT FROM saga_engine.pending_request AS i
             WHERE i.kind = 'start' AND i.saga = p.saga AND coalesce(i.version, 0) = p.version
-                AND coalesce(i.fingerprint, '') = p.fingerprint LIMIT :count_limit) AS limited) AS c
+                AND coalesce(i.fingerprint, '') = p.fingerprint
+            LIMIT :count_limit) AS limited) AS c
     WHERE p.fingerprint <> '' AND NOT EXISTS (
         SELECT FROM saga_engine.definition AS d
         WHERE d.name = p.saga AND d.version = p.version AND d.fingerprint = p.fingerprint

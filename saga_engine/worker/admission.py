@@ -32,7 +32,7 @@ from saga_engine.decider.run import StepStatus
 from saga_engine.identifiers import invalid_run_id_reason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import pending_requests, runs
+from saga_engine.store import due_runs, request_queue
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.vocabulary import Outcome
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
@@ -101,10 +101,10 @@ class Admission:
             return
         self._refreshed_at = now
         committed = self._admitted - self._uncommitted
-        queued = await pending_requests.sagas_with_starts(
+        queued = await request_queue.sagas_with_starts(
             tx, self._registry.saga_names, self._registry.definition_ids
         )
-        in_use = await runs.due_within(tx, self._horizons, self._max_slots)
+        in_use = await due_runs.due_within(tx, self._horizons, self._max_slots)
         self._sagas_with_queue, self._slots_in_use, self._admitted_when_counted = (
             queued,
             in_use,

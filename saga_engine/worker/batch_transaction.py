@@ -30,7 +30,7 @@ from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import business_keys, crash_suspects, pending_requests, runs
+from saga_engine.store import business_keys, crash_suspects, due_runs, pending_requests, runs
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.pending_requests import PendingStart
@@ -195,7 +195,7 @@ class BatchTransaction:
     async def process_due_runs(self, limit: int) -> int:
         """Process the timers of up to *limit* runs that are due; returns how many there were."""
         changes = self._changes
-        found = await runs.lock_due(
+        found = await due_runs.lock_due(
             self._tx,
             self._registry.definition_ids,
             limit,

@@ -9,7 +9,7 @@ from functools import partial
 
 from saga_engine.errors import StoreReadTooLarge
 from saga_engine.settings import Settings
-from saga_engine.store import runs
+from saga_engine.store import due_runs
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
@@ -70,7 +70,7 @@ class DueRunDuties:
     async def _process_individually(self) -> bool:
         """Process each due run alone; one that hits a bug again backs off."""
         async with self._database.transaction() as tx:
-            due_run_ids = await runs.due_run_ids(
+            due_run_ids = await due_runs.due_run_ids(
                 tx, self._registry.definition_ids, self._settings.batch_size
             )
         for run_id in due_run_ids:
@@ -86,7 +86,7 @@ class DueRunDuties:
                     )
                 )
                 async with self._database.transaction() as tx:
-                    await runs.defer_wake(tx, run_id, INTERNAL_ERROR_DELAY)
+                    await due_runs.defer_wake(tx, run_id, INTERNAL_ERROR_DELAY)
         return bool(due_run_ids)
 
 

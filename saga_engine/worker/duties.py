@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.settings import Settings
-from saga_engine.store import pending_requests, runs
+from saga_engine.store import due_runs, request_queue
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.telemetry.events import Emitter
 from saga_engine.telemetry.operations import Operation
@@ -120,7 +120,7 @@ class Duties:
         it.
         """
         definition_ids = self._registry.definition_ids
-        is_due = bool(await runs.due_run_ids(tx, definition_ids, 1))
-        return is_due, is_due or await pending_requests.has_work(
+        is_due = bool(await due_runs.due_run_ids(tx, definition_ids, 1))
+        return is_due, is_due or await request_queue.has_work(
             tx, self._registry.saga_names, definition_ids
         )

@@ -24,7 +24,7 @@ from saga_engine.store import (
     pending_requests,
     runs,
 )
-from saga_engine.store.audit import ActionOutcome
+from saga_engine.store.audit import ActionOutcome, AuditOutcome
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.journal import NewEvent
@@ -74,7 +74,11 @@ async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings:
     ]
     await pending_requests.record(tx, requests)
     verdict_rows = [
-        ActionOutcome(each.audit_id, each.accepted, each.message)
+        ActionOutcome(
+            each.audit_id,
+            AuditOutcome.ACCEPTED if each.accepted else AuditOutcome.REFUSED,
+            each.message,
+        )
         for each in changes.operator_answers
     ]
     await audit.record_outcomes(tx, verdict_rows)
@@ -89,7 +93,13 @@ def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:
         metadata["correlation_id"] = work_item.correlation_id
     if work_item is not None and isinstance(work_item.trigger, Cancel | ResolveIncident):
         metadata |= _verified_sender(work_item)
-    return NewEvent(decided.after.run_id, decided.revision, decided.event, changes.now, metadata)
+    return NewEvent(
+        run_id=decided.after.run_id,
+        revision=decided.revision,
+        event=decided.event,
+        recorded_at=changes.now,
+        metadata=metadata,
+    )
 
 
 def _verified_sender(work_item: WorkItem) -> dict[str, str]:
@@ -102,9 +112,9 @@ def _pending_request(work_item: WorkItem, changes: ChangeSet, delay: timedelta) 
     kind, body = serialize_trigger(work_item.trigger)
     stored = changes.locked_runs.get(work_item.run_id)
     return NewRequest(
-        kind,
-        work_item.run_id,
-        body,
+        kind=kind,
+        run_id=work_item.run_id,
+        body=body,
         saga=work_item.saga or None,
         version=work_item.version,
         definition_id=stored.definition_id if stored else None,
@@ -128,11 +138,11 @@ def _request_awaiting_admission(work_item: WorkItem, changes: ChangeSet) -> NewR
 def _dead_letter_row(dead_letter: DeadLetterItem) -> DeadLetter:
     delivery, correlation_id = dead_letter.delivery, dead_letter.delivery.correlation_id
     return DeadLetter(
-        delivery.queue,
-        dead_letter.reason,
-        dead_letter.detail,
-        delivery.body,
-        delivery.body_size,
+        queue=delivery.queue,
+        reason=dead_letter.reason,
+        detail=dead_letter.detail,
+        body=delivery.body,
+        body_size=delivery.body_size,
         run_id=dead_letter.run_id,
         message_id=delivery.message_id,
         # One that is not verified may be the token of a key that this worker has yet to read. It is

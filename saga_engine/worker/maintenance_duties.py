@@ -125,7 +125,10 @@ def _backlog_event(counts: backlog_counts.BacklogCounts, suspect_count: int) -> 
     return BacklogCounted(
         runs={(saga, status.value): count for (saga, status), count in counts.runs.items()},
         oldest_run_age_s=counts.oldest_run_age,
-        incidents_open=counts.open_incidents,
+        incidents_open={
+            (saga, cause.value, step): count
+            for (saga, cause, step), count in counts.open_incidents.items()
+        },
         dead_letters_open=dead_letters_by_reason,
         messages_awaiting_definition=counts.awaiting_definition,
         starts_awaiting_admission=counts.starts_waiting,

@@ -17,7 +17,7 @@ from functools import partial
 
 from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge
 from saga_engine.settings import Settings
-from saga_engine.store import pending_requests
+from saga_engine.store import request_queue
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.pending_requests import PendingRequest
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
@@ -95,7 +95,7 @@ class PendingRequestDuties:
         limit = self._limit.size
         requests = await self._take_admissible_starts(tx, limit)
         # After the starts: a request is not taken before the start of its run is.
-        requests += await pending_requests.take(
+        requests += await request_queue.take(
             tx,
             definition_ids=self._registry.definition_ids,
             limit=limit,
@@ -176,7 +176,7 @@ class PendingRequestDuties:
                 )
         else:
             async with self._database.transaction() as tx:
-                await pending_requests.defer(
+                await request_queue.defer(
                     tx, [request.id for request in requests], INTERNAL_ERROR_DELAY
                 )
 
@@ -201,13 +201,13 @@ class PendingRequestDuties:
     ) -> list[PendingRequest]:
         """Take up to *limit* starts that have a slot."""
         admission, definition_ids = self._batch_runner.admission, self._registry.definition_ids
-        queued_sagas = await pending_requests.sagas_with_starts(
+        queued_sagas = await request_queue.sagas_with_starts(
             tx, self._registry.saga_names, definition_ids
         )
         if not queued_sagas:
             return []
         await admission.refresh(tx)
-        return await pending_requests.take_starts(
+        return await request_queue.take_starts(
             tx,
             admission.quotas(queued_sagas, limit),
             definition_ids=definition_ids,
@@ -224,18 +224,18 @@ class PendingRequestDuties:
 
     async def _take_oldest_non_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
         definition_ids, body_limits = self._registry.definition_ids, self._body_limits
-        return await pending_requests.take(
+        return await request_queue.take(
             tx, definition_ids=definition_ids, limit=1, body_limits=body_limits
         )
 
     async def _take_oldest_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
         """Take one start, whether or not it has a slot."""
         definition_ids, body_limits = self._registry.definition_ids, self._body_limits
-        queued_sagas = await pending_requests.sagas_with_starts(
+        queued_sagas = await request_queue.sagas_with_starts(
             tx, self._registry.saga_names, definition_ids
         )
         quotas = dict.fromkeys(sorted(queued_sagas), 1)
-        return await pending_requests.take_starts(
+        return await request_queue.take_starts(
             tx, quotas, definition_ids=definition_ids, limit=1, body_limits=body_limits
         )
 

@@ -10,9 +10,10 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import REQUESTS, participant_topology
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_actions, dead_letter_queries, dead_letters
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import DeadLetter, DeadLetterFilter
+from saga_engine.store.dead_letter_queries import DeadLetterFilter
+from saga_engine.store.dead_letters import DeadLetter, DeadLetterState
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.kit.command_line import saga_engine
 
@@ -288,8 +289,12 @@ async def test_purge_deletes_old_closed_dead_letters_and_is_recorded(settings, r
     await recorded(*[letter(body=b"x" * 9)] * 5)
     async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:
-            open_ids = await dead_letters.find_ids(tx, DeadLetterFilter("open"), limit=9)
-            await dead_letters.mark_discarded(tx, open_ids[:3], operator="ann", reason="known bug")
+            open_ids = await dead_letter_queries.find_ids(
+                tx, DeadLetterFilter(state=DeadLetterState.OPEN), limit=9
+            )
+            await dead_letter_actions.mark_discarded(
+                tx, open_ids[:3], operator="ann", reason="known bug"
+            )
         url = {"database_url": settings.require_database_url()}
         counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
         assert counted.out == "0 dead letters\n", "none is old enough"
@@ -300,7 +305,9 @@ async def test_purge_deletes_old_closed_dead_letters_and_is_recorded(settings, r
         )
         assert done.json == {"purged": 3, "schema_version": 1}
         async with database.transaction() as tx:
-            assert await dead_letters.find_ids(tx, DeadLetterFilter(), limit=9) == open_ids[3:]
+            assert (
+                await dead_letter_queries.find_ids(tx, DeadLetterFilter(), limit=9) == open_ids[3:]
+            )
             query = text(
                 "SELECT operator, target, outcome FROM saga_engine.audit WHERE action = 'purge'"
             )

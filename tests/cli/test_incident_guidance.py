@@ -14,8 +14,20 @@ NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 RUN_ID = "0198c0de-0000-7000-8000-000000000001"
 KEPT = KeptReply(2, {"card": "4111111111111111"}, Outcome.SUCCEEDED)
 STORED = StoredIncident(
-    *(RUN_ID, "shop", 1, "o-1", 1, "charge", Direction.ACTION, "reply_invalid"),
-    *("The reply does not fit Receipt.", NOON, None, None, None, None),
+    run_id=RUN_ID,
+    saga="shop",
+    version=1,
+    key="o-1",
+    number=1,
+    step="charge",
+    direction=Direction.ACTION,
+    cause=IncidentCause.REPLY_INVALID,
+    message="The reply does not fit Receipt.",
+    opened_at=NOON,
+    resolved_at=None,
+    resolution=None,
+    operator=None,
+    reason=None,
 )
 RUN = Run(
     run_id=RUN_ID,

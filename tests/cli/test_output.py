@@ -10,7 +10,8 @@ from saga_engine.cli.config import mask_url
 from saga_engine.cli.output import format_cell, print_table
 from saga_engine.cli.redrive import rebuild_message
 from saga_engine.protocol.message import Message
-from saga_engine.store.dead_letters import DeadLetter, StoredDeadLetter
+from saga_engine.store.dead_letter_queries import StoredDeadLetter
+from saga_engine.store.dead_letters import DeadLetter, DeadLetterState
 
 
 def test_a_cell_contains_no_line_breaks_and_control_characters():
@@ -89,7 +90,17 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
 def stored(letter: DeadLetter) -> StoredDeadLetter:
     """An open dead letter with this message."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    return StoredDeadLetter(1, now, "open", False, "", letter, None, None, None)
+    return StoredDeadLetter(
+        id=1,
+        received_at=now,
+        state=DeadLetterState.OPEN,
+        truncated=False,
+        fingerprint="",
+        message=letter,
+        resolved_at=None,
+        resolved_by=None,
+        resolved_reason=None,
+    )
 
 
 def headers_of(letter: DeadLetter) -> Mapping[str, object]:
@@ -101,7 +112,14 @@ def headers_of(letter: DeadLetter) -> Mapping[str, object]:
 
 @pytest.mark.parametrize("count", [1, "x", None, True, 2**40])
 def test_a_redrive_count_is_incremented_or_starts_at_1(count):
-    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={"x-saga-redrive-count": count})
+    letter = DeadLetter(
+        queue="saga.requests",
+        reason="bad",
+        detail="",
+        body=b"",
+        body_size=0,
+        headers={"x-saga-redrive-count": count},
+    )
     assert headers_of(letter)["x-saga-redrive-count"] == (2 if count in (1, True) else 1)
 
 
@@ -113,11 +131,15 @@ def test_a_redriven_message_loses_copy_headers_of_its_sender():
         "x-delivery-count": 9,
         "own": "kept",
     }
-    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers=headers)
+    letter = DeadLetter(
+        queue="saga.requests", reason="bad", detail="", body=b"", body_size=0, headers=headers
+    )
     assert headers_of(letter) == {"own": "kept", "x-saga-redrive-count": 1}
 
 
 @pytest.mark.parametrize("mark", ["x-undecodable", "x-truncated"])
 def test_a_message_with_incomplete_headers_is_not_redriven(mark):
-    letter = DeadLetter("saga.requests", "bad", "", b"", 0, headers={mark: True})
+    letter = DeadLetter(
+        queue="saga.requests", reason="bad", detail="", body=b"", body_size=0, headers={mark: True}
+    )
     assert rebuild_message(stored(letter)) == "Not all of its headers were kept."

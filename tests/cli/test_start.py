@@ -84,7 +84,13 @@ async def test_wait_times_out_with_124_and_the_run_goes_on(engine):
 
 async def test_wait_waits_for_an_accepted_start(engine):
     run_id = str(uuid4())
-    start = NewRequest("start", run_id, {"input": {"name": "Ann"}}, saga="greet", delay=START_DELAY)
+    start = NewRequest(
+        kind="start",
+        run_id=run_id,
+        body={"input": {"name": "Ann"}},
+        saga="greet",
+        delay=START_DELAY,
+    )
     settings = engine.settings
     async with Database(settings.require_database_url(), settings) as database:
         async with database.transaction() as tx:

@@ -108,7 +108,11 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
     """The start named no version, so the answer says only that it is there."""
     run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
     waits = NewRequest(
-        *("start", str(run_id), {"input": ANN}), saga="greet", delay=timedelta(seconds=1.5)
+        kind="start",
+        run_id=str(run_id),
+        body={"input": ANN},
+        saga="greet",
+        delay=timedelta(seconds=1.5),
     )
     async with (
         Database(settings.require_database_url(), settings) as database,

@@ -71,14 +71,18 @@ async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url
             sealed = AesGcmCodec(KeyRing.parse(f"{key}={KEY}")).encrypt(b"7", "a place")
             body = {"input": {"$encrypted": sealed}}
             await pending_requests.record(
-                tx, [NewRequest("start", str(uuid7()), body, saga="orders")]
+                tx, [NewRequest(kind="start", run_id=str(uuid7()), body=body, saga="orders")]
             )
             letter = DeadLetter(
-                "saga.requests", "input_undecryptable", "", json.dumps(body).encode(), 99
+                queue="saga.requests",
+                reason="input_undecryptable",
+                detail="",
+                body=json.dumps(body).encode(),
+                body_size=99,
             )
             await dead_letters.record(tx, [letter], 1000, 1000)
         await pending_requests.record(
-            tx, [NewRequest("start", str(uuid7()), {"input": 7}, saga="orders")]
+            tx, [NewRequest(kind="start", run_id=str(uuid7()), body={"input": 7}, saga="orders")]
         )
         [found] = await tx.execute(text(statement))
     assert tuple(found) == (1, 1)

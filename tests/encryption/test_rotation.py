@@ -14,7 +14,8 @@ from saga_engine.identifiers import uuid7
 from saga_engine.payload.encryption import input_associated_data
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, journal
+from saga_engine.store import dead_letter_queries, journal
+from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.telemetry.events import IncidentOpened, MessageHeld, RunFinished, RunStarted
 from saga_engine.vocabulary import Outcome, Resolution, Status
 from tests.encryption.card_saga import (
@@ -186,7 +187,9 @@ async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(p
     await parties.restart_worker("k1", "k2")
     engine = parties.engine
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.read_page(tx, limit=10, reason="input_undecryptable")
+        [letter] = await dead_letter_queries.read_page(
+            tx, DeadLetterFilter(reason="input_undecryptable"), limit=10
+        )
     assert SECRET.encode() not in letter.message.body
     async with open_connection(engine.broker_url, "publish") as link:
         again = Redriver(engine.database, Publisher(link), operator="ada", reason="the key is back")

@@ -189,8 +189,10 @@ async def _details(database, run_ids):
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         stored = await runs.read_unlocked(tx, run_ids)
         events = defaultdict(list)
-        for run_id, *columns in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
-            events[run_id].append(journal.StoredEvent(*columns))
+        for run_id, *values in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
+            events[run_id].append(
+                journal.StoredEvent(**dict(zip(_EVENT_FIELDS, values, strict=True)))
+            )
         opened = defaultdict(list)
         for each in await incidents.read_page(
             tx, incidents.IncidentFilter(include_resolved=True), limit=100_000
@@ -266,6 +268,7 @@ _LEDGER = "SELECT errand, step, direction FROM ledger WHERE errand = ANY ($1) OR
 _LETTERS = text(
     "SELECT id, message_id, reason || ': ' || detail AS why FROM saga_engine.dead_letter"
 )
+_EVENT_FIELDS = ("revision", "type", "recorded_at", "data", "metadata", "position")
 _JOURNAL = text(
     """
     SELECT run_id::text, revision, type, recorded_at, data, metadata, position

@@ -9,7 +9,7 @@ import pytest
 from examples.place_order.effect_log import count_effects
 from saga_engine.embedded.programs import postgres_bin_directory, unprivileged_user
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, incidents
+from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
@@ -95,7 +95,7 @@ async def test_a_backup_made_under_load_and_an_empty_broker_lose_nothing_that_is
     async with Database(restored_url, Settings()) as database:
         runs = await check_promises(database)
         async with database.transaction() as tx:
-            assert not await dead_letters.read_page(tx, limit=10)
+            assert not await dead_letter_queries.read_page(tx, limit=10)
             assert not await incidents.read_page(tx, limit=10)
     assert {detail.stored.run.status for detail in runs.values()} == {Status.COMPLETED}
     happened = await count_effects(database_url)

@@ -7,7 +7,7 @@ import pytest
 
 from saga_engine.embedded.process import free_port
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, incidents
+from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
 from tests.kit.load_environment import COMMAND_QUEUES, load_environment, print_table
 from tests.kit.programs import is_ready, running_program, sleep, wait_until_true
@@ -101,7 +101,7 @@ async def test_workers_and_participants_are_replaced_under_load_without_one_fail
     async with Database(migrated_url, Settings()) as database:
         await check_promises(database)
         async with database.transaction() as tx:
-            assert not await dead_letters.read_page(tx, limit=10)
+            assert not await dead_letter_queries.read_page(tx, limit=10)
             assert not await incidents.read_page(tx, limit=10)
 
 

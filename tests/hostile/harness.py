@@ -16,7 +16,9 @@ from saga_engine.participant import Participant
 from saga_engine.protocol.command import Command, encode_command
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_queries
+from saga_engine.store.dead_letter_queries import DeadLetterFilter
+from saga_engine.store.dead_letters import DeadLetterState
 from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
     MessageDeadLettered,
@@ -136,7 +138,11 @@ class HostileHarness:
         await self.worker.events.wait_for(MessageDeadLettered, count, queue=queue)
         await self.shut_down_and_check()
         async with self.engine.database.transaction() as tx:
-            found = await dead_letters.read_page(tx, limit=10_000, queue=queue)
+            found = await dead_letter_queries.read_page(
+                tx,
+                DeadLetterFilter(state=DeadLetterState.OPEN, queue=queue),
+                limit=10_000,
+            )
         return [each.message for each in found]
 
     async def shut_down_and_check(self):

@@ -169,7 +169,11 @@ async def test_what_strangers_sent_cannot_move_the_cursor_of_whoever_looks(
         ("message_id", "correlation_id", "type", "exchange", "routing_key"), evil
     )
     letter = DeadLetter(
-        *(evil, evil, evil, json.dumps([evil]).encode() + evil.encode(), 9),
+        queue=evil,
+        reason=evil,
+        detail=evil,
+        body=json.dumps([evil]).encode() + evil.encode(),
+        body_size=9,
         **names,
         properties={evil: evil},
         headers={evil: [evil, {evil: evil}]},

@@ -17,7 +17,7 @@ from saga_engine.protocol.command import Command, encode_command, new_message_id
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_queries
 from saga_engine.vocabulary import Direction
 from tests.hostile.worst_inputs import BULK_COMMAND, BYTES, WORST_INPUTS, make_start
 from tests.kit.connections import open_connection
@@ -153,7 +153,7 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
         assert not lost, "RabbitMQ may have been short of memory, and cut nobody off"
         assert log.of("internal_error.caught") == log.of("database.unavailable") == []
         async with engine.database.transaction() as tx:
-            assert await dead_letters.read_page(tx, limit=1) == []
+            assert await dead_letter_queries.read_page(tx, limit=1) == []
 
 
 @pytest.mark.rabbitmq

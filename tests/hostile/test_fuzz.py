@@ -27,7 +27,7 @@ from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, pending_requests
+from saga_engine.store import dead_letter_queries, dead_letters, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
@@ -234,10 +234,12 @@ async def store(url, batch, limit=2000):
     for item in batch.work_items[-limit:]:
         kind, body = serialize_trigger(item.trigger)
         saga = item.saga or None
-        requests.append(NewRequest(kind, item.run_id, body, saga=saga, version=item.version))
+        requests.append(
+            NewRequest(kind=kind, run_id=item.run_id, body=body, saga=saga, version=item.version)
+        )
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
         await dead_letters.record(tx, rows, SETTINGS.max_dead_letter_body_bytes)
         await pending_requests.record(tx, requests)
     async with Database(url, SETTINGS) as database, database.transaction() as tx:
-        stored = await dead_letters.read_page(tx, limit=limit)
+        stored = await dead_letter_queries.read_page(tx, limit=limit)
     assert sorted(each.message.body for each in stored) == sorted(each.body for each in rows)

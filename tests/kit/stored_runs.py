@@ -72,7 +72,13 @@ def journal_entries(decision: Decision, now: datetime) -> list[NewEvent]:
     assert decision.run is not None
     first = decision.run.revision - len(decision.events) + 1
     return [
-        NewEvent(decision.run.run_id, version, event, now, {"message_id": "m"})
+        NewEvent(
+            run_id=decision.run.run_id,
+            revision=version,
+            event=event,
+            recorded_at=now,
+            metadata={"message_id": "m"},
+        )
         for version, event in enumerate(decision.events, first)
     ]
 

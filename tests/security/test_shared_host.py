@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from saga_engine.saga.retry import Retry
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from tests.kit.engine import engine_harness
@@ -38,7 +38,7 @@ async def test_a_reply_that_reaches_the_wrong_engine_is_set_aside_and_asked_for_
             async with Database(url, Settings()) as database:
                 await check_promises(database, settled=False)
                 async with database.transaction() as tx:
-                    letters = await dead_letters.read_page(tx, limit=100)
+                    letters = await dead_letter_queries.read_page(tx, limit=100)
                 assert {each.message.reason for each in letters} == {"uncorrelated_reply"}
         [told, *_] = one.events.matching(MessageDeadLettered)
         assert "another engine" in told.problem

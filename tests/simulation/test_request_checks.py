@@ -15,7 +15,7 @@ import pytest
 from saga_engine.errors import StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.store import audit, checked_requests, definitions, runs
-from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from simulation import request_checks
 from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, run_id
@@ -138,11 +138,11 @@ async def test_a_request_is_held_to_the_same_bounds(database: Database, given: s
 
 @BOTH_DATABASES
 async def test_an_act_has_the_same_few_requests(database: Database):
-    first, second, foreign, settled = act(), act(), act(action="cancel"), act()
+    first, second, foreign, settled = act(), act(), act(action=ActionKind.CANCEL), act()
     said = json.dumps(SAID)
     async with database.transaction() as tx:
         await audit.record(tx, [first, second, foreign, settled])
-        await audit.record_outcomes(tx, [ActionOutcome(settled.id, True, "done")])
+        await audit.record_outcomes(tx, [ActionOutcome(settled.id, AuditOutcome.ACCEPTED, "done")])
         await ask(tx, [first], [said])
     for acts in ([first], [second, second], [foreign], [settled], [act()]):
         bodies = [said] * len(acts)

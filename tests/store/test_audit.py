@@ -5,14 +5,20 @@ from sqlalchemy import text
 
 from saga_engine.protocol.token import CommandRef, new_signing_key, redact_token, sign_token
 from saga_engine.store import audit, engine_identity
-from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database
 from saga_engine.vocabulary import Direction
 from tests.kit.stored_runs import run_id
 
 
 async def test_an_act_is_recorded_once_and_settled_once(database: Database):
-    act = OperatorAction(str(uuid4()), "ada", "cancel", "changed her mind", run_id())
+    act = OperatorAction(
+        id=str(uuid4()),
+        operator="ada",
+        action=ActionKind.CANCEL,
+        reason="changed her mind",
+        run_id=run_id(),
+    )
     async with database.transaction() as tx:
         await audit.record(tx, [])
         await audit.record_outcomes(tx, [])
@@ -20,9 +26,13 @@ async def test_an_act_is_recorded_once_and_settled_once(database: Database):
         await audit.record(tx, [act])
         waiting = await audit.find(tx, act.id)
         await audit.record_outcomes(
-            tx, [ActionOutcome(act.id, True, "done"), ActionOutcome(act.id, False, "again")]
+            tx,
+            [
+                ActionOutcome(act.id, AuditOutcome.ACCEPTED, "done"),
+                ActionOutcome(act.id, AuditOutcome.REFUSED, "again"),
+            ],
         )
-        await audit.record_outcomes(tx, [ActionOutcome(act.id, False, "late")])
+        await audit.record_outcomes(tx, [ActionOutcome(act.id, AuditOutcome.REFUSED, "late")])
         settled = await audit.find(tx, act.id)
         assert act.run_id is not None
         assert await audit.list_for_run(tx, act.run_id) == [settled]
@@ -34,10 +44,14 @@ async def test_an_act_is_recorded_once_and_settled_once(database: Database):
 
 
 async def test_a_refusal_keeps_its_sentence(database: Database):
-    act = OperatorAction(str(uuid4()), "ada", "resolve", "why", run_id())
+    act = OperatorAction(
+        id=str(uuid4()), operator="ada", action=ActionKind.RETRY, reason="why", run_id=run_id()
+    )
     async with database.transaction() as tx:
         await audit.record(tx, [act])
-        await audit.record_outcomes(tx, [ActionOutcome(act.id, False, "No such incident.")])
+        await audit.record_outcomes(
+            tx, [ActionOutcome(act.id, AuditOutcome.REFUSED, "No such incident.")]
+        )
         found = await audit.find(tx, act.id)
     assert found is not None
     assert (found.outcome, found.message) == ("refused", "No such incident.")

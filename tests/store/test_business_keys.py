@@ -19,7 +19,16 @@ REORDERED: dict[str, Json] = {"b": {"y": 2, "x": 1}, "a": 1}
 async def recorded(tx: SqlAlchemyTransaction, wanted: KeyRequest) -> KeyOwner:
     """Record a start that wants a key, as a caller does in its transaction."""
     name, key, run_id_, given = wanted.saga, wanted.key, wanted.run_id, wanted.input
-    start = NewStart(name, 1, run_id_, key, given, given, must_be_known=False, fingerprint="f")
+    start = NewStart(
+        saga=name,
+        version=1,
+        run_id=run_id_,
+        key=key,
+        encrypted_input=given,
+        plain_input=given,
+        must_be_known=False,
+        fingerprint="f",
+    )
     started = await checked_requests.record_start(tx, start)
     assert started is not None
     return started.owner
@@ -38,7 +47,15 @@ async def test_a_start_that_is_recorded_holds_its_key(database: Database):
 
 async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(database: Database):
     async with database.transaction() as tx:
-        start = NewStart("nothing", None, str(uuid7()), "k", {}, {}, must_be_known=True)
+        start = NewStart(
+            saga="nothing",
+            version=None,
+            run_id=str(uuid7()),
+            key="k",
+            encrypted_input={},
+            plain_input={},
+            must_be_known=True,
+        )
         assert await checked_requests.record_start(tx, start) is None
         assert await business_keys.try_reserve(tx, [KeyRequest("nothing", "k", run_id(), {})]) != []
         assert await pending_requests.find_starts(tx, [start.run_id]) == {}

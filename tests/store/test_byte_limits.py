@@ -9,7 +9,7 @@ import pytest
 from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreReadTooLarge
-from saga_engine.store import outbox, pending_requests, runs
+from saga_engine.store import due_runs, outbox, pending_requests, request_queue, runs
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
 from tests.kit.stored_runs import INPUT, ORDERS, decide_start, run_id, sends, stored_run
@@ -30,7 +30,7 @@ async def large_runs(database: Database, definition_id: int, number: int) -> lis
         await runs.insert(tx, [stored_run(run, definition_id) for run in made if run])
         ids = sorted(run.run_id for run in made if run)
         for each in ids:
-            await runs.defer_wake(tx, each, timedelta(seconds=-1))
+            await due_runs.defer_wake(tx, each, timedelta(seconds=-1))
     return ids
 
 
@@ -51,23 +51,28 @@ async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_st
 ):
     ids = await large_runs(database, definition_id, 5)
     async with database.transaction() as tx:
-        found = await runs.lock_due(tx, [definition_id], 10, max_bytes=MOST)
+        found = await due_runs.lock_due(tx, [definition_id], 10, max_bytes=MOST)
         assert len(found) == FIT
-        assert await runs.lock_due(tx, [definition_id], 10, max_bytes=1) == {
+        assert await due_runs.lock_due(tx, [definition_id], 10, max_bytes=1) == {
             next(iter(found)): next(iter(found.values()))
         }
-        assert set(await runs.due_run_ids(tx, [definition_id], 10)) == set(ids)
+        assert set(await due_runs.due_run_ids(tx, [definition_id], 10)) == set(ids)
 
 
 async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
     database: Database, definition_id: int
 ):
     ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "max_bytes": MOST}
-    starts = [NewRequest("start", run_id(), TEXT, saga=ORDERS.name) for _ in range(5)]
-    others = [NewRequest("cancel", run_id(), TEXT, definition_id=definition_id) for _ in range(5)]
+    starts = [
+        NewRequest(kind="start", run_id=run_id(), body=TEXT, saga=ORDERS.name) for _ in range(5)
+    ]
+    others = [
+        NewRequest(kind="cancel", run_id=run_id(), body=TEXT, definition_id=definition_id)
+        for _ in range(5)
+    ]
     async with database.transaction() as tx:
         await pending_requests.record(tx, [*starts, *others])
-        for items, take in ((others, pending_requests.take), (starts, _take_starts)):
+        for items, take in ((others, request_queue.take), (starts, _take_starts)):
             taken = [[item.run_id for item in await take(tx, **ours)] for _ in range(3)]
             assert taken == [
                 [item.run_id for item in items[:FIT]],
@@ -77,7 +82,7 @@ async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
 
 
 async def _take_starts(tx, **ours):
-    return await pending_requests.take_starts(tx, {ORDERS.name: 10}, **ours)
+    return await request_queue.take_starts(tx, {ORDERS.name: 10}, **ours)
 
 
 async def test_commands_left_behind_are_claimed_up_to_so_many_bytes(database: Database):

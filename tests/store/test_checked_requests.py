@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from saga_engine.errors import StoreRefused
 from saga_engine.store import audit, checked_requests
-from saga_engine.store.audit import ActionOutcome, OperatorAction
+from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Resolution
@@ -32,7 +32,9 @@ COUNT = text("SELECT count(*) FROM saga_engine.pending_request")
 
 async def ask(database: Database, *bodies: str, act: OperatorAction | None = None) -> None:
     """Record an act of Eve's, and requests with these bodies under it."""
-    act = act or OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    act = act or OperatorAction(
+        id=str(uuid4()), operator="eve", action=ActionKind.RETRY, reason="why", run_id=run_id()
+    )
     arguments = {
         "run_ids": [act.run_id] * len(bodies),
         "ids": [act.id] * len(bodies),
@@ -78,7 +80,9 @@ async def test_an_act_has_one_request(database: Database):
     said = json.dumps(SAID)
     with pytest.raises(StoreRefused):
         await ask(database, *[said] * 1000)
-    act = OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    act = OperatorAction(
+        id=str(uuid4()), operator="eve", action=ActionKind.RETRY, reason="why", run_id=run_id()
+    )
     await ask(database, said, act=act)
     with pytest.raises(StoreRefused):
         await ask(database, said, act=act)
@@ -86,11 +90,13 @@ async def test_an_act_has_one_request(database: Database):
 
 
 async def test_an_act_that_is_settled_has_no_further_request(database: Database):
-    act = OperatorAction(str(uuid4()), "eve", "retry", "why", run_id())
+    act = OperatorAction(
+        id=str(uuid4()), operator="eve", action=ActionKind.RETRY, reason="why", run_id=run_id()
+    )
     await ask(database, json.dumps(SAID), act=act)
     async with database.transaction() as tx:
         await tx.execute(text("DELETE FROM saga_engine.pending_request"))
-        await audit.record_outcomes(tx, [ActionOutcome(act.id, True, "done")])
+        await audit.record_outcomes(tx, [ActionOutcome(act.id, AuditOutcome.ACCEPTED, "done")])
     with pytest.raises(StoreRefused):
         await ask(database, json.dumps(SAID), act=act)
     assert await waiting(database) == 0
@@ -98,9 +104,17 @@ async def test_an_act_that_is_settled_has_no_further_request(database: Database)
 
 @pytest.mark.parametrize("resolution", Resolution)
 async def test_what_our_own_programs_write_is_recorded(database: Database, resolution):
-    act = OperatorAction(str(uuid4()), "é\\", resolution.value, 'why "so"', run_id())
+    act = OperatorAction(
+        id=str(uuid4()),
+        operator="é\\",
+        action=ActionKind(resolution.value),
+        reason='why "so"',
+        run_id=run_id(),
+    )
     body = {**SAID, "resolution": resolution.value, "operator": act.operator, "reason": act.reason}
-    cancel = OperatorAction(str(uuid4()), "é\\", "cancel", "why", act.run_id)
+    cancel = OperatorAction(
+        id=str(uuid4()), operator="é\\", action=ActionKind.CANCEL, reason="why", run_id=act.run_id
+    )
     assert act.run_id is not None
     assert cancel.run_id is not None
     async with database.transaction() as tx:
@@ -108,9 +122,12 @@ async def test_what_our_own_programs_write_is_recorded(database: Database, resol
         await checked_requests.record_operator_requests(
             tx,
             [
-                NewRequest("resolve", act.run_id, body, audit_id=act.id),
+                NewRequest(kind="resolve", run_id=act.run_id, body=body, audit_id=act.id),
                 NewRequest(
-                    "cancel", act.run_id, {"operator": "é\\", "reason": "why"}, audit_id=cancel.id
+                    kind="cancel",
+                    run_id=act.run_id,
+                    body={"operator": "é\\", "reason": "why"},
+                    audit_id=cancel.id,
                 ),
             ],
         )

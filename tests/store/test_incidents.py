@@ -101,7 +101,9 @@ async def test_incidents_come_in_pages_with_a_total_that_is_bounded(
         assert [each.number for each in (*first, *rest)] == [1, 2, 3]
         assert await incidents.count(tx, IncidentFilter(), 3) == BoundedCount(3)
         assert await incidents.count(tx, IncidentFilter(), 2) == BoundedCount(2, exact=False)
-        assert await incidents.count(tx, IncidentFilter(cause="other"), 2) == BoundedCount(0)
+        assert await incidents.count(
+            tx, IncidentFilter(cause=IncidentCause.KEY_CONFLICT), 2
+        ) == BoundedCount(0)
         assert await incidents.count(
             tx, IncidentFilter(older_than=timedelta(hours=1)), 2
         ) == BoundedCount(0)

@@ -12,9 +12,11 @@ from saga_engine.store import (
     backlog_counts,
     business_keys,
     definitions,
+    due_runs,
     incidents,
     outbox,
     pending_requests,
+    request_queue,
     run_queries,
     runs,
 )
@@ -82,7 +84,7 @@ async def full(postgres):
             await tx.execute(EVENTS, {"run_id": done})
             await tx.execute(KEYS)
             for _ in range(5):
-                await runs.defer_wake(
+                await due_runs.defer_wake(
                     tx, (await insert_run(tx, number)).run_id, timedelta(seconds=-1)
                 )
         yield database, number, done
@@ -105,11 +107,11 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "the gauges": lambda tx, **_: backlog_counts.count_backlog(tx),
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
     "a status": lambda tx, done, **_: runs.read_statuses(tx, [done]),
-    "what is due": lambda tx, number, **_: runs.lock_due(tx, [number], 100),
-    "what will be": lambda tx, **_: runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
+    "what is due": lambda tx, number, **_: due_runs.lock_due(tx, [number], 100),
+    "what will be": lambda tx, **_: due_runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "the sweep": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
     "pending starts": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),
-    "what waits": lambda tx, number, **_: pending_requests.take(
+    "what waits": lambda tx, number, **_: request_queue.take(
         tx, definition_ids=[number], limit=100
     ),
     "the incidents": lambda tx, **_: incidents.read_page(tx, limit=50),

@@ -16,13 +16,14 @@ from saga_engine.store import (
     backlog_counts,
     business_keys,
     checked_requests,
+    due_runs,
     journal,
     partitions,
     pending_requests,
+    request_queue,
     run_queries,
-    runs,
 )
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
@@ -118,7 +119,7 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
 ):
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await pending_requests.record(tx, [NewRequest("cancel", run_id, {})])
+        await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=run_id, body={})])
     done = await partitions.maintain(database, retention_days=30)
     assert done.dropped == ("2020_01",)
     async with database.transaction() as tx:
@@ -134,12 +135,26 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     """It waits for a worker with the run's definition, which never comes."""
     run_id, act = await finished(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
-        await audit.record(tx, [OperatorAction(act, "ann", "cancel", "a mistake", run_id)])
+        await audit.record(
+            tx,
+            [
+                OperatorAction(
+                    id=act,
+                    operator="ann",
+                    action=ActionKind.CANCEL,
+                    reason="a mistake",
+                    run_id=run_id,
+                )
+            ],
+        )
         await checked_requests.record_operator_requests(
             tx,
             [
                 NewRequest(
-                    "cancel", run_id, {"operator": "ann", "reason": "a mistake"}, audit_id=act
+                    kind="cancel",
+                    run_id=run_id,
+                    body={"operator": "ann", "reason": "a mistake"},
+                    audit_id=act,
                 )
             ],
         )
@@ -190,14 +205,16 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
     database: Database, definition_id: int
 ):
     await finished(database, definition_id)
-    start = NewRequest("start", run_id(PAST), {}, saga="place-order", version=1, key="w")
+    start = NewRequest(
+        kind="start", run_id=run_id(PAST), body={}, saga="place-order", version=1, key="w"
+    )
     async with database.transaction() as tx:
         await business_keys.try_reserve(tx, [KeyRequest("place-order", "w", start.run_id, INPUT)])
         await pending_requests.record(tx, [start])
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 9}
-        [taken] = await pending_requests.take_starts(tx, {"place-order": 9}, **ours)
+        [taken] = await request_queue.take_starts(tx, {"place-order": 9}, **ours)
         assert taken.run_id == start.run_id
         assert await run_queries.find_by_key(tx, "place-order", "w") == start.run_id
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
@@ -254,7 +271,7 @@ async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut
     async def work() -> None:
         while not stop.is_set():
             async with database.transaction() as tx:
-                await runs.lock_due(tx, [definition_id], 200)
+                await due_runs.lock_due(tx, [definition_id], 200)
                 await insert_run(tx, definition_id)
             committed.release()
 

@@ -19,11 +19,12 @@ from saga_engine.store import (
     checked_requests,
     definitions,
     pending_requests,
+    request_queue,
     run_queries,
     runs,
     stranded_starts,
 )
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.checked_requests import NewStart
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest, ReadLimits
@@ -67,7 +68,7 @@ async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
 async def takes(database: Database, ids: list[int]) -> int:
     """How many starts a worker takes that has these definitions."""
     async with database.transaction() as tx:
-        found = await pending_requests.take_starts(
+        found = await request_queue.take_starts(
             tx, {"buy": 5}, definition_ids=ids, limit=5, body_limits=WHOLE, max_bytes=1_000_000
         )
     return len(found)
@@ -80,7 +81,16 @@ async def record(database: Database, saga: str | Saga, **more: Any) -> int | Non
 
 def wanted(saga: Saga, **more: Any) -> NewStart:
     mark = saga.fingerprint
-    start = NewStart("buy", 1, str(uuid7()), None, {}, {}, must_be_known=False, fingerprint=mark)
+    start = NewStart(
+        saga="buy",
+        version=1,
+        run_id=str(uuid7()),
+        key=None,
+        encrypted_input={},
+        plain_input={},
+        must_be_known=False,
+        fingerprint=mark,
+    )
     return replace(start, **more)
 
 
@@ -239,7 +249,13 @@ async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
 async def cancelled(
     database: Database, run_id: str, saga_act: OperatorAction | None = None
 ) -> bool:
-    act = saga_act or OperatorAction(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
+    act = saga_act or OperatorAction(
+        id=str(uuid7()),
+        operator="ann",
+        action=ActionKind.CANCEL,
+        reason="it is not wanted",
+        run_id=run_id,
+    )
     async with database.transaction() as tx:
         await audit.record(tx, [act])
         return await stranded_starts.cancel_start(tx, run_id, act.id)
@@ -254,7 +270,15 @@ async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record
         run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
         other = str((await start_in_transaction(tx.connection, A, {}, key="o-2")).run_id)
         await pending_requests.record(
-            tx, [NewRequest("cancel", run_id, {"operator": "a", "reason": "b"}, awaits_start=True)]
+            tx,
+            [
+                NewRequest(
+                    kind="cancel",
+                    run_id=run_id,
+                    body={"operator": "a", "reason": "b"},
+                    awaits_start=True,
+                )
+            ],
         )
         [found] = example("the starts that no worker can begin")
         [row] = (await tx.execute(text(found))).all()
@@ -283,7 +307,14 @@ async def test_a_start_that_came_over_the_broker_and_may_come_again_is_not_delet
     await was_seen_an_hour_ago(database, A)
     run_id = str(uuid7())
     async with database.transaction() as tx:
-        start = NewRequest("start", run_id, {"input": {}}, "buy", 1, fingerprint=A.fingerprint)
+        start = NewRequest(
+            kind="start",
+            run_id=run_id,
+            body={"input": {}},
+            saga="buy",
+            version=1,
+            fingerprint=A.fingerprint,
+        )
         await pending_requests.record(tx, [start])
     assert not await cancelled(database, run_id)
     async with database.transaction() as tx:
@@ -315,15 +346,21 @@ async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(data
         assert [each.outcome for each in await audit.list_for_run(tx, run_id)] == [None]
 
 
-@pytest.mark.parametrize("changes", [{"run_id": str(uuid7())}, {"action": "skip"}])
+@pytest.mark.parametrize("changes", [{"run_id": str(uuid7())}, {"action": ActionKind.SKIP}])
 async def test_a_start_is_cancelled_only_with_an_act_of_that_run_on_record(
-    database: Database, changes: dict[str, str]
+    database: Database, changes: dict[str, Any]
 ):
     await load(database, A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, A, {})).run_id)
-    act = OperatorAction(str(uuid7()), "ann", "cancel", "it is not wanted", run_id)
+    act = OperatorAction(
+        id=str(uuid7()),
+        operator="ann",
+        action=ActionKind.CANCEL,
+        reason="it is not wanted",
+        run_id=run_id,
+    )
     with pytest.raises(StoreRefused):
         await cancelled(database, run_id, replace(act, **changes))
     assert await cancelled(database, run_id, act)

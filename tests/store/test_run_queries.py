@@ -12,7 +12,7 @@ from saga_engine.store import (
     run_queries,
     runs,
 )
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
@@ -51,7 +51,7 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
             return [each.run_id for each in await run_queries.list_runs(tx, limit=3, **wanted)]
 
         assert await listed() == ids[:3]
-        assert await listed(before=ids[2]) == [ids[3]]
+        assert await listed(before_run_id=ids[2]) == [ids[3]]
         assert await listed(status=Status.COMPLETED) == [ids[0]]
         assert await listed(status=Status.RUNNING, saga="place-order") == ids[2:]
         assert await listed(saga="returns") == []
@@ -76,7 +76,11 @@ async def test_showing_a_run_shows_everything_on_record(database: Database, defi
         )
         await incidents.record(tx, [(run.run_id, event) for event in decision.events])
         act = OperatorAction(
-            "5f0f8a5e-0000-4000-8000-000000000000", "ada", "cancel", "why", run.run_id
+            id="5f0f8a5e-0000-4000-8000-000000000000",
+            operator="ada",
+            action=ActionKind.CANCEL,
+            reason="why",
+            run_id=run.run_id,
         )
         await audit.record(tx, [act])
         shown = await run_queries.read_detail(tx, run.run_id)
@@ -99,9 +103,11 @@ async def test_the_gauges_count_what_is_unfinished_open_or_waiting(
         for trigger in (RESERVED, DECLINED):
             await apply_trigger(tx, turned, trigger)
         await outbox.add(tx, sends(decide_start(await runs.database_now(tx))))
-        await pending_requests.record(tx, [NewRequest("start", run_id(), {}, saga="x")])
-        await pending_requests.record(tx, [NewRequest("cancel", turned, {})])
-        letters = [DeadLetter("q", "why", "", b"", 0)] * 2
+        await pending_requests.record(
+            tx, [NewRequest(kind="start", run_id=run_id(), body={}, saga="x")]
+        )
+        await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=turned, body={})])
+        letters = [DeadLetter(queue="q", reason="why", detail="", body=b"", body_size=0)] * 2
         await dead_letters.record(tx, letters, 1)
         counts = await backlog_counts.count_backlog(tx)
     assert counts.runs == {

@@ -9,7 +9,7 @@ from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
-from saga_engine.store import journal, runs
+from saga_engine.store import due_runs, journal, runs
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
@@ -109,9 +109,9 @@ async def test_due_runs_are_claimed_by_one_worker_each(database: Database, defin
             await due(tx, (await insert_run(tx, definition_id)).run_id)
         await insert_run(tx, definition_id)  # not due
     async with database.transaction() as one, database.transaction() as other:
-        first = await runs.lock_due(one, [definition_id], 4)
-        second = await runs.lock_due(other, [definition_id], 4)
-        assert await runs.lock_due(other, [definition_id + 1], 4) == {}
+        first = await due_runs.lock_due(one, [definition_id], 4)
+        second = await due_runs.lock_due(other, [definition_id], 4)
+        assert await due_runs.lock_due(other, [definition_id + 1], 4) == {}
     assert len(first) == 4
     assert len(second) == 2
     assert not first.keys() & second.keys()
@@ -165,7 +165,7 @@ async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
         found = (await runs.read_unlocked(tx, [run.run_id]))[run.run_id]
         assert (found.run.deadline, found.wake_at) == (moment, moment)
         is_due = moment <= await runs.database_now(tx)
-        assert set(await runs.lock_due(tx, [definition_id], 10)) == (
+        assert set(await due_runs.lock_due(tx, [definition_id], 10)) == (
             {run.run_id} if is_due else set()
         )
 
@@ -212,18 +212,24 @@ async def test_a_status_says_why_a_run_did_not_complete(database: Database, defi
             await apply_trigger(tx, bad, trigger)
         assert await runs.read_statuses(tx, [good, bad, run_id()]) == {
             good: RunStatus(
-                *(Status.COMPLETED, "place-order", 1, None),
-                {"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
+                status=Status.COMPLETED,
+                saga="place-order",
+                version=1,
+                key=None,
+                result={"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
             ),
             bad: RunStatus(
-                *(Status.COMPENSATING, "place-order", 1, None),
-                *(None, Failure("declined", "é", {"a": [1]})),
+                status=Status.COMPENSATING,
+                saga="place-order",
+                version=1,
+                key=None,
+                failure=Failure("declined", "é", {"a": [1]}),
             ),
         }
 
 
 async def due(tx: SqlAlchemyTransaction, run: str) -> None:
-    await runs.defer_wake(tx, run, timedelta(seconds=-1))
+    await due_runs.defer_wake(tx, run, timedelta(seconds=-1))
 
 
 async def wake(tx: SqlAlchemyTransaction, run: str):
@@ -236,8 +242,8 @@ async def test_what_will_be_counts_what_the_asker_can_move_and_nothing_beyond_it
     async with database.transaction() as tx:
         await insert_run(tx, definition_id)
         soon, later = timedelta(hours=2), timedelta(milliseconds=1)
-        assert await runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
-        assert not any((await runs.due_within(tx, {definition_id: later}, 9)).values())
-        assert await runs.due_within(tx, {}, 9) == {}, (
+        assert await due_runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
+        assert not any((await due_runs.due_within(tx, {definition_id: later}, 9)).values())
+        assert await due_runs.due_within(tx, {}, 9) == {}, (
             "runs that nobody here can move take no place"
         )

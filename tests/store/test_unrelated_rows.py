@@ -6,7 +6,14 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, pending_requests, recovery, run_queries, runs
+from saga_engine.store import (
+    definitions,
+    due_runs,
+    pending_requests,
+    recovery,
+    request_queue,
+    run_queries,
+)
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.pending_requests import NewRequest
@@ -68,25 +75,23 @@ BLOCKS = text(
 
 
 async def anything(tx, number: int) -> list[bool]:
-    return [True] if await pending_requests.has_work(tx, ["place-order"], [number]) else []
+    return [True] if await request_queue.has_work(tx, ["place-order"], [number]) else []
 
 
 POLLED = {
-    "what is due": lambda tx, number: runs.lock_due(tx, [number], 200),
-    "the names of what is due": lambda tx, number: runs.due_run_ids(tx, [number], 200),
-    "what will be due": lambda tx, number: runs.due_within(
+    "what is due": lambda tx, number: due_runs.lock_due(tx, [number], 200),
+    "the names of what is due": lambda tx, number: due_runs.due_run_ids(tx, [number], 200),
+    "what will be due": lambda tx, number: due_runs.due_within(
         tx, {number: timedelta(minutes=1)}, 1000
     ),
     "whether anything waits": anything,
-    "which sagas wait": lambda tx, number: pending_requests.sagas_with_starts(
+    "which sagas wait": lambda tx, number: request_queue.sagas_with_starts(
         tx, ["place-order"], [number]
     ),
-    "the starts": lambda tx, number: pending_requests.take_starts(
+    "the starts": lambda tx, number: request_queue.take_starts(
         tx, {"place-order": 100}, definition_ids=[number], limit=100
     ),
-    "the requests": lambda tx, number: pending_requests.take(
-        tx, definition_ids=[number], limit=100
-    ),
+    "the requests": lambda tx, number: request_queue.take(tx, definition_ids=[number], limit=100),
     "a changed definition": lambda tx, _: definitions.register(tx, [ORDERS]),
     "the runs of a rare saga": lambda tx, _: run_queries.list_runs(
         tx, limit=50, saga="place-order"
@@ -105,10 +110,10 @@ async def made(postgres, name: str, left: int):
         ours = (await insert_run(tx, number)).run_id
         await tx.execute(OVERDUE, {"run_id": ours, "number": left, "other": other})
         await tx.execute(WAITING, {"number": left})
-        await runs.defer_wake(tx, ours, timedelta(seconds=-1))
-        start = NewRequest("start", run_id(), {}, saga="place-order", version=1)
+        await due_runs.defer_wake(tx, ours, timedelta(seconds=-1))
+        start = NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order", version=1)
         await pending_requests.record(
-            tx, [start, NewRequest("reply", ours, {}, definition_id=number)]
+            tx, [start, NewRequest(kind="reply", run_id=ours, body={}, definition_id=number)]
         )
     return url, number
 

@@ -5,7 +5,7 @@ from collections import Counter
 from saga_engine.decider.triggers import Start
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.settings import Settings
-from saga_engine.store import pending_requests, runs
+from saga_engine.store import request_queue, runs
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
@@ -58,7 +58,7 @@ class BatchDriver:
         """Its turn has come: its start leaves the inbox and is a run."""
         async with self.database.transaction() as tx:
             turns, ids = {"parcel": 1}, self._registry.definition_ids
-            [item] = await pending_requests.take_starts(tx, turns, definition_ids=ids, limit=1)
+            [item] = await request_queue.take_starts(tx, turns, definition_ids=ids, limit=1)
             await self._take(
                 tx,
                 WorkBatch(

@@ -52,7 +52,9 @@ async def record_crashes(engine, run_id, step, function, *, times, direction="ac
     """Have it on record that a call has ended workers, as their overseers record it."""
     async with engine.database.transaction() as tx:
         for _ in range(times):
-            await crash_suspects.record_crash(tx, CrashSuspect(run_id, step, direction, function))
+            await crash_suspects.record_crash(
+                tx, CrashSuspect(run_id=run_id, step=step, direction=direction, function=function)
+            )
 
 
 async def store_start(engine, tx):

@@ -46,6 +46,6 @@ async def waiting(batch_driver):
     kind, body = serialize_trigger(start(run_id))
     async with batch_driver.database.transaction() as tx:
         await pending_requests.record(
-            tx, [NewRequest(kind, run_id, body, saga="parcel", version=1)]
+            tx, [NewRequest(kind=kind, run_id=run_id, body=body, saga="parcel", version=1)]
         )
     return run_id

@@ -13,7 +13,7 @@ from saga_engine.store import (
     definitions,
     engine_identity,
 )
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
@@ -54,10 +54,19 @@ async def record_operator_action(engine, run_id, trigger):
     action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else kind
     async with engine.database.transaction() as tx:
         await audit.record(
-            tx, [OperatorAction(audit_id, trigger.operator, action, trigger.reason, run_id)]
+            tx,
+            [
+                OperatorAction(
+                    id=audit_id,
+                    operator=trigger.operator,
+                    action=ActionKind(action),
+                    reason=trigger.reason,
+                    run_id=run_id,
+                )
+            ],
         )
         await checked_requests.record_operator_requests(
-            tx, [NewRequest(kind, run_id, body, audit_id=audit_id)]
+            tx, [NewRequest(kind=kind, run_id=run_id, body=body, audit_id=audit_id)]
         )
     return audit_id
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.answer import AnswerOutcome
-from saga_engine.store import dead_letters, journal
+from saga_engine.store import dead_letter_queries, journal
 from saga_engine.telemetry.events import IncidentOpened, MessageDeadLettered, MessageHeld
 from saga_engine.vocabulary import Status
 from saga_engine.worker.authorization import refusal_for
@@ -22,7 +22,7 @@ THEIRS = {"parcel.send": ["warehouse"], "parcel.*": ["guest"]}
 
 async def letters(engine):
     async with engine.database.transaction() as tx:
-        return [each.message for each in await dead_letters.read_page(tx, limit=100)]
+        return [each.message for each in await dead_letter_queries.read_page(tx, limit=100)]
 
 
 async def waiting_for_send(engine):

@@ -14,7 +14,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import REPLIES
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, pending_requests
+from saga_engine.store import dead_letter_queries, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.pending_requests import NewRequest
@@ -78,7 +78,7 @@ async def test_a_batch_waits_for_a_missing_schema_and_dead_letters_nothing_else(
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.read_page(tx, limit=10)
+        [letter] = await dead_letter_queries.read_page(tx, limit=10)
         assert letter.message.message_id == "malformed"
 
 
@@ -134,7 +134,8 @@ async def test_a_slow_database_gets_smaller_batches(development_broker, slow, wa
         else:
             async with engine.database.transaction() as tx:
                 items = [
-                    NewRequest("start", each, _start(each, parcel), "parcel") for each in run_ids
+                    NewRequest(kind="start", run_id=each, body=_start(each, parcel), saga="parcel")
+                    for each in run_ids
                 ]
                 await pending_requests.record(tx, items)
         proxy.bytes_per_s = 1_000_000.0

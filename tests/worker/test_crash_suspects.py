@@ -5,7 +5,7 @@ from sqlalchemy import text
 from saga_engine.decider.triggers import ResolveIncident
 from saga_engine.identifiers import uuid7
 from saga_engine.store import audit, crash_suspects, pending_requests
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.telemetry.events import (
@@ -80,9 +80,22 @@ async def test_a_retry_by_an_operator_may_end_two_more_workers(engine):
     run_id, audit_id = str(uuid7()), str(uuid7())
     await record_crashes(engine, run_id, "send", "send", times=2)
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [OperatorAction(audit_id, "ada", "retry", "deployed", run_id)])
+        await audit.record(
+            tx,
+            [
+                OperatorAction(
+                    id=audit_id,
+                    operator="ada",
+                    action=ActionKind.RETRY,
+                    reason="deployed",
+                    run_id=run_id,
+                )
+            ],
+        )
         retry = {"resolution": "retry"}
-        await pending_requests.record(tx, [NewRequest("resolve", run_id, retry, audit_id=audit_id)])
+        await pending_requests.record(
+            tx, [NewRequest(kind="resolve", run_id=run_id, body=retry, audit_id=audit_id)]
+        )
     times = []
     for _ in range(3):
         async with engine.database.transaction() as tx:
@@ -110,7 +123,9 @@ async def test_a_suspect_whose_call_returns_is_cleared(engine):
     await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await store_start(engine, tx)
-        await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
+        await crash_suspects.record_crash(
+            tx, CrashSuspect(run_id=run_id, step="pack", direction="action", function="pack")
+        )
     worker = await engine.start_worker(boxes(), **FAST_RESEND)
     assert await worker.events.wait_for_end(run_id) is Status.COMPLETED
     assert await read_suspects(engine) == {}

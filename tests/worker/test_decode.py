@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, runs
+from saga_engine.store import dead_letter_queries, runs
 from saga_engine.telemetry.events import MessageDeadLettered
 from saga_engine.vocabulary import Status
 from tests.kit.engine import forge_token, no_reply, succeed
@@ -30,7 +30,7 @@ async def in_flight(engine):
 
 async def letters(engine):
     async with engine.database.transaction() as tx:
-        return [each.message for each in await dead_letters.read_page(tx, limit=100)]
+        return [each.message for each in await dead_letter_queries.read_page(tx, limit=100)]
 
 
 async def test_an_uncorrelated_reply_reaches_no_run(engine_on_any_broker):

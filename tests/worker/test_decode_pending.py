@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 
 from saga_engine.client import start_in_transaction
 from saga_engine.identifiers import uuid7
-from saga_engine.store import audit, dead_letters
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store import audit, dead_letter_queries
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.telemetry.events import (
     InternalErrorCaught,
     MessageDeadLettered,
@@ -138,7 +138,7 @@ async def test_a_body_beyond_the_limit_is_never_read(engine, owner):
     await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="participant", body=body)
     event = await worker.events.wait_for_dead_letter("too_large")
     async with engine.database.transaction() as tx:
-        [letter] = await dead_letters.read_page(tx, limit=10)
+        [letter] = await dead_letter_queries.read_page(tx, limit=10)
     assert (letter.truncated, letter.message.body_size) == (True, len(body))
     assert len(letter.message.body) == 100
     assert "max_body_bytes" in event.problem
@@ -148,7 +148,18 @@ async def test_an_unreadable_operator_action_is_refused_in_its_audit_record(engi
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, act = str(uuid7()), str(uuid7())
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [OperatorAction(act, "ada", "cancel", "because", run_id)])
+        await audit.record(
+            tx,
+            [
+                OperatorAction(
+                    id=act,
+                    operator="ada",
+                    action=ActionKind.CANCEL,
+                    reason="because",
+                    run_id=run_id,
+                )
+            ],
+        )
     await put(owner, run_id=run_id, kind="cancel", audit_id=act, body=DEEP)
     await worker.events.wait_for(OperatorActionProcessed, accepted=False, run_id=run_id)
     async with engine.database.transaction() as tx:

@@ -58,7 +58,7 @@ async def test_timers_fire_while_every_batch_of_requests_fails(engine):
             await tx.execute(text(statement))
         kind, body = serialize_trigger(Cancel("ada", "because"))
         await pending_requests.record(
-            tx, [NewRequest(kind, str(uuid7()), body) for _ in range(500)]
+            tx, [NewRequest(kind=kind, run_id=str(uuid7()), body=body) for _ in range(500)]
         )
     worker = await engine.start_worker()
     await worker.events.wait_for(InternalErrorCaught)

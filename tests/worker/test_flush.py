@@ -22,8 +22,22 @@ def stored_request(role, trigger=None, fingerprint=None):
     run_id = str(uuid7())
     trigger = trigger or Cancel("x", "x")
     row = PendingRequest(
-        *(1, "cancel", run_id, "{}", 2, True, None, None, None, None, None, None, None, None),
-        *(role, fingerprint),
+        id=1,
+        kind="cancel",
+        run_id=run_id,
+        body="{}",
+        body_size=2,
+        body_complete=True,
+        saga=None,
+        version=None,
+        definition_id=None,
+        audit_id=None,
+        reply_to=None,
+        correlation_id=None,
+        sender=None,
+        key=None,
+        role=role,
+        fingerprint=fingerprint,
     )
     return WorkItem(
         run_id=run_id,

@@ -10,7 +10,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.topology import REPLIES, REQUESTS
 from saga_engine.store import audit, checked_requests, pending_requests
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
@@ -83,7 +83,9 @@ async def test_requests_for_many_large_runs_are_processed_in_smaller_batches(eng
     participant, run_ids, commands = await large_runs(engine)
     kind, body = serialize_trigger(Cancel("ada", "because"))
     async with engine.database.transaction() as tx:
-        await pending_requests.record(tx, [NewRequest(kind, each, body) for each in run_ids])
+        await pending_requests.record(
+            tx, [NewRequest(kind=kind, run_id=each, body=body) for each in run_ids]
+        )
     worker = await engine.start_worker(max_batch_bytes=30_000)
     await participant.publish(*[reply for command in commands for reply in reject(command)])
     for each in run_ids:
@@ -137,13 +139,22 @@ async def test_pending_requests_for_many_large_runs_are_taken_in_smaller_batches
     """Together their runs are more than a transaction reads, which is no fault of anything."""
     _, run_ids, _ = await large_runs(engine)
     kind, body = serialize_trigger(Cancel("ann", "a mistake"))
-    acts = [OperatorAction(str(uuid7()), "ann", kind, "a mistake", each) for each in run_ids]
+    acts = [
+        OperatorAction(
+            id=str(uuid7()),
+            operator="ann",
+            action=ActionKind(kind),
+            reason="a mistake",
+            run_id=each,
+        )
+        for each in run_ids
+    ]
     async with engine.database.transaction() as tx:
         await audit.record(tx, acts)
         await checked_requests.record_operator_requests(
             tx,
             [
-                NewRequest(kind, run, body, audit_id=act.id)
+                NewRequest(kind=kind, run_id=run, body=body, audit_id=act.id)
                 for act, run in zip(acts, run_ids, strict=True)
             ],
         )

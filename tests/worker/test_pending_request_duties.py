@@ -13,10 +13,10 @@ from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.identifiers import uuid7
 from saga_engine.store import (
     audit,
-    dead_letters,
+    dead_letter_queries,
     pending_requests,
 )
-from saga_engine.store.audit import OperatorAction
+from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
@@ -64,7 +64,7 @@ async def test_a_request_for_a_locked_run_locks_no_other_run(engine):
         await other.execute(LOCK, {"run_id": first})
         async with engine.database.transaction() as tx:
             await tx.execute(DUE, {"run_id": second})
-            await pending_requests.record(tx, [NewRequest(kind, first, body)])
+            await pending_requests.record(tx, [NewRequest(kind=kind, run_id=first, body=body)])
         await wait_for_a_deferred_request(engine)
         # Its timer may have it for one short turn, never while what waits for the first is open.
         await other.execute(LOCK, {"run_id": second})
@@ -86,7 +86,9 @@ async def test_one_at_a_time_starts_and_other_requests_alternate(engine):
     duties = await idle_duties(engine)
     async with engine.database.transaction() as tx:
         kind, body = serialize_trigger(Cancel("ada", "because"))
-        await pending_requests.record(tx, [NewRequest(kind, str(uuid7()), body) for _ in range(9)])
+        await pending_requests.record(
+            tx, [NewRequest(kind=kind, run_id=str(uuid7()), body=body) for _ in range(9)]
+        )
         await start_in_transaction(tx.connection, "parcel", {})
     for _ in range(2):
         assert await duties.pending_requests._process_oldest()
@@ -161,16 +163,30 @@ async def test_an_unreadable_request_is_dead_lettered_and_blocks_no_other(engine
         "cancel": [],
     }
     async with engine.database.transaction() as tx:
-        await audit.record(tx, [OperatorAction(audit_id, "ada", "retry", "because", run_id)])
-        items = [NewRequest(kind, run_id, body, saga="parcel") for kind, body in malformed.items()]
+        await audit.record(
+            tx,
+            [
+                OperatorAction(
+                    id=audit_id,
+                    operator="ada",
+                    action=ActionKind.RETRY,
+                    reason="because",
+                    run_id=run_id,
+                )
+            ],
+        )
+        items = [
+            NewRequest(kind=kind, run_id=run_id, body=body, saga="parcel")
+            for kind, body in malformed.items()
+        ]
         await pending_requests.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])
         mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
     assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
     await worker.events.wait_for(OperatorActionProcessed, run_id=run_id, accepted=False)
     await worker.events.wait_for(MessageDeadLettered, len(malformed), reason="bad_request")
     async with engine.database.transaction() as tx:
-        found = await dead_letters.read_page(tx, limit=10)
-        stored = [await dead_letters.find(tx, each.id) for each in found]
+        found = await dead_letter_queries.read_page(tx, limit=10)
+        stored = [await dead_letter_queries.find(tx, each.id) for each in found]
     letters = [each.message for each in stored if each is not None]
     assert len(letters) == len(found)
     assert {each.type: json.loads(each.body) for each in letters} == malformed

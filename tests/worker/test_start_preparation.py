@@ -109,7 +109,9 @@ async def test_an_accepted_start_with_a_taken_key_is_a_run_with_an_incident(engi
     holder, run_id = await client.start(key="o-1"), str(uuid7())
     kind, body = serialize_trigger(Start(run_id, "o-1", {"n": 1}))
     mark = parcels().fingerprint
-    item = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-1")
+    item = NewRequest(
+        kind=kind, run_id=run_id, body=body, saga="parcel", version=1, fingerprint=mark, key="o-1"
+    )
     async with engine.database.transaction() as tx:
         await pending_requests.record(tx, [item])
     incident = await worker.events.wait_for_incident(run_id)
@@ -167,9 +169,14 @@ async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, mark = str(uuid7()), parcels().fingerprint
     kind, body = serialize_trigger(Start(run_id, "o-2", {"n": 1}))
-    waiting = NewRequest(kind, run_id, body, saga="parcel", version=1, fingerprint=mark, key="o-2")
+    waiting = NewRequest(
+        kind=kind, run_id=run_id, body=body, saga="parcel", version=1, fingerprint=mark, key="o-2"
+    )
     cancel = NewRequest(
-        "cancel", run_id, {"operator": "Ada", "reason": "too late"}, awaits_start=True
+        kind="cancel",
+        run_id=run_id,
+        body={"operator": "Ada", "reason": "too late"},
+        awaits_start=True,
     )
     async with engine.database.transaction() as holder:
         await holder.execute(

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
 from saga_engine.identifiers import uuid7
-from saga_engine.store import dead_letters, run_queries
+from saga_engine.store import dead_letter_queries, run_queries
 from saga_engine.telemetry.events import InternalErrorCaught, RunStarted
 from saga_engine.vocabulary import Status
 from tests.kit.parcels import parcels
@@ -213,7 +213,7 @@ async def test_a_stored_start_with_an_invalid_input_is_a_run_with_an_incident(en
     status = await client.call("status", run_id=run_id)
     assert (status.outcome, status.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
-        assert await dead_letters.read_page(tx, limit=10) == []
+        assert await dead_letter_queries.read_page(tx, limit=10) == []
         assert await run_queries.find_by_key(tx, "parcel", "p-1") == run_id
     cancel = await client.call("cancel", run_id=run_id, operator="Ada", reason="not what I meant")
     assert cancel.outcome == "accepted"

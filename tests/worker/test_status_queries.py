@@ -35,6 +35,8 @@ async def test_a_stored_start_without_a_version_has_no_status_yet(batch_driver):
     kind, body = serialize_trigger(start(run_id))
     async with batch_driver.database.transaction() as tx:
         await definitions.register(tx, [parcels(version=2)])
-        await pending_requests.record(tx, [NewRequest(kind, run_id, body, saga="parcel")])
+        await pending_requests.record(
+            tx, [NewRequest(kind=kind, run_id=run_id, body=body, saga="parcel")]
+        )
     [answer] = await batch_driver.take(WorkBatch(status_queries=[StatusQuery(run_id, ANSWER_TO)]))
     assert answer == Answer(outcome=AnswerOutcome.EXISTING, run_id=UUID(run_id))

@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
-from saga_engine.store import crash_suspects, pending_requests, runs
+from saga_engine.store import crash_suspects, due_runs, pending_requests
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.pending_requests import NewRequest, ReadLimits
 from tests.kit.engine import no_reply
@@ -23,9 +23,13 @@ async def test_requests_behind_the_start_of_a_suspect_are_processed_after_it(eng
     await engine.start_participant(COMMANDS)
     async with engine.database.transaction() as tx:
         run_id = await store_start(engine, tx)
-        await crash_suspects.record_crash(tx, CrashSuspect(run_id, "pack", "action", "pack"))
+        await crash_suspects.record_crash(
+            tx, CrashSuspect(run_id=run_id, step="pack", direction="action", function="pack")
+        )
         cancel = {"operator": "ada", "reason": "too late"}
-        await pending_requests.record(tx, [NewRequest("cancel", run_id, cancel, awaits_start=True)])
+        await pending_requests.record(
+            tx, [NewRequest(kind="cancel", run_id=run_id, body=cancel, awaits_start=True)]
+        )
     worker = await engine.start_worker(boxes(), **FAST_RESEND)
     assert (await worker.events.wait_for_end(run_id)).finished
     async with asyncio.timeout(60):
@@ -60,7 +64,9 @@ async def test_suspects_without_work_are_not_processed(engine):
     await worker.stop()
     async with engine.database.transaction() as tx:
         waits = str((await start_in_transaction(tx.connection, "box", {})).run_id)
-        await crash_suspects.record_crash(tx, CrashSuspect(waits, "pack", "action", "pack"))
+        await crash_suspects.record_crash(
+            tx, CrashSuspect(run_id=waits, step="pack", direction="action", function="pack")
+        )
         assert list(await crash_suspects.read_with_work(tx)) == [waits]
 
 
@@ -75,5 +81,5 @@ async def test_due_suspects_do_not_block_other_due_runs(engine):
         past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
         await tx.execute(text(past))
         ids = list((await tx.execute(text("SELECT id FROM saga_engine.definition"))).scalars())
-        found = await runs.lock_due(tx, ids, 1, excluding={held})
+        found = await due_runs.lock_due(tx, ids, 1, excluding={held})
         assert list(found) == [other]

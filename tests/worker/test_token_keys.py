@@ -10,7 +10,7 @@ from sqlalchemy import text
 from saga_engine.cli.redrive import rebuild_message
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.token import redact_token, sign_token, verify_token
-from saga_engine.store import dead_letters, engine_identity
+from saga_engine.store import dead_letter_actions, engine_identity
 from saga_engine.telemetry.events import Emitter, MessageDeadLettered
 from saga_engine.vocabulary import Status
 from saga_engine.worker import token_keys
@@ -104,7 +104,7 @@ async def test_a_dead_lettered_reply_is_redriven_with_the_current_key(engine):
     async with engine.database.transaction() as tx:
         letters = {
             each.message.reason: rebuild_message(each)
-            for each in await dead_letters.lock_open(tx, [1, 2])
+            for each in await dead_letter_actions.lock_open(tx, [1, 2])
         }
     foreign = letters["uncorrelated_reply"]
     assert isinstance(foreign, Message), foreign

@@ -21,7 +21,7 @@ from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters, incidents
+from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
@@ -68,7 +68,7 @@ async def run_scenario() -> int:
             database.transaction() as tx,
         ):
             result.incident_count = len(await incidents.read_page(tx, limit=1000))
-            result.dead_letter_count = len(await dead_letters.read_page(tx, limit=1000))
+            result.dead_letter_count = len(await dead_letter_queries.read_page(tx, limit=1000))
     return _print_summary(result, comparison)
 
 
