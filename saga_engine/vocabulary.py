@@ -167,7 +167,7 @@ class Failure:
     Why something did not succeed, as its reporter says.
 
     `code` is for programs, `message` for people. `engine_code` is set by `by_engine` alone: a
-    participant's failure has none, whatever its code says. The one exception is
+    participant's failure has none, even if its code is one of these. The one exception is
     `decryption_failed`, a code that docs/protocol.md reserves for this report; the protocol's
     decoding sets it.
     """

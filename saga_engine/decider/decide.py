@@ -137,12 +137,8 @@ def start_blocked(
     """
     Start a run that was accepted and cannot go on: its first steps wait for a person.
 
-    Args:
-        saga: the definition the run is pinned to; checked by `rules`.
-        start: what was accepted; its input is not read.
-        now: aware, from the database's clock.
-        cause: of the incidents, one for each step without a predecessor.
-        message: what is wrong, in a sentence without payload.
+    The input is not read. Each step without a predecessor has an incident with *cause* and
+    *message*, a sentence without payload.
     """
     builder = _new_run(saga, start, now, DecisionPayloads(saga, NO_PORTS))
     for step, predecessors in saga.predecessors.items():

@@ -1,4 +1,4 @@
-"""What a decision's events mean outside the run: commands to send, and when to look again."""
+"""What a decision means outside the run: commands to send, and when to wake it up."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from saga_engine.vocabulary import Direction, Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendCommand:
-    """One command to send. Its idempotency key is the same for every attempt of a round."""
+    """One command to send. Its idempotency key is the same for each attempt of a round."""
 
     run_id: str
     saga: str
@@ -46,7 +46,7 @@ def effects(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
 
 
 def wake_at(saga: Saga, run: Run) -> datetime | None:
-    """When time alone will next change the run; None when only a message or a person can."""
+    """When time will next change the run; None if only a message or a person can."""
     if run.status.is_finished:
         return None
     times = [

@@ -4,7 +4,6 @@ What an operator does to a run: cancel it, or act on one of its incidents.
 Each function records events, or raises RequestRefused with a sentence for the operator.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from saga_engine.decider.decision import DecisionBuilder
@@ -17,7 +16,7 @@ from saga_engine.decider.events import (
     StepSucceeded,
 )
 from saga_engine.decider.payloads import READ_ERRORS
-from saga_engine.decider.replies import kept_reply_fits
+from saga_engine.decider.replies import fitting_kept_reply
 from saga_engine.decider.run import CompensationCause, Incident
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.payload.encryption import reply_associated_data
@@ -62,7 +61,17 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
     incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
         raise RequestRefused(f"The run has no open incident {request.incident_number}.")
-    RESOLUTION_HANDLERS[request.resolution](builder, incident, request)
+    match request.resolution:
+        case Resolution.RETRY:
+            _retry(builder, incident, request)
+        case Resolution.SKIP:
+            _skip(builder, incident, request)
+        case Resolution.COMPLETE:
+            _complete(builder, incident, request)
+        case Resolution.REJECT:
+            _reject(builder, incident, request)
+        case _:  # ABANDON; a resolution that is added does not pass the tests here
+            _abandon(builder, request)
 
 
 def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -71,17 +80,12 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    kept_reply, fits = incident.kept_reply, kept_reply_fits(builder, incident)
+    kept = fitting_kept_reply(builder, incident)
     _close_incident(builder, request)
-    if kept_reply is not None and fits:
-        builder.record(
-            StepSucceeded(
-                step=incident.step,
-                direction=incident.direction,
-                attempt=kept_reply.attempt,
-                reply=kept_reply.body,
-            )
-        )
+    if kept is not None:
+        step, direction = incident.step, incident.direction
+        event = StepSucceeded(step=step, direction=direction, attempt=kept.attempt, reply=kept.body)
+        builder.record(event)
 
 
 def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -127,30 +131,15 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     )
 
 
-def _abandon(builder: DecisionBuilder, _: Incident, request: ResolveIncident) -> None:
+def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:
     for number in builder.run.incidents:
         _close_incident(builder, replace(request, incident_number=number))
     builder.record(RunAbandoned(builder.now, request.operator, request.reason))
 
 
-RESOLUTION_HANDLERS: Mapping[
-    Resolution, Callable[[DecisionBuilder, Incident, ResolveIncident], None]
-] = {
-    Resolution.RETRY: _retry,
-    Resolution.SKIP: _skip,
-    Resolution.COMPLETE: _complete,
-    Resolution.REJECT: _reject,
-    Resolution.ABANDON: _abandon,
-}
-"""What each resolution does."""
-
-
 def _close_incident(builder: DecisionBuilder, request: ResolveIncident) -> None:
-    builder.record(
-        IncidentResolved(
-            request.incident_number, request.resolution, request.operator, request.reason
-        )
-    )
+    number, resolution = request.incident_number, request.resolution
+    builder.record(IncidentResolved(number, resolution, request.operator, request.reason))
 
 
 def _refuse_if_reply_needed(builder: DecisionBuilder, skipped: str) -> None:

@@ -28,6 +28,7 @@ from saga_engine.vocabulary import (
     Failure,
     IgnoredReason,
     IncidentCause,
+    Json,
     Outcome,
     Status,
     StepKind,
@@ -48,7 +49,7 @@ def on_reply(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | 
 
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    """A success counts whichever attempt it answers: it proves that the command was done."""
+    """A success counts for any attempt: it proves that the command was done."""
     status = builder.step(reply.step).progress_of(reply.direction).status
     if status in UNSETTLED:
         return _settle_success(builder, reply, status)
@@ -64,7 +65,7 @@ def _settle_success(
 ) -> IgnoredReason | None:
     """Record the success of a step that is not settled, if its reply fits its type."""
     step, direction, body = reply.step, reply.direction, reply.body
-    problem = _reply_problem(builder, reply)
+    problem = _reply_problem(builder, step, direction, body)
     if problem is not None:
         if status is StepStatus.BLOCKED:
             return IgnoredReason.DUPLICATE  # the step has an incident already
@@ -81,18 +82,17 @@ def _settle_success(
 
 def _on_late_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """Record the success of a step that was rejected, or given up as failed or unknown."""
-    compensation = builder.step(reply.step).compensation
+    step, direction, attempt, body = reply.step, reply.direction, reply.attempt, reply.body
+    compensation = builder.step(step).compensation
     covered = compensation.status is not StepStatus.PENDING  # it is sent or confirmed
-    if covered or builder.saga.steps[reply.step].read_only:
+    if covered or builder.saga.steps[step].read_only:
         return IgnoredReason.LATE
-    body = reply.body if _reply_problem(builder, reply) is None else None
-    builder.record(
-        StepSucceeded(
-            step=reply.step, direction=reply.direction, attempt=reply.attempt, reply=body, late=True
-        )
-    )
+    if _reply_problem(builder, step, direction, body) is not None:
+        body = None  # a run that compensates only needs to know that the step was done
+    event = StepSucceeded(step=step, direction=direction, attempt=attempt, reply=body, late=True)
+    builder.record(event)
     if builder.run.status is Status.COMPENSATED:
-        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=reply.step)
+        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step)
         builder.record(RunCompensating(cause))
     return None
 
@@ -140,7 +140,7 @@ def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> Ignor
 
 
 def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> IgnoredReason | None:
-    """Retry a command that the broker has no queue for; in the end a person must look."""
+    """Retry a command that the broker has no queue for; then a person must look."""
     if not _attempt_exists(builder, command):
         return IgnoredReason.UNCORRELATED
     if _is_late(builder, command, (StepStatus.IN_FLIGHT,)):
@@ -171,25 +171,21 @@ def _is_late(
     return superseded or builder.run.status is Status.ABANDONED
 
 
-def kept_reply_fits(builder: DecisionBuilder, incident: Incident) -> bool:
-    """Whether the reply kept with an incident fits the definition as it is now."""
-    kept_reply = incident.kept_reply
-    if kept_reply is None or kept_reply.unreadable:
-        return False
-    assert kept_reply.outcome is Outcome.SUCCEEDED, "only a success has a body that must fit"
-    reply = ReplyReceived(
-        step=incident.step,
-        direction=incident.direction,
-        attempt=kept_reply.attempt,
-        outcome=kept_reply.outcome,
-        body=kept_reply.body,
-    )
-    return _reply_problem(builder, reply) is None
+def fitting_kept_reply(builder: DecisionBuilder, incident: Incident) -> KeptReply | None:
+    """The reply kept with an incident, if it fits the definition as it is now."""
+    kept = incident.kept_reply
+    if kept is None or kept.unreadable:
+        return None
+    assert kept.outcome is Outcome.SUCCEEDED, "only a success has a body that must fit"
+    problem = _reply_problem(builder, incident.step, incident.direction, kept.body)
+    return kept if problem is None else None
 
 
-def _reply_problem(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
+def _reply_problem(
+    builder: DecisionBuilder, step: str, direction: Direction, body: Json
+) -> str | None:
     try:
-        builder.payloads.read_reply(builder.run.run_id, reply.step, reply.direction, reply.body)
+        builder.payloads.read_reply(builder.run.run_id, step, direction, body)
     except EncryptionError:
         return None  # the step that needs the value is blocked until the key is there
     except READ_ERRORS as error:

@@ -42,7 +42,7 @@ AWAITING_REPLY = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
 """A reply to the last attempt says something new."""
 
 UNSETTLED = (*AWAITING_REPLY, StepStatus.BLOCKED)
-"""A success settles the step, whichever attempt it answers."""
+"""A success settles the step, even one that answers an older attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

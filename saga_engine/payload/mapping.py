@@ -57,18 +57,28 @@ class PayloadMapping:
                 location=self.source_location,
                 fix="Annotate its result with the command's payload type.",
             )
-        try:
-            self.payload_type = PayloadType(hints["return"])
-        except PayloadError as error:
-            raise DefinitionError(
-                f"The result of {function.__name__} does not work: {error}.",
-                location=self.source_location,
-                fix=error.fix,
-            ) from None
+        self.payload_type = declared_type(
+            hints["return"], f"The result of {function.__name__}", self.source_location
+        )
 
     def __call__(self, values: Values[str, Any], limits: BodyLimits | None = None) -> Json:
         """Map to the payload's JSON. Whatever the author's function raises, this raises."""
         return self.payload_type.write(self.function(**values), limits)
+
+
+def declared_type(python_type: Any, description: str, location: str) -> PayloadType:
+    """
+    The payload type of a declaration.
+
+    Raises:
+        DefinitionError: it cannot be one; the error names *description* and *location*.
+    """
+    try:
+        return PayloadType(python_type)
+    except PayloadError as error:
+        raise DefinitionError(
+            f"{description} does not work: {error}.", location=location, fix=error.fix
+        ) from None
 
 
 def source_location_of(function: Callable[..., Any]) -> str:
@@ -191,3 +201,11 @@ def _parse_parameter(
         )
     kind, optional = split_optional(hints[parameter.name])
     return Parameter(parameter.name, kind, optional)
+
+
+def _placeholder_function() -> None:
+    """Stand for a mapping function that cannot be used."""
+
+
+INVALID_MAPPING = PayloadMapping(_placeholder_function)
+"""The mapping of a declaration whose error was collected; see `errors.collect_errors`."""

@@ -3,9 +3,8 @@ What an author writes in a Python module: sagas, their steps and their compensat
 
     definition   Saga, Step, Compensation: what the author declares
     retry        how often and how soon the same command is sent again
-    binding      the parameters of the author's functions, tied to the input and to earlier replies
     rules        what makes a saga valid, checked when its module is loaded
-    diagrams     pictures of a saga, as text
+    diagrams     a saga as a diagram, in text
 
 Pure: no I/O, no clock, no randomness.
 """

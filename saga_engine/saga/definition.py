@@ -1,12 +1,12 @@
 """
 What the author declares: a saga, its steps, and the compensation of each.
 
-The objects here are filled while the author's module is loaded and checked by `rules.check` before
-the first run; what is derived from them is kept, so nothing may be declared after that. Every
-declaration remembers where it stands, so that an error can name the file and the line.
+Declarations are made while the author's module is loaded, and checked by `rules.check` before the
+first run. What is derived from them is cached, so nothing may be declared after that. Each
+declaration keeps its file and line for error messages.
 
-A declaration that cannot be used raises at once. Inside `collecting` it is noted instead and the
-module is loaded to its end, so that `saga-engine check` reports every mistake of a module.
+A declaration that cannot be used raises at once. Inside `errors.collect_errors` its error is
+collected and the module is loaded to its end, so that `saga-engine check` reports every mistake.
 """
 
 import hashlib
@@ -19,40 +19,30 @@ from functools import cached_property
 from typing import Any
 
 from saga_engine.errors import DefinitionError, or_collect
-from saga_engine.payload.mapping import PayloadMapping, require_arguments, source_location_of
-from saga_engine.payload.payload import PayloadError, PayloadType
+from saga_engine.payload.mapping import (
+    INVALID_MAPPING,
+    PayloadMapping,
+    declared_type,
+    require_arguments,
+    source_location_of,
+)
+from saga_engine.payload.payload import PayloadType
 from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
-"""Undoing is tried for about 20 minutes: giving up costs a person's time."""
+"""A compensation is tried for about 20 minutes: giving it up costs a person's time."""
 
-
-def _placeholder_function() -> None:
-    """Stand for a mapping function that cannot be used."""
-
-
-INVALID_MAPPING = PayloadMapping(_placeholder_function)
-"""The mapping of a declaration that was noted; see `collecting`."""
 
 UNKNOWN_TYPE = PayloadType(Any)
-"""The type of an input or a reply that was noted."""
-
-
-def _payload_type(python_type: Any, description: str, location: str) -> PayloadType:
-    try:
-        return PayloadType(python_type)
-    except PayloadError as error:
-        raise DefinitionError(
-            f"{description} does not work: {error}.", location=location, fix=error.fix
-        ) from None
+"""The type of an input or a reply whose declaration has an error that was collected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec:
-    """One command of a step: what is sent in one direction, and how patiently."""
+    """One command of a step: what is sent in one direction, its timeout and its retry policy."""
 
     command: str
     mapping: PayloadMapping
@@ -68,8 +58,8 @@ class Step:
 
     Args:
         name: the name of the decorated function.
-        action: the command it sends, and how patiently.
-        after: the steps it waits for; None for the one declared before it.
+        action_spec: the command it sends, with its timeout and retry policy.
+        after: the steps it waits for; None: the one declared before it.
     """
 
     def __init__(
@@ -89,7 +79,7 @@ class Step:
 
     def command_spec(self, direction: Direction) -> CommandSpec | None:
         """
-        What is sent in that direction; None for a step that cannot be undone.
+        What is sent in that direction; None for a step without a compensation.
 
         Args:
             direction: the action, or the compensation.
@@ -107,15 +97,15 @@ class Step:
         """
         Declare the command that semantically undoes this step.
 
-        The decorated function maps the input, this step's own reply (None when it never came) and
-        earlier replies to the command's payload. It is sent whenever the step may have taken
-        effect, so the participant must accept it for a step that never happened.
+        The decorated function maps the input, this step's own reply (None if it never came) and
+        earlier replies to the command's payload. The command is sent whenever the step may have
+        taken effect, so the participant must accept it for a step that never happened.
 
         Args:
-            command: the routing key it is sent with; another than the step's own.
+            command: the routing key it is sent with; not the step's own.
             timeout: how long one attempt may take before its outcome counts as unknown.
-            retry: how often and how soon the command is sent again. By default for about 20
-                minutes; then the run gets an incident.
+            retry: how often and how soon the command is sent again; by default for about 20
+                minutes, then the run gets an incident.
         """
 
         def decorate(function: Function) -> Function:
@@ -150,9 +140,9 @@ class Saga:
 
     Args:
         name: lower case, digits, `-` and `_`; at most 64 characters.
-        version: 1 or more. A run stays with the version it began with; change the steps, change it.
+        version: 1 or more. A run keeps the version it started with; change it with the steps.
         input: the type of a run's input; anything pydantic understands.
-        deadline: after this long a run that has not passed its pivot is rolled back.
+        deadline: a run that has not passed its pivot after this time is compensated.
 
     Declarations are checked by `rules.check`, which the loader calls for every saga of a module.
     """
@@ -173,11 +163,11 @@ class Saga:
         self.steps: dict[str, Step] = {}
         description = f"The input of saga {name!r}"
         self.input_type = or_collect(
-            lambda: _payload_type(input, description, self.source_location), UNKNOWN_TYPE
+            lambda: declared_type(input, description, self.source_location), UNKNOWN_TYPE
         )
 
     @require_arguments
-    def step(  # noqa: PLR0913 - one keyword for each thing an author may say of a step
+    def step(  # noqa: PLR0913 - one keyword for each property of a step
         self,
         *,
         command: str,
@@ -193,13 +183,13 @@ class Saga:
 
         Args:
             command: the routing key it is sent with, in the imperative: `inventory.reserve`.
-            reply: the type of the reply's body; any JSON when not given.
+            reply: the type of the reply's body; by default any JSON.
             timeout: how long one attempt may take before its outcome counts as unknown.
             retry: how often and how soon the command is sent again.
             after: the steps it waits for; by default the one declared before it.
-            pivot: the point of no return. Steps after it are retriable: they are retried, and end
-                in an incident rather than a rollback.
-            read_only: it changes nothing, so there is nothing to undo.
+            pivot: the point of no return. Steps after it are retried, and end in an incident
+                instead of being compensated.
+            read_only: it changes nothing, so there is nothing to compensate.
         """
 
         def decorate(function: Function) -> Step:
@@ -207,7 +197,7 @@ class Saga:
             or_collect(lambda: self._reject_duplicate_step(name, location), None)
             description = f"The reply of step {name!r}"
             reply_type = or_collect(
-                lambda: _payload_type(reply, description, location), UNKNOWN_TYPE
+                lambda: declared_type(reply, description, location), UNKNOWN_TYPE
             )
             mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
             action_spec = CommandSpec(
@@ -249,7 +239,7 @@ class Saga:
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
-        """For each step, every step that is finished before it begins. Only for a sound saga."""
+        """For each step, every step that is finished before it starts. Only for a valid saga."""
         ancestors: dict[str, frozenset[str]] = {}
 
         def collect(name: str) -> frozenset[str]:
@@ -264,7 +254,7 @@ class Saga:
 
     @cached_property
     def descendants(self) -> dict[str, tuple[str, ...]]:
-        """For each step, every step that depended on it. Only for a sound saga."""
+        """For each step, every step that depends on it. Only for a valid saga."""
         return {
             name: tuple(other for other in self.steps if name in self.ancestors[other])
             for name in self.steps
@@ -281,7 +271,7 @@ class Saga:
         What a run is pinned to besides name and version: the steps, their commands and their order.
 
         Mapping functions, types, timeouts and retries are not in it, so that a mistake in one of
-        them can be mended for the runs in flight.
+        them can be fixed for the runs in flight.
         """
         steps = [
             {
@@ -299,7 +289,7 @@ class Saga:
 
     def step_kind(self, name: str) -> StepKind:
         """
-        What a step's place relative to the pivot allows.
+        What a step's position at the pivot allows.
 
         Args:
             name: one of its steps.

@@ -1,9 +1,8 @@
 """
-Pictures of a saga, as text: for `saga-engine graph`, for documents, for a terminal.
+A saga as a diagram, in text: for `saga-engine graph`, for documents, for a terminal.
 
-`mermaid`, `dot` and `ascii_art` draw a saga's steps in order with their kinds, commands and
-compensations; `statuses` draws which status of a run may follow which. They only make text: nothing
-is rendered, and whatever a name holds cannot break out of its label.
+`mermaid`, `dot` and `ascii_table` draw a saga's steps in order with their kinds, commands and
+compensations. They only make text and render nothing; a name cannot break out of its label.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ MERMAID_SHAPES = {
     StepKind.PIVOT: '{{{{"{}"}}}}',
     StepKind.RETRIABLE: '(["{}"])',
 }
-"""A box can be undone, a hexagon is the point of no return, a round end can only go forward."""
+"""A box has a compensation, a hexagon is the pivot, rounded ends can only go forward."""
 
 DOT_SHAPES = {
     StepKind.COMPENSATABLE: "box",
@@ -27,7 +26,7 @@ DOT_SHAPES = {
 
 
 def mermaid(saga: Saga) -> str:
-    """A flowchart in Mermaid; dashed arrows lead to compensations. Only for a sound saga."""
+    """A flowchart in Mermaid; dashed arrows lead to compensations. Only for a valid saga."""
     lines = ["flowchart TD"]
     numbers = {name: number for number, name in enumerate(saga.steps)}
     for name, number in numbers.items():
@@ -42,7 +41,7 @@ def mermaid(saga: Saga) -> str:
 
 
 def dot(saga: Saga) -> str:
-    """A graph for Graphviz; dashed arrows lead to compensations. Only for a sound saga."""
+    """A graph for Graphviz; dashed arrows lead to compensations. Only for a valid saga."""
     title = f"{saga.name}, version {saga.version}"
     lines = [f"digraph {_quote_dot(saga.name)} {{", f"    label={_quote_dot(title)};"]
     numbers = {name: number for number, name in enumerate(saga.steps)}
@@ -62,7 +61,7 @@ def dot(saga: Saga) -> str:
 
 def ascii_table(saga: Saga) -> str:
     """
-    A table for a terminal; steps with the same number go side by side. Only for a sound saga.
+    A table for a terminal; steps with the same number go side by side. Only for a valid saga.
 
     The line under the pivot is the point of no return.
     """
@@ -101,7 +100,7 @@ def _table_rows(saga: Saga) -> Iterator[tuple[str, ...]]:
 
 
 def _topological_levels(saga: Saga) -> Iterator[list[str]]:
-    """The steps in rounds, each as early as it can be; in declaration order within one."""
+    """The steps by level, each as early as possible; in declaration order within a level."""
     sorter = TopologicalSorter(saga.predecessors)
     sorter.prepare()
     while sorter:

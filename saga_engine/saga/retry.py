@@ -13,14 +13,14 @@ class Retry:
     A step's or a compensation's own retry policy.
 
     Args:
-        attempts: sends in all, the first included; 1 to 1,000.
+        attempts: the number of sends, the first included; 1 to 1,000.
         initial: delay before the second attempt.
         maximum: no delay is longer, jitter included.
-        factor: each delay is this many times the one before; 1 to 10.
-        jitter: 0 to 1; a delay is shortened by up to this share of it, so that runs which failed
-            together do not come back together.
+        factor: each delay is the previous one times this; 1 to 10.
+        jitter: 0 to 1; a delay is shortened by up to this share, so that runs that failed together
+            are not retried together.
 
-    The rules that hold the bounds are in `rules`, where the author's file and line are known.
+    The bounds are checked in `rules`, where the author's file and line are known.
     """
 
     attempts: int = 5
@@ -31,9 +31,9 @@ class Retry:
 
     def delay(self, failures: int, seed: str) -> timedelta:
         """
-        Return how long to wait after *failures* attempts, 1 or more, have failed.
+        The backoff after *failures* failed attempts.
 
-        The jitter comes from *seed*, not from dice: replaying a decision gives the same delay.
+        The jitter comes from *seed*, not from random numbers: a replay gives the same delay.
 
         Args:
             failures: attempts that have failed, 1 or more.

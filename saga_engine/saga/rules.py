@@ -1,9 +1,9 @@
 """
-What makes a saga sound. `check` is called once for every saga, when its module has been loaded.
+What makes a saga valid. `check` is called once for each saga, when its module is loaded.
 
 Each rule is one function that yields a DefinitionError for each declaration that breaks it, with
-its file and line and how to correct it. What can be seen of a single declaration (annotations, a
-name used twice) is refused where it stands, in `definition` and `binding`.
+its file and line and the fix. What is wrong with a single declaration (an annotation, a name used
+twice) is refused when it is made, in `definition` and `payload.mapping`.
 """
 
 import re
@@ -24,8 +24,8 @@ from saga_engine.vocabulary import Direction, StepKind
 SAGA_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 STEP_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z", re.ASCII)
 COMMAND_PATTERN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z", re.ASCII)
-MAX_COMMAND_BYTES = 127  # a routing key takes 255 bytes; the rest is left to prefixes of the future
-MAX_STEPS = 200  # a run's state is one row; 200 steps of 1 KB replies still fit a page of a log
+MAX_COMMAND_BYTES = 127  # a routing key has at most 255 bytes; the rest is for future prefixes
+MAX_STEPS = 200  # a run's state is one row; with replies of 1 KB it has 200 KB
 MAX_TIMEOUT = timedelta(days=30)
 MAX_ATTEMPTS = 1000
 
@@ -35,7 +35,7 @@ Problems = Iterator[DefinitionError]
 
 def check(saga: Saga) -> None:
     """
-    Hold a saga against every rule.
+    Check a saga against every rule.
 
     Raises:
         DefinitionError: the first rule it breaks, in the order of `problems`.
@@ -46,10 +46,10 @@ def check(saga: Saga) -> None:
 
 def problems(saga: Saga) -> Problems:
     """
-    Every rule a saga breaks, in the order a reader of the module meets them.
+    Every rule that a saga breaks, in the order of its module.
 
-    Three kinds of rules build on each other: single declarations, the order of the steps, and what
-    a step may use because of its place. Those of a kind are asked when the kinds before it hold.
+    Three kinds of rules depend on each other: single declarations, the order of the steps, and what
+    a step may use at its position. The rules of a kind are checked if those before it hold.
     """
     declaration_problems = list(_check_declarations(saga))
     if declaration_problems:
@@ -70,7 +70,7 @@ def _check_declarations(saga: Saga) -> Problems:
     saga_problems = list(_check_saga(saga))
     yield from saga_problems
     if saga_problems and len(saga.steps) > MAX_STEPS:
-        return  # its steps are not looked at: there may be millions
+        return  # its steps are not checked: there may be millions
     for step in saga.steps.values():
         yield from _check_command(step.action_spec, step)
         if step.compensation_spec is not None:
@@ -120,7 +120,7 @@ def _check_command(spec: CommandSpec, step: Step) -> Problems:
         yield error("has an invalid name", "Use ASCII letters, at most 64.")
     if not _matches(COMMAND_PATTERN, spec.command) or len(spec.command) > MAX_COMMAND_BYTES:
         yield error(
-            f"sends {str(spec.command)[:80]!r}, which is no command name",
+            f"sends {str(spec.command)[:80]!r}, which is not a command name",
             "Use words of letters, digits, - and _ with dots between them: inventory.reserve.",
         )
     if not _within(spec.timeout, MAX_TIMEOUT):
@@ -136,7 +136,7 @@ def _check_command(spec: CommandSpec, step: Step) -> Problems:
 def _check_distinct_commands(
     action_spec: CommandSpec, compensation_spec: CommandSpec, step: Step
 ) -> Problems:
-    """A participant could not tell the two apart: both are the same message to it."""
+    """A participant could not distinguish the two: both are the same message."""
     if action_spec.command == compensation_spec.command:
         yield DefinitionError(
             f"The compensation of {step.name!r} sends {compensation_spec.command!r}, the step's"
@@ -157,7 +157,7 @@ def _within(duration: object, maximum: timedelta) -> bool:
 
 def _retry_problem(retry: object) -> str | None:
     if not isinstance(retry, Retry):
-        return f"{retry!r} is no Retry"
+        return f"{retry!r} is not a Retry"
     if not _all_instances(timedelta, retry.initial, retry.maximum):
         return "initial and maximum must be timedeltas"
     if not _all_instances(int | float, retry.attempts, retry.factor, retry.jitter):
@@ -185,7 +185,7 @@ def _check_predecessor_list(saga: Saga, step: Step) -> Problems:
         return
     if not isinstance(after, list | tuple) or not _all_instances(Step | str, *after):
         yield DefinitionError(
-            f"The after= of step {step.name!r} is no list of steps.",
+            f"The after= of step {step.name!r} is not a list of steps.",
             location=step.source_location,
             fix="Give the steps themselves, or their names: after=[reserve] or after=['reserve'].",
         )
@@ -204,7 +204,7 @@ def _check_known_predecessors(saga: Saga, step: Step) -> Problems:
     for name in saga.predecessors[step.name]:
         if name not in saga.steps:
             yield DefinitionError(
-                f"Step {step.name!r} comes after {name!r}, which is no step of {saga.name!r}.",
+                f"Step {step.name!r} comes after {name!r}, which is not a step of {saga.name!r}.",
                 location=step.source_location,
                 fix=f"Its steps are {', '.join(saga.steps)}.",
             )
@@ -224,25 +224,23 @@ def _check_no_cycle(saga: Saga) -> Problems:
 
 def _check_one_pivot(saga: Saga) -> Problems:
     pivots = [step for step in saga.steps.values() if step.pivot]
-    if len(pivots) > 1:
-        for other in pivots[1:]:
-            yield DefinitionError(
-                f"Saga {saga.name!r} has two pivots: {pivots[0].name!r} and {other.name!r}.",
-                location=other.source_location,
-                fix="There is one point of no return; drop pivot=True from the other.",
-            )
-        return
-    for pivot in pivots:
-        ordered_steps = (
-            saga.ancestors[pivot.name] | set(saga.descendants[pivot.name]) | {pivot.name}
+    for other in pivots[1:]:
+        yield DefinitionError(
+            f"Saga {saga.name!r} has two pivots: {pivots[0].name!r} and {other.name!r}.",
+            location=other.source_location,
+            fix="There is one point of no return; drop pivot=True from the other.",
         )
-        for step in saga.steps.values():
-            if step.name not in ordered_steps:
-                yield DefinitionError(
-                    f"Step {step.name!r} runs beside the pivot {pivot.name!r}.",
-                    location=step.source_location,
-                    fix="Put it before or after the pivot with after=[...].",
-                )
+    if len(pivots) != 1:
+        return
+    pivot = pivots[0].name
+    ordered_steps = {pivot, *saga.ancestors[pivot], *saga.descendants[pivot]}
+    for step in saga.steps.values():
+        if step.name not in ordered_steps:
+            yield DefinitionError(
+                f"Step {step.name!r} runs beside the pivot {pivot!r}.",
+                location=step.source_location,
+                fix="Put it before or after the pivot with after=[...].",
+            )
 
 
 def _check_compensation(saga: Saga, step: Step) -> Problems:
@@ -260,14 +258,14 @@ def _check_compensation(saga: Saga, step: Step) -> Problems:
             f" {saga.pivot.name!r}.",
             location=step.compensation_spec.source_location,
             fix=f"Put the step before {saga.pivot.name!r}, so that it can be undone, or drop the"
-            " compensation: after the pivot a step is retried until it succeeds.",
+            " compensation: after the pivot a step is only retried.",
         )
     if step.compensation_spec is None and not step.read_only and kind is StepKind.COMPENSATABLE:
         yield DefinitionError(
             f"Step {step.name!r} cannot be undone.",
             location=step.source_location,
-            fix=f"Declare @{step.name}.compensation(command=...), or say read_only=True,"
-            " or put it after a pivot.",
+            fix=f"Declare @{step.name}.compensation(command=...) or read_only=True, or put the step"
+            " after a pivot.",
         )
 
 
@@ -295,18 +293,16 @@ def _check_parameters(saga: Saga, step: Step, direction: Direction) -> Problems:
 def _reply_parameter_problem(
     saga: Saga, step: Step, direction: Direction, parameter: Parameter
 ) -> tuple[str, str] | None:
-    """What keeps a parameter from taking the reply of the step it is named like, and the fix."""
+    """Why a parameter cannot have the reply of the step of its name, and the fix."""
     is_own_reply = parameter.name == step.name
     if is_own_reply and direction is Direction.ACTION:
         return "is the step itself", "A step cannot need its own reply."
     if not is_own_reply and parameter.name not in saga.ancestors[step.name]:
         return _not_predecessor_problem(saga, step, direction, parameter.name)
     reply_type = saga.steps[parameter.name].action_spec.reply_type
-    return (
-        None
-        if reply_type is UNKNOWN_TYPE
-        else _reply_type_problem(parameter, reply_type.python_type, is_own_reply=is_own_reply)
-    )
+    if reply_type is UNKNOWN_TYPE:
+        return None
+    return _reply_type_problem(parameter, reply_type.python_type, is_own_reply=is_own_reply)
 
 
 def _not_predecessor_problem(
@@ -317,8 +313,8 @@ def _not_predecessor_problem(
         return problem, f"Add it to after=[...] of {step.name!r}."
     if direction is Direction.COMPENSATION:
         return problem, (
-            f"A step that comes later is undone before {step.name!r} is, and may never have"
-            " begun. Take what the compensation needs from the input or from an earlier reply."
+            f"A later step is compensated before {step.name!r}, and may never have started. Take"
+            " what the compensation needs from the input or from an earlier reply."
         )
     return problem, (
         f"{other!r} waits for {step.name!r}. Declare {other!r} first, or take what"

@@ -83,7 +83,7 @@ def test_a_command_is_a_routing_key_without_wildcards(command):
 
         return saga
 
-    assert "is no command name" in definition_error(declare).problem
+    assert "is not a command name" in definition_error(declare).problem
 
 
 def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands():
@@ -123,8 +123,8 @@ WRONG_RETRY: Any = Retry
 @pytest.mark.parametrize(
     ("retry", "problem"),
     [
-        (3, "3 is no Retry"),
-        (None, "None is no Retry"),
+        (3, "3 is not a Retry"),
+        (None, "None is not a Retry"),
         (Retry(attempts=0), "attempts must be a whole number from 1 to 1000"),
         (Retry(attempts=1001), "attempts must be a whole number from 1 to 1000"),
         (WRONG_RETRY(attempts=2.5), "attempts must be a whole number from 1 to 1000"),
@@ -169,7 +169,7 @@ def test_after_is_a_list_of_steps(after):
         return saga
 
     error = definition_error(declare)
-    assert error.problem == "The after= of step 'pay' is no list of steps."
+    assert error.problem == "The after= of step 'pay' is not a list of steps."
     assert "after=[reserve]" in error.fix
 
 
@@ -184,7 +184,7 @@ def test_after_takes_a_step_only_in_a_list():
 
         return saga
 
-    assert "is no list of steps" in definition_error(declare).problem
+    assert "is not a list of steps" in definition_error(declare).problem
 
 
 def test_a_step_comes_after_steps_of_its_own_saga():
@@ -214,7 +214,7 @@ def test_a_step_comes_after_steps_that_exist():
         return saga
 
     error = definition_error(declare)
-    assert error.problem == "Step 'pay' comes after 'bok', which is no step of 'a'."
+    assert error.problem == "Step 'pay' comes after 'bok', which is not a step of 'a'."
     assert error.fix == "Its steps are book, pay."
 
 

@@ -105,7 +105,7 @@ def test_a_compensation_does_not_need_the_reply_of_a_later_step():
 
         return saga
 
-    assert "is undone before 'book' is" in definition_error(declare).fix
+    assert "is compensated before 'book'" in definition_error(declare).fix
 
 
 def test_a_parameter_has_the_type_of_the_reply():
