@@ -1,4 +1,4 @@
-"""A worker in this process, participants that do as they are told, and clients that send bytes."""
+"""The engine harness: workers in this process, scripted participants, clients that send bytes."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ FAST_SETTINGS = {
 
 
 class EventRecorder:
-    """What a worker tells, and a way to wait for it."""
+    """Records the telemetry events of a worker, and waits for them."""
 
     def __init__(self):
         self.events = []
@@ -55,16 +55,16 @@ class EventRecorder:
         self._changed.set()
 
     def matching(self, kind, **fields):
-        """What was told so far, of a kind, with these fields."""
+        """The events so far of a kind with these fields."""
         return [
-            fact
-            for fact in self.events
-            if isinstance(fact, kind)
-            and all(getattr(fact, name) == value for name, value in fields.items())
+            event
+            for event in self.events
+            if isinstance(event, kind)
+            and all(getattr(event, name) == value for name, value in fields.items())
         ]
 
     async def wait_for(self, kind, count=1, **fields):
-        """The first `count` facts of a kind with these fields, told before or to come."""
+        """Wait until there are `count` events of a kind with these fields; return those."""
         async with asyncio.timeout(WAIT_TIMEOUT_S):
             while len(found := self.matching(kind, **fields)) < count:
                 self._changed.clear()
@@ -72,28 +72,28 @@ class EventRecorder:
         return found[:count]
 
     async def wait_for_end(self, run_id):
-        """How a run ends."""
-        [fact] = await self.wait_for(RunFinished, run_id=run_id)
-        return fact.status
+        """Wait until a run is finished; return its status."""
+        [event] = await self.wait_for(RunFinished, run_id=run_id)
+        return event.status
 
     async def wait_for_incident(self, run_id, **fields):
-        """The run needs a person."""
-        [fact] = await self.wait_for(IncidentOpened, run_id=run_id, **fields)
-        return fact
+        """Wait until the run has an incident; return the event."""
+        [event] = await self.wait_for(IncidentOpened, run_id=run_id, **fields)
+        return event
 
     async def wait_for_dead_letter(self, reason, **fields):
-        """A message was set aside."""
-        [fact] = await self.wait_for(MessageDeadLettered, reason=reason, **fields)
-        return fact
+        """Wait until a message is dead-lettered; return the event."""
+        [event] = await self.wait_for(MessageDeadLettered, reason=reason, **fields)
+        return event
 
     async def wait_for_ignored(self, reason, **fields):
-        """A message changed nothing."""
-        [fact] = await self.wait_for(MessageIgnored, reason=reason, **fields)
-        return fact
+        """Wait until a message is ignored; return the event."""
+        [event] = await self.wait_for(MessageIgnored, reason=reason, **fields)
+        return event
 
 
 class RunningWorker:
-    """A worker at work; `stop` drains it, `crash` ends it as SIGKILL would."""
+    """A running worker; `stop` shuts it down gracefully, `crash` ends it as SIGKILL would."""
 
     def __init__(self, group, worker, events):
         self.worker, self.events = worker, events
@@ -114,9 +114,9 @@ class RunningWorker:
 
 class ScriptedParticipant:
     """
-    A participant in the test's hands.
+    A participant that a test controls.
 
-    `answers[command]` makes the messages a command is answered with; by default it succeeds.
+    `reply_makers[command]` makes the replies to a command; by default it succeeds.
     """
 
     def __init__(self, publisher):
@@ -127,11 +127,11 @@ class ScriptedParticipant:
 
     @property
     def command_names(self):
-        """The commands that came, in order."""
+        """The names of the received commands, in order."""
         return [each.command.name for each in self.received]
 
     async def wait_for_commands(self, name, count=1):
-        """The first `count` commands of a name."""
+        """Wait for `count` commands of a name; return the first ones."""
         async with asyncio.timeout(WAIT_TIMEOUT_S):
             while self.command_names.count(name) < count:
                 self._changed.clear()
@@ -139,7 +139,7 @@ class ScriptedParticipant:
         return [each for each in self.received if each.command.name == name][:count]
 
     async def publish(self, *messages):
-        """Send replies."""
+        """Publish replies."""
         return await self._publisher.publish(messages)
 
     async def serve(self, consumer):
@@ -166,7 +166,7 @@ def fail(command):
 
 
 def forge_token(command):
-    """Give a correlation id that looks like a command's and is no token of ours."""
+    """Return a correlation id with the form of a token that the engine has not signed."""
     first, others = command.correlation_id[0], command.correlation_id[1:]
     return ("y" if first == "x" else "x") + others
 
@@ -180,7 +180,7 @@ def reply_twice(command):
 
 
 class RequestClient:
-    """A client that sends requests as they are and hears every answer."""
+    """A client that sends requests unchecked and records every answer."""
 
     def __init__(self, publisher, queue):
         self.answers = {}
@@ -205,14 +205,14 @@ class RequestClient:
         return await self.wait_for_answers(await self.send(*requests))
 
     async def send(self, *requests):
-        """Send requests in one write; what to `hear` for."""
+        """Send requests in one write; return their correlation ids for `wait_for_answers`."""
         messages = [self.request(verb, **body) for verb, body in requests]
         outcomes = await self._publisher.publish(messages)
         assert set(outcomes) == {"confirmed"}, outcomes
         return [message.correlation_id for message in messages]
 
     async def wait_for_answers(self, correlation_ids):
-        """Wait for the answers."""
+        """Wait for the answers, in order."""
         return [await self.wait_for_answer(each) for each in correlation_ids]
 
     def request(self, verb, **body):
@@ -234,7 +234,7 @@ class RequestClient:
         return self.answers[correlation_id][0]
 
     async def start(self, saga="parcel", *, run_id=None, **body):
-        """Start a run; its id."""
+        """Start a run; return its id."""
         run_id = run_id or str(uuid7())
         answer = await self.call("start", run_id=run_id, saga=saga, **{"input": {}, **body})
         assert answer.outcome == "accepted", answer
@@ -242,7 +242,7 @@ class RequestClient:
 
 
 class EngineHarness:
-    """Everything one test needs around its workers."""
+    """The broker, the database, workers, participants and clients of one test."""
 
     def __init__(self, owned, group, broker_url, database_url, settings):
         self._owned, self._group = owned, group
@@ -251,7 +251,7 @@ class EngineHarness:
         self.database: Database
 
     async def start_worker(self, *sagas, broker_url=None, database_url=None, **changes):
-        """Begin another worker; by default it knows parcels."""
+        """Start a worker; by default it loads the parcel saga."""
         events = EventRecorder()
         settings = Settings(
             database_url=database_url or self.database_url,
@@ -265,7 +265,7 @@ class EngineHarness:
         return running
 
     async def start_participant(self, commands=COMMANDS, name="shop"):
-        """Begin a participant."""
+        """Start a participant."""
         topology = participant_topology(name, commands)
         participant = ScriptedParticipant(await self._publisher())
         consumer = await self._consumer(topology, participant_queue(name))
@@ -283,7 +283,7 @@ class EngineHarness:
     async def publish_raw(
         self, body, *, exchange="saga.replies", routing_key="saga.replies", **fields
     ):
-        """Send bytes with properties as another program might."""
+        """Publish bytes with any properties, as another program might."""
         async with raw_channel(self.broker_url) as channel:
             properties = Basic.Properties(delivery_mode=2, **fields)
             await channel.basic_publish(
@@ -311,13 +311,13 @@ class EngineHarness:
         self._owned.push_async_callback(end)
 
 
-# A test may hold rows for longer than any worker may.
+# A test may hold locks for longer than a worker may.
 SLOW_TEST_SETTINGS = Settings(database_transaction_timeout=60.0)
 
 
 @asynccontextmanager
 async def engine_harness(broker_url, database_url, **settings):
-    """The surroundings of one test; everything in them ends with it."""
+    """The engine harness of one test; everything in it ends with the test."""
     async with asyncio.TaskGroup() as group, AsyncExitStack() as owned:
         engine = EngineHarness(owned, group, broker_url, database_url, settings)
         engine.database = await owned.enter_async_context(

@@ -1,4 +1,4 @@
-"""A small saga that is impatient, and other versions of it for the tests of many workers."""
+"""The parcel saga of the tests, with short retries, and variants of it."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ LONG_TIMEOUT = timedelta(seconds=60)
 
 
 def parcels(*, version=1, timeout=LONG_TIMEOUT, retry=FAST_RETRY, deadline=None):
-    """Pack a parcel, send it, tell the customer; each undone by a command of its own."""
+    """Pack a parcel, send it, notify the customer; each step has its own compensation."""
     saga = Saga("parcel", version=version, input=dict[str, str | int], deadline=deadline)
 
     @saga.step(command="parcel.pack", reply=dict[str, str], timeout=timeout, retry=retry)
@@ -42,7 +42,7 @@ def parcels(*, version=1, timeout=LONG_TIMEOUT, retry=FAST_RETRY, deadline=None)
 
 
 def failing_parcels(on_pack):
-    """One step whose mapping function does what *explode* does."""
+    """A saga of one step whose mapping function calls *on_pack*."""
     saga = Saga("fragile", version=1, input=dict[str, str])
 
     @saga.step(command="parcel.pack")

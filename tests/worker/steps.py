@@ -30,7 +30,7 @@ from tests.kit.promises import check_promises
 
 
 async def idle_duties(engine) -> Duties:
-    """The duties of a worker that does nothing by itself."""
+    """The duties of a worker that is not running."""
     facts, settings, saga = EventRecorder(), Settings(), parcels()
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])

@@ -44,5 +44,5 @@ async def test_a_batch_that_was_not_full_does_not_raise_the_size():
 async def test_a_lock_timeout_does_not_change_the_size():
     portion = AdaptiveLimit(200)
     with pytest.raises(StoreLockTimeout):
-        await portion.adapt(failed(StoreLockTimeout("Somebody holds it.")))
+        await portion.adapt(failed(StoreLockTimeout("Another transaction holds it.")))
     assert portion.size == 200

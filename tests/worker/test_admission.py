@@ -28,7 +28,7 @@ def start(**more):
 
 
 async def release(participant, commands):
-    """The participant answers after all, and from now on at once."""
+    """Publish the replies that were held back, and reply immediately from now on."""
     participant.reply_makers.clear()
     for command in commands:
         await participant.publish(*succeed(command))
@@ -181,7 +181,7 @@ LATE_S = 3.3  # More than half of their timeout.
 
 
 async def runs_in_flight_of(engine, *, timeout_s=6.0, **settings):
-    """A worker, thirty runs whose first command nobody answers, and how many places there are."""
+    """A worker, thirty runs whose first command is not answered, and a function for the slots."""
     slow = parcels(timeout=timedelta(seconds=timeout_s))
     worker = await engine.start_worker(slow, max_concurrent_runs=200, **settings)
     participant, client = await engine.start_participant(), await engine.connect_client()

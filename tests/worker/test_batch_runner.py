@@ -92,17 +92,17 @@ async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engin
     )
     participant.reply_makers["parcel.notify"] = no_reply
     first, second = await client.start(), await client.start()
-    told = {
+    commands = {
         str(each.command.run_id): each
         for each in await participant.wait_for_commands("parcel.notify", 2)
     }
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
-    await participant.publish(*succeed(told[first]))
+    await participant.publish(*succeed(commands[first]))
     await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
-    await participant.publish(*succeed(told[second]))
+    await participant.publish(*succeed(commands[second]))
     await worker.events.wait_for_end(second)
     await worker.events.wait_for_end(first)
 

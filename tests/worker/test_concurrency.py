@@ -53,15 +53,17 @@ async def test_two_workers_with_replies_to_one_attempt_serialize(
             async with asyncio.timeout(60):
                 while (await tx.execute(WAITING)).scalar_one() < len(workers):
                     pass
-        await wait_until(partial(told, workers, RunFinished, run_id))
-        assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
-        await wait_until(partial(told, workers, MessageIgnored, run_id))
-        assert [each.reason for each in told(workers, MessageIgnored, run_id)] == ["duplicate"]
+        await wait_until(partial(events_of, workers, RunFinished, run_id))
+        assert [each.status for each in events_of(workers, RunFinished, run_id)] == [
+            Status.COMPLETED
+        ]
+        await wait_until(partial(events_of, workers, MessageIgnored, run_id))
+        assert [each.reason for each in events_of(workers, MessageIgnored, run_id)] == ["duplicate"]
     assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"] * 5
     await check_promises(engine_on_any_broker.database)
 
 
-def told(workers, kind, run_id):
+def events_of(workers, kind, run_id):
     return [event for each in workers for event in each.events.matching(kind, run_id=run_id)]
 
 
@@ -74,8 +76,8 @@ async def test_fifty_concurrent_cancels_compensate_a_run_once(engine):
     asked = await all_at_once(engine, run_id, Cancel("ada", "changed my mind"))
     said = await verdicts(engine, workers, asked)
     await participant.publish(*succeed(command))
-    await wait_until(lambda: told(workers, RunFinished, run_id))
-    assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPENSATED]
+    await wait_until(lambda: events_of(workers, RunFinished, run_id))
+    assert [each.status for each in events_of(workers, RunFinished, run_id)] == [Status.COMPENSATED]
     assert participant.command_names == [
         "parcel.pack",
         "parcel.send",
@@ -92,7 +94,7 @@ async def test_fifty_concurrent_retries_of_an_incident_send_its_command_once(eng
     workers = [await engine.start_worker() for _ in range(2)]
     client = await engine.connect_client()
     run_id = await client.start()
-    await wait_until(lambda: told(workers, IncidentOpened, run_id))
+    await wait_until(lambda: events_of(workers, IncidentOpened, run_id))
     participant = await engine.start_participant()
     asked = await all_at_once(
         engine,
@@ -102,8 +104,8 @@ async def test_fifty_concurrent_retries_of_an_incident_send_its_command_once(eng
         ),
     )
     said = await verdicts(engine, workers, asked)
-    await wait_until(lambda: told(workers, RunFinished, run_id))
-    assert [each.status for each in told(workers, RunFinished, run_id)] == [Status.COMPLETED]
+    await wait_until(lambda: events_of(workers, RunFinished, run_id))
+    assert [each.status for each in events_of(workers, RunFinished, run_id)] == [Status.COMPLETED]
     assert sorted(said) == ["accepted", *["refused"] * (PEOPLE - 1)]
     assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"]
     await check_promises(engine.database)
@@ -119,7 +121,7 @@ async def all_at_once(engine, run_id, trigger):
 
 
 async def verdicts(engine, workers, asked):
-    """What each of them was told, once all were."""
+    """The output of each command, once all have ended."""
 
     def answered():
         return sum(len(each.events.matching(OperatorActionProcessed)) for each in workers)
@@ -134,10 +136,10 @@ def reshaped():
     saga = Saga("parcel", version=2, input=dict[str, str | int])
 
     @saga.step(command="parcel.notify")
-    def tell(parcel: dict[str, str | int]) -> dict[str, str | int]:
+    def notify(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 
-    @tell.compensation(command="parcel.unnotify")
+    @notify.compensation(command="parcel.unnotify")
     def untell(parcel: dict[str, str | int]) -> dict[str, str | int]:
         return parcel
 

@@ -1,4 +1,4 @@
-"""Runs whose code has ended a worker: taken alone, and in the end without that code."""
+"""Crash suspects: processed alone, and without the call once it has ended two workers."""
 
 from sqlalchemy import text
 

@@ -16,7 +16,7 @@ from tests.worker.steps import check_a_run_completes
 
 
 async def in_flight(engine):
-    """A worker, and a run whose second step nobody has answered; the command."""
+    """Start a worker and a run whose second command is not answered; return the command."""
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),

@@ -112,7 +112,7 @@ async def test_an_unreadable_row_is_processed_alone(engine, owner, hostile):
     await worker.events.wait_for(MessageDeadLettered)
     assert await owner.fetchval("SELECT count(*) FROM saga_engine.pending_request") == 0
     assert not worker.events.matching(InternalErrorCaught), (
-        "a row of another's is not a bug of ours"
+        "a row of another's is not a bug of the engine"
     )
 
 
@@ -197,7 +197,7 @@ objects = st.dictionaries(names, values, max_size=6).map(
 )
 
 
-SOUND = [
+VALID = [
     ("start", '{"input":{}}'),
     ("cancel", '{"operator":"ada","reason":"because"}'),
     ("resolve", '{"incident_number":1,"resolution":"skip","operator":"ada","reason":"because"}'),
@@ -214,8 +214,8 @@ other_kinds = st.sampled_from(["prayed", "", "START", "x" * 3000])
 rows = st.fixed_dictionaries(
     {
         "run_id": IDS,
-        "said": st.sampled_from(SOUND)
-        | st.tuples(st.sampled_from([kind for kind, _ in SOUND]) | other_kinds, objects | values),
+        "said": st.sampled_from(VALID)
+        | st.tuples(st.sampled_from([kind for kind, _ in VALID]) | other_kinds, objects | values),
         "saga": st.sampled_from(["parcel", "parcel", "parcel", *TEXTS]),
     },
     optional={

@@ -58,13 +58,15 @@ def saga_with(mapping):
     return saga
 
 
-async def texts_of(engine, run_id, sealed):
+async def texts_of(engine, run_id, codec_settings):
     """What the command line shows of the incident, and of the run's journal where it opened."""
     url = {"database_url": engine.database_url}
-    listed = await saga_engine("incidents", "--json", **url, **sealed)
-    table = await saga_engine("incidents", **url, **sealed)
-    grouped = await saga_engine("incidents", "--group-by", "cause", "--json", **url, **sealed)
-    shown = (await saga_engine("show", run_id, "--json", **url, **sealed)).json
+    listed = await saga_engine("incidents", "--json", **url, **codec_settings)
+    table = await saga_engine("incidents", **url, **codec_settings)
+    grouped = await saga_engine(
+        "incidents", "--group-by", "cause", "--json", **url, **codec_settings
+    )
+    shown = (await saga_engine("show", run_id, "--json", **url, **codec_settings)).json
     journal = [json.dumps(each) for each in shown["journal"]]
     opened = [each for each in journal if "incident_opened" in each]
     assert listed.json["incidents"]
@@ -84,24 +86,26 @@ async def texts_of(engine, run_id, sealed):
     "mapping", [quotes_its_input, raises_its_input, returns_what_cannot_travel, fails_deeper]
 )
 async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, mapping, codec):
-    sealed, secret = CODECS[codec], make_canary("card")
-    worker = await engine.start_worker(saga_with(mapping), **sealed)
+    codec_settings, secret = CODECS[codec], make_canary("card")
+    worker = await engine.start_worker(saga_with(mapping), **codec_settings)
     client = await engine.connect_client()
     run_id = await client.start(input={"card": secret})
     await worker.events.wait_for_incident(run_id, cause="mapping_failed")
-    said, journal = await texts_of(engine, run_id, sealed)
-    if sealed or mapping is not returns_what_cannot_travel:  # whose place is named, so its key
+    said, journal = await texts_of(engine, run_id, codec_settings)
+    if (
+        codec_settings or mapping is not returns_what_cannot_travel
+    ):  # whose place is named, so its key
         assert find_leaks(said, [secret]) == []
-    assert find_leaks({"told": str(worker.events.events)}, [secret]) == []
-    if sealed:
+    assert find_leaks({"the events": str(worker.events.events)}, [secret]) == []
+    if codec_settings:
         assert find_leaks({"the whole journal": journal}, [secret]) == []
 
 
 @pytest.mark.parametrize("codec", CODECS)
 async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
-    sealed, secret = CODECS[codec], make_canary("number")
+    codec_settings, secret = CODECS[codec], make_canary("number")
     worker, participant = (
-        await engine.start_worker(saga_with(fits), **sealed),
+        await engine.start_worker(saga_with(fits), **codec_settings),
         await engine.start_participant(),
     )
     participant.reply_makers["parcel.pack"] = lambda command: [
@@ -110,9 +114,9 @@ async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
     client = await engine.connect_client()
     run_id = await client.start(input={"card": "c"})
     await worker.events.wait_for_incident(run_id, cause="reply_invalid")
-    said, journal = await texts_of(engine, run_id, sealed)
+    said, journal = await texts_of(engine, run_id, codec_settings)
     del said["the journal"], said["the incidents of show"]  # who may read a run sees its reply
     assert find_leaks(said, [secret]) == []
-    assert find_leaks({"told": str(worker.events.events)}, [secret]) == []
-    if sealed:
+    assert find_leaks({"the events": str(worker.events.events)}, [secret]) == []
+    if codec_settings:
         assert find_leaks({"the whole journal": journal}, [secret]) == []

@@ -45,13 +45,17 @@ async def test_answers_to_many_status_queries_are_published_in_chunks(engine):
         participant.reply_makers[command] = large
     run_id = await client.start()
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    told = len(worker.events.events)
+    events_before = len(worker.events.events)
     answers = await client.call_all(*[("status", {"run_id": run_id})] * 60)
     assert {answer.status for answer in answers} == {Status.COMPLETED}
     assert all(answer.result["pack"]["did"] == LARGE for answer in answers)
-    written = [each for each in worker.events.events[told:] if isinstance(each, MessagesPublished)]
+    written = [
+        each for each in worker.events.events[events_before:] if isinstance(each, MessagesPublished)
+    ]
     assert max(each.messages for each in written) <= 3
-    taken = [each for each in worker.events.events[told:] if isinstance(each, MessagesConsumed)]
+    taken = [
+        each for each in worker.events.events[events_before:] if isinstance(each, MessagesConsumed)
+    ]
     assert max(each.messages for each in taken) <= 3, "questions count as their answers"
 
 
@@ -136,7 +140,7 @@ async def test_a_result_with_more_values_than_a_client_reads_is_left_out_of_the_
 
 
 async def test_pending_requests_for_many_large_runs_are_taken_in_smaller_batches(engine):
-    """Together their runs are more than a transaction reads, which is no fault of anything."""
+    """Their runs exceed what one transaction reads; that is a limit and not an error."""
     _, run_ids, _ = await large_runs(engine)
     kind, body = serialize_trigger(Cancel("ann", "a mistake"))
     acts = [

@@ -41,7 +41,7 @@ async def test_an_unroutable_command_opens_an_incident_that_can_be_retried(
 
 async def test_an_operator_skips_completes_and_abandons(engine):
     worker, client = await engine.start_worker(), await engine.connect_client()
-    await engine.start_participant(COMMANDS[2:])  # nobody packs
+    await engine.start_participant(COMMANDS[2:])  # no queue for parcel.pack
     asked = {
         Resolution.SKIP: Status.COMPLETED,
         Resolution.COMPLETE: Status.COMPLETED,
@@ -86,7 +86,7 @@ async def test_an_impossible_operator_action_is_refused_with_a_reason(engine):
             while (await audit_outcome(engine, audit_id))[0] is None:
                 await client.call("status", run_id=run_id)
         assert (await audit_outcome(engine, audit_id))[0] == "refused"
-    audit_id = await record_operator_action(engine, str(uuid7()), Cancel("ada", "nobody"))
+    audit_id = await record_operator_action(engine, str(uuid7()), Cancel("ada", "no such run"))
     await worker.events.wait_for(OperatorActionProcessed, 3, accepted=False)
     assert "no such run" in (await audit_outcome(engine, audit_id))[1]
     assert len(participant.received) == 3

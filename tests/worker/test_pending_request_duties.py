@@ -103,8 +103,8 @@ LOCK_INCIDENTS = text(
 
 
 async def test_locked_incidents_do_not_block_starts(engine):
-    worker = await engine.start_worker(database_lock_timeout=1.5)  # longer than they are put by
-    await engine.start_participant(COMMANDS[2:])  # nobody packs
+    worker = await engine.start_worker(database_lock_timeout=1.5)  # longer than LOCK_RETRY_DELAY
+    await engine.start_participant(COMMANDS[2:])  # no queue for parcel.pack
     client = await engine.connect_client()
     stuck = [await client.start() for _ in range(2)]
     for each in stuck:

@@ -188,12 +188,12 @@ async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
         async with engine.database.transaction() as tx:
             await pending_requests.record(tx, [waiting, cancel])
         async with asyncio.timeout(60):
-            while not await put_by(engine):
+            while not await is_deferred(engine):
                 pass
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
 
 
-async def put_by(engine):
+async def is_deferred(engine):
     """Whether the worker has taken the start out and kept it for later."""
     async with engine.database.transaction() as tx:
         query = text(
@@ -214,9 +214,9 @@ async def test_an_accepted_start_that_hits_a_bug_is_a_run_with_an_incident(engin
         broken = str(
             (await start_in_transaction(tx.connection, "parcel", BROKEN, key="o-1")).run_id
         )
-        sound = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
+        valid = str((await start_in_transaction(tx.connection, "parcel", {"n": 1})).run_id)
     assert (await worker.events.wait_for_incident(broken)).cause == "internal_error"
-    assert await worker.events.wait_for_end(sound) == Status.COMPLETED
+    assert await worker.events.wait_for_end(valid) == Status.COMPLETED
     assert not worker.events.matching(MessageDeadLettered)
     status = await client.call("status", run_id=broken)
     assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")

@@ -1,4 +1,4 @@
-"""Starting: once, whatever is asked twice, at once, or in a caller's own transaction."""
+"""Starts: one run for repeated and concurrent starts, also in a caller's transaction."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_the_same_start_twice_is_one_run(engine_on_any_broker):
 
 
 async def test_the_same_start_twice_in_one_batch_is_one_run(engine):
-    await (await engine.start_worker()).stop()  # so that there is a queue, and nobody at it
+    await (await engine.start_worker()).stop()  # it declares the queue and leaves no consumer
     client, participant = await engine.connect_client(), await engine.start_participant()
     run_id = str(uuid7())
     start = ("start", {"run_id": run_id, "saga": "parcel", "input": {}})

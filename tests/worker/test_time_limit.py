@@ -50,11 +50,11 @@ def swallow(times: int) -> None:
     spin()
 
 
-def wait_for_ever() -> None:
+def wait_without_end() -> None:
     threading.Event().wait()
 
 
-@pytest.mark.parametrize("work", [spin, wait_for_ever, lambda: swallow(3)])
+@pytest.mark.parametrize("work", [spin, wait_without_end, lambda: swallow(3)])
 def test_a_call_that_does_not_return_is_interrupted_repeatedly(work):
     alarm = TimeLimitWatch(SHORT_TIMEOUT)
     with (
@@ -157,7 +157,7 @@ class SlowCodec:
         return f"{plaintext!r} {associated_data}"
 
     def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
-        wait_for_ever()
+        wait_without_end()
         return f"{ciphertext} {associated_data}".encode()
 
 
@@ -188,16 +188,16 @@ def test_a_codec_that_does_not_return_is_interrupted(place, named):
             noted.append(alarm.call)
             return super().encrypt(plaintext, associated_data)
 
-    sealing = PayloadEncryption(TimeLimitedCodec(Codec(), alarm))
+    encryption = PayloadEncryption(TimeLimitedCodec(Codec(), alarm))
     with alarm.install():
         with pytest.raises(
             EncryptionError, match=r"cannot be encrypted: the codec did not return within"
         ):
-            sealing.encrypt({"card": 1}, place)
+            encryption.encrypt({"card": 1}, place)
         with pytest.raises(
             EncryptionError, match=r"cannot be decrypted: the codec did not return within"
         ):
-            sealing.decrypt({"$encrypted": "x"}, place)
+            encryption.decrypt({"$encrypted": "x"}, place)
     assert noted[0][:4] == named
     assert noted[0].function == "Codec.encrypt"
     assert alarm.call is None
@@ -205,10 +205,10 @@ def test_a_codec_that_does_not_return_is_interrupted(place, named):
 
 def test_a_codec_within_a_mapping_is_part_of_its_call():
     alarm = TimeLimitWatch(SHORT_TIMEOUT)
-    sealing = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
+    encryption = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
     with alarm.install():
         with pytest.raises(EncryptionError, match="did not return within"):
-            call_user_code(alarm, CALL, sealing.decrypt, {"$encrypted": "x"}, ("failure", "r-1"))
+            call_user_code(alarm, CALL, encryption.decrypt, {"$encrypted": "x"}, ("failure", "r-1"))
         assert alarm.call is None
 
 

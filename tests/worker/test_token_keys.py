@@ -68,13 +68,13 @@ async def test_a_reply_signed_two_keys_ago_costs_a_retry(engine):
 
 
 async def test_no_digest_of_a_token_is_stored_or_emitted(engine):
-    worker = await engine.start_worker(authorized_reply_users={"parcel.notify": ["nobody"]})
+    worker = await engine.start_worker(authorized_reply_users={"parcel.notify": ["another"]})
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.notify"] = succeed
     await client.start()
     await participant.wait_for_commands("parcel.notify")
-    garbled = participant.received[0].correlation_id
-    await engine.publish_raw(b"{", correlation_id=garbled)
+    correlation_id = participant.received[0].correlation_id
+    await engine.publish_raw(b"{", correlation_id=correlation_id)
     for reason in ("unauthorized_sender", "malformed_json"):
         await worker.events.wait_for_dead_letter(reason)
     digests = {each.correlation_id.partition(".")[0] for each in participant.received}
@@ -109,7 +109,7 @@ async def test_a_dead_lettered_reply_is_redriven_with_the_current_key(engine):
     foreign = letters["uncorrelated_reply"]
     assert isinstance(foreign, Message), foreign
     assert foreign.correlation_id == forge_token(command), (
-        "nobody knows that it is no token of ours"
+        "it is unknown whether the engine has signed it"
     )
     worker = await engine.start_worker()
     await participant.publish(letters["uncorrelated_reply"], letters["unauthorized_sender"])
