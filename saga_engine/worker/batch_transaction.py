@@ -38,7 +38,7 @@ from saga_engine.store.runs import StoredRun
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
-from saga_engine.worker.crash_suspects import SuspectsInBatch, SuspectWatch
+from saga_engine.worker.crash_suspects import SuspectWatch, ensure_alone
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.status_queries import answer_status_queries
@@ -119,13 +119,9 @@ class BatchTransaction:
         """Find crash suspects; raise SuspectsInBatch if the batch holds another run as well."""
         run_ids = {each.run_id for each in work_batch.work_items if self._may_be_suspect(each)}
         found = await crash_suspects.read_among(self._tx, run_ids)
-        if not found:
-            return
-        if len(found) > 1 or not all(
-            isinstance(each, WorkItem) and each.run_id in found for each in work_batch
-        ):
-            raise SuspectsInBatch(frozenset(found))
-        self._changes.suspect_watch = SuspectWatch(self._registry.watch, found)
+        if found:
+            ensure_alone(found, work_batch)
+            self._changes.suspect_watch = SuspectWatch(self._registry.watch, found)
 
     def _may_be_suspect(self, work_item: WorkItem) -> bool:
         redelivered = work_item.delivery is not None and work_item.delivery.redelivered
@@ -154,9 +150,9 @@ class BatchTransaction:
 
     async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:
         """Find the queued starts of runs that have no row, and lock runs that just got one."""
-        max_bytes = self._settings.max_pending_requests_per_run
+        count_limit = self._settings.max_pending_requests_per_run
         self._queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
-            self._tx, missing_run_ids, max_bytes
+            self._tx, missing_run_ids, count_limit
         )
         # Each statement has its own snapshot: a start may have become a run between two of them.
         started_run_ids = set(missing_run_ids) - self._queued_starts.keys()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from saga_engine.payload.guard import CallTimeLimit, UserCodeCall, UserCodeError
 from saga_engine.store.crash_suspects import CrashSuspect
+from saga_engine.worker.work_item import WorkBatch, WorkItem
 
 MAX_CRASHES = 2
 """How many workers one call may end."""
@@ -22,6 +23,19 @@ class SuspectsInBatch(Exception):
     def __init__(self, run_ids: frozenset[str]) -> None:
         super().__init__(f"{len(run_ids)} runs must be processed alone")
         self.run_ids = run_ids
+
+
+def ensure_alone(suspects: Mapping[str, CrashSuspect], work_batch: WorkBatch) -> None:
+    """
+    Check that everything in a batch belongs to one suspect.
+
+    Raises:
+        SuspectsInBatch: the batch holds several suspects, or another entry beside one.
+    """
+    if len(suspects) > 1 or not all(
+        isinstance(each, WorkItem) and each.run_id in suspects for each in work_batch
+    ):
+        raise SuspectsInBatch(frozenset(suspects))
 
 
 class SuspectWatch:

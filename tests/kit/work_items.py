@@ -1,9 +1,10 @@
 """Work items as a worker decodes them from pending requests."""
 
-from saga_engine.decider.triggers import Cancel, Trigger, serialize_trigger
+from saga_engine.decider.triggers import Cancel, Trigger
 from saga_engine.identifiers import uuid7
 from saga_engine.store.json_column import dumps
 from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.worker.work_item import WorkItem
 
 

@@ -62,7 +62,11 @@ def test_a_start_emits_the_run_and_its_first_attempt():
 def test_a_failed_attempt_emits_its_duration_and_its_retry():
     _, run = started()
     later = ChangeSet(NOW + timedelta(seconds=3), Counter())
-    decided(later, run, ReplyReceived("pack", Direction.ACTION, 1, Outcome.FAILED))
+    decided(
+        later,
+        run,
+        ReplyReceived(step="pack", direction=Direction.ACTION, attempt=1, outcome=Outcome.FAILED),
+    )
     recorder = emitted(later)
     [attempt] = recorder.matching(AttemptFinished, outcome=Outcome.FAILED)
     assert (attempt.duration_s, attempt.message_id) == (3.0, "m-1")

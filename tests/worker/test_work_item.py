@@ -1,6 +1,7 @@
 """Work items: which ones carry a token or a promise, and how a row becomes a message."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,13 @@ from saga_engine.worker.work_item import (
 from tests.kit.work_items import stored_request
 
 START = Start(str(uuid7()), "k-1", {"sku": "A1"})
-REPLY = ReplyReceived("pack", Direction.ACTION, 1, Outcome.SUCCEEDED, {"did": "pack"})
+REPLY = ReplyReceived(
+    step="pack",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"did": "pack"},
+)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +64,8 @@ def test_a_stored_start_becomes_the_request_that_a_client_sends():
     [
         (REPLY, {"did": "pack"}),
         (
-            ReplyReceived(
-                "pack", Direction.ACTION, 1, Outcome.REJECTED, None, Failure("no", "Not today.")
+            replace(
+                REPLY, outcome=Outcome.REJECTED, body=None, failure=Failure("no", "Not today.")
             ),
             {"code": "no", "message": "Not today.", "details": None},
         ),
