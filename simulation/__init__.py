@@ -1,38 +1,58 @@
 """
 Deterministic simulation: the real engine over models of its servers, in virtual time.
 
-    play = Play(orders, {"order_id": "o-1"}, {"inventory.reserve": {"reservation_id": "r-1"}})
-    outcome = simulate(Setup(seed=1, runs=50), [play])
-    assert not outcome.violations
+The worker, the participant kit, the store and the decider run unchanged. PostgreSQL and RabbitMQ
+are replaced by models in memory, and the event loop by one whose clock jumps to the next timer, so
+an hour takes as long as the work in it. Everything random is drawn from a seed: the same seed gives
+the same simulation, statement by statement.
 
-A world of workers, participants and clients is drawn from the seed; processes are killed between
-any two of their effects, messages are lost, doubled and late. Then the faults end, everything must
-come to its end by itself, and the promises are held against what is on record. Nothing here waits,
-opens a socket or reads a clock: the same seed gives the same world, and an hour takes no time.
+    workload = Workload(order_saga, {"order_id": "o-1"}, {"stock.reserve": {"reservation_id": "r"}})
+    result = simulate(SimulationConfig(seed=1, runs=50), [workload])
+    assert not result.violations
 
-    world             one world: processes, faults, peace, judgement
-    rollout           which versions of the sagas the workers load as time passes
-    operator          who cancels runs and resolves incidents
-    hostile_rows      who writes rows of any kind
-    workload          what is played: a saga, its input, and participants that answer by lot
-    client            the clients, which ask for the runs
-    faults            what goes wrong and where, by chance or the same again
-    repro             a failing world as a file, and how it is made smaller
-    promises          P1 to P5 of every run
-    monitor           P6, which is checked while a world runs
-    process           a process that can die at every point
-    broker_model      the model of RabbitMQ
-    memory_database   the model of PostgreSQL
-    request_checks    what PostgreSQL's functions refuse of what other roles ask for
-    run_model         what the store's statements of runs mean in that model
-    pending_model     what the statements of outbox, inbox and dead letters mean there
-    partition_model   what the functions of the monthly partitions mean there
-    barrier_model     what the statements of the barrier and of the services mean there
-    virtual_time      virtual time
+In the fault phase clients start runs, processes crash between any two of their effects, and
+messages are lost, duplicated and delayed. Then the faults end, every run must finish without help,
+and the promises P1 to P7 of docs/reliability.md are checked.
+
+    make simulate SEEDS=1000 RUNS=100 BASE=1        many simulations; prints a summary
+    pytest tests/simulation                         what `make test` runs
+
+A failing simulation is reduced to few faults and runs and written to tests/simulation/regressions/.
+tests/simulation/planted_bugs.py proves that the simulation finds bugs: it has many, each planted
+into the real code for one test. No package of the wheel imports this one.
+
+    world              one simulation: processes, the fault phase, quiescence, the checks
+    config             its parameters and its result
+    workload           a saga, its input, and participants whose outcomes are sampled
+    client             clients: start and cancel runs, ask for status, send malformed messages
+    operator           operators: cancel runs and resolve incidents
+    hostile_rows       a role that writes pending requests with hostile bodies
+    rollout            which versions of the sagas the workers load over time
+    process            a process that can crash at every point
+    faults             which faults happen at which point: sampled, or replayed from a list
+    virtual_time       an event loop in virtual time
+    monitor            P6, checked during the simulation
+    promises           P1 to P5 of each run, checked at the end
+    repro              a failing simulation as a file, and how it is reduced
+    broker_model       the model of RabbitMQ
+    memory_database    the model of PostgreSQL: transactions, row locks, snapshots
+    rows               rows of the model, and what statements do with them
+    store_model        all statements of the store, from the modules below
+    definition_model   statements of the engine's identity and of definitions
+    run_model          statements of runs and the journal
+    start_model        statements of business keys, and `request_start`
+    operator_model     statements of operator requests, audit records and incidents
+    outbox_model       statements of the outbox and of dead letters
+    pending_model      statements of pending requests and stranded starts
+    backlog_model      statements of backlog counts, crash suspects and retention
+    partition_model    statements of monthly partitions
+    request_checks     bounds that functions of PostgreSQL check
+    barrier_model      statements of the barrier and of the simulated services
 """
 
+from simulation.config import SimulationConfig, SimulationResult
 from simulation.faults import Fault, FaultInjector
 from simulation.workload import Workload
-from simulation.world import SimulationConfig, SimulationResult, simulate
+from simulation.world import simulate
 
 __all__ = ["Fault", "FaultInjector", "SimulationConfig", "SimulationResult", "Workload", "simulate"]

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from saga_engine.participant import barrier
 from saga_engine.vocabulary import Direction, Outcome
-from simulation.memory_database import MemoryTransaction, StatementHandlers, jsonb, row_type
+from simulation.memory_database import MemoryTransaction, StatementHandlers
+from simulation.rows import jsonb, row_type
 
 Arguments = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ from simulation.memory_database import (
     MemoryTransaction,
     StatementHandlers,
 )
-from simulation.run_model import add_pending_request
+from simulation.pending_model import add_pending_request
 
 INSERT_HOSTILE_ROW = text("a role inserts into the inbox")
 ROLE = "hostile"

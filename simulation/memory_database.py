@@ -12,15 +12,13 @@ all others the old one.
 
 import asyncio
 import re
-from collections import defaultdict, namedtuple
+from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Hashable,
-    Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
@@ -28,15 +26,11 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any, TypeAlias
 
-import orjson
-
 from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
 from simulation.faults import FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
+from simulation.rows import Result, Row, RowRef
 
-Row: TypeAlias = dict[str, Any]
-RowRef: TypeAlias = tuple[str, Any]
-"""A row's table and its key."""
 StatementHandler: TypeAlias = Callable[["MemoryTransaction", Any], Awaitable[Sequence[Any] | int]]
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
@@ -81,23 +75,6 @@ class StatementHandlers(dict[int, StatementHandler]):
         return declare
 
 
-def row_type(names: str) -> Callable[..., Any]:
-    """Make a row whose columns are read by name."""
-    return namedtuple("Row", names)  # noqa: PYI024 - a tuple as SQLAlchemy's
-
-
-def jsonb(text: str) -> str:
-    """Keep JSON as jsonb does: the keys of its objects come back in another order."""
-    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
-
-
-def unnest(columns_by_array: Mapping[str, str], arguments: Mapping[str, Any]) -> Iterable[Row]:
-    """Turn arrays side by side into rows; *names* are the columns by the names of the arrays."""
-    arrays = [arguments[array] for array in columns_by_array]
-    for values in zip(*arrays, strict=True):
-        yield dict(zip(columns_by_array.values(), values, strict=True))
-
-
 class MemoryDatabase:
     """
     One database that knows some statements.
@@ -134,40 +111,6 @@ class MemoryDatabase:
         """Give the next number of a sequence; rolling back does not give it back."""
         self._sequences[sequence] += 1
         return self._sequences[sequence]
-
-
-class Result:
-    """What a statement returned, read as SQLAlchemy's results are."""
-
-    def __init__(self, rows_or_count: Sequence[Any] | int) -> None:
-        self._rows = [] if isinstance(rows_or_count, int) else rows_or_count
-        self.rowcount = rows_or_count if isinstance(rows_or_count, int) else len(rows_or_count)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def all(self) -> list[Any]:
-        return list(self._rows)
-
-    def first(self) -> Any:
-        return self._rows[0] if self._rows else None
-
-    one_or_none = first
-
-    def one(self) -> Any:
-        [row] = self._rows
-        return row
-
-    def scalars(self) -> Iterable[Any]:
-        return [row[0] for row in self._rows]
-
-    def scalar_one(self) -> Any:
-        return self.one()[0]
-
-    def scalar(self) -> Any:
-        return self._rows[0][0] if self._rows else None
-
-    scalar_one_or_none = scalar
 
 
 class MemoryTransaction:
@@ -355,14 +298,6 @@ class MemoryTransaction:
             raise StoreLockTimeout("Somebody else holds a row of the simulated database.") from None
         if not self.is_active:  # both ended at once: it can lock nothing any more
             raise StoreUnavailable("The simulated connection was cut while it waited.")
-
-
-def definition_of(tx: MemoryTransaction, definition_id: int) -> tuple[str, int, str]:
-    """Look up the name, version and fingerprint of a definition."""
-    for _, row in tx.scan("definition"):
-        if row["id"] == definition_id:
-            return row["name"], row["version"], row["fingerprint"]
-    raise KeyError(definition_id)
 
 
 class MemoryDatabaseClient:

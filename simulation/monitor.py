@@ -26,9 +26,10 @@ from saga_engine.protocol.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIE
 from saga_engine.vocabulary import Direction, Outcome
 from simulation.broker_model import BrokerModel
 from simulation.client import KNOWN_REPLY_TO
-from simulation.memory_database import MemoryDatabase, MemoryTransaction, Row
+from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.partition_model import month_of_run
 from simulation.process import SimulatedProcess
+from simulation.rows import Row
 
 _BARRIER_OUTCOMES = {
     Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),

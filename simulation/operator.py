@@ -22,7 +22,8 @@ from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Resolution
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, Row
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.rows import Row
 
 OPERATOR_NAME = "the operator"
 

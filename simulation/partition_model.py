@@ -6,16 +6,16 @@ second are too old to be accepted, `ID_AGE` later; runs are kept for `KEPT`, wha
 say. So months come and go within a simulation whose run ids are made a week ago.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from saga_engine.store import partitions
-from simulation.memory_database import MemoryTransaction, Row, StatementHandlers, definition_of
-from simulation.run_model import UNFINISHED, record_verdicts
-
-Arguments = Mapping[str, Any]
+from simulation.definition_model import definition_of
+from simulation.memory_database import MemoryTransaction, StatementHandlers
+from simulation.operator_model import record_verdicts
+from simulation.rows import UNFINISHED, Arguments, Row
 
 HANDLERS = StatementHandlers()
 

@@ -1,122 +1,46 @@
-"""
-What the store's statements of all that waits mean in the model: outbox, inbox, dead letters.
+"""What the statements of pending requests and stranded starts mean in the model."""
 
-See `store`. There are no partitions to make, and the counts are those that a worker needs.
-"""
-
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-import orjson
-
-from saga_engine.store import (
-    backlog_counts,
-    crash_suspects,
-    dead_letters,
-    outbox,
-    partitions,
-    pending_requests,
-    request_queue,
-    retention,
-    stranded_starts,
-)
-from simulation.memory_database import (
-    MemoryTransaction,
-    Row,
-    StatementHandlers,
-    definition_of,
-    unnest,
-)
-from simulation.run_model import UNFINISHED
-
-Arguments = Mapping[str, Any]
+from saga_engine.store import pending_requests, request_queue, stranded_starts
+from simulation.memory_database import MemoryTransaction, StatementHandlers
+from simulation.outbox_model import limit_bytes
+from simulation.rows import Arguments, Row, unnest
 
 HANDLERS = StatementHandlers()
 
 
-# suspects: no code of a simulated saga ends its process
+PENDING_REQUEST_DEFAULTS: Row = {
+    "run_id": "",
+    "kind": "",
+    "body": "",
+    "saga": None,
+    "version": None,
+    "definition_id": None,
+    "audit_id": None,
+    "reply_to": None,
+    "correlation_id": None,
+    "sender": None,
+    "key": None,
+    "role": None,
+    "fingerprint": None,
+    "awaits_start": False,
+    "not_before": None,
+}
+"""The columns of the inbox, with their defaults."""
 
 
-@HANDLERS.handles(crash_suspects, "_READ_ALL", "_READ_AMONG", "_READ_WITH_WORK")
-async def _no_crash_suspects(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return []
-
-
-# outbox
-
-
-@HANDLERS.handles(outbox, "_ADD")
-async def _add_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    names = {
-        "run_ids": "run_id",
-        "sagas": "saga",
-        "versions": "version",
-        "steps": "step",
-        "directions": "direction",
-        "attempts": "attempt",
-        "commands": "command",
-        "keys": "idempotency_key",
-        "payloads": "payload",
-        "due": "due_at",
-    }
-    numbers = []
-    for row in unnest(names, arguments):
-        row |= {"id": tx.next_value("outbox"), "created_at": tx.now, "claimed_at": None}
-        tx.put("outbox", row["id"], row)
-        numbers.append((row["id"],))
-    return numbers
-
-
-@HANDLERS.handles(outbox, "_DELETE")
-async def _delete_commands(tx: MemoryTransaction, arguments: Arguments) -> int:
-    deleted = 0
-    for number in arguments["ids"]:
-        if tx.get("outbox", number) is not None and tx.is_lockable("outbox", number):
-            tx.lock_unlocked("outbox", number)
-            tx.delete("outbox", number)
-            deleted += 1
-    return deleted
-
-
-@HANDLERS.handles(outbox, "_CLAIM_STALE")
-async def _claim_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    now, limit = tx.now, arguments["limit"]
-    old = [
-        row
-        for number, row in sorted(tx.scan("outbox"))
-        if (row["claimed_at"] or row["created_at"]) <= now - arguments["age"]
-        and tx.is_lockable("outbox", number)
-    ]
-    names = ("created_at", "run_id", "saga", "version", "step", "direction", "attempt", "command")
-    claimed = []
-    for row in limit_bytes(old[:limit], "payload", arguments):
-        tx.lock_unlocked("outbox", row["id"])
-        tx.put("outbox", row["id"], {**row, "claimed_at": now})
-        values = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
-        claimed.append((row["id"], _is_awaited(tx, row), *values))
-    return claimed
-
-
-@HANDLERS.handles(outbox, "_BACKLOG")
-async def _outbox_backlog(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    times = [row["created_at"] for _, row in tx.scan("outbox")]
-    return [(len(times), _oldest_age(tx, times))]
-
-
-def _is_awaited(tx: MemoryTransaction, command: Row) -> bool:
-    run = tx.get("run", command["run_id"])
-    if run is None:
-        return True
-    step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
-    progress = step.get(command["direction"], {})
-    expected = ("in_flight", command["attempt"])
-    return (progress.get("status"), progress.get("attempts")) == expected
-
-
-# inbox
+def add_pending_request(tx: MemoryTransaction, row: Row) -> None:
+    """Add a row to the inbox; the columns it does not name have their defaults."""
+    number = tx.next_value("pending_request")
+    tx.put(
+        "pending_request",
+        number,
+        {**PENDING_REQUEST_DEFAULTS, "id": number, "received_at": tx.now, **row},
+    )
 
 
 @HANDLERS.handles(pending_requests, "_RECORD")
@@ -259,15 +183,6 @@ async def _read_pending_starts(tx: MemoryTransaction, arguments: Arguments) -> S
     return _start_rows(tx, arguments)
 
 
-def limit_bytes(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
-    """Leave out the rows that come after `most` bytes of a column."""
-    before = 0
-    for row in rows:
-        if before < arguments["max_bytes"]:
-            yield row
-        before += len(row[column].encode())
-
-
 def _start_rows(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [
         (
@@ -353,84 +268,6 @@ def _is_for_loaded_definition(row: Row, arguments: Arguments) -> bool:
     return not row["awaits_start"] and (row["definition_id"] is None or row["definition_id"] in ids)
 
 
-# dead letters
-
-
-@HANDLERS.handles(dead_letters, "_RECORD")
-async def _add_dead_letters(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    names = {name: name for name in arguments if name != "quota"}
-    added: list[tuple[int]] = []
-    for row in unnest(names, arguments):
-        number = tx.next_value("dead_letter")
-        tx.put("dead_letter", number, {**row, "id": number, "state": "open"})
-        added.append((len(added) + 1,))
-    return added
-
-
-# what the gauges count, and partitions, of which there are none
-
-
-@HANDLERS.handles(backlog_counts, "_UNFINISHED")
-async def _unfinished(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    groups: dict[tuple[str, str], list[datetime]] = {}
-    for _key, row in tx.scan("run"):
-        if row["status"] in UNFINISHED:
-            name = definition_of(tx, row["definition_id"])[0]
-            groups.setdefault((name, row["status"]), []).append(row["started_at"])
-    return [(*group, len(times), _oldest_age(tx, times)) for group, times in groups.items()]
-
-
-@HANDLERS.handles(backlog_counts, "_OPEN_INCIDENTS", "_DEAD_LETTERS")
-async def _no_rows(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return []
-
-
-@HANDLERS.handles(backlog_counts, "_STARTS_WAITING")
-async def _pending_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    starts = Counter(row["saga"] for _, row in tx.scan("pending_request") if row["kind"] == "start")
-    return list(starts.items())
-
-
-@HANDLERS.handles(stranded_starts, "_COUNT")
-async def _stranded_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    alive = {
-        (row["name"], row["version"], row["fingerprint"])
-        for _, row in tx.scan("definition")
-        if row["present_until"] > tx.now
-    }
-    starts = (row for _, row in tx.scan("pending_request") if row["kind"] == "start")
-    stranded = Counter(
-        row["saga"]
-        for row in starts
-        if row["fingerprint"] is not None
-        and (row["saga"], row["version"], row["fingerprint"]) not in alive
-    )
-    return list(stranded.items())
-
-
-@HANDLERS.handles(backlog_counts, "_TIMERS")
-async def _due_timers(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    times = [row["wake_at"] for _, row in tx.scan("run") if row["wake_at"] is not None]
-    return [(len(times), max(0.0, _oldest_age(tx, times)))]
-
-
-@HANDLERS.handles(backlog_counts, "_PENDING_REQUESTS")
-async def _pending_request_counts(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.scan("pending_request")]
-    awaiting_definition = sum(row["definition_id"] is not None for row in rows)
-    return [(len(rows), _oldest_age(tx, [row["received_at"] for row in rows]), awaiting_definition)]
-
-
-@HANDLERS.handles(retention, "_PURGE_EXPIRED")
-async def _purge_nothing(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(0,)]
-
-
-@HANDLERS.handles(backlog_counts, "_UNPARTITIONED")
-@HANDLERS.handles(partitions, "_COUNT_MISSING")
-async def _missing_partitions(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(0,)]
-
-
-def _oldest_age(tx: MemoryTransaction, times: Sequence[datetime]) -> float:
-    return (tx.now - min(times)).total_seconds() if times else 0.0
+def start_is_pending(tx: MemoryTransaction, run_id: str) -> bool:
+    rows = (row for _, row in tx.scan("pending_request"))
+    return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)

@@ -15,7 +15,8 @@ from saga_engine.decider.events import deserialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.vocabulary import Direction, Status
-from simulation.memory_database import MemoryDatabase, Row
+from simulation.memory_database import MemoryDatabase
+from simulation.rows import Row
 from simulation.workload import Workload
 
 ACTION, COMPENSATION = Direction.ACTION.value, Direction.COMPENSATION.value

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from simulation.config import SimulationConfig
 from simulation.faults import Fault, FaultKind
-from simulation.world import SimulationConfig
 
 MAX_SHRINK_RUNS = 300
 """Simulations that are spent on making one case smaller."""

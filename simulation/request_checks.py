@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from saga_engine.errors import StoreRefused
-from simulation.memory_database import Row
+from simulation.rows import Row
 
 MAX_ROWS = 1000
 """Acts, or requests, of one call."""

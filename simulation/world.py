@@ -1,22 +1,21 @@
 """
-A simulated world: workers, participants and clients over the models, faults, and then peace.
+One simulated world: workers, participants and clients over models of their servers.
 
-The code of worker, participant, store and core is the real one. Everything by chance is drawn from
-the seed, so a world happens again exactly as it did. When the faults have ended everything must
-come to its end by itself; then every promise is asserted.
+The code of the worker, the participant kit, the store and the decider is the real one. A world has
+two phases. In the fault phase, clients start runs and faults are injected. After it, nothing fails
+any more, every run must finish without help, and the promises are checked.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
 from saga_engine.participant import database as real_participant_database
-from saga_engine.participant import dispatcher as participant_shift
+from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.protocol.topology import (
@@ -26,23 +25,17 @@ from saga_engine.protocol.topology import (
     participant_queue,
     participant_topology,
 )
-from saga_engine.settings import Settings
 from saga_engine.store import database as real_database
 from saga_engine.store import runs
+from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
-from simulation import (
-    barrier_model,
-    hostile_rows,
-    partition_model,
-    pending_model,
-    run_model,
-    virtual_time,
-)
+from simulation import barrier_model, hostile_rows, store_model, virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client, dead_lettered_ids, malformed_message
-from simulation.faults import Fault, FaultInjector, seeded_random
+from simulation.config import SETTINGS, SimulationConfig, SimulationResult
+from simulation.faults import FaultInjector, seeded_random
 from simulation.hostile_rows import HostileWriter
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
 from simulation.monitor import Monitor
@@ -56,77 +49,34 @@ from simulation.workload import SampledOutcomes, Workload, make_participant
 ProcessMain = Callable[[SimulatedProcess], Awaitable[None]]
 
 RUN_ID_ACCEPTED_S = 120.0
-"""Seconds until which run ids are young enough, in a world with retention."""
+"""Seconds until the clients' run ids are too old to be accepted, in a world with retention."""
 
 FULL_ROLLOUT_S, RETENTION_TAIL_S = 200.0, 60.0
-"""Seconds after which all versions are loaded there, and how much longer months are dropped."""
+"""Seconds until such a world loads all versions, and for which it then drops partitions."""
 
 RETENTION_SETTINGS: dict[str, Any] = {"run_retention_days": 1, "maintenance_interval": 15.0}
 
 FAULT_PHASE_S = 30.0
-"""Seconds in which runs are started and faults strike."""
+"""Seconds in which runs are started and faults are injected."""
 
 QUIESCENCE_TIMEOUT_S, MAX_FAULT_POINTS = 1800.0, 50_000
-"""Seconds of peace, and points, after which what has not come to its end goes round in circles."""
+"""Seconds without faults, and points, after which an unfinished world is stuck."""
 
 MALFORMED_MESSAGE_EXCHANGES = (REPLIES, REQUESTS)
-"""The exchanges to which messages are sent that nobody can read."""
+"""The exchanges to which clients send malformed messages."""
 
 INTERPRETER_ERRORS = ("TypeError", "AttributeError", "NameError", "KeyError")
-"""What no handler of a simulation raises, and a planted bug does that does not fit."""
-
-SETTINGS = Settings(
-    poll_interval=2.0,
-    outbox_cleanup_interval=2.0,
-    outbox_resend_after=8.0,
-    maintenance_interval=120.0,
-)
-"""The defaults, but patient: looking ten times a second for nothing is most of the work."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationConfig:
-    """
-    How large a world is, and how often something goes wrong: once in `every` points.
-
-    `places` is how many runs of a saga are under way at once; the others wait for their turn.
-    `hostile` rows are written by another role, and operators act `acts` times. With `retention` the
-    months of finished runs are dropped. `max_batch_bytes` is the setting: fewer are as good as
-    larger payloads.
-    """
-
-    seed: int
-    runs: int = 30
-    workers: int = 2
-    participants: int = 2
-    fault_interval: float = 50
-    slots: int = SETTINGS.max_concurrent_runs
-    hostile_rows: int = 0
-    operator_actions: int = 0
-    retention: bool = False
-    batch_bytes: int = SETTINGS.max_batch_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationResult:
-    """What became of a world; `faults` are those that struck, `digest` stands for all of it."""
-
-    runs: int
-    statuses: Counter[str]
-    counts: Counter[str]
-    faults: Sequence[Fault]
-    violations: Sequence[str]
-    digest: str
+"""Errors that no handler of a simulation raises; a planted bug that is out of date does."""
 
 
 def simulate(
     config: SimulationConfig, workloads: Sequence[Workload], faults: FaultInjector | None = None
 ) -> SimulationResult:
     """
-    Let a world happen.
+    Run one simulation.
 
     Args:
-        faults: those that strike; drawn from the seed when left out.
+        faults: the faults to inject; by default they are drawn from the seed.
     """
     if faults is None:
         faults = FaultInjector(seeded_random(config.seed, "faults"), interval=config.fault_interval)
@@ -134,7 +84,7 @@ def simulate(
 
 
 class World:
-    """One world; `happen` once."""
+    """One world; `run` may be called once."""
 
     def __init__(
         self, config: SimulationConfig, workloads: Sequence[Workload], faults: FaultInjector
@@ -153,12 +103,7 @@ class World:
         )
         self._faults = faults
         self._rng = seeded_random(config.seed, "network")
-        self._engine_db = MemoryDatabase(
-            run_model.HANDLERS,
-            pending_model.HANDLERS,
-            partition_model.HANDLERS,
-            hostile_rows.HANDLERS,
-        )
+        self._engine_db = MemoryDatabase(*store_model.HANDLER_SETS, hostile_rows.HANDLERS)
         self._services_db = MemoryDatabase(barrier_model.HANDLERS)
         self._broker = BrokerModel(self._rng)
         self._broker.declare(ENGINE_TOPOLOGY)
@@ -175,7 +120,7 @@ class World:
         self._hostile: HostileWriter | None = None
 
     async def run(self) -> SimulationResult:
-        """Let it happen, and hold it against the promises."""
+        """Run both phases and check the promises."""
         async with self._task_group:
             for number in range(self._config.workers):
                 self._spawn(f"worker {number}", partial(self._worker, number))
@@ -196,15 +141,17 @@ class World:
             self._finished = True
             for process in self._processes.values():
                 process.stop.set()
-        return await self._check_promises()
+        stored_runs = await self._read_runs()
+        self._check_promises(stored_runs)
+        return self._result(stored_runs)
 
-    # the processes
+    # processes
 
     def _spawn(self, name: str, main: ProcessMain) -> None:
         self._task_group.create_task(self._supervise(name, main))
 
     async def _supervise(self, name: str, main: ProcessMain) -> None:
-        """Start a process, and start it again whenever it has died."""
+        """Start a process, and restart it after each crash or shutdown."""
         while not self._finished:
             process = self._processes[name] = SimulatedProcess(name, self._faults, self._rng)
             task = self._task_group.create_task(self._run_process(process, main))
@@ -214,7 +161,7 @@ class World:
             await asyncio.sleep(process.downtime)
 
     async def _roll_out(self) -> None:
-        """Replace the workers, one after the other, at each stage of the rollout."""
+        """Restart the workers one by one at each stage of the rollout."""
         event_loop = asyncio.get_running_loop()
         for at in self._rollout.restart_times:
             await asyncio.sleep(at - event_loop.time())
@@ -226,10 +173,10 @@ class World:
         try:
             await main(process)
             if not process.stop.is_set():
-                self._monitor.record_violation("P7", f"{process.name} ended by itself")
+                self._monitor.record_violation("P7", f"{process.name} ended without a shutdown")
         except SagaEngineError:
-            process.downtime = 1.0  # it could not begin; whatever supervises it starts it again
-        except Exception as error:  # noqa: BLE001 - that is the point
+            process.downtime = 1.0  # It could not start; the supervisor restarts it.
+        except Exception as error:  # noqa: BLE001 - any other error is a violation
             self._monitor.record_violation("P7", f"{process.name} ended: {error!r}")
         finally:
             process.close()
@@ -270,7 +217,7 @@ class World:
             )
         prefetch = self._settings.participant_prefetch
         publisher, consumer = self._broker_clients(process, list(executors), prefetch)
-        dispatcher = participant_shift.Dispatcher(
+        dispatcher = Dispatcher(
             executors, publisher, consumer, self._settings, self._on_participant_event
         )
         async with asyncio.TaskGroup() as group:
@@ -289,21 +236,19 @@ class World:
             self._monitor.record_violation("P7", f"a bug: {event}")
 
     def _on_participant_event(self, event: TelemetryEvent) -> None:
-        """A lost connection is a fault of its world; an error of the interpreter is a bug."""
+        """A lost connection is an injected fault; an error of the interpreter is a bug."""
         if isinstance(event, InternalErrorCaught | HandlerFailed) and event.problem.startswith(
             INTERPRETER_ERRORS
         ):
             self._monitor.record_violation("P7", f"a bug: {event}")
 
-    # the clients
+    # clients
 
     def _start_clients(self, group: asyncio.TaskGroup) -> None:
         process = SimulatedProcess("client", self._faults, self._rng, can_crash=False)
         publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
-        database, accepted = (
-            MemoryDatabaseClient(self._engine_db, process),
-            self._monitor.accepted_versions,
-        )
+        database = MemoryDatabaseClient(self._engine_db, process)
+        accepted = self._monitor.accepted_versions
         run_ids_made_at = (
             RUN_ID_ACCEPTED_S - MAX_RUN_ID_AGE.total_seconds() if self._config.retention else 0.0
         )
@@ -331,15 +276,13 @@ class World:
     # the end
 
     async def _wait_until_quiescent(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until nothing is in flight."""
         event_loop = asyncio.get_running_loop()
-        deadline, max_points = (
-            event_loop.time() + QUIESCENCE_TIMEOUT_S,
-            MAX_FAULT_POINTS + 1000 * self._config.runs,
-        )
+        deadline = event_loop.time() + QUIESCENCE_TIMEOUT_S
+        max_points = MAX_FAULT_POINTS + 1000 * self._config.runs
         while not self._is_quiescent():
             if event_loop.time() > deadline or self._faults.points_passed > max_points:
-                self._monitor.record_violation("P1", "something is under way for ever")
+                self._monitor.record_violation("P1", "something stays in flight")
                 return
             await asyncio.sleep(1.0)
 
@@ -352,12 +295,8 @@ class World:
             and all(queue.is_empty for queue in self._broker.queues.values())
         )
 
-    async def _check_promises(self) -> SimulationResult:
-        pending_model = {
-            run_id
-            for (run_id, _), row in self._engine_db.rows["incident"].items()
-            if row["resolved_at"] is None
-        }
+    async def _read_runs(self) -> Mapping[str, StoredRun]:
+        """Read every run with the real store, including those of dropped partitions."""
         for table in PARTITIONED_TABLES:
             for state in (DETACHED, DROPPED):
                 self._engine_db.rows[table] |= self._engine_db.rows[f"{state} {table}"]
@@ -365,37 +304,51 @@ class World:
             self._engine_db, SimulatedProcess("auditor", self._faults, self._rng)
         )
         async with reader.transaction() as tx:
-            found = await runs.read_unlocked(cast("Any", tx), set(self._engine_db.rows["run"]))
-        for record in run_records(self._engine_db, self._monitor.effects, self._workloads):
-            run = found[record.row["run_id"]].run
-            self._monitor.violations.extend(promise_violations(record, run, pending_model))
-        self._monitor.violations.extend(audit_violations(self._engine_db))
-        self._monitor.violations.extend(self._hostile.violations() if self._hostile else ())
-        for run_id, version in self._monitor.accepted_versions.items():
-            started_version = found[run_id].run.version if run_id in found else None
-            if started_version is None or version not in (None, started_version):
-                self._monitor.record_violation(
-                    "P1", f"run {run_id} was accepted as {version}, is {started_version}"
+            return await runs.read_unlocked(cast("Any", tx), set(self._engine_db.rows["run"]))
+
+    def _check_promises(self, stored_runs: Mapping[str, StoredRun]) -> None:
+        monitor, open_incidents = self._monitor, self._open_incident_runs()
+        for record in run_records(self._engine_db, monitor.effects, self._workloads):
+            run = stored_runs[record.row["run_id"]].run
+            monitor.violations.extend(promise_violations(record, run, open_incidents))
+        monitor.violations.extend(audit_violations(self._engine_db))
+        monitor.violations.extend(self._hostile.violations() if self._hostile else ())
+        for run_id, version in monitor.accepted_versions.items():
+            started = stored_runs[run_id].run.version if run_id in stored_runs else None
+            if started is None or version not in (None, started):
+                monitor.record_violation(
+                    "P1", f"run {run_id} was accepted as version {version} and is {started}"
                 )
-        if not {
-            malformed_message(name).message_id for name in MALFORMED_MESSAGE_EXCHANGES
-        } <= dead_lettered_ids(self._engine_db):
-            self._monitor.record_violation("P7", "what nobody can read was not set aside")
-        if len(found) != self._config.runs:
-            self._monitor.record_violation(
-                "P1", f"{len(found)} of {self._config.runs} runs were started"
+        malformed = {malformed_message(name).message_id for name in MALFORMED_MESSAGE_EXCHANGES}
+        if not malformed <= dead_lettered_ids(self._engine_db):
+            monitor.record_violation("P7", "a malformed message was not dead-lettered")
+        if len(stored_runs) != self._config.runs:
+            monitor.record_violation(
+                "P1", f"{len(stored_runs)} of {self._config.runs} runs were started"
             )
-        statuses = Counter(str(stored.run.status) for stored in found.values())
-        statuses["with an incident"] = len(pending_model)
-        counts = self._counts + self._monitor.counts + self._faults.counts
+
+    def _open_incident_runs(self) -> set[str]:
+        return {
+            run_id
+            for (run_id, _), row in self._engine_db.rows["incident"].items()
+            if row["resolved_at"] is None
+        }
+
+    def _result(self, stored_runs: Mapping[str, StoredRun]) -> SimulationResult:
+        statuses = Counter(str(stored.run.status) for stored in stored_runs.values())
+        statuses["with an incident"] = len(self._open_incident_runs())
         return SimulationResult(
-            *(len(found), statuses, counts, self._faults.injected),
-            *(self._monitor.violations, self._monitor.digest),
+            runs=len(stored_runs),
+            statuses=statuses,
+            counts=self._counts + self._monitor.counts + self._faults.counts,
+            faults=self._faults.injected,
+            violations=self._monitor.violations,
+            digest=self._monitor.digest,
         )
 
 
 def _barrier_commands(workloads: Sequence[Workload]) -> set[str]:
-    """Every command that is performed behind the barrier."""
+    """Every command that is handled behind the barrier."""
     steps = [
         step for workload in workloads if workload.barrier for step in workload.saga.steps.values()
     ]

@@ -12,7 +12,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import definitions
 from saga_engine.store.database import Database
 from simulation import memory_database as simulation
-from simulation import pending_model, run_model
+from simulation import store_model
 from simulation.faults import FaultInjector, seeded_random
 from simulation.process import SimulatedProcess
 from tests.kit.stored_runs import ORDERS
@@ -27,7 +27,7 @@ async def postgresql(migrated_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def simulated() -> simulation.MemoryDatabaseClient:
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
-    tables = simulation.MemoryDatabase(run_model.HANDLERS, pending_model.HANDLERS)
+    tables = simulation.MemoryDatabase(*store_model.HANDLER_SETS)
     return simulation.MemoryDatabaseClient(tables, process, lock_timeout=2.0)
 
 

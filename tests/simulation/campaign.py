@@ -5,9 +5,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulation.config import SETTINGS, SimulationConfig
 from simulation.faults import FaultInjector
 from simulation.repro import Repro, shrink
-from simulation.world import SETTINGS, SimulationConfig, simulate
+from simulation.world import simulate
 from tests.simulation.workloads import workloads_for
 
 REGRESSIONS = Path(__file__).parent / "regressions"
@@ -66,7 +67,7 @@ def config_for(seed, runs):
     """Small and large, calm, stormy and crowded worlds in turn."""
     slots = {"slots": 4} if seed % 5 == 0 else {}
     return SimulationConfig(
-        seed,
+        seed=seed,
         runs=runs,
         **slots,
         hostile_rows=runs // 3 if seed % 2 == 0 else 0,

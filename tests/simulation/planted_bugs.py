@@ -66,6 +66,7 @@ from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_trigger
 from simulation import memory_database, partition_model
+from simulation.rows import Row
 from tests.simulation.bug_patcher import BugPatcher
 
 BugFunction = Callable[[BugPatcher], None]
@@ -264,7 +265,7 @@ def drop_partition_with_pending_start(plant: BugPatcher) -> None:
         ended = [row["finished_at"] for row in runs_of]
         return any(at is None or at > cutoff for at in ended)
 
-    def is_left_over(tx: memory_database.MemoryTransaction, row: memory_database.Row) -> bool:
+    def is_left_over(tx: memory_database.MemoryTransaction, row: Row) -> bool:
         return tx.get("run", row["run_id"]) is None
 
     plant.replace(partition_model, "month_needed", month_needed)

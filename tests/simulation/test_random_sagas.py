@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulation.config import SimulationConfig
 from simulation.workload import Workload
-from simulation.world import SimulationConfig, simulate
+from simulation.world import simulate
 from tests.kit.random_sagas import sagas
 
 
@@ -15,4 +16,4 @@ from tests.kit.random_sagas import sagas
 def test_every_promise_holds_for_a_saga_of_any_shape(saga, barrier, seed):
     replies = {step.action_spec.command: 1 for step in saga.steps.values()}
     play = Workload(saga, {}, replies, barrier)
-    assert not simulate(SimulationConfig(seed, runs=3, fault_interval=20), [play]).violations
+    assert not simulate(SimulationConfig(seed=seed, runs=3, fault_interval=20), [play]).violations

@@ -2,9 +2,10 @@
 
 import pytest
 
+from simulation.config import SimulationConfig
 from simulation.faults import Fault, FaultKind
 from simulation.repro import Repro, parse_repro, shrink
-from simulation.world import SimulationConfig, simulate
+from simulation.world import simulate
 from tests.simulation.bug_patcher import BugPatcher
 from tests.simulation.campaign import REGRESSIONS, config_for, run_campaign, run_repro
 from tests.simulation.planted_bugs import BUGS
@@ -37,7 +38,7 @@ def test_a_campaign_reports_a_broken_promise_as_a_small_case(monkeypatch):
 
 def test_a_case_is_read_as_it_was_written():
     case = Repro(
-        SimulationConfig(7, runs=2, fault_interval=30),
+        SimulationConfig(seed=7, runs=2, fault_interval=30),
         (Fault(3, FaultKind.DELAYED, 1.5),),
         ("P1: stuck",),
     )

@@ -5,20 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from simulation.config import SimulationConfig
 from simulation.faults import FaultInjector
-from simulation.world import SimulationConfig, simulate
+from simulation.world import simulate
 from tests.simulation.workloads import PLACE_ORDER, workloads_for
 
 ROOT = Path(__file__).parents[2]
 AGAIN = """
-from simulation.world import SimulationConfig, simulate
+from simulation.config import SimulationConfig
+from simulation.world import simulate
 from tests.simulation.workloads import workloads_for
-print(simulate(SimulationConfig({seed}), workloads_for({seed})).digest)
+print(simulate(SimulationConfig(seed={seed}), workloads_for({seed})).digest)
 """
 
 
 def test_without_faults_every_run_ends_and_every_promise_holds():
-    outcome = simulate(SimulationConfig(1), [PLACE_ORDER], FaultInjector())
+    outcome = simulate(SimulationConfig(seed=1), [PLACE_ORDER], FaultInjector())
     assert not outcome.violations
     assert outcome.runs == outcome.statuses["completed"] + outcome.statuses["compensated"] == 30
     assert outcome.statuses["completed"] > 15
@@ -26,14 +28,14 @@ def test_without_faults_every_run_ends_and_every_promise_holds():
 
 
 def test_with_faults_every_promise_holds_and_runs_complete_all_the_same():
-    outcome = simulate(SimulationConfig(2, runs=60, fault_interval=30), workloads_for(2))
+    outcome = simulate(SimulationConfig(seed=2, runs=60, fault_interval=30), workloads_for(2))
     assert not outcome.violations
     assert outcome.counts["crashes"] > 5
     assert outcome.statuses["completed"] > 10
 
 
 def test_a_seed_replays_exactly_in_another_process():
-    digests = {simulate(SimulationConfig(3), workloads_for(3)).digest}
+    digests = {simulate(SimulationConfig(seed=3), workloads_for(3)).digest}
     for hashes in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", AGAIN.format(seed=3)],
@@ -48,15 +50,15 @@ def test_a_seed_replays_exactly_in_another_process():
 
 
 def test_the_faults_that_struck_strike_again_when_they_are_planned():
-    by_chance = simulate(SimulationConfig(4), workloads_for(4))
+    by_chance = simulate(SimulationConfig(seed=4), workloads_for(4))
     planned = simulate(
-        SimulationConfig(4), workloads_for(4), FaultInjector(planned=by_chance.faults)
+        SimulationConfig(seed=4), workloads_for(4), FaultInjector(planned=by_chance.faults)
     )
     assert planned == by_chance
 
 
 def test_another_seed_is_another_world():
     assert (
-        simulate(SimulationConfig(5), [PLACE_ORDER]).digest
-        != simulate(SimulationConfig(6), [PLACE_ORDER]).digest
+        simulate(SimulationConfig(seed=5), [PLACE_ORDER]).digest
+        != simulate(SimulationConfig(seed=6), [PLACE_ORDER]).digest
     )

@@ -1,0 +1,60 @@
+"""The parameters of a simulation, and its result."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saga_engine.settings import Settings
+from simulation.faults import Fault
+
+SETTINGS = Settings(
+    poll_interval=2.0,
+    outbox_cleanup_interval=2.0,
+    outbox_resend_after=8.0,
+    maintenance_interval=120.0,
+)
+"""The defaults with longer intervals: most of the work of a simulation is polling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationConfig:
+    """
+    The size of a simulated world, and the frequency of faults.
+
+    Attributes:
+        seed: every random decision is derived from it.
+        fault_interval: points between two faults, on average (see `faults`).
+        slots: runs of a saga that may be in flight; the others wait for admission.
+        hostile_rows: pending requests with hostile bodies that another role writes.
+        operator_actions: cancels and resolutions by operators.
+        retention: whether the partitions of finished runs are dropped.
+        batch_bytes: the setting `max_batch_bytes`; a small value tests large payloads.
+    """
+
+    seed: int
+    runs: int = 30
+    workers: int = 2
+    participants: int = 2
+    fault_interval: float = 50
+    slots: int = SETTINGS.max_concurrent_runs
+    hostile_rows: int = 0
+    operator_actions: int = 0
+    retention: bool = False
+    batch_bytes: int = SETTINGS.max_batch_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationResult:
+    """
+    What happened in a simulation.
+
+    `faults` are those that were injected. `violations` are sentences, each beginning with the
+    promise it breaks. `digest` is equal for two simulations in which the same things happened.
+    """
+
+    runs: int
+    statuses: Counter[str]
+    counts: Counter[str]
+    faults: Sequence[Fault]
+    violations: Sequence[str]
+    digest: str
