@@ -33,6 +33,7 @@ into the real code for one test. No package of the wheel imports this one.
     virtual_time       an event loop in virtual time
     monitor            P6, checked during the simulation
     promises           P1 to P5 of each run, checked at the end
+    final_checks       everything that is checked at the end
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots

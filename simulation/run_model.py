@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from saga_engine.store import (
+    due_runs,
     journal,
     runs,
 )

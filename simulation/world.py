@@ -8,7 +8,7 @@ any more, every run must finish without help, and the promises are checked.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -26,23 +26,21 @@ from saga_engine.protocol.topology import (
     participant_topology,
 )
 from saga_engine.store import database as real_database
-from saga_engine.store import runs
-from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
 from simulation import barrier_model, hostile_rows, store_model, virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
-from simulation.client import Client, dead_lettered_ids, malformed_message
+from simulation.client import Client
 from simulation.config import SETTINGS, SimulationConfig, SimulationResult
 from simulation.faults import FaultInjector, seeded_random
+from simulation.final_checks import FinalChecks
 from simulation.hostile_rows import HostileWriter
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
 from simulation.monitor import Monitor
-from simulation.operator import Operator, audit_violations
-from simulation.partition_model import DETACHED, DROPPED, MAX_RUN_ID_AGE, PARTITIONED_TABLES
+from simulation.operator import Operator
+from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.process import SimulatedProcess
-from simulation.promises import promise_violations, run_records
 from simulation.rollout import Rollout
 from simulation.workload import SampledOutcomes, Workload, make_participant
 
@@ -141,9 +139,7 @@ class World:
             self._finished = True
             for process in self._processes.values():
                 process.stop.set()
-        stored_runs = await self._read_runs()
-        self._check_promises(stored_runs)
-        return self._result(stored_runs)
+        return await self._check()
 
     # processes
 
@@ -295,55 +291,23 @@ class World:
             and all(queue.is_empty for queue in self._broker.queues.values())
         )
 
-    async def _read_runs(self) -> Mapping[str, StoredRun]:
-        """Read every run with the real store, including those of dropped partitions."""
-        for table in PARTITIONED_TABLES:
-            for state in (DETACHED, DROPPED):
-                self._engine_db.rows[table] |= self._engine_db.rows[f"{state} {table}"]
-        reader = MemoryDatabaseClient(
-            self._engine_db, SimulatedProcess("auditor", self._faults, self._rng)
-        )
-        async with reader.transaction() as tx:
-            return await runs.read_unlocked(cast("Any", tx), set(self._engine_db.rows["run"]))
-
-    def _check_promises(self, stored_runs: Mapping[str, StoredRun]) -> None:
-        monitor, open_incidents = self._monitor, self._open_incident_runs()
-        for record in run_records(self._engine_db, monitor.effects, self._workloads):
-            run = stored_runs[record.row["run_id"]].run
-            monitor.violations.extend(promise_violations(record, run, open_incidents))
-        monitor.violations.extend(audit_violations(self._engine_db))
+    async def _check(self) -> SimulationResult:
+        monitor = self._monitor
+        checks = FinalChecks(self._engine_db, monitor, self._workloads)
+        reader = SimulatedProcess("auditor", self._faults, self._rng)
+        stored_runs = await checks.read_runs(reader)
+        checks.check_runs(stored_runs, expected=self._config.runs)
+        checks.check_dead_letters(MALFORMED_MESSAGE_EXCHANGES)
         monitor.violations.extend(self._hostile.violations() if self._hostile else ())
-        for run_id, version in monitor.accepted_versions.items():
-            started = stored_runs[run_id].run.version if run_id in stored_runs else None
-            if started is None or version not in (None, started):
-                monitor.record_violation(
-                    "P1", f"run {run_id} was accepted as version {version} and is {started}"
-                )
-        malformed = {malformed_message(name).message_id for name in MALFORMED_MESSAGE_EXCHANGES}
-        if not malformed <= dead_lettered_ids(self._engine_db):
-            monitor.record_violation("P7", "a malformed message was not dead-lettered")
-        if len(stored_runs) != self._config.runs:
-            monitor.record_violation(
-                "P1", f"{len(stored_runs)} of {self._config.runs} runs were started"
-            )
-
-    def _open_incident_runs(self) -> set[str]:
-        return {
-            run_id
-            for (run_id, _), row in self._engine_db.rows["incident"].items()
-            if row["resolved_at"] is None
-        }
-
-    def _result(self, stored_runs: Mapping[str, StoredRun]) -> SimulationResult:
         statuses = Counter(str(stored.run.status) for stored in stored_runs.values())
-        statuses["with an incident"] = len(self._open_incident_runs())
+        statuses["with an incident"] = len(checks.open_incident_runs())
         return SimulationResult(
             runs=len(stored_runs),
             statuses=statuses,
-            counts=self._counts + self._monitor.counts + self._faults.counts,
+            counts=self._counts + monitor.counts + self._faults.counts,
             faults=self._faults.injected,
-            violations=self._monitor.violations,
-            digest=self._monitor.digest,
+            violations=monitor.violations,
+            digest=monitor.digest,
         )
 
 

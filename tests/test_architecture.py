@@ -21,9 +21,6 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 MODULE_LINES, FUNCTION_LINES = 350, 50
 LONGER: dict[str, str] = {
-    "simulation/run_model.py": "it is a list: one function for each statement",
-    "simulation/memory_database.py": "what a transaction sees and what it locks belong together",
-    "simulation/pending_model.py": "it is a list: one function for each statement",
     "saga_engine/client/transactional.py:start_in": "most of it says what it takes and raises",
 }
 """Modules (`path`) and functions (`path:name`) that may be longer, each with a reason."""
