@@ -27,12 +27,13 @@ def test_its_settings_exist_with_their_documented_defaults():
 
 def test_its_metrics_exist():
     names = {each.name for each in METRIC_CATALOGUE}
-    for name in re.findall(r"\bsaga_[a-z_]+(?:_total|_open|_seconds|_waiting)\b", TEXT):
+    endings = "total|open|seconds|admission|stranded|definition|suspects|partition"
+    for name in re.findall(rf"\bsaga_[a-z_]+_(?:{endings})\b", TEXT):
         assert name in names, name
 
 
 def test_its_numbers_of_slots_are_those_of_the_code():
-    assert f"begins with {admission.INITIAL_SLOTS} places" in TEXT
+    assert f"starts with {admission.INITIAL_SLOTS} slots" in TEXT
     assert f"never fewer than {admission.MIN_SLOTS}" in TEXT
     assert (admission.FAST_SHARE, admission.SLOW_SHARE) == (0.25, 0.5)
 
