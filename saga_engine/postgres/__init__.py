@@ -1,16 +1,19 @@
 """
-Reaching PostgreSQL, for the engine's store and for the participants' own databases.
+Connecting to PostgreSQL, for the engine's store and for the participants' own databases.
 
-    url                 the URL of a database, read
-    connect             a pool of connections for a URL, with what the URL says of TLS
-    failover            several hosts in one URL: the one that takes writes
-    pool                which of its connections may be used again
-    keepalive           how soon a connection whose other end is gone is found
-    pgbouncer           connections that may lead through a pooler such as PgBouncer
-    encoding            whether a database can hold every text
-    session_limits      what PostgreSQL holds a session of ours to
-    statement           a statement as text, and what executes it
-    rows                what the driver returns for one
-    errors              what an error of the driver means to us
-    sqlalchemy_errors   what an error means that SQLAlchemy has raised
+    url                 the URL of a database, parsed
+    connect             a connection pool for a URL, with the TLS settings of the URL
+    failover            several hosts in one URL: the one that accepts writes
+    pool                which connections of a pool may be used again
+    keepalive           how soon a connection to a lost host is found
+    pgbouncer           connections that may go through a pooler such as PgBouncer
+    encoding            whether a database can store every text
+    session_limits      the limits that PostgreSQL enforces on a session of the engine
+    statement           a statement as text, and the transactions that execute it
+    rows                the rows that the driver returns for a statement
+    errors              errors of the driver as errors of the engine
+    sqlalchemy_errors   the same for errors that SQLAlchemy has raised
+
+This package knows no table of the engine and does not import `store`. `statement.Transaction` is
+what every function of the store takes: `store.database` and `store.session` implement it.
 """

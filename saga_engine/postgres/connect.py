@@ -1,9 +1,8 @@
 """
-A pool of connections for a URL, with what the URL says of TLS in the driver's own terms.
+A connection pool for a URL, with the TLS settings of the URL in the driver's own terms.
 
-asyncpg by itself would take whatever encryption it gets, and none rather than no connection; see
-`tls`. Every pool of this package is made here: the engine's, a participant's and that of
-migrations.
+By default asyncpg accepts any encryption, and an unencrypted connection too; see `tls`. Every pool
+is created here: that of the engine, of a participant and of the migrations.
 """
 
 from typing import Any
@@ -20,13 +19,13 @@ from saga_engine.postgres.url import TLS_PARAMETERS, parse_database_url
 
 def create_database_engine(url: str, **options: Any) -> AsyncEngine:
     """
-    Make an engine; nothing is connected yet.
+    Create an engine of SQLAlchemy, without connecting.
 
     Args:
         options: those of SQLAlchemy's `create_async_engine`.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or a certificate it names.
+        ConfigurationError: the URL is invalid, or a certificate file cannot be read.
     """
     parsed_url = parse_database_url(url)
     tls_files = tls.database_tls_files(url)
@@ -45,7 +44,7 @@ def create_database_engine(url: str, **options: Any) -> AsyncEngine:
         keywords["ssl"] = tls_files is not None and _tls_context(tls_files)
         adapter = dialect.connect(*positional, **keywords)
         if adapter.driver_connection.uses_pooler():
-            adapter._prepared_statement_cache = None  # noqa: SLF001 - known only once it is open
+            adapter._prepared_statement_cache = None  # noqa: SLF001 - a pooler is known only after connecting
         return adapter
 
     event.listen(engine.sync_engine, "do_connect", open_connection)
@@ -56,5 +55,5 @@ def _tls_context(tls_files: tls.TlsFiles) -> Any:
     try:
         return tls.create_ssl_context(tls_files)
     except ConfigurationError as error:
-        # It could be read when the process started: somebody is replacing it.
+        # The file was readable when the process started, so it is being replaced.
         raise StoreUnavailable(str(error)) from None

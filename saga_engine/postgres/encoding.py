@@ -1,8 +1,8 @@
 """
-Whether a database can hold every text: only one whose encoding is UTF8 can.
+Whether a database can store every text: only one with the encoding UTF8 can.
 
-Of the others SQL_ASCII checks nothing and converts nothing, and each of the rest refuses the first
-character that it lacks, in the middle of a run.
+SQL_ASCII checks and converts nothing. Every other encoding refuses the first character that it
+lacks, in the middle of a run.
 """
 
 from typing import Any, Protocol
@@ -14,10 +14,10 @@ _SERVER_ENCODING = "SELECT current_setting('server_encoding')"
 
 
 class SqlConnection(Protocol):
-    """What is asked of SQLAlchemy's `AsyncConnection`."""
+    """The methods of SQLAlchemy's `AsyncConnection` that are used here."""
 
     async def exec_driver_sql(self, statement: str) -> Any:
-        """Execute SQL as it is."""
+        """Execute SQL unchanged."""
 
     async def get_raw_connection(self) -> Any:
         """Return the pool's connection."""
@@ -25,10 +25,10 @@ class SqlConnection(Protocol):
 
 def require_utf8(server_encoding: str, address: str) -> None:
     """
-    Refuse a database of another encoding than UTF8.
+    Check that the encoding of a database is UTF8.
 
     Raises:
-        ConfigurationError: it is of another one.
+        ConfigurationError: it is another one.
     """
     if server_encoding != UTF8:
         raise ConfigurationError(
@@ -39,12 +39,12 @@ def require_utf8(server_encoding: str, address: str) -> None:
 
 
 async def check(connection: SqlConnection, address: str) -> None:
-    """Ask a database for its encoding, and refuse it as `refuse` does."""
+    """Query the encoding of a database, and check it with `require_utf8`."""
     require_utf8((await connection.exec_driver_sql(_SERVER_ENCODING)).scalar_one(), address)
 
 
 async def check_from_driver(connection: SqlConnection, address: str) -> None:
-    """As `check`, without a question where the driver knows the answer: asyncpg was told it."""
+    """As `check`, without a query if the driver knows the encoding, as asyncpg does."""
     driver = (await connection.get_raw_connection()).driver_connection
     get_settings = getattr(driver, "get_settings", None)
     server_encoding = getattr(get_settings(), "server_encoding", None) if get_settings else None

@@ -1,9 +1,9 @@
 """
-What an error of the database means to us, by its SQLSTATE (PostgreSQL manual, appendix A).
+Errors of the driver as errors of the engine, by their SQLSTATE (PostgreSQL manual, appendix A).
 
-The only place that knows the driver's errors. Their texts and details may quote stored values, so
-ours are built from the code, the constraint and the address without its password. What SQLAlchemy
-has wrapped around an error is taken off in `wrapped`.
+This is the only module that knows the driver's errors. Their messages may quote stored values, so
+the engine's messages are made of the code, the constraint and the address without its password.
+`sqlalchemy_errors` unwraps errors that SQLAlchemy has raised.
 """
 
 import re
@@ -20,10 +20,10 @@ from saga_engine.errors import (
     StoreUnavailable,
 )
 
-_MISSING_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
+_MISSING_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no table, schema, column, function
 _INVALID_DATA = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCK_NOT_AVAILABLE = "55P03"
-# No connection, or one without writes; no room or no memory; an error of the server's system.
+# No connection, a read-only server, no disk space or memory, or an error of the operating system.
 _UNAVAILABLE = ("08", "28", "3D", "57P", "53", "58", "25006")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 _SERIALIZATION_FAILURE = "40001"
@@ -59,11 +59,11 @@ _UNAVAILABLE_MESSAGES = {
 
 def translate_error(error: BaseException | None, address: str) -> SagaEngineError | None:
     """
-    Turn what the driver raised into ours; None for what is a bug, or not of the database at all.
+    Return the engine's error for one of asyncpg; None for a bug, or an error of another source.
 
     Args:
-        error: as it came out of asyncpg.
-        where: the server, for the sentence; see `url.Address.text`.
+        error: an error that asyncpg raised.
+        address: the server, for the message.
     """
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error, address)
@@ -75,22 +75,22 @@ def translate_error(error: BaseException | None, address: str) -> SagaEngineErro
 
 def is_stale_connection(error: BaseException | None) -> bool:
     """
-    Whether a connection must not be used again although it is open.
+    Whether a connection is stale: open, and of no more use.
 
-    It is silent, or leads to a server that takes no writes any more: a failover has happened, and
-    a new connection finds the primary.
+    The server does not answer, or has become read-only: after a failover a new connection finds the
+    primary.
     """
     return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
 def sqlstate_of(error: BaseException | None) -> str:
-    """Give the SQLSTATE of what the driver raised; empty when it has none."""
+    """Return the SQLSTATE of an error; empty when it has none."""
     code = getattr(error, "sqlstate", None)
     return code if isinstance(code, str) and _SQLSTATE.fullmatch(code) else ""
 
 
 def is_stale_statement(error: BaseException) -> bool:
-    """Whether a prepared statement is of no use any more: a table has changed, or it is gone."""
+    """Whether a prepared statement is stale: a table was altered, or the server has dropped it."""
     return (
         isinstance(error, asyncpg.OutdatedSchemaCacheError)
         or sqlstate_of(error) in _STALE_STATEMENT
@@ -99,10 +99,10 @@ def is_stale_statement(error: BaseException) -> bool:
 
 def is_unavailable(error: BaseException | None) -> bool:
     """
-    Whether the database itself is not there or takes no writes, whatever the statement was.
+    Whether the database is unavailable or read-only, so that every statement would fail.
 
     Args:
-        error: of connecting, or of a statement; a TimeoutError counts as a silent server.
+        error: of connecting, or of a statement. A TimeoutError counts as unavailable.
     """
     if code := sqlstate_of(error):
         return code.startswith(_UNAVAILABLE)
@@ -110,12 +110,12 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 
 def _connection_problem(error: BaseException | None) -> str:
-    """What is wrong when PostgreSQL itself has said nothing; empty when it is none of that."""
+    """Describe an error without a SQLSTATE; empty when it is not one of the connection."""
     if isinstance(error, TimeoutError):
         return "did not answer in time"
     if tls_problem := tls.handshake_problem(error, tls.DATABASE_PARAMETERS):
         return tls_problem
-    if isinstance(error, OSError) and "rejected SSL upgrade" in str(error):  # asyncpg's own words
+    if isinstance(error, OSError) and "rejected SSL upgrade" in str(error):  # asyncpg's message
         return "has no TLS switched on. Switch it on there, or correct the database URL"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "has no host that takes writes; its hosts are standbys, or read-only"

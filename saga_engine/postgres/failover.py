@@ -1,10 +1,10 @@
 """
-Several hosts in one database URL: the one that takes writes is used, wherever a failover put it.
+Several hosts in one database URL: the connection goes to the one that accepts writes.
 
     postgresql+asyncpg://user:password@/database?host=one:5432&host=two:5432
 
-asyncpg has one timeout for all hosts together, so that a first one that is silent is the last one
-it tries. Here each gets its share of it.
+asyncpg has one timeout for all hosts together, so a host that does not answer would use it up. Here
+each host gets its share of it.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ async def connect_to_primary(
     timeout: float,  # noqa: ASYNC109 - asyncpg's name for it
     **arguments: Any,
 ) -> asyncpg.Connection:
-    """Connect to the first host that takes writes, if that is what is asked for."""
+    """Connect to the first host that has the requested session attributes."""
     last_error: Exception | None = None
     for host_name, host_port in zip(host, port, strict=True):
         try:

@@ -1,9 +1,9 @@
 """
-How soon a connection whose other end is gone is found.
+How soon a connection to a lost host is found.
 
-A firewall forgets a connection that has rested, and a host may vanish while an answer is awaited.
-The first is found by a question before the connection is used again. The second is found by the
-kernel, which asks the other host in the meantime (Linux manual, tcp(7)).
+A firewall drops the state of an idle connection, and a host may vanish while an answer is awaited.
+The pool finds the first with a query before it uses a connection again. The kernel finds the second
+with TCP keepalive (Linux manual, tcp(7)).
 """
 
 import socket
@@ -11,27 +11,27 @@ import sys
 from typing import Any
 
 IDLE_PING_AFTER = 1.0
-"""Seconds without use after which a connection is asked; under load none is that old."""
+"""Seconds without use after which a connection is checked; under load none is idle that long."""
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 3, 1, 5
 """
-Seconds of silence before a host is asked, seconds between two questions, and how many it may miss:
-one that is gone is found within 8 s, so that work goes on within 10, and a gap of 4 s is survived.
+Seconds without traffic before the first probe, seconds between probes, and how many may fail. A
+lost host is found within 8 s, so that work continues within 10, and an outage of 4 s is survived.
 """
 
 TCP_USER_TIMEOUT_MS = (KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES) * 1000
-"""Milliseconds that what is sent may go unacknowledged; to the kernel it counts more than COUNT."""
+"""Milliseconds that sent data may stay unacknowledged; it overrides the number of probes."""
 
 
 def enable_keepalive_on_driver(driver: Any) -> None:
-    """Have the kernel watch asyncpg's connection, which has no option for it."""
+    """Enable keepalive on a connection of asyncpg, which has no option for it."""
     transport = getattr(driver, "_transport", None)
     if sock := transport and transport.get_extra_info("socket"):
         enable_keepalive(sock)
 
 
 def enable_keepalive(sock: socket.socket) -> None:
-    """Have the kernel end a connection whose other host is gone, as soon as Linux can."""
+    """Let the kernel close a connection to a lost host; on Linux as soon as possible."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,12 +1,12 @@
 """
-Connections that may lead through a connection pooler, such as PgBouncer in transaction mode.
+Connections that may go through a connection pooler, such as PgBouncer in transaction mode.
 
-A pooler may give each transaction another session of PostgreSQL. So nothing may outlast a
+A pooler may use another session of PostgreSQL for each transaction. So nothing may outlast a
 transaction: no named prepared statement, and no setting of the session. Many poolers also refuse or
-drop the startup parameters with which we set statement_timeout and the rest. Each new connection is
-therefore asked once whether it leads to the session that it named, with our settings in force.
-Where it does not, every transaction sets them itself, in the same message as its BEGIN, and
-statements are unnamed: each costs one more round trip, and nothing else changes.
+drop the startup parameters that set statement_timeout and the other limits. Each new connection is
+therefore checked once: whether it reaches the session that it was given, with the settings in
+force. If not, every transaction sets them itself, in the same message as its BEGIN, and statements
+are unnamed. That costs one more round trip for each statement, and nothing else changes.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ from saga_engine.postgres.rows import DriverRow, DriverRows
 from saga_engine.postgres.statement import Statement
 
 _SOCKET_SETTINGS = ("tcp_keepalives_", "tcp_user_timeout")
-"""Settings of a socket: behind a pooler its socket is another one, and Unix sockets have none."""
+"""Settings of the socket: a pooler has a socket of its own, and Unix sockets have none."""
 
 _PREPARED_MAX = 500
 """
-Statements that stay prepared on one connection. The engine has about a hundred, and makes a few for
-each month.
+Statements that stay prepared on one connection. The engine has about a hundred, and a few for each
+month.
 """
 
 _REFORMATTED_SETTINGS = frozenset({"application_name", "timezone"})
-"""Settings that PostgreSQL may show spelled otherwise; nothing that we promise depends on them."""
+"""Settings that PostgreSQL may report in another spelling; no promise depends on them."""
 
 
 class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
@@ -50,12 +50,12 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         self._prepared_by_sql: dict[str, Any] = {}
 
     def uses_pooler(self) -> bool:
-        """Whether it leads through a pooler."""
+        """Whether the connection goes through a pooler."""
         return self.session_name is not None
 
     def enable_pooler_mode(self, settings: Mapping[str, str]) -> None:
-        """Set *wanted* in each transaction from now on, and keep nothing in the session."""
-        self._stmt_cache_enabled = False  # or asyncpg's own statements would have names
+        """From now on set *settings* in each transaction, and keep nothing in the session."""
+        self._stmt_cache_enabled = False  # or asyncpg names its own statements
         self.session_name = f"{settings.get('application_name', 'saga-engine')} {token_hex(4)}"
         transaction_settings = {
             **_server_settings(settings),
@@ -70,7 +70,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         )
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
-        """Execute as asyncpg does; a BEGIN takes the settings with it."""
+        """Execute as asyncpg does, with the settings after a BEGIN."""
         if not self._begin_settings or not query.startswith("BEGIN"):
             return str(await super().execute(query, *args, timeout=timeout))
         try:
@@ -80,7 +80,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
                 )
             )
         except asyncpg.PostgresError:
-            # SQLAlchemy takes a BEGIN that failed for one that never began.
+            # SQLAlchemy does not roll back after a BEGIN that failed.
             if self.is_in_transaction():
                 await super().execute("ROLLBACK", timeout=timeout)
             raise
@@ -88,7 +88,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
     async def execute_statement(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
     ) -> DriverRows:
-        """Execute one statement. It stays prepared, unless a pooler is in between."""
+        """Execute one statement. It stays prepared, except through a pooler."""
         sql, names = statement.positional
         values = parameters or {}
         prepared = self._prepared_by_sql.get(sql)
@@ -110,14 +110,14 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         self._prepared_by_sql[sql] = prepared
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
-        """Prepare as asyncpg does; behind a pooler without a name."""
+        """Prepare as asyncpg does, through a pooler without a name."""
         return await super().prepare(query, name="" if self.uses_pooler() else name, **options)
 
 
 async def connect(
     *, server_settings: Mapping[str, str] | None = None, **arguments: Any
 ) -> PoolerAwareConnection:
-    """Connect to PostgreSQL, or to the pooler before it, with *server_settings* in force."""
+    """Connect to PostgreSQL, directly or through a pooler, with *server_settings* in force."""
     settings = dict(server_settings or {})
     try:
         connection = await _open(settings, arguments)
@@ -140,13 +140,13 @@ async def connect(
 
 
 async def leads_through_pooler(driver: asyncpg.Connection) -> bool:
-    """Whether a connection of another engine than ours leads through a pooler."""
+    """Whether a connection that another library opened goes through a pooler."""
     return bool(await driver.execute(_session_check_sql(driver.get_server_pid(), {})) != "SELECT 1")
 
 
 def is_pooler_safe(adapter: Any) -> bool:
-    """Whether SQLAlchemy keeps no statement of a connection, and gives none a fixed name."""
-    names = {adapter._prepared_statement_name_func() for _ in range(2)}  # noqa: SLF001 - not told
+    """Whether SQLAlchemy caches no statement of a connection, and names none the same twice."""
+    names = {adapter._prepared_statement_name_func() for _ in range(2)}  # noqa: SLF001 - it has no public name
     caches_statements = adapter._prepared_statement_cache is not None  # noqa: SLF001 - the same
     return not caches_statements and (names == {""} or (len(names) > 1))
 
@@ -160,7 +160,7 @@ async def _open(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> Po
         connection: PoolerAwareConnection = await connect_function(
             server_settings=dict(settings), **options
         )
-    except KeyError:  # asyncpg looks the user of this process up, and a container may have none
+    except KeyError:  # asyncpg looks up the user of this process, and a container may have none
         raise ConfigurationError(
             "The database URL names no user, and the user of this process has no name. Name the"
             " user in the URL, as in postgresql+asyncpg://user@host/database."
@@ -170,10 +170,10 @@ async def _open(settings: Mapping[str, str], arguments: Mapping[str, Any]) -> Po
 
 def _session_check_sql(backend_pid: int, settings: Mapping[str, str]) -> str:
     """
-    Ask for one row if the session is ours alone and has *wanted* in force.
+    Return a query that has a row if this is the expected session and has *settings* in force.
 
-    One message of the simple protocol, which needs no prepared statement: asyncpg tells of its
-    answer how many rows it has.
+    It is one message of the simple protocol and needs no prepared statement: asyncpg returns the
+    number of rows in the command tag.
     """
     checked_settings = {
         name: value

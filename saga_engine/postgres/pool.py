@@ -1,10 +1,10 @@
 """
-Which pooled connections may be used again, and how soon a dead one is found.
+Which pooled connections may be used again, and how soon a stale one is found.
 
-A connection that leads astray is rarely alone: what makes the server silent, or turns a primary
-into a standby, does it to the whole pool at once, and each would take its user as long to find out.
-So after one, all that were opened before are replaced when they are next wanted. One that has
-rested is asked first whether anybody is there: a firewall forgets it without telling us.
+A stale connection is rarely alone: an unreachable server, or a primary that became a standby,
+concerns the whole pool, and each user would wait for its own timeout. So after one stale connection
+all connections that were opened before it are replaced at their next use. An idle connection is
+checked with a query first, because a firewall drops idle connections silently.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ _PING = text("SELECT 1")
 
 class ConnectionPool:
     """
-    The connections of one engine, trusted until one of them leads astray.
+    The connections of one engine, all valid until one of them is found stale.
 
-    One that has rested must answer within `database_connect_timeout` seconds.
+    An idle connection must answer within `database_connect_timeout` seconds.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
@@ -41,11 +41,11 @@ class ConnectionPool:
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
 
     def invalidate_before(self, moment: float) -> None:
-        """Use no connection again that was opened before a moment of the monotonic clock."""
+        """Replace connections that were opened before a time of the monotonic clock."""
         self._valid_since = max(self._valid_since, moment)
 
     async def connect(self) -> AsyncConnection:
-        """Check a connection out, one that leads to the server; a new one when none does."""
+        """Check out a connection that reaches the server: a pooled one, or a new one."""
         while True:
             connection = await self._engine.connect()
             info = (await connection.get_raw_connection()).info
@@ -56,16 +56,17 @@ class ConnectionPool:
 
     async def _ping(self, connection: AsyncConnection) -> bool:
         adapter: Any = (await connection.get_raw_connection()).dbapi_connection
-        # Cut, not cancelled: after that SQLAlchemy would wait for a goodbye, two seconds more.
+        # Terminated, not cancelled: then SQLAlchemy would wait two more seconds for a clean close.
         timeout_handle = asyncio.get_running_loop().call_later(
             self._ping_timeout, _terminate, adapter
         )
         answered = False
         try:
-            with suppress(Exception):  # whatever it is, a new connection will say so again
+            with suppress(Exception):  # a new connection raises the same error again
                 await connection.execute(_PING)
                 await connection.rollback()
-                answered = not adapter.driver_connection.is_closed()  # cut just as it answered
+                # terminated just as it answered
+                answered = not adapter.driver_connection.is_closed()
         finally:
             timeout_handle.cancel()
             if not answered:
@@ -78,18 +79,18 @@ class ConnectionPool:
     ) -> None:
         if entry.info[_OPENED_AT] < self._valid_since:
             _terminate(connection)
-            raise DisconnectionError  # SQLAlchemy forgets it and opens another
+            raise DisconnectionError  # SQLAlchemy opens another one
 
 
 async def discard(connection: AsyncConnection) -> None:
-    """Close a connection that may be silent, or in the middle of an answer, and wait for nobody."""
+    """Close a connection that may be stale or in the middle of an answer, without waiting."""
     if not connection.invalidated:
         _terminate((await connection.get_raw_connection()).dbapi_connection)
         await connection.invalidate()
 
 
 def _terminate(connection: DBAPIConnection | None) -> None:
-    """SQLAlchemy would say goodbye first, and wait for that; other drivers than ours have to."""
+    """Close without a clean shutdown, which SQLAlchemy would wait for; other drivers need it."""
     driver: Any = connection and connection.driver_connection
     if hasattr(driver, "terminate"):
         driver.terminate()

@@ -1,4 +1,4 @@
-"""What the driver returns for a statement, as `statement.Rows` says that it is read."""
+"""The rows that the driver returns for a statement, with the interface of `statement.Rows`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import asyncpg
 
 
 class DriverRow(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
-    """A row whose columns are read by their places, or by their names as attributes."""
+    """A row whose columns are read by position, or by name as attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -17,7 +17,7 @@ class DriverRow(asyncpg.Record):  # type: ignore[misc]  # asyncpg ships no types
 
 
 class DriverRows:
-    """What a statement has returned; `status` is PostgreSQL's word for it, as `UPDATE 3`."""
+    """The rows of a statement, and PostgreSQL's command tag, such as `UPDATE 3`."""
 
     def __init__(self, rows: Sequence[DriverRow], command_tag: str) -> None:
         self._rows = rows

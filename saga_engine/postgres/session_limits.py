@@ -1,4 +1,4 @@
-"""What a session of the engine's is held to by PostgreSQL, and how long connecting may take."""
+"""The limits that PostgreSQL enforces on a session of the engine, and the timeout of connecting."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from saga_engine.settings import Settings
 
 
 def session_arguments(settings: Settings) -> dict[str, Any]:
-    """Give what `asyncpg.connect` takes besides an address."""
+    """Return the arguments of `asyncpg.connect` other than the address."""
     timeout = f"{settings.database_transaction_timeout * 1000:.0f}"
     return {
         "timeout": settings.database_connect_timeout,
@@ -18,8 +18,8 @@ def session_arguments(settings: Settings) -> dict[str, Any]:
             "statement_timeout": timeout,
             "idle_in_transaction_session_timeout": timeout,
             "lock_timeout": f"{settings.database_lock_timeout * 1000:.0f}",
-            # Every hot statement finds its rows by key, whatever the planner believes: a plan
-            # made while the tables were empty must not read all of them when they are full.
+            # Every hot statement finds its rows by an index. A plan that was made while the tables
+            # were empty must not read whole tables when they are full.
             "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",
             "jit": "off",

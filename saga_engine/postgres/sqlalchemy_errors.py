@@ -1,8 +1,8 @@
 """
-What an error of the database means to us when SQLAlchemy has raised it.
+Errors that SQLAlchemy has raised, as errors of the engine.
 
-SQLAlchemy keeps its adapter's error in `orig`, and that has the driver's as its cause. `sqlstate`
-says what the driver's means.
+SQLAlchemy keeps its adapter's error in `orig`, whose cause is the driver's error. `errors` knows
+what that one means.
 """
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -13,24 +13,24 @@ from saga_engine.postgres import errors
 
 
 def translate_error(error: BaseException, address: str) -> SagaEngineError | None:
-    """As `sqlstate.translated`; a pool without a free connection is unavailable too."""
+    """As `errors.translate_error`; a pool without a free connection is unavailable too."""
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailable(f"All connections to {address} are busy. Try again later.")
     return errors.translate_error(_driver_error(error), address)
 
 
 def is_stale_connection(error: BaseException) -> bool:
-    """As `sqlstate.leads_astray`."""
+    """As `errors.is_stale_connection`."""
     return errors.is_stale_connection(_driver_error(error))
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """As `sqlstate.code_of`."""
+    """As `errors.sqlstate_of`."""
     return errors.sqlstate_of(_driver_error(error))
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """As `sqlstate.is_away`; a connection that SQLAlchemy has given up is away too."""
+    """As `errors.is_unavailable`; also when SQLAlchemy has invalidated the connection."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return errors.is_unavailable(_driver_error(error))

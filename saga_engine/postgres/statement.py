@@ -1,10 +1,10 @@
 """
-A statement as text, and what executes it.
+A statement as text, and the transactions that execute it.
 
-Most statements of this package are text with parameters such as `:run_id`. The engine executes them
-over the driver (`pooler.Connection.run`), in the transactions of `database` and of `session`. What
-is recorded in a transaction of the user's goes over that one's connection of SQLAlchemy. SQLAlchemy
-is imported only where it is used: its import takes longer than a command of the command line.
+Statements are SQL with parameters such as `:run_id`. The transactions of `store.database` and
+`store.session` execute them with the driver (`pgbouncer.PoolerAwareConnection`). A statement in a
+transaction of the user's code goes through that connection of SQLAlchemy. SQLAlchemy is imported
+only where it is used: its import takes longer than a command of the command line.
 """
 
 import re
@@ -18,7 +18,7 @@ _PARAMETER = re.compile(r"(?<![:\w]):(\w+)(?!:)")
 
 
 class Statement:
-    """One statement in SQL, whose parameters are written as `:name`."""
+    """One SQL statement, with parameters such as `:name`."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
@@ -28,13 +28,13 @@ class Statement:
 
     @cached_property
     def positional(self) -> tuple[str, Sequence[str]]:
-        """The SQL as PostgreSQL takes it, with `$1` and so on, and their names in order."""
+        """The SQL with `$1`, `$2` and so on, and the names of these parameters in order."""
         names = list(dict.fromkeys(_PARAMETER.findall(self.sql)))
         return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", self.sql), names
 
     @cached_property
     def sqlalchemy_clause(self) -> Any:
-        """The same for SQLAlchemy, made once: it caches by what it has made of a statement."""
+        """The statement for SQLAlchemy, created once because SQLAlchemy caches by its identity."""
         import sqlalchemy  # noqa: PLC0415 - see above
 
         return sqlalchemy.text(self.sql)
@@ -46,7 +46,7 @@ def text(sql: str) -> Statement:
 
 
 class Rows(Protocol):
-    """What a statement has returned, as SQLAlchemy's results are read."""
+    """The rows of a statement, with the interface of SQLAlchemy's results."""
 
     @property
     def rowcount(self) -> int:
@@ -80,7 +80,7 @@ class Rows(Protocol):
 
 
 class Transaction(Protocol):
-    """A connection inside a transaction; every function of this package takes one."""
+    """An open transaction, which every function of the store takes."""
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
@@ -89,7 +89,7 @@ class Transaction(Protocol):
 
 
 class TransactionSource(Protocol):
-    """What opens one transaction after another."""
+    """Opens one transaction after another, as a pool or a session does."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open one transaction: committed when the block ends, undone when it raises."""
+        """Open one transaction: committed when the block ends, rolled back when it raises."""

@@ -1,10 +1,10 @@
 """
-The URL of a database, read: what the driver connects to, and what may be shown of it.
+The URL of a database, parsed: what the driver connects to, and an address to show.
 
     postgresql+asyncpg://user:password@host:5432/database?sslmode=verify-full
     postgresql+asyncpg://user:password@/database?host=one:5432&host=two:5432
 
-It is read as SQLAlchemy reads it, whose form it has: users write the same URL for both.
+It has the form of SQLAlchemy's URLs and is parsed in the same way: users write one URL for both.
 """
 
 import inspect
@@ -49,7 +49,7 @@ _OBJECT_PARAMETERS = (
     "direct_tls",
     "dsn",
 )
-"""Parameters of asyncpg's that cannot be written in a URL."""
+"""Parameters of asyncpg that a URL cannot have."""
 
 _URL = re.compile(
     r"""
@@ -70,13 +70,13 @@ _INVALID_URL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseUrl:
     """
-    What a URL says.
+    The parts of a URL.
 
-    `hosts` and `ports` are as long as each other; a port of None is the driver's usual one, and no
-    hosts at all mean its usual ones. `query` has the parameters that are not about hosts or TLS.
+    `hosts` and `ports` have the same length. A port of None is the driver's default, and without
+    hosts the driver uses its default hosts. `query` has the parameters other than hosts and TLS.
     """
 
     user: str | None
@@ -99,12 +99,12 @@ class DatabaseUrl:
 
     def connect_arguments(self) -> dict[str, Any]:
         """
-        Give what `asyncpg.connect` takes, without the TLS context.
+        Return the arguments of `asyncpg.connect`, without the TLS context.
 
-        Of several hosts, the one is wanted that takes writes.
+        With several hosts they select the one that accepts writes.
 
         Raises:
-            ConfigurationError: a parameter is not known, or is not the number that it must be.
+            ConfigurationError: a parameter is unknown, or is not a number.
         """
         found: dict[str, Any] = {**_typed_parameters(self.query)}
         found |= {"user": self.user, "password": self.password, "database": self.database}
@@ -120,10 +120,11 @@ class DatabaseUrl:
 
 def parse_database_url(url: str) -> DatabaseUrl:
     """
-    Read a URL.
+    Parse a URL.
 
     Raises:
-        ConfigurationError: it is not one of PostgreSQL for asyncpg. The text does not quote it.
+        ConfigurationError: it is not a URL of PostgreSQL for asyncpg. The message does not quote
+            it.
     """
     matched = _URL.match(url.strip())
     if matched is None or matched["driver"] != DRIVER:
@@ -147,13 +148,15 @@ def parse_database_url(url: str) -> DatabaseUrl:
     )
     for name in TLS_PARAMETERS:
         query.pop(name, None)
-    return DatabaseUrl(user, password, hosts, ports, database, query)
+    return DatabaseUrl(
+        user=user, password=password, hosts=hosts, ports=ports, database=database, query=query
+    )
 
 
 def _hosts_and_ports(
     matched: re.Match[str], parameters: dict[str, list[str]]
 ) -> tuple[Sequence[str], Sequence[int | None]]:
-    """Take hosts and ports out of the parameters, which count before those of the URL itself."""
+    """Take hosts and ports out of the parameters, which have precedence over the URL itself."""
     host_values = parameters.pop("host", [])
     ports = [each for value in parameters.pop("port", []) for each in value.split(",")]
     hosts = host_values[0].split(",") if len(host_values) == 1 else host_values
@@ -177,7 +180,7 @@ def _hosts_and_ports(
 
 
 def _check_host(host: str) -> None:
-    """Raise ValueError for a host that no resolver takes."""
+    """Raise ValueError for a host that no resolver accepts."""
     if "\0" in host:
         raise ValueError
     if not host.startswith("/"):
@@ -191,7 +194,7 @@ def _single_value(name: str, values: Sequence[str]) -> str:
 
 
 def _typed_parameters(query: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters, of the type that asyncpg takes."""
+    """Return the parameters with the types that asyncpg expects."""
     allowed = {*inspect.signature(asyncpg.connect).parameters, *NUMERIC_PARAMETERS}.difference(
         _OBJECT_PARAMETERS
     )

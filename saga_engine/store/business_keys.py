@@ -1,13 +1,13 @@
 """
-Business keys: which run a key of a saga belongs to, and with which input it came.
+Business keys: which run a key of a saga belongs to, and with which input it was reserved.
 
-A key is reserved in the transaction that starts its run, or that records the request to. Two that
-want the same key at once meet in the primary key: the second waits for the first to commit, and
-then finds the key held.
+A key is reserved in the transaction that starts its run, or that records the start. If two
+transactions reserve the same key at once, the second waits for the first to commit, and then finds
+the owner.
 
-Of the input its digest is kept. Where payloads are sealed the digest is too, or who guesses an
-input could look whether it was that; and because the key that sealed it is named in it, the same
-input is known again after another key has become current.
+Where payloads are encrypted the digest is too: otherwise a reader could test whether the input has
+a guessed value. The encrypted digest names its encryption key, so the same input is recognized
+after another key has become current.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Json
 
 LOCK_RETRY_DELAYS = (0.0, 0.01, 0.04, 0.15)
-"""Seconds before each look at a locked key: 0.2 in all, some ten times what a batch takes."""
+"""Seconds before each try of a locked key: 0.2 in all, about ten times what a batch takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """A run that wants a key for itself; its input is not sealed."""
+    """A run that requests a key; its input is not encrypted."""
 
     saga: str
     key: str
@@ -47,9 +47,10 @@ class KeyRequest:
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
     """
-    Who has the key, and whether it was reserved with the same input as now.
+    The run that has the key, and whether the key was reserved with the same input as now.
 
-    `problem` says why that cannot be told: it is sealed with a key that is not here.
+    `decryption_error` says why the inputs cannot be compared: the digest is encrypted with a key
+    that this process does not have.
     """
 
     run_id: str
@@ -61,16 +62,18 @@ async def try_reserve(
     tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
 ) -> list[KeyOwner | None]:
     """
-    Reserve the keys that no run holds; who holds each, in the order of *wanted*.
+    Reserve the keys that no run has, and return the owner of each, in the order of *requests*.
 
-    Where several want one key, the first gets it. A run that asks again holds its key already. None
-    for a key that another transaction still wants after a moment: that of a caller, which records a
-    start with `requests.start`, may stay open for as long as it likes, and no worker waits for it;
-    that of another worker is over in milliseconds.
+    If several requests name one key, the first gets it. A run that requests its own key again is
+    its owner.
+
+    The owner is None if another transaction still has the lock of the key after
+    `LOCK_RETRY_DELAYS`. The transaction of a client that records a start may stay open for any
+    time, and no worker waits for it; that of another worker ends in milliseconds.
 
     Raises:
-        StoreUnavailable: a key's run was dropped at this moment; try again.
-        SealError: the codec cannot seal.
+        StoreUnavailable: the run with a key was dropped at this moment; try again.
+        EncryptionError: the codec cannot encrypt the digest.
     """
     if not requests:
         return []
@@ -85,7 +88,7 @@ async def try_reserve(
 
 
 async def _lock(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Lock keys; those whose lock somebody else has after a few looks are left out."""
+    """Lock keys; those that another transaction has locked after the last try are left out."""
     locked: set[tuple[str, str]] = set()
     for delay in LOCK_RETRY_DELAYS:
         missing = sorted(pairs - locked)
@@ -100,7 +103,7 @@ async def _lock(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, 
 async def _reserve(
     tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption
 ) -> list[KeyOwner]:
-    """Reserve keys whose lock this transaction has."""
+    """Reserve keys that this transaction has locked."""
     if not requests:
         return []
     first_requests: dict[tuple[str, str], tuple[str, bytes]] = {}
@@ -110,7 +113,7 @@ async def _reserve(
                 request.run_id,
                 digest_to_store(request, encryption),
             )
-    ordered = sorted(first_requests)  # so that two transactions wait for each other in one order
+    ordered = sorted(first_requests)  # all transactions lock the rows in one order
     arguments = {
         "sagas": [saga for saga, _ in ordered],
         "keys": [key for _, key in ordered],
@@ -166,7 +169,7 @@ def _canonical_number(number: str) -> float:
 
 
 def digest_to_store(request: KeyRequest, encryption: PayloadEncryption) -> bytes:
-    """What is kept of the input: its digest, or with a codec the digest sealed for that key."""
+    """Return the digest that is stored with the key; with a codec it is encrypted for that key."""
     plain_digest = input_digest(request.input)
     encrypted = encryption.encrypt(
         plain_digest.hex(), key_associated_data(request.saga, request.key)
@@ -177,7 +180,7 @@ def digest_to_store(request: KeyRequest, encryption: PayloadEncryption) -> bytes
 def owner_of(
     request: KeyRequest, run_id: str, stored_digest: bytes, encryption: PayloadEncryption
 ) -> KeyOwner:
-    """Who holds the key, and whether the digest stored with it is that of the same input."""
+    """Compare the digest that is stored with a key with that of the requested input."""
     requested_digest = input_digest(request.input)
     if len(stored_digest) == len(requested_digest):
         return KeyOwner(run_id, stored_digest == requested_digest)
@@ -190,7 +193,8 @@ def owner_of(
     return KeyOwner(run_id, decrypted == requested_digest.hex())
 
 
-# The lock stands for the key while no row does. Two keys may share one: then one waits in vain.
+# The lock represents the key while there is no row. Two keys may have the same lock: then one waits
+# without need.
 _LOCK_ID = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
 
 _TRY_LOCK = text(

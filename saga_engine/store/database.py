@@ -1,9 +1,10 @@
 """
-The way to PostgreSQL: a pool, and one transaction for one unit of work.
+The database of a process that serves: a connection pool, and one transaction for each unit of work.
 
-A transaction is short and bounded on both sides: here by a timeout, there by limits of the session.
-What goes wrong leaves as one of our errors; see `sqlstate`. Nothing is retried here: whether a cut
-COMMIT happened is not known, so the caller looks again by key.
+A transaction is limited on both sides: here by a timeout, in PostgreSQL by the limits of the
+session. Errors of the driver become errors of the engine, see `postgres.errors`. Nothing is retried
+here: after a lost COMMIT it is unknown whether the transaction was committed, so the caller reads
+again by key.
 """
 
 import asyncio
@@ -31,11 +32,13 @@ from saga_engine.store.json_column import dumps
 
 class SqlAlchemyTransaction:
     """
-    A transaction, for the functions of this package.
+    A transaction on a connection of SQLAlchemy, for the functions of this package.
 
-    `connection` executes what is composed with SQLAlchemy. Only whoever began the transaction may
-    commit it or roll it back. `driver` is the driver's connection beneath it, where `Database` has
-    begun it.
+    Only the code that began the transaction commits it or rolls it back.
+
+    Args:
+        connection: executes statements that are composed with SQLAlchemy.
+        driver: the driver's connection below, when `Database` began the transaction.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class SqlAlchemyTransaction:
         self._driver = driver
 
     def close(self) -> None:
-        """Refuse further statements: the connection goes back to the pool."""
+        """Refuse further statements: the connection returns to the pool."""
         self._driver = None
 
     async def execute(
@@ -54,8 +57,8 @@ class SqlAlchemyTransaction:
         """
         Execute one statement: as text, or composed with SQLAlchemy.
 
-        Text goes to the driver past SQLAlchemy, which has nothing to add to it and would take as
-        much processor time again.
+        Text goes directly to the driver: SQLAlchemy has nothing to add to it and would double the
+        processor time.
         """
         if isinstance(statement, Statement) and self._driver is not None:
             return await self._driver.execute_statement(statement, parameters)
@@ -66,9 +69,9 @@ class SqlAlchemyTransaction:
 
 class Database:
     """
-    A pool of connections to one database; `async with` owns it.
+    A connection pool of one database; `async with` opens and closes it.
 
-    Entering checks that it can be used, see `check`.
+    Entering it checks that the database is usable, see `check`.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -96,11 +99,11 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlAlchemyTransaction]:
         """
-        Open one transaction: committed when the block ends, undone when it raises.
+        Open one transaction: committed when the block ends, rolled back when it raises.
 
         Raises:
             StoreUnavailable: try again later; whether it was committed is unknown.
-            StoreRefused: it can never be committed with this data.
+            StoreRefused: PostgreSQL refuses the data; a retry would fail too.
             SchemaMismatch: the tables are not those of this version.
         """
         started_at = time.monotonic()
@@ -123,13 +126,13 @@ class Database:
         try:
             driver_transaction = adapter.driver_connection.transaction()
             await driver_transaction.start()
-            adapter._transaction = driver_transaction  # noqa: SLF001 - SQLAlchemy would begin another
+            adapter._transaction = driver_transaction  # noqa: SLF001 - or SQLAlchemy begins another
             yield transaction
-            adapter._transaction = None  # noqa: SLF001 - there is nothing left to undo
+            adapter._transaction = None  # noqa: SLF001 - or SQLAlchemy rolls it back
             await driver_transaction.commit()
         except asyncio.CancelledError:
-            # A cancelled statement may leave the socket dead or in the middle of an answer, and a
-            # rollback would wait for it. The server undoes what a closed connection leaves.
+            # After a cancelled statement the socket may be dead or in the middle of an answer, and
+            # a rollback would wait for it. The server rolls back when the connection is closed.
             await discard(connection)
             raise
         except Exception:
@@ -141,14 +144,13 @@ class Database:
 
     async def check(self) -> None:
         """
-        Make sure that the database answers, keeps what it has confirmed, and has our tables.
+        Check that the database answers, does not lose confirmed commits, and has the tables.
 
         Raises:
             StoreUnavailable: it does not answer.
-            SchemaMismatch: it has not been migrated to this version, or so far that this version
-                cannot work with it any more.
+            SchemaMismatch: its schema is too old or too new for this version.
             ConfigurationError: synchronous_commit is off, so confirmed commits could be lost; or
-                its encoding is not UTF8, so it cannot hold every text.
+                its encoding is not UTF8, so it cannot store every text.
         """
         async with self.transaction() as tx:
             await database_check.check_database(tx, self._address)
@@ -156,7 +158,7 @@ class Database:
 
 async def _rollback(connection: AsyncConnection, adapter: Any) -> None:
     """Roll back. A connection on which BEGIN, COMMIT or this fails is discarded."""
-    driver_transaction, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is undone here
+    driver_transaction, adapter._transaction = adapter._transaction, None  # noqa: SLF001 - it is rolled back here
     if driver_transaction is None or adapter.driver_connection.is_closed():
         await discard(connection)
         return

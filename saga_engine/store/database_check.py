@@ -1,4 +1,4 @@
-"""Whether a database can be used: it keeps what it confirms, holds every text, has our tables."""
+"""Whether a database is usable: it keeps confirmed commits, stores every text, has the tables."""
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.postgres import encoding
@@ -8,13 +8,12 @@ from saga_engine.store import schema
 
 async def check_database(tx: Transaction, address: str) -> None:
     """
-    Make sure that a database keeps what it has confirmed, and has our tables.
+    Check that a database does not lose confirmed commits, stores every text, and has the tables.
 
     Raises:
-        SchemaMismatch: it has not been migrated to this version, or so far that this version
-            cannot work with it any more.
-        ConfigurationError: synchronous_commit is off, so confirmed commits could be lost; or
-            its encoding is not UTF8, so it cannot hold every text.
+        SchemaMismatch: its schema is too old or too new for this version.
+        ConfigurationError: synchronous_commit is off, so confirmed commits could be lost; or its
+            encoding is not UTF8, so it cannot store every text.
     """
     row = (await tx.execute(_CHECK)).one()
     if row.synchronous_commit == "off":

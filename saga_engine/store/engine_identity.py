@@ -1,8 +1,8 @@
 """
-What this engine is known by: one row, made by whoever comes first and then the same for all.
+The identity of the engine: one row, inserted by the first process and read by all.
 
-The key of the correlation ids can be rotated. A new key signs only after a delay, in which every
-worker reads it, and the key before it is accepted until the next rotation.
+The key that signs correlation ids can be rotated. A new key signs only after a delay, in which
+every worker reads it. The previous key is accepted until the next rotation.
 """
 
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ TOKEN_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
-    """The keys of the correlation ids. Whoever has one that is accepted can answer any command."""
+    """The keys of the correlation ids. A process with an accepted key can answer any command."""
 
     signing: bytes = field(repr=False)
     accepted: tuple[bytes, ...] = field(repr=False)
 
 
 async def token_keys(tx: Transaction) -> TokenKeys:
-    """Read the keys that sign and check correlation ids; the first is made here."""
+    """Read the keys that sign and check correlation ids; the first call generates one."""
     row = (await tx.execute(_READ)).first()
     if row is None:
         await tx.execute(_CREATE, {"token_key": token_bytes(TOKEN_KEY_BYTES)})
@@ -35,12 +35,12 @@ async def token_keys(tx: Transaction) -> TokenKeys:
 
 async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None:
     """
-    Make a new key, which signs after *delay*; from when on it does.
+    Generate a new key, which signs after *delay*.
 
     Returns:
-        None when it is too early, and nothing was changed: until *delay* after the last new key
-        began to sign, some worker may not have read it and signs with its predecessor, which
-        would not be accepted any more. See `rotation_possible_from`.
+        The time from which the new key signs. None when it is too early, and nothing was changed:
+        until *delay* after the last key became active a worker may still sign with the key before
+        it, and a rotation would make that key invalid. See `next_rotation_at`.
     """
     await token_keys(tx)
     arguments = {"token_key": token_bytes(TOKEN_KEY_BYTES), "delay": delay}
@@ -49,7 +49,7 @@ async def rotate_token_key(tx: Transaction, delay: timedelta) -> datetime | None
 
 
 async def next_rotation_at(tx: Transaction, delay: timedelta) -> datetime:
-    """Read from when on `rotate_token_key` with that *delay* makes a new key."""
+    """Return the time from which `rotate_token_key` with that *delay* generates a new key."""
     found: datetime = (await tx.execute(_NEXT_ROTATION_AT, {"delay": delay})).scalar_one()
     return found
 

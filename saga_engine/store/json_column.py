@@ -1,7 +1,8 @@
 """
-JSON as it goes into a column: as text, because that is what the driver sends quickest.
+JSON as it is stored in a column: as text, which the driver sends fastest.
 
-`dumps` is strict, for what is ours and was checked; `storable` takes anything, for dead letters.
+`dumps` is strict, for the engine's own checked values. `make_storable` accepts any value, for dead
+letters.
 """
 
 import math
@@ -12,17 +13,15 @@ import orjson
 
 from saga_engine.errors import StoreRefused
 
-_DEPTH_MAX = (
-    64  # as deep as a body may be nested by default, and far below where JSON readers give up
-)
+_DEPTH_MAX = 64  # the default limit of a body, and far below the limits of JSON readers
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
     """
-    Write *value* as JSON; with `ordered`, the keys of objects in their order.
+    Write *value* as JSON.
 
     Raises:
-        StoreRefused: it holds what JSON cannot: a lone surrogate, an integer beyond 64 bits.
+        StoreRefused: it has a lone surrogate, or an integer of more than 64 bits.
     """
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
@@ -32,10 +31,10 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
 
 def make_storable(value: Any, depth: int = _DEPTH_MAX) -> Any:
     """
-    Make of a sender's value what a text or JSONB column takes, as like to it as can be.
+    Make a sender's value storable in a text or JSONB column, with as few changes as possible.
 
-    PostgreSQL refuses NUL and lone surrogates (manual, 8.14), JSON has no infinity, and nesting
-    without end would exhaust the stack of whoever reads it.
+    PostgreSQL refuses NUL and lone surrogates (manual, 8.14), JSON has no infinity, and deep
+    nesting would exhaust the stack of a reader.
     """
     if isinstance(value, Mapping):
         pairs = value.items() if depth else ()
@@ -48,7 +47,7 @@ def make_storable(value: Any, depth: int = _DEPTH_MAX) -> Any:
 
 
 def _is_storable_number(value: Any) -> bool:
-    """Whether a number can be written as it is."""
+    """Whether JSON and PostgreSQL can store a number unchanged."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and -(2**63) <= value < 2**63

@@ -1,9 +1,9 @@
 """
-Bringing a database to this version's schema, with alembic and without an ini file.
+Upgrades of a database to this version's schema, with alembic and without an ini file.
 
 The migrations are `migrations/` in a checkout and `saga_engine/_migrations/` in an installed wheel.
-Several processes may upgrade at once: one does it, the others wait and find it done. There is no
-way down; restore a backup instead.
+If several processes upgrade at once, one does it and the others wait and find nothing to do. A
+downgrade does not exist; restore a backup instead.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from saga_engine.store.tables import SCHEMA
 
 LOCK_TIMEOUT = 1.0
 LOCK_RETRY_WINDOW = 60.0
-_ADVISORY_LOCK_ID = 0x5A6A  # any number, as long as every version of the engine takes the same
+_ADVISORY_LOCK_ID = 0x5A6A  # any number that is the same in every version of the engine
 _LOCK_HINT = (
     "A transaction holds a table that the migration changes; nothing was changed. End it"
     " (pg_stat_activity shows the oldest), then run `saga-engine migrate` again."
 )
-_CONNECT_TIMEOUT = 60.0  # asyncpg's default, said because hosts share it
+_CONNECT_TIMEOUT = 60.0  # asyncpg's default, explicit because the hosts of a URL share it
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -45,16 +45,16 @@ async def upgrade(
     url: str, *, lock_timeout: float = LOCK_TIMEOUT, retry_window: float = LOCK_RETRY_WINDOW
 ) -> None:
     """
-    Apply every migration that is missing, in one transaction.
+    Apply the missing migrations, in one transaction.
 
-    A table is altered under a lock, and whoever waits for a lock holds up all who come after. So it
-    waits for *lock_timeout* seconds only, lets everybody pass and tries again, for *patience*
-    seconds at the most. A database that a newer version has migrated is left as it is.
+    ALTER TABLE needs a lock, and every later statement on the table waits behind it. So a try waits
+    for *lock_timeout* seconds, gives the waiting statements their turn, and is repeated for up to
+    *retry_window* seconds. A database that a newer version has migrated is not changed.
 
     Raises:
         SchemaMismatch: the database is ahead, and this version cannot work with it.
-        StoreBusy: somebody held a table all the time; nothing was changed.
-        StoreUnavailable: it is out of reach, or its role may not create a schema.
+        StoreLockTimeout: another transaction held a table in each try; nothing was changed.
+        StoreUnavailable: the database is unavailable, or the role may not create a schema.
         ConfigurationError: its encoding is not UTF8.
     """
     now = asyncio.get_running_loop().time
@@ -80,7 +80,7 @@ async def _upgrade_once(url: str, lock_timeout: float) -> None:
 
 
 async def outdated_reason(url: str) -> str | None:
-    """Tell what keeps the database from this version's schema; None when nothing does."""
+    """Say why the database does not have this version's schema; None when it has."""
     async with _connect(url) as connection:
         revisions = await connection.run_sync(_revisions)
         try:
@@ -120,7 +120,7 @@ async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
 
 
 def upgrade_sql() -> str:
-    """Everything `upgrade` would do to an empty database, as SQL to read or to run with psql."""
+    """Return what `upgrade` does to an empty database, as SQL for a reader or for psql."""
     output = io.StringIO()
     command.upgrade(_config(output), "head", sql=True)
     return output.getvalue()
@@ -128,7 +128,7 @@ def upgrade_sql() -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Revisions:
-    """The revision a database is at, the newest that this version has, and all that it has."""
+    """The revision of a database, the newest revision of this version, and all of them."""
 
     current: str | None
     head: str | None
@@ -147,7 +147,7 @@ async def _is_behind(connection: AsyncConnection, revisions: _Revisions) -> bool
     Whether migrations are missing.
 
     Raises:
-        SchemaMismatch: a newer version has migrated it, and this one cannot go on with it.
+        SchemaMismatch: a newer version has migrated it, and this one cannot work with it.
     """
     if revisions.current is None or revisions.current in revisions.known:
         return revisions.current != revisions.head

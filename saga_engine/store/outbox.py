@@ -1,9 +1,10 @@
 """
-Commands that were decided and may not have left yet.
+The outbox: commands that were decided and may not be published yet.
 
-Written in the transaction that decided them, published after its commit, deleted by a later batch
-once the broker has confirmed them. What a dead worker leaves behind is claimed by age and published
-again, so a participant may see a command twice: that is what its idempotency key is for.
+Rows are written in the transaction that decides, published after its commit, and deleted by a later
+batch once the broker has confirmed them. Rows that a dead worker leaves are claimed when they are
+old enough, and published again. So a participant may receive a command twice; it recognizes the
+idempotency key.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Direction
 
 UNLIMITED_BYTES = 2**62
-"""More bytes than any payloads have."""
+"""A limit that no sum of payloads reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class StaleCommands:
-    """The commands that were claimed, and how many rows were found: the others were deleted."""
+    """The commands that were claimed, and how many rows were found; the rest were deleted."""
 
     claimed: list[OutboxRow]
     rows_found: int
@@ -41,14 +42,14 @@ class StaleCommands:
 
 @dataclass(frozen=True, slots=True)
 class OutboxBacklog:
-    """How much waits in the outbox, and for how many seconds the oldest has waited."""
+    """How many rows the outbox has, and the age of the oldest in seconds."""
 
     pending: int
     oldest_age: float
 
 
 async def add(tx: Transaction, sends: Sequence[SendCommand]) -> list[int]:
-    """Add commands; their ids, in the same order."""
+    """Add commands, and return their ids in the same order."""
     if not sends:
         return []
     added = await tx.execute(
@@ -66,15 +67,15 @@ async def add(tx: Transaction, sends: Sequence[SendCommand]) -> list[int]:
             "payloads": [dumps(send.payload) for send in sends],
         },
     )
-    return sorted(added.scalars())  # they are numbered in order, but may come back in another
+    return sorted(added.scalars())  # assigned in order, returned in any
 
 
 async def delete(tx: Transaction, ids: Sequence[int]) -> None:
     """
-    Delete confirmed commands; those that are gone already are passed over.
+    Delete confirmed commands; those that were deleted before are ignored.
 
-    So are those that somebody holds, most likely a sweep that is about to send them again: nobody
-    should have to wait for it who only has the news that they arrived.
+    Rows that another transaction has locked are skipped: most likely a sweep that is about to
+    publish them again, and a batch should not wait for it.
     """
     if ids:
         await tx.execute(_DELETE, {"ids": sorted(ids)})
@@ -84,13 +85,14 @@ async def claim_stale(
     tx: Transaction, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
 ) -> StaleCommands:
     """
-    Claim up to *limit* commands that were neither deleted nor claimed for *age*, oldest first.
+    Claim up to *limit* commands that have not been claimed for *age*, oldest first.
 
-    After *most* bytes of payloads no further one is claimed.
+    They are not claimed again for *age*, unless this transaction is rolled back. Commands whose
+    attempt the run no longer awaits are deleted instead: a participant that receives a command
+    after its compensation has to refuse it.
 
-    They are not claimed again for *age*, unless this transaction is undone. Those whose attempt
-    nobody awaits any more are deleted instead: sent after its compensation, a command would have to
-    be refused by whoever gets it.
+    Args:
+        max_bytes: after that many bytes of payloads no further command is claimed.
     """
     rows = (
         await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
@@ -119,7 +121,7 @@ def _outbox_row(row: Sequence[Any]) -> OutboxRow:
 
 
 async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:
-    """Count what waits, for the gauges: *most* at most."""
+    """Count the rows of the outbox, up to *count_limit*, and find the age of the oldest."""
     pending, oldest = (await tx.execute(_BACKLOG, {"count_limit": count_limit})).one()
     return OutboxBacklog(pending, oldest)
 

@@ -1,16 +1,18 @@
 """
-Months of runs: made ahead of time, and dropped whole when nobody needs them any more.
+Months of runs: partitions that are added ahead of time and dropped when they have expired.
 
-Nothing deletes runs or events one by one. A month is dropped when every run that began in it has
-been finished for the days of `run_retention_days` and no accepted start of that month waits. First
-the
-index by which late finishers are found is completed and the keys of those runs are released, then
-the month is taken out of the tables, then what is left of it
-is deleted in portions that nobody waits for. Tables are locked as workers lock them, `run` before
-`event` and each before its partitions, for a fraction of a second and again if that was too short.
+Runs and events are not deleted one by one. A month is dropped when all its runs have been finished
+for `run_retention_days` and no start of that month is pending, in this order:
 
-A key is released by one rule: its run was finished before the moment that was fixed when the month
-was looked at. A run that begins or ends in that month afterwards keeps its key and its month.
+1. The index that finds late finishers is completed, and the business keys of the runs are released.
+2. The month is detached from the tables.
+3. Its incidents and pending requests are deleted in batches, and its tables are dropped.
+
+Tables are locked in the order that workers use, `run` before `event` and each before its
+partitions, with a short timeout and retries.
+
+A business key is released if its run had finished before the cutoff, which is set when the month is
+checked. A run that starts or finishes after that keeps its key and its month.
 """
 
 import asyncio
@@ -18,24 +20,23 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.errors import StoreLockTimeout
-from saga_engine.postgres.statement import Statement, Transaction, text
-from saga_engine.store.database import Database
+from saga_engine.postgres.statement import Statement, Transaction, TransactionSource, text
 
 MONTHS_AHEAD = 12
-"""Partitions there are beyond this month's, unless the settings say otherwise."""
+"""Months after the current one that have partitions, unless the settings say otherwise."""
 
 _PAGE_SIZE = 5000  # rows in one transaction
 _RANGES_PER_TRANSACTION = 256
 """
-Ranges of a BRIN index that one transaction summarizes: 256 MB of the table, which take less than a
-second to read.
+Ranges of a BRIN index that one transaction summarizes: 256 MB of the table, which PostgreSQL reads
+in less than a second.
 """
-_RETRY_DELAY, _RETRY_DELAY_MAX = 0.05, 1.0  # seconds between two tries of a lock
+_RETRY_DELAY, _RETRY_DELAY_MAX = 0.05, 1.0  # seconds between two attempts to lock
 
 
 @dataclass(frozen=True, slots=True)
 class LockRetry:
-    """How long a table's lock is waited for at once, in seconds, and how often it is tried."""
+    """How many seconds one attempt to lock a table waits, and how many attempts are made."""
 
     lock_timeout: float = 0.2
     max_attempts: int = 20
@@ -44,10 +45,10 @@ class LockRetry:
 @dataclass(frozen=True, slots=True)
 class MaintenanceResult:
     """
-    What was done: partitions made, and months dropped as `2026_11`.
+    The partitions that were added, and the months that were dropped, such as `2026_11`.
 
-    `missing` partitions could not be made, because too many rows are in the default partitions.
-    `tries` is how often tables had to be locked.
+    `missing` partitions could not be added, because the default partitions have too many rows.
+    `lock_attempts` is how often tables were locked.
     """
 
     created: int
@@ -57,21 +58,21 @@ class MaintenanceResult:
 
 
 async def maintain(
-    database: Database,
+    database: TransactionSource,
     *,
     retention_days: int,
     months_ahead: int = MONTHS_AHEAD,
     lock_retry: LockRetry = LockRetry(),
 ) -> MaintenanceResult:
     """
-    Make the partitions of the coming months and drop the months that are over.
+    Add the partitions of the coming months and drop the months that have expired.
 
-    Any number of workers may do it at once. A `run_retention_days` of 0 drops nothing. Where
-    nothing is to be done, no table is locked.
+    Any number of workers may do this at once. With *retention_days* of 0 nothing is dropped. If
+    there is nothing to do, no table is locked.
 
     Raises:
-        StoreBusy: the tables were busy at each try; next time will do.
-        StoreUnavailable: the database is away.
+        StoreLockTimeout: the tables were locked in each attempt; a later call continues.
+        StoreUnavailable: the database is unavailable.
     """
     locks = _TableLocks(database, lock_retry)
     async with database.transaction() as tx:
@@ -96,15 +97,15 @@ async def maintain(
 
 
 class _TableLocks:
-    """Statements that lock whole tables, tried until nobody was in the way."""
+    """Executes statements that lock whole tables, with a short lock timeout and retries."""
 
-    def __init__(self, database: Database, lock_retry: LockRetry) -> None:
+    def __init__(self, database: TransactionSource, lock_retry: LockRetry) -> None:
         self.attempts = 0
         self._database = database
         self._lock_retry = lock_retry
 
     async def execute(self, statement: Statement, arguments: dict[str, object]) -> int:
-        """Run it; what it returns."""
+        """Execute a statement, and return its result."""
         attempt = 0
         while True:
             self.attempts += 1
@@ -120,13 +121,13 @@ class _TableLocks:
                     raise
             await asyncio.sleep(
                 min(_RETRY_DELAY_MAX, _RETRY_DELAY * 2**attempt)
-            )  # the workers pass
+            )  # the waiting workers have their turn
 
 
 async def _detach_month(
-    database: Database, locks: _TableLocks, month: str, cutoff: datetime
+    database: TransactionSource, locks: _TableLocks, month: str, cutoff: datetime
 ) -> None:
-    """Take a month out of the tables, unless it is needed."""
+    """Detach a month, unless it is still needed."""
     arguments = {"month": month, "cutoff": cutoff}
     async with database.transaction() as tx:
         if (await tx.execute(_MONTH_NEEDED, arguments)).scalar_one():
@@ -139,11 +140,12 @@ async def _detach_month(
     await locks.execute(_DETACH_MONTH, arguments)
 
 
-async def _summarize_finished_index(database: Database, month: str) -> None:
+async def _summarize_finished_index(database: TransactionSource, month: str) -> None:
     """
-    Complete the index of the times at which runs finished, before its table is locked.
+    Complete the index on `finished_at` before its table is locked.
 
-    What no vacuum has summarized yet would be read row by row, while every worker waits.
+    PostgreSQL would read the ranges that no vacuum has summarized row by row, while every worker
+    waits.
     """
     first_page: int | None = 0
     while first_page is not None:
@@ -155,7 +157,7 @@ async def _summarize_finished_index(database: Database, month: str) -> None:
 async def _release_keys(
     tx: Transaction, month: str, after_run_id: str, cutoff: datetime
 ) -> str | None:
-    """Release one page of keys; the last run id of the page, None when there was no page."""
+    """Release one page of keys, and return its last run id; None when there was no page."""
     statement = text(_RELEASE_KEYS.format(month=month))
     result = await tx.execute(
         statement, {"after": after_run_id, "page": _PAGE_SIZE, "cutoff": cutoff}
@@ -164,8 +166,8 @@ async def _release_keys(
     return last_run_id
 
 
-async def _delete_month(database: Database, month: str) -> None:
-    """Delete what is left of a month that has been taken out; nobody else can see it."""
+async def _delete_month(database: TransactionSource, month: str) -> None:
+    """Delete the rows and tables of a detached month, which no worker reads any more."""
     for statement in (_DELETE_INCIDENTS, _DELETE_REQUESTS):
         deleted = _PAGE_SIZE
         while deleted == _PAGE_SIZE:
@@ -176,7 +178,7 @@ async def _delete_month(database: Database, month: str) -> None:
         await tx.execute(text(_DROP_MONTH.format(month=month)))
 
 
-# Whoever waits for these locks holds up all who come after. Better to give up and come back.
+# Every later statement waits behind a waiting lock, so an attempt gives up soon and is repeated.
 _SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :timeout, true)")
 
 _COUNT_MISSING = text(
@@ -187,7 +189,7 @@ _ADD_PARTITIONS = text("SELECT saga_engine.add_partitions(CAST(:months_ahead AS 
 
 _CUTOFF = text("SELECT clock_timestamp() - make_interval(days => CAST(:days AS integer))")
 
-# The names are ours, so they need no quotes below; the suffix is checked all the same.
+# The engine has named these tables, so the names need no quotes below; the pattern checks them.
 _EXPIRED_MONTHS = text(
     """
     SELECT month FROM (
@@ -216,7 +218,7 @@ _DETACH_MONTH = text(
     "SELECT saga_engine.detach_month(CAST(:month AS text), CAST(:cutoff AS timestamptz))::integer"
 )
 
-# The first page of the next portion; null when there is none.
+# Returns the first page of the next portion; null when there is none.
 _SUMMARIZE = text(
     """
     WITH index AS MATERIALIZED (
@@ -233,7 +235,7 @@ _SUMMARIZE = text(
             CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) - 1), x.step) AS p(page)
     )
     SELECT min(CASE
-        WHEN (SELECT d.ranges FROM done AS d) IS NULL THEN NULL  -- so that it is done in any case
+        WHEN (SELECT d.ranges FROM done AS d) IS NULL THEN NULL  -- or the planner leaves it out
         WHEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) < x.pages
             THEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) END)
     FROM index AS x"""
@@ -267,7 +269,7 @@ _DELETE_INCIDENTS = text(
     WHERE i.run_id = old.run_id AND i.number = old.number"""  # noqa: S608 - a constant
 )
 
-# Each row of the answer is one request that is deleted. An operator's act is settled with it.
+# Returns one row for each deleted request. The action of an operator gets its outcome with it.
 _DELETE_REQUESTS = text(
     f"""
     WITH deleted AS (

@@ -1,15 +1,15 @@
 """
-Ordering again what was on its way when the broker lost it, or when this database was restored.
+Sends commands in flight again, after the broker has lost messages or a backup was restored.
 
-Nothing is decided here: an attempt that a run awaits goes into the outbox once more, as it is, and
-the sweep of any worker sends it, with the same idempotency key. A participant that has done it
-already answers what it answered then. What was settled meanwhile, the sweep leaves out.
+Nothing is decided here: each attempt that a run awaits is added to the outbox once more, with the
+same idempotency key, and the sweep of any worker publishes it. A participant that has processed the
+command before sends the same reply as then. The sweep deletes commands that were answered in the
+meantime.
 """
 
 from dataclasses import dataclass
 
-from saga_engine.postgres.statement import Transaction, text
-from saga_engine.store.database import Database
+from saga_engine.postgres.statement import Transaction, TransactionSource, text
 
 _PAGE_SIZE = 500  # runs in one transaction
 _NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -17,23 +17,24 @@ _NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class ResendResult:
-    """How many runs awaited something, and how many commands were ordered again for them."""
+    """How many runs had commands in flight, and how many commands were added to the outbox."""
 
     runs: int
     commands: int
 
 
-async def resend_in_flight(database: Database) -> ResendResult:
+async def resend_in_flight(database: TransactionSource) -> ResendResult:
     """
-    Order every command again that a run awaits an answer to.
+    Add every command in flight to the outbox again.
 
-    Each run has its whole timeout again, from now, and a minute for the workers to be started: what
-    was in flight when a backup was made is long overdue. Where several steps of a run are in
-    flight, the first reply ends that for the others, and those still silent spend an attempt. It
-    may be done at any time and as often as one likes, beside workers that work.
+    Each run gets its whole timeout again, from now, and one minute more in which the workers are
+    started: commands that were in flight at the time of a backup are long overdue. If several steps
+    of a run are in flight, the first reply ends the extension for the others, and a step without a
+    reply then uses an attempt. This is safe at any time, any number of times, and while workers
+    run.
 
     Raises:
-        StoreUnavailable: some may have been ordered; do it again.
+        StoreUnavailable: some commands may have been added; call it again.
     """
     runs = commands = 0
     after_run_id: str | None = _NIL_RUN_ID
@@ -45,14 +46,14 @@ async def resend_in_flight(database: Database) -> ResendResult:
 
 
 async def _resend_page(tx: Transaction, after_run_id: str) -> tuple[ResendResult, str | None]:
-    """One page of runs, and the last id of it; None when there was none."""
-    # Locked in the order of their ids, as batches do, so that neither waits for the other for ever.
+    """Process one page of runs, and return its last id; None when there was no page."""
+    # Locked in the order of their ids, as batches do, so that neither deadlocks with the other.
     page = await unfinished_runs(tx, after_run_id, _PAGE_SIZE)
     if not page:
         return ResendResult(0, 0), None
     ids = list((await tx.execute(_LOCK, {"run_ids": page})).scalars())
     if not ids:
-        return ResendResult(0, 0), page[-1]  # all of them have ended meanwhile
+        return ResendResult(0, 0), page[-1]  # all of them have finished in the meantime
     arguments = {"run_ids": ids, "first": ids[0], "last": ids[-1]}
     await tx.execute(_DELETE_OUTBOX_ROWS, arguments)
     runs = list((await tx.execute(_ADD_TO_OUTBOX, arguments)).scalars())
@@ -61,12 +62,12 @@ async def _resend_page(tx: Transaction, after_run_id: str) -> tuple[ResendResult
 
 
 async def unfinished_runs(tx: Transaction, after_run_id: str, limit: int) -> list[str]:
-    """Name the first *limit* unfinished runs after the id *after*, in the order of their ids."""
+    """Return the ids of the first *limit* unfinished runs after an id, in order."""
     return list((await tx.execute(_UNFINISHED, {"after": after_run_id, "page": limit})).scalars())
 
 
-# Of each definition and status by itself the first, by their index; of those the first. With an
-# equality instead of BETWEEN the primary key would give the order too, and read what is finished.
+# The first of each definition and status, by the index; of those the first. With an equality
+# instead of BETWEEN the planner could use the primary key for the order, and read finished runs.
 _UNFINISHED = text(
     """
     SELECT t.run_id::text
@@ -86,12 +87,13 @@ _LOCK = text(
     ORDER BY r.run_id FOR UPDATE"""
 )
 
-# Whatever the outbox holds of these runs is either in flight, so that it comes again, or nobody's.
+# A row of the outbox is either in flight, and is added again, or its attempt is no longer awaited.
 _DELETE_OUTBOX_ROWS = text(
     "DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))"
 )
 
-# Claimed for ever ago: the sweep takes it at once, and the age of the outbox does not jump.
+# `claimed_at` is -infinity: the sweep claims the row at once, and the age of the outbox does not
+# rise.
 _ADD_TO_OUTBOX = text(
     """
     INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,

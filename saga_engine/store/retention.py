@@ -1,27 +1,28 @@
 """
-What is kept for some days besides runs: settled dead letters, and the record of who did what.
+Deletes resolved dead letters and audit records when their retention has passed.
 
-Deleted in portions, each in a transaction of its own, by ids that were looked up by an index:
-nothing is read or locked on the way, and nothing is written where nothing is old.
+Rows are deleted in batches, each in its own transaction, by ids from an index: no other row is read
+or locked, and nothing is written when nothing has expired.
 """
 
-from saga_engine.postgres.statement import text
-from saga_engine.store.database import Database
+from saga_engine.postgres.statement import TransactionSource, text
 
 BATCH_SIZE = 1000
-"""Rows of each kind that are deleted in one transaction."""
+"""Rows of each table that one transaction deletes."""
 
 BATCHES_MAX = 100
-"""Transactions in one round; what is left then waits for the next."""
+"""Transactions in one call; the next call deletes the rest."""
 
 
-async def purge_expired(database: Database, *, dead_letter_days: int, audit_days: int) -> int:
+async def purge_expired(
+    database: TransactionSource, *, dead_letter_days: int, audit_days: int
+) -> int:
     """
-    Delete what is older; how many rows that were.
+    Delete expired rows, and return how many there were.
 
     Args:
-        dead_letter_retention_days: since they were redriven or discarded; 0 keeps them for ever.
-        audit_retention_days: since they were recorded; 0 keeps them for ever.
+        dead_letter_days: days since a dead letter was redriven or discarded; 0 keeps all.
+        audit_days: days since an action was recorded; 0 keeps all.
     """
     deleted = 0
     arguments = {

@@ -69,8 +69,8 @@ async def lock(
     Lock and read the runs that exist, waiting for transactions that have locked them.
 
     Args:
-        max_bytes: how many bytes of inputs and states are read at most, except that the first run
-            is read whatever its size.
+        max_bytes: how many bytes of inputs and states are read at most, not counting the first
+            run.
 
     Raises:
         StoreReadTooLarge: the runs hold more.

@@ -1,9 +1,9 @@
 """
-Whether this version of the code and the tables it finds can work together.
+Whether this version of the code can work on the schema of a database.
 
-Schemas grow first and shrink later (expand and contract), so that workers of two versions can run
-on one database while a deployment rolls. A database that is behind has to be migrated; one that is
-ahead says itself, in `schema_revision`, which code may still work on it.
+Migrations first add and later remove (expand and contract), so that workers of two versions share a
+database during a rollout. A database that is behind has to be migrated. A database that is ahead
+says in `schema_revision` which code can still work on it.
 """
 
 from saga_engine.postgres.statement import Transaction, text
@@ -13,7 +13,7 @@ REVISION = "0002"
 
 
 async def schema_problem(tx: Transaction) -> str | None:
-    """Say what keeps this version from working on the database, as `is at ...`; None: nothing."""
+    """Say why this version cannot work on the database, as `is at ...`; None when it can."""
     current: str = (await tx.execute(_CURRENT_REVISION)).scalar() or "none"
     if current == REVISION:
         return None
@@ -26,15 +26,14 @@ async def schema_problem(tx: Transaction) -> str | None:
     if min_code_revision is not None and min_code_revision <= REVISION:
         return None
     return (
-        f"is at revision {current}, which a newer version of saga-engine has made: it works"
-        " with code"
-        f" of revision {min_code_revision or current} on, and this version is of {REVISION}."
+        f"is at revision {current}, which a newer version of saga-engine has made: it works with"
+        f" code of revision {min_code_revision or current} on, and this version is of {REVISION}."
         " Deploy the newer version."
     )
 
 
 _CURRENT_REVISION = text("SELECT version_num FROM saga_engine.alembic_version")
-# Of all migrations so far, the one that asks most; none, when the last has not said what it asks.
+# The highest requirement of all migrations; null when the current one has not recorded any.
 _MIN_CODE_REVISION = text(
     """
     SELECT max(min_code_revision) FROM saga_engine.schema_revision

@@ -1,9 +1,9 @@
 """
 One connection to PostgreSQL, for a process that executes a few statements and ends.
 
-It is used as `database.Database` is, refuses the same databases and raises the same errors, over
-the driver alone: a command of the command line ends before SQLAlchemy would be imported. There is
-one transaction at a time. A connection that is lost between two transactions is replaced.
+It has the interface of `database.Database`, refuses the same databases and raises the same errors,
+but uses only the driver: importing SQLAlchemy takes longer than a command runs. There is one
+transaction at a time. A connection that is lost between two transactions is replaced.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from saga_engine.settings import Settings
 from saga_engine.store import database_check
 
 _SQLALCHEMY_ONLY = "prepared_statement_cache_size"
-"""The parameter of a URL that is SQLAlchemy's and not the driver's."""
+"""A parameter of the URL that only SQLAlchemy knows."""
 
 
 class DriverTransaction:
-    """The driver's connection inside a transaction, for the functions of this package."""
+    """A transaction on a connection of the driver, for the functions of this package."""
 
     def __init__(self, driver: pgbouncer.PoolerAwareConnection) -> None:
         self._driver = driver
@@ -43,12 +43,12 @@ class DriverTransaction:
 
 class Session:
     """
-    A connection to the engine's database; `async with` owns it.
+    A connection to the engine's database; `async with` opens and closes it.
 
-    Entering checks that the database can be used, see `usable.check`.
+    Entering it checks that the database is usable, see `database_check`.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or a certificate it names.
+        ConfigurationError: the URL is invalid, or a certificate file cannot be read.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -81,16 +81,16 @@ class Session:
             if self._driver is not None:
                 await self._driver.close(timeout=self._connect_timeout)
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
-            self._terminate()  # what was committed stays so
+            self._terminate()  # nothing is lost: there is no open transaction
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[DriverTransaction]:
         """
-        Open one transaction: committed when the block ends, undone when it raises.
+        Open one transaction: committed when the block ends, rolled back when it raises.
 
         Raises:
             StoreUnavailable: try again later; whether it was committed is unknown.
-            StoreRefused: it can never be committed with this data.
+            StoreRefused: PostgreSQL refuses the data; a retry would fail too.
             SchemaMismatch: the tables are not those of this version.
         """
         try:
@@ -112,7 +112,7 @@ class Session:
             await driver.execute("COMMIT")
         except BaseException as error:
             # After a cancelled or unanswered statement a rollback would wait for its answer. The
-            # server undoes what a closed connection leaves.
+            # server rolls back when the connection is closed.
             if not isinstance(error, Exception) or is_stale_connection(error):
                 driver.terminate()
             else:
@@ -122,7 +122,7 @@ class Session:
             self._last_used_at = asyncio.get_running_loop().time()
 
     async def _rollback(self, driver: pgbouncer.PoolerAwareConnection) -> None:
-        """Leave the transaction."""
+        """Roll back; close a connection on which that fails."""
         try:
             if not driver.is_closed() and driver.is_in_transaction():
                 await driver.execute("ROLLBACK")
@@ -138,7 +138,7 @@ class Session:
         return self._driver
 
     async def _is_alive(self, driver: pgbouncer.PoolerAwareConnection) -> bool:
-        """Whether a connection is open; one that has rested is asked."""
+        """Whether a connection is open; an idle one has to answer a query."""
         if driver.is_closed():
             return False
         if asyncio.get_running_loop().time() - self._last_used_at < keepalive.IDLE_PING_AFTER:

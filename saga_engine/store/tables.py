@@ -1,13 +1,13 @@
 """
-The tables, as data: what the statements of this package are written against.
+The tables as SQLAlchemy metadata, which a test compares with the result of the migrations.
 
-The migrations make them; a test compares the two. Everything lives in a PostgreSQL schema of its
-own, so that the engine can share a database with its user's tables.
+All tables are in a PostgreSQL schema of their own, so that the engine can share a database with its
+user's tables.
 
 `run` and `event` are partitioned by month of `run_id`, a UUIDv7 whose first 48 bits are a time, so
-a run and its events live and die together. Storage settings belong to the partitions, which the
-database function `add_partitions` makes. No foreign keys on the hot tables: each would lock the row
-it points to, once an insert.
+a run and its events are dropped together. Storage settings belong to the partitions, which the
+database function `add_partitions` creates. The hot tables have no foreign keys: each would lock the
+referenced row with every insert.
 """
 
 from sqlalchemy import (
@@ -40,7 +40,7 @@ class Xid8(UserDefinedType[int]):
     cache_ok = True
 
     def get_col_spec(self, **_: object) -> str:
-        """Return its name in SQL."""
+        """Return the name of the type in SQL."""
         return "xid8"
 
 
@@ -84,8 +84,8 @@ run = Table(
     postgresql_partition_by="RANGE (run_id)",
 )
 # Neither index has a column that an ordinary step changes, so an ordinary step is a HOT update
-# (PostgreSQL manual, 73.7). Both begin with the definition, so that what others have left is not
-# read on the way to what is wanted.
+# (PostgreSQL manual, 73.7). Both begin with the definition, so that runs of other definitions are
+# not read.
 Index(
     "run_wake",
     run.c.definition_id,
@@ -94,7 +94,7 @@ Index(
 )
 Index("run_status", run.c.definition_id, run.c.status, run.c.run_id)
 
-# Lets partitions tell in no time that no run of an old month was finished lately.
+# Finds out whether a run of an old month finished after the cutoff, without reading the month.
 Index("run_finished", run.c.finished_at, postgresql_using="brin")
 
 # A sequence rather than an identity, which partitioned tables have only from PostgreSQL 17.
@@ -143,7 +143,7 @@ outbox = Table(
     Column("direction", Text, nullable=False),
     Column("command", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
-    Column("payload", JSON, nullable=False),  # as it was sent; nothing looks inside
+    Column("payload", JSON, nullable=False),  # unchanged text; no statement reads inside
 )
 
 pending_request = Table(
@@ -162,7 +162,7 @@ pending_request = Table(
     Column("not_before", _timestamptz()),
     Column("kind", Text, nullable=False),
     Column("audit_id", _uuid()),
-    Column("body", Text, nullable=False),  # others may write it: each reads it by itself
+    Column("body", Text, nullable=False),  # other roles may write it, so it is parsed row by row
     Column("key", Text),
     Column("role", Text),
     Column("sender", Text),
@@ -180,8 +180,8 @@ Index(
     unique=True,
     postgresql_where=text("audit_id IS NOT NULL"),
 )
-# Both have the rows that a worker can take now side by side: those of other definitions, those that
-# wait for a moment or for their start are not read on the way.
+# With both a worker reads only rows that it can take: not those of other definitions, not those
+# that are deferred or wait for a start.
 Index(
     "pending_request_start",
     pending_request.c.saga,
@@ -272,8 +272,8 @@ audit = Table(
     metadata,
     Column("id", _uuid(), primary_key=True),
     Column("recorded_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
-    Column("operator", Text, nullable=False),  # as its maker says
-    Column("role", Text),  # as PostgreSQL knows
+    Column("operator", Text, nullable=False),  # the name that was given
+    Column("role", Text),  # the role of the session
     Column("action", Text, nullable=False),
     Column("run_id", _uuid()),
     Column("target", Text),
