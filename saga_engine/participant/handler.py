@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine.errors import DefinitionError
 from saga_engine.participant.context import CommandContext
 from saga_engine.participant.errors import Failed
+from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import Json
@@ -198,9 +199,4 @@ def _payload_type(annotation: Any, description: str, location: str) -> PayloadTy
             location=location,
             fix="Annotate it, with None for nothing.",
         )
-    try:
-        return PayloadType(annotation)
-    except PayloadError as error:
-        raise DefinitionError(
-            f"{description} does not work: {error}.", location=location, fix=error.fix
-        ) from None
+    return declared_type(annotation, description, location)

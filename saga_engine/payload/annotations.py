@@ -1,4 +1,4 @@
-"""What a type annotation says of None."""
+"""Whether a type annotation allows None."""
 
 import types
 from typing import Any, Union, get_args, get_origin

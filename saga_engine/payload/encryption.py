@@ -1,10 +1,10 @@
 """
-Payloads as the core holds them: sealed by a codec, and opened only where a value is needed.
+Payloads in the core: encrypted by a codec, and decrypted only when a value is needed.
 
-A sealed value is JSON like any other, `{"$encrypted": "<text>"}`, so whatever stores and carries
-payloads need not know of it. Each is tied to its place (which run, step and kind of value it is of)
-and opens nowhere else. Without a codec values are held as they are. `null` is never sealed: that
-there is nothing is no secret.
+An encrypted value is JSON like any other, `{"$encrypted": "<text>"}`, so the code that stores and
+sends payloads does not need to know it. Each is bound to its associated data (the run, the step and
+the kind of value) and cannot be decrypted with other associated data. Without a codec values stay
+in clear. `null` is never encrypted: that a value is missing is not secret.
 """
 
 import json
@@ -16,7 +16,7 @@ from saga_engine.payload.payload import PayloadError
 from saga_engine.vocabulary import Direction, EngineFailureCode, Failure, Json
 
 ENCRYPTED_KEY = "$encrypted"
-"""The only member of a sealed value. An object of this shape is never taken for a user's own."""
+"""The only member of an encrypted value. An object of this shape is never a user's own."""
 
 AssociatedData: TypeAlias = tuple[str, ...]
 
@@ -28,60 +28,60 @@ class EncryptionError(Exception):
 @runtime_checkable
 class Codec(Protocol):
     """
-    What seals payloads; named by the setting `payload_codec`.
+    Encrypts and decrypts payloads; named by the setting `payload_codec`.
 
-    It must be deterministic, because decisions are: the same bytes at the same place under the same
-    key are sealed to the same text. It is called inside the engine's batches: no I/O.
+    It must be deterministic, because decisions are: the same bytes with the same associated data
+    and key give the same text. It is called inside the engine's batches: no I/O.
     """
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """
-        Seal bytes for a place, to text that says by itself which key opens it.
+        Encrypt bytes to text that names its key.
 
         Args:
-            plain: the value as JSON.
-            place: which run, step and kind of value it belongs to; it opens nowhere else.
+            plaintext: the value as JSON.
+            associated_data: the run, the step and the kind of value that it belongs to.
 
         Returns:
-            The sealed text; None leaves the value in clear.
+            The encrypted text; None leaves the value in clear.
         """
 
     def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """
-        Open what `seal` made for the same place.
+        Decrypt what `encrypt` returned.
 
         Args:
-            sealed: what `seal` returned.
-            place: the same as when it was sealed.
+            ciphertext: what `encrypt` returned.
+            associated_data: the same as when it was encrypted.
 
         Raises:
-            SealError: its key is not here, or it was made for another place, or is damaged.
+            EncryptionError: its key is missing, it has other associated data, or it is damaged.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadEncryption:
     """
-    What is done with payloads: sealed and unsealed by a codec, or left alone without one.
+    Encrypts and decrypts payloads by a codec, or leaves them unchanged without one.
 
     Raises:
-        SealError: from what does not only look, when the codec cannot.
+        EncryptionError: from methods without `if_possible`, if the codec cannot.
     """
 
     codec: Codec | None = None
 
     def encrypt(self, value: Json, associated_data: AssociatedData) -> Json:
-        """Seal a value for a place, unless it is sealed already."""
+        """Encrypt a value, unless it is encrypted already."""
         if self.codec is None or value is None or is_encrypted(value):
             return value
         try:
             ciphertext = self.codec.encrypt(_to_json_bytes(value), "/".join(associated_data))
-        except BaseException as error:  # noqa: BLE001 - a codec of the user's may raise anything
+        except BaseException as error:  # noqa: BLE001 - a user's codec may raise anything
             _raise_encryption_error("encrypted", error)
         return value if ciphertext is None else {ENCRYPTED_KEY: ciphertext}
 
     def decrypt(self, value: Json, associated_data: AssociatedData) -> Json:
-        """Open a value of that place; one that is not sealed is given back as it is."""
+        """Decrypt a value; one that is not encrypted is returned unchanged."""
         if not is_encrypted(value):
             return value
         if self.codec is None:
@@ -91,12 +91,12 @@ class PayloadEncryption:
                 self.codec.decrypt(value[ENCRYPTED_KEY], "/".join(associated_data)),
                 parse_constant=_reject_constant,
             )
-        except BaseException as error:  # noqa: BLE001 - the same, and what was sealed may be no JSON
+        except BaseException as error:  # noqa: BLE001 - the same, or it is not JSON
             _raise_encryption_error("decrypted", error)
         return plaintext
 
     def encrypt_failure(self, failure: Failure, run_id: str) -> Failure:
-        """Seal what a failure says; its code is a word for programs and stays."""
+        """Encrypt the message and the details of a failure; its code is for programs and stays."""
         has_content = failure.message or not (
             failure.details is None or is_encrypted(failure.details)
         )
@@ -111,14 +111,14 @@ class PayloadEncryption:
         return failure if details is content else replace(failure, message="", details=details)
 
     def decrypt_if_possible(self, value: Json, associated_data: AssociatedData) -> Json:
-        """As `unsealed`, for whoever only looks: what cannot be opened here stays sealed."""
+        """As `decrypt`, for display: a value that cannot be decrypted here stays encrypted."""
         try:
             return self.decrypt(value, associated_data)
         except EncryptionError:
             return value
 
     def decrypt_failure_if_possible(self, failure: Failure, run_id: str) -> Failure:
-        """What `sealed_failure` sealed, as far as it can be opened here."""
+        """A failure that `encrypt_failure` encrypted, decrypted if it can be here."""
         content = self.decrypt_if_possible(failure.details, failure_associated_data(run_id))
         if content is failure.details or not isinstance(content, dict):
             return failure
@@ -126,7 +126,7 @@ class PayloadEncryption:
         return replace(failure, message=message, details=content.get("details"))
 
     def decrypt_result_if_possible(self, result: Json, run_id: str) -> Json:
-        """A run's result, which maps each step to its reply, as far as it can be opened here."""
+        """A run's result, which maps each step to its reply, decrypted where it can be here."""
         if not isinstance(result, Mapping):
             return result
         return {
@@ -137,7 +137,7 @@ class PayloadEncryption:
         }
 
     def safe_error_text(self, error: Exception) -> str:
-        """What may be said of an error; with a codec, nothing that may quote a payload."""
+        """What may be shown of an error; with a codec, nothing that may quote a payload."""
         if self.codec is None:
             return str(error)
         return error.text_without_paths if isinstance(error, PayloadError) else ""
@@ -148,35 +148,35 @@ NO_ENCRYPTION = PayloadEncryption()
 
 
 def is_encrypted(value: Json) -> TypeGuard[dict[str, str]]:
-    """Whether a value has the shape of a sealed one."""
+    """Whether a value has the shape of an encrypted one."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(ENCRYPTED_KEY), str)
 
 
-# The places. What is free text comes last, so that no two places are written alike.
+# Free text comes last, so that no two of these are written the same.
 
 
 def input_associated_data(saga: str, run_id: str) -> AssociatedData:
-    """Where a run's input belongs."""
+    """The associated data of a run's input."""
     return "input", saga, run_id
 
 
 def command_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
-    """Where the payload of a command belongs, whichever attempt carries it."""
+    """The associated data of a command's payload, the same for each attempt."""
     return "command", run_id, step, direction.value
 
 
 def reply_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
-    """Where the result of a command belongs."""
+    """The associated data of a command's result."""
     return "reply", run_id, step, direction.value
 
 
 def failure_associated_data(run_id: str) -> AssociatedData:
-    """Where what a failure says belongs: a run's failure is told without its step."""
+    """The associated data of a failure: without its step, because a run's failure has none."""
     return "failure", run_id
 
 
 def key_associated_data(saga: str, key: str) -> AssociatedData:
-    """Where the digest of the input belongs that a business key came with."""
+    """The associated data of the input digest of a business key."""
     return "key", saga, key
 
 
@@ -186,7 +186,7 @@ def _to_json_bytes(value: Json) -> bytes:
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _raise_encryption_error(participle: str, error: BaseException) -> NoReturn:

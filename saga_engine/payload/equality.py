@@ -1,9 +1,9 @@
 """
-Whether a value arrived as it was given; and sets in one order, whichever process writes them.
+Whether a value arrived unchanged; and sets in one order, so that every process writes the same.
 
-Stricter than `==`, which finds (1, 2) and a NamedTuple alike and ignores what a class does not
+Stricter than `==`, for which (1, 2) equals a NamedTuple and which ignores what a class does not
 compare; and wider for datetimes, which differ for `==` in the hour that a zone's clock repeats.
-Two numbers, or two texts, are the same when they are equal: JSON has one kind of each.
+Two numbers, or two texts, are the same if they are equal: JSON has one kind of each.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from saga_engine.vocabulary import Json
 _MISSING = object()
 
 _PLAIN_EQUALITY_TYPES = frozenset({str, int, float, bool, bytes, Decimal})
-"""What `==` compares as one would expect."""
+"""Types for which `==` is exact."""
 
 
 def is_same_value(one: Any, other: Any) -> bool:
-    """Whether two values are the same; whatever their classes' `__eq__` raises, this raises."""
+    """Whether two values are the same; what their classes' `__eq__` raises is not caught."""
     kind = type(one)
     if one is other:
         return True
@@ -47,7 +47,7 @@ def _objects_equal(one: Any, other: Any) -> bool:
 
 
 def _models_equal(one: Any, other: Any) -> bool:
-    """Their fields, and what `extra="allow"` kept; private attributes are no part of a value."""
+    """Compare fields and what `extra="allow"` kept; private attributes do not count."""
     if not hasattr(one, "__dict__"):
         return _fields_equal(fields_of(one) or (), fields_of(other) or ())
     mine, theirs = one.__dict__, other.__dict__
@@ -59,7 +59,7 @@ def _models_equal(one: Any, other: Any) -> bool:
 
 
 def _fields_equal(fields: Iterable[tuple[str, Any]], others: Iterable[tuple[str, Any]]) -> bool:
-    """Whether fields, which come in one order for one class, are the same."""
+    """Whether fields, which have one order for one class, are the same."""
     pairs = zip_longest(fields, others, fillvalue=("", _MISSING))
     return all(
         mine == theirs and is_same_value(one, other) for (mine, one), (theirs, other) in pairs
@@ -67,7 +67,7 @@ def _fields_equal(fields: Iterable[tuple[str, Any]], others: Iterable[tuple[str,
 
 
 def _times_equal(one: Any, other: Any) -> bool:
-    """The same hands of the clock at the same distance from UTC; the name of a zone is no part."""
+    """The same local time at the same offset from UTC; the name of a zone does not count."""
     offsets = one.utcoffset(), other.utcoffset()
     return offsets[0] == offsets[1] and bool(
         one.replace(tzinfo=None, fold=0) == other.replace(tzinfo=None, fold=0)
@@ -76,7 +76,7 @@ def _times_equal(one: Any, other: Any) -> bool:
 
 def _mappings_equal(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     if isinstance(one, OrderedDict) and len(one) > 1:
-        return False  # jsonb keeps no order of keys
+        return False  # jsonb does not keep the order of keys
     keys = {key: key for key in other}
     return len(one) == len(other) and all(
         key in keys and is_same_value(key, keys[key]) and is_same_value(value, other[key])
@@ -116,7 +116,7 @@ _COMPARATORS: tuple[tuple[Any, Callable[[Any, Any], bool]], ...] = (
 
 
 def fields_of(value: Any) -> Iterable[tuple[str, Any]] | None:
-    """What a value consists of, by name; None when its class says that itself, or nothing does."""
+    """The parts of a value, by name; None if its class compares itself or has no known parts."""
     if isinstance(value, list | tuple) or type(value).__name__ == "deque":
         return ((str(index), each) for index, each in enumerate(value))
     if isinstance(value, dict):
@@ -139,7 +139,7 @@ def _present_fields(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any
 
 
 def sort_sets(value: Any, data: Json) -> Json:
-    """Put what was written of the sets in *value* in the order of their members' JSON."""
+    """Sort the JSON of the sets in *value* by the JSON of their members."""
     if isinstance(value, Secret):
         return sort_sets(value.get_secret_value(), data)
     if isinstance(data, list):
@@ -155,7 +155,7 @@ def sort_sets(value: Any, data: Json) -> Json:
 def _sort_members(values: Iterable[Any], data: list[Json]) -> list[Json]:
     members = list(values)
     if len(members) != len(data):
-        return data  # a serializer of the author's made something else of it
+        return data  # the author's serializer made something else of it
     return [sort_sets(member, each) for member, each in zip(members, data, strict=True)]
 
 

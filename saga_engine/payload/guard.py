@@ -2,9 +2,9 @@
 Calls into the author's code: mapping functions, and the validators and serializers of payloads.
 
 That code may raise anything, SystemExit and asyncio.CancelledError included, or not return. Every
-call of the core goes through `guarded`, which turns all of it into one error that the decision
-answers with an incident of that run. What interrupts a call that takes too long is I/O, so it is
-passed in as a Watch; the core has none of its own.
+call of the core goes through `call_user_code`, which makes one error of it that the decision
+answers with an incident of that run. Interrupting a call that takes too long is I/O, so a
+CallTimeLimit is passed in; the core has none of its own.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ class UserCodeCall(NamedTuple):
     One call into the author's code.
 
     `step`, `direction` and `command` are empty for a run's input. `function` is the name of the
-    mapping function or of the type that is read; `where` is the `file:line` of its declaration.
+    mapping function or of the type that is read; `source_location` is the `file:line` of its
+    declaration.
     """
 
     saga: str
@@ -41,9 +42,9 @@ class UserCodeCall(NamedTuple):
 
 class TimeLimitExceeded(BaseException):
     """
-    Raised by a Watch inside the author's code when a call takes too long.
+    Raised by a CallTimeLimit inside the author's code when a call takes too long.
 
-    No Exception, so that `except Exception` does not stop it. `seconds` is what a call may take.
+    Not an Exception, so that `except Exception` does not catch it. `seconds` is the time limit.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -55,9 +56,9 @@ class UserCodeError(Exception):
     """
     The author's code did not return a value.
 
-    `text` says what it did, as the end of a sentence: the class of an exception and its place. It
-    holds no value and no text of an exception, because both may quote a payload. `detail` names
-    the places in a payload, and so the keys of its objects, and the rules that they break.
+    `text` says what it did, as the end of a sentence: the class of an exception and its location.
+    It has no value and no text of an exception, because both may quote a payload. `detail` names
+    the paths in a payload, and so the keys of its objects, and the rules that they break.
     """
 
     def __init__(self, call: UserCodeCall, text: str, detail: str = "") -> None:
@@ -68,28 +69,28 @@ class UserCodeError(Exception):
 
 
 class CallTimeLimit(Protocol):
-    """Watches calls, one at a time."""
+    """Limits the time of calls, one at a time."""
 
     def enter(self, call: UserCodeCall) -> None:
         """
-        Begin to watch a call. It may raise Overrun inside the call from now on.
+        Start the time of a call. From now on it may raise TimeLimitExceeded inside the call.
 
         Raises:
-            CodeError: the call must not be made.
+            UserCodeError: the call must not be made.
         """
 
     def leave(self) -> None:
-        """End the watch. Nothing is raised after this."""
+        """Stop the time. Nothing is raised after this."""
 
 
 class NoTimeLimit:
-    """A Watch that lets every call take as long as it takes."""
+    """A CallTimeLimit without a limit."""
 
     def enter(self, call: UserCodeCall) -> None:
-        """Let it begin."""
+        """Do nothing."""
 
     def leave(self) -> None:
-        """Let it end."""
+        """Do nothing."""
 
 
 NO_TIME_LIMIT = NoTimeLimit()
@@ -99,11 +100,11 @@ def call_user_code(
     time_limit: CallTimeLimit, call: UserCodeCall, function: Callable[..., Result], *arguments: Any
 ) -> Result:
     """
-    Call *work* with *arguments*, which calls the author's code.
+    Call *function*, which calls the author's code, with *arguments*.
 
     Raises:
-        PayloadError, SealError: as *work* does.
-        CodeError: everything else that it raises, and a call that was interrupted or refused.
+        PayloadError, EncryptionError: as *function* does.
+        UserCodeError: it raised anything else, or the call was interrupted or refused.
     """
     try:
         time_limit.enter(call)
@@ -113,7 +114,7 @@ def call_user_code(
             raise
         except BaseException as error:  # noqa: BLE001 - the author's code may raise anything
             text = f"raised {class_name(error)}" + _raise_location(error, call)
-            # Still watched: what it is about may be said by code of the author's.
+            # Within the time limit: the exception's methods may be the author's code as well.
             raise UserCodeError(call, text, _validation_detail(error)) from None
         finally:
             time_limit.leave()
@@ -129,7 +130,7 @@ def class_name(error: BaseException) -> str:
 
 
 def _validation_detail(error: BaseException) -> str:
-    """Name what a pydantic ValidationError is about, without its values; empty for all others."""
+    """Name the paths and rules of a pydantic ValidationError, without values; empty for others."""
     if class_name(error) != "ValidationError":
         return ""
     validation_error: Any = error
@@ -145,7 +146,7 @@ def _validation_detail(error: BaseException) -> str:
 
 
 def _raise_location(error: BaseException, call: UserCodeCall) -> str:
-    """Where in the author's code it was raised: in the file of the declaration, or else last."""
+    """Where in the author's code it was raised: in the declaring file if possible, else last."""
     in_declaring_file, in_user_code = "", ""
     trace = BaseException.__dict__["__traceback__"].__get__(error)
     while trace is not None:

@@ -2,10 +2,9 @@
 How large a JSON body may be, counted on its bytes without decoding them.
 
 Writers and readers apply the same limits, so that nothing is sent that its reader refuses. The
-values come from the settings `max_body_bytes`, `max_body_depth` and `max_body_json_values`; the
-core gets them as
-they are. Decoding is what costs time and memory; most bodies have so few commas and brackets that
-one look is enough.
+values come from the settings `max_body_bytes`, `max_body_depth` and `max_body_json_values`.
+Decoding costs time and memory; most bodies have so few commas and brackets that counting them is
+enough.
 """
 
 import math
@@ -14,30 +13,30 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-# The closing quote is optional, so that a text without one is passed over once, and never again.
+# The closing quote is optional, so that a text without one is scanned only once.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]+")
 _NON_STRUCTURAL_BYTES = bytes(set(range(256)) - set(b'"[]{},'))
 _DIGIT_TABLE = bytes(0x30 if 0x30 <= each <= 0x39 else 0x20 for each in range(256))
 _LONG_INTEGER = b"0" * 19
-"""Digits of the shortest integers beyond 64 bits, as _DIGITS writes them."""
+"""Digits of the shortest integers beyond 64 bits, as _DIGIT_TABLE writes them."""
 _INTEGER = re.compile(rb"(?<![0-9.eE+-])-?([0-9]{19,})(?![0-9.eE])")
 _OPENING_BRACKETS = frozenset(b"[{")
 _WHITESPACE = b" \t\r\n"
 _MAX_DOUBLE_DIGITS = 308
-"""Digits of the longest integers that all doubles' range holds."""
+"""Digits of the longest integers that are within the range of doubles."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
     """
-    What a body may hold.
+    What a body may have.
 
     Args:
-        size: bytes; also of what PostgreSQL's jsonb makes of it, which knows no exponents.
-        depth: levels of arrays and objects.
-        values: values, inner ones included.
+        max_bytes: bytes; also of its form as PostgreSQL's jsonb, which has no exponents.
+        max_depth: levels of arrays and objects.
+        max_values: values, inner ones included.
     """
 
     max_bytes: int = 262_144
@@ -46,14 +45,14 @@ class BodyLimits:
 
 
 MAX_EXPANSION_FACTOR = 79
-"""Bytes at most, without exponents, for each byte: four of them, as `1e9,`, become 312 at most."""
+"""Most bytes, without exponents, for each byte: four of them, as `1e9,`, become at most 312."""
 
 DEFAULT_LIMITS = BodyLimits()
 """The defaults of the settings."""
 
 
 class LimitName(StrEnum):
-    """Which limit a body is beyond, by the name of its setting."""
+    """Which limit a body exceeds, by the name of its setting."""
 
     BYTES = "max_body_bytes"
     DEPTH = "max_body_depth"
@@ -62,7 +61,7 @@ class LimitName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LimitViolation:
-    """A limit that a body is beyond, and a sentence that says so."""
+    """A limit that a body exceeds, and a sentence about it."""
 
     limit: LimitName
     message: str
@@ -70,16 +69,16 @@ class LimitViolation:
 
 def find_violation(body: bytes, limits: BodyLimits) -> LimitViolation | None:
     """
-    Check a body against the limits; None when it is within all of them.
+    Check a body against the limits; None if it is within all of them.
 
-    Of bytes that are no JSON this says nothing.
+    Whether the bytes are JSON is not checked.
     """
     if len(body) > limits.max_bytes:
         text = f"The body has {len(body)} bytes; max_body_bytes allows {limits.max_bytes}."
         return LimitViolation(LimitName.BYTES, text)
     if _may_exceed(body, limits):
         structure = _structural_bytes(body)
-        # So much of it is all that a body with few enough values can have.
+        # A body with few enough values has no more structure than this.
         if _is_deeper(structure[: 3 * limits.max_values], limits.max_depth):
             return depth_violation(limits.max_depth)
         if _has_more_values(structure, body, limits.max_values):
@@ -99,25 +98,25 @@ def find_violation(body: bytes, limits: BodyLimits) -> LimitViolation | None:
 
 
 def _may_exceed(body: bytes, limits: BodyLimits) -> bool:
-    """Whether it has brackets or commas enough, those in its texts counted too."""
+    """Whether it has enough brackets or commas, those in its texts counted too."""
     if len(body) > limits.max_depth and body.count(b"[") + body.count(b"{") > limits.max_depth:
         return True
-    # Of n bytes at most (n + 1) / 2 are values, because something stands between two of them.
+    # Of n bytes at most (n + 1) / 2 are values, because a separator is between two of them.
     return len(body) >= 2 * limits.max_values and max_value_count(body) > limits.max_values
 
 
 def has_inexact_integer(body: bytes) -> bool:
     """
-    Whether a body of JSON holds an integer that JSON readers alter.
+    Whether a JSON body has an integer that JSON readers alter.
 
-    They read an integer beyond 64 bits as the nearest double. A double that is the integer, as that
-    of 2**64 is, alters nothing.
+    They read an integer beyond 64 bits as the nearest double. If that double equals the integer, as
+    for 2**64, nothing is altered.
     """
     if _LONG_INTEGER not in body.translate(_DIGIT_TABLE):
         return False
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    without_strings = b'"'.join(body.split(b'"')[::2])  # without what is in texts
+    without_strings = b'"'.join(body.split(b'"')[::2])  # without the texts
     return any(_is_inexact(found[0], found[1]) for found in _INTEGER.finditer(without_strings))
 
 
@@ -125,7 +124,7 @@ def _is_inexact(literal: bytes, digits: bytes) -> bool:
     if len(digits) > _MAX_DOUBLE_DIGITS:
         return True
     number = int(literal)
-    # What a double is written as, which is what leaves, has fewer digits than its exact value.
+    # A double is written with fewer digits than its exact value has.
     return not -(2**63) <= number < 2**64 and int(Decimal(repr(float(number)))) != number
 
 
@@ -135,21 +134,21 @@ def exceeds_depth(body: bytes, depth: int) -> bool:
 
 
 def depth_violation(depth: int) -> LimitViolation:
-    """What a body is that nests deeper than *depth* levels."""
+    """The violation of a body that nests deeper than *depth* levels."""
     text = f"The body nests deeper than {depth} levels, which max_body_depth allows."
     return LimitViolation(LimitName.DEPTH, text)
 
 
 def max_value_count(body: bytes) -> int:
-    """How many values a body holds at most: each but the first follows a comma or a bracket."""
+    """How many values a body has at most: each but the first follows a comma or a bracket."""
     return 1 + body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
 def _structural_bytes(body: bytes) -> bytes:
-    """Leave only the brackets and commas that are in no text, at the speed of copying."""
+    """Keep only the brackets and commas outside of texts, at the speed of copying."""
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    # Two quotes side by side enclose nothing; the others still enclose what they did.
+    # Two adjacent quotes enclose nothing; the others still enclose the same.
     body = body.translate(None, _NON_STRUCTURAL_BYTES).replace(b'""', b"")
     return b"".join(body.split(b'"')[::2]) if b'"' in body else body
 
@@ -169,7 +168,7 @@ def _has_more_values(structure: bytes, body: bytes, max_values: int) -> bool:
     commas = structure.count(b",")
     if commas >= max_values or max_value_count(structure) <= max_values:
         return commas >= max_values
-    # It depends on how many arrays and objects are empty; there are few texts to pass over.
+    # It depends on how many arrays and objects are empty; there are few texts to remove.
     without_strings = _STRING.sub(b"0", body).translate(None, _WHITESPACE)
     return (
         max_value_count(without_strings)

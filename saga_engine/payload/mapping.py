@@ -1,8 +1,8 @@
 """
-The author's mapping functions: their parameters, tied by name and type to where the values are.
+The author's mapping functions: their parameters by name and type, and where they are declared.
 
-A parameter named like a step gets that step's reply; the one annotated with the saga's input type
-gets the input. What a parameter may be tied to is a rule (see `rules`); this file only reads
+A parameter with the name of a step gets that step's reply; one annotated with the saga's input type
+gets the input. Which parameters are allowed is a matter of `saga.rules`; this module only reads
 signatures and calls functions.
 """
 
@@ -62,7 +62,7 @@ class PayloadMapping:
         )
 
     def __call__(self, values: Values[str, Any], limits: BodyLimits | None = None) -> Json:
-        """Map to the payload's JSON. Whatever the author's function raises, this raises."""
+        """Map to the payload's JSON. What the author's function raises is not caught here."""
         return self.payload_type.write(self.function(**values), limits)
 
 
@@ -83,14 +83,14 @@ def declared_type(python_type: Any, description: str, location: str) -> PayloadT
 
 def source_location_of(function: Callable[..., Any]) -> str:
     """
-    `file:line` of a function, which must be one that a declaration may decorate.
+    `file:line` of a function that a declaration decorates.
 
     Raises:
-        DefinitionError: it is another object, a lambda, or stands in a class.
+        DefinitionError: it is another object, a lambda, or a function of a class.
     """
     unwrapped = inspect.unwrap(function)
     if not inspect.isfunction(unwrapped):
-        frame = sys._getframe(2)  # noqa: SLF001 - where the decorator stands; nothing else says it
+        frame = sys._getframe(2)  # noqa: SLF001 - the line of the decorator; nothing else has it
         raise DefinitionError(
             f"A {type(function).__name__} is declared where a function belongs.",
             location=f"{frame.f_code.co_filename}:{frame.f_lineno}",
@@ -107,7 +107,7 @@ def source_location_of(function: Callable[..., Any]) -> str:
         )
     if not isinstance(function, types.FunctionType) or _defined_in_class(unwrapped):
         raise DefinitionError(
-            f"{unwrapped.__qualname__} stands in a class.",
+            f"{unwrapped.__qualname__} is declared in a class.",
             location=location,
             fix="Declare a function outside the class; it only maps data and needs no self.",
         )
@@ -115,13 +115,13 @@ def source_location_of(function: Callable[..., Any]) -> str:
 
 
 def _defined_in_class(function: types.FunctionType) -> bool:
-    """`Shop.book` and `test.<locals>.Shop.book` stand in a class, `test.<locals>.book` does not."""
+    """`Shop.book` and `test.<locals>.Shop.book` are in a class, `test.<locals>.book` is not."""
     enclosing, _, _ = function.__qualname__.rpartition(".")
     return bool(enclosing) and not enclosing.endswith("<locals>")
 
 
 def require_arguments(method: DecoratorMethod) -> DecoratorMethod:
-    """Refuse `@saga.step` without parentheses in words; it passes the function as an argument."""
+    """Refuse `@saga.step` without parentheses, which passes the function as an argument."""
 
     @wraps(method)
     def wrapper(self: object, *args: object, **options: object) -> object:
@@ -148,7 +148,7 @@ def _reject_missing_arguments(function: object, decorator_name: str) -> NoReturn
         else (frame.f_code.co_filename, frame.f_lineno)
     )
     raise DefinitionError(
-        f"{decorator_name} stands without its command.",
+        f"{decorator_name} is used without its command.",
         location=f"{file}:{line}",
         fix=f'Write @....{decorator_name}(command="..."): every argument has a name.',
     )
@@ -189,7 +189,7 @@ def _parse_parameter(
 ) -> Parameter:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
         raise DefinitionError(
-            f"Parameter {parameter.name!r} cannot be tied to a value by its name.",
+            f"Parameter {parameter.name!r} cannot get its value by name.",
             location=location,
             fix="Use plain parameters, no * and no /.",
         )

@@ -1,10 +1,10 @@
 """
-Typed payloads at the border of the core: JSON in, the author's types out, and back.
+Typed payloads at the boundary of the core: JSON in, the author's types out, and back.
 
-The one place where a value is written. What a type says is what arrives: a value is written so that
+Values are written in this module only. What a type says is what arrives: a value is written so that
 its type reads it back unchanged, or refused with a sentence. Names are aliases in both directions.
-Errors name the place and the rule, never the value, so they may be shown to anyone who may see that
-a run exists.
+Errors name the path and the rule, never the value, so that they may be shown to everyone who may
+see the run.
 """
 
 import math
@@ -26,15 +26,15 @@ from saga_engine.vocabulary import Json
 _EXPONENT = re.compile(rb"[0-9][eE][-+0-9]")
 _LONG_DIGITS = re.compile(rb"[0-9]{16}")
 _POSSIBLY_UNSTORABLE = re.compile(rb"NaN|Infinity|\\u0000|[0-9]{19}")
-"""What the JSON of a value contains that JSON writers or databases may refuse; it may be text."""
+"""JSON that writers or databases may refuse; what matches may also be harmless text."""
 
 
 class PayloadError(ValueError):
     """
-    A payload does not fit its type. The text has no values in it.
+    A payload does not fit its type. The text has no values.
 
-    It may name a place in the payload, and so the keys of its objects; `brief` does not. `mend` is
-    what an author can do about a type.
+    It may name a path in the payload, and so the keys of its objects; `text_without_paths` does
+    not. `fix` is what an author can do about a type.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class PayloadType:
     One payload type: anything pydantic understands (a model, a dataclass, a TypedDict, `dict`).
 
     Raises:
-        PayloadError: pydantic cannot make a schema of *kind*, or no value of it, or of a part of
-            it, could be read back from JSON as it was.
+        PayloadError: pydantic cannot make a schema of the type, or no value of it, or of a part of
+            it, could be read back unchanged from JSON.
     """
 
     __slots__ = ("_adapter", "_safety", "python_type")
@@ -60,11 +60,13 @@ class PayloadType:
         self.python_type = python_type
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(python_type)
-            self._adapter.rebuild()  # what is not defined yet is found out now, not at a reply
+            self._adapter.rebuild()  # an undefined name raises now, not at the first reply
             self._safety = analyze_schema(self._adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
-            raise PayloadError(f"{type_name(python_type)} is no payload type: {reason}") from None
+            raise PayloadError(
+                f"{type_name(python_type)} is not a payload type: {reason}"
+            ) from None
         except RoundTripError as problem:
             raise PayloadError(
                 f"{type_name(python_type)} cannot be sent as JSON: {problem}", fix=problem.fix
@@ -94,7 +96,7 @@ class PayloadType:
 
     def validate(self, value: Any) -> Any:
         """
-        Turn what a caller has in hand, an instance or its parts, into the author's type.
+        Turn a caller's value, an instance or its parts, into the author's type.
 
         Raises:
             PayloadError: it does not fit.
@@ -105,7 +107,7 @@ class PayloadType:
             raise PayloadError(
                 _validation_message(self.python_type, error), _mismatch_text(self.python_type)
             ) from None
-        except Exception as error:  # noqa: BLE001 - the same
+        except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
             text = f"cannot be read as {type_name(self.python_type)} ({type(error).__name__})"
             raise PayloadError(text) from None
 
@@ -114,8 +116,8 @@ class PayloadType:
         Turn a value of the author's type into JSON from which the same value is read.
 
         Raises:
-            PayloadError: *value* is not of that type, would be altered on its way, holds what
-                cannot be stored, or its JSON is beyond *limits* (None: not checked here).
+            PayloadError: *value* is not of that type, would be altered when it is read, has what
+                cannot be stored, or its JSON exceeds *limits* (None: not checked here).
         """
         try:
             return self._serialize(value, limits)
@@ -153,7 +155,7 @@ class PayloadType:
     def _serialize(self, value: Any, limits: BodyLimits | None) -> Json:
         safety = self._safety
         if safety.lossless:
-            # Without this look a forgotten return is written as null, and another model as {}.
+            # Without this check a forgotten return is written as null, and another model as {}.
             self._adapter.validate_python(value, strict=True, by_alias=False, by_name=True)
         data = self._dump(value)
         if safety.has_sets:
@@ -171,7 +173,7 @@ class PayloadType:
     def _check_round_trip(
         self, value: Any, data: Json, body: bytes, *, json_comparable: bool
     ) -> None:
-        """Read what was written back, and refuse the value when another one comes of it."""
+        """Read the JSON back, and refuse the value if another one is read."""
         value_read_back = self._read(to_json(as_jsonb(data)) if _EXPONENT.search(body) else body)
         data_read_back = self._dump(value_read_back)
         if self._safety.has_sets:
@@ -203,12 +205,13 @@ class PayloadType:
 _MISSING = object()
 
 UNSTORABLE_VALUES = (
-    "what no database takes (NUL, half a surrogate pair, an integer beyond 64 bits, NaN, Infinity)"
+    "what no database accepts"
+    " (NUL, half a surrogate pair, an integer beyond 64 bits, NaN, Infinity)"
 )
 
 
 def to_json_bytes(data: Json) -> bytes | None:
-    """Write JSON as bytes; None when JSON writers or databases do not take it."""
+    """Write JSON as bytes; None if JSON writers or databases refuse it."""
     try:
         body = to_json(data)
     except (PydanticSerializationError, ValueError):
@@ -217,7 +220,7 @@ def to_json_bytes(data: Json) -> bytes | None:
 
 
 def as_jsonb(data: Json) -> Json:
-    """As jsonb gives it back: whole numbers without exponents, and so as integers of 64 bits."""
+    """As jsonb returns it: whole numbers without exponents, and so as integers of 64 bits."""
     if isinstance(data, float) and abs(data) >= 1e16:
         integer = int(Decimal(repr(data)))
         return integer if _is_storable_number(integer) else data
@@ -227,7 +230,7 @@ def as_jsonb(data: Json) -> Json:
 
 
 def limit_problem(data: Json, limits: BodyLimits) -> str:
-    """Say which limit a value is beyond when it is sent as it is; empty when within all."""
+    """Which limit a value exceeds when it is sent unchanged; empty if none."""
     body = to_json_bytes(data)
     if body is None:
         return f"It holds {UNSTORABLE_VALUES}."
@@ -242,7 +245,7 @@ def too_large_error(sentence: str) -> PayloadError:
 
 def is_storable(data: Json) -> bool:
     """
-    Whether JSON writers and databases take it.
+    Whether JSON writers and databases accept it.
 
     Text is whole and without NUL, integers have 64 bits, other numbers are finite.
     """
@@ -262,7 +265,7 @@ def is_storable(data: Json) -> bool:
 
 
 def _is_storable_number(value: Any) -> bool:
-    """Whether a number, True, False or None can be stored; anything else is not for here to say."""
+    """Whether a number, True, False or None can be stored; true for anything else."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     return not isinstance(value, float) or math.isfinite(value)
@@ -277,7 +280,7 @@ def _is_storable_text(text: str) -> bool:
 
 
 def first_difference(value: Any, value_read_back: Any) -> str:
-    """Name the first place, by fields, where a value differs from what would arrive."""
+    """The path, by fields, of the first difference between a value and what would arrive."""
     path: list[str] = []
     while type(value) is type(value_read_back):
         mine, theirs = (dict(fields_of(each) or ()) for each in (value, value_read_back))
@@ -292,7 +295,7 @@ def first_difference(value: Any, value_read_back: Any) -> str:
 
 
 def type_name(python_type: Any) -> str:
-    """How a type is called in messages."""
+    """The name of a type in messages."""
     return python_type.__name__ if isinstance(python_type, type) else str(python_type)
 
 

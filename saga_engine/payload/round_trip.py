@@ -1,9 +1,9 @@
 """
-Which types arrive as they were given, found out once, when they are declared.
+Which types arrive unchanged, decided once, when they are declared.
 
-The core schema of pydantic, which is what reads and writes, is walked. What consists of nothing but
-kinds on a short list, without functions of anyone's, is faithful: its values need no look. What can
-never survive is refused here. Of everything else each value is read back before it is sent.
+pydantic reads and writes by its core schema, which is walked here. A type that consists only of
+kinds on a short list, without functions, is lossless: its values are not checked. A type that can
+never be read back is refused. Each value of any other type is read back before it is sent.
 """
 
 import sys
@@ -34,14 +34,14 @@ _LOSSLESS_TYPES: Mapping[str, frozenset[str]] = {
     "literal": _COMMON_KEYS | {"expected"},
     "enum": _COMMON_KEYS | {"cls", "members", "sub_type"},
 }
-"""Kinds whose values need no look, with what may be said of each; anything else is looked at."""
+"""Kinds whose values are not checked, with the schema keys allowed for each."""
 
 _TEMPORAL_TYPES = frozenset({"datetime", "date", "time", "timedelta"})
 _JSON_COMPARABLE_TYPES = frozenset(_LOSSLESS_TYPES) | _TEMPORAL_TYPES | {"decimal", "uuid"}
 """
-Kinds of which no two values are written alike: compared as JSON, they need no other look.
+Kinds whose values all have different JSON: it is enough to compare their JSON.
 
-That holds for a float up to 15 digits: an int beyond 53 bits in its place is written as another.
+For a float this holds up to 15 digits: an int beyond 53 bits in its place is written differently.
 """
 
 _HARMLESS_CONFIG_KEYS = frozenset(
@@ -52,21 +52,15 @@ _SET_TYPES, _FLOAT_TYPES = frozenset({"set", "frozenset"}), frozenset({"float"})
 _FUNCTION_TYPES = frozenset(
     {"function-before", "function-after", "function-wrap", "function-plain"}
 )
-_COMPOSITE_TYPES = _FUNCTION_TYPES | {
-    "set",
-    "frozenset",
-    "tuple",
-    "union",
-    "tagged-union",
-    "chain",
-    "dataclass",
-}
-"""Kinds that are sound when their parts are."""
+_COMPOSITE_TYPES = _FUNCTION_TYPES | frozenset(
+    {"set", "frozenset", "tuple", "union", "tagged-union", "chain", "dataclass"}
+)
+"""Kinds that can be read back if their parts can."""
 _LIBRARY_MODULES = sys.stdlib_module_names - {"__main__"} | {"pydantic", "pydantic_core"}
 
 
 class RoundTripError(Exception):
-    """A type can never survive; where in it, why, and what to do."""
+    """A type that can never be read back: where in it, why, and the fix."""
 
     def __init__(self, text: str, fix: str) -> None:
         super().__init__(text)
@@ -77,10 +71,10 @@ class RoundTripSafety:
     """
     What is known of a type.
 
-    `proven`: its values need no look. `exact`: no two of its values are written alike, so that one
-    is the same when its JSON is. Neither holds when one of `classes` has been subclassed: of an
-    instance of the subclass only the fields of its parent are written. `sets`, `floats`: it may
-    hold some.
+    `lossless`: its values are not checked. `json_comparable`: all its values have different JSON,
+    so that two are the same if their JSON is. Neither holds if one of its classes has a subclass:
+    of an instance of the subclass only the fields of its parent are written. `has_sets`,
+    `has_floats`: a value may contain some.
     """
 
     __slots__ = ("_classes", "_json_comparable", "_lossless", "has_floats", "has_sets")
@@ -94,17 +88,17 @@ class RoundTripSafety:
 
     @property
     def lossless(self) -> bool:
-        """Whether values need no look."""
+        """Whether values are not checked."""
         return self._lossless and not self._subclassed
 
     @property
     def json_comparable(self) -> bool:
-        """Whether a look at the JSON is enough."""
+        """Whether it is enough to compare the JSON."""
         return self._json_comparable and not self._subclassed
 
     @property
     def _subclassed(self) -> bool:
-        for cls in self._classes:  # noqa: SIM110 - asked of each payload; any() takes twice as long
+        for cls in self._classes:  # noqa: SIM110 - runs for each payload; any() takes twice as long
             if cls.__subclasses__():
                 return True
         return False
@@ -112,10 +106,10 @@ class RoundTripSafety:
 
 def analyze_schema(schema: Any) -> RoundTripSafety:
     """
-    Find out what is known of the type that a core schema stands for.
+    Analyze the type that a core schema describes.
 
     Raises:
-        Lost: no value of it, or of a part of it, can survive.
+        RoundTripError: no value of it, or of a part of it, can be read back.
     """
     visitor = _SchemaVisitor()
     visitor.has_sets = _contains_type(schema, _SET_TYPES)
@@ -123,7 +117,7 @@ def analyze_schema(schema: Any) -> RoundTripSafety:
     try:
         visitor.visit(schema, "", {})
     except (KeyError, TypeError, AttributeError, RecursionError):
-        # A kind of schema that is not known here: its values are looked at as they come.
+        # An unknown kind of schema: each value is read back before it is sent.
         visitor.lossless, visitor.json_comparable, visitor.has_sets = False, False, True
     return RoundTripSafety(visitor)
 
@@ -169,7 +163,7 @@ class _SchemaVisitor:
         self.lossless = self.lossless and preserved and schema.keys() <= keys
 
     def _accepts_null(self, schema: Any) -> bool:
-        """Whether null is a value of it, so that None around it is written alike."""
+        """Whether null is one of its values, so that `| None` around it adds no other JSON."""
         kind = schema["type"]
         if kind == "definition-ref":
             named = (each for each in self._definitions if each["ref"] == schema["schema_ref"])
@@ -185,7 +179,7 @@ class _SchemaVisitor:
         if schema["type"] == "model":
             self.classes[schema["cls"]] = None
         if "serialization" in schema:
-            pass  # how its fields are declared does not say how they are written
+            pass  # its serializer decides how it is written, not its fields
         elif schema.get("root_model"):
             self.visit(schema["schema"], name, config)
         else:
@@ -197,7 +191,7 @@ class _SchemaVisitor:
             self._try_samples(schema, name, config)
 
     def _record_fields(self, schema: Any) -> Iterator[tuple[str, Any]]:
-        """The fields of a record, inside of what the author's functions wrap around them."""
+        """The fields of a record, inside the author's validators around it."""
         while "schema" in schema:
             schema = schema["schema"]
             self._classify(schema)
@@ -208,14 +202,14 @@ class _SchemaVisitor:
             yield from ((each["name"], each) for each in fields)
 
     def _check_field(self, field: Any, name: str, field_path: str, config: Any) -> None:
-        """Refuse a field that is written under no name, or one by which it is not read."""
+        """Refuse a field that is not written, or is written by a name by which it is not read."""
         excluded = field.get("serialization_exclude", False)
         if excluded or "serialization_exclude_if" in field:
             self.lossless = self.json_comparable = False
         if excluded and field["schema"]["type"] != "default" and field.get("required", True):
             raise RoundTripError(
                 f"{field_path} is required, and excluded from what is written",
-                "Take exclude=True out, or give the field a default.",
+                "Remove exclude=True, or give the field a default.",
             )
         written = field.get("serialization_alias", name)
         self.lossless = self.lossless and field.get("validation_alias", name) == written
@@ -225,7 +219,7 @@ class _SchemaVisitor:
         if not excluded and written not in read:
             raise RoundTripError(
                 f"{field_path} is written as {written!r}, and read as {_join_with_or(read)}",
-                "Use alias=..., which holds for both, or add the written name to the"
+                "Use alias=..., which is for both, or add the written name to the"
                 " AliasChoices that are read.",
             )
 
@@ -234,11 +228,8 @@ class _SchemaVisitor:
             return
         full_schema: Any = schema
         if self._definitions:
-            full_schema = {
-                "type": "definitions",
-                "schema": schema,
-                "definitions": self._definitions,
-            }
+            definitions = self._definitions
+            full_schema = {"type": "definitions", "schema": schema, "definitions": definitions}
         result = try_samples(full_schema, config)
         if result.problem:
             raise _round_trip_error(result, path)
@@ -248,7 +239,7 @@ def _round_trip_error(result: SampleResult, path: str) -> RoundTripError:
     if result.hides_value:
         return RoundTripError(
             f"{path or 'it'} hides its value, and is written as stars",
-            "Use saga_engine.Secret[str] (or another type in the brackets), which travels and is"
+            "Use saga_engine.Secret[str] (or another type in the brackets), which is sent and"
             " never shown.",
         )
     return RoundTripError(
@@ -263,7 +254,7 @@ def _join_with_or(names: set[str]) -> str:
 
 
 def _alias_names(alias: Any) -> Iterator[str]:
-    """The names, in the object itself, by which a field is read."""
+    """The names in the object itself by which a field is read."""
     if isinstance(alias, str):
         yield alias
     elif alias and isinstance(alias[0], list):
@@ -273,9 +264,9 @@ def _alias_names(alias: Any) -> Iterator[str]:
 
 
 def _inner_schemas(schema: Any, kind: str) -> Iterator[Any]:
-    """The schemas that a container's or a wrapper's is made of."""
+    """The inner schemas of a container or a wrapper."""
     if kind in ("json-or-python", "lax-or-strict"):
-        return  # one type of a library's: tried as a whole
+        return  # a library's type: tried as a whole
     for name in ("schema", "keys_schema", "values_schema"):
         if name in schema:
             yield schema[name]
@@ -288,7 +279,7 @@ def _inner_schemas(schema: Any, kind: str) -> Iterator[Any]:
 
 
 def _preserves_values(schema: Any) -> bool:
-    """Whether what a kind on the lists declares leaves its values as they are."""
+    """Whether a schema of a kind on the lists leaves its values unchanged."""
     check = _VALUE_CHECKS.get(schema["type"])
     return check is None or bool(check(schema))
 
@@ -304,7 +295,7 @@ def _model_preserves_values(schema: Any) -> bool:
 
 
 def _same_json_type(values: Iterable[Any]) -> bool:
-    """Whether values are all text, or all integers, so that none is read as another."""
+    """Whether values are all text or all integers, so that none is read as another."""
     return {type(each) for each in values} in ({str}, {int})
 
 
@@ -322,10 +313,10 @@ _VALUE_CHECKS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _must_try_whole(schema: Any) -> bool:
-    """Whether a record may be lost although each of its fields, tried alone, survives."""
+    """Whether a record may be altered although each of its fields alone is not."""
     if isinstance(schema, Mapping):
-        words = ("serialization", "computed_fields", "init_only", "post_init")
-        if any(schema.get(word) for word in words) or schema.get("init") is False:
+        keys = ("serialization", "computed_fields", "init_only", "post_init")
+        if any(schema.get(key) for key in keys) or schema.get("init") is False:
             return True
         inner = (each for name, each in schema.items() if name not in ("metadata", "default"))
         return any(map(_must_try_whole, inner))
@@ -340,7 +331,7 @@ def _contains_type(schema: Any, kinds: frozenset[str]) -> bool:
 
 
 def _calls_user_code(schema: Any) -> bool:
-    """Whether reading calls a function that is not a library's."""
+    """Whether reading calls a function that no library declares."""
     if isinstance(schema, Mapping):
         if any(schema.get(word) for word in ("post_init", "custom_init", "missing")):
             return True

@@ -1,9 +1,9 @@
 """
-Trying a type on example values when it is declared: does anything of it survive as JSON?
+Trying a type on example values when it is declared: can a value of it be read back from JSON?
 
-The examples are made from the JSON schema of what the type reads. A type is refused only when
-values could be read and not one of them came back as it was; when nothing can be tried, the values
-are looked at as they come.
+The examples are made from the JSON schema of what the type reads. A type is refused only if
+examples could be read and none of them came back unchanged. If no example can be tried, each value
+is read back before it is sent.
 """
 
 import json
@@ -21,13 +21,13 @@ from saga_engine.vocabulary import Json
 SERIALIZATION_CONTEXT = {REVEAL_SECRETS: True}
 
 _MAX_DEPTH = 6
-"""How deep an example nests; types that refer to themselves have no end."""
+"""How deep an example nests; types that refer to themselves would have no end."""
 
 _FALLBACK_SAMPLES: tuple[Json, ...] = (None, True, 1, 1.5, "a", [], {}, [1], {"a": 1})
 
 
 class SampleResult:
-    """What came of it: `lost` when no example survived, and `secret` when the type hides values."""
+    """`problem` if no example came back unchanged; `hides_value` if the type hides its values."""
 
     __slots__ = ("hides_value", "problem")
 
@@ -38,9 +38,9 @@ class SampleResult:
 
 def try_samples(schema: Any, config: Any) -> SampleResult:
     """
-    Try a core schema. Nothing is raised: what cannot be tried is not lost.
+    Try a core schema. Nothing is raised: a type that cannot be tried is not refused.
 
-    Library types only: functions of the author's are not called with made-up values.
+    Library types only: the author's functions are not called with made-up values.
     """
     try:
         return _try_samples(schema, config)
@@ -64,7 +64,7 @@ def _try_samples(schema: Any, config: Any) -> SampleResult:
         samples_read += 1
         survived = survived or _round_trips(value, validator, serializer)
     if samples_read and not survived:
-        return SampleResult("is read back otherwise than it was written", hides_value=hides_value)
+        return SampleResult("is not read back as it was written", hides_value=hides_value)
     if not samples_read and error_types == {"needs_python_object"}:
         return SampleResult("cannot be read from JSON")
     return SampleResult()
@@ -75,7 +75,7 @@ def _round_trips(value: Any, validator: SchemaValidator, serializer: SchemaSeria
         data = _serialize(serializer, value)
         back = validator.validate_json(json.dumps(data), by_alias=True)
         return is_same_value(value, back) and _serialize(serializer, back) == data
-    except Exception:  # noqa: BLE001 - written or read by functions of others
+    except Exception:  # noqa: BLE001 - other libraries' functions may raise anything
         return False
 
 
@@ -96,7 +96,7 @@ def _json_schema(schema: Any) -> Mapping[str, Any]:
 
 
 def is_object_key(schema: Any) -> bool:
-    """Whether JSON can say a mapping's key in text: not if it is written as an array or object."""
+    """Whether a mapping's key can be text in JSON: not if it is written as an array or object."""
     json_schema = _json_schema(schema)
     return json_schema.get("type") not in ("array", "object")
 
@@ -109,7 +109,7 @@ def _samples(json_schema: Mapping[str, Any]) -> Iterator[Json]:
 
 
 def _generate_samples(json_schema: Any, definitions: Mapping[str, Any], depth: int) -> list[Json]:
-    """Make some JSON values that may fit a JSON schema."""
+    """Some JSON values that may fit a JSON schema."""
     if not isinstance(json_schema, Mapping) or depth <= 0:
         return []
     if "$ref" in json_schema:

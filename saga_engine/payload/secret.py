@@ -1,8 +1,8 @@
 """
-`Secret[T]`: a value that travels, and is not shown.
+`Secret[T]`: a value that is sent and never shown.
 
-pydantic's SecretStr is written as `**********`, so what arrives is those stars. A Secret is written
-as its value where the engine writes a payload, and as stars everywhere else: `repr`, `str`,
+pydantic's SecretStr is written as `**********`, so the stars are what arrives. A Secret is written
+as its value when the engine writes a payload, and as stars everywhere else: `repr`, `str`,
 `model_dump_json`, logs and errors.
 """
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 MASK = "**********"
 
 REVEAL_SECRETS = "saga_engine.reveal_secrets"
-"""In a serializer's context: the engine writes a value to be sent."""
+"""A key in a serializer's context: the engine writes a value to be sent."""
 
 
 class Secret(Generic[T]):
     """
-    A value that is sent and stored with the rest, and sealed when a codec is set.
+    A value that is sent and stored like any other, and encrypted if a codec is set.
 
     It is hidden in `repr`, `str`, `model_dump_json`, logs and errors.
 
@@ -33,7 +33,7 @@ class Secret(Generic[T]):
     Equal to a Secret of an equal value.
 
     Args:
-        value: what is secret; `get_secret_value` gives it back.
+        value: the secret; `get_secret_value` returns it.
     """
 
     __slots__ = ("_value",)
@@ -42,7 +42,7 @@ class Secret(Generic[T]):
         self._value = value
 
     def get_secret_value(self) -> T:
-        """Give the value itself."""
+        """Return the value itself."""
         return self._value
 
     def __repr__(self) -> str:

@@ -1,9 +1,9 @@
 """
 Frozen dataclasses to plain data and back, for the journal and for snapshots.
 
-Fields that hold their default are left out, so that a step that has not begun costs nothing. The
-field's annotation says how to read it back; `Json` fields are passed through untouched. The data is
-str, int, float, bool, None, dict, list and datetime: any JSON writer that knows datetime will do.
+Fields with their default value are left out, so that a step that has not started takes no space. A
+field's annotation says how to read it back; `Json` fields are passed on unchanged. The data is str,
+int, float, bool, None, dict, list and datetime, for a JSON writer that supports datetime.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,12 @@ Converter = Callable[[Any], Any]
 
 
 def to_data(record: Any, names: Sequence[str] = ()) -> dict[str, Any]:
-    """The record's fields that differ from their defaults; only those of *names*, if it has any."""
+    """The record's fields that differ from their defaults; only those of *names*, if given."""
     data = {}
     record_type: Any = type(record)
     values, plan = _writers(record_type, names)
     for value, (name, default, write) in zip(values(record), plan, strict=True):
-        # Untouched parts are the default itself, and comparing by value costs most of all here.
+        # Unchanged parts are the default itself, and comparing by value is the most expensive part.
         if value is not default and value != default:
             data[name] = value if write is None or value is None else write(value)
     return data
@@ -51,7 +51,7 @@ def replace_fields(record: Record, **values: Any) -> Record:
 
 def from_data(record_type: type[Record], data: Mapping[str, Any]) -> Record:
     """
-    The record of *kind* that `to_data` turned into *data*.
+    The record of which `to_data` made *data*.
 
     Raises:
         TypeError, ValueError, KeyError: *data* was not made by `to_data`; a bug, or a damaged row.
@@ -60,7 +60,7 @@ def from_data(record_type: type[Record], data: Mapping[str, Any]) -> Record:
 
 
 def read_fields(record_type: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """As `from_data`, but only the fields, for use with `changed`."""
+    """As `from_data`, but only the fields, for use with `replace_fields`."""
     readers = _readers(record_type)
     values = {}
     for name, value in data.items():
@@ -115,7 +115,7 @@ def _field_plan(
 def _writers(
     record_type: Any, names: Sequence[str]
 ) -> tuple[Callable[[Any], Any], Sequence[tuple[str, Any, Converter | None]]]:
-    """What reads the fields of a record, and what each of them is written with."""
+    """A getter for the fields of a record, and the converter of each."""
     plan = [each[:3] for each in _field_plan(record_type) if not names or each[0] in names]
     return _getter([name for name, *_ in plan]), plan
 
@@ -124,14 +124,14 @@ def _writers(
 def _slot_accessors(
     record_type: Any,
 ) -> tuple[Callable[[Any], Any], Sequence[Callable[..., None]], Mapping[str, Callable[..., None]]]:
-    """What reads all fields of a record, and what writes each, in order and by name."""
-    assert not hasattr(record_type, "__post_init__"), "nothing is done when one is made"
+    """A getter for all fields of a record, and the setters in order and by name."""
+    assert not hasattr(record_type, "__post_init__"), "a copy would not run it"
     setters = {item.name: getattr(record_type, item.name).__set__ for item in fields(record_type)}
     return _getter(list(setters)), tuple(setters.values()), setters
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], Any]:
-    """Read fields as a tuple; of fewer than two, an attrgetter makes none."""
+    """Read fields as a tuple; an attrgetter makes none of fewer than two."""
     if len(names) > 1:
         return attrgetter(*names)
     return lambda record: tuple(getattr(record, name) for name in names)
@@ -149,7 +149,7 @@ def _default(item: Field[Any]) -> Any:
 
 
 def _converters(field_type: Any) -> tuple[Converter | None, Converter | None]:
-    """How a field of that type is written and read; None for: as it is."""
+    """How a field of that type is written and read; None: unchanged."""
     if field_type is datetime:
         return None, _parse_datetime
     if isinstance(field_type, type) and issubclass(field_type, StrEnum):

@@ -103,7 +103,7 @@ def test_every_parameter_and_the_result_are_annotated(payments):
     assert "result of no_result has no annotation" in refused(payments, no_result)
     assert "Missing" in refused(payments, unknown)
     assert "no plain one" in refused(payments, starred)
-    assert "no payload type" in refused(payments, no_schema)
+    assert "not a payload type" in refused(payments, no_schema)
 
 
 class Payload:

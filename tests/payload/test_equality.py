@@ -170,7 +170,7 @@ def test_what_a_caller_has_in_hand_is_accepted_or_refused_in_a_sentence():
 
 def test_text_that_contains_the_words_for_infinity_is_text():
     assert PayloadType(list[str]).write(["NaN Infinity", "1" * 30]) == ["NaN Infinity", "1" * 30]
-    with pytest.raises(PayloadError, match="no database takes"):
+    with pytest.raises(PayloadError, match="no database accepts"):
         PayloadType(list[str]).write(["NaN", "\0"])
 
 

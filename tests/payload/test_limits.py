@@ -106,8 +106,8 @@ def test_numbers_count_as_long_as_jsonb_writes_them(body, problem):
 
 
 def test_what_cannot_be_stored_is_beyond_any_limit():
-    assert "no database takes" in limit_problem({"x": float("nan")}, DEFAULT_LIMITS)
-    assert "no database takes" in limit_problem("\ud800", DEFAULT_LIMITS)
+    assert "no database accepts" in limit_problem({"x": float("nan")}, DEFAULT_LIMITS)
+    assert "no database accepts" in limit_problem("\ud800", DEFAULT_LIMITS)
     assert limit_problem({"x": [1]}, DEFAULT_LIMITS) == ""
 
 

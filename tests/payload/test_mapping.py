@@ -88,7 +88,7 @@ def test_a_result_that_is_no_payload_type_is_refused():
     def function(order: Order) -> inspect.Signature:
         return inspect.signature(function)
 
-    assert "Signature is no payload type" in refused(function).problem
+    assert "Signature is not a payload type" in refused(function).problem
 
 
 def test_a_result_type_that_is_not_defined_yet_is_refused():
@@ -188,7 +188,7 @@ class Shop:
 @pytest.mark.parametrize("name", ["method", "of_the_class", "alone"])
 def test_a_function_of_a_class_is_refused(name):
     error = refused(vars(Shop)[name])
-    assert error.problem == f"Shop.{name} stands in a class."
+    assert error.problem == f"Shop.{name} is declared in a class."
     assert "outside the class" in error.fix
 
 

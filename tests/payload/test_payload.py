@@ -137,7 +137,7 @@ def test_what_is_written_is_plain_json():
 
 @pytest.mark.parametrize("data", ["\0", "a\ud800", -(2**63) - 1, 2**64, {"\0": 1}, [[{"x": "\0"}]]])
 def test_what_no_database_takes_is_not_written(data):
-    with pytest.raises(PayloadError, match="holds what no database takes"):
+    with pytest.raises(PayloadError, match="holds what no database accepts"):
         PayloadType(Any).write(data)
 
 
@@ -168,13 +168,13 @@ def test_a_type_may_refer_to_itself_or_be_built_late(kind, data):
 
 @pytest.mark.parametrize("kind", [Unfinished, "Nowhere"])
 def test_a_type_that_is_not_defined_yet_is_no_payload(kind):
-    with pytest.raises(PayloadError, match=r"is no payload type: .*not.* defined"):
+    with pytest.raises(PayloadError, match=r"is not a payload type: .*not.* defined"):
         PayloadType(kind)
 
 
 @pytest.mark.parametrize("kind", [object(), type("Plain", (), {}), 3])
 def test_what_pydantic_makes_no_schema_of_is_no_payload(kind):
-    with pytest.raises(PayloadError, match="is no payload type"):
+    with pytest.raises(PayloadError, match="is not a payload type"):
         PayloadType(kind)
 
 

@@ -104,7 +104,7 @@ def test_an_input_that_is_no_payload_type_is_refused():
     def declare():
         Saga("a", version=1, input=Holder)  # here
 
-    with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
+    with pytest.raises(DefinitionError, match="Holder is not a payload type") as caught:
         declare()
     assert caught.value.location == line_here(declare)
 
@@ -115,7 +115,7 @@ def test_a_reply_that_is_no_payload_type_is_refused():
         def book(order: dict) -> dict:
             return {}
 
-    with pytest.raises(DefinitionError, match="Holder is no payload type") as caught:
+    with pytest.raises(DefinitionError, match="Holder is not a payload type") as caught:
         declare()
     assert caught.value.location == line_here(declare)
 
@@ -237,7 +237,7 @@ def test_a_decorator_without_its_arguments_is_refused_at_the_function():
         def book(order: dict) -> dict:
             return {}
 
-    with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
+    with pytest.raises(DefinitionError, match=r"step is used without its command") as caught:
         declare()
     assert caught.value.location == line_here(declare)
     assert 'step(command="...")' in caught.value.fix
@@ -245,13 +245,13 @@ def test_a_decorator_without_its_arguments_is_refused_at_the_function():
 
 def test_a_bare_compensation_is_refused_too():
     step = add_step(Saga("a", version=1, input=dict), "a", compensated=False)
-    with pytest.raises(DefinitionError, match=r"compensation stands without its command"):
+    with pytest.raises(DefinitionError, match=r"compensation is used without its command"):
         step.compensation(lambda order: order)
 
 
 def test_what_is_no_function_and_has_no_arguments_is_refused_where_it_is_declared():
     wrong: Any = Saga("a", version=1, input=dict)
-    with pytest.raises(DefinitionError, match=r"step stands without its command") as caught:
+    with pytest.raises(DefinitionError, match=r"step is used without its command") as caught:
         wrong.step("seat.book")
     assert caught.value.location.startswith(f"{__file__}:")
 
@@ -286,7 +286,7 @@ def test_every_mistake_of_a_module_is_noted():
     with collect_errors() as noted:
         saga = several_mistakes()
     found = [each.problem for each in noted]
-    assert [each for each in found if "Holder is no payload type" in each] == found[:2]
+    assert [each for each in found if "Holder is not a payload type" in each] == found[:2]
     assert found[2:5] == [
         "Parameter 'order' has no annotation.",
         "undo does not say what it returns.",
@@ -300,5 +300,5 @@ def test_every_mistake_of_a_module_is_noted():
 def test_outside_of_collecting_the_first_mistake_raises():
     with collect_errors(), pytest.raises(ZeroDivisionError):
         raise ZeroDivisionError
-    with pytest.raises(DefinitionError, match="Holder is no payload type"):
+    with pytest.raises(DefinitionError, match="Holder is not a payload type"):
         several_mistakes()
