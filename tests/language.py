@@ -30,7 +30,7 @@ PHRASES: dict[str, str] = {
     r"whichever": "which, or any",
     r"wherever": "where",
     r"(some|any|every)body('s)?": "name the subject",
-    r"nobody('s)?": "no process, no worker, no client: name the subject",
+    r"(?<![`\"'])nobody('s)?(?![`\"'])": "no process, no worker, no client: name the subject",
     r"(some|any)one('s)?": "name the subject",
     # riddles and archaic forms
     r"(?<!there )(?<!there )is no (?!longer|more)[a-z]+": "is not a ..., or: has no ...",
@@ -91,7 +91,7 @@ PHRASES: dict[str, str] = {
     r"misfit": "mismatch",
     r"(is|are|was|were|be) away": "is unavailable",
     r"says so": "reports it",
-    r"in words": "as a sentence",
+    r"(?<!word )in words": "as a sentence",
 }
 """A regular expression over lower-case text, as whole words, and what to write instead."""
 

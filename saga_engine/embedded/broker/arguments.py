@@ -1,8 +1,8 @@
 """
-A queue's properties: what it was declared with, checked, and compared when it is declared again.
+The properties of a queue: validated at declaration, compared at redeclaration.
 
-RabbitMQ's rules and texts (rabbitmq.com/docs/queues and /docs/quorum-queues). `x-expires`,
-priorities and single active consumers are not done here, and refused rather than ignored.
+The rules and texts are RabbitMQ's (rabbitmq.com/docs/queues and /docs/quorum-queues). `x-expires`,
+priorities and single active consumers are not implemented; they are refused, not ignored.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _UNSUPPORTED_ARGUMENTS: Final = ("x-expires", "x-max-priority", "x-single-active
 
 @dataclass(frozen=True)
 class QueueDeclaration:
-    """What a client asks a queue to be."""
+    """The properties that a client declares a queue with."""
 
     name: str
     durable: bool
@@ -41,7 +41,7 @@ class QueueDeclaration:
     arguments: Mapping[str, Any]
 
     def validate(self) -> None:
-        """Refuse (406) what RabbitMQ refuses, and (540) what this broker does not do."""
+        """Refuse what RabbitMQ refuses (406) and what this broker does not implement (540)."""
         for name in _UNSUPPORTED_ARGUMENTS:
             if name in self.arguments:
                 raise not_implemented(f"the argument '{name}' of a queue")
@@ -62,7 +62,7 @@ class QueueDeclaration:
                 )
 
     def check_equivalent(self, other: "QueueDeclaration") -> None:
-        """Refuse (406) when the queue is already there as `other`."""
+        """Refuse (406) a declaration that differs from that of the existing queue."""
         for name in ("durable", "exclusive", "auto_delete"):
             self._check_equal(name, getattr(self, name), getattr(other, name))
         for name in _SUPPORTED_ARGUMENTS:
@@ -70,16 +70,16 @@ class QueueDeclaration:
 
     @property
     def is_quorum(self) -> bool:
-        """Whether it is a quorum queue."""
+        """Whether the queue is a quorum queue."""
         return self.arguments.get("x-queue-type") == "quorum"
 
     @property
     def overflow(self) -> str:
-        """What happens when it is full."""
+        """What the queue does when it is full."""
         return str(self.arguments.get("x-overflow", "drop-head"))
 
     def integer_argument(self, name: str) -> int | None:
-        """A number among its arguments."""
+        """A numeric argument."""
         value = self.arguments.get(name)
         return None if value is None else int(value)
 

@@ -1,8 +1,8 @@
 """
-A channel: what it consumes, what it holds unacknowledged, what it is about to publish.
+A channel: its consumers, its unacknowledged messages and the publish being received.
 
-State and the moves on it; `consuming`, `publishing` and `declaring` translate methods into these
-moves. A channel that closes gives back everything it holds.
+The handlers in `consuming`, `publishing` and `declaring` call its methods. A channel that closes
+requeues all its unacknowledged messages.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from saga_engine.embedded.broker.virtual_host import VirtualHost
 
 
 class PeerConnection(Protocol):
-    """What a channel needs of its connection."""
+    """What a channel uses of its connection."""
 
     virtual_host: VirtualHost
     interceptor: PublishInterceptor
@@ -36,18 +36,18 @@ class PeerConnection(Protocol):
 
     @property
     def is_congested(self) -> bool:
-        """Whether the client reads slower than it is written to."""
+        """Whether the client reads more slowly than the broker writes."""
 
     def write(self, data: bytes) -> None:
         """Send frames."""
 
     def abort(self) -> None:
-        """End the connection without a word."""
+        """Close the socket without a close handshake."""
 
 
 @dataclass
 class IncomingPublish:
-    """A publish whose content is still arriving."""
+    """A publish whose content has not arrived completely."""
 
     publish: Publish
     properties: EncodedProperties | None
@@ -57,7 +57,7 @@ class IncomingPublish:
 
 @dataclass(frozen=True, slots=True)
 class UnackedMessage:
-    """A message this channel holds, for a consumer or (None) for a get."""
+    """A message that was delivered to a consumer or (None) by basic.get."""
 
     queue: Queue
     queued_message: QueuedMessage
@@ -78,7 +78,7 @@ class Subscription:
         self.unacked_count = 0
 
     def has_capacity(self) -> bool:
-        """Whether prefetch and the socket allow one more."""
+        """Whether the prefetch and the socket allow another delivery."""
         if self.channel.peer.is_congested:
             return False
         global_prefetch = self.channel.global_prefetch
@@ -89,7 +89,7 @@ class Subscription:
         )
 
     def deliver(self, queued_message: QueuedMessage) -> None:
-        """Deliver it."""
+        """Deliver a message."""
         channel, message = self.channel, queued_message.message
         delivery_tag = channel.add_unacked(
             UnackedMessage(self.queue, queued_message, self), auto_ack=self.no_ack
@@ -104,7 +104,7 @@ class Subscription:
         channel.send_content(method, message, self._delivery_properties(queued_message))
 
     def notify_cancelled(self) -> None:
-        """Tell the client that its queue is gone (consumer_cancel_notify)."""
+        """Notify the client that its queue was deleted (consumer_cancel_notify)."""
         self.channel.subscriptions.pop(self.consumer_tag, None)
         self.channel.send(commands.Basic.Cancel(self.consumer_tag, nowait=True))
 
@@ -123,7 +123,7 @@ class Channel:
         self.prefetch = 0
         self.global_prefetch = 0
         self.subscriptions: dict[str, Subscription] = {}
-        self.unacked: dict[int, UnackedMessage] = {}  # By delivery tag, which only grows.
+        self.unacked: dict[int, UnackedMessage] = {}  # By delivery tag; tags only increase.
         self.confirm_mode = False
         self.publish_count = 0
         self.incoming: IncomingPublish | None = None
@@ -142,7 +142,7 @@ class Channel:
             self.peer.write(method + content)
 
     def add_unacked(self, delivery: UnackedMessage, *, auto_ack: bool) -> int:
-        """Number a delivery; keep it until it is acknowledged, unless it is settled already."""
+        """Assign a delivery tag; keep the delivery until it is acknowledged unless `auto_ack`."""
         self._last_tag += 1
         if auto_ack:
             delivery.queue.release(delivery.queued_message)
@@ -170,14 +170,14 @@ class Channel:
         self.send_content(method, queued_message.message, properties)
 
     def acknowledge(self, tag: int, *, multiple: bool) -> None:
-        """These messages are done with."""
+        """Acknowledge deliveries."""
         deliveries = self._pop_unacked(tag, multiple=multiple)
         for delivery in deliveries:
             delivery.queue.release(delivery.queued_message)
         _dispatch_affected_queues(deliveries)
 
     def reject(self, tag: int, *, multiple: bool, requeue: bool) -> None:
-        """These messages go back to their queues, or die."""
+        """Requeue deliveries, or dead-letter them."""
         deliveries = self._pop_unacked(tag, multiple=multiple)
         if requeue:
             _requeue_deliveries(deliveries)
@@ -187,11 +187,11 @@ class Channel:
         _dispatch_affected_queues(deliveries)
 
     def recover(self) -> None:
-        """Everything unacknowledged goes back."""
+        """Requeue every unacknowledged message."""
         _requeue_deliveries(self._pop_unacked(0, multiple=True))
 
     def cancel(self, consumer_tag: str) -> None:
-        """End a consumer; what it holds stays held."""
+        """Cancel a consumer; its deliveries stay unacknowledged."""
         subscription = self.subscriptions.pop(consumer_tag, None)
         if subscription is None:
             return
@@ -201,14 +201,14 @@ class Channel:
             self.peer.virtual_host.delete_queue(queue)
 
     def close(self) -> None:
-        """Give everything back; nothing is sent from now on."""
+        """Requeue everything; the channel sends nothing after this."""
         self.closed = True
         for tag in list(self.subscriptions):
             self.cancel(tag)
         self.recover()
 
     def _pop_unacked(self, tag: int, *, multiple: bool) -> list[UnackedMessage]:
-        """The deliveries a tag means; 0 with `multiple` means all of them."""
+        """The deliveries that a tag refers to; 0 with `multiple` is all of them."""
         all_unacked = multiple and tag == 0
         if not all_unacked and tag not in self.unacked:
             raise precondition_failed(f"unknown delivery tag {tag}")
@@ -225,14 +225,14 @@ class Channel:
 
 
 def _requeue_deliveries(deliveries: list[UnackedMessage]) -> None:
-    """In the order they were taken, because some queues put them at the end."""
+    """Requeue in the order of delivery, because some queues append."""
     for delivery in deliveries:
         delivery.queue.requeue(delivery.queued_message)
     _dispatch_affected_queues(deliveries)
 
 
 def _dispatch_affected_queues(deliveries: Iterable[UnackedMessage]) -> None:
-    """Room was made at their consumers and in their queues: let every queue concerned go on."""
+    """Dispatch the queues of the deliveries and those of their consumers' channels."""
     queues = {id(delivery.queue): delivery.queue for delivery in deliveries}
     for delivery in deliveries:
         for consumer in (

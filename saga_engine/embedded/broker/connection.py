@@ -1,8 +1,8 @@
 """
-A connection: frames to their channels, heartbeats, blocking, the end.
+A connection: dispatches frames to channels; heartbeats, backpressure, closing.
 
-An asyncio protocol without tasks: every byte is handled when it arrives. Whatever a peer sends, the
-worst that follows is the end of its own connection, with the reason (AMQP 0-9-1, section 2.2).
+An asyncio protocol without tasks: bytes are handled when they arrive. Malformed input closes at
+most the connection that it arrived on, with a reason (AMQP 0-9-1, section 2.2).
 """
 
 import asyncio
@@ -40,8 +40,8 @@ from saga_engine.embedded.broker.refusal import (
 )
 from saga_engine.embedded.broker.virtual_host import VirtualHost
 
-_CLOSE_TIMEOUT: Final = 5.0  # Seconds a peer has to answer connection.close.
-_HANDSHAKE_TIMEOUT: Final = 10.0  # Seconds a peer has to log in, RabbitMQ's handshake_timeout.
+_CLOSE_TIMEOUT: Final = 5.0  # Seconds for a peer to answer connection.close.
+_HANDSHAKE_TIMEOUT: Final = 10.0  # Seconds for a peer to log in, as RabbitMQ's handshake_timeout.
 _HANDLERS: Final[Mapping[type[base.Frame], Callable[[Channel, Any], None]]] = MappingProxyType(
     {**consuming.HANDLERS, **declaring.HANDLERS, **publishing.HANDLERS}
 )
@@ -50,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client; `came` and `gone` are told when it is there and when it has left."""
+    """The connection of one client."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class ClientConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the protocol header."""
+        """Start the handshake timeout; the client sends the protocol header."""
         self._transport = cast("asyncio.Transport", transport)
         self._write_buffer = WriteBuffer(self._transport, self._dispatch_queues)
         self._set_timer(_HANDSHAKE_TIMEOUT, self.abort)
         self._on_connected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Handle every frame that is complete."""
+        """Handle every complete frame."""
         self._last_received_at = self._loop.time()
         if self._framing_lost:
             if data.endswith(_CLOSE_OK_FRAME):
@@ -101,26 +101,26 @@ class ClientConnection(asyncio.Protocol):
             ):
                 self._handle_frame(frame)
         except ConnectionException as refusal:
-            self._framing_lost = True  # Where the next frame begins, nobody knows.
+            self._framing_lost = True  # The start of the next frame is unknown.
             self._close_with_error(refusal, b"\0\0\0\0")
         except Exception:
-            _logger.exception("The development broker failed; it ends this connection")
+            _logger.exception("The development broker failed; it closes this connection")
             self._close_with_error(ConnectionException(541, "INTERNAL_ERROR"), b"\0\0\0\0")
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: neither deliver more nor let it ask for more."""
+        """The client reads too slowly: stop deliveries and stop reading from it."""
         self._write_buffer.pause()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """The client has caught up."""
         self._write_buffer.resume()
         if not self._blocked:
             self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Give everything back and take exclusive queues away."""
-        del error  # However it ended, the same follows.
+        """Requeue unacknowledged messages and delete exclusive queues."""
+        del error  # The same follows with and without an error.
         if self._timer:
             self._timer.cancel()
         for channel in self._channels.values():
@@ -131,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def is_congested(self) -> bool:
-        """Whether deliveries should wait."""
+        """Whether deliveries should stop."""
         return self._write_buffer.is_congested
 
     def write(self, data: bytes) -> None:
@@ -140,17 +140,17 @@ class ClientConnection(asyncio.Protocol):
             self._write_buffer.write(data)
 
     def abort(self) -> None:
-        """End it without a word."""
+        """Close the socket without a close handshake."""
         self._transport.abort()
 
     def close_for_shutdown(self) -> None:
-        """End it because the broker stops."""
+        """Close the connection because the broker stops (320)."""
         text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
         self._close_with_error(ConnectionException(320, text), b"\0\0\0\0")
         self._transport.close()
 
     def set_alarm(self, reason: str | None) -> None:
-        """Block this connection as soon as it publishes; None ends that."""
+        """Block this connection when it publishes; None unblocks it."""
         self._alarm_reason = reason
         if reason and self._is_publisher:
             self._block()
@@ -171,7 +171,9 @@ class ClientConnection(asyncio.Protocol):
         if header is None:
             return False
         if header != PROTOCOL_HEADER:
-            self._transport.write(PROTOCOL_HEADER)  # "The version you should have asked for."
+            self._transport.write(
+                PROTOCOL_HEADER
+            )  # The supported version (AMQP 0-9-1, section 4.2.2).
             self._transport.close()
             return False
         self._protocol_header_received = True
@@ -219,7 +221,7 @@ class ClientConnection(asyncio.Protocol):
             self._send_heartbeat()
 
     def _handle_closing_channel_frame(self, frame: Frame) -> None:
-        """Until the client has said close-ok, what it sent to the old channel means nothing."""
+        """Ignore what the client sent to a channel before it answered with close-ok."""
         if frame.frame_type != FRAME_METHOD or frame.payload.startswith(PUBLISH_METHOD):
             return
         method = read_method(frame.payload)
@@ -279,7 +281,7 @@ class ClientConnection(asyncio.Protocol):
             raise not_implemented(method.name)
 
     def _close_with_error(self, error: AmqpException, failed_method: bytes) -> None:
-        """Say why and wait for close-ok; nothing else is sent or handled from now on."""
+        """Send connection.close and wait for close-ok; ignore everything else."""
         if self._closing:
             return
         class_id, method_id = struct.unpack(">HH", failed_method)
@@ -293,7 +295,7 @@ class ClientConnection(asyncio.Protocol):
         self.write(write_method(channel, method))
 
     def _send_heartbeat(self) -> None:
-        """Send a heartbeat twice per interval; after two silent intervals the client is gone."""
+        """Send a heartbeat twice per interval; abort after two intervals without data."""
         interval = self._handshake.heartbeat_interval
         silent_seconds = self._loop.time() - self._last_received_at
         if not interval:
@@ -316,5 +318,5 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _failed_method(frame: Frame) -> bytes:
-    """Class and method a refusal is about; content belongs to basic.publish."""
+    """The class and the method that failed; content belongs to basic.publish."""
     return frame.payload[:4].ljust(4, b"\0") if frame.frame_type == FRAME_METHOD else PUBLISH_METHOD

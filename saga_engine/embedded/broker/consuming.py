@@ -1,4 +1,4 @@
-"""Consuming: basic.qos, consume, cancel, get, ack, nack, reject and recover."""
+"""Handlers of basic.qos, consume, cancel, get, ack, nack, reject and recover."""
 
 import secrets
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Declaring: exchanges, queues and bindings, made, looked at and deleted."""
+"""Handlers of methods that declare, check and delete exchanges, queues and bindings."""
 
 import secrets
 from collections.abc import Callable, Mapping

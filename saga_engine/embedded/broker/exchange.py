@@ -1,7 +1,8 @@
 """
-An exchange: which queues get a message, from its routing key and the bindings.
+An exchange: selects queues by routing key and bindings.
 
-Direct, topic and fanout. It knows queues by name only; who holds them is the virtual host.
+The types are direct, topic and fanout. An exchange refers to queues by name; the virtual host owns
+them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 
 @dataclass
 class Exchange:
-    """One exchange and its bindings, each a queue's name and a binding key."""
+    """An exchange and its bindings, each a queue name and a binding key."""
 
     name: str
     exchange_type: str
@@ -23,7 +24,7 @@ class Exchange:
     bindings: set[tuple[str, str]] = field(default_factory=set)
 
     def matching_queues(self, routing_key: str) -> set[str]:
-        """The names of the queues that get a message with this key."""
+        """The names of the queues that a message with this key is routed to."""
         if self.exchange_type == "fanout":
             return {queue for queue, _ in self.bindings}
         if self.exchange_type == "direct":
@@ -32,7 +33,7 @@ class Exchange:
         return {queue for queue, key in self.bindings if _pattern_matches(_split_words(key), words)}
 
     def remove_queue(self, queue: str) -> None:
-        """Remove every binding of a queue that is gone."""
+        """Remove every binding of a deleted queue."""
         self.bindings = {binding for binding in self.bindings if binding[0] != queue}
 
 
@@ -41,7 +42,7 @@ def _split_words(key: str) -> list[str]:
 
 
 def _pattern_matches(pattern: list[str], words: list[str]) -> bool:
-    """Whether the key fits; all places in the pattern at once, so that no key takes long."""
+    """Whether the key matches. All positions of the pattern advance together: linear time."""
     positions = set(_skip_hashes(pattern, [0]))
     for word in words:
         positions = set(_skip_hashes(pattern, _advance(pattern, positions, word)))
@@ -59,7 +60,7 @@ def _advance(pattern: list[str], positions: Iterable[int], word: str) -> Iterato
 
 
 def _skip_hashes(pattern: list[str], positions: Iterable[int]) -> Iterator[int]:
-    """Each place, and those behind it that a `#` matching nothing leads to."""
+    """Each position, and the positions behind a `#` that matches no word."""
     for start in positions:
         position = start
         yield position

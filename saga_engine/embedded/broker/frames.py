@@ -1,9 +1,9 @@
 """
-Frames as bytes: cutting a stream into them, and writing those that carry what a sender wrote.
+Frames: splits a byte stream into frames, and writes the methods that carry messages.
 
-pamqp reads and writes every method but four. Publish, deliver, get-ok and return carry a sender's
-routing key, which may be no UTF-8; it is kept as it came (surrogateescape, PEP 383). Layouts are
-those of AMQP 0-9-1, section 4.2.
+pamqp reads and writes every method but four. Publish, deliver, get-ok and return contain a routing
+key that may not be UTF-8; it is kept byte by byte (surrogateescape, PEP 383). The layouts are those
+of AMQP 0-9-1, section 4.2.
 """
 
 import struct
@@ -32,7 +32,7 @@ _FRAME_OVERHEAD = _FRAME_PREFIX.size + len(_FRAME_END)
 
 
 class Frame(NamedTuple):
-    """One frame of a peer."""
+    """A frame that arrived."""
 
     frame_type: int
     channel: int
@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """The method basic.publish."""
+    """The arguments of basic.publish."""
 
     exchange: str
     routing_key: str
@@ -49,28 +49,28 @@ class Publish(NamedTuple):
 
 
 class FrameBuffer:
-    """Bytes that arrived and are not cut into frames yet."""
+    """Bytes that arrived and are not yet split into frames."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self.frame_max = 131_072
 
     def feed(self, data: bytes) -> None:
-        """Add what the socket gave."""
+        """Add bytes from the socket."""
         self._bytes += data
 
     def take_protocol_header(self) -> bytes | None:
-        """Take the eight bytes a client opens with, once they are there."""
+        """Take the protocol header (eight bytes), or None until it has arrived."""
         if len(self._bytes) < len(PROTOCOL_HEADER):
             return None
         return self._take(len(PROTOCOL_HEADER))
 
     def next_frame(self) -> Frame | None:
         """
-        Take the next complete frame.
+        Take the next complete frame, or None.
 
         Raises:
-            ConnectionRefusal: 501, because it is too large or does not end where it says.
+            ConnectionException: 501, if it is too large or has no end octet.
         """
         if len(self._bytes) < _FRAME_PREFIX.size:
             return None
@@ -95,14 +95,14 @@ def read_method(payload: bytes) -> base.Frame:
     Read any method but basic.publish.
 
     Raises:
-        ConnectionRefusal: 502, because it cannot be read.
+        ConnectionException: 502, if it is malformed.
     """
     frame_bytes = _encode_frame(FRAME_METHOD, 0, payload)
     try:
         method = frame.unmarshal(frame_bytes)[2]
-    except Exception as error:  # Whatever bytes make it raise, the peer sent them.
+    except Exception as error:  # Any error is caused by the bytes that the peer sent.
         raise ConnectionException(502, "SYNTAX_ERROR - a method cannot be read") from error
-    assert isinstance(method, base.Frame), "a method frame holds a method"
+    assert isinstance(method, base.Frame), "a method frame contains a method"
     return method
 
 
@@ -111,9 +111,11 @@ def read_publish(payload: bytes) -> Publish:
     Read basic.publish.
 
     Raises:
-        ConnectionRefusal: 502, because it cannot be read.
+        ConnectionException: 502, if it is malformed.
     """
-    exchange, end = _decode_shortstr(payload, 6)  # After class, method and the reserved ticket.
+    exchange, end = _decode_shortstr(
+        payload, 6
+    )  # After the class, the method and the reserved ticket.
     routing_key, end = _decode_shortstr(payload, end)
     if len(payload) != end + 1:
         raise ConnectionException(502, "SYNTAX_ERROR - basic.publish cannot be read")
@@ -122,12 +124,12 @@ def read_publish(payload: bytes) -> Publish:
 
 
 def write_method(channel: int, method: base.Frame) -> bytes:
-    """Write any method whose text is ours."""
+    """Write a method that contains no text of a sender."""
     return frame.marshal(method, channel)
 
 
 class Destination(NamedTuple):
-    """Where a message was published to."""
+    """The exchange and the routing key of a message."""
 
     exchange: str
     routing_key: str
@@ -171,7 +173,7 @@ def write_get_ok(
 
 
 def write_return(channel: int, destination: Destination) -> bytes:
-    """Write basic.return for a message that no queue is bound for."""
+    """Write basic.return for an unroutable message."""
     return _encode_frame(
         FRAME_METHOD,
         channel,
@@ -180,7 +182,7 @@ def write_return(channel: int, destination: Destination) -> bytes:
 
 
 def write_content(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes:
-    """Write a content header and as many body frames as it takes."""
+    """Write a content header and the body frames."""
     head = struct.pack(">HHQ", 60, 0, len(body)) + properties
     parts = [_encode_frame(FRAME_HEADER, channel, head)]
     parts += [

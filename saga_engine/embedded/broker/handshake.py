@@ -1,8 +1,8 @@
 """
-How a connection begins: who the broker is, who the client is, the limits, the virtual host.
+The start of a connection: login, negotiated limits, the virtual host.
 
-One object per connection, fed with the client's methods in order (AMQP 0-9-1, section 2.2.4).
-Refuses what RabbitMQ refuses, with its words.
+A connection passes the client's methods in order to one object (AMQP 0-9-1, section 2.2.4). Errors
+have RabbitMQ's codes and texts.
 """
 
 import hmac
@@ -17,10 +17,10 @@ from saga_engine.embedded.broker.refusal import ConnectionException
 CHANNEL_MAX: Final = 2047
 FRAME_MAX: Final = 131_072
 _MIN_FRAME_MAX: Final = 4096
-_HEARTBEAT_INTERVAL: Final = 60  # Seconds, RabbitMQ's proposal.
+_HEARTBEAT_INTERVAL: Final = 60  # Seconds, as RabbitMQ proposes.
 _SERVER_PROPERTIES: Final[FieldTable] = {
     "product": "saga-engine development broker",
-    "information": "In memory, for development and tests. It forgets everything when it stops.",
+    "information": "In memory, for development and tests. It loses all messages when it stops.",
     "capabilities": {
         "publisher_confirms": True,
         "basic.nack": True,
@@ -34,7 +34,7 @@ _SERVER_PROPERTIES: Final[FieldTable] = {
 
 
 class Handshake:
-    """The client's opening moves and what they settled."""
+    """The handshake of one connection and what was negotiated."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self.username = ""
@@ -46,19 +46,19 @@ class Handshake:
         self._expected_method: type[base.Frame] = commands.Connection.StartOk
 
     def start_method(self) -> base.Frame:
-        """The first method, after the protocol header."""
+        """The first method that the broker sends, after the protocol header."""
         return commands.Connection.Start(0, 9, _SERVER_PROPERTIES, "PLAIN", "en_US")
 
     def respond(self, method: base.Frame) -> base.Frame | None:
         """
-        Take the client's next move; return the answer to it.
+        Handle the client's next method; return the method to answer with.
 
         Raises:
-            ConnectionRefusal: wrong password (403), wrong limits or virtual host (530), or a
-                method that is not due (503).
+            ConnectionException: a wrong password (403), wrong limits or an unknown virtual host
+                (530), or a method out of order (503).
         """
         if not isinstance(method, self._expected_method):
-            raise ConnectionException(503, f"COMMAND_INVALID - {method.name} is not due")
+            raise ConnectionException(503, f"COMMAND_INVALID - {method.name} is not expected")
         if isinstance(method, commands.Connection.StartOk):
             self._authenticate(method)
             self._expected_method = commands.Connection.TuneOk
@@ -67,7 +67,7 @@ class Handshake:
             self._tune(method)
             self._expected_method = commands.Connection.Open
             return None
-        assert isinstance(method, commands.Connection.Open), "the three moves are handled above"
+        assert isinstance(method, commands.Connection.Open), "the three methods are handled above"
         if method.virtual_host != "/":
             raise ConnectionException(530, f"NOT_ALLOWED - vhost {method.virtual_host} not found")
         self.is_complete = True

@@ -1,8 +1,8 @@
 """
-A message inside the broker: what was published, and its place in one queue.
+A message in the broker: what was published, and its state in one queue.
 
-`PublishedMessage` never changes and is shared by every queue it was routed to; `QueuedMessage` is
-one queue's own record of it.
+A `PublishedMessage` is immutable and shared by every queue that it was routed to. A `QueuedMessage`
+is the record of one queue.
 """
 
 import time
@@ -25,13 +25,13 @@ from saga_engine.embedded.broker.properties import (
 )
 
 _QUEUED_MESSAGE_OVERHEAD = (
-    300  # Bytes a queued message takes besides its body and properties, about.
+    300  # Approximate bytes of a queued message besides its body and properties.
 )
 
 
 @dataclass(frozen=True)
 class PublishedMessage:
-    """What a publisher sent, byte for byte."""
+    """A message as it was published, byte by byte."""
 
     exchange: str
     routing_key: str
@@ -40,21 +40,21 @@ class PublishedMessage:
 
     @property
     def destination(self) -> Destination:
-        """Where it was published to."""
+        """The exchange and the routing key."""
         return Destination(self.exchange, self.routing_key)
 
     @property
     def memory_size(self) -> int:
-        """Bytes it takes in memory, about."""
+        """Approximate bytes in memory."""
         return len(self.body) + len(self.raw_properties.raw) + _QUEUED_MESSAGE_OVERHEAD
 
     @cached_property
     def properties(self) -> commands.Basic.Properties:
-        """Its properties decoded, for the rules of `faults`; empty when they cannot be."""
+        """The decoded properties, for interceptors; empty if they cannot be decoded."""
         content = header.ContentHeader()
         try:
             content.unmarshal(b"\x00\x3c\x00\x00" + bytes(8) + self.raw_properties.raw)
-        except Exception:  # noqa: BLE001 - whatever bytes make a decoder raise is their fault
+        except Exception:  # noqa: BLE001 - any error is caused by the bytes
             return commands.Basic.Properties()
         return content.properties
 
@@ -64,8 +64,7 @@ class QueuedMessage:
     """
     A message in one queue.
 
-    `position`: its place in the queue's order. `returns`: how often a consumer gave it back or
-    died with it. `expires`: on the event loop's clock.
+    `position` orders the messages of the queue. `expires` is a time of the event loop.
     """
 
     message: PublishedMessage
@@ -75,7 +74,7 @@ class QueuedMessage:
     requeue_count: int = 0
 
     def delivery_properties(self, *, with_delivery_count: bool) -> bytes:
-        """The properties to deliver it with; a quorum queue says how often it came back."""
+        """The properties to deliver; a quorum queue adds the number of redeliveries."""
         if not with_delivery_count or not self.requeue_count:
             return self.message.raw_properties.raw
         headers = {
@@ -88,7 +87,7 @@ class QueuedMessage:
 def dead_lettered(
     message: PublishedMessage, queue: str, reason: str, destination: Destination
 ) -> PublishedMessage:
-    """The message as it leaves `queue` for `place`, with its x-death (rabbitmq.com/docs/dlx)."""
+    """The message that is dead-lettered, with its x-death header (rabbitmq.com/docs/dlx)."""
     headers = message.raw_properties.headers
     death_entries = [
         death for death in _death_entries(headers) if not _is_same_death(death, queue, reason)
@@ -109,7 +108,7 @@ def dead_lettered(
 
 
 def is_dead_letter_cycle(message: PublishedMessage, queue: str) -> bool:
-    """Whether it died in `queue` before and nobody has rejected it since: it would for ever."""
+    """Whether the message returns to `queue` without having been rejected: an endless cycle."""
     name = encode_text(queue)
     for death in _death_entries(message.raw_properties.headers):
         if death.get(b"reason") == encode_text("rejected"):
@@ -134,7 +133,7 @@ def _death_entry(message: PublishedMessage, queue: str, reason: str, count: int)
 
 
 def _death_entries(headers: EncodedTable) -> list[EncodedTable]:
-    """The deaths so far; a forged x-death of another shape counts for nothing."""
+    """The previous deaths; an x-death header of another structure is ignored."""
     try:
         values = read_array(headers.get(b"x-death", b""))
         return [read_table(value[1:]) for value in values if value[:1] == b"F"]

@@ -1,40 +1,40 @@
 """
-What a connection still has to send: gathered for one turn of the event loop, written at once.
+The write buffer of a connection: collects the frames of one iteration of the event loop.
 
-`congested` tells the queues to wait, when the client reads slower than we write.
+`is_congested` stops deliveries when the client reads more slowly than the broker writes.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
-_HIGH_WATER_MARK: Final = 1_048_576  # Bytes gathered in one turn before queues wait.
+_HIGH_WATER_MARK: Final = 1_048_576  # Bytes collected in one iteration before deliveries stop.
 
 
 class WriteBuffer:
-    """The frames to send; `eased` is called when congestion is over."""
+    """Frames to send; `on_writable` is called when the congestion ends."""
 
     def __init__(self, transport: asyncio.WriteTransport, on_writable: Callable[[], None]) -> None:
         self._transport = transport
         self._on_writable = on_writable
         self._parts: list[bytes] = []
         self._size = 0
-        self._transport_paused = False  # The socket takes no more for now.
+        self._transport_paused = False  # The socket buffer is full.
 
     @property
     def is_congested(self) -> bool:
-        """Whether more should wait."""
+        """Whether deliveries should stop."""
         return self._transport_paused or self._size > _HIGH_WATER_MARK
 
     def write(self, data: bytes) -> None:
-        """Send it soon."""
+        """Write the data at the end of this iteration."""
         if not self._parts:
             asyncio.get_running_loop().call_soon(self.flush)
         self._parts.append(data)
         self._size += len(data)
 
     def flush(self) -> None:
-        """Send it now."""
+        """Write the collected data."""
         was_congested = self.is_congested and not self._transport_paused
         parts, self._parts, self._size = self._parts, [], 0
         if parts and not self._transport.is_closing():
@@ -43,10 +43,10 @@ class WriteBuffer:
             self._on_writable()
 
     def pause(self) -> None:
-        """The socket is full."""
+        """The socket buffer is full."""
         self._transport_paused = True
 
     def resume(self) -> None:
-        """The socket takes more again."""
+        """The socket buffer has capacity again."""
         self._transport_paused = False
         self._on_writable()

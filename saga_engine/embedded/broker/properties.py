@@ -1,18 +1,18 @@
 """
-A message's properties as the bytes they came in.
+Message properties, kept as the bytes that arrived.
 
-They are taken apart only as far as a broker must (expiration, user id, the top level of the
-headers) and put back unread, so that what no decoder can read reaches the consumer, as with
-RabbitMQ.
-Layouts: AMQP 0-9-1, sections 4.2.5 and 4.2.6; types of tables: RabbitMQ's errata page.
+Only what a broker needs is parsed: the expiration, the user id and the top level of the headers.
+The rest is written back unchanged, so that a consumer receives malformed properties, as with
+RabbitMQ. The layouts are those of AMQP 0-9-1, sections 4.2.5 and 4.2.6, the types of tables those
+of RabbitMQ's errata page.
 """
 
 import struct
 from collections.abc import Mapping
 from typing import Final, Self
 
-_SHORTSTR_FIELD: Final = 0  # A length octet and as many bytes.
-_TABLE_FIELD: Final = -1  # Four octets of length and as many bytes.
+_SHORTSTR_FIELD: Final = 0  # A length octet and that many bytes.
+_TABLE_FIELD: Final = -1  # A length of four octets and that many bytes.
 _FIELDS: Final = {
     "content_type": _SHORTSTR_FIELD,
     "content_encoding": _SHORTSTR_FIELD,
@@ -36,11 +36,11 @@ _FIXED_VALUE_SIZES: Final = dict(
 _LENGTH_PREFIXED_TYPES: Final = frozenset(b"SAFx")
 
 EncodedTable = dict[bytes, bytes]
-"""A table's keys and its values, each with its type octet in front, in the order they came."""
+"""The keys of a table and its values, each with its type octet, in their order."""
 
 
 class EncodedProperties:
-    """The properties of one message; never changed, `changed` makes another."""
+    """The properties of one message, immutable."""
 
     __slots__ = ("_fields", "raw")
 
@@ -51,10 +51,10 @@ class EncodedProperties:
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """
-        Take apart what follows the body size in a content header.
+        Parse the part of a content header that follows the body size.
 
         Raises:
-            ValueError: the bytes do not fit their flags, or a header has no known type.
+            ValueError: the bytes do not match the flags, or a header has an unknown type.
         """
         (flags,) = struct.unpack_from(">H", raw.ljust(2, b"\x00"))
         fields, start = {}, 2
@@ -64,14 +64,14 @@ class EncodedProperties:
                 fields[name] = raw[start:end]
                 start = end
         if start != len(raw) or flags & 0b11:
-            raise ValueError("the properties do not fit their flags")
+            raise ValueError("the properties do not match their flags")
         if "headers" in fields:
             read_table(fields["headers"])
         return cls(fields, raw)
 
     @property
     def expiration(self) -> str | None:
-        """The text of `expiration`; whether it is a number is for the broker to judge."""
+        """The text of `expiration`, not validated."""
         return self._text_field("expiration")
 
     @property
@@ -87,7 +87,7 @@ class EncodedProperties:
     def with_headers(
         self, headers: EncodedTable, *, keep_expiration: bool = True
     ) -> "EncodedProperties":
-        """The same with other headers, and without the expiration if asked."""
+        """A copy with other headers and, on request, without the expiration."""
         fields = {**self._fields, "headers": write_table(headers)}
         if not keep_expiration:
             fields.pop("expiration", None)
@@ -103,10 +103,10 @@ class EncodedProperties:
 
 def read_table(raw: bytes) -> EncodedTable:
     """
-    Read the top level of a table (with its length in front); of equal keys the last one stays.
+    Read the top level of a table that starts with its length; the last of equal keys wins.
 
     Raises:
-        ValueError: it has an unknown type, or something does not fit its length.
+        ValueError: a value has an unknown type, or a length is wrong.
     """
     table, start, size = {}, 4, len(raw)
     while start < size:
@@ -118,7 +118,7 @@ def read_table(raw: bytes) -> EncodedTable:
 
 
 def read_array(value: bytes) -> list[bytes]:
-    """Read an array's values, each with its type octet; nothing if `value` is no array."""
+    """Read the values of an array, each with its type octet; empty if it is not an array."""
     items, start = [], 5
     while value[:1] == b"A" and start < len(value):
         end = _value_end(value, start)
@@ -128,34 +128,34 @@ def read_array(value: bytes) -> list[bytes]:
 
 
 def write_table(table: EncodedTable) -> bytes:
-    """Write a table with its length in front."""
+    """Write a table that starts with its length."""
     return _with_length_prefix(
         b"".join(bytes([len(key)]) + key + value for key, value in table.items())
     )
 
 
 def encode_text(text: str) -> bytes:
-    """Write a long string as a table's value."""
+    """Write a long string as the value of a table."""
     return b"S" + _with_length_prefix(text.encode("utf-8", "surrogateescape"))
 
 
 def encode_integer(number: int) -> bytes:
-    """Write a 64-bit integer as a table's value."""
+    """Write a 64-bit integer as the value of a table."""
     return b"l" + struct.pack(">q", number)
 
 
 def encode_timestamp(seconds: int) -> bytes:
-    """Write a time (seconds since 1970) as a table's value."""
+    """Write a time (seconds since 1970) as the value of a table."""
     return b"T" + struct.pack(">Q", seconds)
 
 
 def encode_array(values: list[bytes]) -> bytes:
-    """Write an array as a table's value."""
+    """Write an array as the value of a table."""
     return b"A" + _with_length_prefix(b"".join(values))
 
 
 def encode_table(table: EncodedTable) -> bytes:
-    """Write a table as a table's value."""
+    """Write a table as the value of a table."""
     return b"F" + write_table(table)
 
 
@@ -164,21 +164,21 @@ def _with_length_prefix(content: bytes) -> bytes:
 
 
 def _value_end(raw: bytes, start: int) -> int:
-    """Where the value whose type octet is at `start` ends."""
+    """The end of the value whose type octet is at `start`."""
     type_octet = raw[start] if start < len(raw) else -1
     if type_octet in _FIXED_VALUE_SIZES:
         end = start + 1 + _FIXED_VALUE_SIZES[type_octet]
     elif type_octet in _LENGTH_PREFIXED_TYPES:
         end = start + 1 + _field_length(raw, start + 1, _TABLE_FIELD)
     else:
-        raise ValueError("a table holds a value of an unknown type")
+        raise ValueError("a table has a value of an unknown type")
     if end > len(raw):
         raise ValueError("a value is longer than its table")
     return end
 
 
 def _field_length(raw: bytes, start: int, size: int) -> int:
-    """How many bytes the field at `start` takes, with its own length in front."""
+    """The size in bytes of the field at `start`, which begins with its length."""
     if size == _SHORTSTR_FIELD:
         size = 1 + int.from_bytes(raw[start : start + 1], "big")
     elif size == _TABLE_FIELD:

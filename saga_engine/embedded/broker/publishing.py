@@ -1,8 +1,9 @@
 """
-Publishing: putting a message together from its frames, judging it, routing and confirming it.
+Publishing: assembles a message from its frames, validates, routes and confirms it.
 
-Returned before it is confirmed, confirmed after it is queued (rabbitmq.com/docs/confirms). A
-message is judged when it is complete, so that its frames are always read in step.
+A message is returned before it is confirmed and confirmed after it is queued
+(rabbitmq.com/docs/confirms). It is validated when it is complete, so that the stream of frames
+stays in step after a refusal.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ _MAX_EXPIRATION_MS: Final = 2**32 - 1  # Milliseconds of an expiration, as Erlan
 
 
 class PublishOperation:
-    """One complete publish and the moves that answer it; the faults' `Attempt`."""
+    """A complete published message and what the broker can do with it: a `PublishAttempt`."""
 
     def __init__(self, channel: Channel, message: PublishedMessage, *, mandatory: bool) -> None:
         self.message = message
@@ -36,7 +37,7 @@ class PublishOperation:
         self._accepted = True
 
     def route(self) -> None:
-        """Put it into its queues; return it when it is mandatory and there are none."""
+        """Add it to the queues bound for it; return it if it is mandatory and there are none."""
         result = self._channel.peer.virtual_host.route(self.message)
         self._accepted = result.accepted
         if self._mandatory and not result.queue_count:
@@ -44,26 +45,26 @@ class PublishOperation:
             self._channel.send_content(method, self.message, self.message.raw_properties.raw)
 
     def confirm(self) -> None:
-        """Confirm it, or refuse it when a queue was full; nothing without confirm.select."""
+        """Send basic.ack, or basic.nack if a full queue rejected it; only in confirm mode."""
         if not self._accepted:
             self.nack()
         elif self._channel.confirm_mode:
             self._channel.send(commands.Basic.Ack(self._delivery_tag, multiple=False))
 
     def nack(self) -> None:
-        """Send basic.nack."""
+        """Send basic.nack, in confirm mode."""
         if self._channel.confirm_mode:
             self._channel.send(
                 commands.Basic.Nack(self._delivery_tag, multiple=False, requeue=False)
             )
 
     def abort_connection(self) -> None:
-        """End the publisher's connection without a word."""
+        """Close the publisher's socket without a close handshake."""
         self._channel.peer.abort()
 
 
 def begin_publish(channel: Channel, payload: bytes) -> None:
-    """Take basic.publish; the content follows."""
+    """Handle basic.publish; the content follows."""
     if channel.incoming:
         raise ConnectionException(505, "UNEXPECTED_FRAME - expected content, got a method")
     publish = read_publish(payload)
@@ -73,7 +74,7 @@ def begin_publish(channel: Channel, payload: bytes) -> None:
 
 
 def receive_header(channel: Channel, payload: bytes) -> None:
-    """Take a content header."""
+    """Handle a content header."""
     incoming = channel.incoming
     if incoming is None or incoming.properties or len(payload) < 14:
         raise ConnectionException(505, "UNEXPECTED_FRAME - expected a method, got a content header")
@@ -92,7 +93,7 @@ def receive_header(channel: Channel, payload: bytes) -> None:
 
 
 def receive_body(channel: Channel, payload: bytes) -> None:
-    """Take a part of the body."""
+    """Handle a body frame."""
     incoming = channel.incoming
     if incoming is None or incoming.properties is None:
         raise ConnectionException(505, "UNEXPECTED_FRAME - expected a method, got a content body")
@@ -121,7 +122,7 @@ def _complete_publish(
 
 
 def _validate_properties(channel: Channel, properties: EncodedProperties) -> None:
-    """Refuse (406) a forged user id and a lifetime that is none."""
+    """Refuse (406) a forged user id and an invalid expiration."""
     username = properties.user_id
     if username is not None and username != channel.peer.username:
         raise precondition_failed(

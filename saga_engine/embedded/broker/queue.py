@@ -1,9 +1,9 @@
 """
-A queue: messages in order, the consumers that want them, and the ways a message leaves.
+A queue: its messages in order, its consumers, and how messages leave it.
 
-It hands out by itself whenever something changed (a message, room at a consumer, time), to its
-consumers in turn. Quorum queues differ in two rules only: they count returns, and put a message
-that came back at the end unless they have a delivery limit (RabbitMQ 3.10, #3776).
+A queue dispatches messages to its consumers in turn whenever a message, capacity of a consumer or
+an expiration arrives. Quorum queues differ in two rules: they count redeliveries, and they requeue
+a message at the end unless they have a delivery limit (RabbitMQ 3.10, #3776).
 """
 
 import asyncio
@@ -25,20 +25,20 @@ _SECONDS_PER_MILLISECOND: Final = 0.001
 
 
 class QueueConsumer(Protocol):
-    """Somebody who takes messages of a queue."""
+    """A consumer of a queue."""
 
     def has_capacity(self) -> bool:
-        """Whether it can take one more now."""
+        """Whether the consumer can take another message now."""
 
     def deliver(self, queued_message: QueuedMessage) -> None:
-        """Take one; it will settle it, give it back or drop it."""
+        """Take a message; the consumer later releases, requeues or dead-letters it."""
 
     def notify_cancelled(self) -> None:
-        """The queue is gone."""
+        """The queue was deleted."""
 
 
 class Queue:
-    """One queue. `bury(queue, message, reason)` gets what dies, `account` the bytes that change."""
+    """One queue; callbacks receive dead-lettered messages and changes of the memory used."""
 
     def __init__(
         self,
@@ -60,27 +60,27 @@ class Queue:
         self._deleted = False
 
     def __len__(self) -> int:
-        """How many messages are ready."""
+        """The number of messages that are ready."""
         return len(self._ready)
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the queue."""
         return self.declaration.name
 
     def subscribe(self, consumer: QueueConsumer, *, exclusive: bool) -> None:
-        """Hand out to this consumer too."""
+        """Add a consumer."""
         self.consumers.append(consumer)
         self.has_exclusive_consumer = exclusive
         self.dispatch()
 
     def unsubscribe(self, consumer: QueueConsumer) -> None:
-        """Hand out to it no more."""
+        """Remove a consumer."""
         self.consumers.remove(consumer)
         self.has_exclusive_consumer = False
 
     def enqueue(self, message: PublishedMessage) -> bool:
-        """Add a message at the end; False when the queue is full and refuses."""
+        """Append a message; False if the queue is full and rejects it."""
         if self.declaration.overflow != "drop-head" and self._would_exceed_limit(message):
             if self.declaration.overflow == "reject-publish-dlx":
                 self._on_dead_letter(self, message, _MAXLEN_REASON)
@@ -93,7 +93,7 @@ class Queue:
         return True
 
     def dispatch(self) -> None:
-        """Give what is ready to those who have room, in turn."""
+        """Deliver ready messages to consumers with capacity, in turn."""
         self._expire_head()
         while self._ready and (consumer := self._next_consumer()):
             consumer.deliver(self._pop())
@@ -101,22 +101,22 @@ class Queue:
         self._schedule_expiry()
 
     def get(self) -> QueuedMessage | None:
-        """Take the first message, if there is one."""
+        """Take the first ready message, or None."""
         self._expire_head()
         return self._pop() if self._ready else None
 
     def release(self, queued_message: QueuedMessage) -> None:
-        """A message that was taken is done with."""
+        """Remove a message that was taken."""
         self._on_memory_change(-queued_message.message.memory_size)
 
     def dead_letter(self, queued_message: QueuedMessage, reason: str) -> None:
-        """A message that was taken dies: it goes to the dead-letter exchange, if there is one."""
+        """Send a message that was taken to the dead-letter exchange, if there is one."""
         self.release(queued_message)
         if not self._deleted:
             self._on_dead_letter(self, queued_message.message, reason)
 
     def requeue(self, queued_message: QueuedMessage) -> None:
-        """A message that was taken comes back."""
+        """Put a message that was taken back."""
         if self._deleted:
             self.release(queued_message)
             return
@@ -132,14 +132,14 @@ class Queue:
             self._insert(queued_message)
 
     def purge(self) -> int:
-        """Forget what is ready; return how many that were."""
+        """Remove the ready messages; return their number."""
         purged_count = len(self._ready)
         while self._ready:
             self.release(self._pop())
         return purged_count
 
     def delete(self) -> int:
-        """Forget everything and tell the consumers; return how many messages were ready."""
+        """Remove everything and notify the consumers; return the number of ready messages."""
         self._deleted = True
         for consumer in list(self.consumers):
             consumer.notify_cancelled()
@@ -181,7 +181,7 @@ class Queue:
         return now + min(finite_ttls) * _SECONDS_PER_MILLISECOND if finite_ttls else None
 
     def _expire_head(self) -> None:
-        """Drop what is too old at the head, and only there (rabbitmq.com/docs/ttl)."""
+        """Drop expired messages at the head, and only there (rabbitmq.com/docs/ttl)."""
         now = asyncio.get_running_loop().time()
         while self._ready and (expires := self._ready[0].expires) is not None and expires < now:
             self.dead_letter(self._pop(), EXPIRED_REASON)
@@ -198,7 +198,7 @@ class Queue:
         self._ready_bytes += len(queued_message.message.body)
 
     def _insert(self, queued_message: QueuedMessage) -> None:
-        """Put it back at its old place."""
+        """Insert a message at its original position."""
         index = bisect_left(self._ready, queued_message.position, key=lambda ready: ready.position)
         self._ready.insert(index, queued_message)
         self._ready_bytes += len(queued_message.message.body)

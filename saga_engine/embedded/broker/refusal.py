@@ -1,13 +1,12 @@
 """
-How a broker says no: by closing the channel, or the connection (AMQP 0-9-1, section 1.2).
+Errors that close a channel or a connection (AMQP 0-9-1, section 1.2).
 
-Codes and texts are RabbitMQ's, because clients and people match on them. Never a crash: whatever a
-peer sends ends, at the worst, in one of these two for that peer alone.
+Codes and texts are RabbitMQ's, because clients and people match on them.
 """
 
 
 class AmqpException(Exception):
-    """A reply code and its text; the connection adds the method it answers."""
+    """A reply code and a text; the connection adds the method that failed."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -16,7 +15,7 @@ class AmqpException(Exception):
 
 
 class ChannelException(AmqpException):
-    """Closes the channel; its unacknowledged messages go back to their queues."""
+    """Closes the channel; its unacknowledged messages are requeued."""
 
 
 class ConnectionException(AmqpException):
@@ -24,20 +23,20 @@ class ConnectionException(AmqpException):
 
 
 def not_found(kind: str, name: str) -> ChannelException:
-    """404: no queue or exchange of that name."""
+    """404: there is no queue or exchange of that name."""
     return ChannelException(404, f"NOT_FOUND - no {kind} '{name}' in vhost '/'")
 
 
 def precondition_failed(problem: str) -> ChannelException:
-    """406: it is there and is otherwise, or cannot be as asked."""
+    """406: it exists with other properties, or the request is invalid."""
     return ChannelException(406, f"PRECONDITION_FAILED - {problem}")
 
 
 def access_refused(problem: str) -> ChannelException:
-    """403: nobody may do that."""
+    """403: the operation is not allowed."""
     return ChannelException(403, f"ACCESS_REFUSED - {problem}")
 
 
 def not_implemented(what: str) -> ConnectionException:
-    """540: this broker does not do that."""
+    """540: this broker does not implement it."""
     return ConnectionException(540, f"NOT_IMPLEMENTED - {what}")

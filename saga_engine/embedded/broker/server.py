@@ -1,8 +1,8 @@
 """
-The development broker as its users see it: start, url, faults, stop.
+The development broker: starts, listens, accepts connections, stops.
 
-It lives on the event loop it is entered on and listens on this machine only. Memory is bounded:
-when what is queued reaches `memory_limit`, publishers wait (connection.blocked), as with RabbitMQ.
+It runs on the event loop that enters it and listens on 127.0.0.1. Memory is bounded: when queued
+messages reach `memory_limit`, publishers are blocked (connection.blocked), as with RabbitMQ.
 """
 
 import asyncio
@@ -17,13 +17,11 @@ from saga_engine.embedded.broker.virtual_host import VirtualHost
 
 _HOST: Final = "127.0.0.1"
 _DEFAULT_USERS: Final = MappingProxyType({"guest": "guest"})
-_DEFAULT_MEMORY_LIMIT: Final = (
-    268_435_456  # Bytes queued; a laptop does not notice a quarter of a GiB.
-)
+_DEFAULT_MEMORY_LIMIT: Final = 268_435_456  # Bytes of queued messages.
 
 
 class OpenConnections:
-    """The clients that are connected, and what can happen to all of them at once."""
+    """The open connections, and operations on all of them."""
 
     def __init__(self) -> None:
         self._open: set[ClientConnection] = set()
@@ -32,38 +30,38 @@ class OpenConnections:
         self._all_closed.set()
 
     def add(self, connection: ClientConnection) -> None:
-        """A client has come."""
+        """Add a connection."""
         self._open.add(connection)
         self._all_closed.clear()
         connection.set_alarm(self._alarm_reason)
 
     def discard(self, connection: ClientConnection) -> None:
-        """A client has left."""
+        """Remove a connection."""
         self._open.discard(connection)
         if not self._open:
             self._all_closed.set()
 
     def abort_all(self) -> int:
-        """End them all without a word; return how many there were."""
+        """Close all sockets without a close handshake; return their number."""
         for connection in list(self._open):
             connection.abort()
         return len(self._open)
 
     def block_publishers(self, reason: str) -> None:
-        """Make publishers wait, by order of a test."""
+        """Raise an alarm: the broker stops reading from publishers and notifies them."""
         self._set_alarms({**self._alarms, "requested": reason})
 
     def unblock_publishers(self) -> None:
-        """End that order."""
+        """Clear that alarm."""
         self._set_alarms({name: text for name, text in self._alarms.items() if name != "requested"})
 
-    def set_memory_alarm(self, active: bool) -> None:  # noqa: FBT001 - the answer to a question
-        """Make publishers wait while memory is short."""
+    def set_memory_alarm(self, active: bool) -> None:  # noqa: FBT001 - a callback for a state
+        """Raise or clear the memory alarm."""
         others = {name: text for name, text in self._alarms.items() if name != "memory"}
         self._set_alarms({**others, "memory": "low on memory"} if active else others)
 
     async def close_all(self) -> None:
-        """Say goodbye to all and see them off."""
+        """Close all connections and wait until they are closed."""
         for connection in list(self._open):
             connection.close_for_shutdown()
         await self._all_closed.wait()
@@ -80,7 +78,15 @@ class OpenConnections:
 
 
 class DevelopmentBroker:
-    """An AMQP 0-9-1 broker in memory for the time of an `async with`; `port` 0 takes a free one."""
+    """
+    An AMQP 0-9-1 broker in memory for the duration of an `async with`.
+
+    Args:
+        port: 0 selects a free port.
+        users: passwords by user name.
+        memory_limit: bytes of queued messages at which publishers are blocked.
+        interceptor: decides what happens to each published message.
+    """
 
     def __init__(
         self,
@@ -98,31 +104,31 @@ class DevelopmentBroker:
         self._interceptor: PublishInterceptor = interceptor
 
     async def __aenter__(self) -> Self:
-        """Listen; OSError when the port is taken."""
+        """Listen; raises OSError if the port is in use."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._new_connection, _HOST, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every connection (320) and forget everything."""
-        assert self._server, "entered before it is left"
+        """Close every connection (320) and drop all messages."""
+        assert self._server, "the broker was entered"
         self._server.close()
         await self.connections.close_all()
         await self._server.wait_closed()
 
     @property
     def url(self) -> str:
-        """Where to connect, with the first user's password."""
+        """The URL to connect to, with the password of the first user."""
         user, password = next(iter(self._users.items()))
         return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{_HOST}:{self._port}/"
 
     @property
     def startup_notice(self) -> str:
-        """One line for people: what this is and what it is not for."""
+        """One line for people: what this is, and that it is not for production."""
         return (
-            f"Development broker on {_HOST}:{self._port}, in memory: it forgets everything when it"
-            " stops. Not for production; set SAGA_ENGINE_BROKER_URL to use RabbitMQ."
+            f"Development broker on {_HOST}:{self._port}, in memory: it loses all messages"
+            " when it stops. Not for production; set SAGA_ENGINE_BROKER_URL to use RabbitMQ."
         )
 
     def _new_connection(self) -> ClientConnection:

@@ -1,8 +1,8 @@
 """
-The exchanges and queues of the broker, and the way of a message between them.
+The virtual host `/`: exchanges, queues and the routing of messages.
 
-One virtual host, `/`. Dead letters are routed in the event loop's next turn, so that no chain of
-queues can nest; memory is counted, and `crowded` says when publishers must wait.
+Dead letters are routed in the next iteration of the event loop, so that a chain of dead-letter
+queues does not recurse. The memory of queued messages is counted; a callback raises the alarm.
 """
 
 import asyncio
@@ -29,20 +29,18 @@ from saga_engine.embedded.broker.refusal import (
     precondition_failed,
 )
 
-_ALARM_CLEAR_RATIO = (
-    0.8  # Publishers go on when this share of the memory is in use, as with RabbitMQ's alarm.
-)
+_ALARM_CLEAR_RATIO = 0.8  # The alarm ends below this share of the memory limit.
 
 
 class RoutingResult(NamedTuple):
-    """What became of a message: to how many queues it went, and whether all of them took it."""
+    """The number of queues that a message was routed to, and whether all of them accepted it."""
 
     queue_count: int
     accepted: bool
 
 
 class VirtualHost:
-    """Everything clients declared. `crowded` is told when memory runs out and when it is back."""
+    """What clients declared; `on_memory_alarm` is called when the memory alarm changes."""
 
     def __init__(self, memory_limit: int, on_memory_alarm: Callable[[bool], None]) -> None:
         self.exchanges: dict[str, Exchange] = {
@@ -55,13 +53,13 @@ class VirtualHost:
         self._memory_alarm = False
 
     def exchange(self, name: str) -> Exchange:
-        """The exchange of that name, or a refusal (404)."""
+        """The exchange of that name; raises 404."""
         if name not in self.exchanges:
             raise not_found("exchange", name)
         return self.exchanges[name]
 
     def queue(self, name: str, owner: object) -> Queue:
-        """The queue of that name, or a refusal: 404, or 405 when it is another's exclusive one."""
+        """The queue of that name; raises 404, or 405 if it is exclusive to another connection."""
         if name not in self.queues:
             raise not_found("queue", name)
         queue = self.queues[name]
@@ -74,7 +72,7 @@ class VirtualHost:
         return queue
 
     def declare_exchange(self, requested: Exchange) -> None:
-        """Make an exchange, or check that it is there as wanted."""
+        """Create an exchange, or check that the existing one is equal."""
         if requested.exchange_type not in EXCHANGE_TYPES:
             raise ConnectionException(
                 503, f"COMMAND_INVALID - unknown exchange type '{requested.exchange_type}'"
@@ -97,7 +95,7 @@ class VirtualHost:
                 )
 
     def declare_queue(self, declaration: QueueDeclaration, owner: object) -> Queue:
-        """Make a queue, or check that it is there as declared."""
+        """Create a queue, or check that the existing one is equal."""
         if declaration.name in self.queues:
             existing = self.queue(declaration.name, owner)
             declaration.check_equivalent(existing.declaration)
@@ -109,14 +107,14 @@ class VirtualHost:
         return queue
 
     def delete_queue(self, queue: Queue) -> int:
-        """Delete a queue and its bindings; return how many messages were ready."""
+        """Delete a queue and its bindings; return the number of ready messages."""
         self.queues.pop(queue.name, None)
         for exchange in self.exchanges.values():
             exchange.remove_queue(queue.name)
         return queue.delete()
 
     def route(self, message: PublishedMessage) -> RoutingResult:
-        """Put a message into every queue it is for."""
+        """Add a message to every queue that is bound for it."""
         queues = self._target_queues(message.destination)
         accepted = [queue.enqueue(message) for queue in queues]
         return RoutingResult(len(queues), all(accepted))
@@ -143,8 +141,8 @@ class VirtualHost:
         asyncio.get_running_loop().call_soon(self._route_dead_letter, dead_lettered_message, reason)
 
     def _route_dead_letter(self, dead_letter: PublishedMessage, reason: str) -> None:
-        """Route a dead letter, but not around in a circle (rabbitmq.com/docs/dlx)."""
-        with contextlib.suppress(ChannelException):  # Without such an exchange it is dropped.
+        """Route a dead letter, but not in a cycle (rabbitmq.com/docs/dlx)."""
+        with contextlib.suppress(ChannelException):  # Without the exchange it is dropped.
             for queue in self._target_queues(dead_letter.destination):
                 if reason == REJECTED_REASON or not is_dead_letter_cycle(dead_letter, queue.name):
                     queue.enqueue(dead_letter)
@@ -153,10 +151,10 @@ class VirtualHost:
         self._memory_used += change
         if not self._memory_alarm and self._memory_used > self._memory_limit:
             self._memory_alarm = True
-            self._on_memory_alarm(True)  # noqa: FBT003 - it answers the question in the callback's name
+            self._on_memory_alarm(True)  # noqa: FBT003 - the state of the alarm
         elif self._memory_alarm and self._memory_used < self._memory_limit * _ALARM_CLEAR_RATIO:
             self._memory_alarm = False
-            self._on_memory_alarm(False)  # noqa: FBT003 - it answers the question in the callback's name
+            self._on_memory_alarm(False)  # noqa: FBT003 - the state of the alarm
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -165,10 +163,10 @@ def _check_name(kind: str, name: str) -> None:
     if name.startswith("amq."):
         raise access_refused(f"{kind} name '{name}' contains reserved prefix 'amq.*'")
     if not constants.DOMAIN_REGEX[f"{kind}-name"].fullmatch(name):
-        # RabbitMQ takes any name; pamqp cannot say it back (AMQP 0-9-1, domain queue-name).
+        # RabbitMQ accepts any name; pamqp cannot encode it (AMQP 0-9-1, domain queue-name).
         raise precondition_failed(f"{kind} name has characters that AMQP does not allow")
 
 
 def check_queue_name(name: str) -> None:
-    """Refuse a queue's name that is the broker's (403), or that cannot be said back (406)."""
+    """Refuse a reserved queue name (403), or one that cannot be encoded (406)."""
     _check_name("queue", name)
