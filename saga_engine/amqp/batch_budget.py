@@ -1,8 +1,8 @@
 """
-How much of what has arrived is taken into one batch: deliveries, and the bytes and values of them.
+How many buffered deliveries are taken into one batch: by number, bytes and JSON values.
 
-A batch is computed and written as a whole, so what it holds bounds the memory of a process and how
-long everything else waits. A small message may ask for a large answer: that is counted too.
+A batch is processed and written as a whole, so its size bounds the memory of the process and the
+time that other work waits. A small request may need a large answer, which is counted too.
 """
 
 from collections import deque
@@ -14,15 +14,15 @@ from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.request import is_status_request
 
 NO_LIMIT = 2**62
-"""More bytes and values than there are."""
+"""More bytes and values than any batch has."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchBudget:
     """
-    The bytes and values of the bodies in one batch, at most; a first delivery always has room.
+    The most bytes and JSON values that the bodies of one batch have; one delivery is always taken.
 
-    `answer` is how many bytes the answer to a question for a run's status counts.
+    `status_answer_bytes` is counted for a request for a run's status, in addition to its body.
     """
 
     max_bytes: int = NO_LIMIT
@@ -32,10 +32,10 @@ class BatchBudget:
 
 class DeliveryBuffer:
     """
-    Deliveries that arrived and were not taken yet.
+    Deliveries that arrived and are not taken yet.
 
-    Those of the `urgent` queues are taken first. When they leave no room for any of the others that
-    were there, the others come first the next time: neither waits for more than one batch.
+    Deliveries of the `urgent` queues are taken first. When they fill the budget and leave none for
+    the others, the others come first the next time: neither kind waits for more than one batch.
     """
 
     def __init__(self, urgent: Collection[str]) -> None:
@@ -48,7 +48,7 @@ class DeliveryBuffer:
         return len(self._urgent_deliveries) + len(self._other_deliveries)
 
     def append(self, delivery: Delivery) -> None:
-        """Add one that has just arrived."""
+        """Add a delivery that has just arrived."""
         (
             self._urgent_deliveries
             if delivery.queue in self._urgent_queues
@@ -56,12 +56,12 @@ class DeliveryBuffer:
         ).append(delivery)
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Drop all of them."""
         self._urgent_deliveries.clear()
         self._other_deliveries.clear()
 
     def take(self, limit: int, budget: BatchBudget, *, only_urgent: bool) -> list[Delivery]:
-        """Take out up to *limit* for which there is room."""
+        """Remove and return up to `limit` deliveries that the budget allows."""
         batch = _BatchFill(limit, budget)
         if only_urgent:
             batch.take_from(self._urgent_deliveries)
@@ -86,7 +86,7 @@ class _BatchFill:
         self._full = False
 
     def take_from(self, deliveries: deque[Delivery]) -> int:
-        """Take from the front what there is room for; how many."""
+        """Take deliveries from the front while the budget allows; return how many."""
         taken_before = len(self.taken)
         while deliveries and not self._full and len(self.taken) < self._limit:
             self._charge(deliveries[0])

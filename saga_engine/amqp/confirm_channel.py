@@ -1,10 +1,11 @@
 """
 A channel in confirm mode that accounts for whole batches of publishes.
 
-aiormq keeps one future for each message; here one batch is one write, one range of delivery tags
-and one future. Rule: delivered means acknowledged and not returned. For a message no queue is bound
-for, the broker sends the return first and the acknowledgement after it (RabbitMQ guide "Consumer
-Acknowledgements and Publisher Confirms"). Whatever is open when the channel ends is UNKNOWN.
+aiormq keeps one future for each message; here a batch is one write, one range of delivery tags and
+one future. A message is confirmed when it is acknowledged and was not returned: for an unroutable
+message the broker sends `basic.return` first and `basic.ack` after it (RabbitMQ guide "Consumer
+Acknowledgements and Publisher Confirms"). The outcome of messages without a response is UNKNOWN
+when the channel is closed.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from saga_engine.protocol.message import PublishOutcome
 
 
 class ConfirmBatch:
-    """Messages written together, with delivery tags from `first` on; `done` when all settled."""
+    """Messages written together; their delivery tags start with `first_tag`."""
 
     def __init__(self, first_tag: int, size: int) -> None:
         self.first_tag = first_tag
@@ -33,20 +34,20 @@ class ConfirmBatch:
 
     @property
     def end_tag(self) -> int:
-        """The tag after its last one."""
+        """The tag after the last one of the batch."""
         return self.first_tag + len(self.outcomes)
 
     @property
     def has_no_response(self) -> bool:
-        """Whether the broker has said nothing of it yet."""
+        """Whether the broker has not confirmed any message of the batch yet."""
         return self._open_count == len(self.outcomes)
 
     def mark_unroutable(self, tag: int) -> None:
-        """Note that no queue took the message; its acknowledgement is still to come."""
+        """Record that the message was returned; its acknowledgement follows."""
         self._unroutable.add(tag - self.first_tag)
 
     def resolve(self, tag: int, outcome: PublishOutcome, *, multiple: bool) -> None:
-        """Settle one message, or all up to it."""
+        """Set the outcome of one message, or of all messages up to it."""
         last_index = min(tag, self.end_tag - 1) - self.first_tag
         for index in range(self._first_open if multiple else last_index, last_index + 1):
             self._resolve_one(index, outcome)
@@ -54,7 +55,7 @@ class ConfirmBatch:
             self._first_open = last_index + 1
 
     def resolve_as_unknown(self) -> None:
-        """Settle what is open as unknown, except what is known to have come back."""
+        """Set the remaining outcomes to UNKNOWN, except those of returned messages."""
         self.resolve(self.end_tag, PublishOutcome.UNKNOWN, multiple=True)
 
     def _resolve_one(self, index: int, outcome: PublishOutcome) -> None:
@@ -67,7 +68,7 @@ class ConfirmBatch:
 
 
 class ConfirmChannel(Channel):
-    """aiormq's channel with its accounting of single messages replaced by that of batches."""
+    """aiormq's channel, with its accounting of single messages replaced by one of batches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,12 +78,13 @@ class ConfirmChannel(Channel):
 
     async def send_batch(self, message_ids: Sequence[str], payload: bytes) -> ConfirmBatch:
         """
-        Write the frames of a batch; `message_ids` in the order of its messages.
+        Write the frames of a batch; `message_ids` are in the order of its messages.
 
-        Tags are counted in the order of the writes: callers take turns (the publisher's lock).
+        The broker counts tags in the order of the writes, so only one caller may write at a time
+        (the publisher's lock).
         """
         await self.write_queue.put(ChannelFrame(payload=payload, should_close=False))
-        # Nothing is awaited from here on, so no confirm can arrive before the batch is known.
+        # No await from here on, so no confirm can arrive before the batch is registered.
         batch = ConfirmBatch(self._next_tag, len(message_ids))
         self._tag_by_message_id.update(
             zip(message_ids, range(batch.first_tag, batch.end_tag), strict=True)
@@ -93,20 +95,20 @@ class ConfirmChannel(Channel):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing awaits its confirm."""
+        """Whether no message awaits its confirm."""
         return not self._batches
 
     def is_in_flight(self, message_id: str) -> bool:
-        """Whether a message of that id awaits its confirm: a second one could not be told apart."""
+        """Whether a message with this id awaits its confirm; returns of two would be ambiguous."""
         return message_id in self._tag_by_message_id
 
     def forget_messages(self, message_ids: Sequence[str]) -> None:
-        """The batch of these messages is settled."""
+        """Remove the messages of a batch that is done."""
         for message_id in message_ids:
             self._tag_by_message_id.pop(message_id, None)
 
     def resolve_all_as_unknown(self) -> None:
-        """Settle everything in flight as unknown; the channel is not used again."""
+        """Set the outcome of every message in flight to UNKNOWN; the channel is not used again."""
         for batch in self._batches:
             batch.resolve_as_unknown()
         self._batches.clear()

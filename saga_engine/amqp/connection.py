@@ -1,14 +1,14 @@
 """
-One connection to RabbitMQ that is kept up: opened, watched, and opened again for ever.
+A supervised connection to RabbitMQ: opened, watched, and reopened whenever it is lost.
 
-A process has two links, one to publish and one to consume: when the broker runs out of memory or
-disk it stops reading from connections that publish, and acknowledgements must still get through
-(RabbitMQ guide "Alarms"). Each time a link comes up its topology is declared and checked.
+A process has two of them, one to publish and one to consume: a broker that runs out of memory or
+disk stops reading from connections that publish, and acknowledgements must still reach it (RabbitMQ
+guide "Alarms"). The topology is declared and checked each time the connection is opened.
 
-The first connection may fail fast; after that nothing is raised: an observer is told.
+Only opening the first connection raises an error; later problems go to an observer.
 
-A URL may name several hosts, the nodes of one cluster. Each link begins with one of them at random,
-so that processes spread, and goes on to the next whenever one fails it.
+A URL may name several hosts, the nodes of one cluster. A connection starts with a random one, which
+spreads the processes over the nodes, and uses the next one whenever a host fails.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionState
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds to say goodbye; the broker notices the closed socket just as well."""
+"""Seconds for the close handshake; the broker also notices a closed socket without it."""
 
 RPC_TIMEOUT = 3.0
 """
-Seconds a broker may take to open or close a channel; a broker that takes longer is taken for gone.
-A declaration on an open connection has the same time; after it a channel is opened as a test.
+Seconds that the broker may take to open or close a channel; after that it counts as unreachable. A
+declaration on an open connection has the same time; after it, opening a channel tests the broker.
 """
 
 C = TypeVar("C", bound=Channel)
@@ -48,10 +48,10 @@ C = TypeVar("C", bound=Channel)
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
     """
-    What an observer is told, at each change and at each failed attempt.
+    The status of a connection, reported at each change and at each failed attempt to connect.
 
-    `epoch` counts the connections of this link from 1; it is 0 before the first. `problem` says in
-    a sentence what keeps the link from working, without secrets; it is empty when it works.
+    `generation` counts the connections that were opened; it is 0 before the first. `problem` says
+    in a sentence why the connection does not work, without secrets; it is empty when it works.
     """
 
     name: str
@@ -64,7 +64,7 @@ StatusObserver = Callable[[ConnectionStatus], None]
 
 
 def ignore_status(_: ConnectionStatus) -> None:
-    """Observe nothing."""
+    """Ignore the status."""
 
 
 class SupervisedConnection:
@@ -72,11 +72,11 @@ class SupervisedConnection:
     A supervised connection; `async with` owns it.
 
     Args:
-        url: of one host, or of several: see `each_host`.
-        name: `publish` or `consume`; shown in RabbitMQ's list of connections and to the observer.
-        patient: whether entering waits for a broker that is out of reach; otherwise each host is
-            tried once. A refused password or virtual host, and a topology that does not fit, are
-            raised at once either way.
+        url: the URL of one host or of several: see `url.split_hosts`.
+        name: `publish` or `consume`; shown in RabbitMQ's list of connections and in each status.
+        wait_for_broker: whether entering waits for an unreachable broker; otherwise each host is
+            tried once. A refused password or virtual host, and a topology mismatch, are raised
+            immediately in both cases.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SupervisedConnection:
         self.settings = settings
         self.topology = topology or Topology()
         self.status = ConnectionStatus(name, ConnectionState.CONNECTING, 0)
-        url = url.strip()  # as in the settings: a line end of a file is not part of it
+        url = url.strip()  # as in the settings: the line end of a file is not part of the URL
         self.username = username_of(url)
         self._host_urls = deque(
             with_heartbeat(host_url, settings.broker_heartbeat) for host_url in split_hosts(url)
@@ -133,30 +133,30 @@ class SupervisedConnection:
         self._publishable.clear()
         if self._connection:
             await driver.close(self._connection, CLOSE_TIMEOUT)
-        # The task group is not told of the error: it would leave wrapped in an exception group.
+        # The task group does not get the error: it would raise it in an exception group.
         await self._tasks.__aexit__(None, None, None)
         self._set_status(ConnectionState.CLOSED)
 
     async def wait_connected(self) -> AmqpConnection:
-        """Wait until the link is up and return its connection."""
+        """Wait until the connection is open, and return it."""
         while not (self._connection and self._connected.is_set()):
             await self._connected.wait()
         return self._connection
 
     async def wait_publishable(self) -> None:
-        """Wait until the link is up and the broker takes publishes."""
+        """Wait until the connection is open and the broker accepts publishes."""
         await self._publishable.wait()
 
     def report_problem(self, problem: str) -> None:
-        """Tell the observer of a problem that is a channel's; an empty one says that it is over."""
+        """Report the problem of a channel to the observer; an empty text reports its end."""
         if not self._closing:
             self._set_status(self.status.state, problem)
 
     def drop_connection(self, connection: AbstractConnection, problem: str) -> None:
         """
-        Give a connection up, because it does not answer; the link opens another one.
+        Drop a connection that does not respond; another one is opened.
 
-        Whoever waited for one that has been replaced since says nothing of the new one.
+        A connection that has been replaced is ignored: its problem says nothing about the new one.
         """
         if connection is self._connection:
             driver.skip_close_handshake(connection)
@@ -165,9 +165,9 @@ class SupervisedConnection:
 
     def probe(self, connection: AbstractConnection) -> None:
         """
-        Find out whether a connection on which nothing is heard leads anywhere; else drop it.
+        Test a connection on which no response arrives, and drop it if it is stale.
 
-        A broker that blocks publishers does not read the question either.
+        A broker that blocks publishers does not read the test either, so then there is none.
         """
         current = self._connection
         if current is None or current is not connection or self._probe_task:
@@ -179,43 +179,43 @@ class SupervisedConnection:
         self, connection: AmqpConnection, channel_class: type[C], *, confirm_mode: bool = False
     ) -> C:
         """
-        Open a channel; a connection on which none can be opened is dropped.
+        Open a channel; drop the connection if it cannot be opened.
 
         Raises:
-            BrokerUnavailable: it was not opened.
+            BrokerUnavailable: the channel was not opened.
         """
         try:
             return await driver.open_channel(
                 connection, channel_class, RPC_TIMEOUT, confirm_mode=confirm_mode
             )
         except BrokerError as error:
-            # What closed it says better why it is gone.
+            # If the connection is closed already, its own reason is the better one.
             if self.status.state is ConnectionState.CONNECTED and not connection.is_closed:
                 self.drop_connection(connection, str(error))
             raise
 
     async def redeclare_topology(self, connection: AmqpConnection) -> None:
         """
-        Declare the topology again. If RabbitMQ does not answer, test the connection with `ask`.
+        Declare the topology again. If RabbitMQ does not respond, test the connection by `probe`.
 
         The connection is dropped only if that fails too: a cluster with one node that hangs may
-        answer no declaration for a minute, and still deliver and confirm messages.
+        not respond to a declaration for a minute, and still deliver and confirm messages.
 
         Raises:
-            TopologyMismatch, BrokerUnavailable: as `declare`.
+            TopologyMismatch, BrokerUnavailable: as `declare_topology`.
         """
         try:
             await declare_topology(connection, self.topology, RPC_TIMEOUT)
         except (driver.BrokerTimeout, asyncio.CancelledError):
-            self.probe(connection)  # also when the caller gives up before ANSWERING is over
+            self.probe(connection)  # also when the caller gives up before RPC_TIMEOUT is over
             raise
 
     def close_in_background(self, resource: AmqpConnection | Channel) -> None:
         """
-        Close a channel or a connection that is given up, without waiting for it.
+        Close a channel or a connection without waiting for it.
 
-        A peer that does not even answer to a channel's close is gone: its connection is dropped.
-        Heartbeats find that as well, but only after three of them.
+        A peer that does not respond to a channel's close is unreachable, and its connection is
+        dropped. Heartbeats detect that as well, but only after three of them.
         """
         if not self._closing:
             self._tasks.create_task(self._close(resource))
@@ -224,14 +224,14 @@ class SupervisedConnection:
         try:
             await self._close(await self.open_channel(connection, Channel))
         except BrokerError:
-            pass  # it is dropped, or blocked, or was gone before
+            pass  # the connection was dropped by open_channel, is blocked, or was lost before
         finally:
             self._probe_task = None
 
     async def _close(self, resource: AmqpConnection | Channel) -> None:
         closed = await driver.close(resource, RPC_TIMEOUT)
         if not closed and isinstance(resource, Channel):
-            self.drop_connection(resource.connection, "it does not answer")
+            self.drop_connection(resource.connection, "it does not respond")
 
     async def _supervise(self) -> None:
         while True:
@@ -254,12 +254,12 @@ class SupervisedConnection:
             failures += 1
 
     def _may_retry_initial(self, error: Exception, failures: int) -> bool:
-        """Whether the first connection is tried again after so many failures before this one."""
+        """Whether to retry the first connection, after `failures` earlier failures and this one."""
         has_untried_host = failures + 1 < len(self._host_urls)
         return isinstance(error, BrokerUnavailable) and (self._wait_for_broker or has_untried_host)
 
     def backoff_delay(self, failures: int) -> float:
-        """Return the seconds before the next attempt; the jitter spreads many processes."""
+        """Return the seconds before the next attempt; the jitter spreads the processes."""
         return self._backoff.delay(failures, random())  # noqa: S311 - no secret depends on it
 
     async def _open(self) -> None:
@@ -292,9 +292,9 @@ class SupervisedConnection:
 
     def _connection_blocked(self, connection: AmqpConnection, reason: str) -> None:
         if connection is not self._connection:
-            return  # one that was given up says so while it is being closed
+            return  # a connection that was dropped can still report this while it is closed
         self._publishable.clear()
-        self._set_status(ConnectionState.BLOCKED, f"The broker takes no publishes: {reason}.")
+        self._set_status(ConnectionState.BLOCKED, f"The broker accepts no publishes: {reason}.")
 
     def _connection_unblocked(self, connection: AmqpConnection) -> None:
         if connection is not self._connection:

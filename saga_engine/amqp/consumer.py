@@ -1,11 +1,11 @@
 """
-Consuming: deliveries are taken in batches and acknowledged in batches.
+A consumer: takes deliveries in batches and acknowledges them in batches.
 
-Rule: `take` hands out what has arrived and never waits for a batch to fill; the prefetch bounds
-what is held, and a Room what is handed out at once. Whatever ends the consuming (a deleted queue, a
-closed channel, a lost connection, a broker that forgot us) leads to the same: declare again,
-consume again, under the next epoch. Deliveries of an epoch that is over are not acknowledged: the
-broker delivers them again.
+`take` returns what has arrived and never waits for a batch to fill. The prefetch bounds the
+unacknowledged deliveries, and a BatchBudget bounds what is taken at once. When consuming ends (a
+deleted queue, a closed channel, a lost connection, a broker that dropped the consumer), the
+topology is declared again and consuming starts again, as the next generation. Deliveries of an
+earlier generation are not acknowledged: the broker delivers them again.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ def _always_false() -> bool:
 
 
 UNLIMITED_BUDGET = BatchBudget()
-"""For as much as there is."""
+"""A budget without limits."""
 
 
 class Consumer:
     """
-    Consumes `queues` over one link; `async with` owns it.
+    Consumes `queues` over one connection; `async with` owns it.
 
     Args:
-        queues: each with `reply_prefetch` unacknowledged deliveries at the most.
-        prefetch: the setting of that name when left out; or by queue.
-        urgent: those of the queues whose deliveries are taken before the others'.
+        prefetch: the most unacknowledged deliveries of each queue, or a number for each queue; the
+            setting `reply_prefetch` when it is left out.
+        urgent: the queues whose deliveries are taken before those of the others.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Consumer:
         self._stopped = True
         self._wakeup.set()
         self._supervisor_task.cancel()
-        # The task group is not told of the error: it would leave wrapped in an exception group.
+        # The task group does not get the error: it would raise it in an exception group.
         await self._tasks.__aexit__(None, None, None)
         channel, self._channel = self._channel, None
         if channel:
@@ -90,12 +90,12 @@ class Consumer:
 
     @property
     def generation(self) -> int:
-        """How often consuming has begun."""
+        """How often consuming has started."""
         return self._generation
 
     @property
     def buffered_count(self) -> int:
-        """Deliveries that arrived and were not taken yet."""
+        """How many deliveries have arrived and are not taken yet."""
         return len(self._buffer)
 
     async def take(
@@ -106,15 +106,15 @@ class Consumer:
         only_urgent: Callable[[], bool] = _always_false,
     ) -> list[Delivery]:
         """
-        Wait for at least one delivery and return what has arrived, `limit` at the most.
+        Wait for at least one delivery and return what has arrived, up to `limit`.
 
         Args:
-            room: for how many bytes and values of bodies; one delivery always has room.
-            only_urgent: whether the others are left where they are; asked whenever something
-                arrives, and at `wake`.
+            budget: the most bytes and JSON values of all bodies; one delivery is always taken.
+            only_urgent: whether to take only the deliveries of urgent queues; called whenever a
+                delivery arrives, and after `wake`.
 
         Returns:
-            Nothing only after `stop`, when what had arrived before is taken.
+            An empty list only after `stop`, when every buffered delivery is taken.
         """
         while True:
             taken = self._buffer.take(limit, budget, only_urgent=only_urgent())
@@ -124,15 +124,15 @@ class Consumer:
             await self._wakeup.wait()
 
     def wake(self) -> None:
-        """Have `take` look again, because what `only_urgent` says may have changed."""
+        """Have `take` evaluate `only_urgent` again."""
         self._wakeup.set()
 
     async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Acknowledge deliveries, each once; those of an epoch that is over are dropped."""
+        """Acknowledge deliveries, each once; those of an earlier generation are left out."""
         await self._write_outcome(deliveries, DeliveryChannel.acknowledge)
 
     async def reject(self, deliveries: Iterable[Delivery]) -> None:
-        """Set deliveries aside for good: the queue's policy dead-letters them, or they are gone."""
+        """Reject deliveries: the queue's policy dead-letters them; without one they are deleted."""
         await self._write_outcome(deliveries, DeliveryChannel.reject)
 
     async def _write_outcome(
@@ -155,7 +155,7 @@ class Consumer:
             self._stop_consuming(channel, "Acknowledgements could not be written in time.")
 
     async def stop(self) -> None:
-        """Consume no more; what arrived can still be taken, what was taken can still be settled."""
+        """Stop consuming; buffered deliveries can still be taken, and taken ones acknowledged."""
         self._stopped = True
         self._wakeup.set()
         channel = self._channel
@@ -172,7 +172,7 @@ class Consumer:
         Bind one of the queues, now and after every reconnect.
 
         Raises:
-            BrokerUnavailable: not bound now; it will be after the reconnect.
+            BrokerUnavailable: it is not bound now, and will be after the reconnect.
         """
         self._extra_bindings[binding] = None
         if self._channel:
@@ -185,7 +185,7 @@ class Consumer:
                 )
 
     async def unbind(self, binding: Binding) -> None:
-        """Undo `bind`; a binding that is gone already is fine."""
+        """Undo `bind`; a binding that does not exist is not an error."""
         self._extra_bindings.pop(binding, None)
         if self._channel:
             with suppress(BrokerUnavailable), driver.translate_errors("It could not be unbound"):
@@ -224,14 +224,14 @@ class Consumer:
     async def _subscribe(self) -> None:
         seconds = self._supervised.settings.broker_connect_timeout
         connection = await self._supervised.wait_connected()
-        if connection is self._connection:  # On a new one the link has just done it.
+        if connection is self._connection:  # A new connection has just declared it.
             await self._supervised.redeclare_topology(connection)
         self._connection = connection
         channel = await driver.open_channel(connection, DeliveryChannel, seconds)
         try:
             await self._start_consuming(channel, seconds)
         except BaseException:
-            # Half begun it would go on delivering, and nobody would ever settle that.
+            # A channel that consumes some of the queues would hold deliveries that are never taken.
             self._channel = None
             self._buffer.clear()
             self._supervised.close_in_background(channel)
@@ -246,11 +246,11 @@ class Consumer:
         )
         channel.on_consumer_cancel_callbacks.add(
             lambda _: self._stop_consuming(
-                channel, "The broker cancelled consuming; a queue is gone."
+                channel, "The broker cancelled the consumer; a queue is gone."
             )
         )
         self._channel = channel
-        with driver.translate_errors("Consuming could not begin"):
+        with driver.translate_errors("Consuming could not start"):
             for binding in self._extra_bindings:
                 await channel.queue_bind(
                     binding.queue, binding.exchange, binding.binding_key, timeout=seconds
@@ -258,7 +258,7 @@ class Consumer:
             current_prefetch = None
             for queue in self._queues:
                 prefetch = self._prefetch[queue]
-                if prefetch != current_prefetch:  # it holds for the consumers that begin after it
+                if prefetch != current_prefetch:  # it applies to the consumers that start after it
                     await channel.basic_qos(prefetch_count=prefetch, timeout=seconds)
                     current_prefetch = prefetch
                 await channel.consume_queue(queue, seconds)

@@ -1,17 +1,18 @@
 """
-Whether we really consume: a look at the queues from outside the consuming channel.
+Checks over another channel whether the consumer still receives what its queues hold.
 
-A broker tells a consumer that its queue was deleted, but not always: after a failover or a lost
-definition it may just have forgotten it. Rule: a queue that is gone, or that has messages ready
-while nobody consumes it, or while we hold none and get none, means to begin again.
+RabbitMQ cancels a consumer when its queue is deleted, but not in every case: after a failover or a
+lost definition the consumer may be missing without a notice. Consuming starts again when a queue is
+gone, when a queue has ready messages and no consumer, and when it has ready messages but the
+consumer holds none and receives none.
 
-That nobody consumes a queue without messages is not believed: when the leader of a quorum queue
-does not answer within 250 ms, RabbitMQ answers for it, with no messages and no consumers. To begin
-again because of that would return all that we hold, and what is returned too often becomes a dead
-letter.
+An empty queue that seems to have no consumer is ignored: when the leader of a quorum queue does not
+respond within 250 ms, RabbitMQ reports no messages and no consumers. Starting again because of that
+would return every unacknowledged delivery, and a message that is returned too often is
+dead-lettered.
 
-Nobody is told of an exchange or a binding that was deleted, and whether a binding exists cannot be
-asked: so the whole topology is declared again at each look, which changes nothing when it is there.
+RabbitMQ reports neither a deleted exchange nor a deleted binding, and a binding cannot be queried.
+Each check therefore declares the whole topology again, which changes nothing when it exists.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from saga_engine.errors import BrokerError, BrokerUnavailable
 
 
 class ConsumerWatchdog:
-    """Looks at `queues` over `link` when told to."""
+    """Checks `queues` over a channel of its own."""
 
     def __init__(self, connection: SupervisedConnection, queues: Sequence[str]) -> None:
         self._supervised = connection
@@ -36,7 +37,7 @@ class ConsumerWatchdog:
         self._was_stalled = False
 
     async def check(self, channel: DeliveryChannel) -> str:
-        """What is wrong with the consuming of `channel`, in a sentence; empty when nothing is."""
+        """Return the problem of the consuming `channel` in a sentence; empty when there is none."""
         ready_count = 0
         connection = await self._supervised.wait_connected()
         for queue in self._queues:
@@ -45,12 +46,14 @@ class ConsumerWatchdog:
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
-                continue  # This user may consume the queue but not look at it.
+                continue  # This user may consume the queue but not declare it passively.
             except BrokerUnavailable as error:
                 self._supervised.drop_connection(connection, str(error))
-                return str(error)  # or the consuming channel would hear of it seconds later
+                return str(
+                    error
+                )  # without this the consuming channel would learn of it seconds later
             if messages and not consumers:
-                return f"Queue {queue!r} has no consumer, not even us."
+                return f"Queue {queue!r} has messages and no consumer."
             ready_count += messages
         await self._redeclare_topology()
         return self._stall_problem(channel, ready_count)
@@ -59,10 +62,10 @@ class ConsumerWatchdog:
         self, connection: AmqpConnection, queue: str
     ) -> tuple[int, int]:
         channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
-        with driver.translate_errors("The broker does not answer", allow_refusals=True):
+        with driver.translate_errors("The broker does not respond", allow_refusals=True):
             declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT)
         if not await driver.close(channel, RPC_TIMEOUT):
-            raise BrokerUnavailable("The broker does not answer.")
+            raise BrokerUnavailable("The broker does not respond.")
         return declared.message_count or 0, declared.consumer_count or 0
 
     async def _redeclare_topology(self) -> None:
@@ -71,7 +74,7 @@ class ConsumerWatchdog:
         except BrokerError as error:
             self._supervised.report_problem(
                 str(error)
-            )  # Not ours to mend; what we consume goes on.
+            )  # an operator must fix it; consuming goes on
 
     def _stall_problem(self, channel: DeliveryChannel, ready_count: int) -> str:
         stalled = (
@@ -79,11 +82,11 @@ class ConsumerWatchdog:
             and channel.unacked_count == 0
             and channel.received_count == self._last_received_count
         )
-        # Twice, because a message may be ready for a moment on its way to us.
+        # Twice in a row, because a message is ready for a moment before it is delivered.
         stalled_twice = stalled and self._was_stalled
         self._last_received_count, self._was_stalled = channel.received_count, stalled
         return (
-            f"{ready_count} messages are ready and the broker sends us none."
+            f"{ready_count} messages are ready and the broker delivers none."
             if stalled_twice
             else ""
         )

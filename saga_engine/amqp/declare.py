@@ -1,4 +1,8 @@
-"""Declaring a topology on the broker, or checking what exists there."""
+"""
+Declares a topology on the broker, or checks that it exists.
+
+A user without the permission to declare can still start a process when everything exists already.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,11 +29,11 @@ from saga_engine.protocol.topology import Binding, Exchange, Queue, Topology
 
 async def declare_topology(connection: AmqpConnection, topology: Topology, seconds: float) -> None:
     """
-    Declare what is missing and check what exists, each in at most `seconds`.
+    Declare what is missing and check what exists, each within `seconds`.
 
     Raises:
         TopologyMismatch: it exists with other arguments; RabbitMQ cannot change them.
-        BrokerUnavailable: forbidden and missing, or the connection was lost.
+        BrokerUnavailable: it is missing and may not be declared, or the connection was lost.
     """
     declarer = _Declarer(connection, seconds)
     for exchange in topology.exchanges:
@@ -43,7 +47,7 @@ async def declare_topology(connection: AmqpConnection, topology: Topology, secon
 
 @dataclass(slots=True)
 class _Declarer:
-    """A refused declaration closes its channel, so each one after it has another."""
+    """Declares on one channel; opens another one when a refused declaration has closed it."""
 
     connection: AmqpConnection
     seconds: float
@@ -51,7 +55,7 @@ class _Declarer:
 
     async def close_channel(self) -> None:
         if self.channel and not await close(self.channel, self.seconds):
-            raise BrokerTimeout("The topology was declared, and then the broker was silent.")
+            raise BrokerTimeout("The topology was declared, and then the broker did not respond.")
 
     async def declare_exchange(self, exchange: Exchange) -> None:
         async def send_declare(channel: Channel, *, passive: bool) -> None:
@@ -82,7 +86,7 @@ class _Declarer:
 
     async def declare_binding(self, binding: Binding) -> None:
         async def send_bind(channel: Channel, *, passive: bool) -> None:
-            # Whether a binding exists cannot be asked; if it does not, publishes come back.
+            # A binding cannot be queried; if it is missing, publishes are returned.
             if not passive:
                 await channel.queue_bind(
                     binding.queue, binding.exchange, binding.binding_key, timeout=self.seconds
@@ -112,9 +116,8 @@ class _Declarer:
         except (ChannelNotFoundEntity, ChannelAccessRefused) as error:
             raise BrokerUnavailable(
                 f"The {description} does not exist and this user may not declare it. Grant the"
-                " permissions"
-                " that docs/security.md lists, or let a user declare it that may"
-                " (`saga-engine topology --declare`), or start once with its URL."
+                " permissions that docs/security.md lists, or declare it as another user"
+                " (`saga-engine topology --declare`)."
             ) from error
 
     async def _run_on_channel(
@@ -130,7 +133,6 @@ class _Declarer:
 def _mismatch_message(description: str, error: Exception) -> str:
     return (
         f"The {description} exists with other arguments than saga-engine's, and RabbitMQ cannot"
-        " change"
-        f" them. The broker says: {error}. Drain and delete it, then start again; limits belong"
-        " into a policy (docs/protocol.md)."
+        f" change them. The broker says: {error}. Drain and delete it, then start again. Set limits"
+        " in a policy instead (docs/protocol.md)."
     )

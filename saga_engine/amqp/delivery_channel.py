@@ -1,9 +1,9 @@
 """
-A channel that turns frames into deliveries and settles them many at a time.
+A channel that turns frames into deliveries and acknowledges many of them at once.
 
-aiormq starts a task for each delivery; here one is appended and that is all. Of a body longer than
-is kept, the rest is read and dropped, so that nobody can fill the memory. One acknowledgement
-settles everything up to the first delivery that is still in hand.
+aiormq starts a task for each delivery; this channel only calls a function. The rest of a body that
+is longer than what is kept is read and dropped, so that a sender cannot fill the memory. One
+acknowledgement covers every delivery before the first one that is still unacknowledged.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,9 +24,9 @@ from saga_engine.settings import Settings
 
 class DeliveryChannel(Channel):
     """
-    aiormq's channel with its delivery of single messages replaced.
+    aiormq's channel, with its handling of deliveries replaced.
 
-    `received` counts deliveries, `held` those that are not settled; `queues` maps consumer tags.
+    `received_count` counts every delivery of the channel.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,17 +41,17 @@ class DeliveryChannel(Channel):
 
     @property
     def unacked_count(self) -> int:
-        """Deliveries that are not settled yet."""
+        """How many deliveries are not acknowledged or rejected yet."""
         return self.received_count - (self._first_unacked_tag - 1) - len(self._acked_out_of_order)
 
     def configure(
-        self, epoch: int, on_delivery: Callable[[Delivery], None], settings: Settings
+        self, generation: int, on_delivery: Callable[[Delivery], None], settings: Settings
     ) -> None:
-        """Hand each delivery to `deliver`, numbered `epoch`, with as much of it as is kept."""
-        self._generation, self._on_delivery, self._settings = epoch, on_delivery, settings
+        """Call `on_delivery` with each delivery, truncated as the settings say."""
+        self._generation, self._on_delivery, self._settings = generation, on_delivery, settings
 
     async def consume_queue(self, queue: str, seconds: float) -> None:
-        """Begin to consume one queue."""
+        """Start to consume one queue."""
         consumer_tag = f"saga-engine.{self._generation}.{len(self.queue_by_consumer_tag)}"
         self.queue_by_consumer_tag[consumer_tag] = queue
         await self.basic_consume(
@@ -59,10 +59,10 @@ class DeliveryChannel(Channel):
         )
 
     async def acknowledge(self, tags: Iterable[int]) -> None:
-        """Acknowledge each tag once; a tag that is settled already is passed over."""
+        """Acknowledge each tag once; a tag that is acknowledged already is left out."""
         unacked_tags = self._mark_acknowledged(tags)
-        # RabbitMQ looks for the tag of a multiple acknowledgement among those that are open, so it
-        # must be one that was not acknowledged before.
+        # The tag of a multiple acknowledgement must be unacknowledged itself: RabbitMQ looks it up
+        # among the unacknowledged ones.
         multiple_tags = [tag for tag in unacked_tags if tag < self._first_unacked_tag][-1:]
         frames = [encode_ack(self.number, tag, multiple=True) for tag in multiple_tags]
         frames += [
@@ -73,7 +73,7 @@ class DeliveryChannel(Channel):
         await self._write_frames(frames)
 
     async def reject(self, tags: Iterable[int]) -> None:
-        """Reject each tag once and for good; a tag that is settled already is passed over."""
+        """Reject each tag once, without requeueing; a tag that is acknowledged is left out."""
         await self._write_frames(
             [encode_reject(self.number, tag) for tag in self._mark_acknowledged(tags)]
         )
@@ -128,14 +128,14 @@ def build_delivery(
     body: bytes,
     settings: Settings,
     queue: str,
-    epoch: int,
+    generation: int,
 ) -> Delivery:
-    """Make a delivery of its frames, whatever is in them."""
+    """Build a delivery from its frames; nothing in them raises an error."""
     properties = header.properties
     headers, problem = read_headers(properties.headers or {}, settings)
     return Delivery(
         queue=queue,
-        generation=epoch,
+        generation=generation,
         delivery_tag=frame.delivery_tag or 0,
         body=body,
         body_size=header.body_size,
@@ -157,4 +157,4 @@ def build_delivery(
 
 
 async def _unused_callback(_: DeliveredMessage) -> None:
-    """Aiormq wants a callback for each consumer; ours is the channel itself."""
+    """Satisfy aiormq, which requires a callback for each consumer; the channel itself is ours."""

@@ -1,9 +1,9 @@
 """
-What the AMQP driver does its own way, translated once: its errors, cancellations and privates.
+The AMQP driver: errors, cancellations and private hooks of aiormq, handled in one place.
 
-Rule: an error of aiormq leaves this package as BrokerUnavailable, and a CancelledError only when
-our own task was cancelled. aiormq ends the calls that wait on a dying connection by cancelling
-them, which would look as if the caller had been told to stop.
+An error of aiormq leaves this package as BrokerUnavailable. A CancelledError leaves it only when
+the calling task was cancelled: aiormq cancels the calls that wait on a connection that is lost,
+which would look like a cancellation of the caller.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ _AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.mar
 _IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_IN_ENGINE_CALL", default=False)
 
 FRAME_BUFFER_SIZE = 100
-"""Frames that wait between the connection's reader and a channel's; 13 MB at the very most."""
+"""Frames buffered between the reader of a connection and a channel; at most 13 MB."""
 
 
 class AmqpConnection(aiormq.Connection):
-    """aiormq's connection, which also tells when the broker blocks publishers and when it ends."""
+    """aiormq's connection, which also reports when the broker blocks and unblocks publishers."""
 
     on_blocked: Callable[[str], None]
     on_unblocked: Callable[[], None]
@@ -64,10 +64,11 @@ class AmqpConnection(aiormq.Connection):
 
 def _keep_log_record(record: logging.LogRecord) -> bool:
     """
-    Drop what aiormq logs of connections and calls of ours where no log is configured.
+    Drop what aiormq logs about the engine's connections and calls when no log is configured.
 
-    Python would then print it to stderr, a traceback at each lost connection, in the middle of what
-    the program prints. A connection of the program's own, and any configured log, gets everything.
+    Python would then print a traceback to stderr at each lost connection, between the lines that
+    the program prints. Records about other connections of the program, and all records when a log
+    is configured, are kept.
     """
     return not _IN_ENGINE_CALL.get() or logging.getLogger(record.name).hasHandlers()
 
@@ -75,10 +76,10 @@ def _keep_log_record(record: logging.LogRecord) -> bool:
 @contextmanager
 def _mark_engine_call() -> Iterator[None]:
     """
-    Mark what is called within as ours.
+    Mark the calls inside as the engine's.
 
-    The tasks of a connection that is opened here are marked with it. Calls are marked each by
-    itself: aiormq logs a cancelled call in the context of its caller.
+    The tasks of a connection that is opened inside are marked too. Each call is marked separately,
+    because aiormq logs a cancelled call in the context of its caller.
     """
     for name in _AIORMQ_LOGGERS:
         logging.getLogger(name).addFilter(_keep_log_record)
@@ -90,26 +91,26 @@ def _mark_engine_call() -> Iterator[None]:
 
 
 def check_aiormq_hooks() -> None:
-    """Raise ConfigurationError when aiormq has moved the hooks that Connection overrides."""
+    """Raise ConfigurationError when aiormq lacks the hooks that AmqpConnection overrides."""
     required_hooks = (_BLOCKED_HOOK, _UNBLOCKED_HOOK, "READER_CLOSE_TIMEOUT")
     if not all(hasattr(aiormq.Connection, name) for name in required_hooks):
         raise ConfigurationError(
-            "This aiormq is another one than saga-engine was written for: it has no hook for a"
-            " blocked connection. Install the version that saga-engine's requirements name."
+            "saga-engine does not support this version of aiormq: it has no hook for a blocked"
+            " connection. Install the version that saga-engine requires."
         )
 
 
 class BrokerTimeout(BrokerUnavailable):
-    """The broker did not answer one question in time. It may still answer others."""
+    """The broker did not respond to one request in time. It may still respond to others."""
 
 
 @contextmanager
 def translate_errors(action: str, *, allow_refusals: bool = False) -> Iterator[None]:
     """
-    Turn the driver's errors into BrokerUnavailable, its text beginning with `doing`.
+    Turn the driver's errors into BrokerUnavailable, whose text starts with `action`.
 
-    With `verdicts`, the broker's refusal of one declaration (403, 404, 405, 406) passes: the caller
-    knows what it means.
+    With `allow_refusals`, the broker's refusal of a declaration (403, 404, 405, 406) is raised
+    unchanged, for a caller that handles it.
     """
     try:
         with _mark_engine_call():
@@ -120,7 +121,7 @@ def translate_errors(action: str, *, allow_refusals: bool = False) -> Iterator[N
             raise
         raise BrokerUnavailable(f"{action}: the connection was lost.") from None
     except TimeoutError as error:
-        raise BrokerTimeout(f"{action}: the broker did not answer in time.") from error
+        raise BrokerTimeout(f"{action}: the broker did not respond in time.") from error
     except (AMQPError, OSError, RuntimeError) as error:
         if allow_refusals and isinstance(error, _DECLARATION_REFUSALS):
             raise
@@ -134,7 +135,7 @@ async def open_channel(
     *,
     confirm_mode: bool = False,
 ) -> C:
-    """Open a channel of our own `kind`; aiormq itself knows only its own."""
+    """Open a channel of the given class; aiormq opens only channels of its own class."""
     with translate_errors("A channel could not be opened"):
         if connection.is_closed:
             raise ConnectionError("the connection was lost")
@@ -150,17 +151,17 @@ async def open_channel(
 
 async def close(resource: Base, seconds: float) -> bool:
     """
-    Close a channel or a connection in at most `seconds`, whatever state it is in.
+    Close a channel or a connection in any state, within `seconds`.
 
     Returns:
-        Whether it was closed in time. A channel that was not leaves its connection unusable: aiormq
-        says close a second time, both are answered, and the second answer ends whatever channel has
-        that number then.
+        Whether it was closed in time. If a channel was not, its connection must not be used again:
+        aiormq sends a second close, the broker responds to both, and the second response closes the
+        channel that has the same number by then.
     """
     try:
         with translate_errors("It could not be closed"):
             async with asyncio.timeout(seconds):
-                # Without a reason, aiormq would cancel whoever waits on it.
+                # Without a reason, aiormq would cancel the tasks that wait on it.
                 await resource.close(ConnectionError("closed by saga-engine"))
     except BrokerUnavailable as error:
         return not isinstance(error.__cause__, TimeoutError)
@@ -169,15 +170,15 @@ async def close(resource: Base, seconds: float) -> bool:
 
 def skip_close_handshake(connection: AmqpConnection) -> None:
     """
-    Let a connection close without an answer from its peer.
+    Let a connection close without a response from its peer.
 
-    aiormq waits two seconds for that answer, and so does everybody who waits on the connection.
+    aiormq waits two seconds for that response, and so do the tasks that wait on the connection.
     """
     connection.READER_CLOSE_TIMEOUT = 0
 
 
 def on_closed(resource: Base, callback: Callable[[str], None]) -> None:
-    """Call `tell` once, with the reason in words, when a channel or a connection is closed."""
+    """Call `callback` once, with the reason as text, when a channel or a connection is closed."""
 
     def notify(future: asyncio.Future[object]) -> None:
         error = None if future.cancelled() else future.exception()

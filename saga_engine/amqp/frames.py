@@ -1,10 +1,10 @@
 """
-A message as AMQP 0-9-1 frames, and the reason why one cannot be published.
+Encodes a message as AMQP 0-9-1 frames, or says why it cannot be published.
 
-Written by hand and not with pamqp, which takes several times as long, and with the limits checked
-on the way. A message the broker would answer by closing the channel or the connection, with
-everything else in flight on it, must be found here (RabbitMQ closes the connection on a header
-table beyond frame_max). Source: AMQP 0-9-1 specification, 2.3 and 4.2.
+Written by hand, because pamqp takes several times as long; the limits are checked while encoding. A
+message for which the broker would close the channel or the connection, with everything in flight on
+it, must be refused here (RabbitMQ closes the connection on a header table larger than frame_max).
+Source: AMQP 0-9-1 specification, 2.3 and 4.2.
 """
 
 import struct
@@ -15,7 +15,7 @@ from pamqp.constants import FRAME_END_CHAR
 from saga_engine.protocol.message import Message
 
 MAX_HEADER_BYTES = 16_384
-"""Headers of one message at most; far below frame_max, which is 128 KiB and may be set to 8."""
+"""The most bytes of the headers of one message; frame_max is 128 KiB, or at least 8 KiB."""
 
 _MAX_SHORTSTR_BYTES = 255
 _FRAME_PREFIX = struct.Struct(">BHI")
@@ -42,21 +42,22 @@ _CORRELATION_ID_FLAG, _REPLY_TO_FLAG, _TIMESTAMP_FLAG, _TYPE_FLAG, _USER_ID_FLAG
 
 
 class UnpublishableMessage(ValueError):
-    """A message breaks a limit; the text says which. It never reaches the broker."""
+    """A message exceeds a limit, which the text names. It is not sent to the broker."""
 
 
 def encode_publish(
     message: Message, channel: int, *, frame_max: int, max_body_bytes: int, user_id: str = ""
 ) -> bytes:
     """
-    Frame one message for `channel`.
+    Encode one message for `channel`.
 
     Args:
-        user_id: the connection's user, which the broker holds the message to; empty says none.
+        user_id: the user of the connection, which the broker verifies; empty sends none.
 
     Raises:
-        RefusedMessage: a routing key or an id beyond 255 bytes, headers beyond 16 KiB or of another
-            type than str, int and bool, a body beyond `max_body_bytes`, text that is not Unicode.
+        UnpublishableMessage: a routing key or an id has more than 255 bytes, the headers have more
+            than 16 KiB or another type than str, int and bool, the body has more than
+            `max_body_bytes`, or a text is not valid Unicode.
     """
     if len(message.body) > max_body_bytes:
         raise UnpublishableMessage(
@@ -81,14 +82,14 @@ def encode_publish(
 
 
 def encode_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Frame the acknowledgement of `tag`, and of all before it if `multiple`."""
+    """Encode the acknowledgement of `tag`, and of all tags before it if `multiple`."""
     return _ACK_FRAME.pack(
         _FRAME_METHOD, channel, 13, _BASIC_CLASS, _BASIC_ACK, tag, multiple, FRAME_END_CHAR
     )
 
 
 def encode_reject(channel: int, tag: int) -> bytes:
-    """Frame the rejection of `tag` without a second try: the queue's policy dead-letters it."""
+    """Encode the rejection of `tag` without requeueing: the queue's policy dead-letters it."""
     return _ACK_FRAME.pack(
         _FRAME_METHOD, channel, 13, _BASIC_CLASS, _BASIC_REJECT, tag, 0, FRAME_END_CHAR
     )

@@ -1,4 +1,4 @@
-"""How one connection to RabbitMQ is opened, and what it means when it is not."""
+"""Opens one connection to RabbitMQ, and explains why it could not be opened."""
 
 import asyncio
 
@@ -20,8 +20,9 @@ async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection
     Open one connection.
 
     Raises:
-        ConfigurationError: the broker refuses the password or the virtual host, or the URL is none.
-        BrokerUnavailable: out of reach, or TLS failed.
+        ConfigurationError: the broker refuses the password or the virtual host, or the URL is
+            invalid.
+        BrokerUnavailable: the broker is unreachable, or TLS failed.
     """
     address = display_address(url)
     try:
@@ -38,7 +39,7 @@ async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection
         connection.on_unblocked = _ignore_blocked
     except ConfigurationError:
         raise
-    except Exception:  # noqa: BLE001 - whatever the parser says of the URL may hold the password
+    except Exception:  # noqa: BLE001 - the parser's error may quote the password of the URL
         raise ConfigurationError(INVALID_URL) from None
     try:
         with driver.translate_errors(f"RabbitMQ at {address} is out of reach"):
@@ -61,7 +62,7 @@ async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection
 
 
 def _ignore_blocked(*_: str) -> None:
-    """A connection that is blocked while it is being opened just makes opening take longer."""
+    """Ignore a block while the connection is being opened: opening only takes longer."""
 
 
 def _configuration_problem(error: BaseException | None, address: str) -> str:
@@ -70,7 +71,7 @@ def _configuration_problem(error: BaseException | None, address: str) -> str:
             f"RabbitMQ at {address} refuses this user or password."
             " Correct them in SAGA_ENGINE_BROKER_URL."
         )
-    # To a virtual host that it does not let us into, the broker answers with Connection.Close.
+    # The broker refuses a virtual host with Connection.Close in place of Connection.OpenOk.
     if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         return (
             f"RabbitMQ at {address} has no such virtual host, or does not let this user into it."
@@ -81,7 +82,7 @@ def _configuration_problem(error: BaseException | None, address: str) -> str:
 
 
 def _connection_reset_hint(error: BaseException, url: str) -> str:
-    """What else it may be when the server ends a connection that has just begun."""
+    """Name another possible cause when the server closes a connection that it just accepted."""
     cause = error.__cause__
     if not isinstance(
         cause and cause.__cause__, ConnectionResetError | asyncio.IncompleteReadError
@@ -89,5 +90,5 @@ def _connection_reset_hint(error: BaseException, url: str) -> str:
         return ""
     if url.startswith("amqp:"):
         return " If that port is for TLS, say amqps://."
-    # Its reason may be lost on the way: after TLS 1.3's handshake it just hangs up.
-    return " It may want another certificate of ours: certfile and keyfile name it."
+    # The reason may be lost: the server may close the socket after the handshake of TLS 1.3.
+    return " It may require a client certificate: set certfile and keyfile."

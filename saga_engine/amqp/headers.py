@@ -1,10 +1,9 @@
 """
-The headers of a message within limits, and the reason why those of another are not read.
+Reads the headers of a message within limits, or says why they cannot be read.
 
-Rule: what a table holds beyond `max_header_bytes` or `max_header_count` is cut before it is kept,
-so that
-nobody can fill the memory or the table of dead letters with it. What the broker wrote is kept
-first: without `x-death` nobody could tell where a dead letter came from.
+Headers beyond `max_header_bytes` or `max_header_count` are truncated, so that a sender cannot fill
+the memory or the table of dead letters with them. The broker's own headers are kept first: without
+`x-death` the origin of a dead letter would be unknown.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
 TRUNCATED_HEADER = "x-truncated"
-"""A header of ours beside those that were kept of too many."""
+"""A header that the engine adds to headers that were truncated."""
 
 BROKER_HEADER_PREFIXES = (
     "x-death",
@@ -24,19 +23,19 @@ BROKER_HEADER_PREFIXES = (
     "x-delivery-count",
     "x-acquired-count",
 )
-"""How the names of headers begin that the broker writes, or that a sender forged."""
+"""Prefixes of the headers that the broker writes; a sender can forge them."""
 
 _MIN_ENTRY_BYTES = 16
-"""Bytes that any value counts for, and any name."""
+"""The least bytes that a name or a value counts for."""
 
 
 def read_headers(table: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Json], str]:
     """
-    Read a header table as it was decoded.
+    Convert a decoded header table to JSON within the limits.
 
     Returns:
-        The headers that are kept, and why the message cannot be read, in a sentence; empty when it
-        can be.
+        The headers that are kept, and a sentence that says why the message cannot be read; the
+        sentence is empty when it can be read.
     """
     size = table.size_bytes if isinstance(table, HeaderTable) else 0
     if size > settings.max_header_bytes:
@@ -60,7 +59,7 @@ def _headers_to_json(table: Mapping[str, Any]) -> dict[str, Json]:
 
 
 def _truncate_headers(headers: Mapping[str, Json], settings: Settings) -> dict[str, Json]:
-    """Keep as much as is read of others."""
+    """Keep as many bytes and headers as the limits allow."""
     kept: dict[str, Json] = {TRUNCATED_HEADER: True}
     budget = _ByteBudget(settings.max_header_bytes)
     ordered = sorted(headers, key=lambda name: not name.startswith(BROKER_HEADER_PREFIXES))
@@ -73,19 +72,19 @@ def _truncate_headers(headers: Mapping[str, Json], settings: Settings) -> dict[s
 
 
 class _ByteBudget:
-    """How many bytes may still be kept."""
+    """The bytes that may still be kept."""
 
     def __init__(self, size: int) -> None:
         self.remaining = size
 
     def truncate_text(self, value: str) -> str:
-        """Take as much of a text as there is room for."""
+        """Truncate a text to the budget."""
         kept = value[: max(self.remaining, 0)]
         self.remaining -= max(len(kept.encode()), _MIN_ENTRY_BYTES)
         return kept if len(kept) == len(value) else f"{kept}…"
 
     def truncate_value(self, value: Json) -> Json:
-        """Take as much of a value as there is room for."""
+        """Truncate a value to the budget."""
         if isinstance(value, str):
             return self.truncate_text(value)
         self.remaining -= _MIN_ENTRY_BYTES

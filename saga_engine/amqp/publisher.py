@@ -1,13 +1,13 @@
 """
-Publishing a batch: every message framed, one write, all confirms awaited together.
+A publisher: encodes a batch, writes it at once, and awaits all confirms together.
 
-Rule: an outcome belongs to its own message, and a message that cannot be published does not touch
-its neighbours. After a timeout the channel is thrown away, because whether it still counts right is
-not known; what was in flight is UNKNOWN, which usually means that it arrived. A connection on which
-no channel can be closed or opened is thrown away with it; whether that is so is asked before the
-time is over. A broker that says that it takes no publishes is only waited for.
+Each message has its own outcome, and a message that cannot be published does not affect the others.
+After a timeout the channel is discarded, because its tags may no longer match; messages in flight
+are UNKNOWN, and have usually arrived. The connection is tested before the timeout is over, and is
+dropped when no channel can be opened or closed on it. While the broker blocks publishers, the
+publisher only waits.
 
-It never raises for what the broker or the network does: the outcomes say it.
+No failure of the broker or the network raises an error: the outcomes report it.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.vocabulary import ConnectionState
 
 MIN_FRAME_MAX = 4096
-"""What AMQP guarantees; used for looking at a message before there is a connection."""
+"""The least that AMQP allows; used to check a message without a connection."""
 
 PROBE_AFTER_SHARE = 0.4
-"""Share of the time for confirms after which the broker is asked, to know by its end."""
+"""Share of the confirm timeout after which the connection is tested."""
 
 MIN_CHANNEL_AGE = 1.0
-"""Seconds for which a channel that refuses a message is used at the least."""
+"""Seconds that a channel is used at least, although the broker refuses messages on it."""
 
 
 class Publisher:
-    """Publishes over one link; any number of callers at once."""
+    """Publishes over one connection, for any number of callers at once."""
 
     def __init__(self, connection: SupervisedConnection) -> None:
         self._supervised = connection
@@ -46,11 +46,11 @@ class Publisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether publishing pauses, because the broker said so or is out of reach."""
+        """Whether the broker accepts no publishes now, or is unreachable."""
         return self._supervised.status.state is not ConnectionState.CONNECTED
 
     def unpublishable_reason(self, message: Message) -> str:
-        """Why this message can never be published, in a sentence; empty when it can."""
+        """Return in a sentence why a message cannot be published; empty when it can."""
         try:
             self._encode_message(message, 1, MIN_FRAME_MAX)
         except UnpublishableMessage as error:
@@ -59,10 +59,10 @@ class Publisher:
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """
-        Publish a batch and wait for its confirms, for broker_confirm_timeout seconds in all.
+        Publish a batch and wait for its confirms, for at most `broker_confirm_timeout` seconds.
 
         Returns:
-            One outcome for each message, in their order. While the broker is out of reach or takes
+            One outcome for each message, in their order. While the broker is unreachable or accepts
             no publishes, the outcome is UNKNOWN after the timeout.
         """
         outcomes = [PublishOutcome.UNKNOWN] * len(messages)
@@ -71,7 +71,7 @@ class Publisher:
                 await self._publish(messages, outcomes)
         except TimeoutError:
             self._supervised.report_problem(
-                "The broker did not confirm in time; what was sent is unknown."
+                "The broker did not confirm in time; whether the messages arrived is unknown."
             )
         except BrokerError as error:
             self._supervised.report_problem(str(error))
@@ -97,24 +97,23 @@ class Publisher:
                 outcomes[index] = outcome or PublishOutcome.UNKNOWN
 
     async def _wait_for_confirms(self, batch: ConfirmBatch, channel: ConfirmChannel) -> None:
-        """Wait for its confirms; while there is none for long, ask whether anybody is there."""
+        """Wait for the confirms of a batch; test the connection when none has arrived for long."""
         await asyncio.wait(
             [batch.completed],
             timeout=PROBE_AFTER_SHARE * self._supervised.settings.broker_confirm_timeout,
         )
         if not batch.completed.done():
-            if (
-                batch.has_no_response
-            ):  # or it is only slow, and reads the question after all the rest
+            # With some confirms the broker is only slow, and would read the test after the batch.
+            if batch.has_no_response:
                 self._supervised.probe(channel.connection)
             await batch.completed
 
     def _retire_channels(self, channel: ConfirmChannel, batch: ConfirmBatch) -> None:
         """
-        Let go of a channel that refuses, and close those on which nothing is in flight any more.
+        Replace a channel on which a message was refused, and close replaced ones that are idle.
 
-        In a cluster a channel may refuse for ever after its queue has another leader (seen with
-        RabbitMQ 3.10), and a new one does not. A queue that is full refuses on that as well.
+        In a cluster, RabbitMQ 3.10 may refuse every message of a channel after the leader of its
+        queue has changed, and accept them on a new channel. A full queue refuses on both.
         """
         nacked = PublishOutcome.NACKED in batch.outcomes
         age = asyncio.get_running_loop().time() - self._channel_opened_at
@@ -122,10 +121,12 @@ class Publisher:
             self._channel = None
             self._retired_channels.add(channel)
         if self._supervised.status.state is ConnectionState.BLOCKED:
-            return  # it reads no close either, and would be taken for gone
-        # All of them: of a batch that was given up while the broker blocked, nobody else hears.
+            return  # the broker does not read the close, and would count as unreachable
+        # All of them: a batch whose caller gave up while the broker blocked has no other cleanup.
         for idle in [each for each in self._retired_channels if each.is_idle]:
-            self._retired_channels.remove(idle)  # it must not be closed twice, see `driver.close`
+            self._retired_channels.remove(
+                idle
+            )  # a channel must not be closed twice, see `driver.close`
             self._supervised.close_in_background(idle)
 
     def _encode_batch(
@@ -138,7 +139,7 @@ class Publisher:
             if message.message_id in index_by_message_id or channel.is_in_flight(
                 message.message_id
             ):
-                continue  # Its twin is on its way; two returns of one id cannot be told apart.
+                continue  # The same id is in flight; the returns of two would be ambiguous.
             try:
                 frames.append(self._encode_message(message, channel.number, frame_max))
             except UnpublishableMessage:
@@ -163,7 +164,7 @@ class Publisher:
         connection = await self._supervised.wait_connected()
         if self._channel is None or self._connection is not connection:
             if self._must_redeclare:
-                # A channel often ends because an exchange is gone.
+                # A channel is often closed because an exchange is missing.
                 await self._supervised.redeclare_topology(connection)
                 self._must_redeclare = False
             channel = await self._supervised.open_channel(

@@ -1,14 +1,14 @@
 """
-Decoders that never raise on what a peer sent.
+Decoders for pamqp that raise no error on what a peer sent.
 
-pamqp raises on a timestamp after the year 9999, on text that is not UTF-8 and on deep header
-tables. aiormq then loses the connection, the broker delivers the message again, and so on for ever,
-with every innocent neighbour. Here each property of a message decodes to something. A header table
-is read in a time that grows with its size and no faster; what of it cannot be read is left out and
-the table says so, so that the message can be set aside with the rest, `x-death` most of all.
+pamqp raises an error on a timestamp after the year 9999, on text that is not UTF-8 and on deep
+header tables. aiormq then closes the connection and the broker delivers the message again, without
+end: a poison message that also returns every other delivery. These decoders give each property some
+value. A header table takes time in proportion to its size; what cannot be read is left out and
+marked, so that the message can be dead-lettered with its other headers, above all `x-death`.
 
-`install` must run before the first connection. It tries itself out and refuses to go on when pamqp
-has moved the places it replaces; pamqp is pinned for that reason.
+`install_decoders` must run before the first connection. It tests the decoders and raises an error
+when pamqp no longer has the functions that it replaces, which is why pamqp is pinned.
 """
 
 from datetime import datetime
@@ -24,17 +24,17 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.vocabulary import Json
 
 UNDECODABLE_HEADER = "x-undecodable"
-"""A header of ours beside those of a table of which something could not be read."""
+"""A header that is added to a table of which a part could not be read."""
 
 MAX_TABLE_DEPTH = 32
-"""Tables within tables that are read; what lies deeper becomes an ellipsis."""
+"""The depth of nested tables that is read; deeper values become an ellipsis."""
 
 _HOSTILE_FRAME = (
     b"\x02\x00\x01\x00\x00\x00\x28\x00\x3c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05\x26\x40"
     b"\x00\x00\x00\x09\x02\xff\xffS\x00\x00\x00\x01v\x02\xc3\x28\x01\xff"
     b"\xff\xff\xff\xff\xff\xff\xff\xff\xce"
 )
-"""A header frame that breaks pamqp four times: header key, correlation id, reply_to, timestamp."""
+"""A header frame on which pamqp fails: header key, correlation id, reply_to and timestamp."""
 
 _FIXED_SIZES = {
     **dict.fromkeys((b"V", b"\x00"), 0),
@@ -44,13 +44,13 @@ _FIXED_SIZES = {
     **dict.fromkeys((b"L", b"l", b"d", b"T"), 8),
     b"D": 5,
 }
-"""Bytes of a value in a table, by its type; RabbitMQ's reading of AMQP 0-9-1, as in pamqp."""
+"""Bytes of a value in a table, by its type code, as RabbitMQ reads AMQP 0-9-1."""
 _LENGTH_PREFIXED_TYPES = (b"S", b"x", b"A", b"F")
-"""Those that begin with their length, 4 bytes."""
+"""Type codes of values that start with their length in 4 bytes."""
 
 _UNSUPPORTED_PAMQP = (
-    "This pamqp is another one than saga-engine was written for: its decoders could not be"
-    " replaced. Install the version that saga-engine's requirements name."
+    "saga-engine does not support this version of pamqp: its decoders could not be replaced."
+    " Install the version that saga-engine requires."
 )
 
 _original_timestamp = decode.timestamp
@@ -63,7 +63,7 @@ def install_decoders() -> None:
     Replace pamqp's decoders; a second call changes nothing.
 
     Raises:
-        ConfigurationError: pamqp is another version than the one this was written for.
+        ConfigurationError: this version of pamqp is not supported.
     """
     decode.METHODS.update(
         table=_decode_table,
@@ -86,7 +86,7 @@ def install_decoders() -> None:
 
 
 def to_json(value: Any, depth: int = 0) -> Json:
-    """What a header holds, as JSON that PostgreSQL can store; never raises."""
+    """Convert the value of a header to JSON that PostgreSQL can store; it raises no error."""
     match value:
         case str():
             converted: Json = value.replace("\0", "\ufffd")
@@ -111,12 +111,12 @@ def to_json(value: Any, depth: int = 0) -> Json:
 def _unmarshal_header(self: ContentHeader, data: bytes) -> None:
     try:
         _original_header(self, data)
-    except Exception:  # noqa: BLE001 - flags cut short; whatever it is, only this message is bad
+    except Exception:  # noqa: BLE001 - only this message is bad
         self.properties.headers = {UNDECODABLE_HEADER: True}
 
 
 class _UndecodableType(str):
-    """What stands where something could not be read."""
+    """The type of the placeholder for a value that could not be read."""
 
     __slots__ = ()
 
@@ -125,13 +125,13 @@ _UNDECODABLE_VALUE = _UndecodableType("…")
 
 
 class HeaderTable(dict[str, Any]):
-    """A header table; `size` is its length in bytes as it was sent."""
+    """A header table; `size_bytes` is its encoded length."""
 
     size_bytes = 0
 
 
 class _TruncatedTableError(Exception):
-    """Nothing that follows in this table can be found."""
+    """The rest of this table cannot be read."""
 
 
 def _decode_table(value: bytes) -> tuple[int, Any]:
@@ -173,7 +173,7 @@ def _decode_array(data: bytes, depth: int) -> list[Any]:
 
 
 def _value_extent(data: bytes, offset: int) -> tuple[bytes, int, int]:
-    """The type of the value at `place`, and where its bytes begin and end."""
+    """Return the type code of the value at `offset`, and where its bytes start and end."""
     type_code, start = data[offset : offset + 1], offset + 1
     size = _FIXED_SIZES.get(type_code, -1)
     if type_code in _LENGTH_PREFIXED_TYPES:
@@ -217,7 +217,7 @@ def _decode_text(data: bytes) -> str | bytes:
 
 
 def _has_undecodable(value: Any) -> bool:
-    """Whether something in a value could not be read."""
+    """Whether a part of a value could not be read."""
     if isinstance(value, list):
         return any(map(_has_undecodable, value))
     return isinstance(value, _UndecodableType) or (

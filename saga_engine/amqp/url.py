@@ -1,7 +1,7 @@
 """
-The URL of RabbitMQ: its hosts, its user, and what of it may be shown.
+The URL of RabbitMQ: its hosts, its user, and what may be shown of it.
 
-Nothing here connects, and nothing here says a password, not even of a URL that cannot be read.
+No error of this module quotes the URL, because it may contain a password.
 """
 
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -9,15 +9,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from saga_engine.errors import ConfigurationError
 
 INVALID_URL = (
-    "SAGA_ENGINE_BROKER_URL is no URL. Set it, for example to amqp://user:password@host:5672/"
+    "SAGA_ENGINE_BROKER_URL is not a valid URL. Set it, for example, to"
+    " amqp://user:password@host:5672/"
 )
 
 
 def display_address(url: str) -> str:
-    """Host, port and virtual host of a URL: what may be shown of it."""
+    """Host, port and virtual host of a URL, without its user and password."""
     try:
         parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # as a resolver will
+        (parts.hostname or "").encode("idna")  # as the resolver does
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
         return f"{parts.hostname}:{port}, virtual host {parts.path.lstrip('/') or '/'}"
     except ValueError:
@@ -26,10 +27,10 @@ def display_address(url: str) -> str:
 
 def username_of(url: str) -> str:
     """
-    The user as whom a URL connects, as far as the URL knows.
+    The user of a URL.
 
-    Empty where the broker finds the user itself: in a client certificate (`auth=external`), or in
-    an OAuth 2 token, which is the password of a URL without a user.
+    It is empty when the broker determines the user: by a client certificate (`auth=external`), or
+    by an OAuth 2 token, which is the password of a URL without a user.
     """
     try:
         parts = urlsplit(url)
@@ -40,7 +41,7 @@ def username_of(url: str) -> str:
 
 
 def vhost_of(url: str) -> str:
-    """Name the virtual host of a URL, as the broker knows it."""
+    """The name of the virtual host of a URL."""
     try:
         return unquote(urlsplit(url).path[1:]) or "/"
     except ValueError:
@@ -49,10 +50,10 @@ def vhost_of(url: str) -> str:
 
 def split_hosts(url: str) -> tuple[str, ...]:
     """
-    One URL for each host of `url`: `amqp://user:password@one:5672,two:5672,three/vhost` has three.
+    Return one URL for each host: `amqp://user:password@one:5672,two:5672,three/vhost` gives three.
 
     Raises:
-        ConfigurationError: there is a comma and no host before or after it.
+        ConfigurationError: a comma has no host before or after it.
     """
     scheme, separator, rest = url.partition("://")
     authority_end = next(
@@ -71,7 +72,7 @@ def split_hosts(url: str) -> tuple[str, ...]:
 
 
 def with_heartbeat(url: str, seconds: int) -> str:
-    """Put the heartbeat into the URL, the only place where aiormq looks for it."""
+    """Set the heartbeat in the URL, which is the only place where aiormq reads it."""
     try:
         parts = urlsplit(url)
     except ValueError:

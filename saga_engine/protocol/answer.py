@@ -1,9 +1,9 @@
 """
-What the engine tells clients: the answer to a request, and that a run is finished.
+The messages for clients: the answer to a request, and the end of a run.
 
-Rule: both go to the exchange `saga.events`, which reaches only queues that clients bound to it: a
-forged reply_to can so never make the engine write into the queue of a participant. Both are best
-effort; who missed them asks for the status. The contract is docs/protocol.md.
+Both are published to the exchange `saga.events`, which routes only to queues that clients bound to
+it. A forged reply_to therefore cannot make the engine write to a participant's queue. Delivery is
+best effort: a client that missed a message asks for the status. The contract is docs/protocol.md.
 """
 
 import re
@@ -32,11 +32,11 @@ _VALID_REPLY_TO = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
 
 
 class AnswerOutcome(StrEnum):
-    """What became of a request."""
+    """The engine's answer to a request."""
 
     ACCEPTED = "accepted"  # the run was started, the cancel was recorded
-    # The run is there already: `status` and `result` say how it stands. A start that named no
-    # version and has not begun has no status yet.
+    # The run exists already: see `status` and `result`. A start without a version that no worker
+    # has accepted yet has no status.
     EXISTING = "existing"
     CONFLICT = "conflict"  # the key or the id is taken by a run with another input
     UNKNOWN_RUN = "unknown_run"
@@ -56,9 +56,9 @@ class AnswerAddress:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
-    The answer to a request; `run_id` is the run it speaks of, if any, like what follows it.
+    The answer to a request; `run_id` and the fields after it describe the run, if there is one.
 
-    `open_incidents` is in how many places the run waits for a person, `incident` the first of them.
+    `open_incidents` counts the open incidents of the run; `incident` is the first of them.
     """
 
     outcome: AnswerOutcome
@@ -75,7 +75,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinishedMessage:
-    """A run is finished."""
+    """The message that a run is finished."""
 
     run_id: UUID
     saga: str
@@ -87,19 +87,19 @@ class RunFinishedMessage:
 
 
 def answer_address(delivery: Delivery) -> AnswerAddress | None:
-    """Where the answer to this request goes; None when the sender wants none, or cannot have it."""
+    """Where the answer to a request goes; None when the request names no valid queue for it."""
     if not delivery.correlation_id or not _VALID_REPLY_TO.fullmatch(delivery.reply_to):
         return None
     return AnswerAddress(delivery.reply_to, delivery.correlation_id)
 
 
 def run_finished_binding(queue: str, run_id: UUID) -> Binding:
-    """What a client binds to hear of the end of one run."""
+    """The binding that gives a client the message that one run is finished."""
     return Binding(queue, EVENTS, f"{RUN_FINISHED_TYPE}.{run_id}.#")
 
 
 def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
-    """Write an answer."""
+    """Encode an answer."""
     return Message(
         exchange=EVENTS,
         routing_key=f"{ANSWER_TYPE}.{destination.reply_to}",
@@ -125,7 +125,7 @@ def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
 
 
 def encode_run_finished(message: RunFinishedMessage) -> Message:
-    """Write the announcement that a run is finished."""
+    """Encode the message that a run is finished."""
     return Message(
         exchange=EVENTS,
         routing_key=f"{RUN_FINISHED_TYPE}.{message.run_id}.{message.saga}",
@@ -177,7 +177,7 @@ def _parse_incident(value: Json) -> OpenIncident | None:
     if value is None:
         return None
     if not isinstance(value, dict) or not isinstance(value["number"], int):
-        raise ValueError("incident")  # noqa: TRY004 - one exception for all that does not fit
+        raise ValueError("incident")  # noqa: TRY004 - one exception for every invalid field
     return OpenIncident(
         number=value["number"],
         step=_require_text(value["step"]),
@@ -225,7 +225,7 @@ def _parse_run_finished(body: JsonObject) -> RunFinishedMessage:
 def _parse_failure(value: Json) -> Failure | None:
     failure = None if value is None else read_failure(value)
     if isinstance(failure, UnreadableMessage):
-        raise ValueError("error")  # noqa: TRY004 - one exception for whatever does not fit
+        raise ValueError("error")  # noqa: TRY004 - one exception for every invalid field
     return failure
 
 

@@ -1,12 +1,12 @@
 """
-Bodies: strict JSON within limits, or the reason why not; nothing is ever raised for bytes.
+Message bodies: strict JSON within limits, or the reason why not. No bytes raise an exception.
 
 Stricter than Python's json, because what is read here is stored in PostgreSQL and shown to people:
 no NaN or Infinity, no number beyond a double, no lone surrogate, no NUL, no byte order mark, no
-nesting beyond the limit. Of a key that occurs twice the last value counts, as in PostgreSQL's
-jsonb; an integer beyond 64 bits is read as the nearest double (RFC 8259, section 6).
+nesting beyond the limit. Of a duplicate key the last value counts, as in PostgreSQL's jsonb. An
+integer beyond 64 bits is read as a double, and refused if that would alter it.
 
-The limits are those of `saga.limits`, which counts on the bytes before anything is decoded.
+`payload.limits` checks the limits on the bytes, before anything is decoded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ JsonObject: TypeAlias = dict[str, Json]
 
 
 def read_body(delivery: Delivery, settings: Settings) -> Json | UnreadableMessage:
-    """Read a body; that of unsound headers, or beyond `max_body_bytes`, is not even looked at."""
+    """Read a body, unless its headers cannot be read or it exceeds `max_body_bytes`."""
     if delivery.header_problem:
         return UnreadableMessage(DeadLetterReason.BAD_HEADERS, delivery.header_problem)
     if delivery.body_size > settings.max_body_bytes:
@@ -62,7 +62,7 @@ def read_json_object(delivery: Delivery, settings: Settings) -> JsonObject | Unr
 
 
 def read_json(body: bytes, max_depth: int) -> Json | UnreadableMessage:
-    """Read JSON whose arrays and objects nest at most `depth` levels."""
+    """Read JSON whose arrays and objects nest at most `max_depth` levels."""
     return (
         _over_limit(depth_violation(max_depth))
         if exceeds_depth(body, max_depth)
@@ -91,7 +91,7 @@ def _over_limit(violation: LimitViolation) -> UnreadableMessage:
 
 
 def read_json_within(body: bytes, limits: BodyLimits) -> Json | UnreadableMessage:
-    """Read JSON that came in no message, within the limits of one."""
+    """Read JSON that is not the body of a message, within the limits of one."""
     violation = find_violation(body, limits)
     return _parse_json(body) if violation is None else _over_limit(violation)
 
@@ -110,7 +110,7 @@ def _parse_json(body: bytes) -> Json | UnreadableMessage:
     try:
         value: Json = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        # Its message names a place and a rule and quotes nothing.
+        # The message of the error names a position and a rule, and quotes nothing.
         if "depth limit" in error.msg:
             return UnreadableMessage(
                 DeadLetterReason.TOO_DEEP, "The body nests deeper than can be read."
@@ -133,7 +133,7 @@ def _parse_json(body: bytes) -> Json | UnreadableMessage:
 
 
 def _walk_values(value: Json) -> Iterator[Json]:
-    """It, and all that it holds; not by recursion, which has a limit."""
+    """Yield a value and every value inside it, without recursion, which has a limit."""
     pending = [value]
     while pending:
         item = pending.pop()

@@ -1,7 +1,7 @@
 """
-A command on the wire: how the engine writes it and how a participant reads it.
+A command on the wire: written by the engine, read by a participant.
 
-Rule: the body is the payload and nothing else; what the engine has to say stands in the headers.
+The body is the payload and nothing else; everything the engine adds is in the headers.
 The contract is docs/protocol.md, section "Commands".
 """
 
@@ -31,7 +31,7 @@ IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 TRACEPARENT_HEADER = "traceparent"
 
 _VALID_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]+){3}(-.*)?", re.ASCII)
-"""Of whatever version; what else comes is dropped (W3C Trace Context, 3.2.2 and 4.3)."""
+"""Of any version; an invalid value is dropped (W3C Trace Context, 3.2.2 and 4.3)."""
 
 T = TypeVar("T")
 
@@ -41,9 +41,9 @@ class Command:
     """
     One command of a run.
 
-    `name` is what the participant is asked to do, `idempotency_key` the same for all its attempts,
-    `deadline` when the engine stops waiting for this attempt. `payload` may be given as JSON bytes
-    to spare encoding it again; it never shows in a log.
+    `name` says what the participant is to do. `idempotency_key` is the same for all attempts. The
+    engine stops waiting for this attempt at `deadline`. `payload` may be JSON bytes, which are sent
+    unchanged; it is never logged.
     """
 
     run_id: UUID
@@ -60,7 +60,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCommand:
-    """A command as it arrived, and where its reply goes."""
+    """A command that arrived, and where its reply goes."""
 
     command: Command
     correlation_id: str
@@ -70,7 +70,7 @@ class ReceivedCommand:
 
 
 def new_message_id() -> str:
-    """Make an id that no other message has."""
+    """Make a unique message id."""
     return uuid4().hex
 
 
@@ -82,7 +82,7 @@ def encode_command(
     message_id: str = "",
     sent_at: datetime | None = None,
 ) -> Message:
-    """Write a command; `token` is what `token.mint` made for it, and comes back in the reply."""
+    """Encode a command; `token` is its `token.sign_token`, which the reply copies."""
     headers: dict[str, str | int | bool] = {
         RUN_ID_HEADER: str(command.run_id),
         SAGA_HEADER: command.saga,
@@ -141,7 +141,7 @@ class _BadHeaderError(Exception):
 
 
 class _HeaderReader:
-    """The headers of a command, their texts of `longest` bytes at the most."""
+    """Reads the headers of a command; a text has at most `max_bytes` bytes."""
 
     def __init__(self, headers: Mapping[str, Json], max_bytes: int) -> None:
         self._headers = headers
@@ -182,10 +182,10 @@ def _parse_command(delivery: Delivery, payload: Json, headers: _HeaderReader) ->
 
 
 def _reply_problem(delivery: Delivery, max_bytes: int) -> str:
-    """Why no reply to it could be sent; it must be known before anything is done."""
+    """Say why a reply could not be sent; this must be known before the command is processed."""
     if not delivery.correlation_id or not delivery.reply_to:
-        return "It has no correlation_id or no reply_to to answer."
-    # What was no UTF-8 has grown: each of its bytes stands as a character of three.
+        return "It has no correlation_id or no reply_to, so it cannot be answered."
+    # Text that was not UTF-8 is longer than it was: each bad byte became a character of 3 bytes.
     for text in (delivery.correlation_id, delivery.reply_to, delivery.type):
         if len(text.encode()) > max_bytes:
             return (
@@ -202,7 +202,7 @@ def _is_traceparent(value: Json) -> TypeGuard[str]:
 def _parse_utc(text: str) -> datetime:
     parsed = datetime.fromisoformat(text)
     if parsed.tzinfo is None:
-        raise ValueError("a moment needs its zone")
+        raise ValueError("a timestamp needs a time zone")
     return parsed.astimezone(UTC)
 
 

@@ -1,4 +1,4 @@
-"""The limits of a body, from the settings; see `saga.limits`."""
+"""The limits of a body, from the settings; see `payload.limits`."""
 
 from functools import lru_cache
 
@@ -7,7 +7,7 @@ from saga_engine.settings import Settings
 
 
 def body_limits(settings: Settings) -> BodyLimits:
-    """What the body of any message may hold, whether it is read or written."""
+    """The limits of the body of any message, whether it is read or written."""
     return _cached_limits(
         settings.max_body_bytes, settings.max_body_depth, settings.max_body_json_values
     )
@@ -15,6 +15,5 @@ def body_limits(settings: Settings) -> BodyLimits:
 
 @lru_cache(maxsize=8)
 def _cached_limits(max_bytes: int, max_depth: int, max_values: int) -> BodyLimits:
-    return BodyLimits(
-        max_bytes, max_depth, max_values
-    )  # made once: it is asked of each message, twice
+    # Cached, because every message needs them twice.
+    return BodyLimits(max_bytes, max_depth, max_values)

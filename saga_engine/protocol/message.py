@@ -1,8 +1,8 @@
 """
-What travels, before it means anything: a message to publish, a delivery that arrived.
+A message to publish and a delivery, before their content is read.
 
-Only plain data. `publisher` turns a Message into frames, `consumer` turns frames into a Delivery;
-what the bytes mean is the business of `command`, `reply` and `request`.
+Plain data: `amqp` encodes a Message as frames and builds a Delivery from frames; `command`,
+`reply`, `request` and `answer` read and write the content.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from saga_engine.vocabulary import Json
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """
-    One message to publish; always persistent, always JSON, always from `saga-engine`.
+    A message to publish: persistent, JSON, with `app_id` saga-engine.
 
-    `message_id` must be fresh for every publish: it is how the broker's return is matched to its
-    message. `mandatory`: come back when no queue is bound. `timestamp`: informational.
+    `message_id` must be unique for each publish: a `basic.return` is matched to its message by it.
+    A `mandatory` message is returned when no queue is bound. `timestamp` is informational.
     """
 
     exchange: str
@@ -35,25 +35,25 @@ class Message:
 
 
 class PublishOutcome(StrEnum):
-    """What is known of one publish."""
+    """What is known about one publish."""
 
     CONFIRMED = "confirmed"
-    UNROUTABLE = "unroutable"  # no queue is bound: it is nowhere
-    NACKED = "nacked"  # the broker declined: it may be published again
-    UNKNOWN = "unknown"  # cut, timed out or never written: it has often arrived
-    UNPUBLISHABLE = "unpublishable"  # it breaks a limit and was not sent: it can never be published
+    UNROUTABLE = "unroutable"  # no queue is bound: no queue has it
+    NACKED = "nacked"  # the broker refused it: it may be published again
+    UNKNOWN = "unknown"  # timeout or lost connection: it has often arrived
+    UNPUBLISHABLE = "unpublishable"  # it exceeds a limit and was not sent; a retry cannot succeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """
-    One message that arrived, as the sender made it: every field may be hostile.
+    A message that arrived. Its sender controls every field: none can be trusted.
 
-    Every string and header can be stored in PostgreSQL as it is: valid Unicode without NUL, headers
-    as plain JSON. `size` is the body's length in bytes; a body longer than the consumer keeps is
-    cut to what it keeps. `problem` says why its headers are not to be read, if so. `tag`
-    acknowledges it on the consuming channel numbered `epoch`; an acknowledgement for an epoch that
-    is over is dropped: the broker delivers the message again.
+    Strings and headers can be stored in PostgreSQL: they are valid Unicode without NUL, and headers
+    are JSON. `body_size` is the length of the body in bytes; `body` is truncated when it is longer
+    than the consumer keeps. `header_problem` says why the headers cannot be read, and is empty when
+    they can. `delivery_tag` acknowledges the message on the consuming channel of `generation`. An
+    acknowledgement for an earlier generation is dropped: the broker delivers the message again.
     """
 
     queue: str

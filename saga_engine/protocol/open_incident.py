@@ -1,4 +1,4 @@
-"""What a client sees of an open incident: in an answer, and in the end of a run."""
+"""What a client sees of an open incident, in an answer or when a run is finished."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,9 +1,9 @@
 """
-A reply on the wire: how a participant writes it and how the engine reads it.
+A reply on the wire: written by a participant, read by the engine.
 
-Rule: a reply is believed only if its correlation id is a token of ours. A genuine one that cannot
-be read keeps its CommandRef: something was done, and the run must hear of it. The contract is
-docs/protocol.md, section "Replies".
+The engine accepts a reply only if its correlation id is a token that the engine signed. A reply
+with such a token that cannot be read keeps its CommandRef: the participant processed the command,
+and the run must learn of it. The contract is docs/protocol.md, section "Replies".
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from saga_engine.vocabulary import EngineFailureCode, Failure, Json, Outcome
 OUTCOME_HEADER = "saga-outcome"
 
 MAX_CODE_CHARACTERS = 128
-"""The longest code of a failure; it is a word for programs, the message is for people."""
+"""The longest code of a failure. Programs read the code, people read the message."""
 
 _OUTCOME_BY_VALUE = {
     outcome.value: outcome for outcome in Outcome if outcome is not Outcome.UNKNOWN
@@ -33,10 +33,10 @@ _OUTCOME_BY_VALUE = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """
-    What a participant answered to one attempt.
+    A participant's reply to one attempt of a command.
 
-    `body` is the result of a success, `failure` says why it was rejected or failed; neither shows
-    in a log. `outcome` is never unknown: that is concluded, not told.
+    `body` is the result of a success; `failure` says why the command was rejected or failed.
+    Neither is logged. `outcome` is never unknown: the engine concludes that from a missing reply.
     """
 
     command_ref: CommandRef
@@ -55,10 +55,10 @@ def encode_reply(
     message_id: str = "",
 ) -> Message:
     """
-    Write a reply.
+    Encode a reply.
 
     Args:
-        body: the result of a success (JSON, or its bytes), or the Failure.
+        body: the result of a success (JSON, or its bytes), or a Failure.
     """
     if isinstance(body, Failure):
         body = write_json(failure_json(body))
@@ -76,12 +76,12 @@ def encode_reply(
 def decode_reply(
     delivery: Delivery, keys: Sequence[bytes], settings: Settings
 ) -> Reply | UnreadableMessage:
-    """Read a reply with the engine's keys: any of them may have signed its command."""
+    """Read a reply; any of the engine's `keys` may have signed the token of its command."""
     command_ref = verify_with_any(keys, delivery.correlation_id)
     if command_ref is None:
         return UnreadableMessage(
             DeadLetterReason.UNCORRELATED_REPLY,
-            "The correlation_id is not one of this engine's: it was not copied from a command, or"
+            "This engine did not sign the correlation_id: it was not copied from a command, or"
             " another engine, with a database of its own, shares this virtual host.",
         )
     decoded = _decode_with_ref(delivery, command_ref, settings)
@@ -93,7 +93,7 @@ def decode_reply(
 
 
 def read_failure(body: Json) -> Failure | UnreadableMessage:
-    """Read {code, message, details}; the code is needed, the rest is not."""
+    """Read {code, message, details}; only the code is required."""
     if not isinstance(body, dict):
         return UnreadableMessage(
             DeadLetterReason.BAD_FAILURE, "Its body must be an object with a code."
@@ -114,7 +114,7 @@ def _with_engine_code(failure: Failure) -> Failure:
     Type the one code that a participant may report and the engine acts on.
 
     A participant that cannot decrypt its command answers failed with `decryption_failed`. The
-    contract reserves the code for that; any other code is the participant's, whatever it says.
+    contract reserves the code for that; any other code is the participant's own.
     """
     if failure.code != EngineFailureCode.DECRYPTION_FAILED:
         return failure
@@ -122,7 +122,7 @@ def _with_engine_code(failure: Failure) -> Failure:
 
 
 def read_outcome(delivery: Delivery) -> Outcome | None:
-    """Read what a reply says of itself in its header; None when that is none of the three."""
+    """Read the outcome of a reply from its header; None when it is not one of the three."""
     value = delivery.headers.get(OUTCOME_HEADER, Outcome.SUCCEEDED.value)
     return _OUTCOME_BY_VALUE.get(value) if isinstance(value, str) else None
 

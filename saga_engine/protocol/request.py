@@ -1,8 +1,8 @@
 """
-What clients ask of the engine over RabbitMQ: to start a run, to cancel one, how one stands.
+A client's request: start a run, cancel a run, or read the status of a run.
 
-Rule: a request names its run by an id the client chose, so that asking twice is asking once. The
-contract is docs/protocol.md, section "Requests". The engine's side of it is `answer`.
+A request names its run by an id that the client chose: sending it twice has the effect of sending
+it once. The contract is docs/protocol.md, section "Requests"; `answer` has the engine's answers.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from saga_engine.vocabulary import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """Start a run; without a version, the newest the engine knows."""
+    """Start a run; without a version, of the newest version that the engine knows."""
 
     run_id: UUID
     saga: str
@@ -33,7 +33,7 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """Undo a run; `by` and `reason` go on record."""
+    """Cancel a run; `operator` and `reason` are recorded."""
 
     run_id: UUID
     reason: str
@@ -42,7 +42,7 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """Tell how a run stands."""
+    """Read the status of a run."""
 
     run_id: UUID
 
@@ -53,7 +53,7 @@ Request: TypeAlias = StartRequest | CancelRequest | StatusRequest
 def encode_request(
     request: Request, *, reply_to: str = "", correlation_id: str = "", message_id: str = ""
 ) -> Message:
-    """Write a request; its answer goes to `reply_to` (see docs/protocol.md, "Answers")."""
+    """Encode a request; its answer goes to `reply_to` (docs/protocol.md, "Answers")."""
     verb, body = _routing_key_and_body(request)
     return Message(
         exchange=REQUESTS,
@@ -67,7 +67,7 @@ def encode_request(
 
 
 def decode_request(delivery: Delivery, settings: Settings) -> Request | UnreadableMessage:
-    """Read a request; its verb is the routing key, or the type when it came another way."""
+    """Read a request; its kind is the routing key, or else the type."""
     parse = _PARSERS.get(delivery.routing_key) or _PARSERS.get(delivery.type)
     if parse is None:
         return UnreadableMessage(
@@ -83,7 +83,7 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
 
 
 def is_status_request(delivery: Delivery) -> bool:
-    """Whether it asks for a run's status, whose answer may be larger than the question."""
+    """Whether a request asks for a status: its answer may be much larger than the request."""
     return delivery.routing_key == "status" or delivery.type == "status"
 
 
@@ -118,7 +118,7 @@ class _BadFieldError(Exception):
 
 
 class _FieldReader:
-    """The fields of a request, its texts of `longest` bytes at the most."""
+    """Reads the fields of a request; a text has at most `max_bytes` bytes."""
 
     def __init__(self, body: JsonObject, max_bytes: int) -> None:
         self.body = body
@@ -148,7 +148,7 @@ def _parse_start(fields: _FieldReader) -> StartRequest:
     ):
         raise _BadFieldError("version", "null or an integer from 1")
     if "input" not in body:
-        raise _BadFieldError("input", "there")
+        raise _BadFieldError("input", "present")
     return StartRequest(
         run_id=fields.run_id,
         saga=fields.require_text("saga"),

@@ -1,9 +1,10 @@
 """
-The correlation id of a command: a token that only the engine can make.
+The correlation id of a command: a token that only the engine can sign.
 
-Rule: whoever answers a command copies the token, and can answer nothing but that command. It is
-readable and not secret; a keyed digest (HMAC-SHA-256, 128 bits; RFC 2104, section 5 allows cutting
-it to half) covers the run, the step, the direction and the attempt. The key lives in PostgreSQL.
+A participant copies the token into its reply, and can reply to no other command with it. The text
+of the token is readable; a keyed digest covers the run, the step, the direction and the attempt
+(HMAC-SHA-256 truncated to 128 bits, which RFC 2104, section 5 allows). The key is stored in
+PostgreSQL.
 """
 
 import hmac
@@ -27,7 +28,7 @@ _DIRECTION_BY_LETTER = {letter: direction for direction, letter in _DIRECTION_LE
 
 @dataclass(frozen=True, slots=True)
 class CommandRef:
-    """Which command of which run: `attempt` counts from 1 in each direction of a step."""
+    """Identifies a command of a run; `attempt` counts from 1 in each direction of a step."""
 
     run_id: UUID
     step: str
@@ -36,13 +37,13 @@ class CommandRef:
 
 
 def new_signing_key() -> bytes:
-    """Make a key for `mint` and `read`."""
+    """Make a key for `sign_token` and `verify_token`."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def sign_token(key: bytes, ref: CommandRef) -> str:
     """
-    Make the token of a command.
+    Sign the token of a command.
 
     Returns:
         ASCII, `<digest>.<run id>.<a or c>.<attempt>.<step>`; at most 140 characters for a step name
@@ -53,7 +54,7 @@ def sign_token(key: bytes, ref: CommandRef) -> str:
 
 
 def verify_token(key: bytes, token: str) -> CommandRef | None:
-    """Return the command a token was minted for, or None if it was not minted with this key."""
+    """Return the command of a token, or None if the token was not signed with this key."""
     digest, _, text = token.partition(".")
     if not hmac.compare_digest(digest.encode(), _digest(key, text).encode()):
         return None
@@ -62,7 +63,7 @@ def verify_token(key: bytes, token: str) -> CommandRef | None:
 
 
 def verify_with_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
-    """As `read`, with the keys that are accepted: the current one, and the one before it."""
+    """As `verify_token`, with several keys: the current one, and the one before it."""
     for key in keys:
         if (command_ref := verify_token(key, token)) is not None:
             return command_ref
@@ -71,10 +72,10 @@ def verify_with_any(keys: Iterable[bytes], token: str) -> CommandRef | None:
 
 def redact_token(token: str) -> str:
     """
-    What may be logged and kept of a correlation id: the command that a token is for.
+    Remove the digest from a token, so that it can be logged and stored.
 
-    A token is a bearer token: its digest, which lets anyone answer the command, is left out. Any
-    other correlation id is returned as it is.
+    The digest makes it a bearer token: with it, any program can reply to the command. A
+    correlation id that is not a token is returned unchanged.
     """
     digest, _, text = token.partition(".")
     return text if len(digest) == _DIGEST_LENGTH and _TOKEN_TEXT.match(text) else token

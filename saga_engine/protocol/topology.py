@@ -1,11 +1,9 @@
 """
-The exchanges, queues and bindings as data, the policy that goes with them, and declaring them.
+The exchanges, queues and bindings as data, and the policy for the queues.
 
-Rule: only what can never be changed later is declared (durable, quorum, exclusive); every limit is
-a policy, which an operator can change while the queues live (RabbitMQ guide "Policies"). Nothing
-else in the package builds the name of a queue or an exchange.
-
-A user without the permission to declare may start all the same when what is needed exists already.
+Declared is only what cannot be changed later (durable, quorum, exclusive); every limit is part of a
+policy, which an operator can change while the queues exist (RabbitMQ guide "Policies"). No other
+module builds the name of a queue or an exchange. `amqp.declare` declares a topology.
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ DEAD_LETTERS = "saga.dead-letters"
 
 
 class ExchangeKind(StrEnum):
-    """How an exchange chooses queues (RabbitMQ guide "Exchanges")."""
+    """How an exchange routes messages to queues (RabbitMQ guide "Exchanges")."""
 
     TOPIC = "topic"
     DIRECT = "direct"
@@ -39,7 +37,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue, or one that lives and dies with its connection."""
+    """A durable quorum queue, or an exclusive one, which is deleted with its connection."""
 
     name: str
     exclusive: bool = False
@@ -47,7 +45,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What is published to `exchange` with a routing key that fits `key` goes to `queue`."""
+    """Routes messages of `exchange` whose routing key matches `binding_key` to `queue`."""
 
     queue: str
     exchange: str
@@ -56,7 +54,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What a process needs to find on the broker."""
+    """What a process needs on the broker."""
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
@@ -92,7 +90,7 @@ def participant_queue(name: str) -> str:
 
 
 def participant_topology(name: str, commands: Sequence[str]) -> Topology:
-    """What a participant needs: its queue, bound to each command it performs."""
+    """The topology of a participant: its queue, bound to each command it handles."""
     queue = participant_queue(name)
     return Topology(
         exchanges=(_COMMANDS_EXCHANGE, _REPLIES_EXCHANGE),
@@ -102,14 +100,14 @@ def participant_topology(name: str, commands: Sequence[str]) -> Topology:
 
 
 CLIENT_TOPOLOGY = Topology(exchanges=(_REQUESTS_EXCHANGE, _EVENTS_EXCHANGE))
-"""What a client's publishing link needs."""
+"""The topology of a client's publishing connection."""
 
 
 def client_topology(queue: str) -> Topology:
     """
-    What a client's consuming link needs: an exclusive queue for its answers.
+    The topology of a client's consuming connection: an exclusive queue for its answers.
 
-    Only the connection that declared it may use it, so another link must not name it.
+    Only the connection that declared it may use it, so no other connection may declare it.
     """
     return Topology(
         exchanges=(_REQUESTS_EXCHANGE, _EVENTS_EXCHANGE),
@@ -122,10 +120,11 @@ def queue_policy() -> dict[str, Json]:
     """
     The limits of the queues, for `rabbitmqctl set_policy`.
 
-    delivery-limit 20: the default of RabbitMQ 4, absent before. Dead letters go at least once,
-    which takes `reject-publish` (guide "Quorum Queues", "Dead Lettering"). 2 GiB a queue keeps a
-    stopped consumer from filling the disk; publishers then see `nacked`. The queue of dead letters
-    itself is left out: it must not dead-letter into itself.
+    A delivery limit of 20 is the default of RabbitMQ 4; earlier versions have none. Dead letters
+    are delivered at least once, which requires `reject-publish` (guide "Quorum Queues", "Dead
+    Lettering"). The maximum of 2 GiB for each queue keeps a stopped consumer from filling the disk;
+    a publish to a full queue is `nacked`. The policy leaves the queue of dead letters out, because
+    it must not dead-letter into itself.
     """
     return {
         "name": "saga-engine",

@@ -158,7 +158,7 @@ async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
 
 
 async def test_queue_that_does_not_exist_is_an_error_at_first(broker_url):
-    with pytest.raises(BrokerUnavailable, match="Consuming could not begin"):
+    with pytest.raises(BrokerUnavailable, match="Consuming could not start"):
         async with open_consumer(broker_url, queues=(QUEUE, "missing")):
             pass
 
@@ -173,9 +173,9 @@ async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(bro
         await channel.queue_declare("tests.extra", durable=True)
         async with open_consumer(proxy.url, observer, (QUEUE, "tests.extra")) as consumer:
             await channel.queue_delete("tests.extra")
-            await observer.wait_for(lambda state: "could not begin" in state.problem)
+            await observer.wait_for(lambda state: "could not start" in state.problem)
             await publisher.publish(numbered(3))
-            await observer.wait_for(lambda state: "could not begin" in state.problem)
+            await observer.wait_for(lambda state: "could not start" in state.problem)
             await channel.queue_declare("tests.extra", durable=True)
             await observer.wait_for(lambda state: not state.problem)
             held = await take_exactly(consumer, 3)
