@@ -159,7 +159,7 @@ def test_without_a_codec_what_is_sealed_is_never_taken_for_a_value():
 def test_the_document_says_how_to_make_the_bytes():
     """Only with what docs/protocol.md says, and the values it gives."""
     key = bytes.fromhex(told("key"))
-    place, plain = told("place"), told("plain").encode()
+    place, plain = told("associated data"), told("plaintext").encode()
     info = b"saga-engine aes-gcm-1 " + place.encode()
     first = hmac.digest(key, info + b"\x01", "sha256")
     second = hmac.digest(key, first + info + b"\x02", "sha256")
@@ -170,14 +170,14 @@ def test_the_document_says_how_to_make_the_bytes():
     associated = f"aes-gcm-1.{told('key id')}.{place}".encode()
     sealed = nonce + AESGCM(first).encrypt(nonce, plain, associated)
     text = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
-    assert json.loads(told("sealed")) == {"$encrypted": f"aes-gcm-1.{told('key id')}.{text}"}
+    assert json.loads(told("encrypted")) == {"$encrypted": f"aes-gcm-1.{told('key id')}.{text}"}
 
 
 def test_the_values_of_the_document_are_those_of_the_code():
     codec = AesGcmCodec(KeyRing({told("key id"): bytes.fromhex(told("key"))}))
-    sealed = seal(codec, told("plain").encode(), told("place"))
-    assert {ENCRYPTED_KEY: sealed} == json.loads(told("sealed"))
-    assert codec.decrypt(sealed, told("place")) == told("plain").encode()
+    sealed = seal(codec, told("plaintext").encode(), told("associated data"))
+    assert {ENCRYPTED_KEY: sealed} == json.loads(told("encrypted"))
+    assert codec.decrypt(sealed, told("associated data")) == told("plaintext").encode()
 
 
 def told(name):
