@@ -27,7 +27,7 @@ def outcomes(answers):
 
 
 class InterruptedTransaction:
-    """A transaction right before one of whose statements something else happens."""
+    """A transaction that calls a function before one of its statements."""
 
     def __init__(self, tx, statement, meanwhile):
         self._tx = tx
@@ -41,21 +41,21 @@ class InterruptedTransaction:
 
 
 class BatchDriver:
-    """Takes batches, as a worker does."""
+    """Processes batches as a worker does."""
 
     def __init__(self, database, registry):
         self.database = database
         self._registry = registry
 
     async def take(self, work_batch, *, interrupted_before=None, meanwhile=None):
-        """Decide and commit; what the batch answers."""
+        """Process a batch and commit it; return its answers."""
         async with self.database.transaction() as tx:
             return await self._take(
                 InterruptedTransaction(tx, interrupted_before, meanwhile), work_batch
             )
 
     async def start_the_queued_run(self):
-        """Its turn has come: its start leaves the inbox and is a run."""
+        """Take the queued start and insert its run, as a worker with a free slot does."""
         async with self.database.transaction() as tx:
             turns, ids = {"parcel": 1}, self._registry.definition_ids
             [item] = await request_queue.take_starts(tx, turns, definition_ids=ids, limit=1)

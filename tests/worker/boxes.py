@@ -18,13 +18,13 @@ SHORT_TIMEOUT = timedelta(milliseconds=300)
 
 
 class Boxes(Saga):
-    """A saga that notes the `calls` of its mappings."""
+    """A saga that records the `calls` of its mappings."""
 
     calls: list[str]
 
 
 def boxes(timeout: timedelta = timedelta(minutes=1)) -> Boxes:
-    """Two steps, the first with a compensation; their mappings count how often they are called."""
+    """Two steps, the first with a compensation; their mappings record each call."""
     saga = Boxes("box", version=1, input=dict)
     saga.calls = []
 
@@ -49,7 +49,7 @@ def boxes(timeout: timedelta = timedelta(minutes=1)) -> Boxes:
 
 
 async def record_crashes(engine, run_id, step, function, *, times, direction="action"):
-    """Have it on record that a call has ended workers, as their overseers record it."""
+    """Record that a call has ended workers, as their watchdogs do."""
     async with engine.database.transaction() as tx:
         for _ in range(times):
             await crash_suspects.record_crash(
@@ -58,6 +58,6 @@ async def record_crashes(engine, run_id, step, function, *, times, direction="ac
 
 
 async def store_start(engine, tx):
-    """Record a start of the box that a worker had, which is gone; its run id."""
+    """Store a start of a saga whose worker has stopped; return its run id."""
     await (await engine.start_worker(boxes())).stop()
     return str((await start_in_transaction(tx.connection, "box", {})).run_id)

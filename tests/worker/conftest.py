@@ -1,4 +1,4 @@
-"""An engine for every test of the worker, and its promises checked at the end of each."""
+"""The engine of each test of the worker; its promises are checked when the test ends."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.worker.batches import SETTINGS, BatchDriver, start
 
 @pytest.fixture
 async def engine(development_broker, migrated_url):
-    """On the development broker: quick, and with faults on demand."""
+    """An engine on the development broker, which is fast and can inject faults."""
     async with engine_harness(development_broker.url, migrated_url) as engine:
         yield engine
         await check_promises(engine.database, settled=False)
@@ -26,7 +26,7 @@ async def engine(development_broker, migrated_url):
 
 @pytest.fixture
 async def engine_on_any_broker(broker_url, migrated_url):
-    """On the development broker and on RabbitMQ."""
+    """An engine on the development broker, and in a second test on RabbitMQ."""
     async with engine_harness(broker_url, migrated_url) as engine:
         yield engine
         await check_promises(engine.database, settled=False)
@@ -41,7 +41,7 @@ async def batch_driver(migrated_url):
 
 @pytest.fixture
 async def waiting(batch_driver):
-    """The id of a run whose start waits."""
+    """The run id of a start that is stored and not processed yet."""
     run_id = str(uuid7())
     kind, body = serialize_trigger(start(run_id))
     async with batch_driver.database.transaction() as tx:

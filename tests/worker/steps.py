@@ -48,7 +48,7 @@ SHORT_TIMEOUT = timedelta(milliseconds=300)
 
 
 async def record_operator_action(engine, run_id, trigger):
-    """Put an operator's request on record, as the command line does; its id."""
+    """Record an operator action as the command line does; return its audit id."""
     audit_id = str(uuid7())
     kind, body = serialize_trigger(trigger)
     action = trigger.resolution.value if isinstance(trigger, ResolveIncident) else kind
@@ -90,7 +90,7 @@ async def damage_run(engine, run_id):
 
 
 async def delete_run(engine, run_id):
-    """A damaged run keeps no promise."""
+    """Delete a damaged run, which cannot keep the promises."""
     async with engine.database.transaction() as tx:
         for table in ("event", "outbox", "run"):
             await tx.execute(
@@ -100,7 +100,7 @@ async def delete_run(engine, run_id):
 
 
 async def check_a_run_completes(engine, worker, participant, client):
-    """A run beside it is unharmed."""
+    """Check that another run still completes."""
     participant.reply_makers["parcel.send"] = succeed
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     await check_promises(engine.database, settled=False)
@@ -112,7 +112,7 @@ LOCK_RUNS = text(
 
 
 async def runs_in_flight(client, participant, number):
-    """Runs that wait for a reply, and their replies, not published yet."""
+    """Start runs that wait for a reply; return their ids and the replies, not published yet."""
     participant.reply_makers["parcel.send"] = no_reply
     run_ids = [await client.start() for _ in range(number)]
     commands = await participant.wait_for_commands("parcel.send", number)

@@ -1,4 +1,4 @@
-"""How much is taken at once follows what came through."""
+"""The adaptive batch size follows failures and full batches."""
 
 import pytest
 
@@ -15,7 +15,7 @@ async def failed(error):
 
 
 async def halved(most, times):
-    """A portion that did not come through so often."""
+    """A limit after so many failures."""
     portion = AdaptiveLimit(most)
     for _ in range(times):
         with pytest.raises(StoreUnavailable):

@@ -1,4 +1,4 @@
-"""More starts than places: each is accepted, waits for its turn, and loses nothing by it."""
+"""Admission control: starts beyond the slots are accepted and queued."""
 
 from datetime import timedelta
 
@@ -43,7 +43,7 @@ async def test_starts_beyond_the_slots_are_accepted_and_run_when_slots_are_freed
         await engine_on_any_broker.connect_client(),
     )
     participant.reply_makers["parcel.pack"] = no_reply
-    # One by one: of what arrives at once, one batch may overtake another.
+    # One by one: of starts that arrive together, one batch may overtake another.
     answers = [(await client.call_all(start(input={"n": n})))[0] for n in range(9)]
     assert {(each.outcome, each.status, each.version) for each in answers} == {
         ("accepted", "running", 1)
@@ -56,7 +56,7 @@ async def test_starts_beyond_the_slots_are_accepted_and_run_when_slots_are_freed
         each.command.payload["n"] for each in await participant.wait_for_commands("parcel.pack", 9)
     ]
     assert sorted(packed) == list(range(9))
-    assert packed[2:] == sorted(packed[2:]), "first come, first served"
+    assert packed[2:] == sorted(packed[2:]), "in the order of their starts"
     await check_promises(engine_on_any_broker.database)
 
 
@@ -116,7 +116,7 @@ async def test_a_queued_run_can_be_cancelled_and_compensates_when_admitted(engin
     late = await client.start()
     cancel = {"run_id": late, "operator": "Ada", "reason": "too late"}
     [asked] = await client.send(("cancel", cancel))
-    await client.call("status", run_id=late)  # so that the cancel was taken in before
+    await client.call("status", run_id=late)  # the cancel was processed before this answer
     await release(participant, [command])
     assert (await client.wait_for_answer(asked)).outcome == "accepted"
     assert await worker.events.wait_for_end(late) == Status.COMPENSATED
@@ -208,7 +208,7 @@ async def test_late_replies_remove_slots_and_early_replies_add_some(engine):
 
 
 async def no_journal(engine, worker, seconds):
-    """The database is there and takes nothing, for a while."""
+    """A database that accepts connections and blocks every write for a while."""
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
     await worker.events.wait_for(DatabaseUnavailable)
@@ -241,7 +241,7 @@ async def test_a_failing_duty_does_not_hide_a_late_reply(engine):
 
 
 async def test_replies_to_attempts_that_timed_out_during_an_outage_remove_no_slots(engine):
-    timeout_s = 4.0  # A busy machine may take 2 s to give all of them up when it can again.
+    timeout_s = 4.0  # A busy machine may take 2 s to time all of them out afterwards.
     worker, participant, started, places = await runs_in_flight_of(engine, timeout_s=timeout_s)
     before = places()
     await no_journal(engine, worker, timeout_s)

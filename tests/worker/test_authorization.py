@@ -1,4 +1,4 @@
-"""Who may answer a command and who may ask for a run: RabbitMQ's word for it, and our rules."""
+"""Sender authorization: which RabbitMQ users may reply to a command or request a run."""
 
 import json
 

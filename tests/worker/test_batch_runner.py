@@ -10,6 +10,7 @@ from saga_engine.backoff import Backoff
 from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import Start
 from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import REPLIES
@@ -27,6 +28,7 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker import batch_runner
+from saga_engine.worker.batch_runner import LockStrategy
 from tests.kit.engine import engine_harness, no_reply, succeed
 from tests.kit.processes import wait_for_exit
 from tests.kit.promises import check_promises
@@ -48,7 +50,7 @@ async def test_a_batch_waits_out_a_database_crash(development_broker):
             postgres.kill()
             await participant.publish(*succeed(command))
             await worker.events.wait_for(DatabaseUnavailable, operation="batch")
-            for child in children:  # PostgreSQL does not start beside what is left of itself
+            for child in children:  # PostgreSQL does not start while its children are alive
                 await wait_for_exit(child)
             await postgres.restart()
             assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
@@ -109,7 +111,7 @@ async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engin
 
 @pytest.fixture
 async def slow():
-    """A database, and the proxy through which it is as slow as the test wants."""
+    """A database, and a proxy that limits its speed."""
     async with PostgresServer(use_tcp=True) as postgres:
         url = await postgres.create_database("slow")
         await upgrade(url)
@@ -127,7 +129,7 @@ async def test_a_slow_database_gets_smaller_batches(development_broker, slow, wa
         development_broker.url, url, batch_size=12, database_transaction_timeout=1.5
     ) as engine:
         client, first = await engine.connect_client(), await engine.start_worker()
-        await first.stop()  # it has made the queue, and the saga is known
+        await first.stop()  # it has declared the queue and registered the saga
         if way == "delivered":
             starts = [{"run_id": each, "saga": "parcel", "input": parcel} for each in run_ids]
             await client.send(*(("start", each) for each in starts))
@@ -142,10 +144,8 @@ async def test_a_slow_database_gets_smaller_batches(development_broker, slow, wa
         worker = await engine.start_worker(database_url=proxy.url)
         for run_id in run_ids:
             await worker.events.wait_for(RunStarted, run_id=run_id)
-        assert worker.events.matching(DatabaseUnavailable), (
-            "all of them at once would have been too much"
-        )
-        proxy.heal()
+        assert worker.events.matching(DatabaseUnavailable), "the whole batch must time out first"
+        proxy.clear_faults()
 
 
 def _start(run_id, parcel):
@@ -233,3 +233,21 @@ async def test_a_dead_letter_waits_until_its_table_is_unlocked(engine):
         )
         await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     await worker.events.wait_for(MessageDeadLettered)
+
+
+def test_a_lock_timeout_leads_to_the_next_strategy_and_finally_back_to_the_first():
+    strategies = [LockStrategy.WAIT_FOR_LOCKS]
+    for _ in range(3):
+        strategies.append(strategies[-1].after_failure(StoreLockTimeout("It is locked.")))
+    assert strategies == [
+        LockStrategy.WAIT_FOR_LOCKS,
+        LockStrategy.SKIP_LOCKED,
+        LockStrategy.DEFER_ALL,
+        LockStrategy.WAIT_FOR_LOCKS,
+    ]
+
+
+@pytest.mark.parametrize("strategy", LockStrategy)
+def test_any_other_failure_leads_back_to_the_first_strategy(strategy):
+    error = StoreUnavailable("PostgreSQL is unavailable.")
+    assert strategy.after_failure(error) is LockStrategy.WAIT_FOR_LOCKS

@@ -9,7 +9,7 @@ from tests.worker.batches import ANSWER_TO, outcomes
 
 
 class RecordingTransaction:
-    """A transaction that keeps the text of its statements."""
+    """A transaction that records the text of its statements."""
 
     def __init__(self, tx):
         self._tx = tx

@@ -1,4 +1,4 @@
-"""Who want the same run at once: two workers, fifty people, two versions of its definition."""
+"""Concurrency on one run: two workers, fifty operators, two versions of its definition."""
 
 import asyncio
 from functools import partial
@@ -132,7 +132,7 @@ async def verdicts(engine, workers, asked):
 
 
 def reshaped():
-    """The same saga after a release that has thrown most of it out."""
+    """The same saga in a later version with most of its steps removed."""
     saga = Saga("parcel", version=2, input=dict[str, str | int])
 
     @saga.step(command="parcel.notify")

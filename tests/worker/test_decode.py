@@ -47,7 +47,7 @@ async def test_an_uncorrelated_reply_reaches_no_run(engine_on_any_broker):
 
 
 async def kept(engine, run_id):
-    """The reply that is kept with the run's only incident."""
+    """The reply that is stored with the run's only incident."""
     async with engine.database.transaction() as tx:
         run = (await runs.read_unlocked(tx, [run_id]))[run_id].run
     [incident] = run.incidents.values()
@@ -66,14 +66,14 @@ async def test_a_reply_with_a_valid_token_that_is_not_json_opens_an_incident(
     [letter] = await letters(engine_on_any_broker)
     assert (letter.reason, letter.run_id) == ("malformed_json", run_id)
     assert letter.body == b'{"did": \xff'
-    await participant.publish(*succeed(command))  # the reply that was meant resolves it
+    await participant.publish(*succeed(command))  # a valid reply resolves it
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     await check_a_run_completes(engine_on_any_broker, worker, participant, client)
 
 
 async def test_a_body_of_20_megabytes_is_refused_and_one_of_15_is_truncated(engine_on_any_broker):
     worker, participant, client, run_id, command = await in_flight(engine_on_any_broker)
-    with suppress(ChannelPreconditionFailed):  # RabbitMQ 4 takes no more than 16 MiB
+    with suppress(ChannelPreconditionFailed):  # RabbitMQ 4 accepts at most 16 MiB
         await engine_on_any_broker.publish_raw(b" " * 20 * 1024 * 1024, correlation_id="?")
     size = 15 * 1024 * 1024
     await engine_on_any_broker.publish_raw(b" " * size, correlation_id=command.correlation_id)

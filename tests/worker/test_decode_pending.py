@@ -60,7 +60,7 @@ HOSTILE = {
 
 
 async def put(connection, **columns):
-    """Insert a row as its owner can; False when the table itself refuses it."""
+    """Insert a row as the table's owner; False if a constraint refuses it."""
     names = ", ".join(columns)
     places = ", ".join(
         f"CAST(${number}::text AS {CASTS[name]})" for number, name in enumerate(columns, 1)
@@ -105,7 +105,7 @@ async def owner(migrated_url):
 async def test_an_unreadable_row_is_processed_alone(engine, owner, hostile):
     kind, body = HOSTILE[hostile]
     worker, _ = await engine.start_worker(), await engine.start_participant()
-    assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="participant", body=body)
+    assert await put(owner, run_id=uuid7(), kind=kind, saga="parcel", role="shop", body=body)
     async with engine.database.transaction() as tx:
         mine = await start_in_transaction(tx.connection, "parcel", {}, key="k")
     assert await worker.events.wait_for_end(str(mine.run_id)) == Status.COMPLETED
@@ -129,13 +129,13 @@ async def test_the_columns_of_a_start_decide_its_run(engine, owner):
 
 
 async def test_a_body_beyond_the_limit_is_never_read(engine, owner):
-    """What is kept of it is what is kept of a message."""
+    """As much of it is stored in a dead letter as of a message."""
     worker, _ = (
         await engine.start_worker(max_body_bytes=2000, max_dead_letter_body_bytes=100),
         await engine.start_participant(),
     )
     body = json.dumps({"input": {"sku": "x" * 5_000_000}})
-    await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="participant", body=body)
+    await put(owner, run_id=uuid7(), kind="start", saga="parcel", role="shop", body=body)
     event = await worker.events.wait_for_dead_letter("too_large")
     async with engine.database.transaction() as tx:
         [letter] = await dead_letter_queries.read_page(tx, limit=10)
@@ -222,7 +222,7 @@ rows = st.fixed_dictionaries(
         "version": st.sampled_from([None, 1, 0, -1, 2**31 - 1]),
         "definition_id": st.sampled_from([None, 1]),
         "key": st.sampled_from(TEXTS),
-        "role": st.sampled_from([None, "participant"]),
+        "role": st.sampled_from([None, "shop"]),
         "reply_to": st.sampled_from(TEXTS),
         "correlation_id": st.sampled_from(TEXTS),
         "audit_id": IDS,
@@ -234,11 +234,11 @@ rows = st.fixed_dictionaries(
 
 
 ENOUGH, HONEST = 60, 20
-"""Rows that are to reach the worker, and runs beside them."""
+"""How many rows must reach the worker, and how many runs complete beside them."""
 
 
 def drawn(count):
-    """Rows of any column, in portions without end; `FUZZ_SEED` repeats what a failure prints."""
+    """Batches of rows with any columns; set `FUZZ_SEED` to the seed that a failure prints."""
     first = int(os.environ.get("FUZZ_SEED") or uuid4().int % 2**32)
     print(f"FUZZ_SEED={first}")  # noqa: T201 - pytest shows it when this fails
     for number in itertools.count(first):
@@ -271,12 +271,12 @@ async def test_valid_runs_complete_beside_rows_of_any_content(engine, owner):
             honest.append(await client.start())
         if admitted >= ENOUGH and len(honest) == HONEST:
             break
-        assert number < 50 * ENOUGH, "the table refuses nearly every row: shape them anew"
+        assert number < 50 * ENOUGH, "constraints refuse nearly every row: generate better ones"
     for run_id in honest:
         assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
 
-    # A start of a saga or a version that this worker does not have waits for one that does, and
-    # what belongs to a definition that it does not have.
+    # A start of a saga or version that this worker has not loaded waits for one that has, and
+    # so does a request of a definition that it has not loaded.
     left = (
         "SELECT kind, run_id, saga, key, role, version, definition_id, not_before, left(body, 200)"
         " FROM saga_engine.pending_request AS i"
@@ -299,10 +299,10 @@ async def test_valid_runs_complete_beside_rows_of_any_content(engine, owner):
 
 
 async def test_a_row_that_cannot_be_dead_lettered_backs_off_and_blocks_no_other(engine, owner):
-    """The table of dead letters refuses it; nothing else is known to do so."""
+    """A constraint of the dead letters refuses it; no other cause is known."""
     worker, _ = await engine.start_worker(), await engine.start_participant()
     await owner.execute("ALTER TABLE saga_engine.dead_letter ADD CONSTRAINT no CHECK (queue <> '')")
-    await put(owner, run_id=uuid7(), kind="cancel", role="participant", body="[]")
+    await put(owner, run_id=uuid7(), kind="cancel", role="shop", body="[]")
     await worker.events.wait_for(InternalErrorCaught, 2, operation="pending_requests")
     for _ in range(3):
         async with engine.database.transaction() as tx:

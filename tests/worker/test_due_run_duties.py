@@ -24,7 +24,7 @@ from tests.worker.steps import SHORT_TIMEOUT, damage_run, delete_run
 
 
 async def overdue_run(engine):
-    """Its command was sent once and not answered, and no worker is there."""
+    """Start a run whose command is not answered, stop the worker, and make it overdue."""
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -40,7 +40,7 @@ async def overdue_run(engine):
 
 
 async def test_timers_fire_while_the_table_of_requests_is_locked(engine):
-    """They come first, and their transaction is over before that of the requests begins."""
+    """They are processed first, in a transaction that ends before that of the requests."""
     await overdue_run(engine)
     async with engine.database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.pending_request IN ACCESS EXCLUSIVE MODE"))
@@ -124,7 +124,7 @@ async def test_no_attempt_times_out_while_the_broker_is_blocked(engine, developm
     development_broker.faults.block_publishers("low on memory")
     await worker.events.wait_for(BrokerConnectionChanged, connection="publish", state="blocked")
     settled = len(worker.events.matching(AttemptFinished))
-    for _ in range(2):  # each is half a second: more than the timeout, and many looks at timers
+    for _ in range(2):  # each takes half a second: more than the timeout, and many polls
         before = len(worker.events.matching(EventLoopLagMeasured))
         await wait_until(partial(measured_more_than, worker, before))
     assert len(worker.events.matching(AttemptFinished)) == settled

@@ -9,7 +9,7 @@ from tests.worker.steps import idle_duties
 
 
 async def test_an_idle_worker_polls_with_two_statements(engine, monkeypatch):
-    """It asks many times a second."""
+    """It polls many times a second."""
     duties, said = await idle_duties(engine), []
 
     def spied(name):

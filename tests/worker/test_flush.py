@@ -54,7 +54,7 @@ def start(role=None, fingerprint=None):
 
 
 async def dead_letter_all(engine, *work_items):
-    """Make dead letters of them, of which a sender may have one; how many there are by sender."""
+    """Dead-letter them with a quota of one a source; return how many are stored by source."""
     changes = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
     for each in work_items:
         changes.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
@@ -65,7 +65,7 @@ async def dead_letter_all(engine, *work_items):
 
 async def test_dead_letters_of_one_role_use_no_quota_of_another(engine):
     kept = await dead_letter_all(
-        engine, *[stored_request("participant")] * 9, stored_request("desk"), stored_request(None)
+        engine, *[stored_request("shop")] * 9, stored_request("desk"), stored_request(None)
     )
     assert kept == {"role:participant": 1, "role:desk": 1, "": 1}
     async with engine.database.transaction() as tx:
@@ -74,9 +74,9 @@ async def test_dead_letters_of_one_role_use_no_quota_of_another(engine):
 
 async def test_an_accepted_start_is_kept_beyond_the_quota(engine):
     work_items = [
-        stored_request("participant"),
-        start("participant"),
-        start("participant"),
+        stored_request("shop"),
+        start("shop"),
+        start("shop"),
         start(fingerprint="f"),
     ]
     kept = await dead_letter_all(engine, *work_items, start(fingerprint="f"), start(), start())

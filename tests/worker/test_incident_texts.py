@@ -1,4 +1,4 @@
-"""What an incident says of a mapping or a reply that failed holds no value of a payload."""
+"""The text of an incident contains no value of a payload."""
 
 import json
 
@@ -20,7 +20,7 @@ class Card(BaseModel):
 
 
 def quotes_its_input(parcel):
-    """A ValidationError, whose text quotes the value."""
+    """Raise a ValidationError, whose text quotes the value."""
     return {"card": str(Card(number=parcel["card"]).number)}
 
 
@@ -59,7 +59,7 @@ def saga_with(mapping):
 
 
 async def texts_of(engine, run_id, codec_settings):
-    """What the command line shows of the incident, and of the run's journal where it opened."""
+    """What the command line shows of the incident and of the journal."""
     url = {"database_url": engine.database_url}
     listed = await saga_engine("incidents", "--json", **url, **codec_settings)
     table = await saga_engine("incidents", **url, **codec_settings)
@@ -94,7 +94,7 @@ async def test_an_incident_of_a_mapping_shows_no_value_of_its_payload(engine, ma
     said, journal = await texts_of(engine, run_id, codec_settings)
     if (
         codec_settings or mapping is not returns_what_cannot_travel
-    ):  # whose place is named, so its key
+    ):  # its problem names the key of the value
         assert find_leaks(said, [secret]) == []
     assert find_leaks({"the events": str(worker.events.events)}, [secret]) == []
     if codec_settings:
@@ -115,7 +115,10 @@ async def test_an_incident_of_a_reply_shows_no_value_of_it(engine, codec):
     run_id = await client.start(input={"card": "c"})
     await worker.events.wait_for_incident(run_id, cause="reply_invalid")
     said, journal = await texts_of(engine, run_id, codec_settings)
-    del said["the journal"], said["the incidents of show"]  # who may read a run sees its reply
+    del (
+        said["the journal"],
+        said["the incidents of show"],
+    )  # these show the reply to those who may read the run
     assert find_leaks(said, [secret]) == []
     assert find_leaks({"the events": str(worker.events.events)}, [secret]) == []
     if codec_settings:

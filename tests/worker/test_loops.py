@@ -38,7 +38,7 @@ def large(command):
 
 
 async def test_answers_to_many_status_queries_are_published_in_chunks(engine):
-    """Each is 30,000 bytes, although its question has hundred."""
+    """An answer has 30,000 bytes, its request a hundred."""
     worker = await engine.start_worker(max_batch_bytes=120_000, max_body_bytes=40_000)
     participant, client = await engine.start_participant(), await engine.connect_client()
     for command in ("parcel.pack", "parcel.send", "parcel.notify"):
@@ -56,7 +56,9 @@ async def test_answers_to_many_status_queries_are_published_in_chunks(engine):
     taken = [
         each for each in worker.events.events[events_before:] if isinstance(each, MessagesConsumed)
     ]
-    assert max(each.messages for each in taken) <= 3, "questions count as their answers"
+    assert max(each.messages for each in taken) <= 3, (
+        "a status query counts with the size of its answer"
+    )
 
 
 async def large_runs(engine):
@@ -83,7 +85,7 @@ async def test_many_large_runs_progress_although_no_transaction_may_read_them_al
 
 
 async def test_requests_for_many_large_runs_are_processed_in_smaller_batches(engine):
-    """That no transaction may read all of those runs is a limit that was met, and no bug."""
+    """No transaction may read all of those runs; reaching that limit is not an error."""
     participant, run_ids, commands = await large_runs(engine)
     kind, body = serialize_trigger(Cancel("ada", "because"))
     async with engine.database.transaction() as tx:
@@ -113,7 +115,7 @@ async def test_a_reply_waits_for_at_most_one_batch_of_requests(engine):
     await worker.events.wait_for(MessagesConsumed, queue=REPLIES)
     consumed = [each.queue for each in worker.events.matching(MessagesConsumed)]
     before = consumed.index(REPLIES)
-    # Both queues are full before it begins, and the broker sends them in any order.
+    # Both queues are full before it starts, and the broker delivers them in any order.
     assert len(consumed[:before]) <= 2
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     taken = worker.events.matching(MessagesConsumed, queue=REQUESTS)
@@ -125,7 +127,7 @@ def many(command):
 
 
 async def test_a_result_with_more_values_than_a_client_reads_is_left_out_of_the_answer(engine):
-    """Each reply is within the limit; the three together are beyond it."""
+    """Each reply is within the limit, and the result of all three exceeds it."""
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),
@@ -185,7 +187,7 @@ async def test_nothing_is_acknowledged_before_the_commit(engine_on_any_broker):
         before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
         await participant.publish(*succeed(command))
         await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
-        await worker.crash()  # it has the reply and waits for the row
+        await worker.crash()  # it has taken the reply and waits for the lock
     other = await engine_on_any_broker.start_worker()
     assert await other.events.wait_for_end(run_id) == Status.COMPLETED
     consumed = other.events.matching(MessagesConsumed, queue="saga.replies")
@@ -237,7 +239,7 @@ async def test_a_bug_in_one_batch_of_deliveries_is_reported_and_stops_no_other(e
     assert fault.operation == "deliveries"
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     assert asked not in client.answers
-    await worker.stop()  # what it could not take goes to another
+    await worker.stop()  # unprocessed deliveries go to another worker
     other = await engine.start_worker()
     assert await other.events.wait_for_end(held) == Status.COMPLETED
 

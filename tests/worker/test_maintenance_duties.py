@@ -26,43 +26,45 @@ from tests.telemetry.test_document import rules
 from tests.telemetry.test_metrics import promtool
 from tests.worker.versions import register_definitions, second_version
 
-AT_ONCE = 8
-"""Runs under way at each moment."""
+CONCURRENT_RUNS = 8
+"""Runs in flight at each moment."""
 
 
 class Load:
-    """A client that keeps runs under way: when one is at its second step, the next is started."""
+    """A client that keeps runs in flight: when one is at its second step, the next is started."""
 
     def __init__(self, client, participant):
         self.run_ids: list[str] = []
-        self._asker, self._shop = client, participant
+        self._client, self._participant = client, participant
         self._stop = asyncio.Event()
 
     async def run(self):
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(CONCURRENT_RUNS):
                 group.create_task(self._one_after_another())
 
     async def _one_after_another(self):
         while not self._stop.is_set():
-            run_id = await self._asker.start()
+            run_id = await self._client.start()
             self.run_ids.append(run_id)
-            await self._shop.until("parcel.send", len(self.run_ids) - AT_ONCE + 1)
+            await self._participant.wait_for_commands(
+                "parcel.send", len(self.run_ids) - CONCURRENT_RUNS + 1
+            )
 
-    async def go_on(self, runs):
-        """Wait until as many more have been started."""
-        await self._shop.until("parcel.pack", len(self.run_ids) + runs)
+    async def wait_for_runs(self, runs):
+        """Wait until *runs* more have been started."""
+        await self._participant.wait_for_commands("parcel.pack", len(self.run_ids) + runs)
 
     def stop(self):
         self._stop.set()
 
 
-async def eventually(database, look):
-    """Wait until *look*, given a transaction, finds something."""
+async def eventually(database, query):
+    """Wait until *query* returns something true in a transaction."""
     async with asyncio.timeout(WAIT_TIMEOUT_S):
         while True:
             async with database.transaction() as tx:
-                if found := await look(tx):
+                if found := await query(tx):
                     return found
 
 
@@ -80,14 +82,14 @@ async def is_gone(tx):
     return not await partitions_of(tx, "2020_01")
 
 
-async def a_month_goes(engine, load):
-    """A month of long ago comes up while there is load, and is dropped; the id of its run."""
-    await load.go_on(50)
+async def drop_an_expired_month(engine, load):
+    """Insert a run of an expired month under load, and wait until it is dropped; return its id."""
+    await load.wait_for_runs(50)
     async with engine.database.transaction() as tx:
         number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
     old = await finished(engine.database, number)
     await eventually(engine.database, is_gone)
-    await load.go_on(50)
+    await load.wait_for_runs(50)
     load.stop()
     return old
 
@@ -95,7 +97,7 @@ async def a_month_goes(engine, load):
 async def test_an_expired_month_is_dropped_beside_a_worker_under_load(
     engine,
 ):
-    """Within the tries of one round, and with no statement of the worker's that failed."""
+    """It succeeds within the attempts of one round, and no statement of the worker fails."""
     given = {"database_url": engine.database_url, "broker_url": engine.broker_url, **OFTEN}
     lines: list[dict[str, object]] = []
     async with (
@@ -106,7 +108,7 @@ async def test_an_expired_month_is_dropped_beside_a_worker_under_load(
         group.create_task(log_of(worker, lines))
         load = Load(await engine.connect_client(), await engine.start_participant())
         loading = group.create_task(load.run())
-        old = await a_month_goes(engine, load)
+        old = await drop_an_expired_month(engine, load)
         await loading
         await eventually(engine.database, all_completed)
         worker.terminate()
@@ -166,7 +168,7 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_of_the_alert(engin
         await engine.start_worker(maintenance_interval=0.05),
         await engine.connect_client(),
     )
-    before = await shown(worker)
+    before = await rendered_gauge(worker)
     run_id = await client.start()
     await worker.events.wait_for_end(run_id)
     stray = text(
@@ -176,8 +178,8 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_of_the_alert(engin
     )
     async with engine.database.transaction() as tx:
         await tx.execute(stray, {"stray": str(uuid4())})
-    await worker.events.wait_for(BacklogCounted, runs_unpartitioned=1)
-    (name, number), (same, none) = await shown(worker), before
+    await worker.events.wait_for(BacklogCounted, runs_in_default_partition=1)
+    (name, number), (same, none) = await rendered_gauge(worker), before
     await worker.stop()
     async with engine.database.transaction() as tx:
         await tx.execute(text("DELETE FROM saga_engine.run_default"))  # it has no journal
@@ -186,15 +188,15 @@ async def test_runs_in_the_default_partition_are_on_the_gauge_of_the_alert(engin
     assert alerts(tmp_path, name, number) == ["SagaRunsInDefaultPartition"]
 
 
-async def shown(worker):
-    """The gauge as /metrics shows it after the worker's latest count: its name and its value."""
+async def rendered_gauge(worker):
+    """The gauge as /metrics renders it after the worker's next count: its name and its value."""
     counted = len(worker.events.matching(BacklogCounted))
     await worker.events.wait_for(BacklogCounted, counted + 1)
     metrics = Metrics()
     for event in worker.events.events:
         metrics(event)
     page, _ = metrics.render()
-    [(name, value)] = re.findall(r"^(saga_\w*unpartitioned\w*) (\S+)$", page.decode(), re.MULTILINE)
+    [(name, value)] = re.findall(r"^(saga_runs_in_default\w*) (\S+)$", page.decode(), re.MULTILINE)
     return name, float(value)
 
 

@@ -26,7 +26,7 @@ async def test_an_unroutable_command_is_never_sent_again(engine):
 
 
 async def test_obsolete_commands_do_not_reduce_the_size_of_a_resend(engine):
-    """They are deleted, which shows as well that a sweep of that size comes through."""
+    """They are deleted, and count as rows of a full batch."""
     worker = await engine.start_worker()
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply

@@ -1,15 +1,24 @@
 """What is published after a commit."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.decider.effects import SendCommand
 from saga_engine.decider.events import RunCompensated, RunCompensating
 from saga_engine.decider.run import CompensationCause, Run
+from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived
+from saga_engine.identifiers import uuid7
+from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.reply import encode_reply
-from saga_engine.vocabulary import CompensationCode, Outcome, Status
+from saga_engine.store.engine_identity import TokenKeys
+from saga_engine.store.outbox import OutboxRow
+from saga_engine.telemetry.events import Emitter
+from saga_engine.vocabulary import CompensationCode, Direction, Outcome, Status
 from saga_engine.worker.change_set import DecidedEvent
-from saga_engine.worker.outbox_publisher import _finished_runs
+from saga_engine.worker.outbox_publisher import OutboxPublisher, _finished_runs
 
 
 async def test_an_answer_is_sent_without_a_result_that_is_too_large(engine):
@@ -74,3 +83,62 @@ def test_a_run_reopened_in_the_same_transaction_is_not_published_as_finished():
 
 def test_a_run_that_finished_twice_is_published_once():
     assert _finished_runs([ENDS, GOES_ON, ENDS]) == [UNDONE]
+
+
+class ScriptedPublisher(Publisher):
+    """A publisher whose outcomes are given."""
+
+    def __init__(self, *outcomes: PublishOutcome) -> None:
+        self._outcomes = outcomes
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        assert len(messages) == len(self._outcomes)
+        return list(self._outcomes)
+
+
+async def published(*outcomes: PublishOutcome) -> OutboxPublisher:
+    """An outbox publisher that has published one row, from id 1, for each outcome."""
+    keys = TokenKeys(signing=b"k" * 32, accepted=(b"k" * 32,))
+    publisher = OutboxPublisher(ScriptedPublisher(*outcomes), keys, 1_000_000, Emitter())
+    send = SendCommand(
+        run_id=str(uuid7()),
+        saga="parcel",
+        version=1,
+        step="pack",
+        direction=Direction.ACTION,
+        attempt=1,
+        command="parcel.pack",
+        idempotency_key="key",
+        payload={},
+        due_at=NOW,
+    )
+    rows = [OutboxRow(outbox_id, send, NOW) for outbox_id in range(1, len(outcomes) + 1)]
+    assert await publisher.publish_commands(rows) == []
+    return publisher
+
+
+async def test_confirmed_rows_are_taken_once_and_can_be_given_back():
+    publisher = await published(PublishOutcome.CONFIRMED, PublishOutcome.CONFIRMED)
+    assert publisher.has_confirmed
+    assert publisher.take_confirmed() == [1, 2]
+    assert publisher.take_confirmed() == []
+    publisher.give_back([1, 2])
+    assert publisher.take_confirmed() == [1, 2]
+
+
+async def test_rows_without_a_confirm_stay_in_the_outbox():
+    publisher = await published(PublishOutcome.NACKED, PublishOutcome.UNKNOWN)
+    assert publisher.take_confirmed() == []
+    assert publisher.take_unroutable(10) == []
+
+
+async def test_unroutable_commands_become_work_items_and_their_rows_are_deleted():
+    publisher = await published(PublishOutcome.UNROUTABLE, PublishOutcome.UNPUBLISHABLE)
+    assert publisher.take_confirmed() == []
+    [unroutable] = publisher.take_unroutable(1)
+    assert isinstance(unroutable.trigger, CommandUnroutable)
+    assert publisher.take_confirmed() == [1]
+    [unpublishable] = publisher.take_unroutable(10)
+    assert isinstance(unpublishable.trigger, ReplyReceived)
+    assert unpublishable.trigger.outcome is Outcome.FAILED
+    assert publisher.take_confirmed() == [2]

@@ -66,7 +66,7 @@ async def test_a_request_for_a_locked_run_locks_no_other_run(engine):
             await tx.execute(DUE, {"run_id": second})
             await pending_requests.record(tx, [NewRequest(kind=kind, run_id=first, body=body)])
         await wait_for_a_deferred_request(engine)
-        # Its timer may have it for one short turn, never while what waits for the first is open.
+        # Its timer may lock it for a short time; the request for the first run does not.
         await other.execute(LOCK, {"run_id": second})
     [command] = [each for each in participant.received if str(each.command.run_id) == first]
     await participant.publish(*reject(command))
@@ -82,7 +82,7 @@ async def wait_for_a_deferred_request(engine):
 
 
 async def test_one_at_a_time_starts_and_other_requests_alternate(engine):
-    """While something breaks the batch, what was recorded is taken one at a time."""
+    """While a request breaks the batch, requests are processed one at a time."""
     duties = await idle_duties(engine)
     async with engine.database.transaction() as tx:
         kind, body = serialize_trigger(Cancel("ada", "because"))

@@ -1,4 +1,4 @@
-"""What is in flight is sent again on request: the same attempt, with its whole timeout."""
+"""Recovery resends commands in flight: the same attempt, with its whole timeout."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ EAGER = {"outbox_resend_after": 0.4, "broker_confirm_timeout": 0.3}
 
 
 def same(again, first):
-    """Whether it is the same attempt; its deadline is a new one."""
+    """Whether both are the same attempt; the deadline differs."""
     assert again.command.deadline > first.command.deadline
     sent = replace(first.command, deadline=again.command.deadline)
     return (again.command, again.correlation_id) == (sent, first.correlation_id)
@@ -86,11 +86,11 @@ async def test_a_resent_command_that_is_unroutable_may_have_taken_effect(
         await engine_on_any_broker.start_participant(),
     )
     client = await engine_on_any_broker.connect_client()
-    participant.reply_makers["parcel.pack"] = no_reply  # it is done, and the answer is lost
+    participant.reply_makers["parcel.pack"] = no_reply  # it takes effect, and its reply is lost
     run_id = await client.start()
     await participant.wait_for_commands("parcel.pack")
     async with raw_channel(engine_on_any_broker.broker_url) as channel:
-        way = {"queue": participant_queue("participant"), "exchange": COMMANDS}
+        way = {"queue": participant_queue("shop"), "exchange": COMMANDS}
         await channel.queue_unbind(**way, routing_key="parcel.pack")
         await recovery.resend_in_flight(engine_on_any_broker.database)
         await worker.events.wait_for(MessagesPublished, outcome="unroutable")

@@ -11,7 +11,7 @@ from tests.worker.versions import queue_one_start, second_version, start
 
 
 async def test_a_repeated_start_finds_the_queued_start_on_a_worker_without_the_saga(engine):
-    """It has not loaded the saga: the start that comes again is pinned to nothing."""
+    """The worker has not loaded the saga, so the repeated start is not pinned."""
     worker, _, client, _, waiting = await queue_one_start(engine)
     await worker.stop()
     _, asked = await client.send(start(waiting), ("status", {"run_id": waiting}))
@@ -53,7 +53,7 @@ async def test_a_finished_run_is_found_while_all_slots_are_in_use(engine):
 
 
 async def test_a_queued_start_keeps_its_run_id_when_another_worker_has_slots(engine):
-    """The run that begins is the one that was accepted."""
+    """The run that starts is the one that was accepted."""
     old, participant, client, command, waiting = await queue_one_start(engine)
     await old.stop()
     await engine.start_worker(second_version(), max_concurrent_runs=1)

@@ -1,4 +1,4 @@
-"""What becomes of a run: it completes, is compensated, or waits for a person."""
+"""A run completes, compensates, or has an incident."""
 
 from datetime import timedelta
 

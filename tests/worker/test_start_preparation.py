@@ -23,7 +23,7 @@ from tests.worker.versions import queue_one_start, register_definitions, second_
 
 
 def changed():
-    """Version 1 with other steps, as it must not be."""
+    """Version 1 with other steps, which must not happen."""
     saga = Saga("parcel", version=1, input=dict[str, str | int])
 
     @saga.step(command="parcel.pack", reply=dict[str, str])
@@ -148,7 +148,7 @@ async def test_a_queued_run_is_cancelled_from_the_command_line(engine):
         database_url=engine.database_url,
         client_timeout="0.1",
     )
-    assert (ran.exit_code, "It is recorded and will be decided" in ran.err) == (124, True)
+    assert (ran.exit_code, "It is recorded, and the next worker" in ran.err) == (124, True)
     held = text(
         "SELECT count(*) FROM saga_engine.pending_request WHERE awaits_start AND kind = 'cancel'"
     )
@@ -165,7 +165,7 @@ async def test_a_queued_run_is_cancelled_from_the_command_line(engine):
 
 
 async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
-    """A cancel is not answered with `unknown_run` because its start waits a moment for a key."""
+    """A cancel is not answered `unknown_run` while its start is deferred for a key."""
     worker, _ = await engine.start_worker(), await engine.start_participant()
     run_id, mark = str(uuid7()), parcels().fingerprint
     kind, body = serialize_trigger(Start(run_id, "o-2", {"n": 1}))
@@ -194,7 +194,7 @@ async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
 
 
 async def is_deferred(engine):
-    """Whether the worker has taken the start out and kept it for later."""
+    """Whether the worker has deferred the start."""
     async with engine.database.transaction() as tx:
         query = text(
             "SELECT count(*) FROM saga_engine.pending_request WHERE not_before IS NOT NULL"
@@ -203,7 +203,7 @@ async def is_deferred(engine):
 
 
 async def test_an_accepted_start_that_hits_a_bug_is_a_run_with_an_incident(engine, monkeypatch):
-    """`decide` is total; here it is not, for one start."""
+    """`decide` is patched to raise for one start."""
     plant(monkeypatch, "decide")
     worker, _, client = (
         await engine.start_worker(),
@@ -245,7 +245,7 @@ BROKEN = {"n": 13}
 
 
 def plant(monkeypatch, *names):
-    """Put a bug into functions of `start_preparation`: what they raise for one input."""
+    """Patch functions of `start_preparation` to raise for one input."""
     for name in names:
         original = getattr(start_preparation, name)
         monkeypatch.setattr(start_preparation, name, broken_for_one_input(original))

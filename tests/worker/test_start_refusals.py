@@ -48,7 +48,7 @@ def test_a_run_id_carries_the_time_of_its_request(made_at, fits):
 
 
 def days_old(days):
-    """A run id that would have been right so many days ago."""
+    """A run id with the time of so many days ago."""
     ago = int(timedelta(days=days).total_seconds() * 1000)
     return str(UUID(int=uuid7().int - (ago << 80)))
 

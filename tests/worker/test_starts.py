@@ -60,11 +60,11 @@ async def test_a_run_id_belongs_to_its_first_input(engine):
 async def test_a_start_of_an_unknown_saga_reads_no_definition(
     engine,
 ):
-    """Documents are as many and as large as what was ever loaded; such starts come unasked."""
+    """Definitions are many and large, and clients may send many such starts."""
     worker, client = await engine.start_worker(), await engine.connect_client()
     hide = "ALTER TABLE saga_engine.definition RENAME COLUMN document TO hidden"
     async with engine.database.transaction() as tx:
-        await tx.execute(text(hide))  # what reads it fails from here on
+        await tx.execute(text(hide))  # reading it fails from here on
     for more in ({}, {"version": 7}):
         start = {"run_id": str(uuid7()), "saga": "unknown", "input": {}, **more}
         assert (await client.call("start", **start)).outcome == "unknown_saga"

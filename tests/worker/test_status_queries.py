@@ -30,7 +30,7 @@ async def test_a_worker_without_the_definition_knows_a_queued_run(batch_driver, 
 
 
 async def test_a_stored_start_without_a_version_has_no_status_yet(batch_driver):
-    """The newest on record may not be the one of the worker that begins it."""
+    """The worker that starts it may have another version than the newest on record."""
     run_id = str(uuid7())
     kind, body = serialize_trigger(start(run_id))
     async with batch_driver.database.transaction() as tx:

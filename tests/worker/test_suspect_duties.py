@@ -31,7 +31,7 @@ async def test_requests_behind_the_start_of_a_suspect_are_processed_after_it(eng
             tx, [NewRequest(kind="cancel", run_id=run_id, body=cancel, awaits_start=True)]
         )
     worker = await engine.start_worker(boxes(), **FAST_RESEND)
-    assert (await worker.events.wait_for_end(run_id)).finished
+    assert (await worker.events.wait_for_end(run_id)).is_finished
     async with asyncio.timeout(60):
         while await stored_request(engine):
             pass

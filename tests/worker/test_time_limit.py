@@ -1,4 +1,4 @@
-"""The alarm that interrupts code which does not return, and the note that another process reads."""
+"""The time limit of user code, and the call note that the watchdog reads."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ from saga_engine.worker.time_limit import (
 )
 
 CALL = UserCodeCall(
-    "participant", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
+    "shop", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"
 )
 
 
@@ -69,12 +69,12 @@ def test_nothing_is_raised_in_the_code_around_a_call():
     alarm = TimeLimitWatch(SHORT_TIMEOUT)
     with alarm.install():
         frame = spin.__code__
-        for _ in range(TICKS_PER_TIMEOUT * 2):  # the timer of a call that is over
+        for _ in range(TICKS_PER_TIMEOUT * 2):  # a timer of an earlier call
             alarm._on_tick(signal.SIGALRM, None)
         assert call_user_code(alarm, CALL, int, "7") == 7
         alarm.enter(CALL)
         for _ in range(TICKS_PER_TIMEOUT * 2):
-            alarm._on_tick(signal.SIGALRM, None)  # no frame: not in the author's code
+            alarm._on_tick(signal.SIGALRM, None)  # no frame: not in user code
         alarm.leave()
     assert frame is spin.__code__
 
@@ -83,13 +83,13 @@ def test_a_process_that_was_stopped_has_the_rest_of_its_time():
     alarm = TimeLimitWatch(60.0)
     with alarm.install():
         alarm.enter(CALL)
-        signal.raise_signal(signal.SIGALRM)  # however long it was stopped, it is one tick
+        signal.raise_signal(signal.SIGALRM)  # a stop of any length is one tick
         alarm.leave()
 
 
 def test_the_handler_and_timer_of_others_are_restored():
     before = signal.getsignal(signal.SIGALRM)
-    rest = signal.setitimer(signal.ITIMER_REAL, 0)  # of the time limit of this test
+    rest = signal.setitimer(signal.ITIMER_REAL, 0)  # the rest of this test's own time limit
     try:
         alarm = TimeLimitWatch(60.0)
         with alarm.install():
@@ -150,7 +150,7 @@ def test_a_call_note_has_a_bounded_length():
 
 
 class SlowCodec:
-    """Its calls never return."""
+    """A codec whose calls never return."""
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str:
         spin()
@@ -162,7 +162,7 @@ class SlowCodec:
 
 
 PLACES = [
-    (input_associated_data("participant", "r-1"), ("participant", "r-1", "", None)),
+    (input_associated_data("shop", "r-1"), ("shop", "r-1", "", None)),
     (
         command_associated_data("r-1", "charge", Direction.ACTION),
         ("", "r-1", "charge", Direction.ACTION),
@@ -172,7 +172,7 @@ PLACES = [
         ("", "r-1", "charge", Direction.ACTION),
     ),
     (failure_associated_data("r-1"), ("", "r-1", "", None)),
-    (key_associated_data("participant", "k/1"), ("participant", "", "", None)),
+    (key_associated_data("shop", "k/1"), ("shop", "", "", None)),
 ]
 
 
@@ -213,7 +213,7 @@ def test_a_codec_within_a_mapping_is_part_of_its_call():
 
 
 class ValidationError(Exception):
-    """Named like pydantic's, and it never says what it is about."""
+    """An error named like pydantic's whose text hangs."""
 
     def errors(self, **_: object) -> list[object]:
         spin()

@@ -1,4 +1,4 @@
-"""Correlation ids are bearer tokens: on the wire only, signed with a key that can be rotated."""
+"""Token keys: tokens are signed with a key that can be rotated, and are not stored."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +21,7 @@ NOW = timedelta()
 
 
 async def rotate(engine):
-    """Rotate the key; the one that signs from now on."""
+    """Rotate the keys; return the one that signs from now on."""
     async with engine.database.transaction() as tx:
         assert await engine_identity.rotate_token_key(tx, NOW) is not None
         return (await engine_identity.token_keys(tx)).signing
@@ -118,7 +118,7 @@ async def test_a_dead_lettered_reply_is_redriven_with_the_current_key(engine):
 
 
 async def test_a_token_of_a_new_key_is_accepted_before_the_next_maintenance(engine):
-    """Another worker has read the key of a rotation and signs with it; this one has not."""
+    """Another worker has read a rotated key and signs with it; this one has not."""
     worker = await engine.start_worker(maintenance_interval=3600.0)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
@@ -141,7 +141,7 @@ async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, mon
     monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 3600.0)
     assert not await reader.refresh_if_unchanged(before)
     key = await rotate(engine)
-    assert not await reader.refresh_if_unchanged(before), "it has just been read"
+    assert not await reader.refresh_if_unchanged(before), "the keys were just read"
     monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 0.0)
     assert await reader.refresh_if_unchanged(before)
     assert outbox_publisher.token_keys.signing == key

@@ -1,4 +1,4 @@
-"""How a worker begins and ends."""
+"""A worker's shutdown."""
 
 import asyncio
 

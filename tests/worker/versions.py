@@ -14,7 +14,7 @@ class StrictInput(BaseModel):
 
 
 def second_version():
-    """The next version, whose input needs more."""
+    """Version 2, whose input has another field."""
     saga = Saga("parcel", version=2, input=StrictInput)
 
     @saga.step(command="parcel.pack", reply=dict[str, str])
@@ -33,7 +33,7 @@ def start(run_id, **more):
 
 
 async def queue_one_start(engine, **more):
-    """A worker whose only place is taken, and the id of an accepted start behind it."""
+    """A worker whose only slot is in use, and a start that is accepted and queued."""
     worker = await engine.start_worker(max_concurrent_runs=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
