@@ -39,7 +39,7 @@ from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.registry import SagaRegistry
 
 INITIAL_SLOTS = 100
-"""Slots at first: with the default timeout of 30 s, enough for a participant of 7 commands/s."""
+"""Slots at first: right for participants of at least 7 commands/s at the default timeout, 30 s."""
 
 MIN_SLOTS = 10
 """Slots that always remain, however late the replies: only replies can show a recovery."""

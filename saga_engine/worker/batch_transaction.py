@@ -4,9 +4,9 @@ The inside of a batch's transaction: locks the runs and decides every work item.
 A batch takes what has arrived, groups it by run and locks the rows in the order of their ids, so
 any number of workers can process batches of the same runs without a deadlock. A single work item
 takes the same path. Decisions are made in memory and collected in a `ChangeSet`; `flush` then
-writes it in a few set-based statements for a batch of any size. Three statements that
-write are made before it: `starts` reserves business keys and inserts runs, and this module releases
-the key of a start that is refused and clears crash suspects.
+writes it in a few set-based statements for a batch of any size. Some statements write before that:
+`starts` reserves business keys and inserts runs, and this module releases the key of a start that
+is refused and clears crash suspects.
 
 A run whose definition is not loaded here is not decided: its work item is stored for a worker that
 has the definition. A message from a user that may not send it is dead-lettered and reaches no run.

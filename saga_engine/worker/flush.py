@@ -4,8 +4,10 @@ Writes a change set to the store: one set-based statement for each kind of row.
 Nothing is decided here. The rows of the runs are locked already, and are saved before everything
 that only this transaction touches, so that two transactions do not wait for each other here.
 
-Inserted or deleted elsewhere in the same transaction: runs and business keys (`starts`), keys of
-refused starts and crash suspects (`batch_transaction`), confirmed outbox rows (`batch_runner`).
+Other modules write in the same transaction: `starts` reserves business keys and inserts runs,
+`start_refusals` and `batch_transaction` release the keys of refused starts, `batch_transaction`
+clears crash suspects, the duties take pending requests, and `batch_runner` deletes the outbox rows
+that the broker has confirmed.
 """
 
 from dataclasses import replace

@@ -75,7 +75,7 @@ class Worker:
         self._emit = emit
         self._watch = watch
         self._resources = AsyncExitStack()
-        self._draining = False
+        self._shutting_down = False
         self._shutdown_deadline: float | None = None
         self._database: Database
         self._publish_connection: SupervisedConnection
@@ -106,7 +106,7 @@ class Worker:
             group.create_task(self._measure_loop_lag(stop))
             loops_task = group.create_task(self._loops.run(stop))
             await stop.wait()
-            self._draining = True
+            self._shutting_down = True
             self._emit(ProcessStopping(program="worker"))
             clean = await self._finish_before_timeout(loops_task)
         self._emit(ProcessStopped(program="worker", clean=clean))
@@ -180,7 +180,7 @@ class Worker:
             "database": await self._database_problem(),
             "publishing": _connection_problem(self._publish_connection.status),
             "consuming": _connection_problem(self._consume_connection.status),
-            "shutting_down": "it is stopping" if self._draining else None,
+            "shutting_down": "it is stopping" if self._shutting_down else None,
         }
 
     async def _database_problem(self) -> str | None:
