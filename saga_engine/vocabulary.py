@@ -80,13 +80,27 @@ class OperatorActionKind(StrEnum):
     DISCARD = "discard"
 
 
-class BarrierCase(StrEnum):
+class BarrierResult(StrEnum):
     """Why a participant's barrier replies to a command instead of the handler."""
 
     REPEATED = "repeated"  # it was processed before: the first reply is sent again
     EMPTY = "empty"  # a compensation of an action that never happened
     REFUSED = "refused"  # an action whose compensation was processed before it
     IN_PROGRESS = "in_progress"  # another transaction is processing it
+
+
+class Program(StrEnum):
+    """The program that a process of the engine runs."""
+
+    WORKER = "worker"
+    PARTICIPANT = "participant"
+
+
+class ConnectionRole(StrEnum):
+    """What a process uses a connection to the broker for."""
+
+    PUBLISH = "publish"
+    CONSUME = "consume"
 
 
 class ConnectionState(StrEnum):

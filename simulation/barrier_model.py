@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from saga_engine.participant import barrier
+from saga_engine.participant import barrier_statements
 from saga_engine.vocabulary import Direction, Outcome
 from simulation.memory_database import MemoryTransaction, StatementHandlers
 from simulation.rows import jsonb, row_type
@@ -30,7 +30,7 @@ _TRANSACTION_ENDED = '{"code": "transaction_ended"}'
 _TOMBSTONE_OUTCOME = "compensated"
 
 
-@HANDLERS.handles(barrier, "_CLAIM")
+@HANDLERS.handles(barrier_statements, "_CLAIM")
 async def _claim(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     if not _try_advisory_lock(tx, arguments["lock_id"]):
         return [(False, False)]
@@ -38,7 +38,7 @@ async def _claim(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     return [(True, await tx.insert("barrier", _barrier_key(arguments), row))]
 
 
-@HANDLERS.handles(barrier, "_RECLAIM")
+@HANDLERS.handles(barrier_statements, "_RECLAIM")
 async def _reclaim(tx: MemoryTransaction, arguments: Arguments) -> int:
     row = await tx.lock("barrier", _barrier_key(arguments))
     if row is None or row["outcome"] != Outcome.REJECTED.value:
@@ -51,7 +51,7 @@ async def _reclaim(tx: MemoryTransaction, arguments: Arguments) -> int:
     return 1
 
 
-@HANDLERS.handles(barrier, "_INSERT_TOMBSTONE")
+@HANDLERS.handles(barrier_statements, "_INSERT_TOMBSTONE")
 async def _write_tombstone(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
     if not _try_advisory_lock(tx, arguments["lock_id"]):
@@ -65,7 +65,7 @@ async def _write_tombstone(tx: MemoryTransaction, arguments: Arguments) -> Seque
     return [(True, True)]
 
 
-@HANDLERS.handles(barrier, "_RECORD_RESULT")
+@HANDLERS.handles(barrier_statements, "_RECORD_RESULT")
 async def _store_answer(tx: MemoryTransaction, arguments: Arguments) -> int:
     row = await tx.lock("barrier", _barrier_key(arguments))
     if row is None:
@@ -75,7 +75,7 @@ async def _store_answer(tx: MemoryTransaction, arguments: Arguments) -> int:
     return 1
 
 
-@HANDLERS.handles(barrier, "_SELECT_RESULT")
+@HANDLERS.handles(barrier_statements, "_SELECT_RESULT")
 async def _read_stored(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     row = tx.get("barrier", _barrier_key(arguments))
     return [] if row is None else [_Stored(row["outcome"], row["reply"])]

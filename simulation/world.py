@@ -219,7 +219,7 @@ class World:
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run())
             await process.stop.wait()
-            await dispatcher.drain()
+            await dispatcher.stop()
 
     def _broker_clients(
         self, process: SimulatedProcess, queues: Sequence[str], prefetch: int

@@ -1,21 +1,22 @@
 """
-The barrier: one row for each command, written in the transaction of its effect.
+The barrier: one row for each command, written in the transaction of the command's effect.
 
-Three cases, as named by dtm (en.dtm.pub, "Exception and Solution"):
-- repeated: the command was done before; it gets its first reply, and no second effect;
-- empty: a compensation whose action never happened succeeds without its handler, and leaves a
-  tombstone in the action's place;
+It handles the three cases that dtm names (en.dtm.pub, "Exception and Solution"):
+- repeated: the command was executed before. It gets its first reply and has no second effect.
+- empty: a compensation whose action never ran succeeds without calling the handler, and inserts a
+  tombstone for the action.
 - refused: an action that arrives after its compensation finds the tombstone and is rejected.
 
-The primary key does the work. That needs PostgreSQL at READ COMMITTED (PostgreSQL manual, 13.2.1),
-which `database` sees to. Rows must outlive every message that could still arrive: see `forget`.
+The table's primary key guarantees this. It needs PostgreSQL at READ COMMITTED (PostgreSQL manual,
+13.2.1), which `database` sets. A row must be kept for as long as a message about its command may
+still arrive: see `delete_older_than`.
 
-Nobody waits on that key, because whoever has claimed a command may be gone, and its session found
-dead much later: each attempt since would keep a handler's slot and a connection for as long. So a
-claim takes an advisory lock first, if it is free, and is told at once when it is not.
+No transaction waits for another one's row. The process that has claimed a command may be gone, and
+PostgreSQL may find its session dead only much later; each attempt that waited would use a handler
+slot and a connection until then. So a claim first tries to take an advisory lock, and raises
+CommandInProgress immediately if another transaction has it.
 """
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
@@ -31,15 +32,23 @@ from sqlalchemy import (
     TextClause,
     Uuid,
     func,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from saga_engine.participant.barrier_statements import (
+    FIND_SCHEMA,
+    LOCK_TABLE_CREATION,
+    RESTORE_ROLE,
+    SEARCH_PATH_STATEMENTS,
+    BarrierStatements,
+    delete_older_than_statement,
+    qualified_table_name,
+)
 from saga_engine.participant.calls import Task
-from saga_engine.participant.errors import Failed
+from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import BarrierCase, Direction, Outcome
+from saga_engine.vocabulary import BarrierResult, Direction, Outcome
 
 metadata = MetaData()
 
@@ -54,7 +63,11 @@ table = Table(
     Column("outcome", Text, nullable=False),
     Column("reply", JSONB, nullable=False),
     Column(
-        "claimed_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True
+        "claimed_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.now(),
+        index=True,
     ),
     PrimaryKeyConstraint("run_id", "step", "direction"),
 )
@@ -63,28 +76,33 @@ table = Table(
 _TOMBSTONE = "compensated"
 
 STATEMENTS_KEY = "saga_engine_barrier_statements"
-"""Of a connection's `info`: the Statements for the table; else the search path finds it."""
+"""A key of a connection's `info`: the BarrierStatements to use instead of those that rely on the
+search path."""
 INITIAL_ROLE_KEY = "saga_engine_initial_role"
-"""The same: the role that the transaction began with."""
+"""A key of a connection's `info`: the role at the beginning of the transaction."""
 ROLE_CHANGED_KEY = "saga_engine_role_changed"
-"""The same: whether the handler may have changed that role."""
+"""A key of a connection's `info`: whether the handler may have changed the role."""
 
 
 class CommandInProgress(Exception):
-    """Another transaction has the command in hand, or the action it undoes."""
+    """Another transaction is executing the command, or the action that it compensates."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
     """
-    What is replied to a command, as JSON bytes; `case` when the barrier says it.
+    The reply to a command.
 
-    `left` is the task of a handler that goes on although its time is over.
+    Args:
+        outcome: succeeded, rejected or failed.
+        body: the reply's body, as JSON bytes.
+        barrier_result: why the handler was not called; None when it was.
+        abandoned_task: the task of a handler that still runs after its timeout.
     """
 
     outcome: Outcome
     body: bytes = field(repr=False)
-    barrier_case: BarrierCase | None = None
+    barrier_result: BarrierResult | None = None
     abandoned_task: Task | None = None
 
 
@@ -92,14 +110,14 @@ REFUSED_RESULT = CommandResult(
     Outcome.REJECTED,
     b'{"code": "compensated", "message": "The step was compensated before this command arrived.",'
     b' "details": null}',
-    BarrierCase.REFUSED,
+    BarrierResult.REFUSED,
 )
-EMPTY_COMPENSATION_RESULT = CommandResult(Outcome.SUCCEEDED, b"null", BarrierCase.EMPTY)
+EMPTY_COMPENSATION_RESULT = CommandResult(Outcome.SUCCEEDED, b"null", BarrierResult.EMPTY)
 IN_PROGRESS_RESULT = CommandResult(
     Outcome.FAILED,
     b'{"code": "in_progress", "message": "An earlier delivery of this command has not ended yet.",'
     b' "details": null}',
-    BarrierCase.IN_PROGRESS,
+    BarrierResult.IN_PROGRESS,
 )
 
 
@@ -110,13 +128,14 @@ async def claim_command(
     Claim a command for this transaction.
 
     Args:
-        undoes: it compensates an action whose row is in the same database.
+        compensates_local_action: it compensates an action whose row is in the same database.
 
     Returns:
-        None when it is to be performed and then recorded with `leave`; otherwise its answer.
+        None if the command must be executed and its result recorded with `record_result`;
+        otherwise the result to reply with.
 
     Raises:
-        InHand: another transaction has it; end this one, and come again.
+        CommandInProgress: another transaction executes it; end this transaction and try again.
     """
     row = _primary_key(command) | {
         "idempotency_key": command.idempotency_key,
@@ -138,14 +157,15 @@ async def claim_command(
 
 async def record_result(tx: AsyncConnection, command: Command, result: CommandResult) -> bool:
     """
-    Record the answer of a claimed command; a failed one is rolled back instead.
+    Record the result of a claimed command. A failure is not recorded: it is rolled back instead.
 
     Returns:
-        Whether this transaction is still the one that claimed it. If it is not, nothing is done.
+        Whether this transaction is still the one that claimed the command. If not, nothing is
+        recorded.
     """
     connection_info = tx.info
     if INITIAL_ROLE_KEY in connection_info and connection_info.get(ROLE_CHANGED_KEY):
-        await tx.execute(_RESTORE_ROLE, {"role": connection_info[INITIAL_ROLE_KEY]})
+        await tx.execute(RESTORE_ROLE, {"role": connection_info[INITIAL_ROLE_KEY]})
     statements: BarrierStatements = connection_info.get(STATEMENTS_KEY, SEARCH_PATH_STATEMENTS)
     result_columns = {"outcome": result.outcome.value, "reply": result.body.decode()}
     updated = await tx.execute(statements.record_result, _primary_key(command) | result_columns)
@@ -154,24 +174,28 @@ async def record_result(tx: AsyncConnection, command: Command, result: CommandRe
 
 async def create_table(engine: AsyncEngine, schema: str | None = None) -> None:
     """
-    Create the table where it is missing; any number of processes may do so at once.
+    Create the table if it is missing; any number of processes may do so at once.
 
     Args:
-        schema: where, and it exists; None: the first one of the search path.
+        schema: an existing schema; None: the first one of the search path.
     """
     async with engine.begin() as tx:
         if await find_schema(tx, schema):
             return
-        await tx.execute(_LOCK_TABLE_CREATION)
+        await tx.execute(LOCK_TABLE_CREATION)
         barrier_in_schema = table.to_metadata(MetaData(), schema=schema) if schema else table
         await tx.run_sync(barrier_in_schema.metadata.create_all)
 
 
 async def find_schema(tx: AsyncConnection, schema: str | None = None) -> str | None:
-    """Find the table's schema: the one that is asked for, or else by the search path."""
-    table_name = "saga_barrier" if schema is None else f"{_quote_identifier(schema)}.saga_barrier"
-    schema_name: str | None = await tx.scalar(_FIND_SCHEMA, {"name": table_name})
-    return schema_name
+    """
+    Find the schema that has the table; None if there is none.
+
+    Args:
+        schema: the only schema to look in; None: the search path.
+    """
+    found: str | None = await tx.scalar(FIND_SCHEMA, {"name": qualified_table_name(schema)})
+    return found
 
 
 async def delete_older_than(
@@ -182,18 +206,23 @@ async def delete_older_than(
     schema: str | None = None,
 ) -> int:
     """
-    Delete rows of that age, `batch` in one transaction, and return how many.
+    Delete the rows that are older than an age, in transactions of up to `batch_size` rows.
 
-    `schema` is where the table is, when the search path does not lead there.
+    The age must be longer than the longest life of a run, and than the time that a message may stay
+    in a queue or among the dead letters. Once its row is deleted, a command that arrives again is
+    executed again, and its compensation finds nothing to undo. 30 days is a cautious choice.
 
-    Never younger than the longest life of a run and of a message that waits in a queue or among the
-    dead letters: of a step whose row is forgotten, a command that arrives is done again, and a
-    compensation takes it for never done. 30 days is a careful choice.
+    Args:
+        engine: of the participant's database.
+        age: how long ago the command must have been claimed.
+        batch_size: rows per transaction.
+        schema: the schema of the table, if the search path does not find it.
+
+    Returns:
+        The number of deleted rows.
     """
-    total_deleted, statement = (
-        0,
-        _DELETE_OLDER_THAN if schema is None else _with_schema(_DELETE_OLDER_THAN, schema),
-    )
+    total_deleted = 0
+    statement = delete_older_than_statement(schema)
     while True:
         async with engine.begin() as tx:
             deleted = await tx.execute(statement, {"older_than": age, "batch_size": batch_size})
@@ -203,20 +232,28 @@ async def delete_older_than(
 
 
 async def _recorded_result(
-    tx: AsyncConnection, command: Command, statements: "BarrierStatements"
+    tx: AsyncConnection, command: Command, statements: BarrierStatements
 ) -> CommandResult:
     row = (await tx.execute(statements.select_result, _primary_key(command))).one_or_none()
     if row is None:
-        raise Failed("barrier_row_deleted", "The command's row was deleted just now.")
+        raise Failed(FailureCode.BARRIER_ROW_DELETED, "The command's row was deleted just now.")
     if row.outcome == _TOMBSTONE:
         return REFUSED_RESULT
-    return CommandResult(Outcome(row.outcome), row.reply.encode(), BarrierCase.REPEATED)
+    return CommandResult(Outcome(row.outcome), row.reply.encode(), BarrierResult.REPEATED)
 
 
 async def _execute_if_unlocked(
     tx: AsyncConnection, statement: TextClause, parameters: dict[str, object], lock_id: int
 ) -> bool:
-    """Change a row unless somebody else has it in hand; whether there was something to change."""
+    """
+    Execute a statement that changes a row, unless another transaction has the command's lock.
+
+    Returns:
+        Whether a row was changed.
+
+    Raises:
+        CommandInProgress: another transaction has the lock.
+    """
     [(lock_acquired, changed)] = await tx.execute(statement, parameters | {"lock_id": lock_id})
     if not lock_acquired:
         raise CommandInProgress
@@ -224,116 +261,10 @@ async def _execute_if_unlocked(
 
 
 def _advisory_lock_id(command: Command, direction: Direction) -> int:
-    """Name a command as advisory locks are named: two of one name just take turns."""
+    """Hash a command to a lock id. Two commands with the same id only execute one after another."""
     lock_name = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
     return int.from_bytes(blake2b(lock_name.encode(), digest_size=8).digest(), signed=True)
 
 
 def _primary_key(command: Command) -> dict[str, object]:
     return {"run_id": command.run_id, "step": command.step, "direction": command.direction.value}
-
-
-# Text and not Core's expressions: compiling them anew for each command would cost as much CPU as
-# everything else here. The reply travels as text, so that it is stored the same whatever JSON
-# functions the user's engine has.
-# What a row says until its command is done nobody sees, unless the handler commits by itself. Then
-# the effect is there and its reply is not, and the truth is that a person must look.
-_CLAIM = text(
-    """
-    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock_id) AS lock_acquired),
-    claimed AS (
-        INSERT INTO saga_barrier
-            (run_id, step, direction, idempotency_key, attempt, outcome, reply)
-        SELECT :run_id, :step, :direction, :idempotency_key, :attempt, 'failed',
-            '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
-        FROM lock WHERE lock_acquired
-        ON CONFLICT (run_id, step, direction) DO NOTHING RETURNING 1)
-    SELECT lock_acquired, EXISTS (SELECT FROM claimed) FROM lock
-    """
-)
-# After a rejection an operator may have the step tried again: a new key and a higher attempt.
-_RECLAIM = text(
-    """
-    UPDATE saga_barrier SET idempotency_key = :idempotency_key, attempt = :attempt,
-        claimed_at = now(), outcome = 'failed',
-        reply =
-        '{"code": "transaction_ended", "message": "The handler ended its transaction itself."}'
-    WHERE run_id = :run_id AND step = :step AND direction = :direction
-        AND outcome = 'rejected' AND idempotency_key <> :idempotency_key AND attempt < :attempt
-    """
-)
-# A rejected action did nothing, but could be tried again later: it is inserted as well.
-_INSERT_TOMBSTONE = text(
-    """
-    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock_id) AS lock_acquired),
-    inserted AS (
-        INSERT INTO saga_barrier
-            (run_id, step, direction, idempotency_key, attempt, outcome, reply)
-        SELECT :run_id, :step, 'action', :idempotency_key, :attempt, 'compensated', 'null'
-        FROM lock WHERE lock_acquired
-        ON CONFLICT (run_id, step, direction) DO UPDATE SET outcome = excluded.outcome
-            WHERE saga_barrier.outcome IN ('rejected', 'compensated') RETURNING 1)
-    SELECT lock_acquired, EXISTS (SELECT FROM inserted) FROM lock
-    """
-)
-# A row that this transaction has written has its number: no other one may record the answer, such
-# as one that the handler began after a COMMIT of its own.
-_RECORD_RESULT = text(
-    """
-    UPDATE saga_barrier SET outcome = :outcome, reply = CAST(:reply AS jsonb)
-    WHERE run_id = :run_id AND step = :step AND direction = :direction
-        AND xmin = CAST(pg_current_xact_id() AS xid)
-    """
-)
-_SELECT_RESULT = text(
-    """
-    SELECT outcome, CAST(reply AS text) AS reply FROM saga_barrier
-    WHERE run_id = :run_id AND step = :step AND direction = :direction
-    """
-)
-_RESTORE_ROLE = text("SELECT pg_catalog.set_config('role', :role, true)")
-_FIND_SCHEMA = text(
-    "SELECT nspname FROM pg_catalog.pg_namespace JOIN pg_catalog.pg_class"
-    " ON pg_namespace.oid = relnamespace WHERE pg_class.oid = pg_catalog.to_regclass(:name)"
-)
-_LOCK_TABLE_CREATION = text("SELECT pg_advisory_xact_lock(hashtext('saga_barrier'))")
-_DELETE_OLDER_THAN = text(
-    "DELETE FROM saga_barrier WHERE ctid = ANY(ARRAY("
-    "SELECT ctid FROM saga_barrier WHERE claimed_at < now() - CAST(:older_than AS interval)"
-    " LIMIT :batch_size))"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class BarrierStatements:
-    """The statements of the barrier for one table."""
-
-    claim: TextClause
-    reclaim: TextClause
-    insert_tombstone: TextClause
-    record_result: TextClause
-    select_result: TextClause
-
-    @classmethod
-    def for_schema(cls, schema: str) -> "BarrierStatements":
-        """Make those for the table in a schema, whatever the search path is when they run."""
-        templates = _CLAIM, _RECLAIM, _INSERT_TOMBSTONE, _RECORD_RESULT, _SELECT_RESULT
-        return cls(*(_with_schema(each, schema) for each in templates))
-
-
-SEARCH_PATH_STATEMENTS = BarrierStatements(
-    _CLAIM, _RECLAIM, _INSERT_TOMBSTONE, _RECORD_RESULT, _SELECT_RESULT
-)
-"""For the table that the search path finds."""
-
-
-def _with_schema(statement: TextClause, schema: str) -> TextClause:
-    qualified_name = _quote_identifier(schema).replace(":", r"\:") + ".saga_barrier"
-    return text(_TABLE_REFERENCE.sub(lambda found: f"{found[1]} {qualified_name}", statement.text))
-
-
-def _quote_identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-_TABLE_REFERENCE = re.compile(r"\b(INTO|UPDATE|FROM) saga_barrier\b")

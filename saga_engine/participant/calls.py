@@ -1,13 +1,12 @@
 """
 Calls of the user's handlers, each in a task of its own.
 
-What a handler does to its task stays there: it may cancel the task and forget about that, ignore a
-cancellation, or raise SystemExit, which asyncio would otherwise let out of the event loop. A call
-that is cancelled has `grace` seconds to end. After that it is abandoned: it goes on, and nothing
-waits for it.
+What a handler does to its task has no effect outside it: a handler may cancel its task, ignore a
+cancellation, or raise SystemExit, which asyncio would otherwise raise out of the event loop. A call
+that is cancelled has `grace_period` seconds to end. After that it is abandoned: it continues, and
+the engine does not wait for it.
 
-What a handler does to other tasks and to the loop is contained too, and what cannot be; see
-`saga_engine.containment`.
+`saga_engine.containment` limits what a handler can do to other tasks and to the event loop.
 """
 
 import asyncio
@@ -26,7 +25,8 @@ class HandlerCalls:
     """
     The calls of one participant in one process.
 
-    `grace` is how many seconds a call that was cancelled may take to end.
+    Args:
+        grace_period: seconds that a cancelled call has to end.
     """
 
     def __init__(self, grace_period: float) -> None:
@@ -40,8 +40,10 @@ class HandlerCalls:
         Run a coroutine in a task of its own.
 
         Args:
-            name: an object of this call alone, which says what it is; the value of CALL.
-            abandon: called with that task when this is cancelled and the task does not end.
+            call: identifies this call; it becomes the value of CURRENT_CALL.
+            coroutine: the call of the handler.
+            on_abandoned: called with that task if the caller is cancelled and the task does not
+                end within the grace period.
         """
         context = copy_context()
         context.run(CURRENT_CALL.set, call)
@@ -51,7 +53,7 @@ class HandlerCalls:
         self._finished_signals[task] = finished
         task.add_done_callback(self._on_task_done)
         try:
-            await finished  # and not the task, to which a cancellation would be passed on
+            await finished  # not the task: a cancellation of the caller would cancel it
         except asyncio.CancelledError:
             task.cancel()
             try:
@@ -60,19 +62,18 @@ class HandlerCalls:
                 if not task.done():
                     on_abandoned(task)
             raise
-        if task.cancelled():  # which is not ours: another handler has cancelled all tasks
-            coroutine.close()  # it may not even have begun
+        if task.cancelled():  # not by the engine: another handler has cancelled all tasks
+            coroutine.close()  # it may not have started
             raise RuntimeError
         return task.result()
 
     def _on_task_done(self, task: Task) -> None:
-        _signal_finished(
-            self._finished_signals.pop(task)
-        )  # for a task that was cancelled before it began
+        # For a task that was cancelled before it started: it never reaches _run_and_signal.
+        _signal_finished(self._finished_signals.pop(task))
 
 
 async def _run_and_signal(coroutine: Coroutine[Any, Any, T], finished: asyncio.Future[None]) -> T:
-    """Tell of the end a turn of the event loop earlier than a callback of the task would."""
+    """Signal the end one iteration of the event loop earlier than a callback of the task would."""
     try:
         return await coroutine
     finally:

@@ -1,4 +1,4 @@
-"""What a handler may know of the command it performs, beside its payload."""
+"""What a handler can know about its command, in addition to the payload."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import Direction
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommandContext:
     """
     The envelope of one command.
@@ -19,10 +19,10 @@ class CommandContext:
         run_id: the run that sends it.
         saga: the name of the run's saga.
         step: the step that sends it.
-        attempt: which send of the same command this is, from 1.
+        attempt: the number of times that the engine has sent this command, from 1.
         direction: the step's action, or its compensation.
-        idempotency_key: the same whenever the same command is sent again: pass it on to what the
-            handler calls.
+        idempotency_key: the same for each send of the same command: pass it on to the services
+            that the handler calls.
         deadline: when the engine stops waiting for this attempt, by the engine's clock.
     """
 
@@ -37,7 +37,7 @@ class CommandContext:
 
     @classmethod
     def from_command(cls, command: Command) -> Self:
-        """The context of a command that arrived."""
+        """Make the context of a received command."""
         return cls(
             command=command.name,
             run_id=command.run_id,

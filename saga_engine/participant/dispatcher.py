@@ -1,13 +1,13 @@
 """
-Participants at work: their loops over connections that are there, and how they come to an end.
+The loops of a participant process: from the delivery of a command to its acknowledgement.
 
-    deliveries -> performer -> replies (publish, confirm) -> acknowledgement
+    deliveries -> executor -> reply publisher (publish, confirm) -> acknowledgement
 
-What cannot be read as a command is set aside by rejecting it, so that the queue's policy
-dead-letters it. A command that another delivery has in hand waits without a slot (`waiting`): that
-one may be in a process that is gone, and many such commands would leave no slot for the others.
+A message that cannot be read as a command is rejected, and the queue's policy dead-letters it. A
+command whose other delivery is being executed waits without a slot (`in_progress`): the other
+delivery may belong to a process that is gone, and many such commands would use all the slots.
 
-`service` connects and hands the connections over; a simulation hands over its models.
+`service` opens the connections and passes them in; the simulation passes in models of them.
 """
 
 import asyncio
@@ -41,12 +41,16 @@ from saga_engine.waiting import wait_for_event
 
 class Dispatcher:
     """
-    The work of one participant process, from its first command until it has drained.
+    Executes the commands of one process, from its first command until it has shut down.
 
-    `stuck` is set when every place for a handler is taken by one that ignores its cancellation.
+    `stuck` is set when a handler that ignores its cancellation is running in every slot.
 
     Args:
-        performers: by the queue whose commands they perform.
+        executors: an executor for each queue.
+        publisher: publishes the replies.
+        consumer: delivers the commands.
+        settings: concurrency, prefetch and timeouts.
+        emit: receives telemetry.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Dispatcher:
         self._settings = settings
         self._emit = emit
         self._batch_budget = BatchBudget(settings.max_batch_bytes, settings.max_batch_json_values)
-        self._draining = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.participant_concurrency)
         self._abandoned_count = 0
         self.stuck = asyncio.Event()
@@ -70,26 +74,26 @@ class Dispatcher:
         self._reply_publisher = ReplyPublisher(publisher, consumer, settings, emit)
 
     async def run(self) -> None:
-        """Perform commands until `drain`, then finish and acknowledge those in progress."""
+        """Execute commands until `stop`, then finish and acknowledge those in progress."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reply_publisher.run())
             async with asyncio.TaskGroup() as handler_tasks:
-                while not self._draining.is_set():
+                while not self._stopping.is_set():
                     limit = self._settings.participant_prefetch
                     for delivery in await self._consumer.take(limit, self._batch_budget):
                         handler_tasks.create_task(self._handle(delivery))
                     if self._consumer.buffered_count:
-                        # These are decoded when the event loop comes round; before that no more.
+                        # Let the event loop decode these before more are taken.
                         await asyncio.sleep(0)
             self._reply_publisher.stop_accepting()
 
-    async def drain(self) -> None:
-        """Begin nothing more."""
-        self._draining.set()
+    async def stop(self) -> None:
+        """Start no further command."""
+        self._stopping.set()
         await self._consumer.stop()
 
     async def _handle(self, delivery: Delivery) -> None:
-        """Take one command; the prefetch bounds how many are here."""
+        """Process one delivery; the prefetch limits how many are processed at once."""
         try:
             received = decode_command(delivery, self._settings)
             if isinstance(received, UnreadableMessage):
@@ -101,11 +105,13 @@ class Dispatcher:
                 InternalErrorCaught(operation=Operation.PARTICIPANT, problem=describe_error(error))
             )
             await self._dead_letter(
-                delivery, DeadLetterReason.INTERNAL_ERROR, "It met a bug of saga-engine."
+                delivery,
+                DeadLetterReason.INTERNAL_ERROR,
+                "Processing it failed with a bug in saga-engine.",
             )
 
     async def _execute(self, delivery: Delivery, received: ReceivedCommand) -> None:
-        """Answer a command, as soon as no other delivery has it in hand."""
+        """Execute a command, as soon as no other delivery of it is being executed."""
         executor = self._executors[delivery.queue]
         with self._in_progress.track(received.command) as retry_wait:
             while (
@@ -123,7 +129,7 @@ class Dispatcher:
         executor: Executor,
         retry_wait: RetryWait,
     ) -> CommandResult | None:
-        """Give a command a slot once; None when it has to come again, or is not wanted here."""
+        """Execute a command once there is a slot; None if it must be retried or given up here."""
         await self._slots.acquire()
         abandoned_task: Task | None = None
         try:
@@ -144,7 +150,7 @@ class Dispatcher:
             self._release_slot(abandoned_task)
 
     def _release_slot(self, abandoned_task: Task | None) -> None:
-        """Free a slot, or leave it to a handler that goes on, until that ends."""
+        """Free a slot. If the handler still runs, the slot is freed when it ends."""
         if abandoned_task is None or abandoned_task.done():
             self._slots.release()
             return
@@ -158,14 +164,14 @@ class Dispatcher:
         self._slots.release()
 
     def _is_still_ours(self, delivery: Delivery) -> bool:
-        """Whether what is not begun is still for us, and not for whom the broker gives it next."""
-        return not self._draining.is_set() and delivery.generation == self._consumer.generation
+        """Whether a command that has not started must still be executed for this delivery."""
+        return not self._stopping.is_set() and delivery.generation == self._consumer.generation
 
     async def _wait_before_retry(self, executor: Executor, seconds: float) -> None:
         if executor.outage_monitor is not None and executor.is_database_unavailable:
             await executor.outage_monitor.wait_until_over(MAX_RETRY_DELAY)
             return
-        await wait_for_event(self._draining, seconds)
+        await wait_for_event(self._stopping, seconds)
 
     def _emit_consumed(self, delivery: Delivery) -> None:
         redelivered = int(delivery.redelivered)

@@ -1,9 +1,11 @@
 """
-What a handler raises to say no: Rejected for a business no, Failed for technical trouble.
+What a handler raises instead of returning a result: Rejected or Failed.
 
-Their texts travel to the engine and are shown to operators, so they are the author's to choose.
-What any other exception says stays here: it may quote a payload or a password.
+Their texts are sent to the engine and shown to operators, so the author chooses them. The text of
+any other exception never leaves the process: it may quote a payload or a password.
 """
+
+from enum import StrEnum
 
 from saga_engine.payload.limits import BodyLimits, find_violation
 from saga_engine.payload.payload import is_storable
@@ -13,30 +15,43 @@ from saga_engine.protocol.reply import MAX_CODE_CHARACTERS
 from saga_engine.vocabulary import Failure, Json
 
 HANDLER_ERROR_BYTES = 65_536
-"""What a refusal may need: it is for people to read, and is kept in the run's journal."""
+"""Bytes of a handler error: it is for people to read, and is kept in the run's journal."""
 
 
 HANDLER_ERROR_LIMITS = BodyLimits(
     max_bytes=HANDLER_ERROR_BYTES, max_depth=500, max_values=HANDLER_ERROR_BYTES
 )
 """
-What no settings allow: a refusal is made before the settings are known.
+The largest limits that any settings allow: an error is made before the settings are known.
 
-Those of the process hold it to their own limits when it is answered.
+The limits of the process's own settings are checked when the reply is written.
 """
+
+
+class FailureCode(StrEnum):
+    """The codes of failures that the participant kit itself replies with."""
+
+    UNKNOWN_COMMAND = "unknown_command"
+    INVALID_PAYLOAD = "invalid_payload"
+    INVALID_RESULT = "invalid_result"
+    TIMEOUT = "timeout"
+    BARRIER_ROW_DELETED = "barrier_row_deleted"
+    TRANSACTION_ENDED = "transaction_ended"  # the handler committed or rolled back itself
+    TRANSACTION_FAILED = "transaction_failed"
+    TRANSACTION_READ_ONLY = "transaction_read_only"
 
 
 class _HandlerError(Exception):
     """
-    An answer that is not a success.
+    A reply that is not a success.
 
     Args:
         code: a word for programs, of 1 to 128 characters.
         message: a sentence for people.
-        details: JSON, for whoever wants to know more.
+        details: JSON with further information.
 
     Raises:
-        ValueError: one of them cannot travel.
+        ValueError: one of them cannot be sent.
     """
 
     def __init__(self, code: str, message: str = "", details: Json = None) -> None:
@@ -53,15 +68,15 @@ class _HandlerError(Exception):
 
 
 class Rejected(_HandlerError):
-    """A business no: nothing was done, and asking again would not help."""
+    """A business rejection: nothing was done, and a retry would not help."""
 
 
 class Failed(_HandlerError):
-    """Technical trouble: nothing was done that lasts, and asking again may help."""
+    """A technical failure: nothing was done that lasts, and a retry may help."""
 
 
 def fits_reply(failure: Failure, limits: BodyLimits = HANDLER_ERROR_LIMITS) -> bool:
-    """Whether a failure's code, message and details fit a reply, whose body has *limits*."""
+    """Whether a failure's code, message and details fit a reply whose body has *limits*."""
     if not _is_text(failure.code) or not 0 < len(failure.code) <= MAX_CODE_CHARACTERS:
         return False
     if not _is_text(failure.message):

@@ -1,9 +1,9 @@
 """
-One of the user's functions: its signature checked when it is declared, its call from JSON to JSON.
+One of the user's functions: its signature, checked at its declaration, and its call with JSON.
 
-Parameters are recognised by their annotation, never by name or place: one payload, an optional
+Parameters are recognised by their annotation, never by name or position: one payload, an optional
 AsyncConnection (the transaction of the barrier), an optional CommandContext. A handler must be
-`async`: a plain function would stop every other handler while it waits.
+`async`: a plain function would block every other handler while it waits.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import DefinitionError
 from saga_engine.participant.context import CommandContext
-from saga_engine.participant.errors import Failed
+from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.protocol.command import Command
@@ -28,7 +28,11 @@ class Handler:
     """
     A command's handler.
 
-    `undoes` is the command it compensates, empty when it is no compensation; `file` has its code.
+    Args:
+        command_name: the command.
+        function: the user's function; `source_file` is the file of its code.
+        compensated_command: the command that it compensates; empty if it is not a compensation.
+        has_database: whether its participant has a database.
 
     Raises:
         DefinitionError: the function is not async, or an annotation is missing or does not fit.
@@ -58,8 +62,8 @@ class Handler:
         signature = _Signature.from_function(function)
         if signature.transaction_parameter and not has_database:
             raise signature.definition_error(
-                "wants an AsyncConnection, and its participant has no database",
-                "Give the participant database=..., or take the parameter out.",
+                "has a parameter of type AsyncConnection, and its participant has no database",
+                "Give the participant database=..., or remove the parameter.",
             )
         self._function = function
         self.source_file = signature.location.rpartition(":")[0]
@@ -70,16 +74,17 @@ class Handler:
 
     async def __call__(self, command: Command, tx: AsyncConnection | None) -> Json:
         """
-        Perform a command; the result as JSON. What the user's function raises, this raises.
+        Call the function with a command's payload, and return its result as JSON.
 
         Raises:
-            Failed: the payload, or what the function returned, does not fit its annotation.
+            Failed: the payload or the result does not match its annotation. An exception of the
+                function is raised unchanged.
         """
         name, payload = self._payload_parameter
         try:
             arguments = {name: payload.read(_decoded_payload(command))}
         except PayloadError as error:
-            raise Failed("invalid_payload", f"The payload {error}.") from None
+            raise Failed(FailureCode.INVALID_PAYLOAD, f"The payload {error}.") from None
         if self._context_parameter:
             arguments[self._context_parameter] = CommandContext.from_command(command)
         if self._transaction_parameter:
@@ -88,15 +93,16 @@ class Handler:
         try:
             return self._result_type.write(result)
         except PayloadError as error:
-            raise Failed("invalid_result", f"The handler's result does not fit: {error}.") from None
+            text = f"The handler's result does not match its annotation: {error}."
+            raise Failed(FailureCode.INVALID_RESULT, text) from None
 
 
 def _decoded_payload(command: Command) -> Json:
-    assert not isinstance(command.payload, bytes), "a command that arrived is decoded"
+    assert not isinstance(command.payload, bytes), "a received command is decoded"
     return command.payload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Signature:
     name: str
     location: str
@@ -122,9 +128,9 @@ class _Signature:
                 payload_parameters.append(parameter.name)
         if len(payload_parameters) != 1:
             raise DefinitionError(
-                f"{name} takes {len(payload_parameters)} payloads.",
+                f"{name} has {len(payload_parameters)} payload parameters.",
                 location=location,
-                fix="Take one, annotated with the command's pydantic model.",
+                fix="Give it one, annotated with the command's pydantic model.",
             )
         return cls(
             name=name,
@@ -150,7 +156,7 @@ _MISSING = object()
 def _source_location(function: HandlerFunction) -> str:
     if not inspect.isfunction(function):
         raise DefinitionError(
-            f"A {type(function).__name__} is declared where a function belongs.",
+            f"The decorator is applied to a {type(function).__name__}, not to a function.",
             location=str(getattr(function, "__module__", "the module")),
             fix="Put the decorator, with its arguments, directly on an async function.",
         )
@@ -160,7 +166,7 @@ def _source_location(function: HandlerFunction) -> str:
         raise DefinitionError(
             f"{function.__name__} is not an async function.",
             location=location,
-            fix="Declare it with async def; wrap what blocks in asyncio.to_thread.",
+            fix="Declare it with async def; call blocking code with asyncio.to_thread.",
         )
     return location
 
@@ -181,7 +187,9 @@ def _parameter_annotation(
 ) -> Any:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
         raise DefinitionError(
-            f"{description} is no plain one.", location=location, fix="Use no * and no /."
+            f"{description} is variadic or positional-only.",
+            location=location,
+            fix="Declare it without * and without /.",
         )
     if parameter.name not in hints:
         raise DefinitionError(
@@ -197,6 +205,6 @@ def _payload_type(annotation: Any, description: str, location: str) -> PayloadTy
         raise DefinitionError(
             f"{description} has no annotation.",
             location=location,
-            fix="Annotate it, with None for nothing.",
+            fix="Annotate it; use None for a handler that returns nothing.",
         )
     return declared_type(annotation, description, location)

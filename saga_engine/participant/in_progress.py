@@ -1,9 +1,9 @@
 """
-Commands that wait for another delivery of theirs: when each is tried again, and when not any more.
+Commands that wait because another delivery of them is being executed: when each is retried.
 
-Whoever has a command in hand may be gone for good, and its session found dead only later. So a
-command does not wait for ever, and of the attempts of one command only the last: the engine listens
-to no other, and attempts that pile up would fill the prefetch.
+The process that executes the other delivery may be gone, and PostgreSQL may find its session dead
+only later. So the wait has a timeout, and only the last attempt of a command waits: the engine
+ignores replies to earlier attempts, and waiting attempts would fill the prefetch.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from saga_engine.vocabulary import Direction
 
 MAX_RETRY_DELAY = 1.0
 _BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
-"""Seconds until a command is tried again."""
+"""Seconds until a command is retried."""
 
 _StepRef = tuple[UUID, str, Direction]
 
 
 class InProgressCommands:
     """
-    The commands that one process has taken and not answered.
+    The commands that one process has received and not replied to.
 
     Args:
-        patience: seconds after which one is given up.
+        wait_timeout: seconds that a command waits for another delivery of it.
     """
 
     def __init__(self, wait_timeout: float) -> None:
@@ -36,7 +36,7 @@ class InProgressCommands:
 
     @contextmanager
     def track(self, command: Command) -> Iterator["RetryWait"]:
-        """Surround all that is tried with a command."""
+        """Keep a command registered while the block executes it."""
         step_ref = command.run_id, command.step, command.direction
         attempts = self._attempts.setdefault(step_ref, [])
         attempts.append(command.attempt)
@@ -50,9 +50,10 @@ class InProgressCommands:
 
 class RetryWait:
     """
-    One command's waiting.
+    The waiting of one command.
 
-    `begins` until it has met another delivery for the first time, `counted` once it had a turn.
+    `is_first_conflict` is true until another delivery was found in progress; `consumption_emitted`
+    is true once telemetry has counted the command.
     """
 
     def __init__(self, attempts: list[int], attempt: int, wait_timeout: float) -> None:
@@ -65,14 +66,14 @@ class RetryWait:
         self.consumption_emitted = False
 
     def should_give_up(self) -> bool:
-        """Note that another delivery has it in hand; whether to wait for that no longer."""
+        """Record that another delivery is in progress; return whether to stop waiting for it."""
         now = asyncio.get_running_loop().time()
         if self.is_first_conflict:
             self._deadline, self.is_first_conflict = now + self._wait_timeout, False
         return now >= self._deadline or self._attempt < max(self._attempts)
 
     def next_delay(self) -> float:
-        """Seconds until it is tried again."""
+        """Seconds until the command is retried."""
         delay = _BACKOFF.delay(self._retries)
         self._retries += 1
         return delay

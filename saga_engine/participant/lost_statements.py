@@ -1,14 +1,14 @@
 """
-Whether a statement that takes long is still at work, asked from outside its connection.
+Finding statements that were lost on the network, by asking PostgreSQL over another connection.
 
-A handler's statement may take long, so how long it takes says nothing. But if its answer was lost,
-or the statement itself, somewhere between two hosts that are both there, nobody would ever say so,
-and a few of those take every slot of a process. PostgreSQL knows: a session that waits for us,
-while we wait for it, is lost. It is ended on both sides, so that what it has locked is free.
+A handler's statement may take long, so its duration says nothing. But if the statement or its
+response is lost between two hosts that are both up, neither side notices, and a few such statements
+use every slot of a process. PostgreSQL can tell: if its session waits for the client while the
+client waits for it, the statement is lost. Both sides are then closed, which frees its locks.
 
-PostgreSQL waits for us as well while it reads a large statement, so nothing is lost while bytes
-move. Whoever stands between us may have taken them all, and pass them on slowly: neither end can
-see that, and it is not to be told from a loss. So what has sent much is given longer.
+PostgreSQL also waits for the client while it reads a large statement, so a statement is not lost
+while bytes are moving. A proxy may have taken all the bytes and forward them slowly, which neither
+end can see. So a statement that has sent more bytes gets more time.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ from saga_engine.telemetry.events import DatabaseUnavailable, Observer, describe
 from saga_engine.telemetry.operations import Operation
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at what is waited for."""
+"""Seconds between two checks of the pending statements."""
 
 MIN_UPLOAD_RATE = 125_000
-"""Bytes a second at which what was sent reaches PostgreSQL at the least: 1 Mbit/s."""
+"""Bytes per second at which sent bytes are assumed to reach PostgreSQL at least: 1 Mbit/s."""
 
 APPLICATION_NAME = "saga-engine participant"
-"""Only sessions of that name are ended, or of one that a single connection has behind a pooler."""
+"""Only sessions with this name are ended, or with the unique name of a connection behind a pooler."""
 
 
 class _ByteCounts(NamedTuple):
-    """What of a connection's has moved until now."""
+    """The bytes that a connection has moved so far."""
 
     unsent: int = 0
     acknowledged: int = 0
@@ -50,7 +50,7 @@ class _ByteCounts(NamedTuple):
 
 
 class _PendingStatement:
-    """That something is waited for on a connection of asyncpg's; nothing has happened `since`."""
+    """A statement on an asyncpg connection whose response has not arrived."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
@@ -60,15 +60,15 @@ class _PendingStatement:
     @property
     def session_id(self) -> int | str:
         """
-        What names the session in PostgreSQL: its process number, or a name behind a pooler.
+        Identifies the session in PostgreSQL: its process id, or behind a pooler a unique name.
 
-        There the number is the pooler's own, and the session is another one in each transaction.
+        Behind a pooler the process id is the pooler's, and the session differs by transaction.
         """
         session_id: int | str = self.driver.session_name or self.driver.get_server_pid()
         return session_id
 
     def is_silent(self, silence_timeout: float) -> bool:
-        """Whether nothing has moved for so long, and what was sent has had the time to arrive."""
+        """Whether no byte has moved for the timeout plus the time that the sent bytes need."""
         counts = _byte_counts(self.driver)
         if counts != self._last_counts:
             self._last_counts = counts
@@ -81,10 +81,12 @@ class _PendingStatement:
 
 class LostStatementMonitor:
     """
-    Watches the statements of one engine, from when it is made; `run` ends what is lost.
+    Watches the statements of one engine; `run` ends those that are lost.
 
     Args:
-        url: where PostgreSQL is asked, over a connection that is opened for it; `asking` opens it.
+        engine: the engine to watch.
+        url: of the same database, for the connections that ask PostgreSQL (`probe_engine`).
+        settings: the silence timeout and the connect timeout.
     """
 
     def __init__(self, engine: AsyncEngine, url: str, settings: Settings) -> None:
@@ -106,9 +108,9 @@ class LostStatementMonitor:
 
     @contextmanager
     def watch(self, connection: AsyncConnection) -> Iterator[None]:
-        """Surround what is no statement, and waits for PostgreSQL all the same."""
+        """Watch a block that waits for PostgreSQL without executing a statement: commit, rollback."""
         sync_connection = connection.sync_connection
-        assert sync_connection is not None, "it has been begun"
+        assert sync_connection is not None, "it is open"
         self._on_statement_start(sync_connection)
         try:
             yield
@@ -116,17 +118,17 @@ class LostStatementMonitor:
             self._on_statement_end(sync_connection)
 
     def stop_watching(self, connection: AsyncConnection) -> None:
-        """Nothing is waited for on it any more, however that ended."""
+        """Forget a connection's pending statement."""
         self._pending.pop(connection.sync_connection, None)
 
     async def run(self, emit: Observer) -> None:
-        """Look for what is lost, until cancelled; one fact for an outage, however long it is."""
+        """End lost statements, until cancelled. An outage emits one event, however long it is."""
         in_outage = False
         while True:
             await asyncio.sleep(POLL_INTERVAL)
             try:
                 lost = await self._terminate_lost()
-            except Exception as error:  # noqa: BLE001 - the next look asks again
+            except Exception as error:  # noqa: BLE001 - the next check asks again
                 if not in_outage:
                     emit(
                         DatabaseUnavailable(
@@ -137,7 +139,7 @@ class LostStatementMonitor:
                 continue
             in_outage = False
             if lost:
-                problem = f"{len(lost)} statements or their answers were lost on the way."
+                problem = f"{len(lost)} statements or their responses were lost on the network."
                 emit(DatabaseUnavailable(operation=Operation.LOST_STATEMENTS, problem=problem))
 
     async def close(self) -> None:
@@ -145,14 +147,14 @@ class LostStatementMonitor:
         await self.probe_engine.dispose()
 
     async def _terminate_lost(self) -> AbstractSet[_PendingStatement]:
-        """Ask twice, because an answer may be on its way for a moment."""
+        """Ask twice: a response may be on its way at the first time."""
         pending = set(self._pending.values())
         if not self._silent_statements(pending):
             return set()
-        # All of them at once: each look is a connection to PostgreSQL, and takes its time.
+        # All of them at once: each check opens a connection to PostgreSQL.
         waiting_for_client = await self._query_sessions(pending, _SELECT_WAITING_SESSIONS)
         for each in pending - waiting_for_client:
-            each.last_activity = time.monotonic()  # at work
+            each.last_activity = time.monotonic()  # PostgreSQL is executing it
         if not self._silent_statements(waiting_for_client):
             return set()
         await asyncio.sleep(POLL_INTERVAL)
@@ -176,7 +178,7 @@ class LostStatementMonitor:
     async def _query_sessions(
         self, pending: AbstractSet[_PendingStatement], query: TextClause
     ) -> AbstractSet[_PendingStatement]:
-        """Those whose sessions wait for us as well."""
+        """The statements whose sessions wait for the client."""
         by_session = {each.session_id: each for each in pending if not each.driver.is_closed()}
         parameters = {
             "pids": [each for each in by_session if isinstance(each, int)],
@@ -204,7 +206,7 @@ class LostStatementMonitor:
 
 
 def _byte_counts(driver: Any) -> _ByteCounts:
-    transport = driver._transport  # noqa: SLF001 - asyncpg does not tell it
+    transport = driver._transport  # noqa: SLF001 - asyncpg has no public access to it
     sock = transport and transport.get_extra_info("socket")
     if not sock:
         return _ByteCounts()
@@ -215,14 +217,13 @@ def _byte_counts(driver: Any) -> _ByteCounts:
         tcp_info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         return _ByteCounts(unsent, *_TCP_INFO_BYTE_COUNTS.unpack_from(tcp_info, _TCP_INFO_OFFSET))
     except (OSError, struct.error):
-        return _ByteCounts(unsent)  # it is closed, or this kernel does not tell
+        return _ByteCounts(unsent)  # it is closed, or this kernel has no such option
 
 
-# bytes_acked and bytes_received of Linux's struct tcp_info, which only ever grows at its end.
+# bytes_acked and bytes_received of Linux's struct tcp_info, which is only extended at its end.
 _TCP_INFO_BYTE_COUNTS, _TCP_INFO_OFFSET = struct.Struct("=QQ"), 120
 
-# Whatever state a session that waits for its client calls that: asyncpg sends statements in two
-# parts.
+# The state of the session is not checked: asyncpg sends a statement in two parts.
 _FROM_SESSIONS_WAITING_FOR_CLIENT = """
     FROM pg_stat_activity
     WHERE usename = current_user AND wait_event = 'ClientRead'

@@ -1,8 +1,8 @@
 """
-An outage of a participant's database: found by a command, ended by a look that finds it there.
+An outage of a participant's database: detected by a command, ended by a successful probe.
 
-Meanwhile no command of the participant is begun. What the broker has delivered is kept, up to the
-prefetch, and not returned: what is returned too often becomes a dead letter.
+During the outage the participant starts no command. Deliveries are kept, up to the prefetch, and
+not returned to the broker: RabbitMQ dead-letters messages that are returned too often.
 """
 
 import asyncio
@@ -14,15 +14,17 @@ from saga_engine.waiting import wait_for_event
 
 
 class CommandDeferred(Exception):
-    """The database is away, and nothing of the command has been done: it waits for its turn."""
+    """The database is unavailable and the command has had no effect: it must be retried."""
 
 
 class OutageMonitor:
     """
-    Whether the database of one participant is away; `problem` says why, and is empty when not.
+    Whether the database of one participant is available; if not, `problem` says why.
 
     Args:
-        interval: seconds between two looks.
+        database: the database to probe.
+        probe_interval: seconds between two probes.
+        emit: receives telemetry.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class OutageMonitor:
         self._outage_ended.set()
 
     def report(self, error: BaseException) -> None:
-        """Report an outage by an error; only its first report counts."""
+        """Start an outage because of an error; further reports during the outage are ignored."""
         if self.problem:
             return
         problem = self.problem = self.describe_error(error)
@@ -48,15 +50,15 @@ class OutageMonitor:
         self._emit(DatabaseUnavailable(operation=Operation.PARTICIPANT, problem=problem))
 
     def describe_error(self, error: BaseException) -> str:
-        """Say in a sentence what an error of the database is, without its text."""
+        """Describe an error of the database in a sentence, without the text of the error."""
         return self._database.describe_error(error)
 
     async def wait_until_over(self, seconds: float) -> None:
-        """Wait until it is over, for so many seconds at most."""
+        """Wait until the outage is over, for a limited number of seconds."""
         await wait_for_event(self._outage_ended, seconds)
 
     async def run(self) -> None:
-        """Look whether an outage is over, until cancelled."""
+        """Probe the database during outages, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._outage_started.wait()

@@ -1,5 +1,5 @@
 """
-What users write: a participant, and which of their functions performs which command.
+What users write: a participant, and which of their functions handles which command.
 
     payments = Participant("payments", database=url)
 
@@ -9,7 +9,8 @@ What users write: a participant, and which of their functions performs which com
     @payments.compensation("payment.refund", of="payment.charge")
     async def refund(command: RefundCard, tx: AsyncConnection) -> None: ...
 
-Declaring connects to nothing; `service` does. Every rule is checked where it is broken.
+A declaration opens no connection; `service` does. Every rule is checked at the declaration, and the
+error names its file and line.
 """
 
 import inspect
@@ -29,20 +30,20 @@ F = TypeVar("F", bound=HandlerFunction)
 
 class Participant:
     """
-    A service that performs commands.
+    A service that handles commands.
 
     Args:
         name: names its queue, `saga.participant.<name>`. All its processes share the name.
         database: where its handlers keep their effects, as an AsyncEngine of SQLAlchemy or a
             postgresql+asyncpg:// URL. With it every effect happens once (see `barrier`); without
             it handlers get an idempotency key to pass on.
-        create_barrier: whether the barrier's table is created at start. Say no when it is part of
-            your own migrations (`barrier.table`).
-        barrier_schema: the schema of the barrier's table, which exists. Without it the search path
-            of the participant's role decides, once at start.
+        create_barrier: whether the barrier's table is created at start; False if it is part of your
+            own migrations (`barrier.table`).
+        barrier_schema: an existing schema for the barrier's table. Without it the table is in the
+            first schema of the search path, which is read once at start.
 
     Raises:
-        DefinitionError: the name cannot name a queue.
+        DefinitionError: the name is not valid for a queue.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Participant:
     ) -> None:
         if not _matches(SAGA_NAME_PATTERN, name):
             raise DefinitionError(
-                f"Participant {name!r} has a name that cannot travel.",
+                f"Participant {name!r} has an invalid name.",
                 location=_caller_location(),
                 fix="Use a to z, 0 to 9, - and _, at most 64.",
             )
@@ -67,18 +68,18 @@ class Participant:
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """Its handlers, by the command they perform."""
+        """Its handlers by command."""
         return MappingProxyType(self._handlers)
 
     def command(self, name: str) -> Callable[[F], F]:
         """
-        Declare the async function that performs a command.
+        Declare the async function that handles a command.
 
         Args:
             name: the command: words of letters, digits, - and _ with dots between them.
 
         Raises:
-            DefinitionError: the name cannot travel, or has a handler already.
+            DefinitionError: the name is not valid, or has a handler already.
         """
         return self._declare(name, compensated_command="")
 
@@ -86,39 +87,39 @@ class Participant:
         """
         Declare the async function that undoes what the command `of` did.
 
-        Called only when that was done: undoing what never happened succeeds without it, and what
-        was undone cannot happen afterwards. For that the two must share a database; a command that
-        undoes another participant's is declared with `command`.
+        It is called only if that command took effect. A compensation of a command that never ran
+        succeeds without calling it, and the command is refused afterwards. Both handlers must use
+        the same database for that; declare a command that undoes another participant's with
+        `command`.
 
         Args:
             name: the compensating command.
-            of: the command it undoes, which this participant performs.
+            of: the command it undoes, which this participant handles.
 
         Raises:
-            DefinitionError: the name cannot travel or has a handler already, or this participant
-                does not perform the command *of*.
+            DefinitionError: the name is not valid or has a handler already, or this participant
+                does not handle the command *of*.
         """
         if of not in self._handlers or self._handlers[of].compensated_command:
             raise DefinitionError(
-                f"{name} is declared as compensation of {of!r}, which {self.name} does not"
-                " perform.",
+                f"{name} is declared as compensation of {of!r}, which {self.name} does not handle.",
                 location=_caller_location(),
                 fix=f"Declare @{self.name}.command({of!r}) before it; if another participant"
-                " performs that, declare this with command.",
+                " handles it, declare this with command.",
             )
         return self._declare(name, compensated_command=of)
 
     def _declare(self, name: str, *, compensated_command: str) -> Callable[[F], F]:
         if not _matches(COMMAND_PATTERN, name) or len(name) > MAX_COMMAND_BYTES:
             raise DefinitionError(
-                f"{name!r} is no name for a command.",
+                f"{name!r} is not a valid name for a command.",
                 location=_caller_location(2),
                 fix="Use words of letters, digits, - and _ with dots between them, at most"
                 f" {MAX_COMMAND_BYTES} characters.",
             )
         if name in self._handlers:
             raise DefinitionError(
-                f"{self.name} performs {name} already.",
+                f"{self.name} already handles {name}.",
                 location=_caller_location(2),
                 fix="Give each command one handler.",
             )
@@ -136,7 +137,7 @@ class Participant:
 
 
 def _caller_location(extra_frames: int = 1) -> str:
-    """`file:line` of whoever called the function that is `above` this one's caller."""
+    """`file:line` of the caller of this function's caller, *extra_frames* frames further up."""
     frame = inspect.stack(context=0)[extra_frames + 1]
     return f"{frame.filename}:{frame.lineno}"
 

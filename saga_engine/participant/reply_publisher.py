@@ -1,12 +1,13 @@
 """
-Replies on their way: published in batches, and only then their commands acknowledged.
+Publishing replies in batches, and acknowledging their commands once the broker has confirmed them.
 
-Rule: a command is acknowledged when the broker has confirmed its reply. Until then its delivery is
-held, so whatever happens to this process the command is delivered again and the barrier repeats its
-answer. A reply no queue is bound for (the engine is not there) is tried again with growing pauses,
-without holding up the others, for `participant_reply_retry_timeout` seconds; then its command is
-set aside, and at once where its `reply_to` is no queue of an engine. Nothing is lost by that: the
-engine asks again for whatever it has not heard of.
+A command is acknowledged only when the broker has confirmed its reply. If this process ends before
+that, the broker delivers the command again and the barrier repeats the reply.
+
+A reply that no queue takes (no engine has run on this broker yet) is retried with a growing delay
+for `participant_reply_retry_timeout` seconds and does not delay other replies. Then its command is
+dead-lettered; immediately if its `reply_to` is not an engine's queue. No step is lost: the engine
+sends a command again when there is no reply in time.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from saga_engine.waiting import wait_for_event
 
 
 def _loop_time() -> float:
-    """The clock of the event loop: what is waited for here goes by no other."""
+    """The clock of the event loop, which all waits here use."""
     return asyncio.get_running_loop().time()
 
 
@@ -40,7 +41,7 @@ class _UnconfirmedReply:
 
 
 class ReplyPublisher:
-    """What was answered and is not confirmed yet."""
+    """Holds the replies that the broker has not confirmed yet."""
 
     def __init__(
         self,
@@ -61,17 +62,17 @@ class ReplyPublisher:
         self._stopped_accepting = False
 
     def add(self, delivery: Delivery, message: Message) -> None:
-        """Publish a reply, then acknowledge the command it answers."""
+        """Publish a reply, then acknowledge its command."""
         self._unconfirmed.append(_UnconfirmedReply(delivery, message))
         self._wake_up.set()
 
     def stop_accepting(self) -> None:
-        """No more will be added: `run` ends when nothing is left that can be confirmed."""
+        """Add no further replies: `run` ends when none is left that can be confirmed."""
         self._stopped_accepting = True
         self._wake_up.set()
 
     async def run(self) -> None:
-        """Publish whatever is due, up to `max_batch_bytes` in one write, until finished."""
+        """Publish the replies that are due, up to `max_batch_bytes` in one write, until finished."""
         while self._unconfirmed or not self._stopped_accepting:
             self._wake_up.clear()
             now = _loop_time()
@@ -89,7 +90,7 @@ class ReplyPublisher:
                 await wait_for_event(self._wake_up, next_due)
 
     def _next_batch(self, due: list[_UnconfirmedReply]) -> list[_UnconfirmedReply]:
-        """As many of them as are written at once: one, and more while they are small enough."""
+        """The replies to write at once: at least one, and more up to `max_batch_bytes`."""
         size = 0
         for index, reply in enumerate(due):
             size += len(reply.message.body)
@@ -122,22 +123,22 @@ class ReplyPublisher:
 
     def _is_undeliverable(self, reply: _UnconfirmedReply, outcome: PublishOutcome) -> bool:
         expired = _loop_time() - reply.added_at > self._settings.participant_reply_retry_timeout
-        # Any engine's queue for replies begins like that, and may not be there yet; what leads
-        # elsewhere never will be, and would take the place of other commands for all that time.
+        # The names of all engines' reply queues start like this, and such a queue may not exist
+        # yet. A retry to any other name would only occupy the prefetch.
         unroutable = expired or not reply.message.routing_key.startswith(REPLIES)
         return outcome is PublishOutcome.UNPUBLISHABLE or (
             outcome is PublishOutcome.UNROUTABLE and unroutable
         )
 
     def _will_be_redelivered(self, reply: _UnconfirmedReply, outcome: PublishOutcome) -> bool:
-        """Whether the command is delivered again anyway, to us or to another process."""
+        """Whether the broker delivers the command again anyway, to this process or another."""
         shutting_down = self._stopped_accepting and outcome is PublishOutcome.UNROUTABLE
         return shutting_down or reply.delivery.generation != self._consumer.generation
 
     def _schedule_retry(self, reply: _UnconfirmedReply) -> None:
         reply.publish_at = _loop_time() + self._backoff.delay(reply.attempts)
         reply.attempts += 1
-        # Two publishes of one message id cannot be told apart while both are on their way.
+        # Two publishes with one message id cannot be distinguished while both are in flight.
         reply.message = replace(reply.message, message_id=new_message_id())
 
     async def _dead_letter(
@@ -166,7 +167,7 @@ class ReplyPublisher:
 _DEAD_LETTER_REASONS = {
     PublishOutcome.UNROUTABLE: (
         DeadLetterReason.REPLY_UNROUTABLE,
-        "No queue takes the reply: its reply_to leads nowhere.",
+        "No queue takes the reply: there is no queue for its reply_to.",
     ),
     PublishOutcome.UNPUBLISHABLE: (
         DeadLetterReason.REPLY_UNPUBLISHABLE,

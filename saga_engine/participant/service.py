@@ -1,17 +1,14 @@
 """
-The composition root of a participant process: its connections, its shift, and how it stops.
+The composition root of a participant process: its connections, its dispatcher and its shutdown.
 
-`run` ends when it is told to stop and everything in hand is answered and
-acknowledged, or when the time for that is over; the broker delivers the rest again.
+After `stop` is set, `run` ends when every started command is replied to and acknowledged, or at the
+deadline; the broker delivers the remaining commands again.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
-from types import TracebackType
-from typing import Self
+from contextlib import AsyncExitStack
 
-from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.containment import guard_event_loop
@@ -22,23 +19,20 @@ from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.outage import OutageMonitor
 from saga_engine.participant.participant import Participant
+from saga_engine.process import EngineProcess, Readiness
 from saga_engine.protocol.topology import Topology, participant_queue, participant_topology
 from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule
 from saga_engine.telemetry.events import (
-    BrokerConnectionChanged,
     HandlersRegistered,
     Observer,
     ProcessReady,
     ProcessStopped,
-    ProcessStopping,
 )
-from saga_engine.vocabulary import ConnectionState
-
-PROGRAM = "participant"
+from saga_engine.vocabulary import Program
 
 
-class ParticipantService:
+class ParticipantService(EngineProcess):
     """
     The participants of one process; `async with` connects them, `run` runs them.
 
@@ -47,128 +41,39 @@ class ParticipantService:
     Raises:
         ConfigurationError: they cannot work in one process, or a URL or their codec is missing or
             wrong.
-        StoreError, BrokerError: on entering, when something is not usable; afterwards everything
-            that is away is waited for.
+        StoreError, BrokerError: on entering, when a server is not usable. Later, the service waits
+            for a server that is unavailable.
     """
 
     def __init__(
         self, participants: Iterable[Participant], settings: Settings, emit: Observer
     ) -> None:
+        super().__init__(Program.PARTICIPANT, settings, emit)
         self._participants = _validate_participants(list(participants))
-        self._settings = settings
         self._encryption = encryption_from(settings)
-        self._emit = emit
-        self._exit_stack = AsyncExitStack()
-        self._shutting_down = False
-        self._close_deadline: float | None = None
         self._databases: dict[str, ParticipantDatabase] = {}
         self._outage_monitors: dict[str, OutageMonitor] = {}
         self._executors: dict[str, Executor] = {}
-        self._connections: tuple[SupervisedConnection, SupervisedConnection]
         self._dispatcher: Dispatcher
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as exit_stack:
-            for participant in self._participants:
-                await self._open_participant(participant, exit_stack)
-            await self._connect(exit_stack)
-            self._exit_stack = exit_stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # What is still open when the time for leaving is over ends with the process.
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._close_deadline):
-                await self._exit_stack.aclose()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Perform commands until *stop* is set, then shut down within `shutdown_timeout`."""
-        with guard_event_loop():
-            finished_cleanly = await self._run_until_stopped(stop)
-        self._emit(ProcessStopped(program=PROGRAM, clean=finished_cleanly))
-        if self._dispatcher.stuck.is_set():
-            raise HandlersStuck(
-                f"All {self._settings.participant_concurrency} places for handlers"
-                " (participant_concurrency) are taken by handlers that went on after they were"
-                " cancelled. The process ends, so that it is started again. Let those handlers"
-                " pass CancelledError on; see handler.abandoned in the log."
-            )
-
-    async def _run_until_stopped(self, stop: asyncio.Event) -> bool:
-        """Work until stopped or stuck, then drain; whether nothing in hand was left behind."""
-        async with asyncio.TaskGroup() as group:
-            background_tasks = [
-                *(
-                    group.create_task(each.run_lost_statement_monitor(self._emit))
-                    for each in self._databases.values()
-                ),
-                *(group.create_task(each.run()) for each in self._outage_monitors.values()),
-            ]
-            dispatch_task = group.create_task(self._dispatcher.run())
-            self._emit(ProcessReady(program=PROGRAM))
-            await self._wait_for_stop(stop)
-            self._shutting_down = True
-            self._emit(ProcessStopping(program=PROGRAM))
-            finished_cleanly = await self._finish_work(dispatch_task)
-            for task in background_tasks:
-                task.cancel()
-        return finished_cleanly
-
-    async def _wait_for_stop(self, stop: asyncio.Event) -> None:
-        """Wait until the process is to stop, or is stuck."""
-        async with asyncio.TaskGroup() as group:
-            wait_tasks = [group.create_task(each.wait()) for each in (stop, self._dispatcher.stuck)]
-            await asyncio.wait(wait_tasks, return_when=asyncio.FIRST_COMPLETED)
-            for each in wait_tasks:
-                each.cancel()
-
-    async def _finish_work(self, dispatch_task: asyncio.Task[None]) -> bool:
-        """Finish what is in hand; what does not end in time is cancelled, and left if need be."""
-        shutdown, now = (
-            ShutdownSchedule(self._settings.shutdown_timeout),
-            asyncio.get_running_loop().time(),
+    async def _open(self, resources: AsyncExitStack) -> None:
+        for participant in self._participants:
+            await self._open_participant(participant, resources)
+        connections = await self._connect(resources, _combined_topology(self._participants))
+        prefetch = self._settings.participant_prefetch
+        consumer = await resources.enter_async_context(
+            Consumer(connections.consume, list(self._executors), prefetch=prefetch)
         )
-        self._close_deadline = now + shutdown.close_deadline
-        try:
-            async with asyncio.timeout_at(
-                now if self._dispatcher.stuck.is_set() else now + shutdown.work_deadline
-            ):
-                await self._dispatcher.drain()
-                await asyncio.wait((dispatch_task,))
-        except TimeoutError:
-            for executor in self._executors.values():
-                executor.shorten_grace_period(shutdown.handler_grace_period)
-            dispatch_task.cancel()
-            return False
-        return True
+        publisher = Publisher(connections.publish)
+        self._dispatcher = Dispatcher(
+            self._executors, publisher, consumer, self._settings, self._emit
+        )
 
-    async def readiness(self) -> dict[str, str | None]:
-        """Each thing the process needs, and what is wrong with it; None: nothing."""
-        publish_connection, consume_connection = self._connections
-        databases = {
-            f"database of {name}": self._outage_monitors[name].problem
-            or await database.find_problem()
-            for name, database in self._databases.items()
-        }
-        stuck = self._dispatcher.stuck.is_set()
-        return {
-            **databases,
-            "handlers": "all of them are stuck" if stuck else None,
-            "publishing": _connection_problem(publish_connection.status),
-            "consuming": _connection_problem(consume_connection.status),
-            "shutting_down": "it is stopping" if self._shutting_down else None,
-        }
-
-    async def _open_participant(self, participant: Participant, exit_stack: AsyncExitStack) -> None:
+    async def _open_participant(self, participant: Participant, resources: AsyncExitStack) -> None:
         database = None
         if participant.database is not None:
             database = ParticipantDatabase(participant.database, self._settings)
-            exit_stack.push_async_callback(database.close)
+            resources.push_async_callback(database.close)
             await database.prepare(
                 create_barrier=participant.create_barrier, schema=participant.barrier_schema
             )
@@ -184,70 +89,102 @@ class ParticipantService:
         self._executors[participant_queue(participant.name)] = executor
         self._emit(HandlersRegistered(commands=tuple(participant.handlers)))
 
-    async def _connect(self, exit_stack: AsyncExitStack) -> None:
-        topology = _combined_topology(self._participants)
-        publish_connection, consume_connection = (
-            SupervisedConnection(
-                self._settings.require_broker_url(),
-                name=name,
-                settings=self._settings,
-                topology=topology,
-                on_status=self._emit_connection_changed,
-            )
-            for name in ("publish", "consume")
-        )
-        self._connections = (
-            await exit_stack.enter_async_context(publish_connection),
-            await exit_stack.enter_async_context(consume_connection),
-        )
-        prefetch = self._settings.participant_prefetch
-        consumer = Consumer(consume_connection, list(self._executors), prefetch=prefetch)
-        await exit_stack.enter_async_context(consumer)
-        self._dispatcher = Dispatcher(
-            self._executors, Publisher(publish_connection), consumer, self._settings, self._emit
-        )
+    async def run(self, stop: asyncio.Event) -> None:
+        """
+        Execute commands until *stop* is set, then shut down within `shutdown_timeout`.
 
-    def _emit_connection_changed(self, state: ConnectionStatus) -> None:
-        self._emit(
-            BrokerConnectionChanged(
-                connection=state.name,
-                state=state.state,
-                generation=state.generation,
-                problem=state.problem,
+        Raises:
+            HandlersStuck: a handler that ignores its cancellation is running in every slot.
+        """
+        with guard_event_loop():
+            finished_cleanly = await self._run_until_stopped(stop)
+        self._emit(ProcessStopped(program=self._program, clean=finished_cleanly))
+        if self._dispatcher.stuck.is_set():
+            raise HandlersStuck(
+                f"All {self._settings.participant_concurrency} slots for handlers"
+                " (participant_concurrency) are used by handlers that continued after they were"
+                " cancelled. The process ends, so that it is restarted. Let those handlers raise"
+                " CancelledError; see handler.abandoned in the log."
             )
-        )
+
+    async def _run_until_stopped(self, stop: asyncio.Event) -> bool:
+        """Run until stopped or stuck, then shut down; whether all commands got their replies."""
+        async with asyncio.TaskGroup() as group:
+            background_tasks = [
+                *(
+                    group.create_task(each.run_lost_statement_monitor(self._emit))
+                    for each in self._databases.values()
+                ),
+                *(group.create_task(each.run()) for each in self._outage_monitors.values()),
+            ]
+            dispatch_task = group.create_task(self._dispatcher.run())
+            self._emit(ProcessReady(program=self._program))
+            await self._wait_for_stop(stop)
+            stuck = self._dispatcher.stuck.is_set()
+            finished_cleanly = await self._shut_down(dispatch_task, immediately=stuck)
+            for task in background_tasks:
+                task.cancel()
+        return finished_cleanly
+
+    async def _wait_for_stop(self, stop: asyncio.Event) -> None:
+        """Wait until the process must stop, or is stuck."""
+        async with asyncio.TaskGroup() as group:
+            wait_tasks = [group.create_task(each.wait()) for each in (stop, self._dispatcher.stuck)]
+            await asyncio.wait(wait_tasks, return_when=asyncio.FIRST_COMPLETED)
+            for each in wait_tasks:
+                each.cancel()
+
+    async def _stop_work(self) -> None:
+        await self._dispatcher.stop()
+
+    def _on_work_timeout(self, schedule: ShutdownSchedule) -> None:
+        for executor in self._executors.values():
+            executor.shorten_grace_period(schedule.handler_grace_period)
+
+    async def readiness(self) -> Readiness:
+        """Report each dependency of the process; see Readiness."""
+        databases = {
+            f"database of {name}": self._outage_monitors[name].problem
+            or await database.find_problem()
+            for name, database in self._databases.items()
+        }
+        stuck = self._dispatcher.stuck.is_set()
+        return {
+            **databases,
+            "handlers": "all of them are stuck" if stuck else None,
+            **self._process_readiness(),
+        }
 
 
 async def run_participants(
     participants: Iterable[Participant], settings: Settings, emit: Observer, stop: asyncio.Event
 ) -> None:
-    """Connect the participants and run them until *stop* is set; see Service."""
+    """Connect the participants and run them until *stop* is set; see ParticipantService."""
     async with ParticipantService(participants, settings, emit) as service:
         await service.run(stop)
 
 
 def _validate_participants(participants: Sequence[Participant]) -> Sequence[Participant]:
-    """Refuse what would have one command done twice, or by nobody."""
+    """Refuse participants of which two, or none, would handle a command."""
     participant_of_command: dict[str, str] = {}
     names: set[str] = set()
     for participant in participants:
         if participant.name in names:
             raise ConfigurationError(
-                f"Two participants are called {participant.name}: they would share a queue."
-                " Give each a name of its own."
+                f"Two participants are named {participant.name}: they would share a queue."
+                " Give each a unique name."
             )
         names.add(participant.name)
         if not participant.handlers:
             raise ConfigurationError(
-                f"Participant {participant.name} performs no command. Declare one with"
+                f"Participant {participant.name} handles no command. Declare one with"
                 f" @{participant.name}.command(...)."
             )
         for command in participant.handlers:
             if command in participant_of_command:
                 raise ConfigurationError(
-                    f"{participant_of_command[command]} and {participant.name} both perform"
-                    f" {command}: it would be"
-                    " done twice. Let one of them."
+                    f"{participant_of_command[command]} and {participant.name} both handle"
+                    f" {command}: it would be executed twice. Remove one of the handlers."
                 )
             participant_of_command[command] = participant.name
     return participants
@@ -262,9 +199,3 @@ def _combined_topology(participants: Sequence[Participant]) -> Topology:
         queues=tuple(each for topology in topologies for each in topology.queues),
         bindings=tuple(each for topology in topologies for each in topology.bindings),
     )
-
-
-def _connection_problem(state: ConnectionStatus) -> str | None:
-    if state.state is ConnectionState.CONNECTED:
-        return None
-    return state.problem or f"it is {state.state}"

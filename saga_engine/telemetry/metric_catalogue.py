@@ -14,7 +14,7 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import (
-    BarrierCase,
+    BarrierResult,
     Direction,
     IncidentCause,
     OperatorActionKind,
@@ -76,7 +76,7 @@ PUBLISH_OUTCOME = _closed("outcome", PublishOutcome)
 BATCH_PHASE = Label("phase", ("decide", "commit", "publish"))
 CONNECTION = Label("connection", ("publish", "consume"))
 OPERATION = _closed("operation", Operation)
-BARRIER_REASON = _closed("reason", BarrierCase)
+BARRIER_REASON = _closed("reason", BarrierResult)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

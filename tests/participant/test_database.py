@@ -13,7 +13,7 @@ from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.errors import Rejected
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable
-from saga_engine.vocabulary import BarrierCase
+from saga_engine.vocabulary import BarrierResult
 from tests.kit.payments_participant import EventList, make_command
 from tests.kit.programs import sleep
 from tests.kit.proxy import TcpProxy, running_proxy
@@ -61,7 +61,7 @@ async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ev
         async with asyncio.timeout(20), lost.transaction() as tx:
             answer = await barrier.claim_command(tx, charge, compensates_local_action=False)
             assert answer is not None
-            assert answer.barrier_case is BarrierCase.REPEATED
+            assert answer.barrier_result is BarrierResult.REPEATED
         await lost.close()
         await other.close()
 

@@ -16,7 +16,7 @@ from saga_engine.containment import guard_event_loop
 from saga_engine.errors import HandlersStuck
 from saga_engine.participant import Failed, Participant, Rejected
 from saga_engine.participant.calls import HandlerCalls
-from saga_engine.participant.verdict import failure_of_exception, handler_error_in
+from saga_engine.participant.failures import failure_of_exception, handler_error_in
 from saga_engine.telemetry.events import (
     HandlerAbandoned,
     HandlerFailed,

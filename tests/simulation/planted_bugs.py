@@ -27,8 +27,9 @@ from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import CommandResult
 from saga_engine.participant.database import HandlerRolledBack
-from saga_engine.participant.executor import ExecutionState, Executor
+from saga_engine.participant.executor import Executor
 from saga_engine.participant.handler import Handler
+from saga_engine.participant.handler_runner import ExecutionState
 from saga_engine.participant.reply_publisher import ReplyPublisher, _UnconfirmedReply
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome

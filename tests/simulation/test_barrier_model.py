@@ -18,7 +18,7 @@ from saga_engine.participant.barrier import (
     CommandResult,
 )
 from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import BarrierCase, Direction, Outcome
+from saga_engine.vocabulary import BarrierResult, Direction, Outcome
 from simulation import barrier_model as model
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
@@ -80,7 +80,7 @@ async def perform(begin, command, answer=DONE, *, undoes=False):
 async def test_a_repeated_command_gets_its_first_answer(begin, action):
     assert await perform(begin, action) is None
     again = await perform(begin, replace(action, attempt=2))
-    assert again == CommandResult(Outcome.SUCCEEDED, b"1", BarrierCase.REPEATED)
+    assert again == CommandResult(Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED)
 
 
 async def test_what_was_rolled_back_is_not_remembered(begin, action):
@@ -104,7 +104,7 @@ async def test_an_undo_of_what_was_done_is_performed_once(begin, action, undo):
     assert await perform(begin, action) is None
     assert await perform(begin, undo, undoes=True) is None
     again = await perform(begin, undo, undoes=True)
-    assert (again.outcome, again.barrier_case) == (Outcome.SUCCEEDED, BarrierCase.REPEATED)
+    assert (again.outcome, again.barrier_result) == (Outcome.SUCCEEDED, BarrierResult.REPEATED)
 
 
 async def test_a_rejected_command_may_be_tried_anew_with_another_key_and_a_higher_attempt(
@@ -132,7 +132,7 @@ async def test_whoever_comes_while_a_command_is_in_hand_is_told_to_come_again(be
             await perform(begin, undo, undoes=True)
         await kit.record_result(tx, action, DONE)
     assert await perform(begin, action) == CommandResult(
-        Outcome.SUCCEEDED, b"1", BarrierCase.REPEATED
+        Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED
     )
     assert await perform(begin, undo, undoes=True) is None
 

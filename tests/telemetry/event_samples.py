@@ -9,7 +9,7 @@ from saga_engine.telemetry import events
 from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import (
-    BarrierCase,
+    BarrierResult,
     ConnectionState,
     Direction,
     IncidentCause,
@@ -122,7 +122,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.BarrierHit(
         command="payment.charge",
-        reason=BarrierCase.REPEATED,
+        reason=BarrierResult.REPEATED,
         run_id="run-1",
         message_id="message-1",
     ),

@@ -18,7 +18,7 @@ from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.telemetry.metric_series import MAX_CODES_PER_LABEL, MAX_SAGAS
 from saga_engine.telemetry.metrics import Metrics
-from saga_engine.vocabulary import BarrierCase, ConnectionState, Direction, Outcome, Status
+from saga_engine.vocabulary import BarrierResult, ConnectionState, Direction, Outcome, Status
 from tests.telemetry.event_samples import SAMPLES
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -291,7 +291,7 @@ def unregistered(number: int) -> tuple[events.TelemetryEvent, ...]:
         events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
         events.HandlerFailed(command=text, code=text, problem=text),
         events.HandlerAbandoned(command=text, problem=text, still_running=True),
-        events.BarrierHit(command=text, reason=BarrierCase.REPEATED),
+        events.BarrierHit(command=text, reason=BarrierResult.REPEATED),
     )
 
 

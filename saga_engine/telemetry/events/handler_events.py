@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from saga_engine.vocabulary import BarrierCase, Outcome
+from saga_engine.vocabulary import BarrierResult, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,6 @@ class BarrierHit:
     """The barrier replied to a command instead of the handler; `reason` says why."""
 
     command: str
-    reason: BarrierCase
+    reason: BarrierResult
     run_id: str = ""
     message_id: str = ""

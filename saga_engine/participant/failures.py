@@ -1,9 +1,9 @@
 """
-What an exception of the user's code means as an answer, whatever the exception is.
+The outcome and the failure that an exception of the user's code becomes in a reply.
 
-A refusal (`Rejected`, `Failed`) speaks in its author's words. Of anything else only the class and
-the place are shown: its text may quote a payload or a password. The code is the class's name, or
-the SQLSTATE when the database refused a statement.
+`Rejected` and `Failed` keep the author's text. Of any other exception only the class and the
+location are shown: its text may quote a payload or a password. The code is the name of the class,
+or the SQLSTATE if the database refused a statement.
 """
 
 import re
@@ -20,7 +20,7 @@ from saga_engine.protocol.reply import MAX_CODE_CHARACTERS
 from saga_engine.vocabulary import Failure, Outcome
 
 MAX_GROUP_EXCEPTIONS = 100
-"""Exceptions of one group that are looked at."""
+"""The number of exceptions of one group that are inspected."""
 
 _INVALID_CODE_CHARACTER = re.compile(r"[^\w.-]")
 _CLASS_NAME_DESCRIPTOR = type.__dict__["__name__"]
@@ -28,9 +28,9 @@ _CLASS_NAME_DESCRIPTOR = type.__dict__["__name__"]
 
 def handler_error_in(error: BaseException) -> Rejected | Failed | None:
     """
-    Find the refusal that *error* is.
+    Find the `Rejected` or `Failed` that an exception stands for; None if it is neither.
 
-    A group that holds only refusals is one: the first `Failed` in it, or else the first `Rejected`.
+    A group that contains only these counts as its first `Failed`, or else its first `Rejected`.
     """
     exceptions = list(_leaf_exceptions(error))
     if not exceptions or not all(isinstance(each, Rejected | Failed) for each in exceptions):
@@ -42,9 +42,10 @@ def handler_error_in(error: BaseException) -> Rejected | Failed | None:
 
 def outcome_and_failure(error: Rejected | Failed, limits: BodyLimits) -> tuple[Outcome, Failure]:
     """
-    Give the outcome and the words of a refusal; only its class when the words cannot travel.
+    Return the outcome and the failure of a `Rejected` or `Failed`.
 
     Args:
+        error: the exception. If its text does not fit a reply, the failure names only its class.
         limits: of the body of a message, from the settings.
     """
     outcome = Outcome.REJECTED if isinstance(error, Rejected) else Outcome.FAILED
@@ -55,13 +56,13 @@ def outcome_and_failure(error: Rejected | Failed, limits: BodyLimits) -> tuple[O
 
 
 def failure_without_text(error: Rejected | Failed) -> Failure:
-    """Give a refusal without its words, which cannot travel: the name of its class."""
+    """Make a failure that only names the class, for an exception whose text does not fit a reply."""
     class_code = _class_code(error)
     return Failure(class_code, class_code)
 
 
 def failure_of_exception(error: BaseException) -> Failure:
-    """Give the code and the message of an exception that is not a refusal."""
+    """Make the failure of an exception that is neither `Rejected` nor `Failed`."""
     exceptions = list(_leaf_exceptions(error))
     error = exceptions[0] if len(exceptions) == 1 else error
     if isinstance(error, TaskExited) and error.__cause__ is not None:
@@ -73,7 +74,7 @@ def failure_of_exception(error: BaseException) -> Failure:
 
 
 def class_and_location(error: BaseException, file: str = "") -> str:
-    """Give class and place of an exception: the last line of *file* that it passed, or the last."""
+    """Describe an exception by its class and its last line in *file*, or its last line."""
     frames = [(trace.tb_frame.f_code.co_filename, trace.tb_lineno) for trace in _tracebacks(error)]
     frames_in_file = [frame for frame in frames if frame[0] == file]
     last = (frames_in_file or frames)[-1:]
@@ -88,7 +89,7 @@ def _tracebacks(error: BaseException) -> Iterator[TracebackType]:
 
 
 def _leaf_exceptions(error: BaseException) -> Iterator[BaseException]:
-    """Walk through a group in order, without recursion: groups may be nested deeply."""
+    """Iterate over a group in order, without recursion: groups may be nested deeply."""
     stack, visited = [error], 0
     while stack and visited < MAX_GROUP_EXCEPTIONS:
         each, visited = stack.pop(), visited + 1
@@ -96,16 +97,16 @@ def _leaf_exceptions(error: BaseException) -> Iterator[BaseException]:
             stack.extend(reversed(each.exceptions))
         else:
             yield each
-    if stack:  # too many to know them all
+    if stack:  # not all were inspected
         yield error
 
 
 def failure_code_in(body: bytes, outcome: Outcome) -> str:
     """
-    Read the code in the body of an answer; empty when it has none, as that of a success.
+    Read the failure's code in the body of a reply; empty if there is none, as for a success.
 
-    A repeated answer is what the participant's table holds, which another version, or another
-    program, may have written.
+    The body of a repeated reply comes from the participant's table, which another version, or
+    another program, may have written.
     """
     if outcome is Outcome.SUCCEEDED:
         return ""
@@ -118,8 +119,7 @@ def failure_code_in(body: bytes, outcome: Outcome) -> str:
 
 
 def _class_code(error: BaseException) -> str:
-    """Give the name of a class as a code: docs/protocol.md allows 1 to 128 characters."""
-    name: str = _CLASS_NAME_DESCRIPTOR.__get__(
-        type(error)
-    )  # a metaclass may have another idea of it
+    """Turn the name of an exception's class into a code: 1 to 128 characters (docs/protocol.md)."""
+    # Not type(error).__name__, which a metaclass may override.
+    name: str = _CLASS_NAME_DESCRIPTOR.__get__(type(error))
     return _INVALID_CODE_CHARACTER.sub("_", name)[:MAX_CODE_CHARACTERS] or "Exception"

@@ -1,0 +1,34 @@
+"""
+Opening resources on entering `async with`, and closing them in reverse order on leaving it.
+
+A class that derives from AsyncResource says what it opens. The rest is the same for all of them: if
+opening fails halfway, what was opened is closed.
+"""
+
+from abc import ABC, abstractmethod
+from contextlib import AsyncExitStack
+from typing import Self
+
+
+class AsyncResource(ABC):
+    """
+    Something that `async with` opens and closes.
+
+    The exception that leaves the block is not passed to what was opened: a task group would raise
+    it again, wrapped in an exception group.
+    """
+
+    _resources: AsyncExitStack
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as resources:
+            await self._open(resources)
+            self._resources = resources.pop_all()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._resources.aclose()
+
+    @abstractmethod
+    async def _open(self, resources: AsyncExitStack) -> None:
+        """Open everything, and push on *resources* what closes it."""

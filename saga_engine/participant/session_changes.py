@@ -1,0 +1,48 @@
+"""
+Which statements of a handler may change the role, or settings of the session beyond its transaction.
+
+The barrier restores the role before it records the result. A connection whose session settings may
+have changed is closed after the transaction, so that the next command does not run with them.
+"""
+
+import re
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from saga_engine.participant.barrier import ROLE_CHANGED_KEY
+
+SESSION_CHANGED_KEY = "saga_engine_session_changed"
+"""A key of a connection's `info`: whether the handler may have changed settings of the session."""
+
+SCANNED_CHARACTERS = 4_000
+"""The number of characters of a statement that are scanned."""
+
+SCAN_CACHE_SIZE = 512
+"""Statements whose scan is cached: each command executes the same ones. At most 8 MB."""
+
+_ROLE_CHANGE_PATTERN = re.compile(
+    r"(?is)\b(?:set|reset|discard)\b.{0,200}?\b(?:role|authorization|all)\b|\bset_config\b"
+)
+_COMMENT_PATTERN = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
+_SESSION_CHANGE_PATTERN = re.compile(
+    r"(?i)(?:^|;)\s*(?:reset|discard|set\s+(?!local\b|transaction\b|constraints\b))"
+    r"|\bset_config\s*\((?!(?:[^()]|\([^()]*\))*,\s*(?:true|'t'|'true')\s*\))"
+)
+
+
+def track_session_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
+    """Record in a connection's `info` what a statement may change (`before_cursor_execute`)."""
+    changes_role, changes_session = _scan_statement(statement[:SCANNED_CHARACTERS])
+    if changes_role:
+        connection.info[ROLE_CHANGED_KEY] = True
+    if changes_session:
+        connection.info[SESSION_CHANGED_KEY] = True
+
+
+@lru_cache(maxsize=SCAN_CACHE_SIZE)
+def _scan_statement(prefix: str) -> tuple[bool, bool]:
+    """Whether a statement may change the role, and settings that outlive the transaction."""
+    if "--" in prefix or "/*" in prefix:
+        prefix = _COMMENT_PATTERN.sub(" ", prefix)
+    return bool(_ROLE_CHANGE_PATTERN.search(prefix)), bool(_SESSION_CHANGE_PATTERN.search(prefix))
