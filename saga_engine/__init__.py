@@ -24,6 +24,8 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     containment   keeps user code from stopping the event loop
     alarm_signal  the signal and the timer that interrupt user code
     loading       imports the user's modules and finds sagas or participants in them
+    lifecycle     opening and closing resources with `async with`
+    process       the two broker connections and the shutdown of every process
     identifiers   run ids
     tls           TLS to RabbitMQ and PostgreSQL
     errors        every error, and whose fault it is

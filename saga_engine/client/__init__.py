@@ -1,13 +1,15 @@
 """
 The engine from the user's own code: start, wait, cancel.
 
-    client          Client: over RabbitMQ, with an answer
-    transactional   start_in: inside the caller's own transaction
-    answer_queue    the client's queue, and who waits for what in it
-    inputs          what a caller hands over, as JSON
-    handle          what a caller gets back
+    client          Client: requests over RabbitMQ
+    requests        sending a request until it is answered
+    waiting         waiting until a run is finished
+    answer_queue    the client's queue, and the waiters for what arrives in it
+    transactional   start_in_transaction: a start inside the caller's own transaction
+    inputs          the arguments of a caller, checked and turned into JSON
+    handle          what a caller gets back: a RunHandle or a RunResult
 
-No engine runs here: a worker does what is asked, now or when there is one.
+The engine does not run here: a worker executes the requests, now or when one is started.
 """
 
 from saga_engine.client.client import Client

@@ -1,20 +1,19 @@
 """
-The client's own queue, and who waits for what in it.
+The client's own queue, and the waiters for what arrives in it.
 
-Answers are told apart by their correlation id, announcements by their run. What nobody waits for
-(any more) is dropped: whatever matters is asked for again.
+Answers are identified by their correlation id, announcements by their run. A message without a
+waiter is dropped: a client that still needs it asks again.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from types import TracebackType
-from typing import Self
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from uuid import UUID
 
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.errors import BrokerUnavailable
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.answer import (
     Answer,
     RunFinishedMessage,
@@ -25,12 +24,12 @@ from saga_engine.protocol.message import Delivery
 
 PREFETCH = 100
 """
-Deliveries held, and read before they are acknowledged; times max_body_bytes it bounds the memory.
+Unacknowledged deliveries; multiplied by max_body_bytes it limits the memory.
 """
 
 
-class AnswerQueue:
-    """Reads `queue`, which the topology of *link* declares; `async with` owns it."""
+class AnswerQueue(AsyncResource):
+    """Reads a queue, which the topology of *connection* declares; `async with` owns it."""
 
     def __init__(self, connection: SupervisedConnection, queue: str) -> None:
         self.queue = queue
@@ -38,28 +37,16 @@ class AnswerQueue:
         self._consumer = Consumer(connection, [queue], prefetch=PREFETCH)
         self._answer_waiters: dict[str, asyncio.Future[Answer]] = {}
         self._finished_waiters: dict[UUID, set[asyncio.Future[RunFinishedMessage]]] = {}
-        self._task_group = asyncio.TaskGroup()
-        self._read_task: asyncio.Task[None]
 
-    async def __aenter__(self) -> Self:
-        await self._consumer.__aenter__()
-        await self._task_group.__aenter__()
-        self._read_task = self._task_group.create_task(self._read())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._read_task.cancel()
-        await self._task_group.__aexit__(None, None, None)
-        await self._consumer.__aexit__(None, None, None)
+    async def _open(self, resources: AsyncExitStack) -> None:
+        await resources.enter_async_context(self._consumer)
+        tasks = await resources.enter_async_context(asyncio.TaskGroup())
+        read_task = tasks.create_task(self._read())
+        resources.callback(read_task.cancel)
 
     @contextmanager
     def expect_answer(self, correlation_id: str) -> Iterator[asyncio.Future[Answer]]:
-        """Wait for the answer with that correlation id; the first one counts."""
+        """Expect the answer with a correlation id; only the first one counts."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answer_waiters[correlation_id] = future
         try:
@@ -71,12 +58,12 @@ class AnswerQueue:
     async def expect_finished(
         self, run_id: UUID
     ) -> AsyncIterator[asyncio.Future[RunFinishedMessage]]:
-        """Wait for the announcement that a run is finished, whoever else waits for the same."""
+        """Expect the announcement that a run is finished; a run may have several waiters."""
         future: asyncio.Future[RunFinishedMessage] = asyncio.get_running_loop().create_future()
         self._finished_waiters.setdefault(run_id, set()).add(future)
         binding = run_finished_binding(self.queue, run_id)
         try:
-            with suppress(BrokerUnavailable):  # it is bound when the broker is back
+            with suppress(BrokerUnavailable):  # it is bound when the connection is back
                 await self._consumer.bind(binding)
             yield future
         finally:
@@ -103,4 +90,4 @@ class AnswerQueue:
                     if not each.done():
                         each.set_result(finished)
             case _:
-                pass  # unreadable: whatever it was, it is asked for again
+                pass  # unreadable: the client asks again

@@ -1,4 +1,4 @@
-"""What a caller gets back: a handle on a run, and how a run ended."""
+"""What a caller gets back: a handle on a run, and the state or result of a run."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -10,17 +10,17 @@ from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.vocabulary import Failure, Json, Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunHandle:
     """
-    A run that was asked for.
+    A run that was requested.
 
     Args:
         run_id: the run's id, a UUIDv7.
         saga: the saga's name.
-        version: the version the run has; while the start waits for a worker, the one asked for.
+        version: the version of the run; while the start waits for a worker, the requested one.
         key: the business key, None without one.
-        existing: whether the key named a run that was there already; then this is that run.
+        existing: whether the key already belonged to a run; then this is that run.
         status: the run's status; None while the start is recorded and waits for a worker.
     """
 
@@ -32,10 +32,10 @@ class RunHandle:
     status: Status | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """
-    How a run stands, or how it ended.
+    The state of a run; once it is finished, its result.
 
     Args:
         run_id: the run's id.
@@ -43,10 +43,10 @@ class RunResult:
         version: the version of the saga that the run is pinned to.
         key: the business key, None without one.
         status: running, compensating, completed, compensated or abandoned.
-        result: once completed, each step's reply by the step's name; it stays sealed,
-            `{"$encrypted": ...}`, where its key is not here.
-        error: why the run turned back; sealed in the same way.
-        open_incidents: in how many places the run waits for a person.
+        result: once completed, each step's reply by the step's name. A reply whose key this
+            process does not have stays encrypted: `{"$encrypted": ...}`.
+        error: why the run was compensated or abandoned; its text may stay encrypted too.
+        open_incidents: the number of incidents that wait for a person.
         incident: the first of them, None without one; the run goes on when an operator has
             resolved them.
     """
@@ -63,10 +63,10 @@ class RunResult:
 
     def decrypted(self, encryption: PayloadEncryption) -> Self:
         """
-        Open what can be opened; the rest stays sealed.
+        Decrypt what the available keys can decrypt; the rest stays encrypted.
 
         Args:
-            sealing: what seals and unseals payloads.
+            encryption: the payload codec.
         """
         run_id = str(self.run_id)
         return replace(
@@ -77,18 +77,17 @@ class RunResult:
 
 
 def run_result_from(run_id: UUID, answer: Answer) -> RunResult | None:
-    """Read how a run stands from an answer; None when it knows no run."""
+    """Read the state of a run from an answer; None if the answer has none."""
     if answer.status is None or answer.saga is None or answer.version is None:
         return None
     return RunResult(
-        *(
-            run_id,
-            answer.saga,
-            answer.version,
-            answer.key,
-            answer.status,
-            answer.result,
-            answer.error,
-        ),
-        *(answer.open_incidents, answer.incident),
+        run_id=run_id,
+        saga=answer.saga,
+        version=answer.version,
+        key=answer.key,
+        status=answer.status,
+        result=answer.result,
+        error=answer.error,
+        open_incidents=answer.open_incidents,
+        incident=answer.incident,
     )

@@ -1,8 +1,8 @@
 """
-What a caller hands over, as JSON: checked as far as the caller's side can.
+The arguments of a caller, checked as far as possible and turned into JSON.
 
-With a Saga object the input is validated here and now; by name only the engine can tell. JSON goes
-as it came, without defaults filled in, so that the same input has the same digest whoever sends it.
+With a Saga object the input is validated here; with a name only the engine can validate it. JSON is
+sent unchanged, without defaults, so that the same input has the same digest for all senders.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from saga_engine.vocabulary import Json
 
 def name_and_version(saga: str | Saga, version: int | None) -> tuple[str, int | None]:
     """
-    Which saga is meant.
+    Return the name and the version of a saga.
 
     Raises:
         ConfigurationError: *version* contradicts the Saga object.
@@ -39,8 +39,8 @@ def input_json(saga: str | Saga, value: object) -> Json:
     Turn an input into JSON.
 
     Raises:
-        InvalidInput: it does not fit the saga, would be altered on its way, or is nothing that JSON
-            and PostgreSQL can hold.
+        InvalidInput: it does not match the saga, would be altered in transit, or cannot be
+            represented in JSON or stored in PostgreSQL.
     """
     try:
         data = _as_json(saga, value)
@@ -49,7 +49,7 @@ def input_json(saga: str | Saga, value: object) -> Json:
         raise InvalidInput(f"The input of saga {name!r} {error}.") from None
     if not _is_json(data) or not is_storable(data):
         raise InvalidInput(
-            "The input is not JSON that can be stored: it holds another type, a NUL, half a"
+            "The input is not JSON that can be stored: it contains another type, a NUL, half a"
             " character, NaN or Infinity. Give a pydantic model, or plain JSON values."
         )
     return data
@@ -57,10 +57,10 @@ def input_json(saga: str | Saga, value: object) -> Json:
 
 def check_limits(data: Json, limits: BodyLimits) -> None:
     """
-    Hold what is sent or stored against the limits of those who read it.
+    Check a body against the limits of its reader.
 
     Raises:
-        InvalidInput: it is beyond one of them.
+        InvalidInput: it exceeds one of them.
     """
     problem = limit_problem(data, limits)
     if problem:
@@ -72,7 +72,8 @@ def checked_key(key: str | None, max_bytes: int) -> str | None:
     Check a business key.
 
     Args:
-        longest: bytes, the setting max_request_text_bytes.
+        key: the key, or None without one.
+        max_bytes: the setting max_request_text_bytes.
 
     Raises:
         InvalidInput: it is empty, too long or cannot be stored.
@@ -89,25 +90,27 @@ def parse_run_id(run_id: UUID | str) -> UUID:
     Read a run id.
 
     Raises:
-        InvalidInput: it is no UUID.
+        InvalidInput: it is not a UUID.
     """
     try:
         return run_id if isinstance(run_id, UUID) else UUID(run_id)
     except ValueError:
-        raise InvalidInput(f"{run_id!r} is no run id, which is a UUID.") from None
+        raise InvalidInput(f"{run_id!r} is not a run id, which is a UUID.") from None
 
 
 def _as_json(saga: str | Saga, value: object) -> Json:
     if _is_json(value):
         if isinstance(saga, Saga):
-            saga.input_type.read(value)  # type: ignore[arg-type]  # just looked at
+            saga.input_type.read(value)  # type: ignore[arg-type]  # just checked
         return value  # type: ignore[return-value]  # the same
     if isinstance(saga, Saga):
         return saga.input_type.write(saga.input_type.validate(value))
     if hasattr(type(value), "__pydantic_core_schema__"):
         model: Any = type(value)
-        return _payload_type(model).write(value)  # by name only the instance says what it is
-    return value  # type: ignore[return-value]  # `input_json` looks
+        return _payload_type(model).write(
+            value
+        )  # without a definition, only the instance has a type
+    return value  # type: ignore[return-value]  # `input_json` checks it
 
 
 @lru_cache(maxsize=256)

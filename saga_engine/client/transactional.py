@@ -1,8 +1,8 @@
 """
-Start a run inside the caller's own transaction: the order and its saga are committed together.
+Starting a run inside the caller's own transaction: an order and its saga are committed together.
 
-The start is recorded in the engine's tables over the caller's connection, so nothing is sent and no
-broker is needed; a worker takes it in as soon as it sees the commit. Nothing here commits.
+The start is recorded in the engine's tables over the caller's connection, so no message is sent and
+no broker is needed. A worker executes it once the caller has committed; nothing here commits.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from saga_engine.client.inputs import (
 from saga_engine.encryption.configuration import encryption_from, encryption_from_environment
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
-from saga_engine.payload.encryption import input_associated_data
+from saga_engine.payload.encryption import PayloadEncryption, input_associated_data
 from saga_engine.payload.limits import BodyLimits
 from saga_engine.postgres import encoding
 from saga_engine.postgres.sqlalchemy_errors import translate_error
@@ -39,7 +39,7 @@ from saga_engine.store.database import SqlAlchemyTransaction
 async def start_in_transaction(
     connection: AsyncConnection,
     saga: str | Saga,
-    input: object,  # noqa: A002 - what the saga calls it too
+    input: object,  # noqa: A002 - the saga's own word for it
     *,
     key: str | None = None,
     version: int | None = None,
@@ -50,39 +50,44 @@ async def start_in_transaction(
 
         async with engine.begin() as connection:
             await connection.execute(insert(orders).values(id="o-1"))
-            handle = await start_in_transaction(connection, "place-order", order, key="o-1")
+            await start_in_transaction(connection, "place-order", order, key="o-1")
 
-    With a session, pass `await session.connection()`. Two that want one key wait for each other.
+    With a session, pass `await session.connection()`. Two starts with one key wait for each other.
 
     Args:
         connection: to the engine's database, in a transaction.
         saga: its name, or its definition, with which the input is validated.
         input: a pydantic model, or plain JSON.
-        key: a business key, unique for each saga: with the same input it names the same run.
-        version: when left out, the newest that workers have at the time of the call, or else the
-            one that they had last. A worker counts for `worker_heartbeat_timeout` seconds after it
-            has written
-            that it has a version. The run begins as that version, whatever is deployed before its
-            turn comes.
-        settings: its codec and limits; the environment's, read once, when left out.
+        key: a business key, unique for each saga: the same key and input name the same run.
+        version: by default the newest that workers have now, or else had last. The run keeps it.
+            A worker counts for `worker_heartbeat_timeout` seconds after its last heartbeat.
+        settings: codec and limits; by default the environment's, which is read once.
 
     Raises:
-        InvalidInput: the input does not fit the saga, cannot be stored, or is beyond a limit that a
-            worker holds it to: `max_body_bytes`, `max_body_depth`, `max_body_json_values`; for the
-            key `max_request_text_bytes`.
-        NotFound: no worker has ever loaded a saga of that name; given its definition, that is not
-            asked, so that a service may be rolled out before the worker.
+        InvalidInput: the input does not match the saga, cannot be stored or exceeds a limit.
+        NotFound: no worker has ever loaded a saga of that name. Not checked with a definition, so
+            that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
-        ConfigurationError: the codec is not usable, the database's encoding is not UTF8, or
-            workers have other steps under that version.
+        ConfigurationError: the codec is not usable, the database is not UTF8, or workers have other
+            steps under that version.
         StoreRefused: the role of this connection may not start that saga.
-        SerializationFailure: at a stricter isolation level, another transaction took the key first:
-            roll back and repeat the whole transaction.
+        SerializationFailure: another transaction took the key first: repeat the transaction.
         StoreError: the database refused, or is not the engine's.
     """
+    request, encryption = _new_start(saga, input, key, version, settings)
+    return await _record_start(connection, request, encryption)
+
+
+def _new_start(
+    saga: str | Saga,
+    value: object,
+    key: str | None,
+    version: int | None,
+    settings: Settings | None,
+) -> tuple[NewStart, PayloadEncryption]:
     name, requested_version = name_and_version(saga, version)
     encryption = encryption_from(settings) if settings else encryption_from_environment()
-    run_id, plain_input = str(uuid7()), input_json(saga, input)
+    run_id, plain_input = str(uuid7()), input_json(saga, value)
     encrypted_input = encryption.encrypt(plain_input, input_associated_data(name, run_id))
     limits, text_bytes = _limits_from(settings) if settings else _limits_from_environment()
     check_limits({"input": encrypted_input}, limits)
@@ -96,17 +101,28 @@ async def start_in_transaction(
         must_be_known=isinstance(saga, str),
         fingerprint=None if isinstance(saga, str) else saga.fingerprint,
     )
+    return request, encryption
+
+
+async def _record_start(
+    connection: AsyncConnection, request: NewStart, encryption: PayloadEncryption
+) -> RunHandle:
     with _translated_errors():
         await encoding.check_from_driver(connection, "of the caller's connection")
         started = await checked_requests.record_start(
             SqlAlchemyTransaction(connection), request, encryption
         )
     if started is None:
-        raise _unknown_saga(name, requested_version)
+        raise _unknown_saga(request.saga, request.version)
     if not started.owner.same_input:
         raise _key_conflict(request, started.owner)
-    holder = started.owner.run_id
-    return RunHandle(parse_run_id(holder), name, started.version, key, existing=holder != run_id)
+    return RunHandle(
+        run_id=parse_run_id(started.owner.run_id),
+        saga=request.saga,
+        version=started.version,
+        key=request.key,
+        existing=started.owner.run_id != request.run_id,
+    )
 
 
 @cache
@@ -115,7 +131,7 @@ def _limits_from_environment() -> tuple[BodyLimits, int]:
 
 
 def _limits_from(settings: Settings) -> tuple[BodyLimits, int]:
-    """Give the limits of a body, and the bytes of a text."""
+    """Return the limits of a body, and the bytes of a text."""
     return body_limits(settings), settings.max_request_text_bytes
 
 

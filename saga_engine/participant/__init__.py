@@ -1,25 +1,30 @@
 """
-The other side of a saga, in the user's services: commands performed once, and answered.
+The other side of a saga, in the user's services: commands are executed once, and replied to.
 
-    Delivery -> shift -> performer -> barrier -> the user's handler -> replies -> acknowledgement
+    delivery -> dispatcher -> executor -> barrier -> the user's handler -> reply -> acknowledgement
 
-    participant       what users declare with: which of their functions performs which command
-    service           the composition root of a participant process
-    dispatcher        participants at work over connections that are there
-    executor          one command, from what arrived to what is replied
-    handler           one of the user's functions: checked when it is declared, called with JSON
-    calls             calls of handlers, each in a task of its own
-    context           what a handler may know of the command it performs
-    errors            what a handler raises to say no: Rejected or Failed
-    verdict           what an exception of the user's code means as an answer
-    barrier           makes an effect happen once: one row for each command
-    lost_statements   whether a statement that takes long is still at work
-    database          the participant's own database: one transaction for one command
-    outage            an outage of that database, during which commands wait
-    in_progress       commands that wait for another delivery of theirs
-    reply_publisher   replies published in batches, and only then their commands acknowledged
+    participant         what users write: which of their functions handles which command
+    service             the composition root of a participant process
+    dispatcher          the loops of a process: from a delivery to its acknowledgement
+    in_progress         commands that wait because another delivery of them is being executed
+    executor            one command, from its receipt to its result: the transactions
+    handler_runner      one handler's call, turned into a result
+    handler             one of the user's functions: checked at its declaration, called with JSON
+    calls               calls of handlers, each in a task of its own
+    context             what a handler can know about its command
+    errors              what a handler raises instead of returning a result: Rejected or Failed
+    failures            the failure that an exception of the user's code becomes
+    execution_events    telemetry about the execution of commands
+    barrier             one row for each command, so that its effect happens once
+    barrier_statements  the SQL of the barrier
+    database            the participant's own database: one transaction for each command
+    engine              the engine that a participant's URL gets
+    session_changes     which statements may change the role or settings of the session
+    lost_statements     finding statements that were lost on the network
+    outage              an outage of the database, during which commands wait
+    reply_publisher     publishing replies, and acknowledging their commands afterwards
 
-Performers in other languages need docs/protocol.md and none of this.
+A participant in another language needs docs/protocol.md and nothing of this package.
 """
 
 from saga_engine.participant.context import CommandContext

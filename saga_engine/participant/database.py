@@ -139,7 +139,7 @@ class ParticipantDatabase:
                 return
         raise ConfigurationError(
             f"The engine for {self.display_url} connects through a connection pooler, where"
-            " prepared statements must have no names. Give Participant the URL instead, or create it"
+            " prepared statements must have no names. Give Participant the URL, or make the engine"
             " with connect_args={'prepared_statement_cache_size': 0,"
             " 'prepared_statement_name_func': lambda: ''}."
         )
@@ -206,7 +206,7 @@ class ParticipantDatabase:
             await discard(connection)  # its role may come from an earlier command
 
     async def _prepare_transaction(self, connection: AsyncConnection) -> None:
-        """Record what the barrier needs at the end; for a user's engine this takes one round trip."""
+        """Record what the barrier needs at the end; one round trip for an engine of the user's."""
         initial_role = None  # the session's role; a session that may have changed it is closed
         if not self._owns_engine:
             initial_role = await connection.scalar(

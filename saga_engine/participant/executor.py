@@ -7,7 +7,7 @@ The user's code runs in a task of its own (`calls`), and what it raises becomes 
 With a database, one transaction claims the barrier's row, runs the handler and records the result.
 A rejection rolls it back with everything the handler wrote, and is recorded in a second
 transaction. If another delivery of the command was executed in between, its result counts, so that
-a command has only one result. A failure is rolled back and not recorded: the command may be retried.
+a command has only one result. A failure is rolled back and not recorded: a retry is possible.
 """
 
 import asyncio

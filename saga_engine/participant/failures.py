@@ -56,7 +56,7 @@ def outcome_and_failure(error: Rejected | Failed, limits: BodyLimits) -> tuple[O
 
 
 def failure_without_text(error: Rejected | Failed) -> Failure:
-    """Make a failure that only names the class, for an exception whose text does not fit a reply."""
+    """Make a failure that only names the class, because the text does not fit a reply."""
     class_code = _class_code(error)
     return Failure(class_code, class_code)
 

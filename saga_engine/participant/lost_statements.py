@@ -38,7 +38,7 @@ MIN_UPLOAD_RATE = 125_000
 """Bytes per second at which sent bytes are assumed to reach PostgreSQL at least: 1 Mbit/s."""
 
 APPLICATION_NAME = "saga-engine participant"
-"""Only sessions with this name are ended, or with the unique name of a connection behind a pooler."""
+"""Only sessions with this name are ended; behind a pooler each connection has a unique name."""
 
 
 class _ByteCounts(NamedTuple):
@@ -108,7 +108,7 @@ class LostStatementMonitor:
 
     @contextmanager
     def watch(self, connection: AsyncConnection) -> Iterator[None]:
-        """Watch a block that waits for PostgreSQL without executing a statement: commit, rollback."""
+        """Watch a block that waits for PostgreSQL without a statement: a commit or rollback."""
         sync_connection = connection.sync_connection
         assert sync_connection is not None, "it is open"
         self._on_statement_start(sync_connection)

@@ -72,7 +72,7 @@ class ReplyPublisher:
         self._wake_up.set()
 
     async def run(self) -> None:
-        """Publish the replies that are due, up to `max_batch_bytes` in one write, until finished."""
+        """Publish the due replies, up to `max_batch_bytes` in one write, until finished."""
         while self._unconfirmed or not self._stopped_accepting:
             self._wake_up.clear()
             now = _loop_time()

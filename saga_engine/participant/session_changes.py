@@ -1,5 +1,5 @@
 """
-Which statements of a handler may change the role, or settings of the session beyond its transaction.
+Which statements may change the role, or settings of the session that outlive the transaction.
 
 The barrier restores the role before it records the result. A connection whose session settings may
 have changed is closed after the transaction, so that the next command does not run with them.

@@ -120,7 +120,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
     ):
         async with database.transaction() as tx:
             await pending_requests.record(tx, [waits])
-        with pytest.raises(NotStarted, match="has not begun yet"):
+        with pytest.raises(NotStarted, match="has not started yet"):
             await client.status(run_id)
         assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED
 

@@ -20,9 +20,9 @@ async def main():
         settings = Settings(broker_reconnect_backoff=0.05)
         async with Client(broker.url, settings=settings) as client:
             for _ in range(3):
-                connections = client._publish_connection, client._answer_queue._connection
+                connections = client._connections.publish, client._answer_queue._connection
                 generations = [each.status.generation for each in connections]
-                broker._connections.abort_all()
+                broker.connections.abort_all()
                 for connection, generation in zip(connections, generations):
                     await reconnected(connection, generation)
 
@@ -45,7 +45,7 @@ async def main():
             async with Client(broker.url, settings=settings) as client:
                 connection = client._answer_queue._connection
                 generation = connection.status.generation
-                broker._connections.abort_all()
+                broker.connections.abort_all()
                 while connection.status.generation == generation:
                     await asyncio.sleep(0)
                 for _ in range(turns):

@@ -65,7 +65,7 @@ def test_a_key_is_held_to_the_setting_and_not_to_its_default():
 
 
 def test_a_run_id_is_a_uuid():
-    with pytest.raises(InvalidInput, match="'o-1' is no run id"):
+    with pytest.raises(InvalidInput, match="'o-1' is not a run id"):
         parse_run_id("o-1")
 
 

@@ -55,7 +55,7 @@ def desk(shop_and_desk):
 
 
 def cases(desk):
-    return [fact.reason for fact in desk.told.of(BarrierHit)]
+    return [fact.reason for fact in desk.events.of_type(BarrierHit)]
 
 
 async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(engine, desk):

@@ -155,7 +155,7 @@ async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
                 await hold(database, vanish)
             assert await is_free(database)
         assert {trouble.problem for trouble in told.of_type(DatabaseUnavailable)} == {
-            "1 statements or their answers were lost on the way."
+            "1 statements or their responses were lost on the network."
         }
 
 

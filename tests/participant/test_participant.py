@@ -28,14 +28,14 @@ def refused(payments, function):
 
 @pytest.mark.parametrize("name", ["", "Payments", "pay ments", "a" * 65, "pay.#", 7, None])
 def test_a_participant_needs_a_name_that_can_name_a_queue(name):
-    with pytest.raises(DefinitionError, match="name that cannot travel") as found:
+    with pytest.raises(DefinitionError, match="invalid name") as found:
         Participant(name)
     assert HERE in found.value.location
 
 
 @pytest.mark.parametrize("name", ["", "payment.*", "#", "payment charge", "a" * 200, None])
 def test_a_command_needs_a_name_that_is_no_pattern_of_names(payments, name):
-    with pytest.raises(DefinitionError, match="no name for a command") as found:
+    with pytest.raises(DefinitionError, match="not a valid name for a command") as found:
         payments.command(name)
     assert HERE in found.value.location
 
@@ -44,13 +44,13 @@ def test_a_command_has_one_handler(payments):
     @payments.command("payment.charge")
     async def charge(command: Charge) -> None: ...
 
-    with pytest.raises(DefinitionError, match=r"performs payment\.charge already") as found:
+    with pytest.raises(DefinitionError, match=r"already handles payment\.charge") as found:
         payments.command("payment.charge")
     assert HERE in found.value.location
 
 
 def test_a_compensation_undoes_a_command_of_the_same_participant(payments):
-    with pytest.raises(DefinitionError, match="does not perform") as found:
+    with pytest.raises(DefinitionError, match="does not handle") as found:
         payments.compensation("payment.refund", of="payment.charge")
     assert HERE in found.value.location
 
@@ -62,7 +62,7 @@ def test_a_compensation_is_not_compensated(payments):
     @payments.compensation("payment.refund", of="payment.charge")
     async def refund(command: Charge) -> None: ...
 
-    with pytest.raises(DefinitionError, match="does not perform"):
+    with pytest.raises(DefinitionError, match="does not handle"):
         payments.compensation("payment.rebill", of="payment.refund")
 
 
@@ -80,7 +80,7 @@ def test_a_plain_function_is_refused_because_it_would_stop_the_others(payments):
 
 
 def test_what_is_no_function_is_refused(payments):
-    with pytest.raises(DefinitionError, match="where a function belongs"):
+    with pytest.raises(DefinitionError, match="not to a function"):
         payments.command("payment.charge")(functools.partial(print))
 
 

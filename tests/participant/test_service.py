@@ -136,8 +136,8 @@ async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_o
         last = await engine.take_reply()
         assert (last.command_ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
         assert [fact.reason for fact in running.events.of_type(BarrierHit)] == [
-            "in_hand",
-            "in_hand",
+            "in_progress",
+            "in_progress",
         ]
 
 
@@ -465,11 +465,11 @@ def test_participants_that_would_do_a_command_twice_are_refused():
     @second.command("payment.charge")
     async def charge(command: ChargeCard) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"both perform payment\.charge"):
+    with pytest.raises(ConfigurationError, match=r"both handle payment\.charge"):
         service(first, second)
     with pytest.raises(ConfigurationError, match="Two participants"):
         service(first, PaymentsParticipant().participant)
-    with pytest.raises(ConfigurationError, match="performs no command"):
+    with pytest.raises(ConfigurationError, match="handles no command"):
         service(Participant("idle"))
 
 

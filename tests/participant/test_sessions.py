@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant import Participant, barrier
 from saga_engine.participant.database import (
-    _SESSION_CHANGED_KEY,
     ParticipantDatabase,
-    _track_session_changes,
 )
+from saga_engine.participant.session_changes import SESSION_CHANGED_KEY, track_session_changes
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
 from saga_engine.vocabulary import Outcome
@@ -320,5 +319,5 @@ def test_a_change_that_outlives_its_transaction_is_seen_whatever_stands_before_i
     statement, changes
 ):
     connection: Any = SimpleNamespace(info={})
-    _track_session_changes(connection, None, statement)
-    assert bool(connection.info.get(_SESSION_CHANGED_KEY)) is changes
+    track_session_changes(connection, None, statement)
+    assert bool(connection.info.get(SESSION_CHANGED_KEY)) is changes
