@@ -69,9 +69,7 @@ async def test_the_first_signal_shuts_down_and_the_second_exits_at_once(tmp_path
     (tmp_path / "sagas.py").write_text(SAGA)
     async with (
         running_command("worker", "sagas", "--port", "0", cwd=tmp_path, **urls) as worker,
-        running_command(
-            "participant", "stubborn", "--port", "0", cwd=tmp_path, **urls
-        ) as participant,
+        running_command("participant", "slow", "--port", "0", cwd=tmp_path, **urls) as participant,
     ):
         await read_log_until(worker, "process.ready")
         await read_log_until(participant, "process.ready")

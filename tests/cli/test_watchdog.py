@@ -82,15 +82,17 @@ def silent_database():
         yield f"postgresql+asyncpg://user@127.0.0.1:{server.getsockname()[1]}/none"
 
 
-@pytest.mark.parametrize("drain", [0.5, 2.0, 25.0, 3_600.0])
+@pytest.mark.parametrize("timeout", [0.5, 2.0, 25.0, 3_600.0])
 @pytest.mark.parametrize("in_call", [True, False])
-def test_the_watchdog_keeps_the_shutdown_timeout(silent_database, drain, in_call):
-    with watchdog_harness(in_call=in_call, database_url=silent_database, drain=drain) as harness:
+def test_the_watchdog_keeps_the_shutdown_timeout(silent_database, timeout, in_call):
+    with watchdog_harness(
+        in_call=in_call, database_url=silent_database, shutdown_timeout=timeout
+    ) as harness:
         harness.watchdog.on_signals(bytes([signal.SIGTERM]))
-        seconds = harness.tick_until_kill(drain + 10)
-        assert seconds <= drain + POLL_INTERVAL
+        seconds = harness.tick_until_kill(timeout + 10)
+        assert seconds <= timeout + POLL_INTERVAL
         if in_call:
-            assert seconds >= ShutdownSchedule(drain).work_deadline, (
+            assert seconds >= ShutdownSchedule(timeout).work_deadline, (
                 "it does not shorten the time of the work"
             )
         assert harness.child.wait() == -signal.SIGKILL
