@@ -1,10 +1,10 @@
 """
-What the barrier's statements mean in the model of PostgreSQL, and the statements of our services.
+What the statements of the barrier mean in the model, and statements of the simulated services.
 
-`DID` writes one effect down. `REMEMBER` is the memory of a service that has no barrier of ours, but
-keeps to docs/protocol.md: it does nothing twice for one idempotency key and nothing after it was
-undone. What it refused it refuses again until a person has it tried with another key, or it forgets
-that, see `play.Lots`.
+`INSERT_EFFECT` records an effect. `DEDUPLICATE` is the deduplication of a service that does not use
+the barrier and follows docs/protocol.md: it performs an action once for each idempotency key, and
+never after its compensation. A rejection is repeated for the same key, unless the service forgets
+rejections (see `workload.SampledOutcomes`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ from simulation.rows import jsonb, row_type
 
 Arguments = Mapping[str, Any]
 
-INSERT_EFFECT = text("an effect happens")
-DEDUPLICATE = text("has it been done before, or undone, or refused")
-RECORD_REJECTION = text("it is refused after all")
+INSERT_EFFECT = text("insert an effect")
+DEDUPLICATE = text("read and update the state of a step")
+RECORD_REJECTION = text("record a rejection")
 
 HANDLERS = StatementHandlers()
 
@@ -87,7 +87,7 @@ async def _insert_effect(tx: MemoryTransaction, arguments: Arguments) -> int:
 
 
 async def _deduplicate(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    """Say `new` once for each direction, and then what it was; `never` for an undo of nothing."""
+    """Return `new` once for each direction, then the state; `never` if nothing is to compensate."""
     step_key = (arguments["run_id"], arguments["step"])
     row = await tx.lock("deduplication", step_key) or {"state": "never", "rejected_keys": ()}
     state = row["state"]
@@ -106,7 +106,7 @@ async def _deduplicate(tx: MemoryTransaction, arguments: Arguments) -> Sequence[
 async def _record_rejection(tx: MemoryTransaction, arguments: Arguments) -> int:
     step_key = (arguments["run_id"], arguments["step"])
     row = tx.get("deduplication", step_key)
-    assert row is not None, "it has been asked for"
+    assert row is not None, "the step was deduplicated before"
     keys = (*row["rejected_keys"], arguments["idempotency_key"])
     tx.put("deduplication", step_key, {"state": "never", "rejected_keys": keys})
     return 1
@@ -122,7 +122,7 @@ HANDLERS.update(
 
 
 def _try_advisory_lock(tx: MemoryTransaction, lock: int) -> bool:
-    """Take an advisory lock that is free."""
+    """Take an advisory lock if it is free."""
     available = tx.is_lockable("advisory", lock)
     if available:
         tx.lock_unlocked("advisory", lock)

@@ -1,9 +1,9 @@
 """
-A model of RabbitMQ at the height of Publisher and Consumer: quorum queues, confirms, returns.
+A model of RabbitMQ behind `MessagePublisher` and `MessageConsumer`: quorum queues and confirms.
 
-Messages take time and may overtake one another. What was delivered and not settled goes back to its
-queue when its consumer's connection ends, and from there to the dead letters when that has happened
-too often. The broker's contract tests run over this model and over the real thing.
+Messages take time and may overtake one another. Unacknowledged messages are requeued when the
+connection of their consumer ends, and dead-lettered after too many redeliveries. The contract tests
+in tests/simulation/test_broker_model.py run on this model and on RabbitMQ.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from simulation.faults import Fault, FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
 
 DELIVERY_LIMIT = 20
-"""How often a message goes back to its queue; as in `topology.policy`."""
+"""Redeliveries of a message before it is dead-lettered, as in `topology.queue_policy`."""
 
 MAX_TRANSIT_S = 0.02
-"""Seconds a message takes at the most, unless it is delayed."""
+"""The longest transit of a message in seconds, unless it is delayed."""
 
 TIMER_TOLERANCE_S = 1e-6
-"""Seconds; the event loop may call a timer that much early."""
+"""Seconds; the event loop may call a timer this much too early."""
 
 OUTCOMES_BY_FAULT = {
     FaultKind.NACKED: PublishOutcome.NACKED,
     FaultKind.LOST_BEFORE_CONFIRM: PublishOutcome.UNKNOWN,
     FaultKind.LOST_AFTER_CONFIRM: PublishOutcome.CONFIRMED,
 }
-"""What the publisher hears of a message that does not arrive."""
+"""The outcome for the publisher of a message that is not delivered."""
 
 
 @dataclass(slots=True)
 class QueuedMessage:
-    """A message in a queue; `returns` is how often it came back."""
+    """A message in a queue."""
 
     message: Message
     redeliveries: int = 0
@@ -58,16 +58,16 @@ class QueueModel:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits here and nothing that was here is unsettled."""
+        """Whether no message is ready or unacknowledged."""
         return not self.ready and not self.unacknowledged
 
 
 class BrokerModel:
     """
-    One broker; its witnesses are told of each message that is published, delivered, acknowledged.
+    One broker; callbacks observe each message that is published, delivered or acknowledged.
 
     Args:
-        dice: decides how long messages take and who gets them.
+        rng: decides how long messages take and which consumer receives them.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -83,7 +83,7 @@ class BrokerModel:
         self._sequence = count()
 
     def declare(self, topology: Topology) -> None:
-        """Make what is not there yet."""
+        """Declare a topology; what exists is kept."""
         for exchange in topology.exchanges:
             self._exchange_kinds[exchange.name] = exchange.kind
         for queue in topology.queues:
@@ -94,21 +94,21 @@ class BrokerModel:
                 queues.append(self.queues[binding.queue])
 
     def route(self, message: Message) -> list[QueueModel]:
-        """Choose the queues of a message; the only pattern known is the one that fits all."""
+        """The queues that a message is routed to; the only pattern is `#`."""
         bindings = self._bindings[message.exchange]
         if self._exchange_kinds.get(message.exchange) is ExchangeKind.FANOUT:
             return [queue for queues in bindings.values() for queue in queues]
         return [*bindings.get(message.routing_key, ()), *bindings.get("#", ())]
 
     def enqueue(self, queue: QueueModel, queued: QueuedMessage, *, delay: float = 0.0) -> None:
-        """Put a message into a queue; it can be taken when it has been under way."""
+        """Add a message to a queue; it becomes ready after its transit."""
         loop = asyncio.get_running_loop()
         ready_at = loop.time() + delay + self.rng.random() * MAX_TRANSIT_S
         heappush(queue.ready, (ready_at, next(self._sequence), queued))
         loop.call_at(ready_at, self._wake_consumers, queue)
 
     def requeue(self, queue: QueueModel, queued: QueuedMessage) -> None:
-        """Take back what was delivered and not settled."""
+        """Requeue a message that was delivered and not acknowledged."""
         queued.redeliveries += 1
         if queued.redeliveries > DELIVERY_LIMIT:
             self.dead_letter(queue, queued, "delivery_limit")
@@ -116,13 +116,13 @@ class BrokerModel:
             self.enqueue(queue, queued)
 
     def dead_letter(self, queue: QueueModel, queued: QueuedMessage, reason: str) -> None:
-        """Dead-letter a message; those of the last queue are gone."""
+        """Dead-letter a message; a message of the dead-letter queue is dropped."""
         if queue.name != DEAD_LETTERS:
             death = {"queue": queue.name, "reason": reason}
             self.enqueue(self.queues[DEAD_LETTERS], QueuedMessage(queued.message, x_death=death))
 
     def _wake_consumers(self, queue: QueueModel) -> None:
-        """Wake whoever consumes, in any order."""
+        """Wake the consumers of a queue in random order."""
         consumers = list(queue.consumers)
         self.rng.shuffle(consumers)
         for consumer in consumers:
@@ -130,7 +130,7 @@ class BrokerModel:
 
 
 class PublisherModel:
-    """What a process publishes with; it has the methods of `broker.publisher.Publisher`."""
+    """A `MessagePublisher` of one process."""
 
     def __init__(
         self, broker: BrokerModel, process: SimulatedProcess, confirm_timeout: float
@@ -142,11 +142,11 @@ class PublisherModel:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker takes no publishes just now."""
+        """Whether the broker currently blocks this publisher."""
         return self._blocked_until > asyncio.get_running_loop().time()
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
-        """Publish a batch; one outcome for each message, in their order."""
+        """Publish a batch; return the outcome of each message, in order."""
         fault = await self._process.pass_point(FaultPoint.PUBLISH)
         loop = asyncio.get_running_loop()
         if fault is not None:
@@ -198,9 +198,9 @@ def _never() -> bool:
 
 class ConsumerModel:
     """
-    What a process consumes with; an `amqp.interfaces.MessageConsumer`.
+    A `MessageConsumer` of one process.
 
-    Of its queues the first is urgent.
+    The first of its queues is the urgent one.
     """
 
     def __init__(
@@ -221,11 +221,11 @@ class ConsumerModel:
 
     @property
     def buffered_count(self) -> int:
-        """Deliveries that arrived and were not taken yet: none, one arrives when it is taken."""
+        """Deliveries that were not taken yet: always 0, because `take` delivers directly."""
         return 0
 
     def wake(self) -> None:
-        """Something may have become ready."""
+        """Look for ready messages again."""
         self._wakeup.set()
 
     async def take(
@@ -235,7 +235,7 @@ class ConsumerModel:
         *,
         only_urgent: Callable[[], bool] = _never,
     ) -> list[Delivery]:
-        """Wait for at least one delivery and return what has arrived; nothing after `stop`."""
+        """Wait for at least one delivery and return the ready ones; none after `stop`."""
         while not self._stopped:
             self._process.raise_if_crashed()
             queues = self._queues[:1] if only_urgent() else self._queues
@@ -246,7 +246,7 @@ class ConsumerModel:
         return []
 
     async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Acknowledge deliveries; those of an epoch that is over are dropped."""
+        """Acknowledge deliveries; those of an earlier generation are ignored."""
         batch = list(deliveries)
         fault = await self._process.pass_point(FaultPoint.ACKNOWLEDGE)
         if fault is not None and fault.kind is FaultKind.DISCONNECT:
@@ -255,24 +255,24 @@ class ConsumerModel:
             if self._pop_unacknowledged(delivery):
                 for callback in self._broker.on_acknowledged:
                     callback(self._process, delivery)
-        self._wakeup.set()  # there may be room again
+        self._wakeup.set()  # The prefetch may allow more.
         if fault is not None and fault.kind is FaultKind.CRASH_AFTER:
             self._process.crash(fault)
 
     async def reject(self, deliveries: Iterable[Delivery]) -> None:
-        """Set deliveries aside for good."""
+        """Reject deliveries, so that the broker dead-letters them."""
         self._process.raise_if_crashed()
         for delivery in deliveries:
             if popped := self._pop_unacknowledged(delivery):
                 self._broker.dead_letter(*popped, "rejected")
 
     async def stop(self) -> None:
-        """Consume no more; what was taken can still be settled."""
+        """Stop consuming; deliveries can still be acknowledged."""
         self._stopped = True
         self._wakeup.set()
 
     def disconnect(self) -> None:
-        """Lose the connection: everything that is held is delivered again, to whoever consumes."""
+        """Lose the connection: the unacknowledged messages are requeued."""
         self.generation += 1
         unacknowledged, self._unacknowledged = list(self._unacknowledged.values()), {}
         for queue, queued in unacknowledged:

@@ -1,8 +1,8 @@
 """
-The clients of a simulation: they ask until they see what they asked for.
+The clients of a simulation: they repeat a request until they see its effect.
 
-They read the engine's tables to see it, where a real client would wait for an answer: answers are
-best effort, and what counts here is the run.
+A real client waits for an answer. These clients read the engine's tables, because answers are best
+effort and the simulation checks the runs.
 """
 
 import asyncio
@@ -30,30 +30,32 @@ from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.workload import Workload
 
 RETRY_INTERVAL_S = 5.0
-"""Seconds after which a client that sees no run asks for it again."""
+"""Seconds after which a client repeats a request."""
 
 MAX_TRIES = 50
-"""How often it does."""
+"""The number of times that a client sends a request."""
 
 POLLING_SHARE, MAX_POLL_INTERVAL_S = 0.5, 1.0
-"""How many ask how a run stands that waits for its turn, and the seconds between, at the most."""
+"""The share of clients that poll the status of a pending start, and the longest interval."""
 
 RUN_IDS_PER_SECOND = 2
-"""Run ids that name the same second."""
+"""Run ids with the same second."""
 
 UNVERSIONED_SHARE = 0.4
-"""How many starts name no version."""
+"""The share of starts without a version."""
 
 REPLY_TO, KNOWN_REPLY_TO = "asking", "known"
-"""Where answers go, and those that speak of a run which the engine had taken in before."""
+"""The addresses of answers, in general and about runs that were accepted before."""
 
 
 class Client:
     """
-    Starts runs, cancels some, and sends rubbish; it asks until it sees what it asked for.
+    Starts runs, cancels some of them, and sends malformed messages.
 
-    `accepted` are the runs of which the engine has said so, and the version it has named, if any;
-    to those it records it adds. `made` is when its run ids are made, in seconds.
+    Args:
+        accepted_versions: the accepted runs with the version that the engine answered, if any; the
+            client adds those that it recorded in a transaction.
+        run_ids_made_at: the time of its run ids, in seconds of virtual time.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Client:
         self._rng = rng
 
     async def start(self, workload: Workload, number: int, *, within: float) -> None:
-        """Start a run *within* that time, by a message or as a caller's own transaction does."""
+        """Start a run at a random time, by a message or in a transaction of the caller."""
         run_id, key = (
             self.make_run_id(number),
             f"key-{number}" if self._rng.random() < 0.5 else None,
@@ -99,17 +101,17 @@ class Client:
         if key is not None:
             await self._send(
                 replace(request, run_id=self.make_run_id(number))
-            )  # the same by its key
+            )  # The engine finds the run by its key.
         if self._rng.random() < POLLING_SHARE:
             await self._poll_status(run_id)
         if cancelled:
             await asyncio.sleep(self._rng.random() * 10)
             await self._send(
-                CancelRequest(run_id, "the lot says so", "the client"), reply_to=KNOWN_REPLY_TO
+                CancelRequest(run_id, "at random", "the client"), reply_to=KNOWN_REPLY_TO
             )
 
     async def _poll_status(self, run_id: UUID) -> None:
-        """Ask for a run that waits for its turn, again and again until it has begun."""
+        """Poll the status of a run until it has started."""
         for _ in range(MAX_TRIES):
             if str(run_id) in self._engine_db.rows["run"]:
                 return
@@ -117,18 +119,18 @@ class Client:
             await asyncio.sleep(self._rng.random() * MAX_POLL_INTERVAL_S)
 
     def _is_accepted(self, run_id: str) -> bool:
-        """Whether the engine has taken a run in: it has begun, or waits for its turn."""
+        """Whether a run has started, or its start was accepted."""
         return run_id in self._engine_db.rows["run"] or run_id in self._accepted_versions
 
     def _is_too_old(self, run_id: UUID) -> bool:
-        """Whether a start with that id is refused, and none with it waits already."""
+        """Whether a start with this id is refused for its age and is not pending."""
         now, made_at = asyncio.get_running_loop().time(), (run_id.int >> 80) / 1000
         waiting = (row["run_id"] for row in self._engine_db.rows["pending_request"].values())
         age = TIME_ZERO.timestamp() + now - made_at
         return age > MAX_RUN_ID_AGE.total_seconds() and str(run_id) not in waiting
 
     async def send_malformed(self, exchange: str, *, within: float) -> None:
-        """Send what nobody can read, until it is set aside."""
+        """Send a malformed message until it is dead-lettered."""
         await asyncio.sleep(self._rng.random() * within)
         message = malformed_message(exchange)
         for _ in range(MAX_TRIES):
@@ -145,7 +147,7 @@ class Client:
         await self._publisher.publish([message])
 
     async def _start_in_transaction(self, request: StartRequest, saga: Saga) -> None:
-        """Record a start as `start_in` does: by the saga's definition, or by its name alone."""
+        """Record a start as `start_in` does: with the definition, or with the name of the saga."""
         run_id, by_name = str(request.run_id), request.version is None
         start = NewStart(
             saga=request.saga,
@@ -161,17 +163,17 @@ class Client:
             async with self._database.transaction() as tx:
                 started = await checked_requests.record_start(cast("Any", tx), start)
         except StoreUnavailable:
-            return  # it is asked again
+            return  # The client repeats it.
         except StoreRefused:
             self._accepted_versions.setdefault(
                 run_id, None
-            )  # it waits: it was committed all the same
+            )  # It is pending: an earlier attempt was committed.
         else:
             if started is not None:
                 self._accepted_versions.setdefault(run_id, started.version)
 
     def make_run_id(self, number: int, made_at: float | None = None) -> UUID:
-        """Make a UUIDv7 that is the same in every simulation of the seed, a few of each second."""
+        """Make a UUIDv7 that depends only on the seed; several ids have the same second."""
         made_at = self._run_ids_made_at if made_at is None else made_at
         milliseconds = (
             int((TIME_ZERO.timestamp() + made_at + number // RUN_IDS_PER_SECOND) * 1000) + number
@@ -182,7 +184,7 @@ class Client:
 
 
 def malformed_message(exchange: str) -> Message:
-    """Make what nobody can read."""
+    """A message that cannot be decoded."""
     return Message(
         exchange=exchange,
         routing_key=exchange,
@@ -192,5 +194,5 @@ def malformed_message(exchange: str) -> Message:
 
 
 def dead_lettered_ids(engine_db: MemoryDatabase) -> set[str]:
-    """The messages that are among the dead letters."""
+    """The message ids of the dead letters."""
     return {row["message_id"] for row in engine_db.rows["dead_letter"].values()}

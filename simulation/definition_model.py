@@ -14,7 +14,7 @@ _Changed = row_type("name version")
 
 
 TOKEN_KEY = bytes(32)
-"""The same in every simulation, or no two would be alike."""
+"""Constant, so that simulations are reproducible."""
 
 
 @HANDLERS.handles(engine_identity, "_READ")
@@ -96,7 +96,7 @@ def _definition_keys(arguments: Arguments) -> Iterable[tuple[str, int, str]]:
 
 
 def definition_of(tx: MemoryTransaction, definition_id: int) -> tuple[str, int, str]:
-    """Look up the name, version and fingerprint of a definition."""
+    """The name, version and fingerprint of a definition."""
     for _, row in tx.scan("definition"):
         if row["id"] == definition_id:
             return row["name"], row["version"], row["fingerprint"]

@@ -1,9 +1,9 @@
 """
-What goes wrong, and where: faults by chance, or the same ones again.
+Fault injection: sampled faults, or a list of planned ones.
 
-Everything a process does to the world outside it passes a point, and the points of a simulation are
-numbered as they are passed. A fault belongs to a number, so the list of the faults that struck is
-all it takes, with the seed, to have them strike again; and a shorter list is a simpler story.
+A process passes a point before each of its effects (a statement, a commit, a publish). Points are
+numbered in the order in which they are passed, and a fault happens at the number of a point. So the
+seed and the list of injected faults replay a simulation, and a shorter list makes a simpler one.
 """
 
 from collections import Counter
@@ -14,30 +14,30 @@ from random import Random
 
 
 class FaultPoint(StrEnum):
-    """Where a fault can strike."""
+    """Where a fault can happen."""
 
     STATEMENT = "statement"
     COMMIT = "commit"
     PUBLISH = "publish"
-    MESSAGE = "message"  # each of those that are published together
+    MESSAGE = "message"  # each message of a batch
     CONFIRM = "confirm"
     ACKNOWLEDGE = "acknowledge"
 
 
 class FaultKind(StrEnum):
-    """What strikes."""
+    """What happens."""
 
-    CRASH = "crash"  # the process dies before the effect
-    CRASH_AFTER = "crash_after"  # the process dies after it
-    SHUTDOWN = "shutdown"  # the process is told to finish what it has in hand and to end
+    CRASH = "crash"  # the process crashes before the effect
+    CRASH_AFTER = "crash_after"  # the process crashes after the effect
+    SHUTDOWN = "shutdown"  # a graceful shutdown of the process
     DISCONNECT = "disconnect"  # the connection is lost before the effect
-    TIMEOUT = "timeout"  # a statement takes long, with all that is locked, and is then cancelled
-    DISCONNECT_AFTER = "disconnect_after"  # the effect happens, and its answer is lost
-    OUTAGE = "outage"  # the broker takes no publishes of this process for a while
+    TIMEOUT = "timeout"  # a statement takes long, holds its locks, and is cancelled
+    DISCONNECT_AFTER = "disconnect_after"  # the effect happens, and the response is lost
+    OUTAGE = "outage"  # the broker blocks this publisher for a time
     NACKED = "nacked"
-    UNROUTABLE = "unroutable"  # no queue is bound for it, for a moment
-    LOST_BEFORE_CONFIRM = "lost_before_confirm"  # before its confirm
-    LOST_AFTER_CONFIRM = "lost_after_confirm"  # which RabbitMQ can do; it must only cost time
+    UNROUTABLE = "unroutable"  # the message finds no queue
+    LOST_BEFORE_CONFIRM = "lost_before_confirm"
+    LOST_AFTER_CONFIRM = "lost_after_confirm"  # RabbitMQ can; it may cost only time
     DUPLICATED = "duplicated"
     DELAYED = "delayed"
 
@@ -70,21 +70,21 @@ KINDS_BY_POINT: dict[FaultPoint, tuple[FaultKind, ...]] = {
     ),
 }
 MAX_SECONDS = {FaultKind.DELAYED: 45.0, FaultKind.OUTAGE: 20.0, FaultKind.TIMEOUT: 10.0}
-"""Seconds; a message may so outlive every attempt of its step, an outage a step's timeout."""
+"""Seconds. A delayed message may arrive after every attempt, an outage exceeds a timeout."""
 
 STATEMENT_SKIP_SHARE = 0.8
-"""How often a fault that is due at a statement waits for the next point."""
+"""The share of faults that skip a statement and happen at the next point."""
 
 MESSAGE_INTERVAL_FACTOR = 0.3
-"""Messages meet with a fault more often than other points, by this share of `every`."""
+"""The interval between faults of messages, as a share of that of other points."""
 
 MAX_DOWNTIME_S = 5.0
-"""Seconds a process is down at the most."""
+"""The longest downtime of a process in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: at which point, what, and for how many seconds where that means something."""
+    """A fault: the number of its point, what happens, and for how many seconds if it lasts."""
 
     point_number: int
     kind: FaultKind
@@ -92,17 +92,17 @@ class Fault:
 
 
 def seeded_random(seed: int, purpose: str) -> Random:
-    """Dice that fall the same for the same seed, whatever is drawn for other purposes."""
-    return Random(f"{seed}/{purpose}")  # noqa: S311 - to be foreseen is what they are for
+    """Random numbers that depend on the seed and the purpose, not on other draws."""
+    return Random(f"{seed}/{purpose}")  # noqa: S311 - it must be predictable
 
 
 class FaultInjector:
     """
-    The faults of one simulation; `met` are those that struck.
+    The faults of one simulation; `injected` are those that happened.
 
     Args:
-        dice: decides where and what, once in `every` points on average, messages apart; None: only
-            what is `planned`.
+        rng: samples the faults; None injects only the planned ones.
+        interval: points between two sampled faults, on average; messages are counted apart.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class FaultInjector:
         self.counts: Counter[str] = Counter()
 
     def pass_point(self, point: FaultPoint) -> Fault | None:
-        """Pass a point; what strikes there, if anything."""
+        """Pass a point; return the fault that happens there, or None."""
         number = self.points_passed
         self.points_passed += 1
         if self._disabled:
@@ -131,12 +131,12 @@ class FaultInjector:
         return fault
 
     def disable(self) -> None:
-        """From now on nothing goes wrong."""
+        """Inject no more faults."""
         self._disabled = True
 
     def _sample(self, number: int, point: FaultPoint) -> Fault | None:
         rng = self._rng
-        assert rng is not None, "planned faults are not drawn"
+        assert rng is not None, "planned faults are not sampled"
         is_message = point is FaultPoint.MESSAGE
         self._points_until_next[is_message] -= 1
         if self._points_until_next[is_message] > 0:

@@ -1,8 +1,8 @@
 """
-Rows that another role writes into the inbox, and that no client of ours would.
+Pending requests that a hostile role writes.
 
-Their columns hold what the table allows, their bodies anything. None of them may hold up an honest
-row: each becomes a dead letter or is refused, and gives back the key that it took.
+Their columns contain what the table allows, their bodies anything. No hostile row may delay another
+one: each is dead-lettered or refused, and its business key is released.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from simulation.memory_database import (
 )
 from simulation.pending_model import add_pending_request
 
-INSERT_HOSTILE_ROW = text("a role inserts into the inbox")
+INSERT_HOSTILE_ROW = text("insert a pending request of a role")
 ROLE = "hostile"
 
 ROW_KINDS = (
@@ -36,7 +36,7 @@ ROW_KINDS = (
     "wake_up",
 )
 DEAD_LETTERED_KINDS = ("start", "cancel", "resolve")
-"""Kinds of which a row with such a body becomes a dead letter; others may mean nothing."""
+"""Kinds whose rows are dead-lettered for such a body; other kinds may be ignored."""
 
 DEEP_NESTING = 1100
 LONG_BODY_BYTES = 600_000
@@ -60,7 +60,7 @@ HANDLERS = StatementHandlers()
 
 
 async def _insert(tx: MemoryTransaction, row: Mapping[str, Any]) -> Sequence[Any]:
-    """A start takes its key, as `request_start` does for whoever may call it."""
+    """Insert a row; a start reserves its key, as `request_start` does."""
     if row["kind"] == "start" and row["key"] is not None:
         key_columns = {"saga": row["saga"], "key": row["key"]}
         await tx.insert(
@@ -76,11 +76,7 @@ HANDLERS[id(INSERT_HOSTILE_ROW)] = _insert
 
 
 class HostileWriter:
-    """
-    Writes rows; `sagas` are those it knows by name, `fresh` makes a run id.
-
-    `written` are the kinds of those that were committed, by the run id of each that is its own.
-    """
+    """Writes hostile rows; `written` has the kind of each new run id that was committed."""
 
     def __init__(
         self,
@@ -98,7 +94,7 @@ class HostileWriter:
         self.written: dict[str, str] = {}
 
     async def write(self, rows: int, *, within: float) -> None:
-        """Write that many rows *within* that time, some into one transaction."""
+        """Write rows at random times, some of them in one transaction."""
         for number in range(rows):
             await asyncio.sleep(self._rng.random() * 2 * within / rows)
             batch = [self._row(number) for _ in range(self._rng.choice([1, 1, 3]))]
@@ -128,19 +124,19 @@ class HostileWriter:
         }
 
     def _choose_definition(self) -> int | None:
-        """Name a definition that a worker has; what names another one waits for that."""
+        """A definition that a worker has; a row for another one would stay pending."""
         rows = self._engine_db.rows["definition"].values()
         ids = [row["id"] for row in rows if row["version"] == 1]
         return self._rng.choice(ids) if ids else None
 
     def violations(self) -> Iterator[str]:
-        """Say which of the rows did not end as they must, in sentences as of `promises`."""
+        """Violations of the promises by these rows."""
         dead_lettered_ids = {row["run_ids"] for row in self._engine_db.rows["dead_letter"].values()}
         keys = {row["run_id"] for row in self._engine_db.rows["business_key"].values()}
         for run_id, kind in self.written.items():
             if run_id in self._engine_db.rows["run"]:
-                yield f"P5: run {run_id} began from a {kind} that cannot be read"
+                yield f"P5: run {run_id} was started from a malformed {kind}"
             if kind in DEAD_LETTERED_KINDS and run_id not in dead_lettered_ids:
-                yield f"P7: a {kind} of {run_id} that cannot be read was not set aside"
+                yield f"P7: a malformed {kind} of {run_id} was not dead-lettered"
             if run_id in keys:
-                yield f"P1: the key of {run_id}, which never began, is taken for ever"
+                yield f"P1: the key of {run_id}, which never started, was not released"

@@ -1,13 +1,13 @@
 """
-A model of PostgreSQL: tables in memory, transactions at READ COMMITTED, row locks, lost answers.
+A model of PostgreSQL: tables in memory, READ COMMITTED transactions, row locks, lost responses.
 
-It knows no SQL. What each statement of the engine means is defined by the modules that answer them
-(`store`, `waiting`, `barrier`), in terms of the few things a transaction can do here: look, lock,
-put, delete. The store's contract tests run over this model and over PostgreSQL.
+It does not parse SQL. A handler defines what each statement means (see `store_model` and
+`barrier_model`) with the operations of a transaction: get, scan, lock, insert, put, delete. The
+tests of the store run on this model and on PostgreSQL.
 
-A statement sees what was committed when it began (PostgreSQL manual, 13.2.1). Of a row that it
-locks it reads the newest version, whether it had to wait for that row, for another, or for none; of
-all others the old one.
+A statement sees the rows that were committed when it started (PostgreSQL manual, 13.2.1). It reads
+the newest version of a row that it locks, whether or not it waited, and the old version of all
+others.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from simulation.rows import Result, Row, RowRef
 StatementHandler: TypeAlias = Callable[["MemoryTransaction", Any], Awaitable[Sequence[Any] | int]]
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
-"""When virtual time is 0."""
+"""The database's time at virtual time 0."""
 
 
 class StatementHandlers(dict[int, StatementHandler]):
     """
-    What statements mean, by the identity of each; a statement lives as long as its module.
+    Handlers by the identity of their statement, which lives as long as its module.
 
-    `templates` are the texts of which statements are made as they are needed.
+    `templates` are patterns for statements that are formatted when they are needed.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class StatementHandlers(dict[int, StatementHandler]):
     def handles(
         self, module: ModuleType, *names: str
     ) -> Callable[[StatementHandler], StatementHandler]:
-        """Declare what statements of *module* mean, by their names, which need not be public."""
+        """Register a handler for statements of a module, by the names of their constants."""
 
         def declare(handler: StatementHandler) -> StatementHandler:
             self.update((id(vars(module)[name]), handler) for name in names)
@@ -62,7 +62,7 @@ class StatementHandlers(dict[int, StatementHandler]):
     def handles_template(
         self, module: ModuleType, name: str
     ) -> Callable[[StatementHandler], StatementHandler]:
-        """Declare what the statements mean that are made of a text of *module* and a `month`."""
+        """Register a handler for the statements that a module formats with a `month`."""
 
         def declare(handler: StatementHandler) -> StatementHandler:
             pattern = re.escape(vars(module)[name]).replace(
@@ -77,10 +77,9 @@ class StatementHandlers(dict[int, StatementHandler]):
 
 class MemoryDatabase:
     """
-    One database that knows some statements.
+    One database. The callbacks in `on_commit` are called right before a transaction commits.
 
-    Rows are never changed in place: a transaction that puts a row replaces it when it commits.
-    `committed` are told of each transaction right before its commit happens.
+    Rows are never changed in place: a commit replaces them.
     """
 
     def __init__(self, *handler_sets: StatementHandlers) -> None:
@@ -98,26 +97,26 @@ class MemoryDatabase:
         self._sequences: defaultdict[str, int] = defaultdict(int)
 
     def handler_for(self, statement: object, arguments: Any) -> tuple[StatementHandler, Any]:
-        """Find what a statement means, and its arguments with the `month` that it names."""
+        """The handler of a statement, and its arguments with the `month` in its text."""
         handler = self._handlers.get(id(statement))
         if handler is not None:
             return handler, arguments
         for pattern, made in self._templates.items():
             if named := pattern.fullmatch(str(statement)):
                 return made, {**(arguments or {}), **named.groupdict()}
-        raise KeyError(f"The model does not know the statement {statement}.")
+        raise KeyError(f"No handler for the statement {statement}.")
 
     def next_value(self, sequence: str) -> int:
-        """Give the next number of a sequence; rolling back does not give it back."""
+        """The next number of a sequence; a rollback does not return it."""
         self._sequences[sequence] += 1
         return self._sequences[sequence]
 
 
 class MemoryTransaction:
     """
-    One transaction: what it writes is its own until it commits, what it locks it keeps to its end.
+    One transaction: its writes are private until the commit, its locks are held until its end.
 
-    It is what the engine takes for a connection inside a transaction.
+    It has the interface of a SQLAlchemy connection in a transaction.
     """
 
     def __init__(
@@ -126,7 +125,7 @@ class MemoryTransaction:
         self.process = process
         self.is_active = True
         self.invalidated = False
-        self.info: dict[str, Any] = {}  # of a session; what is not known of it is not in there
+        self.info: dict[str, Any] = {}  # The notes of a session; the model has none.
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
         self.locked_rows: list[RowRef] = []
         self._database = database
@@ -137,19 +136,21 @@ class MemoryTransaction:
 
     async def execute(self, statement: object, arguments: Any = None) -> Result:
         """
-        Answer one of the statements that are known.
+        Execute a statement with its handler.
 
         Raises:
-            StoreUnavailable: the connection was cut, or the statement took too long; nothing of
-                the transaction happens.
-            StoreBusy: somebody else holds a row for too long.
+            StoreUnavailable: the connection was lost, or the statement was cancelled; the
+                transaction is rolled back.
+            StoreLockTimeout: another transaction holds a row for too long.
         """
         fault = await self.process.pass_point(FaultPoint.STATEMENT)
         if fault is not None and fault.kind is FaultKind.TIMEOUT:
-            await asyncio.sleep(fault.seconds)  # what is locked stays locked
+            await asyncio.sleep(fault.seconds)  # It keeps its locks.
         if fault is not None or not self.is_active:
             self.release()
-            raise StoreUnavailable("The simulated statement was cancelled, or cut off.")
+            raise StoreUnavailable(
+                "The simulated statement was cancelled, or its connection was lost."
+            )
         handler, arguments = self._database.handler_for(statement, arguments)
         try:
             return Result(await handler(self, arguments))
@@ -157,25 +158,25 @@ class MemoryTransaction:
             self.refresh_snapshot()
 
     def refresh_snapshot(self) -> None:
-        """See what is committed by now, as each statement does, also one inside a function."""
+        """Take a new snapshot, as each statement does, also inside a function."""
         self._snapshot = None
         self._read_latest.clear()
 
     def get_transaction(self) -> "MemoryTransaction":
-        """Itself: SQLAlchemy tells connections and transactions apart."""
+        """The transaction itself; SQLAlchemy has two objects."""
         return self
 
     @property
     def now(self) -> datetime:
-        """The database's clock."""
+        """The time of the database."""
         return TIME_ZERO + timedelta(seconds=asyncio.get_running_loop().time())
 
     def next_value(self, sequence: str) -> int:
-        """Give the next number of a sequence."""
+        """The next number of a sequence."""
         return self._database.next_value(sequence)
 
     def get(self, table: str, key: Hashable) -> Row | None:
-        """Look at a row: its own, or the committed one."""
+        """Read a row: the version written here, or the committed one."""
         writes = self.writes.get(table)
         if writes and key in writes:
             return writes[key]
@@ -184,7 +185,7 @@ class MemoryTransaction:
         return self._snapshot.get(table, {}).get(key)
 
     def scan(self, table: str) -> Iterator[tuple[Any, Row]]:
-        """Look at all rows of a table, in the order they were put there."""
+        """Read all rows of a table, in the order of insertion."""
         writes = self.writes.get(table) or {}
         committed = self._database.rows if self._snapshot is None else self._snapshot
         rows = committed.get(table, {})
@@ -196,18 +197,18 @@ class MemoryTransaction:
                 yield key, new_row
 
     def is_lockable(self, table: str, key: Hashable) -> bool:
-        """Whether nobody else holds the row."""
+        """Whether no other transaction holds the row."""
         return self._database.locks.get((table, key), self) is self
 
     def lock_unlocked(self, table: str, key: Hashable) -> None:
-        """Lock a row that is free."""
+        """Lock a row that no other transaction holds."""
         row_ref = (table, key)
         if row_ref not in self._database.locks:
             self._database.locks[row_ref] = self
             self.locked_rows.append(row_ref)
 
     async def lock(self, table: str, key: Hashable) -> Row | None:
-        """Lock a row, waiting for whoever has it; the row as it is then, if it is there."""
+        """Wait for the lock of a row; return its newest version, or None."""
         while not self.is_lockable(table, key):
             await self._wait_for(self._database.locks[table, key])
         self._read_latest.add((table, key))
@@ -215,7 +216,7 @@ class MemoryTransaction:
         return self.get(table, key)
 
     async def lock_table(self, table: str) -> None:
-        """Wait until nobody holds a row of a table."""
+        """Wait until no other transaction holds a row of a table."""
         while holders := [
             holder
             for row_ref, holder in self._database.locks.items()
@@ -224,9 +225,9 @@ class MemoryTransaction:
             await self._wait_for(holders[0])
 
     async def insert(self, table: str, key: Hashable, row: Row) -> bool:
-        """Put a row unless its key is taken, waiting for whoever is about to take it."""
+        """Insert a row unless its key exists; wait for a transaction that inserts the same key."""
         while True:
-            self._read_latest.add((table, key))  # an index has no snapshot
+            self._read_latest.add((table, key))  # A unique index has no snapshot.
             holder = self._database.locks.get((table, key), self)
             if holder is not self and key in holder.writes[table]:
                 await self._wait_for(holder)
@@ -240,16 +241,16 @@ class MemoryTransaction:
                 return True
 
     async def insert_or_fail(self, table: str, key: Hashable, row: Row) -> None:
-        """Put a row whose key nobody may have."""
+        """Insert a row; an existing key is an error."""
         if not await self.insert(table, key, row):
-            raise StoreRefused(f"The simulated table {table} has that key already (23505).")
+            raise StoreRefused(f"The key exists in the simulated table {table} (23505).")
 
     def put(self, table: str, key: Hashable, row: Row) -> None:
-        """Write a row that is locked."""
+        """Write a locked row."""
         self.writes[table][key] = row
 
     def delete(self, table: str, key: Hashable) -> None:
-        """Delete a row that is locked."""
+        """Delete a locked row."""
         self.writes[table][key] = None
 
     async def commit(self) -> None:
@@ -257,12 +258,12 @@ class MemoryTransaction:
         Commit.
 
         Raises:
-            StoreUnavailable: the connection was cut; whether it was committed only we know.
+            StoreUnavailable: the connection was lost; the caller cannot know whether it committed.
         """
         fault = await self.process.pass_point(FaultPoint.COMMIT)
         if not self.is_active or (fault is not None and fault.kind is FaultKind.DISCONNECT):
             self.release()
-            raise StoreUnavailable("The simulated connection was cut before the commit.")
+            raise StoreUnavailable("The simulated connection was lost before the commit.")
         for callback in self._database.on_commit:
             callback(self)
         for table, writes in self.writes.items():
@@ -276,10 +277,10 @@ class MemoryTransaction:
         if fault is not None:
             if fault.kind is FaultKind.CRASH_AFTER:
                 self.process.crash(fault)
-            raise StoreUnavailable("The simulated connection was cut after the commit.")
+            raise StoreUnavailable("The simulated connection was lost after the commit.")
 
     def release(self) -> None:
-        """Forget what is not committed and let go of everything that is locked."""
+        """Discard what is not committed and release all locks."""
         self.is_active = False
         for row_ref in self.locked_rows:
             if self._database.locks.get(row_ref) is self:
@@ -292,20 +293,22 @@ class MemoryTransaction:
             self._snapshot = {table: dict(rows) for table, rows in self._database.rows.items()}
         try:
             async with asyncio.timeout(self._lock_timeout):
-                await holder._ended.wait()  # noqa: SLF001 - another of its own kind
+                await holder._ended.wait()  # noqa: SLF001 - another instance
         except TimeoutError:
             self.release()
-            raise StoreLockTimeout("Somebody else holds a row of the simulated database.") from None
-        if not self.is_active:  # both ended at once: it can lock nothing any more
-            raise StoreUnavailable("The simulated connection was cut while it waited.")
+            raise StoreLockTimeout(
+                "Another transaction holds a row of the simulated database."
+            ) from None
+        if not self.is_active:  # Both ended at the same time.
+            raise StoreUnavailable("The simulated connection was lost while it waited.")
 
 
 class MemoryDatabaseClient:
     """
-    One process's way to a database.
+    The connection of one process to a database.
 
     Args:
-        patience: seconds to wait for a row that somebody else holds; None: as long as it takes.
+        lock_timeout: seconds to wait for a row lock; None waits without end.
     """
 
     def __init__(
@@ -319,7 +322,7 @@ class MemoryDatabaseClient:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryTransaction]:
-        """Open one transaction: committed when the block ends, undone when it raises."""
+        """Open a transaction: committed at the end of the block, rolled back if it raises."""
         transaction = MemoryTransaction(self._database, self._process, self._lock_timeout)
         self._open_transactions[transaction] = None
         try:
@@ -330,6 +333,6 @@ class MemoryDatabaseClient:
             self._open_transactions.pop(transaction, None)
 
     def _release_all(self) -> None:
-        """The server undoes what the connections of a dead process leave."""
+        """Roll back the transactions of a process that crashed."""
         for transaction in self._open_transactions:
             transaction.release()

@@ -1,8 +1,9 @@
 """
-What happened in a simulation, as the models tell it, and P6: nothing is said too soon.
+Checks P6 during a simulation: nothing is acknowledged or published before its commit.
 
-A witness stands beside the databases and the broker. It knows nothing of the engine but its tables
-and its wire, and holds every publish and every acknowledgement against what is committed by then.
+The monitor observes the commits of the databases and the messages of the broker. It knows the
+engine's tables and wire format only, and compares each publish and each acknowledgement with what
+is committed at that moment.
 """
 
 import hashlib
@@ -35,16 +36,16 @@ _BARRIER_OUTCOMES = {
     Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),
     Outcome.REJECTED.value: (Outcome.REJECTED.value, "compensated"),
 }
-"""What the barrier's row must have said before a reply says that."""
+"""The outcomes of a barrier row that allow a reply with the given outcome."""
 
 
 class Monitor:
     """
-    Watches one simulation; `guarded` are the commands that are performed behind the barrier.
+    Observes one simulation.
 
-    `ledger` are the effects in the order of their commits, `violations` sentences that begin with
-    the promise they break, `accepted` the runs whose clients were told so, with the version that
-    was named, `digest` stands for everything that happened.
+    `effects` are in the order of their commits. `violations` are sentences that begin with the
+    promise they break. `accepted_versions` has the runs whose start was accepted, with the version
+    in the answer. `digest` is a hash of everything that happened.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class Monitor:
         self._barrier_commands = barrier_commands
         self._hash = hashlib.sha256()
         self._sequence = 0
-        self._idempotency_keys: dict[tuple[Any, ...], str] = {}  # with their idempotency keys
+        self._idempotency_keys: dict[tuple[Any, ...], str] = {}  # of committed commands
         self._barrier_rows: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
         self._last_written: dict[tuple[SimulatedProcess, str], int] = {}
         self._delivered_at: dict[tuple[SimulatedProcess, str, int, int], int] = {}
         self._published_commands: set[tuple[Any, ...]] = set()
         self._confirmed_replies: set[str] = set()
-        self._finished_runs: set[str] = set()  # a late success may have opened some of them again
+        self._finished_runs: set[str] = set()  # A late success may have reopened some of them.
         engine_db.on_commit.append(self._on_engine_commit)
         services_db.on_commit.append(self._on_services_commit)
         broker.on_published.append(self._on_published)
@@ -78,11 +79,11 @@ class Monitor:
 
     @property
     def digest(self) -> str:
-        """The same for two simulations in which the same happened."""
+        """Equal for two simulations in which the same things happened."""
         return self._hash.hexdigest()
 
     def record_violation(self, promise: str, what: str) -> None:
-        """Note that a promise is broken."""
+        """Record a broken promise."""
         self.violations.append(f"{promise}: {what}")
 
     def _record(self, *what: object) -> None:
@@ -113,7 +114,7 @@ class Monitor:
         )
 
     def _check_dropped_months(self, tx: MemoryTransaction) -> None:
-        """A month goes, or a key: no start of it may wait, and no run of it be under way."""
+        """Check that dropped partitions and released keys have no pending start or running run."""
         dropped_runs = {row["run_id"] for row in _written_rows(tx, "detached run")}
         deleted_requests = [
             number for number, row in tx.writes.get("pending_request", {}).items() if row is None
@@ -128,7 +129,9 @@ class Monitor:
                 months := {month_of_run(each) for each in dropped_runs}
             )
             if months & {month_of_run(each) for each in pending_starts}:
-                self.record_violation("P1", "a month was dropped while a start of it waits")
+                self.record_violation(
+                    "P1", "a partition was dropped that a pending start belongs to"
+                )
         for pair, row in tx.writes.get("business_key", {}).items():
             if row is None and pair in self._engine_db.rows["business_key"]:
                 self._check_released_key(
@@ -143,10 +146,10 @@ class Monitor:
             )
 
     def _check_outbox_delete(self, row: Row | None) -> None:
-        """A row leaves the outbox: its command is confirmed, or nobody waits for it any more."""
+        """Check that a command deleted from the outbox was confirmed or is no longer awaited."""
         command = _command_ref(row) if row else ()
         if row and command not in self._published_commands and self._is_awaited(row):
-            self.record_violation("P6", f"command {command} was forgotten before it was confirmed")
+            self.record_violation("P6", f"command {command} was deleted before it was confirmed")
 
     def _is_awaited(self, command: Row) -> bool:
         run = orjson.loads(self._engine_db.rows["run"][command["run_id"]]["state"])
@@ -173,7 +176,7 @@ class Monitor:
                 self._published_commands.add(command_ref)
             if command_ref not in self._idempotency_keys:
                 self.record_violation(
-                    "P6", f"command {command_ref} left before its decision was committed"
+                    "P6", f"command {command_ref} was published before its decision was committed"
                 )
         elif message.exchange == EVENTS:
             self._check_client_message(message)
@@ -183,11 +186,11 @@ class Monitor:
                 self._confirmed_replies.add(message.correlation_id)
 
     def _check_client_message(self, message: Message) -> None:
-        """A client is told that a run has ended, or what the engine makes of a request."""
+        """Check a message to a client: the end of a run, or the answer to a request."""
         if message.type == RUN_FINISHED_TYPE:
             if message.routing_key.split(".")[1] not in self._finished_runs:
                 self.record_violation(
-                    "P6", f"{message.routing_key} was told before it was committed"
+                    "P6", f"{message.routing_key} was published before it was committed"
                 )
             return
         answer = orjson.loads(message.body)
@@ -199,7 +202,7 @@ class Monitor:
             and accepted_version not in (None, version)
         ):
             self.record_violation(
-                "P1", f"run {run_id} was accepted as {accepted_version}, and is {version}"
+                "P1", f"run {run_id} was accepted as version {accepted_version} and is {version}"
             )
         if outcome == AnswerOutcome.ACCEPTED:
             self.accepted_versions[run_id] = accepted_version or version
@@ -207,15 +210,15 @@ class Monitor:
                 row["run_id"] for row in self._engine_db.rows["pending_request"].values()
             ]
             if run_id not in self._engine_db.rows["run"] and run_id not in pending_run_ids:
-                self.record_violation("P6", f"run {run_id} was accepted before that was committed")
+                self.record_violation("P6", f"run {run_id} was accepted before the commit")
         elif (
             outcome == AnswerOutcome.UNKNOWN_RUN
             and message.routing_key == f"{ANSWER_TYPE}.{KNOWN_REPLY_TO}"
         ):
-            self.record_violation("P6", f"run {run_id} was accepted, and then unknown")
+            self.record_violation("P6", f"run {run_id} was accepted and then unknown")
 
     def _check_reply(self, reply: Message) -> None:
-        """What the barrier has said may be told late: another attempt may have been made since."""
+        """Check that the barrier has committed a reply; it may belong to an earlier attempt."""
         outcome = str(reply.headers[OUTCOME_HEADER])
         *command_ref, attempt = _parse_token(reply.correlation_id)
         key = self._idempotency_keys.get((*command_ref, attempt))
@@ -225,7 +228,9 @@ class Monitor:
             for row in self._barrier_rows[tuple(command_ref)]
         )
         if outcome in _BARRIER_OUTCOMES and reply.type in self._barrier_commands and not committed:
-            self.record_violation("P6", f"{outcome} of {command_ref} was told and is not committed")
+            self.record_violation(
+                "P6", f"{outcome} of {command_ref} was published and is not committed"
+            )
 
     def _on_delivered(self, process: SimulatedProcess, delivery: Delivery) -> None:
         self._record("deliver", process.name, delivery.queue)
@@ -244,11 +249,11 @@ class Monitor:
             )
 
     def _is_handled(self, process: SimulatedProcess, delivery: Delivery, since: int) -> bool:
-        """Whether what a message means was committed between its delivery and now."""
+        """Whether the effect of a message was committed after its delivery."""
         if delivery.queue not in (REPLIES, REQUESTS, DEAD_LETTERS):
             return delivery.correlation_id in self._confirmed_replies
         if delivery.type == "status":
-            return True  # it changes nothing
+            return True  # It changes nothing.
         if self._last_written.get((process, delivery.message_id), 0) > since:
             return True
         if delivery.queue == DEAD_LETTERS:
@@ -261,19 +266,19 @@ class Monitor:
         return (run_exists or is_reserved) if delivery.routing_key == "start" else not run_exists
 
     def _start_is_pending(self, run_id: str) -> bool:
-        """Whether the start of that run waits in PostgreSQL."""
+        """Whether the start of a run is pending."""
         rows = self._engine_db.rows["pending_request"].values()
         return any(row["kind"] == "start" and row["run_id"] == run_id for row in rows)
 
     def _run_and_key(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
-        """The run that a message means, and of a start the business key."""
+        """The run of a message, and the business key if it is a start."""
         try:
             if delivery.queue == REPLIES:
                 return _parse_token(delivery.correlation_id)[0], ("", "")
             body = orjson.loads(delivery.body)
             return body["run_id"], (body.get("saga", ""), body.get("key", ""))
         except (ValueError, IndexError):
-            return "", ("", "")  # rubbish
+            return "", ("", "")  # It is malformed.
 
 
 def _written_rows(tx: MemoryTransaction, table: str) -> list[Row]:
@@ -285,12 +290,12 @@ def _command_ref(row: Row) -> tuple[Any, ...]:
 
 
 def _covers_attempt(row: Row, key: str | None, attempt: int) -> bool:
-    """Whether the barrier's row answers an attempt: it is of the same key, or of a later one."""
+    """Whether a barrier row answers an attempt: it has the same key or a later attempt."""
     return bool(row["idempotency_key"] == key or row["attempt"] >= attempt)
 
 
 def _parse_token(token: str) -> tuple[str, str, str, int]:
-    """Which command a correlation id stands for: run, step, direction and attempt."""
+    """The command of a correlation id: run, step, direction and attempt."""
     _, run_id, direction_code, attempt, step = token.split(".", 4)
     direction = Direction.ACTION if direction_code == "a" else Direction.COMPENSATION
     return str(UUID(run_id)), step, direction.value, int(attempt)

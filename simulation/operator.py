@@ -1,9 +1,9 @@
 """
-The operators of a simulation: they cancel runs and resolve incidents while everything fails.
+The operators of a simulation: they cancel runs and resolve incidents during the fault phase.
 
-What they ask for is recorded as the command line does it. They say nothing that is untrue: they
-have things tried again or close a run, and ask for what must be refused. Each act must be settled
-by one verdict, and an accepted resolution must stand in the journal once.
+Their requests are recorded as the command line records them. They retry steps, abandon runs and
+make requests that must be refused; they never claim that a step succeeded. Each action must get one
+verdict, and an accepted resolution must be in the journal once.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from simulation.rows import Row
 OPERATOR_NAME = "the operator"
 
 RESOLUTIONS = (Resolution.RETRY, Resolution.RETRY, Resolution.RETRY, Resolution.ABANDON)
-"""What is asked for an incident, by lot."""
+"""The resolutions of an incident, chosen at random."""
 
 CANCEL_SHARE, INVALID_SHARE = 0.3, 0.1
-"""How many acts are cancels, and how many name what is not there."""
+"""The shares of actions that are cancels and that name an unknown run."""
 
 
 class Operator:
-    """Acts on runs and incidents; `acts` is how often."""
+    """Records actions on runs and incidents."""
 
     def __init__(
         self, engine_db: MemoryDatabase, database: MemoryDatabaseClient, rng: Random
@@ -45,7 +45,7 @@ class Operator:
         self._rng = rng
 
     async def run(self, actions: int, *, within: float) -> None:
-        """Act that many times *within* that time."""
+        """Record actions at random times."""
         for number in range(actions):
             await asyncio.sleep(self._rng.random() * 2 * within / actions)
             request = self._choose_request(f"act {number}")
@@ -74,7 +74,7 @@ class Operator:
     def _resolution(self, incident: Row, reason: str) -> tuple[str, ResolveIncident]:
         resolution = self._rng.choice(RESOLUTIONS)
         if incident["direction"] == Direction.COMPENSATION and self._rng.random() < INVALID_SHARE:
-            resolution = Resolution.REJECT  # which is refused
+            resolution = Resolution.REJECT  # This is refused.
         return incident["run_id"], ResolveIncident(
             incident_number=incident["number"],
             resolution=resolution,
@@ -103,11 +103,11 @@ class Operator:
                 item = NewRequest(kind=kind, run_id=run_id, body=body, audit_id=audit_id)
                 await checked_requests.record_operator_requests(cast("Any", tx), [item])
         except (StoreUnavailable, StoreRefused):
-            pass  # it acts again
+            pass  # It acts again later.
 
 
 def audit_violations(engine_db: MemoryDatabase) -> Iterator[str]:
-    """Say which acts were not settled as their verdicts say, in sentences as of `promises`."""
+    """Violations of the promises by actions whose verdict does not match the journal."""
     events = engine_db.rows["event"].values()
     resolutions = [event["data"] for event in events if event["type"] == "incident_resolved"]
     reasons = Counter(orjson.loads(data)["reason"] for data in resolutions)
@@ -119,6 +119,6 @@ def audit_violations(engine_db: MemoryDatabase) -> Iterator[str]:
             expected = int(audit_row["outcome"] == "accepted")
             if reasons[audit_row["reason"]] != expected:
                 yield (
-                    f"P5: {label} was {audit_row['outcome']} and is"
-                    f" {reasons[audit_row['reason']]} times in"
+                    f"P5: {label} was {audit_row['outcome']} and is in the"
+                    f" journal {reasons[audit_row['reason']]} times"
                 )

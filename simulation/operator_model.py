@@ -26,7 +26,7 @@ async def _add_audit_records(tx: MemoryTransaction, arguments: Arguments) -> int
 
 @HANDLERS.handles(audit, "_RECORD_OUTCOMES")
 async def record_verdicts(tx: MemoryTransaction, arguments: Arguments) -> int:
-    """`verdicts` counts them, also those that come too late to change the row."""
+    """Record verdicts; `verdicts` also counts those that no longer change the row."""
     names = {"ids": "id", "outcomes": "outcome", "messages": "message"}
     for verdict in unnest(names, arguments):
         row = await tx.lock("audit", verdict["id"])
@@ -61,11 +61,11 @@ def _add_requests(
             and audit_record["role"] == "operator"
         )
         if not audit_record or not is_matching or audit_record["action"] not in allowed:
-            raise StoreRefused("The act of a request is not on record (22023).")
+            raise StoreRefused("A request has no audit record (22023).")
         if not request_checks.matches_audit_record(row["body"], audit_record, kind):
-            raise StoreRefused("The act of a request says something else (22023).")
+            raise StoreRefused("A request does not match its audit record (22023).")
         if audit_record["outcome"] is not None or row["audit_id"] in requested_ids:
-            raise StoreRefused("An act has a request already, or is decided (22023).")
+            raise StoreRefused("An action already has a request or a verdict (22023).")
         requested_ids.add(row["audit_id"])
         run = tx.get("run", row["run_id"])
         pinned = run["definition_id"] if run else None

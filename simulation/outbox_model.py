@@ -81,7 +81,7 @@ def _is_awaited(tx: MemoryTransaction, command: Row) -> bool:
 
 
 def limit_bytes(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
-    """Leave out the rows that come after `most` bytes of a column."""
+    """Omit the rows after `max_bytes` bytes of a column."""
     before = 0
     for row in rows:
         if before < arguments["max_bytes"]:

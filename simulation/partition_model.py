@@ -1,9 +1,9 @@
 """
-What the store's statements of partitions mean in the model: months of runs, and what drops them.
+What the statements of monthly partitions mean in the model.
 
-Time is shorter here. A month is the second that a run id names, and it begins when ids of that
-second are too old to be accepted, `ID_AGE` later; runs are kept for `KEPT`, whatever the settings
-say. So months come and go within a simulation whose run ids are made a week ago.
+Time is shortened. A month is one second of run ids; it ends when ids of that second are too old to
+be accepted (`MAX_RUN_ID_AGE`). Runs are retained for `RETENTION`; the settings are ignored. So
+partitions are dropped within a simulation whose run ids are a week old.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from simulation.rows import UNFINISHED, Arguments, Row
 HANDLERS = StatementHandlers()
 
 MAX_RUN_ID_AGE = timedelta(days=7)
-"""How old an id may be when its run is asked for, as `max_run_id_age_days` says by default."""
+"""The default of `max_run_id_age_days`."""
 
 RETENTION = timedelta(seconds=30)
-"""How long a run is kept when it is finished."""
+"""How long a finished run is retained."""
 
 DETACHED, DROPPED = "detached", "dropped"
-"""Where the rows of a month go: a table of their own, and then only the judge sees them."""
+"""The tables of detached partitions, and of dropped ones, which only the checks read."""
 
 PARTITIONED_TABLES = ("run", "event")
 
@@ -34,7 +34,7 @@ REFUSED_RUN_DROPPED = "The run was finished, and was dropped with its month."
 
 
 def month_of_run(run_id: str) -> str:
-    """Tell the month of a run id."""
+    """The month of a run id."""
     return str((UUID(run_id).int >> 80) // 1000)
 
 
@@ -59,7 +59,7 @@ async def _month_needed(tx: MemoryTransaction, arguments: Arguments) -> Sequence
 
 
 def month_needed(tx: MemoryTransaction, month: str, cutoff: datetime) -> bool:
-    """Whether a run of a month is not finished, or a start of it waits: the function of SQL."""
+    """Whether a month has an unfinished run or a pending start, as the SQL function."""
     rows = (row for run_id, row in tx.scan("run") if month_of_run(run_id) == month)
     if any(row["status"] in UNFINISHED or _ended_after(row, cutoff) for row in rows):
         return True
@@ -73,7 +73,7 @@ def _ended_after(row: Row, cutoff: datetime) -> bool:
 
 @HANDLERS.handles(partitions, "_SUMMARIZE")
 async def _summarize(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(None,)]  # there is one portion, whatever is in it
+    return [(None,)]  # One call summarizes everything.
 
 
 @HANDLERS.handles_template(partitions, "_RELEASE_KEYS")
@@ -148,7 +148,7 @@ async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Seque
 
 
 def is_orphaned(tx: MemoryTransaction, row: Row) -> bool:
-    """Whether a request is of a run that is gone, and that no start will begin."""
+    """Whether the run of a request was dropped and has no pending start."""
     run_id = row["run_id"]
     starts = {each["run_id"] for _, each in tx.scan("pending_request") if each["kind"] == "start"}
     return run_id not in starts and tx.get("run", run_id) is None

@@ -30,11 +30,11 @@ PENDING_REQUEST_DEFAULTS: Row = {
     "awaits_start": False,
     "not_before": None,
 }
-"""The columns of the inbox, with their defaults."""
+"""The columns of a pending request with their defaults."""
 
 
 def add_pending_request(tx: MemoryTransaction, row: Row) -> None:
-    """Add a row to the inbox; the columns it does not name have their defaults."""
+    """Add a pending request; missing columns have their defaults."""
     number = tx.next_value("pending_request")
     tx.put(
         "pending_request",
@@ -200,7 +200,7 @@ def _count_held(tx: MemoryTransaction, start: Row) -> int:
 
 
 def _pending_start_ids(tx: MemoryTransaction) -> dict[str, int]:
-    """The starts that wait, by run id."""
+    """The pending starts by run id."""
     return {
         row["run_id"]: number
         for number, row in tx.scan("pending_request")
@@ -209,7 +209,7 @@ def _pending_start_ids(tx: MemoryTransaction) -> dict[str, int]:
 
 
 def _takeable(tx: MemoryTransaction) -> Iterator[Row]:
-    """What may be taken out now, what has waited longest first."""
+    """Requests that can be taken now, the longest due first."""
     for number, row in sorted(tx.scan("pending_request"), key=_due_since):
         if _is_due(tx, row) and tx.is_lockable("pending_request", number):
             yield row
@@ -229,7 +229,7 @@ def _delete_returning(
 
 
 def _returned_columns(row: Row, arguments: Arguments) -> tuple[Any, ...]:
-    """The columns that the real statements return, of a long body only the beginning."""
+    """The columns that the statements return; a long body is truncated."""
     names = (
         *("saga", "version", "definition_id", "audit_id", "reply_to", "correlation_id"),
         *("sender", "key", "role", "fingerprint"),

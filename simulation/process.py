@@ -1,8 +1,8 @@
 """
-A process that can die at any point: everything it does to the world outside goes through here.
+A process that can crash at any point; each of its effects passes one.
 
-Dying is sudden. Its transactions are undone, its deliveries go back to their queues, and whatever
-its code still does while it is being unwound reaches nobody.
+A crash is immediate: the transactions of the process are rolled back, its deliveries are requeued,
+and what its code does while it unwinds has no effect.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ from random import Random
 from simulation.faults import Fault, FaultInjector, FaultKind, FaultPoint
 
 PAUSE_SHARE = 0.3
-"""How many of the points take time, so that others come in between."""
+"""The share of points that take time, so that other processes run in between."""
 
 MAX_PAUSE_S = 0.004
-"""Seconds such a point takes at the most."""
+"""The longest pause at a point in seconds."""
 
 
 class SimulatedProcess:
     """
-    One life of a worker, a participant or a client; `stop` is set when it is told to end.
+    One process from its start to its end; `stop` is set for a graceful shutdown.
 
     Args:
-        mortal: whether faults kill it.
+        can_crash: whether faults can crash it.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class SimulatedProcess:
         self._task: asyncio.Task[None] | None = None
 
     def attach_task(self, task: asyncio.Task[None]) -> None:
-        """Its life is that task."""
+        """Set the task that a crash cancels."""
         self._task = task
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Have *ending* called when it dies or has ended."""
+        """Call `callback` when the process crashes or ends."""
         self._exit_callbacks.append(callback)
 
     async def pass_point(self, point: FaultPoint) -> Fault | None:
         """
-        Come to a point, which may take time; the fault that strikes there and is not its death.
+        Pass a point, which may take time; return the fault that happens, unless it is a crash.
 
         Raises:
-            CancelledError: it is dead.
+            CancelledError: the process crashed.
         """
         self.raise_if_crashed()
         if self._rng.random() < PAUSE_SHARE:
@@ -61,7 +61,7 @@ class SimulatedProcess:
         return self.pass_point_now(point)
 
     def pass_point_now(self, point: FaultPoint) -> Fault | None:
-        """As `reach`, at once."""
+        """As `pass_point`, but without a pause."""
         fault = self.faults.pass_point(point)
         if fault is not None and fault.kind is FaultKind.CRASH:
             self.crash(fault)
@@ -72,10 +72,10 @@ class SimulatedProcess:
 
     def crash(self, fault: Fault) -> None:
         """
-        End at once, to come back after the fault's seconds.
+        Crash; the supervisor restarts the process after the fault's seconds.
 
         Raises:
-            CancelledError: unless it is immortal.
+            CancelledError: the process crashed. A process that cannot crash continues.
         """
         if not self._can_crash:
             return
@@ -87,12 +87,12 @@ class SimulatedProcess:
         self.raise_if_crashed()
 
     def close(self) -> None:
-        """Close its connections: its transactions are undone, and its deliveries come back."""
+        """Close the connections: transactions are rolled back, deliveries are requeued."""
         callbacks, self._exit_callbacks = self._exit_callbacks, []
         for callback in callbacks:
             callback()
 
     def raise_if_crashed(self) -> None:
-        """Raise CancelledError when it is dead."""
+        """Raise CancelledError after a crash."""
         if not self.alive:
             raise asyncio.CancelledError

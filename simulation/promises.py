@@ -1,8 +1,8 @@
 """
-P1 to P5 of every run of a simulation, from the journal's rows and the services' own ledger.
+Checks P1 to P5 of every run, from the journal and the effects that the services recorded.
 
-Nothing here asks the core what it thinks of a step, so that a mistake there shows here. P5 alone
-needs its `replay`, whose result is compared with the run's row.
+The checks do not use the decider's view of a step, so that they find its mistakes. Only P5 uses
+`replay`, whose result is compared with the stored run.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ DONE_EVENTS = ("step_succeeded", "step_completed", "step_skipped")
 
 
 class RunRecord:
-    """What is on record of one run: its row, its journal, and what its participants did."""
+    """The records of one run: its row, its journal, and the effects of its participants."""
 
     def __init__(
         self, row: Row, journal: Sequence[Row], effects: Sequence[Row], workload: Workload
@@ -38,18 +38,18 @@ class RunRecord:
             self.effects[effect["step"], effect["direction"]].append(number)
 
     def effect_positions(self, step: str, direction: str) -> list[int]:
-        """When that was done, by the services' own word."""
+        """The positions of the effects of a step among those of the run."""
         return self.effects.get((step, direction), [])
 
     def has_event(self, step: str, direction: str, kinds: Sequence[str] = DONE_EVENTS) -> bool:
-        """Whether the journal has such an event."""
+        """Whether the journal has an event of these kinds for the step."""
         return any(
             kind in kinds and data.get("step") == step and data.get("direction") == direction
             for kind, data in self.events
         )
 
     def may_have_taken_effect(self, step: str) -> bool:
-        """Whether the engine has to take the step for one that was done."""
+        """Whether the step may have taken effect, as the engine can know."""
         step_events = [
             (kind, data)
             for kind, data in self.events
@@ -65,7 +65,7 @@ class RunRecord:
 def run_records(
     engine_db: MemoryDatabase, effect_rows: Sequence[Row], workloads: Sequence[Workload]
 ) -> list[RunRecord]:
-    """What is on record of every run."""
+    """The records of every run."""
     by_saga = {(workload.saga.name, workload.saga.version): workload for workload in workloads}
     sagas = {
         row["id"]: (row["name"], row["version"]) for row in engine_db.rows["definition"].values()
@@ -86,11 +86,11 @@ def run_records(
 
 def promise_violations(record: RunRecord, run: Run, open_incident_runs: set[str]) -> Iterator[str]:
     """
-    Say which promises a run breaks, in sentences that begin with them.
+    The promises that a run breaks, as sentences that begin with the promise.
 
     Args:
-        run: as the store reads its row.
-        waiting: the runs with an open incident.
+        run: the run as the store reads it.
+        open_incident_runs: the runs with an open incident.
     """
     run_label = f"run {run.run_id} of {run.saga}"
     for violation in (
@@ -109,9 +109,9 @@ def _check_finished(record: RunRecord, open_incident_runs: set[str]) -> Iterator
     open_incidents = bool(orjson.loads(record.row["state"]).get("incidents"))
     has_incident_row = record.row["run_id"] in open_incident_runs
     if record.row["finished_at"] is None and not has_incident_row:
-        yield f"P1: it is {record.row['status']} for ever"
+        yield f"P1: it stays {record.row['status']}"
     if has_incident_row != open_incidents:
-        yield "P1: the table of incidents says something else than the run"
+        yield "P1: the incidents of its row differ from those in the table"
 
 
 def _check_completed(record: RunRecord) -> Iterator[str]:
@@ -119,9 +119,9 @@ def _check_completed(record: RunRecord) -> Iterator[str]:
         if not record.has_event(step, ACTION):
             yield f"P2: step {step} did not succeed"
         if len(record.effect_positions(step, ACTION)) != 1:
-            yield f"P2: step {step} was done {len(record.effect_positions(step, ACTION))} times"
+            yield f"P2: step {step} took effect {len(record.effect_positions(step, ACTION))} times"
         if record.effect_positions(step, COMPENSATION):
-            yield f"P2: step {step} was undone"
+            yield f"P2: step {step} was compensated"
 
 
 def _check_compensated(record: RunRecord) -> Iterator[str]:
@@ -134,16 +134,16 @@ def _check_compensated(record: RunRecord) -> Iterator[str]:
         if len(record.effect_positions(step, ACTION)) != len(
             record.effect_positions(step, COMPENSATION)
         ):
-            yield f"P3: the effect of step {step} is still there"
+            yield f"P3: the effect of step {step} is not compensated"
     for step, predecessors in saga.predecessors.items():
         for earlier in predecessors:
             if compensated_out_of_order(record, earlier, step):
-                yield f"P3: step {earlier} was undone before step {step}"
+                yield f"P3: step {earlier} was compensated before step {step}"
 
 
 def compensated_out_of_order(record: RunRecord, earlier: str, later: str) -> bool:
     if record.has_event(later, ACTION, ("step_rejected",)):
-        return False  # Whoever forgets that it refused may do it after all, however late.
+        return False  # A service that forgets the rejection may perform a late attempt.
     earlier_positions, later_positions = (
         record.effect_positions(earlier, COMPENSATION),
         record.effect_positions(later, COMPENSATION),
@@ -159,18 +159,18 @@ def _check_effects_once(record: RunRecord) -> Iterator[str]:
         if direction == COMPENSATION and (
             not action_positions or action_positions[0] > positions[0]
         ):
-            yield f"P4: step {step} was undone and had not been done"
+            yield f"P4: step {step} was compensated without its effect"
     for step in record.workload.saga.steps:
         if record.has_event(step, ACTION, ("step_succeeded",)) and not record.effect_positions(
             step, ACTION
         ):
-            yield f"P4: step {step} is said to have succeeded and was not done"
+            yield f"P4: step {step} succeeded without its effect"
 
 
 def _check_replay(record: RunRecord, run: Run) -> Iterator[str]:
     if record.versions != list(range(1, run.revision + 1)):
-        yield f"P5: its journal has the versions {record.versions}"
+        yield f"P5: its journal has the revisions {record.versions}"
         return
     events: list[Any] = [deserialize_event(kind, data) for kind, data in record.events]
     if replay(events) != run:
-        yield "P5: its journal replays to something else than its row"
+        yield "P5: its journal does not replay to its row"

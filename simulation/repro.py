@@ -1,9 +1,10 @@
 """
-A failing simulation as a file, and how it is made smaller: fewer faults, runs, processes.
+A failing simulation as a JSON file, and how it is reduced to fewer faults, runs and processes.
 
-A case says with which seed, how large and with which faults a promise was broken. It holds as long
-as the code passes the same points; after that it is a seed like any other. Faults are left out by
-delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002).
+A repro has the configuration and the faults with which a promise was broken. It reproduces the
+failure as long as the code passes the same points; afterwards it is one more seed. Faults are
+removed by delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing
+Input", 2002).
 """
 
 import json
@@ -14,19 +15,19 @@ from simulation.config import SimulationConfig
 from simulation.faults import Fault, FaultKind
 
 MAX_SHRINK_RUNS = 300
-"""Simulations that are spent on making one case smaller."""
+"""The number of simulations to reduce one repro."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repro:
-    """What it takes to break a promise, and what was broken."""
+    """What reproduces a broken promise, and the violations."""
 
     config: SimulationConfig
     faults: tuple[Fault, ...]
     violations: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Write it down."""
+        """Serialize it."""
         faults = [[fault.point_number, fault.kind.value, fault.seconds] for fault in self.faults]
         document = {
             "config": asdict(self.config),
@@ -37,7 +38,7 @@ class Repro:
 
 
 def parse_repro(text: str) -> Repro:
-    """Read what `as_json` wrote."""
+    """Parse what `to_json` returned."""
     document = json.loads(text)
     faults = [
         Fault(number, FaultKind(kind), seconds) for number, kind, seconds in document["faults"]
@@ -48,11 +49,11 @@ def parse_repro(text: str) -> Repro:
 
 
 ReproRunner = Callable[[Repro], Sequence[str]]
-"""Simulates a case; the violations."""
+"""Simulates a repro and returns the violations."""
 
 
 def shrink(repro: Repro, run_repro: ReproRunner) -> Repro:
-    """Make a failing case as small as a bounded number of tries allows; it still fails."""
+    """Reduce a failing repro with a bounded number of simulations; the result still fails."""
     shrinker = _Shrinker(repro, run_repro)
     shrinker.remove_faults()
     shrinker.shrink_config()
@@ -61,7 +62,7 @@ def shrink(repro: Repro, run_repro: ReproRunner) -> Repro:
 
 
 class _Shrinker:
-    """`case` is the smallest so far that fails."""
+    """`repro` is the smallest so far that fails."""
 
     def __init__(self, repro: Repro, run_repro: ReproRunner) -> None:
         self.repro = repro
@@ -69,7 +70,7 @@ class _Shrinker:
         self._runs_left = MAX_SHRINK_RUNS
 
     def remove_faults(self) -> None:
-        """Leave out half of the faults, then quarters, and so on, as long as it still fails."""
+        """Remove half of the faults, then quarters, and so on, while the repro still fails."""
         size = max(1, len(self.repro.faults) // 2)
         while self._runs_left > 0:
             if not self._remove_chunk(size):
@@ -78,7 +79,7 @@ class _Shrinker:
                 size = max(1, size // 2)
 
     def shrink_config(self) -> None:
-        """Halve the runs and what is done to them, and the processes, as long as it still fails."""
+        """Halve the runs, the actions and the processes while the repro still fails."""
         minimums = {
             "operator_actions": 0,
             "hostile_rows": 0,

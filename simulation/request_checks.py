@@ -1,11 +1,8 @@
 """
-What PostgreSQL's functions hold an act, a request and a start to, in the model of it.
+The bounds of operator actions, requests and starts that functions of PostgreSQL check.
 
 The same bounds are in `record_actions`, `add_operator_requests` and `request_start` of the
-migrations, which
-are SQL and stay as they are; tests/simulation/test_request_checks.py holds both against each
-other, at each
-bound and one beyond.
+migrations. tests/simulation/test_request_checks.py compares both at each bound and one beyond.
 """
 
 import json
@@ -17,7 +14,7 @@ from saga_engine.errors import StoreRefused
 from simulation.rows import Row
 
 MAX_ROWS = 1000
-"""Acts, or requests, of one call."""
+"""Actions, or requests, of one call."""
 
 MAX_TEXT_BYTES = 2000
 """Bytes of a name, a reason, a target or a key."""
@@ -32,14 +29,14 @@ MAX_FINGERPRINT_BYTES = 100
 """Bytes of a fingerprint."""
 
 DIGEST_BYTES = range(32, 1001)
-"""Bytes of what is kept of an input."""
+"""Bytes of the stored digest of an input."""
 
 _ACTION = re.compile("[a-z_-]{1,40}")
 _RUN_ID = re.compile(".{14}7.{4}[89ab].*")
 
 
 def check_audit_records(rows: Collection[Row]) -> None:
-    """Refuse acts as `record_actions` does."""
+    """Refuse operator actions as `record_actions` does."""
     valid = len(rows) <= MAX_ROWS and all(
         row["id"] is not None
         and _is_text(row["operator"])
@@ -51,11 +48,11 @@ def check_audit_records(rows: Collection[Row]) -> None:
         for row in rows
     )
     if not valid:
-        raise StoreRefused("An act is out of bounds (22023).")
+        raise StoreRefused("An operator action is out of bounds (22023).")
 
 
 def check_requests(rows: Collection[Row]) -> None:
-    """Refuse requests as `add_operator_requests` does, before it looks at their acts."""
+    """Refuse requests as `add_operator_requests` does before it reads audit records."""
     valid = len(rows) <= MAX_ROWS and all(
         None not in (row["run_id"], row["audit_id"], row["body"])
         and _byte_length(row["body"]) <= MAX_REQUEST_BYTES
@@ -66,10 +63,10 @@ def check_requests(rows: Collection[Row]) -> None:
 
 
 def matches_audit_record(body: str, audit_record: Row, kind: str) -> bool:
-    """Whether a request says what its act says; what PostgreSQL cannot read says nothing."""
+    """Whether a request matches its audit record; an unreadable request matches none."""
     try:
         request = json.loads(body)
-        json.dumps(request, ensure_ascii=False).encode()  # no lone surrogates
+        json.dumps(request, ensure_ascii=False).encode()  # Fails for lone surrogates.
     except (ValueError, RecursionError):
         return False
     if not isinstance(request, dict) or _has_nul(request):
@@ -83,7 +80,7 @@ def check_start(start: Mapping[str, Any]) -> None:
     """
     Refuse a start as `request_start` does; `start` are the arguments of the statement.
 
-    The time that its run id names is not looked at: in a simulation time is shorter, see `months`.
+    The time in its run id is not checked, because time is shortened (see `partition_model`).
     """
     key, version, fingerprint = start["key"], start["version"], start["fingerprint"]
     valid = (

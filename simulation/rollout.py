@@ -1,8 +1,8 @@
 """
-Which versions of the sagas workers load as time passes: a rollout, a rollback, and both at last.
+Which versions of the sagas the workers load over time: a rollout, a rollback, then all versions.
 
-A saga that is played in one version is always loaded. Of one that is played in more the first comes
-alone, then the second beside it or in its place, then the first alone again, and in the end all.
+A saga with one version is always loaded. Of a saga with two versions, workers load the first, then
+the second beside it or instead of it, then the first again, and finally both.
 """
 
 from collections import Counter
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from simulation.workload import Workload
 
 ROLLOUT_AT_S, ROLLBACK_AT_S = 6.0, 16.0
-"""Seconds after which the second version comes, and after which it goes again."""
+"""Seconds after which the second version is loaded, and after which it is rolled back."""
 
 
 class Rollout:
-    """The stages of one world; from `last` seconds on all versions are loaded for good."""
+    """The stages of one simulation; after `all_versions_at` seconds every version is loaded."""
 
     def __init__(self, workloads: Sequence[Workload], all_versions_at: float) -> None:
         self._workloads = workloads
@@ -28,7 +28,7 @@ class Rollout:
         )
 
     def workloads_for(self, worker: int, now: float) -> Sequence[Workload]:
-        """What a worker loads that begins now; every second one lacks the first of the plays."""
+        """The workloads of a worker that starts now; every second worker lacks the first one."""
         workloads = self._workloads[worker % 2 :] or self._workloads
         versions = self._versions_for(worker, now)
         return [

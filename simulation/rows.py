@@ -13,7 +13,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 RowRef: TypeAlias = tuple[str, Any]
-"""A row's table and its key."""
+"""The table and the key of a row."""
 
 
 UNFINISHED = (Status.RUNNING.value, Status.COMPENSATING.value)
@@ -25,17 +25,17 @@ Arguments: TypeAlias = Mapping[str, Any]
 
 
 def row_type(names: str) -> Callable[..., Any]:
-    """Make a row whose columns are read by name."""
+    """A type of rows whose columns have names, as those of SQLAlchemy."""
     return namedtuple("Row", names)  # noqa: PYI024 - a tuple, as the rows of SQLAlchemy are
 
 
 def jsonb(text: str) -> str:
-    """Keep JSON as jsonb does: the keys of its objects come back in another order."""
+    """Normalize JSON as jsonb does: the keys of objects are returned in another order."""
     return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def unnest(columns_by_array: Mapping[str, str], arguments: Mapping[str, Any]) -> Iterable[Row]:
-    """Turn arrays side by side into rows; *names* are the columns by the names of the arrays."""
+    """Turn parallel arrays into rows; the mapping has the column of each array."""
     arrays = [arguments[array] for array in columns_by_array]
     for values in zip(*arrays, strict=True):
         yield dict(zip(columns_by_array.values(), values, strict=True))
@@ -46,7 +46,7 @@ def oldest_age(now: datetime, times: Sequence[datetime]) -> float:
 
 
 class Result:
-    """What a statement returned, read as SQLAlchemy's results are."""
+    """The result of a statement, with the methods of a SQLAlchemy result."""
 
     def __init__(self, rows_or_count: Sequence[Any] | int) -> None:
         self._rows = [] if isinstance(rows_or_count, int) else rows_or_count

@@ -153,7 +153,7 @@ def _run_columns(tx: MemoryTransaction, row: Row) -> tuple[Any, ...]:
 
 
 def _limit_bytes(tx: MemoryTransaction, rows: Sequence[Row], arguments: Arguments) -> Sequence[Any]:
-    """The runs; of one that comes after `most` bytes, only that it is there."""
+    """The runs; after `max_bytes` bytes without their state and input."""
     found, before = [], 0
     for row in rows:
         definition_id, wake_at, state, input_json, *others = _run_columns(tx, row)

@@ -18,7 +18,7 @@ _Started = row_type("outcome owner_run_id pinned_version same_input encrypted_di
 
 
 UNENCRYPTED_DIGEST_BYTES = 32
-"""Bytes of a digest that is not sealed."""
+"""Bytes of an unencrypted digest."""
 
 
 @HANDLERS.handles(business_keys, "_TRY_LOCK")
@@ -78,7 +78,7 @@ async def _request_start(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
         if not await tx.insert("business_key", (name, key), row):
             tx.refresh_snapshot()
             holder = tx.get("business_key", (name, key))
-            assert holder is not None, "its lock is ours"
+            assert holder is not None, "its lock is held"
             if holder["run_id"] != run_id:
                 is_unencrypted = len(holder["input_digest"]) == UNENCRYPTED_DIGEST_BYTES
                 matches = (
@@ -108,7 +108,7 @@ async def _request_start(tx: MemoryTransaction, arguments: Arguments) -> Sequenc
 def _choose_definition(
     tx: MemoryTransaction, arguments: Arguments
 ) -> tuple[int | None, str | None]:
-    """Version and fingerprint; no version: it is not known, no fingerprint: it is another."""
+    """The version and the fingerprint; the first is None if unknown, the second if different."""
     fingerprint, number = arguments["fingerprint"], arguments["version"]
     rows = [
         row

@@ -1,9 +1,8 @@
 """
-Virtual time: an event loop that never waits.
+An event loop in virtual time that never waits.
 
-When nothing is ready, the clock jumps to the next timer. There is no input or output, so the same
-coroutines do the same things in the same order every time, and an hour takes as long as what
-happens in it.
+When no callback is ready, the clock jumps to the next timer. There is no input or output, so the
+same coroutines run in the same order every time.
 """
 
 import asyncio
@@ -15,11 +14,11 @@ T = TypeVar("T")
 
 
 class DeadlockError(Exception):
-    """Nothing is ready and no timer runs: every task waits for another."""
+    """No callback is ready and no timer is set: every task waits for another one."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose `time` is virtual; it begins at 0."""
+    """An event loop whose `time` is virtual and starts at 0."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -30,14 +29,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def advance(self, seconds: float | None) -> None:
-        """Let that time pass; None: nothing will ever happen any more."""
+        """Advance the clock; None means that no timer is set."""
         if seconds is None:
-            raise DeadlockError("Every task waits for another, and no timer runs.")
+            raise DeadlockError("Every task waits for another one, and no timer is set.")
         self._now += max(0.0, seconds)
 
 
 class _VirtualTimeSelector(selectors.BaseSelector):
-    """Passes time instead of waiting for files, of which the loop itself registers one."""
+    """Advances the clock instead of waiting for files."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self._loop = loop
@@ -61,10 +60,10 @@ class _VirtualTimeSelector(selectors.BaseSelector):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """
-    Run *main* in virtual time.
+    Run `main` in virtual time.
 
     Raises:
-        DeadlockError: it can never end.
+        DeadlockError: it can never finish.
     """
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

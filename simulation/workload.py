@@ -1,8 +1,8 @@
 """
-What is played in a simulation: a saga, its input, and participants whose answers are drawn by lot.
+A workload: a saga, its input, and participants whose outcomes are sampled.
 
-The participants are the real kit over the model of PostgreSQL. What they do they write down in a
-table of their own, in the transaction that does it: the ledger that the promises are held against.
+The participants are the real kit over the model of PostgreSQL. Each handler inserts its effect into
+a table in its transaction; the checks compare the journal with these effects.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from simulation.barrier_model import DEDUPLICATE, INSERT_EFFECT, RECORD_REJECTIO
 from simulation.memory_database import MemoryDatabaseClient
 
 MAX_DELAY_S = 50.0
-"""Seconds a slow participant takes at the most: longer than most steps wait."""
+"""The longest delay of a slow participant in seconds: longer than most timeouts."""
 
 OUTCOME_THRESHOLDS = {
     Direction.ACTION: (0.07, 0.15, 0.21),
     Direction.COMPENSATION: (0.01, 0.11, 0.15),
 }
-"""Up to where a lot between 0 and 1 means rejected, failed and slow; all above is done at once."""
+"""Upper bounds of a sample in [0, 1) that is rejected, failed or slow; others succeed."""
 
 DELAYED_SHARE = 0.3
-"""How many commands a service without the barrier lets lie, so that a later attempt overtakes."""
+"""The share of commands that a service without the barrier delays before it handles them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Workload:
     """
     A saga to simulate.
 
-    `input` is that of every run, `replies` are the results by command (null where there is none).
-    `barrier`: whether its participants have a database, or see to themselves (see `barrier`).
+    `input` is the input of every run, `replies` the results by command (null by default). With
+    `barrier` the participants use the kit's barrier, otherwise their own deduplication.
     """
 
     saga: Saga
@@ -51,11 +51,11 @@ class Workload:
 
 class SampledOutcomes:
     """
-    What each attempt meets with: the same for the same seed, whatever else happens.
+    The outcome of each attempt; it depends only on the seed and the attempt.
 
-    `forgetful`: a service without the barrier forgets what it refused, and may do it after all when
-    an earlier attempt arrives late; the engine undoes it. docs/protocol.md demands that it
-    remembers, and where persons have refused steps tried again it has to: there it is done twice.
+    With `forgets_rejections` a service without the barrier does not record rejections: it may
+    perform a late attempt of a rejected step, which the engine then compensates. docs/protocol.md
+    requires that a service records them; without that, a retry by an operator could act twice.
     """
 
     def __init__(self, seed: int, *, forgets_rejections: bool) -> None:
@@ -64,24 +64,24 @@ class SampledOutcomes:
         self._disabled = False
 
     def disable(self) -> None:
-        """From now on everything is done at once."""
+        """Let every attempt succeed without delay."""
         self._disabled = True
 
     async def apply(self, context: CommandContext) -> None:
-        """Let an attempt meet with its lot, after what it did and before that is committed."""
+        """Apply the sampled outcome, after the effect and before its commit."""
         if self._disabled:
             return
         sample = self._sample(context, "lot")
         rejected, failed, slow = OUTCOME_THRESHOLDS[context.direction]
         if sample < rejected:
-            raise Rejected("no", "The lot says no.")
+            raise Rejected("no", "Sampled rejection.")
         if sample < failed:
-            raise Failed("trouble", "The lot says that it fails.")
+            raise Failed("trouble", "Sampled failure.")
         if sample < slow:
             await asyncio.sleep(self._sample(context, "slow") * MAX_DELAY_S)
 
     async def delay(self, context: CommandContext) -> None:
-        """Let an attempt lie for a while before anything is done about it."""
+        """Delay some attempts before they are handled."""
         if not self._disabled and self._sample(context, "lie") < DELAYED_SHARE:
             await asyncio.sleep(self._sample(context, "long") * MAX_DELAY_S)
 
@@ -93,7 +93,7 @@ class SampledOutcomes:
 def make_participant(
     workload: Workload, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes
 ) -> Participant:
-    """Make the participant that performs every command of a play."""
+    """Make the participant that handles every command of a workload."""
     database_url = "postgresql+asyncpg://simulated/services" if workload.barrier else None
     name, version = workload.saga.name, workload.saga.version
     definition = Participant(name if version == 1 else f"{name}-{version}", database=database_url)
@@ -103,7 +103,7 @@ def make_participant(
 
 
 class _HandlerBehavior:
-    """What a handler does: it writes the effect down, and meets with its lot."""
+    """What a handler does: insert its effect and apply the sampled outcome."""
 
     def __init__(self, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes) -> None:
         self._database = database
@@ -124,7 +124,7 @@ class _HandlerBehavior:
                     await self._sampled_outcomes.apply(context)
                 except Rejected as error:
                     if self._sampled_outcomes.forgets_rejections or not is_action:
-                        raise  # nothing of it is kept
+                        raise  # It is not recorded.
                     rejection = error
                     await tx.execute(RECORD_REJECTION, _command_columns(context))
                 else:
@@ -138,7 +138,7 @@ class _HandlerBehavior:
 def _declare_handlers(
     definition: Participant, workload: Workload, step: Step, behavior: _HandlerBehavior
 ) -> None:
-    """Declare a step's handlers, and its compensation as one where the barrier can know of it."""
+    """Declare the handlers of a step; with the barrier the compensation is declared as one."""
     action, compensation = (
         step.action_spec.command,
         step.compensation_spec and step.compensation_spec.command,

@@ -86,7 +86,7 @@ PHRASES: dict[str, str] = {
     r"arrivals?": "work item, delivery",
     r"shift": "loops, dispatcher",
     r"faithful(ly)?": "unchanged, lossless",
-    r"rubbish": "malformed messages",
+    r"rubbish(?! for \{)": "malformed messages",
     r"innocent": "unaffected",
     r"misfit": "mismatch",
     r"(is|are|was|were|be) away": "is unavailable",

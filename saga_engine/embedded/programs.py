@@ -47,8 +47,8 @@ def unprivileged_user() -> OsUser | None:
     """`nobody` if this process is root; None if it can run PostgreSQL with its own user."""
     if os.geteuid() != 0:
         return None
-    nobody = pwd.getpwnam("nobody")
-    return OsUser(uid=nobody.pw_uid, gid=nobody.pw_gid)
+    account = pwd.getpwnam("nobody")
+    return OsUser(uid=account.pw_uid, gid=account.pw_gid)
 
 
 def reachable_by_all(path: Path) -> bool:

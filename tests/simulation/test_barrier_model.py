@@ -144,6 +144,6 @@ async def test_a_simulated_transaction_that_was_cut_while_it_waited_locks_nothin
     holder.lock_unlocked("run", 1)
     for each in (holder, waiting):
         asyncio.get_running_loop().call_soon(each.release)
-    with pytest.raises(StoreUnavailable, match="was cut while it waited"):
+    with pytest.raises(StoreUnavailable, match="was lost while it waited"):
         await waiting.lock("run", 1)
     assert other.is_lockable("run", 1)
