@@ -134,7 +134,7 @@ async def test_a_letter_that_cannot_be_published_fails_alone_and_stays_open(engi
         letter(body=b"{oops"),
         letter(body=b"{", body_size=5),
         letter(exchange="gone"),
-        letter(exchange="saga.replies", routing_key="nobody"),
+        letter(exchange="saga.replies", routing_key="unbound"),
         letter(headers={"odd": [1]}),
     )
     ran = await engine("dead-letters", "redrive", "--all", "--yes", "--json")

@@ -44,7 +44,7 @@ async def test_lost_output_does_not_hide_partial_failure(engine, then):
 
 @pytest.mark.parametrize("then", LOST_OUTPUT)
 async def test_lost_output_does_not_hide_that_a_run_did_not_complete(engine, then):
-    given = json.dumps({"name": "nobody"})
+    given = json.dumps({"name": "unknown"})
     code, err = await run_in_bash(engine, "start", "greet", "--wait", "--input", given, then=then)
     assert code == 6, err
 

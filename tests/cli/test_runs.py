@@ -36,7 +36,7 @@ async def test_runs_are_filtered_by_status_saga_and_key(engine):
 
 
 async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
-    run_id = await engine.start_run("greet", "nobody")
+    run_id = await engine.start_run("greet", "unknown")
     await engine.events.wait_for(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert shown["status"] == "compensated"
@@ -48,7 +48,7 @@ async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
         "status": "rejected",
         "attempts": 1,
     }
-    assert step["error"]["code"] == "nobody"
+    assert step["error"]["code"] == "unknown_name"
     assert (step["compensation"]["command"], step["compensation"]["status"]) == (
         "greeter.apologise",
         "pending",

@@ -32,13 +32,13 @@ async def test_start_with_wait_prints_one_document_with_the_result(engine):
 
 
 async def test_a_compensated_run_exits_6_with_the_reason(engine):
-    ran = await engine("start", "greet", "--input", '{"name": "nobody"}', "--wait", "--json")
+    ran = await engine("start", "greet", "--input", '{"name": "unknown"}', "--wait", "--json")
     assert ran.exit_code == 6
     assert ran.json["status"] == "compensated"
-    assert ran.json["error"]["code"] == "nobody"
+    assert ran.json["error"]["code"] == "unknown_name"
     waited = await engine("wait", ran.json["run_id"])
     assert (waited.exit_code, waited.out) == (6, f"{ran.json['run_id']} compensated\n")
-    assert "nobody: There is nobody to greet." in waited.err
+    assert "unknown_name: There is no such person." in waited.err
 
 
 async def test_start_prints_the_run_id_and_the_same_key_the_same_id(engine):

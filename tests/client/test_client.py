@@ -47,10 +47,10 @@ async def test_a_definition_and_a_model_will_do_instead_of_a_name_and_json(clien
 
 
 async def test_a_rejected_run_ends_compensated_and_says_why(client):
-    handle = await client.start("greet", {"name": "nobody"})
+    handle = await client.start("greet", {"name": "unknown"})
     ending = await client.result(handle.run_id, timeout=20)
     assert ending.status is Status.COMPENSATED
-    assert (ending.error.code, ending.error.message) == ("nobody", "There is nobody to greet.")
+    assert (ending.error.code, ending.error.message) == ("unknown_name", "There is no such person.")
 
 
 async def test_one_key_and_one_input_are_one_run(client, greeter):

@@ -62,11 +62,11 @@ async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engi
 
 
 async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
-    ran = await engine("start", "greet", "--input", '{"name": "nobody"}', "--wait", **KEYS)
-    assert (ran.exit_code, "nobody: There is nobody to greet." in ran.err) == (6, True)
+    ran = await engine("start", "greet", "--input", '{"name": "unknown"}', "--wait", **KEYS)
+    assert (ran.exit_code, "unknown_name: There is no such person." in ran.err) == (6, True)
     run_id = ran.out.split()[0]
-    assert "There is nobody" not in (await engine("show", run_id, **KEYS)).out
-    assert "There is nobody to greet." in (await engine("show", run_id, "--decrypt", **KEYS)).out
+    assert "There is no such person" not in (await engine("show", run_id, **KEYS)).out
+    assert "There is no such person." in (await engine("show", run_id, "--decrypt", **KEYS)).out
 
 
 @pytest.mark.parametrize("keys", [KEYS, {}])

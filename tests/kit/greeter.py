@@ -73,8 +73,8 @@ class GreeterParticipant:
 
         @participant.command("greeter.greet")
         async def greet_(command: Greeting) -> dict[str, str]:
-            if command.name == "nobody":
-                raise Rejected("nobody", "There is nobody to greet.")
+            if command.name == "unknown":
+                raise Rejected("unknown_name", "There is no such person.")
             if command.name == "deaf":
                 raise RuntimeError("They do not listen, yet.")
             self.greeted.append(command.name)
