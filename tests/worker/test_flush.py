@@ -67,7 +67,7 @@ async def test_dead_letters_of_one_role_use_no_quota_of_another(engine):
     kept = await dead_letter_all(
         engine, *[stored_request("shop")] * 9, stored_request("desk"), stored_request(None)
     )
-    assert kept == {"role:participant": 1, "role:desk": 1, "": 1}
+    assert kept == {"role:shop": 1, "role:desk": 1, "": 1}
     async with engine.database.transaction() as tx:
         assert list((await dead_letters.read_dropped(tx)).values()) == [8]
 
@@ -80,4 +80,4 @@ async def test_an_accepted_start_is_kept_beyond_the_quota(engine):
         start(fingerprint="f"),
     ]
     kept = await dead_letter_all(engine, *work_items, start(fingerprint="f"), start(), start())
-    assert kept == {"role:participant": 3, "": 2}
+    assert kept == {"role:shop": 3, "": 2}
