@@ -57,8 +57,10 @@ class BatchDriver:
     async def start_the_queued_run(self):
         """Take the queued start and insert its run, as a worker with a free slot does."""
         async with self.database.transaction() as tx:
-            turns, ids = {"parcel": 1}, self._registry.definition_ids
-            [item] = await request_queue.take_starts(tx, turns, definition_ids=ids, limit=1)
+            quotas, definition_ids = {"parcel": 1}, self._registry.definition_ids
+            [item] = await request_queue.take_starts(
+                tx, quotas, definition_ids=definition_ids, limit=1
+            )
             await self._take(
                 tx,
                 WorkBatch(

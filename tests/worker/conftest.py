@@ -40,7 +40,7 @@ async def batch_driver(migrated_url):
 
 
 @pytest.fixture
-async def waiting(batch_driver):
+async def queued_run_id(batch_driver):
     """The run id of a start that is stored and not processed yet."""
     run_id = str(uuid7())
     kind, body = serialize_trigger(start(run_id))

@@ -31,17 +31,20 @@ from tests.kit.promises import check_promises
 
 async def idle_duties(engine) -> Duties:
     """The duties of a worker that is not running."""
-    facts, settings, saga = EventRecorder(), Settings(), parcels()
+    recorder, settings, saga = EventRecorder(), Settings(), parcels()
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])
         keys = await engine_identity.token_keys(tx)
     registry = SagaRegistry({ids[saga.name, saga.version]: saga})
-    outbound = OutboxPublisher(
-        await engine._publisher(), keys, settings.max_batch_bytes, Emitter(facts)
+    outbox_publisher = OutboxPublisher(
+        await engine._publisher(), keys, settings.max_batch_bytes, Emitter(recorder)
     )
-    common = (engine.database, registry)
-    batch_runner = BatchRunner(*common, outbound, settings, Emitter(facts))
-    return Duties(*common, batch_runner, outbound, settings, Emitter(facts))
+    batch_runner = BatchRunner(
+        engine.database, registry, outbox_publisher, settings, Emitter(recorder)
+    )
+    return Duties(
+        engine.database, registry, batch_runner, outbox_publisher, settings, Emitter(recorder)
+    )
 
 
 SHORT_TIMEOUT = timedelta(milliseconds=300)

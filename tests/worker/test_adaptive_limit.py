@@ -16,33 +16,33 @@ async def failed(error):
 
 async def halved(most, times):
     """A limit after so many failures."""
-    portion = AdaptiveLimit(most)
+    limit = AdaptiveLimit(most)
     for _ in range(times):
         with pytest.raises(StoreUnavailable):
-            await portion.adapt(failed(StoreUnavailable("It did not answer in time.")))
-    return portion
+            await limit.adapt(failed(StoreUnavailable("It did not answer in time.")))
+    return limit
 
 
 async def test_failures_halve_the_size_and_full_batches_restore_it():
     sizes = [(await halved(5, times)).size for times in (1, 2, 3, 4)]
-    portion = await halved(5, 4)
+    limit = await halved(5, 4)
     for _ in range(5):
-        await portion.adapt(taken(portion.size))
-        sizes.append(portion.size)
+        await limit.adapt(taken(limit.size))
+        sizes.append(limit.size)
     assert sizes == [2, 1, 1, 1, 2, 3, 4, 5, 5]
 
 
 async def test_a_batch_that_was_not_full_does_not_raise_the_size():
-    portion = await halved(12, 1)
+    limit = await halved(12, 1)
     for number in (0, 5):
-        assert await portion.adapt(taken(number)) == number
-        assert portion.size == 6
-    await portion.adapt(taken(6))
-    assert portion.size == 7
+        assert await limit.adapt(taken(number)) == number
+        assert limit.size == 6
+    await limit.adapt(taken(6))
+    assert limit.size == 7
 
 
 async def test_a_lock_timeout_does_not_change_the_size():
-    portion = AdaptiveLimit(200)
+    limit = AdaptiveLimit(200)
     with pytest.raises(StoreLockTimeout):
-        await portion.adapt(failed(StoreLockTimeout("Another transaction holds it.")))
-    assert portion.size == 200
+        await limit.adapt(failed(StoreLockTimeout("Another transaction holds it.")))
+    assert limit.size == 200

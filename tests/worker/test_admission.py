@@ -193,18 +193,18 @@ async def runs_in_flight_of(engine, *, timeout_s=6.0, **settings):
 
 
 async def test_late_replies_remove_slots_and_early_replies_add_some(engine):
-    worker, participant, started, places = await runs_in_flight_of(engine)
-    before = places()
+    worker, participant, started, slots = await runs_in_flight_of(engine)
+    before = slots()
     await sleep(LATE_S)
     await release(participant, started)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
-    after = places()
+    after = slots()
     assert after < before - 3
     client = await engine.connect_client()
     for number in range(20):
         await client.start()
         await worker.events.wait_for(RunFinished, 31 + number, status=Status.COMPLETED)
-    assert places() > after + 5
+    assert slots() > after + 5
 
 
 async def no_journal(engine, worker, seconds):
@@ -218,43 +218,43 @@ async def no_journal(engine, worker, seconds):
 
 
 async def test_replies_that_are_late_because_of_a_database_outage_remove_no_slots(engine):
-    worker, participant, started, places = await runs_in_flight_of(engine)
-    before = places()
+    worker, participant, started, slots = await runs_in_flight_of(engine)
+    before = slots()
     await release(participant, started)
     await no_journal(engine, worker, LATE_S)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
-    assert places() >= before
+    assert slots() >= before
 
 
 async def test_a_failing_duty_does_not_hide_a_late_reply(engine):
-    worker, participant, started, places = await runs_in_flight_of(engine, maintenance_interval=0.1)
-    before = places()
+    worker, participant, started, slots = await runs_in_flight_of(engine, maintenance_interval=0.1)
+    before = slots()
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.dead_letter RENAME TO other"))
     await worker.events.wait_for(DatabaseUnavailable, operation="maintenance")
     await sleep(LATE_S)
     await release(participant, started)
     await worker.events.wait_for(RunFinished, 30, status=Status.COMPLETED)
-    assert places() < before - 3
+    assert slots() < before - 3
     async with engine.database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO dead_letter"))
 
 
 async def test_replies_to_attempts_that_timed_out_during_an_outage_remove_no_slots(engine):
     timeout_s = 4.0  # A busy machine may take 2 s to time all of them out afterwards.
-    worker, participant, started, places = await runs_in_flight_of(engine, timeout_s=timeout_s)
-    before = places()
+    worker, participant, started, slots = await runs_in_flight_of(engine, timeout_s=timeout_s)
+    before = slots()
     await no_journal(engine, worker, timeout_s)
     again = await participant.wait_for_commands("parcel.pack", 60)
     assert {each.command.attempt for each in again[30:]} == {2}
     await release(participant, started)
     await worker.events.wait_for(AttemptFinished, 30, attempt=1, outcome=Outcome.SUCCEEDED)
-    assert places() >= before
+    assert slots() >= before
 
 
 async def test_timeouts_do_not_remove_the_initial_slots(engine):
-    worker, participant, _, places = await runs_in_flight_of(engine, timeout_s=0.5)
-    before = places()
+    worker, participant, _, slots = await runs_in_flight_of(engine, timeout_s=0.5)
+    before = slots()
     participant.reply_makers["parcel.unpack"] = no_reply
     await worker.events.wait_for(IncidentOpened, 30)
-    assert places() == before
+    assert slots() == before

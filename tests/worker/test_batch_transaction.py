@@ -20,8 +20,8 @@ class RecordingTransaction:
         return await self._tx.execute(statement, *arguments)
 
 
-async def test_a_cancel_finds_a_run_that_starts_during_the_lookup(batch_driver, waiting):
-    cancel = WorkItem(run_id=waiting, trigger=Cancel("Ada", "too late"), answer_to=ANSWER_TO)
+async def test_a_cancel_finds_a_run_that_starts_during_the_lookup(batch_driver, queued_run_id):
+    cancel = WorkItem(run_id=queued_run_id, trigger=Cancel("Ada", "too late"), answer_to=ANSWER_TO)
     answers = await batch_driver.take(
         WorkBatch([cancel]),
         interrupted_before=pending_requests._FIND_AND_LOCK_STARTS,
@@ -29,7 +29,7 @@ async def test_a_cancel_finds_a_run_that_starts_during_the_lookup(batch_driver, 
     )
     assert outcomes(answers) == [AnswerOutcome.ACCEPTED]
     async with batch_driver.database.transaction() as tx:
-        kinds = [each.type for each in await journal.read(tx, waiting)]
+        kinds = [each.type for each in await journal.read(tx, queued_run_id)]
     assert "run_stopping" in kinds
 
 

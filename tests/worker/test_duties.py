@@ -10,21 +10,21 @@ from tests.worker.steps import idle_duties
 
 async def test_an_idle_worker_polls_with_two_statements(engine, monkeypatch):
     """It polls many times a second."""
-    duties, said = await idle_duties(engine), []
+    duties, statements = await idle_duties(engine), []
 
-    def spied(name):
+    def record_calls_of(name):
         original = getattr(pgbouncer.PoolerAwareConnection, name)
 
-        async def say(self, statement, *arguments, **options):
-            said.append(str(statement).split()[0].strip(";"))
+        async def recorded(self, statement, *arguments, **options):
+            statements.append(str(statement).split()[0].strip(";"))
             return await original(self, statement, *arguments, **options)
 
-        monkeypatch.setattr(pgbouncer.PoolerAwareConnection, name, say)
+        monkeypatch.setattr(pgbouncer.PoolerAwareConnection, name, recorded)
 
-    spied("execute")
-    spied("execute_statement")
+    record_calls_of("execute")
+    record_calls_of("execute_statement")
     assert not await duties.process_due_and_pending()
-    assert said == ["BEGIN", "SELECT", "SELECT", "COMMIT"]
+    assert statements == ["BEGIN", "SELECT", "SELECT", "COMMIT"]
 
 
 async def test_an_idle_worker_notices_a_read_only_server(engine):

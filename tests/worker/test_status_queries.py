@@ -14,18 +14,20 @@ from tests.kit.parcels import parcels
 from tests.worker.batches import ANSWER_TO, BatchDriver, outcomes, start
 
 
-async def test_a_status_query_finds_a_run_that_starts_during_the_lookup(batch_driver, waiting):
+async def test_a_status_query_finds_a_run_that_starts_during_the_lookup(
+    batch_driver, queued_run_id
+):
     answers = await batch_driver.take(
-        WorkBatch(status_queries=[StatusQuery(waiting, ANSWER_TO)]),
+        WorkBatch(status_queries=[StatusQuery(queued_run_id, ANSWER_TO)]),
         interrupted_before=pending_requests._FIND_STARTS,
         meanwhile=batch_driver.start_the_queued_run,
     )
     assert outcomes(answers) == [AnswerOutcome.EXISTING]
 
 
-async def test_a_worker_without_the_definition_knows_a_queued_run(batch_driver, waiting):
+async def test_a_worker_without_the_definition_knows_a_queued_run(batch_driver, queued_run_id):
     other = BatchDriver(batch_driver.database, SagaRegistry({}, NO_ENCRYPTION))
-    [answer] = await other.take(WorkBatch(status_queries=[StatusQuery(waiting, ANSWER_TO)]))
+    [answer] = await other.take(WorkBatch(status_queries=[StatusQuery(queued_run_id, ANSWER_TO)]))
     assert (answer.outcome, answer.version) == (AnswerOutcome.EXISTING, 1)
 
 

@@ -39,10 +39,10 @@ async def queue_one_start(engine, **more):
     participant.reply_makers["parcel.pack"] = no_reply
     await client.start(input={"n": 1})
     [command] = await participant.wait_for_commands("parcel.pack")
-    waiting = str(uuid7())
-    [answer] = await client.call_all(start(waiting, **more))
+    queued_run_id = str(uuid7())
+    [answer] = await client.call_all(start(queued_run_id, **more))
     assert (answer.outcome, answer.version) == ("accepted", 1)
-    return worker, participant, client, command, waiting
+    return worker, participant, client, command, queued_run_id
 
 
 async def register_definitions(engine, *sagas):
