@@ -1,8 +1,8 @@
 """
-What must hold of every run after every trigger, told from the journal alone.
+What must hold for every run after every trigger, checked from the journal alone.
 
-An independent reading: nothing here asks the core what it thinks of a step. A failed assertion
-names the promise.
+The check is independent: nothing here asks the decider about a step. A failed assertion names the
+promise.
 """
 
 from collections import Counter, defaultdict
@@ -28,13 +28,13 @@ from saga_engine.vocabulary import Direction, Status
 
 
 class JournalChecker:
-    """A journal read from its beginning; `read` holds every event against the promises."""
+    """A journal read from its beginning; `observe` checks every event against the promises."""
 
     def __init__(self, saga: Saga) -> None:
         self.saga = saga
         self.sent_attempts: dict[str, int] = defaultdict(int)
         self.unroutable_attempts: dict[str, int] = defaultdict(int)
-        self.rejected: set[str] = set()  # the participant's last word was a business no
+        self.rejected: set[str] = set()  # the participant's last reply was a rejection
         self.succeeded: set[str] = set()
         self.finished: set[str] = set()
         self.compensated: set[str] = set()
@@ -67,7 +67,7 @@ class JournalChecker:
             case RunStopping() | RunCompensating():
                 self.is_rolling_back = True
             case StopSuperseded():
-                assert self.past_pivot, "only the pivot overtakes a stop"
+                assert self.past_pivot, "only the pivot supersedes a stop"
                 self.is_rolling_back = False
             case _:
                 pass
@@ -93,13 +93,13 @@ class JournalChecker:
             self.open_incidents.add(event.number)
 
     def _on_compensation_started(self, step: str) -> None:
-        assert self.needs_compensation(step), "nothing is undone that cannot have been done"
+        assert self.needs_compensation(step), "only a step that may have an effect is compensated"
         assert not self.past_pivot, "docs/semantics.md, 3: after the pivot only forward"
         if step not in self.compensating:
             waiting = [
                 later for later in self.saga.descendants[step] if self.needs_compensation(later)
             ]
-            assert not waiting, "P3 undone only after every step that depended on it"
+            assert not waiting, "P3 compensated only after every step that depended on it"
         self.compensating.add(step)
 
     def _on_step_finished(self, event: StepSucceeded | StepCompleted | StepSkipped) -> None:
@@ -116,16 +116,18 @@ class JournalChecker:
 
 
 def assert_promises(saga: Saga, run: Run, checker: JournalChecker) -> None:
-    """What holds of a run between two triggers."""
+    """What holds for a run between two triggers."""
     assert_not_stuck(saga, run)
     assert checker.open_incidents == set(run.incidents)
     if run.status is Status.COMPLETED:
         assert checker.finished == set(saga.steps), "P2 every step succeeded or was skipped"
     if run.status is Status.COMPENSATED:
-        assert not any(map(checker.needs_compensation, saga.steps)), "P3 every effect is undone"
+        assert not any(map(checker.needs_compensation, saga.steps)), (
+            "P3 every effect is compensated"
+        )
     if run.status.is_finished:
         assert run.finished_at is not None
-        assert not run.incidents, "a finished run needs nobody"
+        assert not run.incidents, "a finished run has no incident"
         assert wake_at(saga, run) is None
     else:
         assert run.finished_at is None
@@ -154,7 +156,7 @@ def assert_not_stuck(saga: Saga, run: Run) -> None:
 
 
 def assert_one_command(sends: list[SendCommand], journal: list[Event]) -> None:
-    """A key stands for one command with the same bytes; only a rejection makes a new one."""
+    """A key is for one command with the same bytes; only a rejection makes a new one."""
     payloads: dict[str, object] = {}
     keys: dict[tuple[str, Direction], set[str]] = defaultdict(set)
     for send in sends:
@@ -166,8 +168,8 @@ def assert_one_command(sends: list[SendCommand], journal: list[Event]) -> None:
     rejections = Counter(
         (event.step, event.direction) for event in journal if isinstance(event, StepRejected)
     )
-    for place, used in keys.items():
-        assert len(used) <= 1 + rejections[place], (
+    for step_ref, used in keys.items():
+        assert len(used) <= 1 + rejections[step_ref], (
             "docs/semantics.md, 1: retried with the same idempotency key"
         )
     attempts = [(send.step, send.direction, send.attempt) for send in sends]

@@ -1,4 +1,4 @@
-"""A second is a second on every day: summer time, leap days, 2038 and the calendar's end."""
+"""Durations are the same on every day: summer time, leap days, 2038, the calendar's end."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -27,29 +27,29 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize("now", MOMENTS)
-def test_timeouts_and_retries_are_as_long_on_every_day(now):
-    story = DeciderScenario(sequential_saga("a"), now=now)
+def test_timeouts_and_retries_have_the_same_length_on_every_day(now):
+    scenario = DeciderScenario(sequential_saga("a"), now=now)
     moments = [now]
-    while not story.run.status.is_finished and story.progress_of("a").due_at is not None:
-        story.timer_fires()
-        moments.append(story.now)
+    while not scenario.run.status.is_finished and scenario.progress_of("a").due_at is not None:
+        scenario.timer_fires()
+        moments.append(scenario.now)
     assert [late - early for early, late in pairwise(moments)] == [TIMEOUT, SECOND, TIMEOUT]
     assert all(moment.tzinfo is UTC for moment in moments)
-    assert {each.due_at - now for each in story.sends} >= {TIMEOUT, 2 * TIMEOUT + SECOND}
+    assert {each.due_at - now for each in scenario.sends} >= {TIMEOUT, 2 * TIMEOUT + SECOND}
 
 
 @pytest.mark.parametrize("now", MOMENTS)
-def test_the_longest_deadline_is_kept_to_the_microsecond(now):
+def test_the_longest_deadline_is_exact_to_the_microsecond(now):
     saga = sequential_saga("a", "b", deadline=LONGEST)
-    story = DeciderScenario(saga, now=now)
-    story.succeeds("a")
-    story.succeeds("b")
-    assert story.status is Status.COMPLETED
-    story = DeciderScenario(saga, now=now)
-    assert story.run.deadline == now + LONGEST
-    assert wake_at(saga, story.run) == now + TIMEOUT
-    story.now = now + LONGEST - timedelta(microseconds=1)
-    story.succeeds("a")
-    assert story.status is Status.RUNNING
-    story.timer_fires(timedelta(microseconds=1))
-    assert story.run.stopping_cause is not None
+    scenario = DeciderScenario(saga, now=now)
+    scenario.succeeds("a")
+    scenario.succeeds("b")
+    assert scenario.status is Status.COMPLETED
+    scenario = DeciderScenario(saga, now=now)
+    assert scenario.run.deadline == now + LONGEST
+    assert wake_at(saga, scenario.run) == now + TIMEOUT
+    scenario.now = now + LONGEST - timedelta(microseconds=1)
+    scenario.succeeds("a")
+    assert scenario.status is Status.RUNNING
+    scenario.timer_fires(timedelta(microseconds=1))
+    assert scenario.run.stopping_cause is not None

@@ -14,70 +14,70 @@ from tests.kit.decider_scenario import (
 )
 
 
-def test_rule_4_after_its_compensation_was_confirmed_the_barrier_has_refused_it():
-    story = DeciderScenario(sequential_saga("a"))
-    story.attempts_exhausted("a")
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
-    assert story.succeeds("a").ignored_reason == "late"
+def test_rule_4_a_success_after_its_confirmed_compensation_is_late():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.attempts_exhausted("a")
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
+    assert scenario.succeeds("a").ignored_reason == "late"
 
 
-def test_rule_4_after_its_compensation_was_sent_that_covers_it():
-    story = DeciderScenario(sequential_saga("a"))
-    story.attempts_exhausted("a")
-    assert story.sent_commands == ["undo.a#1"]
-    assert story.succeeds("a").ignored_reason == "late"
+def test_rule_4_a_success_after_its_compensation_was_sent_is_late():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.attempts_exhausted("a")
+    assert scenario.sent_commands == ["undo.a#1"]
+    assert scenario.succeeds("a").ignored_reason == "late"
 
 
-def test_rule_4_after_a_rejection_the_core_orders_a_compensation():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.rejects("b")
-    story.succeeds("b", {"x": 1})
-    assert story.sent_commands == ["undo.b#1"]
-    assert story.progress_of("b").reply == {"x": 1}
-    (event, _) = story.last_decision.events
+def test_rule_4_a_success_after_a_rejection_is_compensated():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.rejects("b")
+    scenario.succeeds("b", {"x": 1})
+    assert scenario.sent_commands == ["undo.b#1"]
+    assert scenario.progress_of("b").reply == {"x": 1}
+    (event, _) = scenario.last_decision.events
     assert isinstance(event, StepSucceeded)
     assert event.late
 
 
-def test_rule_4_after_the_run_was_compensated_it_compensates_again():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.rejects("b")
-    story.compensations_succeed("a")
-    before = story.status
+def test_rule_4_a_compensated_run_compensates_again():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.rejects("b")
+    scenario.compensations_succeed("a")
+    before = scenario.status
     assert before is Status.COMPENSATED
-    story.succeeds("b")
-    again = story.status
+    scenario.succeeds("b")
+    again = scenario.status
     assert again is Status.COMPENSATING
-    assert story.run.finished_at is None
-    assert story.run.compensation_cause is not None
-    assert story.run.compensation_cause.code == "late_success"
-    assert story.sent_commands == ["undo.b#1"]
-    story.compensations_succeed("b")
-    assert story.status is Status.COMPENSATED
+    assert scenario.run.finished_at is None
+    assert scenario.run.compensation_cause is not None
+    assert scenario.run.compensation_cause.code == "late_success"
+    assert scenario.sent_commands == ["undo.b#1"]
+    scenario.compensations_succeed("b")
+    assert scenario.status is Status.COMPENSATED
 
 
 def test_rule_4_the_same_late_success_twice_is_a_duplicate():
-    story = DeciderScenario(sequential_saga("a"))
-    story.rejects("a")
-    story.succeeds("a")
-    assert story.succeeds("a").ignored_reason == "duplicate"
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.rejects("a")
+    scenario.succeeds("a")
+    assert scenario.succeeds("a").ignored_reason == "duplicate"
 
 
-def test_rule_4_while_siblings_settle_it_is_recorded_and_compensated_with_the_rest():
-    story = DeciderScenario(branching_saga())
-    story.succeeds("root")
-    story.rejects("left")
-    story.succeeds("left")
-    assert story.sent_commands == []
-    assert story.progress_of("left").status is StepStatus.SUCCEEDED
-    story.succeeds("right")
-    assert story.sent_commands == ["undo.right#1", "undo.left#1"]
+def test_rule_4_a_late_success_while_stopping_is_compensated_too():
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root")
+    scenario.rejects("left")
+    scenario.succeeds("left")
+    assert scenario.sent_commands == []
+    assert scenario.progress_of("left").status is StepStatus.SUCCEEDED
+    scenario.succeeds("right")
+    assert scenario.sent_commands == ["undo.right#1", "undo.left#1"]
 
 
-def test_rule_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
+def test_rule_4_the_compensation_gets_a_late_reply():
     saga = Saga("late", version=1, input=dict)
     first = add_step(saga, "first", after=[], compensated=False, reply=dict)
 
@@ -86,14 +86,14 @@ def test_rule_4_before_its_compensation_was_sent_its_reply_is_there_for_it():
         return {"was": first}
 
     add_step(saga, "second", after=[])
-    story = DeciderScenario(saga)
-    story.rejects("first")
-    story.succeeds("first", {"id": 3})
-    story.succeeds("second")
-    assert story.sends[-1].payload == {"was": {"id": 3}}
+    scenario = DeciderScenario(saga)
+    scenario.rejects("first")
+    scenario.succeeds("first", {"id": 3})
+    scenario.succeeds("second")
+    assert scenario.sends[-1].payload == {"was": {"id": 3}}
 
 
-def test_rule_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
+def test_rule_4_a_late_invalid_reply_is_compensated_without_it():
     saga = Saga("late", version=1, input=dict)
     first = add_step(saga, "first", compensated=False, reply=dict)
 
@@ -101,73 +101,73 @@ def test_rule_4_a_late_success_whose_reply_does_not_fit_is_undone_without_it():
     def undo(first: dict | None) -> dict:
         return {"was": first}
 
-    story = DeciderScenario(saga)
-    story.rejects("first")
-    story.succeeds("first", "no dict")
-    assert story.sends[-1].payload == {"was": None}
+    scenario = DeciderScenario(saga)
+    scenario.rejects("first")
+    scenario.succeeds("first", "no dict")
+    assert scenario.sends[-1].payload == {"was": None}
 
 
-def test_rule_4_of_a_read_only_step_it_changes_nothing():
+def test_rule_4_a_late_success_of_a_read_only_step_changes_nothing():
     saga = Saga("look", version=1, input=dict)
     add_step(saga, "look", compensated=False, read_only=True)
-    story = DeciderScenario(saga)
-    story.attempts_exhausted("look")
-    assert story.status is Status.COMPENSATED
-    assert story.succeeds("look").ignored_reason == "late"
+    scenario = DeciderScenario(saga)
+    scenario.attempts_exhausted("look")
+    assert scenario.status is Status.COMPENSATED
+    assert scenario.succeeds("look").ignored_reason == "late"
 
 
-def test_rule_4_of_a_pivot_without_compensation_it_needs_a_person():
-    story = DeciderScenario(sequential_saga("a", "p", pivot="p"))
-    story.succeeds("a")
-    story.rejects("p")
-    story.compensations_succeed("a")
-    story.succeeds("p")
-    assert isinstance(story.last_decision.events[1], RunCompensating)
-    assert story.incident.cause == "not_compensatable"
-    assert "may have taken effect" in story.incident.message
-    assert story.resolves("retry").refusal is not None
-    story.resolves("complete")
-    assert story.status is Status.COMPENSATED
+def test_rule_4_a_late_success_of_a_final_pivot_needs_a_person():
+    scenario = DeciderScenario(sequential_saga("a", "p", pivot="p"))
+    scenario.succeeds("a")
+    scenario.rejects("p")
+    scenario.compensations_succeed("a")
+    scenario.succeeds("p")
+    assert isinstance(scenario.last_decision.events[1], RunCompensating)
+    assert scenario.incident.cause == "not_compensatable"
+    assert "may have taken effect" in scenario.incident.message
+    assert scenario.resolves("retry").refusal is not None
+    scenario.resolves("complete")
+    assert scenario.status is Status.COMPENSATED
 
 
-def test_rule_4_of_a_step_an_operator_skipped_it_changes_nothing():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.unroutable("a")
-    story.timer_fires()
-    story.unroutable("a")
-    story.resolves("skip")
-    assert story.sent_commands == ["do.b#1"]
-    assert story.succeeds("a").ignored_reason == "late"
+def test_rule_4_a_late_success_of_a_skipped_step_changes_nothing():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.unroutable("a")
+    scenario.timer_fires()
+    scenario.unroutable("a")
+    scenario.resolves("skip")
+    assert scenario.sent_commands == ["do.b#1"]
+    assert scenario.succeeds("a").ignored_reason == "late"
 
 
-def test_a_command_that_was_sent_again_and_came_back_may_have_been_done():
+def test_an_unroutable_resend_may_have_an_effect():
     for first, undone in ((True, []), (False, ["undo.a#1"])):
-        story = DeciderScenario(sequential_saga("a", "b"))
-        story.unroutable("a", first=first)
-        story.cancels()
-        assert story.sent_commands == undone
+        scenario = DeciderScenario(sequential_saga("a", "b"))
+        scenario.unroutable("a", first=first)
+        scenario.cancels()
+        assert scenario.sent_commands == undone
 
 
-def test_rule_4_an_undone_step_waits_until_a_late_one_that_depended_on_it_is_undone():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.rejects("b")
-    story.rejects("a", direction=COMPENSATION)
-    story.succeeds("b")
-    story.resolves("retry")
-    assert story.sent_commands == []
-    assert story.progress_of("a", COMPENSATION).status is StepStatus.PENDING
-    story.compensations_succeed("b")
-    assert story.sent_commands == ["undo.a#2"]
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
+def test_rule_4_a_step_waits_for_the_compensation_of_a_late_descendant():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.rejects("b")
+    scenario.rejects("a", direction=COMPENSATION)
+    scenario.succeeds("b")
+    scenario.resolves("retry")
+    assert scenario.sent_commands == []
+    assert scenario.progress_of("a", COMPENSATION).status is StepStatus.PENDING
+    scenario.compensations_succeed("b")
+    assert scenario.sent_commands == ["undo.a#2"]
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
 
 
 def test_a_success_of_a_blocked_step_closes_its_incident_and_the_run_goes_on():
-    story = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
-    story.succeeds("a")
-    story.attempts_exhausted("p")
-    assert story.incident.direction is ACTION
-    story.succeeds("p")
-    assert story.run.incidents == {}
-    assert story.sent_commands == ["do.z#1"]
+    scenario = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
+    scenario.succeeds("a")
+    scenario.attempts_exhausted("p")
+    assert scenario.incident.direction is ACTION
+    scenario.succeeds("p")
+    assert scenario.run.incidents == {}
+    assert scenario.sent_commands == ["do.z#1"]

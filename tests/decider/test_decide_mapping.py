@@ -1,4 +1,4 @@
-"""docs/semantics.md, 7: mapping functions, types and what participants answer may be anything."""
+"""docs/semantics.md, 7: any mapping function, any type, any reply."""
 
 from dataclasses import replace
 from typing import Any
@@ -68,68 +68,68 @@ def flight(broken: list[Exception]) -> Saga:
 
 def test_rule_7_a_mapping_that_raises_opens_an_incident_on_that_run():
     broken: list[Exception] = [ValueError("row \0 is \ud800 odd")]
-    story = DeciderScenario(flight(broken))
-    story.succeeds("book", {"row": 4})
-    assert story.incident.cause == "mapping_failed"
-    assert story.incident.step == "pay"
-    assert "test_decide_mapping.py:" in story.incident.message
-    assert " raised ValueError at " in story.incident.message
-    assert "odd" not in story.incident.message
-    assert story.progress_of("pay").attempts == 0
+    scenario = DeciderScenario(flight(broken))
+    scenario.succeeds("book", {"row": 4})
+    assert scenario.incident.cause == "mapping_failed"
+    assert scenario.incident.step == "pay"
+    assert "test_decide_mapping.py:" in scenario.incident.message
+    assert " raised ValueError at " in scenario.incident.message
+    assert "odd" not in scenario.incident.message
+    assert scenario.progress_of("pay").attempts == 0
 
 
-def test_rule_7_once_the_mapping_is_mended_an_operator_retries_it():
+def test_rule_7_an_operator_retries_a_fixed_mapping():
     broken: list[Exception] = [ValueError("no")]
-    story = DeciderScenario(flight(broken))
-    story.succeeds("book", {"row": 4})
-    story.resolves("retry")
-    assert story.incident.number == 2
+    scenario = DeciderScenario(flight(broken))
+    scenario.succeeds("book", {"row": 4})
+    scenario.resolves("retry")
+    assert scenario.incident.number == 2
     broken.clear()
-    story.resolves("retry")
-    assert story.sent_commands == ["card.charge#1"]
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["card.charge#1"]
 
 
 def test_rule_7_a_long_problem_is_cut():
-    story = DeciderScenario(flight([]))
-    story.apply(
+    scenario = DeciderScenario(flight([]))
+    scenario.apply(
         MalformedReply(
             step="book", direction=ACTION, attempt=1, problem="\0 \ud800 " + "x" * 10_000
         )
     )
-    assert story.incident.message.startswith(r"\x00 \ud800 x")
-    assert len(story.incident.message) == 500
+    assert scenario.incident.message.startswith(r"\x00 \ud800 x")
+    assert len(scenario.incident.message) == 500
 
 
-def test_rule_7_a_mapping_that_never_sent_anything_leaves_nothing_to_undo():
+def test_rule_7_a_failed_mapping_needs_no_compensation():
     broken: list[Exception] = [ValueError("no")]
-    story = DeciderScenario(flight(broken))
-    story.succeeds("book", {"row": 4})
+    scenario = DeciderScenario(flight(broken))
+    scenario.succeeds("book", {"row": 4})
     broken.clear()
-    story.cancels()
-    assert story.progress_of("pay").status is StepStatus.FAILED
-    assert story.sent_commands == ["seat.release#1"]
+    scenario.cancels()
+    assert scenario.progress_of("pay").status is StepStatus.FAILED
+    assert scenario.sent_commands == ["seat.release#1"]
 
 
 def test_rule_7_the_mapping_of_a_compensation_that_raises_opens_an_incident_too():
     broken: list[Exception] = []
-    story = DeciderScenario(flight(broken))
-    story.succeeds("book", {"row": 4})
+    scenario = DeciderScenario(flight(broken))
+    scenario.succeeds("book", {"row": 4})
     broken.append(RuntimeError("no"))
-    story.rejects("pay")
-    assert (story.incident.step, story.incident.direction) == ("book", COMPENSATION)
+    scenario.rejects("pay")
+    assert (scenario.incident.step, scenario.incident.direction) == ("book", COMPENSATION)
     broken.clear()
-    story.resolves("retry")
-    assert story.sends[-1].payload == {"row": 4}
+    scenario.resolves("retry")
+    assert scenario.sends[-1].payload == {"row": 4}
 
 
 def test_a_compensation_gets_none_for_a_reply_that_never_came():
-    story = DeciderScenario(flight([]))
-    story.attempts_exhausted("book")
-    assert story.sends[-1].payload == {"row": None}
+    scenario = DeciderScenario(flight([]))
+    scenario.attempts_exhausted("book")
+    assert scenario.sends[-1].payload == {"row": None}
 
 
 @pytest.mark.parametrize("payload", ["text \0", "\ud800", 2**64, object(), {1, 2}])
-def test_rule_7_a_payload_that_cannot_travel_opens_an_incident(payload):
+def test_rule_7_a_payload_that_cannot_be_sent_opens_an_incident(payload):
     saga = Saga("odd", version=1, input=dict)
 
     @saga.step(command="do.it", read_only=True)
@@ -137,51 +137,51 @@ def test_rule_7_a_payload_that_cannot_travel_opens_an_incident(payload):
         wrong: list = [payload] if not isinstance(payload, set) else payload  # type: ignore[assignment]  # the mistake under test
         return wrong
 
-    story = DeciderScenario(saga)
-    assert story.incident.cause == "mapping_failed"
+    scenario = DeciderScenario(saga)
+    assert scenario.incident.cause == "mapping_failed"
 
 
 def test_rule_7_a_reply_that_does_not_validate_opens_an_incident():
-    story = DeciderScenario(flight([]))
-    story.succeeds("book", {"row": "secret"})
-    assert story.incident.cause == "reply_invalid"
-    assert story.incident.message == "The reply does not fit Seat (row: int_parsing)."
-    assert story.status is Status.RUNNING
+    scenario = DeciderScenario(flight([]))
+    scenario.succeeds("book", {"row": "secret"})
+    assert scenario.incident.cause == "reply_invalid"
+    assert scenario.incident.message == "The reply does not fit Seat (row: int_parsing)."
+    assert scenario.status is Status.RUNNING
 
 
-def test_rule_7_a_validator_that_raises_anything_opens_an_incident_without_quoting_the_value():
-    story = DeciderScenario(flight([]))
-    story.succeeds("book", {"row": 13})
-    assert story.incident.message == "The reply cannot be read as Seat (LookupError)."
+def test_rule_7_a_validator_that_raises_opens_an_incident_without_the_value():
+    scenario = DeciderScenario(flight([]))
+    scenario.succeeds("book", {"row": 13})
+    assert scenario.incident.message == "The reply cannot be read as Seat (LookupError)."
 
 
 def test_rule_7_the_same_invalid_reply_again_is_a_duplicate():
-    story = DeciderScenario(flight([]))
-    story.succeeds("book", {})
-    assert story.succeeds("book", {}).ignored_reason == "duplicate"
+    scenario = DeciderScenario(flight([]))
+    scenario.succeeds("book", {})
+    assert scenario.succeeds("book", {}).ignored_reason == "duplicate"
 
 
 def test_rule_7_a_valid_reply_after_an_invalid_one_closes_the_incident():
-    story = DeciderScenario(flight([]))
-    story.succeeds("book", {})
-    story.succeeds("book", {"row": 2})
-    assert story.run.incidents == {}
-    assert story.sent_commands == ["card.charge#1"]
+    scenario = DeciderScenario(flight([]))
+    scenario.succeeds("book", {})
+    scenario.succeeds("book", {"row": 2})
+    assert scenario.run.incidents == {}
+    assert scenario.sent_commands == ["card.charge#1"]
 
 
-def test_rule_7_a_step_whose_reply_did_not_validate_may_be_done_and_is_compensated():
-    story = DeciderScenario(flight([]))
-    story.succeeds("book", {})
-    story.cancels()
-    assert story.sends[-1].command == "seat.release"
-    assert story.sends[-1].payload == {"row": None}
+def test_rule_7_a_step_with_an_invalid_reply_is_compensated():
+    scenario = DeciderScenario(flight([]))
+    scenario.succeeds("book", {})
+    scenario.cancels()
+    assert scenario.sends[-1].command == "seat.release"
+    assert scenario.sends[-1].payload == {"row": None}
 
 
-def test_rule_7_a_reply_that_cannot_be_read_opens_an_incident_while_in_flight_or_waiting():
-    story = DeciderScenario(flight([]))
-    story.malformed_reply("book")
-    assert story.incident.cause == "reply_unreadable"
-    assert story.malformed_reply("book").ignored_reason == "late"
+def test_rule_7_a_malformed_reply_opens_an_incident():
+    scenario = DeciderScenario(flight([]))
+    scenario.malformed_reply("book")
+    assert scenario.incident.cause == "reply_unreadable"
+    assert scenario.malformed_reply("book").ignored_reason == "late"
     other = DeciderScenario(flight([]))
     other.timer_fires()
     other.malformed_reply("book")
@@ -189,16 +189,16 @@ def test_rule_7_a_reply_that_cannot_be_read_opens_an_incident_while_in_flight_or
     assert other.progress_of("book").due_at is None
 
 
-def test_a_no_to_a_blocked_step_is_left_to_the_person():
-    story = DeciderScenario(flight([]))
-    story.malformed_reply("book")
-    assert story.rejects("book").ignored_reason == "late"
-    assert story.fails("book").ignored_reason == "late"
+def test_a_failure_of_a_blocked_step_is_late():
+    scenario = DeciderScenario(flight([]))
+    scenario.malformed_reply("book")
+    assert scenario.rejects("book").ignored_reason == "late"
+    assert scenario.fails("book").ignored_reason == "late"
 
 
-def mended(reply: type) -> Saga:
+def fixed(reply: type) -> Saga:
     """Two deployments of one saga; in both `b` needs the reply of `a`, of the given type."""
-    saga = Saga("mended", version=1, input=dict)
+    saga = Saga("fixed", version=1, input=dict)
     add_step(saga, "a", reply=reply)
 
     def b(a: Any) -> dict:
@@ -209,27 +209,27 @@ def mended(reply: type) -> Saga:
     return saga
 
 
-def test_a_recorded_reply_that_does_not_fit_its_mended_type_blocks_the_step_that_needs_it():
-    story = DeciderScenario(mended(dict))
-    story.succeeds("a", {"row": 13})
-    assert "AttributeError" in story.incident.message
-    story.saga = mended(Seat)
-    story.resolves("retry")
-    assert "cannot be read as Seat" in story.incident.message
+def test_a_stored_reply_that_does_not_fit_a_new_type_blocks_the_next_step():
+    scenario = DeciderScenario(fixed(dict))
+    scenario.succeeds("a", {"row": 13})
+    assert "AttributeError" in scenario.incident.message
+    scenario.saga = fixed(Seat)
+    scenario.resolves("retry")
+    assert "cannot be read as Seat" in scenario.incident.message
 
 
-def test_a_retry_after_the_first_attempt_sends_the_very_same_bytes_and_maps_nothing():
+def test_a_retry_sends_the_same_bytes_and_calls_no_mapping():
     broken: list[Exception] = []
-    story = DeciderScenario(flight(broken))
-    story.succeeds("book", {"row": 4})
+    scenario = DeciderScenario(flight(broken))
+    scenario.succeeds("book", {"row": 4})
     broken.append(ValueError("no"))
-    story.fails("pay")
-    story.timer_fires()
-    assert story.sent_commands == ["card.charge#2"]
-    assert story.sends[-1].payload == {"row": 4}
+    scenario.fails("pay")
+    scenario.timer_fires()
+    assert scenario.sent_commands == ["card.charge#2"]
+    assert scenario.sends[-1].payload == {"row": 4}
 
 
-def test_a_reply_an_operator_left_out_is_none_where_none_is_allowed():
+def test_the_reply_of_a_skipped_step_is_none_where_none_is_allowed():
     saga = Saga("maybe", version=1, input=dict)
     add_step(saga, "a", reply=Seat)
 
@@ -237,29 +237,30 @@ def test_a_reply_an_operator_left_out_is_none_where_none_is_allowed():
     def b(a: Seat | None) -> dict:
         return {"a": a is None}
 
-    story = DeciderScenario(saga)
-    story.malformed_reply("a")
-    story.resolves("skip")
-    assert story.sends[-1].payload == {"a": True}
+    scenario = DeciderScenario(saga)
+    scenario.malformed_reply("a")
+    scenario.resolves("skip")
+    assert scenario.sends[-1].payload == {"a": True}
 
 
-def test_a_reply_that_is_missing_where_it_is_needed_blocks_the_step():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.malformed_reply("a")
-    story.resolves("skip")
-    story.malformed_reply("b")
-    story.saga = mended(Seat)
-    assert story.progress_of("b").payload is not None
-    story.state = replace(
-        story.run, steps={**story.run.steps, "b": StepRun(Progress(status=StepStatus.BLOCKED))}
+def test_a_missing_reply_blocks_the_step_that_needs_it():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.malformed_reply("a")
+    scenario.resolves("skip")
+    scenario.malformed_reply("b")
+    scenario.saga = fixed(Seat)
+    assert scenario.progress_of("b").payload is not None
+    scenario.state = replace(
+        scenario.run,
+        steps={**scenario.run.steps, "b": StepRun(Progress(status=StepStatus.BLOCKED))},
     )
     decision = decide(
-        story.saga,
-        story.run,
+        scenario.saga,
+        scenario.run,
         ResolveIncident(
             incident_number=2, resolution=Resolution.RETRY, operator="ann", reason="why"
         ),
-        story.now,
+        scenario.now,
     )
     assert decision.run is not None
     (incident,) = decision.run.incidents.values()
@@ -274,46 +275,46 @@ def typed_pivot(reply: Any = int) -> Saga:
     return saga
 
 
-def test_a_reply_that_does_not_fit_is_kept_with_its_incident():
-    story = DeciderScenario(typed_pivot())
-    story.succeeds("p", {"charge": "c-17"})
-    assert story.incident.cause == "reply_invalid"
-    assert story.incident.kept_reply == KeptReply(1, {"charge": "c-17"}, Outcome.SUCCEEDED)
-    assert "c-17" not in story.incident.message
+def test_an_invalid_reply_is_kept_with_its_incident():
+    scenario = DeciderScenario(typed_pivot())
+    scenario.succeeds("p", {"charge": "c-17"})
+    assert scenario.incident.cause == "reply_invalid"
+    assert scenario.incident.kept_reply == KeptReply(1, {"charge": "c-17"}, Outcome.SUCCEEDED)
+    assert "c-17" not in scenario.incident.message
 
 
-def test_a_retry_reads_the_kept_reply_with_the_fixed_definition_and_sends_nothing_again():
-    story = DeciderScenario(typed_pivot())
-    story.succeeds("p", {"charge": "c-17"})
+def test_a_retry_reads_the_kept_reply_with_the_fixed_definition():
+    scenario = DeciderScenario(typed_pivot())
+    scenario.succeeds("p", {"charge": "c-17"})
     fixed = Saga("typed", version=1, input=dict)
     add_step(fixed, "p", compensated=False, pivot=True, reply=dict)
     add_step(fixed, "z", compensated=False, reply=int)
     check(fixed)
-    story.saga = fixed
-    story.resolves("retry")
-    assert story.sent_commands == ["do.z#1"]
-    assert (story.progress_of("p").status, story.progress_of("p").attempts) == (
+    scenario.saga = fixed
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.z#1"]
+    assert (scenario.progress_of("p").status, scenario.progress_of("p").attempts) == (
         StepStatus.SUCCEEDED,
         1,
     )
-    assert story.progress_of("p").reply == {"charge": "c-17"}
-    assert story.run.incidents == {}
+    assert scenario.progress_of("p").reply == {"charge": "c-17"}
+    assert scenario.run.incidents == {}
 
 
-def test_a_retry_asks_the_participant_again_while_the_kept_reply_does_not_fit():
-    story = DeciderScenario(typed_pivot())
-    story.succeeds("p", "c-17")
-    story.resolves("retry")
-    assert story.sent_commands == ["do.p#2"]
-    story.succeeds("p", 17)
-    assert story.sent_commands == ["do.z#1"]
+def test_a_retry_sends_again_if_the_kept_reply_does_not_fit():
+    scenario = DeciderScenario(typed_pivot())
+    scenario.succeeds("p", "c-17")
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.p#2"]
+    scenario.succeeds("p", 17)
+    assert scenario.sent_commands == ["do.z#1"]
 
 
 @pytest.mark.parametrize("reply", [int, str, Any])
-def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again(reply):
+def test_a_malformed_reply_is_kept_as_text_and_a_retry_sends_again(reply):
     """Also where the text itself would fit: it is what arrived, not what was meant."""
-    story = DeciderScenario(typed_pivot(reply))
-    story.apply(
+    scenario = DeciderScenario(typed_pivot(reply))
+    scenario.apply(
         MalformedReply(
             step="p",
             direction=ACTION,
@@ -323,45 +324,47 @@ def test_a_reply_that_cannot_be_read_is_kept_as_text_and_a_retry_asks_again(repl
             raw_text="{broken",
         )
     )
-    assert story.incident.cause == "reply_unreadable"
-    assert story.incident.kept_reply == KeptReply(1, "{broken", Outcome.REJECTED, unreadable=True)
-    story.resolves("retry")
-    assert story.sent_commands == ["do.p#2"]
+    assert scenario.incident.cause == "reply_unreadable"
+    assert scenario.incident.kept_reply == KeptReply(
+        1, "{broken", Outcome.REJECTED, unreadable=True
+    )
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.p#2"]
 
 
-def test_an_operator_says_that_a_step_was_rejected_and_the_run_turns_back():
-    story = DeciderScenario(sequential_saga("a", "b", "p", pivot="p"))
-    story.succeeds("a")
-    story.malformed_reply("b")
-    story.resolves("reject")
-    assert story.sent_commands == ["undo.a#1"]
-    assert story.progress_of("b").status is StepStatus.REJECTED
-    assert story.run.compensation_cause == CompensationCause(
+def test_a_run_compensates_when_an_operator_rejects_a_step():
+    scenario = DeciderScenario(sequential_saga("a", "b", "p", pivot="p"))
+    scenario.succeeds("a")
+    scenario.malformed_reply("b")
+    scenario.resolves("reject")
+    assert scenario.sent_commands == ["undo.a#1"]
+    assert scenario.progress_of("b").status is StepStatus.REJECTED
+    assert scenario.run.compensation_cause == CompensationCause(
         code=CompensationCode.REJECTED,
         step="b",
         failure=Failure.by_engine(EngineFailureCode.REJECTED, "because"),
         operator="ann",
         reason="because",
     )
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
 
 
-def test_an_operator_says_that_the_pivot_was_not_done():
-    story = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
-    story.succeeds("a")
-    story.attempts_exhausted("p")
-    assert story.incident.cause == "step_unknown"
-    story.resolves("reject")
-    assert story.sent_commands == ["undo.a#1"]
+def test_a_run_compensates_when_an_operator_rejects_the_pivot():
+    scenario = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
+    scenario.succeeds("a")
+    scenario.attempts_exhausted("p")
+    assert scenario.incident.cause == "step_unknown"
+    scenario.resolves("reject")
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
-def test_reject_is_refused_where_the_run_can_only_go_on():
-    story = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
-    story.succeeds("a")
-    story.succeeds("p")
-    story.malformed_reply("z")
-    assert "can only go forward" in (story.resolves("reject").refusal or "")
+def test_reject_is_refused_where_the_run_can_only_go_forward():
+    scenario = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
+    scenario.succeeds("a")
+    scenario.succeeds("p")
+    scenario.malformed_reply("z")
+    assert "can only go forward" in (scenario.resolves("reject").refusal or "")
     other = DeciderScenario(sequential_saga("a", "b"))
     other.succeeds("a")
     other.rejects("b")
@@ -398,15 +401,15 @@ def greedy() -> Saga:
     return saga
 
 
-def test_rule_7_a_mapping_that_changes_what_it_is_given_changes_it_for_no_other():
-    story = DeciderScenario(greedy(), {"lines": ["a", "b"]})
+def test_rule_7_a_mapping_that_changes_its_arguments_affects_no_other():
+    scenario = DeciderScenario(greedy(), {"lines": ["a", "b"]})
     assert (
-        story.progress_of("one").payload
-        == story.progress_of("other").payload
+        scenario.progress_of("one").payload
+        == scenario.progress_of("other").payload
         == {"lines": ["a", "b"]}
     )
-    story.succeeds("one", {"lines": ["c"]})
+    scenario.succeeds("one", {"lines": ["c"]})
     expected = {"lines": ["c"], "order": {"lines": ["a", "b"]}}
-    assert story.progress_of("left").payload == story.progress_of("right").payload == expected
-    assert story.run.input == {"lines": ["a", "b"]}
-    assert story.progress_of("one").reply == {"lines": ["c"]}
+    assert scenario.progress_of("left").payload == scenario.progress_of("right").payload == expected
+    assert scenario.run.input == {"lines": ["a", "b"]}
+    assert scenario.progress_of("one").reply == {"lines": ["c"]}

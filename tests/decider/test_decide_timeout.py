@@ -1,113 +1,132 @@
-"""docs/semantics.md, 1, and what else makes an attempt come to nothing."""
+"""docs/semantics.md, 1: timeouts and other failed attempts."""
 
 from datetime import timedelta
 
+import pytest
+
 from saga_engine.decider.events import AttemptFailed
 from saga_engine.decider.run import StepStatus
-from saga_engine.vocabulary import Outcome, Status
+from saga_engine.vocabulary import EngineFailureCode, Failure, Outcome, Status
 from tests.kit.decider_scenario import NOON, TIMEOUT, DeciderScenario, sequential_saga
 
 
 def test_rule_1_a_timeout_leaves_the_outcome_unknown():
-    story = DeciderScenario(sequential_saga("a"))
-    story.timer_fires()
-    (event,) = story.last_decision.events
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.timer_fires()
+    (event,) = scenario.last_decision.events
     assert isinstance(event, AttemptFailed)
     assert event.outcome is Outcome.UNKNOWN
     assert event.failure.text == "timeout: No reply within 30 s."
 
 
-def test_rule_1_a_timeout_is_retried_with_the_same_idempotency_key_and_the_same_bytes():
-    story = DeciderScenario(sequential_saga("a"))
-    story.timer_fires()
-    assert story.progress_of("a").due_at == NOON + TIMEOUT + timedelta(seconds=1)
-    story.timer_fires()
-    first, second = story.sends
+def test_rule_1_a_timeout_is_retried_with_the_same_key_and_bytes():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.timer_fires()
+    assert scenario.progress_of("a").due_at == NOON + TIMEOUT + timedelta(seconds=1)
+    scenario.timer_fires()
+    first, second = scenario.sends
     assert (first.attempt, second.attempt) == (1, 2)
     assert first.idempotency_key == second.idempotency_key
     assert first.payload == second.payload
 
 
-def test_rule_1_without_attempts_left_it_counts_as_maybe_done_and_is_compensated():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.attempts_exhausted("b")
-    assert story.progress_of("b").status is StepStatus.UNKNOWN
-    before = story.status
+def test_rule_1_a_step_without_attempts_left_is_compensated():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.attempts_exhausted("b")
+    assert scenario.progress_of("b").status is StepStatus.UNKNOWN
+    before = scenario.status
     assert before is Status.COMPENSATING
-    assert story.run.compensation_cause is not None
-    assert (story.run.compensation_cause.code, story.run.compensation_cause.step) == (
+    assert scenario.run.compensation_cause is not None
+    assert (scenario.run.compensation_cause.code, scenario.run.compensation_cause.step) == (
         "unknown",
         "b",
     )
-    assert story.sent_commands == ["undo.b#1"]
-    story.compensations_succeed("b", "a")
-    assert story.status is Status.COMPENSATED
+    assert scenario.sent_commands == ["undo.b#1"]
+    scenario.compensations_succeed("b", "a")
+    assert scenario.status is Status.COMPENSATED
 
 
 def test_a_failure_without_attempts_left_is_compensated_too():
-    story = DeciderScenario(sequential_saga("a"))
-    story.fails("a")
-    story.timer_fires()
-    story.fails("a")
-    assert story.progress_of("a").status is StepStatus.FAILED
-    assert story.sent_commands == ["undo.a#1"]
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.fails("a")
+    scenario.timer_fires()
+    scenario.fails("a")
+    assert scenario.progress_of("a").status is StepStatus.FAILED
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
-def test_a_rejection_was_not_done_and_is_neither_retried_nor_compensated():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.rejects("b", "out_of_stock")
-    assert story.sent_commands == ["undo.a#1"]
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
-    assert "undo.b" not in {send.command for send in story.sends}
+@pytest.mark.parametrize("code", EngineFailureCode)
+def test_the_code_of_a_participants_failure_decides_nothing(code):
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.fails("a", Failure(code.value))
+    scenario.timer_fires()
+    scenario.fails("a", Failure(code.value))
+    assert scenario.progress_of("a").status is StepStatus.FAILED
+    assert scenario.sent_commands == ["undo.a#1"]
+
+
+def test_a_step_given_up_after_a_failure_called_timeout_has_failed():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.fails("a", Failure("timeout"))
+    scenario.cancels()
+    assert scenario.progress_of("a").status is StepStatus.FAILED
+
+
+def test_a_rejected_step_is_neither_retried_nor_compensated():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.rejects("b", "out_of_stock")
+    assert scenario.sent_commands == ["undo.a#1"]
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
+    assert "undo.b" not in {send.command for send in scenario.sends}
 
 
 def test_a_timeout_exactly_when_it_is_due_counts():
-    story = DeciderScenario(sequential_saga("a"))
-    assert story.timer_fires(TIMEOUT - timedelta(microseconds=1)).events == ()
-    assert len(story.timer_fires(timedelta(microseconds=1)).events) == 1
+    scenario = DeciderScenario(sequential_saga("a"))
+    assert scenario.timer_fires(TIMEOUT - timedelta(microseconds=1)).events == ()
+    assert len(scenario.timer_fires(timedelta(microseconds=1)).events) == 1
 
 
-def test_an_unroutable_command_is_retried_then_a_person_must_look():
-    story = DeciderScenario(sequential_saga("a"))
-    story.unroutable("a")
-    assert story.progress_of("a").status is StepStatus.AWAITING_RETRY
-    story.timer_fires()
-    assert story.sent_commands == ["do.a#2"]
-    story.unroutable("a")
-    assert story.incident.cause == "unroutable"
-    assert "do.a" in story.incident.message
-    assert story.status is Status.RUNNING
+def test_an_unroutable_command_is_retried_then_opens_an_incident():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.unroutable("a")
+    assert scenario.progress_of("a").status is StepStatus.AWAITING_RETRY
+    scenario.timer_fires()
+    assert scenario.sent_commands == ["do.a#2"]
+    scenario.unroutable("a")
+    assert scenario.incident.cause == "unroutable"
+    assert "do.a" in scenario.incident.message
+    assert scenario.status is Status.RUNNING
 
 
-def test_an_unroutable_command_did_nothing_so_it_is_not_compensated():
-    story = DeciderScenario(sequential_saga("a"))
-    story.unroutable("a")
-    story.cancels()
-    assert story.sent_commands == []
-    assert story.status is Status.COMPENSATED
+def test_an_unroutable_command_is_not_compensated():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.unroutable("a")
+    scenario.cancels()
+    assert scenario.sent_commands == []
+    assert scenario.status is Status.COMPENSATED
 
 
-def test_one_attempt_that_may_have_arrived_is_enough_to_be_compensated():
-    story = DeciderScenario(sequential_saga("a"))
-    story.timer_fires()
-    story.timer_fires()
-    story.unroutable("a")
-    story.cancels()
-    assert story.sent_commands == ["undo.a#1"]
+def test_one_attempt_that_may_have_arrived_is_compensated():
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.timer_fires()
+    scenario.timer_fires()
+    scenario.unroutable("a")
+    scenario.cancels()
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
-def test_a_return_of_an_attempt_that_was_settled_is_late():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    assert story.unroutable("a").ignored_reason == "late"
-    story.timer_fires()
-    assert story.unroutable("b").ignored_reason == "late"
+def test_an_unroutable_command_of_a_settled_attempt_is_late():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    assert scenario.unroutable("a").ignored_reason == "late"
+    scenario.timer_fires()
+    assert scenario.unroutable("b").ignored_reason == "late"
 
 
-def test_the_journal_keeps_the_start_of_a_long_message_and_what_jsonb_takes():
-    story = DeciderScenario(sequential_saga("a", pivot="a"))
-    story.attempts_exhausted("a")
-    assert len(story.incident.message) < 500
+def test_a_long_message_is_truncated():
+    scenario = DeciderScenario(sequential_saga("a", pivot="a"))
+    scenario.attempts_exhausted("a")
+    assert len(scenario.incident.message) < 500

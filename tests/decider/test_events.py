@@ -1,4 +1,4 @@
-"""Events by name: what is stored for ever."""
+"""The stored names and data of events, which never change."""
 
 from datetime import UTC, datetime
 from typing import get_args
@@ -120,12 +120,12 @@ def test_every_event_has_a_name_and_an_example_here():
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: type(event).__name__)
-def test_an_event_survives_a_trip_through_json(event):
+def test_an_event_is_restored_from_json(event):
     name, data = orjson.loads(orjson.dumps(serialize_event(event)))
     assert deserialize_event(name, data) == event
 
 
-def test_the_names_are_those_that_were_stored_before():
+def test_the_stored_names_are_stable():
     assert sorted(EVENT_TYPES) == [
         "attempt_failed",
         "attempt_started",
@@ -146,7 +146,7 @@ def test_the_names_are_those_that_were_stored_before():
     ]
 
 
-def test_the_data_is_what_was_stored_before():
+def test_the_stored_data_is_stable():
     assert orjson.dumps(serialize_event(EXAMPLES[4])).decode() == (
         '["attempt_failed",{"step":"a","direction":"action","attempt":1,"outcome":"failed",'
         '"failure":{"code":"no","message":"No.","details":{"why":[1]}},'
@@ -154,6 +154,6 @@ def test_the_data_is_what_was_stored_before():
     )
 
 
-def test_an_event_this_engine_does_not_know_raises():
+def test_an_unknown_event_raises():
     with pytest.raises(KeyError):
         deserialize_event("run_teleported", {})

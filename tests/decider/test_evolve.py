@@ -1,25 +1,25 @@
-"""The fold: only what a journal of ours can hold is taken."""
+"""The fold of a journal: only events that `decide` can record are accepted."""
 
 import pytest
 
-from saga_engine.decider.events import RunCompensated, RunStarted, RunStopping
+from saga_engine.decider.events import RunCompensated, RunStarted, RunStopping, StepSkipped
 from saga_engine.decider.evolve import evolve, replay
-from saga_engine.decider.run import CompensationCause
-from saga_engine.decider.transitions import RUN_TRANSITIONS
-from saga_engine.vocabulary import CompensationCode, Status
+from saga_engine.decider.run import CompensationCause, StepStatus
+from saga_engine.decider.transitions import RUN_TRANSITIONS, STEP_TRANSITIONS
+from saga_engine.vocabulary import CompensationCode, Direction, Status
 from tests.kit.decider_scenario import NOON, DeciderScenario, sequential_saga
 
 
-def test_an_empty_journal_is_no_run():
+def test_an_empty_journal_gives_none():
     assert replay([]) is None
 
 
 def test_a_run_starts_once():
-    story = DeciderScenario(sequential_saga("a"))
-    (start, *_) = story.journal
+    scenario = DeciderScenario(sequential_saga("a"))
+    (start, *_) = scenario.journal
     assert isinstance(start, RunStarted)
     with pytest.raises(AssertionError, match="a run starts once"):
-        evolve(story.run, start)
+        evolve(scenario.run, start)
 
 
 def test_nothing_comes_before_the_start():
@@ -33,11 +33,21 @@ def test_a_status_follows_only_the_table():
         evolve(run, RunCompensated(NOON))
 
 
-def test_the_table_knows_every_status():
+@pytest.mark.parametrize("direction", Direction)
+def test_a_status_of_a_step_follows_only_the_table(direction):
+    run = DeciderScenario(sequential_saga("a")).run
+    status = run.steps["a"].progress_of(direction).status
+    with pytest.raises(AssertionError, match=f"a, {direction}: {status} cannot become skipped"):
+        evolve(run, StepSkipped("a", direction))
+
+
+def test_the_tables_have_every_status():
     assert set(RUN_TRANSITIONS) == set(Status)
+    for direction in Direction:
+        assert set(STEP_TRANSITIONS[direction]) == set(StepStatus)
 
 
 def test_every_event_is_one_revision():
-    story = DeciderScenario(sequential_saga("a"))
-    story.succeeds("a")
-    assert story.run.revision == len(story.journal) == 4
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.succeeds("a")
+    assert scenario.run.revision == len(scenario.journal) == 4

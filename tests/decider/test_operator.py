@@ -1,4 +1,4 @@
-"""What an operator can do about an incident, and when not."""
+"""What an operator can do about an incident, and what is refused."""
 
 import re
 from pathlib import Path
@@ -21,72 +21,72 @@ from tests.kit.decider_scenario import (
 
 def blocked() -> DeciderScenario:
     """`p` is passed and `z` blocked: its attempts ran out."""
-    story = DeciderScenario(sequential_saga("p", "z", "end", pivot="p"))
-    story.succeeds("p")
-    story.attempts_exhausted("z")
-    return story
+    scenario = DeciderScenario(sequential_saga("p", "z", "end", pivot="p"))
+    scenario.succeeds("p")
+    scenario.attempts_exhausted("z")
+    return scenario
 
 
 def test_retry_sends_again_with_the_same_idempotency_key_and_a_fresh_budget_of_attempts():
-    story = blocked()
-    story.resolves("retry")
-    assert story.sent_commands == ["do.z#3"]
-    assert len({send.idempotency_key for send in story.sends if send.step == "z"}) == 1
-    assert len({str(send.payload) for send in story.sends if send.step == "z"}) == 1
-    story.attempts_exhausted("z")
-    assert story.progress_of("z").attempts == 4
-    assert story.incident.number == 2
+    scenario = blocked()
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.z#3"]
+    assert len({send.idempotency_key for send in scenario.sends if send.step == "z"}) == 1
+    assert len({str(send.payload) for send in scenario.sends if send.step == "z"}) == 1
+    scenario.attempts_exhausted("z")
+    assert scenario.progress_of("z").attempts == 4
+    assert scenario.incident.number == 2
 
 
 def test_retry_after_a_rejection_is_a_new_round_with_a_new_idempotency_key():
-    story = DeciderScenario(sequential_saga("p", "z", pivot="p"))
-    story.succeeds("p")
-    story.rejects("z")
-    story.resolves("retry")
-    assert [send.idempotency_key for send in story.sends if send.step == "z"] == [
+    scenario = DeciderScenario(sequential_saga("p", "z", pivot="p"))
+    scenario.succeeds("p")
+    scenario.rejects("z")
+    scenario.resolves("retry")
+    assert [send.idempotency_key for send in scenario.sends if send.step == "z"] == [
         "r-1/z/action/1",
         "r-1/z/action/2",
     ]
-    story.fails("z")
-    story.timer_fires()
-    assert story.sends[-1].idempotency_key == "r-1/z/action/2"
+    scenario.fails("z")
+    scenario.timer_fires()
+    assert scenario.sends[-1].idempotency_key == "r-1/z/action/2"
 
 
 def test_retry_of_a_rejected_compensation_is_a_new_round_too():
-    story = DeciderScenario(sequential_saga("a"))
-    story.attempts_exhausted("a")
-    story.rejects("a", direction=COMPENSATION)
-    story.resolves("retry")
-    assert story.sends[-1].idempotency_key == "r-1/a/compensation/2"
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.attempts_exhausted("a")
+    scenario.rejects("a", direction=COMPENSATION)
+    scenario.resolves("retry")
+    assert scenario.sends[-1].idempotency_key == "r-1/a/compensation/2"
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
 
 
 def test_skip_lets_the_run_go_on_without_the_step():
-    story = blocked()
-    story.resolves("skip")
-    assert story.progress_of("z").status is StepStatus.SKIPPED
-    assert story.sent_commands == ["do.end#1"]
-    story.succeeds("end")
-    assert story.status is Status.COMPLETED
-    assert story.run.result == {"p": None, "z": None, "end": None}
+    scenario = blocked()
+    scenario.resolves("skip")
+    assert scenario.progress_of("z").status is StepStatus.SKIPPED
+    assert scenario.sent_commands == ["do.end#1"]
+    scenario.succeeds("end")
+    assert scenario.status is Status.COMPLETED
+    assert scenario.run.result == {"p": None, "z": None, "end": None}
 
 
-def test_skip_of_a_step_that_may_be_done_is_compensated_when_the_run_turns_back():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.malformed_reply("a")
-    story.resolves("skip")
-    story.rejects("b")
-    assert story.sent_commands == ["undo.a#1"]
+def test_a_skipped_step_that_may_be_done_is_compensated():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.malformed_reply("a")
+    scenario.resolves("skip")
+    scenario.rejects("b")
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
-def test_skip_of_a_compensation_takes_it_for_undone():
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.attempts_exhausted("b")
-    story.attempts_exhausted("b", COMPENSATION)
-    story.resolves("skip")
-    assert story.sent_commands == ["undo.a#1"]
+def test_a_skipped_compensation_counts_as_done():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.attempts_exhausted("b")
+    scenario.attempts_exhausted("b", COMPENSATION)
+    scenario.resolves("skip")
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
 class Ticket(BaseModel):
@@ -101,24 +101,24 @@ def needy() -> DeciderScenario:
     def show(print_it: Ticket) -> dict:
         return {"number": print_it.number}
 
-    story = DeciderScenario(saga)
-    story.malformed_reply("print_it")
-    return story
+    scenario = DeciderScenario(saga)
+    scenario.malformed_reply("print_it")
+    return scenario
 
 
 def test_skip_is_refused_when_a_later_step_needs_the_reply():
-    story = needy()
-    refused = story.resolves("skip").refusal
+    scenario = needy()
+    refused = scenario.resolves("skip").refusal
     assert refused == (
         "Step show needs the reply of print_it; resolve with complete and give that reply."
     )
-    assert story.incident.number == 1
+    assert scenario.incident.number == 1
 
 
-def test_complete_gives_the_reply_by_hand():
-    story = needy()
-    story.resolves("complete", {"number": 5})
-    assert story.sends[-1].payload == {"number": 5}
+def test_complete_takes_the_reply_from_the_operator():
+    scenario = needy()
+    scenario.resolves("complete", {"number": 5})
+    assert scenario.sends[-1].payload == {"number": 5}
 
 
 def test_complete_is_refused_when_the_result_does_not_fit():
@@ -127,31 +127,31 @@ def test_complete_is_refused_when_the_result_does_not_fit():
 
 
 def test_complete_of_a_compensation_needs_no_result():
-    story = DeciderScenario(sequential_saga("a"))
-    story.attempts_exhausted("a")
-    story.attempts_exhausted("a", COMPENSATION)
-    story.resolves("complete")
-    assert story.status is Status.COMPENSATED
+    scenario = DeciderScenario(sequential_saga("a"))
+    scenario.attempts_exhausted("a")
+    scenario.attempts_exhausted("a", COMPENSATION)
+    scenario.resolves("complete")
+    assert scenario.status is Status.COMPENSATED
 
 
 def test_abandon_closes_the_run_and_leaves_its_effects():
-    story = blocked()
-    story.resolves("abandon")
-    assert story.status is Status.ABANDONED
-    assert story.run.finished_at == story.now
-    assert isinstance(story.last_decision.events[-1], RunAbandoned)
-    assert story.sent_commands == []
+    scenario = blocked()
+    scenario.resolves("abandon")
+    assert scenario.status is Status.ABANDONED
+    assert scenario.run.finished_at == scenario.now
+    assert isinstance(scenario.last_decision.events[-1], RunAbandoned)
+    assert scenario.sent_commands == []
 
 
 def test_abandon_resolves_every_open_incident_on_record():
-    story = DeciderScenario(branching_saga())
-    story.succeeds("root")
-    story.malformed_reply("left")
-    story.malformed_reply("right")
-    story.resolves("abandon", number=2)
-    assert story.run.incidents == {}
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root")
+    scenario.malformed_reply("left")
+    scenario.malformed_reply("right")
+    scenario.resolves("abandon", number=2)
+    assert scenario.run.incidents == {}
     resolved = [
-        event for event in story.last_decision.events if isinstance(event, IncidentResolved)
+        event for event in scenario.last_decision.events if isinstance(event, IncidentResolved)
     ]
     assert [(event.number, event.resolution, event.operator) for event in resolved] == [
         (1, Resolution.ABANDON, "ann"),
@@ -161,76 +161,76 @@ def test_abandon_resolves_every_open_incident_on_record():
 
 def half_abandoned() -> DeciderScenario:
     """Abandoned while `right` was in flight."""
-    story = DeciderScenario(branching_saga())
-    story.succeeds("root")
-    story.malformed_reply("left")
-    story.resolves("abandon")
-    return story
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root")
+    scenario.malformed_reply("left")
+    scenario.resolves("abandon")
+    return scenario
 
 
 @pytest.mark.parametrize("what", ["fails", "rejects", "malformed_reply", "unroutable"])
-def test_what_fails_after_the_run_was_abandoned_is_late(what):
-    story = half_abandoned()
-    assert getattr(story, what)("right").ignored_reason == "late"
-    assert not any(isinstance(event, IncidentOpened) for event in story.last_decision.events)
+def test_a_failure_after_the_run_was_abandoned_is_late(what):
+    scenario = half_abandoned()
+    assert getattr(scenario, what)("right").ignored_reason == "late"
+    assert not any(isinstance(event, IncidentOpened) for event in scenario.last_decision.events)
 
 
 @pytest.mark.parametrize("step", ["left", "right"])
-def test_an_effect_that_is_proven_after_the_run_was_abandoned_is_on_record(step):
-    story = half_abandoned()
-    story.succeeds(step)
-    assert story.progress_of(step).status is StepStatus.SUCCEEDED
-    assert story.status is Status.ABANDONED
-    assert story.sent_commands == []
-    assert story.succeeds(step).ignored_reason == "duplicate"
+def test_a_success_after_the_run_was_abandoned_is_recorded(step):
+    scenario = half_abandoned()
+    scenario.succeeds(step)
+    assert scenario.progress_of(step).status is StepStatus.SUCCEEDED
+    assert scenario.status is Status.ABANDONED
+    assert scenario.sent_commands == []
+    assert scenario.succeeds(step).ignored_reason == "duplicate"
 
 
 def test_an_invalid_reply_after_the_run_was_abandoned_opens_no_incident():
-    story = needy()
-    story.resolves("abandon")
-    story.succeeds("print_it", {"number": "five"})
-    assert story.run.incidents == {}
+    scenario = needy()
+    scenario.resolves("abandon")
+    scenario.succeeds("print_it", {"number": "five"})
+    assert scenario.run.incidents == {}
 
 
-def test_a_late_success_after_the_run_was_abandoned_is_on_record_too():
-    story = DeciderScenario(branching_saga())
-    story.succeeds("root")
-    story.rejects("left")
-    story.rejects("right")
-    story.rejects("root", direction=COMPENSATION)
-    story.resolves("abandon")
-    story.succeeds("left")
-    assert story.status is Status.ABANDONED
-    assert story.progress_of("left").status is StepStatus.SUCCEEDED
+def test_a_late_success_after_the_run_was_abandoned_is_recorded():
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root")
+    scenario.rejects("left")
+    scenario.rejects("right")
+    scenario.rejects("root", direction=COMPENSATION)
+    scenario.resolves("abandon")
+    scenario.succeeds("left")
+    assert scenario.status is Status.ABANDONED
+    assert scenario.progress_of("left").status is StepStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("resolution", list(Resolution))
 def test_every_resolution_is_refused_without_that_incident(resolution):
-    story = DeciderScenario(sequential_saga("a"))
-    assert story.resolves(resolution).refusal == "The run has no open incident 1."
-    story = blocked()
-    assert story.resolves(resolution, number=9).refusal == "The run has no open incident 9."
+    scenario = DeciderScenario(sequential_saga("a"))
+    assert scenario.resolves(resolution).refusal == "The run has no open incident 1."
+    scenario = blocked()
+    assert scenario.resolves(resolution, number=9).refusal == "The run has no open incident 9."
 
 
 def test_resolving_twice_is_refused_the_second_time():
-    story = blocked()
-    story.resolves("retry")
-    assert story.resolves("retry", number=1).refusal
+    scenario = blocked()
+    scenario.resolves("retry")
+    assert scenario.resolves("retry", number=1).refusal
 
 
-def test_who_resolved_it_and_why_is_on_record():
-    story = blocked()
-    story.resolves("skip")
-    (event, *_) = story.last_decision.events
+def test_the_operator_and_the_reason_are_recorded():
+    scenario = blocked()
+    scenario.resolves("skip")
+    (event, *_) = scenario.last_decision.events
     assert isinstance(event, IncidentResolved)
     assert (event.operator, event.reason) == ("ann", "because")
 
 
 def test_retry_is_refused_where_there_is_nothing_to_send():
-    story = DeciderScenario(sequential_saga("p", pivot="p"))
-    story.rejects("p")
-    story.succeeds("p")
-    assert story.resolves("retry").refusal == (
+    scenario = DeciderScenario(sequential_saga("p", pivot="p"))
+    scenario.rejects("p")
+    scenario.succeeds("p")
+    assert scenario.resolves("retry").refusal == (
         "Step p declares no compensation to retry;"
         " undo it by hand and resolve with complete, or skip."
     )

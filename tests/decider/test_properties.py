@@ -1,4 +1,4 @@
-"""Any saga, any triggers in any order: what must hold, holds."""
+"""Any saga, any triggers in any order: the promises hold."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,10 +26,10 @@ directions = st.sampled_from(Direction)
 outcomes = st.sampled_from(Outcome)
 bodies = st.sampled_from([1, 1, 1, None, "x", {"k": [2.5]}])
 failures = st.sampled_from([None, Failure("no"), Failure("timeout", "It said so.", {"x": 1})])
-steps = st.sampled_from(["a0", "a1", "a2", "a3", "pivot", "z0", "z1", "nobody"])
+steps = st.sampled_from(["a0", "a1", "a2", "a3", "pivot", "z0", "z1", "unknown"])
 
 
-strangers = st.one_of(
+any_triggers = st.one_of(
     st.builds(
         ReplyReceived,
         step=steps,
@@ -59,27 +59,27 @@ strangers = st.one_of(
 
 
 class AnyRun(RuleBasedStateMachine):
-    """One run of one saga, and a world that says anything to it at any time."""
+    """One run of one saga, which gets any trigger at any time."""
 
     def __init__(self) -> None:
         super().__init__()
         RAISING_STEPS.clear()
-        self.story: DeciderScenario
+        self.scenario: DeciderScenario
 
     @initialize(saga=sagas(), broken=st.sampled_from([(), (), ("a1",), ("pivot",)]))
     def start(self, saga, broken):
         RAISING_STEPS.update(broken)
-        self.story = DeciderScenario(saga)
+        self.scenario = DeciderScenario(saga)
         self.reading = JournalChecker(saga)
         self.read = 0
 
     def teardown(self):
         RAISING_STEPS.clear()
 
-    def tell(self, trigger):
-        """Tell it, and tell it again: the second time must change nothing."""
-        self.story.apply(trigger)
-        again = self.story.apply(trigger)
+    def apply_twice(self, trigger):
+        """Apply a trigger twice: the second time must change nothing."""
+        self.scenario.apply(trigger)
+        again = self.scenario.apply(trigger)
         assert again.events == (), "the same message twice is the same message"
         assert again.ignored_reason or again.refusal
 
@@ -87,20 +87,20 @@ class AnyRun(RuleBasedStateMachine):
         """The step, direction and attempt of a command that awaits its reply, or None."""
         awaited = [
             (name, direction)
-            for name in self.story.saga.steps
+            for name in self.scenario.saga.steps
             for direction in Direction
-            if self.story.progress_of(name, direction).status is StepStatus.IN_FLIGHT
+            if self.scenario.progress_of(name, direction).status is StepStatus.IN_FLIGHT
         ]
         if not awaited:
             return None
         name, direction = data.draw(st.sampled_from(awaited))
-        attempt = self.story.progress_of(name, direction).attempts
+        attempt = self.scenario.progress_of(name, direction).attempts
         return {"step": name, "direction": direction, "attempt": attempt}
 
     @rule(data=st.data())
     def a_command_succeeds(self, data):
         if command := self.in_flight(data):
-            self.tell(ReplyReceived(**command, outcome=Outcome.SUCCEEDED, body=1))
+            self.apply_twice(ReplyReceived(**command, outcome=Outcome.SUCCEEDED, body=1))
 
     @rule(data=st.data())
     def another_command_succeeds(self, data):
@@ -109,11 +109,13 @@ class AnyRun(RuleBasedStateMachine):
     @rule(data=st.data())
     def what_was_given_up_succeeds_late(self, data):
         given_up = (StepStatus.REJECTED, StepStatus.FAILED, StepStatus.UNKNOWN)
-        names = [n for n in self.story.saga.steps if self.story.progress_of(n).status in given_up]
+        names = [
+            n for n in self.scenario.saga.steps if self.scenario.progress_of(n).status in given_up
+        ]
         if names:
             name = data.draw(st.sampled_from(names))
             attempt = data.draw(st.integers(1, 3))
-            self.tell(
+            self.apply_twice(
                 ReplyReceived(
                     step=name,
                     direction=Direction.ACTION,
@@ -126,22 +128,22 @@ class AnyRun(RuleBasedStateMachine):
     @rule(data=st.data(), outcome=outcomes, body=bodies, failure=failures)
     def a_command_is_answered(self, data, outcome, body, failure):
         if command := self.in_flight(data):
-            self.tell(ReplyReceived(**command, outcome=outcome, body=body, failure=failure))
+            self.apply_twice(ReplyReceived(**command, outcome=outcome, body=body, failure=failure))
 
-    @rule(data=st.data(), returned=st.booleans())
-    def a_command_is_returned_or_its_answer_garbled(self, data, returned):
+    @rule(data=st.data(), unroutable=st.booleans())
+    def a_command_is_unroutable_or_its_reply_malformed(self, data, unroutable):
         if command := self.in_flight(data):
-            self.tell(
+            self.apply_twice(
                 CommandUnroutable(**command, first_send=True)
-                if returned
+                if unroutable
                 else MalformedReply(**command, problem="?")
             )
 
     @rule(data=st.data(), outcome=outcomes, body=bodies)
     def an_old_command_is_answered(self, data, outcome, body):
-        if self.story.sends:
-            sent = data.draw(st.sampled_from(self.story.sends))
-            self.tell(
+        if self.scenario.sends:
+            sent = data.draw(st.sampled_from(self.scenario.sends))
+            self.apply_twice(
                 ReplyReceived(
                     step=sent.step,
                     direction=sent.direction,
@@ -151,31 +153,33 @@ class AnyRun(RuleBasedStateMachine):
                 )
             )
 
-    @rule(message=strangers)
+    @rule(message=any_triggers)
     def anything_arrives(self, message):
-        self.tell(message)
+        self.apply_twice(message)
 
     @rule(seconds=st.sampled_from([0, 0.5, 1, 3, 30, 3600]))
     def time_passes(self, seconds):
-        self.story.timer_fires(timedelta(seconds=seconds))
+        self.scenario.timer_fires(timedelta(seconds=seconds))
 
-    @precondition(lambda self: wake_at(self.story.saga, self.story.run) is not None)
+    @precondition(lambda self: wake_at(self.scenario.saga, self.scenario.run) is not None)
     @rule()
     def something_is_due(self):
-        before = self.story.run.revision
-        self.story.timer_fires()
-        assert self.story.run.revision > before, "a run wakes for a reason"
+        before = self.scenario.run.revision
+        self.scenario.timer_fires()
+        assert self.scenario.run.revision > before, "a run wakes for a reason"
 
-    @precondition(lambda self: self.story.saga.pivot and self.story.progress_of("pivot").due_at)
+    @precondition(
+        lambda self: self.scenario.saga.pivot and self.scenario.progress_of("pivot").due_at
+    )
     @rule()
-    def somebody_cancels_while_the_pivot_is_under_way(self):
-        self.tell(Cancel("ann", "why"))
+    def the_run_is_cancelled_while_the_pivot_is_in_flight(self):
+        self.apply_twice(Cancel("ann", "why"))
 
-    @precondition(lambda self: self.story.run.incidents)
+    @precondition(lambda self: self.scenario.run.incidents)
     @rule(resolution=st.sampled_from([Resolution.RETRY, *Resolution]), result=bodies)
     def the_open_incident_is_resolved(self, resolution, result):
-        number = min(self.story.run.incidents)
-        decision = self.story.apply(
+        number = min(self.scenario.run.incidents)
+        decision = self.scenario.apply(
             ResolveIncident(
                 incident_number=number,
                 resolution=resolution,
@@ -184,23 +188,23 @@ class AnyRun(RuleBasedStateMachine):
                 result=result,
             )
         )
-        assert decision.refusal or number not in self.story.run.incidents
+        assert decision.refusal or number not in self.scenario.run.incidents
         if not decision.refusal:
             assert isinstance(decision.events[0], IncidentResolved)
 
     @rule(step=steps)
-    def a_mapping_breaks_or_is_mended(self, step):
+    def a_mapping_breaks_or_is_fixed(self, step):
         RAISING_STEPS.symmetric_difference_update({step})
 
     @invariant()
     def the_promises_hold(self):
-        if self.read == len(self.story.journal):
+        if self.read == len(self.scenario.journal):
             return
-        for event in self.story.journal[self.read :]:
+        for event in self.scenario.journal[self.read :]:
             self.reading.observe(event)
-        self.read = len(self.story.journal)
-        assert_promises(self.story.saga, self.story.run, self.reading)
-        assert_one_command(self.story.sends, self.story.journal)
+        self.read = len(self.scenario.journal)
+        assert_promises(self.scenario.saga, self.scenario.run, self.reading)
+        assert_one_command(self.scenario.sends, self.scenario.journal)
 
 
 TestAnyRun = AnyRun.TestCase

@@ -28,15 +28,15 @@ def test_every_field_is_a_column_or_part_of_the_state():
     assert COLUMNS.isdisjoint(SNAPSHOT_FIELDS)
 
 
-def test_restore_gives_back_what_state_of_took():
-    story = DeciderScenario(branching_saga())
-    story.succeeds("root", {"x": 1})
-    story.malformed_reply("left")
-    blank = replace(story.run, steps={}, incidents={}, incident_count=0)
-    assert restore_run(blank, to_snapshot(story.run)) == story.run
+def test_a_snapshot_restores_the_run():
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root", {"x": 1})
+    scenario.malformed_reply("left")
+    blank = replace(scenario.run, steps={}, incidents={}, incident_count=0)
+    assert restore_run(blank, to_snapshot(scenario.run)) == scenario.run
 
 
-def test_a_step_that_has_not_begun_costs_nothing():
+def test_a_step_that_has_not_started_takes_no_space():
     assert to_snapshot(DeciderScenario(sequential_saga("a", "b")).run)["steps"]["b"] == {}
 
 
@@ -46,7 +46,7 @@ def test_both_directions_are_found_by_name():
     assert step.progress_of(Direction.COMPENSATION).attempts == 2
 
 
-def test_a_step_may_have_an_effect_unless_nothing_arrived_or_it_was_rejected():
+def test_a_step_may_have_an_effect_unless_undelivered_or_rejected():
     assert not StepRun().may_have_effect
     assert StepRun(Progress(attempts=1)).may_have_effect
     assert not StepRun(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
@@ -54,7 +54,7 @@ def test_a_step_may_have_an_effect_unless_nothing_arrived_or_it_was_rejected():
     assert StepRun(Progress(status=StepStatus.SUCCEEDED)).may_have_effect
 
 
-def test_a_step_is_undone_when_confirmed_or_taken_responsibility_for():
+def test_a_compensation_is_done_when_confirmed_or_skipped():
     undone = {s for s in StepStatus if StepRun(compensation=Progress(status=s)).compensation_done}
     assert undone == {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
 
@@ -67,12 +67,12 @@ def test_a_run_is_finished_in_three_statuses():
     }
 
 
-def test_a_failure_is_told_by_code_and_message():
+def test_a_failure_is_shown_by_code_and_message():
     assert Failure("no", "Sold out.").text == "no: Sold out."
     assert Failure("no").text == "no"
 
 
-def test_whoever_waits_is_told_the_failure_or_else_the_reason():
+def test_a_client_gets_the_failure_or_else_the_reason():
     assert CompensationCause(
         code=CompensationCode.REJECTED, step="a", failure=Failure("no", "Sold out.")
     ).as_failure == Failure("no", "Sold out.")
@@ -84,14 +84,14 @@ def test_whoever_waits_is_told_the_failure_or_else_the_reason():
     )
 
 
-def test_the_first_open_incident_is_told_without_what_a_client_must_not_see():
-    story = DeciderScenario(sequential_saga("a"))
-    assert first_open_incident(story.run) is None
-    story.malformed_reply("a")
-    found = first_open_incident(story.run)
+def test_a_client_sees_neither_payload_nor_text_of_an_incident():
+    scenario = DeciderScenario(sequential_saga("a"))
+    assert first_open_incident(scenario.run) is None
+    scenario.malformed_reply("a")
+    found = first_open_incident(scenario.run)
     assert found is not None
     assert found.text("r-1") == (
-        f"incident r-1/1: {story.incident.cause} at step a (action),"
-        f" since {story.now:%Y-%m-%d %H:%M:%S} UTC"
+        f"incident r-1/1: {scenario.incident.cause} at step a (action),"
+        f" since {scenario.now:%Y-%m-%d %H:%M:%S} UTC"
     )
-    assert story.incident.message not in repr(found)
+    assert scenario.incident.message not in repr(found)

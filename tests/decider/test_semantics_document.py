@@ -1,4 +1,4 @@
-"""What docs/semantics.md says that an operator may do, and what then happens, is so."""
+"""What docs/semantics.md says about operators is true."""
 
 import re
 from collections.abc import Callable
@@ -19,36 +19,36 @@ SENTENCES: dict[str, Callable[[], None]] = {}
 
 
 def says(sentence: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Hold a sentence of the page by the story that follows."""
+    """Check a sentence of the document with the scenario that follows."""
 
-    def hold(story: Callable[[], None]) -> Callable[[], None]:
-        SENTENCES[sentence] = story
-        return story
+    def register(scenario: Callable[[], None]) -> Callable[[], None]:
+        SENTENCES[sentence] = scenario
+        return scenario
 
-    return hold
-
-
-def lone_pivot() -> DeciderScenario:
-    """A pivot without a compensation that was never answered."""
-    story = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
-    story.succeeds("a")
-    story.attempts_exhausted("p")
-    return story
+    return register
 
 
-def behind_the_pivot() -> DeciderScenario:
-    story = DeciderScenario(sequential_saga("p", "z", "end", pivot="p"))
-    story.succeeds("p")
-    story.attempts_exhausted("z")
-    return story
+def final_pivot() -> DeciderScenario:
+    """A pivot without a compensation that never got a reply."""
+    scenario = DeciderScenario(sequential_saga("a", "p", "z", pivot="p"))
+    scenario.succeeds("a")
+    scenario.attempts_exhausted("p")
+    return scenario
+
+
+def after_the_pivot() -> DeciderScenario:
+    scenario = DeciderScenario(sequential_saga("p", "z", "end", pivot="p"))
+    scenario.succeeds("p")
+    scenario.attempts_exhausted("z")
+    return scenario
 
 
 def stuck_compensation() -> DeciderScenario:
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.rejects("b")
-    story.attempts_exhausted("a", COMPENSATION)
-    return story
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.rejects("b")
+    scenario.attempts_exhausted("a", COMPENSATION)
+    return scenario
 
 
 @says(
@@ -56,13 +56,13 @@ def stuck_compensation() -> DeciderScenario:
     " `step_failed`): it may have taken effect, and nothing could undo it."
 )
 def _() -> None:
-    story = lone_pivot()
-    assert (story.incident.cause, story.status) == ("step_unknown", Status.RUNNING)
-    story = DeciderScenario(sequential_saga("p", pivot="p"))
-    story.fails("p")
-    story.timer_fires()
-    story.fails("p")
-    assert (story.incident.cause, story.status) == ("step_failed", Status.RUNNING)
+    scenario = final_pivot()
+    assert (scenario.incident.cause, scenario.status) == ("step_unknown", Status.RUNNING)
+    scenario = DeciderScenario(sequential_saga("p", pivot="p"))
+    scenario.fails("p")
+    scenario.timer_fires()
+    scenario.fails("p")
+    assert (scenario.incident.cause, scenario.status) == ("step_failed", Status.RUNNING)
 
 
 @says(
@@ -70,134 +70,134 @@ def _() -> None:
     " `complete` or `reject`."
 )
 def _() -> None:
-    story = lone_pivot()
-    story.resolves("retry")
-    assert story.sent_commands == ["do.p#3"]
-    story = lone_pivot()
-    story.resolves("complete")
-    assert story.sent_commands == ["do.z#1"]
-    story = lone_pivot()
-    story.resolves("reject")
-    assert story.sent_commands == ["undo.a#1"]
+    scenario = final_pivot()
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.p#3"]
+    scenario = final_pivot()
+    scenario.resolves("complete")
+    assert scenario.sent_commands == ["do.z#1"]
+    scenario = final_pivot()
+    scenario.resolves("reject")
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
 @says(
-    "When the run turns back and such a pivot turns out to have taken effect, the incident is"
+    "When the run compensates and such a pivot turns out to have taken effect, the incident is"
     " `not_compensatable`: a success that arrives after the pivot was rejected, or a cancel while"
     " its outcome was unknown."
 )
 def _() -> None:
-    story = DeciderScenario(sequential_saga("a", "p", pivot="p"))
-    story.succeeds("a")
-    story.rejects("p")
-    story.succeeds("p")
-    assert story.incident.cause == "not_compensatable"
-    story = DeciderScenario(sequential_saga("a", "p", pivot="p"))
-    story.succeeds("a")
-    story.cancels()
-    story.attempts_exhausted("p")
-    assert story.incident.cause == "not_compensatable"
+    scenario = DeciderScenario(sequential_saga("a", "p", pivot="p"))
+    scenario.succeeds("a")
+    scenario.rejects("p")
+    scenario.succeeds("p")
+    assert scenario.incident.cause == "not_compensatable"
+    scenario = DeciderScenario(sequential_saga("a", "p", pivot="p"))
+    scenario.succeeds("a")
+    scenario.cancels()
+    scenario.attempts_exhausted("p")
+    assert scenario.incident.cause == "not_compensatable"
 
 
-@says("After the pivot a cancel is refused, with the reason, and the deadline means nothing.")
+@says("After the pivot a cancel is refused, with the reason, and the deadline is ignored.")
 def _() -> None:
-    assert behind_the_pivot().cancels().refusal
+    assert after_the_pivot().cancels().refusal
 
 
 @says(
-    "`reject` says that the participant did nothing: the run turns back as after a rejection, and"
+    "`reject` says that the participant did nothing: the run compensates as after a rejection, and"
     " the step is not compensated."
 )
 def _() -> None:
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.succeeds("a")
-    story.malformed_reply("b")
-    story.resolves("reject")
-    assert story.sent_commands == ["undo.a#1"]
-    story.compensations_succeed("a")
-    assert story.status is Status.COMPENSATED
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.malformed_reply("b")
+    scenario.resolves("reject")
+    assert scenario.sent_commands == ["undo.a#1"]
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
 
 
-@says("It is refused for a step behind the pivot and for a compensation.")
+@says("It is refused for a step after the pivot and for a compensation.")
 def _() -> None:
-    for story in (behind_the_pivot(), stuck_compensation()):
-        assert story.resolves("reject").refusal
-        assert story.incident.number == 1
+    for scenario in (after_the_pivot(), stuck_compensation()):
+        assert scenario.resolves("reject").refusal
+        assert scenario.incident.number == 1
 
 
-@says("`skip` goes on without the step, and is refused where a later step needs its reply.")
+@says("`skip` goes on without the step, and is refused if a later step needs its reply.")
 def _() -> None:
-    story = behind_the_pivot()
-    story.resolves("skip")
-    assert story.sent_commands == ["do.end#1"]
+    scenario = after_the_pivot()
+    scenario.resolves("skip")
+    assert scenario.sent_commands == ["do.end#1"]
     assert needy().resolves("skip").refusal
 
 
 @says(
-    "`complete` takes a result given by hand; should the run turn back later, the step is"
+    "`complete` takes a result from the operator; if the run compensates later, the step is"
     " compensated like any other, but a participant with the barrier, which never saw its command,"
-    " answers that there is nothing to undo."
+    " replies that there is nothing to undo."
 )
 def _() -> None:
     """The barrier's part: tests/participant/test_barrier.py."""
-    story = DeciderScenario(sequential_saga("a", "b"))
-    story.malformed_reply("a")
-    story.resolves("complete", {"by": "hand"})
-    assert story.run.steps["a"].action.status is StepStatus.SUCCEEDED
-    story.rejects("b")
-    assert story.sent_commands == ["undo.a#1"]
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.malformed_reply("a")
+    scenario.resolves("complete", {"by": "hand"})
+    assert scenario.run.steps["a"].action.status is StepStatus.SUCCEEDED
+    scenario.rejects("b")
+    assert scenario.sent_commands == ["undo.a#1"]
 
 
 @says("`abandon` closes the run and leaves its effects.")
 def _() -> None:
-    story = lone_pivot()
-    story.resolves("abandon")
-    assert (story.status, story.sent_commands) == (Status.ABANDONED, [])
+    scenario = final_pivot()
+    scenario.resolves("abandon")
+    assert (scenario.status, scenario.sent_commands) == (Status.ABANDONED, [])
 
 
-@says("Each takes a name and a reason, which go on record.")
+@says("Each takes a name and a reason, which are recorded.")
 def _() -> None:
-    story = behind_the_pivot()
-    [event, *_] = story.resolves("skip").events
+    scenario = after_the_pivot()
+    [event, *_] = scenario.resolves("skip").events
     assert (getattr(event, "operator", ""), getattr(event, "reason", "")) == ("ann", "because")
 
 
-@says("A reply that arrives after all resolves the incident by itself.")
+@says("A success that arrives later resolves the incident automatically.")
 def _() -> None:
-    for story, step in ((lone_pivot(), "p"), (behind_the_pivot(), "z")):
-        story.succeeds(step)
-        assert story.run.incidents == {}
+    for scenario, step in ((final_pivot(), "p"), (after_the_pivot(), "z")):
+        scenario.succeeds(step)
+        assert scenario.run.incidents == {}
 
 
 @says("`retry` first reads the kept reply with the definition the worker has now.")
 def _() -> None:
-    story = unfit()
-    story.resolves("retry")
-    assert story.sent_commands == ["do.a#2"], "it does not fit this definition either"
+    scenario = invalid_reply()
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.a#2"], "it does not fit this definition either"
 
 
 @says("If the reply fits, the step has succeeded with it and nothing is sent.")
 def _() -> None:
-    story = unfit()
-    story.saga = typed(str)
-    story.resolves("retry")
-    assert story.run.steps["a"].action.status is StepStatus.SUCCEEDED
-    assert story.sent_commands == ["do.b#1"]
+    scenario = invalid_reply()
+    scenario.saga = typed(str)
+    scenario.resolves("retry")
+    assert scenario.run.steps["a"].action.status is StepStatus.SUCCEEDED
+    assert scenario.sent_commands == ["do.b#1"]
 
 
 @says(
-    "Otherwise `retry` sends again with a fresh budget of attempts, and with the same idempotency"
-    " key unless the last word was a rejection."
+    "Otherwise `retry` sends again with a new budget of attempts, and with the same idempotency"
+    " key unless the last reply was a rejection."
 )
 def _() -> None:
-    story = behind_the_pivot()
-    keys = {send.idempotency_key for send in story.sends if send.step == "z"}
-    story.resolves("retry")
-    assert {send.idempotency_key for send in story.sends if send.step == "z"} == keys
-    assert story.sent_commands == ["do.z#3"]
-    story.rejects("z")
-    story.resolves("retry")
-    assert story.sends[-1].idempotency_key not in keys
+    scenario = after_the_pivot()
+    keys = {send.idempotency_key for send in scenario.sends if send.step == "z"}
+    scenario.resolves("retry")
+    assert {send.idempotency_key for send in scenario.sends if send.step == "z"} == keys
+    assert scenario.sent_commands == ["do.z#3"]
+    scenario.rejects("z")
+    scenario.resolves("retry")
+    assert scenario.sends[-1].idempotency_key not in keys
 
 
 def typed(reply: type) -> Saga:
@@ -207,21 +207,21 @@ def typed(reply: type) -> Saga:
     return saga
 
 
-def unfit() -> DeciderScenario:
-    """A step whose reply did not fit its type: it is kept with the incident."""
-    story = DeciderScenario(typed(int))
-    story.succeeds("a", "seven")
-    assert story.incident.cause == "reply_invalid"
-    return story
+def invalid_reply() -> DeciderScenario:
+    """A step whose reply did not fit its type, so that it is kept with the incident."""
+    scenario = DeciderScenario(typed(int))
+    scenario.succeeds("a", "seven")
+    assert scenario.incident.cause == "reply_invalid"
+    return scenario
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_sentence_about_operators_is_on_the_page_and_is_so(sentence: str):
+def test_each_sentence_about_operators_is_in_the_document_and_true(sentence: str):
     assert sentence in PAGE
     SENTENCES[sentence]()
 
 
-def test_no_sentence_about_what_an_operator_may_do_is_without_its_story():
+def test_each_sentence_about_operators_has_a_scenario():
     paragraph = PAGE.split("`retry` first reads the kept reply")[1]
     paragraph = "`retry` first reads the kept reply" + paragraph
     found = re.split(r"(?<=[a-z])\. (?=[`A-Z])", paragraph.rstrip("."))

@@ -1,8 +1,8 @@
 """
-A run in a world of honest participants and a dishonest network, in virtual time.
+A run with correct participants and an unreliable network, in virtual time.
 
 Each participant has the barrier of docs/participants.md; messages are lost, doubled and late. The
-ledger of effects is kept by the participants, not by the engine.
+participants record their effects, not the engine.
 """
 
 from dataclasses import dataclass, field
@@ -29,15 +29,15 @@ from tests.decider.journal_checker import JournalChecker, assert_promises
 from tests.kit.decider_scenario import DeciderScenario
 from tests.kit.random_sagas import RAISING_STEPS, sagas
 
-TURNS_MAX = 2000
-"""Far more than any of these runs needs; a run that takes them all is stuck in a circle."""
+MAX_MESSAGES = 2000
+"""Far more than any of these runs needs; a run that needs more never ends."""
 
 
 @dataclass
 class Participants:
-    """All of them, with one barrier: what was done, and the first answer to each command."""
+    """All participants, with one barrier: what was done, and the first reply to each command."""
 
-    dice: Random
+    rng: Random
     faults: float
     done: dict[str, int] = field(default_factory=dict)
     answers: dict[str, Outcome] = field(default_factory=dict)
@@ -46,14 +46,14 @@ class Participants:
     def perform(self, send: SendCommand) -> Outcome:
         if send.idempotency_key in self.answers:
             return self.answers[send.idempotency_key]
-        if self.dice.random() < self.faults:
+        if self.rng.random() < self.faults:
             return Outcome.FAILED  # its transaction was rolled back, and nothing is remembered
         outcome = self._undo(send) if send.direction is Direction.COMPENSATION else self._do(send)
         self.answers[send.idempotency_key] = outcome
         return outcome
 
     def _do(self, send: SendCommand) -> Outcome:
-        if send.step in self.tombstones or self.dice.random() < self.faults / 2:
+        if send.step in self.tombstones or self.rng.random() < self.faults / 2:
             return Outcome.REJECTED
         self.done[send.step] = self.done.get(send.step, 0) + 1
         return Outcome.SUCCEEDED
@@ -66,7 +66,7 @@ class Participants:
 
 
 class UnreliableNetwork:
-    """The network between one run and its participants; every message has a time to arrive."""
+    """The network between one run and its participants; each message has its own delay."""
 
     def __init__(self, saga: Saga, seed: int, faults: float) -> None:
         self.rng = Random(seed)
@@ -80,12 +80,12 @@ class UnreliableNetwork:
         self.read = 0
 
     def run(self) -> None:
-        """Until nothing is under way and the run is finished or waits for a person."""
-        for _ in range(TURNS_MAX):
+        """Run until no message is in transit and the run is finished or has an incident."""
+        for _ in range(MAX_MESSAGES):
             self._send()
             if not self._next():
                 return
-        raise AssertionError("the run goes round in circles")
+        raise AssertionError("the run does not end")
 
     def apply(self, trigger: Trigger) -> None:
         self.scenario.apply(trigger)
@@ -109,7 +109,7 @@ class UnreliableNetwork:
         self.posted_commands = len(self.scenario.sends)
 
     def _deliver(self, message: SendCommand | Trigger) -> None:
-        """Carried once as a rule; not at all, or twice, when the network has a fault."""
+        """Deliver once; with a fault of the network not at all, or twice."""
         copies = 1 if self.rng.random() >= self.faults else self.rng.choice([0, 2])
         for _ in range(copies):
             self._later(message)
@@ -151,7 +151,7 @@ class UnreliableNetwork:
 
 
 def assert_effects(world: UnreliableNetwork) -> None:
-    """P2, P3 and P4 by the participants' own word."""
+    """P2, P3 and P4, by what the participants did."""
     run, done = world.scenario.run, world.participants.done
     assert all(times in (0, 1) for times in done.values()), "P4 each effect happens exactly once"
     if run.status is Status.COMPLETED:
@@ -167,7 +167,7 @@ worlds = st.builds(
 
 
 @given(worlds)
-def test_p1_a_run_ends_or_waits_for_a_person_whatever_the_network_does(world):
+def test_p1_a_run_ends_or_has_an_incident_on_any_network(world):
     RAISING_STEPS.clear()
     world.run()
     assert world.scenario.status.is_finished or world.scenario.run.incidents
@@ -175,7 +175,7 @@ def test_p1_a_run_ends_or_waits_for_a_person_whatever_the_network_does(world):
 
 
 @given(worlds, st.integers(0, 20))
-def test_p1_a_cancelled_run_ends_or_waits_for_a_person(world, triggers):
+def test_p1_a_cancelled_run_ends_or_has_an_incident(world, triggers):
     RAISING_STEPS.clear()
     for _ in range(triggers):
         world._send()
@@ -187,7 +187,7 @@ def test_p1_a_cancelled_run_ends_or_waits_for_a_person(world, triggers):
 
 
 @given(worlds)
-def test_p1_an_operator_who_retries_or_else_takes_it_on_brings_every_run_to_its_end(world):
+def test_p1_every_run_ends_when_an_operator_resolves_its_incidents(world):
     RAISING_STEPS.clear()
     world.run()
     world.stop_faults()
@@ -217,7 +217,7 @@ def test_p1_an_operator_who_retries_or_else_takes_it_on_brings_every_run_to_its_
 
 
 @given(sagas())
-def test_p2_where_nothing_goes_wrong_every_run_completes(saga):
+def test_p2_without_faults_every_run_completes(saga):
     RAISING_STEPS.clear()
     world = UnreliableNetwork(saga, 0, 0.0)
     world.run()

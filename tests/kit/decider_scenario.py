@@ -1,8 +1,8 @@
 """
-One run told as a story: triggers in, what was sent and recorded out.
+A scenario for one run: triggers in, commands and events out.
 
-Every trigger is held against P5 on the way: the journal, after a trip through JSON, replays to the
-run, and so does its snapshot.
+After every trigger P5 is checked: the journal, written as JSON and read back, replays to the run,
+and its snapshot restores it.
 """
 
 from dataclasses import replace
@@ -36,6 +36,7 @@ from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Stat
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TWO_ATTEMPTS = Retry(attempts=2, initial=timedelta(seconds=1), jitter=0)
 TIMEOUT = timedelta(seconds=30)
+BROKEN = Failure("oops", "It broke.")
 ACTION, COMPENSATION = Direction.ACTION, Direction.COMPENSATION
 
 
@@ -47,7 +48,7 @@ def add_step(
     compensation_retry: Retry = TWO_ATTEMPTS,
     **options: Any,
 ):
-    """Declare a step `do.<name>`, undone by `undo.<name>`."""
+    """Declare a step `do.<name>`, compensated by `undo.<name>`."""
 
     def action(order: dict) -> dict:
         return {"do": name, "order": order.get("id")}
@@ -67,7 +68,7 @@ def add_step(
 
 
 def sequential_saga(*names: str, pivot: str | None = None, **options: Any) -> Saga:
-    """A saga of steps in a row; those from the pivot on have no compensation."""
+    """A saga of steps in sequence; those from the pivot on have no compensation."""
     saga = Saga("trip", version=1, input=dict, **options)
     undo = True
     for name in names:
@@ -77,7 +78,7 @@ def sequential_saga(*names: str, pivot: str | None = None, **options: Any) -> Sa
 
 
 def branching_saga() -> Saga:
-    """`root`, then `left` and `right` beside each other, then `join`."""
+    """`root`, then `left` and `right` in parallel, then `join`."""
     saga = Saga("fork", version=1, input=dict)
     root = add_step(saga, "root")
     left, right = (add_step(saga, name, after=[root]) for name in ("left", "right"))
@@ -86,7 +87,7 @@ def branching_saga() -> Saga:
 
 
 class DeciderScenario:
-    """A run of *saga*, from noon on; `sent` holds what each trigger ordered, last one last."""
+    """A run of *saga*, from noon on; `sends` has the commands of all triggers in order."""
 
     encryption = NO_ENCRYPTION
 
@@ -144,10 +145,8 @@ class DeciderScenario:
             self._reply(step, Outcome.REJECTED, failure=Failure(code), **reply_fields)
         )
 
-    def fails(self, step: str, **reply_fields: Any) -> Decision:
-        return self.apply(
-            self._reply(step, Outcome.FAILED, failure=Failure("oops", "It broke."), **reply_fields)
-        )
+    def fails(self, step: str, failure: Failure = BROKEN, **reply_fields: Any) -> Decision:
+        return self.apply(self._reply(step, Outcome.FAILED, failure=failure, **reply_fields))
 
     def compensations_succeed(self, *steps: str) -> None:
         for step in steps:
@@ -178,9 +177,8 @@ class DeciderScenario:
         return self.apply(WakeUp())
 
     def attempts_exhausted(self, step: str, direction: Direction = ACTION) -> None:
-        """No attempt of it is ever answered, until the policy gives it up."""
-        order = self.saga.steps[step].command_spec(direction)
-        assert order is not None
+        """No attempt gets a reply, until the retry policy is exhausted."""
+        assert self.saga.steps[step].command_spec(direction) is not None
         while self.progress_of(step, direction).due_at is not None:
             self.timer_fires()
 
@@ -214,7 +212,7 @@ class DeciderScenario:
 
 
 def assert_replays(journal: list[Event], run: Run) -> None:
-    """P5, by the journal and by the snapshot, both after a trip through JSON."""
+    """P5 for the journal and the snapshot, both written as JSON and read back."""
     pages = [orjson.loads(orjson.dumps(serialize_event(event))) for event in journal]
     assert replay(deserialize_event(name, data) for name, data in pages) == run
     assert run.revision == len(journal)

@@ -1,4 +1,4 @@
-"""Sound sagas of any shape, for the property tests and the simulation."""
+"""Valid sagas of any shape, for the property tests and the simulation."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from saga_engine import Retry, Saga
 from saga_engine.saga.rules import check
 
 RAISING_STEPS: set[str] = set()
-"""The steps whose mapping functions raise just now; the tests break and mend them."""
+"""The steps whose mapping functions raise now; the tests break and fix them."""
 
 DELAYS = [timedelta(), timedelta(seconds=1), timedelta(seconds=5)]
 TIMEOUTS = [timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=20)]
@@ -40,12 +40,12 @@ def mapping(name: str, parameters: dict[str, Any]) -> Callable[..., dict]:
 
 @st.composite
 def sagas(draw: st.DrawFn) -> Saga:
-    """As `random_saga`; hypothesis draws it, and shrinks what it drew."""
+    """A `random_saga` that hypothesis draws and shrinks."""
     return random_saga(draw(st.randoms(use_true_random=False)))
 
 
 def random_saga(rng: Random, name: str = "random", version: int = 1) -> Saga:
-    """Up to seven steps in a row or as a graph, with or without a pivot, some read-only."""
+    """Up to seven steps in sequence or as a graph, with or without a pivot, some read-only."""
     saga = Saga(name, version=version, input=dict, deadline=rng.choice(DEADLINES))
     before = [f"a{n}" for n in range(rng.choice([2, 3, 4, 1, 0]))]
     for n, step in enumerate(before):

@@ -1,4 +1,4 @@
-"""Payloads in a run, its journal and its commands are sealed, and a key that is away loses none."""
+"""Payloads in a run, its journal and its commands are encrypted; a missing key loses none."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def shop():
 
 
 class EncryptedScenario(DeciderScenario):
-    """A story told with keys, which `keys` changes."""
+    """A scenario with keys, which `keys` changes."""
 
     def __init__(self, saga, *key_ids, order=None):
         self.encryption = payload_encryption(*key_ids)
@@ -72,49 +72,49 @@ class EncryptedScenario(DeciderScenario):
     def keys(self, *key_ids):
         self.encryption = payload_encryption(*key_ids)
 
-    def encrypt(self, value, place=("input", "shop", "r-1"), by=None):
-        return (by or self.encryption).encrypt(value, place)
+    def encrypt(self, value, associated_data=("input", "shop", "r-1"), by=None):
+        return (by or self.encryption).encrypt(value, associated_data)
 
     def charged(self, by=None):
         """The charge is confirmed."""
-        place = reply_associated_data("r-1", "charge", ACTION)
-        return self.succeeds("charge", self.encrypt({"number": CANARY}, place, by))
+        associated_data = reply_associated_data("r-1", "charge", ACTION)
+        return self.succeeds("charge", self.encrypt({"number": CANARY}, associated_data, by))
 
     @property
     def payload(self):
-        """What the last command asks, opened."""
+        """The payload of the last command, decrypted."""
         send = self.sends[-1]
-        place = command_associated_data(send.run_id, send.step, send.direction)
+        associated_data = command_associated_data(send.run_id, send.step, send.direction)
         assert is_encrypted(send.payload)
-        return self.encryption.decrypt(send.payload, place)
+        return self.encryption.decrypt(send.payload, associated_data)
 
     def text(self):
         """Everything that is stored and sent of it."""
-        told = (
+        recorded = (
             [serialize_event(event) for event in self.journal],
             to_snapshot(self.run),
             self.run.input,
         )
         sent = [repr(send) for send in self.sends]
-        return orjson.dumps([told, sent]).decode()
+        return orjson.dumps([recorded, sent]).decode()
 
 
 def test_nothing_of_a_payload_is_in_the_journal_the_snapshot_or_the_commands():
-    story = EncryptedScenario(shop(), "k1")
-    assert story.payload == {"id": 7, "card": CANARY}
-    story.charged()
-    assert story.payload == {"for": CANARY}
-    place = reply_associated_data("r-1", "ship", ACTION)
-    story.succeeds("ship", story.encrypt({"track": CANARY}, place))
-    assert story.status == "completed"
-    assert CANARY not in story.text()
-    assert story.encryption.decrypt_result_if_possible(story.run.result, "r-1") == {
+    scenario = EncryptedScenario(shop(), "k1")
+    assert scenario.payload == {"id": 7, "card": CANARY}
+    scenario.charged()
+    assert scenario.payload == {"for": CANARY}
+    associated_data = reply_associated_data("r-1", "ship", ACTION)
+    scenario.succeeds("ship", scenario.encrypt({"track": CANARY}, associated_data))
+    assert scenario.status == "completed"
+    assert CANARY not in scenario.text()
+    assert scenario.encryption.decrypt_result_if_possible(scenario.run.result, "r-1") == {
         "charge": {"number": CANARY},
         "ship": {"track": CANARY},
     }
 
 
-def test_a_decision_about_sealed_payloads_is_the_same_each_time():
+def test_a_decision_about_encrypted_payloads_is_deterministic():
     start = Start(
         "r-1",
         None,
@@ -125,70 +125,70 @@ def test_a_decision_about_sealed_payloads_is_the_same_each_time():
     )
 
 
-def test_a_ring_that_only_opens_leaves_what_is_new_in_clear():
-    story = EncryptedScenario(shop(), "k1")
-    story.keys("none", "k1")
-    story.charged(by=payload_encryption("k1"))
-    assert story.sends[-1].payload == {"for": CANARY}
+def test_a_key_ring_that_only_decrypts_leaves_new_values_in_clear():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.keys("none", "k1")
+    scenario.charged(by=payload_encryption("k1"))
+    assert scenario.sends[-1].payload == {"for": CANARY}
     failure = Failure("limit", "The card.", None)
-    assert story.encryption.encrypt_failure(failure, "r-1") is failure
+    assert scenario.encryption.encrypt_failure(failure, "r-1") is failure
 
 
-def test_a_run_in_flight_goes_on_when_another_key_becomes_current():
-    story = EncryptedScenario(shop(), "k1")
-    story.keys("k1", "k2")
-    story.charged(by=payload_encryption("k2", "k1"))
-    story.keys("k2", "k1")
-    story.rejects("ship")
-    assert story.sent_commands == ["undo.charge#1"]
-    assert story.payload == {"number": CANARY}
-    assert ".k2." in str(story.sends[-1].payload)
+def test_a_run_goes_on_when_the_current_key_changes():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.keys("k1", "k2")
+    scenario.charged(by=payload_encryption("k2", "k1"))
+    scenario.keys("k2", "k1")
+    scenario.rejects("ship")
+    assert scenario.sent_commands == ["undo.charge#1"]
+    assert scenario.payload == {"number": CANARY}
+    assert ".k2." in str(scenario.sends[-1].payload)
 
 
-def test_an_input_whose_key_is_away_is_refused_with_a_sentence():
+def test_an_input_without_its_key_is_refused_with_a_sentence():
     start = Start("r-1", None, payload_encryption("k3").encrypt({}, ("input", "shop", "r-1")))
     decision = decide(shop(), None, start, NOON, PayloadPorts(payload_encryption("k1")))
     assert decision.run is None
     assert decision.refusal == "The input cannot be decrypted: key 'k3' is not in the key ring."
 
 
-def test_a_reply_whose_key_is_away_is_kept_and_blocks_only_the_step_that_needs_it():
-    story = EncryptedScenario(shop(), "k1")
-    story.charged(by=payload_encryption("k2"))
-    assert story.progress_of("charge").status == "succeeded"
-    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
-    assert story.incident.step == "ship"
-    assert story.incident.message == (
+def test_a_reply_without_its_key_blocks_only_the_step_that_needs_it():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.charged(by=payload_encryption("k2"))
+    assert scenario.progress_of("charge").status == "succeeded"
+    assert scenario.incident.cause == IncidentCause.DECRYPTION_FAILED
+    assert scenario.incident.step == "ship"
+    assert scenario.incident.message == (
         "The payload needs the reply of step 'charge', which cannot be decrypted:"
         " key 'k2' is not in the key ring."
     )
-    story.resolves("retry")
-    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED  # it is still away
-    story.keys("k1", "k2")
-    story.resolves("retry")
-    assert story.sent_commands == ["do.ship#1"]
-    assert story.payload == {"for": CANARY}
+    scenario.resolves("retry")
+    assert scenario.incident.cause == IncidentCause.DECRYPTION_FAILED  # its key is still missing
+    scenario.keys("k1", "k2")
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["do.ship#1"]
+    assert scenario.payload == {"for": CANARY}
 
 
-def test_a_run_that_needs_nothing_more_of_a_value_does_not_ask_for_its_key():
-    story = EncryptedScenario(shop(), "k1")
-    story.keys("k2")
-    story.fails("charge")
-    story.timer_fires()
-    story.rejects("charge")  # nothing was done, so nothing needs the input
-    assert story.status == "compensated"
+def test_a_value_that_is_not_needed_any_more_needs_no_key():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.keys("k2")
+    scenario.fails("charge")
+    scenario.timer_fires()
+    scenario.rejects("charge")  # nothing was done, so nothing needs the input
+    assert scenario.status == "compensated"
 
 
-def test_where_the_codec_was_left_out_what_is_sealed_is_an_incident_and_no_value():
-    story = EncryptedScenario(shop(), "k1")
-    story.encryption = NO_ENCRYPTION
-    story.charged(by=payload_encryption("k1"))
-    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
-    assert "no codec is set here" in story.incident.message
+def test_an_encrypted_value_without_a_codec_opens_an_incident():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.encryption = NO_ENCRYPTION
+    scenario.charged(by=payload_encryption("k1"))
+    assert scenario.incident.cause == IncidentCause.DECRYPTION_FAILED
+    assert "no codec is set here" in scenario.incident.message
 
 
 class FailingCodec:
-    """A codec of somebody else's, which is away."""
+    """A codec of another library that fails."""
 
     def encrypt(self, plaintext, associated_data):
         raise OSError(f"{plaintext} at {associated_data}")
@@ -197,87 +197,90 @@ class FailingCodec:
         raise OSError(f"{ciphertext} at {associated_data}")
 
 
-def test_a_codec_that_raises_is_an_incident_that_quotes_nothing():
-    story = EncryptedScenario(shop(), "k1")
-    keys, story.encryption = story.encryption, PayloadEncryption(FailingCodec())
-    story.charged(by=keys)
-    assert story.incident.message == (
+def test_a_codec_that_raises_opens_an_incident_without_its_text():
+    scenario = EncryptedScenario(shop(), "k1")
+    keys, scenario.encryption = scenario.encryption, PayloadEncryption(FailingCodec())
+    scenario.charged(by=keys)
+    assert scenario.incident.message == (
         "The payload needs the reply of step 'charge', which cannot be decrypted: OSError."
     )
     with pytest.raises(EncryptionError) as caught:
-        story.encryption.encrypt(CANARY, ("a",))
+        scenario.encryption.encrypt(CANARY, ("a",))
     assert str(caught.value) == "cannot be encrypted: OSError"
 
 
-def test_a_compensation_whose_key_is_away_is_an_incident_and_the_others_go_on():
-    story = EncryptedScenario(shop(), "k1")
-    story.charged(by=payload_encryption("k1"))
-    story.keys("k2")
-    story.fails("ship")
-    story.attempts_exhausted("ship")
-    assert (story.incident.step, story.incident.direction) == ("ship", COMPENSATION)
-    assert story.incident.cause == IncidentCause.DECRYPTION_FAILED
-    story.resolves("skip")
-    assert (story.incident.step, story.incident.cause) == (
+def test_a_compensation_without_its_key_blocks_no_other():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.charged(by=payload_encryption("k1"))
+    scenario.keys("k2")
+    scenario.fails("ship")
+    scenario.attempts_exhausted("ship")
+    assert (scenario.incident.step, scenario.incident.direction) == ("ship", COMPENSATION)
+    assert scenario.incident.cause == IncidentCause.DECRYPTION_FAILED
+    scenario.resolves("skip")
+    assert (scenario.incident.step, scenario.incident.cause) == (
         "charge",
         IncidentCause.DECRYPTION_FAILED,
     )
-    story.keys("k2", "k1")
-    story.resolves("retry")
-    assert story.payload == {"number": CANARY}
-    story.succeeds("charge", direction=COMPENSATION)
-    assert story.status == "compensated"
+    scenario.keys("k2", "k1")
+    scenario.resolves("retry")
+    assert scenario.payload == {"number": CANARY}
+    scenario.succeeds("charge", direction=COMPENSATION)
+    assert scenario.status == "compensated"
 
 
-def test_a_participant_without_the_key_makes_an_incident_and_not_a_rollback():
-    story = EncryptedScenario(shop(), "k1")
-    told = Failure.by_engine(
+def test_a_participant_without_the_key_opens_an_incident():
+    scenario = EncryptedScenario(shop(), "k1")
+    failure = Failure.by_engine(
         EngineFailureCode.DECRYPTION_FAILED, "Key 'k1' is not in the key ring."
     )
     reply = ReplyReceived(
-        step="charge", direction=ACTION, attempt=1, outcome=Outcome.FAILED, failure=told
+        step="charge", direction=ACTION, attempt=1, outcome=Outcome.FAILED, failure=failure
     )
-    story.apply(reply)
-    story.timer_fires()
-    story.apply(replace(reply, attempt=2))
-    assert (story.status, story.incident.cause) == ("running", IncidentCause.DECRYPTION_FAILED)
-    assert "'k1'" in story.incident.message
-    before = story.sends[-1]
-    story.resolves("retry")
-    assert story.sends[-1].payload == before.payload
-    assert story.sends[-1].idempotency_key == before.idempotency_key
+    scenario.apply(reply)
+    scenario.timer_fires()
+    scenario.apply(replace(reply, attempt=2))
+    assert (scenario.status, scenario.incident.cause) == (
+        "running",
+        IncidentCause.DECRYPTION_FAILED,
+    )
+    assert "'k1'" in scenario.incident.message
+    before = scenario.sends[-1]
+    scenario.resolves("retry")
+    assert scenario.sends[-1].payload == before.payload
+    assert scenario.sends[-1].idempotency_key == before.idempotency_key
 
 
-def test_what_is_moved_to_another_run_or_step_does_not_open_there():
-    story = EncryptedScenario(shop(), "k1")
-    story.charged()
-    reply = story.run.steps["charge"].action.reply
-    for place in [
+def test_a_value_cannot_be_decrypted_in_another_run_or_step():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.charged()
+    reply = scenario.run.steps["charge"].action.reply
+    for associated_data in [
         reply_associated_data("r-2", "charge", ACTION),
         reply_associated_data("r-1", "ship", ACTION),
         reply_associated_data("r-1", "charge", COMPENSATION),
         command_associated_data("r-1", "charge", ACTION),
     ]:
         with pytest.raises(EncryptionError, match="moved"):
-            story.encryption.decrypt(reply, place)
+            scenario.encryption.decrypt(reply, associated_data)
     with pytest.raises(EncryptionError, match="moved"):
-        story.encryption.decrypt(story.run.input, input_associated_data("other", "r-1"))
+        scenario.encryption.decrypt(scenario.run.input, input_associated_data("other", "r-1"))
 
 
-def test_a_mapping_that_raises_is_told_by_the_name_of_what_it_raised():
+def test_with_a_codec_an_incident_names_only_the_exception():
     saga = Saga("shop", version=1, input=Order)
 
     @saga.step(command="do.charge", read_only=True)
     def charge(order: Order) -> dict:
         raise ValueError(order.card)
 
-    story = EncryptedScenario(saga, "k1")
-    assert story.incident.cause == "mapping_failed"
-    assert " raised ValueError at " in story.incident.message
-    assert CANARY not in story.text()
+    scenario = EncryptedScenario(saga, "k1")
+    assert scenario.incident.cause == "mapping_failed"
+    assert " raised ValueError at " in scenario.incident.message
+    assert CANARY not in scenario.text()
 
 
-def test_a_misfit_names_no_place_in_a_payload_because_that_may_be_a_key_of_the_users():
+def test_with_a_codec_a_mismatch_names_no_path_in_a_payload():
     saga = Saga("shop", version=1, input=dict[str, int])
 
     @saga.step(command="do.charge", reply=dict[str, int], read_only=True)
@@ -289,78 +292,78 @@ def test_a_misfit_names_no_place_in_a_payload_because_that_may_be_a_key_of_the_u
     )
     refused = decide(saga, None, start, NOON, PayloadPorts(payload_encryption("k1"))).refusal
     assert refused == "The input does not fit dict[str, int]."
-    story = EncryptedScenario(saga, "k1", order={"a": 1})
-    assert "PayloadError: dict does not fit dict[str, int]" in story.incident.message
-    assert story.resolves("complete", {CANARY: "x"}).refusal
-    again = story.resolves("complete", {CANARY: "x"}).refusal
+    scenario = EncryptedScenario(saga, "k1", order={"a": 1})
+    assert "PayloadError: dict does not fit dict[str, int]" in scenario.incident.message
+    assert scenario.resolves("complete", {CANARY: "x"}).refusal
+    again = scenario.resolves("complete", {CANARY: "x"}).refusal
     assert again is not None
     assert CANARY not in again
-    assert CANARY not in story.text()
+    assert CANARY not in scenario.text()
 
 
-def test_a_reply_that_does_not_fit_is_told_without_its_keys():
-    story = EncryptedScenario(shop(), "k1")
-    story.succeeds(
-        "charge", story.encrypt({CANARY: 1}, reply_associated_data("r-1", "charge", ACTION))
+def test_with_a_codec_an_invalid_reply_shows_no_keys():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.succeeds(
+        "charge", scenario.encrypt({CANARY: 1}, reply_associated_data("r-1", "charge", ACTION))
     )
-    assert story.incident.message == "The reply does not fit Charge."
+    assert scenario.incident.message == "The reply does not fit Charge."
 
 
-def test_what_an_operator_gives_by_hand_is_sealed_like_a_reply():
-    story = EncryptedScenario(shop(), "k1")
-    story.charged(by=payload_encryption("k2"))
-    story.resolves("complete", {"track": CANARY})
-    assert story.status == "completed"
-    assert CANARY not in story.text()
-    assert isinstance(story.run.result, dict)
-    result = story.run.result["ship"]
-    place = reply_associated_data("r-1", "ship", ACTION)
-    assert story.encryption.decrypt(result, place) == {"track": CANARY}
+def test_a_result_of_an_operator_is_encrypted_like_a_reply():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.charged(by=payload_encryption("k2"))
+    scenario.resolves("complete", {"track": CANARY})
+    assert scenario.status == "completed"
+    assert CANARY not in scenario.text()
+    assert isinstance(scenario.run.result, dict)
+    result = scenario.run.result["ship"]
+    associated_data = reply_associated_data("r-1", "ship", ACTION)
+    assert scenario.encryption.decrypt(result, associated_data) == {"track": CANARY}
 
 
-def test_what_an_operator_gives_that_cannot_be_unsealed_is_refused():
-    story = EncryptedScenario(shop(), "k1")
-    story.charged(by=payload_encryption("k2"))
+def test_a_result_of_an_operator_that_cannot_be_decrypted_is_refused():
+    scenario = EncryptedScenario(shop(), "k1")
+    scenario.charged(by=payload_encryption("k2"))
     other = payload_encryption("k3").encrypt({}, reply_associated_data("r-1", "ship", ACTION))
-    refused = story.resolves("complete", other).refusal
+    refused = scenario.resolves("complete", other).refusal
     assert refused is not None
     assert "key 'k3' is not in the key ring" in refused
 
 
 def test_a_failure_shows_its_code_and_nothing_else():
-    seals = payload_encryption("k1")
+    encryption = payload_encryption("k1")
     failure = Failure("limit", f"The card {CANARY}", {"card": CANARY})
-    sealed = seals.encrypt_failure(failure, "r-1")
-    assert (sealed.code, sealed.message) == ("limit", "")
-    assert sealed.text == "limit"
-    assert CANARY not in repr(sealed)
-    assert seals.encrypt_failure(sealed, "r-1") == sealed
-    assert seals.decrypt_failure_if_possible(sealed, "r-1") == failure
-    assert seals.decrypt_failure_if_possible(sealed, "r-2") == sealed
-    assert payload_encryption("k2").decrypt_failure_if_possible(sealed, "r-1") == sealed
+    encrypted = encryption.encrypt_failure(failure, "r-1")
+    assert (encrypted.code, encrypted.message) == ("limit", "")
+    assert encrypted.text == "limit"
+    assert CANARY not in repr(encrypted)
+    assert encryption.encrypt_failure(encrypted, "r-1") == encrypted
+    assert encryption.decrypt_failure_if_possible(encrypted, "r-1") == failure
+    assert encryption.decrypt_failure_if_possible(encrypted, "r-2") == encrypted
+    assert payload_encryption("k2").decrypt_failure_if_possible(encrypted, "r-1") == encrypted
 
 
 @pytest.mark.parametrize(
     "failure",
     [
         Failure("no"),
-        Failure.by_engine(EngineFailureCode.DECRYPTION_FAILED, "Key 'k1' is away."),
-        Failure("decryption_failed", "Key 'k1' is away."),
+        Failure.by_engine(EngineFailureCode.DECRYPTION_FAILED, "Key 'k1' is missing."),
+        Failure("decryption_failed", "Key 'k1' is missing."),
     ],
 )
-def test_a_failure_that_says_nothing_of_a_payload_is_not_sealed(failure):
+def test_a_failure_without_payload_is_not_encrypted(failure):
     assert payload_encryption("k1").encrypt_failure(failure, "r-1") is failure
     assert payload_encryption("k1").decrypt_failure_if_possible(failure, "r-1") is failure
 
 
-def test_a_sealed_failure_of_another_making_stays_as_it_is():
+def test_encrypted_details_of_another_form_stay_unchanged():
     odd = Failure("no", "", payload_encryption("k1").encrypt([1], failure_associated_data("r-1")))
     assert payload_encryption("k1").decrypt_failure_if_possible(odd, "r-1") is odd
 
 
-def test_of_a_result_is_shown_what_can_be_opened():
-    place = reply_associated_data("r-1", "ship", ACTION)
-    result = {"charge": 1, "ship": payload_encryption("k2").encrypt("x", place)}
+def test_a_result_is_decrypted_as_far_as_possible():
+    associated_data = reply_associated_data("r-1", "ship", ACTION)
+    result = {"charge": 1, "ship": payload_encryption("k2").encrypt("x", associated_data)}
     assert payload_encryption("k1").decrypt_result_if_possible(result, "r-1") == result
     assert payload_encryption("k2").decrypt_result_if_possible(result, "r-1") == {
         "charge": 1,
@@ -368,7 +371,7 @@ def test_of_a_result_is_shown_what_can_be_opened():
     }
 
 
-def test_nothing_is_nothing_sealed_or_not():
+def test_none_is_not_encrypted():
     saga = Saga("shop", version=1, input=Order)
 
     @saga.step(command="do.charge", reply=Charge | None, read_only=True)
@@ -379,14 +382,14 @@ def test_nothing_is_nothing_sealed_or_not():
     def ship(charge: Charge | None) -> dict:
         return {"charged": charge is not None}
 
-    story = EncryptedScenario(saga, "k1")
-    assert story.encryption.codec is not None
-    text = story.encryption.codec.encrypt(
+    scenario = EncryptedScenario(saga, "k1")
+    assert scenario.encryption.codec is not None
+    text = scenario.encryption.codec.encrypt(
         b"null", "/".join(reply_associated_data("r-1", "charge", ACTION))
     )
-    story.succeeds("charge", {"$encrypted": text})
-    assert story.payload == {"charged": False}
-    assert story.encryption.encrypt(None, ("a",)) is None
+    scenario.succeeds("charge", {"$encrypted": text})
+    assert scenario.payload == {"charged": False}
+    assert scenario.encryption.encrypt(None, ("a",)) is None
 
 
 def test_a_result_that_is_none_stays_none():
@@ -394,18 +397,21 @@ def test_a_result_that_is_none_stays_none():
 
 
 @pytest.mark.parametrize("plain", [b"NaN", b"-Infinity", b"{", b"\xff"])
-def test_what_was_sealed_and_is_no_json_does_not_open(plain):
-    story = EncryptedScenario(shop(), "k1")
-    assert story.encryption.codec is not None
-    text = story.encryption.codec.encrypt(
+def test_decrypted_bytes_that_are_not_json_are_refused(plain):
+    scenario = EncryptedScenario(shop(), "k1")
+    assert scenario.encryption.codec is not None
+    text = scenario.encryption.codec.encrypt(
         plain, "/".join(reply_associated_data("r-1", "charge", ACTION))
     )
-    story.succeeds("charge", {"$encrypted": text})
-    assert (story.incident.step, story.incident.cause) == ("ship", IncidentCause.DECRYPTION_FAILED)
+    scenario.succeeds("charge", {"$encrypted": text})
+    assert (scenario.incident.step, scenario.incident.cause) == (
+        "ship",
+        IncidentCause.DECRYPTION_FAILED,
+    )
 
 
-def test_no_two_places_are_written_alike():
-    places = [
+def test_no_two_associated_data_are_equal():
+    all_associated_data = [
         *(
             input_associated_data("shop", "r-1"),
             input_associated_data("shop", "r-2"),
@@ -426,4 +432,6 @@ def test_no_two_places_are_written_alike():
             for make in (command_associated_data, reply_associated_data)
         ),
     ]
-    assert len({"/".join(place) for place in places}) == len(places)
+    assert len({"/".join(associated_data) for associated_data in all_associated_data}) == len(
+        all_associated_data
+    )

@@ -1,4 +1,4 @@
-"""When two values are the same, and the order of sets: the parts that types seldom reach."""
+"""When two values are the same, and the order of sets: cases that types seldom reach."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Rooted(RootModel[frozenset[str]]):
         (Secret([1]), Secret((1,)), False),
     ],
 )
-def test_same_is_stricter_than_equal(one, other, alike):
+def test_sameness_is_stricter_than_equality(one, other, alike):
     assert is_same_value(one, other) is alike
 
 
@@ -107,11 +107,11 @@ A, B = {"b", "a"}, ["a", "b"]
         (A, "ab", "ab"),
     ],
 )
-def test_only_what_was_written_of_a_set_is_sorted(value, data, written):
+def test_only_the_json_of_sets_is_sorted(value, data, written):
     assert sort_sets(value, data) == written
 
 
-def test_a_schema_of_an_unknown_kind_is_looked_at_value_by_value():
+def test_values_of_an_unknown_kind_of_schema_are_read_back():
     faith = analyze_schema({"type": "list", "items_schema": {}})
     assert (faith.lossless, faith.json_comparable, faith.has_sets) == (False, False, True)
 
@@ -159,7 +159,7 @@ class Picky(BaseModel):
         return {"a": "a"}[word]
 
 
-def test_what_a_caller_has_in_hand_is_accepted_or_refused_in_a_sentence():
+def test_a_callers_value_is_validated_or_refused_with_a_sentence():
     payload = PayloadType(Picky)
     assert payload.validate({"word": "a"}) == payload.validate(Picky(word="a")) == Picky(word="a")
     with pytest.raises(PayloadError, match="word: string_type"):
@@ -168,7 +168,7 @@ def test_what_a_caller_has_in_hand_is_accepted_or_refused_in_a_sentence():
         payload.validate({"word": "b"})
 
 
-def test_text_that_contains_the_words_for_infinity_is_text():
+def test_text_that_contains_infinity_is_text():
     assert PayloadType(list[str]).write(["NaN Infinity", "1" * 30]) == ["NaN Infinity", "1" * 30]
     with pytest.raises(PayloadError, match="no database accepts"):
         PayloadType(list[str]).write(["NaN", "\0"])

@@ -2,7 +2,7 @@
 Generated types, with generated values: transported unchanged, or refused with a sentence.
 
 A value goes the whole way: written, as bytes, through jsonb, as bytes, read. jsonb is modelled for
-each example, so that one that fails is made small, and is PostgreSQL's own for all in the end.
+each example, so that one that fails is made small, and finally PostgreSQL's own for all.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ MODELS = int(os.environ.get("VALUES_MODELS", "2000"))
 """How many types are generated; 50,000 take some twenty minutes."""
 
 SHARE_THAT_TRAVELS = 0.2
-"""A test in which next to everything is refused would show nothing."""
+"""A test in which almost everything is refused would show nothing."""
 
 
 THROUGH_JSONB = """
@@ -121,7 +121,7 @@ def transported(tally: Tally, kind: TypeCase, data: st.DataObject) -> None:
         tally.sent.append((payload, before, body))
 
 
-@pytest.mark.timeout(0)  # it ends by itself, after the number of examples
+@pytest.mark.timeout(0)  # it ends after the number of examples
 def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence(tally):
     @settings(
         max_examples=MODELS,
@@ -143,7 +143,7 @@ def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence(tally):
 
 
 @pytest.mark.timeout(0)
-async def test_postgresql_alters_nothing_of_what_was_sent(tally, database_url):
+async def test_postgresql_alters_no_value(tally, database_url):
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
         bodies = [body.decode() for _, _, body in tally.sent]

@@ -1,4 +1,4 @@
-"""docs/semantics.md, 7: the author's code may raise anything, and only its own run hears of it."""
+"""docs/semantics.md, 7: the author's code may raise anything, and only its own run is affected."""
 
 import asyncio
 import sys
@@ -80,7 +80,7 @@ ANYTHING = {
     "ValidationError": raising(FALSE()),
 }
 ODD_NAME = {"line?end": "line", "Nameless": "SystemExit"}
-"""What is said of them where pydantic's or the payload's own code asks them for their name."""
+"""How they are named where pydantic's or the payload's own code asks for their name."""
 anything = pytest.mark.parametrize(("name", "do"), ANYTHING.items(), ids=list(ANYTHING))
 
 
@@ -117,17 +117,17 @@ def shop(mapping: Callable[[], object] = lambda: None) -> Saga:
 
 
 @anything
-def test_whatever_a_mapping_raises_its_run_gets_an_incident_that_names_class_and_place(name, do):
-    story = DeciderScenario(shop(do), {})
-    story.succeeds("reserve", {})
-    assert (story.incident.step, story.incident.cause) == ("charge", "mapping_failed")
-    assert f" raised {name} at " in story.incident.message
-    assert story.incident.message.count("test_guard.py:") == 2
-    assert CARD not in story.incident.message
-    [failure] = story.last_decision.code_errors
+def test_any_exception_of_a_mapping_opens_an_incident_with_class_and_line(name, do):
+    scenario = DeciderScenario(shop(do), {})
+    scenario.succeeds("reserve", {})
+    assert (scenario.incident.step, scenario.incident.cause) == ("charge", "mapping_failed")
+    assert f" raised {name} at " in scenario.incident.message
+    assert scenario.incident.message.count("test_guard.py:") == 2
+    assert CARD not in scenario.incident.message
+    [failure] = scenario.last_decision.code_errors
     assert failure.call == UserCodeCall(
         "shop",
-        story.run.run_id,
+        scenario.run.run_id,
         "charge",
         ACTION,
         "card.charge",
@@ -137,7 +137,7 @@ def test_whatever_a_mapping_raises_its_run_gets_an_incident_that_names_class_and
 
 
 @anything
-def test_whatever_the_validator_of_an_input_raises_the_start_is_refused(monkeypatch, name, do):
+def test_any_exception_of_an_input_validator_refuses_the_start(monkeypatch, name, do):
     monkeypatch.setitem(DOES, "input", do)
     decision = decide(shop(), None, Start("r", None, {"step": "input"}), NOON)
     assert decision.run is None
@@ -149,56 +149,56 @@ def test_whatever_the_validator_of_an_input_raises_the_start_is_refused(monkeypa
 
 
 @anything
-def test_whatever_the_validator_of_a_reply_raises_its_run_gets_an_incident(monkeypatch, name, do):
+def test_any_exception_of_a_reply_validator_opens_an_incident(monkeypatch, name, do):
     monkeypatch.setitem(DOES, "reply", do)
-    story = DeciderScenario(shop(), {})
-    story.succeeds("reserve", {"step": "reply"})
-    assert (story.incident.step, story.incident.cause) == ("reserve", "reply_invalid")
-    assert story.incident.message.startswith("The reply cannot be read")
-    assert ODD_NAME.get(name, name) in story.incident.message
-    assert CARD not in story.incident.message
+    scenario = DeciderScenario(shop(), {})
+    scenario.succeeds("reserve", {"step": "reply"})
+    assert (scenario.incident.step, scenario.incident.cause) == ("reserve", "reply_invalid")
+    assert scenario.incident.message.startswith("The reply cannot be read")
+    assert ODD_NAME.get(name, name) in scenario.incident.message
+    assert CARD not in scenario.incident.message
 
 
-def test_a_result_given_by_an_operator_is_refused_when_its_validator_exits(monkeypatch):
-    story = DeciderScenario(shop(), {})
-    story.malformed_reply("reserve")
+def test_a_result_of_an_operator_is_refused_when_its_validator_exits(monkeypatch):
+    scenario = DeciderScenario(shop(), {})
+    scenario.malformed_reply("reserve")
     monkeypatch.setitem(DOES, "result", leave)
-    refused = story.resolves("complete", result={"step": "result"})
+    refused = scenario.resolves("complete", result={"step": "result"})
     assert refused.refusal is not None
     assert refused.refusal.startswith("The result cannot be read: Model raised SystemExit at ")
-    assert story.run.incidents
+    assert scenario.run.incidents
 
 
-def test_a_validation_error_in_a_mapping_names_the_place_and_the_rule_and_no_value():
+def test_a_validation_error_names_the_path_and_the_rule_but_no_value():
     class Card(BaseModel):
         number: int
 
-    story = DeciderScenario(shop(lambda: Card(number=f"no {CARD}")), {})
-    story.succeeds("reserve", {})
-    assert story.incident.message.endswith(" (number: int_parsing).")
-    assert CARD not in story.incident.message
-    assert "test_guard.py:" in story.incident.message
+    scenario = DeciderScenario(shop(lambda: Card(number=f"no {CARD}")), {})
+    scenario.succeeds("reserve", {})
+    assert scenario.incident.message.endswith(" (number: int_parsing).")
+    assert CARD not in scenario.incident.message
+    assert "test_guard.py:" in scenario.incident.message
 
 
-def test_with_a_codec_not_even_the_place_in_a_payload_is_named():
+def test_with_a_codec_a_validation_error_names_no_path():
     class Cards(BaseModel):
         numbers: dict[str, int]
 
     def many() -> Cards:
         return Cards(numbers=dict.fromkeys([CARD, "a", "b", "c"], "x"))
 
-    story = DeciderScenario(shop(many), {})
-    story.succeeds("reserve", {})
-    assert story.incident.message.endswith("and more).")
-    sealed = DeciderScenario(shop(many), {})
-    sealed.encryption = PayloadEncryption(Plain())
-    sealed.succeeds("reserve", {})
-    assert " raised ValidationError at " in sealed.incident.message
-    assert CARD not in sealed.incident.message
+    scenario = DeciderScenario(shop(many), {})
+    scenario.succeeds("reserve", {})
+    assert scenario.incident.message.endswith("and more).")
+    encrypted = DeciderScenario(shop(many), {})
+    encrypted.encryption = PayloadEncryption(Plain())
+    encrypted.succeeds("reserve", {})
+    assert " raised ValidationError at " in encrypted.incident.message
+    assert CARD not in encrypted.incident.message
 
 
 class Plain:
-    """A codec that seals nothing."""
+    """A codec that leaves everything in clear."""
 
     def encrypt(self, *_: object) -> None:
         return None
@@ -207,7 +207,7 @@ class Plain:
         raise SystemExit(CARD)
 
 
-def test_a_codec_that_exits_is_a_payload_that_cannot_be_unsealed():
+def test_a_codec_that_exits_is_an_encryption_error():
     with pytest.raises(EncryptionError, match=r"^cannot be decrypted: SystemExit$"):
         PayloadEncryption(Plain()).decrypt({"$encrypted": "x"}, ("input", "shop", "r"))
 
@@ -232,14 +232,16 @@ def late() -> None:
     raise TimeLimitExceeded(2.0)
 
 
-def test_a_mapping_that_is_interrupted_opens_an_incident_that_says_so():
+def test_an_interrupted_mapping_opens_an_incident():
     watch = Impatient(refuse=False)
-    story = DeciderScenario(shop(late), {})
-    started = decide(story.saga, None, Start("r", None, {}), NOON, PayloadPorts(time_limit=watch))
+    scenario = DeciderScenario(shop(late), {})
+    started = decide(
+        scenario.saga, None, Start("r", None, {}), NOON, PayloadPorts(time_limit=watch)
+    )
     assert watch.calls == ["Model", "left", "reserve", "left"]
     assert started.code_errors == ()
-    story.succeeds("reserve", {})
-    assert " did not return within 2 s and was interrupted at " in story.incident.message
+    scenario.succeeds("reserve", {})
+    assert " did not return within 2 s and was interrupted at " in scenario.incident.message
 
 
 def test_a_call_that_is_refused_is_not_made():
@@ -253,7 +255,7 @@ def test_a_call_that_is_refused_is_not_made():
     assert decision.refusal == "The input cannot be read: Model is not called."
 
 
-def test_a_call_that_is_left_is_left_even_when_it_raises():
+def test_the_time_limit_ends_when_the_call_raises():
     watch = Impatient(refuse=False)
     call = UserCodeCall("shop", "r", "", None, "", "f", "nowhere:1")
     with pytest.raises(
@@ -265,11 +267,11 @@ def test_a_call_that_is_left_is_left_even_when_it_raises():
         call_user_code(watch, call, int, [])
 
 
-def test_the_run_goes_on_once_the_mapping_is_corrected():
+def test_the_run_goes_on_with_a_fixed_mapping():
     broken = [leave]
-    story = DeciderScenario(shop(lambda: broken and broken[0]()), {})
-    story.succeeds("reserve", {})
+    scenario = DeciderScenario(shop(lambda: broken and broken[0]()), {})
+    scenario.succeeds("reserve", {})
     broken.clear()
-    story.resolves("retry")
-    assert story.sent_commands == ["card.charge#1"]
-    assert story.status is Status.RUNNING
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["card.charge#1"]
+    assert scenario.status is Status.RUNNING

@@ -1,4 +1,4 @@
-"""Signatures: what is read from them and what cannot be."""
+"""Mapping functions: what is read from their signatures, and what is refused."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -57,7 +57,7 @@ def test_a_mapping_that_returns_another_type_than_it_says_raises():
         PayloadMapping(function)({"order": Order(id=1)})
 
 
-def test_what_the_function_raises_the_mapping_raises():
+def test_a_mapping_raises_what_its_function_raises():
     def function(order: Order) -> dict:
         raise LookupError(order.id)
 
@@ -65,7 +65,7 @@ def test_what_the_function_raises_the_mapping_raises():
         PayloadMapping(function)({"order": Order(id=1)})
 
 
-def test_a_wrapped_function_stands_where_its_own_code_is():
+def test_the_location_of_a_wrapped_function_is_that_of_its_code():
     def function(order: Order) -> dict:
         return {}
 
@@ -84,7 +84,7 @@ def test_a_function_without_a_result_type_is_refused():
     assert refused(function).problem == "function does not say what it returns."
 
 
-def test_a_result_that_is_no_payload_type_is_refused():
+def test_a_result_type_that_pydantic_cannot_use_is_refused():
     def function(order: Order) -> inspect.Signature:
         return inspect.signature(function)
 
@@ -105,7 +105,7 @@ def test_a_parameter_without_annotation_is_refused():
     assert refused(function).problem == "Parameter 'order' has no annotation."
 
 
-def test_parameters_that_have_no_name_of_their_own_are_refused():
+def test_positional_only_and_star_parameters_are_refused():
     def stars(*orders: Order) -> dict:
         return {}
 
@@ -158,11 +158,11 @@ def test_an_annotation_that_cannot_be_read_is_refused(annotation):
         (list[int | None], (list[int | None], False)),
     ],
 )
-def test_without_none_takes_none_out_of_a_type(kind, expected):
+def test_split_optional_removes_none(kind, expected):
     assert split_optional(kind) == expected
 
 
-def test_an_annotation_that_the_module_does_not_have_says_where_it_is_looked_for():
+def test_an_undefined_annotation_names_the_module():
     def function(order) -> dict:
         return {}
 

@@ -1,4 +1,4 @@
-"""Payloads: what is read, what is written, and what errors may say."""
+"""Payload types: what is read, what is written, and what errors may show."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ def test_json_is_read_as_the_authors_type_and_written_back():
     assert payload.write(value) == data
 
 
-def test_a_strict_model_reads_from_json_what_json_can_only_say_as_text():
+def test_a_strict_model_reads_dates_from_text():
     value = PayloadType(Strict).read({"at": "2026-01-01T00:00:00Z", "pair": [1, 2]})
     assert value.pair == (1, 2)
     with pytest.raises(PayloadError, match=r"pair\.0: int_type"):
@@ -71,7 +71,7 @@ def test_a_payload_is_anything_pydantic_understands(kind, data):
     assert payload.write(payload.read(data)) == data
 
 
-def test_what_does_not_fit_is_named_by_place_and_rule_never_by_value():
+def test_a_mismatch_names_path_and_rule_but_no_value():
     with pytest.raises(PayloadError) as caught:
         PayloadType(Line).read({"sku": "secret", "amount": "secret", "at": "secret"})
     assert str(caught.value) == (
@@ -90,14 +90,14 @@ def test_a_body_that_is_wrong_as_a_whole_is_called_body():
 
 
 @pytest.mark.parametrize("word", ["value", "key"])
-def test_a_custom_validators_words_are_not_repeated(word):
+def test_the_message_of_a_custom_validator_is_not_quoted(word):
     with pytest.raises(PayloadError) as caught:
         PayloadType(Picky).read({"word": word})
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_data_that_is_no_json_does_not_fit():
+def test_data_that_is_not_json_does_not_fit():
     no_json: Any = object()
     with pytest.raises(PayloadError, match="cannot be read as int"):
         PayloadType(int).read(no_json)
@@ -136,13 +136,13 @@ def test_what_is_written_is_plain_json():
 
 
 @pytest.mark.parametrize("data", ["\0", "a\ud800", -(2**63) - 1, 2**64, {"\0": 1}, [[{"x": "\0"}]]])
-def test_what_no_database_takes_is_not_written(data):
+def test_a_value_that_no_database_accepts_is_not_written(data):
     with pytest.raises(PayloadError, match="holds what no database accepts"):
         PayloadType(Any).write(data)
 
 
 @pytest.mark.parametrize("data", ["ä😀", 2**64 - 1, -(2**63), None, [], {}, True])
-def test_what_a_database_takes_is_written(data):
+def test_a_value_that_a_database_accepts_is_written(data):
     assert PayloadType(Any).write(data) == data
 
 
@@ -162,23 +162,23 @@ class Lazy(BaseModel):
 @pytest.mark.parametrize(
     ("kind", "data"), [(Node, {"children": [{"children": []}]}), (Lazy, {"x": 1})]
 )
-def test_a_type_may_refer_to_itself_or_be_built_late(kind, data):
+def test_a_type_may_refer_to_itself(kind, data):
     assert PayloadType(kind).write(PayloadType(kind).read(data)) == data
 
 
 @pytest.mark.parametrize("kind", [Unfinished, "Nowhere"])
-def test_a_type_that_is_not_defined_yet_is_no_payload(kind):
+def test_a_type_that_is_not_defined_yet_is_refused(kind):
     with pytest.raises(PayloadError, match=r"is not a payload type: .*not.* defined"):
         PayloadType(kind)
 
 
 @pytest.mark.parametrize("kind", [object(), type("Plain", (), {}), 3])
-def test_what_pydantic_makes_no_schema_of_is_no_payload(kind):
+def test_a_type_without_a_schema_is_refused(kind):
     with pytest.raises(PayloadError, match="is not a payload type"):
         PayloadType(kind)
 
 
-def test_types_are_called_by_their_names():
+def test_a_type_is_shown_by_its_name():
     assert type_name(Line) == "Line"
     assert type_name(list[int]) == "list[int]"
     assert type_name(int | None) == "int | None"

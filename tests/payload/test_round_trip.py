@@ -78,7 +78,7 @@ def test_names_are_aliases_in_both_directions():
         ConfigDict(serialize_by_alias=True, validate_by_name=True),
     ],
 )
-def test_a_models_own_choice_of_names_does_not_change_what_travels(config):
+def test_the_configuration_of_a_model_does_not_change_its_json(config):
     class Chosen(BaseModel):
         model_config = config
         order_id: Annotated[str, Field(alias="orderId")]
@@ -170,7 +170,7 @@ class Once:
         ),
     ],
 )
-def test_a_type_that_can_never_survive_is_refused_when_it_is_declared(kind, problem, fix):
+def test_a_type_that_cannot_be_read_back_is_refused_at_its_declaration(kind, problem, fix):
     with pytest.raises(PayloadError, match=f"cannot be sent as JSON: .*{problem}") as refused:
         PayloadType(kind)
     assert re.search(fix, refused.value.fix)
@@ -288,7 +288,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
         (OrderedDict[str, int], OrderedDict(a=1)),
     ],
 )
-def test_what_its_type_reads_back_is_transported_unchanged(kind, value):
+def test_a_value_that_can_be_read_back_is_written(kind, value):
     back = arrived(kind, value)
     assert back == value or back.model_dump_json() == value.model_dump_json()
     assert type(back) is type(value)
@@ -375,7 +375,7 @@ class Raising(BaseModel):
         (Moody, Moody(mood=1), r"\(KeyError\)"),
     ],
 )
-def test_what_would_be_altered_is_refused_without_its_values(kind, value, problem):
+def test_a_value_that_would_be_altered_is_refused_without_quoting_it(kind, value, problem):
     if problem is None:
         assert arrived(kind, value) == value
         return
@@ -429,7 +429,7 @@ class Box(RootModel["Box | None"]):
     [
         (Plain, True),
         (Part, True),
-        (Box, False),  # a box without a box is null, and so is no box
+        (Box, False),  # a box without a box is null, and so is None
         (list[int], True),
         (Line, False),  # Parent has been subclassed
         (Rate, True),
@@ -443,7 +443,7 @@ class Box(RootModel["Box | None"]):
         (Optional, False),
     ],
 )
-def test_only_what_is_known_to_be_faithful_is_not_read_back(kind, proven):
+def test_only_lossless_types_are_not_read_back(kind, proven):
     if kind is Plain:
 
         class Inner(BaseModel):

@@ -1,4 +1,4 @@
-"""`Secret[...]` travels as its value, and is shown nowhere."""
+"""`Secret[...]` is sent as its value and never shown."""
 
 from decimal import Decimal
 
@@ -30,7 +30,7 @@ CARDS = Card(
 )
 
 
-def test_a_secret_travels_as_its_value():
+def test_a_secret_is_sent_as_its_value():
     payload = PayloadType(Card)
     data = payload.write(CARDS)
     assert data == {

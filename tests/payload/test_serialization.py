@@ -50,7 +50,7 @@ def test_fields_that_hold_their_default_are_left_out():
     assert to_data(Tree(NOON)) == {"planted": NOON}
 
 
-def test_only_the_fields_that_were_asked_for_are_written():
+def test_only_the_named_fields_are_written():
     assert to_data(FULL, ("planted", "marks")) == {"planted": NOON, "marks": ["a", "b"]}
 
 
@@ -74,18 +74,18 @@ class Ringed:
         (Bare(), {}),
     ],
 )
-def test_a_changed_record_differs_in_what_was_changed_only(record, values):
+def test_replace_fields_changes_only_the_named_fields(record, values):
     before = replace(record)
     assert replace_fields(record, **values) == replace(record, **values)
     assert record == before
 
 
-def test_a_field_that_a_record_has_not_is_a_bug():
+def test_an_unknown_field_raises():
     with pytest.raises(KeyError):
         replace_fields(Ringed(), bark=1)
 
 
-def test_data_is_what_any_json_writer_that_knows_datetime_takes():
+def test_data_has_only_json_types_and_datetime():
     data = to_data(FULL)
     assert type(data["colour"]) is str
     assert data["leaves"] == {"1": {"name": "one"}, "10": {"name": "ten"}}
@@ -94,7 +94,7 @@ def test_data_is_what_any_json_writer_that_knows_datetime_takes():
 
 
 @pytest.mark.parametrize("tree", [FULL, Tree(NOON)])
-def test_a_record_survives_a_trip_through_json(tree):
+def test_a_record_is_restored_from_json(tree):
     assert from_data(Tree, orjson.loads(orjson.dumps(to_data(tree)))) == tree
 
 
@@ -102,7 +102,7 @@ def test_times_may_be_read_back_as_times():
     assert from_data(Tree, to_data(FULL)) == FULL
 
 
-def test_json_fields_are_passed_through_untouched():
+def test_json_fields_are_passed_on_unchanged():
     assert from_data(Tree, {"planted": NOON, "note": {"planted": "x"}}).note == {"planted": "x"}
 
 
@@ -117,6 +117,6 @@ def test_only_the_fields_can_be_read():
 @pytest.mark.parametrize(
     "data", [{}, {"planted": "never"}, {"planted": 3}, {"planted": NOON, "height": 3}]
 )
-def test_data_that_no_record_made_raises(data):
+def test_data_of_another_record_raises(data):
     with pytest.raises((TypeError, ValueError, KeyError)):
         from_data(Tree, data)

@@ -12,7 +12,7 @@ from saga_engine.protocol.reply import Reply, decode_reply, encode_reply
 from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.vocabulary import Direction, EngineFailureCode, Failure, Outcome
 from tests.kit.messages import deliver, make_delivery
 
 SETTINGS = Settings()
@@ -70,6 +70,35 @@ def test_refusal_arrives_with_its_failure(outcome):
         message_id=message.message_id,
         correlation_id=TOKEN,
     )
+
+
+def decoded_failure(outcome, code):
+    message = encode_reply(ASKED, outcome, Failure(code))
+    reply = decode_reply(deliver(message), [KEY], SETTINGS)
+    assert isinstance(reply, Reply)
+    assert reply.failure is not None
+    return reply.failure
+
+
+def test_a_participant_reports_to_the_engine_that_it_cannot_decrypt():
+    failure = decoded_failure(Outcome.FAILED, "decryption_failed")
+    assert failure.engine_code is EngineFailureCode.DECRYPTION_FAILED
+    assert decoded_failure(Outcome.REJECTED, "decryption_failed").engine_code is None
+
+
+@pytest.mark.parametrize(
+    "code", [each for each in EngineFailureCode if each != "decryption_failed"]
+)
+def test_no_other_code_of_a_participant_is_one_of_the_engine(code):
+    assert decoded_failure(Outcome.FAILED, code.value).engine_code is None
+
+
+def test_a_participant_cannot_write_an_engine_code():
+    body = b'{"code": "no", "engine_code": "timeout"}'
+    delivery = deliver(encode_reply(ASKED, Outcome.FAILED, body))
+    reply = decode_reply(delivery, [KEY], SETTINGS)
+    assert isinstance(reply, Reply)
+    assert reply.failure == Failure("no")
 
 
 def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():

@@ -21,7 +21,7 @@ def line_here(function) -> str:
     return f"{__file__}:{here}"
 
 
-def test_steps_are_kept_in_the_order_declared_each_after_the_one_before():
+def test_each_step_waits_for_the_one_declared_before_it():
     saga = sequential_saga("b", "a", "c")
     assert list(saga.steps) == ["b", "a", "c"]
     assert saga.predecessors == {"b": (), "a": ("b",), "c": ("a",)}
@@ -36,14 +36,14 @@ def test_after_takes_steps_and_names():
     assert saga.predecessors["third"] == ("first", "second")
 
 
-def test_ancestors_and_descendants_reach_all_the_way():
+def test_ancestors_and_descendants_are_transitive():
     saga = branching_saga()
     assert saga.ancestors["join"] == {"left", "right", "root"}
     assert saga.descendants["root"] == ("left", "right", "join")
     assert saga.descendants["left"] == ("join",)
 
 
-def test_the_kind_of_a_step_is_its_place_relative_to_the_pivot():
+def test_the_pivot_decides_the_kind_of_a_step():
     saga = sequential_saga("a", "p", "z", pivot="p")
     assert [saga.step_kind(name) for name in saga.steps] == [
         StepKind.COMPENSATABLE,
@@ -59,7 +59,7 @@ def test_without_a_pivot_every_step_is_compensatable():
     assert {saga.step_kind(name) for name in saga.steps} == {StepKind.COMPENSATABLE}
 
 
-def test_a_step_has_an_order_in_each_direction_it_declares():
+def test_a_step_has_a_command_for_each_direction_it_declares():
     step = add_step(Saga("a", version=1, input=dict), "a", compensated=False)
     assert step.command_spec(Direction.ACTION) is step.action_spec
     assert step.command_spec(Direction.COMPENSATION) is None
@@ -69,7 +69,7 @@ def test_a_saga_shows_its_name_version_and_steps():
     assert repr(sequential_saga("a", "b")) == "Saga('trip', version=1, steps=['a', 'b'])"
 
 
-def test_a_step_declared_twice_is_refused_with_both_places():
+def test_a_step_declared_twice_is_refused_with_both_locations():
     def declare():
         saga = Saga("a", version=1, input=dict)
         add_step(saga, "book")
@@ -83,7 +83,7 @@ def test_a_step_declared_twice_is_refused_with_both_places():
     assert e.value.location == line_here(declare)
 
 
-def test_two_compensations_of_a_step_are_refused_with_both_places():
+def test_two_compensations_of_a_step_are_refused_with_both_locations():
     def declare():
         step = add_step(Saga("a", version=1, input=dict), "book")
 
@@ -100,7 +100,7 @@ class Holder:
     """No payload: pydantic makes no schema of it."""
 
 
-def test_an_input_that_is_no_payload_type_is_refused():
+def test_an_input_type_that_pydantic_cannot_use_is_refused():
     def declare():
         Saga("a", version=1, input=Holder)  # here
 
@@ -109,7 +109,7 @@ def test_an_input_that_is_no_payload_type_is_refused():
     assert caught.value.location == line_here(declare)
 
 
-def test_a_reply_that_is_no_payload_type_is_refused():
+def test_a_reply_type_that_pydantic_cannot_use_is_refused():
     def declare():
         @Saga("a", version=1, input=dict).step(command="do.it", reply=Holder)  # here
         def book(order: dict) -> dict:
@@ -209,11 +209,11 @@ def test_the_fingerprint_changes_with_the_structure(change):
         {"after": ["first"]},
     ],
 )
-def test_the_fingerprint_stays_when_what_runs_in_flight_can_bear_changes(change):
+def test_the_fingerprint_ignores_what_may_change_for_runs_in_flight(change):
     assert variant(**change) == variant()
 
 
-def test_the_fingerprint_sees_the_order_of_the_steps_but_not_that_of_after():
+def test_the_fingerprint_depends_on_the_order_of_steps_not_of_after():
     def joined(*after: str) -> str:
         saga = Saga("s", version=1, input=dict)
         add_step(saga, "a", after=[])
@@ -225,7 +225,7 @@ def test_the_fingerprint_sees_the_order_of_the_steps_but_not_that_of_after():
     assert sequential_saga("a", "b").fingerprint != sequential_saga("b", "a").fingerprint
 
 
-def test_the_fingerprint_is_stored_so_it_never_changes_by_itself():
+def test_the_fingerprint_is_stable_across_releases():
     assert branching_saga().fingerprint == "8e020ba214b34619"
 
 
@@ -249,7 +249,7 @@ def test_a_bare_compensation_is_refused_too():
         step.compensation(lambda order: order)
 
 
-def test_what_is_no_function_and_has_no_arguments_is_refused_where_it_is_declared():
+def test_a_decorated_object_that_cannot_be_called_is_refused():
     wrong: Any = Saga("a", version=1, input=dict)
     with pytest.raises(DefinitionError, match=r"step is used without its command") as caught:
         wrong.step("seat.book")
@@ -282,7 +282,7 @@ def several_mistakes():
     return saga
 
 
-def test_every_mistake_of_a_module_is_noted():
+def test_every_mistake_of_a_module_is_collected():
     with collect_errors() as noted:
         saga = several_mistakes()
     found = [each.problem for each in noted]
@@ -297,7 +297,7 @@ def test_every_mistake_of_a_module_is_noted():
     assert [each.problem for each in problems(saga)] == ["Parameter 'pay' is the step itself."]
 
 
-def test_outside_of_collecting_the_first_mistake_raises():
+def test_without_collect_errors_the_first_mistake_raises():
     with collect_errors(), pytest.raises(ZeroDivisionError):
         raise ZeroDivisionError
     with pytest.raises(DefinitionError, match="Holder is not a payload type"):

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, letter by letter, and that no name breaks out of its label."""
+"""Diagrams, letter by letter; and that no name breaks out of its label."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def journey() -> Saga:
     return saga
 
 
-def test_mermaid_draws_a_row_with_its_pivot():
+def test_mermaid_draws_a_sequence_with_its_pivot():
     assert mermaid(journey()) == (
         "flowchart TD\n"
         '    s0["look<br/>do.look<br/>compensatable, read-only"]\n'
@@ -36,7 +36,7 @@ def test_mermaid_draws_branches():
     assert arrows == {"s0 --> s1", "s0 --> s2", "s1 --> s3", "s2 --> s3"}
 
 
-def test_dot_draws_a_row_with_its_pivot():
+def test_dot_draws_a_sequence_with_its_pivot():
     assert dot(journey()) == (
         'digraph "journey" {\n'
         '    label="journey, version 3";\n'
@@ -53,7 +53,7 @@ def test_dot_draws_a_row_with_its_pivot():
     )
 
 
-def test_ascii_art_marks_the_point_of_no_return():
+def test_the_table_marks_the_point_of_no_return():
     assert ascii_table(journey()) == (
         "journey, version 3\n"
         "\n"
@@ -66,7 +66,7 @@ def test_ascii_art_marks_the_point_of_no_return():
     )
 
 
-def test_ascii_art_gives_steps_side_by_side_the_same_number():
+def test_the_table_gives_parallel_steps_the_same_number():
     assert ascii_table(branching_saga()) == (
         "fork, version 1\n"
         "\n"
@@ -84,7 +84,7 @@ def test_a_pivot_that_is_read_only_is_marked_too():
     assert "-- point of no return -" in ascii_table(saga)
 
 
-def test_nothing_breaks_out_of_its_label():
+def test_a_name_cannot_break_out_of_its_label():
     saga = Saga('a"]\n; x -> y', version=1, input=dict)
     step = add_step(saga, "b", compensated=False)
 

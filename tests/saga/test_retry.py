@@ -1,4 +1,4 @@
-"""Delays: they grow, they have bounds, and the same seed gives the same."""
+"""The backoff grows, has bounds, and is the same for the same seed."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ def test_the_jitter_is_the_same_for_the_same_seed_and_differs_between_seeds():
     assert len({policy.delay(3, f"run-{number}/a") for number in range(20)}) > 15
 
 
-def test_the_jitter_uses_the_whole_share_it_is_given():
+def test_the_jitter_uses_its_whole_share():
     policy = Retry(initial=timedelta(seconds=1), jitter=0.5)
     delays = [policy.delay(1, str(number)).total_seconds() for number in range(500)]
     assert 0.5 <= min(delays) < 0.51

@@ -1,4 +1,4 @@
-"""Every rule: what breaks it, where the error points, and how it says to mend it."""
+"""Every rule: what breaks it, the location in the error, and its fix."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -14,7 +14,7 @@ from tests.saga.definition_errors import definition_error
 
 
 @pytest.mark.parametrize("name", ["", "Place", "1st", "a b", "a" * 65, "ä", "a\n", 7, None])
-def test_a_saga_has_a_name_that_can_travel(name):
+def test_a_saga_has_a_valid_name(name):
     def declare():
         return Saga(name, version=1, input=dict)  # here
 
@@ -57,7 +57,7 @@ def test_a_saga_has_at_most_200_steps():
     check(sequential_saga(*(f"s{number}" for number in range(200))))
 
 
-def test_a_step_has_a_name_that_can_travel():
+def test_a_step_has_a_valid_name():
     def declare():
         saga = Saga("a", version=1, input=dict)
 
@@ -86,7 +86,7 @@ def test_a_command_is_a_routing_key_without_wildcards(command):
     assert "is not a command name" in definition_error(declare).problem
 
 
-def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands():
+def test_the_command_of_a_compensation_is_checked_at_its_location():
     def declare():
         saga = Saga("a", version=1, input=dict)
         step = add_step(saga, "book", compensated=False)
@@ -101,7 +101,7 @@ def test_the_command_of_a_compensation_is_checked_where_the_compensation_stands(
 
 
 @pytest.mark.parametrize("timeout", [None, 30, timedelta(), timedelta(31), float("inf")])
-def test_a_wait_has_a_timeout(timeout):
+def test_a_command_has_a_timeout(timeout):
     def declare():
         saga = Saga("a", version=1, input=dict)
 
@@ -117,7 +117,7 @@ def test_a_wait_has_a_timeout(timeout):
 
 
 WRONG_RETRY: Any = Retry
-"""Its fields get values of another type: the mistake under test."""
+"""A policy whose fields get values of other types, which is the mistake under test."""
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_no_step_runs_beside_the_pivot():
     assert definition_error(declare).problem == "Step 'beside' runs beside the pivot 'p'."
 
 
-def test_a_step_before_the_pivot_can_be_undone():
+def test_a_step_before_the_pivot_has_a_compensation():
     def declare():
         saga = Saga("a", version=1, input=dict)
 
@@ -337,7 +337,7 @@ def test_every_rule_that_is_broken_is_reported():
     assert len(list(problems(bare))) == 2
 
 
-def test_a_sound_saga_passes_twice():
+def test_a_valid_saga_passes_twice():
     saga = sequential_saga("a", "p", "z", pivot="p", deadline=timedelta(days=360))
     check(saga)
     check(saga)

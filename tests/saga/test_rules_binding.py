@@ -120,7 +120,7 @@ def test_a_parameter_has_the_type_of_the_reply():
     )
 
 
-def test_a_reply_that_may_be_none_is_taken_as_such():
+def test_a_reply_that_may_be_none_needs_an_optional_parameter():
     def declare():
         def pay(book: Seat) -> dict:  # here
             return {}
@@ -132,7 +132,7 @@ def test_a_reply_that_may_be_none_is_taken_as_such():
     assert "Seat | None" in error.fix
 
 
-def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
+def test_a_compensation_may_get_no_reply_of_its_own_step():
     def declare():
         saga = Saga("a", version=1, input=Order)
 
@@ -165,7 +165,7 @@ def test_a_compensation_cannot_count_on_the_reply_of_its_own_step():
         (dict[str, Any], dict[str, Any] | None),
     ],
 )
-def test_a_parameter_may_be_written_as_the_reply_is(reply, parameter):
+def test_a_parameter_may_have_the_annotation_of_the_reply(reply, parameter):
     def pay(order: Order, book: Any) -> dict:
         return {}
 

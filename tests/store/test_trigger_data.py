@@ -52,25 +52,25 @@ def test_every_trigger_has_a_name_and_an_example_here():
 
 
 @pytest.mark.parametrize("trigger", EXAMPLES, ids=lambda trigger: type(trigger).__name__)
-def test_a_trigger_survives_a_trip_through_json(trigger):
+def test_a_trigger_is_restored_from_json(trigger):
     name, data = orjson.loads(orjson.dumps(serialize_trigger(trigger)))
     key = trigger.key if isinstance(trigger, Start) else None
     assert deserialize_trigger(name, data, run_id="r", key=key) == trigger
 
 
-def test_a_start_is_for_the_run_it_is_recorded_for():
+def test_the_run_of_a_start_comes_from_its_row():
     assert serialize_trigger(Start("r", "k", 7)) == ("start", {"input": 7})
     with pytest.raises(ValueError, match="other fields"):
         deserialize_trigger("start", {"input": 7, "run_id": "other"}, run_id="r")
 
 
-def test_a_trigger_this_engine_does_not_know_raises():
+def test_an_unknown_kind_raises_a_value_error():
     with pytest.raises(ValueError, match="no such request"):
         deserialize_trigger("prayed", {}, run_id="r")
 
 
 @pytest.mark.parametrize("data", [[], "text", 7, None])
-def test_a_row_whose_data_is_no_object_raises_what_is_promised(data):
+def test_data_that_is_not_an_object_raises_a_value_error(data):
     with pytest.raises(ValueError, match="not an object"):
         deserialize_trigger("wake_up", data, run_id="r")
 
@@ -79,7 +79,7 @@ REPLY: dict[str, Json] = {"step": "a", "direction": "action", "attempt": 1, "out
 FAILED: dict[str, Json] = {**REPLY, "outcome": "failed", "failure": {"code": "no"}}
 
 
-def test_replies_as_they_are_recorded_are_sound():
+def test_stored_replies_are_valid():
     for data in (REPLY, FAILED, {**FAILED, "outcome": "rejected"}):
         assert isinstance(deserialize_trigger("reply", data, run_id="r"), ReplyReceived)
 
@@ -115,6 +115,6 @@ def test_replies_as_they_are_recorded_are_sound():
         ("reply", {**FAILED, "failure": {"message": "x"}}),
     ],
 )
-def test_data_of_another_form_raises_what_is_promised(name, data):
+def test_data_of_another_form_raises_a_value_error(name, data):
     with pytest.raises(ValueError, match="recorded"):
         deserialize_trigger(name, data, run_id="r")
