@@ -1,7 +1,8 @@
-"""Runs to store: a saga of two steps, and what happens to it, without a worker."""
+"""Stored runs for tests: a saga of two steps, and its decisions, without a worker."""
 
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -11,13 +12,13 @@ from saga_engine.decider.effects import SendCommand, effects, wake_at
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import Start, Trigger
 from saga_engine.saga.definition import Saga
-from saga_engine.store import journal, runs
+from saga_engine.store import due_runs, journal, request_queue, runs
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.runs import StoredRun
 
 BOTH_DATABASES = pytest.mark.parametrize("database", ["postgresql", "simulated"], indirect=True)
-"""Marks a module whose promises the model of PostgreSQL keeps as well."""
+"""Runs a test on PostgreSQL and on the model of it."""
 
 ORDERS = Saga("place-order", version=1, input=dict)
 
@@ -46,7 +47,7 @@ INPUT = {"sku": "Ä1 \u20ac", "card": "ok", "amounts": [1, 2.5, None, True]}
 
 
 def run_id(at: datetime | None = None) -> str:
-    """A UUIDv7 (RFC 9562, 5.7); `at` stands in for the present, which the store does not know."""
+    """A UUIDv7 (RFC 9562, 5.7) of a time."""
     moment = at or datetime(2026, 11, 15, tzinfo=UTC)
     raw = bytearray(int(moment.timestamp() * 1000).to_bytes(6, "big") + secrets.token_bytes(10))
     raw[6], raw[8] = raw[6] & 0x0F | 0x70, raw[8] & 0x3F | 0x80
@@ -90,7 +91,7 @@ async def insert_run(
     key: str | None = None,
     at: datetime | None = None,
 ) -> Run:
-    """Start a run and write it, as a worker would."""
+    """Start a run and store it, as a worker does."""
     now = await runs.database_now(tx)
     decision = decide_start(now, key, at)
     assert decision.run is not None
@@ -100,7 +101,7 @@ async def insert_run(
 
 
 async def apply_trigger(tx: SqlAlchemyTransaction, run_id: str, trigger: Trigger) -> Decision:
-    """Let something happen to a run and write what follows, as a worker would."""
+    """Decide a trigger of a run and store the result, as a worker does."""
     now = await runs.database_now(tx)
     before = (await runs.lock(tx, [run_id]))[run_id]
     decision = decide(ORDERS, before.run, trigger, now)
@@ -108,3 +109,22 @@ async def apply_trigger(tx: SqlAlchemyTransaction, run_id: str, trigger: Trigger
     await runs.save(tx, [stored_run(decision.run, before.definition_id)])
     await journal.append(tx, journal_entries(decision, now))
     return decision
+
+
+async def make_due(tx: SqlAlchemyTransaction, run_id: str) -> None:
+    """Let the timer of a run be due now."""
+    await due_runs.defer_wake(tx, run_id, timedelta(seconds=-1))
+
+
+async def take_run_ids(
+    tx: SqlAlchemyTransaction,
+    *,
+    sagas: Collection[str] = (),
+    definition_ids: Sequence[int] = (),
+    limit: int = 100,
+) -> list[str]:
+    """Take the starts of *sagas* without regard to quotas, then other requests; their run ids."""
+    slots = dict.fromkeys(sagas, limit)
+    found = await request_queue.take_starts(tx, slots, definition_ids=definition_ids, limit=limit)
+    found += await request_queue.take(tx, definition_ids=definition_ids, limit=limit)
+    return [request.run_id for request in found]

@@ -8,15 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import SchemaMismatch, StoreLockTimeout
+from saga_engine.errors import StoreLockTimeout
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from saga_engine.store.schema import REVISION
-from tests.kit.schemas import migrate_to, migrations, set_newer_revision, statements
+from tests.kit.schemas import migrate_to, migrations, statements
 
 LATER = migrations()[1:]
-FUTURE = "9000"
 
 NOT_WHILE_OTHERS_WORK = {
     r"\bDROP\b": "the previous version may still use it",
@@ -42,7 +40,7 @@ def broken_rules(script):
 
 
 @pytest.mark.parametrize("script", LATER, ids=lambda each: each.revision)
-def test_a_migration_takes_nothing_away_that_the_previous_version_uses(script):
+def test_a_migration_removes_nothing_that_the_previous_version_uses(script):
     assert not list(broken_rules(script))
 
 
@@ -55,18 +53,18 @@ def test_a_migration_takes_nothing_away_that_the_previous_version_uses(script):
         "ALTER TABLE saga_engine.run ALTER COLUMN key TYPE varchar(10)",
     ],
 )
-def test_the_rules_see_what_would_stop_a_previous_version(statement, monkeypatch):
+def test_the_rules_find_statements_that_break_the_previous_version(statement, monkeypatch):
     monkeypatch.setattr("tests.migrations.test_expand_contract.statements", lambda _: statement)
     assert list(broken_rules(LATER[0]))
 
 
 @pytest.mark.parametrize("script", LATER, ids=lambda each: each.revision)
-def test_a_migration_says_which_code_still_works_after_it(script):
+def test_a_migration_says_which_code_still_works(script):
     earlier = [each.revision for each in migrations() if each.revision <= script.revision]
     assert script.module.min_code_revision in earlier
 
 
-async def test_the_database_knows_what_its_migrations_have_said(migrated_url):
+async def test_the_database_records_the_requirement_of_each_migration(migrated_url):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         rows = await tx.execute(
             text("SELECT revision, min_code_revision FROM saga_engine.schema_revision")
@@ -75,39 +73,7 @@ async def test_the_database_knows_what_its_migrations_have_said(migrated_url):
     assert said == {each.revision: each.module.min_code_revision for each in migrations()}
 
 
-async def test_a_newer_schema_that_still_fits_is_worked_on_and_left_alone(migrated_url):
-    await set_newer_revision(migrated_url, FUTURE, min_code_revision=REVISION)
-    async with Database(migrated_url, Settings()) as database:
-        await database.check()
-        assert await migrate.outdated_reason(migrated_url) is None
-        await migrate.upgrade(migrated_url)
-        async with database.transaction() as tx:
-            found = await tx.execute(text("SELECT version_num FROM saga_engine.alembic_version"))
-            assert found.scalar_one() == FUTURE
-
-
-async def test_code_that_is_too_old_for_the_schema_is_told_to_be_replaced(migrated_url):
-    await set_newer_revision(migrated_url, FUTURE, min_code_revision=FUTURE)
-    told = f"works with code of revision {FUTURE} on.*Deploy the newer version"
-    with pytest.raises(SchemaMismatch, match=told):
-        async with Database(migrated_url, Settings()):
-            pass
-    with pytest.raises(SchemaMismatch, match=told):
-        await migrate.upgrade(migrated_url)
-    assert "Deploy the newer version" in (await migrate.outdated_reason(migrated_url) or "")
-
-
-async def test_a_schema_that_is_too_old_for_the_code_is_told_to_be_migrated(database_url):
-    await migrate_to(database_url, "0001")
-    with pytest.raises(SchemaMismatch, match=r"is at revision 0001.*Run `saga-engine migrate`"):
-        async with Database(database_url, Settings()):
-            pass
-    await migrate.upgrade(database_url)
-    async with Database(database_url, Settings()) as database:
-        await database.check()
-
-
-async def test_a_migration_lets_everybody_pass_while_it_waits_for_a_table(database_url):
+async def test_a_migration_that_waits_for_a_table_does_not_block_writers(database_url):
     await migrate_to(database_url, "0001")
     engine = create_async_engine(database_url, poolclass=NullPool)
     write = text(
@@ -135,7 +101,7 @@ async def test_a_migration_lets_everybody_pass_while_it_waits_for_a_table(databa
     await engine.dispose()
 
 
-async def test_a_migration_that_never_gets_its_table_says_so_and_changes_nothing(database_url):
+async def test_a_migration_that_never_gets_its_lock_changes_nothing(database_url):
     await migrate_to(database_url, "0001")
     engine = create_async_engine(database_url, poolclass=NullPool)
     async with engine.connect() as holder:

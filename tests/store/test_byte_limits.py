@@ -35,9 +35,7 @@ async def large_runs(database: Database, definition_id: int, number: int) -> lis
 
 
 @pytest.mark.parametrize("read", [runs.lock, runs.lock_skip_locked, runs.read_unlocked])
-async def test_runs_that_are_more_than_may_be_read_are_refused_together(
-    database: Database, definition_id: int, read
-):
+async def test_runs_beyond_the_byte_limit_are_refused(database: Database, definition_id: int, read):
     ids = await large_runs(database, definition_id, 5)
     async with database.transaction() as tx:
         assert await read(tx, ids[:FIT], max_bytes=MOST) == await read(tx, ids[:FIT])
@@ -46,7 +44,7 @@ async def test_runs_that_are_more_than_may_be_read_are_refused_together(
             await read(tx, ids, max_bytes=MOST)
 
 
-async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_stay_due(
+async def test_due_runs_are_taken_up_to_the_byte_limit_and_the_rest_stay_due(
     database: Database, definition_id: int
 ):
     ids = await large_runs(database, definition_id, 5)
@@ -59,7 +57,7 @@ async def test_runs_that_are_due_are_taken_up_to_so_many_bytes_and_the_others_st
         assert set(await due_runs.due_run_ids(tx, [definition_id], 10)) == set(ids)
 
 
-async def test_what_is_recorded_is_taken_out_up_to_so_many_bytes(
+async def test_pending_requests_are_taken_up_to_the_byte_limit(
     database: Database, definition_id: int
 ):
     ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "max_bytes": MOST}
@@ -85,7 +83,7 @@ async def _take_starts(tx, **ours):
     return await request_queue.take_starts(tx, {ORDERS.name: 10}, **ours)
 
 
-async def test_commands_left_behind_are_claimed_up_to_so_many_bytes(database: Database):
+async def test_stale_commands_are_claimed_up_to_the_byte_limit(database: Database):
     async with database.transaction() as tx:
         send = replace(sends(decide_start(await runs.database_now(tx)))[0], payload=TEXT)
         ids = await outbox.add(tx, [replace(send, attempt=number) for number in range(1, 6)])

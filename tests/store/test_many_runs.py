@@ -122,7 +122,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_two_hundred_thousand_finished_runs_are_read_by_nobody_who_wants_others(full, name):
+async def test_no_statement_reads_two_hundred_thousand_finished_runs(full, name):
     database, number, done = full
     async with database.transaction() as tx:
         before = (await tx.execute(READ)).scalar_one()

@@ -2,32 +2,25 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
-from saga_engine.errors import ConfigurationError, NotFound, StoreRefused
+from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store import (
-    audit,
-    backlog_counts,
     checked_requests,
     definitions,
-    pending_requests,
     request_queue,
-    run_queries,
     runs,
-    stranded_starts,
 )
-from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.checked_requests import NewStart
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import NewRequest, ReadLimits
+from saga_engine.store.pending_requests import ReadLimits
 from tests.kit.stored_runs import BOTH_DATABASES, run_id
 
 WHOLE = ReadLimits(10_000, 10_000, 1_000)
@@ -95,7 +88,7 @@ def wanted(saga: Saga, **more: Any) -> NewStart:
 
 
 @BOTH_DATABASES
-async def test_a_start_that_waits_for_other_steps_keeps_no_worker_from_starting(
+async def test_a_pending_start_with_other_steps_does_not_stop_a_worker(
     database: Database,
 ):
     await load(database, A)
@@ -107,7 +100,7 @@ async def test_a_start_that_waits_for_other_steps_keeps_no_worker_from_starting(
 
 
 @BOTH_DATABASES
-async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_loaded_last(
+async def test_after_a_rollback_a_start_is_pinned_to_the_steps_loaded_last(
     database: Database,
 ):
     for saga in (A, B):
@@ -120,7 +113,7 @@ async def test_after_a_rollback_of_steps_a_start_is_pinned_to_those_that_were_lo
     assert await takes(database, ids) == 1
 
 
-async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_workers_have(
+async def test_after_a_rollback_a_start_by_name_gets_the_version_of_the_workers(
     database: Database,
 ):
     await load(database, A, SECOND)
@@ -130,7 +123,7 @@ async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_workers_h
     assert await record(database, "buy", version=2) == 2
 
 
-async def test_while_no_worker_runs_a_start_by_name_is_of_the_version_seen_last(
+async def test_without_workers_a_start_by_name_gets_the_version_seen_last(
     database: Database,
 ):
     ids = await load(database, A, SECOND)
@@ -143,7 +136,7 @@ async def test_while_no_worker_runs_a_start_by_name_is_of_the_version_seen_last(
     assert await record(database, "buy") == 2
 
 
-async def test_a_database_that_was_away_for_long_keeps_no_start_out(database: Database):
+async def test_a_start_is_accepted_after_a_long_outage_of_the_database(database: Database):
     """No worker could write that it is there; each start is of what was seen last."""
     await load(database, A, SECOND)
     for saga in (A, SECOND):
@@ -154,7 +147,7 @@ async def test_a_database_that_was_away_for_long_keeps_no_start_out(database: Da
     assert await record(database, "buy", version=1) == 1
 
 
-async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_left_for_two_minutes(
+async def test_after_a_rollback_a_start_by_name_gets_a_version_that_was_away_for_two_minutes(
     database: Database,
 ):
     """A worker counts as there until then, and no longer."""
@@ -171,7 +164,7 @@ async def test_after_a_rollback_a_start_by_name_is_of_the_version_that_left_for_
         assert await record(database, "buy") == version
 
 
-async def test_a_worker_counts_as_there_for_as_long_as_its_setting_says(database: Database):
+async def test_a_definition_is_present_for_worker_heartbeat_timeout(database: Database):
     presence = definitions.presence_policy(
         Settings(worker_heartbeat_interval=7, worker_heartbeat_timeout=300)
     )
@@ -194,7 +187,7 @@ async def definitions_seen(database: Database, ids: list[int]) -> int:
 
 
 @BOTH_DATABASES
-async def test_what_was_seen_just_now_is_not_written_again(database: Database):
+async def test_a_fresh_presence_is_not_written_again(database: Database):
     ids = await load(database, A)
     async with database.transaction() as tx:
         await definitions.refresh_presence(tx, ids)
@@ -202,13 +195,13 @@ async def test_what_was_seen_just_now_is_not_written_again(database: Database):
     assert len(await load(database, A)) == 1
 
 
-async def test_a_start_with_other_steps_than_are_on_record_is_refused_at_once(database: Database):
+async def test_a_start_with_unknown_steps_is_refused(database: Database):
     await load(database, A)
     with pytest.raises(ConfigurationError, match=r"'buy' version 1 .* next version"):
         await record(database, B)
 
 
-async def test_a_start_with_the_steps_that_a_rollout_has_replaced_is_refused_at_once(
+async def test_a_start_with_replaced_steps_is_refused(
     database: Database,
 ):
     await load(database, A)
@@ -220,7 +213,7 @@ async def test_a_start_with_the_steps_that_a_rollout_has_replaced_is_refused_at_
     assert await record(database, B) == 1
 
 
-async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only(
+async def test_an_unknown_version_can_be_started_only_with_its_definition(
     database: Database,
 ):
     await load(database, A)
@@ -230,148 +223,3 @@ async def test_a_version_that_is_not_on_record_is_started_by_its_definition_only
     async with database.transaction() as tx:
         unknown = wanted(A, version=999, must_be_known=True, fingerprint="junk")
         assert await checked_requests.record_start(tx, unknown) is None
-
-
-async def test_starts_that_no_worker_can_begin_are_counted(database: Database):
-    await load(database, A, SECOND)
-    for saga in (A, A, SECOND):
-        await record(database, saga)
-    async with database.transaction() as tx:
-        assert (await backlog_counts.count_backlog(tx)).starts_stranded == {}
-    await was_seen_an_hour_ago(database, A)
-    async with database.transaction() as tx:
-        counts = await backlog_counts.count_backlog(tx)
-    assert (counts.starts_stranded, counts.starts_waiting) == ({"buy": 2}, {"buy": 3})
-    async with database.transaction() as tx:
-        assert (await backlog_counts.count_backlog(tx, count_limit=1)).starts_stranded == {"buy": 1}
-
-
-async def cancelled(
-    database: Database, run_id: str, saga_act: OperatorAction | None = None
-) -> bool:
-    act = saga_act or OperatorAction(
-        id=str(uuid7()),
-        operator="ann",
-        action=ActionKind.CANCEL,
-        reason="it is not wanted",
-        run_id=run_id,
-    )
-    async with database.transaction() as tx:
-        await audit.record(tx, [act])
-        return await stranded_starts.cancel_start(tx, run_id, act.id)
-
-
-async def test_a_start_that_no_worker_can_begin_is_found_and_cancelled_on_record(
-    database: Database,
-):
-    await load(database, A)
-    await was_seen_an_hour_ago(database, A)
-    async with database.transaction() as tx:
-        run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
-        other = str((await start_in_transaction(tx.connection, A, {}, key="o-2")).run_id)
-        await pending_requests.record(
-            tx,
-            [
-                NewRequest(
-                    kind="cancel",
-                    run_id=run_id,
-                    body={"operator": "a", "reason": "b"},
-                    awaits_start=True,
-                )
-            ],
-        )
-        [found] = example("the starts that no worker can begin")
-        [row] = (await tx.execute(text(found))).all()
-        assert tuple(row)[:4] == ("buy", 1, A.fingerprint, 2)
-        [found] = example("the runs that no worker can begin")
-        assert [str(row.run_id) for row in await tx.execute(text(found))] == [run_id, other]
-    assert await cancelled(database, run_id)
-    async with database.transaction() as tx:
-        query = text(
-            "SELECT kind, run_id::text, awaits_start FROM saga_engine.pending_request ORDER BY id"
-        )
-        left = [tuple(row) for row in await tx.execute(query)]
-        assert left == [("start", other, False), ("cancel", run_id, False)]
-        assert await run_queries.find_by_key(tx, "buy", "o-1") is None
-        assert await run_queries.find_by_key(tx, "buy", "o-2") == other
-        [act] = await audit.list_for_run(tx, run_id)
-        assert (act.operator, act.reason, act.outcome) == ("ann", "it is not wanted", "accepted")
-        assert (act.message or "").startswith("The run did not begin: no worker had its definition")
-    assert not await cancelled(database, run_id)  # there is none any more
-
-
-async def test_a_start_that_came_over_the_broker_and_may_come_again_is_not_deleted(
-    database: Database,
-):
-    await load(database, A)
-    await was_seen_an_hour_ago(database, A)
-    run_id = str(uuid7())
-    async with database.transaction() as tx:
-        start = NewRequest(
-            kind="start",
-            run_id=run_id,
-            body={"input": {}},
-            saga="buy",
-            version=1,
-            fingerprint=A.fingerprint,
-        )
-        await pending_requests.record(tx, [start])
-    assert not await cancelled(database, run_id)
-    async with database.transaction() as tx:
-        assert set(await pending_requests.find_starts(tx, [run_id])) == {run_id}
-
-
-async def test_a_worker_that_speaks_seldom_keeps_its_starts_from_being_deleted(database: Database):
-    seldom = definitions.presence_policy(
-        Settings(worker_heartbeat_interval=900, worker_heartbeat_timeout=2700)
-    )
-    async with database.transaction() as tx:
-        await definitions.register(tx, [A], seldom)
-        old = text("UPDATE saga_engine.definition SET last_seen = now() - interval '14 minutes'")
-        await tx.execute(old)
-        run_id = str((await start_in_transaction(tx.connection, A, {})).run_id)
-    assert not await cancelled(database, run_id)
-
-
-async def test_a_start_that_a_worker_can_begin_is_not_cancelled_without_one(database: Database):
-    await load(database, A)
-    await load(database, B)
-    await was_seen_an_hour_ago(database, B)
-    async with database.transaction() as tx:
-        run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
-    assert not await cancelled(database, run_id)
-    async with database.transaction() as tx:
-        assert set(await pending_requests.find_starts(tx, [run_id])) == {run_id}
-        assert await run_queries.find_by_key(tx, "buy", "o-1") == run_id
-        assert [each.outcome for each in await audit.list_for_run(tx, run_id)] == [None]
-
-
-@pytest.mark.parametrize("changes", [{"run_id": str(uuid7())}, {"action": ActionKind.SKIP}])
-async def test_a_start_is_cancelled_only_with_an_act_of_that_run_on_record(
-    database: Database, changes: dict[str, Any]
-):
-    await load(database, A)
-    await was_seen_an_hour_ago(database, A)
-    async with database.transaction() as tx:
-        run_id = str((await start_in_transaction(tx.connection, A, {})).run_id)
-    act = OperatorAction(
-        id=str(uuid7()),
-        operator="ann",
-        action=ActionKind.CANCEL,
-        reason="it is not wanted",
-        run_id=run_id,
-    )
-    with pytest.raises(StoreRefused):
-        await cancelled(database, run_id, replace(act, **changes))
-    assert await cancelled(database, run_id, act)
-    with pytest.raises(StoreRefused):  # it is decided
-        await cancelled(database, run_id, act)
-
-
-HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-
-
-def example(name: str) -> list[str]:
-    """The statements of an example."""
-    block = HANDBOOK.split(f"<!-- example: {name} -->\n```sql\n")[1].split("```")[0]
-    return [each for each in block.split(";\n") if each.strip()]

@@ -3,22 +3,15 @@ from typing import Any
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.store import (
     audit,
-    backlog_counts,
     business_keys,
-    dead_letters,
     incidents,
-    outbox,
-    pending_requests,
     run_queries,
-    runs,
 )
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
-from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
-from tests.kit.stored_runs import INPUT, apply_trigger, decide_start, insert_run, run_id, sends
+from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
 
 RESERVED = ReplyReceived(
     step="reserve", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
@@ -36,9 +29,7 @@ DECLINED = ReplyReceived(
 )
 
 
-async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
-    database: Database, definition_id: int
-):
+async def test_runs_are_listed_in_pages_and_by_filter(database: Database, definition_id: int):
     async with database.transaction() as tx:
         ids = sorted([(await insert_run(tx, definition_id)).run_id for _ in range(4)], reverse=True)
         for trigger in (RESERVED, CHARGED):
@@ -63,7 +54,9 @@ async def test_runs_are_listed_newest_first_by_page_and_by_what_is_asked(
     assert (found.saga, found.version, found.open_incidents) == ("place-order", 1, 0)
 
 
-async def test_showing_a_run_shows_everything_on_record(database: Database, definition_id: int):
+async def test_the_detail_of_a_run_has_everything_that_is_stored(
+    database: Database, definition_id: int
+):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         await apply_trigger(tx, run.run_id, RESERVED)
@@ -91,31 +84,3 @@ async def test_showing_a_run_shows_everything_on_record(database: Database, defi
     assert [event.revision for event in shown.journal] == list(range(1, decision.run.revision + 1))
     assert len(shown.incidents) == decision.run.incident_count
     assert [each.action for each in shown.audit] == ["cancel"]
-
-
-async def test_the_gauges_count_what_is_unfinished_open_or_waiting(
-    database: Database, definition_id: int
-):
-    async with database.transaction() as tx:
-        done, turned, _ = [(await insert_run(tx, definition_id)).run_id for _ in range(3)]
-        for trigger in (RESERVED, CHARGED):
-            await apply_trigger(tx, done, trigger)
-        for trigger in (RESERVED, DECLINED):
-            await apply_trigger(tx, turned, trigger)
-        await outbox.add(tx, sends(decide_start(await runs.database_now(tx))))
-        await pending_requests.record(
-            tx, [NewRequest(kind="start", run_id=run_id(), body={}, saga="x")]
-        )
-        await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=turned, body={})])
-        letters = [DeadLetter(queue="q", reason="why", detail="", body=b"", body_size=0)] * 2
-        await dead_letters.record(tx, letters, 1)
-        counts = await backlog_counts.count_backlog(tx)
-    assert counts.runs == {
-        ("place-order", Status.RUNNING): 1,
-        ("place-order", Status.COMPENSATING): 1,
-    }
-    assert counts.oldest_run_age.keys() == {"place-order"}
-    assert counts.dead_letters == {("q", "why"): 2}
-    assert (counts.outbox_pending, counts.pending_requests, counts.awaiting_definition) == (1, 2, 1)
-    assert (counts.timers_pending, counts.timer_overdue) == (2, 0.0)
-    assert counts.outbox_oldest_age > 0

@@ -18,6 +18,7 @@ from tests.kit.stored_runs import (
     apply_trigger,
     decide_start,
     insert_run,
+    make_due,
     run_id,
     stored_run,
 )
@@ -64,7 +65,9 @@ GARBLED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, p
     ],
     ids=["started", "stepped", "completed", "turned back", "compensated", "garbled"],
 )
-async def test_the_journal_replays_to_the_row(database: Database, definition_id: int, story):
+async def test_folding_the_journal_gives_the_stored_run(
+    database: Database, definition_id: int, story
+):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id, key="k")
         for trigger in story:
@@ -77,7 +80,7 @@ async def test_the_journal_replays_to_the_row(database: Database, definition_id:
     assert row == replay(events) == run
 
 
-async def test_two_transactions_that_want_the_same_runs_take_turns(
+async def test_two_transactions_with_the_same_runs_wait_for_each_other(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
@@ -93,7 +96,7 @@ async def test_two_transactions_that_want_the_same_runs_take_turns(
         group.create_task(hold(ids[::-1]))
 
 
-async def test_a_run_that_does_not_exist_is_left_out(database: Database, definition_id: int):
+async def test_runs_that_do_not_exist_are_left_out(database: Database, definition_id: int):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         assert set(await runs.lock(tx, [run_id(), run.run_id])) == {run.run_id}
@@ -101,20 +104,6 @@ async def test_a_run_that_does_not_exist_is_left_out(database: Database, definit
         assert await runs.read_statuses(tx, []) == {}
         assert await runs.read_unlocked(tx, []) == {}
         assert await runs.insert(tx, []) == set()
-
-
-async def test_due_runs_are_claimed_by_one_worker_each(database: Database, definition_id: int):
-    async with database.transaction() as tx:
-        for _ in range(6):
-            await due(tx, (await insert_run(tx, definition_id)).run_id)
-        await insert_run(tx, definition_id)  # not due
-    async with database.transaction() as one, database.transaction() as other:
-        first = await due_runs.lock_due(one, [definition_id], 4)
-        second = await due_runs.lock_due(other, [definition_id], 4)
-        assert await due_runs.lock_due(other, [definition_id + 1], 4) == {}
-    assert len(first) == 4
-    assert len(second) == 2
-    assert not first.keys() & second.keys()
 
 
 def begun(now: datetime) -> Run:
@@ -131,7 +120,7 @@ async def test_a_run_is_inserted_once(database: Database, definition_id: int):
         assert await runs.insert(tx, [new, old]) == {new.run.run_id}
 
 
-async def test_an_older_revision_is_never_written_over_a_newer_one(
+async def test_a_run_is_not_overwritten_with_an_older_revision(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
@@ -154,7 +143,7 @@ async def test_an_older_revision_is_never_written_over_a_newer_one(
     ],
     ids=str,
 )
-async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
+async def test_a_time_is_stored_to_the_microsecond(
     database: Database, definition_id: int, moment: datetime
 ):
     async with database.transaction() as tx:
@@ -170,7 +159,7 @@ async def test_a_moment_of_any_day_is_kept_to_the_microsecond(
         )
 
 
-async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, definition_id: int):
+async def test_wake_at_moves_only_to_an_earlier_time(database: Database, definition_id: int):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         before = (await runs.lock(tx, [run.run_id]))[run.run_id]
@@ -183,19 +172,21 @@ async def test_a_wake_up_moves_only_to_an_earlier_time(database: Database, defin
         assert await wake(tx, run.run_id) == earlier.wake_at
 
 
-async def test_a_spent_wake_up_moves_to_the_next(database: Database, definition_id: int):
+async def test_wake_at_that_has_passed_moves_to_the_next_time(
+    database: Database, definition_id: int
+):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         before = (await runs.lock(tx, [run.run_id]))[run.run_id]
-        await due(tx, run.run_id)
+        await make_due(tx, run.run_id)
         await runs.save(tx, [before])
         assert await wake(tx, run.run_id) == before.wake_at
-        await due(tx, run.run_id)
+        await make_due(tx, run.run_id)
         await runs.save(tx, [replace(before, wake_at=None)])
         assert await wake(tx, run.run_id) is None
 
 
-async def test_a_finished_run_never_wakes(database: Database, definition_id: int):
+async def test_a_finished_run_has_no_timer(database: Database, definition_id: int):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         await apply_trigger(tx, run.run_id, RESERVED)
@@ -228,22 +219,5 @@ async def test_a_status_says_why_a_run_did_not_complete(database: Database, defi
         }
 
 
-async def due(tx: SqlAlchemyTransaction, run: str) -> None:
-    await due_runs.defer_wake(tx, run, timedelta(seconds=-1))
-
-
 async def wake(tx: SqlAlchemyTransaction, run: str):
     return (await runs.read_unlocked(tx, [run]))[run].wake_at
-
-
-async def test_what_will_be_counts_what_the_asker_can_move_and_nothing_beyond_its_horizon(
-    database: Database, definition_id: int
-):
-    async with database.transaction() as tx:
-        await insert_run(tx, definition_id)
-        soon, later = timedelta(hours=2), timedelta(milliseconds=1)
-        assert await due_runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
-        assert not any((await due_runs.due_within(tx, {definition_id: later}, 9)).values())
-        assert await due_runs.due_within(tx, {}, 9) == {}, (
-            "runs that nobody here can move take no place"
-        )

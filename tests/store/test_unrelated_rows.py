@@ -136,7 +136,7 @@ async def pages(url: str, number: int, polled) -> tuple[int, object]:
 
 
 @pytest.mark.parametrize("name", POLLED)
-async def test_what_others_have_left_costs_those_nothing_who_want_their_own(databases, name):
+async def test_polling_reads_no_rows_of_other_definitions(databases, name):
     (empty, number), (full, same) = databases
     alone, found = await pages(empty, number, POLLED[name])
     beside, found_beside = await pages(full, same, POLLED[name])
@@ -145,7 +145,7 @@ async def test_what_others_have_left_costs_those_nothing_who_want_their_own(data
     assert beside <= alone + ONE_MORE
 
 
-async def test_what_is_finished_costs_those_nothing_who_want_the_unfinished(
+async def test_unfinished_runs_are_found_without_reading_finished_ones(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:

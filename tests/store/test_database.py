@@ -32,7 +32,7 @@ async def enter(url: str, **settings: float) -> None:
         pass
 
 
-async def test_what_a_transaction_did_is_kept_only_if_its_block_ends(database: Database):
+async def test_a_transaction_is_committed_only_if_its_block_ends(database: Database):
     make = (
         "INSERT INTO saga_engine.audit (id, operator, action, reason)"
         " VALUES (gen_random_uuid(), {})"
@@ -53,7 +53,7 @@ async def test_what_a_transaction_did_is_kept_only_if_its_block_ends(database: D
         ]
 
 
-async def test_a_host_that_is_not_there_is_named_without_the_password():
+async def test_the_error_for_an_unreachable_host_has_no_password():
     port = free_port()
     url = f"postgresql+asyncpg://me:hunter2@127.0.0.1:{port}/db"
     with pytest.raises(
@@ -64,18 +64,18 @@ async def test_a_host_that_is_not_there_is_named_without_the_password():
     assert seen.value.__cause__ is None
 
 
-async def test_a_host_that_does_not_resolve_cannot_be_reached():
+async def test_a_host_that_does_not_resolve_is_unavailable():
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         await enter("postgresql+asyncpg://me@no-such-host.invalid/db")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgresql://me@host/db", "mysql://x", ""])
-async def test_a_url_that_cannot_be_read_says_what_one_looks_like(url: str):
+async def test_the_error_for_an_invalid_url_shows_the_form_of_a_url(url: str):
     with pytest.raises(ConfigurationError, match=r"postgresql\+asyncpg://"):
         await enter(url)
 
 
-async def test_a_wrong_password_is_said_without_it():
+async def test_the_error_for_a_wrong_password_does_not_quote_it():
     async with PostgresServer(use_tcp=True) as server:
         user, _, place = server.url.rpartition("@")
         wrong = user.rpartition(":")[0] + ":hunter2@" + place
@@ -84,12 +84,12 @@ async def test_a_wrong_password_is_said_without_it():
     assert "hunter2" not in str(seen.value)
 
 
-async def test_a_database_that_is_not_there_is_named(postgres: PostgresServer):
+async def test_the_error_for_a_missing_database_names_it(postgres: PostgresServer):
     with pytest.raises(StoreUnavailable, match="no database of that name"):
         await enter(postgres.url.replace("/postgres?", "/nowhere?"))
 
 
-async def test_a_database_without_our_tables_says_how_to_make_them(database_url: str):
+async def test_a_database_without_the_schema_is_refused(database_url: str):
     with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
         await enter(database_url)
 
@@ -102,13 +102,13 @@ async def test_a_database_of_a_newer_version_is_refused(migrated_url: str):
             await database.check()
 
 
-async def test_a_table_that_is_missing_says_how_to_make_it(database: Database):
+async def test_the_error_for_a_missing_table_says_how_to_migrate(database: Database):
     with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
         async with database.transaction() as tx:
             await tx.execute(text("SELECT * FROM saga_engine.nothing"))
 
 
-async def test_a_database_that_forgets_commits_is_refused(migrated_url: str):
+async def test_a_database_with_synchronous_commit_off_is_refused(migrated_url: str):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         name = (await tx.execute(text("SELECT current_database()"))).scalar_one()
         await tx.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
@@ -116,7 +116,7 @@ async def test_a_database_that_forgets_commits_is_refused(migrated_url: str):
         await enter(migrated_url)
 
 
-async def test_sessions_are_bounded_and_read_committed(database: Database):
+async def test_sessions_have_limits_and_read_committed_isolation(database: Database):
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     async with database.transaction() as tx:
         found = [(await tx.execute(text(f"SHOW {name}"))).scalar_one() for name in names]
@@ -125,7 +125,7 @@ async def test_sessions_are_bounded_and_read_committed(database: Database):
     assert level == "read committed"
 
 
-async def test_a_killed_session_is_unavailable_and_the_next_is_not(database: Database):
+async def test_after_a_killed_session_the_next_transaction_works(database: Database):
     async def be_killed() -> None:
         async with database.transaction() as tx:
             async with database.transaction() as other:
@@ -139,7 +139,7 @@ async def test_a_killed_session_is_unavailable_and_the_next_is_not(database: Dat
         assert (await tx.execute(PID)).scalar_one()
 
 
-async def test_a_server_that_restarts_is_found_again():
+async def test_the_pool_reconnects_after_a_restart_of_the_server():
     async with PostgresServer() as server:
         url = await server.create_database("restarted")
         from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic is slow to import
@@ -153,7 +153,7 @@ async def test_a_server_that_restarts_is_found_again():
             await database.check()
 
 
-async def test_a_slow_statement_is_cut_and_leaves_nothing_behind(migrated_url: str):
+async def test_a_slow_statement_is_cancelled_and_rolled_back(migrated_url: str):
     async with Database(migrated_url, Settings(database_transaction_timeout=1)) as database:
         with pytest.raises(StoreUnavailable):
             async with database.transaction() as tx:
@@ -162,7 +162,7 @@ async def test_a_slow_statement_is_cut_and_leaves_nothing_behind(migrated_url: s
             assert (await tx.execute(IDLE)).scalar_one() == 0
 
 
-async def test_a_slow_block_is_cut_and_leaves_nothing_behind(migrated_url: str):
+async def test_a_slow_block_is_cancelled_and_rolled_back(migrated_url: str):
     async with Database(migrated_url, Settings(database_transaction_timeout=1)) as database:
         with pytest.raises(StoreUnavailable, match="in time"):
             async with database.transaction():
@@ -171,7 +171,7 @@ async def test_a_slow_block_is_cut_and_leaves_nothing_behind(migrated_url: str):
             assert (await tx.execute(IDLE)).scalar_one() == 0
 
 
-async def test_a_row_that_others_hold_for_too_long_is_given_up(migrated_url: str):
+async def test_a_lock_that_is_held_too_long_raises_lock_timeout(migrated_url: str):
     lock = text("LOCK TABLE saga_engine.engine_identity")
     settings = Settings(database_lock_timeout=0.1)
     async with Database(migrated_url, settings) as database, database.transaction() as tx:
@@ -181,7 +181,7 @@ async def test_a_row_that_others_hold_for_too_long_is_given_up(migrated_url: str
                 await other.execute(lock)
 
 
-async def test_a_pool_that_is_used_up_is_unavailable(migrated_url: str):
+async def test_an_exhausted_pool_is_unavailable(migrated_url: str):
     settings = Settings(database_pool_size=1, database_transaction_timeout=0.3)
     async with Database(migrated_url, settings) as database:
         with pytest.raises(StoreUnavailable):
@@ -200,7 +200,7 @@ async def test_a_pool_that_is_used_up_is_unavailable(migrated_url: str):
         ("INSERT INTO saga_engine.engine_identity (token_key) VALUES (:value)", b"hunter2"),
     ],
 )
-async def test_data_that_can_never_be_stored_is_refused_without_quoting_it(
+async def test_the_error_for_invalid_data_does_not_quote_it(
     database: Database, statement: str, value: object
 ):
     with pytest.raises(StoreRefused) as seen:
@@ -210,7 +210,7 @@ async def test_data_that_can_never_be_stored_is_refused_without_quoting_it(
     assert seen.value.__suppress_context__
 
 
-async def test_a_disk_in_trouble_is_worth_another_try(database: Database):
+async def test_a_disk_error_can_be_retried(database: Database):
     trouble = "DO $$ BEGIN RAISE EXCEPTION 'hunter2' USING ERRCODE = '58030'; END $$"
     with pytest.raises(StoreUnavailable, match="disk or its system") as seen:
         async with database.transaction() as tx:
@@ -218,7 +218,7 @@ async def test_a_disk_in_trouble_is_worth_another_try(database: Database):
     assert "hunter2" not in str(seen.value)
 
 
-async def test_a_deadlock_is_worth_another_try(database: Database):
+async def test_a_deadlock_can_be_retried(database: Database):
     one = text("LOCK TABLE saga_engine.engine_identity")
     two = text("LOCK TABLE saga_engine.audit")
     ready = asyncio.Barrier(2)
@@ -239,7 +239,7 @@ async def test_a_deadlock_is_worth_another_try(database: Database):
     assert ["40P01" in str(error) for error in refused] == [True]
 
 
-async def test_a_plan_that_a_schema_change_made_stale_is_worth_another_try(database: Database):
+async def test_a_stale_plan_after_a_schema_change_can_be_retried(database: Database):
     read = text("SELECT * FROM saga_engine.engine_identity")
     change = text("ALTER TABLE saga_engine.engine_identity ADD COLUMN extra integer")
     async with database.transaction() as tx:
@@ -257,7 +257,7 @@ async def test_a_plan_that_a_schema_change_made_stale_is_worth_another_try(datab
         assert (await tx.execute(read)).all() == []
 
 
-async def test_a_bug_of_ours_stays_what_it_is(database: Database):
+async def test_an_error_of_the_caller_is_not_translated(database: Database):
     with pytest.raises(asyncpg.PostgresSyntaxError):
         async with database.transaction() as tx:
             await tx.execute(text("SELEKT"))
@@ -266,7 +266,7 @@ async def test_a_bug_of_ours_stays_what_it_is(database: Database):
             await tx.execute(sqlalchemy.text("SELEKT"))
 
 
-async def test_text_and_what_is_composed_with_sqlalchemy_are_one_transaction(database: Database):
+async def test_text_and_sqlalchemy_statements_share_one_transaction(database: Database):
     number = "SELECT pg_current_xact_id()::text"
     status = text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
 
@@ -290,7 +290,7 @@ async def test_text_and_what_is_composed_with_sqlalchemy_are_one_transaction(dat
     assert ends == ["aborted", "committed"] * 2
 
 
-async def test_a_block_that_leaves_a_statement_under_way_is_undone_and_harms_nobody(
+async def test_a_block_that_ends_during_a_statement_is_rolled_back(
     migrated_url: str,
 ):
     async def linger(tx: SqlAlchemyTransaction, under_way: asyncio.Event) -> None:
@@ -313,7 +313,7 @@ async def test_a_block_that_leaves_a_statement_under_way_is_undone_and_harms_nob
             assert (await tx.execute(there)).scalar_one() is None
 
 
-async def test_the_statements_that_stay_prepared_have_a_bound(database: Database, monkeypatch):
+async def test_the_number_of_prepared_statements_is_limited(database: Database, monkeypatch):
     monkeypatch.setattr(pgbouncer, "_PREPARED_MAX", 3)
     prepared = text("SELECT count(*) FROM pg_prepared_statements")
     async with database.transaction() as tx:
@@ -323,7 +323,7 @@ async def test_the_statements_that_stay_prepared_have_a_bound(database: Database
 
 
 @pytest.mark.parametrize("others", [text, sqlalchemy.text])
-async def test_a_transaction_that_is_over_executes_nothing(database: Database, others):
+async def test_a_transaction_that_has_ended_executes_nothing(database: Database, others):
     async with database.transaction() as tx:
         pass
     async with database.transaction():  # which has the same connection
@@ -331,7 +331,7 @@ async def test_a_transaction_that_is_over_executes_nothing(database: Database, o
             await tx.execute(others("SELECT 1"))
 
 
-async def test_a_statement_is_prepared_once_on_a_connection_whatever_is_refused(
+async def test_a_statement_is_prepared_once_for_each_connection(
     database: Database,
 ):
     prepared = text(
@@ -350,7 +350,7 @@ async def test_a_statement_is_prepared_once_on_a_connection_whatever_is_refused(
     assert (known.count, known.sum) == (1, 6)
 
 
-async def test_cancelling_gives_the_connection_back(database: Database):
+async def test_a_cancelled_transaction_returns_its_connection(database: Database):
     started = asyncio.Event()
 
     async def forever() -> None:

@@ -34,7 +34,7 @@ async def written(session) -> int:
         return number
 
 
-async def test_a_block_that_ends_is_committed_and_one_that_raises_is_undone(session):
+async def test_a_block_that_ends_is_committed_and_one_that_raises_is_rolled_back(session):
     async with session.transaction() as tx:
         assert (await tx.execute(WRITE, GIVEN)).rowcount == 1
     with pytest.raises(NotFound):
@@ -49,7 +49,7 @@ async def write_and_raise(session):
 
 
 @pytest.mark.parametrize("kind", [Database, Session])
-async def test_rows_are_read_alike(migrated_url, kind):
+async def test_pool_and_session_return_rows_alike(migrated_url, kind):
     async with kind(migrated_url, Settings()) as opened, opened.transaction() as tx:
         two = await tx.execute(text("SELECT n, 2 AS two FROM generate_series(1, 2) AS s(n)"))
         assert [tuple(row) for row in two] == [(1, 2), (2, 2)]
@@ -66,7 +66,7 @@ async def test_rows_are_read_alike(migrated_url, kind):
         assert list((await tx.execute(numbers)).scalars()) == [1, 2]
 
 
-async def test_a_cancelled_statement_leaves_nothing_and_the_next_transaction_works(session):
+async def test_after_a_cancelled_statement_the_next_transaction_works(session):
     with pytest.raises(TimeoutError):
         await write_and_wait(session)
     assert await written(session) == 0
@@ -79,7 +79,7 @@ async def write_and_wait(session):
 
 
 @pytest.mark.parametrize("rested", [0.0, 3600.0])
-async def test_a_connection_that_was_cut_meanwhile_is_replaced(session, rested, monkeypatch):
+async def test_a_lost_connection_is_replaced(session, rested, monkeypatch):
     monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", rested)
     async with session.transaction() as tx:
         pid = (await tx.execute(PID)).scalar_one()
@@ -88,7 +88,7 @@ async def test_a_connection_that_was_cut_meanwhile_is_replaced(session, rested, 
         assert (await tx.execute(PID)).scalar_one() != pid
 
 
-async def test_a_connection_that_rested_is_asked_before_it_is_used(monkeypatch):
+async def test_an_idle_connection_is_checked_before_use(monkeypatch):
     monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", 0.0)
     async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
         opened = Session(proxy.url, Settings(database_connect_timeout=0.5))
@@ -101,14 +101,14 @@ async def test_a_connection_that_rested_is_asked_before_it_is_used(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Database, Session])
-async def test_a_database_without_our_tables_is_refused(database_url, kind):
+async def test_a_database_without_the_schema_is_refused(database_url, kind):
     with pytest.raises(SchemaMismatch, match="has no saga-engine schema"):
         async with kind(database_url, Settings()):
             pass
 
 
 @pytest.mark.parametrize("kind", [Database, Session])
-async def test_a_database_that_could_lose_what_it_confirms_is_refused(migrated_url, postgres, kind):
+async def test_a_database_that_could_lose_commits_is_refused(migrated_url, postgres, kind):
     name = migrated_url.partition("?")[0].rpartition("/")[2]
     await postgres._execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     with pytest.raises(ConfigurationError, match="synchronous_commit is off"):
@@ -117,7 +117,7 @@ async def test_a_database_that_could_lose_what_it_confirms_is_refused(migrated_u
 
 
 @pytest.mark.parametrize("kind", [Database, Session])
-async def test_a_server_that_is_away_is_said_to_be_so(kind):
+async def test_an_unreachable_server_is_unavailable(kind):
     url = "postgresql+asyncpg://me:hunter2@127.0.0.1:1/d"
     with pytest.raises(StoreUnavailable, match=r"me@127\.0\.0\.1:1/d cannot be reached") as raised:
         async with kind(url, Settings()):
@@ -126,22 +126,10 @@ async def test_a_server_that_is_away_is_said_to_be_so(kind):
 
 
 @pytest.mark.parametrize("kind", [Database, Session])
-async def test_our_limits_are_in_force(migrated_url, kind):
+async def test_the_session_limits_are_in_force(migrated_url, kind):
     async with (
         kind(migrated_url, Settings(database_transaction_timeout=7.0)) as opened,
         opened.transaction() as tx,
     ):
         shown = text("SELECT current_setting('statement_timeout'), current_setting('jit')")
         assert tuple((await tx.execute(shown)).one()) == ("7s", "off")
-
-
-@pytest.mark.parametrize(
-    ("sql", "numbered", "names"),
-    [
-        ("SELECT (:a)::text, :b, :a", "SELECT ($1)::text, $2, $1", ["a", "b"]),
-        ("SELECT '12:30', x::int[]", "SELECT '12:30', x::int[]", []),
-        ("SELECT CAST(:a_b AS text)", "SELECT CAST($1 AS text)", ["a_b"]),
-    ],
-)
-def test_parameters_are_numbered_in_order(sql, numbered, names):
-    assert text(sql).positional == (numbered, names)
